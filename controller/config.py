@@ -1,0 +1,112 @@
+"""Settings: one frozen value read from `config.yaml`. Unknown keys and bad values are refused with their path and
+the nearest right key. `config.example.yaml` shows every option with meaning, unit, default and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.domain.secret import Secret
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class PlatformSource:
+    """Where the system components lie: a folder on the host, or a Git repository (`url` given)."""
+
+    path: str = "/etc/prichal/platform"  # with url: the folder within the repository
+    url: str | None = None
+    branch: str = "main"
+    interval: float = 60.0
+    credentials: Path | None = None  # YAML file with a Secret's stringData
+
+
+@dataclass(frozen=True)
+class GitSettings:
+    fetch_timeout: float = 120.0
+    max_repository: int = 2048 * MEBIBYTE
+    allowed_paths: tuple[Path, ...] = ()  # local repositories only below these; <state>/git always
+
+
+@dataclass(frozen=True)
+class DockerSettings:
+    host: str = "unix:///var/run/docker.sock"
+    timeout: float = 60.0
+    pull_timeout: float = 600.0
+    build_timeout: float = 1800.0
+    capabilities: tuple[str, ...] = ()  # allow-list for manifests
+    log_max_size: int = 10 * MEBIBYTE  # per container, three files are kept
+
+
+@dataclass(frozen=True)
+class ReconcileSettings:
+    workers: int = 4
+    drift_interval: float = 60.0
+    backoff_initial: float = 2.0
+    backoff_max: float = 300.0
+    crash_limit: int = 5  # restarts within crash_window end in CrashLoop
+    crash_window: float = 600.0
+    keep_events: int = 1000  # per app
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    listen: str = "127.0.0.1:8000"
+    public_url: str = ""  # default http://<listen>
+    workers: int = 2
+    trust_loopback: bool = True  # admin calls from loopback need no token
+    admin_token: Secret | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    max_body: int = 16 * MEBIBYTE
+    hook_max_body: int = 25 * MEBIBYTE - 1
+    connect_timeout: float = 2.0
+    queue_limit: int = 1000  # concurrent requests in one gateway worker; more get 503
+
+
+@dataclass(frozen=True)
+class DefaultLimits:
+    """What a component gets when its manifest is silent, and the most it may ask for."""
+
+    cpus: float = 1.0
+    memory: int = 1024 * MEBIBYTE
+    pids: int = 256
+    max_replicas: int = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    state: Path = Path("/var/lib/prichal")
+    instance: str = "prichal"  # several controllers on one engine need different ones
+    platform: PlatformSource = PlatformSource()
+    git: GitSettings = GitSettings()
+    docker: DockerSettings = DockerSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
+    web: WebSettings = WebSettings()
+    limits: DefaultLimits = DefaultLimits()
+    log_level: str = "INFO"
+    log_format: str = "text"  # text | json
+    source: Path | None = field(default=None, compare=False)  # the file this was read from
+
+    @property
+    def database(self) -> Path:
+        return self.state / "db" / "state.db"
+
+    @property
+    def repositories(self) -> Path:
+        """Bare repositories hosted here (`prichal repo create`)."""
+        return self.state / "git"
+
+    @property
+    def clones(self) -> Path:
+        return self.state / "private" / "clones"
+
+    @property
+    def private(self) -> Path:
+        """Keys and credentials: the daemon's user alone."""
+        return self.state / "private"
+
+    @property
+    def serving(self) -> Path:
+        """Copies of the serving library, one folder a version, mounted read-only into containers."""
+        return self.state / "serving"

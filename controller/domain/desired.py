@@ -1,0 +1,62 @@
+"""Desired state ready for planning: the spec of a commit joined with what lives outside Git (image pins, secrets).
+
+`resolve` in `controller.reconcile` makes it; the planner compares it with `observed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.observed import ImagePin
+from controller.domain.routes import Api
+from controller.domain.secret import Secret
+from controller.domain.spec import BuildImage, MLComponentSpec
+
+
+@dataclass(frozen=True)
+class BuildInput:
+    """What a build is made from; `commit` and the spec name the tree that becomes the build context."""
+
+    commit: str
+    source: BuildImage
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One container to be made; an engine needs nothing else. `env` holds secrets, hence no repr."""
+
+    app: AppName
+    component: ComponentName
+    replica: int
+    fingerprint: str
+    revision: str
+    image: str  # ImagePin.deploy
+    spec: MLComponentSpec
+    env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class DesiredComponent:
+    """`fingerprints` holds the fingerprint under every version that this controller knows (see fingerprint.py);
+    the newest one is last and names new workloads."""
+
+    spec: MLComponentSpec
+    pin: ImagePin
+    fingerprints: tuple[str, ...]
+    apis: tuple[Api, ...] = ()  # sorted by path
+    env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    build: BuildInput | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.fingerprints[-1]
+
+
+@dataclass(frozen=True)
+class DesiredApp:
+    app: AppName
+    revision: str
+    components: tuple[DesiredComponent, ...] = ()  # sorted by name
+    prune: bool = True
+    approved: bool = False  # a person confirmed that everything may go at once

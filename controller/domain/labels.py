@@ -1,0 +1,10 @@
+"""Every label key that prichal writes on Docker objects. What lacks `INSTANCE` with our value is never touched."""
+
+INSTANCE = "io.prichal.instance"
+APP = "io.prichal.app"
+COMPONENT = "io.prichal.component"
+KIND = "io.prichal.kind"
+FINGERPRINT = "io.prichal.fingerprint"
+REVISION = "io.prichal.revision"
+REPLICA = "io.prichal.replica"
+PORT = "io.prichal.port"

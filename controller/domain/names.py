@@ -1,0 +1,45 @@
+"""How things are called on the host. Names are deterministic, so that a crash between "created" and "written
+down" is mended by finding the thing again under its name.
+
+A DNS label holds no dot, hence dots separate the parts without ambiguity: app `a-b` with component `c` and app `a`
+with component `b-c` get different names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+AppName = NewType("AppName", str)
+ComponentName = NewType("ComponentName", str)
+RepositoryName = NewType("RepositoryName", str)
+
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+#: The key under which the platform folder itself is reconciled; not a DNS label, so no app can be called so.
+PLATFORM = AppName("@platform")
+
+
+def is_dns_label(text: str) -> bool:
+    """RFC 1123 label: 1..63 of `a-z0-9-`, not starting or ending with a hyphen."""
+    return DNS_LABEL.fullmatch(text) is not None
+
+
+def workload_name(instance: str, app: AppName, component: ComponentName, fingerprint: str, replica: int) -> str:
+    """Container name, e.g. `prichal.pu-x-pa-demo.classify.1a2b3c4d.0`."""
+    return f"{instance}.{app}.{component}.{short(fingerprint)}.{replica}"
+
+
+def network_name(instance: str, app: AppName) -> str:
+    return f"{instance}.{app}"
+
+
+def build_tag(instance: str, app: AppName, component: ComponentName, content: str) -> str:
+    """Image tag of a build; `content` is the digest of everything that went into it, so equal input is never built twice."""
+    return f"{instance}.local/{app}/{component}:{content[:32]}"
+
+
+def short(fingerprint: str) -> str:
+    """The eight characters shown to people and used in names; a leading version (`1:`) is cut off."""
+    return fingerprint.rpartition(":")[2][:8]

@@ -1,0 +1,65 @@
+"""What is there: one snapshot of an app's containers, network and images, labels already parsed. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.domain.names import AppName, ComponentName
+
+
+class WorkloadState(StrEnum):
+    CREATED = "created"  # made, never started: a crash between the two
+    RUNNING = "running"
+    STOPPED = "stopped"  # exited, dead or paused: does not answer
+
+
+@dataclass(frozen=True)
+class ObservedWorkload:
+    """One container with our labels. `address` is its IP on the app's network, None while it does not run."""
+
+    id: str
+    name: str
+    component: ComponentName
+    fingerprint: str
+    revision: str
+    replica: int
+    port: int
+    state: WorkloadState
+    address: str | None = None
+    created: float = 0.0
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+    @property
+    def endpoint(self) -> str | None:
+        """`IP:PORT` to call it at, while it runs."""
+        return f"{self.address}:{self.port}" if self.address else None
+
+
+@dataclass(frozen=True)
+class ObservedApp:
+    """Workloads are sorted by name. `network` tells whether the app's own network exists."""
+
+    app: AppName
+    workloads: tuple[ObservedWorkload, ...] = ()
+    network: bool = False
+
+    def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:
+        return tuple(w for w in self.workloads if w.component == component)
+
+
+class ImageOrigin(StrEnum):
+    LOCAL = "local"  # made on this host, no registry knows it: used as it is
+    REGISTRY = "registry"  # a tag resolved to the digest that is deployed
+    BUILD = "build"  # built here from a commit's tree
+
+
+@dataclass(frozen=True)
+class ImagePin:
+    """A reference nailed to content. `deploy` is what a container is created from: `name@sha256:…`, an image id
+    or a build tag; it never moves, unlike the tag that people write. `present`: no pull or build is needed."""
+
+    deploy: str
+    origin: ImageOrigin
+    present: bool

@@ -1,0 +1,165 @@
+"""A plan is a value: it can be printed, stored and tested as text. Every action says why. No decisions here.
+
+Each action has a line in `describe`, a method of the executor and a golden test, found by the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.domain.desired import BuildInput, Workload
+from controller.domain.names import AppName, ComponentName, short
+from controller.domain.routes import Route
+
+
+@dataclass(frozen=True)
+class EnsureNetwork:
+    why: str
+
+
+@dataclass(frozen=True)
+class PullImage:
+    component: ComponentName
+    reference: str
+    why: str
+
+
+@dataclass(frozen=True)
+class BuildImageAction:
+    component: ComponentName
+    tag: str
+    build: BuildInput
+    why: str
+
+
+@dataclass(frozen=True)
+class StartWorkload:
+    workload: Workload
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class AwaitReady:
+    """Wait until all `names` answer as ready, at most `deadline` seconds after each was started."""
+
+    component: ComponentName
+    fingerprint: str
+    names: tuple[str, ...]
+    deadline: float
+    why: str
+
+
+@dataclass(frozen=True)
+class SwitchRoute:
+    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`."""
+
+    route: Route
+    names: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class WithdrawRoute:
+    component: ComponentName
+    why: str
+
+
+@dataclass(frozen=True)
+class DrainWorkload:
+    """Wait until no gateway has a request under way to it any more, at most `timeout` seconds."""
+
+    name: str
+    id: str
+    endpoint: str
+    timeout: float
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveWorkload:
+    name: str
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveNetwork:
+    why: str
+
+
+Action = (
+    EnsureNetwork
+    | PullImage
+    | BuildImageAction
+    | StartWorkload
+    | AwaitReady
+    | SwitchRoute
+    | WithdrawRoute
+    | DrainWorkload
+    | RemoveWorkload
+    | RemoveNetwork
+)
+
+
+def describe(action: Action) -> str:
+    """One line for people, without the reason. Holds no secret: environments are not shown."""
+    match action:
+        case EnsureNetwork():
+            return "create network"
+        case PullImage(reference=reference):
+            return f"pull image {reference}"
+        case BuildImageAction(tag=tag):
+            return f"build image {tag}"
+        case StartWorkload(name=name):
+            return f"start {name}"
+        case AwaitReady(component=component, fingerprint=fingerprint, names=names):
+            return f"await ready {component}@{short(fingerprint)} ({len(names)})"
+        case SwitchRoute(route=route):
+            return f"switch route {route.component} -> {short(route.fingerprint) or 'nothing'}"
+        case WithdrawRoute(component=component):
+            return f"withdraw route {component}"
+        case DrainWorkload(name=name):
+            return f"drain {name}"
+        case RemoveWorkload(name=name):
+            return f"remove {name}"
+        case RemoveNetwork():
+            return "remove network"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Something that was deliberately not planned: shown beside the actions so that silence is explained."""
+
+    component: ComponentName | None
+    reason: str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff
+    why: str
+    retry_after: float | None = None  # seconds after which the verdict may change by itself
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` groups the actions of one component: groups are independent of each other, so that one component's
+    failure does not stop its neighbours; actions within a group run in order and stop at the first error."""
+
+    app: AppName
+    revision: str
+    steps: tuple[tuple[Action, ...], ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not any(self.steps)
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        return tuple(action for group in self.steps for action in group)
+
+    def render(self) -> str:
+        """The plan as text: a dry run for people and the oracle of the tests. Equal input, equal text."""
+        lines = [f"plan {self.app} @ {self.revision[:12] or '-'}"]
+        lines += [f"  {describe(action)}  # {action.why}" for action in self.actions]
+        lines += [f"  hold {h.component or 'app'}: {h.reason}  # {h.why}" for h in self.holds]
+        if self.empty and not self.holds:
+            lines.append("  nothing to do")
+        return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""What the gateway serves: per component where its traffic goes and which APIs lead there.
+
+The daemon writes routes, the web process reads them; a route changes in one transaction, so no request ever sees
+half of a rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.domain.names import AppName, ComponentName
+
+
+@dataclass(frozen=True)
+class Api:
+    """One published path. `users` maps a name to a password hash (werkzeug or bcrypt format), `tokens` a name to the
+    hash of a bearer token (`sha256:<hex>`); both empty and no OIDC: everybody may call."""
+
+    path: str
+    name: ComponentName
+    published: bool
+    users: tuple[tuple[str, str], ...] = ()
+    tokens: tuple[tuple[str, str], ...] = ()
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_claims: tuple[tuple[str, str], ...] = ()
+    pass_identity: bool = False
+
+    @property
+    def open_to_all(self) -> bool:
+        return not (self.users or self.tokens or self.oidc_issuer)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The traffic of one component. `upstreams` are `IP:PORT`, empty while no version has become ready (503)."""
+
+    app: AppName
+    component: ComponentName
+    fingerprint: str
+    revision: str
+    upstreams: tuple[str, ...]
+    apis: tuple[Api, ...]
+    timeout: float = 60.0  # seconds for one call as seen by the gateway

@@ -1,0 +1,250 @@
+"""The ports: what the core needs from the world, in domain types only. Adapters and the store implement them;
+tests put small fakes in their place which are held to the same contract suites.
+
+Every method may raise `controller.domain.errors` (Transient, Waiting, Stalled) and nothing else that is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.domain.desired import BuildInput, Workload
+from controller.domain.names import AppName, ComponentName
+from controller.domain.observed import ImagePin, ObservedApp
+from controller.domain.routes import Route
+from controller.domain.spec import ImageSource, Registry, RepositorySpec, SecretSpec
+from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+# --- Git --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Revision:
+    """An immutable commit that lies in the local clone. `ref` is what it was found under, e.g. `refs/heads/main`."""
+
+    repository: str
+    commit: str
+    ref: str
+    author: str = ""
+    subject: str = ""
+    committed: float = 0.0
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """`path` is relative to the repository's root (or platform folder), with forward slashes."""
+
+    path: str
+    content: bytes
+
+
+class Sources(Protocol):
+    """Git repositories: one bare clone each, no work tree. Calls on one repository are serialised inside."""
+
+    def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
+        """Commit id that the remote's ref points to now; nothing is fetched (about 5 ms)."""
+
+    def fetch(self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None) -> Revision:
+        """Bring the ref's commit into the clone. An unchanged remote costs one round trip."""
+
+    def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
+        """Files below `path` with one of `suffixes`, sorted by path; hidden folders and files are skipped.
+        Stalled `PathNotFound` if `path` is no folder of the commit."""
+
+    def content_id(self, revision: Revision, path: str) -> str:
+        """Object id of the tree or blob at `path`: equal content, equal id."""
+
+    def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
+        """The tree at `path` as an uncompressed tar stream, deterministic (fixed times and owners)."""
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete the clones of these repositories."""
+
+
+# --- the container engine ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """Something happened to a container of ours that we may not have done. `action`: die | destroy | stop | oom …"""
+
+    app: AppName
+    component: ComponentName
+    action: str
+    workload_id: str
+    at: float
+
+
+class Engine(Protocol):
+    """Runs workloads and makes images. Touches only what carries our instance label."""
+
+    def ping(self) -> str:
+        """The engine's name and version."""
+
+    def observe(self, app: AppName) -> ObservedApp: ...
+
+    def apps(self) -> frozenset[AppName]:
+        """Apps that own anything here, connected or not."""
+
+    def pin(self, source: ImageSource, tag: str | None, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> ImagePin:
+        """Nail an image to content. `tag` is the build's tag (None for existing images). A local image is used as
+        it is; else the registry is asked for the digest. Stalled `ImageNotFound`, `RegistryDenied`; Transient
+        `RegistryUnreachable`."""
+
+    def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None: ...
+
+    def build(self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]) -> None:
+        """Stalled `BuildFailed` with the last lines of the build log."""
+
+    def ensure_network(self, app: AppName) -> None: ...
+
+    def remove_network(self, app: AppName) -> None: ...
+
+    def start(self, workload: Workload, name: str) -> None:
+        """Create and start. A container of that name and fingerprint is adopted; a foreign one is Stalled
+        `NameTaken`. Idempotent."""
+
+    def remove(self, workload_id: str, grace: float) -> None:
+        """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine."""
+
+    def logs(self, workload_id: str, tail: int) -> str:
+        """The last `tail` lines of stdout and stderr."""
+
+    def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]: ...
+
+    def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
+        """Events from now on; resumes after the engine's restart; ends soon after `stop()` turns true."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """`ready`, or why not: `detail` is the server's own words where it has any."""
+
+    ready: bool
+    detail: str = ""
+
+
+class Prober(Protocol):
+    def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
+        """GET `http://endpoint/path`; never raises."""
+
+
+# --- the store --------------------------------------------------------------------------------------------------
+
+
+class Requests(Protocol):
+    """The queue: at most one queued and one running request an app, kept by the database itself."""
+
+    def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
+        """Id of the new request, or of the queued one that it was merged into (whose reasons grow and whose
+        `not_before` becomes the earlier of both)."""
+
+    def claim(self, now: float) -> Request | None:
+        """Take the oldest due request whose app has none running."""
+
+    def finish(self, request: int, outcome: str, message: str, revision: str) -> None: ...
+
+    def recover(self) -> int:
+        """At the daemon's start: what a dead daemon left running is queued again. Returns how many."""
+
+    def queued(self, app: AppName) -> Request | None: ...
+
+    def get(self, request: int) -> Request | None: ...
+
+    def next_due(self) -> float | None:
+        """Earliest `not_before` of the queued requests."""
+
+
+class Apps(Protocol):
+    def status(self, app: AppName) -> AppStatus:
+        """An app that is not known has an empty status."""
+
+    def all(self) -> tuple[AppStatus, ...]: ...
+
+    def save(self, status: AppStatus, events: Iterable[Event] = ()) -> None:
+        """Status and events in one transaction. `suspended` and `approved_revision` are a person's and not saved."""
+
+    def record_plan(self, app: AppName, revision: str, plan: str) -> None: ...
+
+    def forget(self, app: AppName) -> None: ...
+
+    def set_suspended(self, app: AppName, suspended: bool) -> None: ...
+
+    def approve(self, app: AppName, revision: str) -> None: ...
+
+
+class Events(Protocol):
+    def add(self, events: Iterable[Event]) -> None: ...
+
+    def list(self, app: AppName | None, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
+        """Events with id > `after`, oldest first; after=0 gives the newest `limit`, oldest first."""
+
+
+class Routes(Protocol):
+    def all(self) -> tuple[Route, ...]: ...
+
+    def of(self, app: AppName) -> tuple[Route, ...]: ...
+
+    def switch(self, route: Route) -> int:
+        """Put the route in force in one transaction; the version of the table that holds it."""
+
+    def withdraw(self, app: AppName, component: ComponentName) -> int: ...
+
+    def version(self) -> int: ...
+
+
+class Gateways(Protocol):
+    """What each gateway worker has loaded; lets the daemon drain without guessing."""
+
+    def report(self, worker: str, version: int, busy: frozenset[str], now: float) -> None:
+        """`busy`: retired endpoints (`IP:PORT`) that still have requests under way from this worker."""
+
+    def leave(self, worker: str) -> None: ...
+
+    def drained(self, endpoint: str, version: int, now: float) -> bool:
+        """Every living worker (heard of within 3 s) has loaded `version` and is not busy with `endpoint`."""
+
+
+class Repositories(Protocol):
+    def all(self) -> tuple[RepositoryRecord, ...]: ...
+
+    def get(self, name: str) -> RepositoryRecord | None: ...
+
+    def replace(self, records: Iterable[RepositoryRecord]) -> None: ...
+
+    def remember(self, delivery: Delivery) -> bool:
+        """False if that delivery id of that repository was seen before: a replay."""
+
+    def delivery(self, repository: str, delivery_id: str) -> Delivery | None: ...
+
+
+class Store(Protocol):
+    requests: Requests
+    apps: Apps
+    events: Events
+    routes: Routes
+    gateways: Gateways
+    repositories: Repositories
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call (`PRAGMA data_version`, about 5 µs)."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """BEGIN IMMEDIATE … COMMIT; nested use joins the outer one."""
+
+    def heartbeat(self, now: float) -> None: ...
+
+    def last_heartbeat(self) -> float | None: ...
+
+    def close(self) -> None: ...

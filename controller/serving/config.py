@@ -1,0 +1,115 @@
+"""Settings of one serving process, from the variable ``PRICHAL_SERVING`` (JSON, the platform) or from options (people)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+VARIABLE = "PRICHAL_SERVING"
+MIB = 1024 * 1024
+
+
+class ConfigError(Exception):
+    """What is wrong with the settings, for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Times in seconds, sizes in bytes. ``concurrency`` and ``queue`` count calls of the whole container."""
+
+    inference: str
+    app: str = "local"
+    component: str = "component"
+    loader: Optional[str] = None
+    model_path: Optional[str] = None
+    port: int = 8002
+    concurrency: int = 4
+    queue: int = 40
+    timeout: float = 60.0
+    setup_timeout: float = 120.0
+    max_body: int = 16 * MIB
+    processes: int = 1
+    pass_user: bool = False
+    files_root: Optional[str] = None
+
+    @property
+    def slots_per_worker(self) -> int:
+        return max(1, self.concurrency // self.processes)
+
+    @property
+    def queue_per_worker(self) -> int:
+        return -(-self.queue // self.processes)
+
+
+_KINDS = {
+    "inference": str, "app": str, "component": str, "loader": str, "model_path": str, "files_root": str,
+    "port": int, "concurrency": int, "queue": int, "max_body": int, "processes": int,
+    "timeout": float, "setup_timeout": float, "pass_user": bool,
+}  # fmt: skip
+_NULLABLE = {"loader", "model_path", "files_root"}
+_LEAST = {"concurrency": 1, "queue": 0, "max_body": 1, "processes": 1}
+
+
+def read(environ: Mapping[str, str], arguments: Sequence[str]) -> Settings:
+    """Settings from the options if there are any, else from the variable. Raises ConfigError."""
+    if arguments:
+        return from_arguments(arguments)
+    text = environ.get(VARIABLE)
+    if not text:
+        raise ConfigError(f"nothing to serve: set {VARIABLE} to a JSON object or give --inference module:function")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{VARIABLE} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{VARIABLE} must be a JSON object, not {type(values).__name__}")
+    return from_mapping(values)
+
+
+def from_mapping(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain values; all problems at once in one ConfigError."""
+    problems = [f"{key}: unknown; known are {', '.join(sorted(_KINDS))}" for key in values if key not in _KINDS]
+    if values.get("inference") is None:
+        problems.append("inference: missing; give module:function")
+    known = {key: value for key, value in values.items() if key in _KINDS}
+    problems += [problem for key, value in known.items() for problem in _problems(key, value)]
+    if not problems and known.get("processes", 1) > known.get("concurrency", Settings.concurrency):
+        problems.append("processes: more than concurrency, some could never be given a call")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return Settings(**known)
+
+
+def _problems(key: str, value: Any) -> list[str]:
+    kind = _KINDS[key]
+    if value is None and key in _NULLABLE:
+        return []
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [] if 0 < value < 1e9 else [f"{key}: {value} is not a time, give seconds above 0"]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return [f"{key}: {value!r} is not a {kind.__name__}"]
+    if key == "port" and not 0 <= value <= 65535:
+        return [f"port: {value} is not within 0..65535"]
+    if key in _LEAST and value < _LEAST[key]:
+        return [f"{key}: {value} is below {_LEAST[key]}"]
+    if key in ("inference", "loader") and not all(part for part in (value.partition(":")[0], value.partition(":")[2])):
+        return [f"{key}: {value!r} is not of the form module:function"]
+    return []
+
+
+def from_arguments(arguments: Sequence[str]) -> Settings:
+    """Settings from command-line options, named like the JSON keys with dashes. Exits with 2 on a bad option, as argparse does."""
+    import argparse  # here: the platform's own way in does not pay for it
+
+    parser = argparse.ArgumentParser(
+        prog="python3 -m prichal_serving", description="Serve one inference function over HTTP."
+    )
+    for key, kind in _KINDS.items():
+        option = "--" + key.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS)
+        else:
+            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, required=key == "inference")
+    return from_mapping(vars(parser.parse_args(list(arguments))))

@@ -1,0 +1,207 @@
+"""The docstring dialect in which a module describes its inference function: text -> Signature, or every problem with its line.
+
+For each variable two lines, in either order, and the same with ``outputs.``::
+
+    :param inputs.NAME: DESCRIPTION
+    :type inputs.NAME: TYPE1 or TYPE2[, optional]
+
+A description goes on over the following lines up to a blank line or the next field. Other fields (``:param parameters:``,
+``:returns:``) are passed over; what stands before the first field is the summary (first paragraph) and the description.
+Pure: used by the worker at set-up and by the platform on a commit's source text before anything runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import re
+from collections.abc import Iterable, Iterator
+from typing import Optional, Union
+
+
+class Datatype(enum.Enum):
+    """What a variable's ``data`` may be."""
+
+    FP32 = "FP32"
+    FP64 = "FP64"
+    INT32 = "INT32"
+    STR = "str"
+    DICT = "dict"
+    FILE = "FILE"
+
+    @property
+    def numeric(self) -> bool:
+        return self in (Datatype.FP32, Datatype.FP64, Datatype.INT32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """One input or output; ``datatypes`` in the order written, never empty."""
+
+    name: str
+    datatypes: tuple[Datatype, ...]
+    optional: bool
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What the function takes and gives, in the order written."""
+
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable, ...]
+    summary: str
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DocstringProblem:
+    """What is wrong at which line of the source (1 = its first line), and what would be right."""
+
+    line: int
+    message: str
+
+
+@dataclasses.dataclass
+class _Entry:
+    """What was read so far about one variable; a line is 0 until its field was seen."""
+
+    param_line: int = 0
+    type_line: int = 0
+    description: str = ""
+    type_text: str = ""
+
+
+_FIELD = re.compile(r"\s*:([A-Za-z]+)(?:[ \t]+([^:]*?))?[ \t]*:(?:[ \t](.*)|$)")
+_OURS = re.compile(r"\s*:[A-Za-z]*[ \t].*?\b(inputs|outputs)\.")
+_TARGET = re.compile(r"(inputs|outputs)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)")
+_NAMES = ", ".join(datatype.value for datatype in Datatype)
+_MEANT = {
+    "float": "FP64", "float32": "FP32", "float64": "FP64", "double": "FP64", "int": "INT32", "integer": "INT32",
+    "int32": "INT32", "string": "str", "text": "str", "json": "dict", "object": "dict", "path": "FILE",
+}  # fmt: skip
+
+
+def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[DocstringProblem]]:
+    """Read a docstring whose opening quotes stand on ``first_line``. Never raises, whatever the text."""
+    if text is None or not text.strip():
+        message = "the inference function has no docstring; describe it with :param inputs.NAME: and :type inputs.NAME: lines"
+        return [DocstringProblem(first_line, message)]
+    prose, fields, problems = _fields(text.split("\n"), first_line)
+    sides: dict[str, dict[str, _Entry]] = {"inputs": {}, "outputs": {}}
+    for field in fields:
+        entry = sides[field.side].setdefault(field.name, _Entry())
+        problems += _record(entry, field)
+    variables = {side: tuple(_variables(side, entries, problems)) for side, entries in sides.items()}
+    if not problems and not any(variables.values()):
+        problems = [DocstringProblem(first_line, "the docstring describes no inputs.NAME and no outputs.NAME")]
+    if problems:
+        return sorted(problems, key=lambda problem: problem.line)
+    summary, _, description = "\n".join(prose).strip().partition("\n\n")
+    return Signature(variables["inputs"], variables["outputs"], " ".join(summary.split()), description.strip())
+
+
+def find(source: str, function: str) -> Optional[tuple[Optional[str], int]]:
+    """The docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or else the function,
+    starts. None if there is no such definition. Raises SyntaxError for text that is not Python."""
+    body: list[ast.stmt] = ast.parse(source).body
+    node: Optional[ast.AST] = None
+    for part in function.split("."):
+        named = [item for item in body if isinstance(item, _DEFINITIONS) and item.name == part]
+        if not named:
+            return None
+        node, body = named[-1], named[-1].body  # the last definition is the one that counts at run time
+    if not isinstance(node, _DEFINITIONS):
+        return None
+    text = ast.get_docstring(node, clean=False)
+    return text, node.body[0].lineno if text is not None else node.lineno
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclasses.dataclass
+class _Field:
+    line: int
+    keyword: str
+    side: str
+    name: str
+    text: str
+
+
+def _fields(lines: Iterable[str], first_line: int) -> tuple[list[str], list[_Field], list[DocstringProblem]]:
+    """Split into the prose before the first field, the fields about variables, and what looks like one but is not."""
+    prose: list[str] = []
+    fields: list[_Field] = []
+    problems: list[DocstringProblem] = []
+    current: Optional[_Field] = None
+    in_prose = True
+    for number, line in enumerate(lines, first_line):
+        match = _FIELD.match(line)
+        if match or _OURS.match(line):
+            in_prose, current = False, None
+            found = _field(number, line, match)
+            if isinstance(found, _Field):
+                current = found
+                fields.append(found)
+            elif found:
+                problems.append(found)
+        elif in_prose:
+            prose.append(line.strip())
+        elif not line.strip():
+            current = None
+        elif current:
+            current.text = f"{current.text} {line.strip()}".strip()
+    return prose, fields, problems
+
+
+def _field(number: int, line: str, match: Optional[re.Match[str]]) -> Union[_Field, DocstringProblem, None]:
+    if not _OURS.match(line):
+        return None  # a field of another variable than ours
+    target = _TARGET.fullmatch(match.group(2) or "") if match else None
+    if match and target and match.group(1) in ("param", "type"):
+        return _Field(number, match.group(1), target.group(1), target.group(2), (match.group(3) or "").strip())
+    if not line.lstrip().startswith((":param", ":type")) and not (match and target):
+        return None  # prose inside another field, such as ":returns: inputs.x squared"
+    message = f"{line.strip()!r} is not understood; write ':param inputs.NAME: DESCRIPTION' or ':type inputs.NAME: TYPE'"
+    return DocstringProblem(number, message)
+
+
+def _record(entry: _Entry, field: _Field) -> Iterator[DocstringProblem]:
+    earlier = entry.param_line if field.keyword == "param" else entry.type_line
+    if earlier:
+        message = f":{field.keyword} {field.side}.{field.name}: is given twice, first in line {earlier}"
+        yield DocstringProblem(field.line, message)
+    elif field.keyword == "param":
+        entry.param_line, entry.description = field.line, field.text
+    else:
+        entry.type_line, entry.type_text = field.line, field.text
+
+
+def _variables(side: str, entries: dict[str, _Entry], problems: list[DocstringProblem]) -> Iterator[Variable]:
+    """The variables of one side; what is wrong with one is added to ``problems``."""
+    for name, entry in entries.items():
+        if not entry.type_line:
+            problems.append(DocstringProblem(entry.param_line, f"{side}.{name} has no ':type {side}.{name}:' line"))
+            continue
+        if not entry.param_line:
+            problems.append(DocstringProblem(entry.type_line, f"{side}.{name} has no ':param {side}.{name}:' line"))
+        words, comma, flag = entry.type_text.partition(",")
+        if comma and flag.strip() != "optional":
+            message = f"after the types only ', optional' may stand, not {flag.strip()!r}"
+            problems.append(DocstringProblem(entry.type_line, message))
+        datatypes = tuple(_datatypes(words, entry.type_line, problems))
+        if len(set(datatypes)) < len(datatypes):
+            problems.append(DocstringProblem(entry.type_line, f"{side}.{name} names a type twice"))
+        yield Variable(name, datatypes, bool(comma), entry.description)
+
+
+def _datatypes(words: str, line: int, problems: list[DocstringProblem]) -> Iterator[Datatype]:
+    for word in re.split(r"\s+or\s+", words.strip()):
+        try:
+            yield Datatype(word)
+        except ValueError:
+            meant = _MEANT.get(word.lower(), "")
+            hint = f"; did you mean {meant}?" if meant else ""
+            problems.append(DocstringProblem(line, f"unknown type {word!r}, use one of {_NAMES}, joined by 'or'{hint}"))
