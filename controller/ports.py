@@ -68,8 +68,8 @@ class Sources(Protocol):
     def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
         """The tree at `path` as an uncompressed tar stream, deterministic (fixed times and owners)."""
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Delete the clones of these repositories."""
+    def keep(self, names: Iterable[str]) -> None:
+        """Delete the clones of all other repositories."""
 
 
 # --- the container engine ---------------------------------------------------------------------------------------
@@ -246,5 +246,8 @@ class Store(Protocol):
     def heartbeat(self, now: float) -> None: ...
 
     def last_heartbeat(self) -> float | None: ...
+
+    def prune(self) -> None:
+        """Retention: old events, finished requests, deliveries and gateways that are gone."""
 
     def close(self) -> None: ...

@@ -47,6 +47,8 @@ class DesiredComponent:
     apis: tuple[Api, ...] = ()  # sorted by path
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     build: BuildInput | None = None
+    revision: str = ""
+    failure: str = ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile
 
     @property
     def fingerprint(self) -> str:
@@ -54,9 +56,19 @@ class DesiredComponent:
 
 
 @dataclass(frozen=True)
+class Unresolved:
+    """Declared, but it cannot be planned (say, its image does not exist): what runs of it is left alone."""
+
+    name: ComponentName
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True)
 class DesiredApp:
     app: AppName
     revision: str
     components: tuple[DesiredComponent, ...] = ()  # sorted by name
+    unresolved: tuple[Unresolved, ...] = ()
     prune: bool = True
     approved: bool = False  # a person confirmed that everything may go at once

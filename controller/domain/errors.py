@@ -33,6 +33,13 @@ class Stalled(ControllerError):
     """Cannot get better until the input changes (a new commit, new config, a person): not tried again before that."""
 
 
+class Superseded(Waiting):
+    """The work was left because something newer is already asked for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("Superseded", message, retry_after=0.0)
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One thing wrong in a manifest or config. `line` and `column` count from 1, 0 where there is no position."""

@@ -34,9 +34,12 @@ class BuildImageAction:
 
 @dataclass(frozen=True)
 class StartWorkload:
+    """`heals`: it replaces one that had served and died; counted, so that a crash loop ends."""
+
     workload: Workload
     name: str
     why: str
+    heals: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class AwaitReady:
     component: ComponentName
     fingerprint: str
     names: tuple[str, ...]
+    path: str  # asked for readiness
     deadline: float
     why: str
 

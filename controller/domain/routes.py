@@ -42,3 +42,4 @@ class Route:
     upstreams: tuple[str, ...]
     apis: tuple[Api, ...]
     timeout: float = 60.0  # seconds for one call as seen by the gateway
+    any_path: bool = False  # an own server: every path and method below the API's path is passed on

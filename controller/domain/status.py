@@ -20,6 +20,7 @@ class ComponentStatus:
     image: str = ""
     conditions: Conditions = ()
     failed_fingerprint: str = ""
+    failure_reason: str = ""
     failure: str = ""
     restarts: tuple[float, ...] = ()
 

@@ -1,0 +1,47 @@
+"""One daemon a state folder: an flock that the kernel lets go of when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.domain.errors import Stalled
+
+
+@contextmanager
+def only_one(private: Path) -> Iterator[None]:
+    """Stalled `AlreadyRunning` with the other one's process id if the folder is taken."""
+    descriptor = os.open(private / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            message = (
+                f"a daemon (process {holder}) already works on {private.parent}; stop it or use another state folder"
+            )
+            raise Stalled("AlreadyRunning", message) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder(private: Path) -> int | None:
+    """Process id of the running daemon, None if there is none."""
+    try:
+        descriptor = os.open(private / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.read(descriptor, 32).decode().strip() or 0)
+    else:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""The daemon's life: lock, open, recover, start, turn until a signal, stop in the reverse order.
+
+Containers are never stopped with the daemon: what serves goes on serving.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from controller.config import Settings
+from controller.daemon.lock import only_one
+from controller.daemon.platform_folder import PlatformFolder
+from controller.daemon.schedule import Schedule
+from controller.daemon.wiring import build_house, prepare_folders
+from controller.domain.errors import ControllerError
+from controller.domain.names import PLATFORM
+from controller.domain.status import Request
+from controller.notify import notify
+from controller.ports import Store
+from controller.reconcile.house import House, Outcome
+from controller.reconcile.loop import Loop
+from controller.reconcile.passes import reconcile
+from controller.reconcile.platform import Platform
+from controller.store import open_store
+
+log = logging.getLogger(__name__)
+
+_WATCH_PAUSE = 2.0
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT. The exit code."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return serve(settings, stop)
+
+
+def up(settings: Settings) -> int:
+    """Daemon and web process together in the foreground, for a first look and for development."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    prepare_folders(settings)
+    with _web_process(settings, stop):
+        return serve(settings, stop)
+
+
+def serve(settings: Settings, stop: threading.Event) -> int:
+    prepare_folders(settings)
+    with only_one(settings.private):
+        store = open_store(settings.database)
+        try:
+            _turn(build_house(settings, store, stop.is_set), store, stop)
+        finally:
+            notify("STOPPING=1")
+            store.close()
+    return 0
+
+
+def _turn(house: House, store: Store, stop: threading.Event) -> None:
+    folder = PlatformFolder(house.settings, house.sources)
+    platform = Platform(house, folder.read)
+    requeued = store.requests.recover()
+    store.requests.enqueue(PLATFORM, "start")
+    schedule = Schedule(house.settings, store, house.directory, folder)
+    watcher = threading.Thread(target=_watch, args=(house, stop), name="watch", daemon=True)
+    loop = Loop(store, house.clock, _worker(house, platform), house.settings.reconcile.workers, _beat(house))
+    schedule.start()
+    watcher.start()
+    log.info("daemon started", extra={"state": house.settings.state, "requeued": requeued})
+    notify("READY=1")
+    try:
+        loop.run(stop)
+    finally:
+        stop.set()
+        schedule.stop()
+        watcher.join(timeout=5.0)
+        log.info("daemon stopped")
+
+
+def _worker(house: House, platform: Platform) -> Callable[[Request], Outcome]:
+    """Requests by their key: the platform folder or an app."""
+
+    def work(request: Request) -> Outcome:
+        if request.app == PLATFORM:
+            return platform.reconcile(request)
+        if not house.directory.known:  # before the folder was read every app would look disconnected
+            return Outcome("Waiting", "the platform folder has not been read yet", retry_after=1.0)
+        return reconcile(house, request)
+
+    return work
+
+
+def _beat(house: House) -> Callable[[], None]:
+    def beat() -> None:
+        house.store.heartbeat(house.clock.now())
+        notify("WATCHDOG=1")
+
+    return beat
+
+
+def _watch(house: House, stop: threading.Event) -> None:
+    """What happens to our containers asks for a pass, whoever did it."""
+    while not stop.is_set():
+        try:
+            for event in house.engine.watch(stop.is_set):
+                house.store.requests.enqueue(event.app, "drift")
+        except ControllerError as error:
+            log.warning("events of the engine are lost: %s", error.message)
+        except Exception:
+            log.exception("bug in the watcher")
+        stop.wait(_WATCH_PAUSE)
+
+
+@contextmanager
+def _web_process(settings: Settings, stop: threading.Event) -> Iterator[None]:
+    command = [sys.executable, "-m", "controller", "web"]
+    if settings.source:
+        command += ["--config", str(settings.source)]
+    process = subprocess.Popen(command)
+
+    def watch() -> None:
+        code = process.wait()
+        if not stop.is_set():
+            log.error("the web process ended", extra={"code": code})
+            stop.set()
+
+    threading.Thread(target=watch, name="web", daemon=True).start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

@@ -1,0 +1,59 @@
+"""The composition root: the one place where ports meet adapters."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from controller.adapters.clock import SystemClock
+from controller.adapters.docker import DockerEngine
+from controller.adapters.git import GitSources
+from controller.adapters.probe import HttpProber
+from controller.config import Settings
+from controller.ports import Store
+from controller.reconcile.directory import Directory
+from controller.reconcile.house import House
+
+
+def build_house(settings: Settings, store: Store, stopping: Callable[[], bool]) -> House:
+    return House(
+        store=store,
+        sources=GitSources(settings.clones, settings.git, settings.repositories),
+        engine=DockerEngine(settings.docker, settings.instance, settings.serving),
+        prober=HttpProber(),
+        clock=SystemClock(),
+        directory=Directory(),
+        settings=settings,
+        stopping=stopping,
+        key=instance_key(settings.private),
+    )
+
+
+def prepare_folders(settings: Settings) -> None:
+    """The state folder's parts with the rights they need: `private` for the daemon alone, the rest for its group."""
+    for folder, mode in (
+        (settings.state, 0o750),
+        (settings.private, 0o700),
+        (settings.clones, 0o700),
+        (settings.database.parent, 0o2770),
+        (settings.serving, 0o755),
+        (settings.repositories, 0o2775),
+    ):
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            folder.chmod(mode)
+
+
+def instance_key(private: Path) -> bytes:
+    """32 random bytes, made once; without them every fingerprint would change, so they belong into the backup."""
+    path = private / "instance.key"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(0o600)
+        draft.write_bytes(secrets.token_bytes(32))
+        draft.rename(path)
+        return path.read_bytes()

@@ -1,0 +1,49 @@
+"""What "changed" means for a running component, and nothing else: two equal fingerprints need no restart.
+
+The fingerprint has a version. A workload made under an older version is compared under that version, so upgrading
+the controller restarts nothing by itself. Adding a version: add a function to `_VERSIONS`, never change one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from controller.domain.secret import Secret
+from controller.domain.spec import MLComponentSpec, PlatformServer
+
+Env = tuple[tuple[str, Secret], ...]
+
+
+def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> tuple[str, ...]:
+    """`<version>:<64 hex>` under every known version, newest last.
+
+    `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
+    that a label does not give away whether two secrets are equal.
+    """
+    return tuple(f"{version}:{_digest(inputs(spec, image, env, key))}" for version, inputs in _VERSIONS.items())
+
+
+def _digest(inputs: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> dict[str, object]:
+    """Everything that a running container cannot take over without being made anew. Not in it: replicas, rollout
+    and the gateway's side, which change around a container that goes on running."""
+    return {
+        "image": image,
+        "port": spec.port,
+        "server": {"kind": "platform" if isinstance(spec.server, PlatformServer) else "own", **asdict(spec.server)},
+        "env": {name: hmac.new(key, value.reveal().encode(), "sha256").hexdigest() for name, value in env},
+        "boxes": [asdict(box) for box in spec.boxes],
+        "model": [spec.model_box, spec.model_path],
+        "setupTimeout": spec.setup_timeout,
+        "resources": asdict(spec.resources),
+    }
+
+
+_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes], dict[str, object]]] = {1: _v1}

@@ -1,0 +1,113 @@
+"""Judging what is there: conditions of a component and of the app from one snapshot. Pure; called after every pass."""
+
+from __future__ import annotations
+
+from controller.domain.conditions import Condition, ConditionType, Conditions, find
+from controller.domain.desired import DesiredComponent
+from controller.domain.names import short
+from controller.domain.observed import ObservedApp, WorkloadState
+from controller.domain.plan import Hold, Plan
+from controller.domain.routes import Route
+from controller.domain.status import ComponentStatus
+
+#: Reasons of plans' holds which mean that nothing happens before the input changes.
+_STALLING = {"Failed", "CrashLoop", "PrunePending"}
+
+
+def judge_component(
+    component: DesiredComponent,
+    observed: ObservedApp,
+    route: Route | None,
+    memory: ComponentStatus,
+    unready: str = "",
+) -> tuple[Condition, ...]:
+    """`unready`: what the serving workload itself said when asked and it was not ready, else empty."""
+    name, revision = component.spec.name, component.revision
+    serving = route is not None and bool(route.upstreams)
+    failed = component.failure or (memory.failure if memory.failed_fingerprint in component.fingerprints else "")
+    if failed:
+        kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
+        kept = f"version {short(route.fingerprint)} goes on serving. " if serving and route else ""
+        reason = memory.failure_reason or "NotReady"
+        return (
+            Condition(ConditionType.READY, False, reason, kept + failed, revision=revision),
+            Condition(kind, True, reason, kept + failed, revision=revision),
+        )
+    if not serving or route is None or route.fingerprint not in component.fingerprints:
+        return (Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),)
+    alive = [
+        w
+        for w in observed.of(name)
+        if w.fingerprint == route.fingerprint and w.state is WorkloadState.RUNNING and w.endpoint in route.upstreams
+    ]
+    if len(alive) < component.spec.replicas:
+        message = f"{len(alive)} of {component.spec.replicas} replicas run"
+        return _degraded("ReplicasMissing", message, revision)
+    if unready:
+        return _degraded("NotAnswering", unready, revision)
+    message = f"version {short(route.fingerprint)} serves"
+    return (Condition(ConditionType.READY, True, "Serving", message, revision=revision),)
+
+
+def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]:
+    return (
+        Condition(ConditionType.READY, False, reason, message, revision=revision),
+        Condition(ConditionType.DEGRADED, True, reason, message, revision=revision),
+    )
+
+
+def judge_app(components: tuple[ComponentStatus, ...], plan: Plan, warnings: tuple[str, ...]) -> tuple[Condition, ...]:
+    """The app's own conditions from those of its components and from what the plan held back."""
+    revision = plan.revision
+    conditions = [_app_ready(components, revision)]
+    for kind in (ConditionType.DEGRADED, ConditionType.STALLED):
+        hit = [(c.name, found) for c in components if (found := find(c.conditions, kind))]
+        if hit:
+            text = "\n".join(f"{name}: {condition.message}" for name, condition in hit)
+            conditions.append(Condition(kind, True, hit[0][1].reason, text, revision=revision))
+    conditions += _held(plan.holds, revision, stalled=any(c.type == ConditionType.STALLED for c in conditions))
+    if warnings:
+        conditions.append(Condition(ConditionType.WARNING, True, "Warnings", "\n".join(warnings), revision=revision))
+    return tuple(conditions)
+
+
+def _app_ready(components: tuple[ComponentStatus, ...], revision: str) -> Condition:
+    waiting = [
+        (c.name, ready) for c in components if (ready := find(c.conditions, ConditionType.READY)) and not ready.status
+    ]
+    if waiting:
+        text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
+        return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
+    count = len(components)
+    message = f"{count} component{'s' if count != 1 else ''} as declared"
+    return Condition(ConditionType.READY, True, "Ready", message, revision=revision)
+
+
+def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Condition]:
+    conditions = []
+    for hold in holds:
+        if hold.reason == "PrunePending":
+            conditions.append(Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision))
+        elif hold.reason in _STALLING and hold.component and not stalled:
+            text = f"{hold.component}: {hold.why}"
+            conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
+            stalled = True
+    return conditions
+
+
+def headline(conditions: Conditions) -> str:
+    """One word for tables: the most telling condition."""
+    order = (
+        ConditionType.SUSPENDED,
+        ConditionType.MANIFEST_INVALID,
+        ConditionType.PRUNE_PENDING,
+        ConditionType.DEGRADED,
+        ConditionType.STALLED,
+        ConditionType.APPLY_FAILED,
+        ConditionType.RECONCILING,
+    )
+    for kind in order:
+        if find(conditions, kind):
+            return kind.value
+    ready = find(conditions, ConditionType.READY)
+    return "Ready" if ready and ready.status else "NotReady" if ready else "Unknown"

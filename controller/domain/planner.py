@@ -1,0 +1,336 @@
+"""The planner: desired state against observed state gives a plan. Pure; called by the reconciler and `prichal plan`.
+
+Safety rules, each held by a property test:
+- only workloads in the snapshot (hence ours) are ever named in a removal;
+- a serving workload is drained and removed only after the route points elsewhere (or its component left Git);
+- a version that failed is not started again before something changes;
+- planning on the result of a plan gives an empty plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controller.domain.desired import DesiredApp, DesiredComponent, Workload
+from controller.domain.names import ComponentName, short, workload_name
+from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.plan import (
+    Action,
+    AwaitReady,
+    BuildImageAction,
+    DrainWorkload,
+    EnsureNetwork,
+    Hold,
+    Plan,
+    PullImage,
+    RemoveNetwork,
+    RemoveWorkload,
+    StartWorkload,
+    SwitchRoute,
+    WithdrawRoute,
+)
+from controller.domain.routes import Route
+from controller.domain.spec import OwnServer, Strategy
+from controller.domain.status import AppStatus, ComponentStatus
+
+#: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
+GATEWAY_MARGIN = 2.0
+READY_PATH = "/health/ready"
+
+
+@dataclass(frozen=True)
+class Policy:
+    instance: str = "prichal"
+    backoff_initial: float = 2.0
+    backoff_max: float = 300.0
+    crash_limit: int = 5
+    crash_window: float = 600.0
+
+
+def plan_app(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: tuple[Route, ...],
+    status: AppStatus,
+    policy: Policy,
+    now: float,
+) -> Plan:
+    """What to do, in which order and why. `routes` are those in force for the app, `status` what earlier passes
+    learned (failed versions, restarts), `now` Unix seconds."""
+    by_component = {route.component: route for route in routes}
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    for component in desired.components:
+        rollout = _Rollout(desired, component, observed, by_component.get(component.spec.name), status, policy, now)
+        actions, held = rollout.plan()
+        steps.append(actions)
+        holds += held
+    holds += [Hold(u.name, u.reason, u.why) for u in desired.unresolved]
+    gone, held = _plan_gone(desired, observed, by_component)
+    steps += gone
+    holds += held
+    steps = [step for step in steps if step]
+    if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
+        steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
+    if not desired.components and not holds and observed.network:
+        steps.append((RemoveNetwork(why="the app has no component left"),))
+    return Plan(desired.app, desired.revision, tuple(steps), tuple(holds))
+
+
+def backoff(attempts: int, initial: float, cap: float) -> float:
+    """Seconds to wait before the next try after `attempts` failed ones: 0, initial, 2 × initial, … up to `cap`."""
+    return min(cap, initial * 2.0 ** min(attempts - 1, 30)) if attempts > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """The rules for one component that is declared."""
+
+    app: DesiredApp
+    component: DesiredComponent
+    observed: ObservedApp
+    route: Route | None
+    status: AppStatus
+    policy: Policy
+    now: float
+
+    def plan(self) -> tuple[tuple[Action, ...], list[Hold]]:
+        """First matching rule wins; the order puts what forbids acting before what asks for it."""
+        memory = self.status.component(self.name) or ComponentStatus(self.name, "MLComponent")
+        if self.component.failure:
+            actions, holds = self._converge(memory)
+            return actions, [Hold(self.name, "Failed", self.component.failure), *holds]
+        if memory.failed_fingerprint in self.component.fingerprints and not self._serving:
+            return self._clear_failed(), [Hold(self.name, "Failed", memory.failure or "did not become ready")]
+        return self._converge(memory)
+
+    # --- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> ComponentName:
+        return self.component.spec.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what runs already, if it matches under any version, else the newest."""
+        matching = [w.fingerprint for w in self._matching]
+        if self._serving and self.route and (self.route.fingerprint in matching or not matching):
+            return self.route.fingerprint
+        return matching[-1] if matching else self.component.fingerprint
+
+    @property
+    def _matching(self) -> list[ObservedWorkload]:
+        return [w for w in self.observed.of(self.name) if w.fingerprint in self.component.fingerprints]
+
+    @property
+    def _serving(self) -> bool:
+        """Whether the version wanted is the one that the route points to: it has been ready once."""
+        return (
+            self.route is not None
+            and bool(self.route.upstreams)
+            and self.route.fingerprint in self.component.fingerprints
+        )
+
+    def _wanted(self) -> dict[int, ObservedWorkload | None]:
+        found = {w.replica: w for w in self._matching if w.fingerprint == self.fingerprint}
+        return {replica: found.get(replica) for replica in range(self.component.spec.replicas)}
+
+    def _workload_name(self, replica: int) -> str:
+        return workload_name(self.policy.instance, self.app.app, self.name, self.fingerprint, replica)
+
+    # --- rules -------------------------------------------------------------------------------------------------
+
+    def _clear_failed(self) -> tuple[Action, ...]:
+        return tuple(RemoveWorkload(w.name, w.id, why="this version did not become ready") for w in self._matching)
+
+    def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
+        wanted = self._wanted()
+        missing = [r for r, w in wanted.items() if w is None or w.state is not WorkloadState.RUNNING]
+        obsolete = self._obsolete(wanted)
+        if missing and self._serving and (hold := self._hold_restart(memory, wanted)):
+            return self._keep_alive_only(wanted), [hold]
+        starts = self._starts(missing, wanted)
+        before: tuple[Action, ...] = ()
+        if starts and obsolete and self.component.spec.rollout.strategy is Strategy.RECREATE and not self._serving:
+            before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
+        return (
+            *self._keep_alive_only(wanted if missing else {}),
+            *before,
+            *starts,
+            *self._switch(wanted, bool(starts)),
+            *self._retire(obsolete),
+        ), []
+
+    def _obsolete(self, wanted: dict[int, ObservedWorkload | None]) -> list[ObservedWorkload]:
+        kept = {w.id for w in wanted.values() if w}
+        return [w for w in self.observed.of(self.name) if w.id not in kept]
+
+    def _hold_restart(self, memory: ComponentStatus, wanted: dict[int, ObservedWorkload | None]) -> Hold | None:
+        recent = [at for at in memory.restarts if at > self.now - self.policy.crash_window]
+        if len(recent) >= self.policy.crash_limit:
+            why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
+            return Hold(self.name, "CrashLoop", why)
+        pause = backoff(len(recent), self.policy.backoff_initial, self.policy.backoff_max)
+        left = recent[-1] + pause - self.now if recent else 0.0
+        if left <= 0:
+            return None
+        return Hold(self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left)
+
+    def _keep_alive_only(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
+        """A dead replica gets no more traffic while others answer."""
+        if not self._serving or self.route is None:
+            return ()
+        alive = {w.endpoint: w.name for w in wanted.values() if w and w.state is WorkloadState.RUNNING}
+        still = [alive[upstream] for upstream in self.route.upstreams if upstream in alive]
+        if not still or len(still) == len(self.route.upstreams):
+            return ()
+        return (SwitchRoute(self.route, tuple(sorted(still)), why="a replica died, the others go on"),)
+
+    def _starts(self, missing: list[int], wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
+        if not missing:
+            return ()
+        actions: list[Action] = [*self._image()]
+        for replica in missing:
+            dead = wanted[replica]
+            if dead and dead.state is WorkloadState.STOPPED:
+                actions.append(RemoveWorkload(dead.name, dead.id, why=_death(dead)))
+            actions.append(self._start(replica, dead))
+        names = tuple(self._workload_name(replica) for replica in wanted)
+        server = self.component.spec.server
+        path = server.ready_path if isinstance(server, OwnServer) else READY_PATH
+        deadline = self.component.spec.setup_timeout
+        why = "traffic goes only to what is ready"
+        return (*actions, AwaitReady(self.name, self.fingerprint, names, path, deadline, why))
+
+    def _image(self) -> tuple[Action, ...]:
+        if self.component.pin.present:
+            return ()
+        if self.component.build:
+            why = "this content has not been built here"
+            return (BuildImageAction(self.name, self.component.pin.deploy, self.component.build, why),)
+        return (PullImage(self.name, self.component.pin.deploy, why="not on this host"),)
+
+    def _start(self, replica: int, dead: ObservedWorkload | None) -> StartWorkload:
+        component = self.component
+        workload = Workload(
+            self.app.app,
+            self.name,
+            replica,
+            self.fingerprint,
+            component.revision or self.app.revision,
+            component.pin.deploy,
+            component.spec,
+            component.env,
+        )
+        return StartWorkload(workload, self._workload_name(replica), self._why_start(dead), heals=self._serving)
+
+    def _why_start(self, dead: ObservedWorkload | None) -> str:
+        if dead and dead.state is WorkloadState.CREATED:
+            return "it was made but never started"
+        if dead:
+            return f"its predecessor {_death(dead)}"
+        if self._serving and self.route and len(self.route.upstreams) >= self.component.spec.replicas:
+            return "its container is gone"
+        if self._serving:
+            return f"{self.component.spec.replicas} replicas are declared"
+        if self.route and self.route.upstreams:
+            return f"replaces version {short(self.route.fingerprint)}"
+        return "declared, not running"
+
+    def _switch(self, wanted: dict[int, ObservedWorkload | None], started: bool) -> tuple[Action, ...]:
+        """The route that should be in force; its upstreams are known now only if nothing has to be started."""
+        spec = self.component.spec
+        route = Route(
+            app=self.app.app,
+            component=self.name,
+            fingerprint=self.fingerprint,
+            revision=self.component.revision or self.app.revision,
+            upstreams=tuple(w.endpoint for w in wanted.values() if w and w.endpoint),
+            apis=self.component.apis,
+            timeout=spec.server.timeout + GATEWAY_MARGIN,
+            any_path=isinstance(spec.server, OwnServer),
+        )
+        names = tuple(self._workload_name(replica) for replica in wanted)
+        if started:
+            return (SwitchRoute(replace(route, upstreams=()), names, why="the version is ready"),)
+        if not self._serving:
+            server = spec.server
+            path = server.ready_path if isinstance(server, OwnServer) else READY_PATH
+            wait = AwaitReady(self.name, self.fingerprint, names, path, spec.setup_timeout, "it runs, not yet in use")
+            return (wait, SwitchRoute(route, names, why="the version is ready"))
+        if self.route is None or _traffic(self.route) == _traffic(route):
+            return ()
+        return (SwitchRoute(route, names, why=_difference(self.route, route)),)
+
+    def _withdraw_traffic(self) -> tuple[Action, ...]:
+        if not self.route or not self.route.upstreams:
+            return ()
+        return (SwitchRoute(replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"),)
+
+    def _retire(self, obsolete: list[ObservedWorkload]) -> tuple[Action, ...]:
+        upstreams = self.route.upstreams if self.route else ()
+        timeout = self.component.spec.rollout.drain_timeout
+        return tuple(
+            action
+            for workload in obsolete
+            for action in _drain_and_remove(
+                workload, upstreams, timeout, why=f"not of version {short(self.fingerprint)}"
+            )
+        )
+
+
+def _traffic(route: Route) -> Route:
+    """What the gateway acts on: a new commit that changes nothing for a component switches nothing."""
+    return replace(route, revision="")
+
+
+def _plan_gone(
+    desired: DesiredApp, observed: ObservedApp, routes: dict[ComponentName, Route]
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Components that run or are routed but are not declared any more."""
+    declared = {c.spec.name for c in desired.components} | {u.name for u in desired.unresolved}
+    present = {w.component for w in observed.workloads} | set(routes)
+    gone = sorted(present - declared)
+    if not gone:
+        return [], []
+    if not desired.prune:
+        return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
+    if not declared and not desired.approved:
+        why = (
+            f"the commit declares nothing, {', '.join(gone)} would all go; confirm with: prichal approve {desired.app}"
+        )
+        return [], [Hold(None, "PrunePending", why)]
+    return [_remove_component(name, observed, routes.get(name)) for name in gone], []
+
+
+def _remove_component(name: ComponentName, observed: ObservedApp, route: Route | None) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    if route:
+        actions.append(WithdrawRoute(name, why="left Git"))
+    upstreams = route.upstreams if route else ()
+    for workload in observed.of(name):
+        actions += _drain_and_remove(workload, upstreams, timeout=30.0, why="left Git")
+    return tuple(actions)
+
+
+def _drain_and_remove(
+    workload: ObservedWorkload, upstreams: tuple[str, ...], timeout: float, why: str
+) -> tuple[Action, ...]:
+    remove = RemoveWorkload(workload.name, workload.id, why)
+    if workload.endpoint and workload.endpoint in upstreams:
+        return (DrainWorkload(workload.name, workload.id, workload.endpoint, timeout, why="requests under way"), remove)
+    return (remove,)
+
+
+def _death(workload: ObservedWorkload) -> str:
+    if workload.oom_killed:
+        return "was killed for want of memory"
+    return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"
+
+
+def _difference(before: Route, after: Route) -> str:
+    if before.apis != after.apis:
+        return "its APIs changed"
+    if before.upstreams != after.upstreams:
+        return "its addresses changed"
+    return "its limits changed"

@@ -1,0 +1,75 @@
+"""Durations and sizes as people write them in manifests and in the config, and back.
+
+Durations are seconds: `500ms`, `30s`, `10m`, `1h30m`, `7d`, or a bare number of seconds. Sizes are bytes, with
+the suffixes of Kubernetes quantities: `k M G T P` are powers of 1000, `Ki Mi Gi Ti Pi` powers of 1024; a `B` may
+follow. Suffixes are case-sensitive: `512m` is half a byte to Kubernetes and 512 MiB to Docker, so it is refused.
+
+`DURATION` and `SIZE` are the patterns that the JSON Schemas use, too.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Digits are bounded, so that no value overflows where it is used.
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,6})?"
+_TIME = r"[0-9]{1,7}(?:\.[0-9]{1,6})?"
+DURATION = rf"^(?=.)(?:{_TIME}d)?(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s)?(?:{_TIME}ms)?$"
+SIZE = rf"^{_NUMBER}(?:[kKMGTP]i?B?|B)?$"
+
+_DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_POWERS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+_DURATION_PART = re.compile(rf"({_TIME})(ms|[dhms])")
+_SIZE_PARTS = re.compile(r"([0-9]+)\.?([0-9]*)([kKMGTP]?)(i?)B?")
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds. ValueError if `value` is no duration."""
+    if isinstance(value, bool):
+        raise ValueError("not a duration")
+    if isinstance(value, int | float):
+        if not 0 <= value < 1e9:
+            raise ValueError("not a duration")
+        return float(value)
+    if not re.fullmatch(DURATION.removesuffix("$"), value):
+        raise ValueError("not a duration")
+    parts = _DURATION_PART.findall(value)
+    return round(sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts), 3)
+
+
+def parse_size(value: str | int) -> int:
+    """Bytes, rounded down. ValueError if `value` is no size."""
+    if isinstance(value, bool):
+        raise ValueError("not a size")
+    if isinstance(value, int):
+        if not 0 <= value < 10**18:
+            raise ValueError("not a size")
+        return value
+    if not re.fullmatch(SIZE.removesuffix("$"), value):
+        raise ValueError("not a size")
+    match = _SIZE_PARTS.fullmatch(value)
+    assert match is not None
+    whole, fraction, prefix, binary = match.groups()
+    millionths = int(whole + fraction.ljust(6, "0"))  # exact, unlike a float
+    unit: int = (1024 if binary else 1000) ** _POWERS[prefix]
+    return millionths * unit // 10**6
+
+
+def render_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads back: `90.0` is `1m30s`."""
+    milliseconds = round(seconds * 1000)
+    text = ""
+    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, milliseconds = divmod(milliseconds, length)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def render_size(size: int) -> str:
+    """The exact size with the largest suffix that fits; binary ones first: `2**30` is `1Gi`."""
+    for base, suffix in ((1024, "i"), (1000, "")):
+        for prefix in ("P", "T", "G", "M", "K" if suffix else "k"):
+            unit: int = base ** _POWERS[prefix]
+            if size and size % unit == 0:
+                return f"{size // unit}{prefix}{suffix}"
+    return str(size)

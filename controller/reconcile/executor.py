@@ -1,0 +1,241 @@
+"""The executor carries a plan out: one action, one method, one call. It decides nothing.
+
+The groups of a plan run side by side; within a group the first error ends the group and becomes a `Failure`. What
+was begun and not ended (a started container, say) is found by the next observation and dealt with by its plan.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from controller.domain.errors import ControllerError, Stalled, Superseded, Transient
+from controller.domain.names import AppName, ComponentName, short
+from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.plan import (
+    Action,
+    AwaitReady,
+    BuildImageAction,
+    DrainWorkload,
+    EnsureNetwork,
+    Plan,
+    PullImage,
+    RemoveNetwork,
+    RemoveWorkload,
+    StartWorkload,
+    SwitchRoute,
+    WithdrawRoute,
+)
+from controller.domain.secret import Secret, scrub
+from controller.domain.status import Event, EventType
+from controller.ports import Clock, Engine, Gateways, Prober, Revision, Routes, Sources
+from controller.reconcile.directory import Credentials
+
+log = logging.getLogger(__name__)
+
+PARALLEL_GROUPS = 4
+LOG_TAIL = 20  # lines quoted to people when a version fails
+_REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
+_PROBE_TIMEOUT = 2.0
+_PROBE_PAUSES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # seconds; the last one repeats
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the actions of one pass need beside the plan. `superseded` tells that a newer commit is there or that
+    the daemon stops; it is asked while waiting."""
+
+    revision: Revision
+    registries: Credentials
+    secrets: tuple[Secret, ...] = field(repr=False)
+    superseded: Callable[[], bool]
+    emit: Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`fingerprint` is set when the version itself failed and must not be tried again as it is."""
+
+    component: ComponentName | None
+    error: ControllerError
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Executor:
+    engine: Engine
+    prober: Prober
+    sources: Sources
+    routes: Routes
+    gateways: Gateways
+    clock: Clock
+
+    def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
+        groups = list(plan.steps)
+        if groups and isinstance(groups[0][0], EnsureNetwork):
+            self.engine.ensure_network(plan.app)  # an error here is the app's: nothing else can start
+            groups.pop(0)
+        if len(groups) <= 1:
+            outcomes = [self._run(plan.app, group, context) for group in groups]
+        else:
+            with ThreadPoolExecutor(PARALLEL_GROUPS, thread_name_prefix=f"apply-{plan.app}") as pool:
+                outcomes = list(pool.map(lambda group: self._run(plan.app, group, context), groups))
+        return tuple(failure for failure in outcomes if failure)
+
+    def _run(self, app: AppName, group: tuple[Action, ...], context: Context) -> Failure | None:
+        group_run = _Group(self, app, context)
+        for action in group:
+            try:
+                group_run.act(action)
+            except ControllerError as error:
+                log.warning("action failed: %s", error.reason, extra={"app": app, "error": error.message})
+                return Failure(_component(group), error, group_run.failed_version(group, error))
+        return None
+
+
+def _component(group: tuple[Action, ...]) -> ComponentName | None:
+    for action in group:
+        match action:
+            case StartWorkload(workload=workload):
+                return workload.component
+            case AwaitReady(component=name) | PullImage(component=name) | WithdrawRoute(component=name):
+                return name
+            case SwitchRoute(route=route):
+                return route.component
+    return None
+
+
+class _Group:
+    """One group under way; remembers the snapshot that readiness was seen in, so that it is not asked for twice."""
+
+    def __init__(self, executor: Executor, app: AppName, context: Context) -> None:
+        self._do = executor
+        self._app = app
+        self._context = context
+        self._snapshot: ObservedApp | None = None
+
+    def failed_version(self, group: tuple[Action, ...], error: ControllerError) -> str:
+        if not isinstance(error, Stalled):
+            return ""
+        starts = (a.workload.fingerprint for a in group if isinstance(a, StartWorkload))
+        waits = (a.fingerprint for a in group if isinstance(a, AwaitReady))
+        return next(starts, "") or next(waits, "")
+
+    def act(self, action: Action) -> None:
+        match action:
+            case EnsureNetwork():
+                self._do.engine.ensure_network(self._app)
+            case PullImage():
+                self._pull_image(action)
+            case BuildImageAction():
+                self._build_image(action)
+            case StartWorkload():
+                self._do.engine.start(action.workload, action.name)
+                self._tell("Started", f"started {action.name}: {action.why}", action.workload.component)
+            case AwaitReady():
+                self._await_ready(action)
+            case SwitchRoute():
+                self._switch_route(action)
+            case WithdrawRoute():
+                self._do.routes.withdraw(self._app, action.component)
+                self._tell("Withdrawn", f"no longer published: {action.why}", action.component)
+            case DrainWorkload():
+                self._drain_workload(action)
+            case RemoveWorkload():
+                self._do.engine.remove(action.id, _REMOVE_GRACE)
+                self._tell("Removed", f"removed {action.name}: {action.why}")
+            case RemoveNetwork():
+                self._do.engine.remove_network(self._app)
+
+    # --- images ------------------------------------------------------------------------------------------------
+
+    def _pull_image(self, action: PullImage) -> None:
+        self._tell("Pulling", f"pulling {action.reference}", action.component)
+        self._do.engine.pull(action.reference, self._context.registries)
+
+    def _build_image(self, action: BuildImageAction) -> None:
+        source = action.build.source
+        self._tell("Building", f"building {source.dockerfile} in {source.context or '.'}", action.component)
+        context = self._do.sources.archive(self._context.revision, source.context)
+        self._do.engine.build(action.tag, action.build, context, lambda line: log.debug("build: %s", line))
+
+    # --- readiness ---------------------------------------------------------------------------------------------
+
+    def _await_ready(self, action: AwaitReady) -> None:
+        """Ask all workloads until each is ready. Ends early when one has exited or something newer is asked for."""
+        begun = self._do.clock.now()
+        waiting = dict.fromkeys(action.names, "")
+        round_ = 0
+        while waiting:
+            self._snapshot = self._do.engine.observe(self._app)
+            found = {w.name: w for w in self._snapshot.workloads}
+            for name in list(waiting):
+                waiting[name] = self._why_unready(found.get(name), name, action)
+                if not waiting[name]:
+                    del waiting[name]
+            if not waiting:
+                break
+            if self._do.clock.now() - begun > action.deadline:
+                raise self._not_ready(action, waiting, found)
+            if self._context.superseded():
+                raise Superseded(f"{action.component}: left waiting, something newer is there")
+            self._do.clock.sleep(_PROBE_PAUSES[min(round_, len(_PROBE_PAUSES) - 1)])
+            round_ += 1
+        self._tell("BecameReady", f"version {short(action.fingerprint)} is ready", action.component)
+
+    def _why_unready(self, workload: ObservedWorkload | None, name: str, action: AwaitReady) -> str:
+        if workload is None:
+            raise Transient("ContainerLost", f"{name} was removed while it was waited for")
+        if workload.state is WorkloadState.STOPPED:
+            raise self._exited(workload, action)
+        if workload.endpoint is None:
+            return "has no address yet"
+        readiness = self._do.prober.probe(workload.endpoint, action.path, _PROBE_TIMEOUT)
+        return "" if readiness.ready else readiness.detail or "not ready"
+
+    def _exited(self, workload: ObservedWorkload, action: AwaitReady) -> Stalled:
+        how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
+        return Stalled("Exited", f"{action.component} {how} before it was ready.{self._last_lines(workload)}")
+
+    def _not_ready(self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]) -> Stalled:
+        name, detail = next(iter(waiting.items()))
+        lines = self._last_lines(found[name]) if name in found else ""
+        message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
+        return Stalled("NotReady", message)
+
+    def _last_lines(self, workload: ObservedWorkload) -> str:
+        try:
+            text = self._do.engine.logs(workload.id, LOG_TAIL).strip()
+        except ControllerError as error:  # the logs are an extra: without them the failure is still told
+            return f" (its log cannot be read: {error.message})"
+        return "\nLast log lines:\n" + scrub(text, self._context.secrets) if text else " It logged nothing."
+
+    # --- traffic -----------------------------------------------------------------------------------------------
+
+    def _switch_route(self, action: SwitchRoute) -> None:
+        route = action.route
+        if action.names:
+            snapshot = self._snapshot or self._do.engine.observe(self._app)
+            endpoints = {w.name: w.endpoint for w in snapshot.workloads}
+            upstreams = tuple(e for name in action.names if (e := endpoints.get(name)))
+            if len(upstreams) < len(action.names):
+                raise Transient("ContainerLost", f"{route.component}: a ready container vanished before the switch")
+            route = replace(route, upstreams=upstreams)
+        self._do.routes.switch(route)
+        self._tell("Switched", f"traffic goes to version {short(route.fingerprint)}: {action.why}", route.component)
+
+    def _drain_workload(self, action: DrainWorkload) -> None:
+        version = self._do.routes.version()
+        begun = self._do.clock.now()
+        while not self._do.gateways.drained(action.endpoint, version, self._do.clock.now()):
+            if self._do.clock.now() - begun > action.timeout:
+                self._tell("DrainTimeout", f"{action.name} still had requests after {action.timeout:.0f} s", warn=True)
+                return
+            self._do.clock.sleep(0.02)
+
+    def _tell(self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False) -> None:
+        kind = EventType.WARNING if warn else EventType.NORMAL
+        at, commit = self._do.clock.now(), self._context.revision.commit
+        self._context.emit(Event(self._app, kind, reason, message, component, commit, at))

@@ -1,0 +1,121 @@
+"""From an app's name to its desired state: fetch the commit, read its manifests, resolve them.
+
+When the newest commit cannot be had or is invalid, the one in force is loaded instead, so that drift is still healed;
+the journal says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controller.domain.conditions import ConditionType
+from controller.domain.desired import DesiredApp
+from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
+from controller.domain.names import ComponentName
+from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
+from controller.manifests import load_app
+from controller.ports import Revision
+from controller.reconcile.house import House
+from controller.reconcile.journal import Journal
+from controller.reconcile.resolve import Resolver
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    revision: Revision
+    spec: AppSpec
+    current: bool  # whether this is what the repository says now
+
+
+class Loader:
+    def __init__(self, house: House, journal: Journal, declared: PlatformAppSpec) -> None:
+        self._house = house
+        self._journal = journal
+        self._declared = declared
+        self.head: Revision | None = None  # what was fetched by this pass
+
+    def load(self) -> Loaded:
+        journal = self._journal
+        try:
+            self.head = revision = self._fetch()
+        except (Transient, Stalled) as error:
+            known = journal.before.applied_revision or journal.before.attempted_revision
+            journal.note(ConditionType.FETCH_FAILED, error, known)
+            if not known:
+                raise
+            revision = Revision(self._declared.repository, known, "")
+            return Loaded(revision, self._read(revision), current=False)
+        journal.attempted(revision.commit, revision.subject)
+        try:
+            return Loaded(revision, self._read(revision), current=True)
+        except ManifestInvalid as error:
+            journal.note(ConditionType.MANIFEST_INVALID, error, revision.commit)
+            applied = journal.before.applied_revision
+            if applied in ("", revision.commit):
+                raise
+            revision = replace(revision, commit=applied)
+            return Loaded(revision, self._read(revision), current=False)
+
+    def desired(self, loaded: Loaded, fresh: bool) -> DesiredApp:
+        """`fresh`: image tags are asked for anew."""
+        house, journal = self._house, self._journal
+        app, revision = self._declared.name, loaded.revision
+        own = {secret.name: secret for secret in loaded.spec.secrets}
+        resolver = Resolver(
+            engine=house.engine,
+            sources=house.sources,
+            instance=house.settings.instance,
+            key=house.key,
+            registries=house.directory.registries(self._declared),
+            secret=lambda name: own.get(name) or house.directory.spec.secret(name, app),
+            fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
+        )
+        resolved = resolver.resolve(loaded.spec, revision, journal.before, house.store.routes.of(app), fresh)
+        journal.status = replace(journal.status, pins=resolved.pins)
+        return DesiredApp(
+            app=app,
+            revision=revision.commit,
+            components=resolved.components,
+            unresolved=resolved.unresolved,
+            prune=self._declared.prune,
+            approved=journal.before.approved_revision == revision.commit,
+        )
+
+    def newer_commit(self) -> bool:
+        """Whether the repository has moved on since this pass fetched it. An unreachable server is no news."""
+        repository = self._repository()
+        try:
+            head = self._house.sources.head(repository, self._secret(repository, repository.credentials))
+        except ControllerError:
+            return False
+        return self.head is not None and head != self.head.commit
+
+    def _fetch(self) -> Revision:
+        repository = self._repository()
+        self._journal.status = replace(self._journal.status, repository=repository.name)
+        credentials = self._secret(repository, repository.credentials)
+        return self._house.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
+
+    def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
+        return self._house.directory.repository_secret(repository, name)
+
+    def _repository(self) -> RepositorySpec:
+        repository = self._house.directory.spec.repository(self._declared.repository)
+        if repository is None:
+            raise Stalled("RepositoryMissing", f"the Repository {self._declared.repository!r} is not there")
+        return repository
+
+    def _read(self, revision: Revision) -> AppSpec:
+        files = self._house.sources.files(revision, self._declared.path, SUFFIXES)
+        known = self._house.directory.secret_names(self._declared.name)
+        return load_app(files, self._declared, known, self._house.settings.limits)
+
+    def _component_at(self, revision: Revision, name: ComponentName) -> tuple[MLComponentSpec, AppSpec] | None:
+        try:
+            spec = self._read(revision)
+        except ControllerError:
+            return None  # the old commit is gone from the clone, or the rules became stricter
+        found = next((c for c in spec.ml_components if c.name == name), None)
+        return (found, spec) if found else None

@@ -1,0 +1,264 @@
+"""One pass over one app: load, observe, plan, apply, judge, and save on every exit path.
+
+A pass is level-based: it looks at what is declared and what is there, never at what an event said. It is safe at any
+time, any number of times, and after a crash at any line.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from controller.domain.conditions import Condition, Conditions, ConditionType, find, is_ready
+from controller.domain.desired import DesiredApp, DesiredComponent, Unresolved
+from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
+from controller.domain.health import judge_app, judge_component
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.observed import ObservedApp
+from controller.domain.plan import Plan
+from controller.domain.planner import READY_PATH, backoff, plan_app
+from controller.domain.routes import Route
+from controller.domain.spec import MLComponentSpec, OwnServer, PlatformAppSpec
+from controller.domain.status import AppStatus, ComponentStatus, Request
+from controller.ports import Revision
+from controller.reconcile.executor import Context, Executor, Failure
+from controller.reconcile.house import House, Outcome
+from controller.reconcile.journal import Journal
+from controller.reconcile.loading import Loaded, Loader
+
+log = logging.getLogger(__name__)
+
+_MAX_ROUNDS = 4  # plan → apply → look again; more would hide a planner that does not come to rest
+_DEPENDENCY_PAUSE = 5.0
+_UNREADY_PAUSE = 5.0
+_PERSON = {"manual"}  # reasons for which earlier failures are forgiven and tags asked for anew
+_MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a newer commit
+
+
+def reconcile(house: House, request: Request) -> Outcome:
+    """Bring one app to its declared state. Never raises: what went wrong is in the status and the outcome."""
+    journal = Journal(house.store, house.clock, request.app, house.directory.secret_values(request.app))
+    this = Pass(house, request, journal)
+    try:
+        outcome = this.run()
+    except Waiting as error:
+        outcome = this.waited(error)
+    except ControllerError as error:
+        outcome = this.failed(error)
+    except Exception as error:  # a bug: told loudly, retried slowly, and the other apps go on
+        log.exception("bug in a pass", extra={"app": request.app})
+        outcome = this.failed(Transient("InternalError", f"{type(error).__name__}: {error}"), bug=True)
+    if outcome.name == "Removed":
+        journal.close()
+    else:
+        journal.save()
+    return outcome
+
+
+def preview(house: House, app: AppName) -> Plan:
+    """The plan for the app as things stand, without acting and without writing. Raises what stands in the way."""
+    declared = house.directory.spec.app(app)
+    if declared is None:
+        raise Stalled("UnknownApp", f"no PlatformApp is called {app!r}")
+    status = house.store.apps.status(app)
+    loader = Loader(house, Journal(house.store, house.clock, app, (), silent=True), declared)
+    desired = loader.desired(loader.load(), fresh=False)
+    return _plan(house, desired, house.engine.observe(app), status)
+
+
+def _plan(house: House, desired: DesiredApp, observed: ObservedApp, status: AppStatus) -> Plan:
+    routes = house.store.routes.of(desired.app)
+    return plan_app(desired, observed, routes, status, house.policy, house.clock.now())
+
+
+class Pass:
+    """The state of one pass; made for one request and thrown away."""
+
+    def __init__(self, house: House, request: Request, journal: Journal) -> None:
+        self._house = house
+        self._request = request
+        self._journal = journal
+        self._app = request.app
+        self._next_head_check = 0.0
+
+    def run(self) -> Outcome:
+        declared = self._house.directory.spec.app(self._app)
+        if declared is None:
+            return self._disconnect()
+        if declared.suspend or self._journal.before.suspended:
+            return self._stay_suspended()
+        personal = bool(_PERSON.intersection(self._request.reasons))
+        if personal:
+            self._journal.forgive()
+        self._await_dependencies(declared)
+        loader = Loader(self._house, self._journal, declared)
+        loaded = loader.load()
+        desired = loader.desired(loaded, fresh=personal)
+        context = self._context(declared, loaded.revision, loader)
+        plan, failures = self._apply_until_quiet(desired, context)
+        return self._verdict(desired, plan, failures, loaded)
+
+    def _await_dependencies(self, declared: PlatformAppSpec) -> None:
+        if self._journal.before.applied_revision:  # it has run once; a neighbour's bad day must not stop healing
+            return
+        for name in declared.depends_on:
+            if not is_ready(self._house.store.apps.status(name).conditions):
+                raise Waiting("DependencyNotReady", f"waits for the app {name}", _DEPENDENCY_PAUSE)
+
+    def _disconnect(self) -> Outcome:
+        """The PlatformApp is gone: everything of it goes, data stays."""
+        house = self._house
+        desired = DesiredApp(self._app, "", prune=True, approved=True)
+        nowhere = PlatformAppSpec(self._app, RepositoryName(""))
+        context = self._context(nowhere, Revision("", "", ""), None)
+        _, failures = self._apply_until_quiet(desired, context)
+        if failures:
+            raise failures[0].error
+        for route in house.store.routes.of(self._app):
+            house.store.routes.withdraw(self._app, route.component)
+        return Outcome("Removed", "disconnected: its containers and routes are gone")
+
+    def _stay_suspended(self) -> Outcome:
+        condition = Condition(ConditionType.SUSPENDED, True, "Suspended", "nothing is changed until it is resumed")
+        before = self._journal.before.conditions
+        kept = [c for c in before if c.type in (ConditionType.READY, ConditionType.DEGRADED)]
+        self._journal.conclude([*kept, condition])
+        return Outcome("Suspended", condition.message)
+
+    # --- acting ------------------------------------------------------------------------------------------------
+
+    def _apply_until_quiet(self, desired: DesiredApp, context: Context) -> tuple[Plan, list[Failure]]:
+        """A failed rollout needs a second look that clears it away; more than a few rounds would be a bug."""
+        house, journal = self._house, self._journal
+        executor = Executor(
+            house.engine, house.prober, house.sources, house.store.routes, house.store.gateways, house.clock
+        )
+        failures: list[Failure] = []
+        for round_ in range(_MAX_ROUNDS + 1):
+            plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
+            if plan.empty:
+                break
+            if round_ == _MAX_ROUNDS:
+                raise Transient("Restless", f"after {round_} rounds there is still something to do:\n{plan.render()}")
+            journal.intend(plan)
+            new = executor.apply(plan, context)
+            failures += new
+            journal.learn(plan, new, house.settings.reconcile.crash_window)
+            for failure in new:
+                if isinstance(failure.error, Waiting):
+                    raise failure.error
+            if any(isinstance(failure.error, Transient) for failure in new):
+                break
+        return plan, failures
+
+    def _context(self, declared: PlatformAppSpec, revision: Revision, loader: Loader | None) -> Context:
+        house = self._house
+        return Context(
+            revision=revision,
+            registries=house.directory.registries(declared),
+            secrets=house.directory.secret_values(self._app),
+            superseded=lambda: house.stopping() or (loader is not None and self._newer_commit(loader)),
+            emit=lambda event: house.store.events.add([event]),
+        )
+
+    def _newer_commit(self, loader: Loader) -> bool:
+        """Whether a waiting request stands for a newer commit; the remote is asked at most once a second."""
+        now = self._house.clock.now()
+        if now < self._next_head_check:
+            return False
+        queued = self._house.store.requests.queued(self._app)
+        if not queued or queued.not_before > now or not _MOVES.intersection(queued.reasons):
+            return False
+        self._next_head_check = now + 1.0
+        return loader.newer_commit()
+
+    # --- the verdict -------------------------------------------------------------------------------------------
+
+    def _verdict(self, desired: DesiredApp, plan: Plan, failures: list[Failure], loaded: Loaded) -> Outcome:
+        house, journal = self._house, self._journal
+        observed = house.engine.observe(self._app)
+        routes = {route.component: route for route in house.store.routes.of(self._app)}
+        components = [self._judged(c, observed, routes.get(c.spec.name)) for c in desired.components]
+        components += [self._unresolved(missing, plan.revision) for missing in desired.unresolved]
+        components.sort(key=lambda c: c.name)
+        journal.status = replace(journal.status, components=tuple(components))
+        transient = next((f.error for f in failures if isinstance(f.error, Transient)), None)
+        if transient:
+            return self.failed(transient)
+        conditions = judge_app(journal.status.components, plan, loaded.spec.warnings)
+        retries = [hold.retry_after for hold in plan.holds if hold.retry_after is not None]
+        if any((d := find(c.conditions, ConditionType.DEGRADED)) and d.reason == "NotAnswering" for c in components):
+            retries.append(_UNREADY_PAUSE)
+        if loaded.current:
+            journal.converged(desired.revision, conditions)
+        else:
+            journal.conclude(conditions)
+            retries.append(house.settings.reconcile.backoff_max)
+        return self._outcome(conditions, desired.revision, min(retries, default=None))
+
+    def _judged(self, component: DesiredComponent, observed: ObservedApp, route: Route | None) -> ComponentStatus:
+        memory = self._journal.component(component.spec.name)
+        unready = self._why_unready(component.spec, route) if route else ""
+        conditions = judge_component(component, observed, route, memory, unready)
+        serving = route is not None and bool(route.upstreams) and route.fingerprint in component.fingerprints
+        return replace(
+            memory,
+            fingerprint=route.fingerprint if route else "",
+            image=component.pin.deploy if serving else memory.image,
+            conditions=self._journal.merged(conditions, memory.conditions),
+        )
+
+    def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
+        """What a serving workload itself says when asked; empty when all of them are ready."""
+        path = spec.server.ready_path if isinstance(spec.server, OwnServer) else READY_PATH
+        for upstream in route.upstreams:
+            readiness = self._house.prober.probe(upstream, path, timeout=2.0)
+            if not readiness.ready:
+                return readiness.detail or "does not say that it is ready"
+        return ""
+
+    def _unresolved(self, missing: Unresolved, revision: str) -> ComponentStatus:
+        memory = self._journal.component(missing.name)
+        if (memory.failure_reason, memory.failure) != (missing.reason, missing.why):
+            self._journal.emit(missing.reason, missing.why, missing.name, warn=True)
+        conditions = (
+            Condition(ConditionType.READY, False, missing.reason, missing.why, revision=revision),
+            Condition(ConditionType.STALLED, True, missing.reason, missing.why, revision=revision),
+        )
+        return replace(
+            memory,
+            failure_reason=missing.reason,
+            failure=missing.why,
+            conditions=self._journal.merged(conditions, memory.conditions),
+        )
+
+    def _outcome(self, conditions: Conditions, revision: str, retry_after: float | None) -> Outcome:
+        beside = self._journal.beside
+        if beside:
+            return Outcome("Failed", beside[0].message, beside[0].revision, retry_after)
+        ready = conditions[0]
+        degraded = any(c.type is ConditionType.DEGRADED for c in conditions)
+        return Outcome(
+            "Ready" if ready.status else "Degraded" if degraded else "Failed", ready.message, revision, retry_after
+        )
+
+    def waited(self, error: Waiting) -> Outcome:
+        journal = self._journal
+        superseded = error.reason == "Superseded"
+        if not superseded:
+            journal.conclude([Condition(ConditionType.READY, False, error.reason, error.message)])
+        name = "Superseded" if superseded else "Waiting"
+        return Outcome(name, error.message, journal.status.attempted_revision, error.retry_after)
+
+    def failed(self, error: ControllerError, bug: bool = False) -> Outcome:
+        stalled = isinstance(error, Stalled)
+        journal, chosen = self._journal, self._house.settings.reconcile
+        journal.failed(ConditionType.STALLED if stalled else ConditionType.APPLY_FAILED, error)
+        pause = backoff(journal.status.failures, chosen.backoff_initial, chosen.backoff_max)
+        serving = any(route.upstreams for route in self._house.store.routes.of(self._app))
+        return Outcome(
+            "Degraded" if serving else "Failed",
+            journal.status.conditions[0].message,
+            journal.status.attempted_revision,
+            chosen.backoff_max if bug else None if stalled else pause,
+        )

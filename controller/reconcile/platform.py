@@ -1,0 +1,100 @@
+"""The platform folder, reconciled like an app: what it declares becomes the directory, the web process learns what
+it must check, and every app that came, changed or went is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.domain.conditions import Condition, ConditionType
+from controller.domain.errors import ControllerError, ManifestInvalid, Stalled
+from controller.domain.names import PLATFORM, AppName
+from controller.domain.spec import PlatformSpec, RepositorySpec
+from controller.domain.status import RepositoryRecord, Request
+from controller.reconcile.house import House, Outcome
+from controller.reconcile.journal import Journal
+
+log = logging.getLogger(__name__)
+
+_RETRY = 30.0
+
+
+@dataclass
+class Platform:
+    """`read` gives the folder's content after validation: PlatformSpec, commit or "" for a plain folder."""
+
+    house: House
+    read: Callable[[], tuple[PlatformSpec, str]]
+
+    def __post_init__(self) -> None:
+        self._marks: dict[AppName, str] = {}  # what each app's system components looked like last time
+
+    def reconcile(self, request: Request) -> Outcome:
+        journal = Journal(self.house.store, self.house.clock, PLATFORM, ())
+        try:
+            outcome = self._run(journal)
+        except ControllerError as error:
+            kind = ConditionType.MANIFEST_INVALID if isinstance(error, ManifestInvalid) else ConditionType.STALLED
+            journal.failed(kind, error)
+            outcome = Outcome("Failed", error.message, retry_after=None if isinstance(error, Stalled) else _RETRY)
+        except Exception as error:  # a bug must not end the loop
+            log.exception("bug while reconciling the platform folder")
+            outcome = Outcome("Failed", f"{type(error).__name__}: {error}", retry_after=_RETRY)
+        journal.save()
+        return outcome
+
+    def _run(self, journal: Journal) -> Outcome:
+        spec, revision = self.read()
+        self._guard_empty(spec, journal)
+        self.house.directory.replace(spec)
+        self.house.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
+        changed = self._changed(spec)
+        for app in sorted(changed):
+            self.house.store.requests.enqueue(app, "platform")
+        self.house.sources.keep(r.name for r in spec.repositories)
+        count = len(spec.apps)
+        message = f"{count} app{'s' if count != 1 else ''} connected"
+        journal.converged(revision, (Condition(ConditionType.READY, True, "Ready", message, revision=revision),))
+        return Outcome("Ready", message, revision)
+
+    def _guard_empty(self, spec: PlatformSpec, journal: Journal) -> None:
+        """An empty folder is more often a lost mount than a wish."""
+        if spec.apps or spec.repositories:
+            return
+        if journal.before.approved_revision:  # good for one time
+            self.house.store.apps.approve(PLATFORM, "")
+            return
+        connected = [status.app for status in self.house.store.apps.all() if status.app != PLATFORM]
+        if connected:
+            names = ", ".join(sorted(connected))
+            message = f"the platform folder is empty, {names} would all go; confirm with: prichal approve {PLATFORM}"
+            raise Stalled("PrunePending", message)
+
+    def _changed(self, spec: PlatformSpec) -> set[AppName]:
+        marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
+        known = {status.app for status in self.house.store.apps.all()} | self.house.engine.apps()
+        gone = {app for app in known if app not in marks and app != PLATFORM}
+        changed = {app for app, mark in marks.items() if self._marks.get(app) != mark}
+        self._marks = marks
+        return changed | gone
+
+    def _mark(self, app: AppName, spec: PlatformSpec) -> str:
+        """Digest of everything on the platform's side that an app depends on, secrets included."""
+        declared = spec.app(app)
+        repository = spec.repository(declared.repository) if declared else None
+        values = [(s.name, k, v.reveal()) for s in spec.secrets if s.app in (None, app) for k, v in s.values]
+        return hashlib.sha256(repr((declared, repository, values)).encode()).hexdigest()
+
+    def _record(self, repository: RepositorySpec, spec: PlatformSpec) -> RepositoryRecord:
+        secret = self.house.directory.repository_secret(repository, repository.hook_secret)
+        values = [value for _, value in secret.values] if secret else []
+        return RepositoryRecord(
+            name=repository.name,
+            apps=tuple(app.name for app in spec.apps if app.repository == repository.name),
+            ref=f"{repository.ref.kind}:{repository.ref.value}",
+            interval=repository.interval,
+            hook_provider=repository.hook_provider,
+            hook_secret=values[0].reveal() if values else "",
+        )
