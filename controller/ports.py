@@ -160,10 +160,11 @@ class Requests(Protocol):
 
     def queued(self, app: AppName) -> Request | None: ...
 
-    def get(self, request: int) -> Request | None: ...
+    def get(self, request: int) -> Request | None:
+        """Every id that was handed out is answered, also when another request took over after a crash."""
 
     def next_due(self) -> float | None:
-        """Earliest `not_before` of the queued requests."""
+        """Earliest `not_before` of the queued requests whose app has none running."""
 
 
 class Apps(Protocol):
@@ -238,7 +239,8 @@ class Store(Protocol):
     repositories: Repositories
 
     def changed(self) -> bool:
-        """Whether another connection has committed since the last call (`PRAGMA data_version`, about 5 µs)."""
+        """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about
+        5 µs). Yes at the first call; a thread's own commits do not count."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """BEGIN IMMEDIATE … COMMIT; nested use joins the outer one."""

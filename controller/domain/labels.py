@@ -8,3 +8,6 @@ FINGERPRINT = "io.prichal.fingerprint"
 REVISION = "io.prichal.revision"
 REPLICA = "io.prichal.replica"
 PORT = "io.prichal.port"
+
+#: On images. Not `INSTANCE`: a container that a person starts from the image inherits its labels, and is not ours.
+BUILT_BY = "io.prichal.built-by"

@@ -355,6 +355,7 @@ class PlatformSpec:
     repositories: tuple[RepositorySpec, ...] = ()
     apps: tuple[PlatformAppSpec, ...] = ()
     secrets: tuple[SecretSpec, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()
 
     def repository(self, name: RepositoryName) -> RepositorySpec | None:
         return next((r for r in self.repositories if r.name == name), None)

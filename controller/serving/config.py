@@ -1,4 +1,6 @@
-"""Settings of one serving process, from the variable ``PRICHAL_SERVING`` (JSON, the platform) or from options (people)."""
+"""Settings of one serving process, from the variable ``PRICHAL_SERVING`` (JSON, the platform) or from options
+(people).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ class Settings:
     processes: int = 1
     pass_user: bool = False
     files_root: Optional[str] = None
+    replace_after: float = 5.0  # how long overdue calls may hold every slot before the worker is replaced
 
     @property
     def slots_per_worker(self) -> int:
@@ -43,10 +46,10 @@ class Settings:
         return -(-self.queue // self.processes)
 
 
-_KINDS = {
+_KINDS: dict[str, Any] = {
     "inference": str, "app": str, "component": str, "loader": str, "model_path": str, "files_root": str,
     "port": int, "concurrency": int, "queue": int, "max_body": int, "processes": int,
-    "timeout": float, "setup_timeout": float, "pass_user": bool,
+    "timeout": float, "setup_timeout": float, "replace_after": float, "pass_user": bool,
 }  # fmt: skip
 _NULLABLE = {"loader", "model_path", "files_root"}
 _LEAST = {"concurrency": 1, "queue": 0, "max_body": 1, "processes": 1}
@@ -58,7 +61,9 @@ def read(environ: Mapping[str, str], arguments: Sequence[str]) -> Settings:
         return from_arguments(arguments)
     text = environ.get(VARIABLE)
     if not text:
-        raise ConfigError(f"nothing to serve: set {VARIABLE} to a JSON object or give --inference module:function")
+        raise ConfigError(
+            f"nothing to serve: set {VARIABLE} to a JSON object or give --inference module:function"
+        )
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -70,7 +75,9 @@ def read(environ: Mapping[str, str], arguments: Sequence[str]) -> Settings:
 
 def from_mapping(values: Mapping[str, Any]) -> Settings:
     """Settings from plain values; all problems at once in one ConfigError."""
-    problems = [f"{key}: unknown; known are {', '.join(sorted(_KINDS))}" for key in values if key not in _KINDS]
+    problems = [
+        f"{key}: unknown; known are {', '.join(sorted(_KINDS))}" for key in values if key not in _KINDS
+    ]
     if values.get("inference") is None:
         problems.append("inference: missing; give module:function")
     known = {key: value for key, value in values.items() if key in _KINDS}
@@ -94,13 +101,17 @@ def _problems(key: str, value: Any) -> list[str]:
         return [f"port: {value} is not within 0..65535"]
     if key in _LEAST and value < _LEAST[key]:
         return [f"{key}: {value} is below {_LEAST[key]}"]
-    if key in ("inference", "loader") and not all(part for part in (value.partition(":")[0], value.partition(":")[2])):
+    if key in ("inference", "loader") and not all(
+        part for part in (value.partition(":")[0], value.partition(":")[2])
+    ):
         return [f"{key}: {value!r} is not of the form module:function"]
     return []
 
 
 def from_arguments(arguments: Sequence[str]) -> Settings:
-    """Settings from command-line options, named like the JSON keys with dashes. Exits with 2 on a bad option, as argparse does."""
+    """Settings from command-line options, named like the JSON keys with dashes. Exits with 2 on a bad option,
+    as argparse does.
+    """
     import argparse  # here: the platform's own way in does not pay for it
 
     parser = argparse.ArgumentParser(

@@ -1,13 +1,15 @@
-"""The docstring dialect in which a module describes its inference function: text -> Signature, or every problem with its line.
+"""The docstring dialect in which a module describes its inference function: text -> Signature, or every
+problem with its line.
 
 For each variable two lines, in either order, and the same with ``outputs.``::
 
     :param inputs.NAME: DESCRIPTION
     :type inputs.NAME: TYPE1 or TYPE2[, optional]
 
-A description goes on over the following lines up to a blank line or the next field. Other fields (``:param parameters:``,
-``:returns:``) are passed over; what stands before the first field is the summary (first paragraph) and the description.
-Pure: used by the worker at set-up and by the platform on a commit's source text before anything runs.
+A description goes on over the following lines up to a blank line or the next field. Other fields (``:param
+parameters:``, ``:returns:``) are passed over; what stands before the first field is the summary (first
+paragraph) and the description. Pure: used by the worker at set-up and by the platform on a commit's source
+text before anything runs.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ _MEANT = {
 def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[DocstringProblem]]:
     """Read a docstring whose opening quotes stand on ``first_line``. Never raises, whatever the text."""
     if text is None or not text.strip():
-        message = "the inference function has no docstring; describe it with :param inputs.NAME: and :type inputs.NAME: lines"
+        message = "there is no docstring; describe the function with :param inputs.NAME: and :type inputs.NAME: lines"
         return [DocstringProblem(first_line, message)]
     prose, fields, problems = _fields(text.split("\n"), first_line)
     sides: dict[str, dict[str, _Entry]] = {"inputs": {}, "outputs": {}}
@@ -95,16 +97,22 @@ def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[Doc
         problems += _record(entry, field)
     variables = {side: tuple(_variables(side, entries, problems)) for side, entries in sides.items()}
     if not problems and not any(variables.values()):
-        problems = [DocstringProblem(first_line, "the docstring describes no inputs.NAME and no outputs.NAME")]
+        problems = [
+            DocstringProblem(first_line, "the docstring describes no inputs.NAME and no outputs.NAME")
+        ]
     if problems:
         return sorted(problems, key=lambda problem: problem.line)
     summary, _, description = "\n".join(prose).strip().partition("\n\n")
-    return Signature(variables["inputs"], variables["outputs"], " ".join(summary.split()), description.strip())
+    return Signature(
+        variables["inputs"], variables["outputs"], " ".join(summary.split()), description.strip()
+    )
 
 
 def find(source: str, function: str) -> Optional[tuple[Optional[str], int]]:
-    """The docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or else the function,
-    starts. None if there is no such definition. Raises SyntaxError for text that is not Python."""
+    """The docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or
+    else the function, starts. None if there is no such definition. Raises SyntaxError for text that is not
+    Python.
+    """
     body: list[ast.stmt] = ast.parse(source).body
     node: Optional[ast.AST] = None
     for part in function.split("."):
@@ -131,7 +139,9 @@ class _Field:
 
 
 def _fields(lines: Iterable[str], first_line: int) -> tuple[list[str], list[_Field], list[DocstringProblem]]:
-    """Split into the prose before the first field, the fields about variables, and what looks like one but is not."""
+    """Split into the prose before the first field, the fields about variables, and what looks like one but is
+    not.
+    """
     prose: list[str] = []
     fields: list[_Field] = []
     problems: list[DocstringProblem] = []
@@ -161,10 +171,13 @@ def _field(number: int, line: str, match: Optional[re.Match[str]]) -> Union[_Fie
         return None  # a field of another variable than ours
     target = _TARGET.fullmatch(match.group(2) or "") if match else None
     if match and target and match.group(1) in ("param", "type"):
-        return _Field(number, match.group(1), target.group(1), target.group(2), (match.group(3) or "").strip())
+        return _Field(
+            number, match.group(1), target.group(1), target.group(2), (match.group(3) or "").strip()
+        )
     if not line.lstrip().startswith((":param", ":type")) and not (match and target):
         return None  # prose inside another field, such as ":returns: inputs.x squared"
-    message = f"{line.strip()!r} is not understood; write ':param inputs.NAME: DESCRIPTION' or ':type inputs.NAME: TYPE'"
+    right = "':param inputs.NAME: DESCRIPTION' or ':type inputs.NAME: TYPE'"
+    message = f"{line.strip()!r} is not understood; write {right}"
     return DocstringProblem(number, message)
 
 
@@ -183,10 +196,14 @@ def _variables(side: str, entries: dict[str, _Entry], problems: list[DocstringPr
     """The variables of one side; what is wrong with one is added to ``problems``."""
     for name, entry in entries.items():
         if not entry.type_line:
-            problems.append(DocstringProblem(entry.param_line, f"{side}.{name} has no ':type {side}.{name}:' line"))
+            problems.append(
+                DocstringProblem(entry.param_line, f"{side}.{name} has no ':type {side}.{name}:' line")
+            )
             continue
         if not entry.param_line:
-            problems.append(DocstringProblem(entry.type_line, f"{side}.{name} has no ':param {side}.{name}:' line"))
+            problems.append(
+                DocstringProblem(entry.type_line, f"{side}.{name} has no ':param {side}.{name}:' line")
+            )
         words, comma, flag = entry.type_text.partition(",")
         if comma and flag.strip() != "optional":
             message = f"after the types only ', optional' may stand, not {flag.strip()!r}"
@@ -204,4 +221,6 @@ def _datatypes(words: str, line: int, problems: list[DocstringProblem]) -> Itera
         except ValueError:
             meant = _MEANT.get(word.lower(), "")
             hint = f"; did you mean {meant}?" if meant else ""
-            problems.append(DocstringProblem(line, f"unknown type {word!r}, use one of {_NAMES}, joined by 'or'{hint}"))
+            problems.append(
+                DocstringProblem(line, f"unknown type {word!r}, use one of {_NAMES}, joined by 'or'{hint}")
+            )

@@ -1,7 +1,7 @@
 """Lines for the developer's log: one plain line an event on standard error.
 
-Called from every thread, the watchdog included, so it must never block: a line that a full pipe does not take is dropped rather
-than letting a log reader that stands still stop the service.
+Called from every thread, the watchdog included, so it must never block: a line that a full pipe does not take
+is dropped rather than letting a log reader that stands still stop the service.
 """
 
 from __future__ import annotations

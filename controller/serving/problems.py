@@ -1,4 +1,6 @@
-"""Every error this service can answer, as data, and how one looks on the wire (RFC 9457, ``application/problem+json``)."""
+"""Every error this service can answer, as data, and how one looks on the wire (RFC 9457,
+``application/problem+json``).
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Fault:
 
 
 class Problem(Exception):
-    """An answer that is an error. ``retry_after`` in whole seconds; ``headers`` are sent with it; ``extra`` are more members."""
+    """An answer that is an error. ``retry_after`` in whole seconds; ``headers`` are sent with it; ``extra``
+    are more members.
+    """
 
     def __init__(
         self,

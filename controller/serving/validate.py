@@ -1,8 +1,10 @@
-"""Is a request what the component's docstring describes? Signature -> a check of decoded JSON, giving every fault with its pointer.
+"""Is a request what the component's docstring describes? Signature -> a check of decoded JSON, giving every
+fault with its pointer.
 
-Plain Python made once per signature: lists of numbers are checked with set, min and max, at C speed, and looked at one by one only
-when something is wrong. Strict about inputs: null, NaN and booleans are not numbers, ``1.0`` is not an INT32. Members that the
-interface does not know are passed over, as in the Open Inference Protocol.
+Plain Python made once per signature: lists of numbers are checked with set, min and max, at C speed, and
+looked at one by one only when something is wrong. Strict about inputs: null, NaN and booleans are not
+numbers, ``1.0`` is not an INT32. Members that the interface does not know are passed over, as in the Open
+Inference Protocol.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from .docstring import Datatype, Signature, Variable
 from .problems import Fault
 
 INT32_MAX = 2**31 - 1
+FP32_MAX = math.nextafter(
+    2.0**128 - 2.0**103, 0.0
+)  # the last number that rounds to a finite FP32, not up to infinity
 _LIMITS: dict[Datatype, tuple[float, float]] = {
     Datatype.INT32: (-INT32_MAX - 1, INT32_MAX),
-    Datatype.FP32: (-3.4028235677973366e38, 3.4028235677973366e38),  # what rounds to the largest finite FP32
+    Datatype.FP32: (-FP32_MAX, FP32_MAX),
     Datatype.FP64: (-1.7976931348623157e308, 1.7976931348623157e308),
 }
 _NUMBERS: dict[Datatype, frozenset[type]] = {
@@ -33,13 +38,22 @@ _WANTED = {
     Datatype.DICT: "an object",
     Datatype.FILE: "the key of a file, a non-empty string",
 }
-_JSON_NAMES = {bool: "a boolean", dict: "an object", list: "an array", str: "a string", int: "a number", float: "a number"}
+_JSON_NAMES = {
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+}
 
 Check = Callable[[Any], list[Fault]]
 
 
 def compile_check(signature: Signature) -> Check:
-    """A function from a decoded request body to its faults: an empty list when it is right. The check never raises."""
+    """A function from a decoded request body to its faults: an empty list when it is right. The check never
+    raises.
+    """
     inputs = {variable.name: variable for variable in signature.inputs}
     required = [variable.name for variable in signature.inputs if not variable.optional]
     outputs = {variable.name: variable for variable in signature.outputs}
@@ -109,7 +123,9 @@ def _named(
         return None, Fault(pointer, f"must be an object with a name, not {json_name(item)}")
     name = item.get("name")
     if not isinstance(name, str):
-        return None, Fault(f"{pointer}/name", "is missing" if name is None else f"must be a string, not {json_name(name)}")
+        return None, Fault(
+            f"{pointer}/name", "is missing" if name is None else f"must be a string, not {json_name(name)}"
+        )
     if name not in variables:
         known = f"known are {', '.join(variables)}" if variables else f"this component has no {noun}s"
         return None, Fault(f"{pointer}/name", f"unknown {noun} {name!r}; {known}")
@@ -129,7 +145,9 @@ def _output_fields(items: Any, variables: dict[str, Variable]) -> list[Fault]:
     return faults
 
 
-def _datatype(item: dict[str, Any], pointer: str, variable: Variable) -> tuple[Optional[Datatype], list[Fault]]:
+def _datatype(
+    item: dict[str, Any], pointer: str, variable: Variable
+) -> tuple[Optional[Datatype], list[Fault]]:
     given = item.get("datatype")
     for datatype in variable.datatypes:
         if datatype.value == given:
@@ -148,7 +166,11 @@ def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[Fault]
     data, shape = item["data"], item.get("shape")
     if datatype is Datatype.FILE:
         kind = item.get("content_type")
-        faults = [] if kind is None or isinstance(kind, str) else [Fault(f"{pointer}/content_type", "must be a string")]
+        faults = (
+            []
+            if kind is None or isinstance(kind, str)
+            else [Fault(f"{pointer}/content_type", "must be a string")]
+        )
         return faults + _scalar(data, pointer, datatype)
     if shape is not None:
         return _shaped(data, shape, pointer, datatype)
@@ -189,7 +211,11 @@ def _elements(data: list[Any], pointer: str, datatype: Datatype) -> list[Fault]:
     more = sum(1 for _ in wrong)
     nested = "; data is flat, its dimensions go into shape" if isinstance(data[first], list) else ""
     also = f" (and {more} more like it)" if more else ""
-    return [Fault(f"{pointer}/data/{first}", f"must be {_WANTED[datatype]}, not {_shown(data[first])}{nested}{also}")]
+    return [
+        Fault(
+            f"{pointer}/data/{first}", f"must be {_WANTED[datatype]}, not {_shown(data[first])}{nested}{also}"
+        )
+    ]
 
 
 def _shown(value: Any) -> str:

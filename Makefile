@@ -1,0 +1,41 @@
+# What there is to do with a checkout. The work is done by the scripts in scripts/; nothing but make, and Python >= 3.11
+# or an apt that has it, is assumed to be there.
+
+.NOTPARALLEL:
+.PHONY: help setup check test demo bench lock clean engine
+
+PYTEST_ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## make .venv with everything in it, at the locked versions
+	@scripts/setup
+
+check: setup ## format, style, types, import contracts, scripts, unit tests: under two minutes
+	@scripts/check
+
+test: setup engine ## all tests, against real Git servers, Docker and gunicorn; PYTEST_ARGS="-k name" for some
+	@scripts/test-tools
+	@mkdir -p build
+	scripts/with-docker .venv/bin/python -m pytest --junit-xml=build/junit.xml $(PYTEST_ARGS)
+
+demo: setup engine ## from git push to a prediction; stays up until Ctrl-C, DEMO_EXIT=1 ends by itself
+	@scripts/test-tools git
+	@scripts/with-docker .venv/bin/python examples/demo.py
+
+bench: setup engine ## measure deployments, the serving library and the whole path
+	@scripts/test-tools git
+	@scripts/with-docker .venv/bin/python -m benchmarks
+
+lock: setup ## resolve setup.cfg's ranges into the lock files anew; LOCK_ARGS=--upgrade for the newest
+	@scripts/lock $(LOCK_ARGS)
+
+clean: ## remove what was made here; containers and images stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find controller tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Docker engine that answers, and the examples' base image in it.
+engine:
+	@scripts/ensure-docker
+	@scripts/with-docker scripts/base-image

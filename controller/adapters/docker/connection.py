@@ -1,0 +1,78 @@
+"""Clients of one Docker engine, made when first needed, so that a daemon starts while Docker does not.
+
+Shared by `engine` and `images`; holds no decision about containers.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from docker import APIClient
+
+#: Connections kept open: reconcile workers, watcher and log readers together stay below this.
+POOL_SIZE = 32
+
+
+class BoundedClient(APIClient):
+    """The SDK asks for pulls, builds and events with `timeout=None`: an engine that goes silent would hold the caller
+    for ever. Here None means the client's own timeout (which is None where silence is normal)."""
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self.timeout
+        return super().request(method, url, *args, **kwargs)
+
+
+class Connection:
+    """Thread-safe. Raises what the SDK raises: callers stand in `errors.translated`."""
+
+    def __init__(self, host: str, timeout: float) -> None:
+        self.host = host
+        self.timeout = timeout
+        self._lock = threading.Lock()
+        self._clients: dict[float | None, APIClient] = {}
+        self._init: bool | None = None
+
+    @property
+    def client(self) -> APIClient:
+        """The client for calls that answer at once."""
+        return self.client_with(self.timeout)
+
+    def client_with(self, timeout: float | None) -> APIClient:
+        """A client whose sockets may be silent for `timeout` seconds; None: for ever, for logs and events.
+
+        The API version is the engine's own: old engines know no new one, and new engines drop old ones."""
+        client = self._clients.get(timeout)
+        if client is not None:
+            return client
+        with self._lock:
+            if timeout not in self._clients:
+                self._clients[timeout] = BoundedClient(
+                    base_url=self.host,
+                    version="auto",
+                    timeout=timeout,  # type: ignore[arg-type]  # the SDK hands it to requests: None and floats are fine
+                    max_pool_size=POOL_SIZE,
+                )
+            return self._clients[timeout]
+
+    def close(self) -> None:
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+
+    @property
+    def has_init(self) -> bool:
+        """Whether the engine found its init binary; asked once, it does not change while the engine runs."""
+        if self._init is None:
+            self._init = has_init(self.client.version())
+        return self._init
+
+
+def has_init(version: dict[str, Any]) -> bool:
+    """Reads `GET /version`. Debian splits docker-init (tini) from the engine; without it a container that asks for an
+    init process cannot start, hence it is asked for only where it is there."""
+    components = version.get("Components") or []
+    found = next((c.get("Version") for c in components if c.get("Name") == "docker-init"), None)
+    return bool(found) and found != "N/A"

@@ -1,0 +1,75 @@
+"""Copies of the serving library, one folder for each content, which containers mount read-only.
+
+An upgrade of prichal makes a new folder beside the old one; what runs keeps the code it was started with. Called by
+`engine` at the first start of a workload that is served by the platform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def package_folder() -> Path:
+    """Where the installed serving library lies."""
+    return Path(str(importlib.resources.files("controller.serving")))
+
+
+def stage_serving(source: Path, target: Path) -> Path:
+    """Copy the Python files of `source` to `target/<hash of their content>` unless they are there; that folder.
+
+    Atomic: the folder appears complete or not at all, also when two processes do it at once. Everybody may read it,
+    whatever the umask: processes in containers run under users of their own.
+    """
+    files = sorted(path for path in source.rglob("*.py") if "__pycache__" not in path.parts)
+    if not files:
+        raise FileNotFoundError(f"no serving library in {source}: prichal is not installed completely")
+    folder = target / _digest(source, files)
+    if folder.is_dir():
+        return folder
+    target.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target))
+    try:
+        _copy(source, files, draft)
+        draft.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first, and its content is the same
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _digest(source: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(source).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _copy(source: Path, files: list[Path], draft: Path) -> None:
+    draft.chmod(0o755)
+    for path in files:
+        copy = draft / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.parent.chmod(0o755)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o644)
+    for path in draft.rglob("*"):
+        if path.is_file():
+            _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """To the disk before the rename: after a power cut the folder must not be there with empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,9 @@
+"""Git for the daemon: `GitSources` keeps one bare clone a repository and reads commits out of it.
+
+The only importer of pygit2. Nothing is ever checked out, no hook or filter of a repository is ever run, and no secret
+reaches a command line, a file of the clone or an error text.
+"""
+
+from controller.adapters.git.sources import GitSources
+
+__all__ = ["GitSources"]

@@ -1,0 +1,103 @@
+"""The folder of bare clones: who may touch one, and how one comes and goes.
+
+NAME.git     the clone; complete at any moment, since it appears by a rename
+NAME.lock    flock(2) held while a clone is written; left by the kernel when its process dies
+.new-*       a clone in the making, or one that a killed process left
+.blank.git   an empty repository: asking a server for its refs needs one
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pygit2
+
+#: What a killed fetch leaves within a clone. Nobody else writes while we hold the lock, so all of it is stale.
+LEFTOVERS = ("**/*.lock", "objects/pack/pack_git2_*", "objects/pack/tmp_*", "objects/**/tmp_obj_*")
+#: Every fetch adds a pack; reading looks through all of them.
+MAX_PACKS = 50
+
+
+class Clones:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / ".blank.git" / "HEAD").exists():
+            pygit2.init_repository(folder / ".blank.git", bare=True)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.git"
+
+    def blank(self) -> AbstractContextManager[pygit2.Repository]:
+        return _opened(self.folder / ".blank.git")
+
+    def open(self, name: str) -> AbstractContextManager[pygit2.Repository]:
+        """The clone. pygit2.GitError if it is not there or no repository."""
+        return _opened(self.path(name))
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """flock instead of a threading.Lock: it also holds against a second process, and a new descriptor for each
+        holder makes it hold between threads."""
+        with open(self.folder / f"{name}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def sweep(self, name: str) -> None:
+        """With the lock held: remove what a killed fetch left."""
+        for leftover in (self.folder).glob(f".new-{name}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for pattern in LEFTOVERS:
+            for file in self.path(name).glob(pattern):
+                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def fresh(self, name: str) -> Iterator[pygit2.Repository]:
+        """With the lock held: an empty clone that takes the old one's place if the block ends well."""
+        place = Path(tempfile.mkdtemp(prefix=f".new-{name}-", dir=self.folder))
+        try:
+            yield pygit2.init_repository(place, bare=True)
+            shutil.rmtree(self.path(name), ignore_errors=True)
+            os.replace(place, self.path(name))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def remove(self, name: str) -> None:
+        with self.locked(name):
+            self.sweep(name)
+            shutil.rmtree(self.path(name), ignore_errors=True)
+
+    @staticmethod
+    def stored(clone: pygit2.Repository) -> int:
+        """Bytes in packs."""
+        return sum(file.stat().st_size for file in Path(clone.path, "objects", "pack").glob("*.pack"))
+
+    @staticmethod
+    def compact(clone: pygit2.Repository) -> None:
+        """With the lock held: one pack in place of many. Readers keep the old files open, and find the new one."""
+        folder = Path(clone.path, "objects", "pack")
+        old = list(folder.glob("pack-*.pack"))
+        if len(old) <= MAX_PACKS:
+            return
+        clone.pack()
+        new = set(folder.glob("pack-*.pack")) - set(old)
+        for pack in old if new else ():
+            for file in (pack.with_suffix(".idx"), pack):
+                file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pygit2.Repository]:
+    """Freed at once, not when nothing refers to it any more: libgit2 shares open packs by their path over the whole
+    process, and would show those of a damaged clone in the one that took its place."""
+    repository = pygit2.Repository(str(path))
+    try:
+        yield repository
+    finally:
+        repository.free()

@@ -1,0 +1,148 @@
+"""What a server is told about who we are, and how we know that it is the right server.
+
+From the Secret that a Repository names under `spec.credentials`: `username` + `password`, or `token`, or
+`sshPrivateKey` (+ `passphrase`) with `knownHosts`. Documented in docs/guide/git.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+
+import pygit2
+from pygit2.enums import CredentialType
+
+from controller.adapters.git import known_hosts
+from controller.adapters.git.known_hosts import Entry, HostKey, Verdict
+from controller.adapters.git.locations import Location, Scheme
+from controller.domain.errors import Stalled
+from controller.domain.spec import SecretSpec
+
+#: Sent with a token where the Secret gives no `username`. GitHub, GitLab and Gitea look at the token alone.
+TOKEN_USER = "git"
+SSH_USER = "git"
+CONFIDENTIAL = ("password", "token", "sshPrivateKey", "passphrase")
+
+Credential = pygit2.UserPass | pygit2.Username | pygit2.KeypairFromMemory
+
+
+class Access:
+    """The credentials for one location. `secrets` is what must not be seen in any text."""
+
+    def __init__(self, location: Location, secret: SecretSpec | None) -> None:
+        self.location = location
+        self._secret = secret
+        found = (secret.get(key) if secret else None for key in CONFIDENTIAL)
+        self.secrets = tuple(s for s in (*found, location.password) if s)
+        self.known_hosts = known_hosts.parse(self._text("knownHosts") or "")
+        if location.scheme is Scheme.SSH:
+            self._check_ssh()
+
+    def _text(self, key: str) -> str | None:
+        value = self._secret.get(key) if self._secret else None
+        return value.reveal() if value else None
+
+    def _check_ssh(self) -> None:
+        if not self._text("sshPrivateKey"):
+            raise Stalled(
+                "AuthenticationFailed",
+                "an SSH server needs a Secret with sshPrivateKey and knownHosts under spec.credentials",
+            )
+        if not self.known_hosts:
+            raise Stalled(
+                "HostKeyUnknown",
+                f"the Secret has no usable knownHosts, so {self.location.host} cannot be told from an impostor. "
+                f"Get its keys with: ssh-keyscan {self._keyscan_arguments()} "
+                "and compare them with what its owner publishes",
+            )
+
+    def _keyscan_arguments(self) -> str:
+        port = f"-p {self.location.port} " if self.location.port else ""
+        return port + self.location.host
+
+    def answer(self, user: str | None, allowed: CredentialType) -> Credential:
+        """What to send when the server asks. Stalled `AuthenticationFailed` if there is nothing that it takes."""
+        if allowed & CredentialType.SSH_MEMORY and (key := self._text("sshPrivateKey")):
+            name = user or self._text("username") or SSH_USER
+            return pygit2.KeypairFromMemory(name, None, _with_newline(key), self._text("passphrase") or "")
+        if allowed & CredentialType.USERNAME:
+            return pygit2.Username(user or self._text("username") or SSH_USER)
+        if allowed & CredentialType.USERPASS_PLAINTEXT and (pair := self._user_and_password()):
+            return pygit2.UserPass(*pair)
+        raise Stalled(
+            "AuthenticationFailed",
+            "the server asks for credentials that the Repository (spec.credentials) does not give it",
+        )
+
+    def _user_and_password(self) -> tuple[str, str] | None:
+        if token := self._text("token"):
+            return self._text("username") or TOKEN_USER, token
+        if password := self._text("password"):
+            return self._text("username") or self.location.user or TOKEN_USER, password
+        if self.location.password:
+            return self.location.user or TOKEN_USER, self.location.password.reveal()
+        return None
+
+    @property
+    def host(self) -> str:
+        """The server as known_hosts calls it."""
+        return known_hosts.host_name(self.location.host, self.location.port)
+
+    def trust(self, key: HostKey | None) -> None:
+        """Stalled unless `key` is one of the server's keys that the Secret names."""
+        name = self.host
+        if key is None:
+            raise Stalled("HostKeyUnknown", f"{name} showed a host key of a kind that cannot be read")
+        match known_hosts.judge(self.known_hosts, name, key):
+            case Verdict.KNOWN:
+                return
+            case Verdict.REVOKED:
+                raise Stalled(
+                    "HostKeyRevoked", f"{name} shows the host key {key.fingerprint}, revoked by knownHosts"
+                )
+            case Verdict.MISMATCH:
+                raise Stalled(
+                    "HostKeyMismatch",
+                    f"{name} shows the {key.type} host key {key.fingerprint}, but knownHosts has another one for it. "
+                    "Either the server got new keys or someone is in between: ask its owner before changing knownHosts",
+                )
+            case Verdict.UNKNOWN:
+                line = Entry(name, key)
+                raise Stalled(
+                    "HostKeyUnknown",
+                    f"{name} shows the {key.type} host key {key.fingerprint}, which knownHosts does not have. "
+                    f"If its owner confirms that fingerprint, add the line: {line}",
+                )
+
+
+def _with_newline(key: str) -> str:
+    """Editors and YAML's `>-` strip the newline at the end, without which OpenSSL refuses a PEM file."""
+    return key if key.endswith("\n") else key + "\n"
+
+
+class _HostKeyStruct(ctypes.Structure):
+    """`git_cert_hostkey` of libgit2's public header git2/cert.h (1.1 and later)."""
+
+    _fields_ = [
+        ("cert_type", ctypes.c_int),
+        ("available", ctypes.c_int),
+        ("md5", ctypes.c_ubyte * 16),
+        ("sha1", ctypes.c_ubyte * 20),
+        ("sha256", ctypes.c_ubyte * 32),
+        ("raw_type", ctypes.c_int),
+        ("key", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+    ]
+
+
+RAW_KEY_AVAILABLE = 1 << 3  # GIT_CERT_SSH_RAW
+
+
+def read_host_key(address: int) -> HostKey | None:
+    """The key in the `git_cert_hostkey` at `address`. None if there is none; its digest must agree, so that a change
+    of the structure's layout cannot make us trust rubbish."""
+    struct = _HostKeyStruct.from_address(address)
+    if not struct.available & RAW_KEY_AVAILABLE or not struct.key:
+        return None
+    key = HostKey(ctypes.string_at(struct.key, struct.length))
+    return key if hashlib.sha256(key.blob).digest() == bytes(struct.sha256) else None

@@ -1,0 +1,91 @@
+"""Where a repository lies: `spec.url` taken apart and judged before anything connects.
+
+Local paths are the reason for judging: whoever may write a Repository could otherwise read any repository that the
+daemon can. They are allowed below the folders that the configuration names, symbolic links resolved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from controller.domain.errors import Stalled
+from controller.domain.secret import Secret
+
+
+class Scheme(StrEnum):
+    HTTPS = "https"
+    HTTP = "http"
+    SSH = "ssh"
+    GIT = "git"
+    LOCAL = "file"
+
+
+#: git's short form of SSH addresses: `user@host:path`.
+SCP_STYLE = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[\w.-]+):(?!//|:)(?P<path>\S+)")
+
+
+@dataclass(frozen=True)
+class Location:
+    """`url` is what libgit2 gets; a password that was written into it is only in `password`."""
+
+    scheme: Scheme
+    url: str
+    host: str = ""
+    port: int | None = None
+    user: str | None = None
+    password: Secret | None = None
+
+
+def locate(url: str, allowed: Iterable[Path]) -> Location:
+    """Stalled `UrlInvalid`, `PathNotAllowed`, `RepositoryNotFound`. `allowed`: folders for local repositories."""
+    if url.startswith("/"):
+        return _local(Path(url), allowed)
+    if match := SCP_STYLE.fullmatch(url):
+        return Location(Scheme.SSH, url, match["host"], None, match["user"])
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise Stalled("UrlInvalid", f"the repository's address is no URL: {error}") from None
+    if parts.scheme == Scheme.LOCAL:
+        return _local(Path(unquote(parts.path)), allowed)
+    if parts.scheme not in list(Scheme) or not parts.hostname:
+        known = "https, http, ssh, git, an absolute path or user@host:path"
+        raise Stalled("UrlInvalid", f"the repository's address must be one of {known}, not {_shown(parts)!r}")
+    return Location(
+        scheme=Scheme(parts.scheme),
+        url=_without_password(parts),
+        host=parts.hostname,
+        port=port,
+        user=unquote(parts.username) if parts.username else None,
+        password=Secret(unquote(parts.password)) if parts.password else None,
+    )
+
+
+def _shown(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _without_password(parts: SplitResult) -> str:
+    """SSH addresses keep their user, which libgit2 takes from there."""
+    if parts.scheme != Scheme.SSH or not parts.username:
+        return _shown(parts)
+    return parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def _local(path: Path, allowed: Iterable[Path]) -> Location:
+    real = path.resolve()
+    if not any(real.is_relative_to(folder.resolve()) for folder in allowed):
+        raise Stalled(
+            "PathNotAllowed",
+            f"the local repository {path} is in no allowed folder. Add its folder to git.allowedPaths in the "
+            "configuration, or create the repository with: prichal repo create",
+        )
+    if not real.is_dir():
+        raise Stalled("RepositoryNotFound", f"there is no repository at {path}")
+    return Location(Scheme.LOCAL, str(real))

@@ -1,0 +1,86 @@
+"""Which commit is meant: a Repository's `ref` against the refs that its server advertises. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.adapters.git.text import listed
+from controller.domain.errors import Stalled, Waiting
+from controller.domain.spec import GitRef, RefKind
+from controller.domain.versions import pick
+
+COMMIT_ID = re.compile(r"[0-9a-f]{40}")
+BRANCHES, TAGS = "refs/heads/", "refs/tags/"
+PEELED = "^{}"  # suffix under which servers advertise what an annotated tag points to
+EMPTY_RETRY = 60.0  # seconds between looks at a repository without a commit
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """`refs`: name -> object id, `default`: the branch that the server's HEAD stands for, if it says so."""
+
+    refs: Mapping[str, str]
+    default: str | None = None
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        found = (name.removeprefix(prefix) for name in self.refs if name.startswith(prefix))
+        return tuple(sorted(name for name in found if not name.endswith(PEELED)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """`ref` is the full name, or the commit id itself."""
+
+    ref: str
+    commit: str
+
+
+def choose(ref: GitRef, advertised: Advertised) -> Target:
+    """Stalled `RefNotFound` (naming what there is), `RefInvalid`; Waiting `RepositoryEmpty`."""
+    if ref.kind is RefKind.COMMIT:
+        return Target(ref.value, commit_id(ref.value))
+    if not advertised.refs:
+        raise Waiting("RepositoryEmpty", "the repository has no commit yet; push one", EMPTY_RETRY)
+    if ref.kind is RefKind.BRANCH:
+        return _named(BRANCHES, ref.value, advertised)
+    if ref.kind is RefKind.TAG:
+        return _named(TAGS, ref.value, advertised)
+    return _newest(ref.value, advertised)
+
+
+def commit_id(text: str) -> str:
+    """A complete commit id. Short ones are refused: what they mean may change with the next push."""
+    if COMMIT_ID.fullmatch(text.lower()):
+        return text.lower()
+    raise Stalled("RefInvalid", f"{text!r} is no complete commit id (40 hexadecimal digits)")
+
+
+def _named(prefix: str, name: str, advertised: Advertised) -> Target:
+    full = prefix + name
+    if full in advertised.refs:
+        return Target(full, advertised.refs.get(full + PEELED, advertised.refs[full]))
+    what = "branch" if prefix == BRANCHES else "tag"
+    raise Stalled(
+        "RefNotFound", f"the repository has no {what} {name!r}; {_there_is(what, prefix, advertised)}"
+    )
+
+
+def _newest(wanted: str, advertised: Advertised) -> Target:
+    try:
+        tag = pick(wanted, advertised.names(TAGS))
+    except ValueError as error:
+        raise Stalled("RefInvalid", str(error)) from None
+    if tag is None:
+        there = _there_is("tag", TAGS, advertised)
+        raise Stalled("RefNotFound", f"no tag of the repository is a version within {wanted!r}; {there}")
+    return _named(TAGS, tag, advertised)
+
+
+def _there_is(what: str, prefix: str, advertised: Advertised) -> str:
+    names = advertised.names(prefix)
+    if not names:
+        return f"it has no {what} at all"
+    default = advertised.default.removeprefix(BRANCHES) if advertised.default and prefix == BRANCHES else ""
+    return f"there is {listed(names)}" + (f" (the default branch is {default!r})" if default else "")

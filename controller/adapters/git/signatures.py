@@ -1,0 +1,86 @@
+"""Was the commit signed by one of the people who may? SSH signatures by `ssh-keygen`, OpenPGP ones by `gpgv`.
+
+From the Secret that a Repository names under `spec.verify.signers`: `allowedSigners`, a file as described under
+"ALLOWED SIGNERS" in ssh-keygen(1), and `keys`, OpenPGP public keys in ASCII armour. Both programs get nothing but
+files of a folder made for the check, so no keyring of the host's users counts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller.domain.errors import Stalled
+from controller.domain.spec import SecretSpec
+
+SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
+NAMESPACE = "git"  # what git puts into the signatures it makes, so that one made for a mail does not count
+TIMEOUT = 30.0  # seconds
+
+
+def verify(commit: str, signature: bytes | None, payload: bytes | None, signers: SecretSpec) -> str:
+    """The signer's name. Stalled `SignatureInvalid`, `VerifierMissing` if the program is not installed."""
+    if not signature or payload is None:
+        raise _invalid(commit, "it is not signed")
+    with tempfile.TemporaryDirectory(prefix="prichal-verify-") as place:
+        folder = Path(place)
+        (folder / "signature").write_bytes(signature)
+        if signature.lstrip().startswith(SSH_MARK):
+            return _verify_ssh(commit, folder, payload, _text(signers, "allowedSigners", commit))
+        return _verify_openpgp(commit, folder, payload, _text(signers, "keys", commit))
+
+
+def _text(signers: SecretSpec, key: str, commit: str) -> str:
+    value = signers.get(key)
+    if value is None:
+        kind = "an SSH" if key == "allowedSigners" else "an OpenPGP"
+        raise _invalid(commit, f"it has {kind} signature, but the Secret {signers.name!r} has no {key}")
+    return value.reveal()
+
+
+def _verify_ssh(commit: str, folder: Path, payload: bytes, allowed: str) -> str:
+    (folder / "allowed").write_text(allowed.rstrip() + "\n")
+    files = ["-f", str(folder / "allowed"), "-s", str(folder / "signature")]
+    found = _run(["ssh-keygen", "-Y", "find-principals", *files])
+    for principal in found.stdout.decode("utf-8", "replace").splitlines():
+        check = ["ssh-keygen", "-Y", "verify", *files, "-I", principal, "-n", NAMESPACE]
+        if _run(check, payload).returncode == 0:
+            return principal
+    raise _invalid(commit, "its SSH signature is by none of the allowed signers, or does not fit its content")
+
+
+def _verify_openpgp(commit: str, folder: Path, payload: bytes, keys: str) -> str:
+    ring = folder / "ring.gpg"
+    home = ["--homedir", str(folder)]
+    dearmored = _run(["gpg", *home, "--batch", "--dearmor"], keys.encode())
+    ring.write_bytes(dearmored.stdout)
+    result = _run(
+        ["gpgv", *home, "--status-fd", "1", "--keyring", str(ring), str(folder / "signature"), "-"], payload
+    )
+    good = [line for line in result.stdout.decode("utf-8", "replace").splitlines() if " GOODSIG " in line]
+    if result.returncode != 0 or not good:
+        raise _invalid(
+            commit, "its OpenPGP signature is by none of the allowed keys, or does not fit its content"
+        )
+    return good[0].split(" GOODSIG ")[1].partition(" ")[2]
+
+
+def _run(command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT, check=False)
+    except FileNotFoundError:
+        package = {"gpg": "gnupg", "gpgv": "gpgv"}.get(command[0], "openssh-client")
+        raise Stalled(
+            "VerifierMissing", f"{command[0]} is needed to check signatures; install {package}"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise Stalled("SignatureInvalid", f"{command[0]} did not answer within {TIMEOUT:g} s") from None
+
+
+def _invalid(commit: str, why: str) -> Stalled:
+    return Stalled(
+        "SignatureInvalid",
+        f"commit {commit[:12]} is not applied: {why}. Sign it with an allowed key (git commit -S), or add its signer",
+    )

@@ -1,0 +1,88 @@
+"""Asks a workload whether it is ready, behind the port `Prober`. Called by the executor while it waits for a rollout.
+
+A new connection each time: what is asked is whether a caller who comes now would be served.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+
+from controller.ports import Readiness
+
+#: Bytes of an answer that are looked at; the rest is a stranger's and not read.
+BODY_LIMIT = 64 * 1024
+#: Characters of a server's own words that are passed on.
+DETAIL_LIMIT = 500
+
+
+class HttpProber:
+    """Ready is an answer of 200. Redirects are not followed: a login page is no readiness."""
+
+    def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
+        try:
+            return _ask(endpoint, path, timeout)
+        except ConnectionRefusedError:
+            return Readiness(False, "not listening yet")
+        except TimeoutError:
+            return Readiness(False, f"no answer within {timeout:g} s")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return Readiness(False, f"no HTTP answer: {str(error) or type(error).__name__}")
+
+
+def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
+    with closing(http.client.HTTPConnection(endpoint, timeout=timeout)) as connection:
+        connection.connect()
+        with _ended_after(timeout, connection.sock):
+            connection.request("GET", path, headers={"Accept": "application/json, */*;q=0.5"})
+            answer = connection.getresponse()
+            if answer.status == http.client.OK:
+                return Readiness(True)
+            words = _words(answer.headers.get_content_type(), answer.read(BODY_LIMIT))
+            return Readiness(False, f"{path} answers {answer.status}{words}")
+
+
+@contextmanager
+def _ended_after(timeout: float, sock: socket.socket) -> Iterator[None]:
+    """TimeoutError once the block took that long. The socket's own timeout starts anew with each byte: a module that
+    sends one at a time would hold a worker that other apps need, too."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        with suppress(OSError):  # the server was quicker
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout, expire)
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        if expired.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+        timer.join()  # else it may shut down a socket that has got the same number
+    if expired.is_set():  # the end of the connection also ends the headers, which then look complete
+        raise TimeoutError
+
+
+def _words(kind: str, body: bytes) -> str:
+    """The `detail` of problem+json (RFC 9457) or `title`, else a text as it is; "" for what is meant for browsers."""
+    text = body.decode("utf-8", "replace").strip()
+    if kind.endswith("json"):
+        try:
+            problem = json.loads(text)
+        except ValueError:
+            problem = None
+        found = (problem.get("detail") or problem.get("title")) if isinstance(problem, dict) else None
+        text = found if isinstance(found, str) else ""
+    elif kind != "text/plain":
+        text = ""
+    text = " ".join(text.split())
+    return f": {text[:DETAIL_LIMIT]}" if text else ""

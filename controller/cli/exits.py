@@ -1,0 +1,43 @@
+"""Exit codes, a promise to scripts (docs/reference/cli.md), and which failure ends in which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from controller.domain.errors import ControllerError, ManifestInvalid, Transient
+
+
+class Exit(IntEnum):
+    OK = 0
+    FAILED = 1  # it was tried and did not end well; an app is Degraded or Failed; doctor found something
+    USAGE = 2  # click's own
+    INVALID = 3  # manifests or configuration
+    NOT_FOUND = 4
+    UNREACHABLE = 5  # the daemon does not run, or the state, Docker, a registry or a Git server is not there
+    TIMEOUT = 6
+    INTERRUPTED = 130
+
+
+_BY_REASON = {
+    "ConfigInvalid": Exit.INVALID,
+    "ConfigMissing": Exit.NOT_FOUND,
+    "UnknownApp": Exit.NOT_FOUND,
+    "UnknownComponent": Exit.NOT_FOUND,
+    "NoContainer": Exit.NOT_FOUND,
+    "PathNotFound": Exit.NOT_FOUND,
+    "NotRunning": Exit.UNREACHABLE,
+    "StateMissing": Exit.UNREACHABLE,
+    "StateUnwritable": Exit.UNREACHABLE,
+    "TimedOut": Exit.TIMEOUT,
+}
+
+
+def exit_of(error: ControllerError) -> Exit:
+    if isinstance(error, ManifestInvalid):
+        return Exit.INVALID
+    default = Exit.UNREACHABLE if isinstance(error, Transient) else Exit.FAILED
+    return _BY_REASON.get(error.reason, default)
+
+
+#: Outcomes of a request that count as success; the others end in `Exit.FAILED`.
+GOOD_OUTCOMES = frozenset(("Ready", "Removed"))

@@ -1,0 +1,133 @@
+"""Looking without acting: manifests, plans, logs, the machine, the configuration; and the hash of a password."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import click
+
+from controller.cli.documents import plan_document
+from controller.cli.exits import Exit
+from controller.cli.output import say, show_json, show_table
+from controller.cli.session import Session, config_option, known_app, output_option, with_session
+from controller.domain.names import ComponentName
+from controller.domain.secret import Secret
+
+
+@click.command()
+@click.argument("app")
+@output_option
+@config_option
+@with_session
+def plan(session: Session, app: str, output: str) -> int:
+    """What a pass over APP would do now, and why. Fetches the repository, changes nothing else."""
+    from controller.daemon import plan as make
+
+    with session.store() as store:
+        name = known_app(store, app)
+    found = make(session.settings(), name)
+    if output == "json":
+        show_json(plan_document(found))
+    else:
+        click.echo(found.render())
+    return Exit.OK
+
+
+@click.command()
+@click.argument("app")
+@click.argument("component", required=False)
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "-n", "--tail", type=click.IntRange(min=0), default=100, show_default=True, help="The last so many lines."
+)
+@config_option
+@with_session
+def logs(session: Session, app: str, component: str | None, following: bool, tail: int) -> int:
+    """What the newest container of APP (of COMPONENT, if it has several) has written."""
+    from controller.daemon import logs as read
+
+    with session.store() as store:
+        name = known_app(store, app)
+    chosen = ComponentName(component) if component else None
+    for chunk in read(session.settings(), name, chosen, tail, following):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    return Exit.OK
+
+
+@click.command()
+@output_option
+@config_option
+@with_session
+def doctor(session: Session, output: str) -> int:
+    """Check this machine: Docker, Git, state, permissions, processes. Says what to do; exit code 1 if something is wrong."""
+    from controller.daemon.doctor import doctor as examine
+
+    checks = examine(session.settings())
+    if output == "json":
+        show_json([{"name": c.name, "ok": c.ok, "detail": c.detail, "advice": c.advice} for c in checks])
+    else:
+        show_table(
+            ("CHECK", "RESULT", "FOUND"), [(c.name, "ok" if c.ok else "problem", c.detail) for c in checks]
+        )
+        for check in checks:
+            if not check.ok:
+                say(f"{check.name}: {check.advice}")
+    return Exit.OK if all(check.ok for check in checks) else Exit.FAILED
+
+
+@click.command("hash-password")
+def hash_password() -> int:
+    """Hash a password for a Secret of API users. Asked for without echo, or the first line of standard input."""
+    from controller.domain.passwords import hash_password as make
+
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise click.UsageError("an empty password is no password")
+    click.echo(make(password))
+    return Exit.OK
+
+
+@click.group()
+def config() -> None:
+    """The configuration."""
+
+
+@config.command()
+@output_option
+@config_option
+@with_session
+def show(session: Session, output: str) -> int:
+    """The settings in force, defaults filled in, secrets hidden."""
+    settings = _shown(session.settings())
+    if output == "json":
+        show_json(settings)
+    else:
+        for line in _lines(settings):
+            click.echo(line)
+    return Exit.OK
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, Secret | Path):
+        return str(value)
+    if is_dataclass(value):
+        return {field.name: _shown(getattr(value, field.name)) for field in fields(value)}
+    return [_shown(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _lines(value: object, path: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _lines(item, f"{path}.{key}" if path else key)
+    else:
+        yield f"{path} = {'' if value is None else value}"
+
+
+commands = (plan, logs, doctor, hash_password, config)

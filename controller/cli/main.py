@@ -1,0 +1,52 @@
+"""The entry point `prichal`: the group of commands, and how errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from controller import __version__
+from controller.cli import apps, connecting, looking, running
+from controller.cli.exits import Exit, exit_of
+from controller.cli.output import complain
+from controller.cli.session import Session, config_option
+from controller.domain.errors import ControllerError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PRICHAL"})
+@click.version_option(__version__, prog_name="prichal")
+@config_option
+@click.pass_context
+def prichal(context: click.Context) -> None:
+    """GitOps for machine-learning modules on one host: push manifests, get an HTTP service."""
+    context.ensure_object(Session)
+
+
+for _room in (running, connecting, apps, looking):
+    for _command in _room.commands:
+        prichal.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code. Bugs are shown with their traceback, everything expected in one line."""
+    try:
+        result = prichal.main(arguments, prog_name="prichal", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except ControllerError as error:
+        complain(error.reason, error.message)
+        return exit_of(error)
+    except BrokenPipeError:  # `prichal events | head`
+        sys.stderr.close()
+        return Exit.OK
+    except PermissionError as error:
+        complain("PermissionDenied", f"{error.filename}: run this as the daemon's user or as root")
+        return Exit.FAILED
+    return result if isinstance(result, int) else Exit.OK

@@ -1,0 +1,280 @@
+"""YAML text as trees of values that know where they stand, for manifests and for the config.
+
+ruamel.yaml parses; the tree is our own, because positions are needed for every key and value, and because going
+from parser events straight to plain values takes half the time of its round-trip mode. The values are those of
+JSON: YAML 1.2's core schema, text as keys, no tags but `!!str`, no duplicate or merge keys, no NaN. What is not so
+becomes a Problem with its position; nothing is raised. Texts are never quoted in these problems: they may be
+passwords.
+
+Bounds keep a small hostile file from becoming a large job: size, depth and the expansion of aliases.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+)
+
+from controller.domain.errors import Problem
+
+MAX_SIZE: Final = 2**20  # bytes of a file
+MAX_DEPTH: Final = 32
+MAX_ALIASED: Final = 10_000  # values that aliases add to a file
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Path = Sequence[str | int]
+
+_NO_TAGS: Final = "tags (!…) are not allowed; text that begins with ! needs quotes"
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_WORDS: Final[Mapping[str, Json]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and its place; `line` and `column` count from 1. `children` are by key or index, `keys` are the
+    places of a mapping's keys."""
+
+    value: Json
+    line: int
+    column: int
+    children: Mapping[str | int, Node] = field(default_factory=dict)
+    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def at(self, path: Path) -> Node:
+        """The node at `path`, or the nearest one above it that exists."""
+        node = self
+        for step in path:
+            child = node.children.get(step)
+            if child is None:
+                return node
+            node = child
+        return node
+
+    def place(self, path: Path) -> tuple[int, int]:
+        """Line and column to point to for `path`: those of its key, where it has one."""
+        if path and isinstance(path[-1], str):
+            parent = self.at(path[:-1])
+            if path[-1] in parent.keys:
+                return parent.keys[path[-1]]
+        node = self.at(path)
+        return node.line, node.column
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The documents of a file as far as they could be read, and what is wrong with it."""
+
+    documents: tuple[Node, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+class _UnreadableError(Exception):
+    """The rest of the file cannot be read."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.message, self.line, self.column = message, line, column
+
+
+def parse(file: str, content: bytes) -> Parsed:
+    """All documents of a YAML file. `file` is only used to say where problems are."""
+    if len(content) > MAX_SIZE:
+        return Parsed((), (Problem(file, 0, 0, "", f"is larger than {MAX_SIZE // 2**20} MiB: split it"),))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        return Parsed((), (Problem(file, line, column, "", "is not UTF-8 text: save it as UTF-8"),))
+    builder = _Builder(file, text)
+    try:
+        builder.build()
+    except _UnreadableError as error:
+        builder.problems.append(Problem(file, error.line, error.column, "", error.message))
+    return Parsed(tuple(builder.documents), tuple(builder.problems))
+
+
+def _events(text: str) -> Iterator[Any]:
+    """The parser's events; its errors in our words."""
+    try:
+        yield from YAML(typ="safe", pure=True).parse(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        said = ", ".join(str(part) for part in (error.context, error.problem) if part)
+        if "tag handle" in said:  # quotes the text
+            said = _NO_TAGS
+        raise _UnreadableError(f"is not valid YAML: {said}{_advice(text, line)}", line, column) from error
+    except YAMLError as error:
+        position = getattr(error, "position", 0)
+        line = text.count("\n", 0, position) + 1
+        column = position - text.rfind("\n", 0, position)
+        raise _UnreadableError("is not valid YAML: a control character", line, column) from error
+
+
+def _advice(text: str, line: int) -> str:
+    lines = text.splitlines()
+    indentation = re.match(r"\s*", lines[line - 1])[0] if 0 < line <= len(lines) else ""  # type: ignore[index]
+    return "; indent with spaces, not with tabs" if "\t" in indentation else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    node: Node
+    size: int
+    height: int
+
+
+class _Builder:
+    """Turns one file's events into nodes; `documents` holds those that were complete before a fatal error."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.problems: list[Problem] = []
+        self.documents: list[Node] = []
+        self._file = file
+        self._events = _events(text)
+        self._anchors: dict[str, _Anchored | None] = {}
+        self._aliased = 0
+        self._size = 0
+
+    def build(self) -> None:
+        for event in self._events:
+            if isinstance(event, DocumentStartEvent):
+                self._anchors = {}
+                self.documents.append(self._node(next(self._events), 1)[0])
+
+    def _problem(self, event: Any, message: str) -> None:
+        line, column = _place(event)
+        self.problems.append(Problem(self._file, line, column, "", message))
+
+    def _node(self, event: Any, depth: int) -> tuple[Node, int]:
+        """The node that begins with `event`, and the height of the tree below it."""
+        if depth > MAX_DEPTH:
+            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *_place(event))
+        if isinstance(event, AliasEvent):
+            return self._alias(event, depth)
+        before = self._size
+        self._size += 1
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        node, height = self._fresh(event, depth)
+        if event.anchor:
+            self._anchors[event.anchor] = _Anchored(node, self._size - before, height)
+        return node, height
+
+    def _fresh(self, event: NodeEvent, depth: int) -> tuple[Node, int]:
+        if isinstance(event, ScalarEvent):
+            return Node(self._scalar(event), *_place(event)), 1
+        tag = event.tag  # type: ignore[attr-defined]
+        if tag not in (None, "!", f"{_TAG}map" if isinstance(event, MappingStartEvent) else f"{_TAG}seq"):
+            self._problem(event, _NO_TAGS)
+        return (
+            self._mapping(event, depth)
+            if isinstance(event, MappingStartEvent)
+            else self._sequence(event, depth)
+        )
+
+    def _alias(self, event: AliasEvent, depth: int) -> tuple[Node, int]:
+        anchored = self._anchors.get(event.anchor)
+        if anchored is None:
+            known = event.anchor in self._anchors
+            message = (
+                "an alias inside of what it stands for" if known else "an alias (*) without its anchor (&)"
+            )
+            raise _UnreadableError(f"{message}; text that begins with * needs quotes", *_place(event))
+        self._aliased += anchored.size
+        self._size += anchored.size
+        if self._aliased > MAX_ALIASED:
+            raise _UnreadableError(f"its aliases stand for more than {MAX_ALIASED} values", *_place(event))
+        if depth + anchored.height - 1 > MAX_DEPTH:
+            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *_place(event))
+        return anchored.node, anchored.height
+
+    def _sequence(self, start: NodeEvent, depth: int) -> tuple[Node, int]:
+        nodes: list[Node] = []
+        highest = 0
+        while not isinstance(event := next(self._events), SequenceEndEvent):
+            node, height = self._node(event, depth + 1)
+            nodes.append(node)
+            highest = max(highest, height)
+        children = cast("dict[str | int, Node]", dict(enumerate(nodes)))
+        return Node([node.value for node in nodes], *_place(start), children), highest + 1
+
+    def _mapping(self, start: NodeEvent, depth: int) -> tuple[Node, int]:
+        children: dict[str | int, Node] = {}
+        keys: dict[str, tuple[int, int]] = {}
+        highest = 0
+        while not isinstance(event := next(self._events), MappingEndEvent):
+            key = self._key(event, keys, depth)
+            node, height = self._node(next(self._events), depth + 1)
+            highest = max(highest, height)
+            if key is not None:
+                keys[key] = _place(event)
+                children[key] = node
+        value = {key: children[key].value for key in keys}
+        return Node(value, *_place(start), children, keys), highest + 1
+
+    def _key(self, event: Any, seen: Mapping[str, tuple[int, int]], depth: int) -> str | None:
+        """Keys are text whatever they look like. None: it was refused, with a problem."""
+        node, _ = self._node(event, depth + 1)
+        key = event.value if isinstance(event, ScalarEvent) else node.value
+        if not isinstance(key, str) or (key == "" and node.value is None):
+            self._problem(event, "a key must be text")
+            return None
+        if key == "<<" and not getattr(event, "style", None):
+            self._problem(event, "merge keys (<<) are not part of YAML 1.2: write the fields out")
+            return None
+        if key in seen:
+            self._problem(event, f"the key {key!r} is there twice, first in line {seen[key][0]}: remove one")
+            return None
+        return key
+
+    def _scalar(self, event: ScalarEvent) -> Json:
+        text: str = event.value
+        if event.tag in (f"{_TAG}str", "!"):
+            return text
+        if event.tag is not None:
+            self._problem(event, _NO_TAGS)
+            return text
+        return self._plain(event, text) if event.implicit[0] else text
+
+    def _plain(self, event: ScalarEvent, text: str) -> Json:
+        if text in _WORDS:
+            return _WORDS[text]
+        if text[0] not in "+-.0123456789":
+            return text
+        if _INT.fullmatch(text):
+            if len(text) <= 30:
+                return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        elif _FLOAT.fullmatch(text):
+            if math.isfinite(number := float(text)):
+                return number
+        elif not _SPECIAL_FLOAT.fullmatch(text):
+            return text
+        self._problem(event, "is not a number that JSON could hold; text needs quotes")
+        return 0
+
+
+def _place(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1

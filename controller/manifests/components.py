@@ -1,0 +1,274 @@
+"""From a document to the value that the rest of the controller works with: defaults filled in, units resolved.
+
+Pure, and only called with documents that passed their schema and all checks; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import base64
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from controller.config import DefaultLimits
+from controller.domain.names import AppName, ComponentName
+from controller.domain.secret import Secret
+from controller.domain.spec import (
+    GIGABYTE,
+    ApiSpec,
+    ApiTarget,
+    ApiVariable,
+    AuthSpec,
+    BoxLink,
+    BoxSpec,
+    BuildImage,
+    EnvVar,
+    ExistingImage,
+    FilesTarget,
+    ImageSource,
+    MLComponentSpec,
+    MLTarget,
+    OidcSpec,
+    Overlap,
+    OwnServer,
+    PipelineSpec,
+    PipelinesTarget,
+    PipelineTarget,
+    PipelineVar,
+    PlatformServer,
+    Reclaim,
+    Resources,
+    Retries,
+    Rollout,
+    Schedule,
+    SecretSpec,
+    StageSpec,
+    Strategy,
+)
+from controller.domain.units import parse_duration, parse_size
+from controller.manifests.reader import Document
+
+Raw = Mapping[str, Any]
+
+
+def spec_of(document: Document) -> Raw:
+    """The document's `spec`; empty for Secrets, which have none."""
+    return _mapping(document.get("spec"))
+
+
+def ml_component(document: Document, limits: DefaultLimits) -> MLComponentSpec:
+    spec = spec_of(document)
+    service = spec["mlService"]
+    rollout = spec.get("rollout", {})
+    hibernation = spec.get("hibernation")
+    return MLComponentSpec(
+        name=ComponentName(document.name),
+        image=_image(spec["image"]),
+        server=_server(service),
+        port=int(spec.get("servicePort", 8002)),
+        env=_env(spec),
+        env_from=_env_from(spec),
+        boxes=_boxes(spec),
+        model_box=service.get("modelBox"),
+        model_path=service.get("modelPath"),
+        follow_model=service.get("followModel", False),
+        package_registry=service.get("packageRegistryName"),
+        setup_timeout=parse_duration(service.get("setupTimeout", "120s")),
+        resources=resources(spec, limits),
+        replicas=int(spec.get("replicas", 1)),
+        rollout=Rollout(
+            strategy=Strategy(rollout.get("strategy", Strategy.BLUE_GREEN)),
+            drain_timeout=parse_duration(rollout.get("drainTimeout", "30s")),
+        ),
+        idle_after=parse_duration(hibernation["idleAfter"]) if hibernation else None,
+    )
+
+
+def _server(service: Raw) -> PlatformServer | OwnServer:
+    timeout = parse_duration(service.get("timeout", "60s"))
+    if service.get("server") == "own":
+        return OwnServer(ready_path=service.get("readyPath", "/health/ready"), timeout=timeout)
+    return PlatformServer(
+        inference=service["inference"],
+        loader=service.get("loader"),
+        concurrency=int(service.get("concurrency", 4)),
+        queue=int(service.get("queue", 40)),
+        timeout=timeout,
+    )
+
+
+def pipeline(document: Document, limits: DefaultLimits) -> PipelineSpec:
+    spec = spec_of(document)
+    ttl = spec.get("ttl", {})
+    return PipelineSpec(
+        name=ComponentName(document.name),
+        vars=tuple(_variable(var) for var in spec.get("vars", [])),
+        stages=tuple(_stage(stage, limits) for stage in spec["stages"]),
+        boxes=_boxes(spec),
+        continue_with=spec["continueWith"]["pipeline"] if "continueWith" in spec else None,
+        schedule=_schedule(spec["schedule"]) if "schedule" in spec else None,
+        concurrency=int(spec.get("concurrency", 1)),
+        ttl_succeeded=parse_duration(ttl.get("succeeded", "7d")),
+        ttl_failed=parse_duration(ttl.get("failed", "30d")),
+    )
+
+
+def _variable(raw: Raw) -> PipelineVar:
+    source = raw.get("mountFrom")
+    return PipelineVar(
+        name=raw["name"],
+        mount_from=(source["box"], source["path"]) if source else None,
+        mount_to=posixpath.normpath(raw["mountTo"]) if "mountTo" in raw else None,
+    )
+
+
+def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
+    retries = raw.get("retries", {})
+    return StageSpec(
+        name=raw["name"],
+        image=_image(raw["image"]),
+        command=tuple(raw.get("command", ())),
+        inputs=names(raw.get("inputs", [])),
+        outputs=names(raw.get("outputs", [])),
+        env=_env(raw),
+        env_from=_env_from(raw),
+        resources=resources(raw, limits),
+        timeout=parse_duration(raw["timeout"]) if "timeout" in raw else None,
+        retries=Retries(
+            limit=int(retries.get("limit", 0)),
+            backoff=parse_duration(retries.get("backoff", "10s")),
+            factor=float(retries.get("factor", 2)),
+            cap=parse_duration(retries.get("cap", "5m")),
+        ),
+    )
+
+
+def _schedule(raw: Raw) -> Schedule:
+    return Schedule(
+        cron=" ".join(raw["cron"].split()),
+        timezone=raw.get("timezone", "UTC"),
+        overlap=Overlap(raw.get("concurrencyPolicy", Overlap.FORBID)),
+    )
+
+
+def api(document: Document) -> ApiSpec:
+    spec = spec_of(document)
+    restful, described = spec.get("restfulApi", {}), spec.get("apiSpec", {})
+    return ApiSpec(
+        name=ComponentName(document.name),
+        target=_target(spec),
+        path=api_path(spec),
+        published=spec.get("published", True),
+        auth=_auth(restful.get("auth", {})),
+        inputs=tuple(_api_variable(raw) for raw in described.get("inputs", [])),
+        outputs=tuple(_api_variable(raw) for raw in described.get("outputs", [])),
+    )
+
+
+def api_path(spec: Raw) -> str:
+    """The URL segment, which two targets have a default for."""
+    default = next((target for target in ("files", "pipelines") if target in spec), "")
+    path: str = spec.get("restfulApi", {}).get("path", default)
+    return path
+
+
+def _target(spec: Raw) -> ApiTarget:
+    if "mlComponent" in spec:
+        return MLTarget(ComponentName(spec["mlComponent"]["name"]))
+    if "experimentPipeline" in spec:
+        return PipelineTarget(ComponentName(spec["experimentPipeline"]["name"]))
+    if "files" in spec:
+        return FilesTarget(tuple(sorted(spec["files"].get("developers", ()))))
+    return PipelinesTarget()
+
+
+def _auth(raw: Raw) -> AuthSpec:
+    oidc = raw.get("oidc")
+    return AuthSpec(
+        basic=raw["basic"]["credentials"] if "basic" in raw else None,
+        token=raw["token"]["credentials"] if "token" in raw else None,
+        oidc=_oidc(oidc) if oidc else None,
+        identity_pass_through=raw.get("identityPassThrough", False),
+    )
+
+
+def _oidc(raw: Raw) -> OidcSpec:
+    return OidcSpec(
+        issuer=raw["issuer"],
+        audience=raw["audience"],
+        client_id=raw.get("clientId"),
+        required_claims=tuple(sorted(raw.get("requiredClaims", {}).items())),
+    )
+
+
+def _api_variable(raw: Raw) -> ApiVariable:
+    return ApiVariable(
+        name=raw["name"],
+        description=raw.get("description", ""),
+        required=raw.get("required", True),
+        datatypes=tuple(raw.get("type", {}).get("datatypes", ("FILE",))),
+    )
+
+
+def box(document: Document) -> BoxSpec:
+    spec = spec_of(document)
+    return BoxSpec(
+        name=ComponentName(document.name),
+        capacity=parse_size(spec["s3DefaultStorage"].get("capacity", GIGABYTE)),
+        reclaim=Reclaim(spec.get("reclaimPolicy", Reclaim.RETAIN)),
+    )
+
+
+def secret(document: Document, app: AppName | None, files: Mapping[str, str] | None = None) -> SecretSpec:
+    """`files` holds the content of the host's files by key."""
+    values: dict[str, str] = dict(files or {})
+    for key, text in _mapping(document.get("data")).items():
+        values[key] = base64.b64decode("".join(text.split())).decode()
+    values.update(_mapping(document.get("stringData")))
+    sealed = tuple(sorted((key, Secret(value)) for key, value in values.items()))
+    return SecretSpec(document.name, sealed, app)
+
+
+def resources(raw: Raw, limits: DefaultLimits) -> Resources:
+    """What a container gets: what its manifest says, else what the config says."""
+    own = raw.get("resources", {})
+    return Resources(
+        cpus=float(own.get("cpus", limits.cpus)),
+        memory=parse_size(own.get("memory", limits.memory)),
+        gpus=int(own.get("gpus", 0)),
+        pids=int(own.get("pids", limits.pids)),
+    )
+
+
+def names(entries: list[Raw]) -> tuple[str, ...]:
+    return tuple(entry["name"] for entry in entries)
+
+
+def _mapping(value: object) -> Raw:
+    return value if isinstance(value, dict) else {}
+
+
+def _image(raw: Raw) -> ImageSource:
+    if "existingImageName" in raw:
+        return ExistingImage(raw["existingImageName"])
+    build = raw["build"]
+    return BuildImage(
+        context=posixpath.normpath(build.get("context", ".")),
+        dockerfile=posixpath.normpath(build.get("dockerfile", "Dockerfile")),
+        target=build.get("target"),
+        args=tuple(sorted(build.get("args", {}).items())),
+    )
+
+
+def _env(raw: Raw) -> tuple[EnvVar, ...]:
+    return tuple(EnvVar(entry["name"], entry["value"]) for entry in raw.get("env", []))
+
+
+def _env_from(raw: Raw) -> tuple[str, ...]:
+    return tuple(entry["secretRef"]["name"] for entry in raw.get("envFrom", []))
+
+
+def _boxes(raw: Raw) -> tuple[BoxLink, ...]:
+    return tuple(
+        BoxLink(entry["name"], entry.get("default", False)) for entry in raw.get("connectedBoxes", [])
+    )

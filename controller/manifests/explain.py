@@ -1,0 +1,122 @@
+"""What a schema's verdict means to the person who wrote the manifest: where, what is wrong, what would be right.
+
+The schemas help: the `title` of a value is the noun that completes "must be …" and "… is not …", and the title of a
+`not` is the whole sentence. Values marked `writeOnly` (JSON Schema's word for secrets) are never quoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import ValidationError
+
+from controller.documents import parse
+from controller.manifests.reader import nearest
+
+Location = tuple[str | int, ...]
+Schema = Mapping[str, Any]
+
+_TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false"}
+
+
+def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:
+    """Path and message of each problem in one error of the validator. The same problem may come more than once."""
+    path: Location = tuple(error.absolute_path)
+    schema: Schema = error.schema if isinstance(error.schema, dict) else {}
+    value: Any = error.instance
+    bound: Any = error.validator_value
+    if len(error.absolute_schema_path) > 1 and error.absolute_schema_path[-2] == "propertyNames":
+        path = (*path, str(value))
+    match error.validator:
+        case "additionalProperties":
+            known = sorted(schema.get("properties", {}))
+            yield from (((*path, key), _unknown(key, known)) for key in value if key not in known)
+        case "required":
+            missing = [name for name in bound if name not in value]
+            yield from ((path, f"the field {name!r} is missing") for name in missing)
+        case "dependentRequired":
+            yield from _dependent(path, value, bound)
+        case "oneOf" | "anyOf":
+            yield path, _choice(value, [name for branch in bound for name in branch["required"]])
+        case _:
+            yield path, _message(str(error.validator), value, bound, schema)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    if guess := nearest(key, known):
+        return f"unknown field{guess}"
+    return (
+        f"unknown field; known here are {', '.join(known)}" if known else "unknown field; none is known here"
+    )
+
+
+def _dependent(
+    path: Location, value: Schema, needs: Mapping[str, list[str]]
+) -> Iterator[tuple[Location, str]]:
+    for given, needed in needs.items():
+        for name in needed:
+            if given in value and name not in value:
+                yield (*path, given), f"needs the field {name!r} beside it"
+
+
+def _choice(value: Schema, names: list[str]) -> str:
+    given = [name for name in names if name in value]
+    if not given:
+        return f"one of {', '.join(names)} is needed"
+    return f"{', '.join(given[:-1])} and {given[-1]} exclude each other: keep one"
+
+
+def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
+    expected = schema.get("title") or _TYPES.get(str(schema.get("type")), "something else")
+    match keyword:
+        case "type":
+            return _wrong_type(value, bound, expected)
+        case "not":
+            return str(schema["title"])
+        case "enum" if "title" not in schema:
+            options = [str(option) for option in bound]
+            return (
+                f"{_quoted(value, schema)} is not one of {', '.join(options)}{nearest(str(value), options)}"
+            )
+        case "minimum":
+            return f"{value} is too small: {expected}, at least {bound}"
+        case "maximum":
+            return f"{value} is too large: {expected}, at most {bound}"
+        case "exclusiveMaximum":
+            return f"{value} is too large: {expected}, below {bound}"
+        case "maxLength":
+            return f"is too long: {expected}, at most {bound} characters"
+        case "minItems" | "minProperties":
+            return f"must have at least {bound} entr{'y' if bound == 1 else 'ies'}"
+        case "maxItems":
+            return f"must have at most {bound} entries"
+        case "uniqueItems":
+            return "has equal entries: keep one of each"
+        case "enum":
+            return f"must be {expected}"
+        case _:
+            return f"{_quoted(value, schema)} is not {expected}".lstrip()
+
+
+def _wrong_type(value: object, types: str | list[str], expected: str) -> str:
+    if value is None:
+        return f"is empty; must be {expected}"
+    if types == "string" and isinstance(value, bool | int | float):
+        return f"must be {expected}: write it in quotes"
+    if types in ("integer", "number", "boolean") and isinstance(value, str) and _bare(value):
+        return f"must be {expected}: write it without quotes"
+    return f"must be {expected}"
+
+
+def _bare(text: str) -> bool:
+    """Whether a text would be a number or a truth value if its quotes were left out."""
+    documents = parse("", text.encode(errors="replace")).documents
+    return len(documents) == 1 and isinstance(documents[0].value, bool | int | float)
+
+
+def _quoted(value: object, schema: Schema) -> str:
+    if schema.get("writeOnly"):
+        return ""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…{text[-1]}"

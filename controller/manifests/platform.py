@@ -1,0 +1,341 @@
+"""The platform folder becomes a PlatformSpec, or the list of everything that is wrong with it.
+
+The daemon calls `load_platform` for each new state of the folder (or Git repository) that the config names. Files of
+the host are only read through the function it passes, and only those that Secrets name.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from controller.documents import Path
+from controller.domain.errors import ManifestInvalid, Problem
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.spec import (
+    GitRef,
+    HookProvider,
+    Kind,
+    Limits,
+    PlatformAppSpec,
+    PlatformSpec,
+    RefKind,
+    Registry,
+    RepositorySpec,
+    SecretSpec,
+)
+from controller.domain.units import parse_duration, parse_size
+from controller.manifests import components
+from controller.manifests.checks import cycles, duplicates
+from controller.manifests.components import spec_of
+from controller.manifests.reader import Document, nearest, read
+from controller.manifests.schema import check
+from controller.ports import SourceFile
+
+_SYSTEM_KINDS = (Kind.SECRET, Kind.REPOSITORY, Kind.PLATFORM_APP)
+_MAX_SECRET_FILE = 2**20
+
+#: Which keys of a Secret log in where; the first line of each that is complete is taken.
+_LOGINS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "http": (frozenset({"username", "password"}), frozenset({"token"})),
+    "ssh": (frozenset({"sshPrivateKey", "knownHosts"}),),
+}
+
+ReadFile = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The sound documents of the platform folder, and the values of its Secrets by document."""
+
+    documents: tuple[Document, ...]
+    secrets: Mapping[tuple[str, str | None], SecretSpec | None]  # None: there, but wrong
+    declared: Mapping[Kind, frozenset[str]]
+    allowed_paths: tuple[str, ...]
+
+    def of(self, kind: Kind) -> tuple[Document, ...]:
+        return tuple(document for document in self.documents if document.kind is kind)
+
+    def known_secrets(self, scopes: Iterable[str | None]) -> set[str]:
+        wanted = set(scopes)
+        return {name for name, scope in self.secrets if scope in wanted}
+
+    def secret(self, name: str, scopes: Iterable[str | None]) -> SecretSpec | None:
+        return next((s for scope in scopes if (s := self.secrets.get((name, scope)))), None)
+
+
+def load_platform(
+    files: Iterable[SourceFile], read_file: ReadFile, allowed_paths: Collection[str | PurePosixPath] = ()
+) -> PlatformSpec:
+    """The repositories, apps and Secrets that `files` declare. `read_file` gives the content of a file of the host
+    or raises OSError; repositories on this host must lie below one of `allowed_paths`. ManifestInvalid with all
+    problems."""
+    spec, problems = examine_platform(files, read_file, allowed_paths)
+    if problems:
+        raise ManifestInvalid(problems)
+    return spec
+
+
+def examine_platform(
+    files: Iterable[SourceFile], read_file: ReadFile, allowed_paths: Collection[str | PurePosixPath] = ()
+) -> tuple[PlatformSpec, tuple[Problem, ...]]:
+    """What is declared as far as it is sound, and everything that is wrong."""
+    reading = read(files)
+    problems = [*reading.problems, *duplicates(reading.documents)]
+    sound: list[Document] = []
+    for document in reading.documents:
+        found = [*check(document), *_placement(document)]
+        problems += found
+        if not found:
+            sound.append(document)
+    secrets: dict[tuple[str, str | None], SecretSpec | None] = {}
+    for document in reading.documents:
+        if document.kind is Kind.SECRET:
+            secrets[document.name, _scope(document)] = None
+    for document in sound:
+        if document.kind is Kind.SECRET:
+            secret = _secret(document, read_file, problems)
+            secrets[document.name, _scope(document)] = secret
+    declared = {kind: frozenset(d.name for d in reading.documents if d.kind is kind) for kind in Kind}
+    platform = Platform(tuple(sound), secrets, declared, tuple(str(path) for path in allowed_paths))
+    for rule in _CHECKS:
+        problems += rule(platform)
+    return _build(platform, reading.warnings), tuple(sorted(set(problems)))
+
+
+def _scope(document: Document) -> str | None:
+    namespace = document.get("metadata", "namespace")
+    return namespace if isinstance(namespace, str) else None
+
+
+def _placement(document: Document) -> Iterator[Problem]:
+    if document.kind not in _SYSTEM_KINDS:
+        message = f"a {document.kind} belongs into the repository of its module, not into the platform folder"
+        yield document.problem(["kind"], message)
+    namespace = _scope(document)
+    if document.kind is Kind.REPOSITORY and namespace is not None:
+        yield document.problem(["metadata", "namespace"], "a Repository belongs to no app: remove it")
+    if document.kind is Kind.PLATFORM_APP and namespace not in (None, document.name):
+        message = f"must be the app's own name, {document.name!r}, or be left out"
+        yield document.problem(["metadata", "namespace"], message)
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------------
+
+
+def _secret(document: Document, read_file: ReadFile, problems: list[Problem]) -> SecretSpec | None:
+    """The Secret with the content of its files; None if one cannot be read."""
+    files = document.get("files")
+    contents: dict[str, str] = {}
+    for key, path in (files if isinstance(files, dict) else {}).items():
+        try:
+            contents[key] = _content(read_file(str(path)))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            problems.append(document.problem(["files", key], f"cannot read {path}: {reason}"))
+    if isinstance(files, dict) and len(contents) < len(files):
+        return None
+    scope = _scope(document)
+    return components.secret(document, AppName(scope) if scope else None, contents)
+
+
+def _content(raw: bytes) -> str:
+    if len(raw) > _MAX_SECRET_FILE:
+        raise ValueError(f"it is larger than {_MAX_SECRET_FILE // 2**20} MiB")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8 text") from error
+    # A private key ends with a line end that belongs to it; of a password's file the editor added it.
+    return text if "\n" in text.strip() else text.rstrip("\r\n")
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def _repositories(platform: Platform) -> Iterator[Problem]:
+    for document in platform.of(Kind.REPOSITORY):
+        yield from _local_path(document, platform.allowed_paths)
+        owners = [
+            app.name for app in platform.of(Kind.PLATFORM_APP) if spec_of(app)["repository"] == document.name
+        ]
+        scopes = [None, *owners]
+        for path in (("spec", "credentials"), ("spec", "webhook", "secret"), ("spec", "verify", "signers")):
+            yield from _secret_reference(document, path, platform, scopes)
+        yield from _credentials(document, platform, scopes)
+        yield from _hook_secret(document, platform, scopes)
+
+
+def _local_path(document: Document, allowed_paths: Sequence[str]) -> Iterator[Problem]:
+    url = str(document.get("spec", "url"))
+    path = url.removeprefix("file://")
+    if not path.startswith("/"):
+        return
+    whole = PurePosixPath(posixpath.normpath(path))
+    if not any(whole.is_relative_to(posixpath.normpath(allowed)) for allowed in allowed_paths):
+        known = ", ".join(allowed_paths) or "none"
+        message = (
+            f"a path on this host must lie below a folder of the config's git.allowedPaths (now: {known})"
+        )
+        yield document.problem(("spec", "url"), message)
+
+
+def _secret_reference(
+    document: Document, path: Path, platform: Platform, scopes: Sequence[str | None]
+) -> Iterator[Problem]:
+    name = document.get(*path)
+    known = platform.known_secrets(scopes)
+    if isinstance(name, str) and name not in known:
+        owners = " or of an app that uses it" if document.kind is Kind.REPOSITORY else " or of this app"
+        message = f"there is no Secret {name!r} of the platform{owners}{nearest(name, known)}"
+        yield document.problem(path, message)
+
+
+def _credentials(document: Document, platform: Platform, scopes: Sequence[str | None]) -> Iterator[Problem]:
+    name, url = document.get("spec", "credentials"), str(document.get("spec", "url"))
+    secret = platform.secret(str(name), scopes)
+    if secret is None:
+        return
+    path, scheme = ("spec", "credentials"), url_scheme(url)
+    if scheme not in _LOGINS:
+        where = "a path on this host takes" if scheme == "file" else "git:// takes"
+        yield document.problem(path, f"{where} no credentials: remove them or use https or ssh")
+        return
+    keys = {key for key, value in secret.values if value}
+    if not any(needed <= keys for needed in _LOGINS[scheme]):
+        options = " or ".join(" and ".join(sorted(needed)) for needed in _LOGINS[scheme])
+        message = f"the Secret {name!r} needs the keys {options} for this url; it has {_list(keys)}"
+        yield document.problem(path, message)
+
+
+def url_scheme(url: str) -> str:
+    """`http`, `ssh`, `git` or `file`; https counts as http, git's `user@host:path` as ssh."""
+    if url.startswith("/"):
+        return "file"
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return "ssh"
+    return "http" if scheme == "https" else scheme
+
+
+def _hook_secret(document: Document, platform: Platform, scopes: Sequence[str | None]) -> Iterator[Problem]:
+    name = document.get("spec", "webhook", "secret")
+    secret = platform.secret(str(name), scopes) if name else None
+    if secret is None:
+        return
+    value = secret.get("secret")
+    if value is None or not value.reveal().strip():
+        state = "has none" if value is None else "is empty there"
+        message = f"the Secret {name!r} must hold the webhook's secret under the key 'secret'; it {state}"
+        yield document.problem(("spec", "webhook", "secret"), message)
+
+
+def _apps(platform: Platform) -> Iterator[Problem]:
+    repositories, apps = platform.declared[Kind.REPOSITORY], platform.declared[Kind.PLATFORM_APP]
+    for document in platform.of(Kind.PLATFORM_APP):
+        spec = spec_of(document)
+        if spec["repository"] not in repositories:
+            message = (
+                f"there is no Repository {spec['repository']!r}{nearest(spec['repository'], repositories)}"
+            )
+            yield document.problem(("spec", "repository"), message)
+        for i, name in enumerate(spec.get("dependsOn", [])):
+            if name not in apps:
+                message = f"there is no PlatformApp {name!r}{nearest(name, apps)}"
+                yield document.problem(("spec", "dependsOn", i), message)
+        for field in ("registries", "packageRegistries"):
+            yield from _registries(document, field, platform)
+
+
+def _registries(document: Document, field: str, platform: Platform) -> Iterator[Problem]:
+    scopes = [document.name, None]
+    seen: set[str] = set()
+    for i, raw in enumerate(spec_of(document).get(field, [])):
+        path = ("spec", field, i)
+        if raw["name"] in seen:
+            yield document.problem((*path, "name"), f"{raw['name']!r} is there already: names must differ")
+        seen.add(raw["name"])
+        yield from _secret_reference(document, (*path, "credentials"), platform, scopes)
+        secret = platform.secret(raw.get("credentials", ""), scopes)
+        keys = {key for key, value in secret.values if value} if secret else {"username", "password"}
+        if not {"username", "password"} <= keys:
+            message = f"the Secret {raw['credentials']!r} needs the keys username and password; it has {_list(keys)}"
+            yield document.problem((*path, "credentials"), message)
+
+
+def _dependencies(platform: Platform) -> Iterator[Problem]:
+    documents = {document.name: document for document in platform.of(Kind.PLATFORM_APP)}
+    graph = {
+        name: [n for n in spec_of(document).get("dependsOn", []) if n in documents]
+        for name, document in documents.items()
+    }
+    for cycle in cycles(graph):
+        message = f"apps wait for each other: {' → '.join(cycle)}; none of them would ever start"
+        yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
+
+
+def _list(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
+
+
+_CHECKS: tuple[Callable[[Platform], Iterator[Problem]], ...] = (_repositories, _apps, _dependencies)
+
+
+# --- the spec ---------------------------------------------------------------------------------------------------
+
+
+def _build(platform: Platform, warnings: tuple[str, ...]) -> PlatformSpec:
+    repositories = [_repository(document) for document in platform.of(Kind.REPOSITORY)]
+    apps = [_app(document) for document in platform.of(Kind.PLATFORM_APP)]
+    secrets = [secret for secret in platform.secrets.values() if secret]
+    return PlatformSpec(
+        repositories=tuple(sorted(repositories, key=lambda r: r.name)),
+        apps=tuple(sorted(apps, key=lambda a: a.name)),
+        secrets=tuple(sorted(secrets, key=lambda s: (s.app or "", s.name))),
+        warnings=warnings,
+    )
+
+
+def _repository(document: Document) -> RepositorySpec:
+    spec = spec_of(document)
+    ((kind, value),) = spec["ref"].items()
+    webhook = spec.get("webhook")
+    return RepositorySpec(
+        name=RepositoryName(document.name),
+        url=spec["url"],
+        ref=GitRef(RefKind(kind), value),
+        interval=parse_duration(spec.get("interval", "60s")),
+        credentials=spec.get("credentials"),
+        hook_provider=HookProvider(webhook["provider"]) if webhook else None,
+        hook_secret=webhook["secret"] if webhook else None,
+        signers=spec["verify"]["signers"] if "verify" in spec else None,
+    )
+
+
+def _app(document: Document) -> PlatformAppSpec:
+    spec = spec_of(document)
+    limits = spec.get("limits", {})
+    return PlatformAppSpec(
+        name=AppName(document.name),
+        repository=RepositoryName(spec["repository"]),
+        path=posixpath.normpath(spec.get("path", ".")),
+        prune=spec.get("prune", True),
+        suspend=spec.get("suspend", False),
+        depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
+        limits=Limits(
+            cpus=float(limits["cpus"]) if "cpus" in limits else None,
+            memory=parse_size(limits["memory"]) if "memory" in limits else None,
+            storage=parse_size(limits["storage"]) if "storage" in limits else None,
+            containers=int(limits["containers"]) if "containers" in limits else None,
+        ),
+        registries=tuple(_registry(raw) for raw in spec.get("registries", [])),
+        package_registries=tuple(_registry(raw) for raw in spec.get("packageRegistries", [])),
+    )
+
+
+def _registry(raw: Mapping[str, Any]) -> Registry:
+    return Registry(raw["name"], re.sub(r"/$", "", raw["url"]), raw.get("credentials"))

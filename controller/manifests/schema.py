@@ -1,0 +1,98 @@
+"""The JSON Schemas of `manifests-schema/` as the controller uses them: compiled once, no network, no file but ours.
+
+The folder lies inside of this package under the name `schemas` (a link in the repository, real files in a wheel), so
+that editors and the controller read the very same files and their verdicts agree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.validators import extend
+
+from controller.domain.errors import Problem
+from controller.domain.spec import Kind
+from controller.manifests import formats
+from controller.manifests.explain import explain
+from controller.manifests.reader import Document
+
+Schema = dict[str, Any]
+
+
+def check(document: Document) -> Iterator[Problem]:
+    """Everything that the schema of its kind has against a document."""
+    seen: set[Problem] = set()
+    for error in _validator(document.kind).iter_errors(document.node.value):
+        for path, message in explain(error):
+            problem = document.problem(path, message)
+            if problem not in seen:
+                seen.add(problem)
+                yield problem
+
+
+@cache
+def schema(kind: Kind) -> Schema:
+    """The schema of a kind with all references resolved in place: the definitions are not recursive, and looking
+    them up at each use would take half of the time of a validation."""
+    root = _file(f"{kind}.schema.json")
+    resolved = _resolve(root, root)
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+@cache
+def _file(name: str) -> Schema:
+    text = resources.files("controller.manifests").joinpath("schemas", name).read_text(encoding="utf-8")
+    content: Schema = json.loads(text)
+    return content
+
+
+def _resolve(node: Any, root: Schema) -> Any:
+    """`{"$ref": …, "description": …}` becomes what is referred to, with the annotations of the reference."""
+    if isinstance(node, list):
+        return [_resolve(item, root) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" not in node:
+        return {key: _resolve(value, root) for key, value in node.items() if key != "$defs"}
+    file, _, pointer = node["$ref"].partition("#/")
+    target_root = _file(file) if file else root
+    target: Any = target_root
+    for step in pointer.split("/"):
+        target = target[step]
+    own = {key: value for key, value in node.items() if key != "$ref"}
+    return {**_resolve(target, target_root), **own}
+
+
+@cache
+def _validator(kind: Kind) -> Draft202012Validator:
+    validator: Draft202012Validator = _Validator(schema(kind), format_checker=_formats())
+    return validator
+
+
+@cache
+def _formats() -> FormatChecker:
+    checker = FormatChecker(())
+    for name, is_valid in formats.CHECKS.items():
+        checker.checks(name)(lambda value, ok=is_valid: not isinstance(value, str) or ok(value))
+    return checker
+
+
+def _pattern(_: Any, pattern: str, instance: Any, schema: Schema) -> Iterator[ValidationError]:
+    """JSON Schema's patterns are ECMAScript's, in which `$` is the very end; Python's lets a newline follow."""
+    if isinstance(instance, str) and not _compiled(pattern).search(instance):
+        yield ValidationError(f"does not match {pattern!r}")
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern, re.ASCII)
+
+
+_Validator = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]

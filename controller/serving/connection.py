@@ -1,0 +1,200 @@
+"""One client's connection: reads requests, has them answered, writes responses, until either side closes. A
+thread each.
+
+Plain blocking sockets whose timeouts the kernel keeps (SO_RCVTIMEO), so that a request costs one recv and one
+send. The worker's clock may answer an overdue call on this socket from its own thread (``answer_overdue``);
+from then on the connection's thread must not write any more, and does not: its handler raises ``Abandoned``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import struct
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from . import http1, log, problems
+from .http1 import Disconnected, Reader, Request, Response
+from .problems import Problem
+
+IDLE_TIMEOUT = 75  # seconds between requests; a proxy in front should give up its idle connections earlier
+READ_TIMEOUT = 20  # for the rest of a head, and for each piece of a body
+BODY_TIMEOUT = 300  # for a whole body
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_TIMEOUT = 5
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_prefix = os.urandom(6).hex()
+_counter = itertools.count(1)
+
+
+class Abandoned(Exception):
+    """The request was answered by another thread; this one has nothing left to say."""
+
+
+def request_id(request: Request) -> str:
+    """The client's X-Request-ID if it is sound, else a new one."""
+    given = request.headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"{_prefix}-{next(_counter):x}"
+
+
+def renew_request_ids() -> None:
+    """Called in a new worker process, so that two never make the same id."""
+    global _prefix
+    _prefix = os.urandom(6).hex()
+
+
+Handler = Callable[[Request, "Connection"], Response]
+
+
+class Connection:
+    """``handle`` answers a request (raises Problem or Abandoned); ``draining`` says that no more requests are
+    wanted.
+    """
+
+    def __init__(
+        self, sock: socket.socket, handle: Handler, max_body: int, draining: Callable[[], bool]
+    ) -> None:
+        self._socket = sock
+        self._handle = handle
+        self._max_body = max_body
+        self._draining = draining
+        self._reader = Reader(self._receive)
+        self._late = 0.0  # until when the request that is being read must be here; 0 = none is being read
+        self._allowed = READ_TIMEOUT
+        self.idle = True
+        self.abandoned = False
+
+    def serve(self) -> None:
+        """Answer requests until the end; never raises."""
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._wait_at_most(IDLE_TIMEOUT)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", READ_TIMEOUT, 0))
+            while self._one():
+                pass
+        except (OSError, Disconnected, Abandoned):
+            pass  # the client left, or its call was answered by the clock: nobody to tell
+        except Exception:  # noqa: BLE001 -- a fault of ours ends this connection, not the service
+            log.write(traceback.format_exc())
+        finally:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+
+    def stop_if_idle(self) -> None:
+        """Make a connection that waits for a request end; one that has begun a request is served first."""
+        if self.idle:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+
+    def _one(self) -> bool:
+        """Serve one request; False at the end of the connection."""
+        self.idle, self._allowed = not self._reader.buffered, READ_TIMEOUT
+        if self._draining():
+            self.stop_if_idle()  # what has come already is served
+        try:
+            request = self._reader.head()
+        except Problem as problem:
+            return self._refuse(problem, f"{_prefix}-{next(_counter):x}")
+        if request is None:
+            return False
+        request.id = request_id(request)
+        try:
+            self._read_body(request)
+            response = self._handle(request, self)
+        except Problem as problem:
+            if http1.is_framing(problem.kind):
+                return self._refuse(problem, request.id)
+            response = http1.problem_response(problem, request.id)
+        close = request.close or self._draining()
+        self._socket.sendall(http1.render(response, request.id, close, request.method == "HEAD"))
+        return not close
+
+    def _read_body(self, request: Request) -> None:
+        expectation = request.headers.get(b"expect")
+        if expectation is not None:
+            if expectation.lower() != b"100-continue":
+                raise Problem(problems.EXPECTATION, "the only expectation understood is 100-continue")
+            if request.length <= self._max_body and not self._reader.buffered:
+                self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.length or request.chunked:
+            self._allowed = BODY_TIMEOUT
+            if self._late:
+                self._late = time.monotonic() + BODY_TIMEOUT
+            request.body = self._reader.body(request, self._max_body)
+        if self._late:
+            self._late = 0.0
+            self._wait_at_most(IDLE_TIMEOUT)
+
+    def _receive(self, count: int) -> bytes:
+        """recv for the reader. The first piece of a request may take IDLE_TIMEOUT to come, the rest must not
+        linger.
+        """
+        if not self.idle:
+            return self._receive_rest(count)
+        try:
+            data = self._socket.recv(count)
+        except BlockingIOError:
+            return b""  # idle for too long
+        self.idle = False
+        return data
+
+    def _receive_rest(self, count: int) -> bytes:
+        if not self._late:
+            self._late = time.monotonic() + self._allowed
+            self._wait_at_most(READ_TIMEOUT)
+        try:
+            data = self._socket.recv(count)
+        except BlockingIOError:
+            raise Problem(problems.SLOW_REQUEST, f"nothing came for {READ_TIMEOUT} s") from None
+        if time.monotonic() > self._late:
+            raise Problem(problems.SLOW_REQUEST, "the request took too long to arrive")
+        return data
+
+    def _wait_at_most(self, seconds: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+
+    def _refuse(self, problem: Problem, call_id: str) -> bool:
+        """Answer, then read on for a while: closing with unread data would reset the connection and destroy
+        the answer.
+        """
+        response = http1.problem_response(problem, call_id)
+        self._socket.sendall(http1.render(response, call_id, close=True))
+        self._socket.shutdown(socket.SHUT_WR)
+        self._wait_at_most(1)
+        end, left = time.monotonic() + LINGER_TIMEOUT, LINGER_BYTES
+        while left > 0 and time.monotonic() < end:
+            data = self._socket.recv(1 << 18)
+            if not data:
+                break
+            left -= len(data)
+        return False
+
+    def answer_overdue(self, response: Response, call_id: str) -> None:
+        """Answer from another thread, without waiting for a client that does not read, and end the
+        connection.
+        """
+        self.abandoned = True
+        with contextlib.suppress(OSError):
+            self._socket.send(http1.render(response, call_id, close=True), socket.MSG_DONTWAIT)
+            self._socket.shutdown(socket.SHUT_WR)
+
+
+def start(connection: Connection, name: str, ended: Callable[[Connection], None]) -> None:
+    """Serve on a thread of its own. Raises RuntimeError if the system gives no more threads."""
+
+    def run() -> None:
+        try:
+            connection.serve()
+        finally:
+            ended(connection)
+
+    threading.Thread(target=run, name=name, daemon=True).start()

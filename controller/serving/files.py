@@ -1,0 +1,82 @@
+"""FILE variables served from a local folder (``files_root``) in place of a box: key -> path, and path ->
+key.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Optional, Protocol
+
+MAX_KEY = 900
+
+
+class Files(Protocol):
+    """Where FILE inputs come from and FILE outputs go to. Errors are ValueError with words for people."""
+
+    def fetch(self, key: str) -> str:
+        """The local path of the file under a key."""
+
+    def store(self, path: str, name: str, call_id: str) -> str:
+        """Keep the file at a local path; gives its key."""
+
+
+class NoFiles:
+    """A component without a box."""
+
+    def fetch(self, key: str) -> str:
+        raise ValueError(
+            "this component has no box connected, so it cannot take files; see connectedBoxes in its manifest"
+        )
+
+    def store(self, path: str, name: str, call_id: str) -> str:
+        raise ValueError(
+            "this component has no box connected, so it cannot give files; see connectedBoxes in its manifest"
+        )
+
+
+class LocalFiles:
+    """A folder in place of a box. Nothing outside of it can be reached, symbolic links included."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+
+    def fetch(self, key: str) -> str:
+        check_key(key)
+        path = os.path.realpath(os.path.join(self._root, key))
+        if not self._inside(path) or not os.path.isfile(path):
+            raise ValueError(f"there is no file {key!r}")
+        return path
+
+    def store(self, path: str, name: str, call_id: str) -> str:
+        """A file below the root stays where it is; another is copied to ``outputs/<call id>/<name>/``."""
+        real = os.path.realpath(path)
+        if not os.path.isfile(real):
+            raise ValueError(f"there is no file at {path!r}")
+        if self._inside(real):
+            return os.path.relpath(real, self._root)
+        key = os.path.join("outputs", call_id.replace("/", "_").strip("."), name, os.path.basename(path))
+        target = os.path.join(self._root, key)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(real, target)
+        return key
+
+    def _inside(self, path: str) -> bool:
+        return os.path.commonpath([path, self._root]) == self._root
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError for a key that no box takes: '..', empty segments, control characters, over 900
+    bytes.
+    """
+    segments = key.split("/")
+    if any(segment in ("", ".", "..") for segment in segments):
+        raise ValueError(f"the key {key!r} is not a relative path without empty segments, '.' and '..'")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
+        raise ValueError("the key holds a control character")
+    if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY:
+        raise ValueError(f"the key is longer than {MAX_KEY} bytes")
+
+
+def make_files(root: Optional[str]) -> Files:
+    return NoFiles() if root is None else LocalFiles(root)

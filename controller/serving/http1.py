@@ -1,0 +1,325 @@
+"""A strict reader of HTTP/1.1 requests (RFC 9112) from a byte stream, and the bytes of responses.
+
+Strict where leniency lets requests be smuggled past a proxy: bare line feeds, folded lines, blanks before a
+colon, Content-Length beside Transfer-Encoding, repeated lengths and odd chunks are 400, and the connection
+closes. Everything that is read is bounded. No thread and no socket here: the reader gets a ``receive``
+function, so any bytes in any pieces can be tried on it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+from . import problems
+from .problems import Kind, Problem
+
+MAX_HEAD = 32 * 1024
+MAX_TARGET = 8 * 1024
+MAX_FIELDS = 100
+MAX_CHUNK_LINE = 256
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
+_FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
+_OTHER_VERSION = re.compile(_TOKEN + rb" [\x21-\x7e*]+ HTTP/\d(?:\.\d)?\r\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_SINGLE = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"expect"})
+
+Receive = Callable[[int], bytes]
+
+
+class Request:
+    """The head of one request; ``body`` is filled in when it has been read. Header names are in lower
+    case.
+    """
+
+    __slots__ = ("body", "chunked", "close", "headers", "id", "length", "method", "path")
+
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], http_1_0: bool) -> None:
+        self.method = method
+        self.path = path  # without the query, which no route of ours has
+        self.headers = headers
+        self.body = b""
+        self.id = ""
+        self.chunked = False
+        self.length = 0
+        options = headers.get(b"connection")
+        self.close = http_1_0 if options is None else http_1_0 or b"close" in options.lower()
+
+    def header(self, name: bytes) -> Optional[str]:
+        """A header field's value as text."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("utf-8", "replace")
+
+
+def parse_head(data: bytes) -> Request:
+    """A request from its head, the empty line at the end left out but the last CRLF kept. Raises Problem."""
+    line = _REQUEST_LINE.match(data)
+    if line is None:
+        raise _bad_request_line(data)
+    method, target, version = line.groups()
+    if len(target) > MAX_TARGET:
+        raise Problem(problems.LONG_TARGET, f"the target has {len(target)} bytes, {MAX_TARGET} are allowed")
+    headers = _headers(data, line.end())
+    request = Request(method.decode(), _path(method, target), headers, version == b"1.0")
+    if version == b"1.1" and b"host" not in headers:
+        raise _bad("a Host header field is missing")
+    _frame(request, version == b"1.0")
+    return request
+
+
+def _headers(data: bytes, start: int) -> dict[bytes, bytes]:
+    whole = _FIELDS.fullmatch(data, start)
+    if whole is None:
+        raise _bad("a header field is malformed: write 'name: value', not folded, no blank before the colon")
+    pairs = _FIELD.findall(data, start)
+    if len(pairs) > MAX_FIELDS:
+        raise Problem(problems.LARGE_HEAD, f"there are {len(pairs)} header fields, {MAX_FIELDS} are allowed")
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        name, value = name.lower(), value.strip(b" \t")
+        if name in headers:
+            if name in _SINGLE:
+                raise _bad(f"the header field {name.decode()} is given twice")
+            value = headers[name] + b", " + value
+        headers[name] = value
+    return headers
+
+
+def _frame(request: Request, http_1_0: bool) -> None:
+    """How long the body is: RFC 9112 section 6, with everything ambiguous refused."""
+    coding = request.headers.get(b"transfer-encoding")
+    length = request.headers.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise _bad("Content-Length and Transfer-Encoding are both given")
+        if http_1_0:
+            raise _bad("HTTP/1.0 has no Transfer-Encoding")
+        if coding.lower() != b"chunked":
+            raise Problem(problems.TRANSFER_CODING, "the only transfer coding understood is chunked")
+        request.chunked = True
+    elif length is not None:
+        if not length.isdigit() or len(length) > 18:
+            raise _bad("Content-Length is not a number of bytes")
+        request.length = int(length)
+
+
+def _path(method: bytes, target: bytes) -> str:
+    if not target.startswith(b"/") and not (method == b"OPTIONS" and target == b"*"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            raise _bad("the request target is neither a path nor an absolute URL")
+        target = target[absolute.end() :]
+    return target.partition(b"?")[0].decode() or "/"
+
+
+def _bad(detail: str) -> Problem:
+    return Problem(problems.BAD_HTTP, detail)
+
+
+def _bad_request_line(data: bytes) -> Problem:
+    if _OTHER_VERSION.match(data):
+        return Problem(problems.HTTP_VERSION, "only HTTP/1.1 and HTTP/1.0 are understood")
+    return _bad("the request line must be 'METHOD target HTTP/1.1'")
+
+
+class Disconnected(Exception):
+    """The peer went away in the middle of a request."""
+
+
+class Reader:
+    """Requests from a stream, one after the other. ``receive(n)`` gives up to n bytes, none at the end of the
+    stream.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._buffer = b""
+        self._at = 0  # what stands before is used up; cheaper than cutting it off for every chunk of a body
+
+    @property
+    def buffered(self) -> bool:
+        """Has a part of what comes next been received already?"""
+        return self._at < len(self._buffer)
+
+    def head(self) -> Optional[Request]:
+        """The next request's head, or None if the stream ends before one begins. Raises Problem,
+        Disconnected.
+        """
+        buffer = self._buffer[self._at :] or self._receive(65536)
+        if buffer.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request is no fault
+            buffer = buffer[2:] or self._receive(65536)
+        end = buffer.find(b"\r\n\r\n")
+        while end < 0 and len(buffer) <= MAX_HEAD:
+            more = self._receive(65536)
+            if not more:
+                if buffer:
+                    raise Disconnected
+                return None
+            buffer += more
+            end = buffer.find(b"\r\n\r\n")
+        if end < 0 or end > MAX_HEAD:
+            raise _large_head(buffer)
+        self._buffer, self._at = buffer, end + 4
+        return parse_head(buffer[: end + 2])
+
+    def body(self, request: Request, limit: int) -> bytes:
+        """The request's body of at most ``limit`` bytes. Raises Problem (413 before the rest is read),
+        Disconnected.
+        """
+        if request.chunked:
+            return self._chunks(limit)
+        if request.length > limit:
+            raise _too_large(limit, request.length)
+        return self._exactly(request.length)
+
+    def _chunks(self, limit: int) -> bytes:
+        pieces: list[bytes] = []
+        total = 0
+        while True:
+            match = _CHUNK_LINE.fullmatch(self._line(MAX_CHUNK_LINE))
+            if match is None:
+                raise _bad("the size of a chunk is malformed")
+            size = int(match.group(1), 16)
+            if size == 0:
+                self._trailers()
+                return b"".join(pieces)
+            total += size
+            if total > limit:
+                raise _too_large(limit)
+            piece = self._exactly(size + 2)
+            if not piece.endswith(b"\r\n"):
+                raise _bad("a chunk does not end where its size says")
+            pieces.append(piece[:-2])
+
+    def _trailers(self) -> None:
+        """Fields after the last chunk are checked and passed over."""
+        for _ in range(MAX_FIELDS):
+            line = self._line(MAX_TARGET)
+            if not line:
+                return
+            if _FIELD.fullmatch(line + b"\r\n") is None:
+                raise _bad("a trailer field is malformed")
+        raise Problem(problems.LARGE_HEAD, f"there are more than {MAX_FIELDS} trailer fields")
+
+    def _line(self, limit: int) -> bytes:
+        """The next line without its CRLF."""
+        while True:
+            end = self._buffer.find(b"\r\n", self._at, self._at + limit + 2)
+            if end >= 0:
+                line = self._buffer[self._at : end]
+                self._at = end + 2
+                return line
+            if len(self._buffer) - self._at >= limit + 2:
+                raise _bad("a line within the chunked body is too long or not ended by CRLF")
+            self._buffer = self._buffer[self._at :] + self._some(65536)
+            self._at = 0
+
+    def _exactly(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        end = self._at + count
+        data = self._buffer[self._at : end]
+        self._at = end
+        if len(data) == count:
+            return data
+        pieces, missing = [data], count - len(data)
+        self._buffer, self._at = b"", 0
+        while missing:
+            piece = self._some(min(missing, 1 << 20))
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _some(self, count: int) -> bytes:
+        data = self._receive(count)
+        if not data:
+            raise Disconnected
+        return data
+
+
+def _large_head(buffer: bytes) -> Problem:
+    if buffer.find(b"\r\n", 0, MAX_TARGET + 64) < 0:
+        return Problem(problems.LONG_TARGET, f"the request line is longer than {MAX_TARGET} bytes")
+    return Problem(problems.LARGE_HEAD, f"the header fields are larger than {MAX_HEAD} bytes")
+
+
+def _too_large(limit: int, length: Optional[int] = None) -> Problem:
+    size = "" if length is None else f"of {length} bytes "
+    return Problem(problems.TOO_LARGE, f"the body {size}is over the limit of {limit} bytes", limit=limit)
+
+
+class Response:
+    """What is to be answered. ``headers`` beside the content type, length, date and request id."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str = "application/json",
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    return Response(problem.kind.status, problem.body(request_id), problems.CONTENT_TYPE, problem.headers)
+
+
+REASONS = {
+    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
+    422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+}  # fmt: skip
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+CLOSE = "Connection: close\r\n"
+_date = (0, "")
+
+
+def http_date() -> str:
+    """The Date of now (RFC 9110 5.6.7). Not strftime: the developer's code may have set another locale."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        t = time.gmtime(now)
+        day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
+        clock = f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
+        _date = (now, f"{day}, {t.tm_mday:02} {month} {t.tm_year} {clock} GMT")
+    return _date[1]
+
+
+def render(response: Response, request_id: str, close: bool, without_body: bool = False) -> bytes:
+    """A response as bytes. ``without_body``: the answer to HEAD, which keeps the length that GET's would
+    have.
+    """
+    more = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) if response.headers else ""
+    head = (
+        f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\nDate: {http_date()}\r\n"
+        f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+        f"X-Request-ID: {request_id}\r\n{more}{CLOSE if close else ''}\r\n"
+    ).encode("latin-1")
+    return head if without_body else head + response.body
+
+
+def is_framing(kind: Kind) -> bool:
+    """Problems after which the rest of the stream means nothing, so the connection must close."""
+    return kind in _FRAMING
+
+
+_FRAMING = frozenset(
+    {
+        problems.BAD_HTTP, problems.SLOW_REQUEST, problems.TOO_LARGE, problems.LONG_TARGET, problems.EXPECTATION,
+        problems.LARGE_HEAD, problems.TRANSFER_CODING, problems.HTTP_VERSION,
+    }
+)  # fmt: skip

@@ -1,0 +1,117 @@
+"""Counters in memory that the supervisor and its workers share, and their text for Prometheus.
+
+One row of numbers for the supervisor and one for each worker: a process writes only its own row, so no lock
+is needed between processes, and counts outlive the worker that made them. Within a worker its threads share a
+lock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from .http1 import REASONS
+
+CODES = tuple(REASONS)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+BEAT = 1.0  # seconds between two beats of a worker's clock
+
+_CODE_AT = {code: index for index, code in enumerate(CODES)}
+_OTHER = len(CODES)  # answers on other paths than inference, by code, follow those of inference
+_BUCKET = 2 * len(CODES)
+_SUM = _BUCKET + len(BUCKETS) + 1
+_IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT = range(_SUM + 1, _SUM + 6)
+_WIDTH = _BEAT + 1
+
+
+class Board:
+    """All rows. Row 0 is the supervisor's. Made before the first fork."""
+
+    def __init__(self, workers: int) -> None:
+        self._view: memoryview[float] = memoryview(mmap.mmap(-1, 8 * _WIDTH * (workers + 1))).cast("d")
+        self.rows = [Row(self._view[i * _WIDTH : (i + 1) * _WIDTH]) for i in range(workers + 1)]
+
+    def text(self) -> str:
+        """The sum of all rows in Prometheus' text format 0.0.4."""
+        total = [sum(row.values[i] for row in self.rows) for i in range(_WIDTH)]
+        return "\n".join(_lines(total)) + "\n"
+
+
+class Row:
+    """One process's numbers."""
+
+    def __init__(self, values: memoryview[float]) -> None:
+        self.values = values
+        self._lock = threading.Lock()
+
+    def renew(self) -> None:
+        """For a new worker in this row: counts go on, gauges start anew. Also a new lock: the old one may be
+        held by a dead thread.
+        """
+        self._lock = threading.Lock()
+        for index in (_IN_FLIGHT, _QUEUED, _OVERDUE, _BEAT):
+            self.values[index] = 0
+
+    def inferred(self, code: int, seconds: float) -> None:
+        """An inference request was answered."""
+        bucket = _BUCKET + bisect_left(BUCKETS, seconds)
+        values = self.values
+        with self._lock:
+            values[_CODE_AT[code]] += 1
+            values[bucket] += 1
+            values[_SUM] += seconds
+
+    def answered(self, code: int) -> None:
+        """Any other request was answered."""
+        with self._lock:
+            self.values[_OTHER + _CODE_AT[code]] += 1
+
+    def restarted(self) -> None:
+        self.values[_RESTARTS] += 1
+
+    def load(self, in_flight: int, queued: int, overdue: int) -> None:
+        """How many calls run, wait, and run past their deadline."""
+        self.values[_IN_FLIGHT], self.values[_QUEUED], self.values[_OVERDUE] = in_flight, queued, overdue
+
+    @property
+    def in_flight(self) -> int:
+        return int(self.values[_IN_FLIGHT])
+
+    def beat(self, now: float) -> None:
+        """The worker's clock moves; ``now`` of time.monotonic(), which all processes share."""
+        self.values[_BEAT] = now
+
+    @property
+    def last_beat(self) -> float:
+        return float(self.values[_BEAT])
+
+
+def _lines(total: list[float]) -> Iterator[str]:
+    yield "# HELP prichal_serving_requests_total Requests answered, by route and status code."
+    yield "# TYPE prichal_serving_requests_total counter"
+    for route, start in (("inference", 0), ("other", _OTHER)):
+        for index, code in enumerate(CODES):
+            if total[start + index]:
+                yield f'prichal_serving_requests_total{{route="{route}",code="{code}"}} {total[start + index]:.0f}'
+    yield "# HELP prichal_serving_request_seconds Time from an inference request read to its answer made."
+    yield "# TYPE prichal_serving_request_seconds histogram"
+    count = 0.0
+    for index, bound in enumerate((*BUCKETS, "+Inf")):
+        count += total[_BUCKET + index]
+        yield f'prichal_serving_request_seconds_bucket{{le="{bound}"}} {count:.0f}'
+    yield f"prichal_serving_request_seconds_sum {total[_SUM]:.6f}"
+    yield f"prichal_serving_request_seconds_count {count:.0f}"
+    for name, index, what in (
+        ("calls_in_flight", _IN_FLIGHT, "Calls of the inference function that run now."),
+        ("calls_queued", _QUEUED, "Calls that wait for a slot."),
+        ("calls_overdue", _OVERDUE, "Calls that were answered 504 and still hold a slot."),
+    ):
+        yield f"# HELP prichal_serving_{name} {what}"
+        yield f"# TYPE prichal_serving_{name} gauge"
+        yield f"prichal_serving_{name} {total[index]:.0f}"
+    yield "# HELP prichal_serving_worker_restarts_total Workers started in place of one that died or was replaced."
+    yield "# TYPE prichal_serving_worker_restarts_total counter"
+    yield f"prichal_serving_worker_restarts_total {total[_RESTARTS]:.0f}"

@@ -1,0 +1,232 @@
+"""Signature -> the OpenAPI 3.1 description of one component's requests. Pure.
+
+The schemas say the same as ``validate``: what the one refuses the other does not describe.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .docstring import Datatype, Signature, Variable
+from .validate import FP32_MAX, INT32_MAX
+
+Json = dict[str, Any]
+
+_ELEMENTS: dict[Datatype, Json] = {
+    Datatype.FP32: {"type": "number", "minimum": -FP32_MAX, "maximum": FP32_MAX},
+    Datatype.FP64: {"type": "number"},
+    Datatype.INT32: {"type": "integer", "minimum": -INT32_MAX - 1, "maximum": INT32_MAX},
+    Datatype.STR: {"type": "string"},
+    Datatype.DICT: {"type": "object"},
+    Datatype.FILE: {"type": "string", "minLength": 1, "description": "Key of a file within the box"},
+}
+_EXAMPLES: dict[Datatype, Any] = {
+    Datatype.FP32: [0.5],
+    Datatype.FP64: [0.5],
+    Datatype.INT32: [1],
+    Datatype.STR: "text",
+    Datatype.DICT: {},
+    Datatype.FILE: "group/file",
+}
+_SHAPE: Json = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0},
+    "description": "Dimensions of the flat data, outermost first",
+}
+_ERRORS = {
+    "400": "The body is not JSON, or the request is not well-formed HTTP",
+    "413": "The body is larger than this component takes",
+    "415": "The body must be application/json",
+    "422": "The request does not fit this description; errors[] points at every fault",
+    "500": "The inference function failed",
+    "503": "Too many calls wait, or the component is not ready; try again after Retry-After",
+    "504": "The inference function did not answer in time",
+}
+
+
+def document(signature: Signature, title: str, prefix: str = ".", version: str = "1") -> Json:
+    """The description as a JSON value. ``prefix`` is the URL that /predict lies under; ``.`` means: beside
+    this document.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": _info(signature, title, version),
+        "servers": [{"url": prefix.rstrip("/") or "/"}],
+        "paths": {"/predict": {"post": _operation(signature)}},
+        "components": {"schemas": _schemas(signature)},
+    }
+
+
+def _info(signature: Signature, title: str, version: str) -> Json:
+    info: Json = {"title": title, "version": version}
+    if signature.summary:
+        info["summary"] = signature.summary
+    if signature.description:
+        info["description"] = signature.description
+    return info
+
+
+def _operation(signature: Signature) -> Json:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "operationId": "predict",
+        "summary": signature.summary or "Call the inference function",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Request"},
+                    "example": example(signature),
+                }
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "The function's outputs",
+                "headers": {"X-Request-ID": {"schema": {"type": "string"}}},
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Reply"}}},
+            },
+            **{code: {"description": text, "content": problem} for code, text in _ERRORS.items()},
+        },
+    }
+
+
+def _schemas(signature: Signature) -> Json:
+    schemas: Json = {"Request": _request(signature), "Reply": _reply(signature), "Problem": _PROBLEM}
+    for prefix, variables in (("Input", signature.inputs), ("Output", signature.outputs)):
+        for variable in variables:
+            forms = [_form(variable, datatype, prefix == "Output") for datatype in variable.datatypes]
+            schemas[f"{prefix}.{variable.name}"] = forms[0] if len(forms) == 1 else {"oneOf": forms}
+    return schemas
+
+
+def _request(signature: Signature) -> Json:
+    required = [variable.name for variable in signature.inputs if not variable.optional]
+    inputs: Json = {
+        "type": "array",
+        "items": _one_of("Input", signature.inputs),
+        "maxItems": len(signature.inputs),
+    }
+    once: list[Json] = [
+        {"contains": _named(variable.name), "minContains": 0 if variable.optional else 1, "maxContains": 1}
+        for variable in signature.inputs
+    ]
+    if once:
+        inputs["allOf"] = once
+    fields = {
+        "type": "array",
+        "items": {"oneOf": [_output_field(variable) for variable in signature.outputs]},
+    }
+    return {
+        "type": "object",
+        "required": ["inputs"] if required else [],
+        "properties": {
+            "id": {"type": ["string", "null"], "description": "Echoed in the reply"},
+            "model_key": {"type": ["string", "null"], "default": "default"},
+            "parameters": {"type": ["array", "null"], "default": []},
+            "inputs": inputs,
+            "output_fields": {
+                "oneOf": [{"type": "null"}, fields if signature.outputs else {"type": "array", "maxItems": 0}]
+            },
+        },
+    }
+
+
+def _reply(signature: Signature) -> Json:
+    return {
+        "type": "object",
+        "required": ["outputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": _one_of("Output", signature.outputs)},
+        },
+    }
+
+
+def _one_of(prefix: str, variables: tuple[Variable, ...]) -> Any:
+    if not variables:
+        return False
+    return {"oneOf": [{"$ref": f"#/components/schemas/{prefix}.{variable.name}"} for variable in variables]}
+
+
+def _named(name: str) -> Json:
+    return {"type": "object", "required": ["name"], "properties": {"name": {"const": name}}}
+
+
+def _output_field(variable: Variable) -> Json:
+    field = _named(variable.name)
+    field["properties"]["datatype"] = {"enum": [*(datatype.value for datatype in variable.datatypes), None]}
+    return field
+
+
+def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
+    """One variable with one datatype."""
+    element = _ELEMENTS[datatype]
+    listed: Json = {
+        "type": "array",
+        "items": {"type": ["number", "null"]} if is_output and datatype.numeric else element,
+    }
+    properties: Json = {"name": {"const": variable.name}, "datatype": {"const": datatype.value}}
+    if datatype is Datatype.FILE:
+        properties["content_type"] = {"type": ["string", "null"]}
+        properties["data"] = element
+    elif datatype.numeric:
+        properties["data"] = {"oneOf": [element, listed]}
+        properties["shape"] = {**_SHAPE, "type": ["array", "null"]}
+    else:
+        properties["data"] = {"oneOf": [element, listed]}
+        properties["shape"] = {**_SHAPE, "type": ["array", "null"]}
+    form: Json = {
+        "type": "object",
+        "description": variable.description,
+        "required": ["name", "datatype", "data"],
+        "properties": properties,
+    }
+    if datatype is not Datatype.FILE:
+        form.update(_list_iff_shape(datatype))
+    return form
+
+
+def _list_iff_shape(datatype: Datatype) -> Json:
+    """With a shape the data are a flat list; without one, a str or dict is one value."""
+    rule: Json = {
+        "if": {"required": ["shape"], "properties": {"shape": {"type": "array"}}},
+        "then": {"properties": {"data": {"type": "array"}}},
+    }
+    if not datatype.numeric:
+        rule["else"] = {"properties": {"data": _ELEMENTS[datatype]}}
+    return rule
+
+
+def example(signature: Signature) -> Json:
+    """A request that the component accepts, as far as the datatypes tell."""
+    inputs = [_example_input(variable) for variable in signature.inputs if not variable.optional]
+    return {"inputs": inputs}
+
+
+def _example_input(variable: Variable, data: Optional[Any] = None) -> Json:
+    datatype = variable.datatypes[0]
+    item = {"name": variable.name, "datatype": datatype.value, "data": _EXAMPLES[datatype]}
+    return {**item, "shape": [1]} if datatype.numeric else item
+
+
+_PROBLEM: Json = {
+    "type": "object",
+    "description": "RFC 9457",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}

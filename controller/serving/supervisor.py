@@ -1,0 +1,347 @@
+"""The supervisor: binds the port, starts the workers, watches them, and tells and mends what happens to them.
+
+One thread, one loop, and none of the developer's code: so it outlives whatever that code does, and can fork
+workers safely at any time, which takes a millisecond and needs no second interpreter start. It is process 1
+of the container and reaps what is orphaned.
+
+At the first start a worker that cannot be set up ends the process with SETUP_FAILED, the reason being the
+last line on standard error. Later a worker that ends is started anew, at once the first time, then with a
+backoff of up to MOST_BACKOFF seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Optional
+
+from . import connection, log
+from .config import Settings
+from .metrics import BEAT, Board
+from .standin import Standin
+
+SETUP_FAILED = 3
+TICK = 1.0
+FIRST_BACKOFF, MOST_BACKOFF = 0.25, 30.0
+HEALTHY_AFTER = 30.0  # seconds of service after which earlier failures are forgotten
+STALE_LOOKS = (
+    3  # looks at a standing clock before it counts: a container that was paused must not lose its worker
+)
+DRAIN_GRACE = 5.0  # seconds beyond the timeout for the last calls at the end
+EXIT_GRACE = 3.0  # seconds from the last answer to the end of the process
+
+
+@dataclasses.dataclass
+class Child:
+    """A worker process as seen from here."""
+
+    pid: int
+    control: socket.socket
+    started: float
+    ready_at: float = 0.0  # 0 = still setting up
+    said: bytes = b""  # a line that has not ended yet
+    reason: str = ""  # why it could not be set up, or why it is to be replaced
+    stale_looks: int = 0
+    kill_at: float = 0.0  # 0 = not asked to end
+
+
+@dataclasses.dataclass
+class Seat:
+    """A worker's place: row ``index`` of the board, now taken by a child or to be taken again."""
+
+    index: int
+    child: Optional[Child] = None
+    start_at: float = 0.0
+    failures: int = 0
+
+
+class Supervisor:
+    """``run`` serves until SIGTERM or SIGINT and gives the exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._board = Board(settings.processes)
+        self._listener = _listen(settings.port)
+        self._selector = selectors.DefaultSelector()
+        self._seats = [Seat(index) for index in range(1, settings.processes + 1)]
+        self._standin = Standin(
+            self._selector, self._listener, self._board, self._why_unready, connection.request_id
+        )
+        self._was_ready = False
+        self._trouble = ""  # why the last worker ended
+        self._exit_code: Optional[int] = None  # set when the end was asked for
+        self._last_words = ""
+        self._stop_signals = 0
+        self._oom_kills = oom_kills()
+
+    def run(self) -> int:
+        """The supervisor's life. In a forked worker this raises SystemExit at the worker's end."""
+        self._catch_signals()
+        log.tell(f"serving {self._settings.inference} on port {self._listener.getsockname()[1]}")
+        while True:
+            now = time.monotonic()
+            self._start_workers(now)
+            self._look_after_workers(now)
+            self._standin.serve(self._exit_code is None and not self._ready())
+            self._standin.turn_out_late(now)
+            if self._exit_code is not None and not any(seat.child for seat in self._seats):
+                log.tell(self._last_words)
+                return self._exit_code
+            for key, _ in self._selector.select(self._until_next(now)):
+                key.data()
+            self._reap()
+
+    def _ready(self) -> bool:
+        return any(seat.child and seat.child.ready_at and not seat.child.reason for seat in self._seats)
+
+    def _why_unready(self) -> str:
+        component = f"component {self._settings.component}"
+        if self._exit_code is not None:
+            return f"{component} is shutting down"
+        if self._trouble:
+            return f"{component}: {self._trouble}; it is being started again"
+        return f"{component} is being set up"
+
+    def _until_next(self, now: float) -> float:
+        due = [seat.start_at - now for seat in self._seats if seat.child is None and self._exit_code is None]
+        return max(0.0, min([TICK, *due]))
+
+    def _start_workers(self, now: float) -> None:
+        for seat in self._seats:
+            if seat.child is None and seat.start_at <= now and self._exit_code is None:
+                self._start(seat)
+
+    def _start(self, seat: Seat) -> None:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._become_worker(seat, theirs)
+        theirs.close()
+        ours.setblocking(False)
+        child = seat.child = Child(pid, ours, time.monotonic())
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._listen_to(seat, child))
+
+    def _become_worker(self, seat: Seat, control: socket.socket) -> None:
+        """In the forked process: shed what is the supervisor's, then work. Never returns."""
+        from .worker import (
+            Worker,
+        )  # loaded by __main__ before the fork; here to keep the supervisor free of it
+
+        os.setpgid(0, 0)  # so that what the developer's code starts can be ended with it
+        signal.set_wakeup_fd(-1)
+        for number, action in (
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGINT, signal.SIG_IGN),
+            (signal.SIGCHLD, signal.SIG_DFL),
+        ):
+            signal.signal(number, action)
+        self._selector.close()
+        self._standin.leave()
+        for other in self._seats:
+            if other.child:
+                other.child.control.close()
+        _offer_to_oom_killer()
+        sys.exit(Worker(self._settings, self._board, seat.index, self._listener, control).run())
+
+    def _listen_to(self, seat: Seat, child: Child) -> None:
+        """A worker's words. The end of its stream is no news: its death is told by SIGCHLD."""
+        try:
+            data = child.control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(child.control)
+            return
+        *lines, child.said = (child.said + data).split(b"\n")
+        for line in lines:
+            word, _, text = line.decode("utf-8", "replace").partition(" ")
+            if word == "ready":
+                self._became_ready(seat, child)
+            elif word == "drained":
+                child.kill_at = min(child.kill_at or float("inf"), time.monotonic() + EXIT_GRACE)
+            else:
+                child.reason = text
+
+    def _became_ready(self, seat: Seat, child: Child) -> None:
+        child.ready_at = time.monotonic()
+        self._was_ready, self._trouble = True, ""
+        log.tell(f"worker {seat.index} is ready after {child.ready_at - child.started:.2f} s")
+
+    def _look_after_workers(self, now: float) -> None:
+        for seat in self._seats:
+            child = seat.child
+            if child is None:
+                continue
+            if child.kill_at and now >= child.kill_at:
+                _kill(child.pid)
+            elif not child.ready_at and now - child.started > self._settings.setup_timeout:
+                child.reason = child.reason or f"set-up took longer than {self._settings.setup_timeout:g} s"
+                _kill(child.pid)
+            elif child.ready_at:
+                self._look_at_clock(seat, child, now)
+
+    def _look_at_clock(self, seat: Seat, child: Child, now: float) -> None:
+        """A worker whose clock stands still cannot even say that calls time out: code that keeps the
+        interpreter to itself.
+        """
+        standing = now - self._board.rows[seat.index].last_beat
+        if standing <= self._settings.timeout + self._settings.replace_after + BEAT:
+            child.stale_looks = 0
+            return
+        child.stale_looks += 1
+        if child.stale_looks >= STALE_LOOKS:
+            child.reason = f"it stood still for {standing:.0f} s: some code keeps the interpreter to itself"
+            _kill(child.pid)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for seat in self._seats:
+                if seat.child and seat.child.pid == pid:
+                    self._bury(seat, seat.child, status)
+
+    def _bury(self, seat: Seat, child: Child, status: int) -> None:
+        """A worker has ended: say why, clear up after it, decide what comes next."""
+        self._listen_to(seat, child)  # its last words
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(child.control)
+        child.control.close()
+        _kill_group(child.pid)  # what the developer's code started and left behind
+        seat.child = None
+        how = self._describe_end(status)
+        if self._exit_code is not None:
+            if status:
+                log.tell(f"worker {seat.index} {how} while shutting down")
+            return
+        if not self._was_ready:
+            self._stop(SETUP_FAILED, f"set-up failed: {child.reason or f'the worker {how}'}")
+            return
+        self._restart_later(seat, child, how)
+
+    def _restart_later(self, seat: Seat, child: Child, how: str) -> None:
+        now = time.monotonic()
+        if child.ready_at and now - child.ready_at >= HEALTHY_AFTER:
+            seat.failures = 0
+        delay = min(MOST_BACKOFF, FIRST_BACKOFF * 2.0 ** (seat.failures - 1)) if seat.failures else 0.0
+        seat.failures = min(seat.failures + 1, 20)
+        seat.start_at = now + delay
+        row = self._board.rows[seat.index]
+        lost = row.in_flight
+        what = (
+            f"worker {seat.index} was replaced: {child.reason}"
+            if child.reason
+            else f"worker {seat.index} {how}"
+        )
+        if not child.ready_at:
+            what = f"worker {seat.index} could not be set up: {child.reason or how}"
+        self._trouble = f"{what}; {lost} {'call was' if lost == 1 else 'calls were'} lost" if lost else what
+        self._board.rows[0].restarted()
+        log.tell(f"{self._trouble}; starting it again in {delay:g} s")
+
+    def _describe_end(self, status: int) -> str:
+        if not os.WIFSIGNALED(status):
+            return f"ended with exit code {os.WEXITSTATUS(status)}"
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        return f"was killed by {name}" + (", out of memory" if kills > before else "")
+
+    def _stop(self, exit_code: int, message: str) -> None:
+        """Begin the end: workers finish their calls, nobody is accepted any more. A second time: at once."""
+        again = self._exit_code is not None
+        self._exit_code = exit_code if not again else self._exit_code
+        self._last_words = message
+        self._standin.serve(False)
+        self._listener.close()  # with the workers' own closed, too, new clients are refused instead of waiting
+        now = time.monotonic()
+        for seat in self._seats:
+            child = seat.child
+            if child is None:
+                continue
+            if again or not child.ready_at:
+                _kill(child.pid)
+            child.kill_at = now + self._settings.timeout + DRAIN_GRACE
+            with contextlib.suppress(OSError):
+                child.control.send(b"drain\n")
+
+    def _catch_signals(self) -> None:
+        wake, waker = socket.socketpair()
+        for end in (wake, waker):
+            end.setblocking(False)
+        self._wake, self._waker = wake, waker
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wake, selectors.EVENT_READ, self._obey_signals)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to wake the loop
+
+    def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
+        self._stop_signals += 1  # acted upon in the loop, where no step is half done
+
+    def _obey_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+        while self._stop_signals:
+            self._stop_signals -= 1
+            self._stop(0, "stopped")
+
+
+def _listen(port: int) -> socket.socket:
+    """A listening socket that workers inherit; non-blocking, as several processes may accept from it."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def _kill(pid: int) -> None:
+    """A worker that was not reaped yet, and what it started. It may not have got to making its group yet."""
+    _kill_group(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _offer_to_oom_killer() -> None:
+    """If memory runs out the kernel is to choose the worker, not the supervisor that can start a new one."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("500")
+
+
+def oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for want of memory; 0 where it does not
+    tell.
+    """
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+            return int(counts.get("oom_kill", 0))
+    return 0

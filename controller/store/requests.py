@@ -1,0 +1,156 @@
+"""The queue of wishes that an app be reconciled.
+
+Two partial unique indexes make its rules: at most one queued and one running request an app, over all processes. A
+second wish for a queued app is merged into the first. Every id that was handed out can be asked for: a request that
+a dead daemon left behind, while another one for its app was queued, points to that one and answers with its fate.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from controller.domain.names import AppName
+from controller.domain.status import Request, RequestState
+from controller.store.codec import decode, encode
+from controller.store.sqlite import Database
+
+KEEP_DONE = 500  # finished requests an app; about two hours of an app that polls and heals every half minute
+
+ENQUEUE = """
+INSERT INTO requests (app, reasons, state, created, not_before)
+VALUES (:app, json_array(:reason), 'queued', :now, :not_before)
+ON CONFLICT (app) WHERE state = 'queued' DO UPDATE SET
+    not_before = min(not_before, excluded.not_before),
+    reasons = CASE WHEN EXISTS (SELECT 1 FROM json_each(requests.reasons) WHERE value = :reason)
+        THEN requests.reasons ELSE json_insert(requests.reasons, '$[#]', :reason) END
+RETURNING id
+"""
+CLAIMABLE = """
+SELECT id FROM requests AS mine WHERE state = 'queued' AND not_before <= :now
+AND NOT EXISTS (SELECT 1 FROM requests WHERE app = mine.app AND state = 'running')
+ORDER BY max(created, not_before), id LIMIT 1
+"""
+CLAIM = f"UPDATE requests SET state = 'running' WHERE id = ({CLAIMABLE}) RETURNING *"  # noqa: S608 - two constants
+FINISH = """
+UPDATE requests SET state = 'done', finished = :now, outcome = :outcome, message = :message, revision = :revision
+WHERE id = :id AND state = 'running' RETURNING app
+"""
+PRUNE = """
+DELETE FROM requests WHERE state = 'done' AND app = :app AND id <=
+(SELECT id FROM requests WHERE state = 'done' AND app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)
+"""
+NEXT_DUE = """
+SELECT min(not_before) AS due FROM requests AS mine WHERE state = 'queued'
+AND NOT EXISTS (SELECT 1 FROM requests WHERE app = mine.app AND state = 'running')
+"""
+LEFT_BEHIND = """
+SELECT dead.*, next.id AS next_id, next.reasons AS next_reasons FROM requests AS dead
+LEFT JOIN requests AS next ON next.app = dead.app AND next.state = 'queued' WHERE dead.state = 'running'
+"""
+
+
+class RequestQueue:
+    def __init__(self, database: Database, clock: Callable[[], float], keep_done: int = KEEP_DONE) -> None:
+        self._database = database
+        self._clock = clock
+        self._keep_done = keep_done
+
+    def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
+        wish = {"app": app, "reason": reason, "now": self._clock(), "not_before": not_before}
+        with self._database.write() as db:
+            return int(db.execute(ENQUEUE, wish).fetchone()["id"])
+
+    def claim(self, now: float) -> Request | None:
+        """The request that has been due for longest. An idle worker that asks takes no write lock."""
+        with self._database.read() as db:
+            if db.execute(CLAIMABLE, {"now": now}).fetchone() is None:
+                return None
+        with self._database.write() as db:
+            row = db.execute(CLAIM, {"now": now}).fetchone()
+        return _request(row) if row else None
+
+    def finish(self, request: int, outcome: str, message: str, revision: str) -> None:
+        """A request that does not run (any more) stays as it is: what is done does not change."""
+        result = {
+            "id": request,
+            "outcome": outcome,
+            "message": message,
+            "revision": revision,
+            "now": self._clock(),
+        }
+        with self._database.write() as db:
+            row = db.execute(FINISH, result).fetchone()
+            if row:
+                db.execute(PRUNE, {"app": row["app"], "keep": self._keep_done})
+
+    def prune(self, before: float) -> None:
+        """Remove what was done before that time."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM requests WHERE state = 'done' AND finished < ?", (before,))
+
+    def recover(self) -> int:
+        with self._database.write() as db:
+            left = db.execute(LEFT_BEHIND).fetchall()
+            for row in left:
+                if row["next_id"] is None:
+                    db.execute("UPDATE requests SET state = 'queued' WHERE id = ?", (row["id"],))
+                else:
+                    self._hand_over(db, row)
+        return len(left)
+
+    def _hand_over(self, db: sqlite3.Connection, dead: sqlite3.Row) -> None:
+        """The queued request takes over the reasons and the place in the line of the one that was interrupted."""
+        reasons = dict.fromkeys((*_reasons(dead["reasons"]), *_reasons(dead["next_reasons"])))
+        db.execute(
+            "UPDATE requests SET state = 'done', finished = ?, outcome = 'Superseded', followed_by = ?, message = ?"
+            " WHERE id = ?",
+            (
+                self._clock(),
+                dead["next_id"],
+                f"interrupted; request {dead['next_id']} goes on with it",
+                dead["id"],
+            ),
+        )
+        db.execute(
+            "UPDATE requests SET reasons = ?, created = min(created, ?), not_before = min(not_before, ?) WHERE id = ?",
+            (encode(tuple(reasons)), dead["created"], dead["not_before"], dead["next_id"]),
+        )
+
+    def queued(self, app: AppName) -> Request | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT * FROM requests WHERE app = ? AND state = 'queued'", (app,)).fetchone()
+        return _request(row) if row else None
+
+    def get(self, request: int) -> Request | None:
+        """The request's state, or that of the one that took over from it. None: never made, or long forgotten."""
+        with self._database.read() as db:
+            row = db.execute("SELECT * FROM requests WHERE id = ?", (request,)).fetchone()
+            while row and row["followed_by"]:
+                row = db.execute("SELECT * FROM requests WHERE id = ?", (row["followed_by"],)).fetchone()
+        return replace(_request(row), id=request) if row else None
+
+    def next_due(self) -> float | None:
+        """Requests that wait for a running one of the same app do not count: no moment makes them due."""
+        with self._database.read() as db:
+            due: float | None = db.execute(NEXT_DUE).fetchone()["due"]
+        return due
+
+
+def _request(row: sqlite3.Row) -> Request:
+    return Request(
+        id=row["id"],
+        app=AppName(row["app"]),
+        reasons=_reasons(row["reasons"]),
+        state=RequestState(row["state"]),
+        created=row["created"],
+        not_before=row["not_before"],
+        outcome=row["outcome"],
+        message=row["message"],
+        revision=row["revision"],
+    )
+
+
+def _reasons(text: str) -> tuple[str, ...]:
+    return decode(tuple[str, ...], text)

@@ -1,0 +1,89 @@
+"""The Flask application: webhooks, status, metrics and the page for people. Made by the ASGI application, which hands
+it everything below `/-/` that need not be answered on the event loop; also usable by itself in tests.
+
+Every error leaves as problem+json, Flask's own ones too.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from controller.config import Settings
+from controller.domain.errors import ControllerError
+from controller.ports import Store
+from controller.web.context import bind
+from controller.web.headers import request_id
+from controller.web.hooks import hooks
+from controller.web.problems import Kind, Problem, Refused
+from controller.web.status import status
+
+log = logging.getLogger(__name__)
+
+_KINDS = {
+    404: Kind.NOT_FOUND,
+    405: Kind.METHOD,
+    413: Kind.TOO_LARGE,
+    415: Kind.MEDIA_TYPE,
+    500: Kind.INTERNAL,
+}
+
+
+def create_app(store: Store, settings: Settings) -> Flask:
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a path means one thing
+    bind(app, store, settings)
+    app.wsgi_app = _accept_chunked(app.wsgi_app)  # type: ignore[method-assign]
+    app.register_blueprint(hooks)
+    app.register_blueprint(status)
+    app.register_error_handler(Refused, lambda error: problem_response(error.problem))
+    app.register_error_handler(ControllerError, _store_failed)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+    return app
+
+
+def problem_response(problem: Problem) -> Response:
+    return Response(problem.body(this_request()), problem.code, problem.headers())
+
+
+def this_request() -> str:
+    """The id that the ASGI layer gave this request."""
+    return request_id(request.headers.get("X-Request-ID", "").encode("latin-1")).decode()
+
+
+def _accept_chunked(wsgi: Any) -> Any:
+    """The server has taken the chunked coding off, so the input ends where the body ends. Without this, Flask would
+    read nothing of a body that has no `Content-Length`."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["wsgi.input_terminated"] = True
+        return wsgi(environ, start_response)
+
+    return application
+
+
+def _store_failed(error: ControllerError) -> Response:
+    log.warning("the store failed: %s", error, extra={"request": this_request()})
+    return problem_response(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2))
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None or error.code is None or error.code < 400:
+        return Response(error.get_body(), error.code, list(error.get_headers()))  # a redirect
+    kind = _KINDS.get(error.code, Kind.HTTP)
+    title = "" if kind is not Kind.HTTP else error.name
+    detail = error.description or kind.title
+    allow = ", ".join(sorted(error.valid_methods or ())) if isinstance(error, MethodNotAllowed) else ""
+    return problem_response(Problem(kind, detail, allow=allow, status=error.code, title=title))
+
+
+def _bug(error: Exception) -> Response:
+    log.error("a view failed", exc_info=error, extra={"request": this_request()})
+    return problem_response(
+        Problem(Kind.INTERNAL, "The platform failed; the log has more under this request's id.")
+    )

@@ -1,0 +1,173 @@
+"""Who calls an API: HTTP Basic against password hashes, bearer tokens against their digests. Called by the gateway
+on the event loop; the hashing itself runs in a few threads, because one check takes 50 ms and more on purpose.
+
+Promises: an unknown user and a wrong password cost and look the same; a credential that was good is remembered for
+five minutes as a keyed digest, never as itself; a change of the API's users forgets it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import bcrypt
+from werkzeug.security import check_password_hash
+
+from controller.domain.routes import Api
+from controller.web.decide import Target
+from controller.web.problems import Kind, Problem
+
+REMEMBER = 300.0  # seconds
+REMEMBERED = 4096  # credentials in one worker
+CHECKERS = 2  # threads
+PENDING = 64  # checks that may wait; more would only time out later
+
+#: Checked when an API has tokens but no user: the answer must not come sooner than for a wrong password.
+_DECOY = (
+    "scrypt:32768:8:1$c9ad12bb7b59e4d4$"
+    "0f6dcd5bcd7a5d15d5fbb2da9bd3c7a1d1cbd1b3d5ae3ee0ab06b8b8b7c4ad7f"
+    "1f2c4f4d1d9a30b0d1f65e0c3d7ae9b2c52d0a4d6f3e6b0a1b7d9e3c5f7a9b1d"
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`user` is empty for an API that is open to all."""
+
+    user: str
+
+
+ANYBODY = Caller("")
+
+
+class Authenticator:
+    """One per gateway worker; used from its event loop alone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, tuple[float, str]] = {}
+        self._pending: dict[bytes, asyncio.Future[str | None]] = {}
+        self._threads = ThreadPoolExecutor(CHECKERS, thread_name_prefix="password")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def recall(self, target: Target, authorization: bytes | None) -> Caller | None:
+        """The caller if nothing has to be computed to know him."""
+        if target.api.open_to_all:
+            return ANYBODY
+        if authorization is None:
+            return None
+        known = self._known.get(self._digest(target, authorization))
+        return Caller(known[1]) if known and known[0] > self._clock() else None
+
+    async def identify(self, target: Target, authorization: bytes | None) -> Caller | Problem:
+        caller = self.recall(target, authorization)
+        if caller is not None:
+            return caller
+        scheme, _, value = (authorization or b"").partition(b" ")
+        match scheme.lower():
+            case b"basic":
+                user = await self._check_basic(target, authorization or b"", value)
+            case b"bearer":
+                user = find_token(target.api, value.strip())
+                if user is None and target.api.oidc_issuer:
+                    return Problem(
+                        Kind.OIDC, "This version of the platform checks passwords and API tokens only."
+                    )
+            case _:
+                user = None
+        if isinstance(user, Problem):
+            return user
+        return Caller(user) if user is not None else refusal(target)
+
+    async def _check_basic(self, target: Target, authorization: bytes, value: bytes) -> str | Problem | None:
+        pair = decode_basic(value)
+        if pair is None or not target.api.users:
+            return None
+        digest = self._digest(target, authorization)
+        check = self._pending.get(digest)
+        if check is None:
+            if len(self._pending) >= PENDING:
+                detail = "Too many passwords wait to be checked."
+                return Problem(Kind.OVERLOADED, detail, retry_after=1)
+            check = self._start_check(target.api, *pair, digest)
+        # Shielded: others with the same credential may wait for it when this caller leaves.
+        return await asyncio.shield(check)
+
+    def _start_check(self, api: Api, user: str, password: str, digest: bytes) -> asyncio.Future[str | None]:
+        loop = asyncio.get_running_loop()
+        check = loop.run_in_executor(self._threads, find_user, api, user, password)
+        self._pending[digest] = check
+
+        def done(finished: asyncio.Future[str | None]) -> None:
+            self._pending.pop(digest, None)
+            if not finished.cancelled() and finished.exception() is None:
+                self._remember(digest, finished.result())
+
+        check.add_done_callback(done)
+        return check
+
+    def _remember(self, digest: bytes, user: str | None) -> None:
+        if user is None:
+            return
+        if len(self._known) >= REMEMBERED:
+            self._known.pop(next(iter(self._known)))  # the oldest: a dict keeps the order of insertion
+        self._known[digest] = (self._clock() + REMEMBER, user)
+
+    def _digest(self, target: Target, authorization: bytes) -> bytes:
+        return hmac.digest(self._key, target.credentials + authorization, "sha256")
+
+
+def refusal(target: Target) -> Problem:
+    realm = target.prefix.decode()
+    schemes = []
+    if target.api.users:
+        schemes.append(f'Basic realm="{realm}", charset="UTF-8"')
+    if target.api.tokens or target.api.oidc_issuer:
+        schemes.append(f'Bearer realm="{realm}"')
+    return Problem(Kind.UNAUTHORIZED, "The credentials are missing or wrong.", challenge=", ".join(schemes))
+
+
+def decode_basic(value: bytes) -> tuple[str, str] | None:
+    """User and password of RFC 7617 credentials; None if they are malformed."""
+    try:
+        text = base64.b64decode(value.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    user, colon, password = text.partition(":")
+    return (user, password) if colon else None
+
+
+def find_user(api: Api, user: str, password: str) -> str | None:
+    """`user` if the password is his. Blocking, some 60 ms, whether there is such a user or not."""
+    users = dict(api.users)
+    stored = users.get(user)
+    decoy = next(iter(users.values()), _DECOY)
+    matches = check_password(stored or decoy, password)
+    return user if stored is not None and matches else None
+
+
+def check_password(stored: str, password: str) -> bool:
+    if stored.startswith("$2"):
+        # The format looks at 72 bytes; other tools cut silently, the library raises.
+        return bcrypt.checkpw(password.encode()[:72], stored.encode())
+    return check_password_hash(stored, password)
+
+
+def find_token(api: Api, token: bytes) -> str | None:
+    """The name that belongs to a bearer token. Every stored digest is compared, each in constant time."""
+    digest = "sha256:" + hashlib.sha256(token).hexdigest()
+    found = None
+    for name, stored in api.tokens:
+        if hmac.compare_digest(digest, stored):
+            found = name
+    return found

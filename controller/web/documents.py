@@ -1,0 +1,70 @@
+"""Statuses as JSON documents, for the status API. Pure."""
+
+from __future__ import annotations
+
+from controller.domain.conditions import Condition, is_ready
+from controller.domain.routes import Route
+from controller.domain.status import AppStatus, ComponentStatus, Request
+
+
+def summary_document(app: AppStatus) -> dict[str, object]:
+    """One line of a list of apps."""
+    return {
+        "app": app.app,
+        "ready": is_ready(app.conditions),
+        "suspended": app.suspended,
+        "repository": app.repository,
+        "attemptedRevision": app.attempted_revision,
+        "appliedRevision": app.applied_revision,
+        "conditions": [_condition(condition) for condition in app.conditions],
+    }
+
+
+def app_document(app: AppStatus, routes: tuple[Route, ...], queued: Request | None) -> dict[str, object]:
+    return {
+        **summary_document(app),
+        "failures": app.failures,
+        "components": [_component(component) for component in app.components],
+        "apis": [_api(route) for route in routes],
+        "images": dict(app.pins),
+        "plan": app.plan,
+        "queued": _request(queued) if queued else None,
+    }
+
+
+def _condition(condition: Condition) -> dict[str, object]:
+    return {
+        "type": condition.type.value,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "since": condition.since,
+        "revision": condition.revision,
+    }
+
+
+def _component(component: ComponentStatus) -> dict[str, object]:
+    return {
+        "name": component.name,
+        "kind": component.kind,
+        "ready": is_ready(component.conditions),
+        "image": component.image,
+        "fingerprint": component.fingerprint,
+        "conditions": [_condition(condition) for condition in component.conditions],
+        "failure": component.failure,
+        "restarts": list(component.restarts),
+    }
+
+
+def _api(route: Route) -> dict[str, object]:
+    """Without addresses, users and tokens: those are the gateway's business."""
+    return {
+        "component": route.component,
+        "revision": route.revision,
+        "replicas": len(route.upstreams),
+        "paths": [{"path": f"/{route.app}/{api.path}", "published": api.published} for api in route.apis],
+    }
+
+
+def _request(request: Request) -> dict[str, object]:
+    return {"id": request.id, "reasons": list(request.reasons), "notBefore": request.not_before}

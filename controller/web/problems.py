@@ -1,0 +1,100 @@
+"""Every error that the web process can answer, as data, and how one looks on the wire (RFC 9457,
+`application/problem+json`). Used by the gateway and by the Flask application alike.
+
+`docs/reference/http-api.md` lists every kind; a test keeps list and table the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+CONTENT_TYPE = "application/problem+json"
+
+Member = str | int | float | list[str]
+
+
+class Kind(Enum):
+    """HTTP status, last part of the type URI, title."""
+
+    BAD_REQUEST = (400, "bad-request", "The request is not well-formed")
+    AMBIGUOUS_PATH = (400, "ambiguous-path", "The path can be read in more than one way")
+    MALFORMED_JSON = (400, "malformed-json", "The body is not JSON")
+    UNAUTHORIZED = (401, "unauthorized", "Valid credentials are needed")
+    BAD_SIGNATURE = (401, "bad-signature", "The signature is missing or wrong")
+    FORBIDDEN = (403, "forbidden", "This caller may not do this")
+    NOT_FOUND = (404, "not-found", "There is nothing at this path")
+    METHOD = (405, "method-not-allowed", "This path does not take this method")
+    TOO_LARGE = (413, "body-too-large", "The body is larger than allowed")
+    MEDIA_TYPE = (415, "unsupported-media-type", "The body must be JSON")
+    HTTP = (400, "http-error", "The request cannot be answered")
+    INTERNAL = (500, "internal", "The platform failed")
+    OIDC = (501, "oidc-not-available", "OpenID Connect tokens cannot be checked yet")
+    UPSTREAM_UNREACHABLE = (502, "component-unreachable", "The component cannot be reached")
+    UPSTREAM_DIED = (502, "component-died", "The component ended in the middle of the call")
+    UPSTREAM_GARBAGE = (502, "component-answer", "The component's answer is not well-formed HTTP")
+    NOT_READY = (503, "not-ready", "No version of the component is ready")
+    OVERLOADED = (503, "gateway-overloaded", "The gateway has no room for one more request")
+    STORE_BUSY = (503, "store-busy", "The platform's database cannot be used at the moment")
+    UPSTREAM_TIMEOUT = (504, "component-timeout", "The component did not answer in time")
+
+    def __init__(self, status: int, slug: str, title: str) -> None:
+        self.status = status
+        self.slug = slug
+        self.title = title
+
+
+def _none() -> Mapping[str, Member]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer that is an error. `retry_after` in whole seconds; `allow` are the methods a 405 names; `challenge` is
+    a 401's `WWW-Authenticate`; `status` overrides the kind's for the general `HTTP`; `extra` are more members."""
+
+    kind: Kind
+    detail: str
+    retry_after: int = 0
+    allow: str = ""
+    challenge: str = ""
+    status: int = 0
+    title: str = ""
+    extra: Mapping[str, Member] = field(default_factory=_none)
+
+    @property
+    def code(self) -> int:
+        return self.status or self.kind.status
+
+    def headers(self) -> list[tuple[str, str]]:
+        found = [
+            ("retry-after", str(self.retry_after) if self.retry_after else ""),
+            ("allow", self.allow),
+            ("www-authenticate", self.challenge),
+        ]
+        return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *(h for h in found if h[1])]
+
+    def body(self, request_id: str) -> bytes:
+        """The problem document, with this occurrence's request id as its instance."""
+        document: dict[str, object] = {
+            "type": f"urn:prichal:problem:{self.kind.slug}",
+            "title": self.title or self.kind.title,
+            "status": self.code,
+            "detail": self.detail,
+            "instance": f"urn:prichal:request:{request_id}",
+            **self.extra,
+        }
+        if self.retry_after:
+            document["retryAfter"] = self.retry_after
+        return json.dumps(document).encode()
+
+
+class Refused(Exception):
+    """Raised where a request ends with a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem

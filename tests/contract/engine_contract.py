@@ -1,0 +1,294 @@
+"""What every `Engine` promises, as one suite. A subclass gives the fixtures `engine`, `script`, `image` and `app`;
+`script` does to containers what a person or a crash would do."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol
+
+import pytest
+
+from controller.domain.desired import BuildInput, Workload
+from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName, ComponentName
+from controller.domain.observed import ImageOrigin, ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.spec import BuildImage, ExistingImage
+from controller.ports import Engine, EngineEvent
+from tests.support.engines import name_of, own_server_workload, tar_of
+from tests.support.waiting import wait_for
+
+
+class Script(Protocol):
+    """Faults, done for real."""
+
+    instance: str
+
+    def kill(self, workload_id: str) -> None:
+        """End the workload's process with exit code 137."""
+
+    def vanish(self, workload_id: str) -> None: ...
+
+    def create(self, workload: Workload, name: str) -> str:
+        """Make the container and do not start it."""
+
+    def take_name(self, name: str) -> str:
+        """A foreign container of that name; its id."""
+
+    def stranger(self) -> Engine:
+        """The same engine, seen by another instance of the controller."""
+
+
+class EngineContract:
+    def one(self, engine: Engine, app: AppName) -> ObservedWorkload:
+        (workload,) = engine.observe(app).workloads
+        return workload
+
+    def started(self, engine: Engine, script: Script, app: AppName, image: str, **more: object) -> Workload:
+        workload = replace(own_server_workload(image, app), **more)  # type: ignore[arg-type]
+        engine.ensure_network(app)
+        engine.start(workload, name_of(workload, script.instance))
+        return workload
+
+    # --- observe -----------------------------------------------------------------------------------------------
+
+    def test_ping_names_the_engine(self, engine: Engine) -> None:
+        assert engine.ping()
+
+    def test_an_unknown_app_is_empty(self, engine: Engine, app: AppName) -> None:
+        assert engine.observe(app) == ObservedApp(app)
+        assert app not in engine.apps()
+
+    def test_a_started_workload_is_seen_with_its_address(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        assert (seen.component, seen.fingerprint, seen.revision) == (
+            workload.component,
+            workload.fingerprint,
+            workload.revision,
+        )
+        assert (seen.name, seen.replica, seen.port) == (name_of(workload, script.instance), 0, 8002)
+        assert seen.state is WorkloadState.RUNNING
+        assert seen.address
+        assert seen.endpoint == f"{seen.address}:8002"
+        assert seen.exit_code is None
+        assert engine.apps() >= {app}
+
+    def test_workloads_are_sorted_by_name(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        for component in ("web", "api"):
+            self.started(engine, script, app, image, component=ComponentName(component))
+        assert [w.component for w in engine.observe(app).workloads] == ["api", "web"]
+
+    def test_another_instance_sees_nothing_of_it(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        stranger = script.stranger()
+        assert stranger.observe(app) == ObservedApp(app)
+        assert app not in stranger.apps()
+
+    def test_what_was_killed_is_stopped_with_its_exit_code(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        script.kill(self.one(engine, app).id)
+        seen = wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.STOPPED)
+        assert (seen.exit_code, seen.address, seen.endpoint, seen.oom_killed) == (137, None, None, False)
+
+    # --- networks ----------------------------------------------------------------------------------------------
+
+    def test_a_network_is_made_once_and_removed_once(self, engine: Engine, app: AppName) -> None:
+        engine.ensure_network(app)
+        engine.ensure_network(app)
+        assert engine.observe(app).network
+        assert app in engine.apps()
+        engine.remove_network(app)
+        engine.remove_network(app)
+        assert engine.observe(app) == ObservedApp(app)
+        assert app not in engine.apps()
+
+    def test_a_network_in_use_stays(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
+        self.started(engine, script, app, image)
+        with pytest.raises(Transient) as caught:
+            engine.remove_network(app)
+        assert caught.value.reason == "NetworkInUse"
+        assert engine.observe(app).network
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    def test_starting_twice_starts_once(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
+        workload = self.started(engine, script, app, image)
+        before = self.one(engine, app)
+        engine.start(replace(workload, revision="later"), before.name)
+        assert self.one(engine, app) == before
+
+    def test_what_was_created_and_never_started_is_adopted(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = own_server_workload(image, app)
+        name = name_of(workload, script.instance)
+        engine.ensure_network(app)
+        made = script.create(workload, name)
+        assert self.one(engine, app).state is WorkloadState.CREATED
+        engine.start(workload, name)
+        seen = self.one(engine, app)
+        assert (seen.id, seen.state) == (made, WorkloadState.RUNNING)
+
+    def test_what_has_exited_is_made_anew(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = self.started(engine, script, app, image)
+        dead = self.one(engine, app)
+        script.kill(dead.id)
+        wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.STOPPED)
+        engine.start(workload, dead.name)
+        seen = self.one(engine, app)
+        assert seen.state is WorkloadState.RUNNING
+        assert seen.id != dead.id
+
+    def test_a_foreign_container_keeps_its_name(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = own_server_workload(image, app)
+        name = name_of(workload, script.instance)
+        script.take_name(name)
+        engine.ensure_network(app)
+        with pytest.raises(Stalled, match=name) as caught:
+            engine.start(workload, name)
+        assert caught.value.reason == "NameTaken"
+        assert engine.observe(app).workloads == ()
+
+    def test_another_version_under_the_name_is_not_adopted(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = self.started(engine, script, app, image)
+        before = self.one(engine, app)
+        with pytest.raises(Stalled) as caught:
+            engine.start(replace(workload, fingerprint="1:other"), before.name)
+        assert caught.value.reason == "NameTaken"
+        assert self.one(engine, app) == before
+
+    def test_a_missing_image_leaves_nothing(self, engine: Engine, script: Script, app: AppName) -> None:
+        engine.ensure_network(app)
+        workload = own_server_workload("nobody.invalid/nothing@sha256:" + 64 * "a", app)
+        with pytest.raises(Transient) as caught:
+            engine.start(workload, name_of(workload, script.instance))
+        assert caught.value.reason == "ImageGone"
+        assert engine.observe(app).workloads == ()
+
+    def test_a_missing_network_leaves_nothing(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = own_server_workload(image, app)
+        with pytest.raises(Transient) as caught:
+            engine.start(workload, name_of(workload, script.instance))
+        assert caught.value.reason == "NetworkGone"
+        assert engine.observe(app) == ObservedApp(app)
+
+    def test_several_workers_start_at_once(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        engine.ensure_network(app)
+        workloads = [own_server_workload(image, app, replica=replica) for replica in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            for future in [pool.submit(engine.start, w, name_of(w, script.instance)) for w in workloads]:
+                future.result()
+        seen = engine.observe(app).workloads
+        assert sorted(w.replica for w in seen) == [0, 1, 2]
+        assert len({w.address for w in seen}) == 3
+
+    # --- remove ------------------------------------------------------------------------------------------------
+
+    def test_removing_is_idempotent(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
+        self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        engine.remove(seen.id, grace=5)
+        engine.remove(seen.id, grace=5)
+        assert engine.observe(app) == ObservedApp(app, network=True)
+
+    def test_what_is_not_ours_is_not_removed(self, engine: Engine, script: Script, app: AppName) -> None:
+        foreign = script.take_name(f"{app}-foreign")
+        with pytest.raises(Stalled) as caught:
+            engine.remove(foreign, grace=0)
+        assert caught.value.reason == "NotOurs"
+
+    # --- logs --------------------------------------------------------------------------------------------------
+
+    def test_logs_of_a_vanished_workload_say_so(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        script.vanish(seen.id)
+        with pytest.raises(Transient) as caught:
+            engine.logs(seen.id, tail=10)
+        assert caught.value.reason == "WorkloadGone"
+        with pytest.raises(Transient) as caught:
+            list(engine.follow_logs(seen.id, tail=10))
+        assert caught.value.reason == "WorkloadGone"
+
+    def test_following_logs_ends_with_the_workload(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(lambda: list(engine.follow_logs(seen.id, tail=10)))
+            script.kill(seen.id)
+            assert isinstance(following.result(timeout=60), list)
+
+    # --- events ------------------------------------------------------------------------------------------------
+
+    def test_watching_tells_of_a_death_and_ends_when_asked(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        events: list[EngineEvent] = []
+        died, stop = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            for event in engine.watch(stop.is_set):
+                events.append(event)
+                if event.action == "die":
+                    died.set()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        # The watcher sees what happens after it began; the first kill may come before that, a later one cannot.
+        while not died.wait(0.5):
+            self.started(engine, script, app, image, fingerprint=seen.fingerprint)
+            script.kill(self.one(engine, app).id)
+        stop.set()
+        watcher.join(timeout=30)
+        assert not watcher.is_alive()
+        death = next(event for event in events if event.action == "die")
+        assert (death.app, death.component) == (app, "web")
+        assert death.workload_id
+
+    # --- images ------------------------------------------------------------------------------------------------
+
+    def test_a_local_image_is_used_as_it_is(self, engine: Engine, image: str) -> None:
+        pin = engine.pin(ExistingImage(image), None, ())
+        assert (pin.origin, pin.present) == (ImageOrigin.LOCAL, True)
+        assert engine.pin(ExistingImage(image), None, ()) == pin
+
+    def test_a_digest_is_pinned_already(self, engine: Engine) -> None:
+        reference = "nobody.invalid/nothing@sha256:" + 64 * "a"
+        pin = engine.pin(ExistingImage(reference), None, ())
+        assert (pin.deploy, pin.origin, pin.present) == (reference, ImageOrigin.REGISTRY, False)
+
+    def test_a_build_is_done_once_and_logged(self, engine: Engine, script: Script, image: str) -> None:
+        source, tag = BuildImage("."), f"{script.instance}.local/app/web:1"
+        assert not engine.pin(source, tag, ()).present
+        lines: list[str] = []
+        context = [tar_of({"Dockerfile": f"FROM {image}\nENV A=b\n"})]
+        engine.build(tag, BuildInput("c0ffee", source), context, lines.append)
+        assert any("FROM" in line for line in lines)
+        pin = engine.pin(source, tag, ())
+        assert (pin.deploy, pin.origin, pin.present) == (tag, ImageOrigin.BUILD, True)

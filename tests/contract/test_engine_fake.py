@@ -1,0 +1,75 @@
+"""`FakeEngine` keeps the promises of `Engine`, so tests that use it mean something."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.domain.desired import BuildInput, Workload
+from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
+from controller.domain.observed import ImageOrigin, ImagePin
+from controller.domain.spec import BuildImage, ExistingImage
+from controller.ports import Engine
+from tests.contract.engine_contract import EngineContract, Script
+from tests.support.fake_engine import FakeEngine
+
+
+class FakeScript:
+    instance = "prichal"
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+
+    def kill(self, workload_id: str) -> None:
+        self.engine.exit(workload_id, 137)
+
+    def vanish(self, workload_id: str) -> None:
+        self.engine.vanish(workload_id)
+
+    def create(self, workload: Workload, name: str) -> str:
+        return self.engine.create(workload, name)
+
+    def take_name(self, name: str) -> str:
+        return self.engine.take_name(name)
+
+    def stranger(self) -> Engine:
+        return FakeEngine("other")
+
+
+class TestFakeEngine(EngineContract):
+    @pytest.fixture
+    def engine(self) -> FakeEngine:
+        return FakeEngine(images={"web:1"})
+
+    @pytest.fixture
+    def script(self, engine: FakeEngine) -> Script:
+        return FakeScript(engine)
+
+    @pytest.fixture
+    def image(self) -> str:
+        return "web:1"
+
+    @pytest.fixture
+    def app(self) -> AppName:
+        return AppName("demo")
+
+    def test_registry_script(self, engine: FakeEngine) -> None:
+        source = ExistingImage("hub.example.org/a:1")
+        with pytest.raises(Stalled):
+            engine.pin(source, None, ())
+        engine.registry[source.reference] = "sha256:1"
+        pin = engine.pin(source, None, ())
+        assert pin == ImagePin("hub.example.org/a@sha256:1", ImageOrigin.REGISTRY, present=False)
+        engine.pull(pin.deploy, ())
+        assert engine.pin(source, None, ()).present
+        engine.registry_down = True
+        with pytest.raises(Transient):
+            engine.pull(pin.deploy, ())
+
+    def test_build_script(self, engine: FakeEngine) -> None:
+        engine.build_failures["Dockerfile"] = "pip: no such package"
+        lines: list[str] = []
+        with pytest.raises(Stalled, match="no such package"):
+            engine.build("t:1", BuildInput("c", BuildImage(".")), [], lines.append)
+        assert lines[-1] == "pip: no such package"
+        assert "t:1" not in engine.images

@@ -1,0 +1,28 @@
+"""Time as the test sets it: sleeping takes none and moves the clock."""
+
+from __future__ import annotations
+
+import threading
+
+
+class FakeClock:
+    """The port `Clock`; thread-safe. `slept` are the sleeps asked for, in order, in seconds."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.slept: list[float] = []
+        self._now = now
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        with self._lock:
+            return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.slept.append(seconds)
+            self._now += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Time passes while nobody sleeps."""
+        with self._lock:
+            self._now += seconds

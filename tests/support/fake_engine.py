@@ -1,0 +1,277 @@
+"""`FakeEngine`: the port `Engine` in memory, for tests of the core. Held to `tests/contract/engine_contract.py` like
+the real one. Scripted through its public attributes and the methods under "script"; no call takes any time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from controller.domain.desired import BuildInput, Workload
+from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.names import AppName, ComponentName, network_name
+from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.spec import BuildImage, ImageSource, Registry, SecretSpec
+from controller.ports import EngineEvent
+
+Registries = tuple[tuple[Registry, SecretSpec | None], ...]
+
+
+@dataclass
+class FakeContainer:
+    """`app` is None for a foreign container."""
+
+    app: AppName | None
+    seen: ObservedWorkload
+    logs: list[str] = field(default_factory=list)
+
+
+class FakeEngine:
+    """Thread-safe. `images` are those on the host, `registry` maps references to digests."""
+
+    def __init__(
+        self, instance: str = "prichal", images: Iterable[str] = (), now: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.instance = instance
+        self.images = set(images)
+        self.registry: dict[str, str] = {}
+        self.registry_down = False
+        self.denied: set[str] = set()
+        self.build_failures: dict[str, str] = {}  # Dockerfile's path -> last line of the log
+        self.start_failures: dict[str, ControllerError] = {}  # component -> what `start` raises
+        self.exits_at_start: dict[str, int] = {}  # component -> exit code right after its start
+        self.pulls: list[str] = []
+        self.builds: list[str] = []
+        self.starts: list[str] = []
+        self.removals: list[str] = []
+        self.down = False
+        self._now = now
+        self._numbers = count(1)
+        self._containers: dict[str, FakeContainer] = {}
+        self._networks: set[AppName] = set()
+        self._events: list[EngineEvent] = []
+        self._changed = threading.Condition(threading.RLock())
+
+    # --- script ------------------------------------------------------------------------------------------------
+
+    def exit(self, workload_id: str, code: int = 1, oom_killed: bool = False) -> None:
+        """The workload's process ends by itself."""
+        with self._changed:
+            container = self._containers[workload_id]
+            container.seen = replace(
+                container.seen,
+                state=WorkloadState.STOPPED,
+                address=None,
+                exit_code=code,
+                oom_killed=oom_killed,
+            )
+            self._emit(container, "die")
+
+    def vanish(self, workload_id: str) -> None:
+        """A person removes the container."""
+        with self._changed:
+            self._emit(self._containers.pop(workload_id), "destroy")
+
+    def create(self, workload: Workload, name: str) -> str:
+        """A crash came between create and start."""
+        with self._changed:
+            return self._add(workload, name, WorkloadState.CREATED)
+
+    def take_name(self, name: str) -> str:
+        """A container that is not ours has the name."""
+        with self._changed:
+            number = f"{next(self._numbers):064x}"
+            seen = ObservedWorkload(number, name, ComponentName(""), "", "", 0, 0, WorkloadState.RUNNING)
+            self._containers[number] = FakeContainer(None, seen)
+            return number
+
+    def say(self, workload_id: str, line: str) -> None:
+        """The workload prints a line."""
+        with self._changed:
+            self._containers[workload_id].logs.append(line)
+            self._changed.notify_all()
+
+    def names(self) -> list[str]:
+        """Of all containers, foreign ones too."""
+        with self._changed:
+            return sorted(container.seen.name for container in self._containers.values())
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def ping(self) -> str:
+        self._require_up()
+        return "FakeEngine 1"
+
+    def observe(self, app: AppName) -> ObservedApp:
+        self._require_up()
+        with self._changed:
+            ours = sorted((c.seen for c in self._containers.values() if c.app == app), key=lambda w: w.name)
+            return ObservedApp(app, tuple(ours), app in self._networks)
+
+    def apps(self) -> frozenset[AppName]:
+        self._require_up()
+        with self._changed:
+            return frozenset(self._networks | {c.app for c in self._containers.values() if c.app})
+
+    def pin(self, source: ImageSource, tag: str | None, registries: Registries) -> ImagePin:
+        self._require_up()
+        if isinstance(source, BuildImage):
+            if tag is None:
+                raise ValueError("an image to be built needs the tag of its content")
+            return ImagePin(tag, ImageOrigin.BUILD, tag in self.images)
+        reference = source.reference
+        if "@" in reference:
+            return ImagePin(reference, ImageOrigin.REGISTRY, reference in self.images)
+        if reference in self.images and reference not in self.registry:
+            return ImagePin(reference, ImageOrigin.LOCAL, True)
+        if reference in self.denied:
+            raise Stalled("RegistryDenied", f"cannot resolve image {reference}")
+        if self.registry_down:
+            raise Transient("RegistryUnreachable", f"cannot resolve image {reference}")
+        if reference not in self.registry:
+            raise Stalled("ImageNotFound", f"cannot resolve image {reference}")
+        pinned = f"{reference.rpartition(':')[0]}@{self.registry[reference]}"
+        return ImagePin(pinned, ImageOrigin.REGISTRY, pinned in self.images)
+
+    def pull(self, reference: str, registries: Registries) -> None:
+        self._require_up()
+        if self.registry_down:
+            raise Transient("RegistryUnreachable", f"cannot pull image {reference}")
+        self.pulls.append(reference)
+        self.images.add(reference)
+
+    def build(self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]) -> None:
+        self._require_up()
+        for _ in context:
+            pass
+        self.builds.append(tag)
+        log(f"Step 1/1 : FROM {build.source.dockerfile}")
+        if (last := self.build_failures.get(build.source.dockerfile)) is not None:
+            log(last)
+            raise Stalled("BuildFailed", f"cannot build image {tag}\n{last}")
+        self.images.add(tag)
+
+    def ensure_network(self, app: AppName) -> None:
+        self._require_up()
+        with self._changed:
+            self._networks.add(app)
+
+    def remove_network(self, app: AppName) -> None:
+        self._require_up()
+        with self._changed:
+            if any(c.app == app and c.seen.state is WorkloadState.RUNNING for c in self._containers.values()):
+                name = network_name(self.instance, app)
+                raise Transient("NetworkInUse", f"cannot remove network {name}: it has active endpoints")
+            self._networks.discard(app)
+
+    def start(self, workload: Workload, name: str) -> None:
+        self._require_up()
+        with self._changed:
+            failure = self.start_failures.get(workload.component)
+            if failure is not None:
+                raise failure
+            if workload.image not in self.images:
+                raise Transient("ImageGone", f"cannot start {name}: no such image: {workload.image}")
+            if workload.app not in self._networks:
+                raise Transient("NetworkGone", f"cannot start {name}: its network is gone")
+            container = self._adopt(workload, name) or self._add(workload, name, WorkloadState.CREATED)
+            self._run(container)
+            self.starts.append(name)
+            if workload.component in self.exits_at_start:
+                self.exit(container, self.exits_at_start[workload.component])
+
+    def remove(self, workload_id: str, grace: float) -> None:
+        self._require_up()
+        with self._changed:
+            container = self._containers.get(workload_id)
+            if container is None:
+                return
+            if container.app is None:
+                raise Stalled("NotOurs", f"cannot remove container {workload_id[:12]}: it is not ours")
+            self.removals.append(container.seen.name)
+            if container.seen.state is WorkloadState.RUNNING:
+                self._emit(container, "die")
+            self._emit(self._containers.pop(workload_id), "destroy")
+
+    def logs(self, workload_id: str, tail: int) -> str:
+        return "".join(f"{line}\n" for line in self._container(workload_id).logs[-tail:])
+
+    def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]:
+        with self._changed:
+            container = self._container(workload_id)
+            position = max(0, len(container.logs) - tail)
+            while True:
+                for line in container.logs[position:]:
+                    yield f"{line}\n".encode()
+                position = len(container.logs)
+                if container.seen.state is not WorkloadState.RUNNING or workload_id not in self._containers:
+                    return
+                self._changed.wait(0.05)
+
+    def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
+        with self._changed:
+            position = len(self._events)
+        while not stop():
+            with self._changed:
+                if position == len(self._events):
+                    self._changed.wait(0.05)
+                news = self._events[position:]
+                position += len(news)
+            yield from news
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _require_up(self) -> None:
+        if self.down:
+            raise Transient("EngineUnreachable", "the engine does not answer")
+
+    def _container(self, workload_id: str) -> FakeContainer:
+        self._require_up()
+        try:
+            return self._containers[workload_id]
+        except KeyError:
+            raise Transient("WorkloadGone", f"no such container: {workload_id[:12]}") from None
+
+    def _adopt(self, workload: Workload, name: str) -> str | None:
+        found = next((c for c in self._containers.values() if c.seen.name == name), None)
+        if found is None:
+            return None
+        mine = (workload.app, workload.component, workload.fingerprint, workload.replica)
+        if (found.app, found.seen.component, found.seen.fingerprint, found.seen.replica) != mine:
+            raise Stalled("NameTaken", f"cannot start {name}: another container has that name")
+        if found.seen.state is not WorkloadState.STOPPED:
+            return found.seen.id
+        del self._containers[found.seen.id]
+        return None
+
+    def _add(self, workload: Workload, name: str, state: WorkloadState) -> str:
+        number = f"{next(self._numbers):064x}"
+        seen = ObservedWorkload(
+            id=number,
+            name=name,
+            component=workload.component,
+            fingerprint=workload.fingerprint,
+            revision=workload.revision,
+            replica=workload.replica,
+            port=workload.spec.port,
+            state=state,
+            created=self._now(),
+        )
+        self._containers[number] = FakeContainer(workload.app, seen)
+        return number
+
+    def _run(self, workload_id: str) -> None:
+        container = self._containers[workload_id]
+        if container.seen.state is WorkloadState.RUNNING:
+            return
+        number = int(workload_id, 16)
+        address = f"10.99.{number // 250 % 256}.{number % 250 + 2}"
+        container.seen = replace(container.seen, state=WorkloadState.RUNNING, address=address)
+
+    def _emit(self, container: FakeContainer, action: str) -> None:
+        if container.app is not None:
+            seen = container.seen
+            self._events.append(EngineEvent(container.app, seen.component, action, seen.id, self._now()))
+        self._changed.notify_all()

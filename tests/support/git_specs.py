@@ -1,0 +1,17 @@
+"""Short ways to the values that `Sources` takes."""
+
+from __future__ import annotations
+
+from controller.domain.names import RepositoryName
+from controller.domain.secret import Secret
+from controller.domain.spec import GitRef, RefKind, RepositorySpec, SecretSpec
+
+
+def repository(
+    url: str, ref: str = "main", kind: RefKind = RefKind.BRANCH, name: str = "demo", **more: str
+) -> RepositorySpec:
+    return RepositorySpec(RepositoryName(name), url, GitRef(kind, ref), **more)  # type: ignore[arg-type]
+
+
+def secret(**values: str) -> SecretSpec:
+    return SecretSpec("credentials", tuple((key, Secret(value)) for key, value in values.items()))

@@ -1,0 +1,60 @@
+"""Durations and sizes are read exactly, written shortly, and refused when ambiguous."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.units import parse_duration, parse_size, render_duration, render_size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("0.5s", 0.5), ("7d", 604800), ("5m1ms", 300.001),
+     (0, 0), (1.5, 1.5)],
+)  # fmt: skip
+def test_durations(text: str | float, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "10", "m", "-1s", "30s10m", "1 h", "10min", "1e3s", "1w", "s10", "10m\n",
+     True, -1, float("nan"), float("inf")],
+)  # fmt: skip
+def test_what_is_no_duration(text: str | float) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1Gi", 2**30), ("20G", 20 * 10**9), ("1GB", 10**9), ("0.5Mi", 2**19), ("100", 100), (100, 100),
+     ("1k", 1000), ("1KiB", 1024), ("0.000001M", 1), ("1.1P", 1_100_000_000_000_000)],
+)  # fmt: skip
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1g", "512m", "Gi", "-1G", "1 G", "1e3", "1Gb", "1iB", "1G\n", True, -1, 10**18]
+)
+def test_what_is_no_size(text: str | int) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
+@given(st.integers(0, 10**14))
+def test_durations_survive_a_round_trip(milliseconds: int) -> None:
+    assert parse_duration(render_duration(milliseconds / 1000)) == round(milliseconds / 1000, 3)
+
+
+@given(st.integers(0, 10**17))
+def test_sizes_survive_a_round_trip(size: int) -> None:
+    assert parse_size(render_size(size)) == size
+
+
+def test_rendering_is_short() -> None:
+    assert [render_duration(s) for s in (0, 90, 600, 0.25)] == ["0s", "1m30s", "10m", "250ms"]
+    assert [render_size(s) for s in (0, 2**30, 10**9, 1536, 1001)] == ["0", "1Gi", "1G", "1536", "1001"]
