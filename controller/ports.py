@@ -68,8 +68,8 @@ class Sources(Protocol):
     def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
         """The tree at `path` as an uncompressed tar stream, deterministic (fixed times and owners)."""
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Delete the clones of all other repositories."""
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete the clones of these repositories."""
 
 
 # --- the container engine ---------------------------------------------------------------------------------------

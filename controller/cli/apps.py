@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.documents import request_document, state_word
+from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.output import event_line, say, show_json, show_table
 from controller.cli.session import (
     Session,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @config_option
 @with_session
 def status(session: Session, app: str | None, check: bool, output: str) -> int:
-    """How all apps are, or one APP in detail."""
+    """How the apps are, or one APP."""
     with session.store() as store:
         chosen = (store.apps.status(known_app(store, app)),) if app else store.apps.all()
         running = is_running(store)
@@ -133,7 +133,9 @@ def _component_row(component: ComponentStatus) -> tuple[str, str, str, str]:
 @config_option
 @with_session
 def events(session: Session, app: str | None, following: bool, limit: int, output: str) -> int:
-    """What happened to all apps, or to one APP. As JSON: one event a line."""
+    """What happened, to all or to one APP.
+
+    As JSON: one event a line."""
     with session.store() as store:
         chosen = _app_of_events(store, app) if app else None
         after = last_event(store, chosen)
@@ -168,7 +170,9 @@ def _show_event(event: Event, chosen: AppName | None, output: str) -> None:
 @config_option
 @with_session
 def reconcile(session: Session, app: str, wait: bool, timeout: float, output: str) -> int:
-    """Ask for a pass over APP now; earlier failures are forgiven. APP may be @platform: the platform folder."""
+    """Converge an app now.
+
+    Earlier failures are forgiven. APP may be @platform: the platform folder."""
     with session.store() as store:
         return _ask(store, known_app(store, app), "manual", wait, timeout, output)
 
@@ -197,7 +201,9 @@ def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, ou
 @config_option
 @with_session
 def suspend(session: Session, app: str) -> int:
-    """Change nothing about APP until `resume`: what runs goes on running, and nothing is healed."""
+    """Leave an app as it is until `resume`.
+
+    What runs goes on running, and nothing is healed."""
     with session.store() as store:
         name = known_app(store, app)
         with store.transaction():
@@ -213,7 +219,7 @@ def suspend(session: Session, app: str) -> int:
 @config_option
 @with_session
 def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
-    """End the suspension of APP and bring it to its declared state."""
+    """End a suspension."""
     with session.store() as store:
         name = known_app(store, app)
         store.apps.set_suspended(name, False)
@@ -226,7 +232,9 @@ def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
 @config_option
 @with_session
 def approve(session: Session, app: str, wait: bool, timeout: float) -> int:
-    """Confirm that everything of APP may be removed at once, at the revision that asked for it."""
+    """Confirm a removal of everything.
+
+    Where one commit would remove all of APP, nothing is removed before this."""
     with session.store() as store:
         name = known_app(store, app)
         found = store.apps.status(name)

@@ -62,9 +62,9 @@ def connect(
     wait: bool,
     timeout: float,
 ) -> int:
-    """Connect the module at URL: write its Repository and PlatformApp into the platform folder.
+    """Connect the module in a Git repository.
 
-    Nothing that is there is overwritten. Secrets get a file of their own that only its owner may read.
+    Writes its Repository and PlatformApp into the platform folder. Nothing that is there is overwritten. Secrets get a file of their own that only its owner may read.
     """
     from controller.daemon.connect import Connection, app_name, documents
     from controller.daemon.hosted import local_url
@@ -142,7 +142,7 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float) -> 
 
 @click.group()
 def repo() -> None:
-    """Git repositories hosted on this machine, to be pushed to."""
+    """Git repositories hosted here."""
 
 
 @repo.command()
@@ -157,9 +157,9 @@ def repo() -> None:
 def create(
     session: Session, name: str, connected: bool, app: str | None, path: str, branch: str, group: str | None
 ) -> int:
-    """Make the bare repository NAME and print what to push to. A push shows its progress until it is ready.
+    """Make a repository to push to.
 
-    For a repository that is there already, its hook is renewed.
+    What to push to is printed; a push shows its progress until it is ready. For a repository that is there already, its hook is renewed.
     """
     from controller.daemon.connect import Connection
     from controller.daemon.hosted import create as make
@@ -191,7 +191,7 @@ def create(
 @config_option
 @with_session
 def list_repositories(session: Session, output: str) -> int:
-    """The repositories hosted here, and the apps that follow them."""
+    """What is hosted, and which apps follow it."""
     from controller.daemon.hosted import repositories
 
     hosted = repositories(session.settings())

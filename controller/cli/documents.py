@@ -3,9 +3,13 @@ for an app's state. Field names are a promise."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from controller.domain.conditions import ConditionType, find, is_ready
-from controller.domain.plan import Plan, describe
 from controller.domain.status import AppStatus, Request
+
+if TYPE_CHECKING:
+    from controller.domain.plan import Plan
 
 
 def state_word(status: AppStatus) -> str:
@@ -36,6 +40,8 @@ def request_document(request: Request) -> dict[str, object]:
 
 
 def plan_document(plan: Plan) -> dict[str, object]:
+    from controller.domain.plan import describe
+
     return {
         "app": plan.app,
         "revision": plan.revision,

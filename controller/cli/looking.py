@@ -23,7 +23,9 @@ from controller.domain.secret import Secret
 @config_option
 @with_session
 def plan(session: Session, app: str, output: str) -> int:
-    """What a pass over APP would do now, and why. Fetches the repository, changes nothing else."""
+    """Show what would be done, and why.
+
+    Fetches the repository, changes nothing else."""
     from controller.daemon import plan as make
 
     with session.store() as store:
@@ -46,7 +48,9 @@ def plan(session: Session, app: str, output: str) -> int:
 @config_option
 @with_session
 def logs(session: Session, app: str, component: str | None, following: bool, tail: int) -> int:
-    """What the newest container of APP (of COMPONENT, if it has several) has written."""
+    """Show what a container has written.
+
+    The newest one of APP, or of its COMPONENT."""
     from controller.daemon import logs as read
 
     with session.store() as store:
@@ -63,7 +67,9 @@ def logs(session: Session, app: str, component: str | None, following: bool, tai
 @config_option
 @with_session
 def doctor(session: Session, output: str) -> int:
-    """Check this machine: Docker, Git, state, permissions, processes. Says what to do; exit code 1 if something is wrong."""
+    """Check this machine and say what to do.
+
+    Docker, Git, state, permissions, processes. Exit code 1 if something is wrong."""
     from controller.daemon.doctor import doctor as examine
 
     checks = examine(session.settings())
@@ -81,7 +87,9 @@ def doctor(session: Session, output: str) -> int:
 
 @click.command("hash-password")
 def hash_password() -> int:
-    """Hash a password for a Secret of API users. Asked for without echo, or the first line of standard input."""
+    """Hash a password for a Secret.
+
+    It is asked for without echo, or read from the first line of standard input."""
     from controller.domain.passwords import hash_password as make
 
     if sys.stdin.isatty():

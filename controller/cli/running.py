@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from controller.cli.exits import Exit
 from controller.cli.session import Session, config_option, with_session
 
 
@@ -13,7 +14,7 @@ from controller.cli.session import Session, config_option, with_session
 @config_option
 @with_session
 def up(session: Session) -> int:
-    """Run daemon and web process together in the foreground."""
+    """Run daemon and web process together."""
     from controller.daemon import up
     from controller.logs import configure
 
@@ -26,7 +27,9 @@ def up(session: Session) -> int:
 @config_option
 @with_session
 def daemon(session: Session) -> int:
-    """Run the daemon: it owns Docker and Git and converges the apps."""
+    """Run the daemon.
+
+    It owns Docker and Git, and converges the apps."""
     from controller.daemon import run
     from controller.logs import configure
 
@@ -39,13 +42,16 @@ def daemon(session: Session) -> int:
 @config_option
 @with_session
 def web(session: Session) -> int:
-    """Run the web process: gateway, webhooks, status. It has neither Docker nor Git rights."""
+    """Run the web process.
+
+    Gateway, webhooks, status; it has neither Docker nor Git rights."""
     from controller.logs import configure
     from controller.web.server import run
 
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
-    return run(settings)
+    run(settings)
+    return Exit.OK
 
 
 @click.command("serve-local")
@@ -74,9 +80,9 @@ def serve_local(
     model: Path | None,
     env: tuple[str, ...],
 ) -> int:
-    """Serve one component of MANIFEST (a file or folder) from IMAGE, without the platform.
+    """Serve a component without the platform.
 
-    Only Docker is needed. The address is shown, the log goes to the terminal, Ctrl-C stops and removes it.
+    One MLComponent of MANIFEST, a file or folder, from IMAGE. Only Docker is needed. The address is shown, the log goes to the terminal, Ctrl-C stops and removes it.
     """
     from controller.daemon.serve_local import Local, serve_local
 

@@ -79,7 +79,8 @@ def connect(settings: Settings, connection: Connection) -> tuple[Path, ...]:
     for draft in drafts:
         if (folder / draft.name).exists():
             raise _taken(folder / draft.name)
-    load_platform((*_present(folder), *(SourceFile(d.name, d.text.encode()) for d in drafts)), settings)
+    files = (*_present(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in drafts))
+    load_platform(files, settings)
     return _write_all(folder, drafts)
 
 

@@ -86,7 +86,8 @@ def _platform(settings: Settings) -> str:
     spec, _ = PlatformFolder(
         settings, GitSources(settings.clones, settings.git, settings.repositories)
     ).read()
-    return f"{len(spec.apps)} apps, {len(spec.repositories)} repositories in {settings.platform.url or settings.platform.path}"
+    place = settings.platform.url or settings.platform.path
+    return f"{len(spec.apps)} apps, {len(spec.repositories)} repositories in {place}"
 
 
 def _platform_secrets(settings: Settings) -> str:
@@ -133,7 +134,7 @@ def _limits(settings: Settings) -> str:
     wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
     missing = [name for name, key in wanted.items() if not info.get(key)]
     if missing:
-        advice = "enable these controllers (kernel options cgroup_enable=memory, systemd's Delegate=yes) and restart Docker"
+        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
         raise Finding(f"the kernel gives no limits for: {', '.join(missing)}", advice)
     return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
 

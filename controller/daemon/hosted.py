@@ -49,5 +49,5 @@ def hook_secret(settings: Settings, name: str) -> Secret | None:
 def local_url(settings: Settings) -> str:
     """Where the web process answers on this host."""
     host, _, port = settings.web.listen.rpartition(":")
-    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - compared, not bound
+    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
     return f"http://{everywhere.get(host, host)}:{port}"

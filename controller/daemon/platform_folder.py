@@ -9,7 +9,6 @@ from pathlib import Path
 from controller.config import Settings
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, RepositoryName
-from controller.domain.secret import Secret
 from controller.domain.spec import GitRef, PlatformSpec, RefKind, RepositorySpec, SecretSpec
 from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values
@@ -32,7 +31,8 @@ class PlatformFolder:
         """Changes when a file of the folder does; cheap enough to be asked every other second."""
         if self.settings.platform.url:
             return ()
-        return tuple((str(p), s.st_mtime_ns, s.st_size) for p in self._paths() if (s := p.stat()))
+        stats = ((path, path.stat()) for path in self._paths())
+        return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
     def _paths(self) -> Iterator[Path]:
         root = Path(self.settings.platform.path)
@@ -62,7 +62,4 @@ class PlatformFolder:
 
     def _credentials(self) -> SecretSpec | None:
         path = self.settings.platform.credentials
-        if path is None:
-            return None
-        values: tuple[tuple[str, Secret], ...] = load_secret_values(path)
-        return SecretSpec(name="platform", values=values)
+        return SecretSpec("platform", load_secret_values(path)) if path else None

@@ -22,11 +22,13 @@ from controller.adapters.docker.mapping import LIBRARY, Policy, environment
 from controller.adapters.docker.serving import package_folder
 from controller.config import Settings
 from controller.domain.desired import Workload
-from controller.domain.errors import Stalled
+from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.secret import Secret
-from controller.domain.spec import MLComponentSpec, PlatformAppSpec, PlatformServer
-from controller.manifests import load_app
+from controller.domain.spec import Kind, MLComponentSpec, PlatformAppSpec, PlatformServer
+from controller.manifests.build import examine
+from controller.manifests.components import ml_component
+from controller.manifests.reader import read
 from controller.ports import SourceFile
 
 FILES = "/prichal/files"
@@ -61,12 +63,21 @@ def serve_local(settings: Settings, local: Local) -> int:
 
 
 def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...]:
-    """The MLComponents of a manifest file or folder. ManifestInvalid. Unknown Secrets are taken as given: their
-    values come with `--env`."""
+    """The MLComponents of a manifest file or folder. ManifestInvalid. Secrets that are named need not be there:
+    their values come with `--env`."""
     root = manifest if manifest.is_dir() else manifest.parent
     paths = sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES) if manifest.is_dir() else [manifest]
     files = tuple(SourceFile(p.relative_to(root).as_posix(), p.read_bytes()) for p in paths)
-    return load_app(files, PlatformAppSpec(APP, RepositoryName("")), None, settings.limits).ml_components
+    found = examine(files, PlatformAppSpec(_namespace(files), RepositoryName("")), None, settings.limits)
+    if found.problems:
+        raise ManifestInvalid(found.problems)
+    return tuple(ml_component(document, settings.limits) for document in found.commit.of(Kind.ML_COMPONENT))
+
+
+def _namespace(files: tuple[SourceFile, ...]) -> AppName:
+    """What the manifests call the app, if they do."""
+    named = (document.get("metadata", "namespace") for document in read(files).documents)
+    return AppName(next((name for name in named if isinstance(name, str)), APP))
 
 
 def choose(specs: tuple[MLComponentSpec, ...], name: str | None) -> MLComponentSpec:

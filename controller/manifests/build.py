@@ -30,10 +30,14 @@ class Examination:
 
 
 def load_app(
-    files: Iterable[SourceFile], app: PlatformAppSpec, known_secrets: frozenset[str], limits: DefaultLimits
+    files: Iterable[SourceFile],
+    app: PlatformAppSpec,
+    known_secrets: frozenset[str] | None,
+    limits: DefaultLimits,
 ) -> AppSpec:
     """The desired state that `files` declare for `app`. `known_secrets` are the names of the Secrets that the
-    platform keeps for the app, `limits` fill in what manifests leave out. ManifestInvalid with all problems."""
+    platform keeps for the app (None: not known here, take references to them as given), `limits` fill in what
+    manifests leave out. ManifestInvalid with all problems."""
     found = examine(files, app, known_secrets, limits)
     if found.problems:
         raise ManifestInvalid(found.problems)

@@ -1,21 +1,24 @@
 """The platform folder becomes a PlatformSpec, or the list of everything that is wrong with it.
 
-The daemon calls `load_platform` for each new state of the folder (or Git repository) that the config names. Files of
-the host are only read through the function it passes, and only those that Secrets name.
+The daemon calls `load_platform` for each new state of the folder (or Git repository) that the config names. Pure but
+for the files of this host that Secrets name, which are read through one function.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as HostPath
 from pathlib import PurePosixPath
 from typing import Any
 
-from controller.documents import Path
+from controller.config import Settings
+from controller.documents import Node, Path, parse
 from controller.domain.errors import ManifestInvalid, Problem
 from controller.domain.names import AppName, RepositoryName
+from controller.domain.secret import Secret
 from controller.domain.spec import (
     GitRef,
     HookProvider,
@@ -39,13 +42,19 @@ from controller.ports import SourceFile
 _SYSTEM_KINDS = (Kind.SECRET, Kind.REPOSITORY, Kind.PLATFORM_APP)
 _MAX_SECRET_FILE = 2**20
 
-#: Which keys of a Secret log in where; the first line of each that is complete is taken.
+#: Which keys of a Secret log in where.
 _LOGINS: Mapping[str, tuple[frozenset[str], ...]] = {
     "http": (frozenset({"username", "password"}), frozenset({"token"})),
     "ssh": (frozenset({"sshPrivateKey", "knownHosts"}),),
 }
 
 ReadFile = Callable[[str], bytes]
+
+
+def read_host_file(path: str) -> bytes:
+    """At most as much as a Secret may hold, and a byte more to tell. OSError."""
+    with open(path, "rb") as file:
+        return file.read(_MAX_SECRET_FILE + 1)
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,41 @@ class Platform:
 
 
 def load_platform(
-    files: Iterable[SourceFile], read_file: ReadFile, allowed_paths: Collection[str | PurePosixPath] = ()
+    files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
 ) -> PlatformSpec:
-    """The repositories, apps and Secrets that `files` declare. `read_file` gives the content of a file of the host
-    or raises OSError; repositories on this host must lie below one of `allowed_paths`. ManifestInvalid with all
+    """The repositories, apps and Secrets that `files` declare. Repositories on this host must lie below a folder
+    that `settings` allow. `read_file` gives a file of this host or raises OSError. ManifestInvalid with all
     problems."""
-    spec, problems = examine_platform(files, read_file, allowed_paths)
+    spec, problems = examine_platform(files, settings, read_file)
     if problems:
         raise ManifestInvalid(problems)
     return spec
 
 
+def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
+    """A YAML file with the `stringData` of a Secret: a mapping of keys to texts. ManifestInvalid."""
+    try:
+        parsed = parse(str(path), read_host_file(str(path)))
+    except OSError as error:
+        problem = Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")
+        raise ManifestInvalid((problem,)) from error
+    root = parsed.documents[0] if len(parsed.documents) == 1 else Node(None, 1, 1)
+    problems = list(parsed.problems)
+    if not isinstance(root.value, dict) or not root.value:
+        problems.append(
+            Problem(str(path), root.line, root.column, "", "must be one mapping of keys to texts")
+        )
+    wrong = [key for key in root.keys if not isinstance(root.children[key].value, str)]
+    problems += [
+        Problem(str(path), *root.keys[key], key, "must be text: write it in quotes") for key in wrong
+    ]
+    if problems:
+        raise ManifestInvalid(tuple(problems))
+    return tuple(sorted((key, Secret(str(root.children[key].value))) for key in root.keys))
+
+
 def examine_platform(
-    files: Iterable[SourceFile], read_file: ReadFile, allowed_paths: Collection[str | PurePosixPath] = ()
+    files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
 ) -> tuple[PlatformSpec, tuple[Problem, ...]]:
     """What is declared as far as it is sound, and everything that is wrong."""
     reading = read(files)
@@ -101,7 +132,8 @@ def examine_platform(
             secret = _secret(document, read_file, problems)
             secrets[document.name, _scope(document)] = secret
     declared = {kind: frozenset(d.name for d in reading.documents if d.kind is kind) for kind in Kind}
-    platform = Platform(tuple(sound), secrets, declared, tuple(str(path) for path in allowed_paths))
+    allowed = tuple(str(path) for path in (*settings.git.allowed_paths, settings.repositories))
+    platform = Platform(tuple(sound), secrets, declared, allowed)
     for rule in _CHECKS:
         problems += rule(platform)
     return _build(platform, reading.warnings), tuple(sorted(set(problems)))

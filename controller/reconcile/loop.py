@@ -36,7 +36,8 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; then waits for the passes under way, which see that they should end."""
-        next_beat, due = 0.0, 0.0
+        next_beat = 0.0
+        due: float | None = 0.0
         with ThreadPoolExecutor(self.workers, thread_name_prefix="reconcile") as pool:
             while not stop.is_set():
                 now = self.clock.now()

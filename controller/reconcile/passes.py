@@ -134,12 +134,12 @@ class Pass:
             house.engine, house.prober, house.sources, house.store.routes, house.store.gateways, house.clock
         )
         failures: list[Failure] = []
-        for round_ in range(_MAX_ROUNDS + 1):
-            plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
-            if plan.empty:
-                break
-            if round_ == _MAX_ROUNDS:
-                raise Transient("Restless", f"after {round_} rounds there is still something to do:\n{plan.render()}")
+        plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
+        rounds = 0
+        while not plan.empty:
+            if rounds == _MAX_ROUNDS:
+                raise Transient("Restless", f"after {rounds} rounds there is still something to do:\n{plan.render()}")
+            rounds += 1
             journal.intend(plan)
             new = executor.apply(plan, context)
             failures += new
@@ -149,6 +149,7 @@ class Pass:
                     raise failure.error
             if any(isinstance(failure.error, Transient) for failure in new):
                 break
+            plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
         return plan, failures
 
     def _context(self, declared: PlatformAppSpec, revision: Revision, loader: Loader | None) -> Context:

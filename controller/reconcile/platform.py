@@ -49,11 +49,12 @@ class Platform:
         spec, revision = self.read()
         self._guard_empty(spec, journal)
         self.house.directory.replace(spec)
+        before = {record.name for record in self.house.store.repositories.all()}
         self.house.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
         changed = self._changed(spec)
         for app in sorted(changed):
             self.house.store.requests.enqueue(app, "platform")
-        self.house.sources.keep(r.name for r in spec.repositories)
+        self.house.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
         message = f"{count} app{'s' if count != 1 else ''} connected"
         journal.converged(revision, (Condition(ConditionType.READY, True, "Ready", message, revision=revision),))

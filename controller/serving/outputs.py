@@ -135,16 +135,24 @@ class Outputs:
 
 
 def _best(variable: Variable, value: Any) -> Datatype:
-    """The first datatype of several that the value, or its first element, fits."""
-    sample = value.item(0) if _is_array(value) and value.size else value
-    while isinstance(sample, (list, tuple)) and sample:
-        sample = sample[0]
-    if isinstance(sample, os.PathLike):
-        sample = os.fspath(sample)
-    for datatype in variable.datatypes:
-        if fits(datatype, sample):
-            return datatype
-    return variable.datatypes[0]
+    """The datatype of several that the value is of: whole numbers are INT32 where that is one of them."""
+    if _is_array(value):
+        whole, sample = value.dtype.kind in "iu", (value.item(0) if value.size else 0.0)
+    else:
+        flat = _flat_list(value, variable.name)[1] or [0.0]
+        whole, sample = all(fits(Datatype.INT32, element) for element in flat), flat[0]
+    ordered = sorted(variable.datatypes, key=lambda datatype: (datatype is Datatype.INT32) != whole)
+    return next((datatype for datatype in ordered if isinstance(sample, _PYTHON_TYPES[datatype])), ordered[0])
+
+
+_PYTHON_TYPES: dict[Datatype, tuple[type, ...]] = {
+    Datatype.FP32: (int, float),
+    Datatype.FP64: (int, float),
+    Datatype.INT32: (int,),
+    Datatype.STR: (str,),
+    Datatype.DICT: (dict,),
+    Datatype.FILE: (str, os.PathLike),
+}
 
 
 def _is_array(value: Any) -> bool:

@@ -1,13 +1,18 @@
-"""The units: systemd itself says whether they are valid and how much they leave open; the installer, whether it can be
-trusted with a host that is in use. Runs systemd's offline checkers; no systemd has to be running."""
+"""The units: systemd itself says whether they are valid and how much they leave open. The services: what the units rely
+on, which is that they tell when they are ready and take over systemd's socket. The installer: whether it can be trusted
+with a host that is in use. No systemd has to be running: the tests play its part."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,7 +90,7 @@ class TestExposure:
             assert f"-{path}" in hidden.split()
         assert web["User"] == ["prichal-web"]
         assert web["SupplementaryGroups"] == ["prichal"]
-        assert web["ReadWritePaths"] == ["/var/lib/prichal/db"]
+        assert web["ReadWritePaths"] == ["/var/lib/prichal/db /var/lib/prichal/web"]
 
     def test_stopping_the_daemon_leaves_what_is_not_its_own(self) -> None:
         daemon = settings("prichal-daemon.service")
@@ -123,6 +128,145 @@ class TestFilesOfTheHost:
         assert rules["/var/lib/prichal/db"] == ("2770", "prichal", "prichal")
         assert rules["/var/lib/prichal/db/state.db"] == ("0660", "prichal", "prichal")
         assert rules["/etc/prichal/config.yaml"] == ("0640", "root", "prichal")
+
+
+class Supervisor:
+    """systemd's side of a `Type=notify` service: listens to what it tells, and passes sockets on to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._address = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self._address))
+        self._socket.settimeout(60)
+        self._log = folder / "service.log"
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self, *arguments: str | Path, listening: socket.socket | None = None
+    ) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "NOTIFY_SOCKET": str(self._address), "WATCHDOG_USEC": "60000000"}
+        command = [sys.executable, "-m", "controller", *map(str, arguments)]
+        descriptors: tuple[int, ...] = ()
+        if listening:
+            # LISTEN_PID must be that of the service, and its first socket is number 3.
+            environment["LISTEN_FDS"] = "1"
+            descriptors = (listening.fileno(),)
+            take = f'exec 3<&{listening.fileno()}; export LISTEN_PID=$$; exec "$@"'
+            command = ["bash", "-c", take, "bash", *command]
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._running.append(process)
+        return process
+
+    def hears(self, state: str) -> None:
+        """Returns when the service has said `state`; what else it says is passed over."""
+        try:
+            while state not in self._socket.recv(4096).decode().splitlines():
+                pass
+        except TimeoutError:
+            pytest.fail(f"{state} was not told; the log of the service:\n{self._log.read_text()}")
+
+    def close(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait()
+        self._socket.close()
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path)
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "platform").mkdir()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"state: {tmp_path}/state\ninstance: test-{os.getpid()}\nplatform: {{path: {tmp_path}/platform}}\n"
+    )
+    return config
+
+
+class Client(threading.Thread):
+    """Calls again and again, each time on a new connection, until it is told to stop."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self._enough = threading.Event()
+        self.answers: list[int | Exception] = []
+        self.answered = threading.Event()
+
+    def run(self) -> None:
+        while not self._enough.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            try:
+                connection.request("GET", "/-/healthz", headers={"Connection": "close"})
+                self.answers.append(connection.getresponse().status)
+            except (OSError, http.client.HTTPException) as error:
+                self.answers.append(error)
+            finally:
+                connection.close()
+            self.answered.set()
+
+    def hears_again(self) -> None:
+        self.answered.clear()
+        assert self.answered.wait(60), "no answer"
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+
+class TestServices:
+    def test_a_restart_of_web_drops_no_connection(self, supervisor: Supervisor, config: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+            web = supervisor.start("web", "--config", config, listening=listening)
+            supervisor.hears("READY=1")
+            client = Client(listening.getsockname()[1])
+            client.start()
+            try:
+                client.hears_again()
+                web.terminate()
+                assert web.wait(60) == 0
+                supervisor.start("web", "--config", config, listening=listening)
+                supervisor.hears("READY=1")
+                client.hears_again()
+            finally:
+                client.stop()
+
+        assert set(client.answers) == {200}
+
+    def test_the_daemon_tells_that_it_is_ready_and_alive(self, supervisor: Supervisor, config: Path) -> None:
+        daemon = supervisor.start("daemon", "--config", config)
+
+        supervisor.hears("READY=1")
+        supervisor.hears("WATCHDOG=1")
+        supervisor.hears("WATCHDOG=1")
+        daemon.terminate()
+        supervisor.hears("STOPPING=1")
+        assert daemon.wait(60) == 0
+
+    @pytest.mark.parametrize("command", ["daemon", "web"])
+    def test_a_bad_configuration_is_not_tried_again(
+        self, supervisor: Supervisor, config: Path, command: str
+    ) -> None:
+        config.write_text("stat: /nowhere\n")
+
+        code = supervisor.start(command, "--config", config).wait(60)
+
+        unit = settings(f"prichal-{command}.service")
+        assert str(code) in unit["RestartPreventExitStatus"][0].split()
 
 
 class TestInstall:

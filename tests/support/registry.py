@@ -24,7 +24,7 @@ from tests.support.engines import unique
 from tests.support.waiting import wait_for
 
 USER = "ivanov"
-PASSWORD = "open-sesame-4711"  # noqa: S105  # of a registry that lives as long as a test
+PASSWORD = "open-sesame-4711"  # of a registry that lives as long as a test
 
 
 @dataclass

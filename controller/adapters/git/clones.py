@@ -62,7 +62,9 @@ class Clones:
         """With the lock held: an empty clone that takes the old one's place if the block ends well."""
         place = Path(tempfile.mkdtemp(prefix=f".new-{name}-", dir=self.folder))
         try:
-            yield pygit2.init_repository(place, bare=True)
+            pygit2.init_repository(place, bare=True).free()
+            with _opened(place) as clone:
+                yield clone
             shutil.rmtree(self.path(name), ignore_errors=True)
             os.replace(place, self.path(name))
         finally:

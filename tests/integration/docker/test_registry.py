@@ -104,7 +104,7 @@ def test_credentials_that_lack_half(engine: DockerEngine, registry: LocalRegistr
     ((where, secret),) = registry.registries()
     assert secret
     half = SecretSpec(secret.name, secret.values[:1])
-    with pytest.raises(Stalled, match="hub-cred .* lacks password") as caught:
+    with pytest.raises(Stalled, match=r"hub-cred .* lacks password") as caught:
         engine.pin(ExistingImage(pushed), None, ((where, half),))
     assert caught.value.reason == "RegistryCredentials"
 

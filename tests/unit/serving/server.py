@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 LIBRARY = pathlib.Path(__file__).parents[3] / "controller" / "serving"
+PYTHON = os.environ.get("PRICHAL_SERVING_PYTHON", sys.executable)
 PATIENCE = 60.0  # for conditions that come true: only a broken test ever waits so long
 
 ECHO = '''
@@ -76,7 +77,7 @@ class Server:
         environ = {**os.environ, "PYTHONPATH": str(mount), "PRICHAL_SERVING": json.dumps(values)}
         environ["PYTHONDONTWRITEBYTECODE"] = "1"
         self.process = subprocess.Popen(
-            [os.environ.get("PRICHAL_SERVING_PYTHON", sys.executable), "-m", "prichal_serving"],
+            [PYTHON, "-m", "prichal_serving"],
             cwd=folder,
             env=environ,
             stdout=subprocess.PIPE,

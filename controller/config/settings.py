@@ -1,19 +1,15 @@
 """Settings: one frozen value read from `config.yaml`. Unknown keys and bad values are refused with their path and
 the nearest right key. `config.example.yaml` shows every option with meaning, unit, default and reason.
 
-Called once by each command (`load`), before anything else; the values never change while a process runs.
+Each command reads it once (`controller.config.load`), before anything else; it never changes while a process runs.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.domain.secret import Secret
-
-SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
 
 MEBIBYTE = 2**20
 
@@ -117,24 +113,3 @@ class Settings:
     def serving(self) -> Path:
         """Copies of the serving library, one folder a version, mounted read-only into containers."""
         return self.state / "serving"
-
-
-def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of a config file. Without `path`: of the file that $PRICHAL_CONFIG names, else of
-    /etc/prichal/config.yaml, else the defaults (see `defaults`). ConfigInvalid with all problems."""
-    from controller.config_file import read  # it needs the classes above
-
-    named = path or (Path(environment["PRICHAL_CONFIG"]) if environment.get("PRICHAL_CONFIG") else None)
-    if named is None and not SYSTEM_CONFIG.exists():
-        return defaults(environment)
-    return read(named or SYSTEM_CONFIG, defaults(environment))
-
-
-def defaults(environment: Mapping[str, str] = os.environ, user: int | None = None) -> Settings:
-    """What holds where no file says otherwise. Root gets the system's folders; another user gets
-    `~/.local/state/prichal` (or below $XDG_STATE_HOME), so that the first try needs no rights."""
-    if (os.geteuid() if user is None else user) == 0:
-        return Settings()
-    base = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME") or Path.home()) / ".local" / "state"
-    state = Path(base) / "prichal"
-    return Settings(state=state, platform=PlatformSource(path=str(state / "platform")))

@@ -1,0 +1,25 @@
+"""The controller's configuration: what can be set, and how it is read from a file."""
+
+from controller.config.loader import ConfigInvalid, defaults, load
+from controller.config.settings import (
+    DefaultLimits,
+    DockerSettings,
+    GitSettings,
+    PlatformSource,
+    ReconcileSettings,
+    Settings,
+    WebSettings,
+)
+
+__all__ = [
+    "ConfigInvalid",
+    "DefaultLimits",
+    "DockerSettings",
+    "GitSettings",
+    "PlatformSource",
+    "ReconcileSettings",
+    "Settings",
+    "WebSettings",
+    "defaults",
+    "load",
+]

@@ -1,0 +1,154 @@
+"""Finds and reads `config.yaml`. All problems of the file are reported together, each with line, column and key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from controller.config.options import OPTIONAL, OPTIONS, SECTIONS, field_of
+from controller.config.settings import PlatformSource, Settings
+from controller.documents import Node, parse
+from controller.domain.errors import Problem, Stalled
+
+SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
+
+
+class ConfigInvalid(Stalled):
+    """All problems of a config file. Nothing starts with a config that is half understood."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = tuple(sorted(problems))
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''} in the config"
+        super().__init__("ConfigInvalid", "\n".join([head, *map(str, self.problems)]))
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of a config file. Without `path`: of the file that $PRICHAL_CONFIG names, else of
+    /etc/prichal/config.yaml, else the defaults. ConfigInvalid with all problems."""
+    named = path or (Path(environment["PRICHAL_CONFIG"]) if environment.get("PRICHAL_CONFIG") else None)
+    if named is None and not SYSTEM_CONFIG.exists():
+        return defaults(environment)
+    return read(named or SYSTEM_CONFIG, defaults(environment))
+
+
+def defaults(environment: Mapping[str, str] = os.environ, user: int | None = None) -> Settings:
+    """What holds where no file says otherwise. Root gets the system's folders; another user gets
+    `~/.local/state/prichal` (or below $XDG_STATE_HOME), so that a first try needs no rights."""
+    if (os.geteuid() if user is None else user) == 0:
+        return Settings()
+    home = Path(environment.get("HOME") or Path.home())
+    state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "prichal"
+    return Settings(state=state, platform=PlatformSource(path=str(state / "platform")))
+
+
+def read(path: Path, base: Settings) -> Settings:
+    """The settings of one file on top of `base`. ConfigInvalid with all problems."""
+    path = path.absolute()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigInvalid((Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}"),)) from error
+    parsed = parse(str(path), content)
+    problems = list(parsed.problems)
+    if len(parsed.documents) > 1:
+        second = parsed.documents[1]
+        problems.append(Problem(str(path), second.line, second.column, "", "a second document: keep one"))
+    root = parsed.documents[0] if parsed.documents else Node(None, 1, 1)
+    values: dict[str, object] = {}
+    for key, node, place in _entries(str(path), root, problems):
+        try:
+            values[key] = _value(key, node, path.parent)
+        except ValueError as error:
+            problems.append(Problem(str(path), *place, key, str(error)))
+    settings = _with_values(base, values, path)
+    problems += _contradictions(str(path), root, settings)
+    if problems:
+        raise ConfigInvalid(tuple(problems))
+    return settings
+
+
+def _entries(file: str, root: Node, problems: list[Problem]) -> Iterator[tuple[str, Node, tuple[int, int]]]:
+    """Key, value and place of each option that is given; unknown keys become problems."""
+    for name, node in _children(file, "", root, problems):
+        if name not in SECTIONS:
+            yield from _known(file, name, node, root.keys[name], problems)
+            continue
+        for key, child in _children(file, name, node, problems):
+            yield from _known(file, f"{name}.{key}", child, node.keys[key], problems)
+
+
+def _children(file: str, key: str, node: Node, problems: list[Problem]) -> list[tuple[str, Node]]:
+    """A section's entries. An empty one is fine: all its options may be commented out."""
+    if not isinstance(node.value, dict | None):
+        problems.append(Problem(file, node.line, node.column, key, "must be a mapping of options"))
+    return [(name, node.children[name]) for name in node.keys]
+
+
+def _known(
+    file: str, key: str, node: Node, place: tuple[int, int], problems: list[Problem]
+) -> Iterator[tuple[str, Node, tuple[int, int]]]:
+    if key in OPTIONS:
+        yield key, node, place
+    else:
+        problems.append(Problem(file, *place, key, f"unknown option{_nearest(key)}"))
+
+
+def _nearest(key: str) -> str:
+    """The right key for a wrong one: perhaps a slip, perhaps the wrong section."""
+    section, _, name = key.rpartition(".")
+    siblings = [option for option in OPTIONS if option.rpartition(".")[0] == section]
+    near = get_close_matches(key, [*siblings, *SECTIONS] if not section else siblings, n=1, cutoff=0.7)
+    elsewhere = [option for option in OPTIONS if option.rpartition(".")[2] == name]
+    anywhere = get_close_matches(key, OPTIONS, n=1)
+    guess = next(iter([*near, *elsewhere, *anywhere]), None)
+    return f"; did you mean {guess!r}?" if guess else "; config.example.yaml shows all"
+
+
+def _value(key: str, node: Node, folder: Path) -> object:
+    if node.value is None:
+        if key in OPTIONAL:
+            return None
+        raise ValueError("is empty: give a value or remove the line")
+    return OPTIONS[key](node.value, folder)
+
+
+def _with_values(base: Settings, values: Mapping[str, object], path: Path) -> Settings:
+    top: dict[str, object] = {"source": path}
+    sections: dict[str, dict[str, object]] = {}
+    for key, value in values.items():
+        if value is None:
+            continue  # left empty: the default
+        section, _, name = field_of(key).rpartition(".")
+        (sections.setdefault(section, {}) if section else top)[name] = value
+    sections.setdefault("platform", {})["path"] = _platform_path(values, base, path.parent)
+    for section, fields in sections.items():
+        top[section] = replace(getattr(base, section), **fields)
+    return replace(base, **top)  # type: ignore[arg-type]
+
+
+def _platform_path(values: Mapping[str, object], base: Settings, folder: Path) -> str:
+    """With a URL a folder of that repository, by default its root; else a folder of this host."""
+    given = values.get("platform.path")
+    if values.get("platform.url"):
+        return str(given or ".")
+    return str(folder / Path(str(given)).expanduser()) if given else base.platform.path
+
+
+def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Problem]:
+    def problem(message: str, section: str, name: str) -> Problem:
+        return Problem(file, *root.place([section, name]), f"{section}.{name}", message)
+
+    if settings.reconcile.backoff_initial > settings.reconcile.backoff_max:
+        yield problem("must not be below reconcile.backoffInitial", "reconcile", "backoffMax")
+    if settings.platform.credentials and not settings.platform.url:
+        yield problem(
+            "needs platform.url: a folder of this host takes no credentials", "platform", "credentials"
+        )
+    if settings.platform.url and settings.platform.path.startswith("/"):
+        yield problem(
+            "must be relative: with platform.url it is a folder of that repository", "platform", "path"
+        )

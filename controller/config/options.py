@@ -1,0 +1,226 @@
+"""Every option of `config.yaml`: its key, and how its value is read. Pure but for the files that options name.
+
+A reader takes the value as YAML gave it and the folder of the config file, and returns what `Settings` holds, or
+raises ValueError with what would be right. Keys are camelCase, as in the manifests; the field of `Settings` has the
+same name in snake_case, within the section before the dot.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from controller.documents import Json
+from controller.domain.names import is_dns_label
+from controller.domain.secret import Secret
+from controller.domain.units import parse_duration, parse_size
+
+Read = Callable[[Json, Path], object]
+
+SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "limits", "log")
+_MIN_TOKEN: Final = 16
+_LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+
+def _duration(least: float = 0.0) -> Read:
+    def read(value: Json, _: Path) -> object:
+        try:
+            seconds = parse_duration(value)  # type: ignore[arg-type]
+        except (ValueError, TypeError):
+            seconds = -1.0
+        if seconds < least:
+            raise ValueError(
+                "must be a duration such as 500ms, 30s, 10m, 1h30m or 7d, or a number of seconds"
+                + (f"; at least {least:g} seconds" if least else "")
+            )
+        return seconds
+
+    return read
+
+
+def _size(least: int) -> Read:
+    def read(value: Json, _: Path) -> object:
+        try:
+            size = parse_size(value)  # type: ignore[arg-type]
+        except (ValueError, TypeError):
+            size = -1
+        if size < least:
+            raise ValueError(
+                f"must be a size such as 512Mi, 2Gi or 20G, or a number of bytes; at least {least}"
+            )
+        return size
+
+    return read
+
+
+def _count(least: int, most: int) -> Read:
+    def read(value: Json, _: Path) -> object:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def _cpus(value: Json, _: Path) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.01 <= value <= 1024:
+        raise ValueError("must be a number of CPUs such as 0.5 or 4")
+    return float(value)
+
+
+def _flag(value: Json, _: Path) -> object:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _choice(*options: str) -> Read:
+    def read(value: Json, _: Path) -> object:
+        if value not in options:
+            raise ValueError(f"must be one of {', '.join(options)}")
+        return value
+
+    return read
+
+
+def _text(pattern: str, meaning: str) -> Read:
+    def read(value: Json, _: Path) -> object:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return read
+
+
+def _texts(pattern: str, meaning: str) -> Read:
+    def read(value: Json, _: Path) -> object:
+        entries = value if isinstance(value, list) else [None]
+        if not all(isinstance(entry, str) and re.fullmatch(pattern, entry) for entry in entries):
+            raise ValueError(f"must be a list of {meaning}")
+        return tuple(str(entry) for entry in entries)
+
+    return read
+
+
+def _path(value: Json, base: Path) -> object:
+    """Absolute, or relative to the folder of the config file."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be a path, absolute or relative to the folder of this file")
+    return base / Path(value).expanduser()
+
+
+def _paths(value: Json, base: Path) -> object:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of paths")
+    return tuple(_path(entry, base) for entry in value)
+
+
+def _plain_path(value: Json, _: Path) -> object:
+    """Becomes a path of the host or of a repository in `loader`, which knows which."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be a path")
+    return value
+
+
+def _instance(value: Json, _: Path) -> object:
+    if not isinstance(value, str) or not is_dns_label(value):
+        raise ValueError("must be a DNS label: 1 to 63 of a-z, 0-9 and hyphens, no hyphen at either end")
+    return value
+
+
+def _listen(value: Json, base: Path) -> object:
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if match and int(match["port"]) < 65536:
+        return value
+    raise ValueError("must be an address with a port, such as 127.0.0.1:8000, [::1]:8000 or 0.0.0.0:80")
+
+
+def _networks(value: Json, _: Path) -> object:
+    try:
+        return tuple(
+            str(ipaddress.ip_network(str(entry))) for entry in (value if isinstance(value, list) else [None])
+        )
+    except ValueError:
+        raise ValueError("must be a list of IP addresses or networks such as 10.0.0.0/8") from None
+
+
+def _token_file(value: Json, base: Path) -> object:
+    path = _path(value, base)
+    assert isinstance(path, Path)
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from None
+    if len(token) < _MIN_TOKEN:
+        raise ValueError(
+            f"the token in {path} is too short: at least {_MIN_TOKEN} characters, better 32 random ones"
+        )
+    return Secret(token)
+
+
+#: By key, in the order of `config.example.yaml`.
+OPTIONS: Final[Mapping[str, Read]] = {
+    "state": _path,
+    "instance": _instance,
+    "platform.path": _plain_path,
+    "platform.url": _text(r"\S+", "a Git URL"),
+    "platform.branch": _text(r"[^\s~^:?*\[\\]+", "the name of a branch"),
+    "platform.interval": _duration(),
+    "platform.credentials": _path,
+    "git.fetchTimeout": _duration(1),
+    "git.maxRepository": _size(2**20),
+    "git.allowedPaths": _paths,
+    "docker.host": _text(
+        r"(?:unix:///|tcp://)\S+", "an address such as unix:///var/run/docker.sock or tcp://host:2376"
+    ),
+    "docker.timeout": _duration(1),
+    "docker.pullTimeout": _duration(1),
+    "docker.buildTimeout": _duration(1),
+    "docker.capabilities": _texts(
+        r"[A-Z][A-Z0-9_]*(?<!^ALL)", "Linux capabilities without CAP_, such as NET_BIND_SERVICE"
+    ),
+    "docker.logMaxSize": _size(2**16),
+    "reconcile.workers": _count(1, 64),
+    "reconcile.driftInterval": _duration(1),
+    "reconcile.backoffInitial": _duration(0.1),
+    "reconcile.backoffMax": _duration(0.1),
+    "reconcile.crashLimit": _count(1, 1000),
+    "reconcile.crashWindow": _duration(1),
+    "reconcile.keepEvents": _count(10, 1_000_000),
+    "web.listen": _listen,
+    "web.publicUrl": _text(r"https?://[^\s/?#]+", "a URL without a path, such as https://ml.example.org"),
+    "web.workers": _count(1, 64),
+    "web.trustLoopback": _flag,
+    "web.adminTokenFile": _token_file,
+    "web.trustedProxies": _networks,
+    "web.maxBody": _size(1024),
+    "web.hookMaxBody": _size(1024),
+    "web.connectTimeout": _duration(0.01),
+    "web.queueLimit": _count(1, 1_000_000),
+    "limits.cpus": _cpus,
+    "limits.memory": _size(6 * 2**20),
+    "limits.pids": _count(16, 2**22),
+    "limits.maxReplicas": _count(1, 1000),
+    "log.level": _choice("DEBUG", "INFO", "WARNING", "ERROR"),
+    "log.format": _choice("text", "json"),
+}
+
+#: Options that may be left empty (null), which is their default.
+OPTIONAL: Final = frozenset({"platform.url", "platform.credentials", "web.publicUrl", "web.adminTokenFile"})
+
+#: Where the field of `Settings` is not called as the option is.
+FIELDS: Final[Mapping[str, str]] = {
+    "log.level": "log_level",
+    "log.format": "log_format",
+    "web.adminTokenFile": "web.admin_token",
+}
+
+
+def field_of(key: str) -> str:
+    """`git.fetchTimeout` is the field `git.fetch_timeout`."""
+    return FIELDS.get(key) or re.sub(r"[A-Z]", lambda capital: f"_{capital[0].lower()}", key)

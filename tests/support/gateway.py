@@ -1,0 +1,122 @@
+"""Routes, and both ends of a forwarded call: a component made of a real socket, a caller made of ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.routes import Api, Route
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+APP = AppName("demo")
+
+
+def make_api(path: str = "image", **fields: Any) -> Api:
+    return Api(**{"path": path, "name": ComponentName("api"), "published": True, **fields})
+
+
+def make_route(*apis: Api, **fields: Any) -> Route:
+    known = {
+        "app": APP,
+        "component": ComponentName("classify"),
+        "fingerprint": "1:aaaa",
+        "revision": "c0ffee",
+        "upstreams": ("127.0.0.1:1",),
+        "apis": apis or (make_api(),),
+    }
+    return Route(**{**known, **fields})
+
+
+class Caller:
+    """The ASGI side: `parts` are what `receive` gives, then the caller waits, or leaves if `leaves` is set."""
+
+    def __init__(self, *parts: bytes, leaves: bool = False) -> None:
+        self._parts = list(parts)
+        self._leaves = leaves
+        self.messages: list[MutableMapping[str, Any]] = []
+        self.started = asyncio.Event()
+        self.got_part = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._parts:
+            part = self._parts.pop(0)
+            more = bool(self._parts) or self._leaves
+            return {"type": "http.request", "body": part, "more_body": more}
+        if self._leaves:
+            return {"type": "http.disconnect"}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        await self.reads.wait()
+        self.messages.append(message)
+        (self.started if message["type"] == "http.response.start" else self.got_part).set()
+
+    @property
+    def status(self) -> int:
+        return int(self.messages[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode().lower(): value.decode() for name, value in self.messages[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.messages[1:])
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.messages) and not self.messages[-1].get("more_body", True)
+
+
+@asynccontextmanager
+async def component(handler: Handler) -> AsyncIterator[str]:
+    """A server on loopback whose connections `handler` plays; gives its endpoint."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(play, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
+    """Request line, header fields, body; what a component sees."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in head[1:] if line)
+    if "content-length" in headers:
+        return head[0], headers, await reader.readexactly(int(headers["content-length"]))
+    body = b""
+    while headers.get("transfer-encoding") == "chunked":
+        size = int(await reader.readline(), 16)
+        body += (await reader.readexactly(size + 2))[:-2]
+        if not size:
+            break
+    return head[0], headers, body
+
+
+def response(body: bytes = b"ok", *headers: str, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
