@@ -53,13 +53,14 @@ _WORDS: Final[Mapping[str, Json]] = {
 @dataclass(frozen=True, slots=True)
 class Node:
     """A value and its place; `line` and `column` count from 1. `children` are by key or index, `keys` are the
-    places of a mapping's keys."""
+    places of a mapping's keys. `refused`: a problem tells that this value cannot be read, a stand-in is here."""
 
     value: Json
     line: int
     column: int
     children: Mapping[str | int, Node] = field(default_factory=dict)
     keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    refused: bool = False
 
     def at(self, path: Path) -> Node:
         """The node at `path`, or the nearest one above it that exists."""
@@ -185,7 +186,9 @@ class _Builder:
 
     def _fresh(self, event: NodeEvent, depth: int) -> tuple[Node, int]:
         if isinstance(event, ScalarEvent):
-            return Node(self._scalar(event), *_place(event)), 1
+            before = len(self.problems)
+            value = self._scalar(event)
+            return Node(value, *_place(event), refused=len(self.problems) > before), 1
         tag = event.tag  # type: ignore[attr-defined]
         if tag not in (None, "!", f"{_TAG}map" if isinstance(event, MappingStartEvent) else f"{_TAG}seq"):
             self._problem(event, _NO_TAGS)

@@ -64,7 +64,8 @@ def connect(
 ) -> int:
     """Connect the module in a Git repository.
 
-    Writes its Repository and PlatformApp into the platform folder. Nothing that is there is overwritten. Secrets get a file of their own that only its owner may read.
+    Writes its Repository and PlatformApp into the platform folder. Nothing that is there is overwritten.
+    Secrets get a file of their own that only its owner may read.
     """
     from controller.daemon.connect import Connection, app_name, documents
     from controller.daemon.hosted import local_url
@@ -159,7 +160,8 @@ def create(
 ) -> int:
     """Make a repository to push to.
 
-    What to push to is printed; a push shows its progress until it is ready. For a repository that is there already, its hook is renewed.
+    What to push to is printed; a push shows its progress until it is ready. For a repository that is
+    there already, its hook is renewed.
     """
     from controller.daemon.connect import Connection
     from controller.daemon.hosted import create as make

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import click
@@ -15,6 +15,39 @@ from controller.cli.output import say, show_json, show_table
 from controller.cli.session import Session, config_option, known_app, output_option, with_session
 from controller.domain.names import ComponentName
 from controller.domain.secret import Secret
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".")
+@click.option("--app", help="Name of the app; by default what the manifests say.")
+@output_option
+@config_option
+@with_session
+def validate(session: Session, folder: Path, app: str | None, output: str) -> int:
+    """Check the manifests in a folder.
+
+    A module's, or a platform folder's. All problems are listed, each with its place; exit code 3 if there are any.
+    Nothing is deployed, and neither Docker nor the daemon is needed.
+    """
+    from controller.manifests.validate import validate_folder
+
+    verdict = validate_folder(folder, app, session.settings())
+    problems, notes = verdict.problems, verdict.notes
+    if output == "json":
+        found = {"valid": not problems, "kind": verdict.kind, "documents": verdict.documents}
+        show_json({**found, "problems": [asdict(problem) for problem in problems], "notes": list(notes)})
+        return Exit.INVALID if problems else Exit.OK
+    for problem in problems:
+        click.echo(str(problem))
+    for note in notes:
+        say(f"note: {note}")
+    count = len(problems)
+    say(
+        f"{count} problem{'s' if count != 1 else ''}"
+        if count
+        else f"{verdict.documents} documents, no problem"
+    )
+    return Exit.INVALID if count else Exit.OK
 
 
 @click.command()
@@ -138,4 +171,4 @@ def _lines(value: object, path: str = "") -> Iterator[str]:
         yield f"{path} = {'' if value is None else value}"
 
 
-commands = (plan, logs, doctor, hash_password, config)
+commands = (validate, plan, logs, doctor, hash_password, config)

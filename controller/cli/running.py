@@ -82,7 +82,8 @@ def serve_local(
 ) -> int:
     """Serve a component without the platform.
 
-    One MLComponent of MANIFEST, a file or folder, from IMAGE. Only Docker is needed. The address is shown, the log goes to the terminal, Ctrl-C stops and removes it.
+    One MLComponent of MANIFEST, a file or folder, from IMAGE. Only Docker is needed. The address is shown,
+    the log goes to the terminal, Ctrl-C stops and removes the container.
     """
     from controller.daemon.serve_local import Local, serve_local
 

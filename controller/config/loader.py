@@ -32,7 +32,9 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     named = path or (Path(environment["PRICHAL_CONFIG"]) if environment.get("PRICHAL_CONFIG") else None)
     if named is None and not SYSTEM_CONFIG.exists():
         return defaults(environment)
-    return read(named or SYSTEM_CONFIG, defaults(environment))
+    chosen = named or SYSTEM_CONFIG
+    # The system's file means the system's folders, whoever reads it: the services and operators are not root.
+    return read(chosen, Settings() if chosen == SYSTEM_CONFIG else defaults(environment))
 
 
 def defaults(environment: Mapping[str, str] = os.environ, user: int | None = None) -> Settings:

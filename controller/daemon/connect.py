@@ -21,10 +21,10 @@ from controller.domain.names import DNS_LABEL
 from controller.domain.secret import Secret
 from controller.domain.spec import GitRef, HookProvider
 from controller.manifests import load_platform
+from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
-SUFFIXES = (".yaml", ".yml")
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9./_-]*")
 _WORDS = {
@@ -79,7 +79,7 @@ def connect(settings: Settings, connection: Connection) -> tuple[Path, ...]:
     for draft in drafts:
         if (folder / draft.name).exists():
             raise _taken(folder / draft.name)
-    files = (*_present(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in drafts))
+    files = (*read_folder(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in drafts))
     load_platform(files, settings)
     return _write_all(folder, drafts)
 
@@ -161,17 +161,6 @@ def _scalar(text: str) -> str:
     """A JSON string is a double-quoted YAML scalar."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
     return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _present(folder: Path) -> Iterator[SourceFile]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if (
-            path.suffix in SUFFIXES
-            and path.is_file()
-            and not any(part.startswith(".") for part in name.parts)
-        ):
-            yield SourceFile(name.as_posix(), path.read_bytes())
 
 
 def _write_all(folder: Path, drafts: tuple[Draft, ...]) -> tuple[Path, ...]:

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 from controller.adapters.docker.connection import Connection, has_init
 from controller.adapters.docker.errors import translated
 from controller.adapters.features import git_library, program
-from controller.adapters.git import GitSources
 from controller.config import Settings
 from controller.daemon.hosted import local_url
 from controller.daemon.lock import holder
-from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.errors import ControllerError
+from controller.domain.names import PLATFORM
+from controller.manifests import load_platform
+from controller.manifests.validate import read_folder
 from controller.store import open_store
 
 OLDEST_DOCKER = (20, 10)
@@ -83,11 +84,13 @@ def _config(settings: Settings) -> str:
 
 
 def _platform(settings: Settings) -> str:
-    spec, _ = PlatformFolder(
-        settings, GitSources(settings.clones, settings.git, settings.repositories)
-    ).read()
-    place = settings.platform.url or settings.platform.path
-    return f"{len(spec.apps)} apps, {len(spec.repositories)} repositories in {place}"
+    source, folder = settings.platform, Path(settings.platform.path)
+    if source.url:
+        return f"the Git repository {source.url}; the daemon tells in the status of {PLATFORM} how it is"
+    if not folder.is_dir():
+        raise Finding(f"the folder {folder} is not there", f"mkdir -p -m 0700 {folder}")
+    spec = load_platform(tuple(read_folder(folder)), settings)
+    return f"{len(spec.apps)} apps, {len(spec.repositories)} repositories in {folder}"
 
 
 def _platform_secrets(settings: Settings) -> str:
@@ -95,7 +98,7 @@ def _platform_secrets(settings: Settings) -> str:
         return "in a Git repository"
     folder = Path(settings.platform.path)
     if not folder.is_dir():
-        raise Finding(f"the folder {folder} is not there", f"mkdir -p -m 0700 {folder}")
+        return "none"
     closed = not folder.stat().st_mode & stat.S_IXOTH
     for path in sorted(folder.rglob("*")) if not closed else ():
         if path.is_file() and path.stat().st_mode & stat.S_IROTH and b"kind: Secret" in path.read_bytes():

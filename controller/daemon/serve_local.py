@@ -29,12 +29,12 @@ from controller.domain.spec import Kind, MLComponentSpec, PlatformAppSpec, Platf
 from controller.manifests.build import examine
 from controller.manifests.components import ml_component
 from controller.manifests.reader import read
+from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
 
 FILES = "/prichal/files"
 MODEL = "/prichal/model"
 APP = AppName("local")
-SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ def serve_local(settings: Settings, local: Local) -> int:
 def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...]:
     """The MLComponents of a manifest file or folder. ManifestInvalid. Secrets that are named need not be there:
     their values come with `--env`."""
-    root = manifest if manifest.is_dir() else manifest.parent
-    paths = sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES) if manifest.is_dir() else [manifest]
-    files = tuple(SourceFile(p.relative_to(root).as_posix(), p.read_bytes()) for p in paths)
+    files = (
+        tuple(read_folder(manifest))
+        if manifest.is_dir()
+        else (SourceFile(manifest.name, manifest.read_bytes()),)
+    )
     found = examine(files, PlatformAppSpec(_namespace(files), RepositoryName("")), None, settings.limits)
     if found.problems:
         raise ManifestInvalid(found.problems)

@@ -48,6 +48,7 @@ class DesiredComponent:
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     build: BuildInput | None = None
     revision: str = ""
+    failure_reason: str = ""
     failure: str = ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile
 
     @property
@@ -62,6 +63,7 @@ class Unresolved:
     name: ComponentName
     reason: str
     why: str
+    transient: bool = False  # it may get better by itself
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,11 @@ def judge_component(
 ) -> tuple[Condition, ...]:
     """`unready`: what the serving workload itself said when asked and it was not ready, else empty."""
     name, revision = component.spec.name, component.revision
-    serving = route is not None and bool(route.upstreams)
-    failed = component.failure or (memory.failure if memory.failed_fingerprint in component.fingerprints else "")
-    if failed:
-        kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
-        kept = f"version {short(route.fingerprint)} goes on serving. " if serving and route else ""
-        reason = memory.failure_reason or "NotReady"
-        return (
-            Condition(ConditionType.READY, False, reason, kept + failed, revision=revision),
-            Condition(kind, True, reason, kept + failed, revision=revision),
-        )
-    if not serving or route is None or route.fingerprint not in component.fingerprints:
+    if component.failure:
+        return _failed(component.failure_reason or "NotReady", component.failure, route, revision)
+    if memory.failed_fingerprint in component.fingerprints:
+        return _failed(memory.failure_reason or "NotReady", memory.failure, route, revision)
+    if route is None or not route.upstreams or route.fingerprint not in component.fingerprints:
         return (Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),)
     alive = [
         w
@@ -42,11 +36,21 @@ def judge_component(
     ]
     if len(alive) < component.spec.replicas:
         message = f"{len(alive)} of {component.spec.replicas} replicas run"
-        return _degraded("ReplicasMissing", message, revision)
+        return _degraded("ReplicasMissing", f"{message}. {memory.failure}" if memory.failure else message, revision)
     if unready:
         return _degraded("NotAnswering", unready, revision)
     message = f"version {short(route.fingerprint)} serves"
     return (Condition(ConditionType.READY, True, "Serving", message, revision=revision),)
+
+
+def _failed(reason: str, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
+    serving = route is not None and bool(route.upstreams)
+    kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
+    message = f"version {short(route.fingerprint)} goes on serving. {why}" if serving and route else why
+    return (
+        Condition(ConditionType.READY, False, reason, message, revision=revision),
+        Condition(kind, True, reason, message, revision=revision),
+    )
 
 
 def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]:
@@ -59,7 +63,7 @@ def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]
 def judge_app(components: tuple[ComponentStatus, ...], plan: Plan, warnings: tuple[str, ...]) -> tuple[Condition, ...]:
     """The app's own conditions from those of its components and from what the plan held back."""
     revision = plan.revision
-    conditions = [_app_ready(components, revision)]
+    conditions = [_app_ready(components, plan)]
     for kind in (ConditionType.DEGRADED, ConditionType.STALLED):
         hit = [(c.name, found) for c in components if (found := find(c.conditions, kind))]
         if hit:
@@ -71,7 +75,10 @@ def judge_app(components: tuple[ComponentStatus, ...], plan: Plan, warnings: tup
     return tuple(conditions)
 
 
-def _app_ready(components: tuple[ComponentStatus, ...], revision: str) -> Condition:
+def _app_ready(components: tuple[ComponentStatus, ...], plan: Plan) -> Condition:
+    revision = plan.revision
+    if pending := next((hold for hold in plan.holds if hold.reason == "PrunePending"), None):
+        return Condition(ConditionType.READY, False, pending.reason, pending.why, revision=revision)
     waiting = [
         (c.name, ready) for c in components if (ready := find(c.conditions, ConditionType.READY)) and not ready.status
     ]

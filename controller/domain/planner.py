@@ -36,6 +36,7 @@ from controller.domain.status import AppStatus, ComponentStatus
 #: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
 GATEWAY_MARGIN = 2.0
 READY_PATH = "/health/ready"
+_GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,23 @@ class _Rollout:
         )
 
     def _wanted(self) -> dict[int, ObservedWorkload | None]:
-        found = {w.replica: w for w in self._matching if w.fingerprint == self.fingerprint}
+        """By replica: what stands for it. Of two (one was renamed by hand, say) the one that answers."""
+        matching = [w for w in self._matching if w.fingerprint == self.fingerprint]
+        found = {w.replica: w for w in sorted(matching, key=_answers)}
         return {replica: found.get(replica) for replica in range(self.component.spec.replicas)}
+
+    def _newcomers(self, wanted: dict[int, ObservedWorkload | None]) -> bool:
+        """Whether something of the version runs that the route does not lead to yet."""
+        known = self.route.upstreams if self.route else ()
+        return any(w and w.endpoint and w.endpoint not in known for w in wanted.values())
+
+    def _names(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[str, ...]:
+        return tuple(w.name if w and _answers(w) else self._workload_name(replica) for replica, w in wanted.items())
+
+    @property
+    def _ready_path(self) -> str:
+        server = self.component.spec.server
+        return server.ready_path if isinstance(server, OwnServer) else READY_PATH
 
     def _workload_name(self, replica: int) -> str:
         return workload_name(self.policy.instance, self.app.app, self.name, self.fingerprint, replica)
@@ -145,19 +161,19 @@ class _Rollout:
 
     def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
         wanted = self._wanted()
-        missing = [r for r, w in wanted.items() if w is None or w.state is not WorkloadState.RUNNING]
+        missing = [replica for replica, w in wanted.items() if not _answers(w)]
         obsolete = self._obsolete(wanted)
-        if missing and self._serving and (hold := self._hold_restart(memory, wanted)):
-            return self._keep_alive_only(wanted), [hold]
-        starts = self._starts(missing, wanted)
+        if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
+            return self._leave_out_dead(wanted), [hold]
         before: tuple[Action, ...] = ()
-        if starts and obsolete and self.component.spec.rollout.strategy is Strategy.RECREATE and not self._serving:
+        if missing and obsolete and self.component.spec.rollout.strategy is Strategy.RECREATE and not self._serving:
             before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
         return (
-            *self._keep_alive_only(wanted if missing else {}),
+            *(self._leave_out_dead(wanted) if missing else ()),
+            *(self._image() if missing else ()),  # first of all: with Recreate nothing serves from here on
             *before,
-            *starts,
-            *self._switch(wanted, bool(starts)),
+            *self._starts(missing, wanted),
+            *self._switch(wanted, bool(missing)),
             *self._retire(obsolete),
         ), []
 
@@ -165,7 +181,7 @@ class _Rollout:
         kept = {w.id for w in wanted.values() if w}
         return [w for w in self.observed.of(self.name) if w.id not in kept]
 
-    def _hold_restart(self, memory: ComponentStatus, wanted: dict[int, ObservedWorkload | None]) -> Hold | None:
+    def _hold_restart(self, memory: ComponentStatus) -> Hold | None:
         recent = [at for at in memory.restarts if at > self.now - self.policy.crash_window]
         if len(recent) >= self.policy.crash_limit:
             why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
@@ -176,31 +192,28 @@ class _Rollout:
             return None
         return Hold(self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left)
 
-    def _keep_alive_only(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
+    def _leave_out_dead(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
         """A dead replica gets no more traffic while others answer."""
         if not self._serving or self.route is None:
             return ()
-        alive = {w.endpoint: w.name for w in wanted.values() if w and w.state is WorkloadState.RUNNING}
-        still = [alive[upstream] for upstream in self.route.upstreams if upstream in alive]
+        alive = {w.endpoint: w.name for w in wanted.values() if w and w.endpoint}
+        still = tuple(alive[upstream] for upstream in self.route.upstreams if upstream in alive)
         if not still or len(still) == len(self.route.upstreams):
             return ()
-        return (SwitchRoute(self.route, tuple(sorted(still)), why="a replica died, the others go on"),)
+        return (SwitchRoute(self.route, still, why="a replica died, the others go on"),)
 
     def _starts(self, missing: list[int], wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
-        if not missing:
-            return ()
-        actions: list[Action] = [*self._image()]
+        actions: list[Action] = []
         for replica in missing:
             dead = wanted[replica]
-            if dead and dead.state is WorkloadState.STOPPED:
+            if dead and dead.state is not WorkloadState.CREATED:
                 actions.append(RemoveWorkload(dead.name, dead.id, why=_death(dead)))
             actions.append(self._start(replica, dead))
-        names = tuple(self._workload_name(replica) for replica in wanted)
-        server = self.component.spec.server
-        path = server.ready_path if isinstance(server, OwnServer) else READY_PATH
+        return (*actions, self._await(wanted, "traffic goes only to what is ready")) if actions else ()
+
+    def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
         deadline = self.component.spec.setup_timeout
-        why = "traffic goes only to what is ready"
-        return (*actions, AwaitReady(self.name, self.fingerprint, names, path, deadline, why))
+        return AwaitReady(self.name, self.fingerprint, self._names(wanted), self._ready_path, deadline, why)
 
     def _image(self) -> tuple[Action, ...]:
         if self.component.pin.present:
@@ -222,17 +235,23 @@ class _Rollout:
             component.spec,
             component.env,
         )
-        return StartWorkload(workload, self._workload_name(replica), self._why_start(dead), heals=self._serving)
+        return StartWorkload(workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead))
+
+    def _heals(self, dead: ObservedWorkload | None) -> bool:
+        """Whether the replica had served; what was never started, or is one more than there were, had not."""
+        if not self._serving or self.route is None:
+            return False
+        if dead:
+            return dead.state is not WorkloadState.CREATED
+        return len(self.route.upstreams) >= self.component.spec.replicas
 
     def _why_start(self, dead: ObservedWorkload | None) -> str:
         if dead and dead.state is WorkloadState.CREATED:
             return "it was made but never started"
         if dead:
             return f"its predecessor {_death(dead)}"
-        if self._serving and self.route and len(self.route.upstreams) >= self.component.spec.replicas:
-            return "its container is gone"
         if self._serving:
-            return f"{self.component.spec.replicas} replicas are declared"
+            return "its container is gone" if self._heals(dead) else f"{_replicas(self.component)} declared"
         if self.route and self.route.upstreams:
             return f"replaces version {short(self.route.fingerprint)}"
         return "declared, not running"
@@ -245,22 +264,23 @@ class _Rollout:
             component=self.name,
             fingerprint=self.fingerprint,
             revision=self.component.revision or self.app.revision,
-            upstreams=tuple(w.endpoint for w in wanted.values() if w and w.endpoint),
+            upstreams=() if started else tuple(w.endpoint for w in wanted.values() if w and w.endpoint),
             apis=self.component.apis,
             timeout=spec.server.timeout + GATEWAY_MARGIN,
             any_path=isinstance(spec.server, OwnServer),
         )
-        names = tuple(self._workload_name(replica) for replica in wanted)
+        names = self._names(wanted)
         if started:
-            return (SwitchRoute(replace(route, upstreams=()), names, why="the version is ready"),)
-        if not self._serving:
-            server = spec.server
-            path = server.ready_path if isinstance(server, OwnServer) else READY_PATH
-            wait = AwaitReady(self.name, self.fingerprint, names, path, spec.setup_timeout, "it runs, not yet in use")
-            return (wait, SwitchRoute(route, names, why="the version is ready"))
-        if self.route is None or _traffic(self.route) == _traffic(route):
+            return (SwitchRoute(route, names, why="the version is ready"),)
+        if not self._serving or self.route is None:
+            return (
+                self._await(wanted, "it runs, not yet in use"),
+                SwitchRoute(route, names, why="the version is ready"),
+            )
+        if _traffic(self.route) == _traffic(route):
             return ()
-        return (SwitchRoute(route, names, why=_difference(self.route, route)),)
+        switch = SwitchRoute(route, names, why=_difference(self.route, route))
+        return (self._await(wanted, "it runs, not yet in use"), switch) if self._newcomers(wanted) else (switch,)
 
     def _withdraw_traffic(self) -> tuple[Action, ...]:
         if not self.route or not self.route.upstreams:
@@ -268,15 +288,17 @@ class _Rollout:
         return (SwitchRoute(replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"),)
 
     def _retire(self, obsolete: list[ObservedWorkload]) -> tuple[Action, ...]:
-        upstreams = self.route.upstreams if self.route else ()
         timeout = self.component.spec.rollout.drain_timeout
         return tuple(
             action
             for workload in obsolete
-            for action in _drain_and_remove(
-                workload, upstreams, timeout, why=f"not of version {short(self.fingerprint)}"
-            )
+            for action in _drain_and_remove(workload, timeout, self._why_obsolete(workload))
         )
+
+    def _why_obsolete(self, workload: ObservedWorkload) -> str:
+        if workload.fingerprint == self.fingerprint:
+            return f"{_replicas(self.component)} declared"
+        return f"not of version {short(self.fingerprint)}"
 
 
 def _traffic(route: Route) -> Route:
@@ -307,22 +329,33 @@ def _remove_component(name: ComponentName, observed: ObservedApp, route: Route |
     actions: list[Action] = []
     if route:
         actions.append(WithdrawRoute(name, why="left Git"))
-    upstreams = route.upstreams if route else ()
     for workload in observed.of(name):
-        actions += _drain_and_remove(workload, upstreams, timeout=30.0, why="left Git")
+        actions += _drain_and_remove(workload, timeout=_GONE_DRAIN, why="left Git")
     return tuple(actions)
 
 
-def _drain_and_remove(
-    workload: ObservedWorkload, upstreams: tuple[str, ...], timeout: float, why: str
-) -> tuple[Action, ...]:
+def _drain_and_remove(workload: ObservedWorkload, timeout: float, why: str) -> tuple[Action, ...]:
+    """Whatever answers may have requests under way: a route that does not name it (any more) proves nothing, since
+    the daemon may have died between the switch and the draining."""
     remove = RemoveWorkload(workload.name, workload.id, why)
-    if workload.endpoint and workload.endpoint in upstreams:
-        return (DrainWorkload(workload.name, workload.id, workload.endpoint, timeout, why="requests under way"), remove)
-    return (remove,)
+    if workload.endpoint is None:
+        return (remove,)
+    return (DrainWorkload(workload.name, workload.id, workload.endpoint, timeout, why="requests under way"), remove)
+
+
+def _answers(workload: ObservedWorkload | None) -> bool:
+    """Whether it can be called: one that runs, but was taken off the app's network, cannot."""
+    return workload is not None and workload.state is WorkloadState.RUNNING and workload.endpoint is not None
+
+
+def _replicas(component: DesiredComponent) -> str:
+    count = component.spec.replicas
+    return f"{count} replica{'s are' if count != 1 else ' is'}"
 
 
 def _death(workload: ObservedWorkload) -> str:
+    if workload.state is WorkloadState.RUNNING:
+        return "was taken off the network"
     if workload.oom_killed:
         return "was killed for want of memory"
     return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"
@@ -331,6 +364,8 @@ def _death(workload: ObservedWorkload) -> str:
 def _difference(before: Route, after: Route) -> str:
     if before.apis != after.apis:
         return "its APIs changed"
+    if len(before.upstreams) > len(after.upstreams):
+        return "fewer replicas are declared"
     if before.upstreams != after.upstreams:
         return "its addresses changed"
     return "its limits changed"

@@ -11,8 +11,8 @@ from controller.domain.names import AppName, ComponentName
 
 @dataclass(frozen=True)
 class ComponentStatus:
-    """`failed_fingerprint` is the version that did not become ready and is not tried again; `restarts` are the Unix
-    seconds of recent restarts after crashes, oldest first."""
+    """`failed_fingerprint` is the version that did not become ready and is not tried again; `failure` without it is
+    why the version in service could not be repaired. `restarts`: Unix seconds of recent repairs, oldest first."""
 
     name: ComponentName
     kind: str
@@ -31,13 +31,14 @@ class AppStatus:
     repository: str = ""
     attempted_revision: str = ""
     applied_revision: str = ""
+    desired_revision: str = ""  # the newest commit with valid manifests: what is converged to, come what may
     conditions: Conditions = ()
     components: tuple[ComponentStatus, ...] = ()  # sorted by name
     suspended: bool = False  # by a person (`prichal suspend`), beside the manifest's own `suspend`
     approved_revision: str = ""  # `prichal approve`: everything may go at once at this revision
     plan: str = ""  # text of the last plan
     failures: int = 0  # consecutive failed passes, for the backoff
-    pins: tuple[tuple[str, str], ...] = ()  # image reference -> what it was resolved to, at `attempted_revision`
+    pins: tuple[tuple[str, str], ...] = ()  # image reference -> what it was resolved to, at `desired_revision`
 
     def component(self, name: ComponentName) -> ComponentStatus | None:
         return next((c for c in self.components if c.name == name), None)

@@ -66,10 +66,11 @@ def render_duration(seconds: float) -> str:
 
 
 def render_size(size: int) -> str:
-    """The exact size with the largest suffix that fits; binary ones first: `2**30` is `1Gi`."""
+    """The shortest text that `parse_size` reads back: `2**30` is `1Gi`, `30 * 10**9` is `30G`."""
+    texts = [str(size)]
     for base, suffix in ((1024, "i"), (1000, "")):
-        for prefix in ("P", "T", "G", "M", "K" if suffix else "k"):
+        for prefix in ("K" if suffix else "k", "M", "G", "T", "P"):
             unit: int = base ** _POWERS[prefix]
             if size and size % unit == 0:
-                return f"{size // unit}{prefix}{suffix}"
-    return str(size)
+                texts.append(f"{size // unit}{prefix}{suffix}")
+    return min(texts, key=len)

@@ -49,7 +49,7 @@ def identity(documents: Collection[Document], app: PlatformAppSpec) -> Iterator[
     yield from duplicates(documents)
     for document in documents:
         if document.kind in _PLATFORM_KINDS:
-            message = f"a {document.kind} belongs into the platform folder, not into the module's repository"
+            message = f"kind {document.kind} belongs into the platform folder, not into the module's repository"
             yield document.problem(["kind"], message)
         namespace = document.get("metadata", "namespace")
         if isinstance(namespace, str) and namespace != app.name:
@@ -103,17 +103,18 @@ def _references(commit: Commit) -> Iterator[tuple[Document, Path, Kind]]:
 def outside_references(commit: Commit) -> Iterator[Problem]:
     """Secrets and package registries that are named must be there; some of them lie on the platform's side."""
     secrets = commit.declared[Kind.SECRET] | (commit.secrets or frozenset())
-    registries = {registry.name for registry in commit.app.package_registries}
+    registries = frozenset(registry.name for registry in commit.app.package_registries)
+    unknown = "is not in this folder: the platform must have it"
     for document in commit.documents:
         for path in _secret_paths(document):
             name = str(document.get(*path))
             if name not in secrets:
-                yield document.problem(path, f"the app has no Secret {name!r}{nearest(name, secrets)}")
+                message = f"the app has no Secret {name!r}{nearest(name, secrets)}"
+                yield document.problem(path, message if commit.secrets is not None else f"the Secret {name!r} {unknown}")
         path = ("spec", "mlService", "packageRegistryName")
         if (registry := document.get(*path)) is not None and registry not in registries:
-            guess = nearest(str(registry), registries)
-            message = f"the PlatformApp names no package registry {registry!r}{guess}"
-            yield document.problem(path, message)
+            message = f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), registries)}"
+            yield document.problem(path, message if commit.secrets is not None else f"{registry!r} {unknown}")
 
 
 def _secret_paths(document: Document) -> Iterator[Path]:

@@ -6,6 +6,7 @@ The schemas help: the `title` of a value is the noun that completes "must be …
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -80,11 +81,11 @@ def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
                 f"{_quoted(value, schema)} is not one of {', '.join(options)}{nearest(str(value), options)}"
             )
         case "minimum":
-            return f"{value} is too small: {expected}, at least {bound}"
+            return f"{value} is too small: must be {expected}; at least {bound}"
         case "maximum":
-            return f"{value} is too large: {expected}, at most {bound}"
+            return f"{value} is too large: must be {expected}; at most {bound}"
         case "exclusiveMaximum":
-            return f"{value} is too large: {expected}, below {bound}"
+            return f"{value} is too large: must be {expected}; below {bound}"
         case "maxLength":
             return f"is too long: {expected}, at most {bound} characters"
         case "minItems" | "minProperties":
@@ -118,5 +119,5 @@ def _bare(text: str) -> bool:
 def _quoted(value: object, schema: Schema) -> str:
     if schema.get("writeOnly"):
         return ""
-    text = repr(value)
+    text = re.sub(r"://[^/\s]*@", "://***@", repr(value))  # people put passwords into URLs
     return text if len(text) <= 80 else f"{text[:77]}…{text[-1]}"

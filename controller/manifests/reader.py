@@ -79,8 +79,8 @@ def render_path(path: Path) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing if no known word is near."""
-    by_lower = {k.lower(): k for k in known}
-    match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    by_lower = {str(name).lower(): str(name) for name in known}
+    match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
 
 
@@ -125,15 +125,14 @@ def _sort(
             message = f"passed over, although its kind is {kind}: should it be {API_VERSION}?"
             warnings.append(str(Problem(file, *node.place(["apiVersion"]), "apiVersion", message)))
         return
-    known = isinstance(kind, str) and kind in set(Kind)
-    if not known:
+    if not isinstance(kind, str) or kind not in set(Kind):
         said = f"{kind!r} is no kind of ours{nearest(str(kind), Kind)}" if kind else "is missing"
         message = f"{said}; kinds are {', '.join(Kind)}"
         problems.append(Problem(file, *node.place(["kind"]), "kind", message))
         return
     metadata = node.value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    documents.append(Document(file, Kind(str(kind)), name if isinstance(name, str) else "", node))
+    documents.append(Document(file, Kind(kind), name if isinstance(name, str) else "", node))
 
 
 def _suspicious(version: object, kind: object) -> bool:

@@ -27,11 +27,16 @@ Schema = dict[str, Any]
 
 def check(document: Document) -> Iterator[Problem]:
     """Everything that the schema of its kind has against a document."""
+    errors = list(_validator(document.kind).iter_errors(document.node.value))
+    wrong_type = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     seen: set[Problem] = set()
-    for error in _validator(document.kind).iter_errors(document.node.value):
+    for error in errors:
+        place = tuple(error.absolute_path)
+        if error.validator != "type" and place in wrong_type:
+            continue  # follows from it
         for path, message in explain(error):
             problem = document.problem(path, message)
-            if problem not in seen:
+            if problem not in seen and not document.node.at(path).refused:
                 seen.add(problem)
                 yield problem
 

@@ -152,6 +152,8 @@ class Reader:
         Disconnected.
         """
         buffer = self._buffer[self._at :] or self._receive(65536)
+        if buffer == b"\r":
+            buffer += self._receive(65536)
         if buffer.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request is no fault
             buffer = buffer[2:] or self._receive(65536)
         end = buffer.find(b"\r\n\r\n")

@@ -121,7 +121,9 @@ class EngineContract:
 
     # --- start -------------------------------------------------------------------------------------------------
 
-    def test_starting_twice_starts_once(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
+    def test_starting_twice_starts_once(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
         workload = self.started(engine, script, app, image)
         before = self.one(engine, app)
         engine.start(replace(workload, revision="later"), before.name)

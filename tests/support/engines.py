@@ -60,9 +60,7 @@ def platform_workload(image: str, app: str, inference: str, env: Mapping[str, st
 
 
 def name_of(workload: Workload, instance: str) -> str:
-    return workload_name(
-        instance, workload.app, workload.component, workload.fingerprint, workload.replica
-    )
+    return workload_name(instance, workload.app, workload.component, workload.fingerprint, workload.replica)
 
 
 def tar_of(files: Mapping[str, str]) -> bytes:

@@ -142,7 +142,9 @@ class FakeEngine:
         self.pulls.append(reference)
         self.images.add(reference)
 
-    def build(self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]) -> None:
+    def build(
+        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
+    ) -> None:
         self._require_up()
         for _ in context:
             pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from controller.domain.names import RepositoryName
 from controller.domain.secret import Secret
 from controller.domain.spec import GitRef, RefKind, RepositorySpec, SecretSpec
@@ -15,3 +17,11 @@ def repository(
 
 def secret(**values: str) -> SecretSpec:
     return SecretSpec("credentials", tuple((key, Secret(value)) for key, value in values.items()))
+
+
+@dataclass(frozen=True)
+class Access:
+    """How one repository is reached over one transport."""
+
+    url: str
+    credentials: SecretSpec | None = None

@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
+from controller.adapters.docker.serving import MOUNT
 from controller.domain import labels
 from controller.domain.desired import Workload
 from controller.domain.names import AppName, ComponentName, network_name
@@ -18,8 +20,8 @@ from controller.domain.observed import ObservedWorkload, WorkloadState
 from controller.domain.spec import Kind, PlatformServer
 from controller.ports import EngineEvent
 
-#: Below it lies the package `prichal_serving`.
-LIBRARY = "/opt/prichal"
+#: In the container's PYTHONPATH.
+LIBRARY = str(PurePosixPath(MOUNT).parent)
 LOG_FILES = 3
 
 #: Events that can mean drift. `kill` is not among them: it also tells of harmless signals, and a deadly one is
@@ -90,8 +92,7 @@ def host_config(workload: Workload, policy: Policy, library: str | None) -> dict
     if resources.gpus:
         config["DeviceRequests"] = [{"Count": resources.gpus, "Capabilities": [["gpu"]]}]
     if library:
-        target = f"{LIBRARY}/prichal_serving"
-        config["Mounts"] = [{"Type": "bind", "Source": library, "Target": target, "ReadOnly": True}]
+        config["Mounts"] = [{"Type": "bind", "Source": library, "Target": MOUNT, "ReadOnly": True}]
     return config
 
 

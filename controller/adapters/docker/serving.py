@@ -6,12 +6,17 @@ An upgrade of prichal makes a new folder beside the old one; what runs keeps the
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import importlib.resources
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from py_compile import PycInvalidationMode
+
+#: Where containers see the copy; its parent is in their PYTHONPATH.
+MOUNT = "/opt/prichal/prichal_serving"
 
 
 def package_folder() -> Path:
@@ -54,14 +59,17 @@ def _digest(source: Path, files: list[Path]) -> str:
 
 
 def _copy(source: Path, files: list[Path], draft: Path) -> None:
-    draft.chmod(0o755)
     for path in files:
         copy = draft / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.parent.chmod(0o755)
         shutil.copyfile(path, copy)
-        copy.chmod(0o644)
+    # Containers cannot write bytecode into a read-only mount. Ours serves images with the same Python version, which
+    # saves a third of the library's import time; others compile as they would anyway. "Unchecked": the folder's name
+    # is the content's hash.
+    compileall.compile_dir(draft, ddir=MOUNT, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    draft.chmod(0o755)
     for path in draft.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
         if path.is_file():
             _flush(path)
 

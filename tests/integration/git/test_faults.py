@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pygit2
 import pytest
+from pygit2.enums import FileMode
 
 from controller.adapters.git import GitSources
 from controller.adapters.git.clones import MAX_PACKS
@@ -313,15 +315,25 @@ def test_a_clone_that_outgrew_the_limit_is_made_afresh(
 def test_many_fetches_leave_few_packs(sources: GitSources, author: Author, tmp_path: Path) -> None:
     packs = tmp_path / "clones" / "demo.git" / "objects" / "pack"
     spec = repository(str(author.remote))
-    first = None
+    revisions = []
     for number in range(MAX_PACKS + 2):
-        author.commit({"a.yaml": str(number)})
-        revision = fetch(sources, spec)
-        first = first or revision
+        commit_in_place(author.remote, {"a.yaml": str(number)})
+        revisions.append(fetch(sources, spec))
         assert len(list(packs.glob("*.pack"))) <= MAX_PACKS
-    assert first is not None
-    assert content(sources, first) == b"0"
-    assert content(sources, revision) == str(MAX_PACKS + 1).encode()
+    assert content(sources, revisions[0]) == b"0"
+    assert content(sources, revisions[-1]) == str(MAX_PACKS + 1).encode()
+
+
+def commit_in_place(bare: Path, files: dict[str, str]) -> None:
+    """Onto main, without a work tree: ten times as fast as git's commands."""
+    repo = pygit2.Repository(str(bare))
+    tree = repo.TreeBuilder()
+    for name, text in files.items():
+        tree.insert(name, repo.create_blob(text.encode()), FileMode.BLOB)
+    parents = [] if repo.head_is_unborn else [repo.head.target]
+    who = pygit2.Signature("Ada", "ada@example.org")
+    repo.create_commit("refs/heads/main", who, who, "change", tree.write(), parents)
+    repo.free()
 
 
 # --- deaths and damage ---

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hmac
 import http.server
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import threading
@@ -23,7 +25,7 @@ from controller.adapters.git import GitSources
 from controller.config import GitSettings
 from controller.domain.errors import Stalled
 from controller.domain.secret import Secret
-from tests.support.git_servers import GIT_ENV, free_port, git
+from tests.support.git_servers import GIT_ENV, free_port, git, make_certificate
 from tests.support.git_specs import repository
 
 SECRET = "hook secret"
@@ -42,7 +44,7 @@ def done(outcome: str, message: str, *events: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Platform:
-    """Accepts what is signed rightly. `progress`: what the long polls answer, one after the other; an int is a status."""
+    """Accepts what is signed rightly. `progress`: what the long polls answer in turn; an int is a bare status."""
 
     url: str
     progress: list[dict[str, Any] | int] = field(default_factory=list)
@@ -51,7 +53,10 @@ class Platform:
     asked: list[str] = field(default_factory=list)
     answer: tuple[int, dict[str, Any]] | None = None  # to the announcement
     polled: threading.Event = field(default_factory=threading.Event)
-    release: threading.Event | None = None  # long polls wait for it
+    release: threading.Event = field(
+        default_factory=threading.Event
+    )  # long polls wait for it where `hold` is set
+    hold: bool = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,7 +91,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.platform.asked.append(self.path)
         self.platform.polled.set()
-        if self.platform.release:
+        if self.platform.hold:
             self.platform.release.wait()
         if not self.genuine(self.path.encode()):
             return self.reply(401, {"title": "Unauthorized"})
@@ -94,20 +99,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.reply(step, {}) if isinstance(step, int) else self.reply(200, step)
 
 
-@pytest.fixture
-def platform() -> Iterator[Platform]:
+@contextlib.contextmanager
+def running(certificate: Path | None = None) -> Iterator[Platform]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.platform = Platform(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+    scheme = "https" if certificate else "http"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    platform = Platform(f"{scheme}://127.0.0.1:{server.server_port}")
+    server.platform = platform  # type: ignore[attr-defined]
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # pushers who leave
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield server.platform  # type: ignore[attr-defined]
-    if release := server.platform.release:  # type: ignore[attr-defined]
-        release.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield platform
+    finally:
+        platform.release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    with running() as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -195,6 +213,17 @@ def test_a_platform_that_is_away_does_not_hold_up_the_push(tmp_path: Path, work:
     assert "was received and will be picked up by polling" in seen
 
 
+def test_a_platform_behind_tls(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, authority = make_certificate(tmp_path)
+    with running(key) as platform:
+        platform.progress = [done("Ready", "")]
+        remote = create(tmp_path, platform)
+        assert "certificate verify failed" in push(work, remote, "main:first")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        assert "ready after" in push(work, remote)
+    assert len(platform.announced) == 1
+
+
 def test_a_platform_that_refuses_says_why(tmp_path: Path, work: Path, platform: Platform) -> None:
     seen = push(work, create(tmp_path, platform, secret="another one"))
     assert "answers 401: the signature is wrong" in seen
@@ -223,7 +252,7 @@ def test_several_refs_and_a_deletion(tmp_path: Path, work: Path, platform: Platf
 
 
 def test_a_pusher_who_leaves_loses_nothing(tmp_path: Path, work: Path, platform: Platform) -> None:
-    platform.release = threading.Event()
+    platform.hold = True
     platform.progress = [NOTHING]
     remote = create(tmp_path, platform)
     command = ["git", "push", str(remote), "main"]

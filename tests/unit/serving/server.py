@@ -102,7 +102,7 @@ class Server:
 
     def _read_output(self) -> None:
         assert self.process.stdout
-        while piece := self.process.stdout.read1(1 << 16):
+        while piece := os.read(self.process.stdout.fileno(), 1 << 16):
             with self._news:
                 self.printed += len(piece)
                 self._news.notify_all()

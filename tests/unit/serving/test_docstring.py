@@ -44,7 +44,12 @@ def test_a_whole_docstring() -> None:
     signature = parsed(FULL)
     assert signature == Signature(
         inputs=(
-            Variable("image", (Datatype.FILE, Datatype.FP32), False, "The image, as a file in the box, or its pixels"),
+            Variable(
+                "image",
+                (Datatype.FILE, Datatype.FP32),
+                False,
+                "The image, as a file in the box, or its pixels",
+            ),
             Variable("top-k", (Datatype.INT32,), True, "How many labels"),
         ),
         outputs=(
@@ -116,7 +121,9 @@ SIDES = st.lists(VARIABLES, max_size=4, unique_by=lambda variable: variable.name
 
 
 @given(SIDES, SIDES, st.booleans())
-def test_what_is_written_is_read(inputs: tuple[Variable, ...], outputs: tuple[Variable, ...], types_first: bool) -> None:
+def test_what_is_written_is_read(
+    inputs: tuple[Variable, ...], outputs: tuple[Variable, ...], types_first: bool
+) -> None:
     if not inputs and not outputs:
         return
     lines = ["Summary.", ""]
@@ -132,7 +139,23 @@ def test_what_is_written_is_read(inputs: tuple[Variable, ...], outputs: tuple[Va
 
 
 PIECES = st.sampled_from(
-    [":param", ":type", " inputs.", "outputs.x", ":", " ", "\n", "str", "or", ",", "optional", "x", "\r", "\t", "\x00"]
+    [
+        ":param",
+        ":type",
+        " inputs.",
+        "outputs.x",
+        ":",
+        " ",
+        "\n",
+        "str",
+        "or",
+        ",",
+        "optional",
+        "x",
+        "\r",
+        "\t",
+        "\x00",
+    ]
 )
 
 

@@ -54,7 +54,9 @@ def test_whatever_is_raised_the_worker_stays(serve: Serve, statement: str, kind:
 
 
 def test_os_exit_drops_the_call_and_the_worker_is_replaced(serve: Serve) -> None:
-    server = serve(text_function('if inputs[0]["data"] == "bad": os._exit(7)\nreturn {"text": "well"}')).ready()
+    server = serve(
+        text_function('if inputs[0]["data"] == "bad": os._exit(7)\nreturn {"text": "well"}')
+    ).ready()
     assert isinstance(server.in_background(text("bad")).result(), Exception)
     line = server.wait_for("ended with exit code 7")
     assert "1 call was lost" in line
@@ -113,7 +115,9 @@ def test_when_blocked_calls_hold_every_slot_the_worker_is_replaced(serve: Serve)
 
 
 def test_a_waiting_call_is_told_503_when_its_worker_is_replaced(serve: Serve) -> None:
-    server = serve(text_function("threading.Event().wait()"), timeout=2, replace_after=0.1, concurrency=1).ready()
+    server = serve(
+        text_function("threading.Event().wait()"), timeout=2, replace_after=0.1, concurrency=1
+    ).ready()
     assert_problem(server.post(text()), 504, "function-timeout")
     waiting = [server.in_background(text()), server.in_background(text())]
     server.wait_for("was replaced")
@@ -166,13 +170,19 @@ def test_a_result_that_cannot_be_answered_names_the_output(serve: Serve, result:
 
 SETUP_ERRORS = {
     "syntax": ("def predict(:\n", "importing app failed: SyntaxError"),
-    "import": ("import no_such_module\n", "importing app failed: ModuleNotFoundError: No module named 'no_such_module'"),
+    "import": (
+        "import no_such_module\n",
+        "importing app failed: ModuleNotFoundError: No module named 'no_such_module'",
+    ),
     "exit": ("import sys; sys.exit(1)\n", "importing app failed: SystemExit: 1"),
     "no function": ("x = 1\n", "there is no 'predict'"),
     "not callable": ("predict = 1\n", "is not a function but of type int"),
     "no docstring": ("def predict(inputs): return []\n", "app.py:1: there is no docstring"),
     "bad docstring": (ECHO.replace("str", "string"), "app.py:6: unknown type 'string'"),
-    "unknown argument": (ECHO.replace("(inputs)", "(inputs, threshold)"), "unknown required argument threshold"),
+    "unknown argument": (
+        ECHO.replace("(inputs)", "(inputs, threshold)"),
+        "unknown required argument threshold",
+    ),
     "death": ("import os; os._exit(9)\n", "the worker ended with exit code 9"),
     "signal": ("import os; os.kill(os.getpid(), 9)\n", "the worker was killed by SIGKILL"),
 }

@@ -113,7 +113,9 @@ def test_head_has_the_length_and_no_body(echo: Server) -> None:
 
 def test_keep_alive_and_pipelining_answer_in_order(echo: Server) -> None:
     bodies = [json.dumps({**text(f"n{i}"), "id": str(i)}).encode() for i in range(20)]
-    requests = [b"POST /predict HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(b) + b for b in bodies]
+    requests = [
+        b"POST /predict HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(b) + b for b in bodies
+    ]
     with echo.connect() as sock, sock.makefile("rb") as stream:
         sock.sendall(b"".join(requests))
         replies = [read_response(stream) for _ in requests]
@@ -147,7 +149,9 @@ def test_http_1_0_closes(echo: Server) -> None:
 
 def test_chunked_bodies(echo: Server) -> None:
     pieces = [BODY[i : i + 7] for i in range(0, len(BODY), 7)]
-    encoded = chunked(*[(b"%X ;name=value" % len(piece), piece) for piece in pieces], trailer=b"X-T: v\r\n\r\n")
+    encoded = chunked(
+        *[(b"%X ;name=value" % len(piece), piece) for piece in pieces], trailer=b"X-T: v\r\n\r\n"
+    )
     request = b"POST /predict HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: Chunked\r\n\r\n" + encoded
     with echo.connect() as sock, sock.makefile("rb") as stream:
         sock.sendall(request + GOOD)
@@ -188,7 +192,9 @@ def test_a_body_over_the_limit_is_413_even_for_a_client_that_sends_it_all(echo: 
 
 def test_a_chunked_body_over_the_limit_is_413(echo: Server) -> None:
     encoded = chunked(*[(b"8000", b"x" * 0x8000)] * 4)
-    received = echo.raw(b"POST /predict HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + encoded)
+    received = echo.raw(
+        b"POST /predict HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + encoded
+    )
     assert statuses(received) == [413]
 
 
@@ -198,12 +204,16 @@ def test_a_body_of_exactly_the_limit_is_read(echo: Server) -> None:
     assert echo.post(text("x" * (100_001 - frame))).status == 413
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "", "application/json; charset=utf-16", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "", "application/json; charset=utf-16", "multipart/form-data"]
+)
 def test_another_content_type_is_415(echo: Server, kind: str) -> None:
     assert echo.ask("POST", "/predict", BODY, {"Content-Type": kind} if kind else {}).status == 415
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "Application/JSON", "application/vnd.x+json"])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=UTF-8", "Application/JSON", "application/vnd.x+json"]
+)
 def test_content_types_that_are_json(echo: Server, kind: str) -> None:
     assert echo.ask("POST", "/predict", BODY, {"Content-Type": kind}).status == 200
 

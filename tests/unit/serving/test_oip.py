@@ -65,7 +65,9 @@ def test_outputs_are_tensors(server: Server) -> None:
     reply = infer(server, id="42")
     assert reply.json["model_name"] == "net"
     assert reply.json["id"] == "42"
-    assert {"name": "scores", "datatype": "FP64", "shape": [1, 2], "data": [0.25, 0.75]} in reply.json["outputs"]
+    assert {"name": "scores", "datatype": "FP64", "shape": [1, 2], "data": [0.25, 0.75]} in reply.json[
+        "outputs"
+    ]
     assert {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["cat"]} in reply.json["outputs"]
 
 

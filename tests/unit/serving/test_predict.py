@@ -81,7 +81,9 @@ def test_what_is_not_sent_is_empty(serve: Serve) -> None:
 
 
 def test_only_declared_arguments_are_passed(serve: Serve) -> None:
-    server = serve(text_function('return {"text": inputs[0]["data"] + other}', "*, inputs, other='!'")).ready()
+    server = serve(
+        text_function('return {"text": inputs[0]["data"] + other}', "*, inputs, other='!'")
+    ).ready()
     assert server.post(text()).outputs == {"text": "hi!"}
 
 
@@ -199,7 +201,11 @@ def test_numpy_is_understood_when_it_is_there(serve: Serve) -> None:
         return reply.json["outputs"][0]
 
     scores = {"name": "scores", "datatype": "FP32"}
-    assert output('{"scores": np.array([[0.5, np.nan]], "f4")}') == {**scores, "shape": [1, 2], "data": [0.5, None]}
+    assert output('{"scores": np.array([[0.5, np.nan]], "f4")}') == {
+        **scores,
+        "shape": [1, 2],
+        "data": [0.5, None],
+    }
     assert output('{"scores": np.float32(0.5)}') == {**scores, "shape": [1], "data": [0.5]}
     assert output('{"scores": np.array([[1], [2]], "i8")}') == {
         "name": "scores", "datatype": "INT32", "shape": [2, 1], "data": [1, 2],
@@ -249,7 +255,7 @@ def test_classes_methods_and_callable_objects(serve: Serve) -> None:
         :param inputs.text: A text
         :type inputs.text: str
         """'''
-    source = f'''
+    source = f"""
 class Service:
     def __call__(self, inputs):
         {docstring}
@@ -258,7 +264,7 @@ class Service:
     def predict(inputs):
         {docstring}
         return []
-'''
+"""
     assert serve(source, inference="app:Service.predict").ready().post(text()).json == {"outputs": []}
 
 
@@ -303,7 +309,17 @@ def test_files_from_a_local_folder(serve: Serve, tmp_path: pathlib.Path) -> None
     missing = server.post(file_request("group/none.txt"))
     assert missing.status == 500
     assert "output 'copy': there is no file at '/no/such/file'" in missing.json["detail"]
-    for bad in ("../secret", "group/../../secret", "link", "/etc/passwd", "group", "nothing", "a//b", "a\0b", "x" * 901):
+    for bad in (
+        "../secret",
+        "group/../../secret",
+        "link",
+        "/etc/passwd",
+        "group",
+        "nothing",
+        "a//b",
+        "a\0b",
+        "x" * 901,
+    ):
         reply = server.post(file_request(bad))
         assert reply.status == 422, bad
         assert reply.json["errors"][0]["pointer"] == "/inputs/0/data"
@@ -366,4 +382,13 @@ def test_the_description_is_served(echo: Server) -> None:
     reply = echo.get("/openapi.json")
     assert reply.json["openapi"] == "3.1.0"
     assert reply.json["info"]["title"] == "demo/echo"
-    assert echo.post(json.dumps(reply.json["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]).encode()).status == 200
+    assert (
+        echo.post(
+            json.dumps(
+                reply.json["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"][
+                    "example"
+                ]
+            ).encode()
+        ).status
+        == 200
+    )

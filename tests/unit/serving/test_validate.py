@@ -153,7 +153,7 @@ NUMBERS = st.one_of(
     st.sampled_from([2**31, -(2**31), 2**31 - 1, 1e39, FP32_MAX, 0.5]),
     st.none(), st.booleans(), st.text(max_size=2),
 )  # fmt: skip
-DATA = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3), st.just({}), st.lists(st.just({}), max_size=2))
+DATA: st.SearchStrategy[Any] = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3), st.just({}), st.lists(st.just({}), max_size=2))
 ITEMS = st.builds(
     lambda name, datatype, data, shape: {
         key: value
@@ -165,14 +165,22 @@ ITEMS = st.builds(
     st.one_of(DATA, st.just("-")),
     st.just("-") | st.just(None),
 )
-BODIES = st.fixed_dictionaries(
+BODIES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"inputs": st.lists(ITEMS, max_size=3).map(lambda items: [SINGLE, *items])},
     optional={
         "id": st.sampled_from(["a", None, 1]),
         "parameters": st.sampled_from([[], None, {}, [1]]),
         "model_key": st.sampled_from(["a", None, 1]),
         "output_fields": st.sampled_from(
-            [None, [], {}, [{"name": "label"}], [{"name": "scores", "datatype": "FP64"}], [{"name": "x"}], [1]]
+            [
+                None,
+                [],
+                {},
+                [{"name": "label"}],
+                [{"name": "scores", "datatype": "FP64"}],
+                [{"name": "x"}],
+                [1],
+            ]
         ),
     },
 )
@@ -189,7 +197,11 @@ def test_the_check_and_the_published_schema_agree(body: dict[str, Any]) -> None:
     assert (check(body) == []) == REQUESTS.is_valid(body)
 
 
-@given(st.recursive(NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["inputs", "name"]), inner)))
+@given(
+    st.recursive(
+        NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["inputs", "name"]), inner)
+    )
+)
 def test_no_json_crashes_the_check(body: Any) -> None:
     assert isinstance(check(body), list)
 
@@ -210,5 +222,7 @@ def test_the_document() -> None:
 def test_a_component_without_inputs() -> None:
     empty = Signature((), (), "", "")
     assert compile_check(empty)({}) == []
-    assert [fault.pointer for fault in compile_check(empty)({"inputs": [item("x", "str", "")]})] == ["/inputs/0/name"]
+    assert [fault.pointer for fault in compile_check(empty)({"inputs": [item("x", "str", "")]})] == [
+        "/inputs/0/name"
+    ]
     assert document(empty, "t")["paths"]["/predict"]["post"]["summary"] == "Call the inference function"

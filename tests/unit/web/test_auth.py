@@ -53,7 +53,7 @@ def identify(goal: Target, *authorizations: bytes | None) -> list[Caller | Probl
     "stored",
     [
         hash_password("right", "salt"),
-        generate_password_hash("right", method="scrypt:16:1:1"),
+        generate_password_hash("right", method="scrypt:1024:8:1"),
         generate_password_hash("right", method="pbkdf2:sha256:1"),
         bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode(),
     ],
@@ -61,6 +61,11 @@ def identify(goal: Target, *authorizations: bytes | None) -> list[Caller | Probl
 def test_every_format_of_hash(stored: str) -> None:
     assert check_password(stored, "right")
     assert not check_password(stored, "wrong")
+
+
+@pytest.mark.parametrize("stored", ["", "scrypt:x$y$z", "scrypt:16:1:1$salt$00", "$2b$nonsense", "plain"])
+def test_a_hash_that_cannot_be_read_matches_nothing(stored: str) -> None:
+    assert not check_password(stored, "right")
 
 
 def test_a_long_password_does_not_break_bcrypt() -> None:
