@@ -55,7 +55,9 @@ class Sources(Protocol):
     def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
         """Commit id that the remote's ref points to now; nothing is fetched (about 5 ms)."""
 
-    def fetch(self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None) -> Revision:
+    def fetch(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None
+    ) -> Revision:
         """Bring the ref's commit into the clone. An unchanged remote costs one round trip."""
 
     def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
@@ -97,14 +99,18 @@ class Engine(Protocol):
     def apps(self) -> frozenset[AppName]:
         """Apps that own anything here, connected or not."""
 
-    def pin(self, source: ImageSource, tag: str | None, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> ImagePin:
+    def pin(
+        self, source: ImageSource, tag: str | None, registries: tuple[tuple[Registry, SecretSpec | None], ...]
+    ) -> ImagePin:
         """Nail an image to content. `tag` is the build's tag (None for existing images). A local image is used as
         it is; else the registry is asked for the digest. Stalled `ImageNotFound`, `RegistryDenied`; Transient
         `RegistryUnreachable`."""
 
     def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None: ...
 
-    def build(self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]) -> None:
+    def build(
+        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
+    ) -> None:
         """Stalled `BuildFailed` with the last lines of the build log."""
 
     def ensure_network(self, app: AppName) -> None: ...

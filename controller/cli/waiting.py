@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from controller.ports import Store
 
 _LOOK = 0.05  # seconds between looks at the database's change counter
-#: Outcomes that are no end: another request for the same app is queued and goes on.
-_PASSING = frozenset(("Superseded", "Waiting"))
+#: Outcomes that are no end, with the seconds until the next pass is asked for. Asked for, not looked for: the daemon's
+#: own next request may be done before we see it, and one pass too many changes nothing.
+_PASSING = {"Superseded": 0.0, "Waiting": 1.0}
 
 
 def last_event(store: Store, app: AppName | None) -> int:
@@ -49,10 +50,9 @@ def wait_for(store: Store, request: int, timeout: float, after: int) -> Request:
                 show(event)
             found = _get(store, request)
             if found.state is RequestState.DONE and not events:
-                successor = store.requests.queued(found.app) if found.outcome in _PASSING else None
-                if successor is None:
+                if found.outcome not in _PASSING:
                     return found
-                request = successor.id
+                request = store.requests.enqueue(found.app, "retry", time.time() + _PASSING[found.outcome])
             if time.monotonic() > deadline:
                 message = (
                     f"{found.app} is not done after {timeout:g} s; it goes on: prichal events {found.app} -f"

@@ -16,7 +16,7 @@ from typing import Final
 from controller.documents import Json
 from controller.domain.names import is_dns_label
 from controller.domain.secret import Secret
-from controller.domain.units import parse_duration, parse_size
+from controller.domain.units import parse_duration, parse_size, render_duration, render_size
 
 Read = Callable[[Json, Path], object]
 
@@ -34,7 +34,7 @@ def _duration(least: float = 0.0) -> Read:
         if seconds < least:
             raise ValueError(
                 "must be a duration such as 500ms, 30s, 10m, 1h30m or 7d, or a number of seconds"
-                + (f"; at least {least:g} seconds" if least else "")
+                + (f"; at least {render_duration(least)}" if least else "")
             )
         return seconds
 
@@ -49,7 +49,7 @@ def _size(least: int) -> Read:
             size = -1
         if size < least:
             raise ValueError(
-                f"must be a size such as 512Mi, 2Gi or 20G, or a number of bytes; at least {least}"
+                f"must be a size such as 512Mi, 2Gi or 20G, or a number of bytes; at least {render_size(least)}"
             )
         return size
 

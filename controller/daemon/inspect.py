@@ -20,7 +20,9 @@ def plan(settings: Settings, app: AppName) -> Plan:
     return preview(_house(settings), app)
 
 
-def logs(settings: Settings, app: AppName, component: ComponentName | None, tail: int, follow: bool) -> Iterator[bytes]:
+def logs(
+    settings: Settings, app: AppName, component: ComponentName | None, tail: int, follow: bool
+) -> Iterator[bytes]:
     """Output of the app's newest container (of `component`, if given) as Docker kept it."""
     engine = _house(settings).engine
     workloads = [w for w in engine.observe(app).workloads if component in (None, w.component)]

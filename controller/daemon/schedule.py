@@ -20,7 +20,9 @@ _DAY = 86400.0
 
 
 class Schedule:
-    def __init__(self, settings: Settings, store: Store, directory: Directory, folder: PlatformFolder) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, directory: Directory, folder: PlatformFolder
+    ) -> None:
         self._settings = settings
         self._store = store
         self._directory = directory
@@ -43,7 +45,9 @@ class Schedule:
 
     def _every(self, seconds: float, tick: Callable[[], object], name: str) -> None:
         jitter = seconds * _JITTER if seconds >= 10 else None
-        self._scheduler.add_job(tick, IntervalTrigger(seconds=seconds, jitter=jitter), id=name, replace_existing=True)
+        self._scheduler.add_job(
+            tick, IntervalTrigger(seconds=seconds, jitter=jitter), id=name, replace_existing=True
+        )
 
     def _look_at_folder(self) -> None:
         mark = self._folder.mark()

@@ -49,7 +49,9 @@ class DesiredComponent:
     build: BuildInput | None = None
     revision: str = ""
     failure_reason: str = ""
-    failure: str = ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile
+    failure: str = (
+        ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile
+    )
 
     @property
     def fingerprint(self) -> str:

@@ -24,7 +24,9 @@ def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> tup
     `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
     that a label does not give away whether two secrets are equal.
     """
-    return tuple(f"{version}:{_digest(inputs(spec, image, env, key))}" for version, inputs in _VERSIONS.items())
+    return tuple(
+        f"{version}:{_digest(inputs(spec, image, env, key))}" for version, inputs in _VERSIONS.items()
+    )
 
 
 def _digest(inputs: dict[str, object]) -> str:
@@ -37,7 +39,10 @@ def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> dict[str, ob
     return {
         "image": image,
         "port": spec.port,
-        "server": {"kind": "platform" if isinstance(spec.server, PlatformServer) else "own", **asdict(spec.server)},
+        "server": {
+            "kind": "platform" if isinstance(spec.server, PlatformServer) else "own",
+            **asdict(spec.server),
+        },
         "env": {name: hmac.new(key, value.reveal().encode(), "sha256").hexdigest() for name, value in env},
         "boxes": [asdict(box) for box in spec.boxes],
         "model": [spec.model_box, spec.model_path],

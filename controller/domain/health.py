@@ -28,15 +28,21 @@ def judge_component(
     if memory.failed_fingerprint in component.fingerprints:
         return _failed(memory.failure_reason or "NotReady", memory.failure, route, revision)
     if route is None or not route.upstreams or route.fingerprint not in component.fingerprints:
-        return (Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),)
+        return (
+            Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),
+        )
     alive = [
         w
         for w in observed.of(name)
-        if w.fingerprint == route.fingerprint and w.state is WorkloadState.RUNNING and w.endpoint in route.upstreams
+        if w.fingerprint == route.fingerprint
+        and w.state is WorkloadState.RUNNING
+        and w.endpoint in route.upstreams
     ]
     if len(alive) < component.spec.replicas:
         message = f"{len(alive)} of {component.spec.replicas} replicas run"
-        return _degraded("ReplicasMissing", f"{message}. {memory.failure}" if memory.failure else message, revision)
+        return _degraded(
+            "ReplicasMissing", f"{message}. {memory.failure}" if memory.failure else message, revision
+        )
     if unready:
         return _degraded("NotAnswering", unready, revision)
     message = f"version {short(route.fingerprint)} serves"
@@ -60,7 +66,9 @@ def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]
     )
 
 
-def judge_app(components: tuple[ComponentStatus, ...], plan: Plan, warnings: tuple[str, ...]) -> tuple[Condition, ...]:
+def judge_app(
+    components: tuple[ComponentStatus, ...], plan: Plan, warnings: tuple[str, ...]
+) -> tuple[Condition, ...]:
     """The app's own conditions from those of its components and from what the plan held back."""
     revision = plan.revision
     conditions = [_app_ready(components, plan)]
@@ -69,9 +77,13 @@ def judge_app(components: tuple[ComponentStatus, ...], plan: Plan, warnings: tup
         if hit:
             text = "\n".join(f"{name}: {condition.message}" for name, condition in hit)
             conditions.append(Condition(kind, True, hit[0][1].reason, text, revision=revision))
-    conditions += _held(plan.holds, revision, stalled=any(c.type == ConditionType.STALLED for c in conditions))
+    conditions += _held(
+        plan.holds, revision, stalled=any(c.type == ConditionType.STALLED for c in conditions)
+    )
     if warnings:
-        conditions.append(Condition(ConditionType.WARNING, True, "Warnings", "\n".join(warnings), revision=revision))
+        conditions.append(
+            Condition(ConditionType.WARNING, True, "Warnings", "\n".join(warnings), revision=revision)
+        )
     return tuple(conditions)
 
 
@@ -80,7 +92,9 @@ def _app_ready(components: tuple[ComponentStatus, ...], plan: Plan) -> Condition
     if pending := next((hold for hold in plan.holds if hold.reason == "PrunePending"), None):
         return Condition(ConditionType.READY, False, pending.reason, pending.why, revision=revision)
     waiting = [
-        (c.name, ready) for c in components if (ready := find(c.conditions, ConditionType.READY)) and not ready.status
+        (c.name, ready)
+        for c in components
+        if (ready := find(c.conditions, ConditionType.READY)) and not ready.status
     ]
     if waiting:
         text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
@@ -94,7 +108,9 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
     conditions = []
     for hold in holds:
         if hold.reason == "PrunePending":
-            conditions.append(Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision))
+            conditions.append(
+                Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
+            )
         elif hold.reason in _STALLING and hold.component and not stalled:
             text = f"{hold.component}: {hold.why}"
             conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))

@@ -26,7 +26,9 @@ def is_dns_label(text: str) -> bool:
     return DNS_LABEL.fullmatch(text) is not None
 
 
-def workload_name(instance: str, app: AppName, component: ComponentName, fingerprint: str, replica: int) -> str:
+def workload_name(
+    instance: str, app: AppName, component: ComponentName, fingerprint: str, replica: int
+) -> str:
     """Container name, e.g. `prichal.pu-x-pa-demo.classify.1a2b3c4d.0`."""
     return f"{instance}.{app}.{component}.{short(fingerprint)}.{replica}"
 

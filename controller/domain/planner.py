@@ -62,7 +62,9 @@ def plan_app(
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
     for component in desired.components:
-        rollout = _Rollout(desired, component, observed, by_component.get(component.spec.name), status, policy, now)
+        rollout = _Rollout(
+            desired, component, observed, by_component.get(component.spec.name), status, policy, now
+        )
         actions, held = rollout.plan()
         steps.append(actions)
         holds += held
@@ -144,7 +146,9 @@ class _Rollout:
         return any(w and w.endpoint and w.endpoint not in known for w in wanted.values())
 
     def _names(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[str, ...]:
-        return tuple(w.name if w and _answers(w) else self._workload_name(replica) for replica, w in wanted.items())
+        return tuple(
+            w.name if w and _answers(w) else self._workload_name(replica) for replica, w in wanted.items()
+        )
 
     @property
     def _ready_path(self) -> str:
@@ -157,7 +161,9 @@ class _Rollout:
     # --- rules -------------------------------------------------------------------------------------------------
 
     def _clear_failed(self) -> tuple[Action, ...]:
-        return tuple(RemoveWorkload(w.name, w.id, why="this version did not become ready") for w in self._matching)
+        return tuple(
+            RemoveWorkload(w.name, w.id, why="this version did not become ready") for w in self._matching
+        )
 
     def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
         wanted = self._wanted()
@@ -166,7 +172,12 @@ class _Rollout:
         if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
             return self._leave_out_dead(wanted), [hold]
         before: tuple[Action, ...] = ()
-        if missing and obsolete and self.component.spec.rollout.strategy is Strategy.RECREATE and not self._serving:
+        if (
+            missing
+            and obsolete
+            and self.component.spec.rollout.strategy is Strategy.RECREATE
+            and not self._serving
+        ):
             before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
         return (
             *(self._leave_out_dead(wanted) if missing else ()),
@@ -190,7 +201,9 @@ class _Rollout:
         left = recent[-1] + pause - self.now if recent else 0.0
         if left <= 0:
             return None
-        return Hold(self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left)
+        return Hold(
+            self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
+        )
 
     def _leave_out_dead(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
         """A dead replica gets no more traffic while others answer."""
@@ -235,7 +248,9 @@ class _Rollout:
             component.spec,
             component.env,
         )
-        return StartWorkload(workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead))
+        return StartWorkload(
+            workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead)
+        )
 
     def _heals(self, dead: ObservedWorkload | None) -> bool:
         """Whether the replica had served; what was never started, or is one more than there were, had not."""
@@ -280,12 +295,18 @@ class _Rollout:
         if _traffic(self.route) == _traffic(route):
             return ()
         switch = SwitchRoute(route, names, why=_difference(self.route, route))
-        return (self._await(wanted, "it runs, not yet in use"), switch) if self._newcomers(wanted) else (switch,)
+        return (
+            (self._await(wanted, "it runs, not yet in use"), switch) if self._newcomers(wanted) else (switch,)
+        )
 
     def _withdraw_traffic(self) -> tuple[Action, ...]:
         if not self.route or not self.route.upstreams:
             return ()
-        return (SwitchRoute(replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"),)
+        return (
+            SwitchRoute(
+                replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"
+            ),
+        )
 
     def _retire(self, obsolete: list[ObservedWorkload]) -> tuple[Action, ...]:
         timeout = self.component.spec.rollout.drain_timeout
@@ -318,9 +339,7 @@ def _plan_gone(
     if not desired.prune:
         return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
     if not declared and not desired.approved:
-        why = (
-            f"the commit declares nothing, {', '.join(gone)} would all go; confirm with: prichal approve {desired.app}"
-        )
+        why = f"the commit declares nothing, {', '.join(gone)} would all go; confirm with: prichal approve {desired.app}"
         return [], [Hold(None, "PrunePending", why)]
     return [_remove_component(name, observed, routes.get(name)) for name in gone], []
 
@@ -340,7 +359,10 @@ def _drain_and_remove(workload: ObservedWorkload, timeout: float, why: str) -> t
     remove = RemoveWorkload(workload.name, workload.id, why)
     if workload.endpoint is None:
         return (remove,)
-    return (DrainWorkload(workload.name, workload.id, workload.endpoint, timeout, why="requests under way"), remove)
+    return (
+        DrainWorkload(workload.name, workload.id, workload.endpoint, timeout, why="requests under way"),
+        remove,
+    )
 
 
 def _answers(workload: ObservedWorkload | None) -> bool:

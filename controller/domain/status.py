@@ -38,7 +38,9 @@ class AppStatus:
     approved_revision: str = ""  # `prichal approve`: everything may go at once at this revision
     plan: str = ""  # text of the last plan
     failures: int = 0  # consecutive failed passes, for the backoff
-    pins: tuple[tuple[str, str], ...] = ()  # image reference -> what it was resolved to, at `desired_revision`
+    pins: tuple[
+        tuple[str, str], ...
+    ] = ()  # image reference -> what it was resolved to, at `desired_revision`
 
     def component(self, name: ComponentName) -> ComponentStatus | None:
         return next((c for c in self.components if c.name == name), None)

@@ -26,7 +26,9 @@ _NUMBER = r"0|[1-9]\d{0,8}"
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _SUFFIX = rf"(?:-(?P<prerelease>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
 _VERSION = re.compile(rf"v?({_NUMBER})\.({_NUMBER})\.({_NUMBER}){_SUFFIX}", re.ASCII)
-_OPERAND = re.compile(rf"v?({_NUMBER}|[xX*])(?:\.({_NUMBER}|[xX*]))?(?:\.({_NUMBER}|[xX*]))?{_SUFFIX}", re.ASCII)
+_OPERAND = re.compile(
+    rf"v?({_NUMBER}|[xX*])(?:\.({_NUMBER}|[xX*]))?(?:\.({_NUMBER}|[xX*]))?{_SUFFIX}", re.ASCII
+)
 _CONDITION = re.compile(r"(?P<sign>>=|<=|>|<|=|~|\^|)\s*(?P<operand>[^\s,<>=~^]+)[\s,]*")
 _HYPHEN = re.compile(r"\s*(?P<low>\S+)\s+-\s+(?P<high>\S+)\s*")
 

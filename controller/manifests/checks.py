@@ -49,7 +49,7 @@ def identity(documents: Collection[Document], app: PlatformAppSpec) -> Iterator[
     yield from duplicates(documents)
     for document in documents:
         if document.kind in _PLATFORM_KINDS:
-            message = f"kind {document.kind} belongs into the platform folder, not into the module's repository"
+            message = f"{document.kind} belongs into the platform folder, not into the module's repository"
             yield document.problem(["kind"], message)
         namespace = document.get("metadata", "namespace")
         if isinstance(namespace, str) and namespace != app.name:
@@ -110,10 +110,14 @@ def outside_references(commit: Commit) -> Iterator[Problem]:
             name = str(document.get(*path))
             if name not in secrets:
                 message = f"the app has no Secret {name!r}{nearest(name, secrets)}"
-                yield document.problem(path, message if commit.secrets is not None else f"the Secret {name!r} {unknown}")
+                yield document.problem(
+                    path, message if commit.secrets is not None else f"the Secret {name!r} {unknown}"
+                )
         path = ("spec", "mlService", "packageRegistryName")
         if (registry := document.get(*path)) is not None and registry not in registries:
-            message = f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), registries)}"
+            message = (
+                f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), registries)}"
+            )
             yield document.problem(path, message if commit.secrets is not None else f"{registry!r} {unknown}")
 
 

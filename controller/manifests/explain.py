@@ -1,7 +1,7 @@
 """What a schema's verdict means to the person who wrote the manifest: where, what is wrong, what would be right.
 
-The schemas help: the `title` of a value is the noun that completes "must be …" and "… is not …", and the title of a
-`not` is the whole sentence. Values marked `writeOnly` (JSON Schema's word for secrets) are never quoted.
+The schemas help: the `title` of a value is the noun that completes "must be …" and "… is not …", and the title
+within a `not` is the whole sentence. Values marked `writeOnly` (JSON Schema's word for secrets) are never quoted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
         case "type":
             return _wrong_type(value, bound, expected)
         case "not":
-            return str(schema["title"])
+            return str(bound["title"])
         case "enum" if "title" not in schema:
             options = [str(option) for option in bound]
             return (

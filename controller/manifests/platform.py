@@ -146,7 +146,7 @@ def _scope(document: Document) -> str | None:
 
 def _placement(document: Document) -> Iterator[Problem]:
     if document.kind not in _SYSTEM_KINDS:
-        message = f"kind {document.kind} belongs into the repository of its module, not into the platform folder"
+        message = f"{document.kind} belongs into the repository of its module, not into the platform folder"
         yield document.problem(["kind"], message)
     namespace = _scope(document)
     if document.kind is Kind.REPOSITORY and namespace is not None:

@@ -80,7 +80,7 @@ def render_path(path: Path) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing if no known word is near."""
     by_lower = {str(name).lower(): str(name) for name in known}
-    match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
+    match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
 
 

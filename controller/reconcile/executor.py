@@ -1,7 +1,8 @@
 """The executor carries a plan out: one action, one method, one call. It decides nothing.
 
-The groups of a plan run side by side; within a group the first error ends the group and becomes a `Failure`. What
-was begun and not ended (a started container, say) is found by the next observation and dealt with by its plan.
+The groups of a plan run side by side, but for the network, which is there before all others and goes after them;
+within a group the first error ends the group and becomes a `Failure`. What was begun and not ended (a started
+container, say) is found by the next observation and dealt with by its plan.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 PARALLEL_GROUPS = 4
 LOG_TAIL = 20  # lines quoted to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
+_BRINGING_UP = (PullImage, BuildImageAction, StartWorkload, AwaitReady)
 _PROBE_TIMEOUT = 2.0
 _PROBE_PAUSES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # seconds; the last one repeats
 
@@ -73,15 +75,22 @@ class Executor:
     clock: Clock
 
     def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
-        groups = list(plan.steps)
-        if groups and isinstance(groups[0][0], EnsureNetwork):
-            self.engine.ensure_network(plan.app)  # an error here is the app's: nothing else can start
-            groups.pop(0)
+        first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
+        last = [group for group in plan.steps if isinstance(group[0], RemoveNetwork)]
+        between = [group for group in plan.steps if group not in first and group not in last]
+        for groups in (first, between, last):
+            if failures := self._side_by_side(plan.app, groups, context):
+                return failures
+        return ()
+
+    def _side_by_side(
+        self, app: AppName, groups: list[tuple[Action, ...]], context: Context
+    ) -> tuple[Failure, ...]:
         if len(groups) <= 1:
-            outcomes = [self._run(plan.app, group, context) for group in groups]
+            outcomes = [self._run(app, group, context) for group in groups]
         else:
-            with ThreadPoolExecutor(PARALLEL_GROUPS, thread_name_prefix=f"apply-{plan.app}") as pool:
-                outcomes = list(pool.map(lambda group: self._run(plan.app, group, context), groups))
+            with ThreadPoolExecutor(PARALLEL_GROUPS, thread_name_prefix=f"apply-{app}") as pool:
+                outcomes = list(pool.map(lambda group: self._run(app, group, context), groups))
         return tuple(failure for failure in outcomes if failure)
 
     def _run(self, app: AppName, group: tuple[Action, ...], context: Context) -> Failure | None:
@@ -90,8 +99,9 @@ class Executor:
             try:
                 group_run.act(action)
             except ControllerError as error:
-                log.warning("action failed: %s", error.reason, extra={"app": app, "error": error.message})
-                return Failure(_component(group), error, group_run.failed_version(group, error))
+                text = scrub(error.message, context.secrets)
+                log.warning("action failed: %s", error.reason, extra={"app": app, "error": text})
+                return Failure(_component(group), error, _failed_version(group, action, error))
         return None
 
 
@@ -107,6 +117,13 @@ def _component(group: tuple[Action, ...]) -> ComponentName | None:
     return None
 
 
+def _failed_version(group: tuple[Action, ...], action: Action, error: ControllerError) -> str:
+    """The version that the failed action was to bring up; none where a retry may help or it is up already."""
+    if not isinstance(error, Stalled) or not isinstance(action, _BRINGING_UP):
+        return ""
+    return next((a.fingerprint for a in group if isinstance(a, AwaitReady)), "")
+
+
 class _Group:
     """One group under way; remembers the snapshot that readiness was seen in, so that it is not asked for twice."""
 
@@ -115,13 +132,6 @@ class _Group:
         self._app = app
         self._context = context
         self._snapshot: ObservedApp | None = None
-
-    def failed_version(self, group: tuple[Action, ...], error: ControllerError) -> str:
-        if not isinstance(error, Stalled):
-            return ""
-        starts = (a.workload.fingerprint for a in group if isinstance(a, StartWorkload))
-        waits = (a.fingerprint for a in group if isinstance(a, AwaitReady))
-        return next(starts, "") or next(waits, "")
 
     def act(self, action: Action) -> None:
         match action:
@@ -199,7 +209,9 @@ class _Group:
         how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
         return Stalled("Exited", f"{action.component} {how} before it was ready.{self._last_lines(workload)}")
 
-    def _not_ready(self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]) -> Stalled:
+    def _not_ready(
+        self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]
+    ) -> Stalled:
         name, detail = next(iter(waiting.items()))
         lines = self._last_lines(found[name]) if name in found else ""
         message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
@@ -221,21 +233,31 @@ class _Group:
             endpoints = {w.name: w.endpoint for w in snapshot.workloads}
             upstreams = tuple(e for name in action.names if (e := endpoints.get(name)))
             if len(upstreams) < len(action.names):
-                raise Transient("ContainerLost", f"{route.component}: a ready container vanished before the switch")
+                raise Transient(
+                    "ContainerLost", f"{route.component}: a ready container vanished before the switch"
+                )
             route = replace(route, upstreams=upstreams)
         self._do.routes.switch(route)
-        self._tell("Switched", f"traffic goes to version {short(route.fingerprint)}: {action.why}", route.component)
+        self._tell(
+            "Switched", f"traffic goes to version {short(route.fingerprint)}: {action.why}", route.component
+        )
 
     def _drain_workload(self, action: DrainWorkload) -> None:
         version = self._do.routes.version()
         begun = self._do.clock.now()
         while not self._do.gateways.drained(action.endpoint, version, self._do.clock.now()):
             if self._do.clock.now() - begun > action.timeout:
-                self._tell("DrainTimeout", f"{action.name} still had requests after {action.timeout:.0f} s", warn=True)
+                self._tell(
+                    "DrainTimeout",
+                    f"{action.name} still had requests after {action.timeout:.0f} s",
+                    warn=True,
+                )
                 return
             self._do.clock.sleep(0.02)
 
-    def _tell(self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False) -> None:
+    def _tell(
+        self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
+    ) -> None:
         kind = EventType.WARNING if warn else EventType.NORMAL
         at, commit = self._do.clock.now(), self._context.revision.commit
         self._context.emit(Event(self._app, kind, reason, message, component, commit, at))

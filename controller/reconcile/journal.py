@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from controller.domain.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
-from controller.domain.errors import ControllerError, Transient
+from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.domain.plan import Plan, StartWorkload
 from controller.domain.secret import Secret, scrub
@@ -29,20 +29,26 @@ class Journal:
         self._store = store
         self._clock = clock
         self._app = app
-        self._secrets = secrets
+        self.secrets = secrets
         self._silent = silent
         self.before: AppStatus = store.apps.status(app)
         self.status: AppStatus = self.before
         self.beside: list[Condition] = []
 
-    def emit(self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False) -> None:
+    def emit(
+        self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
+    ) -> None:
         """Told at once, so that whoever waits for the pass sees its progress."""
         if self._silent:
             return
         kind = EventType.WARNING if warn else EventType.NORMAL
         revision = self.status.attempted_revision
-        text = scrub(message, self._secrets)
+        text = scrub(message, self.secrets)
         self._store.events.add([Event(self._app, kind, reason, text, component, revision, self._clock.now())])
+
+    def hide(self, secrets: Iterable[Secret]) -> None:
+        """More that must not appear in any text of this pass."""
+        self.secrets = (*self.secrets, *secrets)
 
     def component(self, name: ComponentName) -> ComponentStatus:
         return self.status.component(name) or ComponentStatus(name, Kind.ML_COMPONENT)
@@ -64,7 +70,7 @@ class Journal:
 
     def note(self, kind: ConditionType, error: ControllerError, revision: str) -> None:
         """A condition beside the verdict; the event only if it says something new."""
-        message = scrub(error.message, self._secrets)
+        message = scrub(error.message, self.secrets)
         self.beside.append(Condition(kind, True, error.reason, message, revision=revision))
         said = find(self.before.conditions, kind)
         if not said or (said.reason, said.message) != (error.reason, message):
@@ -75,6 +81,10 @@ class Journal:
         text = plan.render()
         reconciling = Condition(ConditionType.RECONCILING, True, "Applying", text, revision=plan.revision)
         others = [c for c in self.before.conditions if c.type is not ConditionType.RECONCILING]
+        if not find(self.before.conditions, ConditionType.READY):
+            others.append(
+                Condition(ConditionType.READY, False, "Applying", "first pass", revision=plan.revision)
+            )
         self.status = replace(self.status, plan=text, conditions=self.merged((*others, reconciling)))
         with self._store.transaction():
             self._store.apps.record_plan(self._app, plan.revision, text)
@@ -83,24 +93,37 @@ class Journal:
     def learn(self, plan: Plan, failures: Iterable[Failure], window: float) -> None:
         """What the next plan must know: versions that failed, restarts within `window` seconds."""
         now = self._clock.now()
+        serving = {r.component: r.fingerprint for r in self._store.routes.of(self._app) if r.upstreams}
+        repaired = {a.workload.component for a in plan.actions if isinstance(a, StartWorkload) and a.heals}
         for failure in failures:
             if failure.component and failure.fingerprint:
-                self._learn_failure(failure.component, failure)
-        for name in {a.workload.component for a in plan.actions if isinstance(a, StartWorkload) and a.heals}:
+                in_service = serving.get(failure.component) == failure.fingerprint
+                self._learn_failure(failure.component, failure, in_service)
+                repaired |= {failure.component} if in_service else set()
+        for name in repaired:
             memory = self.component(name)
             self._put(replace(memory, restarts=(*(r for r in memory.restarts if r > now - window), now)))
 
-    def _learn_failure(self, name: ComponentName, failure: Failure) -> None:
-        message = scrub(failure.error.message, self._secrets)
+    def _learn_failure(self, name: ComponentName, failure: Failure, in_service: bool) -> None:
+        """A version in service has been ready: what keeps it from coming back is no verdict on it."""
+        message = scrub(failure.error.message, self.secrets)
         self._put(
             replace(
                 self.component(name),
-                failed_fingerprint=failure.fingerprint,
+                failed_fingerprint="" if in_service else failure.fingerprint,
                 failure_reason=failure.error.reason,
                 failure=message,
             )
         )
         self.emit(failure.error.reason, message, name, warn=True)
+
+    def remember(self, components: tuple[ComponentStatus, ...], present: set[ComponentName]) -> None:
+        """The components as judged; beside them those that are not declared, but `present` all the same."""
+        judged = {c.name for c in components}
+        kept = [c for c in self.status.components if c.name not in judged and c.name in present]
+        self.status = replace(
+            self.status, components=tuple(sorted([*components, *kept], key=lambda c: c.name))
+        )
 
     def _put(self, component: ComponentStatus) -> None:
         others = [c for c in self.status.components if c.name != component.name]
@@ -121,35 +144,39 @@ class Journal:
         self.conclude(conditions)
 
     def failed(self, kind: ConditionType, error: ControllerError) -> None:
-        revision, message = self.status.attempted_revision, scrub(error.message, self._secrets)
+        revision, message = self.status.attempted_revision, scrub(error.message, self.secrets)
         conditions = [Condition(ConditionType.READY, False, error.reason, message, revision=revision)]
         if not self.beside:
             conditions.append(Condition(kind, True, error.reason, message, revision=revision))
-            if not self._said_before(kind, error.reason):
+            if kind is not ConditionType.PRUNE_PENDING and not self._said_before(conditions[-1]):
                 self.emit(error.reason, message, warn=True)
         self.status = replace(self.status, failures=self.before.failures + 1)
         self.conclude(tuple(conditions))
 
     def conclude(self, conditions: Iterable[Condition]) -> None:
         merged = self.merged((*conditions, *self.beside))
-        for kind in (ConditionType.DEGRADED, ConditionType.PRUNE_PENDING):
-            now = find(merged, kind)
-            if now and not self._said_before(kind, now.reason):
-                self.emit(kind.value, now.message, warn=True)
+        if not find(merged, ConditionType.READY):
+            waiting = Condition(ConditionType.READY, False, merged[0].reason, merged[0].message)
+            merged = self.merged((waiting, *merged))
+        for now in merged:
+            told_here = (
+                now.type in (ConditionType.DEGRADED, ConditionType.PRUNE_PENDING) or now.reason == "CrashLoop"
+            )
+            if told_here and now.status and not self._said_before(now):
+                self.emit("CrashLoop" if now.reason == "CrashLoop" else now.type, now.message, warn=True)
         self.status = replace(self.status, conditions=merged)
 
     def merged(self, now: Iterable[Condition], before: Conditions | None = None) -> Conditions:
         return merge(self.before.conditions if before is None else before, now, self._clock.now())
 
-    def _said_before(self, kind: ConditionType, reason: str) -> bool:
-        said = find(self.before.conditions, kind)
-        return said is not None and said.reason == reason and said.revision == self.status.attempted_revision
+    def _said_before(self, now: Condition) -> bool:
+        said = find(self.before.conditions, now.type)
+        return said is not None and (said.reason, said.revision) == (now.reason, now.revision)
 
     def save(self) -> None:
         settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
         self.status = replace(self.status, conditions=settled)
-        if self.status != self.before:
-            self._store.apps.save(self.status)
+        self._store.apps.save(self.status)  # even if it is as before: `intend` has stored something in between
 
     def close(self) -> None:
         """The app is gone for good."""

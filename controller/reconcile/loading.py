@@ -1,7 +1,7 @@
 """From an app's name to its desired state: fetch the commit, read its manifests, resolve them.
 
-When the newest commit cannot be had or is invalid, the one in force is loaded instead, so that drift is still healed;
-the journal says why.
+When the newest commit cannot be had or is invalid, the newest valid one is loaded instead, so that drift is still
+healed and nothing else changes; the journal says why.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from controller.domain.conditions import ConditionType
 from controller.domain.desired import DesiredApp
-from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
+from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import ComponentName
 from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
 from controller.manifests import load_app
@@ -35,28 +35,33 @@ class Loader:
         self._journal = journal
         self._declared = declared
         self.head: Revision | None = None  # what was fetched by this pass
+        self.setbacks: tuple[Transient, ...] = ()  # what could not be resolved, but may be later
 
     def load(self) -> Loaded:
         journal = self._journal
         try:
             self.head = revision = self._fetch()
         except (Transient, Stalled) as error:
-            known = journal.before.applied_revision or journal.before.attempted_revision
+            known = journal.before.desired_revision
             journal.note(ConditionType.FETCH_FAILED, error, known)
             if not known:
                 raise
             revision = Revision(self._declared.repository, known, "")
-            return Loaded(revision, self._read(revision), current=False)
+            return self._loaded(revision, current=False)
         journal.attempted(revision.commit, revision.subject)
         try:
-            return Loaded(revision, self._read(revision), current=True)
-        except ManifestInvalid as error:
+            return self._loaded(revision, current=True)
+        except Stalled as error:  # not only invalid: the folder may be missing
             journal.note(ConditionType.MANIFEST_INVALID, error, revision.commit)
-            applied = journal.before.applied_revision
-            if applied in ("", revision.commit):
+            known = journal.before.desired_revision
+            if known in ("", revision.commit):
                 raise
-            revision = replace(revision, commit=applied)
-            return Loaded(revision, self._read(revision), current=False)
+            return self._loaded(replace(revision, commit=known), current=False)
+
+    def _loaded(self, revision: Revision, current: bool) -> Loaded:
+        spec = self._read(revision)
+        self._journal.hide(value for secret in spec.secrets for _, value in secret.values)
+        return Loaded(revision, spec, current)
 
     def desired(self, loaded: Loaded, fresh: bool) -> DesiredApp:
         """`fresh`: image tags are asked for anew."""
@@ -69,11 +74,13 @@ class Loader:
             instance=house.settings.instance,
             key=house.key,
             registries=house.directory.registries(self._declared),
+            secrets=journal.secrets,
             secret=lambda name: own.get(name) or house.directory.spec.secret(name, app),
             fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
         )
-        resolved = resolver.resolve(loaded.spec, revision, journal.before, house.store.routes.of(app), fresh)
-        journal.status = replace(journal.status, pins=resolved.pins)
+        resolved = resolver.resolve(loaded.spec, revision, journal.status, house.store.routes.of(app), fresh)
+        self.setbacks = resolved.setbacks
+        journal.status = replace(journal.status, desired_revision=revision.commit, pins=resolved.pins)
         return DesiredApp(
             app=app,
             revision=revision.commit,
@@ -96,7 +103,9 @@ class Loader:
         repository = self._repository()
         self._journal.status = replace(self._journal.status, repository=repository.name)
         credentials = self._secret(repository, repository.credentials)
-        return self._house.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
+        return self._house.sources.fetch(
+            repository, credentials, self._secret(repository, repository.signers)
+        )
 
     def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
         return self._house.directory.repository_secret(repository, name)
@@ -112,7 +121,9 @@ class Loader:
         known = self._house.directory.secret_names(self._declared.name)
         return load_app(files, self._declared, known, self._house.settings.limits)
 
-    def _component_at(self, revision: Revision, name: ComponentName) -> tuple[MLComponentSpec, AppSpec] | None:
+    def _component_at(
+        self, revision: Revision, name: ComponentName
+    ) -> tuple[MLComponentSpec, AppSpec] | None:
         try:
             spec = self._read(revision)
         except ControllerError:

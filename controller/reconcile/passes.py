@@ -37,6 +37,14 @@ _MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a n
 
 def reconcile(house: House, request: Request) -> Outcome:
     """Bring one app to its declared state. Never raises: what went wrong is in the status and the outcome."""
+    try:
+        return _reconcile(house, request)
+    except ControllerError as error:  # of the store itself: there is no place to write it down
+        log.error("status not saved: %s", error.message, extra={"app": request.app})
+        return Outcome("Failed", error.message, retry_after=house.settings.reconcile.backoff_max)
+
+
+def _reconcile(house: House, request: Request) -> Outcome:
     journal = Journal(house.store, house.clock, request.app, house.directory.secret_values(request.app))
     this = Pass(house, request, journal)
     try:
@@ -96,11 +104,12 @@ class Pass:
         desired = loader.desired(loaded, fresh=personal)
         context = self._context(declared, loaded.revision, loader)
         plan, failures = self._apply_until_quiet(desired, context)
+        failures += [Failure(None, setback) for setback in loader.setbacks]
         return self._verdict(desired, plan, failures, loaded)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
-        if self._journal.before.applied_revision:  # it has run once; a neighbour's bad day must not stop healing
-            return
+        if self._journal.before.applied_revision:
+            return  # it has run once; a neighbour's bad day must not stop healing
         for name in declared.depends_on:
             if not is_ready(self._house.store.apps.status(name).conditions):
                 raise Waiting("DependencyNotReady", f"waits for the app {name}", _DEPENDENCY_PAUSE)
@@ -116,10 +125,16 @@ class Pass:
             raise failures[0].error
         for route in house.store.routes.of(self._app):
             house.store.routes.withdraw(self._app, route.component)
+        if self._journal.before != AppStatus(self._app):
+            self._journal.emit(
+                "Disconnected", "no PlatformApp names it any more; its containers and routes are gone"
+            )
         return Outcome("Removed", "disconnected: its containers and routes are gone")
 
     def _stay_suspended(self) -> Outcome:
-        condition = Condition(ConditionType.SUSPENDED, True, "Suspended", "nothing is changed until it is resumed")
+        condition = Condition(
+            ConditionType.SUSPENDED, True, "Suspended", "nothing is changed until it is resumed"
+        )
         before = self._journal.before.conditions
         kept = [c for c in before if c.type in (ConditionType.READY, ConditionType.DEGRADED)]
         self._journal.conclude([*kept, condition])
@@ -138,7 +153,9 @@ class Pass:
         rounds = 0
         while not plan.empty:
             if rounds == _MAX_ROUNDS:
-                raise Transient("Restless", f"after {rounds} rounds there is still something to do:\n{plan.render()}")
+                raise Transient(
+                    "Restless", f"after {rounds} rounds there is still something to do:\n{plan.render()}"
+                )
             rounds += 1
             journal.intend(plan)
             new = executor.apply(plan, context)
@@ -157,7 +174,7 @@ class Pass:
         return Context(
             revision=revision,
             registries=house.directory.registries(declared),
-            secrets=house.directory.secret_values(self._app),
+            secrets=self._journal.secrets,
             superseded=lambda: house.stopping() or (loader is not None and self._newer_commit(loader)),
             emit=lambda event: house.store.events.add([event]),
         )
@@ -179,16 +196,21 @@ class Pass:
         house, journal = self._house, self._journal
         observed = house.engine.observe(self._app)
         routes = {route.component: route for route in house.store.routes.of(self._app)}
-        components = [self._judged(c, observed, routes.get(c.spec.name)) for c in desired.components]
-        components += [self._unresolved(missing, plan.revision) for missing in desired.unresolved]
-        components.sort(key=lambda c: c.name)
-        journal.status = replace(journal.status, components=tuple(components))
+        judged = [
+            self._judged(c, observed, routes.get(c.spec.name), plan.revision) for c in desired.components
+        ]
+        judged += [self._unresolved(missing, plan.revision) for missing in desired.unresolved]
+        components = tuple(sorted(judged, key=lambda c: c.name))
+        journal.remember(components, {*routes, *(w.component for w in observed.workloads)})
         transient = next((f.error for f in failures if isinstance(f.error, Transient)), None)
         if transient:
             return self.failed(transient)
-        conditions = judge_app(journal.status.components, plan, loaded.spec.warnings)
+        conditions = judge_app(components, plan, loaded.spec.warnings)
         retries = [hold.retry_after for hold in plan.holds if hold.retry_after is not None]
-        if any((d := find(c.conditions, ConditionType.DEGRADED)) and d.reason == "NotAnswering" for c in components):
+        if any(
+            (d := find(c.conditions, ConditionType.DEGRADED)) and d.reason == "NotAnswering"
+            for c in components
+        ):
             retries.append(_UNREADY_PAUSE)
         if loaded.current:
             journal.converged(desired.revision, conditions)
@@ -197,16 +219,21 @@ class Pass:
             retries.append(house.settings.reconcile.backoff_max)
         return self._outcome(conditions, desired.revision, min(retries, default=None))
 
-    def _judged(self, component: DesiredComponent, observed: ObservedApp, route: Route | None) -> ComponentStatus:
+    def _judged(
+        self, component: DesiredComponent, observed: ObservedApp, route: Route | None, revision: str
+    ) -> ComponentStatus:
         memory = self._journal.component(component.spec.name)
         unready = self._why_unready(component.spec, route) if route else ""
-        conditions = judge_component(component, observed, route, memory, unready)
+        judged = judge_component(component, observed, route, memory, unready)
+        conditions = self._journal.merged((replace(c, revision=revision) for c in judged), memory.conditions)
+        if is_ready(conditions):
+            memory = replace(memory, failed_fingerprint="", failure_reason="", failure="")
         serving = route is not None and bool(route.upstreams) and route.fingerprint in component.fingerprints
         return replace(
             memory,
             fingerprint=route.fingerprint if route else "",
             image=component.pin.deploy if serving else memory.image,
-            conditions=self._journal.merged(conditions, memory.conditions),
+            conditions=conditions,
         )
 
     def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
@@ -220,11 +247,12 @@ class Pass:
 
     def _unresolved(self, missing: Unresolved, revision: str) -> ComponentStatus:
         memory = self._journal.component(missing.name)
+        kind = ConditionType.APPLY_FAILED if missing.transient else ConditionType.STALLED
         if (memory.failure_reason, memory.failure) != (missing.reason, missing.why):
             self._journal.emit(missing.reason, missing.why, missing.name, warn=True)
         conditions = (
             Condition(ConditionType.READY, False, missing.reason, missing.why, revision=revision),
-            Condition(ConditionType.STALLED, True, missing.reason, missing.why, revision=revision),
+            Condition(kind, True, missing.reason, missing.why, revision=revision),
         )
         return replace(
             memory,
@@ -240,7 +268,10 @@ class Pass:
         ready = conditions[0]
         degraded = any(c.type is ConditionType.DEGRADED for c in conditions)
         return Outcome(
-            "Ready" if ready.status else "Degraded" if degraded else "Failed", ready.message, revision, retry_after
+            "Ready" if ready.status else "Degraded" if degraded else "Failed",
+            ready.message,
+            revision,
+            retry_after,
         )
 
     def waited(self, error: Waiting) -> Outcome:
@@ -255,6 +286,8 @@ class Pass:
         stalled = isinstance(error, Stalled)
         journal, chosen = self._journal, self._house.settings.reconcile
         journal.failed(ConditionType.STALLED if stalled else ConditionType.APPLY_FAILED, error)
+        if error.reason == "ImageGone":  # what the pins say is on this host no longer is
+            journal.status = replace(journal.status, pins=())
         pause = backoff(journal.status.failures, chosen.backoff_initial, chosen.backoff_max)
         serving = any(route.upstreams for route in self._house.store.routes.of(self._app))
         return Outcome(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.domain.conditions import Condition, ConditionType
-from controller.domain.errors import ControllerError, ManifestInvalid, Stalled
+from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.spec import PlatformSpec, RepositorySpec
 from controller.domain.status import RepositoryRecord, Request
@@ -32,18 +32,22 @@ class Platform:
         self._marks: dict[AppName, str] = {}  # what each app's system components looked like last time
 
     def reconcile(self, request: Request) -> Outcome:
-        journal = Journal(self.house.store, self.house.clock, PLATFORM, ())
+        secrets = self.house.directory.secret_values(PLATFORM)
+        journal = Journal(self.house.store, self.house.clock, PLATFORM, secrets)
         try:
             outcome = self._run(journal)
         except ControllerError as error:
-            kind = ConditionType.MANIFEST_INVALID if isinstance(error, ManifestInvalid) else ConditionType.STALLED
-            journal.failed(kind, error)
-            outcome = Outcome("Failed", error.message, retry_after=None if isinstance(error, Stalled) else _RETRY)
+            outcome = self._failed(journal, error)
         except Exception as error:  # a bug must not end the loop
             log.exception("bug while reconciling the platform folder")
-            outcome = Outcome("Failed", f"{type(error).__name__}: {error}", retry_after=_RETRY)
+            outcome = self._failed(journal, Transient("InternalError", f"{type(error).__name__}: {error}"))
         journal.save()
         return outcome
+
+    def _failed(self, journal: Journal, error: ControllerError) -> Outcome:
+        journal.failed(_condition_of(error), error)
+        message = journal.status.conditions[0].message
+        return Outcome("Failed", message, retry_after=None if isinstance(error, Stalled) else _RETRY)
 
     def _run(self, journal: Journal) -> Outcome:
         spec, revision = self.read()
@@ -57,7 +61,9 @@ class Platform:
         self.house.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
         message = f"{count} app{'s' if count != 1 else ''} connected"
-        journal.converged(revision, (Condition(ConditionType.READY, True, "Ready", message, revision=revision),))
+        journal.converged(
+            revision, (Condition(ConditionType.READY, True, "Ready", message, revision=revision),)
+        )
         return Outcome("Ready", message, revision)
 
     def _guard_empty(self, spec: PlatformSpec, journal: Journal) -> None:
@@ -99,3 +105,11 @@ class Platform:
             hook_provider=repository.hook_provider,
             hook_secret=values[0].reveal() if values else "",
         )
+
+
+def _condition_of(error: ControllerError) -> ConditionType:
+    if isinstance(error, ManifestInvalid):
+        return ConditionType.MANIFEST_INVALID
+    if error.reason == ConditionType.PRUNE_PENDING:
+        return ConditionType.PRUNE_PENDING
+    return ConditionType.STALLED if isinstance(error, Stalled) else ConditionType.APPLY_FAILED

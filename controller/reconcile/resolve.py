@@ -12,15 +12,23 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from controller.domain.desired import BuildInput, DesiredComponent, Unresolved
-from controller.domain.errors import Stalled
+from controller.domain.errors import Stalled, Transient
 from controller.domain.fingerprint import Env, fingerprints
 from controller.domain.names import AppName, ComponentName, build_tag
 from controller.domain.observed import ImageOrigin, ImagePin
 from controller.domain.passwords import hash_password, hash_token, is_hash, stable_salt
 from controller.domain.routes import Api, Route
-from controller.domain.secret import Secret
-from controller.domain.spec import ApiSpec, AppSpec, BuildImage, MLComponentSpec, MLTarget, SecretSpec
-from controller.domain.status import AppStatus
+from controller.domain.secret import Secret, scrub
+from controller.domain.spec import (
+    ApiSpec,
+    AppSpec,
+    BuildImage,
+    ExistingImage,
+    MLComponentSpec,
+    MLTarget,
+    SecretSpec,
+)
+from controller.domain.status import AppStatus, ComponentStatus
 from controller.ports import Engine, Revision, Sources
 from controller.reconcile.directory import Credentials
 
@@ -30,6 +38,7 @@ class Resolved:
     components: tuple[DesiredComponent, ...]
     unresolved: tuple[Unresolved, ...]
     pins: tuple[tuple[str, str], ...]  # for AppStatus.pins
+    setbacks: tuple[Transient, ...] = ()  # to be tried again
 
 
 @dataclass(frozen=True)
@@ -42,43 +51,60 @@ class Resolver:
     instance: str
     key: bytes
     registries: Credentials
+    secrets: tuple[Secret, ...]  # that must not appear in what is said about failures
     secret: Callable[[str], SecretSpec | None]
     fallback: Callable[[ComponentName, str], tuple[MLComponentSpec, AppSpec] | None]
 
     def resolve(
         self, spec: AppSpec, revision: Revision, status: AppStatus, routes: tuple[Route, ...], fresh: bool
     ) -> Resolved:
-        """`fresh`: ask for every tag again instead of trusting the pins of an earlier pass over the same commit."""
-        pins = {} if fresh or status.attempted_revision != revision.commit else dict(status.pins)
+        """`fresh`: ask for every tag again instead of trusting the pins of an earlier pass over the same commit.
+        What cannot be resolved is left at its last good version, or alone; its neighbours do not suffer."""
+        pins = {} if fresh or status.desired_revision != revision.commit else dict(status.pins)
         by_component = {route.component: route for route in routes}
         components: list[DesiredComponent] = []
         unresolved: list[Unresolved] = []
+        setbacks: list[Transient] = []
         for component in spec.ml_components:
             route = by_component.get(component.name)
             try:
-                desired = self._component(component, spec, revision, pins)
-            except Stalled as error:
-                kept = self._last_good(component, status, route, str(error))
+                desired = self._component(component, spec, revision, status.component(component.name), pins)
+            except (Stalled, Transient) as error:
+                transient = isinstance(error, Transient)
+                why = scrub(error.message, self.secrets)
+                kept = self._last_good(component, status, route, error.reason, why)
                 if kept:
                     components.append(kept)
                 else:
-                    unresolved.append(Unresolved(component.name, error.reason, error.message))
+                    unresolved.append(Unresolved(component.name, error.reason, why, transient))
+                if isinstance(error, Transient):
+                    setbacks.append(error)
                 continue
             components.append(self._or_last_good(desired, status, route))
-        return Resolved(tuple(components), tuple(unresolved), tuple(sorted(pins.items())))
+        return Resolved(tuple(components), tuple(unresolved), tuple(sorted(pins.items())), tuple(setbacks))
 
     def _component(
-        self, component: MLComponentSpec, spec: AppSpec, revision: Revision, pins: dict[str, str]
+        self,
+        component: MLComponentSpec,
+        spec: AppSpec,
+        revision: Revision,
+        memory: ComponentStatus | None,
+        pins: dict[str, str],
     ) -> DesiredComponent:
         build, tag = None, ""
         if isinstance(component.image, BuildImage):
             build = BuildInput(revision.commit, component.image)
             tag = build_tag(self.instance, spec.app, component.name, self._content(revision, component.image))
-        pin = self._pin(component, tag, pins)
+        pin = self._pin(component, tag, memory.image if memory else "", pins)
         return self._desired(component, spec, pin, revision.commit, build)
 
     def _desired(
-        self, component: MLComponentSpec, spec: AppSpec, pin: ImagePin, commit: str, build: BuildInput | None = None
+        self,
+        component: MLComponentSpec,
+        spec: AppSpec,
+        pin: ImagePin,
+        commit: str,
+        build: BuildInput | None = None,
     ) -> DesiredComponent:
         env = self._env(component)
         return DesiredComponent(
@@ -93,28 +119,35 @@ class Resolver:
 
     def _content(self, revision: Revision, source: BuildImage) -> str:
         tree = self.sources.content_id(revision, source.context)
-        return hashlib.sha256(json.dumps([tree, source.dockerfile, source.target, source.args]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([tree, source.dockerfile, source.target, source.args]).encode()
+        ).hexdigest()
 
-    def _pin(self, component: MLComponentSpec, tag: str, pins: dict[str, str]) -> ImagePin:
-        reference = tag if isinstance(component.image, BuildImage) else component.image.reference
-        if known := pins.get(reference):
-            origin, _, deploy = known.partition(" ")
+    def _pin(self, component: MLComponentSpec, tag: str, serving: str, pins: dict[str, str]) -> ImagePin:
+        """An image that has served is on this host; asking for it costs more than all the rest of a quiet pass."""
+        source = component.image
+        reference = tag if isinstance(source, BuildImage) else source.reference
+        origin, _, deploy = pins.get(reference, "").partition(" ")
+        if deploy and (deploy == serving or origin == ImageOrigin.LOCAL):
             return ImagePin(deploy, ImageOrigin(origin), present=True)
-        pin = self.engine.pin(component.image, tag or None, self.registries)
-        if pin.present:
-            pins[reference] = f"{pin.origin} {pin.deploy}"
+        if origin == ImageOrigin.REGISTRY:
+            source = ExistingImage(deploy)  # wherever the tag points by now
+        pin = self.engine.pin(source, tag or None, self.registries)
+        pins[reference] = f"{pin.origin} {pin.deploy}"
         return pin
 
     # --- the last good version ---------------------------------------------------------------------------------
 
-    def _or_last_good(self, desired: DesiredComponent, status: AppStatus, route: Route | None) -> DesiredComponent:
+    def _or_last_good(
+        self, desired: DesiredComponent, status: AppStatus, route: Route | None
+    ) -> DesiredComponent:
         memory = status.component(desired.spec.name)
         if not memory or memory.failed_fingerprint not in desired.fingerprints:
             return desired
-        return self._last_good(desired.spec, status, route, memory.failure) or desired
+        return self._last_good(desired.spec, status, route, memory.failure_reason, memory.failure) or desired
 
     def _last_good(
-        self, component: MLComponentSpec, status: AppStatus, route: Route | None, failure: str
+        self, component: MLComponentSpec, status: AppStatus, route: Route | None, reason: str, failure: str
     ) -> DesiredComponent | None:
         """What the route serves, so that it is kept alive while a newer version cannot be had."""
         memory = status.component(component.name)
@@ -125,8 +158,13 @@ class Resolver:
             return None
         older, spec = found
         pin = ImagePin(memory.image, ImageOrigin.LOCAL, present=True)
-        desired = replace(self._desired(older, spec, pin, route.revision), failure=failure, apis=route.apis)
-        return desired if route.fingerprint in desired.fingerprints else None
+        try:
+            desired = self._desired(older, spec, pin, route.revision)
+        except Stalled:  # a Secret of its is gone
+            return None
+        if route.fingerprint not in desired.fingerprints:
+            return None
+        return replace(desired, failure_reason=reason, failure=failure)
 
     # --- secrets -----------------------------------------------------------------------------------------------
 
@@ -144,7 +182,9 @@ class Resolver:
         return secret
 
     def _apis(self, component: ComponentName, spec: AppSpec) -> tuple[Api, ...]:
-        ours = [api for api in spec.apis if isinstance(api.target, MLTarget) and api.target.component == component]
+        ours = [
+            api for api in spec.apis if isinstance(api.target, MLTarget) and api.target.component == component
+        ]
         return tuple(self._api(api, spec.app) for api in sorted(ours, key=lambda api: api.path))
 
     def _api(self, api: ApiSpec, app: AppName) -> Api:

@@ -35,6 +35,8 @@ class Settings:
     processes: int = 1
     pass_user: bool = False
     files_root: Optional[str] = None
+    idle_timeout: float = 75.0  # between two requests of a connection; a proxy in front should close first
+    read_timeout: float = 20.0  # for the rest of a request's head, and for each piece of its body
     replace_after: float = 5.0  # how long overdue calls may hold every slot before the worker is replaced
 
     @property
@@ -49,7 +51,8 @@ class Settings:
 _KINDS: dict[str, Any] = {
     "inference": str, "app": str, "component": str, "loader": str, "model_path": str, "files_root": str,
     "port": int, "concurrency": int, "queue": int, "max_body": int, "processes": int,
-    "timeout": float, "setup_timeout": float, "replace_after": float, "pass_user": bool,
+    "timeout": float, "setup_timeout": float, "replace_after": float,
+    "idle_timeout": float, "read_timeout": float, "pass_user": bool,
 }  # fmt: skip
 _NULLABLE = {"loader", "model_path", "files_root"}
 _LEAST = {"concurrency": 1, "queue": 0, "max_body": 1, "processes": 1}

@@ -20,12 +20,11 @@ import traceback
 from collections.abc import Callable
 
 from . import http1, log, problems
+from .config import Settings
 from .http1 import Disconnected, Reader, Request, Response
 from .problems import Problem
 
-IDLE_TIMEOUT = 75  # seconds between requests; a proxy in front should give up its idle connections earlier
-READ_TIMEOUT = 20  # for the rest of a head, and for each piece of a body
-BODY_TIMEOUT = 300  # for a whole body
+BODY_TIMEOUT = 300.0  # seconds for a whole body, as long as its pieces keep coming
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_TIMEOUT = 5
 
@@ -61,15 +60,17 @@ class Connection:
     """
 
     def __init__(
-        self, sock: socket.socket, handle: Handler, max_body: int, draining: Callable[[], bool]
+        self, sock: socket.socket, handle: Handler, settings: Settings, draining: Callable[[], bool]
     ) -> None:
         self._socket = sock
         self._handle = handle
-        self._max_body = max_body
+        self._max_body = settings.max_body
+        self._idle_timeout = settings.idle_timeout
+        self._read_timeout = settings.read_timeout
         self._draining = draining
         self._reader = Reader(self._receive)
         self._late = 0.0  # until when the request that is being read must be here; 0 = none is being read
-        self._allowed = READ_TIMEOUT
+        self._allowed = settings.read_timeout
         self.idle = True
         self.abandoned = False
 
@@ -77,14 +78,12 @@ class Connection:
         """Answer requests until the end; never raises."""
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._wait_at_most(IDLE_TIMEOUT)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", READ_TIMEOUT, 0))
+            self._wait_at_most(self._idle_timeout)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._read_timeout))
             while self._one():
                 pass
         except (OSError, Disconnected, Abandoned):
             pass  # the client left, or its call was answered by the clock: nobody to tell
-        except Exception:  # noqa: BLE001 -- a fault of ours ends this connection, not the service
-            log.write(traceback.format_exc())
         finally:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -97,7 +96,7 @@ class Connection:
 
     def _one(self) -> bool:
         """Serve one request; False at the end of the connection."""
-        self.idle, self._allowed = not self._reader.buffered, READ_TIMEOUT
+        self.idle, self._allowed = not self._reader.buffered, self._read_timeout
         if self._draining():
             self.stop_if_idle()  # what has come already is served
         try:
@@ -109,7 +108,7 @@ class Connection:
         request.id = request_id(request)
         try:
             self._read_body(request)
-            response = self._handle(request, self)
+            response = self._answer(request)
         except Problem as problem:
             if http1.is_framing(problem.kind):
                 return self._refuse(problem, request.id)
@@ -117,6 +116,17 @@ class Connection:
         close = request.close or self._draining()
         self._socket.sendall(http1.render(response, request.id, close, request.method == "HEAD"))
         return not close
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return self._handle(request, self)
+        except (Problem, Abandoned):
+            raise
+        except Exception:  # noqa: BLE001 -- a fault of ours is told as such and costs one answer, not the service
+            log.tell("the serving library failed", request=request.id)
+            log.write(traceback.format_exc())
+            problem = Problem(problems.INTERNAL, "the serving library failed; the component's log says how")
+            return http1.problem_response(problem, request.id)
 
     def _read_body(self, request: Request) -> None:
         expectation = request.headers.get(b"expect")
@@ -132,12 +142,10 @@ class Connection:
             request.body = self._reader.body(request, self._max_body)
         if self._late:
             self._late = 0.0
-            self._wait_at_most(IDLE_TIMEOUT)
+            self._wait_at_most(self._idle_timeout)
 
     def _receive(self, count: int) -> bytes:
-        """recv for the reader. The first piece of a request may take IDLE_TIMEOUT to come, the rest must not
-        linger.
-        """
+        """recv for the reader. The first piece of a request may take its time, the rest must not linger."""
         if not self.idle:
             return self._receive_rest(count)
         try:
@@ -150,17 +158,17 @@ class Connection:
     def _receive_rest(self, count: int) -> bytes:
         if not self._late:
             self._late = time.monotonic() + self._allowed
-            self._wait_at_most(READ_TIMEOUT)
+            self._wait_at_most(self._read_timeout)
         try:
             data = self._socket.recv(count)
         except BlockingIOError:
-            raise Problem(problems.SLOW_REQUEST, f"nothing came for {READ_TIMEOUT} s") from None
+            raise Problem(problems.SLOW_REQUEST, f"nothing came for {self._read_timeout:g} s") from None
         if time.monotonic() > self._late:
             raise Problem(problems.SLOW_REQUEST, "the request took too long to arrive")
         return data
 
-    def _wait_at_most(self, seconds: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+    def _wait_at_most(self, seconds: float) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
     def _refuse(self, problem: Problem, call_id: str) -> bool:
         """Answer, then read on for a while: closing with unread data would reset the connection and destroy
@@ -186,6 +194,11 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.send(http1.render(response, call_id, close=True), socket.MSG_DONTWAIT)
             self._socket.shutdown(socket.SHUT_WR)
+
+
+def _timeval(seconds: float) -> bytes:
+    """A C struct timeval."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def start(connection: Connection, name: str, ended: Callable[[Connection], None]) -> None:

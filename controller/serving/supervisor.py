@@ -122,7 +122,14 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no process or memory to be had now
+            log.tell(f"worker {seat.index} could not be started: {error}")
+            ours.close()
+            theirs.close()
+            seat.start_at = time.monotonic() + TICK
+            return
         if pid == 0:
             ours.close()
             self._become_worker(seat, theirs)

@@ -108,7 +108,7 @@ class Worker:
             time.sleep(0.1)  # out of file descriptors: let some be closed
             return True
         sock.setblocking(True)
-        new = Connection(sock, self._routes.handle, self._settings.max_body, lambda: self._draining)
+        new = Connection(sock, self._routes.handle, self._settings, lambda: self._draining)
         try:
             with self._changed:
                 if len(self._connections) >= self._most_connections:
@@ -125,6 +125,8 @@ class Worker:
         )
         self._row.answered(problem.kind.status)
         unwanted.answer_overdue(http1.problem_response(problem, "-"), "-")
+        with contextlib.suppress(OSError):
+            sock.recv(1 << 16, socket.MSG_DONTWAIT)  # closing with unread data would destroy the answer
         sock.close()
         self._ended(unwanted)
 

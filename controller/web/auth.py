@@ -32,6 +32,7 @@ REMEMBERED = 4096  # credentials in one worker
 CHECKERS = 2  # threads
 PENDING = 64  # checks that may wait; more would only time out later
 
+
 @dataclass(frozen=True)
 class Caller:
     """`user` is empty for an API that is open to all."""

@@ -146,10 +146,10 @@ def _number(query: dict[str, list[str]], name: str) -> float:
 
 
 async def _send_json(send: Send, document: dict[str, object]) -> None:
-    await _start(send, 200, b"application/json", (b"cache-control", b"no-store"))
-    await send(
-        {"type": "http.response.body", "body": json.dumps(document).encode() + b"\n", "more_body": False}
-    )
+    body = json.dumps(document).encode() + b"\n"
+    length = (b"content-length", b"%d" % len(body))
+    await _start(send, 200, b"application/json", length, (b"cache-control", b"no-store"))
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _start(send: Send, status: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:

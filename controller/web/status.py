@@ -139,8 +139,12 @@ def approve(name: str) -> ResponseReturnValue:
     store, _ = context(current_app)
     found = _known(store, name)
     body = request.get_json(silent=True) or {}
-    revision = body.get("revision") if isinstance(body, dict) else None
-    store.apps.approve(found.app, revision if isinstance(revision, str) else found.attempted_revision)
+    named = body.get("revision") if isinstance(body, dict) else None
+    # A platform folder that is no Git repository has no revision: any word will do, and it is good for one time.
+    revision = str(named or found.attempted_revision or ("confirmed" if found.app == PLATFORM else ""))
+    if not revision:
+        raise Refused(Problem(Kind.CONFLICT, f"{name} has no revision yet that could be approved."))
+    store.apps.approve(found.app, revision)
     return _ask(found.app)
 
 
@@ -181,9 +185,9 @@ def _ask(app: AppName) -> ResponseReturnValue:
 
 
 def _known(store: Store, name: str) -> AppStatus:
+    if name == PLATFORM:
+        return store.apps.status(PLATFORM)
     found = next((app for app in store.apps.all() if app.app == name), None)
-    if found is None and name == PLATFORM:
-        return AppStatus(PLATFORM)
     if found is None:
         raise Refused(Problem(Kind.NOT_FOUND, f"No app is called {name}."))
     return found

@@ -5,11 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engines import unique
 from tests.support.platform import Module, Platform
 
 
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One platform for the tests of a file, each with an app of its own."""
+    running = Platform(tmp_path_factory.mktemp("platform"))
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
 @pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
+def own_platform(tmp_path: Path) -> Iterator[Platform]:
+    """A platform that the test may kill."""
     running = Platform(tmp_path)
     try:
         yield running.start()
@@ -18,5 +30,15 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def module(tmp_path: Path) -> Module:
-    return Module(tmp_path)
+def app() -> str:
+    return unique("pu-e2e-pa")
+
+
+@pytest.fixture
+def module(platform: Platform, app: str) -> Module:
+    return Module(platform.home / app)
+
+
+@pytest.fixture
+def own_module(own_platform: Platform, app: str) -> Module:
+    return Module(own_platform.home / app)

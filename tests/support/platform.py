@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,19 +184,59 @@ class Platform:
         draft = self.platform_folder / f".{app}"
         draft.write_text("\n---\n".join(json.dumps(d) for d in documents))
         draft.rename(self.platform_folder / f"{app}.yaml")
+        self.poke("@platform")
 
     def disconnect(self, app: str) -> None:
         (self.platform_folder / f"{app}.yaml").unlink()
+        self.poke("@platform")
 
     def poke(self, app: str) -> None:
         """Ask for a pass, as a webhook would."""
         assert self.request("POST", f"/-/apps/{app}/reconcile", b"{}", {**JSON, "X-Prichal": "1"}).status == 202
 
 
+class Callers:
+    """Clients that call without a pause and write down what they got."""
+
+    def __init__(self, platform: Platform, app: str, count: int) -> None:
+        self._platform = platform
+        self._app = app
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(count)]
+        self.versions: list[str] = []
+        self.failures: list[object] = []
+
+    def answered(self, version: str) -> int:
+        return self.versions.count(version)
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                reply = self._platform.predict(self._app)
+            except OSError as error:
+                self.failures.append(error)
+                continue
+            if reply.status == 200:
+                self.versions.append(reply.json["outputs"][0]["data"])
+            else:
+                self.failures.append((reply.status, reply.body))
+
+
 class Module:
     """A module's repository: a work tree and the bare repository it is pushed to."""
 
     def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.bare = home / "module.git"
         self.tree = home / "module"
@@ -274,7 +314,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def process_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")

@@ -1,9 +1,9 @@
 """The folder of bare clones: who may touch one, and how one comes and goes.
 
-NAME.git     the clone; complete at any moment, since it appears by a rename
-NAME.lock    flock(2) held while a clone is written; left by the kernel when its process dies
-.new-*       a clone in the making, or one that a killed process left
-.blank.git   an empty repository: asking a server for its refs needs one
+- `NAME.git`: the clone; complete at any moment, since it comes and goes by a rename
+- `NAME.lock`: flock(2) held while a clone is written; let go by the kernel when its process dies
+- `.new-NAME.*`: a clone on its way in or out, or what a killed process left of one
+- `.blank.git`: an empty repository: asking a server for its refs needs one
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pygit2
 LEFTOVERS = ("**/*.lock", "objects/pack/pack_git2_*", "objects/pack/tmp_*", "objects/**/tmp_obj_*")
 #: Every fetch adds a pack; reading looks through all of them.
 MAX_PACKS = 50
+SMALL_PACK = 64 * 2**20  # bytes
 
 
 class Clones:
@@ -51,21 +52,21 @@ class Clones:
 
     def sweep(self, name: str) -> None:
         """With the lock held: remove what a killed fetch left."""
-        for leftover in (self.folder).glob(f".new-{name}-*"):
+        for leftover in self.folder.glob(f".new-{name}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for pattern in LEFTOVERS:
-            for file in self.path(name).glob(pattern):
-                file.unlink(missing_ok=True)
+            for found in self.path(name).glob(pattern):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
 
     @contextmanager
     def fresh(self, name: str) -> Iterator[pygit2.Repository]:
         """With the lock held: an empty clone that takes the old one's place if the block ends well."""
-        place = Path(tempfile.mkdtemp(prefix=f".new-{name}-", dir=self.folder))
+        place = Path(tempfile.mkdtemp(prefix=f".new-{name}.", dir=self.folder))
         try:
             pygit2.init_repository(place, bare=True).free()
             with _opened(place) as clone:
                 yield clone
-            shutil.rmtree(self.path(name), ignore_errors=True)
+            self._discard(name)
             os.replace(place, self.path(name))
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -73,7 +74,27 @@ class Clones:
     def remove(self, name: str) -> None:
         with self.locked(name):
             self.sweep(name)
-            shutil.rmtree(self.path(name), ignore_errors=True)
+            self._discard(name)
+
+    def remove_damaged(self, name: str, identity: int | None) -> None:
+        """Remove the clone that `identity` told of, but not one that has taken its place since."""
+        with self.locked(name):
+            if identity is not None and self.identity(name) == identity:
+                self._discard(name)
+
+    def identity(self, name: str) -> int | None:
+        """What tells a clone from its successor of the same name; None if there is none."""
+        try:
+            return self.path(name).stat().st_ino
+        except FileNotFoundError:
+            return None
+
+    def _discard(self, name: str) -> None:
+        """Renamed first: nobody may see half a clone."""
+        if self.identity(name) is not None:
+            grave = tempfile.mkdtemp(prefix=f".new-{name}.", dir=self.folder)
+            os.replace(self.path(name), grave)
+            shutil.rmtree(grave, ignore_errors=True)
 
     @staticmethod
     def stored(clone: pygit2.Repository) -> int:
@@ -82,16 +103,34 @@ class Clones:
 
     @staticmethod
     def compact(clone: pygit2.Repository) -> None:
-        """With the lock held: one pack in place of many. Readers keep the old files open, and find the new one."""
+        """With the lock held: one pack in place of many. Readers keep the old files open, and find the new one. Large
+        packs stay as they are: to compress one again takes minutes, and there are few."""
         folder = Path(clone.path, "objects", "pack")
-        old = list(folder.glob("pack-*.pack"))
-        if len(old) <= MAX_PACKS:
+        small = [pack for pack in folder.glob("pack-*.pack") if pack.stat().st_size <= SMALL_PACK]
+        if len(small) <= MAX_PACKS:
             return
-        clone.pack()
-        new = set(folder.glob("pack-*.pack")) - set(old)
-        for pack in old if new else ():
-            for file in (pack.with_suffix(".idx"), pack):
-                file.unlink(missing_ok=True)
+
+        objects = _objects(small, folder)
+
+        def choose(builder: pygit2.PackBuilder) -> None:
+            for each in objects:
+                builder.add(each)
+
+        if not objects or clone.pack(pack_delegate=choose) != len(objects):
+            return  # what is not in the new pack must not go with the old ones
+        for pack in small:
+            pack.with_suffix(".idx").unlink()
+            pack.unlink()
+
+
+def _objects(packs: list[Path], folder: Path) -> frozenset[pygit2.Oid]:
+    """What is in some of a folder's packs: libgit2 tells it of all packs below a folder only, so they get one."""
+    with tempfile.TemporaryDirectory(prefix="tmp_", dir=folder) as place:
+        (Path(place) / "pack").mkdir()
+        for pack in packs:
+            for file in (pack, pack.with_suffix(".idx")):
+                os.link(file, Path(place) / "pack" / file.name)
+        return frozenset(pygit2.OdbBackendPack(place))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.domain.errors import Stalled
+from controller.domain.errors import Stalled, Transient
 from controller.domain.spec import SecretSpec
 
 SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
@@ -76,7 +76,7 @@ def _run(command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProc
             "VerifierMissing", f"{command[0]} is needed to check signatures; install {package}"
         ) from None
     except subprocess.TimeoutExpired:
-        raise Stalled("SignatureInvalid", f"{command[0]} did not answer within {TIMEOUT:g} s") from None
+        raise Transient("VerifierTimeout", f"{command[0]} did not answer within {TIMEOUT:g} s") from None
 
 
 def _invalid(commit: str, why: str) -> Stalled:

@@ -158,13 +158,14 @@ class GitSources:
     def _reading(self, name: str, commit: str) -> Iterator[pygit2.Repository]:
         """No lock: objects never change. A clone that turns out damaged is removed, so that the next fetch makes a
         new one."""
+        identity = self._clones.identity(name)
         try:
             with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
                 if commit not in clone:
                     raise Transient("RevisionGone", f"commit {commit[:12]} of {name} is not here any more")
                 yield clone
         except CloneDamaged:
-            self._clones.remove(name)
+            self._clones.remove_damaged(name, identity)
             raise
 
 

@@ -468,6 +468,7 @@ def test_stale_locks_are_in_nobodys_way(
     refs = tmp_path / "clones" / "demo.git" / "refs" / "prichal"
     for name in ("incoming.lock", "fetched.lock"):
         (refs / name).touch()
+    (refs.parents[1] / "objects" / "pack" / "tmp_left" / "pack").mkdir(parents=True)
     author.commit({"a.yaml": "2"})
     assert content(sources, fetch(sources, spec)) == b"2"
 

@@ -68,6 +68,14 @@ def test_tags_and_versions(sources: GitSources, author: Author, access: Access) 
         assert sources.files(revision, ".", (".yaml",))[0].content == expected.encode()
 
 
+def test_a_tag_that_is_moved(sources: GitSources, author: Author, access: Access) -> None:
+    spec, branch = repository(access.url, "stable", RefKind.TAG), repository(access.url)
+    for number in ("1", "2"):
+        commit = author.commit({"a.yaml": number})
+        author.tag("stable", "--force")
+        assert [fetch(sources, s, access).commit for s in (branch, spec)] == [commit, commit]
+
+
 def test_a_commit_by_its_id(sources: GitSources, author: Author, access: Access) -> None:
     old = author.commit({"a.yaml": "old"})
     author.commit({"a.yaml": "new"})

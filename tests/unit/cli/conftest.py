@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-from controller.cli.exits import exit_of
-from controller.cli.main import prichal
-from controller.domain.errors import ControllerError
+from controller.cli.main import main
+from controller.domain.status import Request
 from controller.store import SqliteStore, open_store
 
 
@@ -24,27 +25,21 @@ class Machine:
     """A configuration with real folders, and the command line on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.state = folder / "state"
         self.platform = folder / "platform"
         self.platform.mkdir(mode=0o700)
         self.config = folder / "config.yaml"
-        self.config.write_text(f"state: {self.state}\nplatform: {{path: {self.platform}}}\n")
+        self.configure()
 
-    def run(self, *arguments: str, stdin: str | None = None) -> Outcome:
-        """As `controller.cli.main.main` does it, with its output caught."""
-        result = CliRunner().invoke(prichal, ["--config", str(self.config), *arguments], input=stdin)
-        return Outcome(self._code(result), result.stdout, self._stderr(result))
+    def configure(self, *lines: str) -> None:
+        self.config.write_text(
+            "\n".join((f"state: {self.state}", f"platform: {{path: {self.platform}}}", *lines)) + "\n"
+        )
 
-    def _code(self, result: Result) -> int:
-        if isinstance(result.exception, ControllerError):
-            return exit_of(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return int(result.return_value) if isinstance(result.return_value, int) else result.exit_code
-
-    def _stderr(self, result: Result) -> str:
-        return result.stderr + (str(result.exception) if isinstance(result.exception, ControllerError) else "")
+    def run(self, *arguments: str, stdin: str = "") -> Outcome:
+        with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
+            code = main([*arguments, "--config", str(self.config)])
+        return Outcome(int(code), stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
 @pytest.fixture
@@ -54,8 +49,33 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def store(machine: Machine) -> Iterator[SqliteStore]:
-    """The state as a running daemon keeps it: the heartbeat is fresh."""
+    """The state as a running daemon keeps it: its heartbeat stays fresh for the test."""
     store = open_store(machine.state / "db" / "state.db")
     store.heartbeat(time.time() + 3600)
     yield store
     store.close()
+
+
+@contextmanager
+def worker(store: SqliteStore, work: Callable[[Request], str]) -> Iterator[list[Request]]:
+    """A thread in the daemon's place: takes requests and ends them with the outcome that `work` gives. Yields what
+    it has taken."""
+    taken: list[Request] = []
+    stop = threading.Event()
+
+    def turn() -> None:
+        while not stop.is_set():
+            request = store.requests.claim(now=1e12)
+            if request is None:
+                stop.wait(0.005)
+                continue
+            taken.append(request)
+            store.requests.finish(request.id, work(request), "as the test says", "abc123")
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        stop.set()
+        thread.join()

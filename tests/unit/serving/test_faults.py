@@ -66,7 +66,7 @@ def test_os_exit_drops_the_call_and_the_worker_is_replaced(serve: Serve) -> None
 
 
 def test_a_segmentation_fault_is_told_by_name(serve: Serve) -> None:
-    server = serve(text_function("os.kill(os.getpid(), 11)")).ready()
+    server = serve(text_function("import ctypes\nctypes.string_at(0)")).ready()
     assert isinstance(server.in_background(text()).result(), Exception)
     server.wait_for("was killed by SIGSEGV")
     server.ready(times=2)
@@ -228,8 +228,8 @@ def test_while_it_is_being_set_up_it_lives_and_is_not_ready(serve: Serve) -> Non
 
 
 def test_a_worker_that_cannot_be_set_up_again_is_retried_and_the_reason_told(serve: Serve) -> None:
-    source = 'import os\nif os.path.exists("broken"): raise RuntimeError("weights are gone")\nopen("broken", "w").close()\n'
-    server = serve(source + text_function("os._exit(1)")).ready()
+    check = 'if os.path.exists("broken"): raise RuntimeError("weights are gone")\nopen("broken", "w").close()'
+    server = serve(text_function("os._exit(1)", before=check)).ready()
     assert isinstance(server.in_background(text()).result(), Exception)
     server.wait_for("could not be set up: inference app:predict: importing app failed: RuntimeError", times=2)
     reply = server.get("/health/ready")
@@ -240,8 +240,8 @@ def test_a_worker_that_cannot_be_set_up_again_is_retried_and_the_reason_told(ser
 
 
 def test_what_the_code_started_ends_with_its_worker(serve: Serve, tmp_path: pathlib.Path) -> None:
-    body = 'import subprocess\nchild = subprocess.Popen(["sleep", "1000"])\nopen("pid", "w").write(str(child.pid))\nos._exit(1)'
-    server = serve(text_function(body)).ready()
+    start = 'child = subprocess.Popen(["sleep", "1000"])\nopen("pid", "w").write(str(child.pid))\nos._exit(1)'
+    server = serve(text_function(start, before="import subprocess")).ready()
     assert isinstance(server.in_background(text()).result(), Exception)
     server.ready(times=2)
     server.wait_until_gone(pathlib.Path("/proc") / (tmp_path / "pid").read_text())

@@ -32,7 +32,7 @@ class Waiting:
         try:
             gate.enter(self.call)
             self.outcome = "entered"
-        except Exception as error:
+        except (QueueFull, Expired, Closed) as error:
             self.outcome = error
 
     def result(self) -> object:

@@ -1,4 +1,4 @@
-"""The HTTP reader on any bytes in any pieces: it answers with a request, a problem or a disconnect, and never otherwise."""
+"""The HTTP reader on any bytes in any pieces: it gives a request, a problem or a disconnect, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def read_whole(data: bytes, piece: int = 1 << 16, limit: int = 1000) -> list[tup
 
 FRAGMENTS = st.sampled_from(
     [
-        b"GET ", b"POST ", b"/", b"/predict", b"*", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n", b"\n", b"\r", b" ", b"\t",
-        b"Host: a\r\n", b"Content-Length: ", b"5", b"\r\n\r\n", b"hello", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n",
-        b"5\r\nhello\r\n", b"5;x\r\n", b"Connection: close\r\n", b":", b"X-A: b\r\n", b"\x00", b"\xff", b"http://a/b",
+        b"GET ", b"POST ", b"/", b"/predict", b"*", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n", b"\n", b"\r", b" ",
+        b"\t", b"Host: a\r\n", b"Content-Length: ", b"5", b"\r\n\r\n", b"hello", b"Transfer-Encoding: chunked\r\n",
+        b"0\r\n\r\n", b"5\r\nhello\r\n", b"5;x\r\n", b"Connection: close\r\n", b":", b"X-A: b\r\n", b"\x00", b"\xff", b"http://a/b",
     ]
 )  # fmt: skip
 STREAMS = st.one_of(st.binary(max_size=200), st.lists(FRAGMENTS, max_size=30).map(b"".join))
@@ -124,7 +124,8 @@ def test_render() -> None:
     assert lines[0] == b"HTTP/1.1 200 OK"
     assert lines[1].startswith(b"Date: ")
     assert lines[2:] == [
-        b"Content-Type: application/json", b"Content-Length: 2", b"X-Request-ID: id-1", b"Allow: POST", b"Connection: close",
+        b"Content-Type: application/json", b"Content-Length: 2", b"X-Request-ID: id-1",
+        b"Allow: POST", b"Connection: close",
     ]  # fmt: skip
     assert body == b"{}"
     assert render(Response(200, b"{}"), "id-1", close=False, without_body=True).endswith(b"id-1\r\n\r\n")

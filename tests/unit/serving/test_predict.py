@@ -34,8 +34,9 @@ def predict(parameters, inputs, output_fields, model, context):
     :param outputs.seen: What the function got
     :type outputs.seen: dict
     """
-    seen = {"parameters": parameters, "inputs": inputs, "output_fields": output_fields, "model": model, "context": context}
     assert 0 < context.remaining() <= 60
+    seen = {"parameters": parameters, "inputs": inputs, "output_fields": output_fields}
+    seen.update(model=model, context=context)
     return {"outputs": [{"name": "seen", "datatype": "dict", "data": shown(seen)}]}
 '''
 
@@ -356,7 +357,8 @@ def test_malformed_json_is_400(echo: Server, body: bytes, words: str) -> None:
 
 def test_every_fault_of_a_request_is_told(echo: Server) -> None:
     request = {
-        "parameters": {}, "inputs": [{"name": "image", "datatype": "str", "data": ""}, 7, {"name": "text", "datatype": "FP32"}],
+        "parameters": {},
+        "inputs": [{"name": "image", "datatype": "str", "data": ""}, 7, {"name": "text", "datatype": "FP32"}],
         "output_fields": [{"name": "label"}, {"name": "text", "datatype": "dict"}],
     }  # fmt: skip
     reply = echo.post(request)

@@ -17,8 +17,9 @@ from controller.serving.metrics import Board
 from tests.unit.serving.server import LIBRARY, PYTHON
 
 GIVEN = {
-    "app": "demo", "component": "net", "inference": "app.inference:predict", "loader": None, "model_path": "/w", "port": 80,
-    "concurrency": 8, "queue": 5, "timeout": 1, "setup_timeout": 2.5, "max_body": 10, "processes": 3, "pass_user": True,
+    "app": "demo", "component": "net", "inference": "app.inference:predict", "loader": None, "model_path": "/w",
+    "port": 80, "concurrency": 8,
+    "queue": 5, "timeout": 1, "setup_timeout": 2.5, "max_body": 10, "processes": 3, "pass_user": True,
 }  # fmt: skip
 
 
@@ -134,7 +135,8 @@ def test_the_library_imports_only_the_standard_library(tmp_path: pathlib.Path) -
     """Every module of it, alone, under an isolated interpreter without site-packages."""
     (tmp_path / "prichal_serving").symlink_to(LIBRARY)
     names = [f"prichal_serving.{path.stem}" for path in LIBRARY.glob("*.py") if path.stem != "__main__"]
-    code = f"import sys, importlib; sys.path.insert(0, {str(tmp_path)!r}); [importlib.import_module(n) for n in {names!r}]"
+    code = f"import sys, importlib; sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += f"for name in {names!r}: importlib.import_module(name)"
     done = subprocess.run(
         [PYTHON, "-I", "-S", "-B", "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,270 @@
+"""Calls through a real gunicorn: what passes, what is refused, and how routes change under load."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import make_api
+from tests.support.waiting import wait_for
+
+from .conftest import Web, demo_route, echo
+
+ANN = "Basic " + base64.b64encode(b"ann:s3cret").decode()
+
+
+def test_a_call_passes(web: Web) -> None:
+    reply = web.ask("POST", "/demo/open/predict?x=1", b'{"inputs": []}', x_request_id="call-1", traceparent="00-ab-cd-01")
+    assert reply.status == 200
+    assert reply.headers["x-request-id"] == "call-1"
+    seen = reply.json
+    headers = {name.lower(): value for name, value in seen["headers"].items()}
+    assert seen["line"] == "POST /predict?x=1 HTTP/1.1"
+    assert seen["size"] == 14
+    assert headers["host"] == web.component.endpoint
+    assert headers["x-request-id"] == "call-1"
+    assert headers["traceparent"] == "00-ab-cd-01"
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert headers["x-forwarded-host"] == "{}:{}".format(*web.address)
+    assert headers["x-forwarded-proto"] == "http"
+    assert headers["x-forwarded-prefix"] == "/demo/open"
+
+
+def test_errors_are_problems_with_a_request_id(web: Web) -> None:
+    for path in ("/demo/hidden/predict", "/demo/none/predict", "/nobody/at/all"):
+        reply = web.ask("POST", path, b"{}")
+        assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
+        document = reply.json
+        assert document["instance"] == f"urn:prichal:request:{reply.headers['x-request-id']}"
+        document.pop("instance")
+        assert document == {
+            "type": "urn:prichal:problem:not-found",
+            "title": "There is nothing at this path",
+            "status": 404,
+            "detail": "No API is published here.",
+        }
+
+
+SPOOFS = {
+    "X-Forwarded-User": "root",
+    "X-Remote-User": "root",
+    "Remote-User": "root",
+    "X-Auth-Request-User": "root",
+    "UNIP-USER": "root",
+    "X_Forwarded_User": "root",
+    "UNIP_USER": "root",
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Forwarded-Prefix": "/evil",
+}
+
+
+def test_nobody_can_claim_to_be_someone(web: Web) -> None:
+    for path, authorization, user in (
+        ("/demo/open/x", "", None),
+        ("/demo/closed/x", ANN, "ann"),
+        ("/demo/closed/x", "Bearer t0ken", "ci"),
+        ("/demo/closed/x", "Basic " + base64.b64encode("böb:pass".encode()).decode(), "böb"),
+    ):
+        reply = web.ask("GET", path, **SPOOFS, Authorization=authorization)
+        headers = {name.lower(): value for name, value in reply.json["headers"].items()}
+        assert "root" not in headers.values()
+        assert (headers.get("x-forwarded-user") or "").encode("latin-1").decode() == (user or "")
+        assert "authorization" not in headers
+        assert headers["x-forwarded-for"] == "127.0.0.1"
+        assert headers["x-forwarded-prefix"] == path.removesuffix("/x")
+
+
+def test_a_closed_api(web: Web) -> None:
+    before = len(web.component.seen)
+    wrong = base64.b64encode(b"ann:wrong").decode()
+    unknown = base64.b64encode(b"eve:s3cret").decode()
+    for authorization in ("", f"Basic {wrong}", f"Basic {unknown}", "Bearer nope"):
+        reply = web.ask("POST", "/demo/closed/predict", b"{}", Authorization=authorization)
+        assert reply.status == 401
+        assert reply.headers["www-authenticate"].startswith('Basic realm="/demo/closed"')
+        assert reply.json["detail"] == "The credentials are missing or wrong."
+    assert len(web.component.seen) == before
+
+
+def head(*lines: str, path: str = "/demo/open/x") -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: a", *lines, "", ""]).encode("latin-1")
+
+
+SMUGGLED = b"GET /demo/closed/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        head("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n" + SMUGGLED,
+        head("Content-Length: 0", "Content-Length: 50") + SMUGGLED,
+        head("Content-Length: 0, 50") + SMUGGLED,
+        head("Content-Length: +0") + SMUGGLED,
+        head("Content-Length: 0x0") + SMUGGLED,
+        head("Content-Length : 0") + SMUGGLED,
+        head("Transfer-Encoding : chunked") + b"0\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: xchunked") + b"0\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked, identity") + b"0\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SMUGGLED,
+        head("X: a\r\n folded") + SMUGGLED,
+        head("X: a\nTransfer-Encoding: chunked") + b"0\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked") + b"1;\nx\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked") + b"-1\r\n\r\n" + SMUGGLED,
+        head("Transfer-Encoding: chunked") + b"0x1\r\na\r\n0\r\n\r\n" + SMUGGLED,
+        b"POST /demo/open/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + SMUGGLED,
+        b"POST /demo/open/x HTTP/9.9\r\nHost: a\r\n\r\n" + SMUGGLED,
+        b"POST /demo/open/x\r\n\r\n" + SMUGGLED,
+        b"POST /demo/open/ x HTTP/1.1\r\nHost: a\r\n\r\n" + SMUGGLED,
+    ],
+)
+def test_a_request_that_reads_two_ways_is_refused(web: Web, request_bytes: bytes) -> None:
+    """Either refused with the connection closed, or read in the one way that hides nothing."""
+    before = len(web.component.seen)
+    answer = web.raw(request_bytes)
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.0 400", b"HTTP/1.1 505")), answer[:200]
+    assert answer.count(b"HTTP/1.") == 1
+    assert not any("smuggled" in line for line in web.component.seen[before:])
+
+
+def test_what_is_pipelined_is_authorised_on_its_own(web: Web) -> None:
+    ordinary = b"GET /demo/open/first HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /demo/closed/second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    answer = web.raw(ordinary + last)
+    assert answer.count(b"HTTP/1.1 200") == 1 and answer.count(b"HTTP/1.1 401") == 1
+
+
+@pytest.mark.parametrize("path", ["//demo/open/x", "/demo/open/../closed/x", "/demo/open/%2e%2e/x", "/demo/open/a%2fb"])
+def test_ambiguous_paths(web: Web, path: str) -> None:
+    before = len(web.component.seen)
+    assert web.ask("GET", path).status in (400, 404)
+    assert len(web.component.seen) == before
+
+
+def test_bodies_of_all_sizes(web: Web) -> None:
+    for size in (0, 1, 65_535, 65_536, 300_000, 2**20):
+        reply = web.ask("POST", "/demo/open/predict", b"x" * size)
+        assert reply.json["size"] == size
+
+
+def test_a_body_over_the_limit(web: Web) -> None:
+    before = len(web.component.seen)
+    reply = web.ask("POST", "/demo/open/predict", b"x" * (2**20 + 1))
+    assert (reply.status, reply.json["limit"]) == (413, 2**20)
+    assert len(web.component.seen) == before
+
+
+def test_a_body_over_the_limit_is_not_asked_for(web: Web) -> None:
+    with socket.create_connection(web.address, timeout=30) as sock:
+        sock.sendall(head("Content-Length: 99999999", "Expect: 100-continue"))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_expect_100_continue(web: Web) -> None:
+    with socket.create_connection(web.address, timeout=30) as sock:
+        sock.sendall(head("Content-Length: 3", "Expect: 100-continue", "Connection: close"))
+        assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"abc")
+        answer = b""
+        while part := sock.recv(65536):
+            answer += part
+    document = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert document["size"] == 3
+    assert "expect" not in {name.lower() for name in document["headers"]}
+
+
+def test_a_caller_who_leaves_ends_the_component_s_call(web: Web) -> None:
+    with socket.create_connection(web.address, timeout=30) as sock:
+        sock.sendall(b"GET /demo/open/watch HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert web.component.held.acquire(timeout=30)
+    assert web.component.left.wait(30)
+
+
+def test_many_callers(web: Web) -> None:
+    def call(number: int) -> bool:
+        reply = web.ask("POST", "/demo/closed/predict", b"x" * number, Authorization=ANN, x_request_id=f"c-{number}")
+        headers = {k.lower(): v for k, v in reply.json["headers"].items()}
+        return reply.json["size"] == number and headers["x-request-id"] == f"c-{number}"
+
+    with ThreadPoolExecutor(32) as threads:
+        assert all(threads.map(call, range(300)))
+
+
+def test_a_route_switches_while_calls_are_under_way(web: Web) -> None:
+    """No call fails; the retired endpoint is drained only when its last call has ended."""
+    with echo("second") as second, echo("retired") as old, ThreadPoolExecutor(9) as threads:
+        web.store.routes.switch(demo_route(old.endpoint))
+        wait_for(lambda: web.ask("GET", "/demo/open/x").json["name"] == "retired")
+        held = threads.submit(web.ask, "GET", "/demo/open/hold")
+        assert old.held.acquire(timeout=30)
+
+        stop = threading.Event()
+        names: list[set[Any]] = []
+
+        def keep_calling() -> None:
+            mine: set[Any] = set()
+            while not stop.is_set():
+                reply = web.ask("POST", "/demo/open/predict", b"{}")
+                mine.add(reply.json["name"] if reply.status == 200 else reply.status)
+            names.append(mine)
+
+        callers = [threads.submit(keep_calling) for _ in range(8)]
+        version = web.store.routes.switch(demo_route(second.endpoint))
+        wait_for(lambda: web.ask("GET", "/demo/open/x").json["name"] == "second")
+        assert not web.store.gateways.drained(old.endpoint, version, time.time())
+        old.letting_go.set()
+        assert held.result().json["name"] == "retired"
+        wait_for(lambda: web.store.gateways.drained(old.endpoint, version, time.time()))
+        seen = len(old.seen)
+        stop.set()
+        for caller in callers:
+            caller.result()
+        assert len(old.seen) == seen, "a drained endpoint got another call"
+        assert set().union(*names) <= {"retired", "second"}
+
+        web.store.routes.switch(demo_route(web.component.endpoint))
+        wait_for(lambda: web.ask("GET", "/demo/open/x").json["name"] == "first")
+
+
+def test_a_withdrawn_route_is_gone(web: Web) -> None:
+    route = demo_route(web.component.endpoint, component="other", apis=(make_api("passing"),))
+    web.store.routes.switch(route)
+    wait_for(lambda: web.ask("GET", "/demo/passing/x").status == 200)
+    web.store.routes.withdraw(route.app, route.component)
+    wait_for(lambda: web.ask("GET", "/demo/passing/x").status == 404)
+
+
+def test_a_component_without_ready_version(web: Web) -> None:
+    route = demo_route(component="waking", apis=(make_api("waking"),))
+    web.store.routes.switch(route)
+    wait_for(lambda: web.ask("GET", "/demo/waking/x").status == 503)
+    reply = web.ask("GET", "/demo/waking/x")
+    assert reply.headers["retry-after"] == "2"
+    assert "waking" in reply.json["detail"]
+
+
+def test_requests_are_counted(web: Web) -> None:
+    def count() -> float:
+        page = web.ask("GET", "/-/metrics").body.decode()
+        line = 'prichal_gateway_requests_total{api="demo/open",code="200"} '
+        return sum(float(text.removeprefix(line)) for text in page.splitlines() if text.startswith(line))
+
+    before = count()
+    for _ in range(10):
+        web.ask("GET", "/demo/open/x")
+    wait_for(lambda: count() >= before + 10)
+
+
+def test_websockets_are_refused(web: Web) -> None:
+    lines = (
+        "GET /demo/open/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert web.raw(lines.encode()).startswith(b"HTTP/1.1 403")

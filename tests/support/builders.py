@@ -1,0 +1,95 @@
+"""Small values of the domain with everything filled in that a test does not care about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from controller.domain.desired import DesiredApp, DesiredComponent
+from controller.domain.names import AppName, ComponentName, workload_name
+from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.planner import GATEWAY_MARGIN
+from controller.domain.routes import Api, Route
+from controller.domain.spec import ExistingImage, MLComponentSpec, OwnServer, PlatformServer, Rollout, Strategy
+
+APP = AppName("demo")
+COMMIT = "c0ffee" + "0" * 34
+PORT = 8002
+
+
+def fingerprint(version: str) -> str:
+    """`v1` → `1:v1v1v1v1…`: shown to people as `v1v1v1v1`."""
+    return "1:" + (version * 64)[:64]
+
+
+def spec(name: str = "classify", **changes: object) -> MLComponentSpec:
+    made = MLComponentSpec(ComponentName(name), ExistingImage("demo:1"), PlatformServer("app:predict"))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def component(
+    name: str = "classify",
+    version: str = "v1",
+    *,
+    replicas: int = 1,
+    recreate: bool = False,
+    present: bool = True,
+    apis: Iterable[str] = (),
+    **changes: object,
+) -> DesiredComponent:
+    strategy = Strategy.RECREATE if recreate else Strategy.BLUE_GREEN
+    made = DesiredComponent(
+        spec=spec(name, replicas=replicas, rollout=Rollout(strategy)),
+        pin=ImagePin(f"demo@sha256:{version}", ImageOrigin.REGISTRY, present),
+        fingerprints=(fingerprint(version),),
+        apis=tuple(Api(path, ComponentName(f"{path}-api"), published=True) for path in sorted(apis)),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def desired(*components: DesiredComponent, **changes: object) -> DesiredApp:
+    return replace(DesiredApp(APP, COMMIT, components), **changes)  # type: ignore[arg-type]
+
+
+def workload(
+    name: str = "classify",
+    version: str = "v1",
+    replica: int = 0,
+    state: WorkloadState = WorkloadState.RUNNING,
+    **changes: object,
+) -> ObservedWorkload:
+    """Its address follows from its name, so that two snapshots agree about it."""
+    called = workload_name("prichal", APP, ComponentName(name), fingerprint(version), replica)
+    made = ObservedWorkload(
+        id=f"id-{called}",
+        name=called,
+        component=ComponentName(name),
+        fingerprint=fingerprint(version),
+        revision=COMMIT,
+        replica=replica,
+        port=PORT,
+        state=state,
+        address=f"ip-{name}-{version}-{replica}" if state is WorkloadState.RUNNING else None,
+        exit_code=1 if state is WorkloadState.STOPPED else None,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def observed(*workloads: ObservedWorkload, network: bool = True) -> ObservedApp:
+    return ObservedApp(APP, tuple(sorted(workloads, key=lambda w: w.name)), network)
+
+
+def route(to: DesiredComponent, *workloads: ObservedWorkload, **changes: object) -> Route:
+    """The route of `to`'s component to these workloads, with its limits and APIs."""
+    first = workloads[0].fingerprint if workloads else to.fingerprint
+    made = Route(
+        app=APP,
+        component=to.spec.name,
+        fingerprint=first,
+        revision=COMMIT,
+        upstreams=tuple(w.endpoint for w in workloads if w.endpoint),
+        apis=to.apis,
+        timeout=to.spec.server.timeout + GATEWAY_MARGIN,
+        any_path=isinstance(to.spec.server, OwnServer),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""Image references and the credentials that fit them."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.adapters.docker.images import Reference, credentials
+from controller.domain.secret import Secret
+from controller.domain.spec import Registry, SecretSpec
+
+DIGEST = "sha256:" + 64 * "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "tag", "digest", "host", "path"),
+    [
+        ("demo", "demo", "latest", None, "docker.io", "library/demo"),
+        ("team/demo:1", "team/demo", "1", None, "docker.io", "team/demo"),
+        ("docker.io/demo:1", "docker.io/demo", "1", None, "docker.io", "library/demo"),
+        ("index.docker.io/team/demo", "index.docker.io/team/demo", "latest", None, "docker.io", "team/demo"),
+        ("localhost/demo", "localhost/demo", "latest", None, "localhost", "demo"),
+        ("hub:5000/a/b:c", "hub:5000/a/b", "c", None, "hub:5000", "a/b"),
+        (f"hub.org/a@{DIGEST}", "hub.org/a", "latest", DIGEST, "hub.org", "a"),
+        (f"hub.org:5000/a:1@{DIGEST}", "hub.org:5000/a", "1", DIGEST, "hub.org:5000", "a"),
+    ],
+)
+def test_parts(text: str, repository: str, tag: str, digest: str | None, host: str, path: str) -> None:
+    assert Reference.parse(text) == Reference(repository, tag, digest, host, path)
+
+
+def test_a_pinned_reference_has_no_tag() -> None:
+    assert Reference.parse(f"hub.org/a:1@{DIGEST}").at(DIGEST) == f"hub.org/a@{DIGEST}"
+    assert Reference.parse("hub.org/a").tagged == "hub.org/a:latest"
+
+
+def test_digests_of_other_repositories_do_not_count() -> None:
+    image = {"RepoDigests": [f"demo@{DIGEST}", f"hub.org/demo@{DIGEST[:-1]}b", f"team/demo@{DIGEST[:-1]}c"]}
+    assert Reference.parse("docker.io/library/demo:9").digests_of(image) == [DIGEST]
+    assert Reference.parse("other").digests_of(image) == []
+    assert Reference.parse("demo").digests_of({"RepoDigests": None}) == []
+    assert Reference.parse("demo").digests_of(None) == []
+
+
+def given(url: str) -> tuple[tuple[Registry, SecretSpec | None], ...]:
+    secret = SecretSpec("cred", (("username", Secret("me")), ("password", Secret("hunter22"))))
+    return ((Registry("open", "other.org"), None), (Registry("hub", url, "cred"), secret))
+
+
+@pytest.mark.parametrize(
+    ("url", "image"),
+    [
+        ("registry.example.org", "registry.example.org/team/demo:1"),
+        ("https://registry.example.org/v2/", "registry.example.org/demo"),
+        ("http://Registry.Example.org:5000", "registry.example.org:5000/demo"),
+        ("docker.io", "demo"),
+        ("https://index.docker.io/v1/", "team/demo:1"),
+        ("registry-1.docker.io", "docker.io/team/demo:1"),
+    ],
+)
+def test_credentials_go_to_their_own_registry(url: str, image: str) -> None:
+    assert credentials(Reference.parse(image), given(url)) == {
+        "username": Secret("me"),
+        "password": Secret("hunter22"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "image"),
+    [
+        ("registry.example.org", "demo"),
+        ("registry.example.org", "registry.example.org.evil.net/demo"),
+        ("registry.example.org", "evil.net/registry.example.org/demo"),
+        ("registry.example.org:5000", "registry.example.org/demo"),
+        ("docker.io", "registry.example.org/demo"),
+    ],
+)
+def test_credentials_go_nowhere_else(url: str, image: str) -> None:
+    assert credentials(Reference.parse(image), given(url)) == {}

@@ -1,0 +1,217 @@
+"""What a workload is as a container, without an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+
+import pytest
+
+from controller.adapters.docker.connection import has_init
+from controller.adapters.docker.mapping import (
+    Policy,
+    container_config,
+    engine_event,
+    environment,
+    image_environment,
+    observed_workload,
+    same_workload,
+    workload_labels,
+)
+from controller.domain import labels
+from controller.domain.observed import WorkloadState
+from controller.domain.secret import Secret
+from controller.domain.spec import PlatformServer, Resources
+from controller.ports import EngineEvent
+from controller.serving import config as serving_config
+from tests.support.engines import own_server_workload, platform_workload
+
+POLICY = Policy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
+OWN = own_server_workload("web:1", "demo", fingerprint="1:abc")
+PLATFORM = platform_workload("model:1", "demo", "app.inference:predict", {"THRESHOLD": "0.5"})
+
+
+def test_the_hardening_of_every_container() -> None:
+    for workload, library in ((OWN, None), (PLATFORM, "/copies/1")):
+        host = container_config(workload, POLICY, library, {})["HostConfig"]
+        expected = {
+            "NetworkMode": "prichal.demo",
+            "RestartPolicy": {"Name": "no"},
+            "Init": True,
+            "Privileged": False,
+            "SecurityOpt": ["no-new-privileges"],
+            "CapDrop": ["ALL"],
+            "CapAdd": ["NET_BIND_SERVICE"],
+            "PidsLimit": 32,
+            "NanoCpus": 500_000_000,
+            "Memory": 67_108_864,
+            "MemorySwap": 67_108_864,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1000", "max-file": "3"}},
+        }
+        assert {key: host[key] for key in expected} == expected
+        assert "PortBindings" not in host
+        assert "Binds" not in host
+
+
+def test_an_own_server_is_run_as_its_image_says() -> None:
+    config = container_config(OWN, POLICY, None, {})
+    assert not config.keys() & {"Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Healthcheck"}
+    assert "Mounts" not in config["HostConfig"]
+    assert sorted(config["Env"]) == ["UNIP_APP=demo", "UNIP_COMPONENT=web", "UNIP_PORT=8002"]
+
+
+def test_the_serving_library_is_mounted_and_run() -> None:
+    config = container_config(PLATFORM, POLICY, "/copies/1", {})
+    assert (config["Entrypoint"], config["Cmd"]) == (["python3", "-m", "prichal_serving"], [])
+    assert config["HostConfig"]["Mounts"] == [
+        {"Type": "bind", "Source": "/copies/1", "Target": "/opt/prichal/prichal_serving", "ReadOnly": True}
+    ]
+
+
+def test_the_serving_library_understands_its_settings() -> None:
+    spec = replace(PLATFORM.spec, model_path="/model", setup_timeout=7.0)
+    env = environment(replace(PLATFORM, spec=spec), POLICY, {})
+    settings = serving_config.read(env, [])
+    server = spec.server
+    assert isinstance(server, PlatformServer)
+    assert dataclasses.asdict(settings) | json.loads(env["PRICHAL_SERVING"]) == dataclasses.asdict(settings)
+    assert (settings.inference, settings.app, settings.component) == (
+        "app.inference:predict",
+        "demo",
+        "model",
+    )
+    assert (settings.model_path, settings.setup_timeout, settings.max_body) == ("/model", 7.0, 2000)
+    assert (settings.concurrency, settings.queue, settings.timeout) == (
+        server.concurrency,
+        server.queue,
+        server.timeout,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "image", "expected"),
+    [
+        ({}, {}, "/opt/prichal"),
+        ({}, {"PYTHONPATH": "/image"}, "/opt/prichal:/image"),
+        ({"PYTHONPATH": "/given"}, {"PYTHONPATH": "/image"}, "/opt/prichal:/given"),
+    ],
+)
+def test_the_modules_own_python_path_is_kept(
+    given: dict[str, str], image: dict[str, str], expected: str
+) -> None:
+    env = environment(platform_workload("i", "a", "m:f", given), POLICY, image)
+    assert env["PYTHONPATH"] == expected
+
+
+def test_output_is_unbuffered_unless_said_otherwise() -> None:
+    assert environment(PLATFORM, POLICY, {})["PYTHONUNBUFFERED"] == "1"
+    assert "PYTHONUNBUFFERED" not in environment(PLATFORM, POLICY, {"PYTHONUNBUFFERED": ""})
+    said = platform_workload("i", "a", "m:f", {"PYTHONUNBUFFERED": ""})
+    assert environment(said, POLICY, {})["PYTHONUNBUFFERED"] == ""
+
+
+def test_a_module_cannot_forge_the_platforms_variables() -> None:
+    forged = platform_workload("i", "a", "m:f", {"UNIP_APP": "b", "PRICHAL_SERVING": "{}"})
+    env = environment(forged, POLICY, {})
+    assert env["UNIP_APP"] == "a"
+    assert json.loads(env["PRICHAL_SERVING"])["app"] == "a"
+
+
+def test_no_secret_is_in_labels_or_command() -> None:
+    workload = replace(PLATFORM, env=(("TOKEN", Secret("hunter22")),))
+    config = container_config(workload, POLICY, "/copies/1", {})
+    assert "TOKEN=hunter22" in config.pop("Env")
+    assert "hunter22" not in json.dumps(config)
+
+
+def test_gpus_are_asked_for_only_when_wanted() -> None:
+    assert "DeviceRequests" not in container_config(OWN, POLICY, None, {})["HostConfig"]
+    workload = replace(OWN, spec=replace(OWN.spec, resources=Resources(gpus=2)))
+    requests = container_config(workload, POLICY, None, {})["HostConfig"]["DeviceRequests"]
+    assert requests == [{"Count": 2, "Capabilities": [["gpu"]]}]
+
+
+@pytest.mark.parametrize(
+    "label", [labels.INSTANCE, labels.APP, labels.COMPONENT, labels.FINGERPRINT, labels.REPLICA]
+)
+def test_who_is_adopted(label: str) -> None:
+    found = workload_labels("prichal", OWN)
+    assert same_workload("prichal", OWN, found)
+    assert same_workload("prichal", OWN, found | {labels.REVISION: "other"})
+    assert not same_workload("prichal", OWN, found | {label: "other"})
+    assert not same_workload("prichal", OWN, {k: v for k, v in found.items() if k != label})
+
+
+def summary(**changes: object) -> dict[str, object]:
+    """An entry of the engine's list, as Engine 20.10 gives it."""
+    entry: dict[str, object] = {
+        "Id": "f" * 64,
+        "Names": ["/prichal.demo.web.abc.0"],
+        "Labels": workload_labels("prichal", OWN),
+        "State": "running",
+        "Created": 1_700_000_000,
+        "NetworkSettings": {"Networks": {"prichal.demo": {"IPAddress": "172.18.0.2"}}},
+    }
+    return entry | changes
+
+
+def test_a_running_container() -> None:
+    seen = observed_workload(summary(), "prichal.demo", None)
+    assert (seen.name, seen.component, seen.fingerprint) == ("prichal.demo.web.abc.0", "web", "1:abc")
+    assert (seen.state, seen.endpoint, seen.created) == (WorkloadState.RUNNING, "172.18.0.2:8002", 1.7e9)
+
+
+@pytest.mark.parametrize(
+    "state", ["exited", "dead", "paused", "restarting", "removing", "new in some engine"]
+)
+def test_what_does_not_answer_is_stopped_and_has_no_address(state: str) -> None:
+    seen = observed_workload(summary(State=state), "prichal.demo", {"ExitCode": 3, "OOMKilled": True})
+    assert (seen.state, seen.address) == (WorkloadState.STOPPED, None)
+    assert (seen.exit_code, seen.oom_killed) == (3, True)
+
+
+def test_a_container_taken_off_its_network_has_no_address() -> None:
+    for networks in ({}, {"bridge": {"IPAddress": "172.17.0.9"}}, {"prichal.demo": {"IPAddress": ""}}):
+        seen = observed_workload(summary(NetworkSettings={"Networks": networks}), "prichal.demo", None)
+        assert seen.address is None
+
+
+def test_labels_that_were_tampered_with_do_not_stop_the_snapshot() -> None:
+    tampered = {labels.INSTANCE: "prichal", labels.APP: "demo", labels.PORT: "-1", labels.REPLICA: "x"}
+    seen = observed_workload(summary(Labels=tampered, Names=[]), "prichal.demo", None)
+    assert (seen.component, seen.fingerprint, seen.port, seen.replica) == ("", "", 0, 0)
+    assert seen.name == "f" * 12
+
+
+def test_an_event() -> None:
+    raw = {
+        "Action": "die",
+        "timeNano": 1_700_000_000_500_000_000,
+        "Actor": {"ID": "f" * 64, "Attributes": workload_labels("prichal", OWN) | {"exitCode": "137"}},
+    }
+    assert engine_event(raw) == EngineEvent(OWN.app, OWN.component, "die", "f" * 64, 1_700_000_000.5)
+
+
+@pytest.mark.parametrize("image", [{}, {"Config": None}, {"Config": {"Env": None}}])
+def test_an_image_without_environment(image: dict[str, object]) -> None:
+    assert image_environment(image) == {}
+
+
+def test_an_images_environment() -> None:
+    assert image_environment({"Config": {"Env": ["A=b=c", "EMPTY="]}}) == {"A": "b=c", "EMPTY": ""}
+
+
+def test_whether_the_engine_has_an_init_process() -> None:
+    def version(init: str) -> dict[str, object]:
+        return {
+            "Components": [
+                {"Name": "Engine", "Version": "20.10.24"},
+                {"Name": "docker-init", "Version": init},
+            ]
+        }
+
+    assert has_init(version("0.19.0"))
+    assert not has_init(version("N/A"))
+    assert not has_init(version(""))
+    assert not has_init({"Version": "20.10.24"})

@@ -1,0 +1,80 @@
+"""Connections that linger, and faults of the library itself, over a pair of real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from controller.serving.config import Settings
+from controller.serving.connection import Connection, Handler
+from controller.serving.http1 import Request, Response
+from tests.unit.serving.server import read_all
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+
+
+def echo(request: Request, _: Connection) -> Response:
+    return Response(200, request.body)
+
+
+@contextlib.contextmanager
+def client(handle: Handler, settings: Settings) -> Iterator[socket.socket]:
+    """The other end of a connection that is being served; at the end its thread is, too."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname(), timeout=60)
+        theirs, _ = listener.accept()
+    thread = threading.Thread(target=Connection(theirs, handle, settings, lambda: False).serve)
+    thread.start()
+    with ours:
+        yield ours
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+QUICK = Settings("a:b", idle_timeout=0.2, read_timeout=0.2)
+
+
+def test_an_idle_connection_is_closed_without_a_word() -> None:
+    with client(echo, QUICK) as sock:
+        assert read_all(sock) == b""
+    with client(echo, QUICK) as sock:
+        sock.sendall(GET + b"\r\n")
+        assert read_all(sock).count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    "begun", [GET, GET + b"Content-Length: 5\r\n\r\nhel", GET + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
+)
+def test_a_request_that_stops_arriving_is_408(begun: bytes) -> None:
+    with client(echo, Settings("a:b", read_timeout=0.2)) as sock:
+        sock.sendall(begun)
+        received = read_all(sock)
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert b"nothing came for 0.2 s" in received
+
+
+def test_a_client_that_leaves_in_the_middle_is_let_go() -> None:
+    for begun in (GET, GET + b"Content-Length: 5\r\n\r\nhel", GET + b"Content-Length: 5\r\n\r\nhello"):
+        with client(echo, Settings("a:b")) as sock:
+            sock.sendall(begun)
+
+
+def test_a_fault_of_the_library_is_a_500_and_the_connection_goes_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail_once(request: Request, connection: Connection) -> Response:
+        if request.path == "/fail":
+            raise OSError("a bug")
+        return echo(request, connection)
+
+    with client(fail_once, Settings("a:b")) as sock:
+        sock.sendall(GET.replace(b"/ ", b"/fail ") + b"\r\n" + GET + b"Connection: close\r\n\r\n")
+        received = read_all(sock)
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert b"urn:prichal:problem:internal" in received
+    assert b"HTTP/1.1 200 OK" in received
+    assert "OSError: a bug" in capfd.readouterr().err

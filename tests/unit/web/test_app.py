@@ -1,0 +1,369 @@
+"""The Flask application over a real store: hooks, status, errors, the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from controller.config import Settings
+from controller.domain.conditions import Condition, ConditionType
+from controller.domain.names import AppName, ComponentName
+from controller.domain.spec import HookProvider
+from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
+from controller.store import SqliteStore
+from controller.web import meter
+from controller.web.app import create_app
+from controller.web.meter import Meter
+from controller.web.status import FRESH
+from tests.support.gateway import APP, make_api, make_route
+from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
+
+GENERIC = next(hook for hook in CAPTURED if hook.provider is HookProvider.GENERIC)
+ASK = {"X-Prichal": "1"}
+
+
+@pytest.fixture
+def client(store: SqliteStore, settings: Settings) -> FlaskClient:
+    app = create_app(store, settings)
+    return app.test_client()
+
+
+def follow(store: SqliteStore, provider: HookProvider = HookProvider.GENERIC, **fields: Any) -> None:
+    known = {
+        "name": "demo-repo",
+        "apps": (APP, AppName("second")),
+        "ref": "branch:main",
+        "interval": 60.0,
+        "hook_provider": provider.value,
+        "hook_secret": SECRET,
+    }
+    store.repositories.replace([RepositoryRecord(**{**known, **fields})])
+
+
+def send(client: FlaskClient, hook: Captured, body: bytes | None = None, **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/-/hooks/demo-repo", data=hook.body if body is None else body, headers={**hook.headers, **named})
+
+
+def signed(client: FlaskClient, body: bytes, **headers: str) -> Any:
+    return send(client, GENERIC, body, **{"x_signature": "sha256=" + hmac_hex(body), **headers})
+
+
+def problem(response: Any, status: int) -> dict[str, Any]:
+    assert response.status_code == status
+    assert response.content_type == "application/problem+json"
+    document: dict[str, Any] = json.loads(response.data)
+    assert document["status"] == status
+    assert {"type", "title", "detail", "instance"} <= set(document)
+    return document
+
+
+# --- hooks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", CAPTURED, ids=lambda hook: hook.name)
+def test_a_push_becomes_a_request_for_every_app(
+    client: FlaskClient, store: SqliteStore, hook: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "webhook-timestamp" in hook.headers:
+        monkeypatch.setattr(time, "time", lambda: float(hook.headers["webhook-timestamp"]))
+    kind, _, name = hook.ref.removeprefix("refs/").partition("/")
+    follow(store, hook.provider, hook_secret=hook.secret, ref=f"{'branch' if kind == 'heads' else 'tag'}:{name}")
+    response = send(client, hook)
+    assert response.status_code == 202
+    answer = response.json
+    assert answer["id"] == hook.delivery
+    assert answer["links"]["self"] == f"/-/hooks/demo-repo/{hook.delivery}"
+    for app, request in zip((APP, AppName("second")), answer["requests"], strict=True):
+        queued = store.requests.queued(app)
+        assert queued is not None
+        assert (queued.id, queued.reasons) == (request, ("webhook",))
+
+
+def test_our_own_hook_is_a_push(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    assert send(client, GENERIC, x_prichal_push="1").status_code == 202
+    queued = store.requests.queued(APP)
+    assert queued is not None and queued.reasons == ("push",)
+
+
+def test_a_replay_does_nothing(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    first = send(client, GENERIC).json
+    claimed = store.requests.claim(time.time() + 1)
+    assert claimed is not None
+    again = send(client, GENERIC)
+    assert again.status_code == 200
+    assert again.json["status"] == "replay"
+    assert again.json["requests"] == first["requests"]
+    assert store.requests.queued(claimed.app) is None, "a replay asked for another pass"
+
+
+def test_a_delivery_without_id_gets_one(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    answers = [send(client, GENERIC, x_delivery="").json["id"] for _ in range(2)]
+    assert len(set(answers)) == 2 and all(re.fullmatch(r"[0-9a-f]{32}", identity) for identity in answers)
+
+
+def test_another_ref_is_skipped(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    response = signed(client, b'{"ref": "refs/heads/feature"}')
+    assert (response.status_code, response.json["status"]) == (202, "skipped")
+    assert "refs/heads/feature" in response.json["reason"]
+    assert store.requests.queued(APP) is None
+
+
+def test_a_ping_is_answered(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store, HookProvider.GITHUB)
+    hook = next(hook for hook in CAPTURED if hook.name == "github-push")
+    response = send(client, hook, x_github_event="ping")
+    assert (response.status_code, response.json) == (200, {"status": "pong"})
+    assert store.requests.queued(APP) is None
+
+
+def test_an_event_that_is_no_push_is_skipped(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store, HookProvider.GITHUB)
+    hook = next(hook for hook in CAPTURED if hook.name == "github-push")
+    assert send(client, hook, x_github_event="issues").json["status"] == "skipped"
+
+
+@pytest.mark.parametrize("signature", ["", "sha256=", "sha256=" + "0" * 64, "sha256=" + hmac_hex(GENERIC.body)[:-2]])
+def test_a_wrong_signature(client: FlaskClient, store: SqliteStore, signature: str) -> None:
+    follow(store)
+    assert problem(send(client, GENERIC, x_signature=signature), 401)["type"].endswith("bad-signature")
+    assert store.requests.queued(APP) is None
+
+
+def test_the_signature_comes_before_the_payload(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    problem(send(client, GENERIC, b"not json"), 401)
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b'{"ref": ', b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_not_json(client: FlaskClient, store: SqliteStore, body: bytes) -> None:
+    follow(store)
+    assert problem(signed(client, body), 400)["type"].endswith("malformed-json")
+
+
+def test_another_content_type(client: FlaskClient, store: SqliteStore) -> None:
+    follow(store)
+    problem(send(client, GENERIC, content_type="application/x-www-form-urlencoded"), 415)
+
+
+@pytest.mark.parametrize(
+    "record", [{"name": "other"}, {"hook_provider": None}, {"hook_secret": ""}], ids=["unknown", "no hook", "no secret"]
+)
+def test_a_repository_without_webhook(client: FlaskClient, store: SqliteStore, record: dict[str, Any]) -> None:
+    follow(store, **record)
+    problem(send(client, GENERIC), 404)
+
+
+def test_a_body_over_the_limit(client: FlaskClient, store: SqliteStore, settings: Settings) -> None:
+    follow(store)
+    body = b" " * (settings.web.hook_max_body + 1)
+    problem(signed(client, body), 413)
+
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+
+def demo(store: SqliteStore) -> None:
+    ready = Condition(ConditionType.READY, False, "CrashLoop", "restarted 5 times within 600 s", 1000.0, "c0ffee")
+    degraded = Condition(ConditionType.DEGRADED, True, "CrashLoop", "<script>alert(1)</script>", 1000.0)
+    classify = ComponentStatus(ComponentName("classify"), "MLComponent", conditions=(ready,))
+    status = AppStatus(
+        APP,
+        repository="demo-repo",
+        attempted_revision="c0ffee11",
+        applied_revision="c0ffee11",
+        conditions=(ready, degraded),
+        components=(classify,),
+        plan="start classify: declared",
+    )
+    event = Event(APP, EventType.WARNING, "CrashLoop", "it crashed", ComponentName("classify"), "c0ffee11", 1000.0)
+    store.apps.save(status, [event])
+    store.routes.switch(make_route(make_api(users=(("ann", "scrypt:hash"),)), make_api("off", published=False)))
+
+
+def test_health_needs_nothing(client: FlaskClient) -> None:
+    assert client.get("/-/healthz", environ_base={"REMOTE_ADDR": "192.0.2.1"}).json == {"status": "ok"}
+
+
+def test_readiness_says_what_is_missing(client: FlaskClient, store: SqliteStore) -> None:
+    never = client.get("/-/readyz", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    assert (never.status_code, never.json["checks"]["daemon"]) == (503, "it has never run")
+    store.heartbeat(time.time() - FRESH - 5)
+    stale = client.get("/-/readyz")
+    assert stale.status_code == 503 and "control loop was last alive" in stale.json["checks"]["daemon"]
+    store.heartbeat(time.time())
+    assert client.get("/-/readyz").status_code == 200
+
+
+def test_readiness_without_database(client: FlaskClient, store: SqliteStore, settings: Settings) -> None:
+    settings.database.write_bytes(b"not a database " * 1000)
+    response = client.get("/-/readyz")
+    assert response.status_code == 503
+    assert response.json["checks"]["database"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/-/metrics"),
+        ("GET", "/-/status"),
+        ("GET", "/-/apps"),
+        ("GET", "/-/apps/demo"),
+        ("GET", "/-/apps/demo/events"),
+        ("GET", "/-/"),
+        ("POST", "/-/apps/demo/reconcile"),
+        ("POST", "/-/apps/demo/suspend"),
+        ("POST", "/-/apps/demo/resume"),
+        ("POST", "/-/apps/demo/approve"),
+    ],
+)
+def test_all_else_needs_the_administrator(client: FlaskClient, store: SqliteStore, method: str, path: str) -> None:
+    demo(store)
+    refused = client.open(path, method=method, environ_base={"REMOTE_ADDR": "192.0.2.1"}, headers=ASK)
+    problem(refused, 401)
+    assert "Bearer" in refused.headers["WWW-Authenticate"]
+    headers = {"Authorization": "Bearer letmein-token"}
+    let_in = client.open(path, method=method, environ_base={"REMOTE_ADDR": "192.0.2.1"}, headers=headers)
+    assert let_in.status_code in (200, 202)
+
+
+def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    store.requests.enqueue(APP, "manual")
+    document = client.get("/-/apps/demo").json
+    assert document["ready"] is False
+    assert [c["type"] for c in document["conditions"]] == ["Ready", "Degraded"]
+    assert document["components"][0]["conditions"][0]["reason"] == "CrashLoop"
+    assert document["plan"] == "start classify: declared"
+    assert document["queued"]["reasons"] == ["manual"]
+    assert document["apis"][0]["paths"] == [
+        {"path": "/demo/image", "published": True},
+        {"path": "/demo/off", "published": False},
+    ]
+    assert "scrypt" not in json.dumps(document) and "127.0.0.1" not in json.dumps(document)
+    assert client.get("/-/apps").json["apps"][0]["app"] == "demo"
+    assert client.get("/-/status").json["apps"][0]["app"] == "demo"
+
+
+def test_events_page_on(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    store.events.add(Event(APP, EventType.NORMAL, "Started", f"number {n}") for n in range(5))
+    first = client.get("/-/apps/demo/events?limit=3").json["events"]
+    assert [event["message"] for event in first] == ["number 2", "number 3", "number 4"]
+    after = client.get(f"/-/apps/demo/events?after={first[0]['id']}").json["events"]
+    assert [event["message"] for event in after] == ["number 3", "number 4"]
+    problem(client.get("/-/apps/demo/events?after=x"), 400)
+
+
+def test_what_an_administrator_may_ask_for(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    answer = client.post("/-/apps/demo/reconcile", headers=ASK)
+    queued = store.requests.queued(APP)
+    assert answer.status_code == 202 and queued is not None and answer.json["request"] == queued.id
+    client.post("/-/apps/demo/suspend", headers=ASK)
+    assert store.apps.status(APP).suspended
+    client.post("/-/apps/demo/resume", headers=ASK)
+    assert not store.apps.status(APP).suspended
+    client.post("/-/apps/demo/approve", headers=ASK)
+    assert store.apps.status(APP).approved_revision == "c0ffee11"
+    client.post("/-/apps/demo/approve", headers=ASK, json={"revision": "beef"})
+    assert store.apps.status(APP).approved_revision == "beef"
+
+
+@pytest.mark.parametrize("action", ["reconcile", "suspend", "resume", "approve"])
+def test_an_unknown_app(client: FlaskClient, action: str) -> None:
+    problem(client.post(f"/-/apps/nobody/{action}", headers=ASK), 404)
+    problem(client.get("/-/apps/nobody"), 404)
+
+
+def test_a_browser_is_not_tricked(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    problem(client.post("/-/apps/demo/suspend", data={"x": "y"}), 401)
+    problem(client.post("/-/apps/demo/suspend", headers={**ASK, "Origin": "http://localhost"}), 401)
+    assert not store.apps.status(APP).suspended
+
+
+def test_the_page_shows_and_escapes(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    response = client.get("/-/")
+    page = response.text
+    assert response.status_code == 200
+    for shown in ("demo", "classify", "CrashLoop", "restarted 5 times", "it crashed", "/demo/image/docs"):
+        assert shown in page
+    assert "<script" not in page, "the page has no script, and messages are escaped"
+    assert "/demo/off" not in page
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert not re.search(r"(src|href)=.https?://", page), "nothing is loaded from elsewhere"
+
+
+def test_the_page_without_anything(client: FlaskClient) -> None:
+    assert "prichal connect" in client.get("/-/").text
+
+
+def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) -> None:
+    demo(store)
+    store.heartbeat(time.time())
+    store.requests.enqueue(APP, "manual")
+    folder = settings.state / "web"
+    meter.clear(folder)
+    counts = Meter()
+    counts.observe("demo/image", 200, 0.004)
+    counts.flush(meter.worker_file(folder, 1))
+    counts.observe("demo/image", 504, 70.0)
+    counts.flush(meter.worker_file(folder, 2))
+    text = client.get("/-/metrics").text
+    for line in (
+        'prichal_app_condition{app="demo",component="classify",type="Ready"} 0.0',
+        'prichal_app_condition{app="demo",component="",type="Degraded"} 1.0',
+        "prichal_requests_queued 1.0",
+        'prichal_gateway_requests_total{api="demo/image",code="200"} 2.0',
+        'prichal_gateway_requests_total{api="demo/image",code="504"} 1.0',
+        'prichal_gateway_request_seconds_bucket{api="demo/image",le="0.0025"} 0.0',
+        'prichal_gateway_request_seconds_bucket{api="demo/image",le="0.005"} 2.0',
+        'prichal_gateway_request_seconds_count{api="demo/image"} 3.0',
+        "prichal_daemon_heartbeat_age_seconds ",
+    ):
+        assert line in text
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def test_flask_s_own_errors_are_problems(client: FlaskClient) -> None:
+    assert problem(client.get("/-/nothing"), 404)["type"] == "urn:prichal:problem:not-found"
+    wrong = client.put("/-/healthz")
+    problem(wrong, 405)
+    assert wrong.headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_the_front_leads_to_the_page(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert (response.status_code, response.headers["Location"]) == (307, "/-/")
+
+
+def test_a_bug_is_told_without_its_insides(store: SqliteStore, settings: Settings) -> None:
+    app = create_app(store, settings)
+
+    @app.get("/-/bug")
+    def bug() -> str:
+        raise ZeroDivisionError("secret inside")
+
+    document = problem(app.test_client().get("/-/bug", headers={"X-Request-ID": "r-1"}), 500)
+    assert document["instance"] == "urn:prichal:request:r-1"
+    assert "secret" not in json.dumps(document)
+
+
+def test_a_damaged_store_is_a_problem_to_try_again(client: FlaskClient, settings: Settings, store: SqliteStore) -> None:
+    follow(store)
+    settings.database.write_bytes(b"not a database " * 1000)
+    document = problem(send(client, GENERIC), 503)
+    assert document["retryAfter"] > 0
