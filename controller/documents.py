@@ -6,7 +6,8 @@ JSON: YAML 1.2's core schema, text as keys, no tags but `!!str`, no duplicate or
 becomes a Problem with its position; nothing is raised. Texts are never quoted in these problems: they may be
 passwords.
 
-Bounds keep a small hostile file from becoming a large job: size, depth and the expansion of aliases.
+Bounds keep a small hostile file from becoming a large job: size, depth, and the number of values with what aliases
+stand for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from controller.domain.errors import Problem
 
 MAX_SIZE: Final = 2**20  # bytes of a file
 MAX_DEPTH: Final = 32
-MAX_ALIASED: Final = 10_000  # values that aliases add to a file
+MAX_VALUES: Final = 20_000  # of a file, what aliases stand for included; parsing them takes about a second
+MAX_PROBLEMS: Final = 50  # of a file, then the rest is not read
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Path = Sequence[str | int]
@@ -156,7 +158,6 @@ class _Builder:
         self._file = file
         self._events = _events(text)
         self._anchors: dict[str, _Anchored | None] = {}
-        self._aliased = 0
         self._size = 0
 
     def build(self) -> None:
@@ -168,6 +169,14 @@ class _Builder:
     def _problem(self, event: Any, message: str) -> None:
         line, column = _place(event)
         self.problems.append(Problem(self._file, line, column, "", message))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _UnreadableError("has too many problems: the rest was not read", line, column)
+
+    def _count(self, event: Any, values: int) -> None:
+        self._size += values
+        if self._size > MAX_VALUES:
+            message = f"holds more than {MAX_VALUES} values, what aliases stand for included: split it"
+            raise _UnreadableError(message, *_place(event))
 
     def _node(self, event: Any, depth: int) -> tuple[Node, int]:
         """The node that begins with `event`, and the height of the tree below it."""
@@ -176,7 +185,7 @@ class _Builder:
         if isinstance(event, AliasEvent):
             return self._alias(event, depth)
         before = self._size
-        self._size += 1
+        self._count(event, 1)
         if event.anchor:
             self._anchors[event.anchor] = None
         node, height = self._fresh(event, depth)
@@ -206,10 +215,7 @@ class _Builder:
                 "an alias inside of what it stands for" if known else "an alias (*) without its anchor (&)"
             )
             raise _UnreadableError(f"{message}; text that begins with * needs quotes", *_place(event))
-        self._aliased += anchored.size
-        self._size += anchored.size
-        if self._aliased > MAX_ALIASED:
-            raise _UnreadableError(f"its aliases stand for more than {MAX_ALIASED} values", *_place(event))
+        self._count(event, anchored.size)
         if depth + anchored.height - 1 > MAX_DEPTH:
             raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *_place(event))
         return anchored.node, anchored.height

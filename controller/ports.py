@@ -79,7 +79,8 @@ class Sources(Protocol):
 
 @dataclass(frozen=True)
 class EngineEvent:
-    """Something happened to a container of ours that we may not have done. `action`: die | destroy | stop | oom …"""
+    """Something happened to a container of ours that we may not have done. `action`: die | oom | stop | pause |
+    destroy, or `reconnected`: the engine was away, look at the whole app (`component` and `workload_id` are empty)."""
 
     app: AppName
     component: ComponentName
@@ -119,13 +120,15 @@ class Engine(Protocol):
 
     def start(self, workload: Workload, name: str) -> None:
         """Create and start. A container of that name and fingerprint is adopted; a foreign one is Stalled
-        `NameTaken`. Idempotent."""
+        `NameTaken`. Idempotent. What cannot start leaves no container behind; Transient `ImageGone`, `NetworkGone`:
+        plan again."""
 
     def remove(self, workload_id: str, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine."""
+        """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine; Stalled `NotOurs` for one
+        that lacks our label."""
 
     def logs(self, workload_id: str, tail: int) -> str:
-        """The last `tail` lines of stdout and stderr."""
+        """The last `tail` lines of stdout and stderr. Transient `WorkloadGone` if there is no such container."""
 
     def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]: ...
 

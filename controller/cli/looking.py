@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 import click
@@ -14,7 +14,6 @@ from controller.cli.exits import Exit
 from controller.cli.output import say, show_json, show_table
 from controller.cli.session import Session, config_option, known_app, output_option, with_session
 from controller.domain.names import ComponentName
-from controller.domain.secret import Secret
 
 
 @click.command()
@@ -145,30 +144,26 @@ def config() -> None:
 @config_option
 @with_session
 def show(session: Session, output: str) -> int:
-    """The settings in force, defaults filled in, secrets hidden."""
-    settings = _shown(session.settings())
+    """The settings in force, secrets hidden.
+
+    Defaults are filled in; durations are in seconds, sizes in bytes.
+    """
+    from controller.config.options import OPTIONS, field_of
+
+    settings = session.settings()
+    shown = {key: _shown(attrgetter(field_of(key))(settings)) for key in OPTIONS}
     if output == "json":
-        show_json(settings)
+        show_json(shown)
     else:
-        for line in _lines(settings):
-            click.echo(line)
+        for key, value in shown.items():
+            click.echo(f"{key} = {'' if value is None else value}")
     return Exit.OK
 
 
 def _shown(value: object) -> object:
-    if isinstance(value, Secret | Path):
-        return str(value)
-    if is_dataclass(value):
-        return {field.name: _shown(getattr(value, field.name)) for field in fields(value)}
-    return [_shown(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _lines(value: object, path: str = "") -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _lines(item, f"{path}.{key}" if path else key)
-    else:
-        yield f"{path} = {'' if value is None else value}"
+    if isinstance(value, tuple):
+        return [_shown(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 commands = (validate, plan, logs, doctor, hash_password, config)

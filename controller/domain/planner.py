@@ -219,10 +219,14 @@ class _Rollout:
         actions: list[Action] = []
         for replica in missing:
             dead = wanted[replica]
-            if dead and dead.state is not WorkloadState.CREATED:
+            if dead and not self._adoptable(replica, dead):
                 actions.append(RemoveWorkload(dead.name, dead.id, why=_death(dead)))
             actions.append(self._start(replica, dead))
         return (*actions, self._await(wanted, "traffic goes only to what is ready")) if actions else ()
+
+    def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
+        """Whether starting the replica means starting this one: made under the right name, never started."""
+        return dead.state is WorkloadState.CREATED and dead.name == self._workload_name(replica)
 
     def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
         deadline = self.component.spec.setup_timeout
@@ -378,6 +382,8 @@ def _replicas(component: DesiredComponent) -> str:
 def _death(workload: ObservedWorkload) -> str:
     if workload.state is WorkloadState.RUNNING:
         return "was taken off the network"
+    if workload.state is WorkloadState.CREATED:
+        return "was never started"
     if workload.oom_killed:
         return "was killed for want of memory"
     return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"

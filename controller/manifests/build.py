@@ -14,7 +14,7 @@ from controller.domain.errors import ManifestInvalid, Problem
 from controller.domain.spec import AppSpec, Kind, PlatformAppSpec
 from controller.manifests import components
 from controller.manifests.checks import CHECKS, Commit, identity, outside_references, warnings
-from controller.manifests.reader import Document, read
+from controller.manifests.reader import Document, in_order, read
 from controller.manifests.schema import check
 from controller.ports import SourceFile
 
@@ -75,7 +75,7 @@ def examine(
     outside = tuple(outside_references(commit))
     return Examination(
         commit=commit,
-        problems=tuple(sorted({*problems, *(outside if known_secrets is not None else ())})),
+        problems=in_order([*problems, *(outside if known_secrets is not None else ())]),
         warnings=(*reading.warnings, *warnings(commit)),
         notes=outside if known_secrets is None else (),
     )

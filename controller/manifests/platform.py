@@ -35,7 +35,7 @@ from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
 from controller.manifests.checks import cycles, duplicates
 from controller.manifests.components import spec_of
-from controller.manifests.reader import Document, nearest, read
+from controller.manifests.reader import Document, in_order, nearest, read
 from controller.manifests.schema import check
 from controller.ports import SourceFile
 
@@ -136,7 +136,7 @@ def examine_platform(
     platform = Platform(tuple(sound), secrets, declared, allowed)
     for rule in _CHECKS:
         problems += rule(platform)
-    return _build(platform, reading.warnings), tuple(sorted(set(problems)))
+    return _build(platform, reading.warnings), in_order(problems)
 
 
 def _scope(document: Document) -> str | None:

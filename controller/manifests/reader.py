@@ -19,8 +19,9 @@ from controller.ports import SourceFile
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
 SUFFIXES = (".yaml", ".yml")
-MAX_TOTAL = 8 * 2**20  # bytes of all files that hold manifests
+MAX_TOTAL = 2 * 2**20  # bytes of all files that hold manifests
 MAX_DOCUMENTS = 1000
+MAX_PROBLEMS = 500
 
 _GROUP = API_VERSION.partition("/")[0]
 #: Kinds that nobody else uses: a document of such a kind with another apiVersion is probably a slip.
@@ -82,6 +83,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     by_lower = {str(name).lower(): str(name) for name in known}
     match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each problem once, by file and place. Beyond `MAX_PROBLEMS` they are only counted: they end up in the status,
+    and whoever made so many made one mistake many times."""
+    found = sorted(set(problems))
+    if len(found) <= MAX_PROBLEMS:
+        return tuple(found)
+    last = found[MAX_PROBLEMS - 1]
+    rest = f"and {len(found) - MAX_PROBLEMS} more problems after this one"
+    return (*found[:MAX_PROBLEMS], Problem(last.file, last.line, last.column + 1, "", rest))
 
 
 def read(files: Iterable[SourceFile]) -> Reading:

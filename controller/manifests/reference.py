@@ -18,14 +18,14 @@ from controller.manifests.schema import schema
 
 MARKER = "<!-- From here on generated: python -m controller.manifests.reference -->\n"
 
-#: Parts that several kinds have: described once, the kinds refer to them. By field name, with their owner.
-_SHARED: Mapping[str, tuple[Kind, str]] = {
-    "metadata": (Kind.ML_COMPONENT, "metadata"),
-    "image": (Kind.ML_COMPONENT, "spec.image"),
-    "env": (Kind.ML_COMPONENT, "spec.env"),
-    "envFrom": (Kind.ML_COMPONENT, "spec.envFrom"),
-    "connectedBoxes": (Kind.ML_COMPONENT, "spec.connectedBoxes"),
-    "resources": (Kind.ML_COMPONENT, "spec.resources"),
+#: Parts that several kinds have: described once, the kinds refer to them. With their paths in MLComponent.
+_SHARED = {
+    "metadata": "metadata",
+    "image": "spec.image",
+    "env": "spec.env",
+    "envFrom": "spec.envFrom",
+    "connectedBoxes": "spec.connectedBoxes",
+    "resources": "spec.resources",
 }
 _WIDTH = 100
 _PLAIN = re.compile(r"[\w./][\w./@:-]*(?: [\w./-]+)*")
@@ -50,8 +50,8 @@ def _section(kind: Kind) -> str:
 
 def _shared_section() -> str:
     tables = []
-    for name, (kind, path) in _SHARED.items():
-        field = schema(kind)
+    for name, path in _SHARED.items():
+        field = schema(Kind.ML_COMPONENT)
         for step in path.split("."):
             field = field["properties"][step]
         rows = [*_rows(field, f"{name}.", {}), *_rows(field.get("items", {}), f"{name}[].", {})]

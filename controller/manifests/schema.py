@@ -77,12 +77,13 @@ def _resolve(node: Any, root: Schema) -> Any:
 
 @cache
 def _validator(kind: Kind) -> Draft202012Validator:
-    validator: Draft202012Validator = _Validator(schema(kind), format_checker=_formats())
+    validator: Draft202012Validator = _Validator(schema(kind), format_checker=formats_of())
     return validator
 
 
 @cache
-def _formats() -> FormatChecker:
+def formats_of() -> FormatChecker:
+    """The formats that our schemas use, and no others."""
     checker = FormatChecker(())
     for name, is_valid in formats.CHECKS.items():
         checker.checks(name)(lambda value, ok=is_valid: not isinstance(value, str) or ok(value))

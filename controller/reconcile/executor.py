@@ -238,9 +238,8 @@ class _Group:
                 )
             route = replace(route, upstreams=upstreams)
         self._do.routes.switch(route)
-        self._tell(
-            "Switched", f"traffic goes to version {short(route.fingerprint)}: {action.why}", route.component
-        )
+        target = f"version {short(route.fingerprint)}" if action.names else "nothing"
+        self._tell("Switched", f"traffic goes to {target}: {action.why}", route.component)
 
     def _drain_workload(self, action: DrainWorkload) -> None:
         version = self._do.routes.version()

@@ -10,7 +10,6 @@ import sys
 
 from . import config, log
 from .supervisor import Supervisor
-from .worker import Worker  # noqa: F401 -- loaded before the fork, so that no new worker has to read it again
 
 BAD_SETTINGS = 2
 

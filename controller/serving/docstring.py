@@ -32,9 +32,8 @@ class Datatype(enum.Enum):
     DICT = "dict"
     FILE = "FILE"
 
-    @property
-    def numeric(self) -> bool:
-        return self in (Datatype.FP32, Datatype.FP64, Datatype.INT32)
+    def __init__(self, text: str) -> None:
+        self.numeric = text in ("FP32", "FP64", "INT32")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Row:
         self._lock = threading.Lock()
 
     def renew(self) -> None:
-        """For a new worker in this row: counts go on, gauges start anew. Also a new lock: the old one may be
+        """For another worker in this row: counts go on, gauges start anew. Also a new lock: the old one may be
         held by a dead thread.
         """
         self._lock = threading.Lock()
@@ -77,8 +77,9 @@ class Row:
         self.values[_IN_FLIGHT], self.values[_QUEUED], self.values[_OVERDUE] = in_flight, queued, overdue
 
     @property
-    def in_flight(self) -> int:
-        return int(self.values[_IN_FLIGHT])
+    def unanswered(self) -> int:
+        """How many calls ran, when last heard of, whose callers have no answer yet."""
+        return int(self.values[_IN_FLIGHT] - self.values[_OVERDUE])
 
     def beat(self, now: float) -> None:
         """The worker's clock moves; ``now`` of time.monotonic(), which all processes share."""

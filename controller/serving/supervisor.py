@@ -22,18 +22,17 @@ import time
 from types import FrameType
 from typing import Optional
 
-from . import connection, log
+from . import connection, log, processes
 from .config import Settings
 from .metrics import BEAT, Board
 from .standin import Standin
+from .worker import Worker
 
 SETUP_FAILED = 3
 TICK = 1.0
 FIRST_BACKOFF, MOST_BACKOFF = 0.25, 30.0
 HEALTHY_AFTER = 30.0  # seconds of service after which earlier failures are forgotten
-STALE_LOOKS = (
-    3  # looks at a standing clock before it counts: a container that was paused must not lose its worker
-)
+STALE_LOOKS = 3  # looks, a TICK apart, at a clock that stands: a paused container must not lose its worker
 DRAIN_GRACE = 5.0  # seconds beyond the timeout for the last calls at the end
 EXIT_GRACE = 3.0  # seconds from the last answer to the end of the process
 
@@ -49,6 +48,7 @@ class Child:
     said: bytes = b""  # a line that has not ended yet
     reason: str = ""  # why it could not be set up, or why it is to be replaced
     stale_looks: int = 0
+    next_look: float = 0.0
     kill_at: float = 0.0  # 0 = not asked to end
 
 
@@ -79,7 +79,7 @@ class Supervisor:
         self._exit_code: Optional[int] = None  # set when the end was asked for
         self._last_words = ""
         self._stop_signals = 0
-        self._oom_kills = oom_kills()
+        self._oom_kills = processes.oom_kills()
 
     def run(self) -> int:
         """The supervisor's life. In a forked worker this raises SystemExit at the worker's end."""
@@ -140,10 +140,6 @@ class Supervisor:
 
     def _become_worker(self, seat: Seat, control: socket.socket) -> None:
         """In the forked process: shed what is the supervisor's, then work. Never returns."""
-        from .worker import (
-            Worker,
-        )  # loaded by __main__ before the fork; here to keep the supervisor free of it
-
         os.setpgid(0, 0)  # so that what the developer's code starts can be ended with it
         signal.set_wakeup_fd(-1)
         for number, action in (
@@ -157,7 +153,7 @@ class Supervisor:
         for other in self._seats:
             if other.child:
                 other.child.control.close()
-        _offer_to_oom_killer()
+        processes.offer_to_oom_killer()
         sys.exit(Worker(self._settings, self._board, seat.index, self._listener, control).run())
 
     def _listen_to(self, seat: Seat, child: Child) -> None:
@@ -193,10 +189,10 @@ class Supervisor:
             if child is None:
                 continue
             if child.kill_at and now >= child.kill_at:
-                _kill(child.pid)
+                processes.kill(child.pid)
             elif not child.ready_at and now - child.started > self._settings.setup_timeout:
                 child.reason = child.reason or f"set-up took longer than {self._settings.setup_timeout:g} s"
-                _kill(child.pid)
+                processes.kill(child.pid)
             elif child.ready_at:
                 self._look_at_clock(seat, child, now)
 
@@ -204,6 +200,9 @@ class Supervisor:
         """A worker whose clock stands still cannot even say that calls time out: code that keeps the
         interpreter to itself.
         """
+        if now < child.next_look:
+            return
+        child.next_look = now + TICK
         standing = now - self._board.rows[seat.index].last_beat
         if standing <= self._settings.timeout + self._settings.replace_after + BEAT:
             child.stale_looks = 0
@@ -211,7 +210,7 @@ class Supervisor:
         child.stale_looks += 1
         if child.stale_looks >= STALE_LOOKS:
             child.reason = f"it stood still for {standing:.0f} s: some code keeps the interpreter to itself"
-            _kill(child.pid)
+            processes.kill(child.pid)
 
     def _reap(self) -> None:
         while True:
@@ -231,7 +230,7 @@ class Supervisor:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.control)
         child.control.close()
-        _kill_group(child.pid)  # what the developer's code started and left behind
+        processes.kill_group(child.pid)  # what the developer's code started and left behind
         seat.child = None
         how = self._describe_end(status)
         if self._exit_code is not None:
@@ -250,30 +249,18 @@ class Supervisor:
         delay = min(MOST_BACKOFF, FIRST_BACKOFF * 2.0 ** (seat.failures - 1)) if seat.failures else 0.0
         seat.failures = min(seat.failures + 1, 20)
         seat.start_at = now + delay
-        row = self._board.rows[seat.index]
-        lost = row.in_flight
-        what = (
-            f"worker {seat.index} was replaced: {child.reason}"
-            if child.reason
-            else f"worker {seat.index} {how}"
-        )
-        if not child.ready_at:
-            what = f"worker {seat.index} could not be set up: {child.reason or how}"
-        self._trouble = f"{what}; {lost} {'call was' if lost == 1 else 'calls were'} lost" if lost else what
+        self._trouble = f"worker {seat.index} {_what_happened(child, how)}"
+        lost = self._board.rows[seat.index].unanswered
+        if lost:
+            self._trouble += f"; {lost} {'call was' if lost == 1 else 'calls were'} lost"
+        self._board.rows[seat.index].renew()  # what the dead worker last said of its load is no longer so
         self._board.rows[0].restarted()
         log.tell(f"{self._trouble}; starting it again in {delay:g} s")
 
     def _describe_end(self, status: int) -> str:
-        if not os.WIFSIGNALED(status):
-            return f"ended with exit code {os.WEXITSTATUS(status)}"
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        kills, before = oom_kills(), self._oom_kills
+        kills, before = processes.oom_kills(), self._oom_kills
         self._oom_kills = kills
-        return f"was killed by {name}" + (", out of memory" if kills > before else "")
+        return processes.describe_end(status) + (", out of memory" if kills > before else "")
 
     def _stop(self, exit_code: int, message: str) -> None:
         """Begin the end: workers finish their calls, nobody is accepted any more. A second time: at once."""
@@ -288,7 +275,7 @@ class Supervisor:
             if child is None:
                 continue
             if again or not child.ready_at:
-                _kill(child.pid)
+                processes.kill(child.pid)
             child.kill_at = now + self._settings.timeout + DRAIN_GRACE
             with contextlib.suppress(OSError):
                 child.control.send(b"drain\n")
@@ -315,6 +302,12 @@ class Supervisor:
             self._stop(0, "stopped")
 
 
+def _what_happened(child: Child, how: str) -> str:
+    if not child.ready_at:
+        return f"could not be set up: {child.reason or f'it {how}'}"
+    return f"was replaced: {child.reason}" if child.reason else how
+
+
 def _listen(port: int) -> socket.socket:
     """A listening socket that workers inherit; non-blocking, as several processes may accept from it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -323,32 +316,3 @@ def _listen(port: int) -> socket.socket:
     listener.listen(1024)
     listener.setblocking(False)
     return listener
-
-
-def _kill(pid: int) -> None:
-    """A worker that was not reaped yet, and what it started. It may not have got to making its group yet."""
-    _kill_group(pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _offer_to_oom_killer() -> None:
-    """If memory runs out the kernel is to choose the worker, not the supervisor that can start a new one."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("500")
-
-
-def oom_kills() -> int:
-    """How many processes of this control group the kernel has killed for want of memory; 0 where it does not
-    tell.
-    """
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
-            counts = dict(line.split() for line in file)
-            return int(counts.get("oom_kill", 0))
-    return 0

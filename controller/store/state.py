@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from controller import ports
 from controller.domain.errors import Stalled
 from controller.store.apps import AppTable
 from controller.store.events import EventLog
@@ -19,6 +18,9 @@ from controller.store.requests import RequestQueue
 from controller.store.routes import RouteTable
 from controller.store.sqlite import Database, prepare
 from controller.store.version import VERSION
+
+if TYPE_CHECKING:  # it brings the whole domain along, which `prichal status` need not wait for
+    from controller import ports
 
 DAY = 86400.0  # seconds
 KEEP_EVENTS = 90 * DAY  # of an app that is no longer connected

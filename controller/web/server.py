@@ -7,10 +7,12 @@ gracefully on SIGHUP and stops gracefully on SIGTERM.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
 from controller.config import Settings
@@ -22,6 +24,15 @@ GRACEFUL = (
     75  # seconds that calls under way get when a worker stops: the default limit of a call, and some more
 )
 STALLED = 60  # seconds without a sign from a worker's event loop, after which it is replaced
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log goes where ours goes, in the same format."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class GatewayWorker(ASGIWorker):  # type: ignore[misc]
@@ -76,10 +87,19 @@ def options(settings: Settings) -> dict[str, Any]:
         # The default opens one below the home folder, which a service has not.
         "control_socket_disable": True,
         "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # never a disk
+        "logger_class": "controller.web.server.Log",
         "loglevel": settings.log_level.lower(),
+        "post_fork": lambda _server, _worker: _die_of_signals(),
         "on_starting": lambda _server: meter.clear(folder),
         "child_exit": lambda _server, worker: _retire(folder, worker.pid),
     }
+
+
+def _die_of_signals() -> None:
+    """A worker inherits the arbiter's handlers, which would swallow a signal that comes before the worker has set its
+    own; the arbiter sends SIGTERM once, so a stop right after a start would last until the graceful timeout."""
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _retire(folder: Path, process: int) -> None:

@@ -20,16 +20,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def own_platform(tmp_path: Path) -> Iterator[Platform]:
-    """A platform that the test may kill."""
-    running = Platform(tmp_path)
-    try:
-        yield running.start()
-    finally:
-        running.stop()
-
-
-@pytest.fixture
 def app() -> str:
     return unique("pu-e2e-pa")
 
@@ -37,8 +27,3 @@ def app() -> str:
 @pytest.fixture
 def module(platform: Platform, app: str) -> Module:
     return Module(platform.home / app)
-
-
-@pytest.fixture
-def own_module(own_platform: Platform, app: str) -> Module:
-    return Module(own_platform.home / app)

@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.platform import ECHO, Callers, Module, Platform
 
-#: Each is an event that tells that the step has just been taken.
+#: Each is an event that tells that the step has just been taken; the daemon ends right after it.
 STEPS = ["NewRevision", "Building", "Started", "BecameReady", "Switched", "Removed"]
+ENDS = [*((step, signal.SIGKILL) for step in STEPS), ("Building", signal.SIGTERM), ("Started", signal.SIGTERM)]
 SLOW_START = "import time\ntime.sleep(1)\n" + ECHO
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
-def test_rollout_survives_the_daemons_end(
-    own_platform: Platform, own_module: Module, app: str, step: str, number: int
-) -> None:
-    platform, module = own_platform, own_module
-    first = module.served(ECHO).push()
-    platform.connect(module, app)
-    platform.until_ready(app, first)
-    last = platform.events(app)[-1]["id"]
-
-    with Callers(platform, app, 2) as callers:
-        second = module.served(SLOW_START, version="2").push()
-        platform.poke(app)
-        platform.until(lambda: step in {e["reason"] for e in platform.events(app) if e["id"] > last})
-        platform.kill("daemon", number)
-        platform.until(lambda: callers.versions)  # what serves goes on serving without the daemon
+@pytest.fixture
+def running(platform: Platform) -> Iterator[Platform]:
+    """The shared platform, with its daemon up again afterwards whatever the test did."""
+    yield platform
+    if not platform.is_alive("daemon"):
         platform.start_process("daemon")
-        platform.until_ready(app, second)
+
+
+@pytest.mark.parametrize(("step", "number"), ENDS, ids=[f"{s}-{n.name}" for s, n in ENDS])
+def test_rollout_survives_the_daemons_end(
+    running: Platform, module: Module, app: str, step: str, number: signal.Signals
+) -> None:
+    first = module.served(ECHO).push()
+    running.connect(module, app)
+    running.until_ready(app, first)
+    last = running.events(app)[-1]["id"]
+
+    with Callers(running, app, 1) as callers:
+        second = module.served(SLOW_START, version="2").push()
+        running.poke(app)
+        running.until(lambda: step in {e["reason"] for e in running.events(app) if e["id"] > last})
+        running.kill("daemon", number)
+        before = len(callers.versions)
+        running.until(lambda: len(callers.versions) > before)  # what serves goes on without the daemon
+        running.start_process("daemon")
+        running.until_ready(app, second)
     assert callers.failures == []
-    assert platform.predict(app).json["outputs"][0]["data"] == "2"
-    platform.until(lambda: len(platform.containers(app)) == 1)
-    assert len(platform.docker.networks(names=[f"{platform.instance}.{app}"])) == 1
+    assert running.predict(app).json["outputs"][0]["data"] == "2"
+    running.until(lambda: len(running.containers(app)) == 1)
+    assert len(running.docker.networks(names=[f"{running.instance}.{app}"])) == 1
 
 
-def test_second_daemon_on_the_same_state_refuses_to_start(platform: Platform) -> None:
-    done = platform.prichal("daemon", check=False)
+def test_second_daemon_on_the_same_state_refuses_to_start(running: Platform) -> None:
+    running.until(lambda: running.get("/-/readyz").status == 200)
+    done = running.prichal("daemon", check=False)
     assert done.returncode != 0
     assert "already works on" in done.stderr
-    assert platform.get("/-/readyz").status == 200
+    assert running.is_alive("daemon")
 
 
-def test_web_process_killed_and_started_again_serves_at_once(
-    own_platform: Platform, own_module: Module, app: str
-) -> None:
-    platform = own_platform
-    first = own_module.served(ECHO).push()
-    platform.connect(own_module, app)
-    platform.until_ready(app, first)
-    platform.kill("web", signal.SIGTERM)
-    platform.start_process("web")
-    platform.until(lambda: platform.predict(app).status == 200)
+def test_web_process_stopped_and_started_again_serves_at_once(running: Platform, module: Module, app: str) -> None:
+    first = module.served(ECHO).push()
+    running.connect(module, app)
+    running.until_ready(app, first)
+    running.kill("web", signal.SIGTERM)
+    running.start_process("web")
+    running.until(lambda: running.predict(app).status == 200)
+
+
+def test_web_process_killed_leaves_the_port_to_its_successor(running: Platform, module: Module, app: str) -> None:
+    first = module.served(ECHO).push()
+    running.connect(module, app)
+    running.until_ready(app, first)
+    running.kill("web", signal.SIGKILL)
+    running.start_process("web")
+    running.until(lambda: running.predict(app).status == 200)

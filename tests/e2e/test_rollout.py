@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.platform import ECHO, Callers, Module, Platform
+from tests.support.platform import API_VERSION, ECHO, Callers, Module, Platform
 
 NEVER_READY = "import time\ntime.sleep(3600)\n" + ECHO
 DIES_IN_SETUP = 'raise RuntimeError("no weights here")\n' + ECHO
@@ -57,9 +57,8 @@ def test_failed_version_says_its_last_log_lines_and_is_not_tried_again(
     assert platform.predict(app).status == 404  # nothing of it was ever published
     started = [e for e in platform.events(app) if e["reason"] == "Started"]
 
-    platform.prichal("suspend", app)
-    platform.prichal("resume", app)  # asks for a pass, but not for another try
-    platform.until(lambda: not platform.condition(app, "Suspended"))
+    passes = platform.passes(app)
+    platform.until(lambda: platform.passes(app) > passes + 1)  # periodic ones: nothing has changed
     assert [e for e in platform.events(app) if e["reason"] == "Started"] == started
     assert platform.containers(app) == []
 
@@ -80,13 +79,13 @@ def test_invalid_commit_changes_nothing_and_tells_all_problems(platform: Platfor
     platform.until_ready(app, first)
     before = platform.containers(app)
 
-    module.served(ECHO, version="2", replicas=0, colour="red").write("manifests/more.yaml", "kind: [\n").push()
+    module.served(ECHO, version="2", replicas=0, colour="red").write("manifests/more.yaml", f"apiVersion: {API_VERSION}\nkind: [\n").push()
     platform.poke(app)
     platform.until(lambda: platform.condition(app, "ManifestInvalid"))
     message = platform.condition(app, "ManifestInvalid")["message"]
     assert "spec.replicas" in message
     assert "colour" in message
-    assert "more.yaml:2" in message
+    assert "more.yaml:3" in message
     assert [c["Id"] for c in platform.containers(app)] == [c["Id"] for c in before]
     assert platform.predict(app).json["outputs"][0]["data"] == "1"
 

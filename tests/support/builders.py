@@ -10,7 +10,14 @@ from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.planner import GATEWAY_MARGIN
 from controller.domain.routes import Api, Route
-from controller.domain.spec import ExistingImage, MLComponentSpec, OwnServer, PlatformServer, Rollout, Strategy
+from controller.domain.spec import (
+    ExistingImage,
+    MLComponentSpec,
+    OwnServer,
+    PlatformServer,
+    Rollout,
+    Strategy,
+)
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34

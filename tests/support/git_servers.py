@@ -145,6 +145,7 @@ class HttpServer:
     resume: threading.Event = field(default_factory=threading.Event)
     requests: list[str] = field(default_factory=list)
     status: int | None = None  # answer everything with this
+    redirect: tuple[str, str] | None = None  # from paths that begin so, to this URL and the rest of the path
 
     def url_with(self, user: str, password: str) -> str:
         return self.url.replace("://", f"://{user}:{password}@")
@@ -197,7 +198,10 @@ class _Cgi(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.described.requests.append(f"{self.command} {self.path}")
         body = self._body()
-        if self.described.status is not None:
+        start, target = self.described.redirect or (None, "")
+        if start is not None and self.path.startswith(start):
+            self._refuse(302, ("Location", target + self.path.removeprefix(start)))
+        elif self.described.status is not None:
             self._refuse(self.described.status)
         elif not self._authorised():
             self._refuse(401, ("WWW-Authenticate", 'Basic realm="git"'))

@@ -61,6 +61,7 @@ class Platform:
             "instance": self.instance,
             "platform": {"path": str(self.platform_folder)},
             "git": {"allowedPaths": [str(self.home)]},
+            "reconcile": {"driftInterval": "5s"},
             "web": {"listen": f"127.0.0.1:{self.port}"},
             **self._settings,
         }
@@ -75,6 +76,9 @@ class Platform:
             process = subprocess.Popen(self._command(name), stdout=log, stderr=log)
         self._processes[name] = process
         return process
+
+    def is_alive(self, name: str) -> bool:
+        return self._processes[name].poll() is None
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         process = self._processes[name]
@@ -99,8 +103,11 @@ class Platform:
             self.docker.remove_image(image["Id"], force=True)
         self.docker.close()
 
-    def prichal(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, timeout=110)
+    def prichal(
+        self, *arguments: str, check: bool = True, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = self._command(*arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, input=input)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 
@@ -127,6 +134,10 @@ class Platform:
     def events(self, app: str) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = self.get(f"/-/apps/{app}/events?limit=1000").json["events"]
         return events
+
+    def passes(self, app: str) -> int:
+        """How many passes over the app have ended."""
+        return self.log.read_text(errors="replace").count(f"pass ended app={app} ")
 
     def until(self, condition: Callable[[], object], limit: float = 60.0) -> None:
         try:

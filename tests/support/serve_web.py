@@ -14,7 +14,9 @@ from controller.web.server import run
 
 
 def settings_of(state: Path) -> Settings:
-    return Settings(state=state, web=WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20))
+    return Settings(
+        state=state, web=WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20)
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,11 @@ class World:
         return self.observed.app
 
     def running(self, name: str, fingerprint: str) -> list[ObservedWorkload]:
-        return [w for w in self.observed.workloads if (w.component, w.fingerprint) == (name, fingerprint) and w.endpoint]
+        return [
+            w
+            for w in self.observed.workloads
+            if (w.component, w.fingerprint) == (name, fingerprint) and w.endpoint
+        ]
 
     def live_upstreams(self, name: str) -> set[str]:
         """Of the component's route: those behind which something runs."""

@@ -90,11 +90,24 @@ def _github() -> list[Captured]:
 
     signature = ("x-hub-signature-256", "sha256=")
     delivery = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
-    created = {"ref": "v1.2.0", "ref_type": "tag", "master_branch": "main", "repository": {"full_name": "team/demo"}}
+    created = {
+        "ref": "v1.2.0",
+        "ref_type": "tag",
+        "master_branch": "main",
+        "repository": {"full_name": "team/demo"},
+    }
     return [
-        _capture("github-push", HookProvider.GITHUB, headers("push"), _push(forced=False), delivery, signature),
         _capture(
-            "github-tag", HookProvider.GITHUB, headers("create"), created, delivery, signature, "refs/tags/v1.2.0"
+            "github-push", HookProvider.GITHUB, headers("push"), _push(forced=False), delivery, signature
+        ),
+        _capture(
+            "github-tag",
+            HookProvider.GITHUB,
+            headers("create"),
+            created,
+            delivery,
+            signature,
+            "refs/tags/v1.2.0",
         ),
     ]
 
@@ -202,7 +215,11 @@ def _bitbucket() -> list[Captured]:
         _capture(
             "bitbucket-cloud",
             HookProvider.BITBUCKET,
-            {"x-event-key": "repo:push", "x-request-uuid": "9c6e7e2c-7a7e-4b8f-9f0e-6a4d7a3a2b1c", "x-attempt-number": "1"},
+            {
+                "x-event-key": "repo:push",
+                "x-request-uuid": "9c6e7e2c-7a7e-4b8f-9f0e-6a4d7a3a2b1c",
+                "x-attempt-number": "1",
+            },
             cloud,
             "9c6e7e2c-7a7e-4b8f-9f0e-6a4d7a3a2b1c",
             signature,

@@ -165,6 +165,7 @@ limits:
   cpus: many
 instance: My_Prichal
 """
+    duration = "must be a duration such as 500ms, 30s, 10m, 1h30m or 7d, or a number of seconds"
     assert problems(tmp_path, text) == [
         "1:1: states: unknown option; did you mean 'state'?",
         "3:3: git.fetchTimout: unknown option; did you mean 'git.fetchTimeout'?",
@@ -179,10 +180,9 @@ instance: My_Prichal
         f"14:3: web.adminTokenFile: cannot read {tmp_path}/nowhere: No such file or directory",
         "15:3: web.trustedProxies: must be a list of IP addresses or networks such as 10.0.0.0/8",
         "16:3: web.publicUrl: must be a URL without a path, such as https://ml.example.org",
-        "17:1: reconcile.backoffMax: must not be below reconcile.backoffInitial",
+        "18:3: reconcile.backoffMax: must not be below reconcile.backoffInitial",
         "18:3: reconcile.workers: is empty: give a value or remove the line",
-        "20:3: reconcile.driftInterval: must be a duration such as 500ms, 30s, 10m, 1h30m or 7d, or a number of"
-        " seconds; at least 1s",
+        f"20:3: reconcile.driftInterval: {duration}; at least 1s",
         "22:3: limits.cpus: must be a number of CPUs such as 0.5 or 4",
         "23:1: instance: must be a DNS label: 1 to 63 of a-z, 0-9 and hyphens, no hyphen at either end",
     ]
@@ -193,7 +193,7 @@ instance: My_Prichal
     [
         (
             "git: {fetchTimeout: 1m",
-            "1:6: is not valid YAML: while parsing a flow mapping, expected ',' or '}'",
+            "1:23: is not valid YAML: while parsing a flow mapping, expected ',' or '}'",
         ),
         ("state: a\nstate: b\n", "2:1: the key 'state' is there twice, first in line 1: remove one"),
         ("state: /a\n---\nstate: /b\n", "3:1: a second document: keep one"),

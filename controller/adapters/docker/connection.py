@@ -6,9 +6,12 @@ Shared by `engine` and `images`; holds no decision about containers.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from docker import APIClient
+from requests import Response
 
 #: Connections kept open: reconcile workers, watcher and log readers together stay below this.
 POOL_SIZE = 32
@@ -48,13 +51,30 @@ class Connection:
             return client
         with self._lock:
             if timeout not in self._clients:
-                self._clients[timeout] = BoundedClient(
-                    base_url=self.host,
-                    version="auto",
-                    timeout=timeout,  # type: ignore[arg-type]  # the SDK hands it to requests: None and floats are fine
-                    max_pool_size=POOL_SIZE,
-                )
+                self._clients[timeout] = self._connect(timeout)
             return self._clients[timeout]
+
+    @contextmanager
+    def operation(self, timeout: float) -> Iterator[APIClient]:
+        """A client for one pull or build. Leaving the block hangs up, which makes the engine stop what it is doing;
+        the SDK's streams cannot be closed, and would go on until the last reference to them is gone."""
+        client = self._connect(timeout, self.client.api_version)
+        answers: list[Response] = []
+        client.hooks["response"].append(lambda answer, **_: answers.append(answer))
+        try:
+            yield client
+        finally:
+            for answer in answers:
+                answer.close()
+            client.close()
+
+    def _connect(self, timeout: float | None, version: str = "auto") -> APIClient:
+        return BoundedClient(
+            base_url=self.host,
+            version=version,
+            timeout=timeout,  # type: ignore[arg-type]  # the SDK hands it to requests: None and floats are fine
+            max_pool_size=POOL_SIZE,
+        )
 
     def close(self) -> None:
         with self._lock:

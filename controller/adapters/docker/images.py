@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
+from docker import APIClient
 from docker.auth import resolve_index_name, split_repo_name
 from docker.utils import parse_repository_tag
 
@@ -185,9 +186,8 @@ class Images:
         auth = credentials(name, registries)
         doing = f"cannot pull image {reference}"
         limit = self._settings.pull_timeout
-        with translated(doing, tuple(auth.values())):
+        with translated(doing, tuple(auth.values())), self._connection.operation(limit) as client:
             try:
-                client = self._connection.client_with(limit)
                 progress = client.pull(
                     name.repository,
                     name.digest or name.tag,
@@ -209,11 +209,11 @@ class Images:
     ) -> None:
         doing = f"cannot build image {tag}"
         limit = self._settings.build_timeout
-        with TemporaryFile() as spool, translated(doing):
+        with TemporaryFile() as spool, translated(doing), self._connection.operation(limit) as client:
             build_context.spool(context, spool, build.source.dockerfile)
             tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
-                for message in _within(self._start_build(tag, build, spool, limit), limit):
+                for message in _within(self._start_build(client, tag, build, spool), limit):
                     _read_build(message, tail, log, doing)
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.build_timeout`)"
@@ -223,12 +223,12 @@ class Images:
                     raise _build_failed(str(error.explanation), tail, doing) from error
                 raise
 
-    def _start_build(self, tag: str, build: BuildInput, context: Any, limit: float) -> Iterator[Json]:
+    def _start_build(self, client: APIClient, tag: str, build: BuildInput, context: Any) -> Iterator[Json]:
         """Classic builder: the SDK does not speak BuildKit's protocol, and Engine 20.10 has the classic one.
 
         `forcerm`: a failed step leaves no container behind. The image carries a label of its own and not the one of
         containers: a container that a person starts from it would inherit that, and count as ours."""
-        return self._connection.client_with(limit).build(
+        return client.build(
             fileobj=context,
             custom_context=True,
             tag=tag,

@@ -29,8 +29,7 @@ class Clones:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (folder / ".blank.git" / "HEAD").exists():
-            pygit2.init_repository(folder / ".blank.git", bare=True)
+        _initialise(folder / ".blank.git")
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.git"
@@ -63,7 +62,7 @@ class Clones:
         """With the lock held: an empty clone that takes the old one's place if the block ends well."""
         place = Path(tempfile.mkdtemp(prefix=f".new-{name}.", dir=self.folder))
         try:
-            pygit2.init_repository(place, bare=True).free()
+            _initialise(place)
             with _opened(place) as clone:
                 yield clone
             self._discard(name)
@@ -121,6 +120,14 @@ class Clones:
         for pack in small:
             pack.with_suffix(".idx").unlink()
             pack.unlink()
+
+
+def _initialise(place: Path) -> None:
+    """Also if it is there already. Redirects are followed within one host only: by default libgit2 would follow the
+    first one anywhere, and send the credentials there."""
+    repository = pygit2.init_repository(place, bare=True)
+    repository.config["http.followRedirects"] = False
+    repository.free()
 
 
 def _objects(packs: list[Path], folder: Path) -> frozenset[pygit2.Oid]:

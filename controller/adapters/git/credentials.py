@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from urllib.parse import urlsplit
 
 import pygit2
 from pygit2.enums import CredentialType
@@ -60,8 +61,10 @@ class Access:
         port = f"-p {self.location.port} " if self.location.port else ""
         return port + self.location.host
 
-    def answer(self, user: str | None, allowed: CredentialType) -> Credential:
-        """What to send when the server asks. Stalled `AuthenticationFailed` if there is nothing that it takes."""
+    def answer(self, url: str, user: str | None, allowed: CredentialType) -> Credential:
+        """What to send when the server at `url` asks. Stalled `AuthenticationFailed` if there is nothing that it takes,
+        `RepositoryMoved` if it is not the server that the credentials are for."""
+        self._check_same_server(url)
         if allowed & CredentialType.SSH_MEMORY and (key := self._text("sshPrivateKey")):
             name = user or self._text("username") or SSH_USER
             return pygit2.KeypairFromMemory(name, None, _with_newline(key), self._text("passphrase") or "")
@@ -73,6 +76,14 @@ class Access:
             "AuthenticationFailed",
             "the server asks for credentials that the Repository (spec.credentials) does not give it",
         )
+
+    def _check_same_server(self, url: str) -> None:
+        """Redirects to other hosts are switched off; a password is worth a second look."""
+        asking = urlsplit(url).hostname
+        if self.location.scheme in (Scheme.HTTP, Scheme.HTTPS) and asking != self.location.host:
+            raise Stalled(
+                "RepositoryMoved", f"{self.location.host} redirects to {asking}, which gets no credentials"
+            )
 
     def _user_and_password(self) -> tuple[str, str] | None:
         if token := self._text("token"):

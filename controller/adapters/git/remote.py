@@ -120,7 +120,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
         self, url: str, username_from_url: str | None, allowed_types: CredentialType
     ) -> Credential:
         """Asked again means refused: libgit2 itself would go on for 15 times, and an account may be locked by that."""
-        answer = self._access.answer(username_from_url, allowed_types)
+        answer = self._access.answer(url, username_from_url, allowed_types)
         if not isinstance(answer, pygit2.Username):
             if self._asked:
                 raise Stalled(

@@ -22,7 +22,7 @@ from controller.ports import SourceFile
 log = logging.getLogger(__name__)
 
 #: Entries of one tree; trees that contain themselves tenfold on ten levels are a few kilobytes in a pack.
-MAX_ENTRIES = 200_000
+MAX_ENTRIES = 100_000
 #: 1980-01-01, the first day of ZIP: tools that make wheels and the like from the files fail on anything earlier.
 TAR_TIME = 315_532_800
 #: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer is shorter than 1024 bytes and begins so.

@@ -35,8 +35,9 @@ def build(
     return lines
 
 
-def containers(client: docker.APIClient) -> set[str]:
-    return {container["Id"] for container in client.containers(all=True, filters={"ancestor": BASE_IMAGE})}
+def containers(client: docker.APIClient, tag: str) -> list[str]:
+    """Commands of the containers in which a step that names `tag` runs or ran."""
+    return [entry["Command"] for entry in client.containers(all=True) if tag in entry["Command"]]
 
 
 def test_target_arguments_and_a_dockerfile_elsewhere(
@@ -75,13 +76,12 @@ def test_dockerignore_is_applied_wherever_it_lies_in_the_stream(
 def test_a_failed_step_is_shown_and_leaves_no_container(
     engine: DockerEngine, client: docker.APIClient, tag: str
 ) -> None:
-    before = containers(client)
     dockerfile = f"FROM {BASE_IMAGE}\nRUN echo first && echo no such thing: {tag} >&2 && exit 3\n"
     with pytest.raises(Stalled, match=f"no such thing: {tag}") as caught:
         build(engine, tag, {"Dockerfile": dockerfile})
     assert caught.value.reason == "BuildFailed"
     assert "returned a non-zero code: 3" in caught.value.message
-    assert containers(client) <= before
+    assert containers(client, tag) == []
     assert not engine.pin(BuildImage("."), tag, ()).present
 
 
@@ -108,19 +108,27 @@ def test_a_base_image_whose_registry_is_down_may_come_later(engine: DockerEngine
     assert caught.value.reason == "RegistryUnreachable"
 
 
-def test_a_build_that_hangs_ends_and_leaves_no_container(
-    client: docker.APIClient, instance: str, tag: str, tmp_path: Path
+@pytest.mark.parametrize("endless", ["sleep 600", "while :; do echo more; sleep 0.1; done"])
+def test_a_build_without_end_ends_and_leaves_no_container(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path, endless: str
 ) -> None:
-    before = containers(client)
     settings = DockerSettings(build_timeout=2.0)
-    dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {tag} && sleep 600\n"
+    dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {tag}; {endless}\n"
+    source = BuildInput("c0ffee", BuildImage("."))
+    running: list[str] = []
+
+    def look(line: str) -> None:
+        if line == tag:
+            running.extend(containers(client, tag))
+
     with (
         closing(DockerEngine(settings, instance, tmp_path)) as engine,
         pytest.raises(Stalled, match=r"docker\.build_timeout") as caught,
     ):
-        build(engine, tag, {"Dockerfile": dockerfile})
+        engine.build(tag, source, [tar_of({"Dockerfile": dockerfile})], look)
     assert caught.value.reason == "BuildTimeout"
-    wait_for(lambda: containers(client) - before, lambda left: not left)
+    assert len(running) == 1
+    wait_for(lambda: containers(client, tag), lambda left: not left)
 
 
 def test_two_workers_build_at_once(engine: DockerEngine, client: docker.APIClient, instance: str) -> None:

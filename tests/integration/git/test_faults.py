@@ -161,6 +161,27 @@ def test_http_answers(
     assert (type(error), error.reason) == (kind, reason)
 
 
+def test_a_redirect_to_another_host_gets_no_password(
+    sources: GitSources, author: Author, web: HttpServer, private_web: HttpServer
+) -> None:
+    web.redirect = ("/", private_web.url.replace("127.0.0.1", "localhost") + "/")
+    credentials = secret(username="ivanov", password="correct horse")
+    error = failure(lambda: sources.head(repository(f"{web.url}/{author.remote.name}"), credentials))
+    assert (type(error), error.reason) == (Stalled, "RepositoryMoved")
+    assert private_web.requests == []
+
+
+def test_a_redirect_within_the_host_is_followed(sources: GitSources, author: Author, web: HttpServer) -> None:
+    commit = author.commit({"a.yaml": "1"})
+    web.redirect = ("/moved/", f"{web.url}/")
+    assert fetch(sources, repository(f"{web.url}/moved/{author.remote.name}")).commit == commit
+
+
+def test_a_name_that_nobody_knows(sources: GitSources) -> None:
+    error = failure(lambda: sources.head(repository("https://nowhere.invalid/demo.git"), None))
+    assert (type(error), error.reason) == (Transient, "FetchFailed")
+
+
 def test_a_certificate_of_an_unknown_authority(
     sources: GitSources, author: Author, served: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_what_is_pushed_arrives_forced_or_not(sources: GitSources, author: Autho
     assert contents == [b"1", b"2", b"3"]
 
 
+@pytest.mark.parametrize("access", ["local", "git", "http"], indirect=True)
 def test_tags_and_versions(sources: GitSources, author: Author, access: Access) -> None:
     commits = {}
     for version, options in (("v1.0.0", ()), ("v1.2.0", ("-a", "-m", "annotated")), ("v2.0.0", ())):
@@ -68,6 +69,7 @@ def test_tags_and_versions(sources: GitSources, author: Author, access: Access) 
         assert sources.files(revision, ".", (".yaml",))[0].content == expected.encode()
 
 
+@pytest.mark.parametrize("access", ["local", "git", "http"], indirect=True)
 def test_a_tag_that_is_moved(sources: GitSources, author: Author, access: Access) -> None:
     spec, branch = repository(access.url, "stable", RefKind.TAG), repository(access.url)
     for number in ("1", "2"):

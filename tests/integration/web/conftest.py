@@ -1,4 +1,4 @@
-"""A real gunicorn with two workers, on a socket that is handed over as systemd does it, and a component to forward to."""
+"""A real gunicorn with two workers, on a socket handed over as systemd does it, and a component to forward to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ class EchoHandler(BaseHTTPRequestHandler):
             self.rfile.read(1)  # the end of the connection
             self.server.left.set()
             return
-        document = {"name": self.server.name, "line": self.requestline, "headers": dict(self.headers), "size": len(body)}
+        document = {
+            "name": self.server.name,
+            "line": self.requestline,
+            "headers": dict(self.headers),
+            "size": len(body),
+        }
         data = json.dumps(document).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -21,7 +21,9 @@ ANN = "Basic " + base64.b64encode(b"ann:s3cret").decode()
 
 
 def test_a_call_passes(web: Web) -> None:
-    reply = web.ask("POST", "/demo/open/predict?x=1", b'{"inputs": []}', x_request_id="call-1", traceparent="00-ab-cd-01")
+    reply = web.ask(
+        "POST", "/demo/open/predict?x=1", b'{"inputs": []}', x_request_id="call-1", traceparent="00-ab-cd-01"
+    )
     assert reply.status == 200
     assert reply.headers["x-request-id"] == "call-1"
     seen = reply.json
@@ -129,8 +131,10 @@ def test_a_request_that_reads_two_ways_is_refused(web: Web, request_bytes: bytes
     """Either refused with the connection closed, or read in the one way that hides nothing."""
     before = len(web.component.seen)
     answer = web.raw(request_bytes)
-    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.0 400", b"HTTP/1.1 505")), answer[:200]
-    assert answer.count(b"HTTP/1.") == 1
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.0 400", b"HTTP/1.1 505")), answer[
+        :200
+    ]
+    assert b"\r\nHTTP/1." not in answer, "there is more than one answer"
     assert not any("smuggled" in line for line in web.component.seen[before:])
 
 
@@ -138,10 +142,13 @@ def test_what_is_pipelined_is_authorised_on_its_own(web: Web) -> None:
     ordinary = b"GET /demo/open/first HTTP/1.1\r\nHost: a\r\n\r\n"
     last = b"GET /demo/closed/second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     answer = web.raw(ordinary + last)
-    assert answer.count(b"HTTP/1.1 200") == 1 and answer.count(b"HTTP/1.1 401") == 1
+    assert answer.count(b"HTTP/1.1 200") == 1
+    assert answer.count(b"HTTP/1.1 401") == 1
 
 
-@pytest.mark.parametrize("path", ["//demo/open/x", "/demo/open/../closed/x", "/demo/open/%2e%2e/x", "/demo/open/a%2fb"])
+@pytest.mark.parametrize(
+    "path", ["//demo/open/x", "/demo/open/../closed/x", "/demo/open/%2e%2e/x", "/demo/open/a%2fb"]
+)
 def test_ambiguous_paths(web: Web, path: str) -> None:
     before = len(web.component.seen)
     assert web.ask("GET", path).status in (400, 404)
@@ -189,7 +196,9 @@ def test_a_caller_who_leaves_ends_the_component_s_call(web: Web) -> None:
 
 def test_many_callers(web: Web) -> None:
     def call(number: int) -> bool:
-        reply = web.ask("POST", "/demo/closed/predict", b"x" * number, Authorization=ANN, x_request_id=f"c-{number}")
+        reply = web.ask(
+            "POST", "/demo/closed/predict", b"x" * number, Authorization=ANN, x_request_id=f"c-{number}"
+        )
         headers = {k.lower(): v for k, v in reply.json["headers"].items()}
         return reply.json["size"] == number and headers["x-request-id"] == f"c-{number}"
 

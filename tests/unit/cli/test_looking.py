@@ -209,13 +209,16 @@ def test_a_folder_that_is_not_there_is_a_usage_error(machine: Machine) -> None:
 
 
 def test_the_settings_in_force_without_secrets(machine: Machine) -> None:
-    machine.configure("web: {adminToken: 'a-long-admin-token-0123456789'}")
+    token = machine.config.with_name("token")
+    token.write_text("a-long-admin-token-0123456789")
+    machine.configure(f"web: {{adminTokenFile: {token}}}")
     found = machine.run("config", "show")
     assert found.code == Exit.OK, found.stderr
     assert f"state = {machine.state}" in found.stdout.splitlines()
     assert "web.workers = 2" in found.stdout.splitlines()
+    assert "web.adminTokenFile = ***" in found.stdout.splitlines()
     as_json = machine.run("config", "show", "-o", "json").stdout
-    assert json.loads(as_json)["reconcile"]["workers"] == 4
+    assert json.loads(as_json)["reconcile.workers"] == 4
     assert "0123456789" not in found.stdout + as_json
 
 

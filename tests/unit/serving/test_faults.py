@@ -235,6 +235,7 @@ def test_a_worker_that_cannot_be_set_up_again_is_retried_and_the_reason_told(ser
     reply = server.get("/health/ready")
     assert_problem(reply, 503, "not-ready")
     assert "weights are gone" in reply.json["detail"]
+    assert "calls_in_flight 0" in server.get("/metrics").body.decode()
     (server.folder / "broken").unlink()
     server.ready(times=2)
 

@@ -323,3 +323,10 @@ def test_several_processes_share_the_port_and_the_metrics(serve: Serve) -> None:
         count += 1
     assert f'requests_total{{route="inference",code="200"}} {count}' in server.get("/metrics").body.decode()
     assert server.stop() == 0
+
+
+def test_sigterm_during_set_up_ends_at_once(serve: Serve) -> None:
+    server = serve("import threading; threading.Event().wait()")
+    assert server.get("/health/live").status == 200
+    assert server.stop() == 0
+    assert server.lines()[-1] == "prichal: stopped"

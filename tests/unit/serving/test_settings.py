@@ -84,7 +84,7 @@ def test_the_metrics_are_prometheus_text() -> None:
     board.rows[2].answered(404)
     board.rows[1].load(2, 1, 1)
     board.rows[1].beat(5.0)
-    assert board.rows[1].in_flight == 2
+    assert board.rows[1].unanswered == 1
     assert board.rows[1].last_beat == 5.0
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -101,7 +101,7 @@ def test_the_metrics_are_prometheus_text() -> None:
     assert samples["prichal_serving_calls_in_flight",] == 2
     assert samples["prichal_serving_worker_restarts_total",] == 1
     board.rows[1].renew()
-    assert board.rows[1].in_flight == 0
+    assert board.rows[1].unanswered == 0
     assert "prichal_serving_request_seconds_count 3" in board.text()
 
 

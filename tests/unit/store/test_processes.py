@@ -19,7 +19,7 @@ from controller.store import SqliteStore, open_store
 
 APPS = tuple(AppName(f"app-{n}") for n in range(20))
 PRODUCERS = WORKERS = 8
-WISHES = 250  # of each producer
+WISHES = 125  # of each producer
 spawn = multiprocessing.get_context("spawn")
 
 

@@ -16,7 +16,9 @@ HERE = {"host": "127.0.0.1:8000"}
 BASIC = "Basic " + base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
 
 
-def admits(method: str = "GET", address: str = "127.0.0.1", settings: WebSettings = SETTINGS, **headers: str) -> bool:
+def admits(
+    method: str = "GET", address: str = "127.0.0.1", settings: WebSettings = SETTINGS, **headers: str
+) -> bool:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return is_admin(Visitor(method, address, {**HERE, **named}), settings)
 
@@ -42,7 +44,9 @@ def test_the_token_opens_from_anywhere(authorization: str, admitted: bool) -> No
 
 def test_without_a_token_set_none_opens() -> None:
     for token in (None, Secret("")):
-        assert not admits(address="192.0.2.1", settings=WebSettings(admin_token=token), authorization="Bearer ")
+        assert not admits(
+            address="192.0.2.1", settings=WebSettings(admin_token=token), authorization="Bearer "
+        )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1"])

@@ -47,7 +47,9 @@ def follow(store: SqliteStore, provider: HookProvider = HookProvider.GENERIC, **
 
 def send(client: FlaskClient, hook: Captured, body: bytes | None = None, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return client.post("/-/hooks/demo-repo", data=hook.body if body is None else body, headers={**hook.headers, **named})
+    return client.post(
+        "/-/hooks/demo-repo", data=hook.body if body is None else body, headers={**hook.headers, **named}
+    )
 
 
 def signed(client: FlaskClient, body: bytes, **headers: str) -> Any:
@@ -73,7 +75,9 @@ def test_a_push_becomes_a_request_for_every_app(
     if "webhook-timestamp" in hook.headers:
         monkeypatch.setattr(time, "time", lambda: float(hook.headers["webhook-timestamp"]))
     kind, _, name = hook.ref.removeprefix("refs/").partition("/")
-    follow(store, hook.provider, hook_secret=hook.secret, ref=f"{'branch' if kind == 'heads' else 'tag'}:{name}")
+    follow(
+        store, hook.provider, hook_secret=hook.secret, ref=f"{'branch' if kind == 'heads' else 'tag'}:{name}"
+    )
     response = send(client, hook)
     assert response.status_code == 202
     answer = response.json
@@ -89,7 +93,8 @@ def test_our_own_hook_is_a_push(client: FlaskClient, store: SqliteStore) -> None
     follow(store)
     assert send(client, GENERIC, x_prichal_push="1").status_code == 202
     queued = store.requests.queued(APP)
-    assert queued is not None and queued.reasons == ("push",)
+    assert queued is not None
+    assert queued.reasons == ("push",)
 
 
 def test_a_replay_does_nothing(client: FlaskClient, store: SqliteStore) -> None:
@@ -107,7 +112,8 @@ def test_a_replay_does_nothing(client: FlaskClient, store: SqliteStore) -> None:
 def test_a_delivery_without_id_gets_one(client: FlaskClient, store: SqliteStore) -> None:
     follow(store)
     answers = [send(client, GENERIC, x_delivery="").json["id"] for _ in range(2)]
-    assert len(set(answers)) == 2 and all(re.fullmatch(r"[0-9a-f]{32}", identity) for identity in answers)
+    assert len(set(answers)) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{32}", identity) for identity in answers)
 
 
 def test_another_ref_is_skipped(client: FlaskClient, store: SqliteStore) -> None:
@@ -132,7 +138,9 @@ def test_an_event_that_is_no_push_is_skipped(client: FlaskClient, store: SqliteS
     assert send(client, hook, x_github_event="issues").json["status"] == "skipped"
 
 
-@pytest.mark.parametrize("signature", ["", "sha256=", "sha256=" + "0" * 64, "sha256=" + hmac_hex(GENERIC.body)[:-2]])
+@pytest.mark.parametrize(
+    "signature", ["", "sha256=", "sha256=" + "0" * 64, "sha256=" + hmac_hex(GENERIC.body)[:-2]]
+)
 def test_a_wrong_signature(client: FlaskClient, store: SqliteStore, signature: str) -> None:
     follow(store)
     assert problem(send(client, GENERIC, x_signature=signature), 401)["type"].endswith("bad-signature")
@@ -156,9 +164,13 @@ def test_another_content_type(client: FlaskClient, store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [{"name": "other"}, {"hook_provider": None}, {"hook_secret": ""}], ids=["unknown", "no hook", "no secret"]
+    "record",
+    [{"name": "other"}, {"hook_provider": None}, {"hook_secret": ""}],
+    ids=["unknown", "no hook", "no secret"],
 )
-def test_a_repository_without_webhook(client: FlaskClient, store: SqliteStore, record: dict[str, Any]) -> None:
+def test_a_repository_without_webhook(
+    client: FlaskClient, store: SqliteStore, record: dict[str, Any]
+) -> None:
     follow(store, **record)
     problem(send(client, GENERIC), 404)
 
@@ -173,7 +185,9 @@ def test_a_body_over_the_limit(client: FlaskClient, store: SqliteStore, settings
 
 
 def demo(store: SqliteStore) -> None:
-    ready = Condition(ConditionType.READY, False, "CrashLoop", "restarted 5 times within 600 s", 1000.0, "c0ffee")
+    ready = Condition(
+        ConditionType.READY, False, "CrashLoop", "restarted 5 times within 600 s", 1000.0, "c0ffee"
+    )
     degraded = Condition(ConditionType.DEGRADED, True, "CrashLoop", "<script>alert(1)</script>", 1000.0)
     classify = ComponentStatus(ComponentName("classify"), "MLComponent", conditions=(ready,))
     status = AppStatus(
@@ -185,9 +199,13 @@ def demo(store: SqliteStore) -> None:
         components=(classify,),
         plan="start classify: declared",
     )
-    event = Event(APP, EventType.WARNING, "CrashLoop", "it crashed", ComponentName("classify"), "c0ffee11", 1000.0)
+    event = Event(
+        APP, EventType.WARNING, "CrashLoop", "it crashed", ComponentName("classify"), "c0ffee11", 1000.0
+    )
     store.apps.save(status, [event])
-    store.routes.switch(make_route(make_api(users=(("ann", "scrypt:hash"),)), make_api("off", published=False)))
+    store.routes.switch(
+        make_route(make_api(users=(("ann", "scrypt:hash"),)), make_api("off", published=False))
+    )
 
 
 def test_health_needs_nothing(client: FlaskClient) -> None:
@@ -199,7 +217,8 @@ def test_readiness_says_what_is_missing(client: FlaskClient, store: SqliteStore)
     assert (never.status_code, never.json["checks"]["daemon"]) == (503, "it has never run")
     store.heartbeat(time.time() - FRESH - 5)
     stale = client.get("/-/readyz")
-    assert stale.status_code == 503 and "control loop was last alive" in stale.json["checks"]["daemon"]
+    assert stale.status_code == 503
+    assert "control loop was last alive" in stale.json["checks"]["daemon"]
     store.heartbeat(time.time())
     assert client.get("/-/readyz").status_code == 200
 
@@ -226,7 +245,9 @@ def test_readiness_without_database(client: FlaskClient, store: SqliteStore, set
         ("POST", "/-/apps/demo/approve"),
     ],
 )
-def test_all_else_needs_the_administrator(client: FlaskClient, store: SqliteStore, method: str, path: str) -> None:
+def test_all_else_needs_the_administrator(
+    client: FlaskClient, store: SqliteStore, method: str, path: str
+) -> None:
     demo(store)
     refused = client.open(path, method=method, environ_base={"REMOTE_ADDR": "192.0.2.1"}, headers=ASK)
     problem(refused, 401)
@@ -249,7 +270,8 @@ def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
         {"path": "/demo/image", "published": True},
         {"path": "/demo/off", "published": False},
     ]
-    assert "scrypt" not in json.dumps(document) and "127.0.0.1" not in json.dumps(document)
+    assert "scrypt" not in json.dumps(document)
+    assert "127.0.0.1" not in json.dumps(document)
     assert client.get("/-/apps").json["apps"][0]["app"] == "demo"
     assert client.get("/-/status").json["apps"][0]["app"] == "demo"
 
@@ -268,7 +290,9 @@ def test_what_an_administrator_may_ask_for(client: FlaskClient, store: SqliteSto
     demo(store)
     answer = client.post("/-/apps/demo/reconcile", headers=ASK)
     queued = store.requests.queued(APP)
-    assert answer.status_code == 202 and queued is not None and answer.json["request"] == queued.id
+    assert answer.status_code == 202
+    assert queued is not None
+    assert answer.json["request"] == queued.id
     client.post("/-/apps/demo/suspend", headers=ASK)
     assert store.apps.status(APP).suspended
     client.post("/-/apps/demo/resume", headers=ASK)
@@ -362,7 +386,9 @@ def test_a_bug_is_told_without_its_insides(store: SqliteStore, settings: Setting
     assert "secret" not in json.dumps(document)
 
 
-def test_a_damaged_store_is_a_problem_to_try_again(client: FlaskClient, settings: Settings, store: SqliteStore) -> None:
+def test_a_damaged_store_is_a_problem_to_try_again(
+    client: FlaskClient, settings: Settings, store: SqliteStore
+) -> None:
     follow(store)
     settings.database.write_bytes(b"not a database " * 1000)
     document = problem(send(client, GENERIC), 503)

@@ -107,12 +107,14 @@ def test_bearer_token() -> None:
     goal = target(tokens=(("ci", hash_token("t0ken")), ("other", hash_token("else"))))
     good, bad = identify(goal, b"Bearer t0ken", b"Bearer t0ke")
     assert good == Caller("ci")
-    assert isinstance(bad, Problem) and bad.kind is Kind.UNAUTHORIZED
+    assert isinstance(bad, Problem)
+    assert bad.kind is Kind.UNAUTHORIZED
 
 
 def test_openid_connect_is_not_pretended() -> None:
     (answer,) = identify(target(oidc_issuer="https://issuer.example"), b"Bearer a.b.c")
-    assert isinstance(answer, Problem) and answer.kind is Kind.OIDC
+    assert isinstance(answer, Problem)
+    assert answer.kind is Kind.OIDC
 
 
 def test_an_unknown_user_costs_a_check_too(checks: list[str]) -> None:

@@ -168,8 +168,16 @@ def test_connections_that_cannot_be_trusted_are_not_used_again(close: bytes) -> 
         ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", b""),
         ("GET", b"HTTP/1.1 100 Continue\r\n\r\n" + response(), b"ok"),
         ("GET", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + response(), b"ok"),
-        ("GET", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", b"abc"),
-        ("GET", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-evil: 1\r\n\r\n", b"a"),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+            b"abc",
+        ),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-evil: 1\r\n\r\n",
+            b"a",
+        ),
         ("GET", response(b"gone", status="410 Gone"), b"gone"),
     ],
 )
@@ -346,8 +354,14 @@ async def dies_in_the_header(reader: asyncio.StreamReader, writer: asyncio.Strea
         (dies_in_the_header, Kind.UPSTREAM_DIED),
         (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), Kind.UPSTREAM_GARBAGE),
         (answering(b"HTTP/1.1 two hundred\r\n\r\n"), Kind.UPSTREAM_GARBAGE),
-        (answering(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), Kind.UPSTREAM_GARBAGE),
-        (answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc"), Kind.UPSTREAM_GARBAGE),
+        (
+            answering(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"),
+            Kind.UPSTREAM_GARBAGE,
+        ),
+        (
+            answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc"),
+            Kind.UPSTREAM_GARBAGE,
+        ),
         (
             answering(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
             Kind.UPSTREAM_GARBAGE,
@@ -454,7 +468,9 @@ def test_the_limit_on_bodies(announced: bool) -> None:
         async with component(answering(response())) as endpoint:
             headers = {b"content-length": b"60"} if announced else {b"transfer-encoding": b"chunked"}
             with pytest.raises(Refused) as caught:
-                await Bench(target_of(endpoint)).call(Caller(b"x" * 20, b"x" * 20, b"x" * 20), headers=headers, limit=50)
+                await Bench(target_of(endpoint)).call(
+                    Caller(b"x" * 20, b"x" * 20, b"x" * 20), headers=headers, limit=50
+                )
             assert caught.value.problem.kind is Kind.TOO_LARGE
             assert caught.value.problem.extra["limit"] == 50
 
@@ -597,7 +613,9 @@ def test_the_kernel_knows_what_was_not_delivered(taken: bool) -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as server:
             host, port = server.getsockname()
-            _, connection = await loop.create_connection(lambda: upstream.UpstreamConnection("x", loop), host, port)
+            _, connection = await loop.create_connection(
+                lambda: upstream.UpstreamConnection("x", loop), host, port
+            )
             peer, _ = server.accept()
             if not taken:
                 peer.close()

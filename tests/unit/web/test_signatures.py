@@ -132,7 +132,8 @@ def test_which_refs_concern_a_repository(refs: set[str], wanted: str, does: bool
 
 
 @pytest.mark.parametrize(
-    "payload", [None, 1, [], {"ref": []}, {"ref": {}}, {"push": 1}, {"changes": [1, {"new": 1, "ref": {"id": []}}]}]
+    "payload",
+    [None, 1, [], {"ref": []}, {"ref": {}}, {"push": 1}, {"changes": [1, {"new": 1, "ref": {"id": []}}]}],
 )
 def test_a_strange_payload_names_no_ref(payload: Any) -> None:
     assert pushed_refs(payload) == frozenset()
@@ -140,7 +141,12 @@ def test_a_strange_payload_names_no_ref(payload: Any) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["ref", "ref_type", "push", "changes", "new", "name", "type", "id"]), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(["ref", "ref_type", "push", "changes", "new", "name", "type", "id"]), inner
+        )
+    ),
     max_leaves=20,
 )
 

@@ -1,0 +1,58 @@
+"""What a measurement gives: one value a round, and ratios pair by pair.
+
+The machines that this runs on are noisy. Hence what is compared is measured in turns, A B A B, a ratio is taken between
+neighbours in time, and what is shown is the median with the least and the most: never one number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row: a value for each round, in `unit` (ms, req/s, %, MiB, ×, or "" for a plain count)."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    aim: str = ""
+
+    def document(self) -> dict[str, object]:
+        summary = {"min": min(self.values), "median": median(self.values), "max": max(self.values)}
+        return {"name": self.name, "unit": self.unit, **summary, "aim": self.aim, "values": self.values}
+
+
+@dataclass
+class Section:
+    """One measurement's result. `notes` say what could not be measured, and what one must know to read the rest."""
+
+    name: str
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, unit: str, values: Sequence[float], aim: str = "") -> None:
+        self.figures.append(Figure(name, unit, tuple(values), aim))
+
+    def compare(self, name: str, these: Sequence[float], those: Sequence[float], aim: str = "") -> None:
+        """How many times `those` fits into `these`, round by round."""
+        ratios = [a / b for a, b in zip(these, those, strict=True)]
+        self.add(name, "×", ratios, aim)
+
+    def document(self) -> dict[str, object]:
+        return {"title": self.title, "figures": [f.document() for f in self.figures], "notes": self.notes}
+
+
+def in_turns(measurements: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Each measurement `rounds` times, A B C A B C."""
+    results: dict[str, list[T]] = {name: [] for name in measurements}
+    for _ in range(rounds):
+        for name, measure in measurements.items():
+            results[name].append(measure())
+    return results

@@ -1,0 +1,16 @@
+"""What is served in every measurement: a function so small that all of the time is the server's."""
+
+import os
+
+OFFSET = int(os.environ.get("OFFSET", "0"))  # tells one version's answers from another's
+
+
+def predict(inputs):
+    """Add numbers.
+
+    :param inputs.numbers: what is to be added
+    :type inputs.numbers: INT32
+    :param outputs.total: their sum
+    :type outputs.total: INT32
+    """
+    return {"total": sum(inputs[0]["data"]) + OFFSET}

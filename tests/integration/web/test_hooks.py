@@ -1,0 +1,224 @@
+"""Webhooks against a real gunicorn, and pushers who wait for what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from controller.domain.names import AppName
+from controller.domain.status import Event, EventType, RepositoryRecord, RequestState
+from controller.web.signatures import sign
+from tests.support.gateway import APP
+from tests.support.waiting import wait_for
+from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
+
+from .conftest import Reply, Web
+
+FAR = {"X_Forwarded_For": "192.0.2.1"}  # not from this host, as far as the admin rule knows
+
+
+@pytest.fixture(autouse=True)
+def repositories(web: Web) -> None:
+    web.store.repositories.replace(
+        RepositoryRecord(
+            hook.name, (AppName(f"app-{hook.name}"),), _followed(hook), 60.0, hook.provider.value, hook.secret
+        )
+        for hook in CAPTURED
+    )
+
+
+def _followed(hook: Captured) -> str:
+    kind, _, name = hook.ref.removeprefix("refs/").partition("/")
+    return f"{'branch' if kind == 'heads' else 'tag'}:{name}"
+
+
+def generic(web: Web, body: bytes, **headers: str) -> Reply:
+    named = {"content_type": "application/json", "x_signature": "sha256=" + hmac_hex(body), **headers}
+    return web.ask("POST", "/-/hooks/generic", body, **named)
+
+
+def finish(web: Web, app: str, outcome: str) -> None:
+    """What the daemon would do."""
+    while (request := web.store.requests.claim(time.time() + 1)) is not None:
+        web.store.requests.finish(request.id, outcome if request.app == app else "Ready", "because", "c0ffee")
+
+
+def progress(web: Web, link: str, after: int = 0, wait: int = 0) -> Reply:
+    path = f"{link}?after={after}&wait={wait}"
+    return web.ask("GET", path, x_signature=sign(SECRET, path.encode()), **FAR)
+
+
+@pytest.mark.parametrize(
+    "hook", [h for h in CAPTURED if "webhook-timestamp" not in h.headers], ids=lambda hook: hook.name
+)
+def test_every_forge(web: Web, hook: Captured) -> None:
+    reply = web.ask("POST", f"/-/hooks/{hook.name}", hook.body, **hook.headers)
+    assert reply.status == 202
+    assert reply.json["id"] == hook.delivery
+    assert reply.headers["location"] == reply.json["links"]["self"]
+    queued = web.store.requests.queued(AppName(f"app-{hook.name}"))
+    assert queued is not None
+    assert [queued.id] == reply.json["requests"]
+    replay = web.ask("POST", f"/-/hooks/{hook.name}", hook.body, **hook.headers)
+    assert (replay.status, replay.json["status"]) == (200, "replay")
+    forged = web.ask(
+        "POST", f"/-/hooks/{hook.name}", hook.body + b" ", **{**hook.headers, hook.signature_header: "x"}
+    )
+    assert (forged.status, forged.headers["content-type"]) == (401, "application/problem+json")
+
+
+def test_copies_of_one_delivery_at_once(web: Web) -> None:
+    body = b'{"ref": "refs/heads/main"}'
+    with ThreadPoolExecutor(12) as threads:
+        replies = list(threads.map(lambda _: generic(web, body, x_delivery="twelve"), range(12)))
+    assert sorted(reply.status for reply in replies) == [200] * 11 + [202]
+
+
+def test_a_body_over_25_megabytes(web: Web) -> None:
+    body = b" " * (25 * 2**20)
+    reply = generic(web, body)
+    assert (reply.status, reply.json["type"]) == (413, "urn:prichal:problem:body-too-large")
+
+
+def test_a_body_over_25_megabytes_is_refused_before_it_is_sent(web: Web) -> None:
+    with socket.create_connection(web.address, timeout=30) as sock:
+        sock.sendall(
+            b"POST /-/hooks/generic HTTP/1.1\r\nHost: a\r\nContent-Length: 26214400\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_chunked_body(web: Web) -> None:
+    body = b'{"ref": "refs/heads/main"}'
+    head = (
+        "POST /-/hooks/generic HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"X-Signature: sha256={hmac_hex(body)}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    assert web.raw(head.encode() + chunks).startswith(b"HTTP/1.1 202")
+
+
+def test_a_large_body_within_the_limit(web: Web) -> None:
+    body = json.dumps({"ref": "refs/heads/main", "padding": "x" * (24 * 2**20)}).encode()
+    assert generic(web, body).status == 202
+
+
+# --- waiting for what becomes of it -------------------------------------------------------------------------------
+
+
+def test_the_pusher_sees_the_progress(web: Web) -> None:
+    app = AppName("app-generic")
+    finish(web, app, "Ready")
+    link = generic(web, b'{"ref": "refs/heads/main"}', x_prichal_push="1").json["links"]["self"]
+    assert progress(web, link).json["state"] == "queued"
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(progress, web, link, 0, 30)
+        web.store.events.add([Event(app, EventType.NORMAL, "Building", "step 1 of 2")])
+        first = waiting.result().json
+        assert [event["message"] for event in first["events"]] == ["step 1 of 2"]
+
+        last = first["events"][-1]["id"]
+        waiting = threads.submit(progress, web, link, last, 30)
+        request = web.store.requests.claim(time.time() + 1)
+        assert request is not None
+        web.store.requests.finish(request.id, "Degraded", "not ready in time", "c0ffee")
+        done = waiting.result().json
+    assert (done["state"], done["outcome"], done["message"]) == ("done", "Degraded", "not ready in time")
+    assert done["events"] == []
+
+
+def test_a_long_poll_without_news_ends_by_itself(web: Web) -> None:
+    finish(web, "app-generic", "Ready")
+    link = generic(web, b'{"ref": "refs/heads/main"}').json["links"]["self"]
+    answer = progress(web, link, 10**9, 1).json
+    assert (answer["state"], answer["events"]) == (RequestState.QUEUED.value, [])
+
+
+@pytest.mark.parametrize("signature", ["", "sha256=00", sign(SECRET, b"/another/path"), sign("wrong", b"x")])
+def test_progress_is_for_those_who_know_the_secret(web: Web, signature: str) -> None:
+    link = generic(web, b'{"ref": "refs/heads/main"}').json["links"]["self"]
+    assert web.ask("GET", link, x_signature=signature, **FAR).status == 401
+    assert web.ask("GET", link).status == 200, "the administrator may look"
+
+
+def test_an_unknown_delivery(web: Web) -> None:
+    assert progress(web, "/-/hooks/generic/never").status == 404
+    assert web.ask("GET", "/-/hooks/nobody/never", **FAR).status == 401
+
+
+@pytest.mark.parametrize("query", ["after=x", "wait=-1", "after=1e9", "wait=" + "9" * 40])
+def test_a_wrong_number(web: Web, query: str) -> None:
+    assert web.ask("GET", f"/-/hooks/generic/x?{query}").status in (400, 404)
+
+
+def test_those_who_wait_do_not_keep_others_waiting(web: Web) -> None:
+    finish(web, "app-generic", "Ready")
+    link = generic(web, b'{"ref": "refs/heads/main"}').json["links"]["self"]
+    with ThreadPoolExecutor(100) as threads:
+        polls = [threads.submit(progress, web, link, 10**9, 50) for _ in range(100)]
+        for _ in range(20):
+            assert web.ask("GET", "/-/status").status == 200
+        assert not any(poll.done() for poll in polls)
+        finish(web, "app-generic", "Ready")
+        assert {poll.result().json["outcome"] for poll in polls} == {"Ready"}
+
+
+def test_events_as_they_happen(web: Web) -> None:
+    web.store.apps.save(web.store.apps.status(APP), [Event(APP, EventType.NORMAL, "One", "first")])
+    with socket.create_connection(web.address, timeout=30) as sock:
+        sock.sendall(b"GET /-/apps/demo/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+
+        def read_until(text: bytes) -> None:
+            nonlocal received
+            while text not in received:
+                part = sock.recv(65536)
+                assert part, received
+                received += part
+
+        read_until(b"first")
+        web.store.events.add([Event(APP, EventType.WARNING, "Two", "second")])
+        read_until(b"second")
+    assert b"content-type: text/event-stream" in received
+    ids = [int(line.split(b": ")[1]) for line in received.splitlines() if line.startswith(b"id: ")]
+    with socket.create_connection(web.address, timeout=30) as sock:
+        head = (
+            f"GET /-/apps/demo/events?follow=1 HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {ids[0]}\r\n\r\n"
+        )
+        sock.sendall(head.encode())
+        received = b""
+        read_until(b"second")
+        assert b"first" not in received
+
+
+def test_the_event_stream_is_the_administrator_s(web: Web) -> None:
+    assert web.ask("GET", "/-/apps/demo/events?follow=1", **FAR).status == 401
+    assert web.ask("GET", "/-/apps/nobody/events?follow=1").status == 404
+
+
+def test_every_answer_has_a_request_id(web: Web) -> None:
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/-/healthz", {}),
+        ("GET", "/-/nothing", {}),
+        ("PUT", "/-/healthz", {}),
+        ("GET", "/-/apps", FAR),
+        ("POST", "/-/hooks/generic", {}),
+        ("GET", "/-/hooks/generic/x", {}),
+        ("GET", "/demo/open/x", {}),
+        ("GET", "/nobody", {}),
+    ]
+    for method, path, headers in asked:
+        reply = web.ask(method, path, x_request_id="mine-7", **headers)
+        assert reply.headers["x-request-id"] == "mine-7", path
+        assert len(web.ask(method, path, x_request_id="not safe\t", **headers).headers["x-request-id"]) == 32
+
+
+def test_the_page(web: Web) -> None:
+    assert b"<title>prichal" in web.ask("GET", "/-/").body
+    wait_for(lambda: web.ask("GET", "/").status == 307)

@@ -1,0 +1,91 @@
+"""`FakeSources`: the port `Sources` in memory. A test pushes commits; a fault can be put in the way of the network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+
+from controller.domain.errors import ControllerError, Stalled
+from controller.domain.spec import RepositorySpec, SecretSpec
+from controller.ports import Revision, SourceFile
+
+Tree = Mapping[str, bytes]
+
+
+class FakeSources:
+    """`fault`: what `fetch` and `head` raise; `fetched` counts the fetches; `forgotten` are the clones deleted."""
+
+    def __init__(self) -> None:
+        self.fault: ControllerError | None = None
+        self.fetched = 0
+        self.forgotten: list[str] = []
+        self._heads: dict[str, str] = {}
+        self._commits: dict[tuple[str, str], Tree] = {}
+        self._numbers = count(1)
+
+    # --- script ------------------------------------------------------------------------------------------------
+
+    def push(self, repository: str, files: Mapping[str, str]) -> str:
+        """A new commit that holds exactly these files; its id."""
+        tree = {path: text.encode() for path, text in files.items()}
+        commit = hashlib.sha1(f"{next(self._numbers)} {tree}".encode(), usedforsecurity=False).hexdigest()
+        self._commits[repository, commit] = tree
+        self._heads[repository] = commit
+        return commit
+
+    def move(self, repository: str, commit: str) -> None:
+        """The branch points to a commit that was there before: a force push."""
+        self._heads[repository] = commit
+
+    def lose(self, repository: str, commit: str) -> None:
+        """The commit is gone from the clone, as after a force push and a clean-up."""
+        del self._commits[repository, commit]
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
+        if self.fault:
+            raise self.fault
+        if repository.name not in self._heads:
+            raise Stalled("RefNotFound", f"{repository.name} has no branch {repository.ref.value}")
+        return self._heads[repository.name]
+
+    def fetch(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None
+    ) -> Revision:
+        commit = self.head(repository, credentials)
+        self.fetched += 1
+        return Revision(repository.name, commit, f"refs/heads/{repository.ref.value}", subject="a change")
+
+    def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
+        below = self._below(revision, path)
+        return tuple(SourceFile(p, below[p]) for p in sorted(below) if p.endswith(suffixes))
+
+    def content_id(self, revision: Revision, path: str) -> str:
+        return hashlib.sha256(repr(sorted(self._below(revision, path).items())).encode()).hexdigest()
+
+    def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, content in sorted(self._below(revision, path).items()):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        yield buffer.getvalue()
+
+    def forget(self, names: Iterable[str]) -> None:
+        self.forgotten += names
+
+    def _below(self, revision: Revision, path: str) -> Tree:
+        tree = self._commits.get((revision.repository, revision.commit))
+        if tree is None:
+            raise Stalled("CommitNotFound", f"{revision.commit[:12]} is not in the clone of {revision.repository}")
+        if path == ".":
+            return tree
+        below = {name: content for name, content in tree.items() if name.startswith(f"{path}/")}
+        if not below:
+            raise Stalled("PathNotFound", f"there is no folder {path} in {revision.commit[:12]}")
+        return below

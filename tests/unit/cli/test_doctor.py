@@ -1,0 +1,157 @@
+"""`prichal doctor` on machines that lack something: it says what, and what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from controller.cli.exits import Exit
+from controller.daemon.lock import only_one
+from controller.domain.names import AppName
+from controller.domain.status import AppStatus
+from tests.unit.cli.conftest import Machine
+
+if TYPE_CHECKING:
+    from controller.store import SqliteStore
+
+Checks = dict[str, dict[str, object]]
+
+
+@pytest.fixture
+def bare(machine: Machine, tmp_path: Path) -> Machine:
+    """A machine without Docker and web process."""
+    machine.configure(f"docker: {{host: 'unix://{tmp_path}/docker.sock'}}", "web: {listen: '127.0.0.1:1'}")
+    return machine
+
+
+def examine(machine: Machine) -> Checks:
+    found = machine.run("doctor", "-o", "json")
+    checks = {check["name"]: check for check in json.loads(found.stdout)}
+    assert (found.code == Exit.OK) == all(check["ok"] for check in checks.values())
+    assert all(bool(check["advice"]) is not check["ok"] for check in checks.values()), (
+        "what is wrong comes with advice"
+    )
+    return checks
+
+
+def test_nothing_is_there_and_nothing_is_made(bare: Machine, tmp_path: Path) -> None:
+    bare.platform.rmdir()
+    before = sorted(tmp_path.rglob("*"))
+    checks = examine(bare)
+    assert sorted(tmp_path.rglob("*")) == before
+    wrong = {name for name, check in checks.items() if not check["ok"]}
+    assert {"platform folder", "docker", "docker limits", "docker init", "state", "daemon", "web"} <= wrong
+    assert checks["git library"]["ok"]
+    assert "apt install docker.io" in str(checks["docker"]["advice"])
+    assert str(bare.platform) in str(checks["platform folder"]["advice"])
+
+
+def test_for_people_advice_stands_below(bare: Machine) -> None:
+    found = bare.run("doctor")
+    assert found.code == Exit.FAILED
+    assert [line.split()[:2] for line in found.stdout.splitlines()][:2] == [
+        ["CHECK", "RESULT"],
+        ["configuration", "ok"],
+    ]
+    assert "daemon: prichal daemon" in found.stderr
+
+
+def test_a_sound_state(bare: Machine, store: SqliteStore) -> None:
+    checks = examine(bare)
+    assert checks["state"]["ok"]
+    assert checks["database folder"]["ok"]
+    assert checks["disk space"]["ok"]
+
+
+def test_a_damaged_state(bare: Machine, store: SqliteStore) -> None:
+    store.apps.save(AppStatus(AppName("a"), plan="x" * 20_000))
+    store.close()
+    path = bare.state / "db" / "state.db"
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(os.urandom(4096))
+    assert not examine(bare)["state"]["ok"]
+
+
+def test_folders_that_are_open_to_others(bare: Machine, store: SqliteStore) -> None:
+    private, database = bare.state / "private", bare.state / "db"
+    private.mkdir(mode=0o700)
+    database.chmod(0o2777)
+    private.chmod(0o755)
+    checks = examine(bare)
+    assert checks["private folder"]["advice"] == f"chmod 0700 {private}"
+    assert checks["database folder"]["advice"] == f"chmod 2770 {database}"
+    private.chmod(0o700)
+    database.chmod(0o2770)
+    (database / "state.db").chmod(0o600)
+    checks = examine(bare)
+    assert checks["private folder"]["ok"]
+    assert "g+rw" in str(checks["database folder"]["advice"])
+
+
+def test_a_secret_that_everybody_may_read(bare: Machine) -> None:
+    bare.run("connect", "https://git.example.org/demo.git", "--webhook", "github")
+    bare.platform.chmod(0o755)
+    secret = bare.platform / "demo.secret.yaml"
+    assert examine(bare)["platform secrets"]["ok"]
+    secret.chmod(0o644)
+    assert examine(bare)["platform secrets"]["advice"] == f"chmod 0600 {secret}"
+    bare.platform.chmod(0o700)
+    assert examine(bare)["platform secrets"]["ok"], "the folder is closed"
+
+
+def test_a_platform_folder_with_a_problem(bare: Machine) -> None:
+    text = "apiVersion: unified-platform.cs.hse.ru/v1\nkind: PlatformApp\nmetadata: {name: a}\nspec: {}\n"
+    (bare.platform / "a.yaml").write_text(text)
+    found = examine(bare)["platform folder"]
+    assert not found["ok"]
+    assert "a.yaml:4" in str(found["detail"])
+
+
+def test_a_daemon_that_runs_and_one_that_hangs(bare: Machine, store: SqliteStore) -> None:
+    (bare.state / "private").mkdir(mode=0o700)
+    with only_one(bare.state / "private"):
+        assert examine(bare)["daemon"]["ok"]
+        store.heartbeat(time.time() - 60)
+        hanging = examine(bare)["daemon"]
+    assert f"process {os.getpid()}" in str(hanging["detail"])
+    assert str(os.getpid()) in str(hanging["advice"])
+    assert "no daemon runs" in str(examine(bare)["daemon"]["detail"])
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        ready = getattr(self.server, "ready", True)
+        self.send_response(200 if ready else 503)
+        self.end_headers()
+        self.wfile.write(b'{"checks": {"daemon": "it has never run"}}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_process_that_is_ready_and_one_that_is_not(
+    bare: Machine, web: http.server.ThreadingHTTPServer
+) -> None:
+    bare.configure(f"web: {{listen: '0.0.0.0:{web.server_port}'}}")
+    assert examine(bare)["web"]["ok"]
+    web.ready = False  # type: ignore[attr-defined]
+    assert "it has never run" in str(examine(bare)["web"]["detail"])

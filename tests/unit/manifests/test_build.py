@@ -1,0 +1,267 @@
+"""What manifests turn into: every field with its unit, every default, and the words about what is doubtful."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.config import DefaultLimits
+from controller.domain.errors import ManifestInvalid
+from controller.domain.secret import Secret
+from controller.domain.spec import (
+    ApiSpec,
+    ApiVariable,
+    AuthSpec,
+    BoxLink,
+    BoxSpec,
+    BuildImage,
+    EnvVar,
+    ExistingImage,
+    FilesTarget,
+    Limits,
+    MLComponentSpec,
+    MLTarget,
+    OidcSpec,
+    Overlap,
+    OwnServer,
+    PipelineSpec,
+    PipelinesTarget,
+    PipelineTarget,
+    PipelineVar,
+    PlatformServer,
+    Reclaim,
+    Resources,
+    Retries,
+    Rollout,
+    Schedule,
+    StageSpec,
+    Strategy,
+)
+from controller.manifests import load_app
+from controller.manifests.reader import MAX_PROBLEMS
+from controller.ports import SourceFile
+from tests.support.manifests import APP, EXAMPLES, LIMITS, SECRETS, VERSION, app_of, app_problems
+
+ML = f"""{VERSION}kind: MLComponent
+metadata: {{name: classify}}
+spec:
+  image: {{existingImageName: demo:1}}
+  mlService: {{inference: app:predict}}
+"""
+
+
+def example(name: str) -> bytes:
+    return (EXAMPLES / "valid" / f"{name}.yaml").read_bytes()
+
+
+def test_an_ml_component_with_everything() -> None:
+    (component,) = app_of(example("demo")).ml_components
+    assert component == MLComponentSpec(
+        name="my-mlcmp",  # type: ignore[arg-type]
+        image=BuildImage(".", "Dockerfile", "serve", (("KEY", "value"),)),
+        server=PlatformServer(
+            "app.inference:predict", "app.inference:load", concurrency=4, queue=40, timeout=60.0
+        ),
+        port=8002,
+        env=(EnvVar("THRESHOLD", "0.5"),),
+        env_from=("keys",),
+        boxes=(BoxLink("userdata", default=True), BoxLink("weights")),
+        model_box="weights",
+        model_path="resnet/model.onnx",
+        package_registry="pypi",
+        setup_timeout=120.0,
+        resources=Resources(cpus=1.0, memory=2**30, gpus=0, pids=256),
+        replicas=1,
+        rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+        idle_after=600.0,
+    )
+
+
+def test_an_ml_component_with_nothing_has_the_defaults_of_the_spec() -> None:
+    (component,) = app_of(ML).ml_components
+    server = PlatformServer("app:predict")
+    assert component == MLComponentSpec(component.name, ExistingImage("demo:1"), server)
+
+
+def test_an_own_server() -> None:
+    (component,) = app_of(example("own-server")).ml_components
+    assert component.server == OwnServer("/ready", timeout=5.0)
+    assert component.rollout == Rollout(Strategy.RECREATE, 0.0)
+
+
+def test_apis_and_boxes_are_sorted_by_name() -> None:
+    spec = app_of(example("demo"))
+    assert spec.apis == (
+        ApiSpec("files", FilesTarget(("ivanov", "petrov")), "files"),  # type: ignore[arg-type]
+        ApiSpec(
+            "my-api",  # type: ignore[arg-type]
+            MLTarget("my-mlcmp"),  # type: ignore[arg-type]
+            "image",
+            auth=AuthSpec(basic="users", identity_pass_through=True),
+        ),
+    )
+    assert spec.boxes == (
+        BoxSpec("userdata", 10 * 10**9),  # type: ignore[arg-type]
+        BoxSpec("weights", 10**9, Reclaim.DELETE),  # type: ignore[arg-type]
+    )
+
+
+def test_pipelines() -> None:
+    spec = app_of(example("pipelines"))
+    nightly, train = spec.pipelines
+    image = ExistingImage("registry.example.org/team/demo-train:718e2b0")
+    assert train == PipelineSpec(
+        name="train",  # type: ignore[arg-type]
+        vars=(
+            PipelineVar("data"),
+            PipelineVar("weights", mount_from=("weights", "resnet/")),
+            PipelineVar("model"),
+            PipelineVar("report", mount_to="/work/report"),
+        ),
+        stages=(
+            StageSpec("report", image, inputs=("model",), outputs=("report",)),
+            StageSpec(
+                "train",
+                image,
+                ("python", "train.py"),
+                ("data", "weights"),
+                ("model",),
+                timeout=7200.0,
+                retries=Retries(2, 10.0, 2.0, 300.0),
+            ),
+        ),
+        boxes=(BoxLink("weights", default=True),),
+        continue_with="nightly",
+        concurrency=2,
+    )
+    assert nightly.schedule == Schedule("0 3 * jan-jun mon,wed/2", "Europe/Moscow", Overlap.REPLACE)
+    assert nightly.stages[0].image == BuildImage(".")
+
+
+def test_apis_of_pipelines() -> None:
+    runs, train = app_of(example("pipelines")).apis
+    assert (runs.target, runs.path, runs.published) == (PipelinesTarget(), "pipelines", False)
+    assert train.target == PipelineTarget("train")  # type: ignore[arg-type]
+    assert train.inputs == (
+        ApiVariable("data", "table of cases", required=False, datatypes=("FILE", "dict")),
+    )
+    assert train.outputs == (ApiVariable("report", "figures"),)
+    oidc = OidcSpec("https://id.example.org/realms/demo", "demo", "demo-web", (("group", "lab"),))
+    assert train.auth == AuthSpec(token="keys", oidc=oidc)
+
+
+def test_the_config_says_what_silent_manifests_get() -> None:
+    limits = DefaultLimits(cpus=0.5, memory=2**29, pids=64)
+    spec = load_app([SourceFile("a.yaml", ML.encode())], APP, SECRETS, limits)
+    assert spec.ml_components[0].resources == Resources(0.5, 2**29, 0, 64)
+
+
+def test_paths_of_builds_are_normalised() -> None:
+    text = ML.replace(
+        "existingImageName: demo:1", "build: {context: ./a//b/, dockerfile: ./docker/Dockerfile}"
+    )
+    assert app_of(text).ml_components[0].image == BuildImage("a/b", "docker/Dockerfile")
+
+
+def test_documents_may_be_spread_over_files() -> None:
+    api = f"{VERSION}kind: APIComponent\nmetadata: {{name: api}}\nspec:\n  mlComponent: {{name: classify}}\n"
+    spec = app_of(api + "  restfulApi: {path: image}\n", ML)
+    assert (len(spec.apis), len(spec.ml_components)) == (1, 1)
+
+
+def test_no_file_is_an_empty_app() -> None:
+    assert app_of().ml_components == ()
+
+
+# --- Secrets in the module's repository --------------------------------------------------------------------------
+
+SECRET = f"""{VERSION}kind: Secret
+metadata: {{name: own}}
+stringData: {{token: hunter2}}
+data: {{other: aHVudGVyMw==}}
+"""
+
+
+def test_a_plain_secret_works_with_a_warning() -> None:
+    spec = app_of(SECRET, ML + "  envFrom: [{secretRef: {name: own}}]\n")
+    (secret,) = spec.secrets
+    assert secret.values == (("other", Secret("hunter3")), ("token", Secret("hunter2")))
+    assert secret.app == "demo"
+    (warning,) = spec.warnings
+    assert warning.startswith(
+        "f0.yaml:2:1: kind: the Secret 'own' lies in plain text in the module's repository"
+    )
+
+
+def test_secrets_are_in_no_text() -> None:
+    assert "hunter" not in repr(app_of(SECRET))
+    broken = SECRET.replace("hunter2", "[hunter2]") + "hunter2: hunter4\n"
+    with pytest.raises(ManifestInvalid) as caught:
+        app_of(broken)
+    assert "hunter4" not in str(caught.value)
+    assert "hunter3" not in str(caught.value)
+
+
+# --- what is doubtful ---------------------------------------------------------------------------------------------
+
+
+def test_an_identity_without_a_login_is_mentioned() -> None:
+    api = f"""{VERSION}kind: APIComponent
+metadata: {{name: api}}
+spec: {{mlComponent: {{name: classify}}, restfulApi: {{path: image, auth: {{identityPassThrough: true}}}}}}
+"""
+    (warning,) = app_of(ML, api).warnings
+    assert "names no way to log in" in warning
+
+
+def test_unused_variables_and_clocked_runs_with_inputs_are_mentioned() -> None:
+    text = f"""{VERSION}kind: ExperimentPipeline
+metadata: {{name: train}}
+spec:
+  vars: [{{name: data}}, {{name: spare}}]
+  stages: [{{name: one, image: {{existingImageName: "demo:1"}}, inputs: [{{name: data}}]}}]
+  schedule: {{cron: "0 3 * * *"}}
+"""
+    assert app_of(text).warnings == (
+        "f0.yaml:5:24: spec.vars[1].name: no stage uses 'spare'",
+        "f0.yaml:7:3: spec.schedule: a run started by the clock is passed no inputs: give data a mountFrom",
+    )
+
+
+# --- all or nothing -----------------------------------------------------------------------------------------------
+
+
+def test_problems_of_all_files_are_told_together() -> None:
+    wrong = ML.replace("name: classify", "name: Classify")
+    with pytest.raises(ManifestInvalid) as caught:
+        app_of("kind: [", wrong, ML.replace("inference", "inferense"), f"{VERSION}kind: Nothing\n")
+    assert [(p.file, p.line) for p in caught.value.problems] == [
+        ("f1.yaml", 3),
+        ("f2.yaml", 6),
+        ("f2.yaml", 6),
+        ("f3.yaml", 2),
+    ]
+    assert caught.value.reason == "ManifestInvalid"
+
+
+def test_a_mistake_made_many_times_is_cut_short() -> None:
+    text = ML + "  env:\n" + "    - {name: A, valu: x}\n" * 450
+    problems = app_problems(text)
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert problems[-1].message == f"and {900 - MAX_PROBLEMS} more problems after this one"
+
+
+def test_limits_are_those_of_the_platform_app() -> None:
+    assert app_problems(ML, app=replace(APP, limits=Limits(cpus=1, memory=2**30, containers=1))) == ()
+    (problem,) = app_problems(ML, app=replace(APP, limits=Limits(containers=0)))
+    assert (
+        problem.message == "all components together ask for 1 containers; the PlatformApp allows 0 containers"
+    )
+
+
+def test_references_to_what_the_platform_keeps_can_be_taken_as_given() -> None:
+    text = ML + "  envFrom: [{secretRef: {name: unknown}}]\n"
+    assert len(app_problems(text)) == 1
+    spec = load_app([SourceFile("a.yaml", text.encode())], APP, None, LIMITS)
+    assert spec.ml_components[0].env_from == ("unknown",)
