@@ -135,6 +135,9 @@ class Engine(Protocol):
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
         """Events from now on; resumes after the engine's restart; ends soon after `stop()` turns true."""
 
+    def close(self) -> None:
+        """Let go of the connections; the engine is not used afterwards."""
+
 
 @dataclass(frozen=True)
 class Readiness:

@@ -58,7 +58,7 @@ def plan(session: Session, app: str, output: str) -> int:
     """Show what would be done, and why.
 
     Fetches the repository, changes nothing else."""
-    from controller.daemon import plan as make
+    from controller.daemon.inspect import plan as make
 
     with session.store() as store:
         name = known_app(store, app)
@@ -83,7 +83,7 @@ def logs(session: Session, app: str, component: str | None, following: bool, tai
     """Show what a container has written.
 
     The newest one of APP, or of its COMPONENT."""
-    from controller.daemon import logs as read
+    from controller.daemon.inspect import logs as read
 
     with session.store() as store:
         name = known_app(store, app)

@@ -15,7 +15,7 @@ from controller.cli.session import Session, config_option, with_session
 @with_session
 def up(session: Session) -> int:
     """Run daemon and web process together."""
-    from controller.daemon import up
+    from controller.daemon.run import up
     from controller.logs import configure
 
     settings = session.settings()
@@ -30,7 +30,7 @@ def daemon(session: Session) -> int:
     """Run the daemon.
 
     It owns Docker and Git, and converges the apps."""
-    from controller.daemon import run
+    from controller.daemon.run import run
     from controller.logs import configure
 
     settings = session.settings()

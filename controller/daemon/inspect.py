@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from controller.config import Settings
 from controller.daemon.platform_folder import PlatformFolder
@@ -17,26 +18,36 @@ from controller.store import open_store
 
 def plan(settings: Settings, app: AppName) -> Plan:
     """What a pass would do now. Fetches the repository, changes nothing else."""
-    return preview(_house(settings), app)
+    with _house(settings) as house:
+        spec, _ = PlatformFolder(settings, house.sources).read()
+        house.directory.replace(spec)
+        return preview(house, app)
 
 
 def logs(
     settings: Settings, app: AppName, component: ComponentName | None, tail: int, follow: bool
 ) -> Iterator[bytes]:
     """Output of the app's newest container (of `component`, if given) as Docker kept it."""
-    engine = _house(settings).engine
-    workloads = [w for w in engine.observe(app).workloads if component in (None, w.component)]
-    if not workloads:
-        raise Stalled("NoContainer", f"no container of {component or app!r} is there")
-    newest = max(workloads, key=lambda workload: workload.created)
-    if follow:
-        yield from engine.follow_logs(newest.id, tail)
-    else:
-        yield engine.logs(newest.id, tail).encode()
+    with _house(settings) as house:
+        workloads = [w for w in house.engine.observe(app).workloads if component in (None, w.component)]
+        if not workloads:
+            raise Stalled("NoContainer", f"no container of {component or app!r} is there")
+        newest = max(workloads, key=lambda workload: workload.created)
+        if follow:
+            yield from house.engine.follow_logs(newest.id, tail)
+        else:
+            yield house.engine.logs(newest.id, tail).encode()
 
 
-def _house(settings: Settings) -> House:
-    house = build_house(settings, open_store(settings.database), stopping=lambda: False)
-    spec, _ = PlatformFolder(settings, house.sources).read()
-    house.directory.replace(spec)
-    return house
+@contextmanager
+def _house(settings: Settings) -> Iterator[House]:
+    """Wired as the daemon's own, on its state. Makes no state folder: whoever runs a command may not be its owner."""
+    if not settings.database.exists():
+        raise Stalled("NoState", f"{settings.state} holds no state yet: start the daemon first")
+    store = open_store(settings.database)
+    house = build_house(settings, store, stopping=lambda: False)
+    try:
+        yield house
+    finally:
+        house.engine.close()
+        store.close()

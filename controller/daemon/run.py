@@ -55,11 +55,13 @@ def up(settings: Settings) -> int:
 def serve(settings: Settings, stop: threading.Event) -> int:
     prepare_folders(settings)
     with only_one(settings.private):
-        store = open_store(settings.database)
+        store = open_store(settings.database, keep_events=settings.reconcile.keep_events)
+        house = build_house(settings, store, stop.is_set)
         try:
-            _turn(build_house(settings, store, stop.is_set), store, stop)
+            _turn(house, store, stop)
         finally:
             notify("STOPPING=1")
+            house.engine.close()
             store.close()
     return 0
 

@@ -46,7 +46,10 @@ class Schedule:
     def _every(self, seconds: float, tick: Callable[[], object], name: str) -> None:
         jitter = seconds * _JITTER if seconds >= 10 else None
         self._scheduler.add_job(
-            tick, IntervalTrigger(seconds=seconds, jitter=jitter, timezone="UTC"), id=name, replace_existing=True
+            tick,
+            IntervalTrigger(seconds=seconds, jitter=jitter, timezone="UTC"),
+            id=name,
+            replace_existing=True,
         )
 
     def _look_at_folder(self) -> None:

@@ -21,7 +21,9 @@ def build_house(settings: Settings, store: Store, stopping: Callable[[], bool]) 
     return House(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
-        engine=DockerEngine(settings.docker, settings.instance, settings.serving),
+        engine=DockerEngine(
+            settings.docker, settings.instance, settings.serving, max_body=settings.web.max_body
+        ),
         prober=HttpProber(),
         clock=SystemClock(),
         directory=Directory(),

@@ -336,7 +336,7 @@ def totals(commit: Commit) -> Iterator[Problem]:
     storage = [(document, box(document).capacity) for document in commit.of(Kind.DATA_BOX)]
     yield from _over(cpus, limits.cpus, ("spec", "resources", "cpus"), _cpus)
     yield from _over(memory, limits.memory, ("spec", "resources", "memory"), _memory)
-    yield from _over(containers, limits.containers, ("spec", "replicas"), "{} containers".format)
+    yield from _over(containers, limits.containers, ("spec", "replicas"), _count)
     yield from _over(storage, limits.storage, ("spec", "s3DefaultStorage", "capacity"), _storage)
 
 
@@ -380,6 +380,10 @@ def _cpus(number: float) -> str:
 
 def _memory(size: int) -> str:
     return f"{render_size(size)} of memory"
+
+
+def _count(number: int) -> str:
+    return f"{number} container{'s' if number != 1 else ''}"
 
 
 def _storage(size: int) -> str:

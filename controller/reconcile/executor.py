@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from controller.domain.errors import ControllerError, Stalled, Superseded, Transient
+from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, short
 from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.plan import (
@@ -100,7 +100,8 @@ class Executor:
                 group_run.act(action)
             except ControllerError as error:
                 text = scrub(error.message, context.secrets)
-                log.warning("action failed: %s", error.reason, extra={"app": app, "error": text})
+                level = logging.INFO if isinstance(error, Waiting) else logging.WARNING
+                log.log(level, "group left: %s", error.reason, extra={"app": app, "error": text})
                 return Failure(_component(group), error, _failed_version(group, action, error))
         return None
 

@@ -33,6 +33,10 @@ CHECKERS = 2  # threads
 PENDING = 64  # checks that may wait; more would only time out later
 
 
+#: Whether a stored hash was made of a password.
+Check = Callable[[str, str], bool]
+
+
 @dataclass(frozen=True)
 class Caller:
     """`user` is empty for an API that is open to all."""
@@ -46,8 +50,9 @@ ANYBODY = Caller("")
 class Authenticator:
     """One per gateway worker; used from its event loop alone."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], check: Check | None = None) -> None:
         self._clock = clock
+        self._check = check or check_password
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[float, str]] = {}
         self._pending: dict[bytes, asyncio.Future[str | None]] = {}
@@ -101,7 +106,7 @@ class Authenticator:
 
     def _start_check(self, api: Api, user: str, password: str, digest: bytes) -> asyncio.Future[str | None]:
         loop = asyncio.get_running_loop()
-        check = loop.run_in_executor(self._threads, find_user, api, user, password)
+        check = loop.run_in_executor(self._threads, find_user, api, user, password, self._check)
         self._pending[digest] = check
 
         def done(finished: asyncio.Future[str | None]) -> None:
@@ -143,11 +148,11 @@ def decode_basic(value: bytes) -> tuple[str, str] | None:
     return (user, password) if colon else None
 
 
-def find_user(api: Api, user: str, password: str) -> str | None:
+def find_user(api: Api, user: str, password: str, check: Check) -> str | None:
     """`user` if the password is his. Blocking, some 60 ms, whether there is such a user or not: for an unknown one
     somebody else's hash is checked and the result thrown away."""
     users = dict(api.users)
-    matches = check_password(users.get(user) or next(iter(users.values())), password)
+    matches = check(users.get(user) or next(iter(users.values())), password)
     return user if user in users and matches else None
 
 

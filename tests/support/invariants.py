@@ -37,7 +37,8 @@ def _conditions_are_sound(conditions: Conditions) -> None:
 def _revisions_agree(status: AppStatus) -> None:
     troubled = [ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID, ConditionType.SUSPENDED]
     if is_ready(status.conditions) and not any(find(status.conditions, kind) for kind in troubled):
-        assert status.applied_revision == status.desired_revision == status.attempted_revision
+        ready = find(status.conditions, ConditionType.READY)
+        assert ready and ready.revision == status.applied_revision, f"Ready at {ready}, applied {status.applied_revision}"
 
 
 def _traffic_goes_to_what_runs(store: Store, engine: Engine, app: AppName) -> None:

@@ -224,7 +224,7 @@ spec:
   schedule: {{cron: "0 3 * * *"}}
 """
     assert app_of(text).warnings == (
-        "f0.yaml:5:24: spec.vars[1].name: no stage uses 'spare'",
+        "f0.yaml:5:25: spec.vars[1].name: no stage uses 'spare'",
         "f0.yaml:7:3: spec.schedule: a run started by the clock is passed no inputs: give data a mountFrom",
     )
 
@@ -256,7 +256,7 @@ def test_limits_are_those_of_the_platform_app() -> None:
     assert app_problems(ML, app=replace(APP, limits=Limits(cpus=1, memory=2**30, containers=1))) == ()
     (problem,) = app_problems(ML, app=replace(APP, limits=Limits(containers=0)))
     assert (
-        problem.message == "all components together ask for 1 containers; the PlatformApp allows 0 containers"
+        problem.message == "all components together ask for 1 container; the PlatformApp allows 0 containers"
     )
 
 

@@ -22,7 +22,8 @@ def verdict(example: Path) -> str:
 
 
 def _line(problem: Problem) -> str:
-    return f"{problem.line}:{problem.column}: {problem.field}: {problem.message}"
+    """As people see it, without the name of the file."""
+    return str(problem).removeprefix(f"{problem.file}:").lstrip()
 
 
 @pytest.mark.parametrize("example", INVALID, ids=lambda path: path.stem)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import bcrypt
@@ -117,40 +116,39 @@ def test_openid_connect_is_not_pretended() -> None:
     assert answer.kind is Kind.OIDC
 
 
-def test_an_unknown_user_costs_a_check_too(checks: list[str]) -> None:
-    api = make_api(users=(("ann", QUICK),))
-    assert find_user(api, "nobody", "right") is None
-    assert checks == [QUICK], "the decoy is of the same kind as a real hash"
+class Counted:
+    """Checks passwords, and keeps the hashes that it was asked about."""
+
+    def __init__(self) -> None:
+        self.hashes: list[str] = []
+
+    def __call__(self, stored: str, password: str) -> bool:
+        self.hashes.append(stored)
+        return check_password(stored, password)
 
 
-@pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hashes that were checked."""
-    seen: list[str] = []
-    original: Callable[[str, str], bool] = auth.check_password
-
-    def counting(stored: str, password: str) -> bool:
-        seen.append(stored)
-        return original(stored, password)
-
-    monkeypatch.setattr(auth, "check_password", counting)
-    return seen
+def test_an_unknown_user_costs_a_check_too() -> None:
+    check = Counted()
+    assert find_user(make_api(users=(("ann", QUICK),)), "nobody", "right", check) is None
+    assert check.hashes == [QUICK], "the decoy is of the same kind as a real hash"
 
 
-def test_a_good_credential_is_remembered_for_five_minutes(checks: list[str]) -> None:
+def test_a_good_credential_is_remembered_for_five_minutes() -> None:
+    check = Counted()
+
     async def run() -> None:
         clock = Clock()
-        gate = Authenticator(clock)
+        gate = Authenticator(clock, check)
         goal = target(users=(("ann", QUICK),))
         credential = basic("ann", "right")
         for _ in range(3):
             assert await gate.identify(goal, credential) == Caller("ann")
-        assert len(checks) == 1
+        assert len(check.hashes) == 1
         assert gate.recall(goal, credential) == Caller("ann")
         assert gate.recall(goal, basic("ann", "wrong")) is None
         clock.now += auth.REMEMBER
         assert await gate.identify(goal, credential) == Caller("ann")
-        assert len(checks) == 2
+        assert len(check.hashes) == 2
         gate.close()
 
     asyncio.run(run())
@@ -170,16 +168,18 @@ def test_a_changed_password_is_forgotten_at_once() -> None:
     asyncio.run(run())
 
 
-def test_callers_with_one_credential_wait_for_one_check(checks: list[str]) -> None:
+def test_callers_with_one_credential_wait_for_one_check() -> None:
+    check = Counted()
+
     async def run() -> None:
-        gate = Authenticator(Clock())
+        gate = Authenticator(Clock(), check)
         goal = target(users=(("ann", QUICK),))
         callers = await asyncio.gather(*(gate.identify(goal, basic("ann", "right")) for _ in range(20)))
         assert callers == [Caller("ann")] * 20
         gate.close()
 
     asyncio.run(run())
-    assert len(checks) == 1
+    assert len(check.hashes) == 1
 
 
 def test_waiting_checks_are_bounded() -> None:
