@@ -6,9 +6,9 @@ neighbours in time, and what is shown is the median with the least and the most:
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,9 +23,28 @@ class Figure:
     values: tuple[float, ...]
     aim: str = ""
 
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
     def document(self) -> dict[str, object]:
-        summary = {"min": min(self.values), "median": median(self.values), "max": max(self.values)}
-        return {"name": self.name, "unit": self.unit, **summary, "aim": self.aim, "values": self.values}
+        """For machines; `name` without the indentation that the table has."""
+        summary = {"min": self.low, "median": self.median, "max": self.high}
+        return {
+            "name": self.name.strip(),
+            "unit": self.unit,
+            **summary,
+            "aim": self.aim,
+            "values": self.values,
+        }
 
 
 @dataclass

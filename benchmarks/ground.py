@@ -20,6 +20,7 @@ import docker
 from benchmarks.load import LoadFailed, Target, connect, exchange
 from controller.adapters.docker.mapping import LIBRARY
 from controller.adapters.docker.serving import MOUNT, package_folder, stage_serving
+from controller.config import load as load_settings
 from tests.support.engines import BASE_IMAGE, build_image, unique
 from tests.support.platform import Module, Platform
 
@@ -126,20 +127,31 @@ def ended(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[sub
 
 
 @contextmanager
-def bare_container(ground: Ground, offset: int) -> Iterator[str]:
+def bare_container(ground: Ground, options: tuple[str, ...]) -> Iterator[str]:
     """`docker run -d` of the workload; its id. Returns as soon as the command does."""
     name = unique("bench")
     settings = json.dumps({"inference": "adder:predict", "port": PORT})
     command = [
-        *("docker", "run", "--detach", "--name", name),
+        *("docker", "run", "--detach", "--name", name, *options),
         *("--mount", f"type=bind,source={ground.library},target={MOUNT},readonly"),
-        *("--env", f"PYTHONPATH={LIBRARY}", "--env", f"PRICHAL_SERVING={settings}", "--env", f"OFFSET={offset}"),
+        *("--env", f"PYTHONPATH={LIBRARY}", "--env", f"PRICHAL_SERVING={settings}"),
         *("--entrypoint", "python3", ground.image, "-m", "prichal_serving"),
     ]
     try:
         yield subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
     finally:
         ground.docker.remove_container(name, force=True, v=True)
+
+
+@contextmanager
+def network(ground: Ground) -> Iterator[str]:
+    """The name of a bridge network."""
+    name = unique("bench")
+    made = ground.docker.create_network(name, driver="bridge")
+    try:
+        yield name
+    finally:
+        ground.docker.remove_network(made["Id"])
 
 
 def address_of(ground: Ground, container: str) -> tuple[str, int]:
@@ -150,14 +162,31 @@ def address_of(ground: Ground, container: str) -> tuple[str, int]:
 # --- the platform -----------------------------------------------------------------------------------------------
 
 
+class RunningPlatform(Platform):
+    """Daemon and web process with their default settings; `processes` are their process ids."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, reconcile={})
+        self.processes: dict[str, int] = {}
+
+    def start_process(self, name: str) -> subprocess.Popen[bytes]:
+        process = super().start_process(name)
+        self.processes[name] = process.pid
+        return process
+
+    @property
+    def database(self) -> Path:
+        return load_settings(self.config).database
+
+
 @contextmanager
-def running_platform(ground: Ground) -> Iterator[Platform]:
-    """Daemon and web process with their default settings."""
+def running_platform(ground: Ground) -> Iterator[RunningPlatform]:
     home = ground.home / unique("platform")
     home.mkdir()
-    platform = Platform(home, reconcile={})
+    platform = RunningPlatform(home)
     try:
-        yield platform.start()
+        platform.start()
+        yield platform
     finally:
         platform.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.domain.conditions import Condition, ConditionType, Conditions, find
+from controller.domain.conditions import Condition, Conditions, ConditionType, find
 from controller.domain.desired import DesiredComponent
 from controller.domain.names import short
 from controller.domain.observed import ObservedApp, WorkloadState

@@ -38,7 +38,7 @@ def network_name(instance: str, app: AppName) -> str:
 
 
 def build_tag(instance: str, app: AppName, component: ComponentName, content: str) -> str:
-    """Image tag of a build; `content` is the digest of everything that went into it, so equal input is never built twice."""
+    """Image tag of a build; `content` is the digest of all that went into it: equal input is never built twice."""
     return f"{instance}.local/{app}/{component}:{content[:32]}"
 
 

@@ -1,4 +1,4 @@
-"""What is there: one snapshot of an app's containers, network and images, labels already parsed. Times are Unix seconds."""
+"""What is there: one snapshot of an app's containers and network, labels already parsed. Times are Unix seconds."""
 
 from __future__ import annotations
 

@@ -343,7 +343,10 @@ def _plan_gone(
     if not desired.prune:
         return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
     if not declared and not desired.approved:
-        why = f"the commit declares nothing, {', '.join(gone)} would all go; confirm with: prichal approve {desired.app}"
+        names = ", ".join(gone)
+        why = (
+            f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
+        )
         return [], [Hold(None, "PrunePending", why)]
     return [_remove_component(name, observed, routes.get(name)) for name in gone], []
 

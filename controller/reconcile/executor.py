@@ -8,6 +8,7 @@ container, say) is found by the next observation and dealt with by its plan.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,8 @@ LOG_TAIL = 20  # lines quoted to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
 _BRINGING_UP = (PullImage, BuildImageAction, StartWorkload, AwaitReady)
 _PROBE_TIMEOUT = 2.0
-_PROBE_PAUSES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # seconds; the last one repeats
+_PROBE_PAUSE = (0.005, 0.2)  # seconds, least and most; between them a tenth of the time waited so far
+_SNAPSHOT_AGE = 0.1  # seconds for which one will do: listing costs ten times as much as asking a workload
 
 
 @dataclass(frozen=True)
@@ -177,24 +179,28 @@ class _Group:
     def _await_ready(self, action: AwaitReady) -> None:
         """Ask all workloads until each is ready. Ends early when one has exited or something newer is asked for."""
         begun = self._do.clock.now()
+        looked, found = -math.inf, dict[str, ObservedWorkload]()
         waiting = dict.fromkeys(action.names, "")
-        round_ = 0
         while waiting:
-            self._snapshot = self._do.engine.observe(self._app)
-            found = {w.name: w for w in self._snapshot.workloads}
+            if self._do.clock.now() - looked > _SNAPSHOT_AGE:
+                looked, found = self._do.clock.now(), self._look()
             for name in list(waiting):
                 waiting[name] = self._why_unready(found.get(name), name, action)
                 if not waiting[name]:
                     del waiting[name]
             if not waiting:
                 break
-            if self._do.clock.now() - begun > action.deadline:
+            waited = self._do.clock.now() - begun
+            if waited > action.deadline:
                 raise self._not_ready(action, waiting, found)
             if self._context.superseded():
                 raise Superseded(f"{action.component}: left waiting, something newer is there")
-            self._do.clock.sleep(_PROBE_PAUSES[min(round_, len(_PROBE_PAUSES) - 1)])
-            round_ += 1
+            self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited / 10), _PROBE_PAUSE[1]))
         self._tell("BecameReady", f"version {short(action.fingerprint)} is ready", action.component)
+
+    def _look(self) -> dict[str, ObservedWorkload]:
+        self._snapshot = self._do.engine.observe(self._app)
+        return {w.name: w for w in self._snapshot.workloads}
 
     def _why_unready(self, workload: ObservedWorkload | None, name: str, action: AwaitReady) -> str:
         if workload is None:
@@ -253,6 +259,8 @@ class _Group:
                     warn=True,
                 )
                 return
+            if self._context.superseded():  # the next pass drains whatever runs and is not wanted
+                raise Superseded(f"{action.name}: left draining, something newer is there")
             self._do.clock.sleep(0.02)
 
     def _tell(

@@ -176,7 +176,8 @@ class Journal:
     def save(self) -> None:
         settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
         self.status = replace(self.status, conditions=settled)
-        self._store.apps.save(self.status)  # even if it is as before: `intend` has stored something in between
+        # Not only if it differs from `before`: `intend` may have stored something else in between.
+        self._store.apps.save(self.status)
 
     def close(self) -> None:
         """The app is gone for good."""

@@ -75,11 +75,10 @@ class Loop:
             self._busy.add(pool.submit(self._serve, request, stop))
 
     def _serve(self, request: Request, stop: threading.Event) -> None:
+        begun = self.clock.now()
         outcome = self.work(request)
-        log.info(
-            "pass ended",
-            extra={"app": request.app, "reasons": ",".join(request.reasons), "outcome": outcome.name},
-        )
+        fields = {"app": request.app, "reasons": ",".join(request.reasons), "outcome": outcome.name}
+        log.info("pass ended", extra={**fields, "seconds": round(self.clock.now() - begun, 4)})
         while not self._saved(request, outcome) and not stop.wait(_RETRY):
             pass  # a request left "running" would keep all others of its app waiting until the next start
 

@@ -216,7 +216,9 @@ class Pass:
             journal.converged(desired.revision, conditions)
         else:
             journal.conclude(conditions)
-            retries.append(house.settings.reconcile.backoff_max)
+        if any(c.type is ConditionType.FETCH_FAILED for c in journal.beside):
+            journal.status = replace(journal.status, failures=journal.before.failures + 1)
+            retries.append(self._pause())
         return self._outcome(conditions, desired.revision, min(retries, default=None))
 
     def _judged(
@@ -284,15 +286,19 @@ class Pass:
 
     def failed(self, error: ControllerError, bug: bool = False) -> Outcome:
         stalled = isinstance(error, Stalled)
-        journal, chosen = self._journal, self._house.settings.reconcile
+        journal = self._journal
         journal.failed(ConditionType.STALLED if stalled else ConditionType.APPLY_FAILED, error)
         if error.reason == "ImageGone":  # what the pins say is on this host no longer is
             journal.status = replace(journal.status, pins=())
-        pause = backoff(journal.status.failures, chosen.backoff_initial, chosen.backoff_max)
+        longest = self._house.settings.reconcile.backoff_max
         serving = any(route.upstreams for route in self._house.store.routes.of(self._app))
         return Outcome(
             "Degraded" if serving else "Failed",
             journal.status.conditions[0].message,
             journal.status.attempted_revision,
-            chosen.backoff_max if bug else None if stalled else pause,
+            longest if bug else None if stalled else self._pause(),
         )
+
+    def _pause(self) -> float:
+        chosen = self._house.settings.reconcile
+        return backoff(self._journal.status.failures, chosen.backoff_initial, chosen.backoff_max)

@@ -188,8 +188,8 @@ class Resolver:
         return tuple(self._api(api, spec.app) for api in sorted(ours, key=lambda api: api.path))
 
     def _api(self, api: ApiSpec, app: AppName) -> Api:
-        users = self._need(api.auth.basic).values if api.auth.basic else ()
-        tokens = self._need(api.auth.token).values if api.auth.token else ()
+        users = self._callers(api.auth.basic) if api.auth.basic else ()
+        tokens = self._callers(api.auth.token) if api.auth.token else ()
         oidc = api.auth.oidc
         return Api(
             path=api.path,
@@ -202,6 +202,15 @@ class Resolver:
             oidc_claims=oidc.required_claims if oidc else (),
             pass_identity=api.auth.identity_pass_through,
         )
+
+    def _callers(self, name: str) -> Env:
+        """Never empty: an API without callers would be taken for one that is open to all."""
+        found = self._need(name).values
+        if not found:
+            raise Stalled(
+                "SecretEmpty", f"the Secret {name!r} names nobody who may call; add `user: password hash`"
+            )
+        return found
 
     def _hashed(self, app: AppName, user: str, value: Secret) -> str:
         if is_hash(value.reveal()):

@@ -8,9 +8,11 @@ closed at its end.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ THREADS = 8  # that run Flask in one worker
 WAITING = 64  # requests for Flask that may wait for a thread
 LINGER = 5.0  # seconds that the rest of a refused body is read and thrown away
 LINGER_BYTES = 32 * 2**20
+CALLER_LEFT = 499  # counted as this; nobody sees it
 
 
 class Application:
@@ -74,11 +77,25 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._gateway = gateway
+        gc.freeze()  # what is loaded now stays: full collections need not look at it, which would hold up calls
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await gateway.stop()
         store.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+@dataclass(slots=True)
+class Inbound:
+    """A request on its way through: what ASGI gave, and what was made of its header."""
+
+    scope: Message
+    special: dict[bytes, bytes]  # fields that the gateway acts on
+    lines: list[bytes]  # header lines for the component
+    identity: bytes  # the request id
+    incoming: Incoming
+    send: Send
+    answered: Answered
 
 
 class Gateway:
@@ -120,147 +137,94 @@ class Gateway:
         began = self._loop.time()
         special, lines = split(scope["headers"])
         identity = request_id(special.get(b"x-request-id"))
+        request = Inbound(scope, special, lines, identity, Incoming(receive, special), send, Answered())
         decision = decide(self.watch.table, scope["method"], scope["raw_path"])
-        answered = Answered()
-        incoming = Incoming(receive, special)
-        label = "-"
+        label = decision.target.label if isinstance(decision, Forward) else "-"
         try:
             if isinstance(decision, Forward):
-                label = decision.target.label
-                await self._forward(decision, scope, special, lines, identity, incoming, send, answered)
+                await self._forward(decision, request)
             elif isinstance(decision, Problem):
-                raise Refused(decision)
+                await _refuse(decision, request)
             else:
                 label = "platform"
-                await self._answer_locally(scope, special, identity, incoming, send, answered)
+                await self._answer_locally(request)
         except Refused as refused:
-            await self._refuse(refused.problem, scope, special, identity, incoming, send, answered)
+            await _refuse(refused.problem, request)
         except CallerGone:
-            answered.status = answered.status or 499
+            request.answered.status = request.answered.status or CALLER_LEFT
         except UpstreamError as error:
             # The response has begun: returning without its end makes the server close the connection, which is how
             # HTTP says that it is incomplete.
             log.warning("a response broke off: %s", error, extra={"request": identity.decode(), "api": label})
         except asyncio.CancelledError:
-            answered.status = answered.status or 499
+            request.answered.status = request.answered.status or CALLER_LEFT
             raise
         finally:
-            self._meter.observe(label, answered.status, self._loop.time() - began)
+            self._meter.observe(label, request.answered.status, self._loop.time() - began)
 
     # --- components --------------------------------------------------------------------------------------------
 
-    async def _forward(
-        self,
-        decision: Forward,
-        scope: Message,
-        special: dict[bytes, bytes],
-        lines: list[bytes],
-        identity: bytes,
-        incoming: Incoming,
-        send: Send,
-        answered: Answered,
-    ) -> None:
+    async def _forward(self, decision: Forward, request: Inbound) -> None:
         if self._forwarding >= self._limit:
             detail = f"This gateway worker has {self._limit} calls under way."
             raise Refused(Problem(Kind.OVERLOADED, detail, retry_after=1))
         self._forwarding += 1
         try:
-            target = decision.target
-            authorization = special.get(b"authorization")
-            caller: Caller | Problem | None = self._auth.recall(target, authorization)
-            if caller is None:
-                caller = await self._auth.identify(target, authorization)
-            if isinstance(caller, Problem):
-                raise Refused(caller)
-            body = RequestBody(incoming, special, self._max_body)
+            caller = await self._admit(decision.target, request.special.get(b"authorization"))
+            body = RequestBody(request.incoming, request.special, self._max_body)
             await body.begin()
-            self._add_lines(lines, scope, special, target, caller, identity)
-            query = scope["query_string"]
-            path = b"%b?%b" % (decision.path, query) if query else decision.path
-            call = Call(target, scope["method"], path, b"".join(lines), identity)
-            await self._forwarder.forward(call, body, send, answered)
+            call = self._call(decision, request, caller)
+            await self._forwarder.forward(call, body, request.send, request.answered)
         finally:
             self._forwarding -= 1
 
-    def _add_lines(
-        self,
-        lines: list[bytes],
-        scope: Message,
-        special: dict[bytes, bytes],
-        target: Target,
-        caller: Caller,
-        identity: bytes,
-    ) -> None:
-        """What the gateway says of the caller, in place of what the caller said."""
+    async def _admit(self, target: Target, authorization: bytes | None) -> Caller:
+        caller = self._auth.recall(target, authorization)
+        if caller is not None:
+            return caller
+        found = await self._auth.identify(target, authorization)
+        if isinstance(found, Problem):
+            raise Refused(found)
+        return found
+
+    def _call(self, decision: Forward, request: Inbound, caller: Caller) -> Call:
+        """The caller's header lines, and what the gateway says of him in place of what he said."""
+        scope, target = request.scope, decision.target
         peer = scope["client"]
-        origin = self._proxies.origin(peer[0] if peer else "", scope["scheme"], special)
-        lines.append(
+        origin = self._proxies.origin(peer[0] if peer else "", scope["scheme"], request.special)
+        ours = (
             b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-forwarded-prefix: %b\r\n"
-            % (identity, origin.address, origin.scheme, origin.host, target.prefix)
+            % (request.identity, origin.address, origin.scheme, origin.host, target.prefix)
         )
         if target.api.pass_identity and caller.user:
-            lines.append(b"x-forwarded-user: %b\r\n" % header_text(caller.user))
+            ours += b"x-forwarded-user: %b\r\n" % header_text(caller.user)
+        query = scope["query_string"]
+        path = b"%b?%b" % (decision.path, query) if query else decision.path
+        return Call(target, scope["method"], path, b"".join(request.lines) + ours, request.identity)
 
     # --- the platform's own ------------------------------------------------------------------------------------
 
-    async def _answer_locally(
-        self,
-        scope: Message,
-        special: dict[bytes, bytes],
-        identity: bytes,
-        incoming: Incoming,
-        send: Send,
-        answered: Answered,
-    ) -> None:
-        others = [header for header in scope["headers"] if header[0] != b"x-request-id"]
-        scope = {**scope, "headers": [*others, (b"x-request-id", identity)]}
-        marked = _mark(send, identity, answered)
+    async def _answer_locally(self, request: Inbound) -> None:
+        others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
+        scope = {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
+        marked = _mark(request)
         if self._live.takes(scope):
             try:
                 await self._live.answer(scope, marked)
             except ControllerError as error:
-                log.warning("the store failed: %s", error, extra={"request": identity.decode()})
+                log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
                 raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
             return
         if self._local >= WAITING:
             raise Refused(Problem(Kind.OVERLOADED, "Too many requests wait for an answer.", retry_after=1))
         self._local += 1
         try:
-            await self._flask(scope, incoming, marked)
+            await self._flask(scope, request.incoming, marked)
         finally:
             self._local -= 1
-        if answered.status >= 400:
-            await _linger(special, incoming)
-
-    # --- errors ------------------------------------------------------------------------------------------------
-
-    async def _refuse(
-        self,
-        problem: Problem,
-        scope: Message,
-        special: dict[bytes, bytes],
-        identity: bytes,
-        incoming: Incoming,
-        send: Send,
-        answered: Answered,
-    ) -> None:
-        if answered.status:
-            return  # the response has begun; its end is missing, and the server closes the connection
-        answered.status = problem.code
-        if problem.code >= 500:
-            fields = {"request": identity.decode(), "path": scope["path"], "problem": problem.kind.slug}
-            log.warning("refused: %s", problem.detail, extra=fields)
-        document = problem.body(identity.decode())
-        headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers()]
-        headers += [
-            (b"x-request-id", identity),
-            (b"server", b"prichal"),
-            (b"content-length", b"%d" % len(document)),
-        ]
-        await send({"type": "http.response.start", "status": problem.code, "headers": headers})
-        await send({"type": "http.response.body", "body": document, "more_body": False})
-        await _linger(special, incoming)
+        if request.answered.status >= 400:
+            await _linger(request)
 
     # --- counting ----------------------------------------------------------------------------------------------
 
@@ -284,21 +248,41 @@ def header_text(user: str) -> bytes:
     )
 
 
-def _mark(send: Send, identity: bytes, answered: Answered) -> Send:
+async def _refuse(problem: Problem, request: Inbound) -> None:
+    if request.answered.status:
+        return  # the response has begun; its end is missing, and the server closes the connection
+    request.answered.status = problem.code
+    identity = request.identity.decode()
+    if problem.code >= 500:
+        fields = {"request": identity, "path": request.scope["path"], "problem": problem.kind.slug}
+        log.warning("refused: %s", problem.detail, extra=fields)
+    document = problem.body(identity)
+    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers()]
+    headers += [*_ours(request), (b"content-length", b"%d" % len(document))]
+    await request.send({"type": "http.response.start", "status": problem.code, "headers": headers})
+    await request.send({"type": "http.response.body", "body": document, "more_body": False})
+    await _linger(request)
+
+
+def _ours(request: Inbound) -> list[Header]:
+    return [(b"x-request-id", request.identity), (b"server", b"prichal")]
+
+
+def _mark(request: Inbound) -> Send:
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":
-            answered.status = message["status"]
-            ours: list[Header] = [(b"x-request-id", identity), (b"server", b"prichal")]
-            message = {**message, "headers": [*message["headers"], *ours]}
-        await send(message)
+            request.answered.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *_ours(request)]}
+        await request.send(message)
 
     return marked
 
 
-async def _linger(special: dict[bytes, bytes], incoming: Incoming) -> None:
+async def _linger(request: Inbound) -> None:
     """Read a refused request's body for a while and throw it away: closing at once would reset the connection, and
     the caller, still sending, would never see why. A caller who waits for `100 Continue` sends nothing more."""
-    if b"expect" in special or not incoming.more():
+    incoming = request.incoming
+    if b"expect" in request.special or not incoming.more():
         return
     left = LINGER_BYTES
     try:

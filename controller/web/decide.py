@@ -49,11 +49,13 @@ LOCAL = Local()
 
 @dataclass(frozen=True)
 class RouteTable:
-    """All routes in force. `targets` holds published APIs only, so an unpublished one cannot be told from none."""
+    """All routes in force. `targets` holds published APIs only, so an unpublished one cannot be told from none;
+    `usual` are the calls that most requests make, decided in advance."""
 
     version: int
     targets: dict[tuple[bytes, bytes], Target]
     endpoints: frozenset[str]
+    usual: dict[tuple[str, bytes], Forward]
 
     @classmethod
     def build(cls, version: int, routes: Iterable[Route]) -> RouteTable:
@@ -64,10 +66,14 @@ class RouteTable:
             for api in route.apis
             if api.published
         }
-        return cls(version, targets, frozenset(upstream for route in routes for upstream in route.upstreams))
+        usual = {
+            ("POST", target.prefix + b"/predict"): Forward(target, b"/predict") for target in targets.values()
+        }
+        endpoints = frozenset(upstream for route in routes for upstream in route.upstreams)
+        return cls(version, targets, endpoints, usual)
 
 
-EMPTY_TABLE = RouteTable(0, {}, frozenset())
+EMPTY_TABLE = RouteTable(0, {}, frozenset(), {})
 
 
 def _target(route: Route, api: Api) -> Target:
@@ -104,6 +110,9 @@ _SAFE_ESCAPE = re.compile(
 
 def decide(table: RouteTable, method: str, path: bytes) -> Decision:
     """`path` is the request target before `?`, exactly as it was sent: what is compared is what is forwarded."""
+    usual = table.usual.get((method, path))
+    if usual is not None:
+        return usual
     if path == b"/" or path.startswith(b"/-/") or path == b"/-":
         return LOCAL
     if path[:1] != b"/":

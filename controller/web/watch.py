@@ -36,7 +36,8 @@ class RouteWatch:
         self._waiters: set[asyncio.Future[None]] = set()
         self._reporting: asyncio.Future[None] | None = None
         self._report_again = False
-        self._failing = False
+        self._failing = False  # said once, not two hundred times a second
+        self._unheard = False
         self._stopping = False  # waits end, calls go on
         self._left = False
 
@@ -99,7 +100,7 @@ class RouteWatch:
                 self._wake()
             self._failing = False
         except ControllerError as error:
-            if not self._failing:  # once, not two hundred times a second; what is loaded goes on being served
+            if not self._failing:  # what is loaded goes on being served
                 log.warning("the route table cannot be refreshed: %s", error)
             self._failing = True
         if not self._left:
@@ -135,8 +136,10 @@ class RouteWatch:
 
     def _reported(self, report: asyncio.Future[None]) -> None:
         self._reporting = None
-        if error := report.exception():
+        error = report.exception()
+        if error and not self._unheard:
             log.warning("the daemon cannot be told what this worker has loaded: %s", error)
+        self._unheard = error is not None
         if self._report_again and not self._left:
             self._report_again = False
             self._report()

@@ -82,7 +82,9 @@ class FakeSources:
     def _below(self, revision: Revision, path: str) -> Tree:
         tree = self._commits.get((revision.repository, revision.commit))
         if tree is None:
-            raise Stalled("CommitNotFound", f"{revision.commit[:12]} is not in the clone of {revision.repository}")
+            raise Stalled(
+                "CommitNotFound", f"{revision.commit[:12]} is not in the clone of {revision.repository}"
+            )
         if path == ".":
             return tree
         below = {name: content for name, content in tree.items() if name.startswith(f"{path}/")}

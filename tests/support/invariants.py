@@ -38,17 +38,26 @@ def _revisions_agree(status: AppStatus) -> None:
     troubled = [ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID, ConditionType.SUSPENDED]
     if is_ready(status.conditions) and not any(find(status.conditions, kind) for kind in troubled):
         ready = find(status.conditions, ConditionType.READY)
-        assert ready and ready.revision == status.applied_revision, f"Ready at {ready}, applied {status.applied_revision}"
+        assert ready is not None
+        assert ready.revision == status.applied_revision, f"{ready}, but applied is {status.applied_revision}"
 
 
 def _traffic_goes_to_what_runs(store: Store, engine: Engine, app: AppName) -> None:
     observed, status = engine.observe(app), store.apps.status(app)
+    if find(status.conditions, ConditionType.SUSPENDED):
+        return  # nobody looks
     for route in store.routes.of(app):
-        alive = {w.endpoint for w in observed.of(route.component) if w.fingerprint == route.fingerprint and w.endpoint}
+        alive = {
+            w.endpoint
+            for w in observed.of(route.component)
+            if w.fingerprint == route.fingerprint and w.endpoint
+        }
         strange = set(route.upstreams) - {w.endpoint for w in observed.of(route.component)}
         component = status.component(route.component)
         if component and is_ready(component.conditions):
-            assert set(route.upstreams) == alive, f"{route.component}: routed {route.upstreams}, running {alive}"
+            assert set(route.upstreams) == alive, (
+                f"{route.component}: routed {route.upstreams}, running {alive}"
+            )
         elif strange:
             assert not is_ready(status.conditions), f"traffic goes to {strange}, yet the app says Ready"
 

@@ -128,7 +128,8 @@ class World:
 
     def _remove(self, action: RemoveWorkload) -> World:
         gone = next((w for w in self.observed.workloads if w.id == action.id), None)
-        assert gone and gone.name == action.name, f"{action.name} is not in the snapshot"
+        assert gone is not None, f"{action.name} is not in the snapshot"
+        assert gone.name == action.name
         in_use = {u for r in self.routes for u in r.upstreams}
         assert gone.endpoint is None or gone.endpoint not in in_use, f"{action.name} is serving"
         served = gone.endpoint is not None and gone.endpoint in self.ready

@@ -149,7 +149,7 @@ class Web:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return set(map(int, children.split()))
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> Reply:
         connection = HTTPConnection(*self.address, timeout=30)
         try:
             connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})

@@ -200,7 +200,7 @@ def test_many_callers(web: Web) -> None:
             "POST", "/demo/closed/predict", b"x" * number, Authorization=ANN, x_request_id=f"c-{number}"
         )
         headers = {k.lower(): v for k, v in reply.json["headers"].items()}
-        return reply.json["size"] == number and headers["x-request-id"] == f"c-{number}"
+        return bool(reply.json["size"] == number and headers["x-request-id"] == f"c-{number}")
 
     with ThreadPoolExecutor(32) as threads:
         assert all(threads.map(call, range(300)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ ENV = (("THRESHOLD", Secret("0.5")), ("TOKEN", Secret("hunter2")))
 BASE = spec(server=PlatformServer("app:predict"))
 
 #: Field of the spec → a change of it that a running container cannot take over.
-CHANGES = {
+CHANGES: dict[str, list[Any]] = {
     "server": [
         PlatformServer("app:other"),
         PlatformServer("app:predict", loader="app:load"),
@@ -66,12 +67,12 @@ def test_every_field_of_a_component_is_either_in_it_or_around_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in CHANGES.items() for v in values])
-def test_what_the_container_is_made_of_changes_it(name: str, value: object) -> None:
+def test_what_the_container_is_made_of_changes_it(name: str, value: Any) -> None:
     assert of(replace(BASE, **{name: value})) != of()
 
 
 @pytest.mark.parametrize(("name", "value"), AROUND.items())
-def test_what_happens_around_the_container_does_not(name: str, value: object) -> None:
+def test_what_happens_around_the_container_does_not(name: str, value: Any) -> None:
     assert of(replace(BASE, **{name: value})) == of()
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from controller.domain.conditions import ConditionType
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
+from controller.domain.observed import ObservedApp
 from tests.unit.reconcile.scene import APP, Scene, api, app, built, ml
 
 UNREACHABLE = Transient("Unreachable", "git.example.org does not answer")
@@ -90,9 +92,9 @@ def test_an_unreachable_git_server_stops_nothing_and_drift_is_healed(scene: Scen
     good = scene.push(ml())
     scene.run()
     scene.sources.fault = UNREACHABLE
-    outcome = scene.run("poll")
-    assert outcome.name == "Failed"
-    assert outcome.retry_after is not None
+    outcomes = [scene.run("poll") for _ in range(3)]
+    assert [o.name for o in outcomes] == ["Failed"] * 3
+    assert [o.retry_after for o in outcomes] == [2.0, 4.0, 8.0]
     assert scene.types() == [ConditionType.READY, ConditionType.FETCH_FAILED]
     ready = scene.condition(ConditionType.READY)
     assert ready is not None
@@ -235,13 +237,8 @@ def test_an_engine_that_is_away_is_tried_again_with_growing_pauses(scene: Scene)
     scene.push(ml())
     scene.run()
     scene.engine.down = True
-    outcomes = []
-    for _ in range(10):
-        scene.store.requests.enqueue(APP, "retry")
-        from controller.reconcile.passes import reconcile
-
-        outcomes.append(reconcile(scene.house, scene._claim(APP)))
-    assert [o.retry_after for o in outcomes] == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0]
+    pauses = [scene.run_unchecked("retry").retry_after for _ in range(10)]
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0]
     assert scene.events().count("EngineUnreachable") == 1
     scene.engine.down = False
     assert scene.run("retry").name == "Ready"
@@ -259,23 +256,23 @@ def test_a_component_that_cannot_start_is_told_with_the_engines_words(scene: Sce
     assert scene.settle().name == "Failed"
 
 
-def test_a_bug_is_told_and_the_next_pass_starts_afresh(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def broken() -> ObservedApp:
+    raise ZeroDivisionError("division by zero")
+
+
+def test_a_bug_is_told_and_the_next_pass_starts_afresh(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     scene.connect(app(), app("other"))
     scene.push(ml())
     observe = scene.engine.observe
-    scene.engine.observe = lambda name: 1 / 0 if name == APP else observe(name)  # type: ignore
-    from controller.reconcile.passes import reconcile
-
-    scene.store.requests.enqueue(APP, "poll")
-    outcome = reconcile(scene.house, scene._claim(APP))
+    scene.engine.observe = lambda app: broken() if app == APP else observe(app)  # type: ignore[method-assign]
+    outcome = scene.run_unchecked()
     assert (outcome.name, outcome.retry_after) == ("Failed", 300.0)
     failed = scene.condition(ConditionType.APPLY_FAILED)
     assert failed is not None
     assert (failed.reason, failed.message) == ("InternalError", "ZeroDivisionError: division by zero")
     assert "bug in a pass" in caplog.text
-    from controller.domain.names import AppName
-
-    scene.store.requests.enqueue(AppName("other"), "poll")
-    assert reconcile(scene.house, scene._claim(AppName("other"))).name == "Ready"
+    assert scene.run_unchecked(app=AppName("other")).name == "Ready"
     scene.engine.observe = observe  # type: ignore[method-assign]
     assert scene.run("retry").name == "Ready"

@@ -9,6 +9,7 @@ import pytest
 from controller.domain.conditions import ConditionType
 from controller.domain.errors import Transient
 from controller.domain.observed import ObservedWorkload
+from controller.reconcile.house import Outcome
 from tests.unit.reconcile.scene import APP, Scene, ml
 
 
@@ -29,7 +30,9 @@ def test_a_removed_container_comes_back(scene: Scene, serving: ObservedWorkload)
     assert scene.route().upstreams == (healed.endpoint,)
 
 
-def test_a_container_that_died_comes_back_and_the_plan_says_what_of(scene: Scene, serving: ObservedWorkload) -> None:
+def test_a_container_that_died_comes_back_and_the_plan_says_what_of(
+    scene: Scene, serving: ObservedWorkload
+) -> None:
     scene.engine.exit(serving.id, 137, oom_killed=True)
     assert scene.run("drift").name == "Ready"
     assert "was killed for want of memory" in scene.status().plan
@@ -41,7 +44,9 @@ def test_the_network_comes_back_too(scene: Scene, serving: ObservedWorkload) -> 
     assert scene.run("drift").name == "Ready"
 
 
-def test_while_one_replica_is_away_the_others_get_the_traffic(scene: Scene, serving: ObservedWorkload) -> None:
+def test_while_one_replica_is_away_the_others_get_the_traffic(
+    scene: Scene, serving: ObservedWorkload
+) -> None:
     scene.push(ml(replicas=2))
     scene.run()
     dead, alive = scene.running()
@@ -58,6 +63,7 @@ def test_while_one_replica_is_away_the_others_get_the_traffic(scene: Scene, serv
 
 def test_a_crash_loop_ends_in_a_clear_state(scene: Scene, serving: ObservedWorkload) -> None:
     waits = []
+    outcome = Outcome("")
     for _ in range(20):
         for runs in scene.running():
             scene.engine.exit(runs.id, 1)
@@ -136,7 +142,9 @@ def test_a_crash_after_the_switch_leaves_nothing_over(scene: Scene, serving: Obs
     assert len(scene.running()) == 1
 
 
-def test_the_same_repair_twice_leaves_no_trace_of_being_under_way(scene: Scene, serving: ObservedWorkload) -> None:
+def test_the_same_repair_twice_leaves_no_trace_of_being_under_way(
+    scene: Scene, serving: ObservedWorkload
+) -> None:
     for _ in range(2):
         current = scene.route()
         scene.store.routes.switch(replace(current, upstreams=("10.0.0.9:8002",)))

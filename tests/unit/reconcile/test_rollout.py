@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from controller.domain.conditions import ConditionType
 from controller.domain.observed import ObservedWorkload
 from tests.unit.reconcile.scene import Scene, api, ml, secret
@@ -46,7 +48,6 @@ def test_a_new_commit_rolls_without_a_moment_of_silence(scene: Scene) -> None:
     scene.connect()
     scene.push(ml())
     scene.run()
-    (old,) = scene.running()
 
     waits: list[bool] = []
 
@@ -224,7 +225,7 @@ def test_the_last_good_version_is_kept_up_while_the_new_one_is_held_back(scene: 
 
 
 def test_a_password_that_was_changed_counts_even_while_a_version_is_held_back(scene: Scene) -> None:
-    auth = {"auth": {"basic": {"credentials": "users"}}}
+    auth: dict[str, Any] = {"auth": {"basic": {"credentials": "users"}}}
     scene.connect(secrets=[secret("users", ann="first-password")])
     scene.push(ml(), api(**auth))
     scene.run()
@@ -245,7 +246,8 @@ def test_a_failing_neighbour_does_not_hold_the_others_back(scene: Scene) -> None
     scene.prober.unready["bad"] = "model not loaded"
     assert scene.run().name == "Degraded"
     first, second = scene.running("good"), scene.running("bad")
-    assert (first[0].revision != second[0].revision) and len(first) == len(second) == 1
+    assert len(first) == len(second) == 1
+    assert first[0].revision != second[0].revision
     assert scene.status().applied_revision != scene.status().attempted_revision
 
 
@@ -310,7 +312,7 @@ def test_the_daemon_that_stops_leaves_waiting_and_the_next_one_goes_on(scene: Sc
 
 def test_recreate_stops_the_old_one_first(scene: Scene) -> None:
     scene.connect()
-    recreate = {"rollout": {"strategy": "Recreate"}}
+    recreate: dict[str, Any] = {"rollout": {"strategy": "Recreate"}}
     scene.push(ml(**recreate))
     scene.run()
     commit = scene.push(ml(image="demo:2", **recreate))
@@ -322,3 +324,48 @@ def test_recreate_stops_the_old_one_first(scene: Scene) -> None:
     scene.prober.on_probe = alone
     assert scene.run().name == "Ready"
     assert [w.revision for w in scene.running()] == [commit]
+
+
+def test_the_old_version_is_drained_before_it_goes(scene: Scene) -> None:
+    scene.connect()
+    scene.push(ml())
+    scene.run()
+    (old,) = scene.running()
+    busy = frozenset({old.endpoint or ""})
+    scene.store.gateways.report("worker", version=1000, busy=busy, now=scene.clock.now())
+    scene.push(ml(image="demo:2"))
+    begun = scene.clock.now()
+    assert scene.run().name == "Ready"
+    assert scene.clock.now() - begun >= 3.0  # as long as a worker that is heard of no more counts as alive
+    assert "DrainTimeout" not in scene.events()
+
+
+def test_draining_has_an_end(scene: Scene) -> None:
+    scene.connect()
+    scene.push(ml(rollout={"drainTimeout": "10s"}))
+    scene.run()
+    (old,) = scene.running()
+    for_ever = scene.clock.now() + 1e6
+    scene.store.gateways.report("worker", version=1000, busy=frozenset({old.endpoint or ""}), now=for_ever)
+    scene.push(ml(image="demo:2", rollout={"drainTimeout": "10s"}))
+    assert scene.run().name == "Ready"
+    assert scene.events().count("DrainTimeout") == 1
+    assert old not in scene.running()
+
+
+def test_the_daemon_that_stops_leaves_draining_and_the_next_one_drains_again(scene: Scene) -> None:
+    scene.connect()
+    scene.push(ml())
+    scene.run()
+    (old,) = scene.running()
+    for_ever = scene.clock.now() + 1e6
+    scene.store.gateways.report("worker", version=1000, busy=frozenset({old.endpoint or ""}), now=for_ever)
+    scene.push(ml(image="demo:2"))
+    scene.stopping = True
+    assert scene.run().name == "Superseded"
+    assert old in scene.running()
+    scene.stopping = False
+    scene.store.gateways.leave("worker")
+    assert scene.run("start").name == "Ready"
+    assert "drain " in scene.status().plan
+    assert old not in scene.running()

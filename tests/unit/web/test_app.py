@@ -56,6 +56,10 @@ def signed(client: FlaskClient, body: bytes, **headers: str) -> Any:
     return send(client, GENERIC, body, **{"x_signature": "sha256=" + hmac_hex(body), **headers})
 
 
+def data(response: Any) -> Any:
+    return response.json
+
+
 def problem(response: Any, status: int) -> dict[str, Any]:
     assert response.status_code == status
     assert response.content_type == "application/problem+json"
@@ -209,16 +213,16 @@ def demo(store: SqliteStore) -> None:
 
 
 def test_health_needs_nothing(client: FlaskClient) -> None:
-    assert client.get("/-/healthz", environ_base={"REMOTE_ADDR": "192.0.2.1"}).json == {"status": "ok"}
+    assert data(client.get("/-/healthz", environ_base={"REMOTE_ADDR": "192.0.2.1"})) == {"status": "ok"}
 
 
 def test_readiness_says_what_is_missing(client: FlaskClient, store: SqliteStore) -> None:
     never = client.get("/-/readyz", environ_base={"REMOTE_ADDR": "192.0.2.1"})
-    assert (never.status_code, never.json["checks"]["daemon"]) == (503, "it has never run")
+    assert (never.status_code, data(never)["checks"]["daemon"]) == (503, "it has never run")
     store.heartbeat(time.time() - FRESH - 5)
     stale = client.get("/-/readyz")
     assert stale.status_code == 503
-    assert "control loop was last alive" in stale.json["checks"]["daemon"]
+    assert "control loop was last alive" in data(stale)["checks"]["daemon"]
     store.heartbeat(time.time())
     assert client.get("/-/readyz").status_code == 200
 
@@ -227,7 +231,7 @@ def test_readiness_without_database(client: FlaskClient, store: SqliteStore, set
     settings.database.write_bytes(b"not a database " * 1000)
     response = client.get("/-/readyz")
     assert response.status_code == 503
-    assert response.json["checks"]["database"]
+    assert data(response)["checks"]["database"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_all_else_needs_the_administrator(
 def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
     demo(store)
     store.requests.enqueue(APP, "manual")
-    document = client.get("/-/apps/demo").json
+    document = data(client.get("/-/apps/demo"))
     assert document["ready"] is False
     assert [c["type"] for c in document["conditions"]] == ["Ready", "Degraded"]
     assert document["components"][0]["conditions"][0]["reason"] == "CrashLoop"
@@ -272,16 +276,16 @@ def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
     ]
     assert "scrypt" not in json.dumps(document)
     assert "127.0.0.1" not in json.dumps(document)
-    assert client.get("/-/apps").json["apps"][0]["app"] == "demo"
-    assert client.get("/-/status").json["apps"][0]["app"] == "demo"
+    assert data(client.get("/-/apps"))["apps"][0]["app"] == "demo"
+    assert data(client.get("/-/status"))["apps"][0]["app"] == "demo"
 
 
 def test_events_page_on(client: FlaskClient, store: SqliteStore) -> None:
     demo(store)
     store.events.add(Event(APP, EventType.NORMAL, "Started", f"number {n}") for n in range(5))
-    first = client.get("/-/apps/demo/events?limit=3").json["events"]
+    first = data(client.get("/-/apps/demo/events?limit=3"))["events"]
     assert [event["message"] for event in first] == ["number 2", "number 3", "number 4"]
-    after = client.get(f"/-/apps/demo/events?after={first[0]['id']}").json["events"]
+    after = data(client.get(f"/-/apps/demo/events?after={first[0]['id']}"))["events"]
     assert [event["message"] for event in after] == ["number 3", "number 4"]
     problem(client.get("/-/apps/demo/events?after=x"), 400)
 
@@ -292,7 +296,7 @@ def test_what_an_administrator_may_ask_for(client: FlaskClient, store: SqliteSto
     queued = store.requests.queued(APP)
     assert answer.status_code == 202
     assert queued is not None
-    assert answer.json["request"] == queued.id
+    assert data(answer)["request"] == queued.id
     client.post("/-/apps/demo/suspend", headers=ASK)
     assert store.apps.status(APP).suspended
     client.post("/-/apps/demo/resume", headers=ASK)

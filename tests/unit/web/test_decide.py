@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -117,7 +118,7 @@ def test_wrong_method_names_the_right_ones(method: str, path: bytes, allow: str)
 
 
 def test_access_rules_change_with_users_and_paths() -> None:
-    def rules(**fields: object) -> bytes:
+    def rules(**fields: Any) -> bytes:
         table = RouteTable.build(1, [make_route(make_api(**fields))])
         return next(iter(table.targets.values())).credentials
 

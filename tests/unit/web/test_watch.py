@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 import uvloop
 
+from controller.config import Settings
 from controller.store import SqliteStore
 from controller.web.pool import Pool
 from controller.web.watch import RouteWatch
@@ -127,12 +129,14 @@ def test_who_waits_is_woken_by_a_commit_a_stop_or_time(store: SqliteStore) -> No
     run(scenario, store)
 
 
-def test_a_damaged_store_leaves_the_table_in_force(store: SqliteStore, settings: Any) -> None:
+def test_a_damaged_store_leaves_the_table_in_force(
+    store: SqliteStore, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(watch: RouteWatch, _: Pool) -> None:
         await commit(store, OLD)
         await until(lambda: watch.table.endpoints == {OLD})
         settings.database.write_bytes(b"no database " * 1000)
-        await until(lambda: watch._failing)
+        await until(lambda: "is damaged" in caplog.text)
         assert watch.table.endpoints == {OLD}
 
     run(scenario, store)

@@ -1,0 +1,108 @@
+"""`python -m benchmarks [deploy serving gateway idle]`: measure, print a table, write build/bench.json.
+
+Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
+shown beside what was measured. The exit code is 1 only if a measurement could not be made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import docker
+
+from benchmarks import deploy, idle, serving
+from benchmarks.figures import Figure, Section
+from benchmarks.ground import Ground, prepared
+
+RESULT = Path(__file__).parent.parent / "build" / "bench.json"
+SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
+    "deploy": deploy.measure,
+    "serving": serving.measure_library,
+    "gateway": serving.measure_path,
+    "idle": idle.measure,
+}
+
+
+def main(arguments: list[str]) -> int:
+    unknown = set(arguments) - set(SECTIONS)
+    if unknown:
+        print(
+            f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}",
+            file=sys.stderr,
+        )
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
+    home = Path(tempfile.mkdtemp(prefix="prichal-bench-"))
+    try:
+        with prepared(home) as ground:
+            machine = describe(ground.docker)
+            print(f"{machine}\n\n{_row('', 'min', 'median', 'max', '', '')}", flush=True)
+            results = [_measured(name, ground) for name in arguments or SECTIONS]
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    RESULT.parent.mkdir(exist_ok=True)
+    document = {"machine": machine, "at": time.time(), "sections": {r.name: r.document() for r in results}}
+    RESULT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    print(f"\nwritten to {os.path.relpath(RESULT)}")
+    return 1 if any(not result.figures for result in results) else 0
+
+
+def _measured(name: str, ground: Ground) -> Section:
+    """One that fails is told and does not take the others with it."""
+    begun = time.monotonic()
+    try:
+        section = SECTIONS[name](ground)
+    except Exception as error:
+        section = Section(name, "failed", notes=[f"{type(error).__name__}: {error}"])
+    print(f"\n{section.name}: {section.title} ({time.monotonic() - begun:.0f} s)", flush=True)
+    for figure in section.figures:
+        print(_line(figure))
+    for note in section.notes:
+        print(f"  ! {note}")
+    sys.stdout.flush()
+    return section
+
+
+def _line(figure: Figure) -> str:
+    low, middle, high = (_number(value) for value in (figure.low, figure.median, figure.high))
+    return _row(figure.name, low, middle, high, figure.unit, figure.aim and f"aim: {figure.aim}")
+
+
+def _row(name: str, low: str, middle: str, high: str, unit: str, aim: str) -> str:
+    return f"  {name:52}{low:>9}{middle:>9}{high:>9} {unit:6}{aim}".rstrip()
+
+
+def _number(value: float) -> str:
+    """Three digits that mean something; whole numbers as they are."""
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def describe(client: docker.APIClient) -> str:
+    model = next(
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return (
+        f"{os.cpu_count()} processors ({model}), {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} at the start; "
+        f"Linux {platform.release()}, Docker {client.version()['Version']}, Python {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

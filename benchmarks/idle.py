@@ -1,0 +1,104 @@
+"""What the platform costs while nothing changes: a pass over an app with 10 components, and the processes at rest.
+
+The floor is the one call to the container engine without which nobody can know that nothing has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from benchmarks.figures import Section, in_turns
+from benchmarks.ground import Adder, Ground, RunningPlatform, running_platform, wait_for
+from controller.domain import labels
+from controller.domain.names import AppName
+from controller.domain.status import RequestState
+from controller.ports import Store
+from controller.store import open_store
+
+COMPONENTS = 10
+ROUNDS = 25
+REST = 8.0  # seconds for which the processes are watched
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PASS = re.compile(r": pass ended app=(\S+) reasons=drift outcome=Ready seconds=([0-9.]+)$", re.MULTILINE)
+
+
+def measure(ground: Ground) -> Section:
+    section = Section("idle", f"nothing changes: an app with {COMPONENTS} components")
+    with running_platform(ground) as platform:
+        module = Adder(platform, ground, COMPONENTS)
+        module.deploy(0)
+        with closing(open_store(platform.database)) as store:
+            _passes(section, ground, platform, store, AppName(module.app))
+        _processes(section, platform)
+    return section
+
+
+def _passes(section: Section, ground: Ground, platform: RunningPlatform, store: Store, app: AppName) -> None:
+    calls: dict[str, Callable[[], float]] = {
+        "pass": partial(_one_pass, platform, store, app),
+        "list": partial(_one_list, ground, platform, app),
+    }
+    _one_pass(platform, store, app)  # the events of the deployment may still have a pass under way
+    seconds = in_turns(calls, ROUNDS)
+    section.add("a pass that changes nothing", "ms", [1e3 * s for s in seconds["pass"]])
+    section.add("one list of the containers", "ms", [1e3 * s for s in seconds["list"]])
+    section.compare("a pass beside one list", seconds["pass"], seconds["list"])
+
+
+def _one_pass(platform: RunningPlatform, store: Store, app: AppName) -> float:
+    """Seconds from claiming to the outcome, as the daemon logs them."""
+    request = store.requests.enqueue(app, "drift")
+    wait_for("a pass", lambda: _is_done(store, request))
+    passes = [float(seconds) for name, seconds in _PASS.findall(platform.log.read_text()) if name == app]
+    return passes[-1]
+
+
+def _is_done(store: Store, request: int) -> bool:
+    found = store.requests.get(request)
+    return found is not None and found.state is RequestState.DONE
+
+
+def _one_list(ground: Ground, platform: RunningPlatform, app: AppName) -> float:
+    filters = {"label": [f"{labels.INSTANCE}={platform.instance}", f"{labels.APP}={app}"]}
+    begun = time.perf_counter()
+    found = ground.docker.containers(all=True, filters=filters)
+    seconds = time.perf_counter() - begun
+    assert len(found) == COMPONENTS
+    return seconds
+
+
+# --- at rest ----------------------------------------------------------------------------------------------------
+
+
+def _processes(section: Section, platform: RunningPlatform) -> None:
+    trees = {name: _tree(platform.processes[name]) for name in ("daemon", "web")}
+    before = {name: sum(map(_cpu_seconds, tree)) for name, tree in trees.items()}
+    time.sleep(REST)
+    for name, tree in trees.items():
+        used = sum(map(_cpu_seconds, tree)) - before[name]
+        count = f"{len(tree)} process{'es' if len(tree) > 1 else ''}"
+        section.add(f"{name} at rest ({count}), one processor's", "%", [100 * used / REST])
+        section.add("  memory (proportional set size)", "MiB", [sum(map(_memory, tree)) / 2**20])
+
+
+def _tree(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [process, *(one for child in children for one in _tree(int(child)))]
+
+
+def _cpu_seconds(process: int) -> float:
+    """User and system time, fields 14 and 15 of proc(5)'s stat; the second field may contain blanks."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _memory(process: int) -> int:
+    """Bytes; what processes share is divided among them."""
+    found = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0

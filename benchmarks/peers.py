@@ -1,0 +1,72 @@
+"""MLServer with the same function, in a virtual environment of its own: the peer that the serving library and the whole
+path are measured beside. Where it cannot be installed its rows are missing and a note says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.ground import BODY, WORKLOAD, Ground, answer, answers, ended, free_port, wait_for
+from benchmarks.load import LoadFailed, Target
+
+REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
+VENV = Path(__file__).parent.parent / "build" / "peers"
+INSTALLING = 300.0  # seconds
+_STAMP = VENV / "installed.txt"
+
+
+class NoPeer(Exception):
+    """It cannot be installed or does not start here; the text says why."""
+
+
+@contextmanager
+def mlserver(ground: Ground) -> Iterator[Target]:
+    """One process (`parallel_workers` 0), on loopback alone, without access log; all else as MLServer has it."""
+    _install()
+    folder = ground.home / "mlserver"
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": port,
+        "grpc_port": free_port(),
+        "metrics_port": free_port(),
+        "parallel_workers": 0,
+        "debug": False,
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    model = {"name": "adder", "implementation": "adder_mlserver.Adder"}
+    (folder / "model-settings.json").write_text(json.dumps(model))
+    target = Target(("127.0.0.1", port), "/v2/models/adder/infer", BODY, answer())
+    env = {**os.environ, "PYTHONPATH": str(WORKLOAD)}
+    with ended([str(VENV / "bin" / "mlserver"), "start", str(folder)], env, folder / "log.txt"):
+        try:
+            wait_for("MLServer", lambda: answers(target))
+        except LoadFailed as error:
+            raise NoPeer(f"{error}: {(folder / 'log.txt').read_text()[-500:]}") from error
+        yield target
+
+
+def _install() -> None:
+    wanted = f"{sys.version}\n{REQUIREMENTS.read_text()}"
+    if _STAMP.is_file() and _STAMP.read_text() == wanted:
+        return
+    print(f"installing MLServer into {VENV} (about a minute)", file=sys.stderr, flush=True)
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(VENV)],
+            [*pip, "-r", str(REQUIREMENTS)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLING)
+    except subprocess.CalledProcessError as error:
+        raise NoPeer(f"it cannot be installed: {error.stderr.strip()[-500:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise NoPeer(f"it could not be installed within {INSTALLING:g} s") from error
+    _STAMP.write_text(wanted)

@@ -1,0 +1,72 @@
+"""Throughput and latency: the serving library called directly, and the whole path through the gateway, each beside
+MLServer with the same function under the same client in the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.figures import Section, in_turns
+from benchmarks.ground import Adder, Ground, bare_process, free_port, running_platform
+from benchmarks.load import Load, Target, run
+from benchmarks.peers import NoPeer, mlserver
+
+ROUNDS = 5
+SECONDS = 1.5
+CONNECTIONS = (1, 16)
+PEER = "MLServer"
+
+
+def measure_library(ground: Ground) -> Section:
+    """As processes on this host, both: no container is in the way of either."""
+    section = Section("serving", "the serving library called directly, beside MLServer")
+    with ExitStack() as stack:
+        targets = {"serving library": stack.enter_context(bare_process(ground, free_port()))}
+        targets |= _peer(ground, stack, section)
+        for connections in CONNECTIONS:
+            loads = _loads(targets, connections)
+            _report(section, loads, connections, "serving library", aim="4 ×")
+    return section
+
+
+def measure_path(ground: Ground) -> Section:
+    """Through the gateway to a container, that container called directly, and MLServer."""
+    section = Section("gateway", "the whole path: client → gateway → container, beside MLServer")
+    with ExitStack() as stack:
+        module = Adder(stack.enter_context(running_platform(ground)), ground)
+        targets = {"whole path": module.deploy(0), "container directly": module.direct_target(0)}
+        targets |= _peer(ground, stack, section)
+        for connections in CONNECTIONS:
+            loads = _loads(targets, connections)
+            _report(section, loads, connections, "whole path", aim="3 ×")
+            if connections == 1:
+                pairs = zip(loads["whole path"], loads["container directly"], strict=True)
+                added = [1e3 * (path.quantile(0.5) - direct.quantile(0.5)) for path, direct in pairs]
+                section.add("the gateway's own p50", "ms", added, aim="0.3 ms")
+    return section
+
+
+def _peer(ground: Ground, stack: ExitStack, section: Section) -> dict[str, Target]:
+    try:
+        return {PEER: stack.enter_context(mlserver(ground))}
+    except NoPeer as error:
+        section.notes.append(f"{PEER} is not measured: {error}")
+        return {}
+
+
+def _loads(targets: Mapping[str, Target], connections: int) -> dict[str, list[Load]]:
+    calls = {name: partial(run, target, connections, SECONDS) for name, target in targets.items()}
+    return in_turns(calls, ROUNDS)
+
+
+def _report(section: Section, loads: Mapping[str, list[Load]], connections: int, ours: str, aim: str) -> None:
+    at = f"{connections} connection{'s' if connections > 1 else ''}"
+    for name, measured in loads.items():
+        section.add(f"{name}, {at}", "req/s", [load.rate for load in measured])
+        section.add("  p50", "ms", [1e3 * load.quantile(0.5) for load in measured])
+        section.add("  p99", "ms", [1e3 * load.quantile(0.99) for load in measured])
+    if PEER in loads:
+        rates = {name: [load.rate for load in measured] for name, measured in loads.items()}
+        section.compare(f"{ours} beside {PEER}, {at}", rates[ours], rates[PEER], aim)

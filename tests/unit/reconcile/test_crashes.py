@@ -1,0 +1,157 @@
+"""The daemon dies at any call to the world outside; the next one converges and nothing is left over.
+
+Death is a `BaseException` out of the n-th call to the engine or the store, before or after the call took effect:
+like SIGKILL, nothing of the reconciler's own handles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.domain.conditions import ConditionType
+from tests.unit.reconcile.scene import APP, Scene, api, ml
+
+ENOUGH = 60  # more calls than any of the passes here makes
+
+
+class Died(BaseException):
+    pass
+
+
+class Mortal:
+    """Passes calls on to `inner`; the one with which `lives` runs out is the last."""
+
+    def __init__(self, inner: Any, lives: list[int], after: bool) -> None:
+        self._inner, self._lives, self._after = inner, lives, after
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._lives[0] -= 1
+            if self._lives[0] == 0 and not self._after:
+                raise Died
+            result = found(*args, **kwargs)
+            if self._lives[0] == 0:
+                raise Died
+            return result
+
+        return call
+
+
+class MortalStore:
+    def __init__(self, store: Any, lives: list[int], after: bool) -> None:
+        self.requests, self.repositories, self.gateways = store.requests, store.repositories, store.gateways
+        self.apps = Mortal(store.apps, lives, after)
+        self.events = Mortal(store.events, lives, after)
+        self.routes = Mortal(store.routes, lives, after)
+        self.transaction = store.transaction
+
+
+def new_version(scene: Scene) -> None:
+    scene.push(ml(image="demo:2", replicas=2), ml("added"), api())
+
+
+def recreate(scene: Scene) -> None:
+    scene.push(ml(image="demo:2", rollout={"strategy": "Recreate"}), api())
+
+
+def repair(scene: Scene) -> None:
+    scene.engine.exit(scene.running()[0].id)
+
+
+def broken_version(scene: Scene) -> None:
+    scene.engine.exits_at_start["classify"] = 1
+    scene.push(ml(image="demo:2"), api())
+
+
+def component_leaves(scene: Scene) -> None:
+    scene.push(ml("other"))
+
+
+def disconnect(scene: Scene) -> None:
+    scene.disconnect()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (new_version, "Ready"),
+        (recreate, "Ready"),
+        (repair, "Ready"),
+        (broken_version, "Degraded"),
+        (component_leaves, "Ready"),
+        (disconnect, "Removed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_whatever_the_call_the_next_daemon_goes_on(
+    tmp_path: Path, change: Callable[[Scene], None], outcome: str, after: bool
+) -> None:
+    expected = _shape_without_death(tmp_path / "whole", change)
+    for number in range(1, ENOUGH):
+        scene = Scene(tmp_path / str(number))
+        try:
+            _serve_first(scene)
+            change(scene)
+            died = _die_at(scene, number, after)
+            _converge(scene, outcome)
+            assert _shape(scene) == expected, f"after death at call {number}"
+        finally:
+            scene.store.close()
+        if not died:
+            return
+    pytest.fail("the pass makes more calls than ENOUGH")
+
+
+def _serve_first(scene: Scene) -> None:
+    scene.connect()
+    scene.push(ml(), api())
+    assert scene.run().name == "Ready"
+
+
+def _shape_without_death(folder: Path, change: Callable[[Scene], None]) -> object:
+    scene = Scene(folder)
+    try:
+        _serve_first(scene)
+        change(scene)
+        scene.run()
+        return _shape(scene)
+    finally:
+        scene.store.close()
+
+
+def _die_at(scene: Scene, number: int, after: bool) -> bool:
+    whole, lives = scene.house, [number]
+    engine, store = Mortal(scene.engine, lives, after), MortalStore(scene.store, lives, after)
+    scene.house = replace(whole, engine=engine, store=store)  # type: ignore[arg-type]
+    try:
+        scene.run_unchecked()
+    except Died:
+        return True
+    finally:
+        scene.house = whole
+    return False
+
+
+def _converge(scene: Scene, outcome: str) -> None:
+    """A repair that was interrupted may have been counted: its pause is waited for."""
+    for _ in range(3):
+        scene.clock.advance(scene.run("start").retry_after or 0.0)
+    assert scene.run("start").name == outcome
+    assert scene.condition(ConditionType.RECONCILING) is None
+
+
+def _shape(scene: Scene) -> object:
+    there = sorted((w.name, w.state) for w in scene.engine.observe(APP).workloads)
+    routed = [(r.component, len(r.upstreams), r.apis) for r in scene.store.routes.of(APP)]
+    components = [c.name for c in scene.status().components]
+    return there, routed, scene.types(), components

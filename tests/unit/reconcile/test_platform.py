@@ -1,0 +1,217 @@
+"""The platform folder: what it declares becomes the directory, and whoever it concerns is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from controller.domain.conditions import ConditionType
+from controller.domain.errors import ControllerError, ManifestInvalid, Problem, Transient
+from controller.domain.names import PLATFORM, AppName, RepositoryName
+from controller.domain.spec import GitRef, HookProvider, PlatformSpec, RefKind, RepositorySpec, SecretSpec
+from controller.reconcile.house import Outcome
+from controller.reconcile.passes import reconcile
+from controller.reconcile.platform import Platform
+from tests.unit.reconcile.scene import Scene, app, ml, secret
+
+DEMO = RepositorySpec(
+    RepositoryName("demo"), "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
+)
+ONE, TWO = app("one"), app("two")
+
+
+class Folder:
+    """What the platform folder holds; `fault` is raised instead."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.spec = PlatformSpec()
+        self.revision = ""
+        self.fault: Exception | None = None
+        self._scene = scene
+        self._platform = Platform(scene.house, self.read)
+
+    def read(self) -> tuple[PlatformSpec, str]:
+        if self.fault:
+            raise self.fault
+        return self.spec, self.revision
+
+    def holds(self, *apps: object, secrets: tuple[SecretSpec, ...] = (), **changes: object) -> Outcome:
+        spec = PlatformSpec((replace(DEMO, **changes),), apps, secrets)  # type: ignore[arg-type]
+        return self.becomes(spec)
+
+    def becomes(self, spec: PlatformSpec) -> Outcome:
+        self.spec = spec
+        return self.run()
+
+    def run(self) -> Outcome:
+        outcome = self._platform.reconcile(self._scene.request(PLATFORM))
+        self._scene.check()
+        return outcome
+
+
+@pytest.fixture
+def folder(scene: Scene) -> Folder:
+    return Folder(scene)
+
+
+@pytest.fixture
+def asked(scene: Scene) -> Callable[[], list[str]]:
+    """The apps that are asked for since the last call, sorted; their passes are run."""
+
+    def take() -> list[str]:
+        found = []
+        while request := scene.store.requests.claim(scene.clock.now()):
+            assert request.reasons == ("platform",)
+            outcome = reconcile(scene.house, request)
+            scene.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
+            found.append(request.app)
+        return sorted(found)
+
+    return take
+
+
+def test_every_app_is_asked_for_at_the_start_and_nobody_after_that(
+    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    outcome = folder.holds(ONE, TWO)
+    assert (outcome.name, outcome.message) == ("Ready", "2 apps connected")
+    assert scene.directory.known
+    assert asked() == ["one", "two"]
+    version = scene.status(PLATFORM)
+    folder.run()
+    assert asked() == []
+    assert scene.status(PLATFORM) == version
+    assert scene.types(PLATFORM) == [ConditionType.READY]
+
+
+def test_only_those_that_a_change_concerns_are_asked_for(
+    folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    folder.holds(ONE, TWO)
+    asked()
+    folder.holds(ONE, replace(TWO, prune=False))
+    assert asked() == ["two"]
+    folder.holds(ONE, TWO, app("three"))
+    assert asked() == ["three", "two"]
+    folder.holds(ONE, TWO, app("three"), url="https://git.example.org/moved.git")
+    assert asked() == ["one", "three", "two"]
+
+
+def test_a_secret_of_one_app_concerns_that_app_alone(folder: Folder, asked: Callable[[], list[str]]) -> None:
+    folder.holds(ONE, TWO, secrets=(secret("keys", "one", TOKEN="first"),))
+    asked()
+    folder.holds(ONE, TWO, secrets=(secret("keys", "one", TOKEN="second"),))
+    assert asked() == ["one"]
+
+
+def test_what_left_the_folder_is_disconnected(
+    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    scene.push(ml())
+    folder.holds(ONE, TWO)
+    asked()
+    assert len(scene.running(app=AppName("two"))) == 1
+    folder.holds(ONE)
+    assert asked() == ["two"]
+    assert scene.running(app=AppName("two")) == []
+    assert [status.app for status in scene.store.apps.all()] == [PLATFORM, "one"]
+
+
+def test_what_the_engine_still_has_of_an_unknown_app_is_cleared_away(
+    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    scene.engine.ensure_network(AppName("ghost"))
+    folder.holds(ONE)
+    assert asked() == ["ghost", "one"]
+    assert scene.engine.apps() == frozenset()
+
+
+def test_the_web_process_learns_what_it_must_check_and_old_clones_go(scene: Scene, folder: Folder) -> None:
+    scene.connect(repositories=["old"])
+    folder.holds(
+        ONE,
+        TWO,
+        secrets=(secret("hook", None, token="hook-secret-value"),),
+        hook_provider=HookProvider.GITHUB,
+        hook_secret="hook",
+    )
+    (record,) = scene.store.repositories.all()
+    assert (record.name, record.apps, record.ref) == ("demo", ("one", "two"), "branch:main")
+    assert (record.hook_provider, record.hook_secret) == ("github", "hook-secret-value")
+    folder.becomes(
+        PlatformSpec(
+            (replace(DEMO, name=RepositoryName("other")),),
+            (replace(ONE, repository=RepositoryName("other")),),
+        )
+    )
+    assert [r.name for r in scene.store.repositories.all()] == ["other"]
+    assert scene.sources.forgotten == ["demo"]
+
+
+def test_an_empty_folder_disconnects_nobody_until_a_person_confirms(
+    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    scene.push(ml())
+    folder.holds(ONE)
+    asked()
+    outcome = folder.becomes(PlatformSpec())
+    assert outcome.name == "Failed"
+    assert "prichal approve @platform" in outcome.message
+    assert scene.types(PLATFORM) == [ConditionType.READY, ConditionType.PRUNE_PENDING]
+    assert asked() == []
+    assert scene.directory.spec.apps == (ONE,)
+    folder.run()
+    assert scene.events(PLATFORM).count("PrunePending") == 1
+    scene.store.apps.approve(PLATFORM, "confirmed")
+    assert folder.run().name == "Ready"
+    assert asked() == ["one"]
+    assert scene.engine.names() == []
+
+
+def test_a_confirmation_is_good_for_one_time(
+    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+) -> None:
+    folder.holds(ONE)
+    asked()
+    scene.store.apps.approve(PLATFORM, "confirmed")
+    folder.becomes(PlatformSpec())
+    asked()
+    folder.holds(ONE)
+    asked()
+    assert folder.becomes(PlatformSpec()).name == "Failed"
+
+
+def test_an_empty_folder_of_a_new_platform_is_fine(folder: Folder) -> None:
+    assert folder.becomes(PlatformSpec()).name == "Ready"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "retried"),
+    [
+        (
+            ManifestInvalid((Problem("a.yaml", 3, 1, "spec", "is missing"),)),
+            ConditionType.MANIFEST_INVALID,
+            False,
+        ),
+        (Transient("Unreachable", "no answer"), ConditionType.APPLY_FAILED, True),
+        (ZeroDivisionError("a bug"), ConditionType.APPLY_FAILED, True),
+    ],
+)
+def test_what_cannot_be_read_changes_nothing(
+    scene: Scene, folder: Folder, fault: Exception, kind: ConditionType, retried: bool
+) -> None:
+    folder.holds(ONE)
+    folder.fault = fault
+    outcome = folder.run()
+    assert outcome.name == "Failed"
+    assert (outcome.retry_after is not None) is retried
+    assert scene.directory.spec.apps == (ONE,)
+    assert scene.types(PLATFORM) == [ConditionType.READY, kind]
+    told = scene.events(PLATFORM)
+    folder.run()
+    assert scene.events(PLATFORM) == told
+    folder.fault = None
+    assert folder.run().name == "Ready"
+    assert not isinstance(fault, ControllerError) or fault.reason in told
