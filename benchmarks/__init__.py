@@ -1,1 +1,1 @@
-"""Measurements that say how the platform compares with its peers and with the physical floor, on one machine in one run."""
+"""Measurements: how the platform compares with its peers and with the physical floor, on one machine in one run."""

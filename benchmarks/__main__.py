@@ -61,7 +61,7 @@ def _measured(name: str, ground: Ground) -> Section:
     begun = time.monotonic()
     try:
         section = SECTIONS[name](ground)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was
         section = Section(name, "failed", notes=[f"{type(error).__name__}: {error}"])
     print(f"\n{section.name}: {section.title} ({time.monotonic() - begun:.0f} s)", flush=True)
     for figure in section.figures:

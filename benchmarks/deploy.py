@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from benchmarks import load
 from benchmarks.figures import Section, in_turns
 from benchmarks.ground import (
     BODY,
-    PATIENCE,
     PAUSE,
     Adder,
     Ground,
@@ -69,22 +69,16 @@ class BareRun:
 
 
 def measure(ground: Ground) -> Section:
-    section = Section("deploy", "git push → first answer of the new version, beside bare docker run")
-    with running_platform(ground) as platform:
-        module = Adder(platform, ground)
-        module.deploy(0)
-        versions = iter(range(1, 10**6))
-        measurements: dict[str, Callable[[], Rollout | BareRun]] = {
-            "push": lambda: _roll_out(platform, module, next(versions)),
-            "bare": lambda: _run_bare(ground, ()),
-            "same": lambda: _run_bare(ground, options),
+    section = Section("deploy", "git push → first answer of the new version, beside docker run")
+    with running_platform(ground) as platform, network(ground) as own:
+        contest = Contest(ground, platform)
+        runs: dict[str, Callable[[], BareRun]] = {
+            "bare": lambda: contest.run_container(()),
+            "same": lambda: contest.run_container(("--network", own, *HARDENED)),
         }
-        with network(ground) as name:
-            options = ("--network", name, *HARDENED)
-            results = in_turns(measurements, ROUNDS)
-    rollouts = [r for r in results["push"] if isinstance(r, Rollout)]
-    bare, same = ([r for r in results[name] if isinstance(r, BareRun)] for name in ("bare", "same"))
-    _report(section, rollouts, bare, same)
+        rollouts: list[Rollout] = []
+        results = in_turns({"push": lambda: rollouts.append(contest.roll_out()), **runs}, ROUNDS)
+    _report(section, rollouts, results["bare"], results["same"])
     return section
 
 
@@ -104,50 +98,79 @@ def _report(section: Section, rollouts: list[Rollout], bare: list[BareRun], same
     section.add("  docker run, limits and own network, returned", "ms", [1e3 * r.returned for r in same])
 
 
-# --- with the platform ------------------------------------------------------------------------------------------
+class Contest:
+    """One module on the platform, and containers started beside it. A client calls the module all the while, in both
+    cases: it costs some of the processor."""
+
+    def __init__(self, ground: Ground, platform: Platform) -> None:
+        self._ground = ground
+        self._platform = platform
+        self._module = Adder(platform, ground)
+        self._module.deploy(0)
+        self._offset = 0
+
+    def roll_out(self) -> Rollout:
+        before = answer(self._offset)
+        self._offset += 1
+        revision = self._module.commit(self._offset)
+        with Caller(self._module.target(self._offset), before) as caller:
+            begun = time.time()
+            push = self._module.begin_push()
+            wait_for("the end of git push", lambda: push.poll() is not None)
+            pushed = time.time()
+            wait_for("the new version's answer", lambda: caller.answered)
+        moments = _moments(self._platform, self._module.app, revision, begun)
+        stages = _stages(begun, {**moments, "answer": caller.answered})
+        return Rollout(caller.answered - begun, pushed - begun, stages, caller.calls, caller.lost)
+
+    def run_container(self, options: tuple[str, ...]) -> BareRun:
+        with Caller(self._module.target(self._offset), answer(self._offset)):
+            begun = time.time()
+            with bare_container(self._ground, options) as container:
+                returned = time.time()
+                target = load.Target(address_of(self._ground, container), "/predict", BODY, answer())
+                wait_for("the container's answer", lambda: answers(target))
+                return BareRun(returned - begun, time.time() - begun)
 
 
-def _roll_out(platform: Platform, module: Adder, offset: int) -> Rollout:
-    revision = module.commit(offset)
-    target = module.target(offset)
-    begun = time.time()
-    answered, pushed, calls, lost = _call_while_pushed(module.begin_push(), target, answer(offset - 1))
-    moments = _moments(platform, module.app, revision, begun)
-    return Rollout(
-        answered=answered - begun,
-        pushed=pushed - begun,
-        stages=_stages(begun, {**moments, "answer": answered}),
-        calls=calls,
-        lost=lost,
-    )
+class Caller(threading.Thread):
+    """A client on one connection that calls every other millisecond. `answered`: when the version that `target` expects
+    answered first, Unix seconds, 0 before. Any answer but this version's or the one `before` is a lost call."""
+
+    def __init__(self, target: load.Target, before: bytes) -> None:
+        super().__init__(daemon=True)
+        self.answered, self.calls, self.lost = 0.0, 0, 0
+        self._target = target
+        self._before = before
+        self._stop_calling = threading.Event()
+
+    def __enter__(self) -> Caller:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_calling.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stop_calling.is_set():
+            try:
+                with load.connect(self._target.address) as connection:
+                    self._call_on(connection)
+            except (OSError, load.LoadFailed):
+                self.lost += 1
+
+    def _call_on(self, connection: socket.socket) -> None:
+        while not self._stop_calling.wait(PAUSE):
+            self.calls += 1
+            body = load.exchange(connection, self._target.request)
+            if self._target.expected in body:
+                self.answered = self.answered or time.time()
+            elif self._before not in body:
+                raise load.LoadFailed(f"neither version's answer: {body!r}")
 
 
-def _call_while_pushed(
-    push: subprocess.Popen[bytes], target: load.Target, before: bytes
-) -> tuple[float, float, int, int]:
-    """Moments of the first new answer and of the push's end; calls made, calls lost."""
-    answered, calls, lost = 0.0, 0, 0
-    deadline = time.monotonic() + PATIENCE
-    connection = load.connect(target.address)
-    while push.poll() is None or not answered:
-        calls += 1
-        try:
-            body = load.exchange(connection, target.request)
-        except (OSError, load.LoadFailed):
-            lost += 1
-            connection.close()
-            connection = load.connect(target.address)
-            continue
-        if target.expected in body:
-            answered = answered or time.time()
-        elif before not in body:
-            lost += 1
-        if time.monotonic() > deadline:
-            push.kill()
-            raise load.LoadFailed(f"the new version did not answer within {PATIENCE:g} s")
-        time.sleep(PAUSE)
-    connection.close()
-    return answered, time.time(), calls, lost
+# --- where the time goes ----------------------------------------------------------------------------------------
 
 
 def _moments(platform: Platform, app: str, revision: str, begun: float) -> dict[str, float]:
@@ -168,15 +191,3 @@ def _stages(begun: float, moments: dict[str, float]) -> dict[str, float]:
         seconds[stage] = moments[stage] - last
         last = moments[stage]
     return seconds
-
-
-# --- without it -------------------------------------------------------------------------------------------------
-
-
-def _run_bare(ground: Ground, options: tuple[str, ...]) -> BareRun:
-    begun = time.time()
-    with bare_container(ground, options) as container:
-        returned = time.time()
-        target = load.Target(address_of(ground, container), "/predict", BODY, answer())
-        wait_for("the bare container's answer", lambda: answers(target))
-        return BareRun(returned - begun, time.time() - begun)

@@ -1,14 +1,11 @@
-"""The same function as a custom runtime of MLServer."""
+"""The same function as a custom runtime of MLServer. Runs in MLServer's own environment, not in ours."""
 
-from adder import predict
-from mlserver import MLModel
-from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+from adder import predict  # type: ignore[import-not-found]  # both lie in one folder of PYTHONPATH
+from mlserver import MLModel  # type: ignore[import-not-found]
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput  # type: ignore[import-not-found]
 
 
-class Adder(MLModel):
-    async def load(self) -> bool:
-        return True
-
+class Adder(MLModel):  # type: ignore[misc]
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         total = predict([{"name": i.name, "data": i.data.root} for i in payload.inputs])["total"]
         output = ResponseOutput(name="total", datatype="INT32", shape=[1], data=[total])

@@ -7,6 +7,7 @@ healed and nothing else changes; the journal says why.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from controller.domain.conditions import ConditionType
 from controller.domain.desired import DesiredApp
@@ -20,6 +21,8 @@ from controller.reconcile.journal import Journal
 from controller.reconcile.resolve import Resolver
 
 SUFFIXES = (".yaml", ".yml")
+#: Most passes read what the one before has read; parsing and checking are half of a pass that changes nothing.
+_load_app = lru_cache(maxsize=256)(load_app)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Loader:
     def _read(self, revision: Revision) -> AppSpec:
         files = self._house.sources.files(revision, self._declared.path, SUFFIXES)
         known = self._house.directory.secret_names(self._declared.name)
-        return load_app(files, self._declared, known, self._house.settings.limits)
+        return _load_app(files, self._declared, known, self._house.settings.limits)
 
     def _component_at(
         self, revision: Revision, name: ComponentName

@@ -103,9 +103,9 @@ class Pass:
         loaded = loader.load()
         desired = loader.desired(loaded, fresh=personal)
         context = self._context(declared, loaded.revision, loader)
-        plan, failures = self._apply_until_quiet(desired, context)
+        plan, failures, observed = self._apply_until_quiet(desired, context)
         failures += [Failure(None, setback) for setback in loader.setbacks]
-        return self._verdict(desired, plan, failures, loaded)
+        return self._verdict(desired, observed, plan, failures, loaded)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
         if self._journal.before.applied_revision:
@@ -120,7 +120,7 @@ class Pass:
         desired = DesiredApp(self._app, "", prune=True, approved=True)
         nowhere = PlatformAppSpec(self._app, RepositoryName(""))
         context = self._context(nowhere, Revision("", "", ""), None)
-        _, failures = self._apply_until_quiet(desired, context)
+        _, failures, _ = self._apply_until_quiet(desired, context)
         if failures:
             raise failures[0].error
         for route in house.store.routes.of(self._app):
@@ -142,14 +142,18 @@ class Pass:
 
     # --- acting ------------------------------------------------------------------------------------------------
 
-    def _apply_until_quiet(self, desired: DesiredApp, context: Context) -> tuple[Plan, list[Failure]]:
-        """A failed rollout needs a second look that clears it away; more than a few rounds would be a bug."""
+    def _apply_until_quiet(
+        self, desired: DesiredApp, context: Context
+    ) -> tuple[Plan, list[Failure], ObservedApp]:
+        """The last plan, all failures, and what was seen after the last action. A failed rollout needs a second look
+        that clears it away; more than a few rounds would be a bug."""
         house, journal = self._house, self._journal
         executor = Executor(
             house.engine, house.prober, house.sources, house.store.routes, house.store.gateways, house.clock
         )
         failures: list[Failure] = []
-        plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
+        observed = house.engine.observe(self._app)
+        plan = _plan(house, desired, observed, journal.status)
         rounds = 0
         while not plan.empty:
             if rounds == _MAX_ROUNDS:
@@ -164,10 +168,11 @@ class Pass:
             for failure in new:
                 if isinstance(failure.error, Waiting):
                     raise failure.error
+            observed = house.engine.observe(self._app)
             if any(isinstance(failure.error, Transient) for failure in new):
                 break
-            plan = _plan(house, desired, house.engine.observe(self._app), journal.status)
-        return plan, failures
+            plan = _plan(house, desired, observed, journal.status)
+        return plan, failures, observed
 
     def _context(self, declared: PlatformAppSpec, revision: Revision, loader: Loader | None) -> Context:
         house = self._house
@@ -192,9 +197,15 @@ class Pass:
 
     # --- the verdict -------------------------------------------------------------------------------------------
 
-    def _verdict(self, desired: DesiredApp, plan: Plan, failures: list[Failure], loaded: Loaded) -> Outcome:
+    def _verdict(
+        self,
+        desired: DesiredApp,
+        observed: ObservedApp,
+        plan: Plan,
+        failures: list[Failure],
+        loaded: Loaded,
+    ) -> Outcome:
         house, journal = self._house, self._journal
-        observed = house.engine.observe(self._app)
         routes = {route.component: route for route in house.store.routes.of(self._app)}
         judged = [
             self._judged(c, observed, routes.get(c.spec.name), plan.revision) for c in desired.components

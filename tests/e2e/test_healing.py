@@ -40,31 +40,24 @@ def test_crash_loop_ends_in_a_clear_state(platform: Platform, module: Module, ap
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason", "words"),
+    ("what", "reason", "words"),
     [
-        ({"image": {"existingImageName": "no.such.invalid/image:1"}}, None, "no.such.invalid"),
-        (
-            {"image": {"existingImageName": BASE_IMAGE}, "mlService": {"inference": "absent.module:predict"}},
-            "Exited",
-            "absent",
-        ),
-        (
-            {"image": {"existingImageName": BASE_IMAGE}, "mlService": {"server": "own", "setupTimeout": "1s"}},
-            None,
-            "",
-        ),
+        (("no.such.invalid/image:1", {"inference": "app:predict"}), "RegistryUnreachable", "no.such.invalid"),
+        ((BASE_IMAGE, {"inference": "absent.module:predict"}), "Exited", "absent"),
+        ((BASE_IMAGE, {"server": "own"}), "Exited", "exited with code 0"),
     ],
     ids=["image that does not exist", "module that cannot be imported", "command that exits"],
 )
 def test_what_cannot_start_says_why(
-    platform: Platform, module: Module, app: str, spec: dict[str, object], reason: str | None, words: str
+    platform: Platform, module: Module, app: str, what: tuple[str, dict[str, str]], reason: str, words: str
 ) -> None:
-    module.component("model", **spec).api().push()
+    image, service = what
+    module.component("model", image={"existingImageName": image}, mlService=service).api().push()
     platform.connect(module, app)
     platform.until(lambda: platform.condition(app, "Stalled") or platform.condition(app, "ApplyFailed"))
     condition = platform.condition(app, "Stalled") or platform.condition(app, "ApplyFailed")
     assert words in condition["message"]
-    assert reason in (None, condition["reason"])
+    assert condition["reason"] == reason
     platform.until(lambda: not platform.containers(app))
 
 

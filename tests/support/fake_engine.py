@@ -47,6 +47,7 @@ class FakeEngine:
         self.starts: list[str] = []
         self.removals: list[str] = []
         self.down = False
+        self.closed = False
         self._now = now
         self._numbers = count(1)
         self._containers: dict[str, FakeContainer] = {}
@@ -222,6 +223,9 @@ class FakeEngine:
                 news = self._events[position:]
                 position += len(news)
             yield from news
+
+    def close(self) -> None:
+        self.closed = True
 
     # --- inside ------------------------------------------------------------------------------------------------
 

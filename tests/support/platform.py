@@ -61,7 +61,7 @@ class Platform:
             "instance": self.instance,
             "platform": {"path": str(self.platform_folder)},
             "git": {"allowedPaths": [str(self.home)]},
-            "reconcile": {"driftInterval": "5s"},
+            "reconcile": {"driftInterval": "5s", "backoffInitial": "200ms"},
             "web": {"listen": f"127.0.0.1:{self.port}"},
             **self._settings,
         }

@@ -60,8 +60,8 @@ def _own_reason(node: ast.ClassDef) -> Iterator[tuple[str, set[str]]]:
 def _all(arguments: list[ast.expr], follows: set[str]) -> Iterator[tuple[str, set[str]]]:
     for argument in arguments:
         for value in _values(argument):
-            if isinstance(value, ast.Constant) and _CAMEL_CASE.fullmatch(str(value.value)):
-                yield str(value.value), follows
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and _CAMEL_CASE.fullmatch(value.value):
+                yield value.value, follows
 
 
 def _values(argument: ast.expr) -> list[ast.expr]:

@@ -276,3 +276,18 @@ def test_a_bug_is_told_and_the_next_pass_starts_afresh(
     assert scene.run_unchecked(app=AppName("other")).name == "Ready"
     scene.engine.observe = observe  # type: ignore[method-assign]
     assert scene.run("retry").name == "Ready"
+
+
+def test_two_troubles_at_once_are_each_told_once(scene: Scene) -> None:
+    """The commit in force is degraded, the newest one invalid: both stay so, and the history stays short."""
+    scene.connect()
+    scene.push(ml())
+    scene.run()
+    scene.push(ml(servicePort=99999))
+    scene.prober.unready["classify"] = "worker 1 is stuck"
+    scene.run()
+    assert scene.types() == [ConditionType.READY, ConditionType.DEGRADED, ConditionType.MANIFEST_INVALID]
+    events = scene.events()
+    scene.settle()
+    assert scene.events() == events
+    assert events.count("Degraded") == events.count("ManifestInvalid") == 1

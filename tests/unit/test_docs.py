@@ -1,0 +1,249 @@
+"""The documentation is held to the code: links, manifests, configuration, commands, functions, JSON, metrics."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from controller.cli.main import prichal
+from controller.config import DefaultLimits, Settings
+from controller.config.loader import ConfigInvalid, read
+from controller.config.options import OPTIONS
+from controller.daemon.doctor import CHECKS
+from controller.documents import parse
+from controller.domain.errors import Problem
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.spec import Kind, PlatformAppSpec
+from controller.manifests.build import examine
+from controller.manifests.platform import examine_platform
+from controller.manifests.reader import API_VERSION, Document
+from controller.manifests.reader import read as read_manifests
+from controller.manifests.schema import check
+from controller.manifests.validate import validate_folder
+from controller.ports import SourceFile
+from controller.serving import docstring
+from tests.support.pages import ROOT, Block, anchors, blocks, inline_code, links, pages
+
+PAGES = pages()
+REFERENCE = ROOT / "docs" / "reference"
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/manifests"))
+SECTIONS = {key.partition(".")[0] for key in OPTIONS}
+
+
+def of(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages]
+
+
+# --- links ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for file, anchor in links(page):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{file} is not there"
+        if anchor:
+            assert anchor in anchors(target), f"{file} has no heading #{anchor}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / file).resolve() for file, _ in links(index)}
+    listed |= {(page.parent / file).resolve() for page in (ROOT / "docs/adr/README.md",) for file, _ in links(page)}
+    assert set(ROOT.glob("docs/**/*.md")) - {index} <= listed
+
+
+# --- YAML: manifests and configuration --------------------------------------------------------------------------
+
+
+def manifests(block: Block) -> str:
+    """The block's documents with a kind; the line `apiVersion: …` may have been left out for brevity."""
+    texts = [text for text in block.text.split("\n---\n") if re.search(r"^kind: ", text, re.MULTILINE)]
+    version = f"apiVersion: {API_VERSION}\n"
+    return "\n---\n".join(text if "apiVersion: " in text else version + text for text in texts)
+
+
+MANIFEST_BLOCKS = [block for block in of("yaml") if manifests(block)]
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=str)
+def test_yaml_is_manifest_or_configuration_or_at_least_yaml(block: Block, tmp_path: Path) -> None:
+    parsed = parse(str(block), block.text.encode())
+    assert [p for p in parsed.problems if "tag" not in p.message] == []
+    for node in parsed.documents:
+        if isinstance(node.value, dict) and set(node.value) <= SECTIONS:
+            assert config_problems(block.text, tmp_path) == []
+
+
+def config_problems(text: str, folder: Path) -> list[Problem]:
+    """Of a fragment of config.yaml, but for the files that it names: they are not on this machine."""
+    file = folder / "config.yaml"
+    file.write_text(text)
+    try:
+        read(file, Settings())
+    except ConfigInvalid as error:
+        return [problem for problem in error.problems if "cannot be read" not in problem.message]
+    return []
+
+
+@pytest.mark.parametrize("block", MANIFEST_BLOCKS, ids=str)
+def test_every_manifest_passes_its_schema(block: Block) -> None:
+    reading = read_manifests([SourceFile("block.yaml", manifests(block).encode())])
+    assert reading.problems == ()
+    assert reading.documents
+    assert [str(p) for document in reading.documents for p in check(document)] == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted({b.page for b in MANIFEST_BLOCKS} - {REFERENCE / "manifests.md"}), ids=lambda page: page.name
+)
+def test_manifests_of_a_page_fit_together(page: Path) -> None:
+    """Those of the reference are examples of one kind each, which name what is not there."""
+    texts = [manifests(block) for block in MANIFEST_BLOCKS if block.page == page]
+    documents = read_manifests(files(texts)).documents
+    module, platform = (tuple(d for d in documents if is_platforms(d) is side) for side in (False, True))
+    namespaces = {str(d.get("metadata", "namespace")) for d in module} - {"None"}
+    app = PlatformAppSpec(AppName(namespaces.pop() if namespaces else "app"), RepositoryName("page"))
+    assert examine(files(source(d) for d in module), app, None, DefaultLimits()).problems == ()
+    _, problems = examine_platform(tuple(files(source(d) for d in platform)), Settings(), lambda path: b"content")
+    assert [str(p) for p in problems if not about_what_the_page_leaves_out(p)] == []
+
+
+def is_platforms(document: Document) -> bool:
+    return document.kind in (Kind.REPOSITORY, Kind.PLATFORM_APP, Kind.SECRET)
+
+
+def source(document: Document) -> str:
+    return json.dumps(document.node.value)
+
+
+def files(texts: Iterator[str] | list[str]) -> list[SourceFile]:
+    return [SourceFile(f"m{i}.yaml", text.encode()) for i, text in enumerate(texts)]
+
+
+def about_what_the_page_leaves_out(problem: Problem) -> bool:
+    return "no app is called" in problem.message or "no PlatformApp" in problem.message
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_examples_are_valid(folder: Path) -> None:
+    verdict = validate_folder(folder)
+    assert (verdict.problems, verdict.notes) == ((), ())
+    assert verdict.documents > 0
+
+
+def test_every_example_is_listed() -> None:
+    listed = {file for file, _ in links(ROOT / "examples" / "README.md")}
+    assert {folder.name for folder in EXAMPLES} <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_of_the_configuration_exist(page: Path) -> None:
+    known = {*OPTIONS, *SECTIONS}
+    prefixes = "|".join(sorted({key.partition(".")[0] for key in OPTIONS if "." in key} - {"platform"}))
+    named = [m[0] for code in inline_code(page) for m in re.finditer(rf"^({prefixes})\.\w+", code)]
+    own = {"limits.storage", "limits.containers"}  # of the PlatformApp
+    assert set(named) - known - own == set()
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+def commands() -> list[tuple[str, str]]:
+    """Where, and what is typed: lines of shell blocks, and whole commands in inline code."""
+    found = [
+        (str(block), line)
+        for block in of("sh", "")
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if not line.startswith(("remote:", "#"))
+    ]
+    found += [(str(page.relative_to(ROOT)), code) for page in PAGES for code in inline_code(page)]
+    typed = re.compile(r"(?:^|\$ |\$\(|&& )(prichal [a-z][^|>&;#)]*)")
+    return [(place, m[1].strip()) for place, line in found for m in typed.finditer(line)]
+
+
+@pytest.mark.parametrize(("place", "line"), sorted(set(commands())), ids=str)
+def test_commands_exist_with_their_options(place: str, line: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if word != "…"]
+    command, context = resolve(words)
+    parser = command.make_parser(context)
+    options, left, _ = parser.parse_args(words)  # raises for an option that is not there
+    assert left == [], f"{left} is too much"
+    if not re.search(r"^`|-h\b", line):
+        missing = [p.name for p in command.params if p.required and options.get(p.name or "") is None]
+        assert missing == [] or place_is_a_mention(line), f"{missing} are missing"
+
+
+def resolve(words: list[str]) -> tuple[click.Command, click.Context]:
+    """The command that the words begin with, which are taken off."""
+    command: click.Command = prichal
+    context = click.Context(command, info_name="prichal")
+    while isinstance(command, click.Group) and words:
+        while words and words[0] == "--config":
+            del words[:2]
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"there is no command {name!r}"
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    return command, context
+
+
+def place_is_a_mention(line: str) -> bool:
+    """`prichal connect` by itself speaks of the command, it does not show how it is called."""
+    return re.fullmatch(r"prichal( [a-z-]+)+( --[a-z]+)*", line) is not None
+
+
+# --- functions, JSON, names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_inference_functions_are_described_as_the_serving_library_reads_it(block: Block) -> None:
+    functions = [node for node in ast.parse(block.text).body if isinstance(node, ast.FunctionDef)]
+    inference = [f for f in functions if f.name == "predict" or "inputs." in (ast.get_docstring(f) or "")]
+    assert inference
+    for function in inference:
+        signature = docstring.parse(ast.get_docstring(function, clean=False))
+        assert isinstance(signature, docstring.Signature), signature
+
+
+def test_examples_are_described_as_the_serving_library_reads_it() -> None:
+    found = [path for path in ROOT.glob("examples/*/app/inference.py")]
+    assert found
+    for path in found:
+        text, line = docstring.find(path.read_text(), "predict") or (None, 1)
+        assert isinstance(docstring.parse(text, line), docstring.Signature)
+
+
+@pytest.mark.parametrize("block", of("json"), ids=str)
+def test_json_is_json(block: Block) -> None:
+    json.loads(block.text)
+
+
+def test_metrics_exist() -> None:
+    source = (ROOT / "controller/web/metrics.py").read_text()
+    known = set(re.findall(r'"(prichal_\w+)"', source))
+    for page in PAGES:
+        for name in re.findall(r"\bprichal_(?!serving|metrics)\w+\b", page.read_text()):
+            assert re.sub(r"_(total|bucket|count|sum)$", "", name) in known, f"{page.name}: {name}"
+
+
+def test_every_check_of_the_doctor_is_explained() -> None:
+    page = (ROOT / "docs/guide/operations.md").read_text()
+    assert [name for name in CHECKS if f"`{name}`" not in page] == []
+
+
+def test_every_decision_has_a_number_of_its_own_and_is_listed() -> None:
+    folder = ROOT / "docs" / "adr"
+    decisions = sorted(folder.glob("[0-9]*.md"))
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. ")
+        assert f"]({path.name})" in (folder / "README.md").read_text()

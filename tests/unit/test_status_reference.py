@@ -1,0 +1,61 @@
+"""docs/reference/status.md describes every reason that the code gives, with what follows from it, and no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from controller.cli.documents import state_word
+from controller.domain.conditions import ConditionType
+from controller.domain.status import AppStatus
+from tests.support.pages import ROOT
+from tests.support.reasons import reasons
+
+PAGE = (ROOT / "docs" / "reference" / "status.md").read_text()
+GIVEN = reasons()
+ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| (retried|waits|stalled|state|told) \|", re.MULTILINE)
+DESCRIBED = {reason: row[2] for row in ROW.finditer(PAGE) for reason in re.findall(r"`(\w+)`", row[1])}
+TYPES = {kind.value for kind in ConditionType}
+
+
+@pytest.mark.parametrize("reason", sorted(GIVEN.keys() - TYPES))
+def test_every_reason_is_described(reason: str) -> None:
+    assert reason in DESCRIBED, f"add {reason} to docs/reference/status.md"
+
+
+@pytest.mark.parametrize("reason", sorted(DESCRIBED))
+def test_no_reason_is_invented(reason: str) -> None:
+    assert reason in GIVEN
+
+
+@pytest.mark.parametrize("reason", sorted(reason for reason in DESCRIBED if GIVEN.get(reason)))
+def test_what_follows_is_what_the_error_says(reason: str) -> None:
+    assert DESCRIBED[reason] in {*GIVEN[reason], "state"}
+
+
+@pytest.mark.parametrize("reason", sorted(reason for reason in DESCRIBED if not GIVEN.get(reason)))
+def test_what_is_no_error_promises_no_retry(reason: str) -> None:
+    assert DESCRIBED[reason] in ("state", "told")
+
+
+def test_every_condition_is_described() -> None:
+    for kind in ConditionType:
+        assert re.search(rf"^\| `{kind}` \| ", PAGE, re.MULTILINE)
+
+
+def test_known_reasons_are_found() -> None:
+    """Of each way in which the code gives a reason, one: should the reader of the source miss a way, this fails."""
+    assert GIVEN["SecretMissing"] == {"stalled"}  # raised
+    assert GIVEN["EngineUnreachable"] == {"retried"}  # from a table of the engine's errors
+    assert GIVEN["AuthenticationFailed"] == {"stalled"}  # from a table of Git's errors
+    assert GIVEN["StateBusy"] == {"retried"}  # from a table of SQLite's errors
+    assert GIVEN["CloneDamaged"] == {"retried"}  # a class of its own
+    assert GIVEN["ManifestInvalid"] == {"stalled"}
+    assert GIVEN["RepositoryEmpty"] == {"waits"}
+    assert {"NotServing", "CrashLoop", "PruneDisabled", "BecameReady", "NewRevision", "PermissionDenied"} <= GIVEN.keys()
+    assert not {"True", "None", "MLComponent"} & GIVEN.keys()
+
+
+def test_the_words_for_states_are_described() -> None:
+    assert state_word(AppStatus(app="a")) in PAGE  # type: ignore[arg-type]
