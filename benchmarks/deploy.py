@@ -11,12 +11,11 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from benchmarks import load
-from benchmarks.figures import Section, in_turns
+from benchmarks.figures import Section
 from benchmarks.ground import (
     BODY,
     PAUSE,
@@ -70,15 +69,16 @@ class BareRun:
 
 def measure(ground: Ground) -> Section:
     section = Section("deploy", "git push → first answer of the new version, beside docker run")
+    rollouts: list[Rollout] = []
+    bare: list[BareRun] = []
+    same: list[BareRun] = []
     with running_platform(ground) as platform, network(ground) as own:
         contest = Contest(ground, platform)
-        runs: dict[str, Callable[[], BareRun]] = {
-            "bare": lambda: contest.run_container(()),
-            "same": lambda: contest.run_container(("--network", own, *HARDENED)),
-        }
-        rollouts: list[Rollout] = []
-        results = in_turns({"push": lambda: rollouts.append(contest.roll_out()), **runs}, ROUNDS)
-    _report(section, rollouts, results["bare"], results["same"])
+        for _ in range(ROUNDS):
+            rollouts.append(contest.roll_out())
+            bare.append(contest.run_container(()))
+            same.append(contest.run_container(("--network", own, *HARDENED)))
+    _report(section, rollouts, bare, same)
     return section
 
 
@@ -159,6 +159,7 @@ class Caller(threading.Thread):
                     self._call_on(connection)
             except (OSError, load.LoadFailed):
                 self.lost += 1
+                self._stop_calling.wait(PAUSE)
 
     def _call_on(self, connection: socket.socket) -> None:
         while not self._stop_calling.wait(PAUSE):

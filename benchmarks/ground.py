@@ -62,7 +62,7 @@ def prepared(home: Path) -> Iterator[Ground]:
 
 def answer(offset: int = 0) -> bytes:
     """What must be in every reply of the version with that OFFSET."""
-    return str(sum(NUMBERS) + offset).encode()
+    return f"[{sum(NUMBERS) + offset}]".encode()
 
 
 def wait_for(what: str, look: Callable[[], object]) -> None:

@@ -114,6 +114,10 @@ class Engine(Protocol):
     ) -> None:
         """Stalled `BuildFailed` with the last lines of the build log."""
 
+    def prune_images(self, app: AppName, keep: int) -> None:
+        """Remove images built here for the app which no container uses, but for the `keep` newest of each component:
+        going back to one of them needs no build."""
+
     def ensure_network(self, app: AppName) -> None: ...
 
     def remove_network(self, app: AppName) -> None: ...

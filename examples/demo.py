@@ -1,7 +1,7 @@
 """The main job on the example module, from `git push` to an answer, and a rollout that no caller notices.
 
 Run by `make demo`. Everything is real: Docker, Git, gunicorn. State lies in a temporary folder that is removed at the
-end together with the containers. `DEMO_EXIT=1` ends the demo by itself; otherwise it stays up until Ctrl-C.
+end together with the containers and images. `DEMO_EXIT=1` ends the demo by itself; otherwise it stays up until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def main() -> int:
 
 def demo(platform: Platform) -> None:
     say("1. A repository on this host, connected as an app")
-    url = platform.prichal("repo", "create", "colors", "--connect", "--app", APP, "--path", "manifests").split()[-1]
+    url = platform.prichal(
+        "repo", "create", "colors", "--connect", "--app", APP, "--path", "manifests"
+    ).split()[-1]
     clone = platform.home / "work"
     shutil.copytree(EXAMPLE, clone)
     git(clone, "init", "-q", "-b", "main")
@@ -65,7 +67,9 @@ def demo(platform: Platform) -> None:
         git(clone, "push", "-q", "origin", "main")
         callers.wait_for(50)
     show_call(platform)
-    print(f"   answers while it rolled out: {dict(callers.answers)}; calls that failed: {len(callers.failures)}")
+    print(
+        f"   answers while it rolled out: {dict(callers.answers)}; calls that failed: {len(callers.failures)}"
+    )
     if callers.failures or "crimson" not in callers.answers:
         raise SystemExit(f"the rollout was noticed: {callers.failures[:3]}")
 
@@ -88,6 +92,7 @@ class Platform:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.instance = f"demo-{os.getpid()}"
         self.port = free_port(8000)
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = home / "config.yaml"
@@ -98,7 +103,7 @@ class Platform:
         folder.mkdir()
         self._config.write_text(
             f"state: {self.home / 'state'}\n"
-            f"instance: demo-{os.getpid()}\n"
+            f"instance: {self.instance}\n"
             f"platform: {{path: {folder}}}\n"
             f"web: {{listen: '127.0.0.1:{self.port}'}}\n"
         )
@@ -202,7 +207,9 @@ def call(port: int, method: str, path: str) -> tuple[int, bytes]:
 
 def show_call(platform: Platform) -> None:
     status, body = predict(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30))
-    print(f"   POST /{APP}/colors/predict {json.dumps(RED['inputs'][0]['data'])} -> {status} {json.dumps(body)}")
+    print(
+        f"   POST /{APP}/colors/predict {json.dumps(RED['inputs'][0]['data'])} -> {status} {json.dumps(body)}"
+    )
     if status != 200:
         raise SystemExit("the call failed")
 
@@ -214,6 +221,17 @@ def commit(clone: Path, message: str) -> None:
 
 def git(clone: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(clone), *arguments], check=True, timeout=300)
+
+
+def remove_images(pattern: str) -> None:
+    """prichal keeps images, so that going back is quick; a demo leaves nothing behind."""
+    found = subprocess.run(
+        ["docker", "image", "ls", "--quiet", "--filter", f"reference={pattern}"],
+        capture_output=True,
+        text=True,
+    )
+    if images := sorted(set(found.stdout.split())):
+        subprocess.run(["docker", "image", "rm", "--force", *images], stdout=subprocess.DEVNULL)
 
 
 def free_port(wanted: int) -> int:

@@ -27,7 +27,7 @@ def judge_component(
         return _failed(component.failure_reason or "NotReady", component.failure, route, revision)
     if memory.failed_fingerprint in component.fingerprints:
         return _failed(memory.failure_reason or "NotReady", memory.failure, route, revision)
-    if route is None or not route.upstreams or route.fingerprint not in component.fingerprints:
+    if route is None or route.fingerprint not in component.fingerprints:
         return (
             Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),
         )

@@ -57,8 +57,9 @@ class ImageOrigin(StrEnum):
 
 @dataclass(frozen=True)
 class ImagePin:
-    """A reference nailed to content. `deploy` is what a container is created from: `name@sha256:…`, an image id
-    or a build tag; it never moves, unlike the tag that people write. `present`: no pull or build is needed."""
+    """A reference nailed to content. `deploy` is what a container is created from: `name@sha256:…` or an image id; it
+    never moves, unlike the tag that people write. `present`: no pull or build is needed. An image still to be built
+    has no id: until then its build tag, made from all that goes into it, stands in."""
 
     deploy: str
     origin: ImageOrigin

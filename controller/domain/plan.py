@@ -26,9 +26,13 @@ class PullImage:
 
 @dataclass(frozen=True)
 class BuildImageAction:
+    """Alone in its group: only the image that comes out tells whether anything has to be replaced. `fingerprint`
+    stands for the version until then."""
+
     component: ComponentName
     tag: str
     build: BuildInput
+    fingerprint: str
     why: str
 
 

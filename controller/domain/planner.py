@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from controller.domain.desired import DesiredApp, DesiredComponent, Workload
+from controller.domain.desired import BuildInput, DesiredApp, DesiredComponent, Workload
 from controller.domain.names import ComponentName, short, workload_name
 from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.plan import (
@@ -127,12 +127,8 @@ class _Rollout:
 
     @property
     def _serving(self) -> bool:
-        """Whether the version wanted is the one that the route points to: it has been ready once."""
-        return (
-            self.route is not None
-            and bool(self.route.upstreams)
-            and self.route.fingerprint in self.component.fingerprints
-        )
+        """Whether the version wanted is the one that the route is for: it has been ready once, dead or not."""
+        return self.route is not None and self.route.fingerprint in self.component.fingerprints
 
     def _wanted(self) -> dict[int, ObservedWorkload | None]:
         """By replica: what stands for it. Of two (one was renamed by hand, say) the one that answers."""
@@ -166,11 +162,13 @@ class _Rollout:
         )
 
     def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
+        if self.component.build and not self.component.pin.present:
+            return (self._build(self.component.build),), []
         wanted = self._wanted()
         missing = [replica for replica, w in wanted.items() if not _answers(w)]
         obsolete = self._obsolete(wanted)
         if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
-            return self._leave_out_dead(wanted), [hold]
+            return self._leave_out_dead(), [hold]
         before: tuple[Action, ...] = ()
         if (
             missing
@@ -180,7 +178,7 @@ class _Rollout:
         ):
             before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
         return (
-            *(self._leave_out_dead(wanted) if missing else ()),
+            *(self._leave_out_dead() if missing else ()),
             *(self._image() if missing else ()),  # first of all: with Recreate nothing serves from here on
             *before,
             *self._starts(missing, wanted),
@@ -205,14 +203,16 @@ class _Rollout:
             self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
         )
 
-    def _leave_out_dead(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
-        """A dead replica gets no more traffic while others answer."""
+    def _leave_out_dead(self) -> tuple[Action, ...]:
+        """A dead replica gets no more traffic: its address may soon be that of another component."""
         if not self._serving or self.route is None:
             return ()
-        alive = {w.endpoint: w.name for w in wanted.values() if w and w.endpoint}
+        alive = {w.endpoint: w.name for w in self.observed.of(self.name) if w.endpoint}
         still = tuple(alive[upstream] for upstream in self.route.upstreams if upstream in alive)
-        if not still or len(still) == len(self.route.upstreams):
+        if len(still) == len(self.route.upstreams):
             return ()
+        if not still:
+            return (SwitchRoute(replace(self.route, upstreams=()), (), why="nothing of it answers any more"),)
         return (SwitchRoute(self.route, still, why="a replica died, the others go on"),)
 
     def _starts(self, missing: list[int], wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
@@ -232,12 +232,13 @@ class _Rollout:
         deadline = self.component.spec.setup_timeout
         return AwaitReady(self.name, self.fingerprint, self._names(wanted), self._ready_path, deadline, why)
 
+    def _build(self, build: BuildInput) -> BuildImageAction:
+        why = "this content has not been built here"
+        return BuildImageAction(self.name, self.component.pin.deploy, build, self.component.fingerprint, why)
+
     def _image(self) -> tuple[Action, ...]:
         if self.component.pin.present:
             return ()
-        if self.component.build:
-            why = "this content has not been built here"
-            return (BuildImageAction(self.name, self.component.pin.deploy, self.component.build, why),)
         return (PullImage(self.name, self.component.pin.deploy, why="not on this host"),)
 
     def _start(self, replica: int, dead: ObservedWorkload | None) -> StartWorkload:
@@ -262,7 +263,7 @@ class _Rollout:
             return False
         if dead:
             return dead.state is not WorkloadState.CREATED
-        return len(self.route.upstreams) >= self.component.spec.replicas
+        return not self.route.upstreams or len(self.route.upstreams) >= self.component.spec.replicas
 
     def _why_start(self, dead: ObservedWorkload | None) -> str:
         if dead and dead.state is WorkloadState.CREATED:

@@ -33,7 +33,8 @@ class Api:
 
 @dataclass(frozen=True)
 class Route:
-    """The traffic of one component. `upstreams` are `IP:PORT`, empty while no version has become ready (503)."""
+    """The traffic of one component. `fingerprint` is the version in service, which has been ready once;
+    `upstreams` are the `IP:PORT` of what answers of it, empty while nothing does (503)."""
 
     app: AppName
     component: ComponentName

@@ -113,7 +113,12 @@ def _component(group: tuple[Action, ...]) -> ComponentName | None:
         match action:
             case StartWorkload(workload=workload):
                 return workload.component
-            case AwaitReady(component=name) | PullImage(component=name) | WithdrawRoute(component=name):
+            case (
+                AwaitReady(component=name)
+                | PullImage(component=name)
+                | BuildImageAction(component=name)
+                | WithdrawRoute(component=name)
+            ):
                 return name
             case SwitchRoute(route=route):
                 return route.component
@@ -124,7 +129,7 @@ def _failed_version(group: tuple[Action, ...], action: Action, error: Controller
     """The version that the failed action was to bring up; none where a retry may help or it is up already."""
     if not isinstance(error, Stalled) or not isinstance(action, _BRINGING_UP):
         return ""
-    return next((a.fingerprint for a in group if isinstance(a, AwaitReady)), "")
+    return next((a.fingerprint for a in group if isinstance(a, (AwaitReady, BuildImageAction))), "")
 
 
 class _Group:

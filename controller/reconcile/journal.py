@@ -93,7 +93,7 @@ class Journal:
     def learn(self, plan: Plan, failures: Iterable[Failure], window: float) -> None:
         """What the next plan must know: versions that failed, restarts within `window` seconds."""
         now = self._clock.now()
-        serving = {r.component: r.fingerprint for r in self._store.routes.of(self._app) if r.upstreams}
+        serving = {r.component: r.fingerprint for r in self._store.routes.of(self._app)}
         repaired = {a.workload.component for a in plan.actions if isinstance(a, StartWorkload) and a.heals}
         for failure in failures:
             if failure.component and failure.fingerprint:

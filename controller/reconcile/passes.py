@@ -7,7 +7,8 @@ time, any number of times, and after a crash at any line.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from controller.domain.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.desired import DesiredApp, DesiredComponent, Unresolved
@@ -15,7 +16,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient, Waitin
 from controller.domain.health import judge_app, judge_component
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.observed import ObservedApp
-from controller.domain.plan import Plan
+from controller.domain.plan import BuildImageAction, Plan
 from controller.domain.planner import READY_PATH, backoff, plan_app
 from controller.domain.routes import Route
 from controller.domain.spec import MLComponentSpec, OwnServer, PlatformAppSpec
@@ -31,7 +32,9 @@ log = logging.getLogger(__name__)
 _MAX_ROUNDS = 4  # plan → apply → look again; more would hide a planner that does not come to rest
 _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
-_PERSON = {"manual"}  # reasons for which earlier failures are forgiven and tags asked for anew
+_KEPT_BUILDS = 2  # of each component: the one in service and the one before it
+_PERSON = {"manual"}  # reasons for which tags are asked for anew
+_FORGIVING = _PERSON | {"platform"}  # something outside Git has changed: what failed may now succeed
 _MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a newer commit
 
 
@@ -79,6 +82,17 @@ def _plan(house: House, desired: DesiredApp, observed: ObservedApp, status: AppS
     return plan_app(desired, observed, routes, status, house.policy, house.clock.now())
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """Where the acting of a pass ended: what was wanted, what is there, the last plan, everything that failed."""
+
+    desired: DesiredApp
+    observed: ObservedApp
+    plan: Plan
+    failures: list[Failure]
+    acted: bool
+
+
 class Pass:
     """The state of one pass; made for one request and thrown away."""
 
@@ -96,16 +110,18 @@ class Pass:
         if declared.suspend or self._journal.before.suspended:
             return self._stay_suspended()
         personal = bool(_PERSON.intersection(self._request.reasons))
-        if personal:
+        if _FORGIVING.intersection(self._request.reasons):
             self._journal.forgive()
         self._await_dependencies(declared)
         loader = Loader(self._house, self._journal, declared)
         loaded = loader.load()
         desired = loader.desired(loaded, fresh=personal)
         context = self._context(declared, loaded.revision, loader)
-        plan, failures, observed = self._apply_until_quiet(desired, context)
-        failures += [Failure(None, setback) for setback in loader.setbacks]
-        return self._verdict(desired, observed, plan, failures, loaded)
+        end = self._apply_until_quiet(desired, context, lambda: loader.desired(loaded, fresh=False))
+        end.failures.extend(Failure(None, setback) for setback in loader.setbacks)
+        if end.acted and not end.failures:
+            self._tidy_images(keep=_KEPT_BUILDS)
+        return self._verdict(end, loaded)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
         if self._journal.before.applied_revision:
@@ -120,11 +136,12 @@ class Pass:
         desired = DesiredApp(self._app, "", prune=True, approved=True)
         nowhere = PlatformAppSpec(self._app, RepositoryName(""))
         context = self._context(nowhere, Revision("", "", ""), None)
-        _, failures, _ = self._apply_until_quiet(desired, context)
-        if failures:
-            raise failures[0].error
+        end = self._apply_until_quiet(desired, context, lambda: desired)
+        if end.failures:
+            raise end.failures[0].error
         for route in house.store.routes.of(self._app):
             house.store.routes.withdraw(self._app, route.component)
+        self._tidy_images(keep=0)
         if self._journal.before != AppStatus(self._app):
             self._journal.emit(
                 "Disconnected", "no PlatformApp names it any more; its containers and routes are gone"
@@ -143,10 +160,10 @@ class Pass:
     # --- acting ------------------------------------------------------------------------------------------------
 
     def _apply_until_quiet(
-        self, desired: DesiredApp, context: Context
-    ) -> tuple[Plan, list[Failure], ObservedApp]:
-        """The last plan, all failures, and what was seen after the last action. A failed rollout needs a second look
-        that clears it away; more than a few rounds would be a bug."""
+        self, desired: DesiredApp, context: Context, resolve: Callable[[], DesiredApp]
+    ) -> _Settled:
+        """A failed rollout needs a second look that clears it away and keeps up the last good version, and what was
+        built has to be resolved anew; more than a few rounds would be a bug."""
         house, journal = self._house, self._journal
         executor = Executor(
             house.engine, house.prober, house.sources, house.store.routes, house.store.gateways, house.clock
@@ -171,8 +188,16 @@ class Pass:
             observed = house.engine.observe(self._app)
             if any(isinstance(failure.error, Transient) for failure in new):
                 break
+            if new or any(isinstance(action, BuildImageAction) for action in plan.actions):
+                desired = resolve()
             plan = _plan(house, desired, observed, journal.status)
-        return plan, failures, observed
+        return _Settled(desired, observed, plan, failures, acted=rounds > 0)
+
+    def _tidy_images(self, keep: int) -> None:
+        try:
+            self._house.engine.prune_images(self._app, keep)
+        except ControllerError as error:  # a full disk is told by doctor; what runs is not touched by it
+            log.warning("old images stay: %s", error.message, extra={"app": self._app})
 
     def _context(self, declared: PlatformAppSpec, revision: Revision, loader: Loader | None) -> Context:
         house = self._house
@@ -197,15 +222,9 @@ class Pass:
 
     # --- the verdict -------------------------------------------------------------------------------------------
 
-    def _verdict(
-        self,
-        desired: DesiredApp,
-        observed: ObservedApp,
-        plan: Plan,
-        failures: list[Failure],
-        loaded: Loaded,
-    ) -> Outcome:
+    def _verdict(self, end: _Settled, loaded: Loaded) -> Outcome:
         house, journal = self._house, self._journal
+        desired, observed, plan = end.desired, end.observed, end.plan
         routes = {route.component: route for route in house.store.routes.of(self._app)}
         judged = [
             self._judged(c, observed, routes.get(c.spec.name), plan.revision) for c in desired.components
@@ -213,7 +232,7 @@ class Pass:
         judged += [self._unresolved(missing, plan.revision) for missing in desired.unresolved]
         components = tuple(sorted(judged, key=lambda c: c.name))
         journal.remember(components, {*routes, *(w.component for w in observed.workloads)})
-        transient = next((f.error for f in failures if isinstance(f.error, Transient)), None)
+        transient = next((f.error for f in end.failures if isinstance(f.error, Transient)), None)
         if transient:
             return self.failed(transient)
         conditions = judge_app(components, plan, loaded.spec.warnings)
@@ -241,7 +260,7 @@ class Pass:
         conditions = self._journal.merged((replace(c, revision=revision) for c in judged), memory.conditions)
         if is_ready(conditions):
             memory = replace(memory, failed_fingerprint="", failure_reason="", failure="")
-        serving = route is not None and bool(route.upstreams) and route.fingerprint in component.fingerprints
+        serving = route is not None and route.fingerprint in component.fingerprints
         return replace(
             memory,
             fingerprint=route.fingerprint if route else "",

@@ -29,7 +29,9 @@ class Platform:
     read: Callable[[], tuple[PlatformSpec, str]]
 
     def __post_init__(self) -> None:
-        self._marks: dict[AppName, str] = {}  # what each app's system components looked like last time
+        self._marks: dict[AppName, str] | None = (
+            None  # what each app's system components looked like last time
+        )
 
     def reconcile(self, request: Request) -> Outcome:
         secrets = self.house.directory.secret_values(PLATFORM)
@@ -55,15 +57,17 @@ class Platform:
         self.house.directory.replace(spec)
         before = {record.name for record in self.house.store.repositories.all()}
         self.house.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
-        changed = self._changed(spec)
-        for app in sorted(changed):
-            self.house.store.requests.enqueue(app, "platform")
+        reason = "platform" if self._marks is not None else "start"
+        for app in sorted(self._changed(spec)):
+            self.house.store.requests.enqueue(app, reason)
         self.house.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
         message = f"{count} app{'s' if count != 1 else ''} connected"
-        journal.converged(
-            revision, (Condition(ConditionType.READY, True, "Ready", message, revision=revision),)
-        )
+        conditions = [Condition(ConditionType.READY, True, "Ready", message, revision=revision)]
+        if spec.warnings:
+            text = "\n".join(spec.warnings)
+            conditions.append(Condition(ConditionType.WARNING, True, "Warnings", text, revision=revision))
+        journal.converged(revision, tuple(conditions))
         return Outcome("Ready", message, revision)
 
     def _guard_empty(self, spec: PlatformSpec, journal: Journal) -> None:
@@ -83,7 +87,8 @@ class Platform:
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
         known = {status.app for status in self.house.store.apps.all()} | self.house.engine.apps()
         gone = {app for app in known if app not in marks and app != PLATFORM}
-        changed = {app for app, mark in marks.items() if self._marks.get(app) != mark}
+        before = self._marks or {}
+        changed = {app for app, mark in marks.items() if before.get(app) != mark}
         self._marks = marks
         return changed | gone
 

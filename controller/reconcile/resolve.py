@@ -151,7 +151,7 @@ class Resolver:
     ) -> DesiredComponent | None:
         """What the route serves, so that it is kept alive while a newer version cannot be had."""
         memory = status.component(component.name)
-        if not (route and route.upstreams and memory and memory.image):
+        if not (route and memory and memory.image):
             return None
         found = self.fallback(component.name, route.revision)
         if not found:

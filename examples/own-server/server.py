@@ -30,10 +30,13 @@ class Handler(BaseHTTPRequestHandler):
     def _count_down(self, start: str) -> None:
         if not (start.isascii() and start.isdigit() and int(start) <= LONGEST):
             detail = f"'from' must be a whole number from 0 to {LONGEST}"
-            return self._answer(422, {"title": "Unprocessable Content", "status": 422, "detail": detail})
+            self._answer(422, {"title": "Unprocessable Content", "status": 422, "detail": detail})
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")  # the stream's length is not known: it ends with the connection
+        self.send_header(
+            "Connection", "close"
+        )  # its length is not known: the stream ends with the connection
         self.end_headers()
         for left in range(int(start), 0, -1):
             self.wfile.write(f"data: {left}\n\n".encode())

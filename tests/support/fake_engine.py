@@ -4,6 +4,7 @@ the real one. Scripted through its public attributes and the methods under "scri
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,13 @@ class FakeContainer:
 
     app: AppName | None
     seen: ObservedWorkload
+    image: str = ""
     logs: list[str] = field(default_factory=list)
+
+
+def image_id(tag: str) -> str:
+    """Of what `FakeEngine.build` makes."""
+    return f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
 
 
 class FakeEngine:
@@ -121,7 +128,12 @@ class FakeEngine:
         if isinstance(source, BuildImage):
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
-            return ImagePin(tag, ImageOrigin.BUILD, tag in self.images)
+            built = image_id(tag)
+            return (
+                ImagePin(built, ImageOrigin.BUILD, True)
+                if built in self.images
+                else ImagePin(tag, ImageOrigin.BUILD, False)
+            )
         reference = source.reference
         if "@" in reference:
             return ImagePin(reference, ImageOrigin.REGISTRY, reference in self.images)
@@ -154,7 +166,20 @@ class FakeEngine:
         if (last := self.build_failures.get(build.source.dockerfile)) is not None:
             log(last)
             raise Stalled("BuildFailed", f"cannot build image {tag}\n{last}")
-        self.images.add(tag)
+        self.images |= {tag, image_id(tag)}
+
+    def prune_images(self, app: AppName, keep: int) -> None:
+        self._require_up()
+        prefix = f"{self.instance}.local/{app}/"
+        in_use = {c.image for c in self._containers.values()}
+        by_component: dict[str, list[str]] = {}
+        for tag in reversed(self.builds):
+            if tag.startswith(prefix) and tag in self.images:
+                by_component.setdefault(tag.rpartition(":")[0], []).append(tag)
+        for tags in by_component.values():
+            for tag in tags[keep:]:
+                if image_id(tag) not in in_use:
+                    self.images -= {tag, image_id(tag)}
 
     def ensure_network(self, app: AppName) -> None:
         self._require_up()
@@ -265,7 +290,7 @@ class FakeEngine:
             state=state,
             created=self._now(),
         )
-        self._containers[number] = FakeContainer(workload.app, seen)
+        self._containers[number] = FakeContainer(workload.app, seen, workload.image)
         return number
 
     def _run(self, workload_id: str) -> None:

@@ -166,7 +166,9 @@ class Platform:
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         return self.request("GET", path, headers=headers)
 
-    def predict(self, app: str, inputs: object = None, path: str = "api", headers: Mapping[str, str] | None = None) -> Reply:
+    def predict(
+        self, app: str, inputs: object = None, path: str = "api", headers: Mapping[str, str] | None = None
+    ) -> Reply:
         body = json.dumps({"inputs": inputs if inputs is not None else []}).encode()
         return self.request("POST", f"/{app}/{path}/predict", body, {**JSON, **(headers or {})})
 
@@ -183,14 +185,22 @@ class Platform:
 
     # --- modules -----------------------------------------------------------------------------------------------
 
-    def connect(self, module: Module, app: str, secrets: Mapping[str, Mapping[str, str]] | None = None, **spec: object) -> None:
+    def connect(
+        self, module: Module, app: str, secrets: Mapping[str, Mapping[str, str]] | None = None, **spec: object
+    ) -> None:
         """What an operator writes into the platform folder."""
         documents: list[dict[str, object]] = [
-            _manifest("Repository", app, {"url": str(module.bare), "ref": {"branch": "main"}, "interval": "0s"}),
+            _manifest(
+                "Repository", app, {"url": str(module.bare), "ref": {"branch": "main"}, "interval": "0s"}
+            ),
             _manifest("PlatformApp", app, {"repository": app, "path": "manifests", **spec}),
         ]
         for name, values in (secrets or {}).items():
-            secret = {"apiVersion": API_VERSION, "kind": "Secret", "metadata": {"name": name, "namespace": app}}
+            secret = {
+                "apiVersion": API_VERSION,
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": app},
+            }
             documents.append({**secret, "stringData": dict(values)})
         draft = self.platform_folder / f".{app}"
         draft.write_text("\n---\n".join(json.dumps(d) for d in documents))
@@ -203,7 +213,9 @@ class Platform:
 
     def poke(self, app: str) -> None:
         """Ask for a pass, as a webhook would."""
-        assert self.request("POST", f"/-/apps/{app}/reconcile", b"{}", {**JSON, "X-Prichal": "1"}).status == 202
+        assert (
+            self.request("POST", f"/-/apps/{app}/reconcile", b"{}", {**JSON, "X-Prichal": "1"}).status == 202
+        )
 
 
 class Callers:
@@ -268,7 +280,9 @@ class Module:
     def api(self, component: str = "model", path: str = "api", **spec: object) -> Module:
         body = {"mlComponent": {"name": component}, "published": True, **spec}
         body["restfulApi"] = {"path": path, **spec.get("restfulApi", {})}  # type: ignore[dict-item]
-        return self.write(f"manifests/api-{component}.yaml", json.dumps(_manifest("APIComponent", path, body)))
+        return self.write(
+            f"manifests/api-{component}.yaml", json.dumps(_manifest("APIComponent", path, body))
+        )
 
     def served(self, source: str, version: str = "1", **spec: object) -> Module:
         """A component built from the repository: the module `app` with `source`, and its API at `/api`."""
@@ -278,7 +292,9 @@ class Module:
         service = {"inference": "app:predict", **spec.pop("mlService", {})}  # type: ignore[dict-item]
         small = {"cpus": 0.5, "memory": "128Mi"}
         build = {"build": {"context": "."}}
-        self.component("model", **{"image": build, "env": env, "mlService": service, "resources": small, **spec})
+        self.component(
+            "model", **{"image": build, "env": env, "mlService": service, "resources": small, **spec}
+        )
         return self.api()
 
     def remove(self, *paths: str) -> Module:
@@ -316,7 +332,9 @@ def _manifest(kind: str, name: str, spec: Mapping[str, object]) -> dict[str, obj
 
 def _git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=dev", "-c", "user.email=dev@example.org"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -60,7 +60,11 @@ def _own_reason(node: ast.ClassDef) -> Iterator[tuple[str, set[str]]]:
 def _all(arguments: list[ast.expr], follows: set[str]) -> Iterator[tuple[str, set[str]]]:
     for argument in arguments:
         for value in _values(argument):
-            if isinstance(value, ast.Constant) and isinstance(value.value, str) and _CAMEL_CASE.fullmatch(value.value):
+            if (
+                isinstance(value, ast.Constant)
+                and isinstance(value.value, str)
+                and _CAMEL_CASE.fullmatch(value.value)
+            ):
                 yield value.value, follows
 
 

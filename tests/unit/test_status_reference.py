@@ -53,7 +53,14 @@ def test_known_reasons_are_found() -> None:
     assert GIVEN["CloneDamaged"] == {"retried"}  # a class of its own
     assert GIVEN["ManifestInvalid"] == {"stalled"}
     assert GIVEN["RepositoryEmpty"] == {"waits"}
-    assert {"NotServing", "CrashLoop", "PruneDisabled", "BecameReady", "NewRevision", "PermissionDenied"} <= GIVEN.keys()
+    assert {
+        "NotServing",
+        "CrashLoop",
+        "PruneDisabled",
+        "BecameReady",
+        "NewRevision",
+        "PermissionDenied",
+    } <= GIVEN.keys()
     assert not {"True", "None", "MLComponent"} & GIVEN.keys()
 
 

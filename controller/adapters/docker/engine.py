@@ -111,6 +111,9 @@ class DockerEngine:
     ) -> None:
         self._images.build(tag, build, context, log)
 
+    def prune_images(self, app: AppName, keep: int) -> None:
+        self._images.prune(app, keep)
+
     # --- networks ----------------------------------------------------------------------------------------------
 
     def ensure_network(self, app: AppName) -> None:

@@ -7,7 +7,7 @@ one app must not reach what another one, or the operator, may.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -28,6 +28,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.desired import BuildInput
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
 from controller.domain.observed import ImageOrigin, ImagePin
 from controller.domain.secret import Secret
 from controller.domain.spec import BuildImage, ImageSource, Registry, SecretSpec
@@ -122,7 +123,9 @@ class Images:
         if isinstance(source, BuildImage):
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
-            return ImagePin(tag, ImageOrigin.BUILD, present=self.inspect(tag) is not None)
+            built = self.inspect(tag)
+            # By its id: what is built anew from other files, but comes out the same, replaces nothing.
+            return ImagePin(built["Id"] if built else tag, ImageOrigin.BUILD, present=built is not None)
         return self._pin_existing(source.reference, registries)
 
     def _pin_existing(self, reference: str, registries: Registries) -> ImagePin:
@@ -240,6 +243,34 @@ class Images:
             forcerm=True,
             decode=True,
         )
+
+    # --- retention ---------------------------------------------------------------------------------------------
+
+    def prune(self, app: AppName, keep: int) -> None:
+        client = self._connection.client
+        prefix = f"{self._instance}.local/{app}/"
+        with translated(f"cannot remove old images of {app}"):
+            built = client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
+            in_use = {container["ImageID"] for container in client.containers(all=True)}
+            newest_first = sorted(built, key=lambda image: -image["Created"])
+            seen: Counter[str] = Counter()
+            for image in newest_first:
+                ours = [tag for tag in image["RepoTags"] or () if tag.startswith(prefix)]
+                components = {tag.rpartition(":")[0] for tag in ours}
+                seen.update(components)
+                if image["Id"] in in_use or any(seen[component] <= keep for component in components):
+                    continue
+                for tag in ours:
+                    _untag(client, tag)
+
+
+def _untag(client: APIClient, tag: str) -> None:
+    """The last tag takes the image along. One that is used all the same, or gone by now, is none of our business."""
+    try:
+        client.remove_image(tag)
+    except (docker.errors.ImageNotFound, docker.errors.APIError) as error:
+        if error.status_code not in (404, 409):
+            raise
 
 
 def _read_build(message: Json, tail: deque[str], log: Callable[[str], None], doing: str) -> None:

@@ -27,7 +27,8 @@ def predict(inputs, model):
     """
     red, green, blue = next(i["data"] for i in inputs if i["name"] == "rgb")
     distances = {
-        name: ((red - r) ** 2 + (green - g) ** 2 + (blue - b) ** 2) ** 0.5 for name, (r, g, b) in model.items()
+        name: ((red - r) ** 2 + (green - g) ** 2 + (blue - b) ** 2) ** 0.5
+        for name, (r, g, b) in model.items()
     }
     name = min(distances, key=distances.get)
     distance = distances[name]

@@ -53,7 +53,7 @@ def test_drift_is_healed_while_the_manifests_are_invalid(scene: Scene) -> None:
     scene.run("drift")
     assert [w.revision for w in scene.running()] == [good]
     assert scene.condition(ConditionType.MANIFEST_INVALID) is not None
-    assert scene.events()[len(events) :] == ["Started", "BecameReady", "Switched"]
+    assert scene.events()[len(events) :] == ["Switched", "Started", "BecameReady", "Switched"]
 
 
 def test_what_a_partly_applied_commit_brought_stays_when_the_next_one_is_invalid(scene: Scene) -> None:

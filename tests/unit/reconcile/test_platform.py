@@ -60,10 +60,12 @@ def folder(scene: Scene) -> Folder:
 def asked(scene: Scene) -> Callable[[], list[str]]:
     """The apps that are asked for since the last call, sorted; their passes are run."""
 
+    reasons = iter([("start",)])
+
     def take() -> list[str]:
-        found = []
+        found, expected = [], next(reasons, ("platform",))
         while request := scene.store.requests.claim(scene.clock.now()):
-            assert request.reasons == ("platform",)
+            assert request.reasons == expected
             outcome = reconcile(scene.house, request)
             scene.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
             found.append(request.app)
