@@ -1,7 +1,7 @@
 """The main job on the example module, from `git push` to an answer, and a rollout that no caller notices.
 
 Run by `make demo`. Everything is real: Docker, Git, gunicorn. State lies in a temporary folder that is removed at the
-end together with the containers and images. `DEMO_EXIT=1` ends the demo by itself; otherwise it stays up until Ctrl-C.
+end together with containers and images. `DEMO_EXIT=1` ends the demo by itself; otherwise it stays up until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -92,7 +92,6 @@ class Platform:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.instance = f"demo-{os.getpid()}"
         self.port = free_port(8000)
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = home / "config.yaml"
@@ -103,7 +102,7 @@ class Platform:
         folder.mkdir()
         self._config.write_text(
             f"state: {self.home / 'state'}\n"
-            f"instance: {self.instance}\n"
+            f"instance: demo-{os.getpid()}\n"
             f"platform: {{path: {folder}}}\n"
             f"web: {{listen: '127.0.0.1:{self.port}'}}\n"
         )
@@ -221,17 +220,6 @@ def commit(clone: Path, message: str) -> None:
 
 def git(clone: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(clone), *arguments], check=True, timeout=300)
-
-
-def remove_images(pattern: str) -> None:
-    """prichal keeps images, so that going back is quick; a demo leaves nothing behind."""
-    found = subprocess.run(
-        ["docker", "image", "ls", "--quiet", "--filter", f"reference={pattern}"],
-        capture_output=True,
-        text=True,
-    )
-    if images := sorted(set(found.stdout.split())):
-        subprocess.run(["docker", "image", "rm", "--force", *images], stdout=subprocess.DEVNULL)
 
 
 def free_port(wanted: int) -> int:

@@ -295,3 +295,19 @@ class EngineContract:
         pin = engine.pin(source, tag, ())
         assert (pin.origin, pin.present) == (ImageOrigin.BUILD, True)
         assert pin.deploy.startswith("sha256:")  # by content: a tag could be moved
+
+    def test_old_builds_are_removed_but_for_the_newest_and_those_in_use(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        source = BuildImage(".")
+        tags = [f"{script.instance}.local/{app}/web:{number}" for number in range(4)]
+        other = f"{script.instance}.local/{app}-other/web:0"
+        for tag in [*tags, other]:
+            context = tar_of({"Dockerfile": f"FROM {image}\nENV TAG={tag}\n"})
+            engine.build(tag, BuildInput("c0ffee", source), [context], lambda _: None)
+        self.started(engine, script, app, engine.pin(source, tags[0], ()).deploy)
+        engine.prune_images(app, keep=2)
+        present = [engine.pin(source, tag, ()).present for tag in tags]
+        assert present[0]
+        assert sum(present[1:]) == 2  # which two, is told by times in whole seconds
+        assert engine.pin(source, other, ()).present
