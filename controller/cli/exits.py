@@ -20,7 +20,6 @@ class Exit(IntEnum):
 
 _BY_REASON = {
     "ConfigInvalid": Exit.INVALID,
-    "ConfigMissing": Exit.NOT_FOUND,
     "UnknownApp": Exit.NOT_FOUND,
     "UnknownComponent": Exit.NOT_FOUND,
     "NoContainer": Exit.NOT_FOUND,

@@ -20,8 +20,8 @@ def only_one(private: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            message = f"a daemon (process {holder}) already works on {private.parent}; stop it or use another state folder"
-            raise Stalled("AlreadyRunning", message) from None
+            message = f"a daemon (process {holder}) already works on {private.parent}"
+            raise Stalled("AlreadyRunning", f"{message}; stop it or use another state folder") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from controller.config import Settings
 from controller.daemon.lock import only_one
@@ -48,6 +49,8 @@ def up(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     prepare_folders(settings)
+    if not settings.platform.url:  # a first try should not fail for want of an empty folder
+        Path(settings.platform.path).mkdir(parents=True, exist_ok=True)
     with _web_process(settings, stop):
         return serve(settings, stop)
 
@@ -139,4 +142,4 @@ def _web_process(settings: Settings, stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait()  # it ends by itself: calls under way get their time, see web/server.py

@@ -1,7 +1,7 @@
 """Who may see and do what is the administrator's: the rule, as a pure function, for Flask and the event loop alike.
 
 The admin token opens everything, as `Authorization: Bearer <token>`, or as the password of HTTP Basic, so that a
-browser can show the page. Without it, and if `web.trust_loopback` is on, callers on the host itself are admitted,
+browser can show the page. Without it, and if `web.trustLoopback` is on, callers on the host itself are admitted,
 provided that no proxy speaks for someone else and no browser is being tricked:
 
 - any forwarding header means that the caller is someone else;

@@ -78,7 +78,9 @@ def test_identity_is_not_passed_unless_asked_for(platform: Platform, module: Mod
     assert reply.json["outputs"][0]["data"] == "nobody"
 
 
-def test_unpublished_api_answers_404_and_keeps_its_component(platform: Platform, module: Module, app: str) -> None:
+def test_unpublished_api_answers_404_and_keeps_its_component(
+    platform: Platform, module: Module, app: str
+) -> None:
     first = module.served(WHO).push()
     platform.connect(module, app)
     platform.until_ready(app, first)
@@ -106,7 +108,12 @@ def deed(name: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     ("name", "status", "words"),
-    [("raise", 500, "ValueError: not today"), ("exit", 500, "SystemExit"), ("die", 502, ""), ("block", 504, "2 s")],
+    [
+        ("raise", 500, "ValueError: not today"),
+        ("exit", 500, "SystemExit"),
+        ("die", 502, ""),
+        ("block", 504, "2 s"),
+    ],
 )
 def test_function_that_misbehaves_is_told_and_the_service_goes_on(
     platform: Platform, moody: str, name: str, status: int, words: str
@@ -154,7 +161,9 @@ def test_description_and_docs_are_served_through_the_gateway(platform: Platform,
 
 def test_secrets_are_in_no_text(platform: Platform, module: Module, app: str) -> None:
     secret = f"s3cr3t-{time.time_ns()}"
-    prints_it = WHO + "\nimport os\nprint('starting with', os.environ['API_KEY'], flush=True)\nraise SystemExit(1)\n"
+    prints_it = (
+        WHO + "\nimport os\nprint('starting with', os.environ['API_KEY'], flush=True)\nraise SystemExit(1)\n"
+    )
     module.served(prints_it, envFrom=[{"secretRef": {"name": "keys"}}]).push()
     platform.connect(module, app, {"keys": {"API_KEY": secret}})
     platform.until(lambda: platform.condition(app, "Stalled"))

@@ -11,7 +11,11 @@ from tests.support.platform import ECHO, Callers, Module, Platform
 
 #: Each is an event that tells that the step has just been taken; the daemon ends right after it.
 STEPS = ["NewRevision", "Building", "Started", "BecameReady", "Switched", "Removed"]
-ENDS = [*((step, signal.SIGKILL) for step in STEPS), ("Building", signal.SIGTERM), ("Started", signal.SIGTERM)]
+ENDS = [
+    *((step, signal.SIGKILL) for step in STEPS),
+    ("Building", signal.SIGTERM),
+    ("Started", signal.SIGTERM),
+]
 SLOW_START = "import time\ntime.sleep(1)\n" + ECHO
 
 
@@ -55,7 +59,9 @@ def test_second_daemon_on_the_same_state_refuses_to_start(running: Platform) -> 
     assert running.is_alive("daemon")
 
 
-def test_web_process_stopped_and_started_again_serves_at_once(running: Platform, module: Module, app: str) -> None:
+def test_web_process_stopped_and_started_again_serves_at_once(
+    running: Platform, module: Module, app: str
+) -> None:
     first = module.served(ECHO).push()
     running.connect(module, app)
     running.until_ready(app, first)
@@ -64,7 +70,9 @@ def test_web_process_stopped_and_started_again_serves_at_once(running: Platform,
     running.until(lambda: running.predict(app).status == 200)
 
 
-def test_web_process_killed_leaves_the_port_to_its_successor(running: Platform, module: Module, app: str) -> None:
+def test_web_process_killed_leaves_the_port_to_its_successor(
+    running: Platform, module: Module, app: str
+) -> None:
     first = module.served(ECHO).push()
     running.connect(module, app)
     running.until_ready(app, first)

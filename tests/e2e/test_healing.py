@@ -19,7 +19,9 @@ def test_container_ended_by_hand_comes_back(platform: Platform, module: Module, 
         platform.docker.remove_container(before["Id"], force=True)
     else:
         getattr(platform.docker, deed)(before["Id"])
-    platform.until(lambda: [c["Id"] for c in platform.containers(app, running=True)] not in ([], [before["Id"]]))
+    platform.until(
+        lambda: [c["Id"] for c in platform.containers(app, running=True)] not in ([], [before["Id"]])
+    )
     platform.until(lambda: platform.predict(app).status == 200)
     platform.until_ready(app, first)
     assert len(platform.containers(app)) == 1

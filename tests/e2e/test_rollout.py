@@ -73,13 +73,17 @@ def test_newer_commit_cancels_waiting_on_an_older_one(platform: Platform, module
     assert len(platform.containers(app)) == 1
 
 
-def test_invalid_commit_changes_nothing_and_tells_all_problems(platform: Platform, module: Module, app: str) -> None:
+def test_invalid_commit_changes_nothing_and_tells_all_problems(
+    platform: Platform, module: Module, app: str
+) -> None:
     first = module.served(ECHO).push()
     platform.connect(module, app)
     platform.until_ready(app, first)
     before = platform.containers(app)
 
-    module.served(ECHO, version="2", replicas=0, colour="red").write("manifests/more.yaml", f"apiVersion: {API_VERSION}\nkind: [\n").push()
+    module.served(ECHO, version="2", replicas=0, colour="red").write(
+        "manifests/more.yaml", f"apiVersion: {API_VERSION}\nkind: [\n"
+    ).push()
     platform.poke(app)
     platform.until(lambda: platform.condition(app, "ManifestInvalid"))
     message = platform.condition(app, "ManifestInvalid")["message"]

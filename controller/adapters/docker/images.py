@@ -202,7 +202,7 @@ class Images:
                     if "error" in message:
                         raise from_answer(message["error"], doing, secrets=tuple(auth.values()))
             except _TIMEOUTS as error:
-                text = f"{doing}: not done within {limit:.0f} s (`docker.pull_timeout`)"
+                text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
                 raise Transient("PullTimeout", text) from error
 
     # --- build -------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class Images:
                 for message in _within(self._start_build(client, tag, build, spool), limit):
                     _read_build(message, tail, log, doing)
             except _TIMEOUTS as error:
-                text = f"{doing}: not done within {limit:.0f} s (`docker.build_timeout`)"
+                text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
                 raise Stalled("BuildTimeout", "\n".join([text, *tail])) from error
             except docker.errors.APIError as error:  # refused before the first step, e.g. no such Dockerfile
                 if error.is_server_error() or error.status_code == 400:

@@ -56,6 +56,7 @@ def identify(goal: Target, *authorizations: bytes | None) -> list[Caller | Probl
         generate_password_hash("right", method="pbkdf2:sha256:1"),
         bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode(),
     ],
+    ids=["ours", "scrypt", "pbkdf2", "bcrypt"],
 )
 def test_every_format_of_hash(stored: str) -> None:
     assert check_password(stored, "right")
