@@ -21,7 +21,7 @@ from controller.web.pool import Pool
 
 log = logging.getLogger(__name__)
 
-POLL = 0.005  # seconds; asking costs about 5 µs
+POLL = 0.01  # seconds; asking costs about 5 µs, waking up for it ten times that
 HEARTBEAT = 1.0
 
 
