@@ -55,7 +55,8 @@ class Platform:
     # --- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> Platform:
-        self.platform_folder.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.platform_folder.mkdir(exist_ok=True)
         settings: dict[str, object] = {
             "state": str(self.home / "state"),
             "instance": self.instance,
