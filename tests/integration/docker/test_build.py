@@ -123,7 +123,7 @@ def test_a_build_without_end_ends_and_leaves_no_container(
 
     with (
         closing(DockerEngine(settings, instance, tmp_path)) as engine,
-        pytest.raises(Stalled, match=r"docker\.build_timeout") as caught,
+        pytest.raises(Stalled, match=r"docker\.buildTimeout") as caught,
     ):
         engine.build(tag, source, [tar_of({"Dockerfile": dockerfile})], look)
     assert caught.value.reason == "BuildTimeout"

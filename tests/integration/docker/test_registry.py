@@ -164,7 +164,7 @@ def test_a_pull_that_hangs_ends(instance: str, tmp_path: Path) -> None:
     with (
         hanging_server() as host,
         closing(DockerEngine(settings, instance, tmp_path)) as engine,
-        pytest.raises(Transient, match=r"docker\.pull_timeout") as caught,
+        pytest.raises(Transient, match=r"docker\.pullTimeout") as caught,
     ):
         engine.pull(f"{host}/team/demo:1", ())
     assert caught.value.reason == "PullTimeout"
