@@ -25,7 +25,7 @@ demo: setup engine ## from git push to a prediction; stays up until Ctrl-C, DEMO
 	@scripts/with-docker .venv/bin/python examples/demo.py
 
 bench: setup engine ## measure deployments, the serving library and the whole path
-	@scripts/test-tools git
+	@scripts/test-tools git wrk
 	@scripts/with-docker .venv/bin/python -m benchmarks
 
 lock: setup ## resolve setup.cfg's ranges into the lock files anew; LOCK_ARGS=--upgrade for the newest
