@@ -35,10 +35,15 @@ AGAIN = 60.0  # between two looks at an issuer of whom a key set is known
 RETRY = 5.0  # the same if none is
 SILENCE = 5.0  # without a byte
 ANSWER = 10.0  # one whole answer
+PATIENCE = 20.0  # of a caller, whatever the threads are busy with
 
 ANSWER_BYTES = 256 * 1024
 KEYS = 64  # of one issuer
 FETCHERS = 4  # threads
+MODULUS, EXPONENT = (
+    8192,
+    32,
+)  # bits of an RSA key: signatures are checked on the event loop, with keys of strangers
 
 #: What each kind of key may sign with (RFC 7518 §3.1, RFC 8037), by `kty` and `crv`. Asymmetric only: with a shared
 #: secret, whoever can check a token can make one.
@@ -86,10 +91,11 @@ class _Entry:
 
 
 class Issuers:
-    """One per gateway worker; used from its event loop alone. `clock` in seconds, monotonic."""
+    """One per gateway worker; used from its event loop alone. `clock` in seconds, monotonic; `patience` in seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], patience: float = PATIENCE) -> None:
         self._clock = clock
+        self._patience = patience
         self._entries: dict[str, _Entry] = {}
         self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="issuer")
 
@@ -103,7 +109,7 @@ class Issuers:
         if key is None or self._age(entry) >= LIFETIME:
             await self._refresh(issuer, entry)
             key = entry.keys.find(algorithm, kid) if self._age(entry) < STALE else None
-        if key is None and entry.failed:
+        if key is None and (entry.failed or entry.fetch is not None):
             raise IssuerUnreachable(max(1, math.ceil(entry.tried + _pause(entry) - self._clock())))
         return key
 
@@ -111,17 +117,19 @@ class Issuers:
         return self._clock() - entry.loaded
 
     async def _refresh(self, issuer: str, entry: _Entry) -> None:
-        """Returns when the fetch has ended, this caller's or one that was under way, or at once if it is too early."""
+        """Returns when the fetch has ended, this caller's or one that was under way, when he has waited long enough,
+        or at once if it is too early for one."""
         if entry.fetch is None:
             if self._clock() < entry.tried + _pause(entry):
                 return
             entry.tried = self._clock()
             entry.fetch = asyncio.get_running_loop().run_in_executor(self._threads, fetch_keys, issuer)
             entry.fetch.add_done_callback(lambda fetch: self._settle(issuer, entry, fetch))
-        await asyncio.wait([entry.fetch])  # neither raises nor takes the fetch along when this caller leaves
+        # Unlike `wait_for`, neither raises nor takes the fetch along when this caller leaves.
+        await asyncio.wait([entry.fetch], timeout=self._patience)
 
     def _settle(self, issuer: str, entry: _Entry, fetch: asyncio.Future[KeySet]) -> None:
-        entry.fetch = None
+        entry.fetch, entry.tried = None, self._clock()
         if fetch.cancelled():
             return
         error = fetch.exception()
@@ -244,10 +252,17 @@ def _algorithms(raw: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _key(raw: dict[str, Any], algorithm: str) -> PyJWK | None:
-    """None for a key that is malformed or too short (RFC 7518 §3.3: RSA with less than 2048 bits)."""
+    """None for a key that is malformed, too short (RFC 7518 §3.3: RSA with less than 2048 bits) or too long."""
+    if _bits(raw.get("n")) > MODULUS or _bits(raw.get("e")) > EXPONENT:
+        return None
     public = {name: value for name, value in raw.items() if name in ("kty", "crv", "kid", "n", "e", "x", "y")}
     try:
         key = PyJWK(public, algorithm)
         return None if key.Algorithm.check_key_length(key.key) else key
     except (PyJWTError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _bits(number: object) -> int:
+    """About how many bits a base64url number has: six in each character, the last one's may be padding."""
+    return len(number) * 6 // 8 * 8 if isinstance(number, str) else 0

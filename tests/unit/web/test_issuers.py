@@ -74,6 +74,9 @@ def with_issuers(play: Callable[[Issuers, Clock], Awaitable[None]]) -> None:
         ("RS256", {"n": "!"}, set()),
         ("RS256", {"n": None}, set()),
         ("RS256", {"n": 7}, set()),
+        ("RS256", {"n": "_" * 1367}, set()),
+        ("RS256", {"e": "AQAAAAB"}, set()),
+        ("RS256", {"e": "AQAAAQ"}, {"RS256"}),
         ("ES256", {"alg": "ES384"}, set()),
         ("ES256", {"crv": "P-384", "alg": None}, set()),
         ("ES256", {"crv": "secp256k1", "alg": None}, set()),
@@ -305,6 +308,20 @@ def test_an_issuer_that_was_never_there_is_asked_again_soon() -> None:
             assert await known.key(running.url, "RS256", "first")
 
         with_issuers(play)
+
+
+def test_a_caller_does_not_wait_for_ever() -> None:
+    """A server that takes the connection and says nothing, until the caller has gone."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def run() -> None:
+            known = Issuers(Clock(), patience=0.01)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with pytest.raises(IssuerUnreachable):
+                await known.key(url, "RS256", "first")
+            known.close()
+
+        asyncio.run(run())
 
 
 def test_a_caller_who_leaves_does_not_end_the_fetch() -> None:
