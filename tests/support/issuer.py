@@ -7,20 +7,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 from jwt.algorithms import get_default_algorithms
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -93,9 +99,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class Issuer:
-    """`answers` are what it serves, by path: status, header, body; `asked` the paths that were asked for."""
+    """Speaks TLS if it has a `certificate`. `answers` are what it serves, by path: status, header, body; `asked` the
+    paths that were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        self._certificate = certificate
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.asked: list[str] = []
         self.port = 0
@@ -107,11 +115,16 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.realm}"
+        scheme = "https" if self._certificate else "http"
+        return f"{scheme}://127.0.0.1:{self.port}{self.realm}"
 
     def start(self) -> None:
         self._server = _Server(self.port, self)
         self.port = self._server.server_port
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -135,14 +148,34 @@ class Issuer:
 
 
 @contextmanager
-def issuer(*keys: SigningKey) -> Iterator[Issuer]:
-    running = Issuer()
+def issuer(*keys: SigningKey, certificate: Path | None = None) -> Iterator[Issuer]:
+    running = Issuer(certificate)
     running.start()
     running.publish(*keys)
     try:
         yield running
     finally:
         running.stop()
+
+
+def make_certificate(path: Path) -> Path:
+    """For 127.0.0.1, signed by itself, good for a day; certificate and private key in one PEM file."""
+    key, now = make_key("RS256"), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")])
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(addresses, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    return path
 
 
 def claims_of(issuer: str, **claims: Any) -> dict[str, Any]:

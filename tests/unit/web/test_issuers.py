@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.support.issuer import (
     Issuer,
     SigningKey,
     issuer,
+    make_certificate,
     make_key,
     signing_key,
 )
@@ -198,6 +200,20 @@ def test_an_issuer_that_is_not_believed(spoil: Callable[[Issuer], None], said: s
         spoil(running)
         with pytest.raises(IssuerFailed, match=said):
             fetch_keys(running.url)
+
+
+def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that nobody vouches for is refused; with one that counts, keys without TLS are."""
+    certificate = make_certificate(tmp_path / "issuer.pem")
+    with issuer(FIRST, certificate=certificate) as running, issuer(FIRST) as plain:
+        with pytest.raises(IssuerFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            fetch_keys(running.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert fetch_keys(running.url).find("RS256", "first")
+        running.serve(running.discovery, {"issuer": running.url, "jwks_uri": f"{plain.url}/keys"})
+        with pytest.raises(IssuerFailed, match="is not an https URL"):
+            fetch_keys(running.url)
+        assert plain.asked == []
 
 
 def test_a_trickle_is_ended() -> None:
