@@ -14,7 +14,8 @@ from controller.domain.names import AppName, ComponentName
 @dataclass(frozen=True)
 class Api:
     """One published path. `users` maps a name to a password hash (werkzeug or bcrypt format), `tokens` a name to the
-    hash of a bearer token (`sha256:<hex>`); both empty and no OIDC: everybody may call."""
+    hash of a bearer token (`sha256:<hex>`), `oidc_claims` a claim to the value that it must have; no users, tokens and
+    issuer: everybody may call."""
 
     path: str
     name: ComponentName
@@ -23,6 +24,7 @@ class Api:
     tokens: tuple[tuple[str, str], ...] = ()
     oidc_issuer: str | None = None
     oidc_audience: str | None = None
+    oidc_client: str | None = None
     oidc_claims: tuple[tuple[str, str], ...] = ()
     pass_identity: bool = False
 

@@ -199,6 +199,7 @@ class Resolver:
             tokens=tuple(sorted((user, hash_token(value.reveal())) for user, value in tokens)),
             oidc_issuer=oidc.issuer if oidc else None,
             oidc_audience=oidc.audience if oidc else None,
+            oidc_client=oidc.client_id if oidc else None,
             oidc_claims=oidc.required_claims if oidc else (),
             pass_identity=api.auth.identity_pass_through,
         )

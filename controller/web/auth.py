@@ -1,8 +1,10 @@
-"""Who calls an API: HTTP Basic against password hashes, bearer tokens against their digests. Called by the gateway
-on the event loop; the hashing itself runs in a few threads, because one check takes 50 ms and more on purpose.
+"""Who calls an API: HTTP Basic against password hashes, bearer tokens against their digests or, by OpenID Connect,
+against their issuer's keys. Called by the gateway on the event loop; the hashing itself runs in a few threads,
+because one check takes 50 ms and more on purpose.
 
 Promises: an unknown user and a wrong password cost and look the same; a credential that was good is remembered for
-five minutes as a keyed digest, never as itself; a change of the API's users forgets it at once.
+five minutes, or until the token expires, as a keyed digest and never as itself; a change of the API's users or rules
+forgets it at once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import bcrypt
 from werkzeug.security import check_password_hash
 
 from controller.domain.routes import Api
+from controller.web import oidc
 from controller.web.decide import Target
+from controller.web.issuers import Issuers, IssuerUnreachable
 from controller.web.problems import Kind, Problem
 
 log = logging.getLogger(__name__)
@@ -57,9 +61,11 @@ class Authenticator:
         self._known: dict[bytes, tuple[float, str]] = {}
         self._pending: dict[bytes, asyncio.Future[str | None]] = {}
         self._threads = ThreadPoolExecutor(CHECKERS, thread_name_prefix="password")
+        self._issuers = Issuers(clock)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._issuers.close()
 
     def recall(self, target: Target, authorization: bytes | None) -> Caller | None:
         """The caller if nothing has to be computed to know him."""
@@ -81,9 +87,7 @@ class Authenticator:
             case b"bearer":
                 user = find_token(target.api, value.strip())
                 if user is None and target.api.oidc_issuer:
-                    return Problem(
-                        Kind.OIDC, "This version of the platform checks passwords and API tokens only."
-                    )
+                    user = await self._check_oidc(target, authorization or b"", value.strip())
             case _:
                 user = None
         if isinstance(user, Problem):
@@ -104,6 +108,18 @@ class Authenticator:
         # Shielded: others with the same credential may wait for it when this caller leaves.
         return await asyncio.shield(check)
 
+    async def _check_oidc(self, target: Target, authorization: bytes, token: bytes) -> str | Problem:
+        try:
+            found = await oidc.identify(self._issuers, target.api, token)
+        except IssuerUnreachable as error:
+            detail = "The keys that the token is to be checked with cannot be fetched from its issuer."
+            return Problem(Kind.ISSUER, detail, retry_after=error.retry_after)
+        if isinstance(found, oidc.Refusal):
+            return Problem(found.kind, found.detail, challenge=challenge(target, found.error))
+        if found.lifetime > 0:
+            self._remember(self._digest(target, authorization), found.user, found.lifetime)
+        return found.user
+
     def _start_check(self, api: Api, user: str, password: str, digest: bytes) -> asyncio.Future[str | None]:
         loop = asyncio.get_running_loop()
         check = loop.run_in_executor(self._threads, find_user, api, user, password, self._check)
@@ -112,30 +128,35 @@ class Authenticator:
         def done(finished: asyncio.Future[str | None]) -> None:
             self._pending.pop(digest, None)
             if not finished.cancelled() and finished.exception() is None:
-                self._remember(digest, finished.result())
+                user = finished.result()
+                if user is not None:
+                    self._remember(digest, user)
 
         check.add_done_callback(done)
         return check
 
-    def _remember(self, digest: bytes, user: str | None) -> None:
-        if user is None:
-            return
+    def _remember(self, digest: bytes, user: str, lifetime: float = REMEMBER) -> None:
         if len(self._known) >= REMEMBERED:
             self._known.pop(next(iter(self._known)))  # the oldest: a dict keeps the order of insertion
-        self._known[digest] = (self._clock() + REMEMBER, user)
+        self._known[digest] = (self._clock() + min(lifetime, REMEMBER), user)
 
     def _digest(self, target: Target, authorization: bytes) -> bytes:
         return hmac.digest(self._key, target.credentials + authorization, "sha256")
 
 
 def refusal(target: Target) -> Problem:
+    return Problem(Kind.UNAUTHORIZED, "The credentials are missing or wrong.", challenge=challenge(target))
+
+
+def challenge(target: Target, error: str = "") -> str:
+    """The schemes that the API takes (RFC 9110 §11.6.1); `error` is what was wrong with a bearer token."""
     realm = target.prefix.decode()
     schemes = []
     if target.api.users:
         schemes.append(f'Basic realm="{realm}", charset="UTF-8"')
     if target.api.tokens or target.api.oidc_issuer:
-        schemes.append(f'Bearer realm="{realm}"')
-    return Problem(Kind.UNAUTHORIZED, "The credentials are missing or wrong.", challenge=", ".join(schemes))
+        schemes.append(f'Bearer realm="{realm}"' + (f', error="{error}"' if error else ""))
+    return ", ".join(schemes)
 
 
 def decode_basic(value: bytes) -> tuple[str, str] | None:

@@ -77,7 +77,8 @@ EMPTY_TABLE = RouteTable(0, {}, frozenset(), {})
 
 
 def _target(route: Route, api: Api) -> Target:
-    rules = repr((api.users, api.tokens, api.oidc_issuer, api.oidc_audience, api.oidc_claims))
+    openid = (api.oidc_issuer, api.oidc_audience, api.oidc_client, api.oidc_claims)
+    rules = repr((api.users, api.tokens, openid))
     digest = hashlib.sha256(f"{route.app}/{api.path} {rules}".encode()).digest()
     return Target(route, api, f"/{route.app}/{api.path}".encode(), digest)
 

@@ -24,7 +24,9 @@ class Kind(Enum):
     AMBIGUOUS_PATH = (400, "ambiguous-path", "The path can be read in more than one way")
     MALFORMED_JSON = (400, "malformed-json", "The body is not JSON")
     UNAUTHORIZED = (401, "unauthorized", "Valid credentials are needed")
+    INVALID_TOKEN = (401, "invalid-token", "The bearer token is not accepted")
     BAD_SIGNATURE = (401, "bad-signature", "The signature is missing or wrong")
+    CLAIMS = (403, "claim-missing", "The bearer token does not entitle to this")
     NOT_FOUND = (404, "not-found", "There is nothing at this path")
     METHOD = (405, "method-not-allowed", "This path does not take this method")
     CONFLICT = (409, "nothing-to-approve", "There is nothing to approve")
@@ -32,12 +34,12 @@ class Kind(Enum):
     MEDIA_TYPE = (415, "unsupported-media-type", "The body must be JSON")
     HTTP = (400, "http-error", "The request cannot be answered")
     INTERNAL = (500, "internal", "The platform failed")
-    OIDC = (501, "oidc-not-available", "OpenID Connect tokens cannot be checked yet")
     UPSTREAM_UNREACHABLE = (502, "component-unreachable", "The component cannot be reached")
     UPSTREAM_DIED = (502, "component-died", "The component ended in the middle of the call")
     UPSTREAM_GARBAGE = (502, "component-answer", "The component's answer is not well-formed HTTP")
     NOT_READY = (503, "not-ready", "No version of the component is ready")
     OVERLOADED = (503, "gateway-overloaded", "The gateway has no room for one more request")
+    ISSUER = (503, "issuer-unreachable", "The issuer of the tokens cannot be asked for its keys")
     STORE_BUSY = (503, "store-busy", "The platform's database cannot be used at the moment")
     UPSTREAM_TIMEOUT = (504, "component-timeout", "The component did not answer in time")
 
@@ -54,7 +56,8 @@ def _none() -> Mapping[str, Member]:
 @dataclass(frozen=True)
 class Problem:
     """An answer that is an error. `retry_after` in whole seconds; `allow` are the methods a 405 names; `challenge` is
-    a 401's `WWW-Authenticate`; `status` overrides the kind's for the general `HTTP`; `extra` are more members."""
+    the `WWW-Authenticate` of a 401 or 403; `status` overrides the kind's for the general `HTTP`; `extra` are more
+    members."""
 
     kind: Kind
     detail: str

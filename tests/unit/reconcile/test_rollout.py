@@ -238,6 +238,22 @@ def test_a_password_that_was_changed_counts_even_while_a_version_is_held_back(sc
     assert scene.route().apis != before
 
 
+def test_the_issuer_of_an_api_reaches_its_route(scene: Scene) -> None:
+    oidc = {
+        "issuer": "https://id.example.org",
+        "audience": "demo",
+        "clientId": "web",
+        "requiredClaims": {"g": "lab"},
+    }
+    scene.connect()
+    scene.push(ml(), api(auth={"oidc": oidc}))
+    scene.run()
+    (found,) = scene.route().apis
+    assert not found.open_to_all
+    assert (found.oidc_issuer, found.oidc_audience) == ("https://id.example.org", "demo")
+    assert (found.oidc_client, found.oidc_claims) == ("web", (("g", "lab"),))
+
+
 def test_a_failing_neighbour_does_not_hold_the_others_back(scene: Scene) -> None:
     scene.connect()
     scene.push(ml("good"), ml("bad"))

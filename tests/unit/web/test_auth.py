@@ -111,12 +111,6 @@ def test_bearer_token() -> None:
     assert bad.kind is Kind.UNAUTHORIZED
 
 
-def test_openid_connect_is_not_pretended() -> None:
-    (answer,) = identify(target(oidc_issuer="https://issuer.example"), b"Bearer a.b.c")
-    assert isinstance(answer, Problem)
-    assert answer.kind is Kind.OIDC
-
-
 class Counted:
     """Checks passwords, and keeps the hashes that it was asked about."""
 
