@@ -58,7 +58,7 @@ def _resolve(reference: str, role: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except BaseException as error:  # sys.exit() on import is a set-up error, too
-        _show_traceback()
+        log.tell_traceback(error)  # the whole story for the developer, ahead of the one line that sums it up
         raise SetupError(f"{role} {reference}: importing {module_name} failed: {_words(error)}") from error
     for part in path.split("."):
         try:
@@ -140,7 +140,7 @@ def _model(settings: Settings, run_async: Callable[[Any], Any]) -> Any:
         model = loader(settings.model_path) if takes_path else loader()
         return run_async(model) if inspect.iscoroutine(model) else model
     except BaseException as error:
-        _show_traceback()
+        log.tell_traceback(error)
         raise SetupError(
             f"loader {settings.loader} failed for {settings.model_path!r}: {_words(error)}"
         ) from error
@@ -148,8 +148,3 @@ def _model(settings: Settings, run_async: Callable[[Any], Any]) -> Any:
 
 def _words(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
-
-
-def _show_traceback() -> None:
-    """The whole story for the developer, ahead of the one line that sums it up."""
-    log.write(traceback.format_exc())

@@ -6,10 +6,14 @@ is dropped rather than letting a log reader that stands still stop the service.
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
+import traceback
 
 STDERR = 2
+_OURS = os.path.dirname(__file__) + os.sep
+_IMPORTLIB = os.path.dirname(importlib.__file__) + os.sep
 
 
 def tell(message: str, **fields: object) -> None:
@@ -26,6 +30,19 @@ def write(text: str) -> None:
             data = data[os.write(STDERR, data[: select.PIPE_BUF]) :]
     except OSError:
         return  # nobody is left to tell
+
+
+def tell_traceback(error: BaseException) -> None:
+    """Write an exception's traceback from the developer's first line on: the frames that lead there are ours and the
+    import machinery's, and say nothing."""
+    user = error.__traceback__
+    while user is not None and _is_machinery(user.tb_frame.f_code.co_filename):
+        user = user.tb_next
+    write("".join(traceback.format_exception(type(error), error, user or error.__traceback__)))
+
+
+def _is_machinery(path: str) -> bool:
+    return path.startswith((_OURS, _IMPORTLIB, "<frozen importlib"))
 
 
 def _writable() -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, Optional
 
@@ -240,7 +239,7 @@ class Predictor:
                 problems.BAD_OUTPUT, f"function {self._name} in component {self._component}: {error}"
             )
         log.tell(f"{self._name} raised {type(error).__name__}", request=request_id)
-        log.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        log.tell_traceback(error)
         kind, message = type(error).__name__, _message(error)
         detail = f"function {self._name} in component {self._component} raised {kind}" + (
             f": {message}" if message else ""

@@ -24,10 +24,14 @@ from tests.support.issuer import Issuer, claims_of, encoded, forged, issuer, sig
 URL = "https://id.example.org/realm"
 RULES: dict[str, Any] = {"oidc_issuer": URL, "oidc_audience": "demo"}
 KEY, OTHER = signing_key("first"), signing_key("second")
-NOW = time.time()
+
+
+class FromNow(float):
+    """Seconds from the moment in which the token is made, however long after the collection of tests that is."""
 
 
 def check(claims: dict[str, Any], **rules: Any) -> Verified | Refusal:
+    claims = {k: time.time() + v if isinstance(v, FromNow) else v for k, v in claims.items()}
     key = read_keys({"keys": [KEY.jwk()]}).find("RS256", "first")
     assert key is not None
     return verify(make_api(**{**RULES, **rules}), sign(KEY, claims_of(URL, **claims)), key)
@@ -43,10 +47,10 @@ def check(claims: dict[str, Any], **rules: Any) -> Verified | Refusal:
         {"aud": ["other", "demo"]},
         {"aud": "web"},
         {"azp": "web"},
-        {"nbf": NOW - 5},
-        {"exp": NOW - LEEWAY / 2},
-        {"nbf": NOW + LEEWAY / 2},
-        {"iat": NOW + LEEWAY / 2},
+        {"nbf": FromNow(-5)},
+        {"exp": FromNow(-LEEWAY / 2)},
+        {"nbf": FromNow(LEEWAY / 2)},
+        {"iat": FromNow(LEEWAY / 2)},
     ],
 )
 def test_good_claims(claims: dict[str, Any]) -> None:
@@ -58,12 +62,12 @@ def test_good_claims(claims: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("claims", "refusal"),
     [
-        ({"exp": NOW - LEEWAY - 5}, Refusal.EXPIRED),
+        ({"exp": FromNow(-LEEWAY - 5)}, Refusal.EXPIRED),
         ({"exp": None}, Refusal.INVALID),
         ({"exp": "soon"}, Refusal.INVALID),
         ({"exp": 1e400}, Refusal.INVALID),
-        ({"nbf": NOW + 3600}, Refusal.INVALID),
-        ({"iat": NOW + 3600}, Refusal.INVALID),
+        ({"nbf": FromNow(3600)}, Refusal.INVALID),
+        ({"iat": FromNow(3600)}, Refusal.INVALID),
         ({"iss": None}, Refusal.INVALID),
         ({"iss": URL + "/"}, Refusal.INVALID),
         ({"iss": URL.upper()}, Refusal.INVALID),
@@ -125,7 +129,7 @@ def test_every_required_claim_counts() -> None:
     rules: dict[str, Any] = {"oidc_claims": (("group", "lab"), ("level", "2"))}
     assert isinstance(check({"group": ["lab"], "level": 2}, **rules), Verified)
     assert check({"group": ["lab"]}, **rules) is Refusal.NOT_ENTITLED
-    assert check({"group": ["lab"], "level": 2, "exp": NOW - 3600}, **rules) is Refusal.EXPIRED
+    assert check({"group": ["lab"], "level": 2, "exp": FromNow(-3600)}, **rules) is Refusal.EXPIRED
 
 
 # --- headers and signatures ---------------------------------------------------------------------------------------
