@@ -6,7 +6,7 @@ Every method may raise `controller.domain.errors` (Transient, Waiting, Stalled) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -114,9 +114,9 @@ class Engine(Protocol):
     ) -> None:
         """Stalled `BuildFailed` with the last lines of the build log."""
 
-    def prune_images(self, app: AppName, keep: int) -> None:
-        """Remove images built here for the app which no container uses, but for the `keep` newest of each component:
-        going back to one of them needs no build."""
+    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
+        """Remove images built here for the app which no container uses, but for the `keep` newest of each component,
+        since going back to one of them needs no build, and those in `spare` (`ImagePin.deploy`)."""
 
     def ensure_network(self, app: AppName) -> None: ...
 
@@ -246,6 +246,15 @@ class Repositories(Protocol):
     def delivery(self, repository: str, delivery_id: str) -> Delivery | None: ...
 
 
+class Activity(Protocol):
+    """When components that hibernate were last called."""
+
+    def touch(self, used: Iterable[tuple[AppName, ComponentName]], at: float) -> None:
+        """They were in use at `at`, Unix seconds; what is known to be later stays."""
+
+    def of(self, app: AppName) -> Mapping[ComponentName, float]: ...
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -253,6 +262,7 @@ class Store(Protocol):
     routes: Routes
     gateways: Gateways
     repositories: Repositories
+    activity: Activity
 
     def changed(self) -> bool:
         """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about
@@ -266,6 +276,6 @@ class Store(Protocol):
     def last_heartbeat(self) -> float | None: ...
 
     def prune(self) -> None:
-        """Retention: old events, finished requests, deliveries and gateways that are gone."""
+        """Retention: old events, finished requests, deliveries, gateways that are gone, calls of long ago."""
 
     def close(self) -> None: ...

@@ -48,6 +48,9 @@ class DesiredComponent:
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     build: BuildInput | None = None
     revision: str = ""
+    asleep: bool = (
+        False  # nobody calls: what runs of the version in service is to be stopped (see hibernation.py)
+    )
     failure_reason: str = ""
     failure: str = (
         ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile

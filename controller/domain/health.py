@@ -9,6 +9,7 @@ from controller.domain.observed import ObservedApp, WorkloadState
 from controller.domain.plan import Hold, Plan
 from controller.domain.routes import Route
 from controller.domain.status import ComponentStatus
+from controller.domain.units import render_duration
 
 #: Reasons of plans' holds which mean that nothing happens before the input changes.
 _STALLING = {"Failed", "CrashLoop", "PrunePending"}
@@ -31,6 +32,10 @@ def judge_component(
         return (
             Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),
         )
+    if component.asleep and route.asleep:
+        idle = render_duration(component.spec.idle_after or 0.0)
+        message = f"nobody has called for {idle}; the next call starts version {short(route.fingerprint)}"
+        return (Condition(ConditionType.READY, True, "Hibernating", message, revision=revision),)
     alive = [
         w
         for w in observed.of(name)
@@ -50,7 +55,7 @@ def judge_component(
 
 
 def _failed(reason: str, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
-    serving = route is not None and bool(route.upstreams)
+    serving = route is not None and route.in_service
     kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
     message = f"version {short(route.fingerprint)} goes on serving. {why}" if serving and route else why
     return (

@@ -4,6 +4,7 @@ Safety rules, each held by a property test:
 - only workloads in the snapshot (hence ours) are ever named in a removal;
 - a serving workload is drained and removed only after the route points elsewhere (or its component left Git);
 - a version that failed is not started again before something changes;
+- only a version that has been ready is put to sleep, and its route stays, so that a call can wake it up;
 - planning on the result of a plan gives an empty plan.
 """
 
@@ -32,6 +33,7 @@ from controller.domain.plan import (
 from controller.domain.routes import Route
 from controller.domain.spec import OwnServer, Strategy
 from controller.domain.status import AppStatus, ComponentStatus
+from controller.domain.units import render_duration
 
 #: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
 GATEWAY_MARGIN = 2.0
@@ -147,6 +149,10 @@ class _Rollout:
         )
 
     @property
+    def _idle(self) -> str:
+        return f"idle for {render_duration(self.component.spec.idle_after or 0.0)}"
+
+    @property
     def _ready_path(self) -> str:
         server = self.component.spec.server
         return server.ready_path if isinstance(server, OwnServer) else READY_PATH
@@ -162,13 +168,15 @@ class _Rollout:
         )
 
     def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
+        if self.component.asleep and self._serving:
+            return self._sleep(), []
         if self.component.build and not self.component.pin.present:
             return (self._build(self.component.build),), []
         wanted = self._wanted()
         missing = [replica for replica, w in wanted.items() if not _answers(w)]
         obsolete = self._obsolete(wanted)
         if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
-            return self._leave_out_dead(), [hold]
+            return self._give_up_waking() or self._leave_out_dead(), [hold]
         before: tuple[Action, ...] = ()
         if (
             missing
@@ -185,6 +193,17 @@ class _Rollout:
             *self._switch(wanted, bool(missing)),
             *self._retire(obsolete),
         ), []
+
+    def _sleep(self) -> tuple[Action, ...]:
+        """Calls are held back first, so that none is on its way to what is stopped. The route keeps the version."""
+        asleep = self._route((), asleep=True)
+        return (*self._switch_if_changed(asleep, ()), *self._retire(list(self.observed.of(self.name))))
+
+    def _give_up_waking(self) -> tuple[Action, ...]:
+        """While it does not come up, callers are told so at once instead of waiting."""
+        if not self.route or not self.route.asleep:
+            return ()
+        return (SwitchRoute(replace(self.route, asleep=False), (), why="it did not wake up"),)
 
     def _obsolete(self, wanted: dict[int, ObservedWorkload | None]) -> list[ObservedWorkload]:
         kept = {w.id for w in wanted.values() if w}
@@ -258,8 +277,8 @@ class _Rollout:
         )
 
     def _heals(self, dead: ObservedWorkload | None) -> bool:
-        """Whether the replica had served; what was never started, or is one more than there were, had not."""
-        if not self._serving or self.route is None:
+        """Whether the replica had served; what was never started, is an additional one or was asleep, had not."""
+        if not self._serving or self.route is None or self.route.asleep:
             return False
         if dead:
             return dead.state is not WorkloadState.CREATED
@@ -270,25 +289,18 @@ class _Rollout:
             return "it was made but never started"
         if dead:
             return f"its predecessor {_death(dead)}"
+        if self._serving and self.route and self.route.asleep:
+            return "it was asleep"
         if self._serving:
             return "its container is gone" if self._heals(dead) else f"{_replicas(self.component)} declared"
-        if self.route and self.route.upstreams:
+        if self.route and self.route.in_service:
             return f"replaces version {short(self.route.fingerprint)}"
         return "declared, not running"
 
     def _switch(self, wanted: dict[int, ObservedWorkload | None], started: bool) -> tuple[Action, ...]:
         """The route that should be in force; its upstreams are known now only if nothing has to be started."""
-        spec = self.component.spec
-        route = Route(
-            app=self.app.app,
-            component=self.name,
-            fingerprint=self.fingerprint,
-            revision=self.component.revision or self.app.revision,
-            upstreams=() if started else tuple(w.endpoint for w in wanted.values() if w and w.endpoint),
-            apis=self.component.apis,
-            timeout=spec.server.timeout + GATEWAY_MARGIN,
-            any_path=isinstance(spec.server, OwnServer),
-        )
+        endpoints = () if started else tuple(w.endpoint for w in wanted.values() if w and w.endpoint)
+        route = self._route(endpoints)
         names = self._names(wanted)
         if started:
             return (SwitchRoute(route, names, why="the version is ready"),)
@@ -297,11 +309,30 @@ class _Rollout:
                 self._await(wanted, "it runs, not yet in use"),
                 SwitchRoute(route, names, why="the version is ready"),
             )
-        if _traffic(self.route) == _traffic(route):
+        switch = self._switch_if_changed(route, names)
+        if switch and self._newcomers(wanted):
+            return (self._await(wanted, "it runs, not yet in use"), *switch)
+        return switch
+
+    def _switch_if_changed(self, route: Route, names: tuple[str, ...]) -> tuple[Action, ...]:
+        if self.route is None or _traffic(self.route) == _traffic(route):
             return ()
-        switch = SwitchRoute(route, names, why=_difference(self.route, route))
-        return (
-            (self._await(wanted, "it runs, not yet in use"), switch) if self._newcomers(wanted) else (switch,)
+        why = self._idle if route.asleep and not self.route.asleep else _difference(self.route, route)
+        return (SwitchRoute(route, names, why),)
+
+    def _route(self, upstreams: tuple[str, ...], asleep: bool = False) -> Route:
+        spec = self.component.spec
+        return Route(
+            app=self.app.app,
+            component=self.name,
+            fingerprint=self.fingerprint,
+            revision=self.component.revision or self.app.revision,
+            upstreams=upstreams,
+            apis=self.component.apis,
+            timeout=spec.server.timeout + GATEWAY_MARGIN,
+            any_path=isinstance(spec.server, OwnServer),
+            asleep=asleep,
+            wake_within=spec.setup_timeout if spec.idle_after is not None else 0.0,
         )
 
     def _withdraw_traffic(self) -> tuple[Action, ...]:
@@ -322,6 +353,8 @@ class _Rollout:
         )
 
     def _why_obsolete(self, workload: ObservedWorkload) -> str:
+        if workload.fingerprint == self.fingerprint and self.component.asleep:
+            return self._idle
         if workload.fingerprint == self.fingerprint:
             return f"{_replicas(self.component)} declared"
         return f"not of version {short(self.fingerprint)}"
@@ -398,6 +431,8 @@ def _difference(before: Route, after: Route) -> str:
         return "its APIs changed"
     if len(before.upstreams) > len(after.upstreams):
         return "fewer replicas are declared"
+    if before.asleep and not after.asleep:
+        return "it woke up"
     if before.upstreams != after.upstreams:
         return "its addresses changed"
     return "its limits changed"

@@ -36,7 +36,8 @@ class Api:
 @dataclass(frozen=True)
 class Route:
     """The traffic of one component. `fingerprint` is the version in service, which has been ready once;
-    `upstreams` are the `IP:PORT` of what answers of it, empty while nothing does (503)."""
+    `upstreams` are the `IP:PORT` of what answers of it, empty while nothing does: 503, unless it is `asleep`; then a
+    call wakes it up and waits for it."""
 
     app: AppName
     component: ComponentName
@@ -46,3 +47,10 @@ class Route:
     apis: tuple[Api, ...]
     timeout: float = 60.0  # seconds for one call as seen by the gateway
     any_path: bool = False  # an own server: every path and method below the API's path is passed on
+    asleep: bool = False  # nothing of it runs, because nobody has called
+    wake_within: float = 0.0  # seconds that a call waits for it to wake up; 0: it does not hibernate
+
+    @property
+    def in_service(self) -> bool:
+        """Whether calls are answered, even if the first one has to wait."""
+        return self.asleep or bool(self.upstreams)

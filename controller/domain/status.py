@@ -78,7 +78,7 @@ class Request:
 
     id: int
     app: AppName
-    reasons: tuple[str, ...]  # poll | webhook | push | drift | manual | start | platform | retry
+    reasons: tuple[str, ...]  # poll | webhook | push | drift | manual | start | platform | retry | wake
     state: RequestState
     created: float
     not_before: float = 0.0

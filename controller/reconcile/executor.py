@@ -32,7 +32,7 @@ from controller.domain.plan import (
 )
 from controller.domain.secret import Secret, scrub
 from controller.domain.status import Event, EventType
-from controller.ports import Clock, Engine, Gateways, Prober, Revision, Routes, Sources
+from controller.ports import Activity, Clock, Engine, Gateways, Prober, Revision, Routes, Sources
 from controller.reconcile.directory import Credentials
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Executor:
     sources: Sources
     routes: Routes
     gateways: Gateways
+    activity: Activity
     clock: Clock
 
     def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
@@ -250,6 +251,8 @@ class _Group:
                 )
             route = replace(route, upstreams=upstreams)
         self._do.routes.switch(route)
+        if action.names and route.wake_within:  # a version is not idle from its first moment on
+            self._do.activity.touch([(self._app, route.component)], self._do.clock.now())
         target = f"version {short(route.fingerprint)}" if action.names else "nothing"
         self._tell("Switched", f"traffic goes to {target}: {action.why}", route.component)
 

@@ -6,12 +6,14 @@ healed and nothing else changes; the journal says why.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from controller.domain.conditions import ConditionType
-from controller.domain.desired import DesiredApp
+from controller.domain.desired import DesiredApp, DesiredComponent
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.hibernation import sleeps_in
 from controller.domain.names import ComponentName
 from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
 from controller.manifests import load_app
@@ -40,8 +42,15 @@ class Loader:
         self.head: Revision | None = None  # what was fetched by this pass
         self.setbacks: tuple[Transient, ...] = ()  # what could not be resolved, but may be later
 
-    def load(self) -> Loaded:
+    def load(self, fetch: bool = True) -> Loaded:
+        """Without `fetch`: the commit that is in force, as far as one is known. Git is not asked, and what an earlier
+        look at it has found still holds."""
         journal = self._journal
+        if not fetch and journal.before.desired_revision:
+            found = (ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID)
+            journal.beside += [c for c in journal.before.conditions if c.type in found]
+            revision = Revision(self._declared.repository, journal.before.desired_revision, "")
+            return self._loaded(revision, current=not journal.beside)
         try:
             self.head = revision = self._fetch()
         except (Transient, Stalled) as error:
@@ -83,15 +92,26 @@ class Loader:
         )
         resolved = resolver.resolve(loaded.spec, revision, journal.status, house.store.routes.of(app), fresh)
         self.setbacks = resolved.setbacks
+        naps = self.naps(resolved.components)
         journal.status = replace(journal.status, desired_revision=revision.commit, pins=resolved.pins)
         return DesiredApp(
             app=app,
             revision=revision.commit,
-            components=resolved.components,
+            components=tuple(replace(c, asleep=naps.get(c.spec.name) == 0.0) for c in resolved.components),
             unresolved=resolved.unresolved,
             prune=self._declared.prune,
             approved=journal.before.approved_revision == revision.commit,
         )
+
+    def naps(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
+        """Seconds until each may be put to sleep, of those that ever are; see hibernation.py."""
+        store, now = self._house.store, self._house.clock.now()
+        routes = {route.component: route for route in store.routes.of(self._declared.name)}
+        used = store.activity.of(self._declared.name)
+        left = {
+            (name := c.spec.name): sleeps_in(c, routes.get(name), used.get(name), now) for c in components
+        }
+        return {name: seconds for name, seconds in left.items() if seconds is not None}
 
     def newer_commit(self) -> bool:
         """Whether the repository has moved on since this pass fetched it. An unreachable server is no news."""

@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 _MAX_ROUNDS = 4  # plan → apply → look again; more would hide a planner that does not come to rest
 _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
+_LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _KEPT_BUILDS = 2  # of each component: the one in service and the one before it
 _PERSON = {"manual"}  # reasons for which tags are asked for anew
 _FORGIVING = _PERSON | {"platform"}  # something outside Git has changed: what failed may now succeed
+_QUIET = {"wake", "drift", "retry"}  # reasons that say nothing of a newer commit
 _MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a newer commit
 
 
@@ -114,14 +116,18 @@ class Pass:
             self._journal.forgive()
         self._await_dependencies(declared)
         loader = Loader(self._house, self._journal, declared)
-        loaded = loader.load()
+        loaded = loader.load(fetch=not self._waited_for())
         desired = loader.desired(loaded, fresh=personal)
         context = self._context(declared, loaded.revision, loader)
         end = self._apply_until_quiet(desired, context, lambda: loader.desired(loaded, fresh=False))
         end.failures.extend(Failure(None, setback) for setback in loader.setbacks)
         if end.acted and not end.failures:
             self._tidy_images(keep=_KEPT_BUILDS)
-        return self._verdict(end, loaded)
+        return self._verdict(end, loaded, loader)
+
+    def _waited_for(self) -> bool:
+        """Whether somebody waits for a component to wake up: not for Git, too, unless there may be news."""
+        return "wake" in self._request.reasons and _QUIET.issuperset(self._request.reasons)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
         if self._journal.before.applied_revision:
@@ -166,7 +172,13 @@ class Pass:
         built has to be resolved anew; more than a few rounds would be a bug."""
         house, journal = self._house, self._journal
         executor = Executor(
-            house.engine, house.prober, house.sources, house.store.routes, house.store.gateways, house.clock
+            house.engine,
+            house.prober,
+            house.sources,
+            house.store.routes,
+            house.store.gateways,
+            house.store.activity,
+            house.clock,
         )
         failures: list[Failure] = []
         observed = house.engine.observe(self._app)
@@ -194,8 +206,11 @@ class Pass:
         return _Settled(desired, observed, plan, failures, acted=rounds > 0)
 
     def _tidy_images(self, keep: int) -> None:
+        """What sleeps has no container that would keep its image."""
+        asleep = {r.component for r in self._house.store.routes.of(self._app) if r.asleep}
+        spare = frozenset(c.image for c in self._journal.status.components if c.name in asleep)
         try:
-            self._house.engine.prune_images(self._app, keep)
+            self._house.engine.prune_images(self._app, keep, spare)
         except ControllerError as error:  # a full disk is told by doctor; what runs is not touched by it
             log.warning("old images stay: %s", error.message, extra={"app": self._app})
 
@@ -222,7 +237,7 @@ class Pass:
 
     # --- the verdict -------------------------------------------------------------------------------------------
 
-    def _verdict(self, end: _Settled, loaded: Loaded) -> Outcome:
+    def _verdict(self, end: _Settled, loaded: Loaded, loader: Loader) -> Outcome:
         house, journal = self._house, self._journal
         desired, observed, plan = end.desired, end.observed, end.plan
         routes = {route.component: route for route in house.store.routes.of(self._app)}
@@ -242,6 +257,8 @@ class Pass:
             for c in components
         ):
             retries.append(_UNREADY_PAUSE)
+        awake = [c for c in desired.components if not c.asleep]
+        retries += [max(left, _LEAST_PAUSE) for left in loader.naps(awake).values()]
         if loaded.current:
             journal.converged(desired.revision, conditions)
         else:
@@ -321,7 +338,7 @@ class Pass:
         if error.reason == "ImageGone":  # what the pins say is on this host no longer is
             journal.status = replace(journal.status, pins=())
         longest = self._house.settings.reconcile.backoff_max
-        serving = any(route.upstreams for route in self._house.store.routes.of(self._app))
+        serving = any(route.in_service for route in self._house.store.routes.of(self._app))
         return Outcome(
             "Degraded" if serving else "Failed",
             journal.status.conditions[0].message,

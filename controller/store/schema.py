@@ -34,6 +34,11 @@ def m001_initial(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m002_activity(db: Database) -> None:
+    db.execute(ACTIVITY)
+
+
 # AUTOINCREMENT: an id that was handed out never comes to mean another request, nor an event another event.
 # `followed_by`: the request that took over when a dead daemon's request was given up (see requests.py).
 REQUESTS = """
@@ -106,3 +111,12 @@ CREATE TABLE deliveries (
 """
 # Single values: 'routes_version', 'heartbeat'.
 FACTS = "CREATE TABLE facts (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT ROWID"
+# When a component was last called: of those that hibernate.
+ACTIVITY = """
+CREATE TABLE activity (
+    app TEXT NOT NULL,
+    component TEXT NOT NULL,
+    last_used REAL NOT NULL,
+    PRIMARY KEY (app, component)
+) STRICT, WITHOUT ROWID
+"""

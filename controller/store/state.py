@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from controller.domain.errors import Stalled
+from controller.store.activity import ActivityTable
 from controller.store.apps import AppTable
 from controller.store.events import EventLog
 from controller.store.facts import Facts
@@ -27,6 +28,7 @@ KEEP_EVENTS = 90 * DAY  # of an app that is no longer connected
 KEEP_REQUESTS = 30 * DAY
 KEEP_DELIVERIES = 30 * DAY
 KEEP_GATEWAYS = 60.0
+KEEP_ACTIVITY = 90 * DAY
 
 
 class _Aging(Protocol):
@@ -42,6 +44,7 @@ class SqliteStore:
     routes: ports.Routes
     gateways: ports.Gateways
     repositories: ports.Repositories
+    activity: ports.Activity
 
     def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
         self._database = database
@@ -53,11 +56,13 @@ class SqliteStore:
         self.routes = RouteTable(database, self._facts)
         self.gateways = gateways = GatewayTable(database)
         self.repositories = repositories = RepositoryTable(database)
+        self.activity = activity = ActivityTable(database)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
             (repositories, KEEP_DELIVERIES),
             (gateways, KEEP_GATEWAYS),
+            (activity, KEEP_ACTIVITY),
         )
 
     def changed(self) -> bool:

@@ -33,6 +33,7 @@ from controller.web.meter import Meter, worker_file
 from controller.web.pool import Pool
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.proxies import TrustedProxies
+from controller.web.sleepers import Sleepers
 from controller.web.upstream import UpstreamError
 from controller.web.watch import RouteWatch
 
@@ -107,14 +108,15 @@ class Gateway:
         self._pool = Pool(settings.web.connect_timeout)
         self.watch = RouteWatch(store, self._pool)
         self._auth = Authenticator(time.monotonic)
-        self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle)
+        self._sleepers = Sleepers(store, self.watch, self._pool)
+        self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._sleepers.wake)
         self._live = Live(store, settings, self.watch)
         application: Any = create_app(store, settings)  # the bridge describes WSGI in types of its own
         self._flask: Any = WSGIMiddleware(application, workers=THREADS)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
         self._meter = Meter()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
-        self._flush: asyncio.TimerHandle | None = None
+        self._beat: asyncio.TimerHandle | None = None
         self._limit = settings.web.queue_limit
         self._max_body = settings.web.max_body
         self._forwarding = 0
@@ -123,14 +125,15 @@ class Gateway:
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)
         await self.watch.start()
-        self._flush_meter()
+        self._tell()
 
     async def stop(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
         await self.watch.stop()
+        await self._sleepers.stop()
         self._pool.close()
         self._auth.close()
-        if self._flush is not None:
-            self._flush.cancel()
         self._write_meter(self._meter_file)
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -171,6 +174,7 @@ class Gateway:
         self._forwarding += 1
         try:
             caller = await self._admit(decision.target, request.special.get(b"authorization"))
+            self._sleepers.called(decision.target)
             body = RequestBody(request.incoming, request.special, self._max_body)
             await body.begin()
             call = self._call(decision, request, caller)
@@ -228,9 +232,11 @@ class Gateway:
 
     # --- counting ----------------------------------------------------------------------------------------------
 
-    def _flush_meter(self) -> None:
+    def _tell(self) -> None:
+        """Once a second, off the hot path: what was counted, and who was called."""
         self._write_meter(self._meter_file)
-        self._flush = self._loop.call_later(1.0, self._flush_meter)
+        self._sleepers.tell()
+        self._beat = self._loop.call_later(1.0, self._tell)
 
     def _write_meter(self, path: Path) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from controller.web.body import CallerGone, RequestBody, Send
@@ -50,14 +50,19 @@ class Answered:
 
 class Forwarder:
     """`resolve` gives a target as the table in force has it, None once it is gone; `on_idle` is told when an endpoint
-    has nothing under way any more."""
+    has nothing under way any more; `wake` returns when a target that is asleep may have woken up, or raises Refused."""
 
     def __init__(
-        self, pool: Pool, resolve: Callable[[Target], Target | None], on_idle: Callable[[str], None]
+        self,
+        pool: Pool,
+        resolve: Callable[[Target], Target | None],
+        on_idle: Callable[[str], None],
+        wake: Callable[[Target], Awaitable[None]],
     ) -> None:
         self._pool = pool
         self._resolve = resolve
         self._on_idle = on_idle
+        self._wake = wake
         self._loop = asyncio.get_running_loop()
 
     async def forward(self, call: Call, body: RequestBody, send: Send, answered: Answered) -> None:
@@ -66,6 +71,9 @@ class Forwarder:
         failure: UpstreamError | None = None
         for _ in range(ATTEMPTS):
             target = self._resolve(call.target)
+            while target is not None and target.route.asleep:
+                await self._wake(target)
+                target = self._resolve(call.target)
             if target is None:
                 raise Refused(not_found())
             # Nothing is awaited between the look at the table and `enter`: an endpoint that was retired and reported

@@ -168,10 +168,10 @@ class FakeEngine:
             raise Stalled("BuildFailed", f"cannot build image {tag}\n{last}")
         self.images |= {tag, image_id(tag)}
 
-    def prune_images(self, app: AppName, keep: int) -> None:
+    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         self._require_up()
         prefix = f"{self.instance}.local/{app}/"
-        in_use = {c.image for c in self._containers.values()}
+        in_use = spare | {c.image for c in self._containers.values()}
         by_component: dict[str, list[str]] = {}
         for tag in reversed(self.builds):
             if tag.startswith(prefix) and tag in self.images:

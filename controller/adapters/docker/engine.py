@@ -111,8 +111,8 @@ class DockerEngine:
     ) -> None:
         self._images.build(tag, build, context, log)
 
-    def prune_images(self, app: AppName, keep: int) -> None:
-        self._images.prune(app, keep)
+    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
+        self._images.prune(app, keep, spare)
 
     # --- networks ----------------------------------------------------------------------------------------------
 

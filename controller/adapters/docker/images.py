@@ -246,12 +246,12 @@ class Images:
 
     # --- retention ---------------------------------------------------------------------------------------------
 
-    def prune(self, app: AppName, keep: int) -> None:
+    def prune(self, app: AppName, keep: int, spare: frozenset[str]) -> None:
         client = self._connection.client
         prefix = f"{self._instance}.local/{app}/"
         with translated(f"cannot remove old images of {app}"):
             built = client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
-            in_use = {container["ImageID"] for container in client.containers(all=True)}
+            in_use = spare | {container["ImageID"] for container in client.containers(all=True)}
             newest_first = sorted(built, key=lambda image: -image["Created"])
             seen: Counter[str] = Counter()
             for image in newest_first:

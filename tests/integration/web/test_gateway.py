@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from controller.domain.names import AppName
 from tests.support.gateway import make_api
 from tests.support.waiting import wait_for
 
@@ -277,3 +278,37 @@ def test_websockets_are_refused(web: Web) -> None:
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     assert web.raw(lines.encode()).startswith(b"HTTP/1.1 403")
+
+
+def test_calls_to_a_component_that_is_asleep_wait_until_it_is_awake(web: Web) -> None:
+    """Those of both workers, with their bodies; a caller who may not call wakes nobody."""
+    version = web.store.routes.switch(demo_route(asleep=True, wake_within=30.0))
+    path, body = "/demo/open/x", b"x" * 300_000
+    try:
+        wait_for(lambda: web.store.gateways.drained(web.component.endpoint, version, time.time()))
+        assert web.ask("GET", "/demo/closed/x").status == 401
+        assert web.store.requests.queued(AppName("demo")) is None
+        with ThreadPoolExecutor(16) as threads:
+            calls = [threads.submit(web.ask, "POST", path, body) for _ in range(16)]
+            queued = wait_for(lambda: web.store.requests.queued(AppName("demo")))
+            assert queued is not None
+            assert queued.reasons == ("wake",)
+            assert "classify" in web.store.activity.of(AppName("demo"))
+            assert not any(call.done() for call in calls)
+            assert web.ask("GET", "/-/healthz").status == 200, "nobody else has to wait"
+            web.store.routes.switch(demo_route(web.component.endpoint, wake_within=30.0))
+            assert [(call.result().status, call.result().json["size"]) for call in calls] == [
+                (200, len(body))
+            ] * 16
+    finally:
+        web.store.routes.switch(demo_route(web.component.endpoint))
+
+
+def test_a_component_that_does_not_wake_up_is_told(web: Web) -> None:
+    web.store.routes.switch(demo_route(asleep=True, wake_within=0.2))
+    try:
+        reply = wait_for(lambda: web.ask("GET", "/demo/open/x"), lambda reply: reply.status == 503)
+        assert reply.headers["retry-after"] == "5"
+        assert (reply.json["type"], reply.json["component"]) == ("urn:prichal:problem:not-ready", "classify")
+    finally:
+        web.store.routes.switch(demo_route(web.component.endpoint))

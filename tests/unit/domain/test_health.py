@@ -11,7 +11,7 @@ from controller.domain.health import headline, judge_app, judge_component
 from controller.domain.observed import WorkloadState
 from controller.domain.plan import Hold, Plan
 from controller.domain.status import ComponentStatus
-from tests.support.builders import APP, COMMIT, component, fingerprint, observed, route, workload
+from tests.support.builders import APP, COMMIT, component, fingerprint, observed, route, spec, workload
 
 V1 = component(revision=COMMIT)
 RUNS = workload()
@@ -30,6 +30,26 @@ def test_serving() -> None:
     assert ready == Condition(
         ConditionType.READY, True, "Serving", "version v1v1v1v1 serves", revision=COMMIT
     )
+
+
+def test_asleep_is_ready() -> None:
+    dozing = replace(V1, spec=spec(idle_after=600.0), asleep=True)
+    (ready,) = judge_component(
+        dozing, observed(), route(V1, fingerprint=fingerprint("v1"), asleep=True), BLANK
+    )
+    assert (ready.status, ready.reason) == (True, "Hibernating")
+    assert ready.message == "nobody has called for 10m; the next call starts version v1v1v1v1"
+
+
+def test_waking_up_is_not_ready_yet() -> None:
+    napping = replace(V1, spec=spec(idle_after=600.0))
+    conditions = judge_component(napping, observed(), route(V1, asleep=True), BLANK)
+    assert types(conditions) == [(ConditionType.READY, False), (ConditionType.DEGRADED, True)]
+
+
+def test_a_failed_version_beside_one_asleep_is_degraded() -> None:
+    conditions = judge_component(component(version="v2"), observed(), route(V1, asleep=True), FAILED)
+    assert types(conditions) == [(ConditionType.READY, False), (ConditionType.DEGRADED, True)]
 
 
 def test_nothing_serves_yet() -> None:

@@ -73,7 +73,7 @@ def routes(draw: st.DrawFn, name: str, there: list[ObservedWorkload]) -> list[Ro
     made = route(to, *chosen, fingerprint=to.fingerprint)
     if draw(st.booleans()):
         made = replace(made, upstreams=(*made.upstreams, f"gone-{name}:8002"))
-    return [made]
+    return [replace(made, asleep=not made.upstreams and draw(st.booleans()))]
 
 
 @st.composite
@@ -92,6 +92,11 @@ def cases(draw: st.DrawFn) -> Case:
     ]
     running = [w for name in NAMES for w in draw(workloads(name))]
     routed = [r for name in NAMES for r in draw(routes(name, [w for w in running if w.component == name]))]
+    in_service = {(r.component, r.fingerprint) for r in routed if r.in_service}
+    components = [
+        replace(c, asleep=(c.spec.name, c.fingerprint) in in_service and draw(st.booleans()))
+        for c in components
+    ]
     memory = [
         ComponentStatus(
             ComponentName(name),
@@ -126,7 +131,7 @@ def test_what_is_declared_and_not_held_back_ends_up_running_and_routed(case: Cas
     held = {hold.component for hold in plan.holds}
     for wanted in case.desired.components:
         name = wanted.spec.name
-        if name in held:
+        if name in held or wanted.asleep:
             continue
         alive = after.running(name, wanted.fingerprint)
         assert {w.replica for w in alive} == set(range(wanted.spec.replicas))
@@ -134,6 +139,21 @@ def test_what_is_declared_and_not_held_back_ends_up_running_and_routed(case: Cas
         (routed,) = [r for r in after.routes if r.component == name]
         assert set(routed.upstreams) == {w.endpoint for w in alive}
         assert (routed.fingerprint, routed.apis) == (wanted.fingerprint, wanted.apis)
+        assert not routed.asleep
+
+
+@CASES
+@given(cases())
+def test_what_is_idle_ends_up_without_a_container_and_keeps_its_version(case: Case) -> None:
+    after = case.world.after(case.plan().actions)
+    for wanted in case.desired.components:
+        if not wanted.asleep:
+            continue
+        assert after.observed.of(wanted.spec.name) == ()
+        (routed,) = [r for r in after.routes if r.component == wanted.spec.name]
+        assert (routed.fingerprint, routed.upstreams, routed.asleep) == (wanted.fingerprint, (), True)
+        started = [a.workload.component for a in case.plan().actions if isinstance(a, StartWorkload)]
+        assert wanted.spec.name not in started
 
 
 @CASES
@@ -161,9 +181,13 @@ def test_only_what_is_in_the_snapshot_is_ever_removed(case: Case) -> None:
 @CASES
 @given(cases())
 def test_a_component_that_serves_never_loses_all_its_traffic(case: Case) -> None:
-    """At every step. Recreate and leaving Git are the two ways in which it may."""
+    """At every step. Recreate, leaving Git and going to sleep are the ways in which it may."""
     world, plan = case.world, case.plan()
-    lasting = [c.spec.name for c in case.desired.components if c.spec.rollout.strategy is Strategy.BLUE_GREEN]
+    lasting = [
+        c.spec.name
+        for c in case.desired.components
+        if c.spec.rollout.strategy is Strategy.BLUE_GREEN and not c.asleep
+    ]
     serving = [name for name in lasting if world.live_upstreams(name)]
     for action in plan.actions:
         world = world.act(action)
@@ -240,5 +264,5 @@ def _surplus(world: World, wanted: DesiredComponent) -> int:
 def _shape(world: World) -> tuple[object, ...]:
     """What a world has come to, without the names that depend on the way there."""
     there = sorted((w.component, w.fingerprint, w.replica, w.state) for w in world.observed.workloads)
-    routed = sorted((r.component, r.fingerprint, len(r.upstreams), r.apis) for r in world.routes)
+    routed = sorted((r.component, r.fingerprint, len(r.upstreams), r.asleep, r.apis) for r in world.routes)
     return there, routed, world.observed.network

@@ -264,6 +264,58 @@ def crash_while_a_repair_was_waited_for() -> Plan:
     return plan(desired(component(replicas=2)), observed(OLD, repaired), SERVING)
 
 
+NAPPING = replace(V1, spec=spec(idle_after=600.0, setup_timeout=90.0))
+DOZING = replace(NAPPING, asleep=True)
+NAPPING_ROUTE = replace(SERVING, wake_within=90.0)
+ASLEEP = replace(NAPPING_ROUTE, upstreams=(), asleep=True)
+
+
+def idle() -> Plan:
+    return plan(desired(DOZING), observed(OLD), NAPPING_ROUTE)
+
+
+def idle_with_replicas_in_any_state() -> Plan:
+    created = workload(replica=2, state=CREATED)
+    there = observed(OLD, workload(replica=1, state=STOPPED), created, workload(version="v0"))
+    return plan(desired(DOZING), there, NAPPING_ROUTE)
+
+
+def asleep() -> Plan:
+    return plan(desired(DOZING), observed(), ASLEEP)
+
+
+def asleep_and_its_apis_changed() -> Plan:
+    return plan(desired(replace(DOZING, apis=component(apis=["images"]).apis)), observed(), ASLEEP)
+
+
+def asleep_and_a_new_version_comes() -> Plan:
+    return plan(desired(replace(DOZING, fingerprints=V2.fingerprints, asleep=False)), observed(), ASLEEP)
+
+
+def never_been_ready_and_idle() -> Plan:
+    return plan(desired(replace(DOZING, fingerprints=V2.fingerprints)), observed(OLD), NAPPING_ROUTE)
+
+
+def called_while_asleep() -> Plan:
+    return plan(desired(NAPPING), observed(), ASLEEP)
+
+
+def called_while_asleep_right_after_a_repair() -> Plan:
+    return plan(desired(NAPPING), observed(), ASLEEP, restarts=(NOW - 1,))
+
+
+def crash_while_it_was_put_to_sleep() -> Plan:
+    return plan(desired(DOZING), observed(OLD), ASLEEP)
+
+
+def called_after_a_crash_while_it_was_put_to_sleep() -> Plan:
+    return plan(desired(NAPPING), observed(OLD), ASLEEP)
+
+
+def hibernation_was_declared() -> Plan:
+    return plan(desired(NAPPING), observed(OLD), SERVING)
+
+
 SITUATIONS: tuple[Callable[[], Plan], ...] = (
     first_deploy,
     first_deploy_pulls_the_image,
@@ -313,6 +365,17 @@ SITUATIONS: tuple[Callable[[], Plan], ...] = (
     crash_after_the_switch,
     crash_between_stop_and_start_of_recreate,
     crash_while_a_repair_was_waited_for,
+    idle,
+    idle_with_replicas_in_any_state,
+    asleep,
+    asleep_and_its_apis_changed,
+    asleep_and_a_new_version_comes,
+    never_been_ready_and_idle,
+    called_while_asleep,
+    called_while_asleep_right_after_a_repair,
+    crash_while_it_was_put_to_sleep,
+    called_after_a_crash_while_it_was_put_to_sleep,
+    hibernation_was_declared,
 )
 
 
@@ -343,6 +406,7 @@ def test_repairs_are_counted_and_growth_is_not() -> None:
         == [True]
     )
     assert heals(scale_up()) == [False, False]
+    assert heals(called_while_asleep()) == [False]
     assert heals(first_deploy()) == heals(new_version()) == heals(created_but_never_started()) == [False]
 
 

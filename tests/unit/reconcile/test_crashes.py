@@ -52,6 +52,7 @@ class MortalStore:
         self.apps = Mortal(store.apps, lives, after)
         self.events = Mortal(store.events, lives, after)
         self.routes = Mortal(store.routes, lives, after)
+        self.activity = Mortal(store.activity, lives, after)
         self.transaction = store.transaction
 
 
@@ -76,6 +77,20 @@ def component_leaves(scene: Scene) -> None:
     scene.push(ml("other"))
 
 
+def falls_asleep(scene: Scene) -> None:
+    scene.push(ml(hibernation={"idleAfter": "10m"}), api())
+    scene.run()
+    scene.clock.advance(1000.0)
+
+
+def wakes_up(scene: Scene) -> None:
+    """For good: `_converge` lets so much time pass that it would fall asleep again."""
+    falls_asleep(scene)
+    scene.run()
+    assert scene.running() == []
+    scene.push(ml(), api())
+
+
 def disconnect(scene: Scene) -> None:
     scene.disconnect()
 
@@ -89,6 +104,8 @@ def disconnect(scene: Scene) -> None:
         (repair, "Ready"),
         (broken_version, "Degraded"),
         (component_leaves, "Ready"),
+        (falls_asleep, "Ready"),
+        (wakes_up, "Ready"),
         (disconnect, "Removed"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -152,6 +169,6 @@ def _converge(scene: Scene, outcome: str) -> None:
 
 def _shape(scene: Scene) -> object:
     there = sorted((w.name, w.state) for w in scene.engine.observe(APP).workloads)
-    routed = [(r.component, len(r.upstreams), r.apis) for r in scene.store.routes.of(APP)]
+    routed = [(r.component, len(r.upstreams), r.asleep, r.apis) for r in scene.store.routes.of(APP)]
     components = [c.name for c in scene.status().components]
     return there, routed, scene.types(), components

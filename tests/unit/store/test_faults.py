@@ -8,9 +8,11 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
@@ -37,6 +39,19 @@ def test_the_version_is_the_number_of_migrations(store: SqliteStore, path: Path)
         assert connection.execute("PRAGMA user_version").fetchone()[0] == VERSION
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.close()
+
+
+def test_a_state_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.apply(
+            sqlite_utils.Database(connection, execute_plugins=False), stop_before="m002_activity"
+        )
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("INSERT INTO facts VALUES ('heartbeat', 7)")
+    with closing(open_store(path)) as store:
+        assert store.last_heartbeat() == 7.0
+        assert store.activity.of(A) == {}
 
 
 def test_opening_again_keeps_everything(store: SqliteStore, path: Path) -> None:

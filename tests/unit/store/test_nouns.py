@@ -193,6 +193,25 @@ def test_a_worker_that_left_or_died_holds_nothing_up(store: SqliteStore) -> None
     assert store.gateways.drained(old, 1, now=103.1)
 
 
+# --- activity
+
+
+def test_the_last_use_of_each_component(store: SqliteStore, other: SqliteStore) -> None:
+    d = ComponentName("d")
+    store.activity.touch([(A, C), (A, d), (B, C)], at=100.0)
+    other.activity.touch([(A, C)], at=105.0)
+    store.activity.touch([(A, C)], at=104.0)  # told later, used earlier
+    assert store.activity.of(A) == {C: 105.0, d: 100.0}
+    assert store.activity.of(AppName("nobody")) == {}
+
+
+def test_calls_of_long_ago_are_forgotten(store: SqliteStore, clock: HandClock) -> None:
+    store.activity.touch([(A, C)], at=clock.at - 91 * DAY)
+    store.activity.touch([(B, C)], at=clock.at - 89 * DAY)
+    store.prune()
+    assert (store.activity.of(A), store.activity.of(B)) == ({}, {C: clock.at - 89 * DAY})
+
+
 # --- repositories
 
 

@@ -43,7 +43,10 @@ class Bench:
         self.target: Target | None = target
         self.pool = Pool(connect_timeout=1.0)
         self.idle: list[str] = []
-        self.forwarder = Forwarder(self.pool, lambda _: self.target, self.idle.append)
+        self.forwarder = Forwarder(self.pool, lambda _: self.target, self.idle.append, self.wake)
+
+    async def wake(self, target: Target) -> None:
+        raise AssertionError(f"{target.label} is not asleep")
 
     async def call(
         self,
@@ -649,6 +652,50 @@ def test_idle_connections_to_retired_endpoints_are_closed() -> None:
     run(scenario())
 
 
+def test_a_call_waits_for_a_component_that_is_asleep() -> None:
+    """Once it has woken up; and once it fell asleep again at that very moment."""
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await read_request(reader))[2])
+        writer.write(response(b"good morning"))
+
+    async def scenario() -> None:
+        async with component(handler) as endpoint:
+            bench = Bench(target_of(endpoint))
+            awake = bench.target
+            assert awake is not None
+            asleep = replace(awake, route=replace(awake.route, upstreams=(), asleep=True))
+            bench.target, states = asleep, [asleep, awake]
+
+            async def wake(target: Target) -> None:
+                assert target is bench.target
+                bench.target = states.pop(0)
+
+            bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, wake)
+            caller = await bench.call(Caller(b"in two ", b"parts"))
+            assert (caller.status, caller.body, states) == (200, b"good morning", [])
+
+    run(scenario())
+    assert seen == [b"in two parts"]
+
+
+def test_a_component_that_did_not_wake_up_is_not_ready() -> None:
+    async def scenario() -> None:
+        bench = Bench(target_of())
+        dead = bench.target
+        assert dead is not None
+        bench.target = replace(dead, route=replace(dead.route, asleep=True))
+
+        async def wake(_: Target) -> None:
+            bench.target = dead
+
+        bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, wake)
+        assert await bench.refused() is Kind.NOT_READY
+
+    run(scenario())
+
+
 def test_a_new_table_is_used_for_the_next_attempt() -> None:
     async def scenario() -> None:
         dead = await free_endpoint()
@@ -658,7 +705,7 @@ def test_a_new_table_is_used_for_the_next_attempt() -> None:
             assert first is not None
             moved = replace(first, route=replace(first.route, upstreams=(endpoint,)))
             in_force = [first, moved]
-            bench.forwarder = Forwarder(bench.pool, lambda _: in_force.pop(0), bench.idle.append)
+            bench.forwarder = Forwarder(bench.pool, lambda _: in_force.pop(0), bench.idle.append, bench.wake)
             assert (await bench.call()).body == b"ok"
 
     run(scenario())
