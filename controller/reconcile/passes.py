@@ -22,6 +22,7 @@ from controller.domain.routes import Route
 from controller.domain.spec import MLComponentSpec, OwnServer, PlatformAppSpec
 from controller.domain.status import AppStatus, ComponentStatus, Request
 from controller.ports import Revision
+from controller.reconcile import unsupported
 from controller.reconcile.executor import Context, Executor, Failure
 from controller.reconcile.house import House, Outcome
 from controller.reconcile.journal import Journal
@@ -250,7 +251,7 @@ class Pass:
         transient = next((f.error for f in end.failures if isinstance(f.error, Transient)), None)
         if transient:
             return self.failed(transient)
-        conditions = judge_app(components, plan, loaded.spec.warnings)
+        conditions = judge_app(components, plan, (*loaded.spec.warnings, *unsupported.warnings(loaded.spec)))
         retries = [hold.retry_after for hold in plan.holds if hold.retry_after is not None]
         if any(
             (d := find(c.conditions, ConditionType.DEGRADED)) and d.reason == "NotAnswering"

@@ -31,6 +31,7 @@ from controller.domain.spec import (
 from controller.domain.status import AppStatus, ComponentStatus
 from controller.ports import Engine, Revision, Sources
 from controller.reconcile.directory import Credentials
+from controller.reconcile.unsupported import require_supported
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Resolver:
         memory: ComponentStatus | None,
         pins: dict[str, str],
     ) -> DesiredComponent:
+        require_supported(component)
         build, tag = None, ""
         if isinstance(component.image, BuildImage):
             build = BuildInput(revision.commit, component.image)
