@@ -37,7 +37,6 @@ from controller.domain.units import render_duration
 
 #: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
 GATEWAY_MARGIN = 2.0
-READY_PATH = "/health/ready"
 _GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
 
 
@@ -152,11 +151,6 @@ class _Rollout:
     def _idle(self) -> str:
         return f"idle for {render_duration(self.component.spec.idle_after or 0.0)}"
 
-    @property
-    def _ready_path(self) -> str:
-        server = self.component.spec.server
-        return server.ready_path if isinstance(server, OwnServer) else READY_PATH
-
     def _workload_name(self, replica: int) -> str:
         return workload_name(self.policy.instance, self.app.app, self.name, self.fingerprint, replica)
 
@@ -248,8 +242,9 @@ class _Rollout:
         return dead.state is WorkloadState.CREATED and dead.name == self._workload_name(replica)
 
     def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
-        deadline = self.component.spec.setup_timeout
-        return AwaitReady(self.name, self.fingerprint, self._names(wanted), self._ready_path, deadline, why)
+        spec = self.component.spec
+        names, path = self._names(wanted), spec.server.ready_path
+        return AwaitReady(self.name, self.fingerprint, names, path, spec.setup_timeout, why)
 
     def _build(self, build: BuildInput) -> BuildImageAction:
         why = "this content has not been built here"

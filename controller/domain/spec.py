@@ -90,6 +90,11 @@ class PlatformServer:
     queue: int = 40
     timeout: float = 60.0
 
+    @property
+    def ready_path(self) -> str:
+        """Where the serving library says whether it can take requests; no choice, hence no field."""
+        return "/health/ready"
+
 
 @dataclass(frozen=True)
 class OwnServer:

@@ -17,9 +17,9 @@ from controller.domain.health import judge_app, judge_component
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.observed import ObservedApp
 from controller.domain.plan import BuildImageAction, Plan
-from controller.domain.planner import READY_PATH, backoff, plan_app
+from controller.domain.planner import backoff, plan_app
 from controller.domain.routes import Route
-from controller.domain.spec import MLComponentSpec, OwnServer, PlatformAppSpec
+from controller.domain.spec import MLComponentSpec, PlatformAppSpec
 from controller.domain.status import AppStatus, ComponentStatus, Request
 from controller.ports import Revision
 from controller.reconcile import unsupported
@@ -288,9 +288,8 @@ class Pass:
 
     def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
         """What a serving workload itself says when asked; empty when all of them are ready."""
-        path = spec.server.ready_path if isinstance(spec.server, OwnServer) else READY_PATH
         for upstream in route.upstreams:
-            readiness = self._house.prober.probe(upstream, path, timeout=2.0)
+            readiness = self._house.prober.probe(upstream, spec.server.ready_path, timeout=2.0)
             if not readiness.ready:
                 return readiness.detail or "does not say that it is ready"
         return ""

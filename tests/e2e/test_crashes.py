@@ -59,23 +59,14 @@ def test_second_daemon_on_the_same_state_refuses_to_start(running: Platform) -> 
     assert running.is_alive("daemon")
 
 
-def test_web_process_stopped_and_started_again_serves_at_once(
-    running: Platform, module: Module, app: str
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_web_process_ended_and_started_again_serves_at_once(
+    running: Platform, module: Module, app: str, number: signal.Signals
 ) -> None:
+    """A killed one, too, leaves the port to its successor."""
     first = module.served(ECHO).push()
     running.connect(module, app)
     running.until_ready(app, first)
-    running.kill("web", signal.SIGTERM)
-    running.start_process("web")
-    running.until(lambda: running.predict(app).status == 200)
-
-
-def test_web_process_killed_leaves_the_port_to_its_successor(
-    running: Platform, module: Module, app: str
-) -> None:
-    first = module.served(ECHO).push()
-    running.connect(module, app)
-    running.until_ready(app, first)
-    running.kill("web", signal.SIGKILL)
+    running.kill("web", number)
     running.start_process("web")
     running.until(lambda: running.predict(app).status == 200)
