@@ -68,6 +68,7 @@ class EchoHandler(BaseHTTPRequestHandler):
 
 class Echo(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # of the default 5, more connections at once are reset by the kernel
 
     def __init__(self, name: str) -> None:
         super().__init__(("127.0.0.1", 0), EchoHandler)
