@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from controller.domain.desired import BuildInput, Workload
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin, ObservedApp
-from controller.domain.routes import Route
+from controller.domain.routes import Route, Service
 from controller.domain.spec import ImageSource, Registry, RepositorySpec, SecretSpec
 from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
+from controller.domain.storage import (
+    Account,
+    BoxRecord,
+    Page,
+    Part,
+    Pending,
+    Room,
+    StorageAccess,
+    StoredObject,
+)
 
 
 class Clock(Protocol):
@@ -156,6 +167,142 @@ class Prober(Protocol):
         """GET `http://endpoint/path`; never raises."""
 
 
+# --- the object storage -----------------------------------------------------------------------------------------
+
+
+class Objects(Protocol):
+    """Buckets and their objects at one S3 endpoint, under one account. Thread-safe.
+
+    Every call may raise Transient `StorageUnreachable` (down, restarting, too slow), Transient `StorageFull` (no room
+    on its disk or within its quota), Stalled `StorageDenied` (this account may not), Stalled `BucketMissing`,
+    Stalled `StorageRefused` (anything else that the server answers with an error of ours). Keys are any text that
+    `domain.keys` lets through."""
+
+    def ping(self) -> str:
+        """The server's name, as far as it tells. Its answer is awaited for a few seconds at most, with no retry."""
+
+    def buckets(self) -> frozenset[str]: ...
+
+    def create_bucket(self, bucket: str) -> None:
+        """One that is there already is fine."""
+
+    def remove_bucket(self, bucket: str) -> None:
+        """With all that is in it. One that is gone already is fine."""
+
+    def stat(self, bucket: str, key: str) -> StoredObject | None: ...
+
+    def page(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Page:
+        """Objects whose key starts with `prefix` and comes after `after`, at most `limit` (1..1000) objects and
+        prefixes together. `folders`: what shares the part up to the next `/` after `prefix` is one prefix."""
+
+    def open(self, bucket: str, key: str, etag: str = "") -> AbstractContextManager[Iterator[bytes]]:
+        """The content in pieces. Stalled `ObjectMissing`; with `etag` also Stalled `ObjectChanged` if the object is
+        another one by now. A stream that breaks off raises Transient `StorageUnreachable`."""
+
+    def put(
+        self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
+    ) -> StoredObject: ...
+
+    def remove(self, bucket: str, keys: Iterable[str]) -> None:
+        """Keys that are gone already are fine."""
+
+    def sign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        lifetime: float,
+        query: Mapping[str, str] | None = None,
+        public: bool = True,
+    ) -> str:
+        """A link that lets whoever has it do `method` on the object for `lifetime` seconds; for users unless not
+        `public`. Nothing is sent to the storage."""
+
+    def begin_upload(self, bucket: str, key: str) -> str:
+        """Id of a new upload in parts."""
+
+    def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
+        """What of the upload is there, by number. Stalled `UploadMissing`."""
+
+    def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
+        """Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too small)."""
+
+    def abort_upload(self, bucket: str, key: str, upload: str) -> None:
+        """One that is gone already is fine."""
+
+    def close(self) -> None: ...
+
+
+class StorageAdmin(Protocol):
+    """Accounts and quotas, of storages that have them. Same errors as Objects."""
+
+    def set_quota(self, bucket: str, capacity: int) -> None:
+        """A second fence, in bytes; it may lag. Storages without quotas pass over it."""
+
+    def ensure_account(self, account: Account) -> None:
+        """Make it or bring it to just these grants and this secret."""
+
+    def remove_account(self, name: str) -> None:
+        """One that is gone already is fine."""
+
+    def accounts(self) -> frozenset[str]: ...
+
+
+class Storage(Protocol):
+    """The object storage that config names, as the daemon reaches it. A server of our own is started by the first
+    call that needs it."""
+
+    def objects(self) -> Objects:
+        """With all rights. Transient `StorageUnreachable` while a server of our own does not answer; Stalled
+        `StorageDisabled` where config says `backend: none`."""
+
+    def admin(self) -> StorageAdmin | None:
+        """None: this storage has no accounts and quotas that we could set."""
+
+    def access(self) -> StorageAccess:
+        """For the web process: an account that may read and write objects of all our buckets, and nothing else,
+        where accounts can be made."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ModelPin:
+    """A model nailed to content: `digest` (hex) over names, ETags and sizes of its objects. `key` is the file, or the
+    folder ending in `/`; `size` in bytes. `present`: it lies in the cache of this host."""
+
+    bucket: str
+    key: str
+    digest: str
+    objects: tuple[StoredObject, ...]
+    present: bool
+
+    @property
+    def size(self) -> int:
+        return sum(found.size for found in self.objects)
+
+
+class Models(Protocol):
+    """Models of boxes in a cache on this host, one folder for each content."""
+
+    def pin(self, bucket: str, path: str) -> ModelPin:
+        """What lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`."""
+
+    def stage(self, pin: ModelPin) -> None:
+        """Bring it into the cache, complete or not at all. Stalled `ObjectChanged`: look again; Transient
+        `StateDiskFull`."""
+
+    def folder(self, digest: str) -> Path:
+        """Where it lies: mounted read-only into containers."""
+
+    def has(self, digest: str) -> bool: ...
+
+    def prune(self, spare: frozenset[str]) -> None:
+        """Remove models beyond the cache's size, those used longest ago first; never those in `spare`."""
+
+
 # --- the store --------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +365,12 @@ class Routes(Protocol):
 
     def withdraw(self, app: AppName, component: ComponentName) -> int: ...
 
+    def services(self, app: AppName | None = None) -> tuple[Service, ...]:
+        """APIs that the platform answers itself, of one app or of all, sorted by app and path."""
+
+    def publish(self, app: AppName, services: tuple[Service, ...]) -> int:
+        """Put just these in force for the app; the version of the table that holds them."""
+
     def version(self) -> int: ...
 
 
@@ -255,6 +408,48 @@ class Activity(Protocol):
     def of(self, app: AppName) -> Mapping[ComponentName, float]: ...
 
 
+class Boxes(Protocol):
+    """Which bucket holds which box, how much is in it, and the uploads that are under way. One record an app and box;
+    a bucket belongs to one record."""
+
+    def all(self) -> tuple[BoxRecord, ...]:
+        """Sorted by app and box."""
+
+    def of(self, app: AppName) -> tuple[BoxRecord, ...]: ...
+
+    def get(self, app: AppName, box: ComponentName) -> BoxRecord | None: ...
+
+    def save(self, record: BoxRecord) -> None:
+        """All but what was measured, which stays if the record is there."""
+
+    def forget(self, bucket: str) -> None:
+        """With its pending uploads."""
+
+    def swap(self, one: BoxRecord, other: BoxRecord) -> None:
+        """Exchange their buckets with all that was measured."""
+
+    def measured(self, bucket: str, used: int, files: int, at: float, settled: Iterable[int]) -> None:
+        """What a listing that began at `at` has counted; the pending uploads `settled` are part of it."""
+
+    def reserve(self, upload: Pending, now: float) -> Room | int:
+        """Allow an upload if the box takes it, in one transaction: its id. Else the room there is, which is not
+        enough. A newer one for the same key takes over from the older. `upload.id` is ignored."""
+
+    def room(self, bucket: str, now: float) -> Room: ...
+
+    def pending(self, bucket: str | None = None) -> tuple[Pending, ...]: ...
+
+    def upload(self, bucket: str, upload: str) -> Pending | None:
+        """The upload in parts with this id."""
+
+    def release(self, ids: Iterable[int]) -> None: ...
+
+    def access(self) -> StorageAccess | None:
+        """What the daemon told the web process of the storage."""
+
+    def tell_access(self, access: StorageAccess) -> None: ...
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -263,6 +458,7 @@ class Store(Protocol):
     gateways: Gateways
     repositories: Repositories
     activity: Activity
+    boxes: Boxes
 
     def changed(self) -> bool:
         """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about

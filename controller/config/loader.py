@@ -154,3 +154,15 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Probl
         yield problem(
             "must be relative: with platform.url it is a folder of that repository", "platform", "path"
         )
+    storage = settings.storage
+    if storage.backend == "s3" and not storage.endpoint:
+        yield problem("s3 needs an endpoint: where the server is", "storage", "backend")
+    if storage.backend == "s3" and not storage.credentials:
+        yield problem("s3 needs credentials: a YAML file with accessKey and secretKey", "storage", "backend")
+    if storage.backend != "s3" and (storage.endpoint or storage.credentials or storage.admin != "none"):
+        name = next(
+            n
+            for n, v in (("endpoint", storage.endpoint), ("credentials", storage.credentials), ("admin", 1))
+            if v
+        )
+        yield problem("goes with backend: s3 only", "storage", name)

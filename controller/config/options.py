@@ -20,8 +20,9 @@ from controller.domain.units import parse_duration, parse_size, render_duration,
 
 Read = Callable[[Json, Path], object]
 
-SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "limits", "log")
+SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "limits", "log")
 _MIN_TOKEN: Final = 16
+_ORIGIN: Final = r"https?://[^\s/?#@]+"
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -193,7 +194,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "reconcile.crashWindow": _duration(1),
     "reconcile.keepEvents": _count(10, 1_000_000),
     "web.listen": _listen,
-    "web.publicUrl": _text(r"https?://[^\s/?#]+", "a URL without a path, such as https://ml.example.org"),
+    "web.publicUrl": _text(_ORIGIN, "a URL without a path, such as https://ml.example.org"),
     "web.workers": _count(1, 64),
     "web.trustLoopback": _flag,
     "web.adminTokenFile": _token_file,
@@ -202,6 +203,18 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "web.hookMaxBody": _size(1024),
     "web.connectTimeout": _duration(0.01),
     "web.queueLimit": _count(1, 1_000_000),
+    "storage.backend": _choice("embedded", "s3", "none"),
+    "storage.listen": _listen,
+    "storage.memory": _size(64 * 2**20),
+    "storage.endpoint": _text(_ORIGIN, "a URL without a path, such as http://10.0.0.5:9000"),
+    "storage.publicUrl": _text(_ORIGIN, "a URL without a path, such as https://files.example.org"),
+    "storage.containerUrl": _text(_ORIGIN, "a URL without a path, such as http://10.0.0.5:9000"),
+    "storage.region": _text(r"[a-z0-9-]+", "the name of a region, such as us-east-1"),
+    "storage.credentials": _path,
+    "storage.admin": _choice("minio", "none"),
+    "storage.linkLifetime": _duration(1),
+    "storage.abandonAfter": _duration(1),
+    "storage.modelCache": _size(2**20),
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),
     "limits.pids": _count(16, 2**22),
@@ -211,7 +224,18 @@ OPTIONS: Final[Mapping[str, Read]] = {
 }
 
 #: Options that may be left empty (null), which is their default.
-OPTIONAL: Final = frozenset({"platform.url", "platform.credentials", "web.publicUrl", "web.adminTokenFile"})
+OPTIONAL: Final = frozenset(
+    {
+        "platform.url",
+        "platform.credentials",
+        "web.publicUrl",
+        "web.adminTokenFile",
+        "storage.endpoint",
+        "storage.publicUrl",
+        "storage.containerUrl",
+        "storage.credentials",
+    }
+)
 
 #: Where the field of `Settings` is not called as the option is.
 FIELDS: Final[Mapping[str, str]] = {

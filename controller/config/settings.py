@@ -68,6 +68,24 @@ class WebSettings:
 
 
 @dataclass(frozen=True)
+class StorageSettings:
+    """Where boxes lie. `embedded`: a server that the daemon runs itself; `s3`: any S3 endpoint."""
+
+    backend: str = "embedded"  # embedded | s3 | none
+    listen: str = "127.0.0.1:9000"  # embedded: where it listens
+    memory: int = 256 * MEBIBYTE  # embedded: what its runtime tries to stay below
+    endpoint: str = ""  # s3: as the platform reaches it
+    public_url: str = ""  # in links for users; default http://<listen> or the endpoint
+    container_url: str = ""  # as containers reach it; empty: they get no account of their own
+    region: str = "us-east-1"
+    credentials: Path | None = None  # s3: YAML file with accessKey and secretKey
+    admin: str = "none"  # s3: minio | none
+    link_lifetime: float = 900.0
+    abandon_after: float = 86400.0  # uploads in parts that were not completed
+    model_cache: int = 20 * 10**9
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """What a component gets when its manifest is silent, and the most it may ask for."""
 
@@ -86,6 +104,7 @@ class Settings:
     docker: DockerSettings = DockerSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     web: WebSettings = WebSettings()
+    storage: StorageSettings = StorageSettings()
     limits: DefaultLimits = DefaultLimits()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
@@ -113,3 +132,13 @@ class Settings:
     def serving(self) -> Path:
         """Copies of the serving library, one folder a version, mounted read-only into containers."""
         return self.state / "serving"
+
+    @property
+    def embedded_storage(self) -> Path:
+        """Data and metadata of the embedded storage."""
+        return self.state / "storage"
+
+    @property
+    def models(self) -> Path:
+        """Models staged from boxes, one folder a content, mounted read-only into containers."""
+        return self.state / "models"

@@ -7,6 +7,7 @@ with component `b-c` get different names.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import NewType
 
@@ -35,6 +36,16 @@ def workload_name(
 
 def network_name(instance: str, app: AppName) -> str:
     return f"{instance}.{app}"
+
+
+def bucket_name(instance: str, app: AppName, box: ComponentName) -> str:
+    """Bucket of a box when it is made, e.g. `prichal.pu-x-pa-demo.userdata`: 3 to 63 characters. A longer one is cut
+    and gets a digest of the whole."""
+    whole = f"{instance}.{app}.{box}"
+    if len(whole) <= 63:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:12]
+    return f"{whole[:50].rstrip('.-')}-{digest}"
 
 
 def build_tag(instance: str, app: AppName, component: ComponentName, content: str) -> str:

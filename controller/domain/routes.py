@@ -7,6 +7,7 @@ half of a rollout.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName
 
@@ -49,8 +50,28 @@ class Route:
     any_path: bool = False  # an own server: every path and method below the API's path is passed on
     asleep: bool = False  # nothing of it runs, because nobody has called
     wake_within: float = 0.0  # seconds that a call waits for it to wake up; 0: it does not hibernate
+    boxes: tuple[
+        ComponentName, ...
+    ] = ()  # where FILE variables of calls lie, the default one first; none: not staged
 
     @property
     def in_service(self) -> bool:
         """Whether calls are answered, even if the first one has to wait."""
         return self.asleep or bool(self.upstreams)
+
+
+class ServiceKind(StrEnum):
+    FILES = "files"
+    PIPELINE = "pipeline"
+    PIPELINES = "pipelines"
+
+
+@dataclass(frozen=True)
+class Service:
+    """An API that the platform answers itself: files of boxes, runs of one pipeline or of all."""
+
+    app: AppName
+    api: Api
+    kind: ServiceKind
+    developers: tuple[str, ...] = ()  # files: users who may use the developer area
+    pipeline: ComponentName | None = None

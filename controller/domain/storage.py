@@ -1,0 +1,126 @@
+"""Boxes as they lie in the storage: buckets, their records, links, accounts, and the arithmetic of capacity. Pure.
+
+A box is what a manifest declares, a bucket is where its data lies. The record joins them, so that data can outlive its
+manifest (`kept`) and be joined to another box again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.secret import Secret
+from controller.domain.spec import Reclaim
+
+
+class BoxState(StrEnum):
+    BOUND = "bound"  # declared by a manifest
+    KEPT = "kept"  # its manifest left Git or its app was disconnected; nobody can reach the data, nothing deletes it
+    DOOMED = "doomed"  # a person asked for its deletion; gone with the next pass
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """`used` and `files` are what the last measurement counted, at `measured` (Unix seconds, 0: never)."""
+
+    app: AppName
+    box: ComponentName
+    bucket: str
+    capacity: int  # bytes
+    reclaim: Reclaim = Reclaim.RETAIN
+    state: BoxState = BoxState.BOUND
+    used: int = 0  # bytes
+    files: int = 0
+    measured: float = 0.0
+    since: float = 0.0  # Unix seconds of the last change of `state`
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a bucket. `etag` has no quotes; of an object that was put in one piece it is the MD5 of its
+    content in hex. `modified` is Unix seconds."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True)
+class Page:
+    """Part of a listing in the order of the keys' UTF-8 bytes. `prefixes` are the folders of a listing by delimiter,
+    each ending in `/`; `next` is what to give as `after` for the rest, None at the end."""
+
+    objects: tuple[StoredObject, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an upload in parts. Numbers count from 1."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An upload that was allowed and may be under way: room is kept for `size` bytes (0: not announced) until a
+    measurement has counted the object, or until `expires`. `upload` is the storage's id of an upload in parts."""
+
+    id: int
+    bucket: str
+    key: str
+    size: int
+    created: float  # Unix seconds
+    expires: float
+    upload: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is in a box, in bytes. `pending` is kept for uploads that were allowed."""
+
+    capacity: int
+    used: int
+    pending: int
+
+    @property
+    def free(self) -> int:
+        return max(0, self.capacity - self.used - self.pending)
+
+    def takes(self, size: int) -> bool:
+        """Whether an upload of `size` bytes may begin. One of unknown size (0) needs a box that is not full."""
+        return size <= self.free and self.used + self.pending < self.capacity
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What an account may do with one bucket."""
+
+    bucket: str
+    write: bool = True
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of the storage who reaches just what is granted. `name` is its access key."""
+
+    name: str
+    secret: Secret
+    grants: tuple[Grant, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class StorageAccess:
+    """With what the web process reaches the storage. URLs are `http(s)://host[:port]`: links for users are signed for
+    `public_url`, since a signature covers the host; what the platform fetches itself goes to `internal_url`."""
+
+    internal_url: str
+    public_url: str
+    access_key: str
+    secret_key: Secret
+    region: str = "us-east-1"
