@@ -2,7 +2,7 @@
 # or an apt that has it, is assumed to be there.
 
 .NOTPARALLEL:
-.PHONY: help setup check test demo bench lock clean engine
+.PHONY: help setup check test demo bench minio lock clean engine
 
 PYTEST_ARGS ?=
 
@@ -27,6 +27,9 @@ demo: setup engine ## from git push to a prediction; stays up until Ctrl-C, DEMO
 bench: setup engine ## measure deployments, the serving library and the whole path
 	@scripts/test-tools git wrk
 	@scripts/with-docker .venv/bin/python -m benchmarks
+
+minio: ## build the MinIO that the tests of storage run on, too, where Go is there (five minutes)
+	@scripts/minio
 
 lock: setup ## resolve setup.cfg's ranges into the lock files anew; LOCK_ARGS=--upgrade for the newest
 	@scripts/lock $(LOCK_ARGS)

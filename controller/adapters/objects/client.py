@@ -1,0 +1,361 @@
+"""`S3Objects`: buckets and objects at one S3 endpoint. The daemon and the web process each have one, for accounts of
+their own.
+
+Bytes are streamed both ways and never held: an object goes out in one request, authorised like a link, since the SDK
+would read it into memory and cut it up. No request is repeated, see `connection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import BinaryIO, Final, Self
+
+from minio import Minio
+from minio.datatypes import ListAllMyBucketsResult, Object, parse_list_objects
+from minio.datatypes import Part as S3Part
+from minio.deleteobjects import DeleteObject
+from minio.error import S3Error
+from minio.xml import unmarshal
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+
+from controller.adapters.objects import connection
+from controller.adapters.objects.connection import Endpoint, pool
+from controller.adapters.objects.errors import Answer, from_answer, from_body, from_response, translated
+from controller.domain.errors import ControllerError, Stalled
+from controller.domain.secret import Secret
+from controller.domain.storage import Page, Part, StorageAccess, StoredObject
+
+PIECE: Final = 256 * 1024  # bytes that are read at once
+#: Sorts behind every key below a folder: asked to go on after a folder, servers would begin with its content.
+_LAST: Final = "\U0010ffff"
+_BATCH: Final = 1000  # keys in one request, as S3 allows
+_SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
+_SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until the server reads its head
+
+
+class S3Objects:
+    """Implements `controller.ports.Objects`."""
+
+    max_put = 5 * 2**30  # bytes in one request, as S3 allows; what is larger is put in parts
+    put_part = 2**30  # bytes
+
+    def __init__(
+        self,
+        internal_url: str,
+        access_key: str,
+        secret_key: Secret,
+        public_url: str = "",
+        region: str = "us-east-1",
+    ) -> None:
+        self._url = internal_url
+        self._http = pool()
+        self._impatient = pool(connection.PING, connection.PING)
+
+        def client(url: str, http: PoolManager) -> Minio:
+            endpoint = Endpoint.of(url)
+            # With a fixed region the SDK never asks where a bucket lies: signing a link sends nothing.
+            return Minio(
+                endpoint.address,
+                access_key=access_key,
+                secret_key=secret_key.reveal(),
+                secure=endpoint.secure,
+                region=region,
+                http_client=http,
+            )
+
+        self._client = client(internal_url, self._http)
+        self._public = client(public_url or internal_url, self._http)
+        self._probe = client(internal_url, self._impatient)
+
+    @classmethod
+    def of(cls, access: StorageAccess) -> Self:
+        return cls(
+            access.internal_url, access.access_key, access.secret_key, access.public_url, access.region
+        )
+
+    def ping(self) -> str:
+        with translated(f"cannot reach the storage at {self._url}"):
+            try:
+                answer = self._probe._execute("GET")
+                unmarshal(ListAllMyBucketsResult, answer.data.decode())  # a web site answers, too
+                headers = answer.headers
+            except S3Error as error:
+                if error.code != "AccessDenied":  # it knows us; this account just may not list buckets
+                    raise
+                headers = error.response.headers
+        return headers.get("Server", "")
+
+    def buckets(self) -> frozenset[str]:
+        with translated("cannot list the buckets of the storage"):
+            return frozenset(bucket.name for bucket in self._client.list_buckets())
+
+    def create_bucket(self, bucket: str) -> None:
+        with translated(f"cannot create the bucket {bucket}"):
+            try:
+                self._client.make_bucket(bucket)
+            except S3Error as error:
+                if error.code == "BucketAlreadyExists":  # ours, or at a public provider somebody else's
+                    self._client.bucket_exists(bucket)
+                elif error.code != "BucketAlreadyOwnedByYou":
+                    raise
+
+    def remove_bucket(self, bucket: str) -> None:
+        try:
+            while found := self._listing(bucket, "", "", 1000, folders=False).objects:
+                self.remove(bucket, (each.key for each in found))
+            with translated(f"cannot remove the bucket {bucket}"):
+                self._client.remove_bucket(bucket)
+        except Stalled as error:
+            if error.reason != "BucketMissing":
+                raise
+
+    def stat(self, bucket: str, key: str) -> StoredObject | None:
+        with translated(f"cannot look at {bucket}/{key}"):
+            try:
+                return _stored(self._client.stat_object(bucket, key))
+            except S3Error as error:
+                if error.response.status == 404:
+                    return None
+                raise
+
+    def page(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Page:
+        listing = self._listing(bucket, prefix, after, limit, folders)
+        # The JuiceFS gateway lists empty folders as objects without content, not even an empty one.
+        objects = tuple(found for found in listing.objects if found.etag or not found.key.endswith("/"))
+        return replace(listing, objects=objects)
+
+    def _listing(self, bucket: str, prefix: str, after: str, limit: int, folders: bool) -> Page:
+        """One request: the SDK's own listing fetches page after page, and does not tell whether there is another.
+
+        MinIO (2026-02) counts keys that it skips before a page as part of it, where names begin with others: the page
+        is too short, and said to be the last one. So more than is needed is asked for, and only a page that is
+        shorter by far is believed to be the last."""
+        asked = min(limit + _SKIPPED, _BATCH) if after else limit
+        behind_folder = folders and after.endswith("/") and after != prefix
+        query: dict[str, str | list[str] | tuple[str]] = {
+            "list-type": "2",
+            "prefix": prefix,
+            "delimiter": "/" if folders else "",
+            "max-keys": str(asked),
+            "encoding-type": "url",  # keys may hold what XML cannot
+            "start-after": after + _LAST if behind_folder else after,
+        }
+        with translated(f"cannot list the bucket {bucket}"):
+            found, truncated, _, _ = parse_list_objects(
+                self._client._execute("GET", bucket, query_params=query)
+            )
+        found = sorted(found, key=lambda each: each.object_name or "")
+        more = truncated or len(found) > limit or (bool(after) and len(found) >= asked - _SKIPPED)
+        return _page(found[:limit], more)
+
+    @contextmanager
+    def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
+        doing = f"cannot read {bucket}/{key}"
+        with translated(doing):
+            response = self._client.get_object(
+                bucket, key, request_headers={"If-Match": f'"{etag}"'} if etag else None
+            )
+        try:
+            yield _pieces(response, doing)
+        finally:
+            response.close()
+
+    def put(
+        self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
+    ) -> StoredObject:
+        if size <= self.max_put:
+            answer = self._send(bucket, key, content, size, content_type)
+            return _written(key, size, _etag(answer), answer.headers)
+        upload = self.begin_upload(bucket, key)
+        try:
+            parts = self._send_parts(bucket, key, upload, content, size)
+            return self.complete_upload(bucket, key, upload, tuple(parts))
+        except BaseException:
+            with suppress(ControllerError):
+                self.abort_upload(bucket, key, upload)
+            raise
+
+    def _send_parts(self, bucket: str, key: str, upload: str, content: BinaryIO, size: int) -> Iterator[Part]:
+        for number, start in enumerate(range(0, size, self.put_part), start=1):
+            length = min(self.put_part, size - start)
+            query = {"uploadId": upload, "partNumber": str(number)}
+            answer = self._send(bucket, key, content, length, query=query)
+            yield Part(number, length, _etag(answer))
+
+    def _send(
+        self,
+        bucket: str,
+        key: str,
+        content: BinaryIO,
+        size: int,
+        content_type: str = "",
+        query: Mapping[str, str] | None = None,
+    ) -> BaseHTTPResponse:
+        doing = f"cannot write {bucket}/{key}"
+        url = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query, public=False)
+        with translated(doing):
+            answer = self._http.urlopen(
+                "PUT",
+                url,
+                body=_Exactly(content, size, doing),
+                headers={
+                    "Content-Length": str(size),
+                    "Content-Type": content_type or "application/octet-stream",
+                },
+                # What a new connection sends is bound by the time for connecting: urllib3 sets the other one
+                # when it begins to read.
+                timeout=Timeout(connect=connection.SILENCE, read=connection.SILENCE),
+            )
+        if answer.status != 200:
+            raise from_response(answer, doing)
+        return answer
+
+    def remove(self, bucket: str, keys: Iterable[str]) -> None:
+        pending = iter(keys)
+        while batch := tuple(islice(pending, _BATCH)):
+            with translated(f"cannot remove objects of {bucket}"):
+                self._remove_batch(bucket, batch)
+
+    def _remove_batch(self, bucket: str, keys: tuple[str, ...]) -> None:
+        """Where folders are real, as behind the JuiceFS gateway, only the removal of a single key also removes the
+        folders that it leaves empty; of a folder that is not empty or not there it does nothing, anywhere."""
+        if len(keys) == 1:
+            self._client.remove_object(bucket, keys[0])
+            return
+        for fault in self._client.remove_objects(bucket, [DeleteObject(key) for key in keys]):
+            if fault.code != "NoSuchKey":
+                raise from_answer(
+                    Answer(200, fault.code, fault.message or fault.code),
+                    f"cannot remove {bucket}/{fault.name}",
+                )
+        for folder in {key.rpartition("/")[0] for key in keys} - {""}:
+            self._remove_empty(bucket, folder)
+
+    def _remove_empty(self, bucket: str, folder: str) -> None:
+        try:
+            self._client.remove_object(bucket, f"{folder}/")
+        except S3Error as error:
+            if error.code != "XMinioInvalidObjectName":  # too long for MinIO, so it is not there
+                raise
+
+    def sign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        lifetime: float,
+        query: Mapping[str, str] | None = None,
+        public: bool = True,
+    ) -> str:
+        with translated(f"cannot sign a link to {bucket}/{key}"):
+            return (self._public if public else self._client).get_presigned_url(
+                method,
+                bucket,
+                key,
+                expires=timedelta(seconds=max(1.0, lifetime)),
+                extra_query_params=dict(query or {}),
+            )
+
+    def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
+        return from_body(status, body, doing)
+
+    def begin_upload(self, bucket: str, key: str) -> str:
+        with translated(f"cannot begin an upload of {bucket}/{key}"):
+            return self._client._create_multipart_upload(bucket, key, {})
+
+    def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
+        return tuple(self._parts(bucket, key, upload))
+
+    def _parts(self, bucket: str, key: str, upload: str) -> Iterator[Part]:
+        marker: str | None = None
+        while True:
+            with translated(f"cannot list the parts of {bucket}/{key}"):
+                result = self._client._list_parts(bucket, key, upload, part_number_marker=marker)
+            yield from (Part(part.part_number, part.size or 0, part.etag) for part in result.parts)
+            if not result.is_truncated:
+                return
+            marker = result.next_part_number_marker
+
+    def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
+        doing = f"cannot complete the upload of {bucket}/{key}"
+        try:
+            with translated(doing):
+                result = self._client._complete_multipart_upload(
+                    bucket, key, upload, [S3Part(part.number, part.etag) for part in parts]
+                )
+        except Stalled as error:
+            # The JuiceFS gateway says this of a missing part, too.
+            if error.reason == "UploadMissing" and self.parts(bucket, key, upload) != parts:
+                raise Stalled(
+                    "UploadIncomplete", f"{doing}: other parts are there than it is to have"
+                ) from error
+            raise
+        if not result.etag:  # an error can come after the status of a success
+            raise from_answer(Answer(500, "", "the storage ended its answer with an error"), doing)
+        size = sum(part.size for part in parts)
+        return _written(key, size, result.etag, result.http_headers)
+
+    def abort_upload(self, bucket: str, key: str, upload: str) -> None:
+        with translated(f"cannot abort the upload of {bucket}/{key}"):
+            try:
+                self._client._abort_multipart_upload(bucket, key, upload)
+            except S3Error as error:
+                if error.code not in ("NoSuchUpload", "NoSuchBucket", "NoSuchKey"):
+                    raise
+
+    def close(self) -> None:
+        self._http.clear()
+        self._impatient.clear()
+
+
+class _Exactly:
+    """The next `size` bytes of a stream. One that ends before is an error here: the server would wait for the rest."""
+
+    def __init__(self, content: BinaryIO, size: int, doing: str) -> None:
+        self._content = content
+        self._left = size
+        self._doing = doing
+
+    def read(self, amount: int) -> bytes:
+        piece = self._content.read(min(amount, self._left))
+        self._left -= len(piece)
+        if self._left and not piece:
+            raise Stalled("UploadIncomplete", f"{self._doing}: {self._left} bytes are missing at its end")
+        return piece
+
+
+def _pieces(response: BaseHTTPResponse, doing: str) -> Iterator[bytes]:
+    with translated(doing):
+        yield from response.stream(
+            PIECE, decode_content=False
+        )  # as it was put, whatever its Content-Encoding
+
+
+def _stored(found: Object) -> StoredObject:
+    modified = found.last_modified.timestamp() if found.last_modified else 0.0
+    return StoredObject(found.object_name or "", found.size or 0, found.etag or "", modified)
+
+
+def _page(found: list[Object], more: bool) -> Page:
+    return Page(
+        tuple(_stored(each) for each in found if each.size is not None),
+        tuple(each.object_name or "" for each in found if each.size is None),
+        found[-1].object_name if found and more else None,
+    )
+
+
+def _written(key: str, size: int, etag: str, headers: Mapping[str, str]) -> StoredObject:
+    """`modified` is the time of the answer: the storage's clock, as in listings."""
+    date = headers.get("Date")
+    return StoredObject(key, size, etag, parsedate_to_datetime(date).timestamp() if date else 0.0)
+
+
+def _etag(answer: BaseHTTPResponse) -> str:
+    return answer.headers.get("ETag", "").strip('"')

@@ -1,0 +1,216 @@
+"""What the S3 SDK raises, as decisions of ours. Data: tables, and one context manager that applies them.
+
+A server that answers gives a code (`CODES`); where it is none that we know its words decide (`WORDS`: the JuiceFS
+gateway answers many failures of its file system with a bare 500), then its status. What is raised without an answer is
+decided by its class (`CLASSES`); the SDK lets errors of urllib3 through from any call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from xml.etree import ElementTree
+from xml.etree.ElementTree import ParseError
+
+import minio.error
+import urllib3.exceptions
+from urllib3 import BaseHTTPResponse
+
+from controller.domain.errors import ControllerError, Stalled, Transient
+
+Kind = type[Stalled] | type[Transient]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`advice` is what a person can do, "" where waiting is all."""
+
+    kind: Kind
+    reason: str
+    advice: str = ""
+
+    def error(self, doing: str, text: str) -> ControllerError:
+        sentence = f"{doing}: {text.strip().rstrip('.')}"
+        return self.kind(self.reason, f"{sentence}. {self.advice}" if self.advice else sentence)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said. `code` is S3's word for it, "" where it gave none."""
+
+    status: int
+    code: str
+    text: str
+
+
+UNREACHABLE = Verdict(Transient, "StorageUnreachable")
+FULL = Verdict(Transient, "StorageFull", "Make room on the disk of the storage, or raise its quota")
+DENIED = Verdict(Stalled, "StorageDenied", "Check the storage's credentials and what they may do")
+REFUSED = Verdict(Stalled, "StorageRefused")
+NOT_S3 = Verdict(Stalled, "StorageRefused", "Is this the address of an S3 endpoint? See `storage.endpoint`")
+BUCKET_MISSING = Verdict(Stalled, "BucketMissing")
+OBJECT_MISSING = Verdict(Stalled, "ObjectMissing")
+OBJECT_CHANGED = Verdict(Stalled, "ObjectChanged")
+UPLOAD_MISSING = Verdict(Stalled, "UploadMissing", "Begin the upload anew")
+UPLOAD_INCOMPLETE = Verdict(Stalled, "UploadIncomplete")
+
+CODES: dict[str, Verdict] = {
+    "NoSuchBucket": BUCKET_MISSING,
+    "NoSuchKey": OBJECT_MISSING,
+    "PreconditionFailed": OBJECT_CHANGED,
+    "NoSuchUpload": UPLOAD_MISSING,
+    "InvalidPart": UPLOAD_INCOMPLETE,
+    "InvalidPartOrder": UPLOAD_INCOMPLETE,
+    "EntityTooSmall": UPLOAD_INCOMPLETE,
+    "AccessDenied": DENIED,
+    "InvalidAccessKeyId": DENIED,
+    "SignatureDoesNotMatch": DENIED,
+    "RequestTimeTooSkewed": Verdict(
+        Stalled, "StorageDenied", "Set the clocks of this host and of the storage"
+    ),
+    "XMinioStorageFull": FULL,
+    "XMinioAdminBucketQuotaExceeded": FULL,
+    "QuotaExceeded": FULL,
+    "IncompleteBody": UNREACHABLE,  # MinIO's word when its disk is full up while it reads; then it finds the right one
+    "RequestTimeout": UNREACHABLE,
+    "OperationAborted": UNREACHABLE,
+}
+
+#: First match wins; searched without regard to case.
+WORDS: tuple[tuple[str, Verdict], ...] = (
+    (r"no space left|quota exceeded", FULL),
+    # The JuiceFS gateway's word for a block that could not be written.
+    (
+        r"input/output error",
+        Verdict(Transient, "StorageFull", "The disk of the storage is full or broken: see the storage's log"),
+    ),
+    (
+        r"is a directory|not a directory|file exists",
+        Verdict(Stalled, "StorageRefused", "This storage cannot hold a file `a` beside a file `a/b`"),
+    ),
+)
+
+STATUS: dict[int, Verdict] = {401: DENIED, 403: DENIED, 429: UNREACHABLE, 501: REFUSED, 507: FULL}
+
+#: The nearest class of an exception's method resolution order decides.
+CLASSES: dict[type[BaseException], Verdict] = {
+    minio.error.MinioException: REFUSED,
+    minio.error.S3Error: REFUSED,
+    minio.error.ServerError: UNREACHABLE,
+    minio.error.InvalidResponseError: NOT_S3,
+    minio.error.MinioAdminException: REFUSED,
+    urllib3.exceptions.HTTPError: UNREACHABLE,
+    urllib3.exceptions.PoolError: UNREACHABLE,
+    urllib3.exceptions.EmptyPoolError: UNREACHABLE,
+    urllib3.exceptions.FullPoolError: UNREACHABLE,
+    urllib3.exceptions.ClosedPoolError: UNREACHABLE,
+    urllib3.exceptions.RequestError: UNREACHABLE,
+    urllib3.exceptions.MaxRetryError: UNREACHABLE,
+    urllib3.exceptions.HostChangedError: NOT_S3,
+    urllib3.exceptions.SSLError: Verdict(
+        Transient, "StorageUnreachable", "Its certificate must be one that this host trusts"
+    ),
+    urllib3.exceptions.ProxyError: UNREACHABLE,
+    urllib3.exceptions.ProxySchemeUnknown: NOT_S3,
+    urllib3.exceptions.ProxySchemeUnsupported: NOT_S3,
+    urllib3.exceptions.ProtocolError: UNREACHABLE,
+    urllib3.exceptions.ResponseNotChunked: NOT_S3,
+    urllib3.exceptions.DecodeError: NOT_S3,
+    urllib3.exceptions.TimeoutError: UNREACHABLE,
+    urllib3.exceptions.TimeoutStateError: UNREACHABLE,
+    urllib3.exceptions.ReadTimeoutError: UNREACHABLE,
+    urllib3.exceptions.ConnectTimeoutError: UNREACHABLE,
+    urllib3.exceptions.NewConnectionError: UNREACHABLE,
+    urllib3.exceptions.NameResolutionError: UNREACHABLE,
+    urllib3.exceptions.LocationValueError: NOT_S3,
+    urllib3.exceptions.LocationParseError: NOT_S3,
+    urllib3.exceptions.URLSchemeUnknown: NOT_S3,
+    urllib3.exceptions.ResponseError: UNREACHABLE,
+    urllib3.exceptions.BodyNotHttplibCompatible: NOT_S3,
+    urllib3.exceptions.IncompleteRead: UNREACHABLE,
+    urllib3.exceptions.InvalidChunkLength: UNREACHABLE,
+    urllib3.exceptions.InvalidHeader: NOT_S3,
+    urllib3.exceptions.HeaderParsingError: NOT_S3,
+    urllib3.exceptions.UnrewindableBodyError: UNREACHABLE,
+    http.client.HTTPException: UNREACHABLE,
+    OSError: UNREACHABLE,
+    ParseError: NOT_S3,
+    ValueError: REFUSED,  # the SDK's own checks of names, and answers that lack a part
+}
+_CAUGHT = tuple(CLASSES)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Errors of the SDK leave this block as Stalled or Transient; `doing` begins their text ("cannot read x")."""
+    try:
+        yield
+    except _CAUGHT as error:
+        raise translate(error, doing) from error
+
+
+def translate(error: BaseException, doing: str) -> ControllerError:
+    answer = _answer(error)
+    if answer is not None:
+        return from_answer(answer, doing)
+    verdict = next((CLASSES[base] for base in type(error).__mro__ if base in CLASSES), UNREACHABLE)
+    return verdict.error(doing, str(error) or type(error).__name__)
+
+
+def from_answer(answer: Answer, doing: str) -> ControllerError:
+    text = f"{answer.text.rstrip('.')} ({answer.code})" if answer.code else answer.text
+    return _verdict(answer).error(doing, text)
+
+
+def from_response(response: BaseHTTPResponse, doing: str) -> ControllerError:
+    """For requests that were made without the SDK; `response` is read already and no success."""
+    try:
+        return translate(minio.error.S3Error.fromxml(response), doing)
+    except (ParseError, ValueError):
+        return from_answer(Answer(response.status, "", f"HTTP status {response.status}"), doing)
+
+
+def from_body(status: int, body: bytes, doing: str) -> ControllerError:
+    """For requests that others made by a link."""
+    try:
+        root = ElementTree.fromstring(body)
+    except ParseError:
+        return from_answer(Answer(status, "", f"HTTP status {status}"), doing)
+    said = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
+    return from_answer(Answer(status, said.get("Code", ""), said.get("Message", "no message")), doing)
+
+
+def _verdict(answer: Answer) -> Verdict:
+    if answer.code in CODES:
+        return CODES[answer.code]
+    for pattern, verdict in WORDS:
+        if re.search(pattern, answer.text, re.IGNORECASE):
+            return verdict
+    return STATUS.get(answer.status, UNREACHABLE if answer.status >= 500 else REFUSED)
+
+
+def _answer(error: BaseException) -> Answer | None:
+    match error:
+        case minio.error.S3Error():
+            return Answer(error.response.status, error.code or "", error.message or "no message")
+        case minio.error.ServerError():
+            return Answer(error.status_code, "", f"HTTP status {error.status_code}")
+        case minio.error.InvalidResponseError() if error._code >= 500:
+            return Answer(error._code, "", f"HTTP status {error._code}")
+        case minio.error.MinioAdminException():
+            return admin_answer(error)
+    return None
+
+
+def admin_answer(error: minio.error.MinioAdminException) -> Answer:
+    """The admin API answers in JSON: `{"Code": …, "Message": …}`."""
+    status = int(error._code)
+    try:
+        said = json.loads(error._body)
+        return Answer(status, str(said["Code"]), str(said["Message"]))
+    except (ValueError, KeyError, TypeError):
+        return Answer(status, "", f"HTTP status {status}")

@@ -1,0 +1,95 @@
+"""`S3Storage`: the storage of `storage.backend: s3`, a server that somebody else runs. Made by the daemon's wiring."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from controller.adapters.objects.admin import S3Admin
+from controller.adapters.objects.client import S3Objects
+from controller.config.settings import StorageSettings
+from controller.documents import parse
+from controller.domain.accounts import web_account
+from controller.domain.errors import Stalled
+from controller.domain.secret import Secret
+from controller.domain.storage import StorageAccess
+
+
+class S3Storage:
+    """Implements `controller.ports.Storage`. The credentials are read by the first call that needs them, so that the
+    daemon starts without."""
+
+    def __init__(self, settings: StorageSettings, instance: str, key: bytes) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._key = key
+
+    def objects(self) -> S3Objects:
+        return self._objects
+
+    def admin(self) -> S3Admin | None:
+        return self._admin
+
+    def access(self) -> StorageAccess:
+        """Without an admin API there are no accounts: then it is the one that config names, for both processes."""
+        account_key, secret = self._credentials
+        if self._admin is not None:
+            account = web_account(self._key, self._instance)
+            self._admin.ensure_account(account)
+            account_key, secret = account.name, account.secret
+        return StorageAccess(
+            self._settings.endpoint,
+            self._settings.public_url or self._settings.endpoint,
+            account_key,
+            secret,
+            self._settings.region,
+        )
+
+    def close(self) -> None:
+        if "_objects" in self.__dict__:
+            self._objects.close()
+
+    @cached_property
+    def _objects(self) -> S3Objects:
+        access_key, secret_key = self._credentials
+        return S3Objects(
+            self._settings.endpoint,
+            access_key,
+            secret_key,
+            self._settings.public_url,
+            self._settings.region,
+        )
+
+    @cached_property
+    def _admin(self) -> S3Admin | None:
+        if self._settings.admin != "minio":
+            return None
+        return S3Admin(self._settings.endpoint, *self._credentials, self._settings.region)
+
+    @cached_property
+    def _credentials(self) -> tuple[str, Secret]:
+        if self._settings.credentials is None:
+            raise _unusable("`storage.credentials` is not set")
+        return read_credentials(self._settings.credentials)
+
+
+def read_credentials(path: Path) -> tuple[str, Secret]:
+    """Access key and secret key from a YAML file with just the keys `accessKey` and `secretKey`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unusable(f"{path}: {error.strerror}") from error
+    parsed = parse(str(path), content)
+    if parsed.problems:
+        raise _unusable(str(parsed.problems[0]))
+    value = parsed.documents[0].value if len(parsed.documents) == 1 else None
+    match value:
+        case {"accessKey": str(access_key), "secretKey": str(secret_key), **rest} if (
+            access_key and secret_key and not rest
+        ):
+            return access_key, Secret(secret_key)
+    raise _unusable(f"{path}: is to hold two texts, `accessKey` and `secretKey`, and nothing else")
+
+
+def _unusable(problem: str) -> Stalled:
+    return Stalled("StorageCredentials", f"the storage's credentials cannot be used: {problem}")

@@ -1,0 +1,36 @@
+"""`LentStorage`: the storage as a command sees it that only looks: with the keys that the daemon gave the web process.
+Starts nothing, so that no second server ever works on the embedded storage's data."""
+
+from __future__ import annotations
+
+from controller.adapters.objects.client import S3Objects
+from controller.domain.errors import Transient
+from controller.domain.storage import StorageAccess
+from controller.ports import Boxes
+
+
+class LentStorage:
+    """Implements `controller.ports.Storage`."""
+
+    def __init__(self, boxes: Boxes) -> None:
+        self._boxes = boxes
+        self._objects: S3Objects | None = None
+
+    def objects(self) -> S3Objects:
+        if self._objects is None:
+            self._objects = S3Objects.of(self.access())
+        return self._objects
+
+    def admin(self) -> None:
+        return None
+
+    def access(self) -> StorageAccess:
+        access = self._boxes.access()
+        if access is None:
+            message = "no box has been made yet: the daemon starts the storage with the first one"
+            raise Transient("StorageUnreachable", message)
+        return access
+
+    def close(self) -> None:
+        if self._objects is not None:
+            self._objects.close()

@@ -1,0 +1,44 @@
+"""Accounts of the storage: how they are called and what their secret is. Pure.
+
+A secret is derived from the key of this installation, so it is the same whenever it is needed and written down nowhere;
+the storage is brought to it again after it was restored or replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.secret import Secret
+from controller.domain.storage import Account, Grant
+
+_SECRET = 40  # characters: the most that old servers take
+
+
+def account_secret(key: bytes, name: str) -> Secret:
+    """240 bits of HMAC-SHA-256 over the account's name, as text."""
+    digest = hmac.digest(key, f"storage account {name}".encode(), "sha256")
+    return Secret(base64.urlsafe_b64encode(digest).decode()[:_SECRET])
+
+
+def web_account(key: bytes, instance: str) -> Account:
+    """The web process's account: objects of all buckets of this instance, also of those that are made later."""
+    name = f"{instance}-web"
+    return Account(name, account_secret(key, name), (Grant(f"{instance}.*"),))
+
+
+def account_prefix(instance: str, app: AppName) -> str:
+    """How the names of all accounts of an app begin; no other app's begin so, since its name holds no dot."""
+    return f"{instance}.{app}."
+
+
+def component_account(
+    instance: str, app: AppName, component: ComponentName, buckets: tuple[str, ...], key: bytes
+) -> Account:
+    """The account of one component. Other boxes make another account, so that what still runs keeps the old one until
+    it is gone."""
+    digest = hashlib.sha256("/".join([component, *buckets]).encode()).hexdigest()[:12]
+    name = f"{account_prefix(instance, app)}{digest}"
+    return Account(name, account_secret(key, name), tuple(Grant(bucket) for bucket in buckets))
