@@ -21,7 +21,9 @@ from urllib.parse import urlsplit
 
 from controller.adapters.docker.connection import Connection, has_init
 from controller.adapters.docker.errors import translated
+from controller.adapters.embedded import root_objects
 from controller.adapters.features import git_library, program
+from controller.adapters.objects import S3Objects, S3Storage
 from controller.config import Settings
 from controller.daemon.hosted import local_url
 from controller.daemon.lock import holder
@@ -233,6 +235,151 @@ def _database_folder(settings: Settings) -> str:
     return f"{folder} is shared with its group"
 
 
+# --- storage ----------------------------------------------------------------------------------------------------
+
+
+def _storage(settings: Settings) -> str:
+    with _objects(settings) as objects:
+        if objects is None:
+            return _UNUSED[settings.storage.backend]
+        server = _asked(settings, objects)
+    if settings.storage.backend == "embedded":
+        return f"the embedded server answers at {settings.storage.listen}"
+    return f"{server or 'the server'} answers at {settings.storage.endpoint}"
+
+
+def _storage_accounts(settings: Settings) -> str:
+    backend, admin = settings.storage.backend, settings.storage.admin
+    if backend == "none":
+        return _UNUSED[backend]
+    if backend == "embedded":
+        return "the web process and components have accounts of their own; quotas are kept by the platform"
+    if admin == "none":
+        return (
+            "no admin API (storage.admin: none): boxes get no quota in the storage, only the platform's own "
+            "accounting; components get no accounts; the web process has the platform's keys"
+        )
+    storage = S3Storage(settings.storage, settings.instance, _key(settings))
+    try:
+        administrator = storage.admin()
+        accounts = administrator.accounts() if administrator else frozenset()
+    except ControllerError as error:
+        advice = "give storage.credentials the keys of an administrator, or set storage.admin to none"
+        raise Finding(error.message, advice) from error
+    finally:
+        storage.close()
+    ours = [name for name in accounts if name.startswith((f"{settings.instance}-", f"{settings.instance}."))]
+    return f"these keys administrate the storage; {len(ours)} accounts there are ours"
+
+
+def _storage_links(settings: Settings) -> str:
+    """Follows a link as a user would. A signature covers the host: a proxy that changes it breaks every link."""
+    with _objects(settings) as objects:
+        if objects is None:
+            return _UNUSED[settings.storage.backend]
+        link = objects.sign("GET", f"{settings.instance}.doctor", "nothing", lifetime=60.0)
+    public = urlsplit(link)
+    address = f"{public.scheme}://{public.netloc}"
+    if public.hostname in ("0.0.0.0", "::"):
+        advice = "set storage.publicUrl to how users reach it"
+        raise Finding(f"links would lead to {address}, which is no address", advice)
+    status, body = _follow(link, address)
+    if "SignatureDoesNotMatch" in body:
+        advice = (
+            "let the proxy in front pass on the Host header as it came: docs/guide/operations.md, Storage"
+        )
+        raise Finding(f"links to {address} are refused: they arrive under another name", advice)
+    if status != http.client.NOT_FOUND:  # the bucket does not exist
+        advice = "see what answers there; it should be the storage itself, or a proxy that changes nothing"
+        raise Finding(f"{address} answers a link with {status}: {body.strip()[:200]}", advice)
+    if public.hostname in ("127.0.0.1", "localhost", "::1"):
+        return f"links lead to {address}, which only callers on this host can use (storage.publicUrl)"
+    return f"links lead to {address}, and are accepted there"
+
+
+def _follow(link: str, address: str) -> tuple[int, str]:
+    parts = urlsplit(link)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=ANSWER)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        reply = connection.getresponse()
+        return reply.status, reply.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        advice = (
+            "storage.publicUrl is in the links that users get: is the name right, and does the proxy run?"
+        )
+        raise Finding(f"no answer at {address} ({error})", advice) from error
+    finally:
+        connection.close()
+
+
+def _storage_space(settings: Settings) -> str:
+    folder = settings.embedded_storage
+    if settings.storage.backend != "embedded" or not folder.exists():
+        return "nothing is stored on this host"
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_SPACE:
+        advice = "make room there, or move the storage: docs/guide/operations.md, Storage"
+        raise Finding(f"{free / 2**30:.1f} GiB free below {folder}: uploads will be refused", advice)
+    return f"{free / 2**30:.0f} GiB free below {folder}"
+
+
+@contextmanager
+def _objects(settings: Settings) -> Iterator[S3Objects | None]:
+    """The storage with all rights. None: there is none, or the embedded one has not been needed yet and rightly does
+    not run."""
+    if settings.storage.backend == "none" or (
+        settings.storage.backend == "embedded" and not _has_boxes(settings)
+    ):
+        yield None
+        return
+    key = _key(settings)
+    if settings.storage.backend == "embedded":
+        objects = root_objects(settings.storage, settings.instance, key)
+    else:
+        objects = S3Storage(settings.storage, settings.instance, key).objects()
+    try:
+        yield objects
+    finally:
+        objects.close()
+
+
+def _asked(settings: Settings, objects: S3Objects) -> str:
+    try:
+        return objects.ping()
+    except ControllerError as error:
+        log = settings.embedded_storage / "gateway.log"
+        embedded = f"the daemon keeps it running: does it run? It says more, and so does {log}"
+        server = "see to the server, and to storage.endpoint and storage.credentials"
+        raise Finding(
+            error.message, embedded if settings.storage.backend == "embedded" else server
+        ) from error
+
+
+def _has_boxes(settings: Settings) -> bool:
+    if not settings.database.exists():
+        return False
+    store = open_store(settings.database)
+    try:
+        return bool(store.boxes.all())
+    finally:
+        store.close()
+
+
+def _key(settings: Settings) -> bytes:
+    try:
+        return (settings.private / "instance.key").read_bytes()
+    except FileNotFoundError:
+        return b""  # before the first start; keys of a server elsewhere do not hang on it
+
+
+_UNUSED = {
+    "none": "none: boxes are refused (storage.backend)",
+    "embedded": "the embedded server is started by the first box",
+}
+
+
 # --- processes --------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +445,10 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "disk space": _space,
     "private folder": _private,
     "database folder": _database_folder,
+    "storage": _storage,
+    "storage accounts": _storage_accounts,
+    "storage links": _storage_links,
+    "storage space": _storage_space,
     "daemon": _daemon,
     "web": _web,
 }

@@ -86,11 +86,21 @@ class TestExposure:
         web = settings("prichal-web.service")
 
         hidden = " ".join(web["InaccessiblePaths"])
-        for path in ("/run/docker.sock", "/var/lib/prichal/private", "/etc/prichal/platform"):
+        for path in (
+            "/run/docker.sock",
+            "/var/lib/prichal/private",
+            "/var/lib/prichal/storage",
+            "/etc/prichal/platform",
+        ):
             assert f"-{path}" in hidden.split()
         assert web["User"] == ["prichal-web"]
         assert web["SupplementaryGroups"] == ["prichal"]
         assert web["ReadWritePaths"] == ["/var/lib/prichal/db /var/lib/prichal/web"]
+
+    def test_the_embedded_storage_can_start(self) -> None:
+        """It asks for the addresses of this host before it listens."""
+        (families,) = settings("prichal-daemon.service")["RestrictAddressFamilies"]
+        assert set(families.split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
 
     def test_stopping_the_daemon_leaves_what_is_not_its_own(self) -> None:
         daemon = settings("prichal-daemon.service")
@@ -124,6 +134,7 @@ class TestFilesOfTheHost:
             for _, path, mode, user, group in [line.split()]
         }
         assert rules["/var/lib/prichal/private"] == ("0700", "prichal", "prichal")
+        assert rules["/var/lib/prichal/storage"] == ("0700", "prichal", "prichal")
         assert rules["/etc/prichal/platform"] == ("0700", "prichal", "prichal")
         assert rules["/var/lib/prichal/db"] == ("2770", "prichal", "prichal")
         assert rules["/var/lib/prichal/db/state.db"] == ("0660", "prichal", "prichal")

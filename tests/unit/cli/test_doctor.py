@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.daemon.lock import only_one
-from controller.domain.names import AppName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.status import AppStatus
+from controller.domain.storage import BoxRecord
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
@@ -127,6 +129,80 @@ def test_a_daemon_that_runs_and_one_that_hangs(bare: Machine, store: SqliteStore
     assert "no daemon runs" in str(examine(bare)["daemon"]["detail"])
 
 
+@pytest.mark.parametrize(
+    ("lines", "detail"),
+    [((), "started by the first box"), (("storage: {backend: none}",), "boxes are refused")],
+)
+def test_a_storage_that_nobody_needs(
+    bare: Machine, store: SqliteStore, lines: tuple[str, ...], detail: str
+) -> None:
+    bare.configure(*lines)
+    checks = examine(bare)
+    for name in ("storage", "storage links"):
+        assert checks[name]["ok"]
+        assert detail in str(checks[name]["detail"])
+    assert checks["storage space"]["ok"]
+    assert not (bare.state / "storage").exists()
+
+
+def test_an_embedded_storage_that_should_run_and_does_not(bare: Machine, store: SqliteStore) -> None:
+    store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), "prichal.demo.data", 10**9))
+    bare.configure("storage: {listen: '127.0.0.1:1'}")
+    checks = examine(bare)
+    assert "gateway.log" in str(checks["storage"]["advice"])
+    assert "storage.publicUrl" in str(checks["storage links"]["advice"])
+    bare.configure("storage: {listen: '0.0.0.0:1'}")
+    assert "no address" in str(examine(bare)["storage links"]["detail"])
+
+
+class S3(http.server.BaseHTTPRequestHandler):
+    """Answers as an S3 server does to somebody who may list buckets and is no administrator; `link` is its answer to
+    a link."""
+
+    def do_GET(self) -> None:
+        buckets = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"
+        status, body = (200, buckets) if self.path == "/" else self.server.link  # type: ignore[attr-defined]
+        if self.path.startswith("/minio/admin/"):
+            status, body = 403, '{"Code": "AccessDenied", "Message": "Access Denied."}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if body.startswith("{") else "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def s3() -> Iterator[http.server.ThreadingHTTPServer]:
+    with serving(S3) as server:
+        server.link = (404, "<Error><Code>NoSuchBucket</Code></Error>")  # type: ignore[attr-defined]
+        yield server
+
+
+def test_a_storage_elsewhere(bare: Machine, tmp_path: Path, s3: http.server.ThreadingHTTPServer) -> None:
+    keys = tmp_path / "storage-keys.yaml"
+    keys.write_text("accessKey: platform\nsecretKey: the-key-of-the-platform\n")
+    where = f"backend: s3, endpoint: 'http://127.0.0.1:{s3.server_port}', credentials: {keys}"
+    bare.configure(f"storage: {{{where}}}")
+    checks = examine(bare)
+    assert all(check["ok"] for name, check in checks.items() if name.startswith("storage"))
+    assert "boxes get no quota in the storage" in str(checks["storage accounts"]["detail"])
+    assert "only callers on this host" in str(checks["storage links"]["detail"])
+
+    bare.configure(f"storage: {{{where}, admin: minio}}")
+    assert "administrator" in str(examine(bare)["storage accounts"]["advice"])
+
+    s3.link = (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>")  # type: ignore[attr-defined]
+    assert "Host header" in str(examine(bare)["storage links"]["advice"])
+    s3.link = (200, "a page for people")  # type: ignore[attr-defined]
+    assert "a page for people" in str(examine(bare)["storage links"]["detail"])
+
+    keys.unlink()
+    assert str(keys) in str(examine(bare)["storage"]["detail"])
+
+
 class Web(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         ready = getattr(self.server, "ready", True)
@@ -140,7 +216,13 @@ class Web(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[http.server.ThreadingHTTPServer]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+    with serving(Web) as server:
+        yield server
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server

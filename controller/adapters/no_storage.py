@@ -1,0 +1,27 @@
+"""`NoStorage`: what stands for the storage where config says that there is none (`storage.backend: none`)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from controller.domain.errors import Stalled
+from controller.ports import StorageAdmin
+
+
+class NoStorage:
+    """Implements `controller.ports.Storage`."""
+
+    def objects(self) -> NoReturn:
+        raise Stalled(
+            "StorageDisabled",
+            "boxes need a storage, and there is none: set storage.backend to embedded or s3, then restart prichal",
+        )
+
+    def admin(self) -> StorageAdmin | None:
+        return None
+
+    def access(self) -> NoReturn:
+        self.objects()
+
+    def close(self) -> None:
+        pass
