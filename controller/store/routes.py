@@ -1,5 +1,6 @@
-"""The route table: written by the daemon, read by the gateways. Its version grows with every change, so that a
-gateway knows when to load it again and the daemon knows who has."""
+"""The route table: written by the daemon, read by the gateways: where the traffic of components goes, and the services
+that the platform answers itself. Its version grows with every change, so that a gateway knows when to load it again
+and the daemon knows who has."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Route
+from controller.domain.routes import Route, Service
 from controller.store.codec import decode, encode
 from controller.store.facts import Facts
 from controller.store.sqlite import Database, damaged
@@ -48,6 +49,28 @@ class RouteTable:
         with self._database.write() as db:
             gone = db.execute(DELETE, (app, component)).rowcount
             return self._facts.increase(VERSION) if gone else self.version()
+
+    def services(self, app: AppName | None = None) -> tuple[Service, ...]:
+        query = "SELECT service FROM services WHERE :app IS NULL OR app = :app ORDER BY app, path"
+        with self._database.read() as db:
+            rows = db.execute(query, {"app": app}).fetchall()
+        try:
+            return tuple(decode(Service, row["service"]) for row in rows)
+        except ValueError as error:
+            raise damaged(self._database.path, "service", error) from error
+
+    def publish(self, app: AppName, services: tuple[Service, ...]) -> int:
+        """The same ones again change nothing and take no write lock."""
+        wanted = {service.api.path: encode(service) for service in services}
+        with self._database.read() as db:
+            stored = dict(db.execute("SELECT path, service FROM services WHERE app = ?", (app,)).fetchall())
+        if wanted == stored:
+            return self.version()
+        with self._database.write() as db:
+            db.execute("DELETE FROM services WHERE app = ?", (app,))
+            rows = [(app, path, text) for path, text in sorted(wanted.items())]
+            db.executemany("INSERT INTO services VALUES (?, ?, ?)", rows)
+            return self._facts.increase(VERSION)
 
     def version(self) -> int:
         return int(self._facts.get(VERSION) or 0)

@@ -39,6 +39,12 @@ def m002_activity(db: Database) -> None:
     db.execute(ACTIVITY)
 
 
+@migrations()
+def m003_boxes(db: Database) -> None:
+    for statement in (BOXES, PENDING, ONE_PENDING, PENDING_ROOM, PENDING_AGE, SERVICES, STORAGE_ACCESS):
+        db.execute(statement)
+
+
 # AUTOINCREMENT: an id that was handed out never comes to mean another request, nor an event another event.
 # `followed_by`: the request that took over when a dead daemon's request was given up (see requests.py).
 REQUESTS = """
@@ -119,4 +125,55 @@ CREATE TABLE activity (
     last_used REAL NOT NULL,
     PRIMARY KEY (app, component)
 ) STRICT, WITHOUT ROWID
+"""
+# `changed`: when an upload was last allowed or something removed; with `measured` it tells whether to look again.
+BOXES = """
+CREATE TABLE boxes (
+    app TEXT NOT NULL,
+    box TEXT NOT NULL,
+    bucket TEXT NOT NULL UNIQUE,
+    capacity INTEGER NOT NULL,
+    reclaim TEXT NOT NULL,
+    state TEXT NOT NULL,
+    since REAL NOT NULL,
+    used INTEGER NOT NULL,
+    files INTEGER NOT NULL,
+    measured REAL NOT NULL,
+    changed REAL NOT NULL,
+    PRIMARY KEY (app, box)
+) STRICT, WITHOUT ROWID
+"""
+# AUTOINCREMENT: a measurement may settle an id that was taken over meanwhile, and must not meet its successor.
+PENDING = """
+CREATE TABLE pending (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    bucket TEXT NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL CHECK (size >= 0),
+    created REAL NOT NULL,
+    expires REAL NOT NULL,
+    upload TEXT NOT NULL
+) STRICT
+"""
+ONE_PENDING = "CREATE UNIQUE INDEX one_pending_per_key ON pending (bucket, upload, key)"
+PENDING_ROOM = "CREATE INDEX pending_room ON pending (bucket, expires, size) WHERE size > 0"
+PENDING_AGE = "CREATE INDEX pending_age ON pending (expires)"
+SERVICES = """
+CREATE TABLE services (
+    app TEXT NOT NULL,
+    path TEXT NOT NULL,
+    service TEXT NOT NULL,
+    PRIMARY KEY (app, path)
+) STRICT, WITHOUT ROWID
+"""
+# One row. The key has a column of its own: what is kept as JSON never holds a secret.
+STORAGE_ACCESS = """
+CREATE TABLE storage_access (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    internal_url TEXT NOT NULL,
+    public_url TEXT NOT NULL,
+    access_key TEXT NOT NULL,
+    secret_key TEXT NOT NULL,
+    region TEXT NOT NULL
+) STRICT
 """

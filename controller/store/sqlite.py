@@ -193,7 +193,8 @@ _FULL = "no space left for the state at {path}: free some on that disk; tried ag
 _IO = "reading or writing the state at {path} failed: look at the disk; tried again"
 _CORRUPT = (
     "the state at {path} is damaged. Stop prichal, move the file and its -wal and -shm away, start again: what is "
-    "deployed is found again from Git and the container engine; suspensions and the history of events are lost"
+    "deployed is found again from Git, the container engine and the storage; suspensions, the history of events and "
+    "which kept box was adopted by which are lost"
 )
 _MEANING: dict[int, tuple[type[Stalled | Transient], str, str]] = {
     sqlite3.SQLITE_BUSY: (Transient, "StateBusy", _BUSY),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from controller.domain.errors import Stalled
 from controller.store.activity import ActivityTable
 from controller.store.apps import AppTable
+from controller.store.boxes import BoxTable
 from controller.store.events import EventLog
 from controller.store.facts import Facts
 from controller.store.gateways import GatewayTable
@@ -29,6 +30,9 @@ KEEP_REQUESTS = 30 * DAY
 KEEP_DELIVERIES = 30 * DAY
 KEEP_GATEWAYS = 60.0
 KEEP_ACTIVITY = 90 * DAY
+KEEP_PENDING = (
+    30 * DAY
+)  # after they expired; the accounting drops them long before, if it can reach the storage
 
 
 class _Aging(Protocol):
@@ -45,6 +49,7 @@ class SqliteStore:
     gateways: ports.Gateways
     repositories: ports.Repositories
     activity: ports.Activity
+    boxes: ports.Boxes
 
     def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
         self._database = database
@@ -57,12 +62,14 @@ class SqliteStore:
         self.gateways = gateways = GatewayTable(database)
         self.repositories = repositories = RepositoryTable(database)
         self.activity = activity = ActivityTable(database)
+        self.boxes = boxes = BoxTable(database, clock)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
             (repositories, KEEP_DELIVERIES),
             (gateways, KEEP_GATEWAYS),
             (activity, KEEP_ACTIVITY),
+            (boxes, KEEP_PENDING),
         )
 
     def changed(self) -> bool:

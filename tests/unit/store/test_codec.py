@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controller.domain.conditions import Condition, ConditionType
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Api, Route
+from controller.domain.routes import Api, Route, Service
 from controller.domain.secret import Secret
 from controller.domain.spec import SecretSpec
 from controller.domain.status import AppStatus, ComponentStatus, RepositoryRecord
@@ -22,7 +22,7 @@ def _finite(value: object) -> bool:
     return re.search(r"\b(nan|inf)\b", repr(value)) is None
 
 
-@pytest.mark.parametrize("kind", [AppStatus, Route, RepositoryRecord, Api])
+@pytest.mark.parametrize("kind", [AppStatus, Route, RepositoryRecord, Api, Service])
 def test_equal_after_a_round_trip(kind: type) -> None:
     # from_type follows the type hints: a field of a new type that the codec cannot carry fails here
     @given(st.from_type(kind).filter(_finite))

@@ -41,17 +41,19 @@ def test_the_version_is_the_number_of_migrations(store: SqliteStore, path: Path)
     connection.close()
 
 
-def test_a_state_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+@pytest.mark.parametrize(("version", "next_step"), [(1, "m002_activity"), (2, "m003_boxes")])
+def test_a_state_of_an_older_version_is_brought_up_to_date(path: Path, version: int, next_step: str) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        migrations.apply(
-            sqlite_utils.Database(connection, execute_plugins=False), stop_before="m002_activity"
-        )
-        connection.execute("PRAGMA user_version = 1")
+        migrations.apply(sqlite_utils.Database(connection, execute_plugins=False), stop_before=next_step)
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("INSERT INTO facts VALUES ('heartbeat', 7)")
     with closing(open_store(path)) as store:
         assert store.last_heartbeat() == 7.0
         assert store.activity.of(A) == {}
+        assert store.boxes.all() == ()
+        assert store.boxes.access() is None
+        assert store.routes.services() == ()
 
 
 def test_opening_again_keeps_everything(store: SqliteStore, path: Path) -> None:
@@ -85,11 +87,9 @@ def test_a_damaged_page(store: SqliteStore, path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(size - 4096))
-    damaged = open_store(path)
-    with pytest.raises(Stalled) as caught:
+    with pytest.raises(Stalled) as caught, closing(open_store(path)) as damaged:
         damaged.apps.save(AppStatus(A))
     assert caught.value.reason == "StateCorrupt"
-    damaged.close()
 
 
 def test_damage_is_found_by_looking_for_it(store: SqliteStore, path: Path) -> None:

@@ -9,12 +9,14 @@ import random
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from controller.domain.names import AppName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.status import AppStatus, Event, EventType, RequestState
+from controller.domain.storage import BoxRecord, Pending
 from controller.store import SqliteStore, open_store
 
 APPS = tuple(AppName(f"app-{n}") for n in range(20))
@@ -66,6 +68,41 @@ def test_no_overlap_no_lock_error_and_no_lost_wish(path: Path, tmp_path: Path) -
     store = open_store(path)
     asked = [store.requests.get(request) for request in handed_out]
     assert {request and request.state for request in asked} == {RequestState.DONE}
+    store.close()
+
+
+UPLOADERS, UPLOADS, CAPACITY = 6, 60, 10_000
+
+
+def upload(path: Path, seed: int) -> int:
+    """Ask for room from two threads at once. How many bytes were promised to this process."""
+    store = open_store(path)
+    with ThreadPoolExecutor(2) as threads:
+        promised = sum(threads.map(lambda thread: ask_for_room(store, f"{seed}-{thread}"), range(2)))
+    store.close()
+    return promised
+
+
+def ask_for_room(store: SqliteStore, name: str) -> int:
+    dice, promised = random.Random(name), 0
+    for number in range(UPLOADS):
+        size = dice.randint(1, 100)
+        wish = Pending(0, "bucket", f"{name}/{number}", size, created=0.0, expires=900.0)
+        if isinstance(store.boxes.reserve(wish, now=0.0), int):
+            promised += size
+    return promised
+
+
+def test_no_byte_is_promised_twice(path: Path) -> None:
+    store = open_store(path)
+    store.boxes.save(BoxRecord(APPS[0], ComponentName("box"), "bucket", CAPACITY))
+    with spawn.Pool(UPLOADERS) as pool:
+        promised = sum(pool.starmap(upload, [(path, seed) for seed in range(UPLOADERS)]))
+        pool.close()
+        pool.join()
+    room = store.boxes.room("bucket", now=0.0)
+    assert room.pending == promised <= CAPACITY
+    assert room.free < 100, "only what did not fit was refused"
     store.close()
 
 
