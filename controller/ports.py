@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from controller.domain.desired import BuildInput, Workload
+from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin, ObservedApp
 from controller.domain.routes import Route, Service
@@ -21,6 +22,7 @@ from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecor
 from controller.domain.storage import (
     Account,
     BoxRecord,
+    ModelPin,
     Page,
     Part,
     Pending,
@@ -189,7 +191,8 @@ class Objects(Protocol):
     def remove_bucket(self, bucket: str) -> None:
         """With all that is in it. One that is gone already is fine."""
 
-    def stat(self, bucket: str, key: str) -> StoredObject | None: ...
+    def stat(self, bucket: str, key: str) -> StoredObject | None:
+        """None also if there is no such bucket."""
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
@@ -219,6 +222,10 @@ class Objects(Protocol):
     ) -> str:
         """A link that lets whoever has it do `method` on the object for `lifetime` seconds; for users unless not
         `public`. Nothing is sent to the storage."""
+
+    def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
+        """What an answer to a link that is no success means, for those who use one themselves. `doing` begins the
+        error's text ("cannot read x"). ObjectMissing and BucketMissing are told apart for GET and PUT."""
 
     def begin_upload(self, bucket: str, key: str) -> str:
         """Id of a new upload in parts."""
@@ -268,36 +275,25 @@ class Storage(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class ModelPin:
-    """A model nailed to content: `digest` (hex) over names, ETags and sizes of its objects. `key` is the file, or the
-    folder ending in `/`; `size` in bytes. `present`: it lies in the cache of this host."""
-
-    bucket: str
-    key: str
-    digest: str
-    objects: tuple[StoredObject, ...]
-    present: bool
-
-    @property
-    def size(self) -> int:
-        return sum(found.size for found in self.objects)
-
-
 class Models(Protocol):
-    """Models of boxes in a cache on this host, one folder for each content."""
+    """Models of boxes in a cache on this host, one folder for each content. Thread-safe."""
+
+    def recover(self) -> None:
+        """At the daemon's start: what a dead daemon had begun to bring here is removed."""
 
     def pin(self, bucket: str, path: str) -> ModelPin:
-        """What lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`."""
+        """What lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`, `ModelInvalid` (its
+        names cannot be those of files); otherwise as Objects."""
 
     def stage(self, pin: ModelPin) -> None:
-        """Bring it into the cache, complete or not at all. Stalled `ObjectChanged`: look again; Transient
-        `StateDiskFull`."""
+        """Bring it into the cache, complete or not at all; one that is there already is fine. Transient
+        `ModelChanged` (it is another one by now: look again), `StateDiskFull`, `StateIOError`; otherwise as Objects."""
 
     def folder(self, digest: str) -> Path:
         """Where it lies: mounted read-only into containers."""
 
-    def has(self, digest: str) -> bool: ...
+    def has(self, digest: str) -> bool:
+        """Asking counts as a use."""
 
     def prune(self, spare: frozenset[str]) -> None:
         """Remove models beyond the cache's size, those used longest ago first; never those in `spare`."""
@@ -420,20 +416,25 @@ class Boxes(Protocol):
     def get(self, app: AppName, box: ComponentName) -> BoxRecord | None: ...
 
     def save(self, record: BoxRecord) -> None:
-        """All but what was measured, which stays if the record is there."""
+        """All but what was measured and `changed`, which stay if the record is there."""
 
     def forget(self, bucket: str) -> None:
         """With its pending uploads."""
 
     def swap(self, one: BoxRecord, other: BoxRecord) -> None:
-        """Exchange their buckets with all that was measured."""
+        """Exchange their buckets with all that was measured; both must be there."""
 
     def measured(self, bucket: str, used: int, files: int, at: float, settled: Iterable[int]) -> None:
         """What a listing that began at `at` has counted; the pending uploads `settled` are part of it."""
 
+    def touch(self, bucket: str) -> None:
+        """Something was removed from it just now, or an upload in parts completed: it is measured again within a second
+        or two. Uploads that are reserved need no telling."""
+
     def reserve(self, upload: Pending, now: float) -> Room | int:
         """Allow an upload if the box takes it, in one transaction: its id. Else the room there is, which is not
-        enough. A newer one for the same key takes over from the older. `upload.id` is ignored."""
+        enough. A newer one for the same key takes over from the older, unless it is an upload in parts. `upload.id` is
+        ignored."""
 
     def room(self, bucket: str, now: float) -> Room: ...
 
@@ -442,7 +443,9 @@ class Boxes(Protocol):
     def upload(self, bucket: str, upload: str) -> Pending | None:
         """The upload in parts with this id."""
 
-    def release(self, ids: Iterable[int]) -> None: ...
+    def release(self, ids: Iterable[int]) -> None:
+        """Uploads that ended without an object. What was completed keeps its room until a measurement has counted
+        it: `touch`."""
 
     def access(self) -> StorageAccess | None:
         """What the daemon told the web process of the storage."""

@@ -21,12 +21,13 @@ from controller.cli.session import (
     with_session,
 )
 from controller.cli.waiting import follow, last_event, wait_for
-from controller.domain.conditions import ConditionType, find, is_ready
+from controller.domain.conditions import Conditions, ConditionType, find, is_ready
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.spec import Kind
 
 if TYPE_CHECKING:
-    from controller.domain.status import AppStatus, ComponentStatus, Event
+    from controller.domain.status import AppStatus, Event
     from controller.ports import Store
 
 
@@ -59,7 +60,8 @@ def _fine(status: AppStatus) -> bool:
 def _detail(store: Store, status: AppStatus) -> dict[str, object]:
     from controller.web.documents import app_document
 
-    document = app_document(status, store.routes.of(status.app), store.requests.queued(status.app))
+    routes, services = store.routes.of(status.app), store.routes.services(status.app)
+    document = app_document(status, routes, services, store.requests.queued(status.app))
     return {"state": state_word(status), **document}
 
 
@@ -82,8 +84,8 @@ def _show_apps(statuses: tuple[AppStatus, ...]) -> None:
 
 
 def _count(status: AppStatus) -> str:
-    ready = sum(is_ready(component.conditions) for component in status.components)
-    return f"{ready}/{len(status.components)}"
+    parts = [c.conditions for c in status.components] + [box.conditions for box in status.boxes]
+    return f"{sum(map(is_ready, parts))}/{len(parts)}"
 
 
 def _ready(status: AppStatus) -> tuple[str, str]:
@@ -112,15 +114,17 @@ def _show_app(status: AppStatus) -> None:
         )
         for line in lines[1:]:
             click.echo(f"      {line}")
-    if status.components:
+    if status.components or status.boxes:
         click.echo()
-        show_table(("COMPONENT", "KIND", "STATE", "MESSAGE"), map(_component_row, status.components))
+        rows = [_part_row(c.name, c.kind, c.conditions) for c in status.components]
+        rows += [_part_row(box.name, Kind.DATA_BOX, box.conditions) for box in status.boxes]
+        show_table(("COMPONENT", "KIND", "STATE", "MESSAGE"), rows)
 
 
-def _component_row(component: ComponentStatus) -> tuple[str, str, str, str]:
-    ready = find(component.conditions, ConditionType.READY)
-    word = "Ready" if is_ready(component.conditions) else (ready.reason if ready else "Unknown")
-    return (component.name, component.kind, word, ready.message if ready else "")
+def _part_row(name: str, kind: str, conditions: Conditions) -> tuple[str, str, str, str]:
+    ready = find(conditions, ConditionType.READY)
+    word = "Ready" if is_ready(conditions) else (ready.reason if ready else "Unknown")
+    return (name, kind, word, ready.message if ready else "")
 
 
 @click.command()

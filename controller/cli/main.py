@@ -19,6 +19,8 @@ ROOMS = {
     "running": ("up", "daemon", "web", "serve-local"),
     "connecting": ("connect", "repo"),
     "apps": ("status", "events", "reconcile", "suspend", "resume", "approve"),
+    "boxes": ("boxes",),
+    "files": ("files",),
     "looking": ("validate", "plan", "logs", "doctor", "config", "hash-password"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from controller.adapters.objects import LentStorage
 from controller.config import Settings
 from controller.daemon.platform_folder import PlatformFolder
 from controller.daemon.wiring import build_house
@@ -45,9 +46,11 @@ def _house(settings: Settings) -> Iterator[House]:
     if not settings.database.exists():
         raise Stalled("NoState", f"{settings.state} holds no state yet: start the daemon first")
     store = open_store(settings.database)
-    house = build_house(settings, store, stopping=lambda: False)
+    # A daemon may work on the embedded storage: a second server there would ruin it.
+    house = build_house(settings, store, stopping=lambda: False, storage=LentStorage(store.boxes))
     try:
         yield house
     finally:
         house.engine.close()
+        house.storage.close()
         store.close()

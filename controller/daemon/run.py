@@ -24,6 +24,7 @@ from controller.domain.names import PLATFORM
 from controller.domain.status import Request
 from controller.notify import notify
 from controller.ports import Store
+from controller.reconcile.accounting import Accountant
 from controller.reconcile.house import House, Outcome
 from controller.reconcile.loop import Loop
 from controller.reconcile.passes import reconcile
@@ -65,6 +66,7 @@ def serve(settings: Settings, stop: threading.Event) -> int:
         finally:
             notify("STOPPING=1")
             house.engine.close()
+            house.storage.close()
             store.close()
     return 0
 
@@ -73,12 +75,15 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
     folder = PlatformFolder(house.settings, house.sources)
     platform = Platform(house, folder.read)
     requeued = store.requests.recover()
+    house.models.recover()
     store.requests.enqueue(PLATFORM, "start")
     schedule = Schedule(house.settings, store, house.directory, folder)
     watcher = threading.Thread(target=_watch, args=(house, stop), name="watch", daemon=True)
+    accounting = threading.Thread(target=_accountant(house).run, args=(stop,), name="accounting", daemon=True)
     loop = Loop(store, house.clock, _worker(house, platform), house.settings.reconcile.workers, _beat(house))
     schedule.start()
     watcher.start()
+    accounting.start()
     log.info("daemon started", extra={"state": house.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
@@ -87,6 +92,7 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
         stop.set()
         schedule.stop()
         watcher.join(timeout=5.0)
+        accounting.join(timeout=5.0)
         log.info("daemon stopped")
 
 
@@ -122,6 +128,10 @@ def _watch(house: House, stop: threading.Event) -> None:
         except Exception:
             log.exception("bug in the watcher")
         stop.wait(_WATCH_PAUSE)
+
+
+def _accountant(house: House) -> Accountant:
+    return Accountant(house.store, house.storage, house.clock, house.settings.storage.abandon_after)
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controller.adapters.docker import stage_serving
-from controller.adapters.docker.mapping import LIBRARY, Policy, environment
+from controller.adapters.docker.mapping import LIBRARY, MODEL_MOUNT, Policy, environment
 from controller.adapters.docker.serving import package_folder
 from controller.config import Settings
-from controller.domain.desired import Workload
+from controller.domain.desired import ModelMount, Workload
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.secret import Secret
@@ -33,7 +33,6 @@ from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
 
 FILES = "/prichal/files"
-MODEL = "/prichal/model"
 APP = AppName("local")
 
 
@@ -100,13 +99,13 @@ def choose(specs: tuple[MLComponentSpec, ...], name: str | None) -> MLComponentS
 def variables(settings: Settings, local: Local, spec: MLComponentSpec) -> dict[str, str]:
     """The container's environment, as the platform sets it."""
     given = (*((v.name, Secret(v.value)) for v in spec.env), *((name, Secret(v)) for name, v in local.env))
-    workload = Workload(APP, spec.name, 0, "", "", local.image, spec, given)
+    model = ModelMount(local.model.resolve().parent, local.model.resolve().name) if local.model else None
+    workload = Workload(APP, spec.name, 0, "", "", local.image, spec, given, model)
     policy = Policy(settings.instance, max_body=settings.web.max_body)
     env = environment(workload, policy, {})
     if isinstance(spec.server, PlatformServer):
         serving = json.loads(env["PRICHAL_SERVING"])
         serving["files_root"] = FILES if local.files else None
-        serving["model_path"] = MODEL if local.model else None
         env["PRICHAL_SERVING"] = json.dumps(serving)
     return env
 
@@ -124,7 +123,8 @@ def command(settings: Settings, local: Local, spec: MLComponentSpec, library: Pa
     if local.files:
         own += ["--mount", f"type=bind,source={local.files.resolve()},target={FILES}"]
     if local.model:
-        own += ["--mount", f"type=bind,source={local.model.resolve()},target={MODEL},readonly"]
+        model = local.model.resolve()
+        own += ["--mount", f"type=bind,source={model},target={MODEL_MOUNT}/{model.name},readonly"]
     if not isinstance(spec.server, PlatformServer):
         return [*own, local.image]
     own += ["--mount", f"type=bind,source={library},target={LIBRARY}/prichal_serving,readonly"]

@@ -9,28 +9,49 @@ from pathlib import Path
 
 from controller.adapters.clock import SystemClock
 from controller.adapters.docker import DockerEngine
+from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
+from controller.adapters.models import ModelCache
+from controller.adapters.no_storage import NoStorage
+from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.config import Settings
-from controller.ports import Store
+from controller.ports import Storage, Store
 from controller.reconcile.directory import Directory
 from controller.reconcile.house import House
 
 
-def build_house(settings: Settings, store: Store, stopping: Callable[[], bool]) -> House:
+def build_house(
+    settings: Settings, store: Store, stopping: Callable[[], bool], storage: Storage | None = None
+) -> House:
+    """`storage`: in place of the one that the settings name."""
+    key = instance_key(settings.private)
+    storage = storage or build_storage(settings, key)
     return House(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
         engine=DockerEngine(
             settings.docker, settings.instance, settings.serving, max_body=settings.web.max_body
         ),
+        storage=storage,
+        models=ModelCache(settings.models, storage, settings.storage.model_cache),
         prober=HttpProber(),
         clock=SystemClock(),
         directory=Directory(),
         settings=settings,
         stopping=stopping,
-        key=instance_key(settings.private),
+        key=key,
     )
+
+
+def build_storage(settings: Settings, key: bytes) -> Storage:
+    match settings.storage.backend:
+        case "embedded":
+            return EmbeddedStorage(settings.storage, settings.embedded_storage, settings.instance, key)
+        case "s3":
+            return S3Storage(settings.storage, settings.instance, key)
+        case _:
+            return NoStorage()
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -42,6 +63,8 @@ def prepare_folders(settings: Settings) -> None:
         (settings.database.parent, 0o2770),
         (settings.serving, 0o755),
         (settings.repositories, 0o2775),
+        (settings.embedded_storage, 0o700),
+        (settings.models, 0o755),
     ):
         if not folder.exists():
             folder.mkdir(parents=True)

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin
-from controller.domain.routes import Api
+from controller.domain.routes import Api, Service
 from controller.domain.secret import Secret
-from controller.domain.spec import BuildImage, MLComponentSpec
+from controller.domain.spec import BoxSpec, BuildImage, Kind, MLComponentSpec
+from controller.domain.storage import Account, ModelPin
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,14 @@ class BuildInput:
 
     commit: str
     source: BuildImage
+
+
+@dataclass(frozen=True)
+class ModelMount:
+    """`folder` of this host holds the model under `name`; a container sees it read-only."""
+
+    folder: Path
+    name: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Workload:
     image: str  # ImagePin.deploy
     spec: MLComponentSpec
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    model: ModelMount | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class DesiredComponent:
     apis: tuple[Api, ...] = ()  # sorted by path
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     build: BuildInput | None = None
+    account: Account | None = None  # of the storage; its keys are part of `env`
+    model: ModelPin | None = None
     revision: str = ""
     asleep: bool = (
         False  # nobody calls: what runs of the version in service is to be stopped (see hibernation.py)
@@ -69,6 +82,7 @@ class Unresolved:
     reason: str
     why: str
     transient: bool = False  # it may get better by itself
+    kind: Kind = Kind.ML_COMPONENT
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,14 @@ class DesiredApp:
     app: AppName
     revision: str
     components: tuple[DesiredComponent, ...] = ()  # sorted by name
+    boxes: tuple[BoxSpec, ...] = ()  # sorted by name
+    services: tuple[Service, ...] = ()  # sorted by path
     unresolved: tuple[Unresolved, ...] = ()
     prune: bool = True
     approved: bool = False  # a person confirmed that everything may go at once
+    disconnected: bool = False  # no PlatformApp names it: data stays, whatever its manifests said
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is declared: perhaps a wrong folder."""
+        return not (self.components or self.boxes or self.services or self.unresolved)

@@ -8,7 +8,8 @@ from controller.domain.names import short
 from controller.domain.observed import ObservedApp, WorkloadState
 from controller.domain.plan import Hold, Plan
 from controller.domain.routes import Route
-from controller.domain.status import ComponentStatus
+from controller.domain.spec import Kind
+from controller.domain.status import BoxStatus, ComponentStatus
 from controller.domain.units import render_duration
 
 #: Reasons of plans' holds which mean that nothing happens before the input changes.
@@ -72,13 +73,18 @@ def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]
 
 
 def judge_app(
-    components: tuple[ComponentStatus, ...], plan: Plan, warnings: tuple[str, ...]
+    components: tuple[ComponentStatus, ...],
+    plan: Plan,
+    warnings: tuple[str, ...],
+    boxes: tuple[BoxStatus, ...] = (),
 ) -> tuple[Condition, ...]:
-    """The app's own conditions from those of its components and from what the plan held back."""
+    """The app's own conditions from those of its components and boxes and from what the plan held back."""
     revision = plan.revision
-    conditions = [_app_ready(components, plan)]
+    parts: list[tuple[str, Conditions]] = [(c.name, c.conditions) for c in components]
+    parts += [(f"box {box.name}", box.conditions) for box in boxes]
+    conditions = [_app_ready(parts, plan)]
     for kind in (ConditionType.DEGRADED, ConditionType.STALLED):
-        hit = [(c.name, found) for c in components if (found := find(c.conditions, kind))]
+        hit = [(name, found) for name, own in parts if (found := find(own, kind))]
         if hit:
             text = "\n".join(f"{name}: {condition.message}" for name, condition in hit)
             conditions.append(Condition(kind, True, hit[0][1].reason, text, revision=revision))
@@ -92,19 +98,22 @@ def judge_app(
     return tuple(conditions)
 
 
-def _app_ready(components: tuple[ComponentStatus, ...], plan: Plan) -> Condition:
+def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
     revision = plan.revision
     if pending := next((hold for hold in plan.holds if hold.reason == "PrunePending"), None):
         return Condition(ConditionType.READY, False, pending.reason, pending.why, revision=revision)
     waiting = [
-        (c.name, ready)
-        for c in components
-        if (ready := find(c.conditions, ConditionType.READY)) and not ready.status
+        (name, ready) for name, own in parts if (ready := find(own, ConditionType.READY)) and not ready.status
+    ]
+    waiting += [
+        (hold.subject, Condition(ConditionType.READY, False, hold.reason, hold.why))
+        for hold in plan.holds
+        if hold.kind is Kind.API_COMPONENT
     ]
     if waiting:
         text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
         return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
-    count = len(components)
+    count = len(parts)
     message = f"{count} component{'s' if count != 1 else ''} as declared"
     return Condition(ConditionType.READY, True, "Ready", message, revision=revision)
 
@@ -116,8 +125,8 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
             conditions.append(
                 Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
             )
-        elif hold.reason in _STALLING and hold.component and not stalled:
-            text = f"{hold.component}: {hold.why}"
+        elif (hold.reason in _STALLING or hold.kind is Kind.API_COMPONENT) and hold.component and not stalled:
+            text = f"{hold.subject}: {hold.why}"
             conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
             stalled = True
     return conditions

@@ -67,7 +67,7 @@ def parse_path(path: str) -> FilePath:
 def _check_segment(segment: str) -> None:
     if not segment:
         raise KeyInvalid("the path has an empty segment: two slashes in a row, or one at the start")
-    if segment in (".", ".."):
+    if segment.strip() in (".", ".."):  # MinIO and the JuiceFS gateway look at it so, too
         raise KeyInvalid(f"the path has a segment {segment!r}")
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in segment):
         raise KeyInvalid("the path has a control character or is not valid UTF-8")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName
+from controller.domain.routes import Service
+from controller.domain.storage import BoxRecord
 
 
 class WorkloadState(StrEnum):
@@ -38,12 +40,34 @@ class ObservedWorkload:
 
 
 @dataclass(frozen=True)
+class ObservedBox:
+    """A box that we know of; `present` tells whether its bucket is there."""
+
+    record: BoxRecord
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class StorageFault:
+    """Why the storage could not be looked at; `transient`: it may answer later."""
+
+    reason: str
+    why: str
+    transient: bool
+
+
+@dataclass(frozen=True)
 class ObservedApp:
-    """Workloads are sorted by name. `network` tells whether the app's own network exists."""
+    """Workloads are sorted by name. `network` tells whether the app's own network exists. The engine knows these; the
+    rest is added by the pass: boxes and storage accounts of the app, and the services in force."""
 
     app: AppName
     workloads: tuple[ObservedWorkload, ...] = ()
     network: bool = False
+    boxes: tuple[ObservedBox, ...] = ()  # sorted by box
+    accounts: frozenset[str] = frozenset()
+    services: tuple[Service, ...] = ()  # sorted by path
+    storage: StorageFault | None = None
 
     def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:
         return tuple(w for w in self.workloads if w.component == component)

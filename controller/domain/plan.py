@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from controller.domain.desired import BuildInput, Workload
 from controller.domain.names import AppName, ComponentName, short
-from controller.domain.routes import Route
+from controller.domain.routes import Route, Service
+from controller.domain.spec import Kind
+from controller.domain.storage import Account, BoxRecord, ModelPin
+from controller.domain.units import about_size
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,73 @@ class RemoveNetwork:
     why: str
 
 
+@dataclass(frozen=True)
+class CreateBucket:
+    """The record is written before the bucket is made, so that no bucket of ours is ever unknown."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class UpdateBox:
+    """Capacity, reclaim policy, or that it is declared again."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class KeepBucket:
+    """The box is none of the app's any more; its data stays and waits for a person."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveBucket:
+    """With all data in it."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class EnsureAccount:
+    """A user of the storage for one component, who reaches its connected boxes alone."""
+
+    account: Account
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveAccount:
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """Bring the model from its box to this host."""
+
+    component: ComponentName
+    model: ModelPin
+    why: str
+
+
+@dataclass(frozen=True)
+class PublishServices:
+    """Just these APIs are answered by the platform itself."""
+
+    services: tuple[Service, ...]
+    why: str
+
+
+StorageAction = (
+    CreateBucket | UpdateBox | KeepBucket | RemoveBucket | EnsureAccount | RemoveAccount | StageModel
+)
+
 Action = (
     EnsureNetwork
     | PullImage
@@ -108,6 +178,8 @@ Action = (
     | DrainWorkload
     | RemoveWorkload
     | RemoveNetwork
+    | PublishServices
+    | StorageAction
 )
 
 
@@ -134,6 +206,28 @@ def describe(action: Action) -> str:
             return f"remove {name}"
         case RemoveNetwork():
             return "remove network"
+        case PublishServices(services=services):
+            return f"publish {', '.join(service.api.path for service in services) or 'no service'}"
+        case _:
+            return _describe_storage(action)
+
+
+def _describe_storage(action: StorageAction) -> str:
+    match action:
+        case CreateBucket(record=record):
+            return f"create bucket {record.bucket} ({about_size(record.capacity)})"
+        case UpdateBox(record=record):
+            return f"update box {record.box} ({about_size(record.capacity)}, {record.reclaim})"
+        case KeepBucket(record=record):
+            return f"keep bucket {record.bucket} of box {record.box}"
+        case RemoveBucket(record=record):
+            return f"remove bucket {record.bucket} with {record.files} files"
+        case EnsureAccount(account=account):
+            return f"ensure storage account {account.name}"
+        case RemoveAccount(name=name):
+            return f"remove storage account {name}"
+        case StageModel(model=model):
+            return f"stage model {model.name}@{short(model.digest)} ({about_size(model.size)})"
 
 
 @dataclass(frozen=True)
@@ -141,9 +235,19 @@ class Hold:
     """Something that was deliberately not planned: shown beside the actions so that silence is explained."""
 
     component: ComponentName | None
-    reason: str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff
+    reason: (
+        str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff | CapacityBelowUse | …
+    )
     why: str
     retry_after: float | None = None  # seconds after which the verdict may change by itself
+    kind: Kind = Kind.ML_COMPONENT
+
+    @property
+    def subject(self) -> str:
+        """What it is about: names are unique within a kind only."""
+        if self.component is None:
+            return "app"
+        return self.component if self.kind is Kind.ML_COMPONENT else f"{self.kind} {self.component}"
 
 
 @dataclass(frozen=True)
@@ -168,7 +272,7 @@ class Plan:
         """The plan as text: a dry run for people and the oracle of the tests. Equal input, equal text."""
         lines = [f"plan {self.app} @ {self.revision[:12] or '-'}"]
         lines += [f"  {describe(action)}  # {action.why}" for action in self.actions]
-        lines += [f"  hold {h.component or 'app'}: {h.reason}  # {h.why}" for h in self.holds]
+        lines += [f"  hold {h.subject}: {h.reason}  # {h.why}" for h in self.holds]
         if self.empty and not self.holds:
             lines.append("  nothing to do")
         return "\n".join(lines)

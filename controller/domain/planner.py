@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from controller.domain.desired import BuildInput, DesiredApp, DesiredComponent, Workload
+from controller.domain.boxes import bound, plan_boxes
+from controller.domain.desired import BuildInput, DesiredApp, DesiredComponent, ModelMount, Workload
 from controller.domain.names import ComponentName, short, workload_name
 from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.plan import (
@@ -20,18 +21,22 @@ from controller.domain.plan import (
     AwaitReady,
     BuildImageAction,
     DrainWorkload,
+    EnsureAccount,
     EnsureNetwork,
     Hold,
     Plan,
+    PublishServices,
     PullImage,
+    RemoveAccount,
     RemoveNetwork,
     RemoveWorkload,
+    StageModel,
     StartWorkload,
     SwitchRoute,
     WithdrawRoute,
 )
-from controller.domain.routes import Route
-from controller.domain.spec import OwnServer, Strategy
+from controller.domain.routes import Route, Service
+from controller.domain.spec import Kind, MLComponentSpec, OwnServer, PlatformServer, Strategy
 from controller.domain.status import AppStatus, ComponentStatus
 from controller.domain.units import render_duration
 
@@ -69,16 +74,28 @@ def plan_app(
         actions, held = rollout.plan()
         steps.append(actions)
         holds += held
-    holds += [Hold(u.name, u.reason, u.why) for u in desired.unresolved]
-    gone, held = _plan_gone(desired, observed, by_component)
-    steps += gone
-    holds += held
+    holds += [Hold(u.name, u.reason, u.why, kind=u.kind) for u in desired.unresolved]
+    if everything := _all_would_go(desired, observed, by_component):
+        return Plan(desired.app, desired.revision, (), (*holds, everything))
+    for planned, held in (
+        plan_boxes(desired, observed, policy.instance),
+        _plan_gone(desired, observed, by_component),
+        (_plan_services(desired, observed), []),
+        (_plan_leftover_accounts(desired, observed), []),
+    ):
+        steps += planned
+        holds += held
     steps = [step for step in steps if step]
     if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
         steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
-    if not desired.components and not holds and observed.network:
+    if not desired.components and not any(_keeps_network(h) for h in holds) and observed.network:
         steps.append((RemoveNetwork(why="the app has no component left"),))
     return Plan(desired.app, desired.revision, tuple(steps), tuple(holds))
+
+
+def _keeps_network(hold: Hold) -> bool:
+    """Whether containers may be left that need it."""
+    return hold.kind is Kind.ML_COMPONENT
 
 
 def backoff(attempts: int, initial: float, cap: float) -> float:
@@ -182,6 +199,8 @@ class _Rollout:
         return (
             *(self._leave_out_dead() if missing else ()),
             *(self._image() if missing else ()),  # first of all: with Recreate nothing serves from here on
+            *(self._model() if missing else ()),
+            *self._account(),
             *before,
             *self._starts(missing, wanted),
             *self._switch(wanted, bool(missing)),
@@ -255,8 +274,20 @@ class _Rollout:
             return ()
         return (PullImage(self.name, self.component.pin.deploy, why="not on this host"),)
 
+    def _model(self) -> tuple[Action, ...]:
+        model = self.component.model
+        if model is None or model.present:
+            return ()
+        return (StageModel(self.name, model, why="not on this host"),)
+
+    def _account(self) -> tuple[Action, ...]:
+        account = self.component.account
+        if account is None or account.name in self.observed.accounts or self.observed.storage:
+            return ()
+        return (EnsureAccount(account, why="the component has connected boxes"),)
+
     def _start(self, replica: int, dead: ObservedWorkload | None) -> StartWorkload:
-        component = self.component
+        component, model = self.component, self.component.model
         workload = Workload(
             self.app.app,
             self.name,
@@ -266,6 +297,7 @@ class _Rollout:
             component.pin.deploy,
             component.spec,
             component.env,
+            ModelMount(model.folder, model.name) if model else None,
         )
         return StartWorkload(
             workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead)
@@ -328,6 +360,7 @@ class _Rollout:
             any_path=isinstance(spec.server, OwnServer),
             asleep=asleep,
             wake_within=spec.setup_timeout if spec.idle_after is not None else 0.0,
+            boxes=_boxes(spec) if isinstance(spec.server, PlatformServer) else (),
         )
 
     def _withdraw_traffic(self) -> tuple[Action, ...]:
@@ -355,9 +388,56 @@ class _Rollout:
         return f"not of version {short(self.fingerprint)}"
 
 
+def _boxes(spec: MLComponentSpec) -> tuple[ComponentName, ...]:
+    """Connected boxes, the default one first: where FILE variables of calls lie."""
+    links = sorted(spec.boxes, key=lambda link: not link.default)
+    return tuple(ComponentName(link.name) for link in links)
+
+
 def _traffic(route: Route) -> Route:
     """What the gateway acts on: a new commit that changes nothing for a component switches nothing."""
     return replace(route, revision="")
+
+
+def _all_would_go(
+    desired: DesiredApp, observed: ObservedApp, routes: dict[ComponentName, Route]
+) -> Hold | None:
+    """The guard against an empty desired state: a wrong folder must not take everything down."""
+    if not desired.empty or not desired.prune or desired.approved:
+        return None
+    services = {service.api.name for service in observed.services}
+    present = {w.component for w in observed.workloads} | set(routes) | set(bound(observed)) | services
+    if not present:
+        return None
+    names = ", ".join(sorted(present))
+    why = f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
+    return Hold(None, "PrunePending", why)
+
+
+def _plan_services(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
+    """APIs need no container to be withdrawn or changed: one transaction does it. With prune off they stay."""
+    kept = () if desired.prune else tuple(s for s in observed.services if not _declares(desired, s))
+    wanted = tuple(sorted((*desired.services, *kept), key=lambda service: service.api.path))
+    if wanted == observed.services:
+        return []
+    before, after = ({s.api.path for s in services} for services in (observed.services, wanted))
+    parts = (("new", after - before), ("gone", before - after))
+    why = "; ".join(f"{word}: {', '.join(sorted(paths))}" for word, paths in parts if paths)
+    return [(PublishServices(wanted, why or "the rules of access changed"),)]
+
+
+def _declares(desired: DesiredApp, service: Service) -> bool:
+    return any(s.api.path == service.api.path or s.api.name == service.api.name for s in desired.services)
+
+
+def _plan_leftover_accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
+    """Accounts whose component is gone or has another one by now; not while anything that may use them runs."""
+    wanted = {component.account.name for component in desired.components if component.account}
+    running = {c.spec.name: c.fingerprints for c in desired.components}
+    if any(w.fingerprint not in running.get(w.component, ()) for w in observed.workloads):
+        return []
+    gone = sorted(observed.accounts - wanted)
+    return [tuple(RemoveAccount(name, why="no component uses it") for name in gone)]
 
 
 def _plan_gone(
@@ -367,16 +447,8 @@ def _plan_gone(
     declared = {c.spec.name for c in desired.components} | {u.name for u in desired.unresolved}
     present = {w.component for w in observed.workloads} | set(routes)
     gone = sorted(present - declared)
-    if not gone:
-        return [], []
     if not desired.prune:
         return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
-    if not declared and not desired.approved:
-        names = ", ".join(gone)
-        why = (
-            f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
-        )
-        return [], [Hold(None, "PrunePending", why)]
     return [_remove_component(name, observed, routes.get(name)) for name in gone], []
 
 

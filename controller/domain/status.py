@@ -18,11 +18,24 @@ class ComponentStatus:
     kind: str
     fingerprint: str = ""
     image: str = ""
+    model: str = ""  # digest of the model, of a component that has one
     conditions: Conditions = ()
     failed_fingerprint: str = ""
     failure_reason: str = ""
     failure: str = ""
     restarts: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoxStatus:
+    """Sizes in bytes; `used` and `files` as measured last. `bucket` is empty before it is made."""
+
+    name: ComponentName
+    bucket: str
+    capacity: int
+    used: int
+    files: int
+    conditions: Conditions = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,7 @@ class AppStatus:
     desired_revision: str = ""  # the newest commit with valid manifests: what is converged to, come what may
     conditions: Conditions = ()
     components: tuple[ComponentStatus, ...] = ()  # sorted by name
+    boxes: tuple[BoxStatus, ...] = ()  # sorted by name
     suspended: bool = False  # by a person (`prichal suspend`), beside the manifest's own `suspend`
     approved_revision: str = ""  # `prichal approve`: everything may go at once at this revision
     plan: str = ""  # text of the last plan
@@ -41,6 +55,9 @@ class AppStatus:
     pins: tuple[
         tuple[str, str], ...
     ] = ()  # image reference -> what it was resolved to, at `desired_revision`
+    models: tuple[
+        tuple[ComponentName, str], ...
+    ] = ()  # component -> digest of its model, at `desired_revision`
 
     def component(self, name: ComponentName) -> ComponentStatus | None:
         return next((c for c in self.components if c.name == name), None)

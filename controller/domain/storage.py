@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
@@ -22,7 +23,8 @@ class BoxState(StrEnum):
 
 @dataclass(frozen=True)
 class BoxRecord:
-    """`used` and `files` are what the last measurement counted, at `measured` (Unix seconds, 0: never)."""
+    """`used` and `files` are what the last measurement counted, at `measured` (Unix seconds, 0: never). `changed` is
+    when an upload was last allowed or something removed: later than `measured`, the figures are out of date."""
 
     app: AppName
     box: ComponentName
@@ -34,6 +36,7 @@ class BoxRecord:
     files: int = 0
     measured: float = 0.0
     since: float = 0.0  # Unix seconds of the last change of `state`
+    changed: float = 0.0  # Unix seconds, 0: never
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,34 @@ class StoredObject:
 @dataclass(frozen=True)
 class Page:
     """Part of a listing in the order of the keys' UTF-8 bytes. `prefixes` are the folders of a listing by delimiter,
-    each ending in `/`; `next` is what to give as `after` for the rest, None at the end."""
+    each ending in `/`; `next` is what to give as `after` for the rest, which may be empty; None at the end."""
 
     objects: tuple[StoredObject, ...] = ()
     prefixes: tuple[str, ...] = ()
     next: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelPin:
+    """A model nailed to content: `digest` (hex) over names, ETags and sizes of its objects. `key` is the file, or the
+    folder ending in `/`. `folder` holds it on this host under its own `name` once it is `present`; the `objects` of
+    one that was present already are not known."""
+
+    bucket: str
+    key: str
+    digest: str
+    folder: Path
+    present: bool
+    objects: tuple[StoredObject, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.key.rstrip("/").rpartition("/")[2]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(found.size for found in self.objects)
 
 
 @dataclass(frozen=True)

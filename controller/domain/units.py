@@ -74,3 +74,15 @@ def render_size(size: int) -> str:
             if size and size % unit == 0:
                 texts.append(f"{size // unit}{prefix}{suffix}")
     return min(texts, key=len)
+
+
+def about_size(size: int) -> str:
+    """For people, who want to know how much about: `4 kB`, `1.5 GB`. Three digits, units of 1000."""
+    if size < 1000:
+        return f"{size} bytes" if size != 1 else "1 byte"
+    value = float(size)
+    units = ["kB", "MB", "GB", "TB", "PB"]
+    while True:
+        value, unit = value / 1000, units.pop(0)
+        if value < 999.5 or not units:
+            return f"{value:.3g} {unit}"

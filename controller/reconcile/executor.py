@@ -20,19 +20,42 @@ from controller.domain.plan import (
     Action,
     AwaitReady,
     BuildImageAction,
+    CreateBucket,
     DrainWorkload,
+    EnsureAccount,
     EnsureNetwork,
+    KeepBucket,
     Plan,
+    PublishServices,
     PullImage,
+    RemoveAccount,
+    RemoveBucket,
     RemoveNetwork,
     RemoveWorkload,
+    StageModel,
     StartWorkload,
+    StorageAction,
     SwitchRoute,
+    UpdateBox,
     WithdrawRoute,
 )
 from controller.domain.secret import Secret, scrub
 from controller.domain.status import Event, EventType
-from controller.ports import Activity, Clock, Engine, Gateways, Prober, Revision, Routes, Sources
+from controller.domain.storage import BoxRecord, BoxState
+from controller.domain.units import about_size
+from controller.ports import (
+    Activity,
+    Boxes,
+    Clock,
+    Engine,
+    Gateways,
+    Models,
+    Prober,
+    Revision,
+    Routes,
+    Sources,
+    Storage,
+)
 from controller.reconcile.directory import Credentials
 
 log = logging.getLogger(__name__)
@@ -40,7 +63,7 @@ log = logging.getLogger(__name__)
 PARALLEL_GROUPS = 4
 LOG_TAIL = 20  # lines quoted to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
-_BRINGING_UP = (PullImage, BuildImageAction, StartWorkload, AwaitReady)
+_BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady)
 _PROBE_TIMEOUT = 2.0
 _PROBE_PAUSE = (0.005, 0.2)  # seconds, least and most; between them a tenth of the time waited so far
 _SNAPSHOT_AGE = 0.1  # seconds for which one will do: listing costs ten times as much as asking a workload
@@ -75,6 +98,9 @@ class Executor:
     routes: Routes
     gateways: Gateways
     activity: Activity
+    storage: Storage
+    models: Models
+    boxes: Boxes
     clock: Clock
 
     def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
@@ -118,6 +144,7 @@ def _component(group: tuple[Action, ...]) -> ComponentName | None:
                 AwaitReady(component=name)
                 | PullImage(component=name)
                 | BuildImageAction(component=name)
+                | StageModel(component=name)
                 | WithdrawRoute(component=name)
             ):
                 return name
@@ -167,6 +194,71 @@ class _Group:
                 self._tell("Removed", f"removed {action.name}: {action.why}")
             case RemoveNetwork():
                 self._do.engine.remove_network(self._app)
+            case PublishServices():
+                self._do.routes.publish(self._app, action.services)
+                self._tell("Published", f"services of the platform: {action.why}")
+            case _:
+                self._act_on_storage(action)
+
+    # --- storage -----------------------------------------------------------------------------------------------
+
+    def _act_on_storage(self, action: StorageAction) -> None:
+        match action:
+            case CreateBucket():
+                self._create_bucket(action)
+            case UpdateBox():
+                self._save_box(action.record, BoxState.BOUND)
+                self._set_quota(action.record)
+                self._tell("BoxUpdated", f"box {action.record.box}: {action.why}")
+            case KeepBucket():
+                self._keep_bucket(action)
+            case RemoveBucket():
+                self._remove_bucket(action)
+            case EnsureAccount():
+                if admin := self._do.storage.admin():
+                    admin.ensure_account(action.account)
+            case RemoveAccount():
+                if admin := self._do.storage.admin():
+                    admin.remove_account(action.name)
+            case StageModel():
+                self._stage_model(action)
+
+    def _create_bucket(self, action: CreateBucket) -> None:
+        record = action.record
+        self._save_box(record, BoxState.BOUND)
+        self._do.storage.objects().create_bucket(record.bucket)
+        self._set_quota(record)
+        self._do.boxes.tell_access(self._do.storage.access())
+        self._tell("BoxCreated", f"box {record.box} has bucket {record.bucket}: {action.why}")
+
+    def _set_quota(self, record: BoxRecord) -> None:
+        if admin := self._do.storage.admin():
+            admin.set_quota(record.bucket, record.capacity)
+
+    def _keep_bucket(self, action: KeepBucket) -> None:
+        record = action.record
+        self._save_box(record, BoxState.KEPT)
+        size = f"{about_size(record.used)} in {record.files} files"
+        text = (
+            f"box {record.box}: {action.why}. It lies in bucket {record.bucket} ({size}); see: prichal boxes"
+        )
+        self._tell("DataKept", text, warn=True)
+
+    def _remove_bucket(self, action: RemoveBucket) -> None:
+        """The record goes last: a bucket of ours is never unknown."""
+        record = action.record
+        self._do.storage.objects().remove_bucket(record.bucket)
+        self._do.boxes.forget(record.bucket)
+        self._tell("DataRemoved", f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True)
+
+    def _save_box(self, record: BoxRecord, state: BoxState) -> None:
+        self._do.boxes.save(replace(record, state=state, since=self._do.clock.now()))
+
+    def _stage_model(self, action: StageModel) -> None:
+        model = action.model
+        what = f"model {model.name}@{short(model.digest)} ({about_size(model.size)})"
+        self._tell("Staging", f"bringing {what} here from bucket {model.bucket}", action.component)
+        self._do.models.stage(model)
 
     # --- images ------------------------------------------------------------------------------------------------
 

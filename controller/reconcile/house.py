@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from controller.config import Settings
 from controller.domain.planner import Policy
-from controller.ports import Clock, Engine, Prober, Sources, Store
+from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store
 from controller.reconcile.directory import Directory
 
 
@@ -18,6 +18,8 @@ class House:
     store: Store
     sources: Sources
     engine: Engine
+    storage: Storage
+    models: Models
     prober: Prober
     clock: Clock
     directory: Directory

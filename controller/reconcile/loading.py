@@ -14,12 +14,13 @@ from controller.domain.conditions import ConditionType
 from controller.domain.desired import DesiredApp, DesiredComponent
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.hibernation import sleeps_in
-from controller.domain.names import ComponentName
+from controller.domain.names import ComponentName, bucket_name
 from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
 from controller.manifests import load_app
 from controller.ports import Revision
 from controller.reconcile.house import House
 from controller.reconcile.journal import Journal
+from controller.reconcile.models import ModelPins, News
 from controller.reconcile.resolve import Resolver
 
 SUFFIXES = (".yaml", ".yml")
@@ -41,6 +42,8 @@ class Loader:
         self._declared = declared
         self.head: Revision | None = None  # what was fetched by this pass
         self.setbacks: tuple[Transient, ...] = ()  # what could not be resolved, but may be later
+        self.news = News()  # of models
+        self._models = ModelPins(house.models, self._bucket)
 
     def load(self, fetch: bool = True) -> Loaded:
         """Without `fetch`: the commit that is in force, as far as one is known. Git is not asked, and what an earlier
@@ -85,23 +88,48 @@ class Loader:
             sources=house.sources,
             instance=house.settings.instance,
             key=house.key,
+            storage=house.settings.storage,
+            bucket=self._bucket,
             registries=house.directory.registries(self._declared),
             secrets=journal.secrets,
+            models=self._models,
             secret=lambda name: own.get(name) or house.directory.spec.secret(name, app),
             fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
         )
         resolved = resolver.resolve(loaded.spec, revision, journal.status, house.store.routes.of(app), fresh)
         self.setbacks = resolved.setbacks
         naps = self.naps(resolved.components)
-        journal.status = replace(journal.status, desired_revision=revision.commit, pins=resolved.pins)
+        journal.status = replace(
+            journal.status,
+            desired_revision=revision.commit,
+            pins=resolved.pins,
+            models=resolved.model_pins,
+        )
         return DesiredApp(
             app=app,
             revision=revision.commit,
             components=tuple(replace(c, asleep=naps.get(c.spec.name) == 0.0) for c in resolved.components),
+            boxes=loaded.spec.boxes,
+            services=resolved.services,
             unresolved=resolved.unresolved,
             prune=self._declared.prune,
             approved=journal.before.approved_revision == revision.commit,
         )
+
+    def follow_models(self, loaded: Loaded) -> bool:
+        """Look what the boxes hold by now; whether a component has to go after its model, and so to be resolved anew.
+        For the end of a pass: a storage that is slow to answer must not hold up healing."""
+        status = self._journal.status
+        self.news = self._models.news(loaded.spec, dict(status.models))
+        kept = tuple(pin for pin in status.models if pin[0] not in self.news.followers)
+        self._journal.status = replace(status, models=kept)
+        return bool(self.news.followers)
+
+    def _bucket(self, box: str) -> str:
+        """As it is, or as it will be called when it is made."""
+        app, name = self._declared.name, ComponentName(box)
+        record = self._house.store.boxes.get(app, name)
+        return record.bucket if record else bucket_name(self._house.settings.instance, app, name)
 
     def naps(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
         """Seconds until each may be put to sleep, of those that ever are; see hibernation.py."""

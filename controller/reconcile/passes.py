@@ -9,24 +9,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+from controller.domain.boxes import judge_box
 from controller.domain.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.desired import DesiredApp, DesiredComponent, Unresolved
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.health import judge_app, judge_component
-from controller.domain.names import AppName, RepositoryName
+from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.observed import ObservedApp
 from controller.domain.plan import BuildImageAction, Plan
 from controller.domain.planner import backoff, plan_app
 from controller.domain.routes import Route
-from controller.domain.spec import MLComponentSpec, PlatformAppSpec
-from controller.domain.status import AppStatus, ComponentStatus, Request
+from controller.domain.spec import Kind, MLComponentSpec, PlatformAppSpec
+from controller.domain.status import AppStatus, BoxStatus, ComponentStatus, Request
 from controller.ports import Revision
 from controller.reconcile import unsupported
 from controller.reconcile.executor import Context, Executor, Failure
 from controller.reconcile.house import House, Outcome
 from controller.reconcile.journal import Journal
 from controller.reconcile.loading import Loaded, Loader
+from controller.reconcile.models import in_use
+from controller.reconcile.observing import observe
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +80,14 @@ def preview(house: House, app: AppName) -> Plan:
         raise Stalled("UnknownApp", f"no PlatformApp is called {app!r}")
     status = house.store.apps.status(app)
     loader = Loader(house, Journal(house.store, house.clock, app, (), silent=True), declared)
-    desired = loader.desired(loader.load(), fresh=False)
-    return _plan(house, desired, house.engine.observe(app), status)
+    loaded = loader.load()
+    desired = loader.desired(loaded, fresh=False)
+    if loader.follow_models(loaded):
+        desired = loader.desired(loaded, fresh=False)
+    observed = observe(house, desired)
+    if observed.storage and not observed.boxes:  # what was never made can be planned without a look
+        observed = replace(observed, storage=None)
+    return _plan(house, desired, observed, status)
 
 
 def _plan(house: House, desired: DesiredApp, observed: ObservedApp, status: AppStatus) -> Plan:
@@ -120,11 +130,17 @@ class Pass:
         loaded = loader.load(fetch=not self._waited_for())
         desired = loader.desired(loaded, fresh=personal)
         context = self._context(declared, loaded.revision, loader)
-        end = self._apply_until_quiet(desired, context, lambda: loader.desired(loaded, fresh=False))
+        resolve = partial(loader.desired, loaded, fresh=False)
+        end = self._apply_until_quiet(desired, context, resolve)
+        if not end.failures and loader.follow_models(loaded):
+            end = self._apply_until_quiet(resolve(), context, resolve)
         end.failures.extend(Failure(None, setback) for setback in loader.setbacks)
         if end.acted and not end.failures:
             self._tidy_images(keep=_KEPT_BUILDS)
-        return self._verdict(end, loaded, loader)
+        outcome = self._verdict(end, loaded, loader)
+        if end.acted and not end.failures:
+            self._tidy_models(self._journal.status)
+        return outcome
 
     def _waited_for(self) -> bool:
         """Whether somebody waits for a component to wake up: not for Git, too, unless there may be news."""
@@ -140,15 +156,18 @@ class Pass:
     def _disconnect(self) -> Outcome:
         """The PlatformApp is gone: everything of it goes, data stays."""
         house = self._house
-        desired = DesiredApp(self._app, "", prune=True, approved=True)
+        desired = DesiredApp(self._app, "", prune=True, approved=True, disconnected=True)
         nowhere = PlatformAppSpec(self._app, RepositoryName(""))
         context = self._context(nowhere, Revision("", "", ""), None)
         end = self._apply_until_quiet(desired, context, lambda: desired)
         if end.failures:
             raise end.failures[0].error
+        for hold in end.plan.holds:  # data that a person wants to be gone, and a storage that does not answer
+            raise Waiting(hold.reason, hold.why, hold.retry_after or house.settings.reconcile.backoff_max)
         for route in house.store.routes.of(self._app):
             house.store.routes.withdraw(self._app, route.component)
         self._tidy_images(keep=0)
+        self._tidy_models(AppStatus(self._app))
         if self._journal.before != AppStatus(self._app):
             self._journal.emit(
                 "Disconnected", "no PlatformApp names it any more; its containers and routes are gone"
@@ -179,10 +198,13 @@ class Pass:
             house.store.routes,
             house.store.gateways,
             house.store.activity,
+            house.storage,
+            house.models,
+            house.store.boxes,
             house.clock,
         )
         failures: list[Failure] = []
-        observed = house.engine.observe(self._app)
+        observed = observe(house, desired)
         plan = _plan(house, desired, observed, journal.status)
         rounds = 0
         while not plan.empty:
@@ -198,7 +220,7 @@ class Pass:
             for failure in new:
                 if isinstance(failure.error, Waiting):
                     raise failure.error
-            observed = house.engine.observe(self._app)
+            observed = observe(house, desired)
             if any(isinstance(failure.error, Transient) for failure in new):
                 break
             if new or any(isinstance(action, BuildImageAction) for action in plan.actions):
@@ -214,6 +236,14 @@ class Pass:
             self._house.engine.prune_images(self._app, keep, spare)
         except ControllerError as error:  # a full disk is told by doctor; what runs is not touched by it
             log.warning("old images stay: %s", error.message, extra={"app": self._app})
+
+    def _tidy_models(self, now: AppStatus) -> None:
+        """`now`: the app's status as it is to be written down."""
+        others = (status for status in self._house.store.apps.all() if status.app != self._app)
+        try:
+            self._house.models.prune(in_use((*others, now)))
+        except ControllerError as error:
+            log.warning("old models stay: %s", error.message, extra={"app": self._app})
 
     def _context(self, declared: PlatformAppSpec, revision: Revision, loader: Loader | None) -> Context:
         house = self._house
@@ -243,15 +273,26 @@ class Pass:
         desired, observed, plan = end.desired, end.observed, end.plan
         routes = {route.component: route for route in house.store.routes.of(self._app)}
         judged = [
-            self._judged(c, observed, routes.get(c.spec.name), plan.revision) for c in desired.components
+            self._judged(
+                c, observed, routes.get(c.spec.name), plan.revision, loader.news.warnings.get(c.spec.name)
+            )
+            for c in desired.components
         ]
-        judged += [self._unresolved(missing, plan.revision) for missing in desired.unresolved]
+        judged += [
+            self._unresolved(missing, plan.revision)
+            for missing in desired.unresolved
+            if missing.kind is Kind.ML_COMPONENT
+        ]
         components = tuple(sorted(judged, key=lambda c: c.name))
         journal.remember(components, {*routes, *(w.component for w in observed.workloads)})
         transient = next((f.error for f in end.failures if isinstance(f.error, Transient)), None)
         if transient:
             return self.failed(transient)
-        conditions = judge_app(components, plan, (*loaded.spec.warnings, *unsupported.warnings(loaded.spec)))
+        boxes = self._boxes(desired, plan)
+        journal.status = replace(journal.status, boxes=boxes)
+        models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
+        warnings = (*loaded.spec.warnings, *unsupported.warnings(loaded.spec), *models)
+        conditions = judge_app(components, plan, warnings, boxes)
         retries = [hold.retry_after for hold in plan.holds if hold.retry_after is not None]
         if any(
             (d := find(c.conditions, ConditionType.DEGRADED)) and d.reason == "NotAnswering"
@@ -269,12 +310,33 @@ class Pass:
             retries.append(self._pause())
         return self._outcome(conditions, desired.revision, min(retries, default=None))
 
+    def _boxes(self, desired: DesiredApp, plan: Plan) -> tuple[BoxStatus, ...]:
+        records = {record.box: record for record in self._house.store.boxes.of(self._app)}
+        holds = {hold.component: hold for hold in plan.holds if hold.kind is Kind.DATA_BOX}
+        before = {box.name: box.conditions for box in self._journal.before.boxes}
+        judged = [
+            judge_box(spec, records.get(spec.name), holds.get(spec.name), plan.revision)
+            for spec in desired.boxes
+        ]
+        return tuple(
+            replace(box, conditions=self._journal.merged(box.conditions, before.get(box.name, ())))
+            for box in judged
+        )
+
     def _judged(
-        self, component: DesiredComponent, observed: ObservedApp, route: Route | None, revision: str
+        self,
+        component: DesiredComponent,
+        observed: ObservedApp,
+        route: Route | None,
+        revision: str,
+        warning: Condition | None,
     ) -> ComponentStatus:
         memory = self._journal.component(component.spec.name)
         unready = self._why_unready(component.spec, route) if route else ""
         judged = judge_component(component, observed, route, memory, unready)
+        if warning:
+            judged = (*judged, warning)
+            self._tell_once(component.spec.name, warning, memory)
         conditions = self._journal.merged((replace(c, revision=revision) for c in judged), memory.conditions)
         if is_ready(conditions):
             memory = replace(memory, failed_fingerprint="", failure_reason="", failure="")
@@ -283,8 +345,14 @@ class Pass:
             memory,
             fingerprint=route.fingerprint if route else "",
             image=component.pin.deploy if serving else memory.image,
+            model=(component.model.digest if component.model else "") if serving else memory.model,
             conditions=conditions,
         )
+
+    def _tell_once(self, name: ComponentName, warning: Condition, memory: ComponentStatus) -> None:
+        said = find(memory.conditions, warning.type)
+        if not said or (said.reason, said.message) != (warning.reason, warning.message):
+            self._journal.emit(warning.reason, warning.message, name)
 
     def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
         """What a serving workload itself says when asked; empty when all of them are ready."""

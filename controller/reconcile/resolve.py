@@ -11,34 +11,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from controller.config.settings import StorageSettings
+from controller.domain.accounts import component_account
 from controller.domain.desired import BuildInput, DesiredComponent, Unresolved
 from controller.domain.errors import Stalled, Transient
 from controller.domain.fingerprint import Env, fingerprints
 from controller.domain.names import AppName, ComponentName, build_tag
 from controller.domain.observed import ImageOrigin, ImagePin
 from controller.domain.passwords import hash_password, hash_token, is_hash, stable_salt
-from controller.domain.routes import Api, Route
+from controller.domain.routes import Api, Route, Service, ServiceKind
 from controller.domain.secret import Secret, scrub
 from controller.domain.spec import (
     ApiSpec,
     AppSpec,
     BuildImage,
     ExistingImage,
+    FilesTarget,
+    Kind,
     MLComponentSpec,
     MLTarget,
     SecretSpec,
 )
 from controller.domain.status import AppStatus, ComponentStatus
+from controller.domain.storage import Account, ModelPin
 from controller.ports import Engine, Revision, Sources
 from controller.reconcile.directory import Credentials
-from controller.reconcile.unsupported import require_supported
+from controller.reconcile.models import ModelPins
 
 
 @dataclass(frozen=True)
 class Resolved:
     components: tuple[DesiredComponent, ...]
+    services: tuple[Service, ...]
     unresolved: tuple[Unresolved, ...]
     pins: tuple[tuple[str, str], ...]  # for AppStatus.pins
+    model_pins: tuple[tuple[ComponentName, str], ...]  # for AppStatus.models
     setbacks: tuple[Transient, ...] = ()  # to be tried again
 
 
@@ -51,17 +58,21 @@ class Resolver:
     sources: Sources
     instance: str
     key: bytes
+    storage: StorageSettings
+    bucket: Callable[[str], str]  # of a box
     registries: Credentials
     secrets: tuple[Secret, ...]  # that must not appear in what is said about failures
+    models: ModelPins
     secret: Callable[[str], SecretSpec | None]
     fallback: Callable[[ComponentName, str], tuple[MLComponentSpec, AppSpec] | None]
 
     def resolve(
         self, spec: AppSpec, revision: Revision, status: AppStatus, routes: tuple[Route, ...], fresh: bool
     ) -> Resolved:
-        """`fresh`: ask for every tag again instead of trusting the pins of an earlier pass over the same commit.
+        """`fresh`: ask for tags and models again instead of trusting the pins of an earlier pass over the same commit.
         What cannot be resolved is left at its last good version, or alone; its neighbours do not suffer."""
-        pins = {} if fresh or status.desired_revision != revision.commit else dict(status.pins)
+        known = status if status.desired_revision == revision.commit and not fresh else AppStatus(spec.app)
+        pins, model_pins = dict(known.pins), dict(known.models)
         by_component = {route.component: route for route in routes}
         components: list[DesiredComponent] = []
         unresolved: list[Unresolved] = []
@@ -69,7 +80,10 @@ class Resolver:
         for component in spec.ml_components:
             route = by_component.get(component.name)
             try:
-                desired = self._component(component, spec, revision, status.component(component.name), pins)
+                memory = status.component(component.name) or ComponentStatus(
+                    component.name, Kind.ML_COMPONENT
+                )
+                desired = self._component(component, spec, revision, memory, pins, model_pins)
             except (Stalled, Transient) as error:
                 transient = isinstance(error, Transient)
                 why = scrub(error.message, self.secrets)
@@ -82,23 +96,46 @@ class Resolver:
                     setbacks.append(error)
                 continue
             components.append(self._or_last_good(desired, status, route))
-        return Resolved(tuple(components), tuple(unresolved), tuple(sorted(pins.items())), tuple(setbacks))
+        services, refused = self._services(spec)
+        return Resolved(
+            tuple(components),
+            services,
+            (*unresolved, *refused),
+            tuple(sorted(pins.items())),
+            tuple(sorted(model_pins.items())),
+            tuple(setbacks),
+        )
+
+    def _services(self, spec: AppSpec) -> tuple[tuple[Service, ...], tuple[Unresolved, ...]]:
+        """One whose rules of access cannot be had is not published: open to all it must never be by accident."""
+        services, refused = [], []
+        for api in sorted(spec.apis, key=lambda api: api.path):
+            if not isinstance(api.target, FilesTarget):
+                continue
+            try:
+                found = self._api(api, spec.app)
+            except Stalled as error:
+                refused.append(Unresolved(api.name, error.reason, error.message, kind=Kind.API_COMPONENT))
+                continue
+            services.append(Service(spec.app, found, ServiceKind.FILES, api.target.developers))
+        return tuple(services), tuple(refused)
 
     def _component(
         self,
         component: MLComponentSpec,
         spec: AppSpec,
         revision: Revision,
-        memory: ComponentStatus | None,
+        memory: ComponentStatus,
         pins: dict[str, str],
+        model_pins: dict[ComponentName, str],
     ) -> DesiredComponent:
-        require_supported(component)
         build, tag = None, ""
         if isinstance(component.image, BuildImage):
             build = BuildInput(revision.commit, component.image)
             tag = build_tag(self.instance, spec.app, component.name, self._content(revision, component.image))
-        pin = self._pin(component, tag, memory.image if memory else "", pins)
-        return self._desired(component, spec, pin, revision.commit, build)
+        pin = self._pin(component, tag, memory.image, pins)
+        model = self.models.pin(component, memory.model, model_pins)
+        return self._desired(component, spec, pin, revision.commit, build, model)
 
     def _desired(
         self,
@@ -107,15 +144,19 @@ class Resolver:
         pin: ImagePin,
         commit: str,
         build: BuildInput | None = None,
+        model: ModelPin | None = None,
     ) -> DesiredComponent:
-        env = self._env(component)
+        account = self._account(component, spec.app)
+        env = self._env(component, account)
         return DesiredComponent(
             spec=component,
             pin=pin,
-            fingerprints=fingerprints(component, pin.deploy, env, self.key),
+            fingerprints=fingerprints(component, pin.deploy, env, self.key, model.digest if model else ""),
             apis=self._apis(component.name, spec),
             env=env,
             build=build,
+            account=account,
+            model=model,
             revision=commit,
         )
 
@@ -161,8 +202,9 @@ class Resolver:
         older, spec = found
         pin = ImagePin(memory.image, ImageOrigin.LOCAL, present=True)
         try:
-            desired = self._desired(older, spec, pin, route.revision)
-        except Stalled:  # a Secret of its is gone
+            model = self.models.recall(older, memory.model)
+            desired = self._desired(older, spec, pin, route.revision, model=model)
+        except (Stalled, Transient):  # a Secret or the model of its is gone
             return None
         if route.fingerprint not in desired.fingerprints:
             return None
@@ -170,11 +212,31 @@ class Resolver:
 
     # --- secrets -----------------------------------------------------------------------------------------------
 
-    def _env(self, component: MLComponentSpec) -> Env:
+    def _account(self, component: MLComponentSpec, app: AppName) -> Account | None:
+        if not component.boxes or not self.storage.gives_accounts:
+            return None
+        buckets = tuple(sorted(self.bucket(link.name) for link in component.boxes))
+        return component_account(self.instance, app, component.name, buckets, self.key)
+
+    def _storage_env(self, component: MLComponentSpec, account: Account) -> dict[str, Secret]:
+        env = {
+            "UNIP_S3_ENDPOINT": Secret(self.storage.container_url),
+            "UNIP_S3_REGION": Secret(self.storage.region),
+            "UNIP_S3_ACCESS_KEY": Secret(account.name),
+            "UNIP_S3_SECRET_KEY": account.secret,
+        }
+        for link in component.boxes:
+            name = link.name.upper().replace("-", "_")
+            env[f"UNIP_BOX_{name}"] = Secret(self.bucket(link.name))
+        return env
+
+    def _env(self, component: MLComponentSpec, account: Account | None) -> Env:
         env: dict[str, Secret] = {}
         for name in component.env_from:
             env.update(self._need(name).values)
         env.update((variable.name, Secret(variable.value)) for variable in component.env)
+        if account:
+            env.update(self._storage_env(component, account))
         return tuple(sorted(env.items()))
 
     def _need(self, name: str) -> SecretSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from controller.domain.desired import DesiredApp, DesiredComponent
 from controller.domain.names import AppName, ComponentName, workload_name
@@ -18,6 +19,7 @@ from controller.domain.spec import (
     Rollout,
     Strategy,
 )
+from controller.domain.storage import ModelPin, StoredObject
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34
@@ -27,6 +29,15 @@ PORT = 8002
 def fingerprint(version: str) -> str:
     """`v1` → `1:v1v1v1v1…`: shown to people as `v1v1v1v1`."""
     return "1:" + (version * 64)[:64]
+
+
+def model(digest: str = "1", present: bool = False) -> ModelPin:
+    """A file of 97.8 MB; `digest` is repeated to its full length."""
+    digest = (digest * 64)[:64]
+    file = StoredObject("developer/resnet/model.onnx", 97_801_231, "e" * 32, 0.0)
+    return ModelPin(
+        "prichal.demo.weights", file.key, digest, Path("/models", digest), present, () if present else (file,)
+    )
 
 
 def spec(name: str = "classify", **changes: object) -> MLComponentSpec:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from controller.domain.desired import BuildInput, Workload
+from controller.domain.desired import BuildInput, ModelMount, Workload
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
@@ -27,6 +27,7 @@ class FakeContainer:
     app: AppName | None
     seen: ObservedWorkload
     image: str = ""
+    model: ModelMount | None = None
     logs: list[str] = field(default_factory=list)
 
 
@@ -52,6 +53,7 @@ class FakeEngine:
         self.pulls: list[str] = []
         self.builds: list[str] = []
         self.starts: list[str] = []
+        self.last_started: Workload | None = None
         self.removals: list[str] = []
         self.down = False
         self.closed = False
@@ -100,6 +102,11 @@ class FakeEngine:
         with self._changed:
             self._containers[workload_id].logs.append(line)
             self._changed.notify_all()
+
+    def mount(self, workload_id: str) -> ModelMount | None:
+        """What the workload was given as its model."""
+        with self._changed:
+            return self._containers[workload_id].model
 
     def names(self) -> list[str]:
         """Of all containers, foreign ones too."""
@@ -204,9 +211,12 @@ class FakeEngine:
                 raise Transient("ImageGone", f"cannot start {name}: no such image: {workload.image}")
             if workload.app not in self._networks:
                 raise Transient("NetworkGone", f"cannot start {name}: its network is gone")
+            if workload.model and not workload.model.folder.is_dir():
+                raise Transient("MountGone", f"cannot start {name}: {workload.model.folder} does not exist")
             container = self._adopt(workload, name) or self._add(workload, name, WorkloadState.CREATED)
             self._run(container)
             self.starts.append(name)
+            self.last_started = workload
             if workload.component in self.exits_at_start:
                 self.exit(container, self.exits_at_start[workload.component])
 
@@ -290,7 +300,7 @@ class FakeEngine:
             state=state,
             created=self._now(),
         )
-        self._containers[number] = FakeContainer(workload.app, seen, workload.image)
+        self._containers[number] = FakeContainer(workload.app, seen, workload.image, workload.model)
         return number
 
     def _run(self, workload_id: str) -> None:

@@ -19,6 +19,7 @@ from controller.domain.plan import (
     PullImage,
     RemoveNetwork,
     RemoveWorkload,
+    StageModel,
     StartWorkload,
     SwitchRoute,
     WithdrawRoute,
@@ -28,21 +29,29 @@ from controller.domain.routes import Route
 
 @dataclass(frozen=True)
 class World:
-    """`ready`: endpoints that answered once; `drained`: endpoints without requests under way; `images`: those that
-    a plan has fetched or built; `starts` counts them, so that no address is given twice."""
+    """`ready`: endpoints that answered once; `drained`: endpoints without requests under way; `images` and `models`
+    (by digest): those that are there, a plan may have brought them; `starts` counts them, so that no address is given
+    twice."""
 
     observed: ObservedApp
     routes: tuple[Route, ...] = ()
     ready: frozenset[str] = frozenset()
     drained: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
     starts: int = 0
 
     @classmethod
-    def of(cls, observed: ObservedApp, routes: Iterable[Route], images: Iterable[str] = ()) -> World:
+    def of(
+        cls,
+        observed: ObservedApp,
+        routes: Iterable[Route],
+        images: Iterable[str] = (),
+        models: Iterable[str] = (),
+    ) -> World:
         routes = tuple(routes)
         in_use = frozenset(upstream for route in routes for upstream in route.upstreams)
-        return cls(observed, routes, ready=in_use, images=frozenset(images))
+        return cls(observed, routes, ready=in_use, images=frozenset(images), models=frozenset(models))
 
     @property
     def app(self) -> AppName:
@@ -75,6 +84,8 @@ class World:
                 return self._with_network(False)
             case PullImage(reference=image) | BuildImageAction(tag=image):
                 return replace(self, images=self.images | {image})
+            case StageModel(model=model):
+                return replace(self, models=self.models | {model.digest})
             case StartWorkload():
                 return self._start(action)
             case AwaitReady(names=names):
@@ -91,6 +102,8 @@ class World:
                 return replace(self, drained=self.drained | {endpoint})
             case RemoveWorkload():
                 return self._remove(action)
+            case _:  # boxes and services: tests/unit/domain/test_boxes.py has a world of its own for them
+                return self
 
     # --- one action each ---------------------------------------------------------------------------------------
 
@@ -101,6 +114,7 @@ class World:
         assert self.observed.network, "no network to start in"
         wanted = action.workload
         assert wanted.image in self.images, f"image {wanted.image} is not on the host"
+        assert not wanted.model or wanted.model.folder.name in self.models, f"{wanted.model} is not here"
         number = self.starts + 1
         found = next((w for w in self.observed.workloads if w.name == action.name), None)
         assert found is None or found.state is WorkloadState.CREATED, f"the name {action.name} is taken"

@@ -57,9 +57,13 @@ AROUND = {
 
 
 def of(
-    made: MLComponentSpec = BASE, image: str = "demo@sha256:1", env: object = ENV, key: bytes = KEY
+    made: MLComponentSpec = BASE,
+    image: str = "demo@sha256:1",
+    env: object = ENV,
+    key: bytes = KEY,
+    model: str = "",
 ) -> tuple[str, ...]:
-    return fingerprints(made, image, env, key)  # type: ignore[arg-type]
+    return fingerprints(made, image, env, key, model)  # type: ignore[arg-type]
 
 
 def test_every_field_of_a_component_is_either_in_it_or_around_it() -> None:
@@ -97,8 +101,18 @@ def test_it_cannot_be_computed_without_the_key() -> None:
 
 
 def test_it_stays_the_same_from_release_to_release() -> None:
-    """Version 1, written down: whoever changes it restarts every container of every installation."""
-    assert of() == ("1:0cda6f5a5e361f3c3fc4b8bcf770002f64b21fd5ed01825df20fb7d40b461139",)
+    """Written down: whoever changes one restarts every container of every installation."""
+    assert of() == (
+        "1:0cda6f5a5e361f3c3fc4b8bcf770002f64b21fd5ed01825df20fb7d40b461139",
+        "2:7eaf42d940873443a3d867f22690b7ccf9289ffd7c795fff80c217d94441b10f",
+    )
+
+
+def test_a_component_with_a_model_has_no_version_that_knows_nothing_of_models() -> None:
+    """Version 1 would take two contents of a model for the same."""
+    one, other = of(model="11"), of(model="22")
+    assert [text.partition(":")[0] for text in one] == ["2"]
+    assert one[0] not in (*other, *of())
 
 
 def test_the_newest_version_is_last() -> None:

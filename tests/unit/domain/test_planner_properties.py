@@ -16,7 +16,7 @@ from controller.domain.planner import Policy, plan_app
 from controller.domain.routes import Route
 from controller.domain.spec import Strategy
 from controller.domain.status import AppStatus, ComponentStatus
-from tests.support.builders import APP, component, desired, observed, route, workload
+from tests.support.builders import APP, component, desired, model, observed, route, workload
 from tests.support.simulator import World
 
 NOW = 1_000_000.0
@@ -34,14 +34,19 @@ class Case:
 
     def plan(self, world: World | None = None) -> Plan:
         world = world or self.world
-        # What was pulled is there when the next pass asks.
-        known = tuple(
-            replace(c, pin=replace(c.pin, present=c.pin.deploy in world.images))
-            for c in self.desired.components
-        )
+        known = tuple(_known(c, world) for c in self.desired.components)
         return plan_app(
             replace(self.desired, components=known), world.observed, world.routes, self.status, POLICY, NOW
         )
+
+
+def _known(component: DesiredComponent, world: World) -> DesiredComponent:
+    """What was brought is there when the next pass asks."""
+    pin = replace(component.pin, present=component.pin.deploy in world.images)
+    if not component.model:
+        return replace(component, pin=pin)
+    here = replace(component.model, present=component.model.digest in world.models)
+    return replace(component, pin=pin, model=here)
 
 
 @st.composite
@@ -87,6 +92,7 @@ def cases(draw: st.DrawFn) -> Case:
             recreate=draw(st.booleans()),
             present=draw(st.booleans()),
             apis=draw(st.sets(st.sampled_from(["x", "y"]))),
+            model=draw(st.sampled_from([None, model("1"), model("2"), model("2", present=True)])),
         )
         for name in sorted(declared)
     ]
@@ -112,7 +118,8 @@ def cases(draw: st.DrawFn) -> Case:
     whole = desired(*components, prune=draw(st.booleans()), approved=draw(st.booleans()))
     images = [c.pin.deploy for c in components if c.pin.present]
     network = draw(st.booleans()) or any(w.endpoint for w in running)
-    world = World.of(observed(*running, network=network), routed, images)
+    models = [c.model.digest for c in components if c.model and c.model.present]
+    world = World.of(observed(*running, network=network), routed, images, models)
     return Case(whole, world, AppStatus(APP, components=tuple(memory)))
 
 

@@ -18,7 +18,17 @@ from controller.domain.planner import Policy, backoff, plan_app
 from controller.domain.routes import Route
 from controller.domain.spec import BuildImage, OwnServer
 from controller.domain.status import AppStatus, ComponentStatus
-from tests.support.builders import APP, component, desired, fingerprint, observed, route, spec, workload
+from tests.support.builders import (
+    APP,
+    component,
+    desired,
+    fingerprint,
+    model,
+    observed,
+    route,
+    spec,
+    workload,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_000_000.0
@@ -60,6 +70,24 @@ def first_deploy_builds_the_image() -> Plan:
     source = BuildImage(".", args=(("TOKEN_LIKE", "hunter2"),))
     wanted = replace(V1, pin=pin, build=BuildInput("c0ffee", source))
     return plan(desired(wanted), observed(network=False))
+
+
+def first_deploy_brings_the_model() -> Plan:
+    return plan(desired(component(model=model())), observed(network=False))
+
+
+def new_version_whose_model_is_here() -> Plan:
+    wanted = component(version="v2", model=model(present=True))
+    return plan(desired(wanted), observed(OLD), SERVING)
+
+
+def new_version_with_recreate_brings_the_model_first() -> Plan:
+    wanted = component(version="v2", recreate=True, present=False, model=model())
+    return plan(desired(wanted), observed(OLD), SERVING)
+
+
+def serves_and_its_model_left_the_cache() -> Plan:
+    return plan(desired(component(model=model())), observed(OLD), SERVING)
 
 
 def nothing_to_do() -> Plan:
@@ -320,6 +348,10 @@ SITUATIONS: tuple[Callable[[], Plan], ...] = (
     first_deploy,
     first_deploy_pulls_the_image,
     first_deploy_builds_the_image,
+    first_deploy_brings_the_model,
+    new_version_whose_model_is_here,
+    new_version_with_recreate_brings_the_model_first,
+    serves_and_its_model_left_the_cache,
     nothing_to_do,
     new_version,
     new_version_of_two_replicas,

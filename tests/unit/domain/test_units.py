@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.units import parse_duration, parse_size, render_duration, render_size
+from controller.domain.units import about_size, parse_duration, parse_size, render_duration, render_size
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,21 @@ def test_sizes_survive_a_round_trip(size: int) -> None:
 def test_rendering_is_short() -> None:
     assert [render_duration(s) for s in (0, 90, 600, 0.25)] == ["0s", "1m30s", "10m", "250ms"]
     assert [render_size(s) for s in (0, 2**30, 10**9, 1536, 1001)] == ["0", "1Gi", "1G", "1536", "1001"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (1536, "1.54 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (20 * 10**9, "20 GB"),
+        (10**18, "1e+03 PB"),
+    ],
+)
+def test_about_how_much(size: int, text: str) -> None:
+    assert about_size(size) == text

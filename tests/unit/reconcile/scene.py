@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.models import ModelCache
 from controller.config import Settings
+from controller.config.settings import StorageSettings
 from controller.domain.conditions import Condition, ConditionType, find
 from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.observed import ObservedWorkload
@@ -22,6 +24,7 @@ from controller.reconcile.passes import reconcile
 from controller.store import open_store
 from tests.support.clock import FakeClock
 from tests.support.fake_engine import FakeEngine
+from tests.support.fake_objects import FakeStorage
 from tests.support.fake_prober import FakeProber
 from tests.support.fake_sources import FakeSources
 from tests.support.invariants import check_invariants
@@ -52,21 +55,25 @@ def api(name: str = "classify-api", component: str = "classify", path: str = "im
 
 
 class Scene:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: StorageSettings | None = None) -> None:
         self.clock = FakeClock()
-        self.settings = Settings(state=folder)
+        self.settings = Settings(state=folder, storage=storage or StorageSettings())
         self.database = self.settings.database
         self.store = open_store(self.database, clock=self.clock.now)
         self.engine = FakeEngine(images={"demo:1", "demo:2", "demo:3"}, now=self.clock.now)
         self.sources = FakeSources()
+        self.storage = FakeStorage()
         self.prober = FakeProber(self.engine)
         self.directory = Directory()
         self.stopping = False
         self.secrets: list[str] = []
+        self.models = ModelCache(self.settings.models, self.storage, capacity=100)
         self.house = House(
             store=self.store,
             sources=self.sources,
             engine=self.engine,
+            storage=self.storage,
+            models=self.models,
             prober=self.prober,
             clock=self.clock,
             directory=self.directory,

@@ -1,0 +1,127 @@
+"""Commands about boxes: what is stored, and what becomes of data whose box is gone. Changes are only written down here;
+the daemon's next pass carries them out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from controller.cli.exits import Exit
+from controller.cli.output import say, show_json, show_table
+from controller.cli.session import Session, config_option, is_running, output_option, with_session
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, ComponentName
+from controller.domain.storage import BoxState
+from controller.domain.units import about_size
+
+if TYPE_CHECKING:
+    from controller.domain.storage import BoxRecord
+    from controller.ports import Store
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@click.option("--kept", is_flag=True, help="Only data whose box is gone.")
+@output_option
+@config_option
+def boxes(context: click.Context, kept: bool, output: str) -> int:
+    """Boxes, and data whose box is gone."""
+    if context.invoked_subcommand is not None:
+        return Exit.OK
+    session = context.ensure_object(Session)
+    with session.store() as store:
+        found = [r for r in store.boxes.all() if not kept or r.state is BoxState.KEPT]
+        documents = [_document(store, record) for record in found]
+    if output == "json":
+        show_json(documents)
+    elif not found:
+        say("There are no boxes." if not kept else "No data is kept beyond its box.")
+    else:
+        show_table(("APP", "BOX", "STATE", "USED", "CAPACITY", "FILES", "BUCKET"), map(_row, found))
+    return Exit.OK
+
+
+def _document(store: Store, record: BoxRecord) -> dict[str, object]:
+    room = store.boxes.room(record.bucket, time.time())
+    return {
+        "app": record.app,
+        "box": record.box,
+        "state": record.state.value,
+        "bucket": record.bucket,
+        "capacity": record.capacity,
+        "used": record.used,
+        "pending": room.pending,
+        "files": record.files,
+        "reclaimPolicy": record.reclaim.value,
+        "measured": record.measured or None,
+        "since": record.since,
+    }
+
+
+def _row(record: BoxRecord) -> tuple[str, ...]:
+    used, capacity = about_size(record.used), about_size(record.capacity)
+    return record.app, record.box, record.state, used, capacity, str(record.files), record.bucket
+
+
+@boxes.command()
+@click.argument("bucket")
+@click.argument("target", metavar="APP/BOX")
+@config_option
+@with_session
+def adopt(session: Session, bucket: str, target: str) -> int:
+    """Give the data of a BUCKET without a box to a declared box.
+
+    What was in that box before is kept in its place, in a bucket of its own."""
+    app, _, box = target.partition("/")
+    with session.store() as store, store.transaction():
+        kept = _kept(store, bucket)
+        taker = store.boxes.get(AppName(app), ComponentName(box))
+        if taker is None or taker.state is not BoxState.BOUND:
+            message = f"no manifest declares the box {target!r}: push a DataBox called {box!r} first"
+            raise Stalled("UnknownBox", message)
+        store.boxes.swap(kept, taker)
+        store.requests.enqueue(taker.app, "manual")
+    click.echo(f"{target}: has the data of bucket {bucket} now; what it had before is kept in {taker.bucket}")
+    return _said(session)
+
+
+@boxes.command()
+@click.argument("bucket")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+@with_session
+def delete(session: Session, bucket: str, yes: bool) -> int:
+    """Delete a BUCKET whose box is gone, with all that is in it."""
+    with session.store() as store:
+        kept = _kept(store, bucket)
+        what = f"{about_size(kept.used)} in {kept.files} files of {kept.app}/{kept.box}"
+        if not yes:
+            click.confirm(f"Delete bucket {bucket} with {what} for ever?", abort=True)
+        with store.transaction():
+            store.boxes.save(replace(_kept(store, bucket), state=BoxState.DOOMED, since=time.time()))
+            store.requests.enqueue(kept.app, "manual")
+    click.echo(f"{bucket}: will be deleted with the next pass; see: prichal events {kept.app}")
+    return _said(session)
+
+
+def _kept(store: Store, bucket: str) -> BoxRecord:
+    found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
+    if found is None:
+        raise Stalled("UnknownBucket", f"no bucket is called {bucket!r}; 'prichal boxes' lists them all")
+    if found.state is BoxState.BOUND:
+        message = f"bucket {bucket} belongs to the box {found.box} of {found.app}; its manifest has to leave Git first"
+        raise Stalled("BucketInUse", message)
+    return found
+
+
+def _said(session: Session) -> int:
+    with session.store() as store:
+        if not is_running(store):
+            say("The daemon does not run; the wish is kept until it does.")
+    return Exit.OK
+
+
+commands = (boxes,)
