@@ -18,14 +18,18 @@ from controller.domain.spec import MLComponentSpec, PlatformServer
 Env = tuple[tuple[str, Secret], ...]
 
 
-def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> tuple[str, ...]:
-    """`<version>:<64 hex>` under every known version, newest last.
+def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str = "") -> tuple[str, ...]:
+    """`<version>:<64 hex>` under every known version that can tell this component from others, newest last.
 
     `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
-    that a label does not give away whether two secrets are equal.
+    that a label does not give away whether two secrets are equal; `model` is the digest of its content, "" where
+    there is none.
     """
+    first = _MODELS_SINCE if model else 1
     return tuple(
-        f"{version}:{_digest(inputs(spec, image, env, key))}" for version, inputs in _VERSIONS.items()
+        f"{version}:{_digest(inputs(spec, image, env, key, model))}"
+        for version, inputs in _VERSIONS.items()
+        if version >= first
     )
 
 
@@ -33,7 +37,7 @@ def _digest(inputs: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> dict[str, object]:
+def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
     """Everything that a running container cannot take over without being made anew. Not in it: replicas, rollout
     and the gateway's side, which change around a container that goes on running."""
     return {
@@ -51,4 +55,11 @@ def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes) -> dict[str, ob
     }
 
 
-_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes], dict[str, object]]] = {1: _v1}
+def _v2(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
+    """The content of the model, too."""
+    return {**_v1(spec, image, env, key, model), "modelDigest": model}
+
+
+_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes, str], dict[str, object]]] = {1: _v1, 2: _v2}
+#: Under an older version two contents of a model look alike; nothing with a model ever ran under it.
+_MODELS_SINCE = 2

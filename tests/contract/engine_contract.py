@@ -6,11 +6,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from controller.domain.desired import BuildInput, Workload
+from controller.domain.desired import BuildInput, ModelMount, Workload
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
@@ -191,6 +192,21 @@ class EngineContract:
             engine.start(workload, name_of(workload, script.instance))
         assert caught.value.reason == "NetworkGone"
         assert engine.observe(app) == ObservedApp(app)
+
+    def test_a_missing_model_leaves_nothing(
+        self, engine: Engine, script: Script, app: AppName, image: str, tmp_path: Path
+    ) -> None:
+        """And one that is there does not stand in the way."""
+        engine.ensure_network(app)
+        model = ModelMount(tmp_path / "model", "weights")
+        workload = replace(own_server_workload(image, app), model=model)
+        with pytest.raises(Transient) as caught:
+            engine.start(workload, name_of(workload, script.instance))
+        assert caught.value.reason == "MountGone"
+        assert engine.observe(app).workloads == ()
+        model.folder.mkdir()
+        engine.start(workload, name_of(workload, script.instance))
+        assert self.one(engine, app).state is WorkloadState.RUNNING
 
     def test_several_workers_start_at_once(
         self, engine: Engine, script: Script, app: AppName, image: str

@@ -69,6 +69,10 @@ ANSWERS: tuple[tuple[str, Verdict], ...] = (
         Verdict(Stalled, "InvalidReference", "An image is named as `docker pull` takes it"),
     ),
     (r"no such image", Verdict(Transient, "ImageGone", "It is fetched or built anew")),
+    (
+        r"bind source path does not exist",
+        Verdict(Transient, "MountGone", "What was removed from the state folder is brought there anew"),
+    ),
     (r"no such container", Verdict(Transient, "WorkloadGone")),
     (r"network .* not found|no such network", Verdict(Transient, "NetworkGone", "It is made anew")),
     (r"has active endpoints", Verdict(Transient, "NetworkInUse")),
@@ -95,7 +99,7 @@ ANSWERS: tuple[tuple[str, Verdict], ...] = (
     ),
     (
         r"no space left on device",
-        Verdict(Transient, "StorageFull", "Make room on the disk below /var/lib/docker"),
+        Verdict(Transient, "EngineDiskFull", "Make room on the disk below /var/lib/docker"),
     ),
     (
         (

@@ -285,7 +285,7 @@ def _read_build(message: Json, tail: deque[str], log: Callable[[str], None], doi
 def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     """A base image whose registry does not answer may come later; everything else is the commit's fault."""
     verdict = from_answer(text, doing)
-    if isinstance(verdict, Transient) and verdict.reason in (REGISTRY_UNREACHABLE.reason, "StorageFull"):
+    if isinstance(verdict, Transient) and verdict.reason in (REGISTRY_UNREACHABLE.reason, "EngineDiskFull"):
         return verdict
     return Stalled("BuildFailed", "\n".join([f"{doing}: {text.strip()}", *tail]))
 

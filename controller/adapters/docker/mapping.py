@@ -20,6 +20,8 @@ from controller.domain.observed import ObservedWorkload, WorkloadState
 from controller.domain.spec import Kind, PlatformServer
 from controller.ports import EngineEvent
 
+#: Where a container finds its model, under the model's own name.
+MODEL_MOUNT = "/opt/prichal/model"
 #: In the container's PYTHONPATH.
 LIBRARY = str(PurePosixPath(MOUNT).parent)
 LOG_FILES = 3
@@ -91,9 +93,24 @@ def host_config(workload: Workload, policy: Policy, library: str | None) -> dict
     }
     if resources.gpus:
         config["DeviceRequests"] = [{"Count": resources.gpus, "Capabilities": [["gpu"]]}]
-    if library:
-        config["Mounts"] = [{"Type": "bind", "Source": library, "Target": MOUNT, "ReadOnly": True}]
+    if mounts := _mounts(workload, library):
+        config["Mounts"] = mounts
     return config
+
+
+def _mounts(workload: Workload, library: str | None) -> list[dict[str, Any]]:
+    """Folders of the host, all of them read-only."""
+    folders = [(library, MOUNT)] if library else []
+    if workload.model:
+        folders.append((str(workload.model.folder), MODEL_MOUNT))
+    return [
+        {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True} for source, target in folders
+    ]
+
+
+def model_path(workload: Workload) -> str | None:
+    """The model's file or folder, as the container sees it."""
+    return f"{MODEL_MOUNT}/{workload.model.name}" if workload.model else None
 
 
 def environment(workload: Workload, policy: Policy, image_env: Mapping[str, str]) -> dict[str, str]:
@@ -101,6 +118,8 @@ def environment(workload: Workload, policy: Policy, image_env: Mapping[str, str]
     spec = workload.spec
     env = {name: value.reveal() for name, value in workload.env}
     env |= {"UNIP_APP": workload.app, "UNIP_COMPONENT": workload.component, "UNIP_PORT": str(spec.port)}
+    if path := model_path(workload):
+        env["UNIP_MODEL_PATH"] = path
     if not isinstance(spec.server, PlatformServer):
         return env
     python_path = env.get("PYTHONPATH", image_env.get("PYTHONPATH", ""))
@@ -120,7 +139,7 @@ def serving_settings(workload: Workload, server: PlatformServer, policy: Policy)
         "component": workload.component,
         "inference": server.inference,
         "loader": server.loader,
-        "model_path": spec.model_path,
+        "model_path": model_path(workload),
         "port": spec.port,
         "concurrency": server.concurrency,
         "queue": server.queue,

@@ -14,7 +14,7 @@ import pytest
 
 from controller.adapters.docker import DockerEngine
 from controller.adapters.probe import HttpProber
-from controller.domain.desired import Workload
+from controller.domain.desired import ModelMount, Workload
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ObservedWorkload, WorkloadState
@@ -207,6 +207,21 @@ def test_the_serving_library_runs_from_its_copy(
     assert path.strip() == "/opt/prichal:/image/lib"
     code, output = inside(client, seen, "touch", "/opt/prichal/prichal_serving/x")
     assert code != 0, output
+
+
+def test_the_model_is_read_under_its_own_name_by_any_user_and_cannot_be_changed(
+    engine: DockerEngine, client: docker.APIClient, instance: str, app: AppName, module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.json").write_text("[1, 2]")
+    workload = platform_workload(module, app, "mymodule:predict")
+    seen = run(engine, instance, replace(workload, model=ModelMount(tmp_path, "weights.json")))
+    wait_ready(seen, "/health/ready")
+    read = "import os; print(open(os.environ['UNIP_MODEL_PATH']).read())"
+    task = client.exec_create(seen.id, ["python3", "-c", read], user="4711:4711")["Id"]
+    tmp_path.chmod(0o755)
+    assert client.exec_start(task).decode() == "[1, 2]\n"
+    code, _ = inside(client, seen, "touch", "/opt/prichal/model/weights.json")
+    assert code != 0
 
 
 def test_a_copy_that_was_cleaned_away_is_made_again(

@@ -92,6 +92,7 @@ WORDS = {
     "toomanyrequests: You have reached your pull rate limit": "RegistryUnreachable",
     "http: server gave HTTP response to HTTPS client": "RegistryUnreachable",
     "No such image: x@sha256:aa": "ImageGone",
+    'invalid mount config for type "bind": bind source path does not exist: /state/models/x': "MountGone",
     "No such container: 9fc477": "WorkloadGone",
     "network t-1.app not found": "NetworkGone",
     "error while removing network: network t-1.app id 77 has active endpoints": "NetworkInUse",
@@ -106,7 +107,7 @@ WORDS = {
     'runc create failed: unable to start container process: exec: "x": executable file not found in $PATH': (
         "CommandNotFound"
     ),
-    "write /var/lib/docker/tmp/x: no space left on device": "StorageFull",
+    "write /var/lib/docker/tmp/x: no space left on device": "EngineDiskFull",
     "something else": "EngineFailed",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from controller.adapters.docker.mapping import (
     workload_labels,
 )
 from controller.domain import labels
+from controller.domain.desired import ModelMount, Workload
 from controller.domain.observed import WorkloadState
 from controller.domain.secret import Secret
 from controller.domain.spec import PlatformServer, Resources
@@ -28,6 +30,7 @@ from controller.serving import config as serving_config
 from tests.support.engines import own_server_workload, platform_workload
 
 POLICY = Policy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
+MODEL = ModelMount(Path("/state/models/abc"), "resnet")
 OWN = own_server_workload("web:1", "demo", fingerprint="1:abc")
 PLATFORM = platform_workload("model:1", "demo", "app.inference:predict", {"THRESHOLD": "0.5"})
 
@@ -69,9 +72,22 @@ def test_the_serving_library_is_mounted_and_run() -> None:
     ]
 
 
+@pytest.mark.parametrize(("workload", "library"), [(OWN, None), (PLATFORM, "/copies/1")])
+def test_the_model_is_mounted_read_only_under_its_own_name(workload: Workload, library: str | None) -> None:
+    config = container_config(replace(workload, model=MODEL), POLICY, library, {})
+    assert config["HostConfig"]["Mounts"][-1] == {
+        "Type": "bind",
+        "Source": "/state/models/abc",
+        "Target": "/opt/prichal/model",
+        "ReadOnly": True,
+    }
+    assert len(config["HostConfig"]["Mounts"]) == (2 if library else 1)
+    assert "UNIP_MODEL_PATH=/opt/prichal/model/resnet" in config["Env"]
+
+
 def test_the_serving_library_understands_its_settings() -> None:
-    spec = replace(PLATFORM.spec, model_path="/model", setup_timeout=7.0)
-    env = environment(replace(PLATFORM, spec=spec), POLICY, {})
+    spec = replace(PLATFORM.spec, setup_timeout=7.0)
+    env = environment(replace(PLATFORM, spec=spec, model=MODEL), POLICY, {})
     settings = serving_config.read(env, [])
     server = spec.server
     assert isinstance(server, PlatformServer)
@@ -81,7 +97,11 @@ def test_the_serving_library_understands_its_settings() -> None:
         "demo",
         "model",
     )
-    assert (settings.model_path, settings.setup_timeout, settings.max_body) == ("/model", 7.0, 2000)
+    assert (settings.model_path, settings.setup_timeout, settings.max_body) == (
+        "/opt/prichal/model/resnet",
+        7.0,
+        2000,
+    )
     assert (settings.concurrency, settings.queue, settings.timeout) == (
         server.concurrency,
         server.queue,
@@ -112,9 +132,11 @@ def test_output_is_unbuffered_unless_said_otherwise() -> None:
 
 
 def test_a_module_cannot_forge_the_platforms_variables() -> None:
-    forged = platform_workload("i", "a", "m:f", {"UNIP_APP": "b", "PRICHAL_SERVING": "{}"})
-    env = environment(forged, POLICY, {})
-    assert env["UNIP_APP"] == "a"
+    forged = platform_workload(
+        "i", "a", "m:f", {"UNIP_APP": "b", "UNIP_MODEL_PATH": "/b", "PRICHAL_SERVING": "{}"}
+    )
+    env = environment(replace(forged, model=MODEL), POLICY, {})
+    assert (env["UNIP_APP"], env["UNIP_MODEL_PATH"]) == ("a", "/opt/prichal/model/resnet")
     assert json.loads(env["PRICHAL_SERVING"])["app"] == "a"
 
 

@@ -1,0 +1,316 @@
+"""The cache of models: one folder for each content, complete or not at all. Over a storage in memory; the real ones are
+in tests/integration/storage/test_models.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.models import ModelCache
+from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.storage import ModelPin, Page, StoredObject
+from tests.support.fake_objects import FakeObjects, FakeStorage
+
+BUCKET = "prichal.demo.weights"
+
+
+class Stored(FakeStorage):
+    """Reached by these objects' way."""
+
+    def __init__(self, objects: FakeObjects) -> None:
+        super().__init__()
+        self._objects = objects
+
+
+class Bucket(FakeObjects):
+    """With the bucket of a box, whose developer area the tests fill; counts downloads and may hold them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.create_bucket(BUCKET)
+        self.opened: list[str] = []
+        self.gate: threading.Barrier | None = None
+
+    def upload(self, path: str, content: bytes) -> None:
+        self.put(BUCKET, f"developer/{path}", io.BytesIO(content), len(content))
+
+    def delete(self, path: str) -> None:
+        self.remove(BUCKET, [f"developer/{path}"])
+
+    @contextmanager
+    def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
+        self.opened.append(key)
+        if self.gate:
+            self.gate.wait(10)
+        with super().open(bucket, key, etag) as pieces:
+            yield pieces
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def cache(folder: Path, bucket: Bucket) -> ModelCache:
+    return ModelCache(folder, Stored(bucket), capacity=100)
+
+
+def staged(cache: ModelCache, path: str) -> ModelPin:
+    pin = cache.pin(BUCKET, path)
+    cache.stage(pin)
+    return pin
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def reason(error: type[ControllerError], cache: ModelCache, path: str) -> str:
+    with pytest.raises(error) as caught:
+        staged(cache, path)
+    return caught.value.reason
+
+
+# --- what lies where --------------------------------------------------------------------------------------------
+
+
+def test_a_file_keeps_its_name(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
+    bucket.upload("resnet/model.onnx", b"weights")
+    pin = cache.pin(BUCKET, "resnet/model.onnx")
+    assert (pin.key, pin.name, pin.size, pin.present) == (
+        "developer/resnet/model.onnx",
+        "model.onnx",
+        7,
+        False,
+    )
+    cache.stage(pin)
+    assert below(pin.folder) == {"model.onnx": b"weights"}
+    assert pin.folder == cache.folder(pin.digest) == folder / pin.digest
+    assert cache.pin(BUCKET, "resnet/model.onnx") == replace(pin, present=True)
+
+
+@pytest.mark.parametrize("path", ["nets/resnet", "nets/resnet/"])
+def test_a_folder_keeps_its_name_and_what_is_below_it(cache: ModelCache, bucket: Bucket, path: str) -> None:
+    for name in ("resnet/a.bin", "resnet/deep/er/ü b+c#?%.bin", "resnet-50/other.bin", "resnet.txt"):
+        bucket.upload(f"nets/{name}", name.encode())
+    pin = staged(cache, path)
+    assert (pin.key, pin.name) == ("developer/nets/resnet/", "resnet")
+    assert sorted(below(pin.folder)) == ["resnet/a.bin", "resnet/deep/er/ü b+c#?%.bin"]
+
+
+def test_more_objects_than_a_page_holds(cache: ModelCache, bucket: Bucket) -> None:
+    for number in range(2001):
+        bucket.upload(f"shards/{number}", b"")
+    assert len(below(staged(cache, "shards").folder)) == 2001
+
+
+def test_everybody_may_read_and_nobody_else_may_write_whatever_the_umask(
+    cache: ModelCache, bucket: Bucket
+) -> None:
+    bucket.upload("m/deep/a", b"1")
+    before = os.umask(0o077)
+    try:
+        pin = staged(cache, "m")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (pin.folder, *pin.folder.rglob("*"))}
+    assert modes == {0o755, 0o644}
+    assert stat.S_IMODE((pin.folder / "m/deep/a").stat().st_mode) == 0o644
+
+
+def test_equal_content_is_one_model_and_any_change_is_another(cache: ModelCache, bucket: Bucket) -> None:
+    def digest() -> str:
+        return cache.pin(BUCKET, "m").digest
+
+    bucket.upload("m/a", b"1")
+    bucket.upload("m/b", b"2")
+    first = digest()
+    bucket.upload("neighbour", b"3")
+    bucket.upload("m/a", b"1")
+    assert digest() == first
+    seen = [first]
+    bucket.upload("m/a", b"2")
+    seen.append(digest())
+    bucket.upload("m/c", b"")
+    seen.append(digest())
+    bucket.delete("m/b")
+    assert len({*seen, digest()}) == 4
+
+
+def test_what_is_not_there(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
+    bucket.upload("resnet-50/other.bin", b"1")
+    for path in ("resnet", "resnet/", "resnet-50/other.bin/"):
+        assert reason(Stalled, cache, path) == "ModelMissing"
+    with pytest.raises(Stalled) as caught:
+        cache.pin("no-such-bucket", "resnet")
+    assert caught.value.reason == "BucketMissing"
+    assert not folder.exists()
+
+
+# --- strange and changing content -------------------------------------------------------------------------------
+
+
+class Listed(Bucket):
+    """Lists these keys below `developer/m/`, whatever a storage in its right mind would take."""
+
+    keys: tuple[str, ...] = ()
+
+    def stat(self, bucket: str, key: str) -> StoredObject | None:
+        return None
+
+    def page(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Page:
+        return Page(tuple(StoredObject(f"developer/m/{key}", 1, "e", 0.0) for key in self.keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("../escape",),
+        ("../../../etc/cron.d/x",),
+        ("a/../../b",),
+        ("./a",),
+        ("a//b",),
+        ("/etc/passwd",),
+        ("a\nb",),
+        ("a\\b",),
+        ("x" * 256,),
+        ("a", "a/b"),
+    ],
+)
+def test_keys_that_are_no_names_of_files_are_refused(folder: Path, keys: tuple[str, ...]) -> None:
+    listed = Listed()
+    listed.keys = keys
+    cache = ModelCache(folder, Stored(listed), capacity=100)
+    assert reason(Stalled, cache, "m") == "ModelInvalid"
+    crafted = ModelPin(BUCKET, "developer/m/", "d" * 64, folder, False, listed.page(BUCKET).objects)
+    with pytest.raises(Stalled, match=r"name|below"):
+        cache.stage(crafted)
+    assert listed.opened == []
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["../users/ann", "a/../b", "a//b", "/a", "."])
+def test_paths_that_lead_out_of_the_developer_area_are_refused(cache: ModelCache, path: str) -> None:
+    assert reason(Stalled, cache, path) == "ModelInvalid"
+
+
+def test_empty_objects_that_stand_for_folders_are_left_out(folder: Path) -> None:
+    listed = Listed()
+    listed.keys = ("", "deep/", "deep/a")
+    pin = ModelCache(folder, Stored(listed), capacity=100).pin(BUCKET, "m")
+    assert [found.key for found in pin.objects] == ["developer/m/deep/a"]
+
+
+def test_a_model_that_is_replaced_or_removed_on_the_way_leaves_nothing(
+    cache: ModelCache, bucket: Bucket, folder: Path
+) -> None:
+    bucket.upload("m/a", b"1")
+    bucket.upload("m/b", b"2")
+    replaced = cache.pin(BUCKET, "m")
+    bucket.upload("m/b", b"3")
+    removed = cache.pin(BUCKET, "m")
+    bucket.delete("m/b")
+    for pin in (replaced, removed):
+        with pytest.raises(Transient) as caught:
+            cache.stage(pin)
+        assert caught.value.reason == "ModelChanged"
+    assert list(folder.iterdir()) == []
+
+
+# --- several at once --------------------------------------------------------------------------------------------
+
+
+def test_however_many_ask_one_downloads(cache: ModelCache, bucket: Bucket) -> None:
+    bucket.upload("m", b"1")
+    pin = cache.pin(BUCKET, "m")
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(cache.stage, pin) for _ in range(8)]:
+            future.result()
+    assert bucket.opened == ["developer/m"]
+
+
+def test_different_models_do_not_wait_for_each_other(cache: ModelCache, bucket: Bucket) -> None:
+    bucket.upload("one", b"1")
+    bucket.upload("two", b"2")
+    bucket.gate = threading.Barrier(2)  # opens when both are on their way, or breaks
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(staged, cache, path) for path in ("one", "two")]:
+            assert cache.has(future.result().digest)
+
+
+# --- what is here -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_here_needs_no_storage(cache: ModelCache, bucket: Bucket) -> None:
+    bucket.upload("m", b"1")
+    pin = staged(cache, "m")
+    bucket.delete("m")
+    cache.stage(pin)
+    assert cache.has(pin.digest)
+    assert not cache.has("0" * 64)
+
+
+def test_what_a_dead_daemon_had_begun_is_removed(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
+    cache.recover()  # nothing is there yet
+    bucket.upload("m", b"1")
+    pin = staged(cache, "m")
+    draft = folder / ".draft-abc" / "m"
+    draft.mkdir(parents=True)
+    (draft / "half").write_bytes(b"1")
+    cache.recover()
+    assert [path.name for path in folder.iterdir()] == [pin.digest]
+
+
+def test_a_folder_that_cannot_be_written(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    bucket.upload("m", b"1")
+    assert reason(Transient, cache, "m") == "StateIOError"
+
+
+# --- prune ------------------------------------------------------------------------------------------------------
+
+
+def filled(cache: ModelCache, bucket: Bucket, *names: str) -> list[str]:
+    """Models of 40 bytes, used in this order."""
+    digests = []
+    for age, name in enumerate(names):
+        bucket.upload(name, name.encode() * 40)
+        pin = staged(cache, name)
+        os.utime(pin.folder, (age, age))
+        digests.append(pin.digest)
+    return digests
+
+
+def test_those_used_longest_ago_go_first_until_the_rest_fits(
+    cache: ModelCache, bucket: Bucket, folder: Path
+) -> None:
+    cache.prune(frozenset())  # nothing is there yet
+    a, *_, d = filled(cache, bucket, "a", "b", "c", "d")
+    assert cache.has(a)  # asking is a use
+    cache.prune(frozenset())
+    assert {path.name for path in folder.iterdir()} == {a, d}
+    cache.prune(frozenset())
+    assert {path.name for path in folder.iterdir()} == {a, d}
+
+
+def test_what_is_in_use_stays_even_if_it_is_too_much(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
+    *used, _ = filled(cache, bucket, "a", "b", "c", "d")
+    cache.prune(frozenset(used))
+    assert {path.name for path in folder.iterdir()} == set(used)
