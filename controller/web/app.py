@@ -1,5 +1,7 @@
-"""The Flask application: webhooks, status, metrics and the page for people. Made by the ASGI application, which hands
-it everything below `/-/` that need not be answered on the event loop; also usable by itself in tests.
+"""The Flask application: webhooks, status, metrics, the page for people, and the services that the platform answers
+itself. Made by the ASGI application, which hands it everything below `/-/` that need not be answered on the event loop,
+and calls of services below their kind (`/files/…`), where no request from outside can lead; also usable by itself in
+tests.
 
 Every error leaves as problem+json, Flask's own ones too.
 """
@@ -9,17 +11,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from controller.config import Settings
 from controller.domain.errors import ControllerError
 from controller.ports import Store
 from controller.web.context import bind
-from controller.web.headers import request_id
+from controller.web.files import files
 from controller.web.hooks import hooks
 from controller.web.problems import Kind, Problem, Refused
+from controller.web.responses import problem_response, store_failed, this_request
 from controller.web.status import status
+from controller.web.storage import StorageClient
 
 log = logging.getLogger(__name__)
 
@@ -32,28 +36,20 @@ _KINDS = {
 }
 
 
-def create_app(store: Store, settings: Settings) -> Flask:
+def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flask:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path means one thing
-    bind(app, store, settings)
+    bind(app, store, settings, storage)
     app.wsgi_app = _accept_chunked(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(hooks)
     app.register_blueprint(status)
+    app.register_blueprint(files)
     app.register_error_handler(Refused, lambda error: problem_response(error.problem))
-    app.register_error_handler(ControllerError, _store_failed)
+    app.register_error_handler(ControllerError, store_failed)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
     return app
-
-
-def problem_response(problem: Problem) -> Response:
-    return Response(problem.body(this_request()), problem.code, problem.headers())
-
-
-def this_request() -> str:
-    """The id that the ASGI layer gave this request."""
-    return request_id(request.headers.get("X-Request-ID", "").encode("latin-1")).decode()
 
 
 def _accept_chunked(wsgi: Any) -> Any:
@@ -65,11 +61,6 @@ def _accept_chunked(wsgi: Any) -> Any:
         return wsgi(environ, start_response)
 
     return application
-
-
-def _store_failed(error: ControllerError) -> Response:
-    log.warning("the store failed: %s", error, extra={"request": this_request()})
-    return problem_response(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2))
 
 
 def _http_error(error: HTTPException) -> Response:

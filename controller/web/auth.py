@@ -25,7 +25,7 @@ from werkzeug.security import check_password_hash
 
 from controller.domain.routes import Api
 from controller.web import oidc
-from controller.web.decide import Target
+from controller.web.decide import Published
 from controller.web.issuers import Issuers, IssuerUnreachable
 from controller.web.problems import Kind, Problem
 
@@ -67,7 +67,7 @@ class Authenticator:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._issuers.close()
 
-    def recall(self, target: Target, authorization: bytes | None) -> Caller | None:
+    def recall(self, target: Published, authorization: bytes | None) -> Caller | None:
         """The caller if nothing has to be computed to know him."""
         if target.api.open_to_all:
             return ANYBODY
@@ -76,7 +76,7 @@ class Authenticator:
         known = self._known.get(self._digest(target, authorization))
         return Caller(known[1]) if known and known[0] > self._clock() else None
 
-    async def identify(self, target: Target, authorization: bytes | None) -> Caller | Problem:
+    async def identify(self, target: Published, authorization: bytes | None) -> Caller | Problem:
         caller = self.recall(target, authorization)
         if caller is not None:
             return caller
@@ -94,7 +94,9 @@ class Authenticator:
             return user
         return Caller(user) if user is not None else refusal(target)
 
-    async def _check_basic(self, target: Target, authorization: bytes, value: bytes) -> str | Problem | None:
+    async def _check_basic(
+        self, target: Published, authorization: bytes, value: bytes
+    ) -> str | Problem | None:
         pair = decode_basic(value)
         if pair is None or not target.api.users:
             return None
@@ -108,7 +110,7 @@ class Authenticator:
         # Shielded: others with the same credential may wait for it when this caller leaves.
         return await asyncio.shield(check)
 
-    async def _check_oidc(self, target: Target, authorization: bytes, token: bytes) -> str | Problem:
+    async def _check_oidc(self, target: Published, authorization: bytes, token: bytes) -> str | Problem:
         try:
             found = await oidc.identify(self._issuers, target.api, token)
         except IssuerUnreachable as error:
@@ -140,15 +142,15 @@ class Authenticator:
             self._known.pop(next(iter(self._known)))  # the oldest: a dict keeps the order of insertion
         self._known[digest] = (self._clock() + min(lifetime, REMEMBER), user)
 
-    def _digest(self, target: Target, authorization: bytes) -> bytes:
+    def _digest(self, target: Published, authorization: bytes) -> bytes:
         return hmac.digest(self._key, target.credentials + authorization, "sha256")
 
 
-def refusal(target: Target) -> Problem:
+def refusal(target: Published) -> Problem:
     return Problem(Kind.UNAUTHORIZED, "The credentials are missing or wrong.", challenge=challenge(target))
 
 
-def challenge(target: Target, error: str = "") -> str:
+def challenge(target: Published, error: str = "") -> str:
     """The schemes that the API takes (RFC 9110 §11.6.1); `error` is what was wrong with a bearer token."""
     realm = target.prefix.decode()
     schemes = []

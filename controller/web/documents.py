@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from controller.domain.conditions import Condition, is_ready
-from controller.domain.routes import Route
-from controller.domain.status import AppStatus, ComponentStatus, Request
+from controller.domain.routes import Route, Service
+from controller.domain.status import AppStatus, BoxStatus, ComponentStatus, Request
 
 
 def summary_document(app: AppStatus) -> dict[str, object]:
@@ -20,12 +20,15 @@ def summary_document(app: AppStatus) -> dict[str, object]:
     }
 
 
-def app_document(app: AppStatus, routes: tuple[Route, ...], queued: Request | None) -> dict[str, object]:
+def app_document(
+    app: AppStatus, routes: tuple[Route, ...], services: tuple[Service, ...], queued: Request | None
+) -> dict[str, object]:
     return {
         **summary_document(app),
         "failures": app.failures,
         "components": [_component(component) for component in app.components],
-        "apis": [_api(route) for route in routes],
+        "boxes": [_box(box) for box in app.boxes],
+        "apis": [*map(_api, routes), *map(_service, services)],
         "images": dict(app.pins),
         "plan": app.plan,
         "queued": _request(queued) if queued else None,
@@ -49,11 +52,29 @@ def _component(component: ComponentStatus) -> dict[str, object]:
         "kind": component.kind,
         "ready": is_ready(component.conditions),
         "image": component.image,
+        "model": component.model,
         "fingerprint": component.fingerprint,
         "conditions": [_condition(condition) for condition in component.conditions],
         "failure": component.failure,
         "restarts": list(component.restarts),
     }
+
+
+def _box(box: BoxStatus) -> dict[str, object]:
+    return {
+        "name": box.name,
+        "ready": is_ready(box.conditions),
+        "bucket": box.bucket,
+        "capacity": box.capacity,
+        "used": box.used,
+        "files": box.files,
+        "conditions": [_condition(condition) for condition in box.conditions],
+    }
+
+
+def _service(service: Service) -> dict[str, object]:
+    path = {"path": f"/{service.app}/{service.api.path}", "published": service.api.published}
+    return {"service": service.kind.value, "paths": [path]}
 
 
 def _api(route: Route) -> dict[str, object]:

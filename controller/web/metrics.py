@@ -35,6 +35,7 @@ class _Page(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._daemon()
         yield from self._apps()
+        yield from self._boxes()
         yield from _gateway(read_all(self._counts))
 
     def _daemon(self) -> Iterator[Metric]:
@@ -66,6 +67,26 @@ class _Page(Collector):
         yield conditions
         yield failures
         yield GaugeMetricFamily("prichal_requests_queued", "Apps that wait for a pass.", depth)
+
+    def _boxes(self) -> Iterator[Metric]:
+        """Boxes that are kept for later included: their data takes room, too."""
+        used = _box_gauge("prichal_box_bytes", "Stored in the box when it was last measured.")
+        capacity = _box_gauge("prichal_box_capacity_bytes", "What the box may hold.")
+        files = _box_gauge("prichal_box_files", "Files in the box when it was last measured.")
+        pending = _box_gauge(
+            "prichal_box_pending_bytes", "Kept for uploads that were allowed and not counted yet."
+        )
+        for box in self._store.boxes.all():
+            labels = [box.app, box.box]
+            used.add_metric(labels, box.used)
+            capacity.add_metric(labels, box.capacity)
+            files.add_metric(labels, box.files)
+            pending.add_metric(labels, self._store.boxes.room(box.bucket, self._now).pending)
+        yield from (used, capacity, files, pending)
+
+
+def _box_gauge(name: str, meaning: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=["app", "box"])
 
 
 def _gateway(meter: Meter) -> Iterator[Metric]:

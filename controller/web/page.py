@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from controller.domain.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.routes import Route
-from controller.domain.status import AppStatus, Event, EventType
+from controller.domain.status import AppStatus, BoxStatus, Event, EventType
 
 #: Conditions that are shown beside Ready, with the colour they mean.
 _TONES = {
@@ -26,7 +26,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Row:
-    """An app, or (`level` 1) one of its components."""
+    """An app, or (`level` 1) one of its components and boxes."""
 
     name: str
     level: int
@@ -76,7 +76,12 @@ def app_rows(app: AppStatus, routes: tuple[Route, ...], now: float) -> list[Row]
                 links,
             )
         )
-    return rows
+    return rows + [_box_row(box, now) for box in app.boxes]
+
+
+def _box_row(box: BoxStatus, now: float) -> Row:
+    conditions = box.conditions
+    return Row(f"box {box.name}", 1, _badges(conditions), _message(conditions), "", _since(conditions, now))
 
 
 def event_rows(events: tuple[Event, ...], now: float) -> list[EventRow]:

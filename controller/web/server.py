@@ -18,6 +18,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from controller.config import Settings
 from controller.web import meter
 from controller.web.asgi import Application
+from controller.web.storage import Connect
 
 KEEP_ALIVE = 10  # seconds that an idle connection is kept; a stopping worker waits for it as long
 GRACEFUL = (
@@ -45,8 +46,9 @@ class GatewayWorker(ASGIWorker):  # type: ignore[misc]
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
+        self._connect = connect
         super().__init__()
 
     def load_config(self) -> None:
@@ -54,12 +56,12 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Application:
-        return Application(self._settings)
+        return Application(self._settings, self._connect)
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal; exits the process."""
-    Server(settings).run()
+def run(settings: Settings, connect: Connect) -> None:
+    """Serve until a signal; exits the process. `connect` makes a client of the object storage."""
+    Server(settings, connect).run()
 
 
 def options(settings: Settings) -> dict[str, Any]:

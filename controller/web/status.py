@@ -107,7 +107,8 @@ def apps() -> ResponseReturnValue:
 def app(name: str) -> ResponseReturnValue:
     store, _ = context(current_app)
     found = _known(store, name)
-    return app_document(found, store.routes.of(found.app), store.requests.queued(found.app))
+    routes, services = store.routes.of(found.app), store.routes.services(found.app)
+    return app_document(found, routes, services, store.requests.queued(found.app))
 
 
 @status.get("/-/apps/<name>/events")

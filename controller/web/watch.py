@@ -109,9 +109,11 @@ class RouteWatch:
     def _load(self) -> None:
         # The version first: routes that are newer than the version we claim do no harm, older ones would.
         version = self._store.routes.version()
-        self.table = RouteTable.build(version, self._store.routes.all())
-        self._pool.sweep(self.table.endpoints, self._loop.time())
-        log.info("route table loaded", extra={"version": version, "apis": len(self.table.targets)})
+        routes = self._store.routes
+        self.table = table = RouteTable.build(version, routes.all(), routes.services())
+        self._pool.sweep(table.endpoints, self._loop.time())
+        apis = len(table.targets) + len(table.services)
+        log.info("route table loaded", extra={"version": version, "apis": apis})
 
     def _beat(self) -> None:
         self._pool.sweep(self.table.endpoints, self._loop.time())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Api, Route
+from controller.domain.routes import Api, Route, Service, ServiceKind
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -29,6 +30,16 @@ def make_route(*apis: Api, **fields: Any) -> Route:
         "apis": apis or (make_api(),),
     }
     return Route(**{**known, **fields})
+
+
+def make_service(
+    path: str = "files",
+    kind: ServiceKind = ServiceKind.FILES,
+    developers: tuple[str, ...] = (),
+    **fields: Any,
+) -> Service:
+    """`fields` are those of its API."""
+    return Service(APP, make_api(path, **fields), kind, developers)
 
 
 class Caller:
@@ -76,7 +87,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def component(handler: Handler) -> AsyncIterator[str]:
+async def component(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server on loopback whose connections `handler` plays; gives its endpoint."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -91,7 +102,7 @@ async def component(handler: Handler) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(play, "127.0.0.1", 0)
+    server = await asyncio.start_server(play, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()[:2]
     try:
         yield f"{host}:{port}"

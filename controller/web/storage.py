@@ -1,0 +1,90 @@
+"""The object storage as the web process reaches it: one client a worker, made when it is first needed, and what its
+errors mean to callers. Used by the views of the files API; which storage it is, the daemon tells through the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from controller.domain.errors import ControllerError, Transient
+from controller.domain.storage import StorageAccess
+from controller.ports import Objects, Store
+from controller.web.problems import Kind, Problem
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = 5  # seconds, told to callers while the storage is in trouble
+AT_ONCE = 8  # questions to the storage beside those of the views' own threads
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: Makes a client of the storage; given by the composition root, since no adapter is known here.
+Connect = Callable[[StorageAccess], Objects]
+
+_ERRORS: dict[str, Problem] = {
+    "StorageUnreachable": Problem(
+        Kind.STORAGE_UNREACHABLE, "The storage does not answer at the moment.", retry_after=RETRY_AFTER
+    ),
+    "StorageFull": Problem(
+        Kind.STORAGE_FULL, "The storage itself has no room left; the platform's operator has to make some."
+    ),
+    "BucketMissing": Problem(
+        Kind.BUCKET_MISSING, "The box has lost its bucket; it is being made again.", retry_after=RETRY_AFTER
+    ),
+    "StorageDenied": Problem(
+        Kind.STORAGE_REFUSED, "The storage does not let the platform do this.", retry_after=RETRY_AFTER
+    ),
+    "StorageRefused": Problem(
+        Kind.STORAGE_REFUSED,
+        "The storage answered with an error; the platform's log has it.",
+        retry_after=RETRY_AFTER,
+    ),
+}
+
+
+class StorageClient:
+    """The client for what the daemon told last. Shared by the threads of one worker."""
+
+    def __init__(self, store: Store, connect: Connect) -> None:
+        self._store = store
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage")
+        self._access: StorageAccess | None = None
+        self._objects: Objects | None = None
+
+    def objects(self) -> Objects:
+        """Transient `StorageUnreachable` before the daemon has told anything."""
+        access = self._store.boxes.access()
+        if access is None:
+            raise Transient("StorageUnreachable", "the daemon has not made a storage known yet")
+        with self._lock:
+            if self._objects is None or access != self._access:
+                self._drop()
+                self._objects, self._access = self._connect(access), access
+            return self._objects
+
+    def start(self, ask: Callable[[T], U], about: Iterable[T]) -> Iterator[U]:
+        """Ask about all of them side by side, beginning now; the answers come in their order."""
+        return self._threads.map(ask, about)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        # Calls of other threads that are under way keep their connections until they end.
+        if self._objects is not None:
+            self._objects.close()
+        self._objects = None
+
+
+def storage_problem(error: ControllerError) -> Problem | None:
+    """What a caller is told; None: it was not the storage that failed."""
+    return _ERRORS.get(error.reason)
