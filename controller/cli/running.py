@@ -45,12 +45,13 @@ def web(session: Session) -> int:
     """Run the web process.
 
     Gateway, webhooks, status; it has neither Docker nor Git rights."""
+    from controller.adapters.objects import S3Objects
     from controller.logs import configure
     from controller.web.server import run
 
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
-    run(settings)
+    run(settings, S3Objects.of)
     return Exit.OK
 
 

@@ -83,13 +83,18 @@ def test_the_container_gets_what_the_platform_would_give(
         2,
         9000,
     )
-    assert (serving["files_root"], serving["model_path"]) == ("/prichal/files", "/prichal/model")
+    assert (serving["files_root"], serving["model_path"]) == (
+        "/prichal/files",
+        "/opt/prichal/model/manifest.yaml",
+    )
+    assert env["UNIP_MODEL_PATH"] == serving["model_path"]
 
     line = " ".join(command(Settings(), local, spec, Path("/lib/copy"), "a-name"))
     assert "--publish 127.0.0.1:8123:9000" in line
     assert "--memory 268435456 --pids-limit 64" in line
     assert "source=/lib/copy,target=/opt/prichal/prichal_serving,readonly" in line
     assert f"source={tmp_path},target=/prichal/files " in line
+    assert f"source={manifest},target=/opt/prichal/model/manifest.yaml,readonly" in line
     assert line.endswith("--entrypoint python3 demo:1 -m prichal_serving")
     assert "s3cret" not in line, "other users can read command lines"
 

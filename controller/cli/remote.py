@@ -1,0 +1,134 @@
+"""Which server, as whom: the options of commands that talk to a platform over HTTP, from any machine. Neither a
+configuration file nor a daemon is needed there. Passwords and tokens never come from the command line, which everybody
+on a machine can read.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from controller.cli.session import Session
+from controller.domain.addresses import Address, AddressInvalid, parse_address
+from controller.domain.secret import Secret
+
+if TYPE_CHECKING:
+    from controller.adapters.files_client import FilesClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What the options said. Usage errors are raised where something is needed that they lack."""
+
+    session: Session
+    server: str | None
+    user: str | None
+    token_file: Path | None
+    developer: bool
+
+    def address(self, text: str) -> Address:
+        try:
+            found = parse_address(text)
+        except AddressInvalid as error:
+            raise click.UsageError(str(error)) from error
+        server = found.server or self._server()
+        return replace(found, server=server, developer=found.developer or self.developer)
+
+    def client(self) -> FilesClient:
+        from controller.adapters.files_client import FilesClient
+
+        return FilesClient(self._authorization())
+
+    def _server(self) -> str:
+        named = self.server or self._configured()
+        if not named:
+            raise click.UsageError("which server? Give --server URL, or set PRICHAL_SERVER")
+        parts = urlsplit(named)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise click.UsageError(f"--server must be http(s)://HOST[:PORT], not {named!r}")
+        return named.rstrip("/")
+
+    def _configured(self) -> str:
+        """Of the platform on this machine, if one is configured here."""
+        settings = self.session.settings()
+        if settings.source is None:
+            return ""
+        from controller.daemon.hosted import local_url
+
+        return settings.web.public_url or local_url(settings)
+
+    def _authorization(self) -> Secret:
+        """The header's value; empty: nobody's."""
+        if self.user is not None and self.token_file is not None:
+            raise click.UsageError("give only one of --user and --token-file")
+        if self.user is not None:
+            return _basic(self.user)
+        token = (
+            _read_token(self.token_file) if self.token_file else os.environ.get("PRICHAL_TOKEN", "").strip()
+        )
+        if token and not (token.isascii() and token.isprintable()):
+            raise click.UsageError("the token has characters that no token has")
+        return Secret(f"Bearer {token}" if token else "")
+
+
+def _basic(user: str) -> Secret:
+    if ":" in user:
+        raise click.UsageError("a user's name has no colon")
+    password = os.environ.get("PRICHAL_PASSWORD")
+    if password is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask for the password: set PRICHAL_PASSWORD")
+        password = click.prompt(f"Password of {user}", hide_input=True, err=True)
+    return Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
+
+
+def _read_token(file: Path) -> str:
+    try:
+        return next(iter(file.read_text().splitlines()), "").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--token-file {file} cannot be read: {error}") from error
+
+
+def remote_options(command: F) -> F:
+    """The command gets them as one argument, `remote`."""
+
+    @click.option("--server", envvar="PRICHAL_SERVER", metavar="URL", help="The platform.  [$PRICHAL_SERVER]")
+    @click.option("--user", metavar="NAME", help="As whom; the password is asked for.  [$PRICHAL_PASSWORD]")
+    @click.option(
+        "--token-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="With the token in its first line.  [$PRICHAL_TOKEN]",
+    )
+    @click.option(
+        "--area",
+        type=click.Choice(["own", "developer"]),
+        default="own",
+        show_default=True,
+        help="Whose files: yours, or the module's.",
+    )
+    @functools.wraps(command)
+    def called(
+        *arguments: Any,
+        server: str | None,
+        user: str | None,
+        token_file: Path | None,
+        area: str,
+        **named: Any,
+    ) -> Any:
+        context = click.get_current_context()
+        remote = Remote(context.ensure_object(Session), server, user, token_file, area == "developer")
+        return command(remote, *arguments, **named)
+
+    return called  # type: ignore[return-value]
