@@ -9,7 +9,9 @@ from then on the connection's thread must not write any more, and does not: its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import math
 import os
 import re
 import socket
@@ -18,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import BinaryIO
 
 from . import http1, log, problems
 from .config import Settings
@@ -97,12 +100,16 @@ class Connection:
     def _one(self) -> bool:
         """Serve one request; False at the end of the connection."""
         self.idle, self._allowed = not self._reader.buffered, self._read_timeout
+        if self._late:
+            self._late = 0.0
+            self._wait_at_most(self._idle_timeout)
         if self._draining():
             self.stop_if_idle()  # what has come already is served
         try:
             request = self._reader.head()
         except Problem as problem:
-            return self._refuse(problem, f"{_prefix}-{next(_counter):x}")
+            call_id = f"{_prefix}-{next(_counter):x}"
+            return self._refuse(http1.problem_response(problem, call_id), call_id)
         if request is None:
             return False
         request.id = request_id(request)
@@ -110,17 +117,37 @@ class Connection:
             self._read_body(request)
             response = self._answer(request)
         except Problem as problem:
-            if http1.is_framing(problem.kind):
-                return self._refuse(problem, request.id)
             response = http1.problem_response(problem, request.id)
+            if http1.is_framing(problem.kind):
+                return self._refuse(response, request.id)
+        try:
+            return self._respond(request, response)
+        finally:
+            if response.sent is not None:
+                response.sent()
+
+    def _respond(self, request: Request, response: Response) -> bool:
+        if request.unread:  # nobody wanted its files
+            return self._refuse(response, request.id)
         close = request.close or self._draining()
         self._socket.sendall(http1.render(response, request.id, close, request.method == "HEAD"))
+        for file, size in response.files:
+            self._send_file(file, size)
         return not close
+
+    def _send_file(self, file: BinaryIO, size: int) -> None:
+        """From the file system's cache to the socket, past this process."""
+        offset = 0
+        while offset < size:
+            sent = os.sendfile(self._socket.fileno(), file.fileno(), offset, size - offset)
+            if not sent:
+                raise Disconnected  # the file became shorter: only the end of the connection can tell
+            offset += sent
 
     def _answer(self, request: Request) -> Response:
         try:
             return self._handle(request, self)
-        except (Problem, Abandoned):
+        except (Problem, Abandoned, Disconnected):
             raise
         except Exception:  # noqa: BLE001 -- a fault of ours is told as such and costs one answer, not the service
             log.tell("the serving library failed", request=request.id)
@@ -140,9 +167,11 @@ class Connection:
             if self._late:
                 self._late = time.monotonic() + BODY_TIMEOUT
             request.body = self._reader.body(request, self._max_body)
-        if self._late:
-            self._late = 0.0
-            self._wait_at_most(self._idle_timeout)
+        if request.unread:
+            # Of any size, and perhaps from a slow storage: only each piece has its time.
+            self._allowed = math.inf
+            self._late = math.inf if self._late else 0.0
+            request.read = functools.partial(self._reader.behind, request)
 
     def _receive(self, count: int) -> bytes:
         """recv for the reader. The first piece of a request may take its time, the rest must not linger."""
@@ -170,11 +199,10 @@ class Connection:
     def _wait_at_most(self, seconds: float) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
-    def _refuse(self, problem: Problem, call_id: str) -> bool:
+    def _refuse(self, response: Response, call_id: str) -> bool:
         """Answer, then read on for a while: closing with unread data would reset the connection and destroy
         the answer.
         """
-        response = http1.problem_response(problem, call_id)
         self._socket.sendall(http1.render(response, call_id, close=True))
         self._socket.shutdown(socket.SHUT_WR)
         self._wait_at_most(1)

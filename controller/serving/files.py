@@ -1,5 +1,5 @@
 """FILE variables served from a local folder (``files_root``) in place of a box: key -> path, and path ->
-key.
+key. Files that come with the call are in ``staging``.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ MAX_KEY = 900
 
 
 class Files(Protocol):
-    """Where FILE inputs come from and FILE outputs go to. Errors are ValueError with words for people."""
+    """Where FILE inputs come from and FILE outputs go to. ``index``: the variable's place in the request's inputs or
+    the reply's outputs. Errors are ValueError with words for people.
+    """
 
-    def fetch(self, key: str) -> str:
+    def fetch(self, index: int, key: str) -> str:
         """The local path of the file under a key."""
 
-    def store(self, path: str, name: str, call_id: str) -> str:
+    def store(self, path: str, index: int, name: str, call_id: str) -> str:
         """Keep the file at a local path; gives its key."""
 
 
 class NoFiles:
     """A component without a box."""
 
-    def fetch(self, key: str) -> str:
+    def fetch(self, index: int, key: str) -> str:
         raise ValueError(
             "this component has no box connected, so it cannot take files; see connectedBoxes in its manifest"
         )
 
-    def store(self, path: str, name: str, call_id: str) -> str:
+    def store(self, path: str, index: int, name: str, call_id: str) -> str:
         raise ValueError(
             "this component has no box connected, so it cannot give files; see connectedBoxes in its manifest"
         )
@@ -41,14 +43,14 @@ class LocalFiles:
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
 
-    def fetch(self, key: str) -> str:
+    def fetch(self, index: int, key: str) -> str:
         check_key(key)
         path = os.path.realpath(os.path.join(self._root, key))
         if not self._inside(path) or not os.path.isfile(path):
             raise ValueError(f"there is no file {key!r}")
         return path
 
-    def store(self, path: str, name: str, call_id: str) -> str:
+    def store(self, path: str, index: int, name: str, call_id: str) -> str:
         """A file below the root stays where it is; another is copied to ``outputs/<call id>/<name>/``."""
         real = os.path.realpath(path)
         if not os.path.isfile(real):

@@ -81,6 +81,11 @@ class Gate:
             self._waiting.remove(call)
         raise Expired
 
+    def is_full(self) -> bool:
+        """Would a call be turned away now?"""
+        with self._lock:
+            return len(self._running) >= self.capacity and len(self._waiting) >= self.queue
+
     def leave(self, call: Call) -> bool:
         """Give the slot on. True if the answer is still the caller's to send, False if the call had been
         expired.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import BinaryIO, Optional
 
 from . import problems
 from .problems import Kind, Problem
@@ -27,8 +27,12 @@ _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
 _OTHER_VERSION = re.compile(_TOKEN + rb" [\x21-\x7e*]+ HTTP/\d(?:\.\d)?\r\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_FILES = re.compile(rb"(\d{1,18})((?:; ?\d{1,4}=\d{1,18})*)")  # see staging
+_FILE = re.compile(rb"(\d+)=(\d+)")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _SINGLE = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"expect"})
+
+PIECE = 256 * 1024  # bytes of a file that are received at once
 
 Receive = Callable[[int], bytes]
 
@@ -36,9 +40,14 @@ Receive = Callable[[int], bytes]
 class Request:
     """The head of one request; ``body`` is filled in when it has been read. Header names are in lower
     case.
+
+    ``files`` are place and length of files behind the body (see ``staging``), None if the sender does not know of
+    them. Their bytes, ``unread`` of them, are there for whoever answers to ``read``: up to so many, at least one.
     """
 
-    __slots__ = ("body", "chunked", "close", "headers", "id", "length", "method", "path")
+    __slots__ = (
+        "body", "chunked", "close", "files", "headers", "id", "length", "method", "path", "read", "unread",
+    )  # fmt: skip
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], http_1_0: bool) -> None:
         self.method = method
@@ -48,6 +57,9 @@ class Request:
         self.id = ""
         self.chunked = False
         self.length = 0
+        self.files: Optional[list[tuple[int, int]]] = None
+        self.unread = 0
+        self.read: Receive = _nothing
         options = headers.get(b"connection")
         self.close = http_1_0 if options is None else http_1_0 or b"close" in options.lower()
 
@@ -55,6 +67,10 @@ class Request:
         """A header field's value as text."""
         value = self.headers.get(name)
         return None if value is None else value.decode("utf-8", "replace")
+
+
+def _nothing(count: int) -> bytes:
+    return b""
 
 
 def parse_head(data: bytes) -> Request:
@@ -107,6 +123,21 @@ def _frame(request: Request, http_1_0: bool) -> None:
         if not length.isdigit() or len(length) > 18:
             raise _bad("Content-Length is not a number of bytes")
         request.length = int(length)
+    if b"x-prichal-files" in request.headers:
+        _split_off_files(request, request.headers[b"x-prichal-files"])
+
+
+def _split_off_files(request: Request, value: bytes) -> None:
+    """From here on, the body is the JSON alone."""
+    match = _FILES.fullmatch(value)
+    if match is None:
+        raise _bad("X-Prichal-Files is malformed")
+    files = [(int(index), int(size)) for index, size in _FILE.findall(match.group(2))]
+    behind = sum(size for _, size in files)
+    if request.chunked or int(match.group(1)) + behind != request.length:
+        raise _bad("X-Prichal-Files does not agree with Content-Length")
+    request.files, request.unread = files, behind
+    request.length -= behind
 
 
 def _path(method: bytes, target: bytes) -> str:
@@ -179,6 +210,18 @@ class Reader:
         if request.length > limit:
             raise _too_large(limit, request.length)
         return self._exactly(request.length)
+
+    def behind(self, request: Request, most: int) -> bytes:
+        """The next bytes of the files behind the body, up to ``most`` of them and at least one. Raises Problem,
+        Disconnected.
+        """
+        data = self._buffer[self._at : self._at + most]
+        self._at += len(data)
+        if not data:
+            self._buffer, self._at = b"", 0
+            data = self._some(min(most, PIECE))
+        request.unread -= len(data)
+        return data
 
     def _chunks(self, limit: int) -> bytes:
         pieces: list[bytes] = []
@@ -256,9 +299,11 @@ def _too_large(limit: int, length: Optional[int] = None) -> Problem:
 
 
 class Response:
-    """What is to be answered. ``headers`` beside the content type, length, date and request id."""
+    """What is to be answered. ``headers`` beside the content type, length, date and request id; ``files`` with their
+    lengths follow the body. ``sent`` is called when it has been sent, or cannot be.
+    """
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    __slots__ = ("body", "content_type", "files", "headers", "sent", "status")
 
     def __init__(
         self,
@@ -266,7 +311,11 @@ class Response:
         body: bytes,
         content_type: str = "application/json",
         headers: Sequence[tuple[str, str]] = (),
+        files: Sequence[tuple[BinaryIO, int]] = (),
+        sent: Optional[Callable[[], None]] = None,
     ) -> None:
+        self.files = files
+        self.sent = sent
         self.status = status
         self.body = body
         self.content_type = content_type
@@ -282,6 +331,7 @@ REASONS = {
     413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
     422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
     501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+    507: "Insufficient Storage",
 }  # fmt: skip
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -306,9 +356,10 @@ def render(response: Response, request_id: str, close: bool, without_body: bool 
     have.
     """
     more = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) if response.headers else ""
+    length = len(response.body) + sum([size for _, size in response.files])
     head = (
         f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\nDate: {http_date()}\r\n"
-        f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+        f"Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
         f"X-Request-ID: {request_id}\r\n{more}{CLOSE if close else ''}\r\n"
     ).encode("latin-1")
     return head if without_body else head + response.body

@@ -1,7 +1,9 @@
 """The Open Inference Protocol v2 over JSON, for its existing clients: translated to and from the platform's
 own request.
 
-FP32, FP64 and INT32 are the same in both; BYTES stands for str, dict (as JSON text) and FILE (as its key).
+FP32, FP64 and INT32 are the same in both; BYTES stands for str and dict (as JSON text). FILE is a datatype of its own
+with its path as data: only so does the platform know that it has to bring a file. Where files come from a local folder,
+BYTES does for it, too.
 Nested tensor data are accepted and flattened. The binary tensor extension is not offered.
 """
 
@@ -90,6 +92,8 @@ class OpenInference:
         if variable is None or not isinstance(item.get("data"), list):
             return item
         data = _flat(item["data"])
+        if item.get("datatype") == "FILE" and len(data) == 1:
+            return {**item, "data": data[0]}
         if item.get("datatype") != "BYTES":
             return {**item, "data": data}
         datatype = next(
@@ -115,7 +119,8 @@ class OpenInference:
 
 def _tensor_metadata(variable: Variable) -> dict[str, Any]:
     datatype = variable.datatypes[0]
-    return {"name": variable.name, "datatype": datatype.value if datatype.numeric else "BYTES", "shape": [-1]}
+    known = datatype.numeric or datatype is Datatype.FILE
+    return {"name": variable.name, "datatype": datatype.value if known else "BYTES", "shape": [-1]}
 
 
 def _tensor(output: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +132,10 @@ def _tensor(output: dict[str, Any]) -> dict[str, Any]:
     shape = output.get("shape")
     if shape is None or math.prod(shape) != len(elements):
         shape = [len(elements)]
-    datatype = output["datatype"] if output["datatype"] in _NUMERIC else "BYTES"
-    return {"name": output["name"], "datatype": datatype, "shape": list(shape), "data": elements}
+    datatype = output["datatype"] if output["datatype"] in (*_NUMERIC, "FILE") else "BYTES"
+    tensor = {"name": output["name"], "datatype": datatype, "shape": list(shape), "data": elements}
+    kind = output.get("content_type")
+    return tensor if kind is None else {**tensor, "parameters": {"content_type": kind}}
 
 
 def _flat(data: list[Any]) -> list[Any]:

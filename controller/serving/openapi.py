@@ -18,8 +18,14 @@ _ELEMENTS: dict[Datatype, Json] = {
     Datatype.INT32: {"type": "integer", "minimum": -INT32_MAX - 1, "maximum": INT32_MAX},
     Datatype.STR: {"type": "string"},
     Datatype.DICT: {"type": "object"},
-    Datatype.FILE: {"type": "string", "minLength": 1, "description": "Key of a file within the box"},
+    Datatype.FILE: {"type": "string", "minLength": 1},
 }
+_FILE_INPUT = (
+    "Path of a file in your area of the component's box, such as group/cat.png: bring it there by the files API "
+    "before the call"
+)
+_FILE_OUTPUT = "Path in your area of the component's default box under which the file was stored"
+_FILE_TARGET = "Path in your area under which to store the file; else one below predictions/ is made up"
 _EXAMPLES: dict[Datatype, Any] = {
     Datatype.FP32: [0.5],
     Datatype.FP64: [0.5],
@@ -156,6 +162,8 @@ def _named(name: str) -> Json:
 def _output_field(variable: Variable) -> Json:
     field = _named(variable.name)
     field["properties"]["datatype"] = {"enum": [*(datatype.value for datatype in variable.datatypes), None]}
+    if Datatype.FILE in variable.datatypes:
+        field["properties"]["data"] = {"type": ["string", "null"], "description": _FILE_TARGET}
     return field
 
 
@@ -169,7 +177,10 @@ def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
     properties: Json = {"name": {"const": variable.name}, "datatype": {"const": datatype.value}}
     if datatype is Datatype.FILE:
         properties["content_type"] = {"type": ["string", "null"]}
-        properties["data"] = element
+        properties["data"] = {**element, "description": _FILE_OUTPUT if is_output else _FILE_INPUT}
+        if not is_output:
+            description = "Which of the component's boxes the file lies in, if not in the default one"
+            properties["box"] = {"type": ["string", "null"], "description": description}
     elif datatype.numeric:
         properties["data"] = {"oneOf": [element, listed]}
         properties["shape"] = {**_SHAPE, "type": ["array", "null"]}

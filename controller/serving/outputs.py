@@ -28,12 +28,13 @@ class BadOutput(Exception):
 class Outputs:
     """Makes replies of results, for one signature."""
 
-    def __init__(self, signature: Signature, files: Files) -> None:
+    def __init__(self, signature: Signature) -> None:
         self._variables = {variable.name: variable for variable in signature.outputs}
-        self._files = files
         self._told: set[str] = set()
 
-    def collect(self, result: Any, wanted: list[dict[str, Any]], call_id: str) -> list[dict[str, Any]]:
+    def collect(
+        self, result: Any, wanted: list[dict[str, Any]], files: Files, call_id: str
+    ) -> list[dict[str, Any]]:
         """The reply's outputs, limited to the ``wanted`` output fields if there are any. Raises BadOutput."""
         types = {field["name"]: field.get("datatype") for field in wanted}
         if isinstance(result, Mapping) and isinstance(result.get("outputs"), (list, tuple)):
@@ -54,7 +55,7 @@ class Outputs:
         if types:
             outputs = [output for output in outputs if output["name"] in types]
         self._compare(outputs, types)
-        return [self._stored(output, call_id) for output in outputs]
+        return [_stored(output, index, files, call_id) for index, output in enumerate(outputs)]
 
     def _given(self, item: Any, index: int) -> dict[str, Any]:
         """An output that the function wrote out itself, arrays flattened."""
@@ -119,19 +120,18 @@ class Outputs:
             self._told.add(message)
             log.tell(message)
 
-    def _stored(self, output: dict[str, Any], call_id: str) -> dict[str, Any]:
-        """A FILE output's local path replaced by its key."""
-        if output["datatype"] != "FILE":
-            return output
-        name, path = output["name"], output["data"]
-        if not isinstance(path, (str, os.PathLike)):
-            raise BadOutput(
-                f"output {name!r} is a FILE, its data must be a local path, not {json_name(path)}"
-            )
-        try:
-            return {**output, "data": self._files.store(os.fspath(path), name, call_id)}
-        except (ValueError, OSError) as error:
-            raise BadOutput(f"output {name!r}: {error}") from error
+
+def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> dict[str, Any]:
+    """A FILE output's local path replaced by its key."""
+    if output["datatype"] != "FILE":
+        return output
+    name, path = output["name"], output["data"]
+    if not isinstance(path, (str, os.PathLike)):
+        raise BadOutput(f"output {name!r} is a FILE, its data must be a local path, not {json_name(path)}")
+    try:
+        return {**output, "data": files.store(os.fspath(path), index, name, call_id)}
+    except (ValueError, OSError) as error:
+        raise BadOutput(f"output {name!r}: {error}") from error
 
 
 def _best(variable: Variable, value: Any) -> Datatype:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn, Optional
 
 from . import log, problems
 from .config import Settings
@@ -20,6 +20,8 @@ from .loading import Inference
 from .metrics import Row
 from .outputs import BadOutput, Outputs, encode
 from .problems import Fault, Problem
+from .scratch import Folder, Scratch
+from .staging import Staged
 from .validate import compile_check
 
 RETRY_AFTER = 1  # seconds: a slot usually becomes free within one
@@ -34,9 +36,12 @@ class Context:
     is told that the call timed out.
     """
 
-    __slots__ = ("deadline", "model_key", "parameters", "request_id", "traceparent", "user")
+    __slots__ = ("_folder", "deadline", "model_key", "parameters", "request_id", "traceparent", "user")
 
-    def __init__(self, request: Request, user: Optional[str], body: dict[str, Any], deadline: float) -> None:
+    def __init__(
+        self, request: Request, user: Optional[str], body: dict[str, Any], deadline: float, folder: Folder
+    ) -> None:
+        self._folder = folder
         self.user = user
         self.request_id = request.id
         self.traceparent = request.header(b"traceparent")
@@ -47,6 +52,11 @@ class Context:
     def remaining(self) -> float:
         """Seconds left until the deadline, 0 when it has passed."""
         return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def folder(self) -> str:
+        """A folder for this call alone, say for its FILE outputs; it is removed when the call is over."""
+        return self._folder.path()
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -85,6 +95,16 @@ def _is_json(content_type: bytes) -> bool:
     )
 
 
+class Inferring(NamedTuple):
+    """One call on its way through. ``started``: time.monotonic() at which its files were there."""
+
+    request: Request
+    body: dict[str, Any]
+    files: Files
+    folder: Folder
+    started: float
+
+
 class Predictor:
     """Answers inference requests with one loaded function."""
 
@@ -95,6 +115,7 @@ class Predictor:
         gate: Gate,
         row: Row,
         files: Files,
+        scratch: Scratch,
         run_async: Callable[[Any, Call], Any],
     ) -> None:
         self._settings = settings
@@ -103,7 +124,8 @@ class Predictor:
         self._row = row
         self._files = files
         self._run_async = run_async
-        self._outputs = Outputs(inference.signature, files)
+        self._scratch = scratch
+        self._outputs = Outputs(inference.signature)
         self.check = compile_check(inference.signature)
         self._has_files = any(Datatype.FILE in variable.datatypes for variable in inference.signature.inputs)
 
@@ -123,43 +145,49 @@ class Predictor:
     ) -> Response:
         """The whole of a call, whichever protocol ``read`` and ``write`` speak."""
         started = time.monotonic()
+        folder = Folder(self._scratch)
+        staged = None if request.files is None else Staged(request, folder)
+        files = staged or self._files
         try:
             body = read(request)
-            faults = check(body)
-            if not faults and self._has_files:
-                faults = self._fetch_files(body)
-            if faults:
-                raise Problem(problems.INVALID, _summary(faults), faults)
-            payload = self._call(request, body, started, write, answer)
-        except Problem as problem:
-            self._row.inferred(problem.kind.status, time.monotonic() - started)
+            self._raise_if(check(body))
+            if self._has_files:
+                self._fetch_files(request, body, files)
+                started = time.monotonic()  # how long the files took is no fault of the function
+            payload = self._call(Inferring(request, body, files, folder, started), write, answer)
+        except BaseException as error:
+            if isinstance(error, Problem):
+                self._row.inferred(error.kind.status, time.monotonic() - started)
+            folder.remove()
             raise
         self._row.inferred(200, time.monotonic() - started)
-        return Response(200, payload)
+        response = Response(200, payload, sent=folder.remove)
+        if staged is not None:
+            response.headers, response.files = staged.headers(len(payload)), staged.outgoing
+        return response
 
     def _call(
         self,
-        request: Request,
-        body: dict[str, Any],
-        started: float,
+        inferring: Inferring,
         write: Callable[[dict[str, Any]], bytes],
         answer: Callable[[Response], None],
     ) -> bytes:
         """Wait for a slot, then call the function and encode its result within the slot: both count against
         the timeout.
         """
+        request_id, started = inferring.request.id, inferring.started
 
         def overdue() -> None:
-            answer(problem_response(self._timed_out("did not return"), request.id))
+            answer(problem_response(self._timed_out("did not return"), request_id))
             self._row.inferred(504, time.monotonic() - started)
-            log.tell(f"{self._name} did not return within {self._settings.timeout:g} s", request=request.id)
+            log.tell(f"{self._name} did not return within {self._settings.timeout:g} s", request=request_id)
 
-        call = Call(request.id, started + self._settings.timeout, overdue)
+        call = Call(request_id, started + self._settings.timeout, overdue)
         self._enter(call)
         payload, failure = b"", None
         try:
             self._row.load(*self._gate.counts())
-            payload = self._run(request, body, call, write)
+            payload = self._run(inferring, call, write)
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: their code must not end our thread
             failure = error
         owned = self._gate.leave(call)
@@ -167,26 +195,26 @@ class Predictor:
         if not owned:
             log.tell(
                 f"{self._name} ended {time.monotonic() - call.deadline:.1f} s after its timeout",
-                request=request.id,
+                request=request_id,
             )
             raise Abandoned
         if failure is not None:
-            raise self._failed(failure, request.id) from failure
+            raise self._failed(failure, request_id) from failure
         return payload
 
-    def _run(
-        self, request: Request, body: dict[str, Any], call: Call, write: Callable[[dict[str, Any]], bytes]
-    ) -> bytes:
+    def _run(self, inferring: Inferring, call: Call, write: Callable[[dict[str, Any]], bytes]) -> bytes:
+        body = inferring.body
         wanted = body.get("output_fields") or []
-        arguments = self._arguments(request, body, wanted, call)
+        arguments = self._arguments(inferring, wanted, call)
         result = self._inference.function(**arguments)
         if self._inference.is_async:
             result = self._run_async(result, call)
-        outputs = self._outputs.collect(result, wanted, request.id)
+        outputs = self._outputs.collect(result, wanted, inferring.files, call.id)
         call_id = body.get("id")
         return write({"outputs": outputs} if call_id is None else {"id": call_id, "outputs": outputs})
 
-    def _arguments(self, request: Request, body: dict[str, Any], wanted: Any, call: Call) -> dict[str, Any]:
+    def _arguments(self, inferring: Inferring, wanted: Any, call: Call) -> dict[str, Any]:
+        request, body = inferring.request, inferring.body
         arguments: dict[str, Any] = {}
         for name in self._inference.arguments:
             if name == "inputs":
@@ -199,17 +227,14 @@ class Predictor:
                 arguments[name] = self._inference.model
             else:
                 user = request.header(b"x-forwarded-user") if self._settings.pass_user else None
-                arguments[name] = Context(request, user, body, call.deadline)
+                arguments[name] = Context(request, user, body, call.deadline, inferring.folder)
         return arguments
 
     def _enter(self, call: Call) -> None:
         try:
             self._gate.enter(call)
         except QueueFull:
-            limits = f"{self._gate.capacity} calls run and {self._gate.queue} wait"
-            raise Problem(
-                problems.QUEUE_FULL, f"component {self._component}: {limits}", retry_after=RETRY_AFTER
-            ) from None
+            raise self._queue_full() from None
         except Closed:
             detail = (
                 f"component {self._component}: calls that timed out hold every slot, it is being replaced"
@@ -219,17 +244,29 @@ class Predictor:
             log.tell(f"a call waited {self._settings.timeout:g} s for {self._name}", request=call.id)
             raise self._timed_out("was still busy with earlier calls") from None
 
-    def _fetch_files(self, body: dict[str, Any]) -> list[Fault]:
-        """Replace the key of every FILE input by a local path."""
+    def _fetch_files(self, request: Request, body: dict[str, Any], files: Files) -> None:
+        """Replace the key of every FILE input by a local path. Raises Problem."""
+        if request.unread and self._gate.is_full():
+            raise self._queue_full()  # told before they are received, and again when they are there
         faults = []
         for index, item in enumerate(body.get("inputs", ())):
             if item["datatype"] != "FILE":
                 continue
             try:
-                item["data"] = self._files.fetch(item["data"])
+                item["data"] = files.fetch(index, item["data"])
             except (ValueError, OSError) as error:
                 faults.append(Fault(f"/inputs/{index}/data", str(error)))
-        return faults
+        self._raise_if(faults)
+
+    @staticmethod
+    def _raise_if(faults: list[Fault]) -> None:
+        if faults:
+            raise Problem(problems.INVALID, _summary(faults), faults)
+
+    def _queue_full(self) -> Problem:
+        limits = f"{self._gate.capacity} calls run and {self._gate.queue} wait"
+        detail = f"component {self._component}: {limits}"
+        return Problem(problems.QUEUE_FULL, detail, retry_after=RETRY_AFTER)
 
     def _failed(self, error: BaseException, request_id: str) -> Problem:
         """What the caller is told; the traceback is the developer's alone."""

@@ -39,6 +39,7 @@ TRANSFER_CODING = Kind(501, "transfer-coding", "The transfer coding is not known
 QUEUE_FULL = Kind(503, "queue-full", "The component has no room for one more call")
 NOT_READY = Kind(503, "not-ready", "The component is not ready")
 TIMEOUT = Kind(504, "function-timeout", "The inference function did not answer in time")
+NO_ROOM = Kind(507, "no-room", "The container has no room for the call's files")
 HTTP_VERSION = Kind(505, "http-version", "The HTTP version is not supported")
 
 

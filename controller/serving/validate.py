@@ -36,7 +36,7 @@ _WANTED = {
     Datatype.INT32: "an integer within -2147483648..2147483647",
     Datatype.STR: "a string",
     Datatype.DICT: "an object",
-    Datatype.FILE: "the key of a file, a non-empty string",
+    Datatype.FILE: "the path of a file, a non-empty string",
 }
 _JSON_NAMES = {
     bool: "a boolean",

@@ -30,6 +30,7 @@ from .metrics import BEAT, Board
 from .predict import Predictor
 from .problems import Problem
 from .routes import Routes
+from .scratch import Scratch
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,6 +49,7 @@ class Worker:
         self._settings = settings
         self._board = board
         self._row = board.rows[index]
+        self._scratch = Scratch(listener.getsockname()[1], index)
         self._listener = listener
         self._control = control
         self._gate = Gate(settings.slots_per_worker, settings.queue_per_worker)
@@ -64,13 +66,16 @@ class Worker:
         connection.renew_request_ids()
         with contextlib.suppress(AttributeError, ValueError):  # the developer's prints come out line by line
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        self._scratch.clear()
         try:
             inference = loading.load(self._settings, self._async.run)
         except loading.SetupError as error:
             self._say(f"failed {error}")
             return 1
         files = make_files(self._settings.files_root)
-        predictor = Predictor(self._settings, inference, self._gate, self._row, files, self._async.call)
+        predictor = Predictor(
+            self._settings, inference, self._gate, self._row, files, self._scratch, self._async.call
+        )
         self._routes = Routes(self._settings, inference, predictor, self._gate, self._board, self._row)
         self._row.beat(time.monotonic())
         threading.Thread(target=self._keep_time, name="clock", daemon=True).start()

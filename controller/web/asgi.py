@@ -1,5 +1,6 @@
 """The ASGI application: what a gunicorn worker runs. It decides who answers a request: a component, through the
-forwarder; the live endpoints, on the event loop; or the Flask application, behind a WSGI bridge in threads.
+forwarder; the live endpoints, on the event loop; or the Flask application, behind WSGI bridges in threads: one for the
+administrator's side and webhooks, one for services, so that a slow storage holds up none of the former.
 
 Every response carries `X-Request-ID`; every error is a problem document. What is opened at the lifespan's start is
 closed at its end.
@@ -25,22 +26,27 @@ from controller.store import open_store
 from controller.web.app import create_app
 from controller.web.auth import Authenticator, Caller
 from controller.web.body import CallerGone, Incoming, Message, Receive, RequestBody, Send
-from controller.web.decide import Forward, Target, decide
+from controller.web.context import CALL, ServiceCall
+from controller.web.decide import Forward, Published, Serve, decide
 from controller.web.forward import Answered, Call, Forwarder
 from controller.web.headers import Header, request_id, split
+from controller.web.links import Links
 from controller.web.live import Live
 from controller.web.meter import Meter, worker_file
+from controller.web.places import Places
 from controller.web.pool import Pool
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.proxies import TrustedProxies
 from controller.web.sleepers import Sleepers
+from controller.web.staging import Staging
+from controller.web.storage import Connect, StorageClient
 from controller.web.upstream import UpstreamError
 from controller.web.watch import RouteWatch
 
 log = logging.getLogger(__name__)
 
-THREADS = 8  # that run Flask in one worker
-WAITING = 64  # requests for Flask that may wait for a thread
+THREADS = 8  # that run Flask in one worker, behind each bridge
+WAITING = 64  # requests that may wait for a bridge's threads
 LINGER = 5.0  # seconds that the rest of a refused body is read and thrown away
 LINGER_BYTES = 32 * 2**20
 CALLER_LEFT = 499  # counted as this; nobody sees it
@@ -49,8 +55,9 @@ CALLER_LEFT = 499  # counted as this; nobody sees it
 class Application:
     """The callable that gunicorn is given. Opens the store when the worker starts."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
+        self._connect = connect
         self._gateway: Gateway | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -72,7 +79,7 @@ class Application:
         await receive()
         try:
             store = open_store(self._settings.database)
-            gateway = Gateway(store, self._settings)
+            gateway = Gateway(store, self._settings, self._connect)
             await gateway.start()
         except (ControllerError, OSError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -102,7 +109,7 @@ class Inbound:
 class Gateway:
     """What one worker works with, from its start to its end."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(settings.web.connect_timeout)
@@ -111,8 +118,13 @@ class Gateway:
         self._sleepers = Sleepers(store, self.watch, self._pool)
         self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._sleepers.wake)
         self._live = Live(store, settings, self.watch)
-        application: Any = create_app(store, settings)  # the bridge describes WSGI in types of its own
-        self._flask: Any = WSGIMiddleware(application, workers=THREADS)
+        self._storage = StorageClient(store, connect)
+        places = Places(store, self._storage, reserve_for=settings.storage.link_lifetime)
+        links = Links(settings.web.connect_timeout)
+        self._staging = Staging(places, links, self._forwarder, max_json=settings.web.max_body)
+        application = create_app(store, settings, self._storage)
+        self._flask = Bridge(application)
+        self._services = Bridge(application)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
         self._meter = Meter()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
@@ -120,7 +132,6 @@ class Gateway:
         self._limit = settings.web.queue_limit
         self._max_body = settings.web.max_body
         self._forwarding = 0
-        self._local = 0
 
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +145,8 @@ class Gateway:
         await self._sleepers.stop()
         self._pool.close()
         self._auth.close()
+        self._staging.close()
+        self._storage.close()
         self._write_meter(self._meter_file)
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -142,10 +155,12 @@ class Gateway:
         identity = request_id(special.get(b"x-request-id"))
         request = Inbound(scope, special, lines, identity, Incoming(receive, special), send, Answered())
         decision = decide(self.watch.table, scope["method"], scope["raw_path"])
-        label = decision.target.label if isinstance(decision, Forward) else "-"
+        label = decision.target.label if isinstance(decision, Forward | Serve) else "-"
         try:
             if isinstance(decision, Forward):
                 await self._forward(decision, request)
+            elif isinstance(decision, Serve):
+                await self._serve(decision, request)
             elif isinstance(decision, Problem):
                 await _refuse(decision, request)
             else:
@@ -178,11 +193,14 @@ class Gateway:
             body = RequestBody(request.incoming, request.special, self._max_body)
             await body.begin()
             call = self._call(decision, request, caller)
-            await self._forwarder.forward(call, body, request.send, request.answered)
+            if call.method == "POST" and call.target.route.boxes and not call.target.route.any_path:
+                await self._staging.forward(call, caller.user, body, request.send, request.answered)
+            else:
+                await self._forwarder.forward(call, body, request.send, request.answered)
         finally:
             self._forwarding -= 1
 
-    async def _admit(self, target: Target, authorization: bytes | None) -> Caller:
+    async def _admit(self, target: Published, authorization: bytes | None) -> Caller:
         caller = self._auth.recall(target, authorization)
         if caller is not None:
             return caller
@@ -209,26 +227,24 @@ class Gateway:
 
     # --- the platform's own ------------------------------------------------------------------------------------
 
+    async def _serve(self, decision: Serve, request: Inbound) -> None:
+        """The Flask application finds a service below its kind, whatever path it is published at."""
+        target = decision.target
+        caller = await self._admit(target, request.special.get(b"authorization"))
+        call = ServiceCall(target.service, caller.user, target.prefix.decode())
+        scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
+        await self._services.answer(scope, request)
+
     async def _answer_locally(self, request: Inbound) -> None:
-        others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
-        scope = {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
-        marked = _mark(request)
-        if self._live.takes(scope):
-            try:
-                await self._live.answer(scope, marked)
-            except ControllerError as error:
-                log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
-                raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
+        scope = _scope(request)
+        if not self._live.takes(scope):
+            await self._flask.answer(scope, request)
             return
-        if self._local >= WAITING:
-            raise Refused(Problem(Kind.OVERLOADED, "Too many requests wait for an answer.", retry_after=1))
-        self._local += 1
         try:
-            await self._flask(scope, request.incoming, marked)
-        finally:
-            self._local -= 1
-        if request.answered.status >= 400:
-            await _linger(request)
+            await self._live.answer(scope, _mark(request))
+        except ControllerError as error:
+            log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
+            raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
 
     # --- counting ----------------------------------------------------------------------------------------------
 
@@ -236,6 +252,7 @@ class Gateway:
         """Once a second, off the hot path: what was counted, and who was called."""
         self._write_meter(self._meter_file)
         self._sleepers.tell()
+        self._staging.sweep()
         self._beat = self._loop.call_later(1.0, self._tell)
 
     def _write_meter(self, path: Path) -> None:
@@ -243,6 +260,26 @@ class Gateway:
             self._meter.flush(path)
         except OSError as error:
             log.warning("the gateway's counts cannot be written to %s: %s", path, error.strerror)
+
+
+class Bridge:
+    """The Flask application behind threads of its own."""
+
+    def __init__(self, application: Any) -> None:  # it describes WSGI in other types than the bridge
+        self._wsgi: Any = WSGIMiddleware(application, workers=THREADS)
+        self._waiting = 0
+
+    async def answer(self, scope: Message, request: Inbound) -> None:
+        """Raises Refused if too many wait already."""
+        if self._waiting >= WAITING:
+            raise Refused(Problem(Kind.OVERLOADED, "Too many requests wait for an answer.", retry_after=1))
+        self._waiting += 1
+        try:
+            await self._wsgi(scope, request.incoming, _mark(request))
+        finally:
+            self._waiting -= 1
+        if request.answered.status >= 400:
+            await _linger(request)
 
 
 def header_text(user: str) -> bytes:
@@ -272,6 +309,12 @@ async def _refuse(problem: Problem, request: Inbound) -> None:
 
 def _ours(request: Inbound) -> list[Header]:
     return [(b"x-request-id", request.identity), (b"server", b"prichal")]
+
+
+def _scope(request: Inbound) -> Message:
+    """The request for an application of our own, under the id that was settled."""
+    others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
+    return {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
 
 
 def _mark(request: Inbound) -> Send:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from controller.web.problems import Kind, Problem, Refused
+from controller.web.upstream import UpstreamConnection
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,6 +32,27 @@ class Incoming:
 
     def more(self) -> bool:
         return self._more
+
+
+class Body(Protocol):
+    """What is sent to a component: `head` with the request's header, then, if there is `more`, the rest."""
+
+    @property
+    def head(self) -> bytes: ...
+
+    def more(self) -> bool: ...
+
+    def at_hand(self) -> bool:
+        """Whether all of it can be sent again."""
+
+    def framing(self) -> bytes:
+        """The header line that tells the component where the body ends."""
+
+    def frame(self, data: bytes) -> bytes:
+        """A piece as it is sent."""
+
+    async def send(self, connection: UpstreamConnection) -> None:
+        """Send the rest. While the component is not to act, its clock is held. Raises Refused, CallerGone."""
 
 
 class RequestBody:
@@ -79,8 +101,15 @@ class RequestBody:
     def frame(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
 
-    def end(self) -> bytes:
-        return b"0\r\n\r\n" if self.chunked else b""
+    async def send(self, connection: UpstreamConnection) -> None:
+        while self.more():
+            data = await self.next()
+            connection.hold_clock(False)
+            connection.write(self.frame(data))
+            await connection.drain()
+            connection.hold_clock(True)
+        if self.chunked:
+            connection.write(b"0\r\n\r\n")
 
 
 def too_large(limit: int) -> Refused:

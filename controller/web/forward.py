@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from controller.web.body import CallerGone, RequestBody, Send
+from controller.web.body import Body, CallerGone, Send
 from controller.web.decide import Target, not_found
 from controller.web.headers import response_headers
 from controller.web.pool import Pool
@@ -28,15 +28,8 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 _METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What is forwarded. `path` includes the query; `lines` are finished header lines."""
-
-    target: Target
-    method: str
-    path: bytes
-    lines: bytes
-    request_id: bytes
+#: Passes a response on as it comes, up to its last part, which is returned.
+Respond = Callable[[UpstreamConnection, "Call", Send, "Answered"], Awaitable[bytes]]
 
 
 class Answered:
@@ -46,6 +39,34 @@ class Answered:
 
     def __init__(self) -> None:
         self.status = 0
+
+
+async def respond(connection: UpstreamConnection, call: Call, send: Send, answered: Answered) -> bytes:
+    headers = response_headers(connection.headers, call.request_id)
+    answered.status = connection.status
+    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
+    data = await connection.read()
+    if connection.is_complete():
+        return data
+    task = asyncio.current_task()
+    while not connection.is_complete():
+        connection.sending(task)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        connection.sending(None)
+        data = await connection.read()
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is forwarded. `path` includes the query; `lines` are finished header lines; `respond` has the response."""
+
+    target: Target
+    method: str
+    path: bytes
+    lines: bytes
+    request_id: bytes
+    respond: Respond = respond
 
 
 class Forwarder:
@@ -65,17 +86,22 @@ class Forwarder:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
 
-    async def forward(self, call: Call, body: RequestBody, send: Send, answered: Answered) -> None:
+    async def awake(self, target: Target) -> Target:
+        """The target as the table in force has it, woken up if need be. Raises Refused."""
+        found = self._resolve(target)
+        while found is not None and found.route.asleep:
+            await self._wake(found)
+            found = self._resolve(target)
+        if found is None:
+            raise Refused(not_found())
+        return found
+
+    async def forward(self, call: Call, body: Body, send: Send, answered: Answered) -> None:
         """Raises Refused with the problem to answer, CallerGone, or UpstreamError once the response has begun."""
         tried: list[str] = []
         failure: UpstreamError | None = None
         for _ in range(ATTEMPTS):
-            target = self._resolve(call.target)
-            while target is not None and target.route.asleep:
-                await self._wake(target)
-                target = self._resolve(call.target)
-            if target is None:
-                raise Refused(not_found())
+            target = await self.awake(call.target)
             # Nothing is awaited between the look at the table and `enter`: an endpoint that was retired and reported
             # as idle never gets another call.
             endpoint = self._pool.choose(target.route.upstreams, tried)
@@ -94,7 +120,7 @@ class Forwarder:
         raise Refused(problem_of(call.target, failure)) from failure
 
     async def _attempt(
-        self, call: Call, body: RequestBody, endpoint: str, send: Send, answered: Answered, fresh: bool
+        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
     ) -> bytes | UpstreamError:
         """The last part of the response, or a failure after which another attempt may be made."""
         try:
@@ -110,7 +136,7 @@ class Forwarder:
                 self._on_idle(endpoint)
 
     async def _exchange(
-        self, call: Call, body: RequestBody, endpoint: str, send: Send, answered: Answered, fresh: bool
+        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
     ) -> bytes:
         """One try on one connection; the last part of the response's body, which is still to be sent."""
         connection = None if fresh else self._pool.idle(endpoint)
@@ -121,10 +147,10 @@ class Forwarder:
             data = _request(call, endpoint, body)
             connection.begin(data, call.method == "HEAD", call.target.route.timeout)
             if body.more():
-                connection.caller_turn = True
+                connection.hold_clock(True)
                 upload = self._loop.create_task(_upload(connection, body))
             await connection.head()
-            return await _respond(connection, call, send, answered)
+            return await call.respond(connection, call, send, answered)
         finally:
             if upload is not None and not upload.done():
                 upload.cancel()
@@ -134,7 +160,7 @@ class Forwarder:
                 self._pool.give_back(connection, self._loop.time())
 
 
-def may_repeat(method: str, body: RequestBody, error: UpstreamError) -> bool:
+def may_repeat(method: str, body: Body, error: UpstreamError) -> bool:
     """Whether a failed call may be sent again: nothing was sent, or its body is still at hand, and either the
     component cannot have seen it, or seeing it twice does no harm."""
     if isinstance(error, Unreachable):
@@ -144,38 +170,17 @@ def may_repeat(method: str, body: RequestBody, error: UpstreamError) -> bool:
     return error.undelivered or method in IDEMPOTENT
 
 
-def _request(call: Call, endpoint: str, body: RequestBody) -> bytes:
+def _request(call: Call, endpoint: str, body: Body) -> bytes:
     """The head, and what there is of the body, for one write."""
     framing = body.framing() if body.more() or body.head or call.method in _METHODS_WITH_BODY else b""
     head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, endpoint.encode())
     return b"".join((head, call.lines, framing, b"\r\n", body.frame(body.head)))
 
 
-async def _respond(connection: UpstreamConnection, call: Call, send: Send, answered: Answered) -> bytes:
-    headers = response_headers(connection.headers, call.request_id)
-    answered.status = connection.status
-    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
-    data = await connection.read()
-    if connection.is_complete():
-        return data
-    task = asyncio.current_task()
-    while not connection.is_complete():
-        connection.sending(task)
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        connection.sending(None)
-        data = await connection.read()
-    return data
-
-
-async def _upload(connection: UpstreamConnection, body: RequestBody) -> None:
+async def _upload(connection: UpstreamConnection, body: Body) -> None:
     try:
-        while body.more():
-            data = await body.next()
-            connection.write(body.frame(data))
-            await connection.drain()
-        connection.write(body.end())
-        connection.sending(None)
-        connection.caller_turn = False
+        await body.send(connection)
+        connection.hold_clock(False)
     except (CallerGone, Refused) as error:
         connection.fail(error)
 

@@ -29,11 +29,11 @@ IDENTITY = frozenset(
 
 _REWRITTEN = frozenset(
     b"host content-length expect authorization x-request-id forwarded x-forwarded-for x-forwarded-proto "
-    b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip".split()
+    b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip x-prichal-files".split()
 )
 
 DROPPED_IN = HOP_BY_HOP | IDENTITY | _REWRITTEN
-DROPPED_OUT = HOP_BY_HOP | {b"x-request-id", b"server"}
+DROPPED_OUT = HOP_BY_HOP | {b"x-request-id", b"server", b"x-prichal-files"}
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))

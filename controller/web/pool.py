@@ -4,6 +4,7 @@ route watcher tells it which endpoints are still in the table."""
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 
 from controller.web.upstream import Unreachable, UpstreamConnection
@@ -13,10 +14,11 @@ IDLE_SECONDS = 30.0
 
 
 class Pool:
-    """One per gateway worker; used from its event loop alone."""
+    """One per gateway worker; used from its event loop alone. With `tls` connections are encrypted."""
 
-    def __init__(self, connect_timeout: float) -> None:
+    def __init__(self, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
         self._connect_timeout = connect_timeout
+        self._tls = tls
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._busy: dict[str, int] = {}
         self._turn = 0
@@ -59,10 +61,15 @@ class Pool:
     async def connect(self, endpoint: str) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         host, _, port = endpoint.rpartition(":")
+        host = host.strip("[]")
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(endpoint, loop), host.strip("[]"), int(port)
+                    lambda: UpstreamConnection(endpoint, loop),
+                    host,
+                    int(port),
+                    ssl=self._tls,
+                    server_hostname=host if self._tls else None,
                 )
         except TimeoutError:
             raise Unreachable(f"no connection within {self._connect_timeout:g} s") from None

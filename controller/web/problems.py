@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 CONTENT_TYPE = "application/problem+json"
 
-Member = str | int | float | list[str]
+Member = str | int | float | list[str] | list[int] | list[dict[str, str]]
 
 
 class Kind(Enum):
@@ -22,16 +22,21 @@ class Kind(Enum):
 
     BAD_REQUEST = (400, "bad-request", "The request is not well-formed")
     AMBIGUOUS_PATH = (400, "ambiguous-path", "The path can be read in more than one way")
+    INVALID_PATH = (400, "invalid-path", "The path names no file or group")
     MALFORMED_JSON = (400, "malformed-json", "The body is not JSON")
     UNAUTHORIZED = (401, "unauthorized", "Valid credentials are needed")
     INVALID_TOKEN = (401, "invalid-token", "The bearer token is not accepted")
     BAD_SIGNATURE = (401, "bad-signature", "The signature is missing or wrong")
     CLAIMS = (403, "claim-missing", "The bearer token does not entitle to this")
+    FORBIDDEN = (403, "not-a-developer", "Only developers may use this area")
     NOT_FOUND = (404, "not-found", "There is nothing at this path")
     METHOD = (405, "method-not-allowed", "This path does not take this method")
     CONFLICT = (409, "nothing-to-approve", "There is nothing to approve")
+    PATH_CONFLICT = (409, "path-conflict", "A file and a group cannot have the same name")
+    UPLOAD_INCOMPLETE = (409, "upload-incomplete", "Parts of the upload are missing")
     TOO_LARGE = (413, "body-too-large", "The body is larger than allowed")
     MEDIA_TYPE = (415, "unsupported-media-type", "The body must be JSON")
+    INVALID = (422, "invalid-request", "The request does not fit the component's description")
     HTTP = (400, "http-error", "The request cannot be answered")
     INTERNAL = (500, "internal", "The platform failed")
     UPSTREAM_UNREACHABLE = (502, "component-unreachable", "The component cannot be reached")
@@ -41,7 +46,12 @@ class Kind(Enum):
     OVERLOADED = (503, "gateway-overloaded", "The gateway has no room for one more request")
     ISSUER = (503, "issuer-unreachable", "The issuer of the tokens cannot be asked for its keys")
     STORE_BUSY = (503, "store-busy", "The platform's database cannot be used at the moment")
+    STORAGE_UNREACHABLE = (503, "storage-unreachable", "The storage does not answer")
+    STORAGE_REFUSED = (503, "storage-refused", "The storage refused the platform")
+    BUCKET_MISSING = (503, "bucket-missing", "The box is not in the storage")
     UPSTREAM_TIMEOUT = (504, "component-timeout", "The component did not answer in time")
+    BOX_FULL = (507, "box-full", "The box has no room for this")
+    STORAGE_FULL = (507, "storage-full", "The storage has no room left")
 
     def __init__(self, status: int, slug: str, title: str) -> None:
         self.status = status

@@ -1,8 +1,8 @@
 """One connection to a component: HTTP/1.1 over asyncio, the response parsed by httptools as it arrives.
 
-Used by `pool` and `forward`, one exchange at a time. Never retries and never decides; what goes wrong is one of the
-exceptions below. Both directions have backpressure: `drain` waits while the component does not read, and the
-component is not read from while the caller does not read.
+Used by `pool`, `forward`, and for the storage by `links`, one exchange at a time. Never retries and never decides; what
+goes wrong is one of the exceptions below. Both directions have backpressure: `drain` waits while the component does not
+read, and the component is not read from while the caller does not read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import httptools
 from controller.web.headers import Header
 
 MAX_HEAD = 64 * 1024  # bytes of a response before its header must be complete
+WRITE_BUFFER = 64 * 1024  # bytes of a request kept before `drain` waits
 HIGH_WATER = 256 * 1024  # bytes of a response kept before the component is not read from
 
 
@@ -75,11 +76,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._received = 0
+        self._body = 0  # bytes of the response's body that have passed the parser
+        self._left: int | None = None  # bytes of it that will not, see bypass
         self._paused = False
         self._sent = 0
         self._error: Exception | None = None
         self._sender: asyncio.Task[object] | None = None
-        self.caller_turn = False  # the caller is still to send: time does not count against the component
+        self._held = False  # see hold_clock
 
     # --- an exchange -------------------------------------------------------------------------------------------
 
@@ -112,8 +115,8 @@ class UpstreamConnection(asyncio.Protocol):
                 raise self._error
             await self._wait()
 
-    async def read(self) -> bytes:
-        """What has arrived of the body, at least one byte; empty at its end."""
+    async def read(self, most: int | None = None) -> bytes:
+        """What has arrived of the body, at least one byte and at most `most`; empty at its end."""
         while not self._chunks:
             if self._complete:
                 return b""
@@ -123,20 +126,115 @@ class UpstreamConnection(asyncio.Protocol):
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
         self._buffered = 0
+        if most is not None and len(data) > most:
+            self._chunks = [data[most:]]
+            self._buffered = len(data) - most
+            return data[:most]
         if self._paused and self._transport is not None:
             self._paused = False
             self._progress = self._loop.time()
             self._transport.resume_reading()
         return data
 
+    @property
+    def encrypted(self) -> bool:
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
+
+    @property
+    def buffered(self) -> bool:
+        return bool(self._chunks)
+
     def is_complete(self) -> bool:
         """Whether all of the response has arrived; `read` may still hold some of it."""
         return self._complete
+
+    # --- past the parser ---------------------------------------------------------------------------------------
+
+    def bypass(self) -> bool:
+        """From now on, what is still to come of the body is to be taken with `splice`. False if it cannot be: its
+        length is not known, it is encrypted, or all of it is here."""
+        if self._left is not None:
+            return self._left > 0
+        if self._transport is None or self._complete or self.encrypted:
+            return False
+        lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
+        if len(lengths) != 1 or not lengths[0].isdigit():
+            return False
+        if not self._paused:
+            self._transport.pause_reading()
+        self._paused, self._keep_alive = False, self._parser.should_keep_alive()
+        self._left = int(lengths[0]) - self._body
+        return self._left > 0
+
+    async def splice(self, pipe: int, most: int) -> int:
+        """Move at least one byte of the body into a pipe; how many. The pipe must be empty."""
+        assert self._left is not None
+        while self._error is None:
+            try:
+                count = os.splice(self._descriptor, pipe, min(most, self._left))
+            except BlockingIOError:
+                await self._readable()
+                continue
+            except OSError as error:
+                raise Dropped(f"it closed the connection in the middle of its response: {error}") from error
+            if not count:
+                raise Dropped("it closed the connection in the middle of its response")
+            self._left -= count
+            self._complete = not self._left
+            return count
+        raise self._error
+
+    async def splice_in(self, pipe: int, count: int) -> int:
+        """Move bytes from a pipe into the request's body; how many. Raises nothing, as `drain`. What was written
+        before must be flushed."""
+        while not self._closed:
+            try:
+                moved = os.splice(pipe, self._descriptor, count)
+            except BlockingIOError:
+                await self._until_writable()
+                continue
+            except OSError:
+                self._closed = True
+                break
+            self._sent += moved
+            return moved
+        return 0
+
+    async def flush(self) -> None:
+        """Wait until the kernel has all that was written."""
+        if self._transport is not None and not self._closed:
+            self._transport.set_write_buffer_limits(high=0)
+            await self.drain()
+            self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+
+    async def _readable(self) -> None:
+        self._loop.add_reader(self._descriptor, self._wake)
+        try:
+            await self._wait()
+        finally:
+            if self._descriptor >= 0:
+                self._loop.remove_reader(self._descriptor)
+
+    async def _until_writable(self) -> None:
+        self.pause_writing()
+        self._loop.add_writer(self._descriptor, self.resume_writing)
+        try:
+            await self.drain()
+        finally:
+            if self._descriptor >= 0:
+                self._loop.remove_writer(self._descriptor)
+
+    # --- time and end ------------------------------------------------------------------------------------------
 
     def sending(self, task: asyncio.Task[object] | None) -> None:
         """`task` passes a part of the response on and may wait for the caller; it is cancelled when that takes longer
         than the time limit, since a caller who does not read must not hold a component for ever."""
         self._sender = task
+        self._progress = self._loop.time()
+
+    def hold_clock(self, held: bool) -> None:
+        """While it is held somebody else is to act, and time does not count against the component."""
+        self._held = held
         self._progress = self._loop.time()
 
     def fail(self, error: Exception) -> None:
@@ -158,8 +256,17 @@ class UpstreamConnection(asyncio.Protocol):
         if not reusable or self._writable is not None:
             self.close()
             return False
+        if self._left is not None:
+            self._resume_parsing()
         self.used = True
         return True
+
+    def _resume_parsing(self) -> None:
+        """The parser has seen only the beginning of a response that was bypassed."""
+        self._left = None
+        self._parser = httptools.HttpResponseParser(self)
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def close(self) -> None:
         self._closed = True
@@ -182,7 +289,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _check_progress(self) -> None:
-        if self.caller_turn:
+        if self._held:
             self._progress = self._loop.time()
         left = self._progress + self._timeout - self._loop.time()
         if left <= 0:
@@ -195,7 +302,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=64 * 1024)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
         sock: socket.socket = transport.get_extra_info("socket")
         # A descriptor of our own, since the transport's is gone when `connection_lost` wants to ask the kernel.
         self._descriptor = os.dup(sock.fileno())
@@ -229,6 +336,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._finish(exc)
         self._closed = True
         self.resume_writing()
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -294,6 +403,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._complete:
             self._chunks.append(body)
             self._buffered += len(body)
+            self._body += len(body)
 
     def on_message_complete(self) -> None:
         if self._complete:

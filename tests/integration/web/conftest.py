@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -182,12 +182,10 @@ def demo_route(*endpoints: str, **fields: Any) -> Route:
     )
 
 
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    state = tmp_path_factory.mktemp("state")
-    store = open_store(settings_of(state).database)
-    with echo("first") as component, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        store.routes.switch(demo_route(component.endpoint))
+@contextmanager
+def serving(state: Path, store: SqliteStore, component: Echo) -> Iterator[Web]:
+    """A web process over this state, until the block ends."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         running = Web(state, store, listener, component)
         running.start()
         try:
@@ -197,4 +195,12 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
             if running.process is not None and running.process.poll() is None:
                 os.kill(running.process.pid, signal.SIGQUIT)
                 running.process.wait(timeout=30)
-            store.close()
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    state = tmp_path_factory.mktemp("state")
+    with closing(open_store(settings_of(state).database)) as store, echo("first") as component:
+        store.routes.switch(demo_route(component.endpoint))
+        with serving(state, store, component) as running:
+            yield running

@@ -16,7 +16,10 @@ EVERYTHING = '''
 import json
 
 def shown(value):
-    return json.loads(json.dumps(value, default=lambda v: {name: getattr(v, name) for name in v.__slots__}))
+    return json.loads(json.dumps(value, default=public))
+
+def public(value):
+    return {name: getattr(value, name) for name in value.__slots__ if not name.startswith("_")}
 
 class Model:
     """One object, which the loader makes."""

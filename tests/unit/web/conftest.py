@@ -7,7 +7,12 @@ import pytest
 
 from controller.config import Settings, WebSettings
 from controller.domain.secret import Secret
+from controller.domain.storage import StorageAccess
 from controller.store import SqliteStore, open_store
+from controller.web.storage import StorageClient
+from tests.support.fake_objects import FakeObjects
+
+ACCESS = StorageAccess("http://127.0.0.1:9000", "https://files.example.org", "web", Secret("letmein-storage"))
 
 
 @pytest.fixture
@@ -20,3 +25,16 @@ def store(settings: Settings) -> Iterator[SqliteStore]:
     opened = open_store(settings.database)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def objects() -> FakeObjects:
+    return FakeObjects()
+
+
+@pytest.fixture
+def storage(store: SqliteStore, objects: FakeObjects) -> Iterator[StorageClient]:
+    store.boxes.tell_access(ACCESS)
+    client = StorageClient(store, lambda access: objects)
+    yield client
+    client.close()

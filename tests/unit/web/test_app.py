@@ -15,11 +15,13 @@ from controller.domain.conditions import Condition, ConditionType
 from controller.domain.names import AppName, ComponentName
 from controller.domain.spec import HookProvider
 from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
+from controller.domain.storage import BoxRecord, BoxState, Pending
 from controller.store import SqliteStore
 from controller.web import meter
 from controller.web.app import create_app
 from controller.web.meter import Meter
 from controller.web.status import FRESH
+from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
 
@@ -28,8 +30,8 @@ ASK = {"X-Prichal": "1"}
 
 
 @pytest.fixture
-def client(store: SqliteStore, settings: Settings) -> FlaskClient:
-    app = create_app(store, settings)
+def client(store: SqliteStore, settings: Settings, storage: StorageClient) -> FlaskClient:
+    app = create_app(store, settings, storage)
     return app.test_client()
 
 
@@ -363,6 +365,24 @@ def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) ->
         assert line in text
 
 
+def test_metrics_of_boxes(client: FlaskClient, store: SqliteStore) -> None:
+    now = time.time()
+    store.boxes.save(BoxRecord(APP, ComponentName("data"), "bucket", 1000, used=3, files=2, measured=now))
+    store.boxes.reserve(Pending(0, "bucket", "k", 500, created=now, expires=now + 900), now)
+    store.boxes.reserve(Pending(0, "bucket", "old", 70, created=now - 901, expires=now - 1), now)
+    kept = BoxRecord(APP, ComponentName("old"), "older", 7, state=BoxState.KEPT, used=9)
+    store.boxes.save(kept)
+    lines = client.get("/-/metrics").text.splitlines()
+    for line in (
+        'prichal_box_bytes{app="demo",box="data"} 3.0',
+        'prichal_box_capacity_bytes{app="demo",box="data"} 1000.0',
+        'prichal_box_files{app="demo",box="data"} 2.0',
+        'prichal_box_pending_bytes{app="demo",box="data"} 500.0',
+        'prichal_box_bytes{app="demo",box="old"} 9.0',
+    ):
+        assert line in lines
+
+
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
@@ -378,8 +398,10 @@ def test_the_front_leads_to_the_page(client: FlaskClient) -> None:
     assert (response.status_code, response.headers["Location"]) == (307, "/-/")
 
 
-def test_a_bug_is_told_without_its_insides(store: SqliteStore, settings: Settings) -> None:
-    app = create_app(store, settings)
+def test_a_bug_is_told_without_its_insides(
+    store: SqliteStore, settings: Settings, storage: StorageClient
+) -> None:
+    app = create_app(store, settings, storage)
 
     @app.get("/-/bug")
     def bug() -> str:

@@ -160,7 +160,7 @@ def test_who_asked_may_leave_without_harm_to_the_others(store: SqliteStore) -> N
         await asyncio.sleep(0)
         first.cancel()
         await until(lambda: store.requests.queued(APP) is not None)
-        assert first.cancelled()
+        await until(first.cancelled)
         await worker.switch(AWAKE)
         await second
 
