@@ -1,4 +1,4 @@
-"""`python -m benchmarks [deploy serving gateway idle]`: measure, print a table, write build/bench.json.
+"""`python -m benchmarks [deploy serving gateway idle files listing]`: measure, print a table, write build/bench.json.
 
 Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
 shown beside what was measured. The exit code is 1 only if a measurement could not be made.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import docker
 
-from benchmarks import deploy, idle, serving
+from benchmarks import deploy, idle, serving, storage
 from benchmarks.figures import Figure, Section
 from benchmarks.ground import Ground, prepared
 
@@ -29,6 +29,8 @@ SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
     "serving": serving.measure_library,
     "gateway": serving.measure_path,
     "idle": idle.measure,
+    "files": storage.measure_files,
+    "listing": storage.measure_large_listing,
 }
 
 

@@ -165,8 +165,8 @@ def address_of(ground: Ground, container: str) -> tuple[str, int]:
 class RunningPlatform(Platform):
     """Daemon and web process with their default settings; `processes` are their process ids."""
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(home, reconcile={})
+    def __init__(self, home: Path, **settings: object) -> None:
+        super().__init__(home, reconcile={}, **settings)
         self.processes: dict[str, int] = {}
 
     def start_process(self, name: str) -> subprocess.Popen[bytes]:
@@ -180,10 +180,10 @@ class RunningPlatform(Platform):
 
 
 @contextmanager
-def running_platform(ground: Ground) -> Iterator[RunningPlatform]:
+def running_platform(ground: Ground, **settings: object) -> Iterator[RunningPlatform]:
     home = ground.home / unique("platform")
     home.mkdir()
-    platform = RunningPlatform(home)
+    platform = RunningPlatform(home, **settings)
     try:
         platform.start()
         yield platform

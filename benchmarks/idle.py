@@ -84,12 +84,17 @@ def _processes(section: Section, platform: RunningPlatform) -> None:
         used = sum(map(_cpu_seconds, tree)) - before[name]
         count = f"{len(tree)} process{'es' if len(tree) > 1 else ''}"
         section.add(f"{name} at rest ({count}), one processor's", "%", [100 * used / REST])
-        section.add("  memory (proportional set size)", "MiB", [sum(map(_memory, tree)) / 2**20])
+        section.add("  memory (proportional set size)", "MiB", [memory_of(platform.processes[name])])
 
 
 def _tree(process: int) -> list[int]:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [process, *(one for child in children for one in _tree(int(child)))]
+
+
+def memory_of(process: int) -> float:
+    """MiB of a process and its children (proportional set size)."""
+    return sum(map(_memory, _tree(process))) / 2**20
 
 
 def _cpu_seconds(process: int) -> float:
