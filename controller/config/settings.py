@@ -84,6 +84,11 @@ class StorageSettings:
     abandon_after: float = 86400.0  # uploads in parts that were not completed
     model_cache: int = 20 * 10**9
 
+    @property
+    def gives_accounts(self) -> bool:
+        """Whether components get accounts of their own for their connected boxes."""
+        return bool(self.container_url) and (self.backend == "embedded" or self.admin == "minio")
+
 
 @dataclass(frozen=True)
 class DefaultLimits:

@@ -19,7 +19,18 @@ _CAMEL_CASE = re.compile(r"[A-Z][A-Za-z]*[a-z][A-Za-z]*")
 #: What errors say about the next step, in the words of the page.
 NEXT = {"Transient": "retried", "Waiting": "waits", "Stalled": "stalled"}
 #: Calls with a reason among their arguments; those of `NEXT` raise it.
-_GIVERS = {"Condition", "Event", "Hold", "Unresolved", "complain", "emit", "_tell", "_failed", "_degraded"}
+_GIVERS = {
+    "Condition",
+    "Event",
+    "Hold",
+    "Unresolved",
+    "complain",
+    "emit",
+    "_tell",
+    "_failed",
+    "_degraded",
+    "_not_ready",
+}
 _TABLES = {"Verdict", "Fault"}  # (class of error, reason, …)
 
 

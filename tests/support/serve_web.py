@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from controller.adapters.objects import S3Objects
 from controller.config import Settings, WebSettings
 from controller.domain.secret import Secret
 from controller.logs import configure
@@ -24,4 +25,4 @@ if __name__ == "__main__":
     os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
     settings = settings_of(Path(sys.argv[1]))
     configure("INFO", "text")
-    run(settings)
+    run(settings, S3Objects.of)
