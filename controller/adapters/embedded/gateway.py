@@ -40,6 +40,7 @@ class Timing:
     last_pause: float = 30.0
     grown: float = 60.0  # what lives that long does not die young
     stop: float = 10.0  # after SIGTERM
+    address: float = 3.0  # that a taken address gets to become free
 
 
 class State(Enum):
@@ -131,7 +132,7 @@ class Gateway:
         program = find_program()
         self._volume.end_orphans()
         self._volume.make(program)
-        _check_free(self._settings.listen)
+        self._await_address()
         with self._volume.log.open("ab") as output:
             return subprocess.Popen(
                 [*_dying_with_us(), str(program), *self._arguments()],
@@ -143,6 +144,17 @@ class Gateway:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which ends it in its turn
             )
+
+    def _await_address(self) -> None:
+        """What a server that was killed listened on is free only a moment after it has gone."""
+        patience = time.monotonic() + self._timing.address
+        while True:
+            try:
+                return _check_free(self._settings.listen)
+            except Transient:
+                if time.monotonic() > patience or self._closing.is_set():
+                    raise
+            self._wait(self._timing.first_pause)
 
     def _arguments(self) -> list[str]:
         buffers = self._settings.memory // 4 // 2**20  # MiB

@@ -70,7 +70,12 @@ def scratch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
 
 
 def files_in(scratch: pathlib.Path) -> list[str]:
-    return [str(path.relative_to(scratch)) for path in scratch.rglob("*") if path.is_file()]
+    # os.walk passes over what is removed while it looks.
+    return [
+        str((pathlib.Path(folder) / name).relative_to(scratch))
+        for folder, _, names in os.walk(scratch)
+        for name in names
+    ]
 
 
 def item(name: str, path: str, **members: str) -> dict[str, str]:
