@@ -17,8 +17,7 @@ check: setup ## format, style, types, import contracts, scripts, unit tests: und
 
 test: setup engine ## all tests, against real Git servers, Docker and gunicorn; PYTEST_ARGS="-k name" for some
 	@scripts/test-tools
-	@mkdir -p build
-	scripts/with-docker .venv/bin/python -m pytest --junit-xml=build/junit.xml $(PYTEST_ARGS)
+	@scripts/run-tests $(PYTEST_ARGS)
 
 demo: setup engine ## from git push to a prediction; stays up until Ctrl-C, DEMO_EXIT=1 ends by itself
 	@scripts/test-tools git
