@@ -22,6 +22,7 @@ from benchmarks.ground import Ground, RunningPlatform, running_platform
 from benchmarks.idle import memory_of
 from benchmarks.load import LoadFailed
 from controller.adapters.objects import S3Objects
+from controller.adapters.objects.client import PIECE
 from controller.store import open_store
 from tests.support.engines import BASE_IMAGE, unique
 from tests.support.platform import Module
@@ -32,8 +33,7 @@ LARGE = 128 * 2**20  # bytes of one transfer
 IMAGE = 10 * 2**20  # bytes of a FILE variable
 LISTED = 10_000
 GENERATED = 300_000
-PIECE = 2**20
-HTTP = urllib3.PoolManager(blocksize=PIECE)
+HTTP = urllib3.PoolManager(blocksize=256 * 1024)  # as the SDK has its own
 
 LENGTH = '''
 def predict(inputs):
