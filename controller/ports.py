@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -17,7 +18,8 @@ from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin, ObservedApp
 from controller.domain.routes import Route, Service
-from controller.domain.spec import ImageSource, Registry, RepositorySpec, SecretSpec
+from controller.domain.secret import Secret
+from controller.domain.spec import ImageSource, Registry, RepositorySpec, Resources, SecretSpec
 from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
 from controller.domain.storage import (
     Account,
@@ -154,6 +156,86 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the connections; the engine is not used afterwards."""
+
+
+@dataclass(frozen=True)
+class JobMount:
+    """A folder or file of this host in a job's container."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt of a stage as a container. `name` is deterministic: what bears it is this attempt. `env` holds
+    secrets, hence no repr."""
+
+    name: str
+    app: AppName
+    run: str
+    stage: str
+    attempt: int
+    image: str
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    mounts: tuple[JobMount, ...] = ()
+    resources: Resources = Resources()  # noqa: RUF009 - frozen
+
+
+class JobState(StrEnum):
+    CREATED = "created"  # made, never started
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class ObservedJob:
+    """`started` and `ended` are Unix seconds by the engine's clock, 0 where it has not come to that."""
+
+    id: str
+    name: str
+    app: AppName
+    run: str
+    stage: str
+    attempt: int
+    state: JobState
+    started: float = 0.0
+    ended: float = 0.0
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+
+class Jobs(Protocol):
+    """Containers that run to their end. Touches only what carries our instance label and is a job. Nothing is ever
+    removed by the engine itself: an ended container is the result, until it was written down."""
+
+    def create(self, job: Job) -> ObservedJob:
+        """Make the container, not started. One of that name and of this very attempt is adopted, whatever its state;
+        a foreign one is Stalled `NameTaken`. Stalled `ImageGone`, `CommandNotFound`-like errors as of Engine."""
+
+    def start(self, id: str) -> None:
+        """One that has been started already is fine. Stalled `CommandNotFound` and the like: it cannot start."""
+
+    def find(self, name: str) -> ObservedJob | None: ...
+
+    def all(self) -> tuple[ObservedJob, ...]:
+        """Of this instance, sorted by name."""
+
+    def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
+        """Block until it has ended; None once `stop()` turns true. Survives a restart of the engine. Transient
+        `ContainerLost`: it was removed."""
+
+    def logs(self, id: str, since: float, stop: Callable[[], bool]) -> Iterator[tuple[float, bytes]]:
+        """Lines of stdout and stderr from `since` (Unix seconds, exclusive) on, each with its time, until the
+        container ends or `stop()` turns true; resumed after a break without loss or repetition."""
+
+    def stop(self, id: str, grace: float) -> None:
+        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine."""
+
+    def remove(self, id: str) -> None:
+        """One that is gone is fine; Stalled `NotOurs`."""
 
 
 @dataclass(frozen=True)

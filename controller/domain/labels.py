@@ -8,6 +8,9 @@ FINGERPRINT = "io.prichal.fingerprint"
 REVISION = "io.prichal.revision"
 REPLICA = "io.prichal.replica"
 PORT = "io.prichal.port"
+RUN = "io.prichal.run"
+STAGE = "io.prichal.stage"
+ATTEMPT = "io.prichal.attempt"
 
 #: On images. Not `INSTANCE`: a container that a person starts from the image inherits its labels, and is not ours.
 BUILT_BY = "io.prichal.built-by"

@@ -34,6 +34,11 @@ def workload_name(
     return f"{instance}.{app}.{component}.{short(fingerprint)}.{replica}"
 
 
+def job_name(instance: str, app: AppName, run: str, stage: str, attempt: int) -> str:
+    """Container name of one attempt of a stage, e.g. `prichal.pu-x-pa-demo.01jd3f0r7k.train.1`."""
+    return f"{instance}.{app}.{run}.{stage}.{attempt}"
+
+
 def network_name(instance: str, app: AppName) -> str:
     return f"{instance}.{app}"
 

@@ -1,0 +1,299 @@
+"""Runs and their stages: the states, who may follow whom, and what comes next. Pure.
+
+A run is driven by looking at it, not by remembering: `next_step` says from what is written down what is to be done,
+and everything is written down before it is done. So it makes no difference whether the daemon went on or came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.pipelines import Pipeline, Stage
+
+
+class RunState(StrEnum):
+    """Of a run and of a stage. A stage is QUEUED while it waits for its inputs or for its next attempt."""
+
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    CANCELING = "CANCELING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"  # the user's code or input
+    ERROR = "ERROR"  # the platform
+    CANCELED = "CANCELED"
+
+    @property
+    def terminal(self) -> bool:
+        return not FOLLOWS[self]
+
+
+_ENDS = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.ERROR, RunState.CANCELED})
+_BAD_ENDS = _ENDS - {RunState.SUCCEEDED}
+
+#: What may follow what. A terminal state is followed by nothing.
+FOLLOWS: dict[RunState, frozenset[RunState]] = {
+    RunState.QUEUED: frozenset({RunState.STARTING, RunState.CANCELING}) | _ENDS,
+    RunState.STARTING: frozenset({RunState.RUNNING, RunState.QUEUED, RunState.CANCELING}) | _ENDS,
+    RunState.RUNNING: frozenset({RunState.QUEUED, RunState.CANCELING}) | _ENDS,
+    RunState.CANCELING: _ENDS,
+    RunState.SUCCEEDED: frozenset(),
+    RunState.FAILED: frozenset(),
+    RunState.ERROR: frozenset(),
+    RunState.CANCELED: frozenset(),
+}
+
+
+class TransitionRefused(Exception):
+    """A bug: somebody tried to go from a state to one that cannot follow it."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    state: RunState
+    at: float  # Unix seconds
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One file of a published variable. `name` is relative to the variable's folder."""
+
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One container of a stage. `ended` is 0 until its end was written down; `platform`: it ended by no fault of the
+    user's code, and counts apart."""
+
+    number: int
+    started: float
+    ended: float = 0.0
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    platform: bool = False
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """`not_before`: a repetition waits until then. `reused_from`: the run whose outputs this stage took over."""
+
+    name: str
+    state: RunState = RunState.QUEUED
+    reason: str = ""
+    message: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    not_before: float = 0.0
+    progress: str = ""  # "N/M", as the stage wrote it
+    history: tuple[Transition, ...] = ()
+    reused_from: str = ""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest."""
+        return self.attempts[-1] if self.attempts else None
+
+    def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> StageRun:
+        """The stage in its next state. TransitionRefused."""
+        _check(self.state, state)
+        step = Transition(state, at, reason, message)
+        return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
+
+    def begin(self, at: float) -> StageRun:
+        """A new attempt, written down before its container is made."""
+        starting = self.to(RunState.STARTING, at)
+        return replace(starting, attempts=(*self.attempts, Attempt(len(self.attempts) + 1, at)))
+
+    def end_attempt(self, at: float, **how: object) -> StageRun:
+        last = replace(self.attempts[-1], ended=at, **how)  # type: ignore[arg-type]
+        return replace(self, attempts=(*self.attempts[:-1], last))
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """What the caller passed for a variable: a key in his area (`FILE`), or a value that becomes a JSON file."""
+
+    name: str
+    datatype: str = "FILE"
+    data: str = ""  # the key, or the value as JSON text
+    box: str = ""  # another connected box than the default one
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """Where the caller wants an output: a group in his area. Left out: `runs/<id>/<name>`."""
+
+    name: str
+    data: str
+    box: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """`version` grows with each change: whoever saves says which one he changed. `user` None: a caller without a
+    name."""
+
+    id: str
+    app: AppName
+    pipeline: Pipeline
+    created: float
+    user: str | None = None
+    inputs: tuple[RunInput, ...] = ()
+    outputs: tuple[RunOutput, ...] = ()
+    priority: int = 0
+    state: RunState = RunState.QUEUED
+    reason: str = ""
+    message: str = ""
+    stages: tuple[StageRun, ...] = ()
+    history: tuple[Transition, ...] = ()
+    version: int = 0
+    cause: str = "api"  # api | schedule | continue | retry
+    origin: str = ""  # the run that it repeats or continues
+    webhook: str = ""
+
+    @property
+    def name(self) -> ComponentName:
+        return self.pipeline.name
+
+    @property
+    def ended(self) -> float | None:
+        return self.history[-1].at if self.state.terminal else None
+
+    def stage(self, name: str) -> StageRun:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def with_stage(self, stage: StageRun) -> Run:
+        return replace(self, stages=tuple(stage if s.name == stage.name else s for s in self.stages))
+
+    def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> Run:
+        """The run in its next state. TransitionRefused."""
+        _check(self.state, state)
+        step = Transition(state, at, reason, message)
+        return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
+
+
+def new_run(
+    id: str,
+    pipeline: Pipeline,
+    at: float,
+    user: str | None = None,
+    inputs: Iterable[RunInput] = (),
+    outputs: Iterable[RunOutput] = (),
+    **rest: object,
+) -> Run:
+    stages = tuple(
+        StageRun(stage.name, history=(Transition(RunState.QUEUED, at),)) for stage in pipeline.stages
+    )
+    return Run(
+        id,
+        pipeline.app,
+        pipeline,
+        at,
+        user,
+        tuple(inputs),
+        tuple(outputs),
+        stages=stages,
+        history=(Transition(RunState.QUEUED, at),),
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def retry_of(before: Run, id: str, at: float) -> Run:
+    """A new run of the same pipeline that takes over what had succeeded."""
+    run = new_run(
+        id, before.pipeline, at, before.user, before.inputs, before.outputs, cause="retry", origin=before.id
+    )
+    kept = {s.name: s.reused_from or before.id for s in before.stages if s.state is RunState.SUCCEEDED}
+    for stage in run.stages:
+        if stage.name in kept:
+            source = kept[stage.name]
+            done = stage.to(RunState.SUCCEEDED, at, "Reused", f"outputs of run {source}")
+            run = run.with_stage(replace(done, reused_from=source))
+    return run
+
+
+# --- what comes next --------------------------------------------------------------------------------------------
+
+PLATFORM_ATTEMPTS = (
+    3  # after the first: faults of the platform are repeated so often, whatever the manifest says
+)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """These stages get a new attempt now."""
+
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """For what runs, or until `until` (Unix seconds; None: for what runs alone)."""
+
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """All is over."""
+
+    state: RunState
+    reason: str = ""
+    message: str = ""
+
+
+Step = Begin | Wait | Finish
+
+
+def next_step(run: Run, now: float) -> Step:
+    """What is to be done with a run that has been started and is not over."""
+    if all(stage.state is RunState.SUCCEEDED for stage in run.stages):
+        return Finish(RunState.SUCCEEDED)
+    active = [s for s in run.stages if s.state in (RunState.STARTING, RunState.RUNNING, RunState.CANCELING)]
+    bad = next((s for s in run.stages if s.state in _BAD_ENDS), None)
+    if run.state is RunState.CANCELING:
+        return Wait() if active else Finish(RunState.CANCELED, "Canceled", "canceled by a person")
+    if bad:
+        # Its neighbours come to their end first: what they make can be reused by a repetition.
+        return Wait() if active else Finish(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
+    begun = [s.name for s in run.stages if s.state is not RunState.QUEUED]
+    done = [s.name for s in run.stages if s.state is RunState.SUCCEEDED]
+    candidates = run.pipeline.ready(done, begun)
+    due = tuple(stage for stage in candidates if run.stage(stage.name).not_before <= now)
+    if due:
+        return Begin(due)
+    later = [run.stage(stage.name).not_before for stage in candidates]
+    return Wait(min(later, default=None))
+
+
+def after_failure(
+    stage: StageRun, spec: Stage, at: float, reason: str, message: str, *, platform: bool, final: bool = False
+) -> StageRun:
+    """The stage after its attempt ended badly (and was written down as ended): QUEUED for another one, or over.
+    `final`: it cannot get better, no repetition helps."""
+    failed = [a for a in stage.attempts if a.ended and a.reason and a.platform == platform]
+    over = RunState.ERROR if platform else RunState.FAILED
+    limit = PLATFORM_ATTEMPTS if platform else spec.retries.limit
+    if final or len(failed) > limit:
+        return stage.to(over, at, reason, message)
+    pause = _pause(spec, len(failed)) if not platform else 2.0 ** (len(failed) - 1)
+    return replace(stage.to(RunState.QUEUED, at, reason, message), not_before=at + pause)
+
+
+def _pause(spec: Stage, failed: int) -> float:
+    """Seconds before the repetition after so many failures (from 1 on)."""
+    retries = spec.retries
+    return min(retries.cap, retries.backoff * retries.factor ** min(failed - 1, 64))
+
+
+def _check(before: RunState, after: RunState) -> None:
+    if after not in FOLLOWS[before]:
+        raise TransitionRefused(f"{before} is not followed by {after}")
