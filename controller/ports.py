@@ -17,7 +17,9 @@ from controller.domain.desired import BuildInput, Workload
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin, ObservedApp
+from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Route, Service
+from controller.domain.runs import Run, RunState
 from controller.domain.secret import Secret
 from controller.domain.spec import ImageSource, Registry, RepositorySpec, Resources, SecretSpec
 from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
@@ -535,6 +537,58 @@ class Boxes(Protocol):
     def tell_access(self, access: StorageAccess) -> None: ...
 
 
+@dataclass(frozen=True)
+class RunLimits:
+    """How many runs go on at once: on this host, and of one app. Each pipeline has a limit of its own."""
+
+    host: int
+    app: int
+
+
+class Runs(Protocol):
+    """Runs of pipelines, and the pipelines that can be run. Every change of a run is a compare-and-set."""
+
+    def pipelines(self, app: AppName) -> tuple[Pipeline, ...]: ...
+
+    def pipeline(self, app: AppName, name: ComponentName) -> Pipeline | None: ...
+
+    def publish(self, app: AppName, pipelines: tuple[Pipeline, ...]) -> None:
+        """Just these can be run."""
+
+    def submit(self, run: Run, key: str = "", digest: str = "") -> Run:
+        """The run, written down; or the earlier one of the same caller with that `key`. Stalled
+        `IdempotencyConflict`: the key stands for a request with another `digest`."""
+
+    def get(self, app: AppName, id: str) -> Run | None: ...
+
+    def is_gone(self, app: AppName, id: str) -> bool:
+        """Whether there was such a run, and its time is over."""
+
+    def list(
+        self,
+        app: AppName,
+        pipeline: ComponentName | None = None,
+        state: RunState | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> tuple[Run, ...]:
+        """Newest first; `after` is the id of the last one seen."""
+
+    def active(self) -> tuple[Run, ...]:
+        """Begun and not over."""
+
+    def claim(self, limits: RunLimits, now: float) -> Run | None:
+        """Take the next queued run that the limits let through, by priority, then age: it is STARTING."""
+
+    def save(self, run: Run) -> Run | None:
+        """Write it down if nobody has changed it since: the run with its new version, else None."""
+
+    def expired(self, before: float) -> tuple[Run, ...]:
+        """Some runs that ended before that time (Unix seconds), those that ended first."""
+
+    def forget(self, runs: Iterable[Run]) -> None: ...
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -544,6 +598,7 @@ class Store(Protocol):
     repositories: Repositories
     activity: Activity
     boxes: Boxes
+    runs: Runs
 
     def changed(self) -> bool:
         """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about

@@ -45,6 +45,21 @@ def m003_boxes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m004_runs(db: Database) -> None:
+    for statement in (
+        PIPELINES,
+        RUNS,
+        ACTIVE_RUNS,
+        RUNS_BY_STATE,
+        RUNS_BY_APP,
+        RUNS_BY_END,
+        RUN_KEYS,
+        RUNS_GONE,
+    ):
+        db.execute(statement)
+
+
 # AUTOINCREMENT: an id that was handed out never comes to mean another request, nor an event another event.
 # `followed_by`: the request that took over when a dead daemon's request was given up (see requests.py).
 REQUESTS = """
@@ -177,3 +192,46 @@ CREATE TABLE storage_access (
     region TEXT NOT NULL
 ) STRICT
 """
+PIPELINES = """
+CREATE TABLE pipelines (
+    app TEXT NOT NULL,
+    name TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    PRIMARY KEY (app, name)
+) STRICT, WITHOUT ROWID
+"""
+# Ids begin with the time: their order is that of submission.
+RUNS = """
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    concurrency INTEGER NOT NULL,
+    created REAL NOT NULL,
+    ended REAL,
+    version INTEGER NOT NULL,
+    run TEXT NOT NULL
+) STRICT
+"""
+ACTIVE_RUNS = (
+    "CREATE VIEW active_runs AS SELECT * FROM runs WHERE state IN ('STARTING', 'RUNNING', 'CANCELING')"
+)
+RUNS_BY_STATE = "CREATE INDEX runs_by_state ON runs (state, app, pipeline, priority, id)"
+RUNS_BY_APP = "CREATE INDEX runs_by_app ON runs (app, id)"
+RUNS_BY_END = "CREATE INDEX runs_by_end ON runs (ended) WHERE ended IS NOT NULL"
+RUN_KEYS = """
+CREATE TABLE run_keys (
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    user TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    run TEXT NOT NULL,
+    created REAL NOT NULL,
+    PRIMARY KEY (app, pipeline, user, key)
+) STRICT
+"""
+# What is over and forgotten answers 410, not 404.
+RUNS_GONE = "CREATE TABLE runs_gone (id TEXT PRIMARY KEY, app TEXT NOT NULL, created REAL NOT NULL) STRICT"

@@ -18,6 +18,7 @@ from controller.store.gateways import GatewayTable
 from controller.store.repositories import RepositoryTable
 from controller.store.requests import RequestQueue
 from controller.store.routes import RouteTable
+from controller.store.runs import RunTable
 from controller.store.sqlite import Database, prepare
 from controller.store.version import VERSION
 
@@ -29,6 +30,7 @@ KEEP_EVENTS = 90 * DAY  # of an app that is no longer connected
 KEEP_REQUESTS = 30 * DAY
 KEEP_DELIVERIES = 30 * DAY
 KEEP_GATEWAYS = 60.0
+KEEP_GONE = 365 * DAY
 KEEP_ACTIVITY = 90 * DAY
 KEEP_PENDING = (
     30 * DAY
@@ -50,6 +52,7 @@ class SqliteStore:
     repositories: ports.Repositories
     activity: ports.Activity
     boxes: ports.Boxes
+    runs: ports.Runs
 
     def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
         self._database = database
@@ -63,6 +66,7 @@ class SqliteStore:
         self.repositories = repositories = RepositoryTable(database)
         self.activity = activity = ActivityTable(database)
         self.boxes = boxes = BoxTable(database, clock)
+        self.runs = runs = RunTable(database)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
@@ -70,6 +74,7 @@ class SqliteStore:
             (gateways, KEEP_GATEWAYS),
             (activity, KEEP_ACTIVITY),
             (boxes, KEEP_PENDING),
+            (runs, KEEP_GONE),
         )
 
     def changed(self) -> bool:

@@ -1,0 +1,173 @@
+"""Runs of pipelines, and the pipelines that can be run.
+
+A run is one value in one row; `version` makes every change a compare-and-set, so that a person who cancels and a runner
+who has just seen the end cannot both be right. Claiming counts what runs in the same transaction: limits hold over all
+processes, and over a daemon's death, since nothing but the rows is counted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, ComponentName
+from controller.domain.pipelines import Pipeline
+from controller.domain.runs import Run, RunState
+from controller.ports import RunLimits
+from controller.store.codec import decode, encode
+from controller.store.sqlite import Database, damaged
+
+T = TypeVar("T")
+
+INSERT = """
+INSERT INTO runs (id, app, pipeline, state, priority, concurrency, created, version, run)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SAVE = """
+UPDATE runs SET state = :state, ended = :ended, version = :next, run = :run WHERE id = :id AND version = :version
+"""
+# Of the queued ones: per pipeline only the first is a candidate, since the others come after it in any case.
+# `active_runs` is a view of those that take a slot.
+CLAIMABLE = """
+WITH first AS (
+    SELECT id, app, pipeline, concurrency, priority,
+        row_number() OVER (PARTITION BY app, pipeline ORDER BY priority DESC, id) AS place
+    FROM runs WHERE state = 'QUEUED'
+)
+SELECT run FROM runs WHERE id = (
+    SELECT id FROM first WHERE place = 1
+    AND (SELECT count(*) FROM active_runs AS r WHERE r.app = first.app AND r.pipeline = first.pipeline) < concurrency
+    AND (SELECT count(*) FROM active_runs AS r WHERE r.app = first.app) < :per_app
+    ORDER BY priority DESC, id LIMIT 1
+)
+"""
+RUNNING = "SELECT count(*) FROM active_runs"
+LIST = """
+SELECT run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
+AND (:state IS NULL OR state = :state) AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
+"""
+EXPIRED = "SELECT run FROM runs WHERE ended IS NOT NULL AND ended < ? ORDER BY ended LIMIT 1000"
+
+
+class RunTable:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # --- pipelines ---------------------------------------------------------------------------------------------
+
+    def pipelines(self, app: AppName) -> tuple[Pipeline, ...]:
+        with self._database.read() as db:
+            rows = db.execute("SELECT pipeline FROM pipelines WHERE app = ? ORDER BY name", (app,)).fetchall()
+        return tuple(self._decoded(Pipeline, row["pipeline"]) for row in rows)
+
+    def pipeline(self, app: AppName, name: ComponentName) -> Pipeline | None:
+        return next((found for found in self.pipelines(app) if found.name == name), None)
+
+    def publish(self, app: AppName, pipelines: tuple[Pipeline, ...]) -> None:
+        """The same ones again write nothing."""
+        if self.pipelines(app) == pipelines:
+            return
+        with self._database.write() as db:
+            db.execute("DELETE FROM pipelines WHERE app = ?", (app,))
+            rows = [(app, pipeline.name, encode(pipeline)) for pipeline in pipelines]
+            db.executemany("INSERT INTO pipelines VALUES (?, ?, ?)", rows)
+
+    # --- runs --------------------------------------------------------------------------------------------------
+
+    def submit(self, run: Run, key: str = "", digest: str = "") -> Run:
+        with self._database.write() as db:
+            if key and (earlier := self._earlier(db, run, key, digest)):
+                return earlier
+            self._insert(db, run)
+            if key:
+                row = (run.app, run.name, run.user or "", key, digest, run.id, run.created)
+                db.execute("INSERT INTO run_keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return run
+
+    def _earlier(self, db: sqlite3.Connection, run: Run, key: str, digest: str) -> Run | None:
+        query = "SELECT digest, run FROM run_keys WHERE app = ? AND pipeline = ? AND user = ? AND key = ?"
+        row = db.execute(query, (run.app, run.name, run.user or "", key)).fetchone()
+        if row is None:
+            return None
+        if row["digest"] != digest:
+            message = f"the key {key!r} was used for another request, which became run {row['run']}"
+            raise Stalled("IdempotencyConflict", message)
+        return self.get(run.app, row["run"])
+
+    def _insert(self, db: sqlite3.Connection, run: Run) -> None:
+        place = (run.id, run.app, run.name, run.state, run.priority, run.pipeline.concurrency)
+        db.execute(INSERT, (*place, run.created, run.version, encode(run)))
+
+    def get(self, app: AppName, id: str) -> Run | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT run FROM runs WHERE id = ? AND app = ?", (id, app)).fetchone()
+        return self._decoded(Run, row["run"]) if row else None
+
+    def is_gone(self, app: AppName, id: str) -> bool:
+        with self._database.read() as db:
+            return bool(db.execute("SELECT 1 FROM runs_gone WHERE id = ? AND app = ?", (id, app)).fetchone())
+
+    def list(
+        self,
+        app: AppName,
+        pipeline: ComponentName | None = None,
+        state: RunState | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> tuple[Run, ...]:
+        asked = {"app": app, "pipeline": pipeline, "state": state, "after": after, "limit": limit}
+        with self._database.read() as db:
+            return tuple(self._decoded(Run, row["run"]) for row in db.execute(LIST, asked).fetchall())
+
+    def active(self) -> tuple[Run, ...]:
+        with self._database.read() as db:
+            rows = db.execute("SELECT run FROM active_runs ORDER BY id").fetchall()
+        return tuple(self._decoded(Run, row["run"]) for row in rows)
+
+    def claim(self, limits: RunLimits, now: float) -> Run | None:
+        with self._database.read() as db:  # most looks find nothing: no lock for them
+            if not db.execute("SELECT 1 FROM runs WHERE state = 'QUEUED' LIMIT 1").fetchone():
+                return None
+        with self._database.write() as db:
+            if db.execute(RUNNING).fetchone()[0] >= limits.host:
+                return None
+            row = db.execute(CLAIMABLE, {"per_app": limits.app}).fetchone()
+            if row is None:
+                return None
+            run = self._decoded(Run, row["run"])
+            return self._saved(db, run, run.to(RunState.STARTING, now))
+
+    def save(self, run: Run) -> Run | None:
+        with self._database.write() as db:
+            return self._saved(db, run, run)
+
+    def _saved(self, db: sqlite3.Connection, before: Run, after: Run) -> Run | None:
+        next = replace(after, version=before.version + 1)
+        row = {"id": next.id, "state": next.state, "ended": next.ended, "run": encode(next)}
+        done = db.execute(SAVE, {**row, "version": before.version, "next": next.version}).rowcount
+        return next if done else None
+
+    def expired(self, before: float) -> tuple[Run, ...]:
+        with self._database.read() as db:
+            return tuple(self._decoded(Run, row["run"]) for row in db.execute(EXPIRED, (before,)).fetchall())
+
+    def forget(self, runs: Iterable[Run]) -> None:
+        with self._database.write() as db:
+            for run in runs:
+                db.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+                db.execute("DELETE FROM run_keys WHERE run = ?", (run.id,))
+                db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?)", (run.id, run.app, run.created))
+
+    def prune(self, before: float) -> None:
+        """Of runs that are gone, that they were."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM runs_gone WHERE created < ?", (before,))
+
+    def _decoded(self, kind: type[T], text: str) -> T:
+        try:
+            return decode(kind, text)
+        except ValueError as error:
+            raise damaged(self._database.path, kind.__name__.lower(), error) from error

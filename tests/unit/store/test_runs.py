@@ -1,0 +1,147 @@
+"""Runs in the store: one change at a time, limits that hold, an order that everybody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, ComponentName
+from controller.domain.pipelines import Pipeline, Stage
+from controller.domain.runs import Run, RunState, new_run
+from controller.ports import RunLimits
+from controller.store import SqliteStore, open_store
+
+DEMO = AppName("demo")
+TRAIN = ComponentName("train")
+MANY = RunLimits(host=100, app=100)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = open_store(tmp_path / "db" / "state.db")
+    yield opened
+    opened.close()
+
+
+def pipeline(name: str = "train", app: str = "demo", concurrency: int = 10) -> Pipeline:
+    stage = Stage("fit", "sha256:1", outputs=("model",))
+    return Pipeline(AppName(app), ComponentName(name), "c0ffee", (stage,), concurrency=concurrency)
+
+
+def run(id: str, of: Pipeline | None = None, **rest: object) -> Run:
+    return new_run(id, of or pipeline(), at=1.0, **rest)  # type: ignore[arg-type]
+
+
+def end(store: SqliteStore, found: Run) -> None:
+    assert store.runs.save(found.to(RunState.SUCCEEDED, 5.0))
+
+
+def test_a_run_comes_back_as_it_was(store: SqliteStore) -> None:
+    submitted = store.runs.submit(run("a1", user="anna"))
+    assert store.runs.get(DEMO, "a1") == submitted
+    assert store.runs.get(AppName("other"), "a1") is None
+    assert store.runs.get(DEMO, "nothing") is None
+
+
+def test_only_what_nobody_else_has_changed_is_saved(store: SqliteStore) -> None:
+    first = store.runs.submit(run("a1"))
+    saved = store.runs.save(first.to(RunState.STARTING, 2.0))
+    assert saved is not None
+    assert saved.version == 1
+    assert store.runs.save(first.to(RunState.CANCELED, 3.0)) is None
+    assert store.runs.get(DEMO, "a1") == saved
+
+
+def test_of_many_who_change_a_run_at_once_one_does(store: SqliteStore) -> None:
+    first = store.runs.submit(run("a1"))
+    with ThreadPoolExecutor(8) as threads:
+        changed = threads.map(lambda at: store.runs.save(first.to(RunState.STARTING, float(at))), range(40))
+    assert sum(found is not None for found in changed) == 1
+
+
+def test_the_oldest_goes_first_and_priority_before_that(store: SqliteStore) -> None:
+    for id, priority in (("a1", 0), ("a2", 0), ("a3", 5)):
+        store.runs.submit(run(id, priority=priority))
+    claimed = [store.runs.claim(MANY, 2.0) for _ in range(4)]
+    assert [found.id if found else None for found in claimed] == ["a3", "a1", "a2", None]
+    assert all(found.state is RunState.STARTING for found in claimed if found)
+
+
+def test_limits_of_pipeline_app_and_host(store: SqliteStore) -> None:
+    narrow, wide = pipeline("narrow", concurrency=1), pipeline("wide")
+    for id in ("a1", "a2"):
+        store.runs.submit(run(id, narrow))
+    for id in ("b1", "b2", "b3"):
+        store.runs.submit(run(id, wide))
+    store.runs.submit(run("c1", pipeline(app="other")))
+    limits = RunLimits(host=4, app=3)
+    ids = [found.id if (found := store.runs.claim(limits, 2.0)) else None for _ in range(6)]
+    assert ids == ["a1", "b1", "b2", "c1", None, None]
+    end(store, store.runs.active()[0])
+    found = store.runs.claim(limits, 3.0)
+    assert found is not None
+    assert found.id == "a2", "its pipeline has a slot again"
+
+
+def test_claimed_by_many_at_once_limits_hold(store: SqliteStore) -> None:
+    for number in range(30):
+        store.runs.submit(run(f"a{number:02}"))
+    with ThreadPoolExecutor(8) as threads:
+        claimed = list(threads.map(lambda _: store.runs.claim(RunLimits(7, 100), 2.0), range(30)))
+    assert sorted(found.id for found in claimed if found) == [f"a{number:02}" for number in range(7)]
+
+
+def test_the_same_key_is_the_same_run(store: SqliteStore) -> None:
+    first = store.runs.submit(run("a1", user="anna"), key="k", digest="d")
+    assert store.runs.submit(run("a2", user="anna"), key="k", digest="d") == first
+    assert store.runs.submit(run("a3", user="boris"), key="k", digest="d").id == "a3", "another caller's key"
+    with pytest.raises(Stalled, match="run a1") as refused:
+        store.runs.submit(run("a4", user="anna"), key="k", digest="other")
+    assert refused.value.reason == "IdempotencyConflict"
+    assert [found.id for found in store.runs.list(DEMO)] == ["a3", "a1"]
+
+
+def test_one_key_from_many_at_once_is_one_run(store: SqliteStore) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        submitted = threads.map(lambda n: store.runs.submit(run(f"a{n}"), key="k", digest="d"), range(16))
+    assert len({found.id for found in submitted}) == 1
+    assert len(store.runs.list(DEMO)) == 1
+
+
+def test_lists_are_newest_first_and_go_on_after_one(store: SqliteStore) -> None:
+    for id in ("a1", "a2", "a3"):
+        store.runs.submit(run(id))
+    store.runs.submit(run("a4", pipeline("other")))
+    store.runs.submit(run("x1", pipeline(app="foreign")))
+    assert [found.id for found in store.runs.list(DEMO)] == ["a4", "a3", "a2", "a1"]
+    assert [found.id for found in store.runs.list(DEMO, TRAIN, limit=2)] == ["a3", "a2"]
+    assert [found.id for found in store.runs.list(DEMO, TRAIN, after="a2")] == ["a1"]
+    end(store, store.runs.submit(run("a5")))
+    assert [found.id for found in store.runs.list(DEMO, state=RunState.SUCCEEDED)] == ["a5"]
+
+
+def test_what_is_forgotten_is_known_to_be_gone(store: SqliteStore) -> None:
+    end(store, store.runs.submit(run("a1"), key="k", digest="d"))
+    store.runs.submit(run("a2"))
+    assert store.runs.expired(before=5.0) == ()
+    (old,) = store.runs.expired(before=6.0)
+    store.runs.forget([old])
+    assert store.runs.get(DEMO, "a1") is None
+    assert store.runs.is_gone(DEMO, "a1")
+    assert not store.runs.is_gone(AppName("other"), "a1")
+    assert not store.runs.is_gone(DEMO, "a2")
+    assert store.runs.submit(run("a3"), key="k", digest="d").id == "a3"
+
+
+def test_pipelines_are_published_as_a_whole(store: SqliteStore) -> None:
+    store.runs.publish(DEMO, (pipeline("a"), pipeline("b")))
+    assert [found.name for found in store.runs.pipelines(DEMO)] == ["a", "b"]
+    changed = replace(pipeline("b"), revision="newer")
+    store.runs.publish(DEMO, (changed,))
+    assert store.runs.pipelines(DEMO) == (changed,)
+    assert store.runs.pipeline(DEMO, ComponentName("a")) is None
