@@ -48,6 +48,7 @@ class Pipeline:
     concurrency: int = 1
     ttl_succeeded: float = 7 * 86400.0
     ttl_failed: float = 30 * 86400.0
+    optional: tuple[str, ...] = ()  # variables that callers may leave out: the stages then find nothing there
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)

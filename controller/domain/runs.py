@@ -6,6 +6,7 @@ and everything is written down before it is done. So it makes no difference whet
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -107,14 +108,29 @@ class StageRun:
         step = Transition(state, at, reason, message)
         return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
 
+    @property
+    def active(self) -> bool:
+        """Somebody is at work on it."""
+        return self.state in (RunState.STARTING, RunState.RUNNING, RunState.CANCELING)
+
     def begin(self, at: float) -> StageRun:
         """A new attempt, written down before its container is made."""
         starting = self.to(RunState.STARTING, at)
-        return replace(starting, attempts=(*self.attempts, Attempt(len(self.attempts) + 1, at)))
+        return replace(
+            starting,
+            attempts=(*self.attempts, Attempt(len(self.attempts) + 1, at)),
+            not_before=0.0,
+            progress="",
+        )
+
+    def note(self, **what: object) -> StageRun:
+        """More is known of the newest attempt."""
+        last = replace(self.attempts[-1], **what)  # type: ignore[arg-type]
+        return replace(self, attempts=(*self.attempts[:-1], last))
 
     def end_attempt(self, at: float, **how: object) -> StageRun:
-        last = replace(self.attempts[-1], ended=at, **how)  # type: ignore[arg-type]
-        return replace(self, attempts=(*self.attempts[:-1], last))
+        """The end that was written down first stays the end."""
+        return self.note(ended=self.attempts[-1].ended or at, **how)
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ class RunInput:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """Where the caller wants an output: a group in his area. Left out: `runs/<id>/<name>`."""
+    """Where the caller wants an output: a group in his area, ending in `/`. Left out: `runs/<id>/<name>/`."""
 
     name: str
     data: str
@@ -158,14 +174,38 @@ class Run:
     cause: str = "api"  # api | schedule | continue | retry
     origin: str = ""  # the run that it repeats or continues
     webhook: str = ""
+    pass_identity: bool = False  # whether the stages are told the caller's name
 
     @property
     def name(self) -> ComponentName:
         return self.pipeline.name
 
     @property
+    def started(self) -> float | None:
+        return next((step.at for step in self.history if step.state is RunState.STARTING), None)
+
+    @property
     def ended(self) -> float | None:
         return self.history[-1].at if self.state.terminal else None
+
+    @property
+    def expires(self) -> float | None:
+        """When it may be forgotten, Unix seconds."""
+        if self.ended is None:
+            return None
+        well = self.state in (RunState.SUCCEEDED, RunState.CANCELED)
+        return self.ended + (self.pipeline.ttl_succeeded if well else self.pipeline.ttl_failed)
+
+    @property
+    def published(self) -> tuple[RunOutput, ...]:
+        """Where each output goes that is not internal: where the caller wants it, the rest below `runs/<id>/`."""
+        asked = {output.name: output for output in self.outputs}
+        names = sorted({*self.pipeline.offered, *asked})
+        return tuple(asked.get(name) or RunOutput(name, f"runs/{self.maker(name)}/{name}/") for name in names)
+
+    def maker(self, variable: str) -> str:
+        """Id of the run whose stage made it: this one, or the one that it repeats and took over from."""
+        return self.stage(self.pipeline.made[variable]).reused_from or self.id
 
     def stage(self, name: str) -> StageRun:
         return next(stage for stage in self.stages if stage.name == name)
@@ -206,10 +246,43 @@ def new_run(
     )
 
 
+_RUN_ID = re.compile(r"[0-9a-f]{19}")
+
+
+def new_run_id(now: float, random: int) -> str:
+    """19 hexadecimal digits: the milliseconds since 1970, then 32 bits of `random`, so that ids are in the order of
+    time."""
+    return f"{int(now * 1000):011x}{random & 0xFFFFFFFF:08x}"
+
+
+def is_run_id(text: str) -> bool:
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def cancel(run: Run, at: float) -> Run:
+    """The run after somebody canceled it: over at once if it had not begun, else to be stopped by whoever runs it. One
+    that is being canceled, or is over, stays as it is."""
+    if run.state.terminal or run.state is RunState.CANCELING:
+        return run
+    if run.state is RunState.QUEUED:
+        return _over(run.to(RunState.CANCELED, at, "Canceled", "canceled before it began"), at)
+    return run.to(RunState.CANCELING, at, "Canceled", "canceled by a person")
+
+
 def retry_of(before: Run, id: str, at: float) -> Run:
     """A new run of the same pipeline that takes over what had succeeded."""
     run = new_run(
-        id, before.pipeline, at, before.user, before.inputs, before.outputs, cause="retry", origin=before.id
+        id,
+        before.pipeline,
+        at,
+        before.user,
+        before.inputs,
+        before.outputs,
+        priority=before.priority,
+        cause="retry",
+        origin=before.id,
+        webhook=before.webhook,
+        pass_identity=before.pass_identity,
     )
     kept = {s.name: s.reused_from or before.id for s in before.stages if s.state is RunState.SUCCEEDED}
     for stage in run.stages:
@@ -220,11 +293,29 @@ def retry_of(before: Run, id: str, at: float) -> Run:
     return run
 
 
+def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
+    """The run of the next pipeline after this one succeeded: what was published is handed on under the same name, and
+    so is what the caller had passed."""
+    inputs = {given.name: given for given in run.inputs}
+    inputs |= {made.name: RunInput(made.name, "FILE", made.data, made.box) for made in run.published}
+    handed = tuple(inputs[name] for name in pipeline.passed if name in inputs)
+    return new_run(
+        id,
+        pipeline,
+        at,
+        run.user,
+        handed,
+        priority=run.priority,
+        cause="continue",
+        origin=run.id,
+        pass_identity=run.pass_identity,
+    )
+
+
 # --- what comes next --------------------------------------------------------------------------------------------
 
-PLATFORM_ATTEMPTS = (
-    3  # after the first: faults of the platform are repeated so often, whatever the manifest says
-)
+#: Seconds before the repetitions after faults of the platform, which are repeated so often, whatever the manifest says.
+PLATFORM_PAUSES = (2.0, 15.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -256,22 +347,51 @@ Step = Begin | Wait | Finish
 def next_step(run: Run, now: float) -> Step:
     """What is to be done with a run that has been started and is not over."""
     if all(stage.state is RunState.SUCCEEDED for stage in run.stages):
-        return Finish(RunState.SUCCEEDED)
-    active = [s for s in run.stages if s.state in (RunState.STARTING, RunState.RUNNING, RunState.CANCELING)]
+        return Finish(RunState.SUCCEEDED)  # even if somebody has just canceled it: it was too late
+    active = any(stage.active for stage in run.stages)
     bad = next((s for s in run.stages if s.state in _BAD_ENDS), None)
     if run.state is RunState.CANCELING:
         return Wait() if active else Finish(RunState.CANCELED, "Canceled", "canceled by a person")
     if bad:
         # Its neighbours come to their end first: what they make can be reused by a repetition.
         return Wait() if active else Finish(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
+    return _begin_or_wait(run, now)
+
+
+def _begin_or_wait(run: Run, now: float) -> Step:
     begun = [s.name for s in run.stages if s.state is not RunState.QUEUED]
     done = [s.name for s in run.stages if s.state is RunState.SUCCEEDED]
     candidates = run.pipeline.ready(done, begun)
-    due = tuple(stage for stage in candidates if run.stage(stage.name).not_before <= now)
+    due = tuple(stage for stage in candidates if _is_due(run.stage(stage.name), now))
     if due:
         return Begin(due)
-    later = [run.stage(stage.name).not_before for stage in candidates]
-    return Wait(min(later, default=None))
+    return Wait(min((run.stage(stage.name).not_before for stage in candidates), default=None))
+
+
+def _is_due(stage: StageRun, now: float) -> bool:
+    """A clock that was set back makes nobody wait for the time to come round again."""
+    return stage.not_before <= now or now < stage.history[-1].at
+
+
+def begin(run: Run, stages: Iterable[Stage], at: float) -> Run:
+    """With a new attempt of each of these stages."""
+    for stage in stages:
+        run = run.with_stage(run.stage(stage.name).begin(at))
+    return run
+
+
+def finish(run: Run, end: Finish, at: float) -> Run:
+    """The run at its end; stages that will never begin are over with it."""
+    return _over(run.to(end.state, at, end.reason, end.message), at)
+
+
+def _over(run: Run, at: float) -> Run:
+    for stage in run.stages:
+        if not stage.state.terminal:
+            run = run.with_stage(
+                stage.to(RunState.CANCELED, at, "NotRun", "the run was over before it could begin")
+            )
+    return run
 
 
 def after_failure(
@@ -279,12 +399,12 @@ def after_failure(
 ) -> StageRun:
     """The stage after its attempt ended badly (and was written down as ended): QUEUED for another one, or over.
     `final`: it cannot get better, no repetition helps."""
-    failed = [a for a in stage.attempts if a.ended and a.reason and a.platform == platform]
-    over = RunState.ERROR if platform else RunState.FAILED
-    limit = PLATFORM_ATTEMPTS if platform else spec.retries.limit
-    if final or len(failed) > limit:
+    failed = sum(bool(a.ended and a.reason) and a.platform == platform for a in stage.attempts)
+    limit = len(PLATFORM_PAUSES) if platform else spec.retries.limit
+    if final or failed > limit:
+        over = RunState.ERROR if platform else RunState.FAILED
         return stage.to(over, at, reason, message)
-    pause = _pause(spec, len(failed)) if not platform else 2.0 ** (len(failed) - 1)
+    pause = PLATFORM_PAUSES[failed - 1] if platform else _pause(spec, failed)
     return replace(stage.to(RunState.QUEUED, at, reason, message), not_before=at + pause)
 
 
