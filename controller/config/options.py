@@ -20,7 +20,7 @@ from controller.domain.units import parse_duration, parse_size, render_duration,
 
 Read = Callable[[Json, Path], object]
 
-SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "limits", "log")
+SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "runs", "limits", "log")
 _MIN_TOKEN: Final = 16
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
@@ -215,6 +215,11 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "storage.linkLifetime": _duration(1),
     "storage.abandonAfter": _duration(1),
     "storage.modelCache": _size(2**20),
+    "runs.concurrent": _count(1, 1000),
+    "runs.perApp": _count(1, 1000),
+    "runs.logMax": _size(2**16),
+    "runs.minFree": _count(0, 90),
+    "runs.webhookPrivate": _flag,
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),
     "limits.pids": _count(16, 2**22),

@@ -91,6 +91,17 @@ class StorageSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """Runs of pipelines."""
+
+    concurrent: int = 4  # at once on this host
+    per_app: int = 4
+    log_max: int = 64 * MEBIBYTE  # of each attempt of a stage
+    min_free: int = 5  # percent of the disk: below, no new run begins
+    webhook_private: bool = False  # whether webhooks may lead to addresses that are not public
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """What a component gets when its manifest is silent, and the most it may ask for."""
 
@@ -110,6 +121,7 @@ class Settings:
     reconcile: ReconcileSettings = ReconcileSettings()
     web: WebSettings = WebSettings()
     storage: StorageSettings = StorageSettings()
+    runs: RunSettings = RunSettings()
     limits: DefaultLimits = DefaultLimits()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
@@ -147,3 +159,8 @@ class Settings:
     def models(self) -> Path:
         """Models staged from boxes, one folder a content, mounted read-only into containers."""
         return self.state / "models"
+
+    @property
+    def run_files(self) -> Path:
+        """Inputs, outputs and logs of runs, one folder a run. The web process reads the logs."""
+        return self.state / "runs"
