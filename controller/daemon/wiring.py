@@ -65,6 +65,7 @@ def prepare_folders(settings: Settings) -> None:
         (settings.repositories, 0o2775),
         (settings.embedded_storage, 0o700),
         (settings.models, 0o755),
+        (settings.run_files, 0o750),
     ):
         if not folder.exists():
             folder.mkdir(parents=True)
