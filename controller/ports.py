@@ -561,8 +561,11 @@ class Runs(Protocol):
 
     def get(self, app: AppName, id: str) -> Run | None: ...
 
-    def is_gone(self, app: AppName, id: str) -> bool:
-        """Whether there was such a run, and its time is over."""
+    def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
+        """Of those of the runs that are there."""
+
+    def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
+        """Whether there was such a run, and its time is over. `user`: one of his, "" for callers without a name."""
 
     def list(
         self,
@@ -571,8 +574,9 @@ class Runs(Protocol):
         state: RunState | None = None,
         after: str = "",
         limit: int = 100,
+        user: str | None = None,
     ) -> tuple[Run, ...]:
-        """Newest first; `after` is the id of the last one seen."""
+        """Newest first; `after` is the id of the last one seen. `user`: his alone, "" for callers without a name."""
 
     def active(self) -> tuple[Run, ...]:
         """Begun and not over."""
@@ -583,8 +587,8 @@ class Runs(Protocol):
     def save(self, run: Run) -> Run | None:
         """Write it down if nobody has changed it since: the run with its new version, else None."""
 
-    def expired(self, before: float) -> tuple[Run, ...]:
-        """Some runs that ended before that time (Unix seconds), those that ended first."""
+    def expired(self, now: float) -> tuple[Run, ...]:
+        """Some of the runs whose time is over (`Run.expires`), those that are longest so first."""
 
     def forget(self, runs: Iterable[Run]) -> None: ...
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName
+from controller.domain.spec import ApiVariable
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,13 @@ class ServiceKind(StrEnum):
 
 @dataclass(frozen=True)
 class Service:
-    """An API that the platform answers itself: files of boxes, runs of one pipeline or of all."""
+    """An API that the platform answers itself: files of boxes, runs of one pipeline or of all. `inputs` and `outputs`
+    are what the `apiSpec` of a pipeline's API declares."""
 
     app: AppName
     api: Api
     kind: ServiceKind
     developers: tuple[str, ...] = ()  # files: users who may use the developer area
     pipeline: ComponentName | None = None
+    inputs: tuple[ApiVariable, ...] = ()
+    outputs: tuple[ApiVariable, ...] = ()

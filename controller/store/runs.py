@@ -7,8 +7,9 @@ processes, and over a daemon's death, since nothing but the rows is counted.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,11 +24,11 @@ from controller.store.sqlite import Database, damaged
 T = TypeVar("T")
 
 INSERT = """
-INSERT INTO runs (id, app, pipeline, state, priority, concurrency, created, version, run)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO runs (id, app, pipeline, user, state, priority, concurrency, created, version, run)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SAVE = """
-UPDATE runs SET state = :state, ended = :ended, version = :next, run = :run WHERE id = :id AND version = :version
+UPDATE runs SET state = :state, expires = :expires, version = :next, run = :run WHERE id = :id AND version = :version
 """
 # Of the queued ones: per pipeline only the first is a candidate, since the others come after it in any case.
 # `active_runs` is a view of those that take a slot.
@@ -47,9 +48,11 @@ SELECT run FROM runs WHERE id = (
 RUNNING = "SELECT count(*) FROM active_runs"
 LIST = """
 SELECT run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
-AND (:state IS NULL OR state = :state) AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
+AND (:user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
+AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
 """
-EXPIRED = "SELECT run FROM runs WHERE ended IS NOT NULL AND ended < ? ORDER BY ended LIMIT 1000"
+VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
+EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
 
 class RunTable:
@@ -98,7 +101,7 @@ class RunTable:
         return self.get(run.app, row["run"])
 
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
-        place = (run.id, run.app, run.name, run.state, run.priority, run.pipeline.concurrency)
+        place = (run.id, run.app, run.name, run.user or "", run.state, run.priority, run.pipeline.concurrency)
         db.execute(INSERT, (*place, run.created, run.version, encode(run)))
 
     def get(self, app: AppName, id: str) -> Run | None:
@@ -106,9 +109,15 @@ class RunTable:
             row = db.execute("SELECT run FROM runs WHERE id = ? AND app = ?", (id, app)).fetchone()
         return self._decoded(Run, row["run"]) if row else None
 
-    def is_gone(self, app: AppName, id: str) -> bool:
+    def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
         with self._database.read() as db:
-            return bool(db.execute("SELECT 1 FROM runs_gone WHERE id = ? AND app = ?", (id, app)).fetchone())
+            rows = db.execute(VERSIONS, (json.dumps(list(ids)),)).fetchall()
+        return {row["id"]: row["version"] for row in rows}
+
+    def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
+        query = "SELECT 1 FROM runs_gone WHERE id = ? AND app = ? AND user = ifnull(?, user)"
+        with self._database.read() as db:
+            return bool(db.execute(query, (id, app, user)).fetchone())
 
     def list(
         self,
@@ -117,8 +126,16 @@ class RunTable:
         state: RunState | None = None,
         after: str = "",
         limit: int = 100,
+        user: str | None = None,
     ) -> tuple[Run, ...]:
-        asked = {"app": app, "pipeline": pipeline, "state": state, "after": after, "limit": limit}
+        asked = {
+            "app": app,
+            "pipeline": pipeline,
+            "state": state,
+            "after": after,
+            "limit": limit,
+            "user": user,
+        }
         with self._database.read() as db:
             return tuple(self._decoded(Run, row["run"]) for row in db.execute(LIST, asked).fetchall())
 
@@ -146,20 +163,21 @@ class RunTable:
 
     def _saved(self, db: sqlite3.Connection, before: Run, after: Run) -> Run | None:
         next = replace(after, version=before.version + 1)
-        row = {"id": next.id, "state": next.state, "ended": next.ended, "run": encode(next)}
+        row = {"id": next.id, "state": next.state, "expires": next.expires, "run": encode(next)}
         done = db.execute(SAVE, {**row, "version": before.version, "next": next.version}).rowcount
         return next if done else None
 
-    def expired(self, before: float) -> tuple[Run, ...]:
+    def expired(self, now: float) -> tuple[Run, ...]:
         with self._database.read() as db:
-            return tuple(self._decoded(Run, row["run"]) for row in db.execute(EXPIRED, (before,)).fetchall())
+            return tuple(self._decoded(Run, row["run"]) for row in db.execute(EXPIRED, (now,)).fetchall())
 
     def forget(self, runs: Iterable[Run]) -> None:
         with self._database.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", (run.id,))
                 db.execute("DELETE FROM run_keys WHERE run = ?", (run.id,))
-                db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?)", (run.id, run.app, run.created))
+                row = (run.id, run.app, run.user or "", run.created)
+                db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?, ?)", row)
 
     def prune(self, before: float) -> None:
         """Of runs that are gone, that they were."""

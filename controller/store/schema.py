@@ -53,6 +53,7 @@ def m004_runs(db: Database) -> None:
         ACTIVE_RUNS,
         RUNS_BY_STATE,
         RUNS_BY_APP,
+        RUNS_BY_USER,
         RUNS_BY_END,
         RUN_KEYS,
         RUNS_GONE,
@@ -206,11 +207,12 @@ CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     app TEXT NOT NULL,
     pipeline TEXT NOT NULL,
+    user TEXT NOT NULL,
     state TEXT NOT NULL,
     priority INTEGER NOT NULL,
     concurrency INTEGER NOT NULL,
     created REAL NOT NULL,
-    ended REAL,
+    expires REAL,
     version INTEGER NOT NULL,
     run TEXT NOT NULL
 ) STRICT
@@ -220,7 +222,8 @@ ACTIVE_RUNS = (
 )
 RUNS_BY_STATE = "CREATE INDEX runs_by_state ON runs (state, app, pipeline, priority, id)"
 RUNS_BY_APP = "CREATE INDEX runs_by_app ON runs (app, id)"
-RUNS_BY_END = "CREATE INDEX runs_by_end ON runs (ended) WHERE ended IS NOT NULL"
+RUNS_BY_USER = "CREATE INDEX runs_by_user ON runs (app, user, id)"
+RUNS_BY_END = "CREATE INDEX runs_by_end ON runs (expires) WHERE expires IS NOT NULL"
 RUN_KEYS = """
 CREATE TABLE run_keys (
     app TEXT NOT NULL,
@@ -234,4 +237,11 @@ CREATE TABLE run_keys (
 ) STRICT
 """
 # What is over and forgotten answers 410, not 404.
-RUNS_GONE = "CREATE TABLE runs_gone (id TEXT PRIMARY KEY, app TEXT NOT NULL, created REAL NOT NULL) STRICT"
+RUNS_GONE = """
+CREATE TABLE runs_gone (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    user TEXT NOT NULL,
+    created REAL NOT NULL
+) STRICT
+"""

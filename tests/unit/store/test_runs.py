@@ -128,8 +128,9 @@ def test_lists_are_newest_first_and_go_on_after_one(store: SqliteStore) -> None:
 def test_what_is_forgotten_is_known_to_be_gone(store: SqliteStore) -> None:
     end(store, store.runs.submit(run("a1"), key="k", digest="d"))
     store.runs.submit(run("a2"))
-    assert store.runs.expired(before=5.0) == ()
-    (old,) = store.runs.expired(before=6.0)
+    over = 5.0 + pipeline().ttl_succeeded
+    assert store.runs.expired(over - 1.0) == ()
+    (old,) = store.runs.expired(over)
     store.runs.forget([old])
     assert store.runs.get(DEMO, "a1") is None
     assert store.runs.is_gone(DEMO, "a1")
@@ -145,3 +146,35 @@ def test_pipelines_are_published_as_a_whole(store: SqliteStore) -> None:
     store.runs.publish(DEMO, (changed,))
     assert store.runs.pipelines(DEMO) == (changed,)
     assert store.runs.pipeline(DEMO, ComponentName("a")) is None
+
+
+def test_lists_of_one_user(store: SqliteStore) -> None:
+    for id, user in (("a1", "anna"), ("a2", None), ("a3", "anna"), ("a4", "boris")):
+        store.runs.submit(run(id, user=user))
+    for user, expected in (
+        ("anna", ["a3", "a1"]),
+        ("", ["a2"]),
+        ("clara", []),
+        (None, ["a4", "a3", "a2", "a1"]),
+    ):
+        assert [found.id for found in store.runs.list(DEMO, user=user)] == expected
+
+
+def test_versions_of_the_runs_that_are_there(store: SqliteStore) -> None:
+    first, second = (store.runs.submit(run(id)) for id in ("a1", "a2"))
+    store.runs.save(first.to(RunState.STARTING, 2.0))
+    assert store.runs.versions(["a1", "a2", "nothing", "'"]) == {"a1": 1, "a2": second.version}
+    assert store.runs.versions([]) == {}
+
+
+def test_whose_run_is_gone(store: SqliteStore) -> None:
+    end(store, store.runs.submit(run("a1", user="anna")))
+    end(store, store.runs.submit(run("a2")))
+    store.runs.forget(store.runs.list(DEMO))
+    assert [store.runs.is_gone(DEMO, "a1", user) for user in ("anna", "boris", "", None)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert [store.runs.is_gone(DEMO, "a2", user) for user in ("anna", "", None)] == [False, True, True]
