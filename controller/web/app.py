@@ -1,7 +1,7 @@
 """The Flask application: webhooks, status, metrics, the page for people, and the services that the platform answers
 itself. Made by the ASGI application, which hands it everything below `/-/` that need not be answered on the event loop,
-and calls of services below their kind (`/files/…`), where no request from outside can lead; also usable by itself in
-tests.
+and calls of services below their kind (`/files/…`, `/pipeline/…`), where no request from outside can lead; also usable
+by itself in tests.
 
 Every error leaves as problem+json, Flask's own ones too.
 """
@@ -22,6 +22,7 @@ from controller.web.files import files
 from controller.web.hooks import hooks
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.responses import problem_response, store_failed, this_request
+from controller.web.runs import runs
 from controller.web.status import status
 from controller.web.storage import StorageClient
 
@@ -45,6 +46,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.register_blueprint(hooks)
     app.register_blueprint(status)
     app.register_blueprint(files)
+    app.register_blueprint(runs)
     app.register_error_handler(Refused, lambda error: problem_response(error.problem))
     app.register_error_handler(ControllerError, store_failed)
     app.register_error_handler(HTTPException, _http_error)

@@ -13,6 +13,8 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from a2wsgi import WSGIMiddleware
 
 from controller.config import Settings
 from controller.domain.errors import ControllerError
+from controller.domain.routes import ServiceKind
 from controller.ports import Store
 from controller.store import open_store
 from controller.web.app import create_app
@@ -37,6 +40,7 @@ from controller.web.places import Places
 from controller.web.pool import Pool
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.proxies import TrustedProxies
+from controller.web.runs_live import MAX_BODY, LiveRuns
 from controller.web.sleepers import Sleepers
 from controller.web.staging import Staging
 from controller.web.storage import Connect, StorageClient
@@ -125,6 +129,7 @@ class Gateway:
         application = create_app(store, settings, self._storage)
         self._flask = Bridge(application)
         self._services = Bridge(application)
+        self._runs = LiveRuns(store, settings.run_files, self.watch, self._services.ask)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
         self._meter = Meter()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
@@ -147,6 +152,7 @@ class Gateway:
         self._auth.close()
         self._staging.close()
         self._storage.close()
+        self._runs.close()
         self._write_meter(self._meter_file)
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -233,6 +239,11 @@ class Gateway:
         caller = await self._admit(target, request.special.get(b"authorization"))
         call = ServiceCall(target.service, caller.user, target.prefix.decode())
         scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
+        if target.service.kind is not ServiceKind.FILES:
+            body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
+            with _store_trouble(request):
+                if await self._runs.answer(decision.path, scope, body, _mark(request)):
+                    return
         await self._services.answer(scope, request)
 
     async def _answer_locally(self, request: Inbound) -> None:
@@ -240,11 +251,8 @@ class Gateway:
         if not self._live.takes(scope):
             await self._flask.answer(scope, request)
             return
-        try:
+        with _store_trouble(request):
             await self._live.answer(scope, _mark(request))
-        except ControllerError as error:
-            log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
-            raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
 
     # --- counting ----------------------------------------------------------------------------------------------
 
@@ -271,15 +279,28 @@ class Bridge:
 
     async def answer(self, scope: Message, request: Inbound) -> None:
         """Raises Refused if too many wait already."""
+        await self.ask(scope, request.incoming, _mark(request))
+        if request.answered.status >= 400:
+            await _linger(request)
+
+    async def ask(self, scope: Message, receive: Receive, send: Send) -> None:
         if self._waiting >= WAITING:
             raise Refused(Problem(Kind.OVERLOADED, "Too many requests wait for an answer.", retry_after=1))
         self._waiting += 1
         try:
-            await self._wsgi(scope, request.incoming, _mark(request))
+            await self._wsgi(scope, receive, send)
         finally:
             self._waiting -= 1
-        if request.answered.status >= 400:
-            await _linger(request)
+
+
+@contextmanager
+def _store_trouble(request: Inbound) -> Iterator[None]:
+    """On the event loop, where no view's error handler sees it."""
+    try:
+        yield
+    except ControllerError as error:
+        log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
+        raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
 
 
 def header_text(user: str) -> bytes:

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import ControllerError
@@ -24,19 +24,13 @@ from controller.web.area import PAGE, Area, Link
 from controller.web.context import context, service_call, storage_client
 from controller.web.files_openapi import document
 from controller.web.problems import Kind, Problem, Refused
-from controller.web.responses import problem_response, store_failed, this_request
+from controller.web.responses import description_page, problem_response, store_failed, this_request
 from controller.web.storage import storage_problem
 from controller.web.uploads import MAX_PARTS, Uploads, part_count, part_size
 
 log = logging.getLogger(__name__)
 
 files = Blueprint("files", __name__, url_prefix=f"/{ServiceKind.FILES}")
-
-#: The documentation page has no script and loads nothing.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 
 
 @files.get("/")
@@ -53,10 +47,7 @@ def openapi() -> ResponseReturnValue:
 @files.get("/-/docs")
 def docs() -> ResponseReturnValue:
     description = document(service_call().prefix, [record.box for record in _bound()])
-    page = Response(render_template("files.html", api=description), content_type="text/html; charset=utf-8")
-    page.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    page.headers["X-Content-Type-Options"] = "nosniff"
-    return page
+    return description_page("files.html", description)
 
 
 @files.get("/<path:target>")

@@ -1,16 +1,35 @@
-"""Problems as responses of the Flask application. Used where errors of its views end."""
+"""Responses of the Flask application that several of its views give: problems, where errors end, and pages that show
+an API's description."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
-from flask import Response, request
+from flask import Response, render_template, request
 
 from controller.domain.errors import ControllerError
 from controller.web.headers import request_id
 from controller.web.problems import Kind, Problem
 
 log = logging.getLogger(__name__)
+
+
+#: A page with documentation has no script and loads nothing.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def description_page(template: str, description: Mapping[str, Any], **more: object) -> Response:
+    """An OpenAPI description for people; `more` is for the template."""
+    text = render_template(template, api=description, **more)
+    page = Response(text, content_type="text/html; charset=utf-8")
+    page.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    page.headers["X-Content-Type-Options"] = "nosniff"
+    return page
 
 
 def problem_response(problem: Problem) -> Response:

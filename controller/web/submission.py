@@ -1,0 +1,310 @@
+"""What a caller asks for when he starts a run: the body of `POST …/runs`, read against what the pipeline takes and
+gives. Pure; used by the views of the run API.
+
+Inputs are held to the same rules as those of an inference call, by the same code. All faults are told at once, each
+with its JSON pointer into the body as it was sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from controller.domain.keys import KeyInvalid, parse_path
+from controller.domain.pipelines import Pipeline
+from controller.domain.routes import Service
+from controller.domain.runs import RunInput, RunOutput
+from controller.domain.spec import ApiVariable
+from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.problems import Fault
+from controller.serving.validate import compile_check, escape, fits, json_name
+
+LEAST_PRIORITY: Final = -10  # callers may let others go first, not push ahead of them
+MAX_DIMENSIONS: Final = 32
+MAX_WEBHOOK: Final = 2000  # characters
+
+#: Tried in this order where the caller does not say: the first one that the value fits.
+ANY_DATATYPE: Final = ("FILE", "str", "dict", "INT32", "FP64", "FP32")
+
+_MEMBERS = ("inputs", "outputs", "priority", "webhook")
+_INPUT_MEMBERS = ("name", "datatype", "data", "shape", "content_type", "box")
+_OUTPUT_MEMBERS = ("name", "data", "box")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What callers pass to a pipeline and may ask of it; `boxes` are its connected ones, the default first."""
+
+    inputs: tuple[ApiVariable, ...]
+    outputs: tuple[ApiVariable, ...]
+    boxes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    inputs: tuple[RunInput, ...] = ()
+    outputs: tuple[RunOutput, ...] = ()
+    priority: int = 0
+    webhook: str = ""
+
+
+class SubmissionInvalid(Exception):
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(f"{len(faults)} faults")
+        self.faults = tuple(faults)
+
+
+def interface_of(pipeline: Pipeline, api: Service | None) -> Interface:
+    """As the `apiSpec` of the pipeline's API declares it; without one, all that nobody else fills is passed, as
+    anything that it can be."""
+    if api is not None:
+        return Interface(api.inputs, api.outputs, pipeline.boxes)
+    inputs = tuple(
+        ApiVariable(name, required=name not in pipeline.optional, datatypes=ANY_DATATYPE)
+        for name in pipeline.passed
+    )
+    return Interface(inputs, tuple(ApiVariable(name) for name in pipeline.offered), pipeline.boxes)
+
+
+def read_submission(body: object, interface: Interface) -> Submission:
+    """Raises SubmissionInvalid."""
+    if not isinstance(body, dict):
+        raise SubmissionInvalid([Fault("", f"the body must be an object, not {json_name(body)}")])
+    inputs, outputs = _entries(body, "inputs"), _entries(body, "outputs")
+    inputs = [replace(entry, item=_typed(entry.item, interface.inputs)) for entry in inputs]
+    faults = [
+        *_unknown(body, "", _MEMBERS),
+        *(_listing_fault(body, "inputs") or _input_faults(inputs, interface)),
+        *(_listing_fault(body, "outputs") or _output_faults(outputs, interface)),
+        *_priority_faults(body),
+        *_webhook_faults(body),
+    ]
+    if faults:
+        raise SubmissionInvalid(faults)
+    return Submission(
+        tuple(_run_input(entry.item) for entry in inputs),
+        tuple(_run_output(entry.item) for entry in outputs if entry.item.get("data") is not None),
+        body.get("priority") or 0,
+        body.get("webhook") or "",
+    )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One input or output as it was sent, and the pointers to it, its name and its data."""
+
+    item: Any
+    place: str
+    name: str
+    data: str
+
+
+def _entries(body: Json, member: str) -> list[_Entry]:
+    """Of a list, or of a mapping of names to data, which is short for one."""
+    given = body.get(member)
+    if isinstance(given, dict):
+        places = {name: f"/{member}/{escape(name)}" for name in given}
+        return [_Entry({"name": n, "data": given[n]}, place, place, place) for n, place in places.items()]
+    items = given if isinstance(given, list) else []
+    numbered = ((item, f"/{member}/{i}") for i, item in enumerate(items))
+    return [_Entry(item, place, f"{place}/name", f"{place}/data") for item, place in numbered]
+
+
+def _listing_fault(body: Json, member: str) -> list[Fault]:
+    given = body.get(member)
+    if given is None or isinstance(given, list | dict):
+        return []
+    what = f"must be an array, or an object of names and data, not {json_name(given)}"
+    return [Fault(f"/{member}", what)]
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------
+
+
+def _typed(item: Any, declared: tuple[ApiVariable, ...]) -> Any:
+    """With a datatype, if it has none: the first declared one that its data fits."""
+    if not isinstance(item, dict) or item.get("datatype") is not None:
+        return item
+    variable = next((v for v in declared if v.name == item.get("name")), None)
+    if variable is None:
+        return item
+    data = item.get("data")
+    sample = data[0] if isinstance(data, list) and data else data
+    fitting = (name for name in variable.datatypes if fits(Datatype(name), sample))
+    return {**item, "datatype": next(fitting, variable.datatypes[0])}
+
+
+def _input_faults(entries: list[_Entry], interface: Interface) -> Iterator[Fault]:
+    wrong: set[str] = set()
+    for fault in _check(entries, interface):
+        _, _, index, *rest = [*fault.pointer.split("/"), ""]
+        if not index:
+            yield fault  # something is missing
+            continue
+        entry = entries[int(index)]
+        wrong.add(entry.place)
+        yield replace(fault, pointer=_sent_at(entry, rest[:-1]))
+    for entry in entries:
+        if isinstance(entry.item, dict):
+            yield from _unknown(entry.item, entry.place, _INPUT_MEMBERS)
+            if entry.place not in wrong:
+                yield from _place_faults(entry, interface.boxes)
+
+
+def _check(entries: list[_Entry], interface: Interface) -> list[Fault]:
+    """By the rules of an inference call."""
+    variables = tuple(
+        Variable(v.name, tuple(Datatype(name) for name in v.datatypes), not v.required, v.description)
+        for v in interface.inputs
+    )
+    check = compile_check(Signature(variables, (), "", ""))
+    return check({"inputs": [entry.item for entry in entries]})
+
+
+def _sent_at(entry: _Entry, rest: list[str]) -> str:
+    """The pointer to a part of the entry, where it was sent."""
+    if not rest:
+        return entry.place
+    begin = {"name": entry.name, "data": entry.data}.get(rest[0], f"{entry.place}/{rest[0]}")
+    return "/".join([begin, *rest[1:]])
+
+
+def _place_faults(entry: _Entry, boxes: tuple[str, ...]) -> Iterator[Fault]:
+    """Of an input that is right in itself."""
+    item = entry.item
+    if item["datatype"] != Datatype.FILE.value:
+        if item.get("box") is not None:
+            yield Fault(f"{entry.place}/box", "only a FILE lies in a box")
+        if len(item.get("shape") or ()) > MAX_DIMENSIONS:
+            yield Fault(f"{entry.place}/shape", f"has more than {MAX_DIMENSIONS} dimensions")
+        return
+    yield from _box_faults(entry, boxes)
+    try:
+        parse_path(item["data"])
+    except KeyInvalid as error:
+        yield Fault(entry.data, str(error))
+
+
+def _box_faults(entry: _Entry, boxes: tuple[str, ...]) -> Iterator[Fault]:
+    box = entry.item.get("box")
+    if not boxes:
+        yield Fault(entry.place, "the pipeline has no connected box that files could lie in")
+    elif box is not None and box not in boxes:
+        yield Fault(f"{entry.place}/box", f"must be a connected box of the pipeline: {', '.join(boxes)}")
+
+
+def _run_input(item: Json) -> RunInput:
+    if item["datatype"] == Datatype.FILE.value:
+        return RunInput(item["name"], "FILE", parse_path(item["data"]).text, item.get("box") or "")
+    data, shape = item["data"], item.get("shape")
+    return RunInput(item["name"], item["datatype"], json.dumps(_nested(data, shape) if shape else data))
+
+
+def _nested(flat: list[Any], shape: list[int]) -> list[Any]:
+    """The flat data in lists of these dimensions, since the stage is given nothing but the data."""
+    if len(shape) == 1 or not flat:
+        return flat
+    step = len(flat) // shape[0]
+    return [_nested(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------
+
+
+def _output_faults(entries: list[_Entry], interface: Interface) -> Iterator[Fault]:
+    taken: dict[tuple[str, str], str] = {}
+    seen: set[str] = set()
+    for entry in entries:
+        fault = _name_fault(entry, tuple(variable.name for variable in interface.outputs))
+        if fault:
+            yield fault
+            continue
+        name = entry.item["name"]
+        if name in seen:
+            yield Fault(entry.name, f"output {name!r} is given twice")
+        seen.add(name)
+        yield from _unknown(entry.item, entry.place, _OUTPUT_MEMBERS)
+        yield from _box_faults(entry, interface.boxes)
+        yield from _group_faults(entry, interface.boxes, taken)
+
+
+def _name_fault(entry: _Entry, known: tuple[str, ...]) -> Fault | None:
+    if not isinstance(entry.item, dict):
+        return Fault(entry.place, f"must be an object with a name, not {json_name(entry.item)}")
+    name = entry.item.get("name")
+    if not isinstance(name, str):
+        return Fault(entry.name, "is missing" if name is None else f"must be a string, not {json_name(name)}")
+    if name in known:
+        return None
+    offered = f"known are {', '.join(known)}" if known else "this pipeline has no outputs to ask for"
+    return Fault(entry.name, f"unknown output {name!r}; {offered}")
+
+
+def _group_faults(
+    entry: _Entry, boxes: tuple[str, ...], taken: dict[tuple[str, str], str]
+) -> Iterator[Fault]:
+    """`taken`: groups of the outputs before, to which this one is added; none may lie in another."""
+    wanted = entry.item.get("data")
+    if wanted is None:
+        return
+    if not isinstance(wanted, str) or not wanted:
+        yield Fault(entry.data, f"must be the path of a group, a non-empty string, not {json_name(wanted)}")
+        return
+    try:
+        group = _group(wanted)
+    except KeyInvalid as error:
+        yield Fault(entry.data, str(error))
+        return
+    box = str(entry.item.get("box") or "".join(boxes[:1]))
+    for (other_box, other), name in taken.items():
+        if other_box == box and (group.startswith(other) or other.startswith(group)):
+            yield Fault(entry.data, f"overlaps the group of output {name!r}; each needs one of its own")
+    taken[box, group] = entry.item["name"]
+
+
+def _group(path: str) -> str:
+    """An output is always a group, so the slash at its end may be left out."""
+    return parse_path(path if path.endswith("/") else f"{path}/").text
+
+
+def _run_output(item: Json) -> RunOutput:
+    return RunOutput(item["name"], _group(item["data"]), item.get("box") or "")
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _unknown(item: Mapping[str, Any], place: str, known: tuple[str, ...]) -> Iterator[Fault]:
+    for name in item:
+        if name not in known:
+            yield Fault(f"{place}/{escape(name)}", f"unknown member; known are {', '.join(known)}")
+
+
+def _priority_faults(body: Json) -> Iterator[Fault]:
+    priority = body.get("priority")
+    if priority is not None and (type(priority) is not int or not LEAST_PRIORITY <= priority <= 0):
+        yield Fault("/priority", f"must be an integer, {LEAST_PRIORITY} to 0: others go first")
+
+
+def _webhook_faults(body: Json) -> Iterator[Fault]:
+    webhook = body.get("webhook")
+    if webhook is not None and not (isinstance(webhook, str) and _is_url(webhook)):
+        limit = f"at most {MAX_WEBHOOK} characters"
+        yield Fault("/webhook", f"must be an http or https URL without user and fragment, {limit}")
+
+
+def _is_url(text: str) -> bool:
+    if len(text) > MAX_WEBHOOK or not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = parts.username is None and parts.password is None and not parts.fragment and port != 0
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
