@@ -1,0 +1,36 @@
+"""What runs are driven with, wired once by the daemon."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.config import Settings
+from controller.domain.names import AppName
+from controller.domain.spec import SecretSpec
+from controller.ports import Clock, Jobs, Models, Storage, Store
+
+
+def free_percent(folder: Path) -> float:
+    """Of the disk that holds the folder, as it is for users other than root."""
+    usage = shutil.disk_usage(folder)
+    return 100.0 * usage.free / usage.total
+
+
+@dataclass(frozen=True)
+class Deps:
+    """`secret` looks up a Secret by app, name and the commit that the pipeline is of; `pull` brings an image of an app
+    to this host under the reference that its pipeline has (errors as of `Engine.pull`); `free_percent` is of a
+    folder's disk."""
+
+    store: Store
+    jobs: Jobs
+    storage: Storage
+    models: Models
+    clock: Clock
+    settings: Settings
+    secret: Callable[[AppName, str, str], SecretSpec | None]
+    pull: Callable[[AppName, str], None]
+    free_percent: Callable[[Path], float] = free_percent
