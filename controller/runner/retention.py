@@ -22,6 +22,8 @@ SWEEP_GRACE = 60.0  # seconds for which a container must have been without a run
 
 def trim(folders: Folders, run: Run) -> None:
     """Of a run that is over its logs stay, and what its stages have made as long as a repetition could need it."""
+    if not folders.root.is_dir():  # canceled before it began
+        return
     kept: set[Path] = set()
     if run.state is not RunState.SUCCEEDED:
         done = [stage for stage in run.stages if stage.state is RunState.SUCCEEDED]

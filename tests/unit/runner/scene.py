@@ -173,6 +173,10 @@ class Scene:
     def finish(self, of: Pipeline | None = None, **rest: Any) -> Run:
         return self.until(self.submit(of, **rest))
 
+    def let_pass(self, seconds: float = 1.0) -> Scene:
+        self.clock.advance(seconds)
+        return self
+
     # --- files -------------------------------------------------------------------------------------------------
 
     def put(self, key: str, content: bytes | str = b"x", user: str | None = "anna", area: str = "") -> None:

@@ -1,0 +1,183 @@
+"""Outputs and inputs of any size: the memory they take is bounded, and so is what they may lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tracemalloc
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from controller.domain.errors import Stalled
+from controller.domain.runs import RunInput, RunOutput, RunState
+from controller.domain.storage import StoredObject
+from controller.runner.folders import link_tree, remove_tree
+from controller.runner.outputs import files_of, open_up, publication, publish
+from controller.runner.parallel import in_order
+from controller.runner.signals import Canceled, Signals
+from tests.unit.runner.scene import BUCKET, Command, Scene, pipeline, stage
+
+MANY = 20_000
+
+
+class Sink:
+    """Counts what it is given, and keeps the manifest."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.size = 0
+        self.manifest = b""
+
+    def put(self, bucket: str, key: str, content: BinaryIO, size: int, kind: str = "") -> StoredObject:
+        body = content.read()
+        assert len(body) == size
+        self.size += size
+        self.names.append(key)
+        if key.endswith(".manifest.json"):
+            self.manifest = body
+        return StoredObject(key, size, "", 0.0)
+
+    def remove(self, bucket: str, keys: list[str]) -> None:
+        pass
+
+
+def test_many_files_in_bounded_memory(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for number in range(MANY):
+        if number % 1000 == 0:
+            (folder / f"{number // 1000:03}").mkdir(parents=True)
+        (folder / f"{number // 1000:03}" / f"{number}").write_bytes(b"%d" % number)
+    sink = Sink()
+    scene.storage.objects = lambda: sink  # type: ignore[assignment,method-assign,return-value]
+    scene.commands["fit"] = Command(code=None)
+    run = scene.run(scene.submit(pipeline(stage(outputs=("model",)))))
+    target = publication(scene.deps, run, "fit", 1, RunOutput("model", "results/"), folder)
+    tracemalloc.start()
+    publish(scene.deps, Signals(scene.clock, lambda: False), target)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - len(sink.manifest) - 200 * MANY < 4 * 2**20, "the sink's own names and manifest aside"
+    assert sink.names[-1].endswith("results/.manifest.json")
+    found = json.loads(sink.manifest)["files"]
+    assert len(found) == MANY
+    assert found[-1]["sha256"] == hashlib.sha256(found[-1]["name"].partition("/")[2].encode()).hexdigest()
+
+
+def test_order_is_kept_and_an_error_ends_it() -> None:
+    assert list(in_order(lambda n: n * n, range(100))) == [n * n for n in range(100)]
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 10:
+            raise Stalled("Why", "because")
+        return number
+
+    with pytest.raises(Stalled):
+        list(in_order(work, range(10_000)))
+    assert len(begun) < 100
+
+
+def test_a_group_of_many_files(scene: Scene) -> None:
+    for number in range(1500):
+        scene.put(f"many/{number:04}", str(number))
+    seen: list[int] = []
+    scene.commands["fit"] = Command(
+        act=lambda job: seen.extend(len(os.listdir(m.source)) for m in job.mounts if m.read_only)
+    )
+    run = scene.finish(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="many/")])
+    assert run.state is RunState.SUCCEEDED
+    assert seen == [1500]
+
+
+# --- what containers may have made ------------------------------------------------------------------------------
+
+
+def deep(folder: Path, depth: int) -> None:
+    """Deeper than any path can be long, as a command that changes into each folder makes it."""
+    here = os.getcwd()
+    try:
+        os.chdir(folder)
+        for _ in range(depth):
+            os.mkdir("d" * 100)
+            os.chdir("d" * 100)
+        Path("x").write_text("x")
+    finally:
+        os.chdir(here)
+
+
+def test_folders_nested_beyond_reach(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    deep(folder, 1200)
+    with pytest.raises(Stalled, match="cannot look through") as refused:
+        open_up(folder)
+    assert refused.value.reason == "OutputInvalid"
+    assert remove_tree(tmp_path / "model")
+    assert not folder.exists()
+
+
+def test_modes_are_opened_and_links_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("secret")
+    outside.chmod(0o600)
+    folder = tmp_path / "model"
+    (folder / "closed").mkdir(parents=True)
+    (folder / "closed" / "x").write_text("x")
+    (folder / "closed" / "x").chmod(0)
+    (folder / "closed").chmod(0o700)
+    (folder / "link").symlink_to(outside)
+    open_up(folder)
+    assert (folder / "closed").stat().st_mode & 0o777 == 0o755
+    assert (folder / "closed" / "x").stat().st_mode & 0o777 == 0o444
+    assert outside.stat().st_mode & 0o777 == 0o600
+
+
+def test_empty_folders_are_no_output(tmp_path: Path) -> None:
+    (tmp_path / "model" / "empty" / "emptier").mkdir(parents=True)
+    with pytest.raises(Stalled) as missing:
+        open_up(tmp_path / "model")
+    assert missing.value.reason == "OutputMissing"
+    assert list(files_of(tmp_path / "model")) == []
+
+
+def test_an_empty_file_is_one(scene: Scene) -> None:
+    scene.commands["fit"] = Command(files={"model/done": b""})
+    run = scene.finish(pipeline(stage(outputs=("model",))))
+    assert run.state is RunState.SUCCEEDED
+    assert scene.stored(f"runs/{run.id}/model/")["done"] == b""
+
+
+def test_a_manifest_of_its_own_is_not_taken_for_ours(scene: Scene) -> None:
+    scene.commands["fit"] = Command(files={"model/.manifest.json": "mine", "model/x": "x"})
+    run = scene.finish(pipeline(stage(outputs=("model",))))
+    assert json.loads(scene.stored(f"runs/{run.id}/model/")[".manifest.json"])["run"] == run.id
+
+
+def test_trees_are_linked_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "x").write_text("x")
+    (tmp_path / "a" / "link").symlink_to("deep/x")
+    link_tree(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b" / "deep" / "x").samefile(tmp_path / "a" / "deep" / "x")
+    assert os.readlink(tmp_path / "b" / "link") == "deep/x"
+    link_tree(tmp_path / "a" / "deep" / "x", tmp_path / "c")
+    assert (tmp_path / "c").samefile(tmp_path / "a" / "deep" / "x")
+
+
+def test_room_is_given_back_when_publishing_is_broken_off(scene: Scene) -> None:
+    scene.stop()
+    scene.commands["fit"] = Command(code=None)
+    run = scene.run(scene.submit(pipeline(stage(outputs=("model",)))))
+    folder = scene.folder / "model"
+    folder.mkdir()
+    (folder / "x").write_text("x" * 100)
+    target = publication(scene.deps, run, "fit", 1, RunOutput("model", "r/"), folder)
+    signals = Signals(scene.clock, lambda: False)
+    signals.cancel()
+    with pytest.raises(Canceled):
+        publish(scene.deps, signals, target)
+    assert scene.store.boxes.pending(BUCKET) == ()
