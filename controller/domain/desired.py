@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin
+from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Api, Service
 from controller.domain.secret import Secret
 from controller.domain.spec import BoxSpec, BuildImage, Kind, MLComponentSpec
@@ -75,6 +76,21 @@ class DesiredComponent:
 
 
 @dataclass(frozen=True)
+class DesiredStage:
+    """The image of one stage. `name` is `<pipeline>.<stage>`, which no component can be called."""
+
+    name: ComponentName
+    pin: ImagePin
+    build: BuildInput | None = None
+
+
+@dataclass(frozen=True)
+class DesiredPipeline:
+    pipeline: Pipeline
+    stages: tuple[DesiredStage, ...]
+
+
+@dataclass(frozen=True)
 class Unresolved:
     """Declared, but it cannot be planned (say, its image does not exist): what runs of it is left alone."""
 
@@ -91,6 +107,7 @@ class DesiredApp:
     revision: str
     components: tuple[DesiredComponent, ...] = ()  # sorted by name
     boxes: tuple[BoxSpec, ...] = ()  # sorted by name
+    pipelines: tuple[DesiredPipeline, ...] = ()  # sorted by name
     services: tuple[Service, ...] = ()  # sorted by path
     unresolved: tuple[Unresolved, ...] = ()
     prune: bool = True
@@ -100,4 +117,4 @@ class DesiredApp:
     @property
     def empty(self) -> bool:
         """Whether nothing at all is declared: perhaps a wrong folder."""
-        return not (self.components or self.boxes or self.services or self.unresolved)
+        return not (self.components or self.boxes or self.pipelines or self.services or self.unresolved)

@@ -14,6 +14,8 @@ from controller.domain.units import render_duration
 
 #: Reasons of plans' holds which mean that nothing happens before the input changes.
 _STALLING = {"Failed", "CrashLoop", "PrunePending"}
+#: Kinds without a status of their own: what the plan holds back of them is the app's matter.
+_PARTS = {Kind.API_COMPONENT, Kind.EXPERIMENT_PIPELINE}
 
 
 def judge_component(
@@ -108,7 +110,7 @@ def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
     waiting += [
         (hold.subject, Condition(ConditionType.READY, False, hold.reason, hold.why))
         for hold in plan.holds
-        if hold.kind is Kind.API_COMPONENT
+        if hold.kind in _PARTS
     ]
     if waiting:
         text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
@@ -125,7 +127,7 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
             conditions.append(
                 Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
             )
-        elif (hold.reason in _STALLING or hold.kind is Kind.API_COMPONENT) and hold.component and not stalled:
+        elif (hold.reason in _STALLING or hold.kind in _PARTS) and hold.component and not stalled:
             text = f"{hold.subject}: {hold.why}"
             conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
             stalled = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName
+from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Service
 from controller.domain.storage import BoxRecord
 
@@ -67,6 +68,7 @@ class ObservedApp:
     boxes: tuple[ObservedBox, ...] = ()  # sorted by box
     accounts: frozenset[str] = frozenset()
     services: tuple[Service, ...] = ()  # sorted by path
+    pipelines: tuple[Pipeline, ...] = ()  # that can be run; sorted by name
     storage: StorageFault | None = None
 
     def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:

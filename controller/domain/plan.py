@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from controller.domain.desired import BuildInput, Workload
 from controller.domain.names import AppName, ComponentName, short
+from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Route, Service
 from controller.domain.spec import Kind
 from controller.domain.storage import Account, BoxRecord, ModelPin
@@ -156,6 +157,14 @@ class StageModel:
 
 
 @dataclass(frozen=True)
+class PublishPipelines:
+    """Just these pipelines can be run; runs that have begun go on as they were."""
+
+    pipelines: tuple[Pipeline, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class PublishServices:
     """Just these APIs are answered by the platform itself."""
 
@@ -179,6 +188,7 @@ Action = (
     | RemoveWorkload
     | RemoveNetwork
     | PublishServices
+    | PublishPipelines
     | StorageAction
 )
 
@@ -206,6 +216,8 @@ def describe(action: Action) -> str:
             return f"remove {name}"
         case RemoveNetwork():
             return "remove network"
+        case PublishPipelines(pipelines=pipelines):
+            return f"publish {', '.join(pipeline.name for pipeline in pipelines) or 'no pipeline'}"
         case PublishServices(services=services):
             return f"publish {', '.join(service.api.path for service in services) or 'no service'}"
         case _:

@@ -35,6 +35,7 @@ from controller.domain.plan import (
     SwitchRoute,
     WithdrawRoute,
 )
+from controller.domain.publishing import plan_pipelines
 from controller.domain.routes import Route, Service
 from controller.domain.spec import Kind, MLComponentSpec, OwnServer, PlatformServer, Strategy
 from controller.domain.status import AppStatus, ComponentStatus
@@ -80,6 +81,7 @@ def plan_app(
     for planned, held in (
         plan_boxes(desired, observed, policy.instance),
         _plan_gone(desired, observed, by_component),
+        plan_pipelines(desired, observed, status),
         (_plan_services(desired, observed), []),
         (_plan_leftover_accounts(desired, observed), []),
     ):
@@ -405,7 +407,7 @@ def _all_would_go(
     """The guard against an empty desired state: a wrong folder must not take everything down."""
     if not desired.empty or not desired.prune or desired.approved:
         return None
-    services = {service.api.name for service in observed.services}
+    services = {service.api.name for service in observed.services} | {p.name for p in observed.pipelines}
     present = {w.component for w in observed.workloads} | set(routes) | set(bound(observed)) | services
     if not present:
         return None

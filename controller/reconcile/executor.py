@@ -26,6 +26,7 @@ from controller.domain.plan import (
     EnsureNetwork,
     KeepBucket,
     Plan,
+    PublishPipelines,
     PublishServices,
     PullImage,
     RemoveAccount,
@@ -53,6 +54,7 @@ from controller.ports import (
     Prober,
     Revision,
     Routes,
+    Runs,
     Sources,
     Storage,
 )
@@ -101,6 +103,7 @@ class Executor:
     storage: Storage
     models: Models
     boxes: Boxes
+    runs: Runs
     clock: Clock
 
     def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
@@ -194,6 +197,9 @@ class _Group:
                 self._tell("Removed", f"removed {action.name}: {action.why}")
             case RemoveNetwork():
                 self._do.engine.remove_network(self._app)
+            case PublishPipelines():
+                self._do.runs.publish(self._app, action.pipelines)
+                self._tell("Published", f"pipelines: {action.why}")
             case PublishServices():
                 self._do.routes.publish(self._app, action.services)
                 self._tell("Published", f"services of the platform: {action.why}")

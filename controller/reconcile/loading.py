@@ -110,6 +110,7 @@ class Loader:
             revision=revision.commit,
             components=tuple(replace(c, asleep=naps.get(c.spec.name) == 0.0) for c in resolved.components),
             boxes=loaded.spec.boxes,
+            pipelines=resolved.pipelines,
             services=resolved.services,
             unresolved=resolved.unresolved,
             prune=self._declared.prune,

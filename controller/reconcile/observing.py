@@ -17,7 +17,11 @@ from controller.reconcile.house import House
 
 def observe(house: House, desired: DesiredApp) -> ObservedApp:
     app = desired.app
-    seen = replace(house.engine.observe(app), services=house.store.routes.services(app))
+    seen = replace(
+        house.engine.observe(app),
+        services=house.store.routes.services(app),
+        pipelines=house.store.runs.pipelines(app),
+    )
     records = house.store.boxes.of(app)
     seen = replace(seen, boxes=tuple(ObservedBox(record) for record in records))
     if not desired.boxes and all(record.state is BoxState.KEPT for record in records):

@@ -201,6 +201,7 @@ class Pass:
             house.storage,
             house.models,
             house.store.boxes,
+            house.store.runs,
             house.clock,
         )
         failures: list[Failure] = []

@@ -13,12 +13,19 @@ from functools import lru_cache
 
 from controller.config.settings import StorageSettings
 from controller.domain.accounts import component_account
-from controller.domain.desired import BuildInput, DesiredComponent, Unresolved
+from controller.domain.desired import (
+    BuildInput,
+    DesiredComponent,
+    DesiredPipeline,
+    DesiredStage,
+    Unresolved,
+)
 from controller.domain.errors import Stalled, Transient
 from controller.domain.fingerprint import Env, fingerprints
 from controller.domain.names import AppName, ComponentName, build_tag
 from controller.domain.observed import ImageOrigin, ImagePin
 from controller.domain.passwords import hash_password, hash_token, is_hash, stable_salt
+from controller.domain.pipelines import Pipeline, Stage
 from controller.domain.routes import Api, Route, Service, ServiceKind
 from controller.domain.secret import Secret, scrub
 from controller.domain.spec import (
@@ -27,10 +34,14 @@ from controller.domain.spec import (
     BuildImage,
     ExistingImage,
     FilesTarget,
+    ImageSource,
     Kind,
     MLComponentSpec,
     MLTarget,
+    PipelineSpec,
+    PipelineTarget,
     SecretSpec,
+    StageSpec,
 )
 from controller.domain.status import AppStatus, ComponentStatus
 from controller.domain.storage import Account, ModelPin
@@ -42,6 +53,7 @@ from controller.reconcile.models import ModelPins
 @dataclass(frozen=True)
 class Resolved:
     components: tuple[DesiredComponent, ...]
+    pipelines: tuple[DesiredPipeline, ...]
     services: tuple[Service, ...]
     unresolved: tuple[Unresolved, ...]
     pins: tuple[tuple[str, str], ...]  # for AppStatus.pins
@@ -97,8 +109,21 @@ class Resolver:
                 continue
             components.append(self._or_last_good(desired, status, route))
         services, refused = self._services(spec)
+        pipelines = []
+        for declared in spec.pipelines:
+            try:
+                pipelines.append(self._pipeline(declared, spec.app, revision, pins))
+            except (Stalled, Transient) as error:
+                transient = isinstance(error, Transient)
+                why = scrub(error.message, self.secrets)
+                unresolved.append(
+                    Unresolved(declared.name, error.reason, why, transient, Kind.EXPERIMENT_PIPELINE)
+                )
+                if isinstance(error, Transient):
+                    setbacks.append(error)
         return Resolved(
             tuple(components),
+            tuple(pipelines),
             services,
             (*unresolved, *refused),
             tuple(sorted(pins.items())),
@@ -110,15 +135,33 @@ class Resolver:
         """One whose rules of access cannot be had is not published: open to all it must never be by accident."""
         services, refused = [], []
         for api in sorted(spec.apis, key=lambda api: api.path):
-            if not isinstance(api.target, FilesTarget):
+            if isinstance(api.target, MLTarget):
                 continue
             try:
                 found = self._api(api, spec.app)
             except Stalled as error:
                 refused.append(Unresolved(api.name, error.reason, error.message, kind=Kind.API_COMPONENT))
                 continue
-            services.append(Service(spec.app, found, ServiceKind.FILES, api.target.developers))
+            services.append(_service(spec.app, found, api))
         return tuple(services), tuple(refused)
+
+    def _pipeline(
+        self, declared: PipelineSpec, app: AppName, revision: Revision, pins: dict[str, str]
+    ) -> DesiredPipeline:
+        """Its images nailed to content. A Secret that is missing now would be missing when a run needs it."""
+        stages, images = [], []
+        for stage in declared.stages:
+            for secret in stage.env_from:
+                self._need(secret)
+            name = ComponentName(f"{declared.name}.{stage.name}")
+            build, tag = None, ""
+            if isinstance(stage.image, BuildImage):
+                build = BuildInput(revision.commit, stage.image)
+                tag = build_tag(self.instance, app, name, self._content(revision, stage.image))
+            pin = self._pin(stage.image, tag, "", pins)
+            images.append(DesiredStage(name, pin, build))
+            stages.append(_stage(stage, pin))
+        return DesiredPipeline(_pipeline(declared, app, revision.commit, tuple(stages)), tuple(images))
 
     def _component(
         self,
@@ -133,7 +176,7 @@ class Resolver:
         if isinstance(component.image, BuildImage):
             build = BuildInput(revision.commit, component.image)
             tag = build_tag(self.instance, spec.app, component.name, self._content(revision, component.image))
-        pin = self._pin(component, tag, memory.image, pins)
+        pin = self._pin(component.image, tag, memory.image, pins)
         model = self.models.pin(component, memory.model, model_pins)
         return self._desired(component, spec, pin, revision.commit, build, model)
 
@@ -166,9 +209,8 @@ class Resolver:
             json.dumps([tree, source.dockerfile, source.target, source.args]).encode()
         ).hexdigest()
 
-    def _pin(self, component: MLComponentSpec, tag: str, serving: str, pins: dict[str, str]) -> ImagePin:
+    def _pin(self, source: ImageSource, tag: str, serving: str, pins: dict[str, str]) -> ImagePin:
         """An image that has served is on this host; asking for it costs more than all the rest of a quiet pass."""
-        source = component.image
         reference = tag if isinstance(source, BuildImage) else source.reference
         origin, _, deploy = pins.get(reference, "").partition(" ")
         if deploy and (deploy == serving or origin == ImageOrigin.LOCAL):
@@ -281,6 +323,48 @@ class Resolver:
         if is_hash(value.reveal()):
             return value.reveal()
         return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))
+
+
+def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
+    match declared.target:
+        case FilesTarget(developers=developers):
+            return Service(app, api, ServiceKind.FILES, developers)
+        case PipelineTarget(pipeline=pipeline):
+            inputs, outputs = declared.inputs, declared.outputs
+            return Service(app, api, ServiceKind.PIPELINE, pipeline=pipeline, inputs=inputs, outputs=outputs)
+        case _:
+            return Service(app, api, ServiceKind.PIPELINES)
+
+
+def _stage(declared: StageSpec, pin: ImagePin) -> Stage:
+    return Stage(
+        declared.name,
+        pin.deploy,
+        declared.command,
+        declared.inputs,
+        declared.outputs,
+        declared.env,
+        declared.env_from,
+        declared.resources,
+        declared.timeout,
+        declared.retries,
+    )
+
+
+def _pipeline(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[Stage, ...]) -> Pipeline:
+    boxes = sorted(declared.boxes, key=lambda link: not link.default)
+    return Pipeline(
+        app,
+        declared.name,
+        commit,
+        stages,
+        declared.vars,
+        tuple(ComponentName(link.name) for link in boxes),
+        ComponentName(declared.continue_with) if declared.continue_with else None,
+        declared.concurrency,
+        declared.ttl_succeeded,
+        declared.ttl_failed,
+    )
 
 
 @lru_cache(maxsize=4096)
