@@ -215,10 +215,12 @@ class Jobs(Protocol):
 
     def create(self, job: Job) -> ObservedJob:
         """Make the container, not started. One of that name and of this very attempt is adopted, whatever its state;
-        a foreign one is Stalled `NameTaken`. Stalled `ImageGone`, `CommandNotFound`-like errors as of Engine."""
+        a foreign one is Stalled `NameTaken`. Makes the app's network if need be. Transient `ImageGone`, `MountGone`,
+        `NameBusy`: what is missing must be brought first."""
 
     def start(self, id: str) -> None:
-        """One that has been started already is fine. Stalled `CommandNotFound` and the like: it cannot start."""
+        """One that has been started already is fine, also if it has ended. Stalled `CommandNotFound` and the like: it
+        cannot start. Transient `ContainerLost`."""
 
     def find(self, name: str) -> ObservedJob | None: ...
 
@@ -229,15 +231,23 @@ class Jobs(Protocol):
         """Block until it has ended; None once `stop()` turns true. Survives a restart of the engine. Transient
         `ContainerLost`: it was removed."""
 
-    def logs(self, id: str, since: float, stop: Callable[[], bool]) -> Iterator[tuple[float, bytes]]:
-        """Lines of stdout and stderr from `since` (Unix seconds, exclusive) on, each with its time, until the
-        container ends or `stop()` turns true; resumed after a break without loss or repetition."""
+    def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
+        """What comes from stdout and stderr, in pieces, each with the place in the log after it, until the container
+        has ended or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the start:
+        nothing is lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient
+        `ContainerLost`.
+
+        A line comes when it is complete; one above 1 MiB is cut. A container that writes faster than it is read here
+        has to wait: go on with the iteration, or end it. What it writes while nobody reads is kept by the engine up to
+        a limit; if more is missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine."""
+        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine; Stalled `NotOurs`."""
 
     def remove(self, id: str) -> None:
-        """One that is gone is fine; Stalled `NotOurs`."""
+        """Also while it runs. One that is gone is fine; Stalled `NotOurs`."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

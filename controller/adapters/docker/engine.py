@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
@@ -17,12 +16,12 @@ from typing import Any
 
 import docker.errors
 import requests
-from docker.types.daemon import CancellableStream
 
 from controller.adapters.docker import mapping
-from controller.adapters.docker.connection import Connection
+from controller.adapters.docker.connection import Connection, hung_up
 from controller.adapters.docker.errors import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
 from controller.adapters.docker.images import Images, Registries
+from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.serving import package_folder, stage_serving
 from controller.config import DockerSettings
 from controller.domain import labels
@@ -30,7 +29,7 @@ from controller.domain.desired import BuildInput, Workload
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.observed import ImagePin, ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.spec import ImageSource, PlatformServer
+from controller.domain.spec import ImageSource, Kind, PlatformServer
 from controller.ports import EngineEvent
 
 log = logging.getLogger(__name__)
@@ -41,8 +40,10 @@ Json = dict[str, Any]
 START_ATTEMPTS = 3
 #: Most bytes of logs that are handed over at once.
 LOG_LIMIT = 256 * 1024
-#: Seconds between looks at `stop()`, and between attempts to reach an engine that is away.
+#: Seconds between attempts to reach an engine that is away.
 WATCH_PAUSE = 0.25
+#: Jobs are containers of ours, too, and none of this room's business.
+WORKLOADS = f"{labels.KIND}={Kind.ML_COMPONENT}"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -57,6 +58,7 @@ class DockerEngine:
         self._serving = serving
         self._max_body = max_body
         self._connection = Connection(settings.host, settings.timeout)
+        self._networks = Networks(self._connection, instance)
         self._images = Images(self._connection, settings, instance)
         self._library: Path | None = None
         self._with_python: set[str] = set()  # ids of images; content never changes under an id
@@ -75,7 +77,7 @@ class DockerEngine:
     def observe(self, app: AppName) -> ObservedApp:
         with translated(f"cannot list the containers of {app}"):
             containers = self._connection.client.containers(all=True, filters=self._labelled(app))
-            network = self._find_network(app)
+            network = self._networks.find(app)
             workloads = [w for entry in containers if (w := self._observed(app, entry))]
         return ObservedApp(app, tuple(sorted(workloads, key=lambda w: w.name)), network is not None)
 
@@ -89,14 +91,14 @@ class DockerEngine:
         return mapping.observed_workload(entry, network_name(self._instance, app), details)
 
     def apps(self) -> frozenset[AppName]:
-        filters = {"label": [f"{labels.INSTANCE}={self._instance}", labels.APP]}
+        ours = [f"{labels.INSTANCE}={self._instance}", labels.APP]
         with translated("cannot list containers and networks"):
-            owned = self._connection.client.containers(all=True, filters=filters)
-            owned += self._connection.client.networks(filters=filters)
+            owned = self._connection.client.containers(all=True, filters={"label": [*ours, WORKLOADS]})
+            owned += self._connection.client.networks(filters={"label": ours})
         return frozenset(AppName(entry["Labels"][labels.APP]) for entry in owned)
 
     def _labelled(self, app: AppName) -> Json:
-        return {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
+        return {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}", WORKLOADS]}
 
     # --- images ------------------------------------------------------------------------------------------------
 
@@ -117,36 +119,10 @@ class DockerEngine:
     # --- networks ----------------------------------------------------------------------------------------------
 
     def ensure_network(self, app: AppName) -> None:
-        """A bridge of the app's own: Docker's firewall rules keep bridges apart, the host reaches them all."""
-        name = network_name(self._instance, app)
-        with translated(f"cannot create network {name}"):
-            if self._find_network(app):
-                return
-            try:
-                self._connection.client.create_network(
-                    name,
-                    driver="bridge",
-                    labels=mapping.network_labels(self._instance, app),
-                    check_duplicate=True,
-                )
-            except docker.errors.APIError as error:
-                if error.status_code != 409:
-                    raise
-                if not self._find_network(app):  # else another worker was first
-                    text = "a foreign network has that name"
-                    raise NAME_TAKEN.error(f"cannot create network {name}", text) from error
+        self._networks.ensure(app)
 
     def remove_network(self, app: AppName) -> None:
-        with translated(f"cannot remove network {network_name(self._instance, app)}"):
-            network = self._find_network(app)
-            if network:
-                with suppress(docker.errors.NotFound):
-                    self._connection.client.remove_network(network["Id"])
-
-    def _find_network(self, app: AppName) -> Json | None:
-        name = network_name(self._instance, app)
-        found = self._connection.client.networks(filters=self._labelled(app))
-        return next((network for network in found if network["Name"] == name), None)
+        self._networks.remove(app)
 
     # --- workloads ---------------------------------------------------------------------------------------------
 
@@ -225,18 +201,11 @@ class DockerEngine:
             return
         path = mapping.image_environment(image).get("PATH", _DEFAULT_PATH)
         path = dict(workload.env)["PATH"].reveal() if "PATH" in dict(workload.env) else path
-        if not any(self._has_file(container, f"{folder}/python3") for folder in path.split(":") if folder):
+        if not any(
+            self._connection.has_file(container, f"{folder}/python3") for folder in path.split(":") if folder
+        ):
             raise NO_PYTHON.error(doing, f"the image {workload.image} has no python3 in its PATH")
         self._with_python.add(image["Id"])
-
-    def _has_file(self, container: str, path: str) -> bool:
-        """The SDK can only fetch the file; asking for its headers is 30 times quicker."""
-        client = self._connection.client
-        url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
-        answer = client.head(url, params={"path": path}, timeout=self._connection.timeout)
-        if answer.status_code not in (200, 404):
-            answer.raise_for_status()
-        return answer.status_code == 200
 
     def remove(self, workload_id: str, grace: float) -> None:
         with translated(f"cannot remove container {workload_id[:12]}"):
@@ -297,32 +266,16 @@ class DockerEngine:
         """Events after `since` (Unix nanoseconds), until the engine goes away or `stop()` turns true."""
         ours = {
             "type": "container",
-            "label": f"{labels.INSTANCE}={self._instance}",
+            "label": [f"{labels.INSTANCE}={self._instance}", WORKLOADS],
             "event": list(mapping.EVENTS),
         }
         moment: Any = f"{since // 10**9}.{since % 10**9:09d}"  # the SDK passes on what the engine understands
         stream = self._connection.client_with(None).events(since=moment, filters=ours, decode=True)
-        ended = threading.Event()
-        closer = threading.Thread(
-            target=_close_when, args=(stream, stop, ended), name="docker-events", daemon=True
-        )
-        closer.start()
-        try:
+        with hung_up(stream, stop):
             for event in stream:
                 if event["timeNano"] > since:
                     yield event
-        finally:
-            ended.set()
-            closer.join()
 
     def _reconnected(self) -> Iterator[EngineEvent]:
         for app in sorted(self.apps()):
             yield EngineEvent(app, ComponentName(""), "reconnected", "", time.time())
-
-
-def _close_when(stream: CancellableStream[Json], stop: Callable[[], bool], ended: threading.Event) -> None:
-    """A quiet stream blocks in `read`; closing it from another thread is the SDK's own way to end it."""
-    while not ended.is_set() and not stop():
-        ended.wait(WATCH_PAUSE)
-    with suppress(OSError, AttributeError):  # already closed by the engine
-        stream.close()

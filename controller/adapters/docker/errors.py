@@ -53,6 +53,11 @@ NO_PYTHON = Verdict(
     "The serving library needs Python 3.9 or newer in the image: install python3 there, or bring a server of your "
     "own with `mlService: {server: own}`",
 )
+COMMAND_NOT_FOUND = Verdict(
+    Stalled,
+    "CommandNotFound",
+    "Check `command`, CMD and ENTRYPOINT of the image, and its architecture",
+)
 NAME_TAKEN = Verdict(Stalled, "NameTaken", "Remove or rename it by hand")
 NOT_OURS = Verdict(Stalled, "NotOurs")
 
@@ -93,10 +98,7 @@ ANSWERS: tuple[tuple[str, Verdict], ...] = (
         Verdict(Stalled, "LimitsInvalid", "Change `resources` of the component"),
     ),
     (r"no command specified", Verdict(Stalled, "NoCommand", "Give the image a CMD or ENTRYPOINT")),
-    (
-        r"executable file not found|exec format error",
-        Verdict(Stalled, "CommandNotFound", "Check CMD and ENTRYPOINT of the image, and its architecture"),
-    ),
+    (r"executable file not found|exec format error", COMMAND_NOT_FOUND),
     (
         r"no space left on device",
         Verdict(Transient, "EngineDiskFull", "Make room on the disk below /var/lib/docker"),

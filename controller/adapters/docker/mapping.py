@@ -17,7 +17,7 @@ from controller.domain import labels
 from controller.domain.desired import Workload
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.observed import ObservedWorkload, WorkloadState
-from controller.domain.spec import Kind, PlatformServer
+from controller.domain.spec import Kind, PlatformServer, Resources
 from controller.ports import EngineEvent
 
 #: Where a container finds its model, under the model's own name.
@@ -72,10 +72,17 @@ def container_config(
 
 
 def host_config(workload: Workload, policy: Policy, library: str | None) -> dict[str, Any]:
-    """Limits and hardening; the restart policy is `no` since the controller heals, with a backoff and a cap."""
-    resources = workload.spec.resources
+    config = hardening(workload.app, workload.spec.resources, policy)
+    if mounts := _mounts(workload, library):
+        config["Mounts"] = mounts
+    return config
+
+
+def hardening(app: AppName, resources: Resources, policy: Policy) -> dict[str, Any]:
+    """Limits of every container, and what it may not do. The restart policy is `no` since the controller heals, with a
+    backoff and a cap."""
     config: dict[str, Any] = {
-        "NetworkMode": network_name(policy.instance, workload.app),
+        "NetworkMode": network_name(policy.instance, app),
         "RestartPolicy": {"Name": "no"},
         "Init": policy.init,
         "Privileged": False,
@@ -93,8 +100,6 @@ def host_config(workload: Workload, policy: Policy, library: str | None) -> dict
     }
     if resources.gpus:
         config["DeviceRequests"] = [{"Count": resources.gpus, "Capabilities": [["gpu"]]}]
-    if mounts := _mounts(workload, library):
-        config["Mounts"] = mounts
     return config
 
 
@@ -197,8 +202,8 @@ def observed_workload(
         component=ComponentName(found.get(labels.COMPONENT, "")),
         fingerprint=found.get(labels.FINGERPRINT, ""),
         revision=found.get(labels.REVISION, ""),
-        replica=_number(found.get(labels.REPLICA)),
-        port=_number(found.get(labels.PORT)),
+        replica=number_of(found.get(labels.REPLICA)),
+        port=number_of(found.get(labels.PORT)),
         state=state,
         address=(endpoint.get("IPAddress") or None) if state is WorkloadState.RUNNING else None,
         created=float(summary["Created"]),
@@ -225,6 +230,6 @@ def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
     )
 
 
-def _number(text: str | None) -> int:
+def number_of(text: str | None) -> int:
     """Labels that were tampered with must not stop the snapshot: what they name is replaced as drift."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,9}", text) else 0

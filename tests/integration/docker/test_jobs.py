@@ -1,0 +1,303 @@
+"""Jobs on a real engine: what their containers may do, faults, and that the rest of prichal leaves them alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import docker
+import pytest
+
+from controller.adapters.docker import DockerEngine, DockerJobs
+from controller.adapters.docker.job_log import CUT, LOST
+from controller.config import DockerSettings
+from controller.domain.desired import BuildInput
+from controller.domain.errors import Transient
+from controller.domain.names import AppName
+from controller.domain.observed import ObservedApp
+from controller.domain.spec import BuildImage, Resources
+from controller.ports import EngineEvent, Job, JobMount, JobState, ObservedJob
+from tests.support.engines import (
+    BASE_IMAGE,
+    MEBIBYTE,
+    build_image,
+    name_of,
+    own_server_workload,
+    tar_of,
+    unique,
+)
+from tests.support.puppet import Puppets
+from tests.support.waiting import wait_for
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def jobs(instance: str) -> Iterator[DockerJobs]:
+    # Small files, so that logs are rotated.
+    with closing(DockerJobs(DockerSettings(log_max_size=4 * MEBIBYTE), instance)) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def puppets(tmp_path: Path, instance: str) -> Puppets:
+    return Puppets(tmp_path, instance)
+
+
+def python(job: Job, code: str, memory: int = 64 * MEBIBYTE) -> Job:
+    """The same job with another program."""
+    return replace(job, command=("python3", "-c", code), resources=Resources(cpus=2, memory=memory, pids=16))
+
+
+def begun(jobs: DockerJobs, job: Job) -> ObservedJob:
+    made = jobs.create(job)
+    jobs.start(made.id)
+    return made
+
+
+def result(jobs: DockerJobs, job: Job) -> tuple[int | None, bytes]:
+    """Exit code and log of a job that is run to its end."""
+    made = begun(jobs, job)
+    log = b"".join(content for _, content in jobs.logs(made.id, "", never))
+    seen = jobs.wait(made.id, never)
+    assert seen
+    return seen.exit_code, log
+
+
+# --- containers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def other_user(client: docker.APIClient) -> Iterator[str]:
+    """An image that runs as a user who is nobody on the host."""
+    tag = f"{unique()}:1"
+    build_image(client, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nUSER 4711:4711\n"})
+    yield tag
+    client.remove_image(tag, force=True)
+
+
+def test_another_user_writes_into_an_output(
+    jobs: DockerJobs, puppets: Puppets, app: AppName, tmp_path: Path, other_user: str
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "data").write_text("21")
+    target.mkdir()
+    target.chmod(0o777)
+    mounts = (JobMount(source, "/unip/in", read_only=True), JobMount(target, "/unip/out", read_only=False))
+    code = (
+        "import os\n"
+        "open('/unip/out/model', 'w').write(str(2 * int(open('/unip/in/data').read())))\n"
+        "try: open('/unip/in/data', 'w')\n"
+        "except OSError as error: print(os.getuid(), type(error).__name__, error.errno)\n"
+    )
+    job = replace(python(puppets.job(app), code), image=other_user, mounts=mounts)
+    code_, log = result(jobs, job)
+    assert (code_, log) == (0, b"4711 OSError 30\n")  # a read-only file system
+    assert (target / "model").read_text() == "42"
+    assert (target / "model").stat().st_uid == 4711
+
+
+def test_a_folder_that_is_gone(jobs: DockerJobs, puppets: Puppets, app: AppName, tmp_path: Path) -> None:
+    job = replace(puppets.job(app), mounts=(JobMount(tmp_path / "gone", "/unip/in", read_only=True),))
+    with pytest.raises(Transient, match="gone") as caught:
+        jobs.create(job)
+    assert caught.value.reason == "MountGone"
+    assert jobs.all() == ()
+
+
+def test_a_network_that_is_gone_is_made_again(
+    jobs: DockerJobs, engine: DockerEngine, puppets: Puppets, app: AppName
+) -> None:
+    made = jobs.create(puppets.job(app))
+    engine.remove_network(app)
+    jobs.start(made.id)
+    assert engine.observe(app).network
+    seen = jobs.find(made.name)
+    assert seen
+    assert seen.state is JobState.RUNNING
+
+
+def test_a_command_by_its_path(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+    job = replace(puppets.job(app), command=("/usr/bin/env", "echo", "found"))
+    assert result(jobs, job) == (0, b"found\n")
+
+
+def test_it_ends_before_anybody_looks(
+    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+) -> None:
+    made = begun(jobs, python(puppets.job(app), "print('done'); raise SystemExit(9)"))
+    client.wait(made.id)
+    seen = jobs.wait(made.id, never)
+    assert seen
+    assert seen.exit_code == 9
+    assert [content for _, content in jobs.logs(made.id, "", never)] == [b"done\n"]
+
+
+# --- the rest of prichal ----------------------------------------------------------------------------------------
+
+
+def test_the_engine_takes_no_job_for_a_workload(
+    jobs: DockerJobs, engine: DockerEngine, instance: str, image: str, puppets: Puppets, app: AppName
+) -> None:
+    stop = threading.Event()
+    events: list[EngineEvent] = []
+
+    def watch() -> None:
+        for event in engine.watch(stop.is_set):
+            events.append(event)  # noqa: PERF402 - one by one: they are looked at meanwhile
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    workload = own_server_workload(image, app)
+    try:
+        while not events:  # a job's end before each workload's, until the watcher has begun to see
+            made = begun(jobs, puppets.job(app))
+            assert engine.observe(app) == ObservedApp(app, network=True)
+            jobs.remove(made.id)
+            engine.start(workload, name_of(workload, instance))
+            (running,) = engine.observe(app).workloads
+            engine.remove(running.id, grace=0)
+        wait_for(lambda: events[-1].action == "destroy")
+    finally:
+        stop.set()
+        watcher.join(timeout=30)
+    assert {event.component for event in events} == {workload.component}
+
+
+def test_a_workload_is_no_job(
+    jobs: DockerJobs, engine: DockerEngine, instance: str, image: str, app: AppName
+) -> None:
+    workload = own_server_workload(image, app)
+    engine.ensure_network(app)
+    engine.start(workload, name_of(workload, instance))
+    assert jobs.all() == ()
+    assert jobs.find(name_of(workload, instance)) is None
+
+
+def test_an_image_that_a_job_uses_stays(
+    jobs: DockerJobs, engine: DockerEngine, instance: str, puppets: Puppets, app: AppName
+) -> None:
+    source = BuildImage(".")
+    tags = [f"{instance}.local/{app}/train:{number}" for number in range(3)]
+    for tag in tags:
+        context = tar_of({"Dockerfile": f"FROM {BASE_IMAGE}\nENV TAG={tag}\n"})
+        engine.build(tag, BuildInput("c0ffee", source), [context], lambda _: None)
+    jobs.create(replace(puppets.job(app), image=engine.pin(source, tags[0], ()).deploy))
+    engine.prune_images(app, keep=0)
+    assert [engine.pin(source, tag, ()).present for tag in tags] == [True, False, False]
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------
+
+
+def test_stop_is_heard_soon_and_leaves_nothing_behind(
+    jobs: DockerJobs, puppets: Puppets, app: AppName
+) -> None:
+    made = begun(jobs, puppets.job(app))
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    rounds = 6
+    for _ in range(rounds):
+        stop = threading.Event()
+        ended: list[float] = []
+
+        def read(stop: threading.Event = stop, ended: list[float] = ended) -> None:
+            assert list(jobs.logs(made.id, "", stop.is_set)) == []
+            ended.append(time.monotonic())
+
+        def wait(stop: threading.Event = stop, ended: list[float] = ended) -> None:
+            assert jobs.wait(made.id, stop.is_set) is None
+            ended.append(time.monotonic())
+
+        workers = [threading.Thread(target=work, daemon=True) for work in (read, wait)]
+        for worker in workers:
+            worker.start()
+        wait_for(lambda: len(os.listdir("/proc/self/fd")) >= descriptors + 2)  # both are at it, about
+        asked = time.monotonic()
+        stop.set()
+        for worker in workers:
+            worker.join(30)
+        assert len(ended) == 2
+        assert max(ended) - asked < 5  # it is half a second; the rest is for a busy machine
+    assert threading.active_count() == threads
+    # One a round would be a leak; the pool keeps as many as there were calls at once.
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) < descriptors + rounds)
+    assert [job.state for job in jobs.all()] == [JobState.RUNNING]
+
+
+# --- logs -------------------------------------------------------------------------------------------------------
+
+LINES = 200_000
+WHEN_TOLD = """
+import os, time
+print("ready", flush=True)
+while not os.path.getsize("/orders/list"): time.sleep(0.01)
+"""
+
+
+def test_a_log_longer_than_what_the_engine_keeps(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+    """The three files hold a third of it."""
+    job = python(puppets.job(app), WHEN_TOLD + f"for number in range({LINES}): print(f'{{number:099d}}')")
+    made = begun(jobs, job)
+    reader = jobs.logs(made.id, "", never)
+    assert next(reader)[1] == b"ready\n"
+    puppets.exit(job.name, 0)
+    expected, rest = 0, b""
+    tracemalloc.start()
+    try:
+        for _, content in reader:
+            *lines, rest = (rest + content).split(b"\n")
+            assert [int(line) for line in lines] == list(range(expected, expected + len(lines)))
+            expected += len(lines)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (expected, rest) == (LINES, b"")
+    assert peak < 8 * MEBIBYTE
+
+
+def test_what_was_lost_while_nobody_read_is_told(
+    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+) -> None:
+    job = puppets.job(app)
+    made = begun(jobs, job)
+    puppets.say(job.name, b"first\n")
+    with closing(jobs.logs(made.id, "", never)) as reader:  # type: ignore[type-var]
+        place, first = next(reader)
+    assert first == b"first\n"
+    for _ in range(12):
+        puppets.say(job.name, 10_000 * (99 * b"x" + b"\n"))
+    puppets.say(job.name, b"last\n")
+    puppets.exit(job.name, 0)
+    client.wait(made.id)
+    log = b"".join(content for _, content in jobs.logs(made.id, place, never))
+    assert log.startswith(LOST + b"xxx")
+    assert log.endswith(b"x\nlast\n")
+    assert b"first" not in log
+
+
+def test_an_endless_line_is_cut(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+    code = "import sys\nfor _ in range(120): sys.stdout.write('x' * 100_000)\nprint()\nprint('after')"
+    exit_code, log = result(jobs, python(puppets.job(app), code))
+    assert (exit_code, log) == (0, 2**20 * b"x" + CUT + b"after\n")
+
+
+def test_a_container_that_closes_its_output_runs_on(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+    closed = WHEN_TOLD.replace("while", "os.close(1); os.close(2)\nwhile")
+    job = python(puppets.job(app), closed + "os._exit(5)")
+    made = begun(jobs, job)
+    reader = jobs.logs(made.id, "", never)
+    assert next(reader)[1] == b"ready\n"
+    puppets.exit(job.name, 0)
+    assert list(reader) == []
+    seen = jobs.wait(made.id, never)
+    assert seen
+    assert seen.exit_code == 5

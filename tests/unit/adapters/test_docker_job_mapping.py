@@ -1,0 +1,159 @@
+"""What a job is as a container, without an engine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.docker.job_mapping import (
+    is_attempt,
+    is_going,
+    is_job,
+    job_config,
+    job_labels,
+    observed_job,
+    programs,
+)
+from controller.adapters.docker.mapping import Policy, container_config
+from controller.domain import labels
+from controller.domain.names import AppName
+from controller.domain.secret import Secret
+from controller.ports import Job, JobMount, JobState
+from tests.support.engines import own_server_workload
+
+POLICY = Policy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000)
+WORKLOAD = own_server_workload("web:1", "demo")
+JOB = Job(
+    name="prichal.demo.0123.train.1",
+    app=AppName("demo"),
+    run="0123",
+    stage="train",
+    attempt=1,
+    image="train@sha256:1",
+    mounts=(
+        JobMount(Path("/state/in"), "/unip/data", read_only=True),
+        JobMount(Path("/state/out"), "/unip/model", read_only=False),
+    ),
+    resources=WORKLOAD.spec.resources,
+)
+
+
+def inspected(status: str = "exited", **state: object) -> dict[str, Any]:
+    """What Engine 20.10 answers, in part."""
+    return {
+        "Id": "f" * 64,
+        "Name": f"/{JOB.name}",
+        "Path": "python3",
+        "State": {
+            "Status": status,
+            "OOMKilled": False,
+            "ExitCode": 3,
+            "StartedAt": "2026-11-22T18:12:06.872935864Z",
+            "FinishedAt": "2026-11-22T18:12:07.5Z",
+            **state,
+        },
+        "Config": {"Labels": job_labels("prichal", JOB), "Env": ["PATH=/usr/bin:/bin"], "WorkingDir": ""},
+    }
+
+
+def test_a_job_is_hardened_as_a_workload_is() -> None:
+    host = job_config(JOB, POLICY)["HostConfig"]
+    expected = container_config(WORKLOAD, POLICY, None, {})["HostConfig"]
+    assert host.items() >= expected.items()
+    assert "AutoRemove" not in host
+    assert host["ShmSize"] == host["Memory"]
+
+
+def test_folders_are_mounted() -> None:
+    assert job_config(JOB, POLICY)["HostConfig"]["Mounts"] == [
+        {"Type": "bind", "Source": "/state/in", "Target": "/unip/data", "ReadOnly": True},
+        {"Type": "bind", "Source": "/state/out", "Target": "/unip/model", "ReadOnly": False},
+    ]
+
+
+def test_the_images_own_command_runs_unless_another_is_given() -> None:
+    config = job_config(JOB, POLICY)
+    assert not config.keys() & {"Entrypoint", "Cmd", "User", "WorkingDir"}
+    config = job_config(replace(JOB, command=("python", "train.py")), POLICY)
+    assert (config["Entrypoint"], config["Cmd"]) == (["python", "train.py"], [])
+
+
+def test_no_secret_is_beside_the_environment() -> None:
+    config = job_config(replace(JOB, env=(("TOKEN", Secret("hunter22")),)), POLICY)
+    assert config.pop("Env") == ["TOKEN=hunter22"]
+    assert "hunter22" not in json.dumps(config)
+
+
+def test_what_is_seen_of_one_that_ended() -> None:
+    seen = observed_job(inspected())
+    assert (seen.name, seen.app, seen.run, seen.stage, seen.attempt) == (JOB.name, "demo", "0123", "train", 1)
+    assert (seen.state, seen.exit_code, seen.oom_killed) == (JobState.ENDED, 3, False)
+    assert seen.started == pytest.approx(1795371126.872936, abs=1e-5)
+    assert seen.ended == 1795371127.5
+
+
+def test_what_is_seen_of_one_that_never_began() -> None:
+    never = "0001-01-01T00:00:00Z"
+    seen = observed_job(inspected("created", StartedAt=never, FinishedAt=never))
+    assert (seen.state, seen.started, seen.ended, seen.exit_code) == (JobState.CREATED, 0.0, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("running", JobState.RUNNING),
+        ("paused", JobState.RUNNING),
+        ("restarting", JobState.RUNNING),
+        ("dead", JobState.ENDED),
+    ],
+)
+def test_states(status: str, state: JobState) -> None:
+    seen = observed_job(inspected(status))
+    assert seen.state is state
+    assert (seen.exit_code is None) == (state is JobState.RUNNING)
+
+
+def test_a_removal_under_way() -> None:
+    assert is_going(inspected("removing"))
+    assert not is_going(inspected("exited"))
+
+
+@pytest.mark.parametrize(
+    "label", [labels.INSTANCE, labels.APP, labels.KIND, labels.RUN, labels.STAGE, labels.ATTEMPT]
+)
+def test_who_is_adopted(label: str) -> None:
+    details = inspected()
+    assert is_attempt("prichal", JOB, details)
+    details["Config"]["Labels"][label] = "other"
+    assert not is_attempt("prichal", JOB, details)
+    del details["Config"]["Labels"][label]
+    assert not is_attempt("prichal", JOB, details)
+
+
+def test_who_is_ours() -> None:
+    details = inspected()
+    assert is_job("prichal", details)
+    assert not is_job("other", details)
+    details["Config"]["Labels"] = container_config(WORKLOAD, POLICY, None, {})["Labels"]
+    assert not is_job("prichal", details)
+    details["Config"]["Labels"] = None
+    assert not is_job("prichal", details)
+
+
+@pytest.mark.parametrize(
+    ("program", "folder", "paths"),
+    [
+        ("python3", "", ["/usr/bin/python3", "/bin/python3"]),
+        ("/opt/run", "/work", ["/opt/run"]),
+        ("./run", "/work", ["/work/run"]),
+        ("bin/run", "", ["/bin/run"]),
+    ],
+)
+def test_where_a_program_may_lie(program: str, folder: str, paths: list[str]) -> None:
+    details = inspected() | {"Path": program}
+    details["Config"]["WorkingDir"] = folder
+    assert programs(details) == paths
