@@ -1,6 +1,6 @@
 """The ASGI application: what a gunicorn worker runs. It decides who answers a request: a component, through the
 forwarder; the live endpoints, on the event loop; or the Flask application, behind WSGI bridges in threads: one for the
-administrator's side and webhooks, one for services, so that a slow storage holds up none of the former.
+files API, one for all else, so that a slow storage holds up nothing but files.
 
 Every response carries `X-Request-ID`; every error is a problem document. What is opened at the lifespan's start is
 closed at its end.
@@ -128,8 +128,8 @@ class Gateway:
         self._staging = Staging(places, links, self._forwarder, max_json=settings.web.max_body)
         application = create_app(store, settings, self._storage)
         self._flask = Bridge(application)
-        self._services = Bridge(application)
-        self._runs = LiveRuns(store, settings.run_files, self.watch, self._services.ask)
+        self._files = Bridge(application)
+        self._runs = LiveRuns(store, settings.run_files, self.watch, self._flask.ask)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
         self._meter = Meter()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
@@ -239,12 +239,14 @@ class Gateway:
         caller = await self._admit(target, request.special.get(b"authorization"))
         call = ServiceCall(target.service, caller.user, target.prefix.decode())
         scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
-        if target.service.kind is not ServiceKind.FILES:
-            body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
-            with _store_trouble(request):
-                if await self._runs.answer(decision.path, scope, body, _mark(request)):
-                    return
-        await self._services.answer(scope, request)
+        if target.service.kind is ServiceKind.FILES:
+            await self._files.answer(scope, request)
+            return
+        body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
+        with _store_trouble(request):
+            answered = await self._runs.answer(decision.path, scope, body, _mark(request))
+        if not answered:
+            await self._flask.answer(scope, request)
 
     async def _answer_locally(self, request: Inbound) -> None:
         scope = _scope(request)

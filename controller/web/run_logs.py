@@ -2,7 +2,8 @@
 change their meaning. Also how a piece of it looks as a server-sent event. Used by the run API's answers on the event
 loop.
 
-The files are the runner's: they only grow, and all of an attempt's log is in its file before its end is written down.
+The files are the runner's: they only grow, but for what a dying daemon wrote last, which comes again as it was; and all
+of an attempt's log is in its file before its end is written down.
 """
 
 from __future__ import annotations

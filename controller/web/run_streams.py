@@ -171,7 +171,10 @@ async def _follow_log(
 ) -> None:
     """What is there from the offset on, then what is written, until nothing more will be."""
     run = find()
-    offset = _within(_resumed(request), await reader.size(wanted.log(run, reader.folder)))
+    offset = _resumed(request)
+    if offset is None:
+        size = await reader.size(wanted.log(run, reader.folder))
+        offset = _within(request.number("offset", default=0), size)
     if request.head:
         await _start_events(send)
         await _end(send)
@@ -212,10 +215,12 @@ class _Log:
                 return
 
 
-def _resumed(request: RunRequest) -> int:
+def _resumed(request: RunRequest) -> int | None:
+    """Where a follower goes on who comes back. It may be more than there is: after a daemon's death the last bytes of a
+    log are written once more."""
     text = request.headers.get("last-event-id")
     if text is None:
-        return request.number("offset", default=0)
+        return None
     if not re.fullmatch(r"[0-9]{1,16}", text):
         raise _bad("Last-Event-ID must be that of an event of this stream.")
     return int(text)

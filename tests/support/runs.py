@@ -11,7 +11,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from controller.domain.names import ComponentName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
 from controller.domain.routes import Service, ServiceKind
 from controller.domain.runs import Run, RunState, StageRun
@@ -115,10 +115,11 @@ class Player:
 
     store: SqliteStore
     folder: Path
+    app: AppName = APP
 
     def change(self, id: str, change: Callable[[Run], Run]) -> Run:
         while True:
-            run = self.store.runs.get(APP, id)
+            run = self.store.runs.get(self.app, id)
             assert run is not None
             saved = self.store.runs.save(change(run))
             if saved is not None:
@@ -132,7 +133,7 @@ class Player:
 
     def begin(self, id: str, stage: str = "fit") -> Run:
         """The run, if it has not begun, and a new attempt of the stage are under way."""
-        run = self.store.runs.get(APP, id)
+        run = self.store.runs.get(self.app, id)
         assert run is not None
         if run.state is RunState.QUEUED:
             self.to(id, RunState.STARTING)
@@ -150,7 +151,7 @@ class Player:
 
     def finish(self, id: str, state: RunState = RunState.SUCCEEDED, reason: str = "") -> Run:
         """The run from where it is to its end, with all stages that are not over."""
-        run = self.store.runs.get(APP, id)
+        run = self.store.runs.get(self.app, id)
         assert run is not None
         if run.state is RunState.QUEUED:
             self.to(id, RunState.STARTING)
@@ -161,7 +162,7 @@ class Player:
         return self.to(id, state, reason)
 
     def forget(self, id: str) -> None:
-        run = self.store.runs.get(APP, id)
+        run = self.store.runs.get(self.app, id)
         assert run is not None
         self.store.runs.forget([run])
 

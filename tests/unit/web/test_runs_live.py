@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -472,7 +473,6 @@ def test_offsets_where_there_is_nothing(run: Any) -> None:
         logs = f"runs/{id}/logs"
         for query in ("stage=fit&offset=11", "stage=fit&follow=1&offset=11", "stage=fit&offset=" + "9" * 16):
             assert await bench.refused(logs, query) is Kind.RANGE
-        assert await bench.refused(logs, "stage=fit&follow=1", last_event_id="11") is Kind.RANGE
         for ranges in ("bytes=10-", "bytes=11-12", "bytes=-0"):
             assert await bench.refused(logs, "stage=fit", range=ranges) is Kind.RANGE
         assert await bench.refused(logs, "stage=tell", range="bytes=-5") is Kind.RANGE
@@ -645,6 +645,28 @@ def test_a_follower_who_comes_back_misses_and_repeats_nothing(run: Any) -> None:
         assert events(rest)[-1].kind == "end"
         over = await bench.call(f"runs/{id}/logs", "stage=fit&follow=1", last_event_id="end")
         assert (over.status, over.body) == (204, b""), "a browser stops coming back"
+
+    run(scenario)
+
+
+def test_the_end_of_a_log_that_is_written_again(run: Any) -> None:
+    """After the daemon's death the file is cut back, and the same bytes come again."""
+
+    async def scenario(bench: Bench) -> None:
+        id = bench.submit()
+        bench.player.begin(id)
+        bench.player.write(id, "fit", 1, b"one\ntwo\n")
+        caller, call = bench.start(f"runs/{id}/logs", "stage=fit&follow=1")
+        await until(lambda: b"two" in caller.body)
+        os.truncate(bench.player.log(id, "fit", 1), 4)
+        again, again_call = bench.start(f"runs/{id}/logs", "stage=fit&follow=1", last_event_id="8")
+        await waiting(bench, id, 2)
+        bench.player.write(id, "fit", 1, b"two\n")
+        bench.player.write(id, "fit", 1, b"three\n")
+        await aside(lambda: bench.player.end_attempt(id, "fit", 0, RunState.SUCCEEDED))
+        await asyncio.gather(call, again_call)
+        assert text(caller) == "one\ntwo\nthree"
+        assert text(again) == "three"
 
     run(scenario)
 
