@@ -38,7 +38,10 @@ from controller.domain.storage import (
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Unix seconds."""
+        """Unix seconds. People and time servers set it forward and back."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; only ever goes forward."""
 
     def sleep(self, seconds: float) -> None: ...
 

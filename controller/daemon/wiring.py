@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controller.adapters.clock import SystemClock
-from controller.adapters.docker import DockerEngine
+from controller.adapters.docker import DockerEngine, DockerJobs
 from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
 from controller.adapters.models import ModelCache
@@ -16,9 +16,13 @@ from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.config import Settings
+from controller.domain.names import AppName
+from controller.domain.spec import SecretSpec
 from controller.ports import Storage, Store
 from controller.reconcile.directory import Directory
 from controller.reconcile.house import House
+from controller.reconcile.loading import own_secret
+from controller.runner.deps import Deps
 
 
 def build_house(
@@ -44,6 +48,23 @@ def build_house(
     )
 
 
+def build_jobs(settings: Settings) -> DockerJobs:
+    return DockerJobs(settings.docker, settings.instance)
+
+
+def build_deps(house: House, jobs: DockerJobs) -> Deps:
+    """What runs are driven with. Secrets of an app may lie in its own repository, at the commit of the pipeline."""
+
+    def secret(app: AppName, name: str, revision: str) -> SecretSpec | None:
+        return house.directory.spec.secret(name, app) or own_secret(house, app, name, revision)
+
+    def pull(app: AppName, reference: str) -> None:
+        declared = house.directory.spec.app(app)
+        house.engine.pull(reference, house.directory.registries(declared) if declared else ())
+
+    return Deps(house.store, jobs, house.storage, house.models, house.clock, house.settings, secret, pull)
+
+
 def build_storage(settings: Settings, key: bytes) -> Storage:
     match settings.storage.backend:
         case "embedded":
@@ -65,6 +86,7 @@ def prepare_folders(settings: Settings) -> None:
         (settings.repositories, 0o2775),
         (settings.embedded_storage, 0o700),
         (settings.models, 0o755),
+        (settings.run_files, 0o2750),
         (settings.run_files, 0o750),
     ):
         if not folder.exists():

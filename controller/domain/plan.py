@@ -216,12 +216,16 @@ def describe(action: Action) -> str:
             return f"remove {name}"
         case RemoveNetwork():
             return "remove network"
-        case PublishPipelines(pipelines=pipelines):
-            return f"publish {', '.join(pipeline.name for pipeline in pipelines) or 'no pipeline'}"
-        case PublishServices(services=services):
-            return f"publish {', '.join(service.api.path for service in services) or 'no service'}"
+        case PublishPipelines() | PublishServices():
+            return f"publish {_published(action)}"
         case _:
             return _describe_storage(action)
+
+
+def _published(action: PublishPipelines | PublishServices) -> str:
+    if isinstance(action, PublishPipelines):
+        return ", ".join(pipeline.name for pipeline in action.pipelines) or "no pipeline"
+    return ", ".join(service.api.path for service in action.services) or "no service"
 
 
 def _describe_storage(action: StorageAction) -> str:

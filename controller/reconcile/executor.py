@@ -197,14 +197,18 @@ class _Group:
                 self._tell("Removed", f"removed {action.name}: {action.why}")
             case RemoveNetwork():
                 self._do.engine.remove_network(self._app)
-            case PublishPipelines():
-                self._do.runs.publish(self._app, action.pipelines)
-                self._tell("Published", f"pipelines: {action.why}")
-            case PublishServices():
-                self._do.routes.publish(self._app, action.services)
-                self._tell("Published", f"services of the platform: {action.why}")
+            case PublishPipelines() | PublishServices():
+                self._publish(action)
             case _:
                 self._act_on_storage(action)
+
+    def _publish(self, action: PublishPipelines | PublishServices) -> None:
+        if isinstance(action, PublishPipelines):
+            self._do.runs.publish(self._app, action.pipelines)
+            self._tell("Published", f"pipelines: {action.why}")
+        else:
+            self._do.routes.publish(self._app, action.services)
+            self._tell("Published", f"services of the platform: {action.why}")
 
     # --- storage -----------------------------------------------------------------------------------------------
 

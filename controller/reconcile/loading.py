@@ -14,7 +14,7 @@ from controller.domain.conditions import ConditionType
 from controller.domain.desired import DesiredApp, DesiredComponent
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.hibernation import sleeps_in
-from controller.domain.names import ComponentName, bucket_name
+from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
 from controller.manifests import load_app
 from controller.ports import Revision
@@ -33,6 +33,16 @@ class Loaded:
     revision: Revision
     spec: AppSpec
     current: bool  # whether this is what the repository says now
+
+
+def own_secret(house: House, app: AppName, name: str, revision: str) -> SecretSpec | None:
+    """A plain Secret in the app's own repository, as a commit has it."""
+    declared = house.directory.spec.app(app)
+    if declared is None:
+        return None
+    files = house.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
+    spec = _load_app(files, declared, house.directory.secret_names(app), house.settings.limits)
+    return next((secret for secret in spec.secrets if secret.name == name), None)
 
 
 class Loader:

@@ -24,7 +24,6 @@ from controller.domain.routes import Route
 from controller.domain.spec import Kind, MLComponentSpec, PlatformAppSpec
 from controller.domain.status import AppStatus, BoxStatus, ComponentStatus, Request
 from controller.ports import Revision
-from controller.reconcile import unsupported
 from controller.reconcile.executor import Context, Executor, Failure
 from controller.reconcile.house import House, Outcome
 from controller.reconcile.journal import Journal
@@ -292,7 +291,7 @@ class Pass:
         boxes = self._boxes(desired, plan)
         journal.status = replace(journal.status, boxes=boxes)
         models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
-        warnings = (*loaded.spec.warnings, *unsupported.warnings(loaded.spec), *models)
+        warnings = (*loaded.spec.warnings, *models)
         conditions = judge_app(components, plan, warnings, boxes)
         retries = [hold.retry_after for hold in plan.holds if hold.retry_after is not None]
         if any(

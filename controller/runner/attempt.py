@@ -64,7 +64,8 @@ _AWAY = frozenset({"EngineUnreachable", "EngineTimeout"})
 
 @dataclass(frozen=True)
 class Work:
-    """What attempts of one run are carried out with. `background` runs what goes on beside them."""
+    """What attempts of one run are carried out with. `background` runs what goes on beside them; `wake` tells that an
+    attempt's end was written down."""
 
     deps: Deps
     record: Record
@@ -72,6 +73,7 @@ class Work:
     inputs: Inputs
     signals: Signals
     background: Executor
+    wake: Callable[[], None]
 
 
 class AttemptWork:
@@ -105,6 +107,7 @@ class AttemptWork:
             except Exception:
                 log.exception("bug in an attempt", extra=self._fields)
                 self._fail(BUG)
+            self._work.wake()
             self._remove()
 
     # --- until its result is written down ----------------------------------------------------------------------

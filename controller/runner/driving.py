@@ -56,9 +56,11 @@ class Drive:
         self._record = Record(deps.store.runs, self._signals, app, id)
         self._folders = Folders(deps.settings.run_files, id)
         inputs = Inputs(deps, self._folders, self._signals)
-        self._work = Work(deps, self._record, self._folders, inputs, self._signals, background)
-        self._working: dict[str, Future[None]] = {}  # by stage
         self._wake = threading.Event()
+        self._work = Work(
+            deps, self._record, self._folders, inputs, self._signals, background, self._wake.set
+        )
+        self._working: dict[str, Future[None]] = {}  # by stage
         self._next_progress = 0.0
 
     def cancel(self) -> None:

@@ -340,6 +340,14 @@ class Module:
         body = {"published": True, "files": {"developers": list(developers)}, "restfulApi": restful}
         return self.write("manifests/files.yaml", json.dumps(_manifest("APIComponent", "files", body)))
 
+    def pipeline(self, name: str = "train", **spec: object) -> Module:
+        return self.write(f"manifests/{name}.yaml", json.dumps(_manifest("ExperimentPipeline", name, spec)))
+
+    def runs_api(self, pipeline: str = "train", path: str = "train", **spec: object) -> Module:
+        body = {"published": True, "experimentPipeline": {"name": pipeline}, **spec}
+        body["restfulApi"] = {"path": path, **spec.get("restfulApi", {})}  # type: ignore[dict-item]
+        return self.write(f"manifests/api-{pipeline}.yaml", json.dumps(_manifest("APIComponent", path, body)))
+
     def remove(self, *paths: str) -> Module:
         for path in paths:
             (self.tree / path).unlink()

@@ -1,0 +1,94 @@
+"""Runs of pipelines on the whole platform: from a file in a box to a file in a box, and through the death of the
+daemon."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from tests.support.engines import BASE_IMAGE
+from tests.support.platform import JSON, Module, Platform, Reply
+
+COUNT = """
+import os, time
+source, target = os.environ["UNIP_PIPELINE_DATA"], os.environ["UNIP_PIPELINE_COUNTED"]
+print("counting", flush=True)
+time.sleep(float(os.environ.get("PAUSE", "0")))
+with open(source) as file, open(target + "/words.txt", "w") as out:
+    out.write(str(len(file.read().split())))
+"""
+REPORT = """
+import os
+source, target = os.environ["UNIP_PIPELINE_COUNTED"], os.environ["UNIP_PIPELINE_REPORT"]
+with open(source + "/words.txt") as file, open(target + "/report.txt", "w") as out:
+    out.write("words: " + file.read())
+"""
+
+
+def declare(module: Module, pause: str = "0") -> str:
+    image = {"existingImageName": BASE_IMAGE}
+    module.box("data").files_api()
+    module.pipeline(
+        connectedBoxes=[{"name": "data", "default": True}],
+        vars=[{"name": "data"}, {"name": "counted"}, {"name": "report"}],
+        stages=[
+            {
+                "name": "count",
+                "image": image,
+                "command": ["python3", "-c", COUNT],
+                "inputs": [{"name": "data"}],
+                "outputs": [{"name": "counted"}],
+                "env": [{"name": "PAUSE", "value": pause}],
+            },
+            {
+                "name": "report",
+                "image": image,
+                "command": ["python3", "-c", REPORT],
+                "inputs": [{"name": "counted"}],
+                "outputs": [{"name": "report"}],
+            },
+        ],
+    )
+    api = {
+        "inputs": [{"name": "data", "type": {"datatypes": ["FILE"]}}],
+        "outputs": [{"name": "report", "description": "what came out"}],
+    }
+    module.runs_api(apiSpec=api)
+    return module.push()
+
+
+def submit(platform: Platform, app: str, wait: int = 0) -> Reply:
+    body = {"inputs": {"data": "texts/a.txt"}, "outputs": {"report": "results/today"}}
+    headers = {**JSON, "Prefer": f"respond-async, wait={wait}"}
+    return platform.request("POST", f"/{app}/train/runs", json.dumps(body).encode(), headers)
+
+
+def test_a_file_goes_in_and_a_report_comes_out(platform: Platform, module: Module, app: str) -> None:
+    revision = declare(module)
+    platform.connect(module, app)
+    platform.until_ready(app, revision)
+    assert platform.put_file(app, "data/texts/a.txt", b"one two three").status == 200
+    reply = submit(platform, app, wait=30)
+    assert reply.status == 200, reply.body
+    run = reply.json
+    assert run["state"] == "SUCCEEDED", run
+    assert [stage["state"] for stage in run["stages"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert platform.get_file(app, "data/results/today/report.txt").body == b"words: 3"
+    log = platform.get(f"/{app}/train/runs/{run['id']}/logs?stage=count")
+    assert log.body == b"counting\n"
+    platform.until(lambda: not platform.containers(app))
+
+
+def test_the_daemon_dies_in_the_middle_of_a_run(platform: Platform, module: Module, app: str) -> None:
+    revision = declare(module, pause="3")
+    platform.connect(module, app)
+    platform.until_ready(app, revision)
+    assert platform.put_file(app, "data/texts/a.txt", b"one two three").status == 200
+    run = submit(platform, app).json
+    platform.until(lambda: platform.containers(app, running=True))
+    platform.kill("daemon", signal.SIGKILL)
+    platform.start_process("daemon")
+    ended = platform.get(f"/{app}/train/runs/{run['id']}?wait=60").json
+    assert ended["state"] == "SUCCEEDED", ended
+    assert [len(stage["attempts"]) for stage in ended["stages"]] == [1, 1], "nothing ran twice"
+    assert platform.get_file(app, "data/results/today/report.txt").body == b"words: 3"
