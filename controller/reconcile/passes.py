@@ -229,11 +229,13 @@ class Pass:
         return _Settled(desired, observed, plan, failures, acted=rounds > 0)
 
     def _tidy_images(self, keep: int) -> None:
-        """What sleeps has no container that would keep its image."""
+        """What sleeps has no container that would keep its image, and a pipeline has one only while it runs."""
         asleep = {r.component for r in self._house.store.routes.of(self._app) if r.asleep}
-        spare = frozenset(c.image for c in self._journal.status.components if c.name in asleep)
+        spare = {c.image for c in self._journal.status.components if c.name in asleep}
+        for pipeline in self._house.store.runs.pipelines(self._app):
+            spare.update(stage.image for stage in pipeline.stages)
         try:
-            self._house.engine.prune_images(self._app, keep, spare)
+            self._house.engine.prune_images(self._app, keep, frozenset(spare))
         except ControllerError as error:  # a full disk is told by doctor; what runs is not touched by it
             log.warning("old images stay: %s", error.message, extra={"app": self._app})
 
@@ -283,6 +285,7 @@ class Pass:
             for missing in desired.unresolved
             if missing.kind is Kind.ML_COMPONENT
         ]
+        judged += self._unbuilt_stages(desired, plan.revision)
         components = tuple(sorted(judged, key=lambda c: c.name))
         journal.remember(components, {*routes, *(w.component for w in observed.workloads)})
         transient = next((f.error for f in end.failures if isinstance(f.error, Transient)), None)
@@ -377,6 +380,19 @@ class Pass:
             failure=missing.why,
             conditions=self._journal.merged(conditions, memory.conditions),
         )
+
+    def _unbuilt_stages(self, desired: DesiredApp, revision: str) -> list[ComponentStatus]:
+        """That a build has failed is remembered, so that it is not tried again before something changes."""
+        stages = [s for wanted in desired.pipelines for s in wanted.stages if not s.pin.present]
+        memories = [self._journal.component(stage.name) for stage in stages]
+        return [
+            replace(
+                self._unresolved(Unresolved(memory.name, memory.failure_reason, memory.failure), revision),
+                kind=Kind.EXPERIMENT_PIPELINE,
+            )
+            for memory in memories
+            if memory.failed_fingerprint
+        ]
 
     def _outcome(self, conditions: Conditions, revision: str, retry_after: float | None) -> Outcome:
         beside = self._journal.beside

@@ -1,0 +1,72 @@
+"""Passes over apps with pipelines: what can be run is published, what cannot be had is said."""
+
+from __future__ import annotations
+
+from controller.domain.conditions import ConditionType
+from controller.domain.routes import ServiceKind
+from tests.unit.reconcile.scene import APP, Scene, manifest, ml
+
+
+def pipeline(image: dict[str, object] | None = None, **stage: object) -> str:
+    first = {"name": "fit", "image": image or {"existingImageName": "demo:1"}, **stage}
+    outputs = {"outputs": [{"name": "model"}]}
+    return manifest("ExperimentPipeline", "train", vars=[{"name": "model"}], stages=[{**first, **outputs}])
+
+
+def api() -> str:
+    outputs = [{"name": "model", "description": "what was learned"}]
+    return manifest(
+        "APIComponent",
+        "train-api",
+        experimentPipeline={"name": "train"},
+        apiSpec={"outputs": outputs},
+        restfulApi={"path": "train"},
+    )
+
+
+def test_a_pipeline_and_its_api_are_published(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline(), api(), manifest("APIComponent", "all", pipelines={}))
+    assert scene.run().name == "Ready"
+    (found,) = scene.store.runs.pipelines(APP)
+    assert (found.name, [stage.name for stage in found.stages]) == ("train", ["fit"])
+    kinds = [service.kind for service in scene.store.routes.services(APP)]
+    assert kinds == [ServiceKind.PIPELINES, ServiceKind.PIPELINE]
+    assert [v.name for v in scene.store.routes.services(APP)[1].outputs] == ["model"]
+    scene.disconnect()
+    assert scene.run("platform").name == "Removed"
+    assert scene.store.runs.pipelines(APP) == ()
+    assert scene.store.routes.services(APP) == ()
+
+
+def test_an_image_is_built_once_and_a_build_that_fails_is_not_tried_again(scene: Scene) -> None:
+    scene.connect()
+    build: dict[str, object] = {"build": {"context": ".", "dockerfile": "Dockerfile"}}
+    scene.engine.build_failures["Dockerfile"] = "RUN false: exit code 1"
+    scene.push(pipeline(build), ml(), Dockerfile="FROM demo:1")
+    assert scene.run().name == "Failed"
+    stalled = scene.condition(ConditionType.STALLED)
+    assert stalled is not None
+    assert "RUN false" in stalled.message
+    assert scene.store.runs.pipelines(APP) == ()
+    tried = len(scene.engine.builds)
+    scene.settle()
+    assert len(scene.engine.builds) == tried
+    scene.engine.build_failures.clear()
+    assert scene.run("manual").name == "Ready"
+    assert len(scene.store.runs.pipelines(APP)) == 1
+    scene.settle()
+    assert len(scene.engine.builds) <= tried + 1
+
+
+def test_a_pipeline_whose_image_is_gone_stays_as_it_was(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline())
+    scene.run()
+    before = scene.store.runs.pipelines(APP)
+    scene.push(pipeline({"existingImageName": "nothing:1"}), ml())
+    assert scene.run().name == "Failed"
+    assert scene.store.runs.pipelines(APP) == before
+    ready = scene.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason == "ImageNotFound"
