@@ -210,6 +210,7 @@ class ObservedJob:
     ended: float = 0.0
     exit_code: int | None = None
     oom_killed: bool = False
+    interrupted: bool = False  # it was killed because the engine was stopped or died
 
 
 class Jobs(Protocol):

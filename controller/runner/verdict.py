@@ -40,6 +40,7 @@ class Failed(Exception):
 
 
 LOST = Failure("ContainerLost", "its container was removed by somebody while it ran", platform=True)
+INTERRUPTED = Failure("EngineRestarted", "Docker was restarted while it ran, and has ended it", platform=True)
 BUG = Failure("InternalError", "a fault of prichal; the daemon's log has the traceback", platform=True)
 
 #: What users mend, of the errors that no repetition mends.
@@ -93,6 +94,8 @@ def failure_of_job(job: ObservedJob, attempt: Attempt, stage: Stage) -> Failure 
         return Failure(TIMEOUT, f"stopped after {limit}; raise `timeout` of the stage if it needs longer")
     if job.exit_code == 0:
         return None
+    if job.interrupted:
+        return INTERRUPTED
     if job.oom_killed:
         memory = render_size(stage.resources.memory)
         return Failure("OOMKilled", f"it needed more than {memory}; raise `resources.memory` of the stage")

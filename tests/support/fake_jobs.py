@@ -52,12 +52,17 @@ class FakeJobs:
 
     # --- script ------------------------------------------------------------------------------------------------
 
-    def exit(self, id: str, code: int = 0, oom_killed: bool = False) -> None:
+    def exit(self, id: str, code: int = 0, oom_killed: bool = False, interrupted: bool = False) -> None:
         """The command ends by itself, or is killed."""
         with self._changed:
             found = self._jobs[id]
             found.seen = replace(
-                found.seen, state=JobState.ENDED, ended=self._now(), exit_code=code, oom_killed=oom_killed
+                found.seen,
+                state=JobState.ENDED,
+                ended=self._now(),
+                exit_code=code,
+                oom_killed=oom_killed,
+                interrupted=interrupted,
             )
             self._changed.notify_all()
 

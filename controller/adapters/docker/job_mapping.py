@@ -5,7 +5,7 @@ Called by `jobs`. Limits and hardening are those of `mapping`: a job may do no m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -102,6 +102,29 @@ def observed_job(details: Mapping[str, Any]) -> ObservedJob:
         exit_code=state["ExitCode"] if ended else None,
         oom_killed=ended and state["OOMKilled"],
     )
+
+
+#: What an engine that is stopped, or starts after a crash, leaves of those that ran: SIGTERM, SIGKILL, unknown.
+_INTERRUPTED = frozenset({143, 137, 255})
+_RESTORED = 10.0  # seconds that an engine which starts may take to see what has died with the one before
+
+
+def may_be_interrupted(job: ObservedJob) -> bool:
+    """Whether it is worth asking since when the engine is there."""
+    return job.exit_code in _INTERRUPTED and not job.oom_killed
+
+
+def interrupted(job: ObservedJob, engine_since: float) -> bool:
+    """Whether a job that may be interrupted has ended with an engine before the present one."""
+    return job.started < engine_since and job.ended < engine_since + _RESTORED
+
+
+def engine_since(networks: Iterable[Mapping[str, Any]]) -> float | None:
+    """When the engine was started, Unix seconds, from its list of networks: it makes the one called `bridge` anew each
+    time, unless containers are kept alive over its restart, which then interrupts none. None where it has no such
+    network."""
+    found = (network["Created"] for network in networks if network["Name"] == "bridge")
+    return next((_unix(created) for created in found), None)
 
 
 def _unix(text: str) -> float:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import docker.errors
@@ -21,10 +22,13 @@ from controller.adapters.docker.errors import COMMAND_NOT_FOUND, NAME_TAKEN, NOT
 from controller.adapters.docker.job_log import Bell, JobLog
 from controller.adapters.docker.job_mapping import (
     JOBS,
+    engine_since,
+    interrupted,
     is_attempt,
     is_going,
     is_job,
     job_config,
+    may_be_interrupted,
     observed_job,
     programs,
 )
@@ -143,7 +147,14 @@ class DockerJobs:
         """What is being removed is there no more."""
         if found is None or is_going(found) or not is_job(self._instance, found):
             return None
-        return observed_job(found)
+        return self._judged(observed_job(found))
+
+    def _judged(self, job: ObservedJob) -> ObservedJob:
+        """With the engine's own end told from that of the command."""
+        if not may_be_interrupted(job):
+            return job
+        since = engine_since(self._connection.client.networks(names=["bridge"]))
+        return replace(job, interrupted=since is not None and interrupted(job, since))
 
     def _inspect(self, container: str) -> Json | None:
         """By id or name; None if it is gone."""
@@ -173,7 +184,7 @@ class DockerJobs:
             with _outlasting(f"cannot wait for container {id[:12]}", stop):
                 job = observed_job(self._present(id))
                 if job.state is JobState.ENDED:
-                    return job
+                    return self._judged(job)
                 if job.state is JobState.RUNNING:
                     self._sit_out(id, stop)
                 else:

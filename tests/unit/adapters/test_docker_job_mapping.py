@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from controller.adapters.docker.job_mapping import (
+    engine_since,
+    interrupted,
     is_attempt,
     is_going,
     is_job,
     job_config,
     job_labels,
+    may_be_interrupted,
     observed_job,
     programs,
 )
@@ -22,7 +25,7 @@ from controller.adapters.docker.mapping import Policy, container_config
 from controller.domain import labels
 from controller.domain.names import AppName
 from controller.domain.secret import Secret
-from controller.ports import Job, JobMount, JobState
+from controller.ports import Job, JobMount, JobState, ObservedJob
 from tests.support.engines import own_server_workload
 
 POLICY = Policy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000)
@@ -157,3 +160,40 @@ def test_where_a_program_may_lie(program: str, folder: str, paths: list[str]) ->
     details = inspected() | {"Path": program}
     details["Config"]["WorkingDir"] = folder
     assert programs(details) == paths
+
+
+# --- the end of the engine ------------------------------------------------------------------------------------------
+
+
+def ended(code: int, started: float = 100.0, at: float = 200.0, oom_killed: bool = False) -> ObservedJob:
+    return ObservedJob(
+        "id", "name", AppName("demo"), "r", "s", 1, JobState.ENDED, started, at, code, oom_killed
+    )
+
+
+def test_what_an_engine_may_have_ended() -> None:
+    assert [code for code in range(256) if may_be_interrupted(ended(code))] == [137, 143, 255]
+    assert not may_be_interrupted(ended(137, oom_killed=True))
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        (201.0, True),  # stopped, and started again
+        (500.0, True),
+        (195.0, True),  # crashed: the new one saw it a moment after its start
+        (150.0, False),  # long after the start
+        (50.0, False),  # the same engine all the time
+    ],
+)
+def test_whether_it_ended_with_the_engine_before(since: float, expected: bool) -> None:
+    assert interrupted(ended(137), since) == expected
+
+
+def test_since_when_the_engine_is_there() -> None:
+    networks = [
+        {"Name": "other-bridge", "Created": "2026-01-01T00:00:00Z"},
+        {"Name": "bridge", "Created": "2026-11-22T19:17:47.959448087Z"},
+    ]
+    assert engine_since(networks) == pytest.approx(1795375067.959448)
+    assert engine_since(networks[:1]) is None

@@ -72,6 +72,17 @@ def test_out_of_memory(scene: Scene) -> None:
     assert "more than 1Gi; raise `resources.memory`" in run.message
 
 
+def test_an_engine_that_takes_its_containers_with_it(scene: Scene) -> None:
+    scene.commands["fit"] = Command(code=None)
+    id = scene.submit()
+    scene.jobs.exit(scene.container().id, 137, interrupted=True)
+    scene.commands["fit"] = Command()
+    run = repeat(scene, id)
+    assert run.state is RunState.SUCCEEDED
+    assert ends(run) == [("EngineRestarted", True), ("", False)]
+    assert run.stage("fit").attempts[0].exit_code == 137
+
+
 def test_it_is_repeated_as_often_as_the_manifest_says(scene: Scene) -> None:
     scene.commands["fit"] = Command(code=1)
     fit = stage(retries=Retries(limit=2, backoff=10.0, factor=3.0, cap=20.0))
