@@ -4,13 +4,17 @@ brings the run to its one right end.
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from controller.domain.runs import Run, RunState
 from controller.ports import JobState
-from tests.integration.runner.world import World, python
+from tests.integration.runner.world import ROOT, World, python
+from tests.support.engines import BASE_IMAGE
 from tests.support.waiting import wait_for
 
 #: What a run of two stages calls, in this order: where it dies.
@@ -64,6 +68,41 @@ def test_killed_while_a_stage_runs_and_ends(world: World) -> None:
     run = world.until(id)
     assert (run.state, run.stage("fit").attempts[0].exit_code) == (RunState.FAILED, 5)
     assert world.log(id) == b"1\n2\n"
+
+
+def test_as_the_user_of_the_unit(world: World, other_user: str) -> None:
+    """Not root: with the capabilities that systemd/prichal-daemon.service gives, and no others."""
+    unit = (ROOT / "systemd" / "prichal-daemon.service").read_text()
+    given = (
+        re.findall(r"^AmbientCapabilities=(.+)$", unit, re.MULTILINE)[0].lower().replace("cap_", "+").split()
+    )
+    user, only = "23456", ",".join(given)
+    subprocess.run(["chown", "-R", f"{user}:{user}", world.settings.state.parent], check=True)
+    limits = [f"--{kind}-caps=-all,{only}" for kind in ("inh", "ambient")] + [f"--bounding-set=-all,{only}"]
+    write = """
+import os, pathlib
+os.umask(0o077)
+(pathlib.Path("/unip/model") / "deep").mkdir()
+(pathlib.Path("/unip/model") / "deep" / "weights").write_text(str(os.getuid()))
+"""
+    read = "import os; print(open('/unip/model/deep/weights').read(), os.getuid())"
+    stages = [
+        python(f"fit-{n}", write, image=i, outputs=("model",)) for n, i in enumerate((other_user, BASE_IMAGE))
+    ]
+    world.process(under=("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *limits))
+    for stage, reader, said in zip(
+        stages, (BASE_IMAGE, other_user), (b"12345 0\n", b"0 12345\n"), strict=True
+    ):
+        id = world.submit(stage, python("report", read, image=reader, inputs=("model",)), boxes=())
+        run = world.until(id)
+        assert run.state is RunState.SUCCEEDED, run
+        assert world.log(id, "report") == said
+        wait_for(lambda id=id: not _folders(world.settings.run_files / id))  # type: ignore[misc]
+        assert (world.settings.run_files / id).stat().st_uid == int(user)
+
+
+def _folders(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if entry.is_dir()]
 
 
 def test_told_to_stop_it_leaves_containers_alone(world: World) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,10 @@ class World:
             self._thread.join()
         self._thread = None
 
-    def process(self, *call: str) -> subprocess.Popen[bytes]:
-        """In a process of its own, which `call` kills."""
+    def process(self, *call: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """In a process of its own, which `call` kills; started by the command `under`."""
         where = (str(self.settings.state), self.settings.instance)
-        command = [sys.executable, "-m", "tests.support.serve_runner", *where, *call]
+        command = [*under, sys.executable, "-m", "tests.support.serve_runner", *where, *call]
         self._processes.append(subprocess.Popen(command, cwd=ROOT))
         return self._processes[-1]
 
