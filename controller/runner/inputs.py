@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Inputs:
         self._deps = deps
         self._folders = folders
         self._signals = signals
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: dict[str, threading.Lock] = {}
 
     def bring(self, run: Run, name: str) -> Path | None:
         """Where the variable lies now; None if the caller left it out, and may. Stalled `InputMissing`, `InputInvalid`;
@@ -57,7 +56,7 @@ class Inputs:
         if not maker and not given and name in run.pipeline.optional:
             return None
         place = self._folders.input(name)
-        with self._turns[name]:
+        with self._turns.setdefault(name, threading.Lock()):
             if not place.exists():
                 self._fetch(run, name, given, place)
         return place

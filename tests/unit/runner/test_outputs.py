@@ -66,6 +66,23 @@ def test_many_files_in_bounded_memory(scene: Scene, tmp_path: Path) -> None:
     assert found[-1]["sha256"] == hashlib.sha256(found[-1]["name"].partition("/")[2].encode()).hexdigest()
 
 
+def test_a_hundred_thousand_files(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for number in range(100_000):
+        (folder / str(number)).touch()
+    (folder / "0").write_text("x")
+    sink = Sink()
+    scene.storage.objects = lambda: sink  # type: ignore[assignment,method-assign,return-value]
+    scene.commands["fit"] = Command(code=None)
+    run = scene.run(scene.submit(pipeline(stage(outputs=("model",)))))
+    open_up(folder)
+    target = publication(scene.deps, run, "fit", 1, RunOutput("model", "results/"), folder)
+    publish(scene.deps, Signals(scene.clock, lambda: False), target)
+    assert len(set(sink.names)) == 100_001
+    assert len(json.loads(sink.manifest)["files"]) == 100_000
+
+
 def test_order_is_kept_and_an_error_ends_it() -> None:
     assert list(in_order(lambda n: n * n, range(100))) == [n * n for n in range(100)]
     begun: list[int] = []
