@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from controller.adapters.sealing import flush, seal
 from controller.domain.errors import Stalled, Transient
 from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, ancestors, parse_path
 from controller.domain.storage import ModelPin, StoredObject
@@ -83,9 +84,9 @@ class ModelCache:
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._folder))
             try:
                 self._download(pin, draft)
-                _seal(draft)
+                seal(draft)
                 draft.rename(self.folder(pin.digest))
-                _flush(self._folder)
+                flush(self._folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
 
@@ -174,31 +175,12 @@ def _fetch(source: Objects, pin: ModelPin, found: StoredObject, place: Path) -> 
         with source.open(pin.bucket, found.key, found.etag) as pieces, place.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
     except Stalled as error:
         if error.reason not in ("ObjectChanged", "ObjectMissing"):
             raise
         raise Transient("ModelChanged", f"{found.key} was replaced while it was brought here") from error
     if (size := place.stat().st_size) != found.size:
         raise Transient("ModelChanged", f"{found.key} has {size} bytes, {found.size} were listed")
-
-
-def _seal(draft: Path) -> None:
-    """Readable for everybody whatever the umask, and on the disk before the rename: after a power cut the folder must
-    not be there with empty files."""
-    for path in (draft, *draft.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        if path.is_dir():
-            _flush(path)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def _fine(status: AppStatus) -> bool:
 
 
 def _detail(store: Store, status: AppStatus) -> dict[str, object]:
-    from controller.web.documents import app_document
+    from controller.web.platform.documents import app_document
 
     routes, services = store.routes.of(status.app), store.routes.services(status.app)
     document = app_document(status, routes, services, store.requests.queued(status.app))
@@ -67,7 +67,7 @@ def _detail(store: Store, status: AppStatus) -> dict[str, object]:
 
 def _overview(statuses: tuple[AppStatus, ...], running: bool) -> dict[str, object]:
     """The platform folder is reconciled like an app, and is none."""
-    from controller.web.documents import summary_document
+    from controller.web.platform.documents import summary_document
 
     documents = {s.app: {"state": state_word(s), **summary_document(s)} for s in statuses}
     return {"daemon": running, "platform": documents.pop(PLATFORM, None), "apps": list(documents.values())}
@@ -160,7 +160,7 @@ def _app_of_events(store: Store, app: str) -> AppName:
 
 def _show_event(event: Event, chosen: AppName | None, output: str) -> None:
     if output == "json":
-        from controller.web.deliveries import event_document
+        from controller.web.platform.deliveries import event_document
 
         click.echo(json.dumps(event_document(event), ensure_ascii=False))
     else:

@@ -1,5 +1,5 @@
-"""What `-o json` prints beyond the documents that the HTTP API has too (`controller.web.documents`), and the one word
-for an app's state. Field names are a promise."""
+"""What `-o json` prints beyond the documents that the HTTP API has too (`controller.web.platform.documents`), and the
+one word for an app's state. Field names are a promise."""
 
 from __future__ import annotations
 

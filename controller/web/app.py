@@ -18,12 +18,12 @@ from controller.config import Settings
 from controller.domain.errors import ControllerError
 from controller.ports import Store
 from controller.web.context import bind
-from controller.web.files import files
-from controller.web.hooks import hooks
+from controller.web.files.views import files
+from controller.web.platform.hooks import hooks
+from controller.web.platform.status import status
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.responses import problem_response, store_failed, this_request
-from controller.web.runs import runs
-from controller.web.status import status
+from controller.web.runs.views import runs
 from controller.web.storage import StorageClient
 
 log = logging.getLogger(__name__)

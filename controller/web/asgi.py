@@ -26,26 +26,26 @@ from controller.domain.errors import ControllerError
 from controller.domain.routes import ServiceKind
 from controller.ports import Store
 from controller.store import open_store
+from controller.web.access.auth import Authenticator, Caller
 from controller.web.app import create_app
-from controller.web.auth import Authenticator, Caller
-from controller.web.body import CallerGone, Incoming, Message, Receive, RequestBody, Send
 from controller.web.context import CALL, ServiceCall
-from controller.web.decide import Forward, Published, Serve, decide
-from controller.web.forward import Answered, Call, Forwarder
-from controller.web.headers import Header, request_id, split
-from controller.web.links import Links
-from controller.web.live import Live
-from controller.web.meter import Meter, worker_file
-from controller.web.places import Places
-from controller.web.pool import Pool
+from controller.web.gateway.body import CallerGone, Incoming, Message, Receive, RequestBody, Send
+from controller.web.gateway.decide import Forward, Published, Serve, decide
+from controller.web.gateway.forward import Answered, Call, Forwarder
+from controller.web.gateway.headers import Header, request_id, split
+from controller.web.gateway.meter import Meter, worker_file
+from controller.web.gateway.pool import Pool
+from controller.web.gateway.proxies import TrustedProxies
+from controller.web.gateway.sleepers import Sleepers
+from controller.web.gateway.upstream import UpstreamError
+from controller.web.gateway.watch import RouteWatch
+from controller.web.platform.live import Live
 from controller.web.problems import Kind, Problem, Refused
-from controller.web.proxies import TrustedProxies
-from controller.web.runs_live import MAX_BODY, LiveRuns
-from controller.web.sleepers import Sleepers
-from controller.web.staging import Staging
+from controller.web.runs.live import MAX_BODY, LiveRuns
+from controller.web.staging.calls import Staging
+from controller.web.staging.links import Links
+from controller.web.staging.places import Places
 from controller.web.storage import Connect, StorageClient
-from controller.web.upstream import UpstreamError
-from controller.web.watch import RouteWatch
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from flask import Flask, request
 from controller.config import Settings
 from controller.domain.routes import Service
 from controller.ports import Store
-from controller.web.admin import Visitor
+from controller.web.access.admin import Visitor
 from controller.web.storage import StorageClient
 
 _KEY, _STORAGE = "prichal", "prichal.storage"

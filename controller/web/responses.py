@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response, render_template, request
 
 from controller.domain.errors import ControllerError
-from controller.web.headers import request_id
+from controller.web.gateway.headers import request_id
 from controller.web.problems import Kind, Problem
 
 log = logging.getLogger(__name__)

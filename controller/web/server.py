@@ -16,8 +16,8 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
 from controller.config import Settings
-from controller.web import meter
 from controller.web.asgi import Application
+from controller.web.gateway import meter
 from controller.web.storage import Connect
 
 KEEP_ALIVE = 10  # seconds that an idle connection is kept; a stopping worker waits for it as long

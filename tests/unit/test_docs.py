@@ -245,7 +245,7 @@ def test_json_is_json(block: Block) -> None:
 
 
 def test_metrics_exist() -> None:
-    source = (ROOT / "controller/web/metrics.py").read_text()
+    source = (ROOT / "controller/web/platform/metrics.py").read_text()
     known = set(re.findall(r'"(prichal_\w+)"', source))
     for page in PAGES:
         for name in re.findall(r"\bprichal_(?!serving|metrics)\w+\b", page.read_text()):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import compileall
 import hashlib
 import importlib.resources
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from py_compile import PycInvalidationMode
+
+from controller.adapters.sealing import seal
 
 #: Where containers see the copy; its parent is in their PYTHONPATH.
 MOUNT = "/opt/prichal/prichal_serving"
@@ -67,17 +68,4 @@ def _copy(source: Path, files: list[Path], draft: Path) -> None:
     # saves a third of the library's import time; others compile as they would anyway. "Unchecked": the folder's name
     # is the content's hash.
     compileall.compile_dir(draft, ddir=MOUNT, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
-    draft.chmod(0o755)
-    for path in draft.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        if path.is_file():
-            _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """To the disk before the rename: after a power cut the folder must not be there with empty files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    seal(draft)

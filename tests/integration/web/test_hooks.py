@@ -12,7 +12,7 @@ import pytest
 
 from controller.domain.names import AppName
 from controller.domain.status import Event, EventType, RepositoryRecord, RequestState
-from controller.web.signatures import sign
+from controller.web.platform.signatures import sign
 from tests.support.gateway import APP
 from tests.support.waiting import wait_for
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from controller.domain.names import AppName
 from controller.domain.status import RepositoryRecord
-from controller.web.signatures import sign
+from controller.web.platform.signatures import sign
 from tests.support.waiting import wait_for
 from tests.support.webhooks import SECRET, hmac_hex
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.domain.passwords import hash_password, hash_token
-from controller.web import issuers
+from controller.web.access import issuers
 from tests.support.gateway import make_api
 from tests.support.issuer import Issuer, SigningKey, claims_of, forged, issuer, sign, signing_key
 from tests.support.waiting import wait_for

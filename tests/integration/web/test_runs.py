@@ -26,7 +26,7 @@ from controller.domain.runs import RunState
 from controller.domain.secret import Secret
 from controller.domain.storage import BoxRecord, StorageAccess
 from controller.store import open_store
-from controller.web.runs_live import LIMIT
+from controller.web.runs.live import LIMIT
 from tests.support.events import Event, parse_events
 from tests.support.gateway import APP, make_service
 from tests.support.runs import Player, all_pipelines, make_pipeline, one_pipeline

@@ -17,10 +17,10 @@ from controller.domain.spec import HookProvider
 from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
 from controller.domain.storage import BoxRecord, BoxState, Pending
 from controller.store import SqliteStore
-from controller.web import meter
 from controller.web.app import create_app
-from controller.web.meter import Meter
-from controller.web.status import FRESH
+from controller.web.gateway import meter
+from controller.web.gateway.meter import Meter
+from controller.web.platform.status import FRESH
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex

@@ -1,0 +1,1 @@
+"""The files API of an app: `views` over what may be done in an `area`, and over `uploads` in parts."""

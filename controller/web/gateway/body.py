@@ -1,0 +1,116 @@
+"""The caller's request body as it comes in over ASGI, with the platform's limit on its size. Used by `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from controller.web.gateway.upstream import UpstreamConnection
+from controller.web.problems import Kind, Problem, Refused
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class CallerGone(Exception):
+    """The caller closed the connection."""
+
+
+class Incoming:
+    """The server's `receive`, which remembers whether a part of the body is still to come: asking after the last one
+    would wait until the caller leaves."""
+
+    def __init__(self, receive: Receive, special: dict[bytes, bytes]) -> None:
+        self._receive = receive
+        self._more = b"transfer-encoding" in special or special.get(b"content-length", b"0") != b"0"
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    def more(self) -> bool:
+        return self._more
+
+
+class Body(Protocol):
+    """What is sent to a component: `head` with the request's header, then, if there is `more`, the rest."""
+
+    @property
+    def head(self) -> bytes: ...
+
+    def more(self) -> bool: ...
+
+    def at_hand(self) -> bool:
+        """Whether all of it can be sent again."""
+
+    def framing(self) -> bytes:
+        """The header line that tells the component where the body ends."""
+
+    def frame(self, data: bytes) -> bytes:
+        """A piece as it is sent."""
+
+    async def send(self, connection: UpstreamConnection) -> None:
+        """Send the rest. While the component is not to act, its clock is held. Raises Refused, CallerGone."""
+
+
+class RequestBody:
+    """`head` is what has arrived with the header, `more` whether something is still to come."""
+
+    def __init__(self, incoming: Incoming, special: dict[bytes, bytes], limit: int) -> None:
+        self.head = b""
+        self.chunked = b"transfer-encoding" in special
+        self.length = int(special.get(b"content-length", b"0"))  # gunicorn has checked the digits
+        self._incoming = incoming
+        self._limit = limit
+        self._seen = 0
+
+    def more(self) -> bool:
+        return self._incoming.more()
+
+    def at_hand(self) -> bool:
+        """Whether `head` is all of it, so that it can be sent again."""
+        return not self.more() and self._seen == len(self.head)
+
+    async def begin(self) -> None:
+        """Check the announced size and take what is there. A caller who waits for `100 Continue` gets it now."""
+        if self.length > self._limit:
+            raise too_large(self._limit)
+        if self.more():
+            self.head = await self.next()
+            if not self.more():
+                self.length, self.chunked = len(self.head), False
+
+    async def next(self) -> bytes:
+        message = await self._incoming()
+        if message["type"] != "http.request":
+            raise CallerGone
+        data: bytes = message.get("body", b"")
+        self._seen += len(data)
+        if self._seen > self._limit:
+            raise too_large(self._limit)
+        return data
+
+    def framing(self) -> bytes:
+        """The header line that tells the component where the body ends."""
+        if self.chunked:
+            return b"transfer-encoding: chunked\r\n"
+        return b"content-length: %d\r\n" % self.length
+
+    def frame(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
+
+    async def send(self, connection: UpstreamConnection) -> None:
+        while self.more():
+            data = await self.next()
+            connection.hold_clock(False)
+            connection.write(self.frame(data))
+            await connection.drain()
+            connection.hold_clock(True)
+        if self.chunked:
+            connection.write(b"0\r\n\r\n")
+
+
+def too_large(limit: int) -> Refused:
+    return Refused(Problem(Kind.TOO_LARGE, f"The body may have {limit} bytes.", extra={"limit": limit}))

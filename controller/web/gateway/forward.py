@@ -1,0 +1,215 @@
+"""Forward one call to a component and its answer back, on the event loop. Called by the gateway once it is decided
+who answers and who calls.
+
+Promises: a call reaches at most one component, unless it certainly was not taken by the one before, or its method
+allows repeating; bodies stream both ways with backpressure; a caller who leaves ends the component's work by closing
+the connection; every failure before the response has begun becomes a problem that says who failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from controller.web.gateway.body import Body, CallerGone, Send
+from controller.web.gateway.decide import Target, not_found
+from controller.web.gateway.headers import response_headers
+from controller.web.gateway.pool import Pool
+from controller.web.gateway.upstream import (
+    Dropped,
+    Garbage,
+    TimedOut,
+    Unreachable,
+    UpstreamConnection,
+    UpstreamError,
+)
+from controller.web.problems import Kind, Problem, Refused
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+#: Methods that may be repeated without harm (RFC 9110 §9.2.2).
+IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+_METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+
+
+#: Passes a response on as it comes, up to its last part, which is returned.
+Respond = Callable[[UpstreamConnection, "Call", Send, "Answered"], Awaitable[bytes]]
+
+
+class Answered:
+    """Whether the response has begun: after that, no problem can be sent any more."""
+
+    __slots__ = ("status",)
+
+    def __init__(self) -> None:
+        self.status = 0
+
+
+async def respond(connection: UpstreamConnection, call: Call, send: Send, answered: Answered) -> bytes:
+    headers = response_headers(connection.headers, call.request_id)
+    answered.status = connection.status
+    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
+    data = await connection.read()
+    if connection.is_complete():
+        return data
+    task = asyncio.current_task()
+    while not connection.is_complete():
+        connection.sending(task)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        connection.sending(None)
+        data = await connection.read()
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is forwarded. `path` includes the query; `lines` are finished header lines; `respond` has the response."""
+
+    target: Target
+    method: str
+    path: bytes
+    lines: bytes
+    request_id: bytes
+    respond: Respond = respond
+
+
+class Forwarder:
+    """`resolve` gives a target as the table in force has it, None once it is gone; `on_idle` is told when an endpoint
+    has nothing under way any more; `wake` returns when a target that is asleep may have woken up, or raises Refused."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        resolve: Callable[[Target], Target | None],
+        on_idle: Callable[[str], None],
+        wake: Callable[[Target], Awaitable[None]],
+    ) -> None:
+        self._pool = pool
+        self._resolve = resolve
+        self._on_idle = on_idle
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+
+    async def awake(self, target: Target) -> Target:
+        """The target as the table in force has it, woken up if need be. Raises Refused."""
+        found = self._resolve(target)
+        while found is not None and found.route.asleep:
+            await self._wake(found)
+            found = self._resolve(target)
+        if found is None:
+            raise Refused(not_found())
+        return found
+
+    async def forward(self, call: Call, body: Body, send: Send, answered: Answered) -> None:
+        """Raises Refused with the problem to answer, CallerGone, or UpstreamError once the response has begun."""
+        tried: list[str] = []
+        failure: UpstreamError | None = None
+        for _ in range(ATTEMPTS):
+            target = await self.awake(call.target)
+            # Nothing is awaited between the look at the table and `enter`: an endpoint that was retired and reported
+            # as idle never gets another call.
+            endpoint = self._pool.choose(target.route.upstreams, tried)
+            if endpoint is None:
+                break
+            self._pool.enter(endpoint)
+            outcome = await self._attempt(call, body, endpoint, send, answered, isinstance(failure, Dropped))
+            if isinstance(outcome, UpstreamError):
+                failure = outcome
+                if isinstance(outcome, Unreachable):
+                    tried.append(endpoint)
+                continue
+            # The component is free again; how slowly the caller reads the rest is no concern of it.
+            await send({"type": "http.response.body", "body": outcome, "more_body": False})
+            return
+        raise Refused(problem_of(call.target, failure)) from failure
+
+    async def _attempt(
+        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
+    ) -> bytes | UpstreamError:
+        """The last part of the response, or a failure after which another attempt may be made."""
+        try:
+            return await self._exchange(call, body, endpoint, send, answered, fresh)
+        except UpstreamError as error:
+            if answered.status:
+                raise
+            if not may_repeat(call.method, body, error):
+                raise Refused(problem_of(call.target, error)) from error
+            return error
+        finally:
+            if self._pool.leave(endpoint):
+                self._on_idle(endpoint)
+
+    async def _exchange(
+        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
+    ) -> bytes:
+        """One try on one connection; the last part of the response's body, which is still to be sent."""
+        connection = None if fresh else self._pool.idle(endpoint)
+        if connection is None:
+            connection = await self._pool.connect(endpoint)
+        upload: asyncio.Task[None] | None = None
+        try:
+            data = _request(call, endpoint, body)
+            connection.begin(data, call.method == "HEAD", call.target.route.timeout)
+            if body.more():
+                connection.hold_clock(True)
+                upload = self._loop.create_task(_upload(connection, body))
+            await connection.head()
+            return await call.respond(connection, call, send, answered)
+        finally:
+            if upload is not None and not upload.done():
+                upload.cancel()
+                await asyncio.wait([upload])  # two readers of one body would lose each other's wake-up
+                connection.close()
+            if connection.end():
+                self._pool.give_back(connection, self._loop.time())
+
+
+def may_repeat(method: str, body: Body, error: UpstreamError) -> bool:
+    """Whether a failed call may be sent again: nothing was sent, or its body is still at hand, and either the
+    component cannot have seen it, or seeing it twice does no harm."""
+    if isinstance(error, Unreachable):
+        return True
+    if not isinstance(error, Dropped) or not body.at_hand():
+        return False
+    return error.undelivered or method in IDEMPOTENT
+
+
+def _request(call: Call, endpoint: str, body: Body) -> bytes:
+    """The head, and what there is of the body, for one write."""
+    framing = body.framing() if body.more() or body.head or call.method in _METHODS_WITH_BODY else b""
+    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, endpoint.encode())
+    return b"".join((head, call.lines, framing, b"\r\n", body.frame(body.head)))
+
+
+async def _upload(connection: UpstreamConnection, body: Body) -> None:
+    try:
+        await body.send(connection)
+        connection.hold_clock(False)
+    except (CallerGone, Refused) as error:
+        connection.fail(error)
+
+
+def problem_of(target: Target, error: UpstreamError | None) -> Problem:
+    """What the caller is told; addresses stay in the log."""
+    who = f"Component {target.route.component} of app {target.route.app}"
+    extra = {"app": str(target.route.app), "component": str(target.route.component)}
+    match error:
+        case TimedOut():
+            seconds = target.route.timeout
+            detail = f"{who} did not answer within {seconds:g} s."
+            return Problem(Kind.UPSTREAM_TIMEOUT, detail, extra={**extra, "timeout": seconds})
+        case Garbage():
+            return Problem(
+                Kind.UPSTREAM_GARBAGE, f"{who} sent something that is not HTTP: {error}.", extra=extra
+            )
+        case Dropped():
+            return Problem(Kind.UPSTREAM_DIED, f"{who} failed: {error}.", extra=extra)
+        case Unreachable():
+            detail = f"{who} takes no connection at the moment ({error})."
+            return Problem(Kind.UPSTREAM_UNREACHABLE, detail, retry_after=1, extra=extra)
+        case _:
+            detail = f"{who} has no version that is ready to take calls yet."
+            return Problem(Kind.NOT_READY, detail, retry_after=2, extra=extra)

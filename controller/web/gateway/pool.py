@@ -1,0 +1,103 @@
+"""Kept-alive connections to components, and how many requests each endpoint has under way. Used by `forward`; the
+route watcher tells it which endpoints are still in the table."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+from controller.web.gateway.upstream import Unreachable, UpstreamConnection
+
+IDLE_LIMIT = 64  # connections kept per endpoint
+IDLE_SECONDS = 30.0
+
+
+class Pool:
+    """One per gateway worker; used from its event loop alone. With `tls` connections are encrypted."""
+
+    def __init__(self, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+        self._connect_timeout = connect_timeout
+        self._tls = tls
+        self._idle: dict[str, list[UpstreamConnection]] = {}
+        self._busy: dict[str, int] = {}
+        self._turn = 0
+
+    def choose(self, endpoints: tuple[str, ...], tried: Iterable[str] = ()) -> str | None:
+        """The endpoint with the fewest requests under way, in turn among equals; None if all were tried."""
+        left = [e for e in endpoints if e not in tried] if tried else endpoints
+        if len(left) < 2:
+            return left[0] if left else None
+        self._turn += 1
+        start = self._turn % len(left)
+        turned: tuple[str, ...] = (*left[start:], *left[:start])
+        return min(turned, key=lambda endpoint: self._busy.get(endpoint, 0))
+
+    def enter(self, endpoint: str) -> None:
+        self._busy[endpoint] = self._busy.get(endpoint, 0) + 1
+
+    def leave(self, endpoint: str) -> bool:
+        """Whether the endpoint has nothing under way any more."""
+        left = self._busy[endpoint] - 1
+        if left:
+            self._busy[endpoint] = left
+            return False
+        del self._busy[endpoint]
+        return True
+
+    @property
+    def busy(self) -> frozenset[str]:
+        return frozenset(self._busy)
+
+    def idle(self, endpoint: str) -> UpstreamConnection | None:
+        """The kept connection that was used last."""
+        kept = self._idle.get(endpoint)
+        while kept:
+            connection = kept.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    async def connect(self, endpoint: str) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        host, _, port = endpoint.rpartition(":")
+        host = host.strip("[]")
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(endpoint, loop),
+                    host,
+                    int(port),
+                    ssl=self._tls,
+                    server_hostname=host if self._tls else None,
+                )
+        except TimeoutError:
+            raise Unreachable(f"no connection within {self._connect_timeout:g} s") from None
+        except OSError as error:
+            raise Unreachable(error.strerror or str(error)) from error
+        return connection
+
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        kept = self._idle.setdefault(connection.endpoint, [])
+        if len(kept) >= IDLE_LIMIT:
+            connection.close()
+            return
+        connection.idle_since = now
+        kept.append(connection)
+
+    def sweep(self, endpoints: frozenset[str], now: float) -> None:
+        """Close what was idle for long, and all idle connections to endpoints that left the table."""
+        for endpoint in list(self._idle):
+            kept = self._idle[endpoint]
+            keep = endpoint in endpoints
+            fresh = [c for c in kept if keep and not c.closed and c.idle_since > now - IDLE_SECONDS]
+            for connection in kept:
+                if connection not in fresh:
+                    connection.close()
+            if fresh:
+                self._idle[endpoint] = fresh
+            else:
+                del self._idle[endpoint]
+
+    def close(self) -> None:
+        self.sweep(frozenset(), 0.0)

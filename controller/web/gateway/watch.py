@@ -1,0 +1,163 @@
+"""Keeps one worker's route table the same as the store's, and tells the daemon what this worker has loaded and which
+retired endpoints still have calls under way. Runs on the worker's event loop; only its reports, which write, go to a
+thread, since a write may have to wait for another process.
+
+Also wakes whoever waits for a change (`wait`), so that one poll serves all long polls and event streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from controller.domain.errors import ControllerError
+from controller.ports import Store
+from controller.web.gateway.decide import EMPTY_TABLE, RouteTable, Target
+from controller.web.gateway.pool import Pool
+
+log = logging.getLogger(__name__)
+
+POLL = 0.01  # seconds; asking costs about 5 µs, waking up for it ten times that
+HEARTBEAT = 1.0
+
+
+class RouteWatch:
+    def __init__(self, store: Store, pool: Pool) -> None:
+        self.table: RouteTable = EMPTY_TABLE
+        self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._store = store
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-report")
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._reporting: asyncio.Future[None] | None = None
+        self._report_again = False
+        self._failing = False  # said once, not two hundred times a second
+        self._unheard = False
+        self._stopping = False  # waits end, calls go on
+        self._left = False
+
+    async def start(self) -> None:
+        """Returns once the table is loaded and the daemon knows of this worker."""
+        self._store.changed()
+        self._load()
+        await self._loop.run_in_executor(
+            self._thread, self._write_report, self.table.version, frozenset[str]()
+        )
+        self._tick()
+        self._beat()
+
+    async def stop(self) -> None:
+        self._left = True
+        self.end_waits()
+        if self._reporting is not None:
+            await asyncio.wait([self._reporting])
+        await self._loop.run_in_executor(self._thread, self._leave)
+        self._thread.shutdown(wait=False)
+
+    def resolve(self, target: Target) -> Target | None:
+        """The target as the table in force has it."""
+        _, app, path = target.prefix.split(b"/")
+        return self.table.targets.get((app, path))
+
+    def went_idle(self, endpoint: str) -> None:
+        """The last call to this endpoint has ended; of interest if it is retired."""
+        if endpoint not in self.table.endpoints:
+            self._report()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    async def wait(self, timeout: float) -> None:
+        """Until the store changes, the worker stops, or `timeout` seconds have passed."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_later(timeout, _settle, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+
+    def end_waits(self) -> None:
+        """The worker is to stop: long polls answer now, streams end."""
+        self._stopping = True
+        self._wake()
+
+    # --- on the event loop -------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        try:
+            if self._store.changed():
+                if self._store.routes.version() != self.table.version:
+                    self._load()
+                    self._report()
+                self._wake()
+            self._failing = False
+        except ControllerError as error:
+            if not self._failing:  # what is loaded goes on being served
+                log.warning("the route table cannot be refreshed: %s", error)
+            self._failing = True
+        if not self._left:
+            self._loop.call_later(POLL, self._tick)
+
+    def _load(self) -> None:
+        # The version first: routes that are newer than the version we claim do no harm, older ones would.
+        version = self._store.routes.version()
+        routes = self._store.routes
+        self.table = table = RouteTable.build(version, routes.all(), routes.services())
+        self._pool.sweep(table.endpoints, self._loop.time())
+        apis = len(table.targets) + len(table.services)
+        log.info("route table loaded", extra={"version": version, "apis": apis})
+
+    def _beat(self) -> None:
+        self._pool.sweep(self.table.endpoints, self._loop.time())
+        self._report()
+        if not self._left:
+            self._loop.call_later(HEARTBEAT, self._beat)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            _settle(waiter)
+
+    def _report(self) -> None:
+        """Reports follow one another; what happens during one is told by the next."""
+        if self._reporting is not None:
+            self._report_again = True
+            return
+        busy = self._pool.busy - self.table.endpoints
+        self._reporting = self._loop.run_in_executor(
+            self._thread, self._write_report, self.table.version, busy
+        )
+        self._reporting.add_done_callback(self._reported)
+
+    def _reported(self, report: asyncio.Future[None]) -> None:
+        self._reporting = None
+        error = report.exception()
+        if error and not self._unheard:
+            log.warning("the daemon cannot be told what this worker has loaded: %s", error)
+        self._unheard = error is not None
+        if self._report_again and not self._left:
+            self._report_again = False
+            self._report()
+
+    # --- in the report thread ----------------------------------------------------------------------------------
+
+    def _write_report(self, version: int, busy: frozenset[str]) -> None:
+        self._store.gateways.report(self.worker, version, busy, time.time())
+
+    def _leave(self) -> None:
+        try:
+            self._store.gateways.leave(self.worker)
+        except ControllerError as error:
+            log.warning("the daemon cannot be told that this worker ends: %s", error)
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,1 @@
+"""What the platform answers below `/-/`: webhooks, status for machines and for people, metrics."""
