@@ -87,7 +87,6 @@ def prepare_folders(settings: Settings) -> None:
         (settings.embedded_storage, 0o700),
         (settings.models, 0o755),
         (settings.run_files, 0o2750),
-        (settings.run_files, 0o750),
     ):
         if not folder.exists():
             folder.mkdir(parents=True)
