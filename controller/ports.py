@@ -381,7 +381,7 @@ class Models(Protocol):
 
     def pin(self, bucket: str, path: str) -> ModelPin:
         """What lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`, `ModelInvalid` (its
-        names cannot be those of files); otherwise as Objects."""
+        names cannot be those of files); Transient `ModelIncomplete` (a run is replacing it); otherwise as Objects."""
 
     def stage(self, pin: ModelPin) -> None:
         """Bring it into the cache, complete or not at all; one that is there already is fine. Transient

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 from controller.adapters.sealing import flush, seal
 from controller.domain.errors import Stalled, Transient
+from controller.domain.groups import MANIFEST, listed
 from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, ancestors, parse_path
 from controller.domain.storage import ModelPin, StoredObject
 from controller.domain.units import about_size
@@ -27,6 +28,7 @@ from controller.ports import Objects, Storage
 
 _DRAFT = ".draft-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MOST = 64 * 2**20  # bytes of a group's manifest: some 400,000 files
 
 
 class ModelCache:
@@ -71,7 +73,8 @@ class ModelCache:
             if file := source.stat(bucket, key):
                 return key, (file,)
             key += "/"
-        return key, tuple(_below(source, bucket, key))
+        before = source.stat(bucket, key + MANIFEST)
+        return key, _whole(source, bucket, key, before, tuple(_below(source, bucket, key)))
 
     # --- stage -------------------------------------------------------------------------------------------------
 
@@ -141,6 +144,47 @@ def _below(source: Objects, bucket: str, folder: str) -> Iterator[StoredObject]:
         page = source.page(bucket, folder, after)
         yield from (found for found in page.objects if not found.key.endswith("/"))
         after = page.next
+
+
+def _whole(
+    source: Objects, bucket: str, folder: str, before: StoredObject | None, found: tuple[StoredObject, ...]
+) -> tuple[StoredObject, ...]:
+    """The files of the folder. If a run has published them, just those that its manifest lists: it is changed before
+    anything else is and after everything was, so if it has been the same `before` the listing and is so after it, the
+    listing is of one version. Transient `ModelIncomplete`."""
+    manifest = next((each for each in found if each.key == folder + MANIFEST), None)
+    if manifest is None and before is None:
+        return found
+    if manifest is None or before is None or manifest.etag != before.etag:
+        raise _incomplete(folder)
+    files = tuple(each for each in found if each is not manifest)
+    try:
+        sizes = listed(_read(source, bucket, manifest))
+    except ValueError:
+        return found  # somebody's own file of that name
+    except Stalled as error:
+        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+            raise
+        raise _incomplete(folder) from error
+    if sizes != {each.key.removeprefix(folder): each.size for each in files}:
+        raise _incomplete(folder)
+    return files
+
+
+def _read(source: Objects, bucket: str, manifest: StoredObject) -> bytes:
+    """ValueError if it is too large."""
+    if manifest.size > _MOST:
+        raise ValueError(f"{manifest.key} has {about_size(manifest.size)}")
+    with source.open(bucket, manifest.key, manifest.etag) as pieces:
+        return b"".join(pieces)
+
+
+def _incomplete(folder: str) -> Transient:
+    return Transient(
+        "ModelIncomplete",
+        f"{folder} does not hold what its {MANIFEST} lists: a run is publishing it, or was broken off and has to be "
+        f"repeated; files that were put there by hand count only once {MANIFEST} is removed",
+    )
 
 
 def _layout(key: str, objects: Iterable[StoredObject]) -> Mapping[str, StoredObject]:

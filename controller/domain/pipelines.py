@@ -69,9 +69,14 @@ class Pipeline:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Variables that the caller can ask for: outputs that no stage takes in. Sorted."""
+        """Variables that the caller is given: outputs that no stage takes in and no box of the module gets. Sorted."""
         taken = {name for stage in self.stages for name in stage.inputs}
-        return tuple(sorted(self.made.keys() - taken))
+        return tuple(sorted(self.made.keys() - taken - set(self.releases)))
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Variables that become the module's own data (`publishTo`). Sorted."""
+        return tuple(sorted(name for name in self.made if self.var(name).publish_to))
 
     def needs(self, stage: Stage) -> frozenset[str]:
         """Stages that must have succeeded before this one starts."""

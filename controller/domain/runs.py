@@ -143,13 +143,20 @@ class RunInput:
     box: str = ""  # another connected box than the default one
 
 
+class Area(StrEnum):
+    CALLER = "caller"  # of whoever started the run
+    DEVELOPER = "developer"  # the module's own data
+
+
 @dataclass(frozen=True)
 class RunOutput:
-    """Where the caller wants an output: a group in his area, ending in `/`. Left out: `runs/<id>/<name>/`."""
+    """Where an output goes: a group in the `area` of a box, ending in `/`. What the caller leaves out goes to
+    `runs/<id>/<name>/` of his."""
 
     name: str
     data: str
     box: str = ""
+    area: Area = Area.CALLER
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,7 @@ class Run:
     origin: str = ""  # the run that it repeats or continues
     webhook: str = ""
     pass_identity: bool = False  # whether the stages are told the caller's name
+    released: tuple[str, ...] = ()  # of `releases`, what is at its place
 
     @property
     def name(self) -> ComponentName:
@@ -198,10 +206,22 @@ class Run:
 
     @property
     def published(self) -> tuple[RunOutput, ...]:
-        """Where each output goes that is not internal: where the caller wants it, the rest below `runs/<id>/`."""
+        """Where each output goes that does not stay within the run. By name."""
+        return tuple(sorted((*self.handed_out, *self.releases), key=lambda output: output.name))
+
+    @property
+    def handed_out(self) -> tuple[RunOutput, ...]:
+        """Published once its stage has succeeded: to where the caller wants it, also if it is internal, and all else
+        that is not to `runs/<id>/`."""
         asked = {output.name: output for output in self.outputs}
-        names = sorted({*self.pipeline.offered, *asked})
+        names = sorted({*self.pipeline.offered, *asked} - set(self.pipeline.releases))
         return tuple(asked.get(name) or RunOutput(name, f"runs/{self.maker(name)}/{name}/") for name in names)
+
+    @property
+    def releases(self) -> tuple[RunOutput, ...]:
+        """Published once all stages have succeeded: a later stage may have found that it is no good."""
+        places = ((name, self.pipeline.var(name).publish_to) for name in self.pipeline.releases)
+        return tuple(RunOutput(name, to[1], to[0], Area.DEVELOPER) for name, to in places if to)
 
     def maker(self, variable: str) -> str:
         """Id of the run whose stage made it: this one, or the one that it repeats and took over from."""
@@ -294,10 +314,10 @@ def retry_of(before: Run, id: str, at: float) -> Run:
 
 
 def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
-    """The run of the next pipeline after this one succeeded: what was published is handed on under the same name, and
-    so is what the caller had passed."""
+    """The run of the next pipeline after this one succeeded: what was published to the caller's area is handed on under
+    the same name, and so is what the caller had passed. What is the module's own data is taken with `mountFrom`."""
     inputs = {given.name: given for given in run.inputs}
-    inputs |= {made.name: RunInput(made.name, "FILE", made.data, made.box) for made in run.published}
+    inputs |= {made.name: RunInput(made.name, "FILE", made.data, made.box) for made in run.handed_out}
     handed = tuple(inputs[name] for name in pipeline.passed if name in inputs)
     return new_run(
         id,
@@ -333,6 +353,13 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Release:
+    """These outputs go to the developer area now."""
+
+    outputs: tuple[RunOutput, ...]
+
+
+@dataclass(frozen=True)
 class Finish:
     """All is over."""
 
@@ -341,13 +368,15 @@ class Finish:
     message: str = ""
 
 
-Step = Begin | Wait | Finish
+Step = Begin | Wait | Release | Finish
 
 
 def next_step(run: Run, now: float) -> Step:
     """What is to be done with a run that has been started and is not over."""
     if all(stage.state is RunState.SUCCEEDED for stage in run.stages):
-        return Finish(RunState.SUCCEEDED)  # even if somebody has just canceled it: it was too late
+        due = tuple(output for output in run.releases if output.name not in run.released)
+        # Even if somebody has just canceled it: it was too late.
+        return Release(due) if due else Finish(RunState.SUCCEEDED)
     active = any(stage.active for stage in run.stages)
     bad = next((s for s in run.stages if s.state in _BAD_ENDS), None)
     if run.state is RunState.CANCELING:
@@ -378,6 +407,11 @@ def begin(run: Run, stages: Iterable[Stage], at: float) -> Run:
     for stage in stages:
         run = run.with_stage(run.stage(stage.name).begin(at))
     return run
+
+
+def release(run: Run, output: RunOutput) -> Run:
+    """With this output at its place."""
+    return replace(run, released=(*run.released, output.name), reason="", message="")
 
 
 def finish(run: Run, end: Finish, at: float) -> Run:

@@ -132,6 +132,7 @@ class PipelineVar:
     name: str
     mount_from: tuple[str, str] | None = None  # (box, path in its developer area)
     mount_to: str | None = None
+    publish_to: tuple[str, str] | None = None  # (box, group in its developer area, ending in `/`)
 
 
 @dataclass(frozen=True)

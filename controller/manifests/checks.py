@@ -88,8 +88,9 @@ def _references(commit: Commit) -> Iterator[tuple[Document, Path, Kind]]:
         for i, _ in enumerate(spec.get("connectedBoxes", [])):
             yield document, ("spec", "connectedBoxes", i, "name"), Kind.DATA_BOX
         for i, var in enumerate(spec.get("vars", [])):
-            if "mountFrom" in var:
-                yield document, ("spec", "vars", i, "mountFrom", "box"), Kind.DATA_BOX
+            for field in ("mountFrom", "publishTo"):
+                if field in var:
+                    yield document, ("spec", "vars", i, field, "box"), Kind.DATA_BOX
         for path, kind in (
             (("spec", "mlService", "modelBox"), Kind.DATA_BOX),
             (("spec", "mlComponent", "name"), Kind.ML_COMPONENT),
@@ -206,19 +207,30 @@ def api_specs(commit: Commit) -> Iterator[Problem]:
         described = spec_of(document)["apiSpec"]
         open_inputs, outputs = open_variables(pipelines[target])
         yield from _api_variables(document, "inputs", described, open_inputs, f"input of pipeline {target!r}")
-        yield from _api_variables(document, "outputs", described, outputs, f"output of pipeline {target!r}")
+        published = {var["name"] for var in pipelines[target].get("vars", []) if "publishTo" in var}
+        yield from _api_variables(
+            document, "outputs", described, outputs, f"output of pipeline {target!r}", published
+        )
         for name in sorted(open_inputs - set(names(described.get("inputs", [])))):
             message = f"the input {name!r} of pipeline {target!r} is missing: nobody could pass it"
             yield document.problem(("spec", "apiSpec", "inputs"), message)
 
 
 def _api_variables(
-    document: Document, field: str, described: Mapping[str, Any], known: Collection[str], role: str
+    document: Document,
+    field: str,
+    described: Mapping[str, Any],
+    known: Collection[str],
+    role: str,
+    published: Collection[str] = (),
 ) -> Iterator[Problem]:
     for i, name in enumerate(names(described.get(field, []))):
+        path = ("spec", "apiSpec", field, i, "name")
         if name not in known:
-            path = ("spec", "apiSpec", field, i, "name")
             yield document.problem(path, f"{name!r} is no {role}{nearest(name, known)}")
+        elif name in published:
+            message = f"{name!r} goes to a box of the module (publishTo): callers cannot ask for it"
+            yield document.problem(path, message)
 
 
 def open_variables(pipeline: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
@@ -250,6 +262,34 @@ def variables(commit: Commit) -> Iterator[Problem]:
                     path = ("spec", "stages", s, "outputs", i, "name")
                     yield document.problem(path, f"{name!r} is filled by {filled[name]} already")
                 filled.setdefault(name, f"stage {stage['name']!r}")
+
+
+def publications(commit: Commit) -> Iterator[Problem]:
+    """Only what a stage makes is published, and no two publications are in each other's way: pipelines may take turns
+    at one place, but one never lies in another."""
+    places: list[tuple[str, str, str, str]] = []  # box, path, pipeline, variable
+    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+        outputs = open_variables(spec_of(document))[1]
+        for i, var in enumerate(spec_of(document).get("vars", [])):
+            if "publishTo" not in var:
+                continue
+            name, box, path = var["name"], var["publishTo"]["box"], var["publishTo"]["path"]
+            if name not in outputs:
+                message = f"no stage outputs {name!r}: only what a stage outputs can be published"
+                yield document.problem(("spec", "vars", i, "publishTo"), message)
+            for other_box, other, pipeline, variable in places:
+                taking_turns = other == path and pipeline != document.name
+                if (
+                    other_box == box
+                    and not taking_turns
+                    and (path.startswith(other) or other.startswith(path))
+                ):
+                    where = "" if pipeline == document.name else f" of pipeline {pipeline!r}"
+                    message = (
+                        f"overlaps {other!r}, where {variable!r}{where} is published: choose another path"
+                    )
+                    yield document.problem(("spec", "vars", i, "publishTo", "path"), message)
+            places.append((box, path, document.name, name))
 
 
 def mount_points(commit: Commit) -> Iterator[Problem]:
@@ -397,6 +437,7 @@ CHECKS: tuple[Check, ...] = (
     api_paths,
     api_specs,
     variables,
+    publications,
     mount_points,
     stage_cycles,
     pipeline_cycles,

@@ -114,11 +114,12 @@ def pipeline(document: Document, limits: DefaultLimits) -> PipelineSpec:
 
 
 def _variable(raw: Raw) -> PipelineVar:
-    source = raw.get("mountFrom")
+    source, target = raw.get("mountFrom"), raw.get("publishTo")
     return PipelineVar(
         name=raw["name"],
         mount_from=(source["box"], source["path"]) if source else None,
         mount_to=posixpath.normpath(raw["mountTo"]) if "mountTo" in raw else None,
+        publish_to=(target["box"], target["path"]) if target else None,
     )
 
 

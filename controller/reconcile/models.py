@@ -74,7 +74,7 @@ class ModelPins:
         return found
 
     def look(self, component: MLComponentSpec) -> ModelPin:
-        """What the box holds now. Stalled `ModelMissing`, `ModelInvalid`; errors of the storage as Objects."""
+        """What the box holds now. Stalled `ModelMissing`, `ModelInvalid`; otherwise as Models."""
         box, path = component.model_box or "", component.model_path or ""
         try:
             return self.models.pin(self.bucket(box), path)
@@ -100,9 +100,9 @@ class ModelPins:
                 continue
             try:
                 found = self.look(component)
-            except Transient:
-                break  # nor will it answer for the next one
-            except Stalled as error:
+            except (Stalled, Transient) as error:
+                if isinstance(error, Transient) and error.reason != "ModelIncomplete":
+                    break  # nor will it answer for the next one
                 warnings[component.name] = Condition(
                     ConditionType.WARNING,
                     True,

@@ -296,7 +296,7 @@ class AttemptWork:
         for name in self._stage.outputs:
             open_up(self._output(name))
         run = self._work.record.load()
-        for output in run.published if run.pipeline.boxes else ():
+        for output in run.handed_out if run.pipeline.boxes else ():
             if output.name in self._stage.outputs:
                 self._publish(run, output)
         progress = self._work.folders.read_progress(self._stage.name, self._number)

@@ -21,6 +21,7 @@ from controller.domain.names import AppName
 from controller.domain.runs import (
     Begin,
     Finish,
+    Release,
     Run,
     RunState,
     StageRun,
@@ -36,6 +37,7 @@ from controller.runner.deps import Deps
 from controller.runner.folders import Folders
 from controller.runner.inputs import Inputs
 from controller.runner.record import Over, Record
+from controller.runner.releasing import Releasing, Turns
 from controller.runner.retention import trim
 from controller.runner.signals import Halted, Signals
 
@@ -49,13 +51,20 @@ class Drive:
     """`cancel` may be called by any thread, once somebody has written that the run is to be canceled."""
 
     def __init__(
-        self, deps: Deps, background: Executor, stopping: Callable[[], bool], app: AppName, id: str
+        self,
+        deps: Deps,
+        background: Executor,
+        stopping: Callable[[], bool],
+        turns: Turns,
+        app: AppName,
+        id: str,
     ) -> None:
         self._deps = deps
         self._signals = Signals(deps.clock, stopping)
         self._record = Record(deps.store.runs, self._signals, app, id)
         self._folders = Folders(deps.settings.run_files, id)
         inputs = Inputs(deps, self._folders, self._signals)
+        self._releasing = Releasing(deps, self._record, inputs, Signals(deps.clock, stopping), turns)
         self._wake = threading.Event()
         self._work = Work(
             deps, self._record, self._folders, inputs, self._signals, background, self._wake.set
@@ -96,6 +105,9 @@ class Drive:
         match next_step(run, self._deps.clock.now()):
             case Begin():
                 self._record.update(self._begun)
+            case Release(outputs):
+                if end := self._releasing.carry_out(outputs[0]):
+                    self._finish(end)
             case Finish():
                 self._finish()
             case Wait():
@@ -142,10 +154,11 @@ class Drive:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
+    def _finish(self, end: Finish | None = None) -> None:
+        """As `end` says, else by what is written down."""
         with self._deps.store.transaction():
             run, now = self._record.load(), self._deps.clock.now()
-            step = next_step(run, now)
+            step = end or next_step(run, now)
             if not isinstance(step, Finish):
                 return
             over = finish(run, step, now)

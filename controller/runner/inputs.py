@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.groups import MANIFEST
 from controller.domain.keys import FilePath, KeyInvalid, parse_path, user_area
 from controller.domain.names import ComponentName
 from controller.domain.runs import Run, RunInput
@@ -23,12 +24,18 @@ from controller.domain.storage import BoxRecord, StoredObject
 from controller.ports import Objects
 from controller.runner.deps import Deps
 from controller.runner.folders import Folders, link_tree, remove_tree
-from controller.runner.outputs import MANIFEST
 from controller.runner.parallel import in_order
 from controller.runner.signals import Signals
 from controller.runner.verdict import FULL
 
 _NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL)
+
+_RENAMED = {
+    "ModelMissing": "InputMissing",
+    "ModelInvalid": "InputInvalid",
+    "ModelChanged": "InputChanged",
+    "ModelIncomplete": "InputChanged",
+}
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,9 @@ class Inputs:
         record = self._box(run, box)
         try:
             pin = self._deps.models.pin(record.bucket, path)
-        except Stalled as error:
-            renamed = {"ModelMissing": "InputMissing", "ModelInvalid": "InputInvalid"}
-            raise Stalled(renamed.get(error.reason, error.reason), error.message) from error
-        self._deps.models.stage(pin)
+            self._deps.models.stage(pin)
+        except (Stalled, Transient) as error:
+            raise type(error)(_RENAMED.get(error.reason, error.reason), error.message) from error
         link_tree(pin.folder / pin.name, draft)
 
     # --- from the caller's area --------------------------------------------------------------------------------
@@ -130,7 +136,7 @@ class Inputs:
     def _download_group(self, objects: Objects, record: BoxRecord, prefix: str, draft: Path) -> None:
         wanted = (
             _Download(found, draft / name)
-            for found in _below(objects, record.bucket, prefix)
+            for found in below(objects, record.bucket, prefix)
             if (name := _sound(found.key.removeprefix(prefix))) != MANIFEST
         )
         for _ in in_order(lambda each: self._save(objects, record.bucket, each), wanted):
@@ -165,8 +171,8 @@ class Inputs:
         return record
 
 
-def _below(objects: Objects, bucket: str, prefix: str) -> Iterator[StoredObject]:
-    """Some storages list an empty object for each folder, too."""
+def below(objects: Objects, bucket: str, prefix: str) -> Iterator[StoredObject]:
+    """All objects below the prefix. Some storages list an empty object for each folder, too."""
     after: str | None = ""
     while after is not None:
         page = objects.page(bucket, prefix, after)

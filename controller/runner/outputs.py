@@ -1,4 +1,4 @@
-"""What a stage has made: looked through with suspicion, opened for the stages after it, published to the caller's area.
+"""What a stage has made: looked through with suspicion, opened for the stages after it, published to a box.
 
 Published are files, object by object, and then a manifest with their names, sizes and digests: where it lies, all of an
 output is there. A folder that a container has written may hold anything: nothing of it is followed out of the folder.
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from controller.domain.errors import Stalled, Transient
-from controller.domain.keys import KeyInvalid, parse_path, user_area
+from controller.domain.groups import MANIFEST, manifest_head
+from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, parse_path, user_area
 from controller.domain.names import ComponentName
-from controller.domain.runs import OutputFile, Run, RunOutput
+from controller.domain.runs import Area, OutputFile, Run, RunOutput
 from controller.domain.storage import Pending, Room
 from controller.domain.units import about_size
 from controller.ports import Objects
@@ -29,10 +30,8 @@ from controller.runner.parallel import in_order
 from controller.runner.signals import Signals
 from controller.runner.verdict import FULL
 
-MANIFEST = ".manifest.json"
-
-_RESERVED_FOR = 86400.0  # seconds at the most that room is kept for an output that is under way
-_SETTLED = (
+RESERVED_FOR = 86400.0  # seconds at the most that room is kept for an output that is under way
+SETTLED = (
     10.0  # seconds: so long before the manifest was written does the reservation claim to have been made
 )
 
@@ -123,7 +122,7 @@ def _linked(folder: Path, link: Path) -> Path:
 
 @dataclass(frozen=True)
 class Publication:
-    """One output on its way: into the `group` of the caller's `area`, a prefix of keys in the bucket."""
+    """One output on its way: into the `group` of an `area`, a prefix of keys in the bucket. Made by this `attempt`."""
 
     run: str
     stage: str
@@ -133,8 +132,17 @@ class Publication:
     area: str
     group: str  # ends in `/`
 
+    @property
+    def prefix(self) -> str:
+        return self.area + self.group
+
+    @property
+    def head(self) -> str:
+        """Of its manifest."""
+        return manifest_head(self.run, self.stage, self.attempt)
+
     def key(self, name: str) -> str:
-        return self.area + self.group + name
+        return self.prefix + name
 
 
 def publication(
@@ -149,7 +157,8 @@ def publication(
         group = parse_path(output.data.rstrip("/") + "/")
     except KeyInvalid as error:
         raise Stalled("OutputInvalid", f"output {output.name!r} ({output.data}): {error}") from error
-    return Publication(run.id, stage, attempt, folder, record.bucket, user_area(run.user), group.text)
+    area = DEVELOPER_AREA if output.area is Area.DEVELOPER else user_area(run.user)
+    return Publication(run.maker(output.name), stage, attempt, folder, record.bucket, area, group.text)
 
 
 def publish(deps: Deps, signals: Signals, output: Publication) -> None:
@@ -157,12 +166,11 @@ def publish(deps: Deps, signals: Signals, output: Publication) -> None:
     the box does not take it, `OutputInvalid`; Transient `StateDiskFull`; otherwise as Objects. Raises Halted and
     Canceled."""
     objects = deps.storage.objects()
-    reserved = _reserve(deps, output, _total(output))
+    reserved = _reserve(deps, output, total(output))
     done = False
     try:
         objects.remove(output.bucket, [output.key(MANIFEST)])
-        with _translated(output):
-            _upload(objects, signals, output)
+        upload(objects, signals, output)
         done = True
     finally:
         _settle(deps, reserved, done)
@@ -179,7 +187,8 @@ def _translated(output: Publication) -> Iterator[None]:
         raise Stalled("OutputInvalid", f"cannot read {what}: {error}") from error
 
 
-def _total(output: Publication) -> int:
+def total(output: Publication) -> int:
+    """Bytes. Stalled `OutputInvalid`."""
     size = 0
     for found in files_of(output.folder):
         try:
@@ -192,7 +201,7 @@ def _total(output: Publication) -> int:
 
 def _reserve(deps: Deps, output: Publication, size: int) -> Pending:
     now = deps.clock.now()
-    asked = Pending(0, output.bucket, output.key(MANIFEST), max(size, 1), now, now + _RESERVED_FOR)
+    asked = Pending(0, output.bucket, output.key(MANIFEST), max(size, 1), now, now + RESERVED_FOR)
     room = deps.store.boxes.reserve(asked, now)
     if isinstance(room, Room):
         raise Stalled(
@@ -208,18 +217,23 @@ def _settle(deps: Deps, reserved: Pending, done: bool) -> None:
     by its time; that of a broken one is given back."""
     boxes, now = deps.store.boxes, deps.clock.now()
     if done:
-        boxes.reserve(replace(reserved, created=reserved.created - _SETTLED), now)
+        boxes.reserve(replace(reserved, created=reserved.created - SETTLED), now)
     else:
         boxes.release([reserved.id])
     boxes.touch(reserved.bucket)
 
 
+def upload(objects: Objects, signals: Signals, output: Publication) -> None:
+    """The files, then the manifest. Errors as of `publish`."""
+    with _translated(output):
+        _upload(objects, signals, output)
+
+
 def _upload(objects: Objects, signals: Signals, output: Publication) -> None:
     """The manifest grows on the disk: an output may have any number of files."""
     manifest = output.folder.with_name(f"{output.folder.name}{MANIFEST}")
-    head = json.dumps({"run": output.run, "stage": output.stage, "attempt": output.attempt})
     with manifest.open("w+b") as file:
-        file.write(f'{head[:-1]}, "files": ['.encode())
+        file.write(f'{output.head}, "files": ['.encode())
         separator = "\n"
         for sent in in_order(lambda found: _put(objects, output, found), files_of(output.folder)):
             signals.check()

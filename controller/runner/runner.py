@@ -18,6 +18,7 @@ from controller.domain.runs import Run, RunState
 from controller.ports import RunLimits
 from controller.runner.deps import Deps
 from controller.runner.driving import Drive
+from controller.runner.releasing import Turns
 from controller.runner.retention import Sweep, forget_expired
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Runner:
         self._deps = deps
         limits = deps.settings.runs
         self._limits = RunLimits(limits.concurrent, limits.per_app)
+        self._turns = Turns()
         self._driven: dict[str, _Driven] = {}  # by run
         self._not_before: dict[str, float] = {}  # by run
         self._sweep = Sweep(deps)
@@ -126,7 +128,7 @@ class Runner:
                 self._driven[run.id].drive.cancel()
 
     def _drive(self, pool: Executor, stop: threading.Event, run: Run) -> None:
-        drive = Drive(self._deps, pool, stop.is_set, run.app, run.id)
+        drive = Drive(self._deps, pool, stop.is_set, self._turns, run.app, run.id)
         self._driven[run.id] = _Driven(drive, pool.submit(drive.run))
 
     # --- what is left over -------------------------------------------------------------------------------------

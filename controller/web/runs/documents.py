@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from controller.domain.pipelines import Pipeline
-from controller.domain.runs import Attempt, Run, RunInput, RunOutput, StageRun, Transition
+from controller.domain.runs import Area, Attempt, Run, RunInput, RunOutput, StageRun, Transition
 from controller.web.runs.submission import Interface
 
 Json = dict[str, object]
@@ -57,7 +57,8 @@ def _input(given: RunInput) -> Json:
 
 
 def _output(output: RunOutput) -> Json:
-    return {"name": output.name, "data": output.data, **_box(output.box)}
+    area: Json = {"area": output.area} if output.area is Area.DEVELOPER else {}
+    return {"name": output.name, "data": output.data, **_box(output.box), **area}
 
 
 def _box(box: str) -> Json:

@@ -357,11 +357,13 @@ _PLACE: Json = {
     "required": ["name", "data"],
     "properties": {"name": _TEXT, "data": {}, "box": _TEXT},
 }
+_AREA: Json = {"const": "developer", "description": "There if it became the module's own data"}
+_OUTPUT_PLACE: Json = {**_PLACE, "properties": {**_PLACE["properties"], "area": _AREA}}
 _SCHEMAS: Json = {
     "Run": _object(
         **_HEAD,
         inputs=_array(_PLACE),
-        outputs=_array(_PLACE),
+        outputs=_array(_OUTPUT_PLACE),
         stages=_array(_ref("Stage")),
         history=_array(_ref("Transition")),
         links=_object(**_LINKS),

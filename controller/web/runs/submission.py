@@ -38,11 +38,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Interface:
-    """What callers pass to a pipeline and may ask of it; `boxes` are its connected ones, the default first."""
+    """What callers pass to a pipeline and may ask of it; `boxes` are its connected ones, the default first; `releases`
+    are outputs that go to boxes of the module whatever callers ask for."""
 
     inputs: tuple[ApiVariable, ...]
     outputs: tuple[ApiVariable, ...]
     boxes: tuple[str, ...] = ()
+    releases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ def interface_of(pipeline: Pipeline, api: Service | None) -> Interface:
     """As the `apiSpec` of the pipeline's API declares it; without one, all that nobody else fills is passed, as
     anything that it can be."""
     if api is not None:
-        return Interface(api.inputs, api.outputs, pipeline.boxes)
+        outputs = tuple(variable for variable in api.outputs if variable.name not in pipeline.releases)
+        return Interface(api.inputs, outputs, pipeline.boxes, pipeline.releases)
     inputs = tuple(
         ApiVariable(name, required=name not in pipeline.optional, datatypes=ANY_DATATYPE)
         for name in pipeline.passed
     )
-    return Interface(inputs, tuple(ApiVariable(name) for name in pipeline.offered), pipeline.boxes)
+    outputs = tuple(ApiVariable(name) for name in pipeline.offered)
+    return Interface(inputs, outputs, pipeline.boxes, pipeline.releases)
 
 
 def read_submission(body: object, interface: Interface) -> Submission:
@@ -220,7 +224,7 @@ def _output_faults(entries: list[_Entry], interface: Interface) -> Iterator[Faul
     taken: dict[tuple[str, str], str] = {}
     seen: set[str] = set()
     for entry in entries:
-        fault = _name_fault(entry, tuple(variable.name for variable in interface.outputs))
+        fault = _name_fault(entry, interface)
         if fault:
             yield fault
             continue
@@ -233,12 +237,15 @@ def _output_faults(entries: list[_Entry], interface: Interface) -> Iterator[Faul
         yield from _group_faults(entry, interface.boxes, taken)
 
 
-def _name_fault(entry: _Entry, known: tuple[str, ...]) -> Fault | None:
+def _name_fault(entry: _Entry, interface: Interface) -> Fault | None:
     if not isinstance(entry.item, dict):
         return Fault(entry.place, f"must be an object with a name, not {json_name(entry.item)}")
     name = entry.item.get("name")
     if not isinstance(name, str):
         return Fault(entry.name, "is missing" if name is None else f"must be a string, not {json_name(name)}")
+    if name in interface.releases:
+        return Fault(entry.name, f"output {name!r} goes to a box of the module: it cannot be asked for")
+    known = tuple(variable.name for variable in interface.outputs)
     if name in known:
         return None
     offered = f"known are {', '.join(known)}" if known else "this pipeline has no outputs to ask for"

@@ -254,7 +254,9 @@ def _declared() -> Interface:
     """Of the API's pipeline, even while it cannot be run."""
     call = service_call()
     pipeline = _store().runs.pipeline(call.service.app, pipeline_of(call, None))
-    return Interface(call.service.inputs, call.service.outputs, pipeline.boxes if pipeline else ())
+    if pipeline is None:
+        return Interface(call.service.inputs, call.service.outputs)
+    return interface_of(pipeline, call.service)
 
 
 def _description() -> runs_openapi.Json:
