@@ -150,10 +150,10 @@ def _whole(
     source: Objects, bucket: str, folder: str, before: StoredObject | None, found: tuple[StoredObject, ...]
 ) -> tuple[StoredObject, ...]:
     """The files of the folder. If a run has published them, just those that its manifest lists: it is changed before
-    anything else is and after everything was, so if it has been the same `before` the listing and is so after it, the
-    listing is of one version. Transient `ModelIncomplete`."""
+    anything else is and after everything was, so if it was the same `before` the listing and is so after it, the listing
+    is of one version. Transient `ModelIncomplete`."""
     manifest = next((each for each in found if each.key == folder + MANIFEST), None)
-    if manifest is None and before is None:
+    if before is None and manifest is None and source.stat(bucket, folder + MANIFEST) is None:
         return found
     if manifest is None or before is None or manifest.etag != before.etag:
         raise _incomplete(folder)

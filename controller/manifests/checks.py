@@ -277,19 +277,16 @@ def publications(commit: Commit) -> Iterator[Problem]:
             if name not in outputs:
                 message = f"no stage outputs {name!r}: only what a stage outputs can be published"
                 yield document.problem(("spec", "vars", i, "publishTo"), message)
-            for other_box, other, pipeline, variable in places:
-                taking_turns = other == path and pipeline != document.name
-                if (
-                    other_box == box
-                    and not taking_turns
-                    and (path.startswith(other) or other.startswith(path))
-                ):
-                    where = "" if pipeline == document.name else f" of pipeline {pipeline!r}"
-                    message = (
-                        f"overlaps {other!r}, where {variable!r}{where} is published: choose another path"
-                    )
-                    yield document.problem(("spec", "vars", i, "publishTo", "path"), message)
+            if near := next((p for p in places if p[0] == box and _overlap(p, path, document.name)), None):
+                where = "" if near[2] == document.name else f" of pipeline {near[2]!r}"
+                message = f"overlaps {near[1]!r}, where {near[3]!r}{where} is published: choose another path"
+                yield document.problem(("spec", "vars", i, "publishTo", "path"), message)
             places.append((box, path, document.name, name))
+
+
+def _overlap(place: tuple[str, str, str, str], path: str, pipeline: str) -> bool:
+    taking_turns = place[1] == path and place[2] != pipeline
+    return not taking_turns and (path.startswith(place[1]) or place[1].startswith(path))
 
 
 def mount_points(commit: Commit) -> Iterator[Problem]:

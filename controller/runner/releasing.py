@@ -165,7 +165,9 @@ def _stays(output: Publication, name: str) -> bool:
 
 
 def _size(objects: Objects, output: Publication) -> int:
-    return sum(found.size for found in below(objects, output.bucket, output.prefix))
+    """Bytes of what lies there, but for the manifest, which no reservation counts."""
+    found = below(objects, output.bucket, output.prefix)
+    return sum(each.size for each in found if each.key != output.key(MANIFEST))
 
 
 def _reserve(deps: Deps, output: Publication, size: int, replaced: int) -> Pending:

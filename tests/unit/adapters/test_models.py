@@ -4,10 +4,11 @@ in tests/integration/storage/test_models.py."""
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 
 from controller.adapters.models import ModelCache
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.groups import manifest_head, unfinished
 from controller.domain.storage import ModelPin, Page, StoredObject
 from tests.support.fake_objects import FakeObjects, FakeStorage
 
@@ -232,6 +234,90 @@ def test_a_model_that_is_replaced_or_removed_on_the_way_leaves_nothing(
             cache.stage(pin)
         assert caught.value.reason == "ModelChanged"
     assert list(folder.iterdir()) == []
+
+
+# --- published by runs ------------------------------------------------------------------------------------------
+
+HEAD = manifest_head("19c0a7f3e2d5b1f04a6", "fit", 1)
+
+
+def publish(bucket: Bucket, files: dict[str, bytes], folder: str = "m/") -> None:
+    for name, content in files.items():
+        bucket.upload(folder + name, content)
+    listed = [{"name": name, "size": len(content), "sha256": ""} for name, content in files.items()]
+    bucket.upload(f"{folder}.manifest.json", f'{HEAD}, "files": {json.dumps(listed)}}}'.encode())
+
+
+def test_the_manifest_is_no_part_of_the_model(cache: ModelCache, bucket: Bucket) -> None:
+    publish(bucket, {"!a": b"1", "deep/b": b"2"})
+    pin = staged(cache, "m")
+    assert below(pin.folder) == {"m/!a": b"1", "m/deep/b": b"2"}
+    publish(bucket, {"!a": b"1", "deep/b": b"2"})
+    assert cache.pin(BUCKET, "m/").digest == pin.digest, "whoever has made it"
+
+
+@pytest.mark.parametrize("path", ["m", "m/"])
+def test_what_is_being_published_is_not_taken(cache: ModelCache, bucket: Bucket, path: str) -> None:
+    publish(bucket, {"a": b"1", "b": b"2"})
+    bucket.upload("m/.manifest.json", unfinished(HEAD).encode())
+    assert reason(Transient, cache, path) == "ModelIncomplete"
+    assert staged(cache, "m/a").size == 1, "a file is there or not"
+
+
+def test_files_that_the_manifest_does_not_list(cache: ModelCache, bucket: Bucket) -> None:
+    publish(bucket, {"a": b"1", "b": b"2"})
+    bucket.upload("m/by-hand", b"3")
+    assert reason(Transient, cache, "m") == "ModelIncomplete"
+    bucket.delete("m/by-hand")
+    bucket.upload("m/b", b"another size")
+    assert reason(Transient, cache, "m") == "ModelIncomplete"
+    bucket.delete("m/.manifest.json")
+    assert len(below(staged(cache, "m").folder)) == 2, "as it is, if somebody wants it so"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "1", '{"name": "shop"}', "[" * 100_000, '{"run": "r"}'])
+def test_somebodys_own_file_of_that_name(cache: ModelCache, bucket: Bucket, content: str) -> None:
+    bucket.upload("m/a", b"1")
+    bucket.upload("m/.manifest.json", content.encode())
+    assert below(staged(cache, "m").folder).keys() == {"m/a", "m/.manifest.json"}
+
+
+class Busy(Bucket):
+    """Where a run publishes while somebody looks: before and after a listing, or after the manifest was looked at."""
+
+    acts: dict[str, list[Callable[[], object]]]
+
+    def stat(self, bucket: str, key: str) -> StoredObject | None:
+        found = super().stat(bucket, key)
+        self._act("stat")
+        return found
+
+    def page(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+    ) -> Page:
+        page = super().page(bucket, prefix, after, limit, folders)
+        self._act("page")
+        return page
+
+    def _act(self, when: str) -> None:
+        acts, self.acts[when] = self.acts.get(when, []), []
+        for act in acts:
+            act()
+
+
+@pytest.mark.parametrize("when", ["stat", "page"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_published_during_the_look_is_not_taken_by_half(folder: Path, when: str, first: bool) -> None:
+    busy = Busy()
+    busy.acts = {}
+    cache = ModelCache(folder, Stored(busy), capacity=100)
+    if first:
+        busy.upload("m/a", b"0")
+    else:
+        publish(busy, {"a": b"1"})
+    busy.acts = {when: [lambda: publish(busy, {"a": b"2", "b": b"2"})]}
+    assert reason(Transient, cache, "m/") == "ModelIncomplete"
+    assert len(cache.pin(BUCKET, "m/").objects) == 2
 
 
 # --- several at once --------------------------------------------------------------------------------------------

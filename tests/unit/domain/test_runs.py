@@ -13,8 +13,10 @@ from controller.domain.pipelines import Pipeline, Stage
 from controller.domain.runs import (
     FOLLOWS,
     PLATFORM_PAUSES,
+    Area,
     Begin,
     Finish,
+    Release,
     Run,
     RunInput,
     RunOutput,
@@ -31,6 +33,7 @@ from controller.domain.runs import (
     new_run,
     new_run_id,
     next_step,
+    release,
     retry_of,
 )
 from controller.domain.spec import PipelineVar, Retries
@@ -197,6 +200,66 @@ def test_canceling_is_done_once() -> None:
     assert cancel(canceling, 2.0) is canceling
 
 
+# --- what becomes the module's own data -------------------------------------------------------------------------
+
+MODEL, PLOT = (RunOutput(name, f"demo/{name}/", "weights", Area.DEVELOPER) for name in ("model", "plot"))
+
+
+def releasing() -> Run:
+    """With all stages over, an internal output and another one to be released."""
+    places = tuple(PipelineVar(o.name, publish_to=(o.box, o.data)) for o in (MODEL, PLOT))
+    run = new_run(ID, pipeline(*CHAIN, vars=places), 0.0, outputs=[RunOutput("model", "mine/")])
+    run = begin(run.to(S.STARTING, 1.0), CHAIN, 1.0)
+    for stage in CHAIN:
+        run = end(run, stage.name)
+    return run
+
+
+def test_outputs_are_released_once_all_stages_have_succeeded_and_before_the_run_has() -> None:
+    run = releasing()
+    unfinished = run.with_stage(replace(run.stage("report"), state=S.RUNNING))
+    assert next_step(unfinished, 6.0) == Wait()
+    bad = run.with_stage(replace(run.stage("report"), state=S.FAILED))
+    assert isinstance(next_step(bad, 6.0), Finish)
+    assert next_step(run, 6.0) == Release((MODEL, PLOT))
+    run = release(replace(run, reason="StorageUnreachable", message="not yet"), MODEL)
+    assert (run.reason, run.message) == ("", "")
+    assert next_step(run, 6.0) == Release((PLOT,))
+    assert next_step(release(run, PLOT), 6.0) == Finish(S.SUCCEEDED)
+
+
+def test_canceled_after_the_last_stage_is_too_late_for_releases_too() -> None:
+    run = cancel(releasing(), 6.0)
+    assert run.state is S.CANCELING
+    assert next_step(run, 7.0) == Release((MODEL, PLOT))
+
+
+def test_what_is_released_is_not_the_callers() -> None:
+    run = releasing()
+    assert run.pipeline.offered == ("page",)
+    page = RunOutput("page", f"runs/{ID}/page/")
+    assert run.handed_out == (page,), "whatever he has asked for"
+    assert run.published == (MODEL, page, PLOT)
+    after = pipeline(Stage("next", "i", inputs=("model", "page")))
+    assert [given.name for given in continuation(run, after, "b", 9.0).inputs] == ["page"]
+
+
+def test_a_repetition_releases_what_it_takes_over() -> None:
+    run = finish(release(releasing(), MODEL), Finish(S.FAILED, "StorageFull"), 6.0)
+    again = retry_of(run, "b", 10.0).to(S.STARTING, 11.0)
+    assert {stage.state for stage in again.stages} == {S.SUCCEEDED}
+    assert next_step(again, 11.0) == Release((MODEL, PLOT))
+
+
+def test_an_internal_output_is_published_if_the_caller_asks() -> None:
+    run = replace(started(*CHAIN), outputs=(RunOutput("model", "models/"),))
+    assert [(o.name, o.data) for o in run.handed_out] == [
+        ("model", "models/"),
+        ("page", f"runs/{ID}/page/"),
+        ("plot", f"runs/{ID}/plot/"),
+    ]
+
+
 # --- failures ---------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +384,9 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
         retries = Retries(limit=draw(st.integers(0, 2)), backoff=draw(st.sampled_from([0.0, 5.0])))
         inputs = tuple(f"v{need}" for need in sorted(needs))
         stages.append(Stage(f"s{number}", "i", inputs=inputs, outputs=(f"v{number}",), retries=retries))
-    return pipeline(*draw(st.permutations(stages)))
+    released = draw(st.sets(st.integers(0, len(stages) - 1)))
+    places = tuple(PipelineVar(f"v{number}", publish_to=("box", f"{number}/")) for number in released)
+    return pipeline(*draw(st.permutations(stages)), vars=places)
 
 
 class World:
@@ -331,8 +396,10 @@ class World:
         self.now = 1.0
         self.run = new_run(ID, of, 0.0).to(S.STARTING, self.now)
         self.ends = 0
+        self.refused = False
 
-    def step(self) -> None:
+    def step(self, refuse: bool = False) -> None:
+        """`refuse`: the box takes nothing."""
         step = next_step(self.run, self.now)
         if isinstance(step, Begin):
             for stage in step.stages:
@@ -341,10 +408,22 @@ class World:
                 assert all(a.ended for a in before.attempts), "two attempts of one stage at once"
             assert self.run.state is not S.CANCELING
             self.run = begin(self.run, step.stages, self.now)
+        elif isinstance(step, Release):
+            assert all(stage.state is S.SUCCEEDED for stage in self.run.stages)
+            assert step.outputs[0].name not in self.run.released
+            self._release(step.outputs[0], refuse)
         elif isinstance(step, Finish):
             assert not any(stage.active for stage in self.run.stages)
             self.run = finish(self.run, step, self.now)
             self.ends += 1
+
+    def _release(self, output: RunOutput, refuse: bool) -> None:
+        if refuse:
+            self.run = finish(self.run, Finish(S.FAILED, "StorageFull"), self.now)
+            self.refused = True
+            self.ends += 1
+        else:
+            self.run = release(self.run, output)
 
     def _made(self, stage: Stage) -> bool:
         makers = self.run.pipeline.needs(stage)
@@ -378,7 +457,8 @@ class World:
 
 
 EVENTS = st.lists(
-    st.sampled_from(["step", "ok", "failed", "platform", "final", "crash", "cancel", "later"]), max_size=60
+    st.sampled_from(["step", "refuse", "ok", "failed", "platform", "final", "crash", "cancel", "later"]),
+    max_size=60,
 )
 
 
@@ -389,8 +469,8 @@ def test_every_run_comes_to_one_end(of: Pipeline, events: list[str], random: obj
     for event in events:
         if world.run.state.terminal:
             break
-        if event == "step":
-            world.step()
+        if event in ("step", "refuse"):
+            world.step(refuse=event == "refuse")
         elif event == "crash":
             world.crash()
         elif event == "cancel":
@@ -410,5 +490,7 @@ def test_every_run_comes_to_one_end(of: Pipeline, events: list[str], random: obj
         world.check()
     assert world.run.state.terminal
     succeeded = all(stage.state is S.SUCCEEDED for stage in world.run.stages)
-    assert (world.run.state is S.SUCCEEDED) == succeeded
+    assert (world.run.state is S.SUCCEEDED) == (succeeded and not world.refused)
+    assert succeeded or not world.run.released
+    assert world.run.state is not S.SUCCEEDED or sorted(world.run.released) == list(of.releases)
     assert all(stage.state.terminal for stage in world.run.stages)

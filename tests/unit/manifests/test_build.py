@@ -118,6 +118,7 @@ def test_pipelines() -> None:
             PipelineVar("weights", mount_from=("weights", "resnet/")),
             PipelineVar("model"),
             PipelineVar("report", mount_to="/work/report"),
+            PipelineVar("scores", publish_to=("weights", "scores/")),
         ),
         stages=(
             StageSpec("report", image, inputs=("model",), outputs=("report",)),
@@ -126,7 +127,7 @@ def test_pipelines() -> None:
                 image,
                 ("python", "train.py"),
                 ("data", "weights"),
-                ("model",),
+                ("model", "scores"),
                 timeout=7200.0,
                 retries=Retries(2, 10.0, 2.0, 300.0),
             ),

@@ -12,6 +12,7 @@ import pytest
 
 from controller.adapters.models import ModelCache
 from controller.domain.conditions import Condition, ConditionType, find
+from controller.domain.groups import manifest_head, unfinished
 from controller.domain.names import ComponentName, bucket_name
 from controller.domain.storage import ModelPin, StoredObject
 from controller.reconcile.passes import preview
@@ -246,6 +247,58 @@ def mount_of(scene: Scene, workload_id: str) -> bytes:
     mount = scene.engine.mount(workload_id)
     assert mount is not None
     return (mount.folder / mount.name).read_bytes()
+
+
+FOLDER = PATH.rpartition("/")[0]
+
+
+def publish(scene: Scene, content: bytes, complete: bool = True) -> None:
+    """As a run does it, or has begun to."""
+    head = manifest_head("19c0a7f3e2d5b1f04a6", "fit", 1)
+    upload(scene, unfinished(head).encode(), f"{FOLDER}/.manifest.json")
+    upload(scene, content)
+    if complete:
+        name = PATH.rpartition("/")[2]
+        files = f'[{{"name": "{name}", "size": {len(content)}, "sha256": ""}}]'
+        upload(scene, f'{head}, "files": {files}}}'.encode(), f"{FOLDER}/.manifest.json")
+
+
+def test_a_follower_takes_what_a_run_publishes_once_it_is_whole(scene: Scene) -> None:
+    scene.connect()
+    publish(scene, b"one")
+    scene.push(with_model(follow=True, path=f"{FOLDER}/"), with_model("other", path=PATH), box())
+    assert scene.run().name == "Ready"
+    publish(scene, b"two", complete=False)
+    assert scene.run("box").name == "Ready"
+    assert in_service(scene) == {b"one"}
+    warning = told(scene, ConditionType.WARNING)
+    assert warning is not None
+    assert warning.reason == "ModelIncomplete"
+    others = told(scene, ConditionType.WARNING, "other")
+    assert others is not None
+    assert others.reason == "NewerModelAvailable", "its neighbours are looked after"
+
+    publish(scene, b"two")
+    assert scene.run("box").name == "Ready"
+    assert in_service(scene) == {b"two"}
+    assert told(scene, ConditionType.WARNING) is None
+
+
+def in_service(scene: Scene) -> set[bytes]:
+    """The one file of the folders that are mounted."""
+    mounts = [scene.engine.mount(w.id) for w in scene.running()]
+    return {next((mount.folder / mount.name).iterdir()).read_bytes() for mount in mounts if mount}
+
+
+def test_a_component_waits_until_its_model_is_whole(scene: Scene) -> None:
+    scene.connect()
+    publish(scene, b"one", complete=False)
+    scene.push(with_model(path=f"{FOLDER}/"), box())
+    assert scene.run().retry_after is not None
+    assert not scene.running()
+    publish(scene, b"one")
+    assert scene.run("retry").name == "Ready"
+    assert in_service(scene) == {b"one"}
 
 
 def test_a_model_that_left_the_box_serves_on(scene: Scene) -> None:

@@ -212,6 +212,9 @@ class Scene:
             self._thread.join()
         self._thread = None
 
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
     def restart(self) -> None:
         self.stop()
         self.start()

@@ -18,18 +18,19 @@ from typing import Any
 
 import pytest
 
+from controller.domain.keys import DEVELOPER_AREA
 from controller.domain.names import ComponentName
 from controller.domain.pipelines import Pipeline
 from controller.domain.runs import Run, RunInput, RunState
-from controller.domain.spec import Retries
+from controller.domain.spec import PipelineVar, Retries
 from controller.ports import Job
 from controller.runner.deps import Deps
 from tests.support.waiting import wait_for
-from tests.unit.runner.scene import APP, BOX, Command, Scene, pipeline, stage
+from tests.unit.runner.scene import APP, BOX, BUCKET, Command, Scene, pipeline, stage
 
 ENOUGH = 100  # more calls than any of the runs here makes
 LOOKS = frozenset(
-    {"active", "get", "pipeline", "expired", "stat", "open", "page", "find", "all", "wait", "logs"}
+    {"active", "get", "pipeline", "expired", "stat", "open", "page", "find", "all", "wait", "logs", "pending"}
 )
 
 
@@ -81,6 +82,7 @@ class MortalStore:
     def __init__(self, store: Any, lives: Lives) -> None:
         self._store = store
         self.runs, self.boxes = Mortal(store.runs, lives), Mortal(store.boxes, lives)
+        self.requests = Mortal(store.requests, lives)
 
     def changed(self) -> bool:
         return bool(self._store.changed())
@@ -167,21 +169,48 @@ def _fits_canceled(scene: Scene, run: Run) -> None:
     assert scene.stored("runs/") == {}
 
 
-PLAYS = {"two stages": (two_stages, _fits_two_stages), "failing": (failing, _fits_failing)}
-PLAYS["canceled"] = (canceled, _fits_canceled)
+RELEASE = replace(
+    TWO_STAGES, stages=TWO_STAGES.stages[:1], vars=(PipelineVar("model", publish_to=(BOX, "digits/")),)
+)
+
+
+def releasing(scene: Scene) -> None:
+    """What the stage makes becomes the module's own data, in place of an older model. Another pipeline follows."""
+    two_stages(scene)
+    for name in ("x", "old"):
+        scene.put(f"digits/{name}", "old", area=DEVELOPER_AREA)
+
+
+def _fits_releasing(scene: Scene, run: Run) -> None:
+    assert run.state is RunState.SUCCEEDED, run
+    assert run.released == ("model",)
+    pin = scene.deps.models.pin(BUCKET, "digits/")
+    assert [found.key for found in pin.objects] == ["developer/digits/x"]
+    with scene.objects.open(BUCKET, "developer/digits/x") as pieces:
+        assert b"".join(pieces) == b"weights"
+    assert scene.store.requests.queued(APP) is not None, "components are told"
+    assert len(scene.store.runs.list(APP, NEXT)) == 1
+
+
+PLAYS = {
+    "two stages": (TWO_STAGES, two_stages, _fits_two_stages),
+    "failing": (TWO_STAGES, failing, _fits_failing),
+    "canceled": (TWO_STAGES, canceled, _fits_canceled),
+    "releasing": (RELEASE, releasing, _fits_releasing),
+}
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 @pytest.mark.parametrize("play", PLAYS)
 def test_whatever_the_call_the_next_daemon_goes_on(tmp_path: Path, play: str, after: bool) -> None:
-    prepare, check = PLAYS[play]
+    of, prepare, check = PLAYS[play]
     for number in itertools.count(1):
         assert number < ENOUGH, "the run makes more calls than ENOUGH"
         scene = Scene(tmp_path / str(number))
         try:
             prepare(scene)
-            id, died = _live_and_die(scene, TWO_STAGES, number, after, play == "canceled")
+            id, died = _live_and_die(scene, of, number, after, play == "canceled")
             scene.start()
             _check(scene, scene.until(id), check, f"after death at call {number}")
         finally:
