@@ -149,9 +149,9 @@ def _below(source: Objects, bucket: str, folder: str) -> Iterator[StoredObject]:
 def _whole(
     source: Objects, bucket: str, folder: str, before: StoredObject | None, found: tuple[StoredObject, ...]
 ) -> tuple[StoredObject, ...]:
-    """The files of the folder. If a run has published them, just those that its manifest lists: it is changed before
-    anything else is and after everything was, so if it was the same `before` the listing and is so after it, the listing
-    is of one version. Transient `ModelIncomplete`."""
+    """The files of the folder. If a run has published them, just those that its manifest lists: a run changes it before
+    all else and after all else, so if it was the same `before` the listing and is so after it, nothing has changed in
+    between. Transient `ModelIncomplete`."""
     manifest = next((each for each in found if each.key == folder + MANIFEST), None)
     if before is None and manifest is None and source.stat(bucket, folder + MANIFEST) is None:
         return found

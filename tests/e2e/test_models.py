@@ -1,12 +1,15 @@
-"""A model from a box: brought to the container, followed or pinned, and replaced without losing a call."""
+"""A model from a box: brought to the container, followed or pinned, replaced by hand or by a run without losing a
+call."""
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 
 import pytest
 
-from tests.support.platform import Callers, Module, Platform
+from tests.support.engines import BASE_IMAGE
+from tests.support.platform import JSON, Callers, Module, Platform, Reply
 
 READS_ITS_MODEL = '''
 import os
@@ -90,3 +93,71 @@ def test_a_newer_model_is_told_and_taken_when_a_person_asks(
     platform.prichal("reconcile", app, "--wait")
     assert answer(platform, app) == "two"
     assert not platform.condition(app, "Warning")
+
+
+# --- trained by a pipeline --------------------------------------------------------------------------------------
+
+TRAIN = """
+import json, os
+with open(os.environ["UNIP_PIPELINE_VERSION"]) as given:
+    version = json.load(given)
+for name in ("model.txt", version):
+    with open(os.environ["UNIP_PIPELINE_MODEL"] + "/" + name, "w") as made:
+        made.write(version)
+"""
+JUDGE = """
+import os, sys
+with open(os.environ["UNIP_PIPELINE_MODEL"] + "/model.txt") as model:
+    sys.exit("bad" in model.read())
+"""
+READS_A_FOLDER = READS_ITS_MODEL.replace(
+    "return Path(path).read_text()",
+    """found = {file.name: file.read_text() for file in Path(path).iterdir()}
+    version = found["model.txt"]
+    assert found == {"model.txt": version, version: version}, found
+    return version""",
+)
+
+
+def declare_training(module: Module) -> str:
+    """A pipeline whose first stage makes a model of two files, which the second one judges."""
+    image, memory = {"existingImageName": BASE_IMAGE}, {"cpus": 0.5, "memory": "128Mi"}
+    service = {"loader": "app:load", "modelBox": "weights", "modelPath": "words/", "followModel": True}
+    module.served(READS_A_FOLDER, mlService=service).box("weights")
+    train = {"name": "train", "command": ["python3", "-c", TRAIN], "inputs": [{"name": "version"}]}
+    judge = {"name": "judge", "command": ["python3", "-c", JUDGE], "inputs": [{"name": "model"}]}
+    module.pipeline(
+        vars=[{"name": "version"}, {"name": "model", "publishTo": {"box": "weights", "path": "words/"}}],
+        stages=[
+            {**train, "image": image, "resources": memory, "outputs": [{"name": "model"}]},
+            {**judge, "image": image, "resources": memory},
+        ],
+    )
+    module.runs_api(apiSpec={"inputs": [{"name": "version", "type": {"datatypes": ["str"]}}]})
+    return module.push()
+
+
+def train(platform: Platform, app: str, version: str) -> Reply:
+    body = json.dumps({"inputs": {"version": version}}).encode()
+    return platform.request("POST", f"/{app}/train/runs", body, {**JSON, "Prefer": "wait=60"})
+
+
+def test_a_model_that_a_run_publishes_is_followed_and_no_call_is_lost(
+    platform: Platform, module: Module, app: str
+) -> None:
+    revision = declare_training(module)
+    platform.connect(module, app)
+    platform.until(lambda: platform.condition(app, "Stalled").get("reason") == "ModelMissing")
+    first = train(platform, app, "one").json
+    assert first["state"] == "SUCCEEDED", first
+    place = {"name": "model", "data": "words/", "box": "weights", "area": "developer"}
+    assert first["outputs"] == [place]
+    platform.until_ready(app, revision)
+    with Callers(platform, app, 4) as callers:
+        platform.until(lambda: callers.answered("one") > 20)
+        failed = train(platform, app, "bad").json
+        assert (failed["state"], failed["reason"]) == ("FAILED", "ExitCode")
+        assert train(platform, app, "two").json["state"] == "SUCCEEDED"
+        platform.until(lambda: callers.answered("two") > 20)
+    assert callers.failures == []
+    assert set(callers.versions) == {"one", "two"}, "what is no good was never served"

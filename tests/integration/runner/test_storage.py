@@ -10,19 +10,21 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from controller.adapters.clock import SystemClock
+from controller.adapters.models import ModelCache
 from controller.adapters.objects import S3Objects
 from controller.domain.keys import user_area
 from controller.domain.runs import RunInput, RunState
-from controller.ports import Job
+from controller.domain.spec import PipelineVar
+from controller.ports import Job, Storage
 from controller.runner.deps import Deps
 from tests.support.storage_servers import StorageServer, embedded_server
 from tests.support.waiting import wait_for
-from tests.unit.runner.scene import BUCKET, Command, Scene, pipeline, stage
+from tests.unit.runner.scene import BOX, BUCKET, GB, Command, Scene, pipeline, stage
 
 MANY = 2000
 
@@ -98,6 +100,22 @@ def test_a_group_goes_in_and_comes_out(scene: Scene, objects: S3Objects) -> None
             "size": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+
+
+def test_a_model_is_replaced(scene: Scene, objects: S3Objects) -> None:
+    """Where folders are real: a file takes the place of a folder, and a folder that of a file."""
+    model = PipelineVar("model", publish_to=(BOX, "net/"))
+    deps = deps_of(scene, objects)
+    cache = ModelCache(scene.settings.models, cast(Storage, deps.storage), GB)
+    scene.start(deps)
+    for files in ({"a": "1", "b/c/d": "2", "gone/x": "3"}, {"a/x": "11", "b": "22"}):
+        scene.commands["fit"] = Command(files={f"model/{name}": content for name, content in files.items()})
+        run = scene.finish(pipeline(stage(outputs=("model",)), vars=(model,)))
+        assert run.state is RunState.SUCCEEDED, run.message
+        pin = cache.pin(BUCKET, "net/")
+        cache.stage(pin)
+        folder = pin.folder / "net"
+        assert {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()} == files
 
 
 def test_many_files(scene: Scene, objects: S3Objects) -> None:

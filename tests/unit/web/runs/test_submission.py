@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.domain.routes import Service
 from controller.domain.runs import RunInput, RunOutput
+from controller.domain.spec import PipelineVar
 from controller.web.runs.submission import (
     Interface,
     Submission,
@@ -278,6 +280,18 @@ def test_without_an_api_the_pipeline_itself_says_it() -> None:
     given = read({"inputs": {"data": "a/b", "note": {"x": 1}, "rate": 1.5}}, found).inputs
     assert [g.datatype for g in given] == ["FILE", "dict", "FP64"]
     assert read({"inputs": [{"name": "data", "datatype": "str", "data": "x"}]}, found).inputs[0].data == '"x"'
+
+
+@pytest.mark.parametrize("api", [None, one_pipeline()])
+def test_what_goes_to_a_box_of_the_module_cannot_be_asked_for(api: Service | None) -> None:
+    places = tuple(PipelineVar(name, publish_to=("weights", f"{name}/")) for name in ("model", "report"))
+    found = interface_of(make_pipeline(vars=(*make_pipeline().vars, *places)), api)
+    assert [v.name for v in found.outputs] == ["plots"]
+    wrong = faults({"inputs": {"data": "a/b"}, "outputs": {"report": "a", "model": "b"}}, found)
+    assert wrong == {
+        f"/outputs/{name}": f"output {name!r} goes to a box of the module: it cannot be asked for"
+        for name in ("model", "report")
+    }
 
 
 JSON = st.recursive(

@@ -17,6 +17,7 @@ import pytest
 
 from controller.config import Settings
 from controller.domain.runs import Run, RunState, new_run, new_run_id
+from controller.domain.spec import PipelineVar
 from controller.store import SqliteStore
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
@@ -48,6 +49,18 @@ def player(store: SqliteStore, tmp_path: Path) -> Player:
 
 def stored(runs: RunCaller) -> tuple[Run, ...]:
     return runs.store.runs.list(APP)
+
+
+def test_what_becomes_the_modules_own_data_is_told(runs: RunCaller) -> None:
+    model = PipelineVar("model", publish_to=("weights", "net/"))
+    runs.store.runs.publish(APP, (make_pipeline(vars=(model,)),))
+    document = runs.submit().json
+    assert document["outputs"] == [
+        {"name": "model", "data": "net/", "box": "weights", "area": "developer"},
+        *({"name": name, "data": f"runs/{document['id']}/{name}/"} for name in ("plots", "report")),
+    ]
+    problem = runs.problem(422, "POST", "runs", {"inputs": {"data": "a/b"}, "outputs": {"model": "mine"}})
+    assert [error["pointer"] for error in problem["errors"]] == ["/outputs/model"]
 
 
 # --- submit -------------------------------------------------------------------------------------------------------
