@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -20,7 +20,7 @@ from controller.adapters.objects import S3Objects
 from controller.domain.keys import user_area
 from controller.domain.runs import RunInput, RunState
 from controller.domain.spec import PipelineVar
-from controller.ports import Job, Storage
+from controller.ports import Job
 from controller.runner.deps import Deps
 from tests.support.storage_servers import StorageServer, embedded_server
 from tests.support.waiting import wait_for
@@ -106,7 +106,7 @@ def test_a_model_is_replaced(scene: Scene, objects: S3Objects) -> None:
     """Where folders are real: a file takes the place of a folder, and a folder that of a file."""
     model = PipelineVar("model", publish_to=(BOX, "net/"))
     deps = deps_of(scene, objects)
-    cache = ModelCache(scene.settings.models, cast(Storage, deps.storage), GB)
+    cache = ModelCache(scene.settings.models, deps.storage, GB)
     scene.start(deps)
     for files in ({"a": "1", "b/c/d": "2", "gone/x": "3"}, {"a/x": "11", "b": "22"}):
         scene.commands["fit"] = Command(files={f"model/{name}": content for name, content in files.items()})
