@@ -34,6 +34,7 @@ from controller.domain.storage import (
     StorageAccess,
     StoredObject,
 )
+from controller.domain.webhooks import Answer, Message
 
 
 class Clock(Protocol):
@@ -265,6 +266,15 @@ class Readiness:
 class Prober(Protocol):
     def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
         """GET `http://endpoint/path`; never raises."""
+
+
+class Sender(Protocol):
+    """Webhooks over HTTP, to addresses that strangers chose. Thread-safe."""
+
+    def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        """POST it; whatever the answer is, it is no error. `timeout`: seconds for all of it. Transient
+        `WebhookUnreachable`; Stalled `WebhookAddressRefused`: it must not go there. Errors tell nothing of the URL and
+        of the answer."""
 
 
 # --- the object storage -----------------------------------------------------------------------------------------
@@ -607,6 +617,32 @@ class Runs(Protocol):
     def forget(self, runs: Iterable[Run]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Underway:
+    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that have no room for more."""
+
+    ids: frozenset[str] = frozenset()
+    lanes: frozenset[str] = frozenset()
+    apps: frozenset[str] = frozenset()
+
+
+class Webhooks(Protocol):
+    """The outbox. Each run that ends puts its messages there, in the transaction that ends it (`Runs.save`)."""
+
+    def due(self, now: float, underway: Underway) -> tuple[Message, ...]:
+        """Some of those that are to be sent now and are not under way, the longest due first, of each lane a few."""
+
+    def of(self, run: str) -> tuple[Message, ...]:
+        """Those that are not delivered, given up or not."""
+
+    def delivered(self, id: str) -> None: ...
+
+    def failed(self, id: str, error: str, due: float) -> None:
+        """An attempt has; the next one is at `due`, Unix seconds."""
+
+    def give_up(self, id: str, error: str, at: float) -> None: ...
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -617,6 +653,7 @@ class Store(Protocol):
     activity: Activity
     boxes: Boxes
     runs: Runs
+    webhooks: Webhooks
 
     def changed(self) -> bool:
         """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about

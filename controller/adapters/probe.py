@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 
+from controller.adapters.deadline import ended_after
 from controller.ports import Readiness
 
 #: Bytes of an answer that are looked at; the rest is a stranger's and not read.
@@ -37,39 +35,13 @@ class HttpProber:
 def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
     with closing(http.client.HTTPConnection(endpoint, timeout=timeout)) as connection:
         connection.connect()
-        with _ended_after(timeout, connection.sock):
+        with ended_after(timeout, connection.sock):
             connection.request("GET", path, headers={"Accept": "application/json, */*;q=0.5"})
             answer = connection.getresponse()
             if answer.status == http.client.OK:
                 return Readiness(True)
             words = _words(answer.headers.get_content_type(), answer.read(BODY_LIMIT))
             return Readiness(False, f"{path} answers {answer.status}{words}")
-
-
-@contextmanager
-def _ended_after(timeout: float, sock: socket.socket) -> Iterator[None]:
-    """TimeoutError once the block took that long. The socket's own timeout starts anew with each byte: a module that
-    sends one at a time would hold a worker that other apps need, too."""
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        with suppress(OSError):  # the server was quicker
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(timeout, expire)
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        if expired.is_set():
-            raise TimeoutError from error
-        raise
-    finally:
-        timer.cancel()
-        timer.join()  # else it may shut down a socket that has got the same number
-    if expired.is_set():  # the end of the connection also ends the headers, which then look complete
-        raise TimeoutError
 
 
 def _words(kind: str, body: bytes) -> str:

@@ -18,7 +18,7 @@ from controller.config import Settings
 from controller.daemon.lock import only_one
 from controller.daemon.platform_folder import PlatformFolder
 from controller.daemon.schedule import Schedule
-from controller.daemon.wiring import build_deps, build_house, build_jobs, prepare_folders
+from controller.daemon.wiring import build_deps, build_house, build_jobs, build_sender, prepare_folders
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM
 from controller.domain.status import Request
@@ -30,6 +30,7 @@ from controller.reconcile.loop import Loop
 from controller.reconcile.passes import reconcile
 from controller.reconcile.platform import Platform
 from controller.runner.runner import Runner
+from controller.runner.webhooks import Deliverer
 from controller.store import open_store
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,16 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
     watcher = threading.Thread(target=_watch, args=(house, stop), name="watch", daemon=True)
     accounting = threading.Thread(target=_accountant(house).run, args=(stop,), name="accounting", daemon=True)
     jobs = build_jobs(house.settings)
-    runs = Runner(build_deps(house, jobs))
-    runner = threading.Thread(target=runs.run, args=(stop,), name="runner", daemon=True)
+    deps = build_deps(house, jobs)
+    runner = threading.Thread(target=Runner(deps).run, args=(stop,), name="runner", daemon=True)
+    deliverer = Deliverer(deps, build_sender(house.settings), lambda: house.directory.known)
+    webhooks = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks", daemon=True)
     loop = Loop(store, house.clock, _worker(house, platform), house.settings.reconcile.workers, _beat(house))
     schedule.start()
     watcher.start()
     accounting.start()
     runner.start()
+    webhooks.start()
     log.info("daemon started", extra={"state": house.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
@@ -99,6 +103,7 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
         watcher.join(timeout=5.0)
         accounting.join(timeout=5.0)
         runner.join(timeout=5.0)
+        webhooks.join(timeout=5.0)
         jobs.close()
         log.info("daemon stopped")
 

@@ -15,6 +15,7 @@ from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
+from controller.adapters.webhooks import HttpSender
 from controller.config import Settings
 from controller.domain.names import AppName
 from controller.domain.spec import SecretSpec
@@ -63,6 +64,10 @@ def build_deps(house: House, jobs: DockerJobs) -> Deps:
         house.engine.pull(reference, house.directory.registries(declared) if declared else ())
 
     return Deps(house.store, jobs, house.storage, house.models, house.clock, house.settings, secret, pull)
+
+
+def build_sender(settings: Settings) -> HttpSender:
+    return HttpSender(settings.runs.webhook_private)
 
 
 def build_storage(settings: Settings, key: bytes) -> Storage:

@@ -171,6 +171,15 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """Who is told of the end of each run; `secret` names the Secret that it is signed with. Without `url` only those
+    are told whom callers name."""
+
+    secret: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class PipelineSpec:
     name: ComponentName
     vars: tuple[PipelineVar, ...]
@@ -181,6 +190,7 @@ class PipelineSpec:
     concurrency: int = 1
     ttl_succeeded: float = 7 * 86400.0
     ttl_failed: float = 30 * 86400.0
+    webhook: Webhook | None = None
 
 
 # --- APIComponent -----------------------------------------------------------------------------------------------

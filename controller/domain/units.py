@@ -1,4 +1,5 @@
-"""Durations and sizes as people write them in manifests and in the config, and back.
+"""Durations and sizes as people write them in manifests and in the config, and back; points in time as documents tell
+them.
 
 Durations are seconds: `500ms`, `30s`, `10m`, `1h30m`, `7d`, or a bare number of seconds. Sizes are bytes, with
 the suffixes of Kubernetes quantities: `k M G T P` are powers of 1000, `Ki Mi Gi Ti Pi` powers of 1024; a `B` may
@@ -10,6 +11,7 @@ follow. Suffixes are case-sensitive: `512m` is half a byte to Kubernetes and 512
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 # Digits are bounded, so that no value overflows where it is used.
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,6})?"
@@ -86,3 +88,10 @@ def about_size(size: int) -> str:
         value, unit = value / 1000, units.pop(0)
         if value < 999.5 or not units:
             return f"{value:.3g} {unit}"
+
+
+def rfc3339(at: float | None) -> str | None:
+    """Unix seconds as `2026-01-31T12:00:00.000Z`."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

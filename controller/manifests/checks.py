@@ -130,6 +130,9 @@ def _secret_paths(document: Document) -> Iterator[Path]:
         path = ("spec", "restfulApi", "auth", way, "credentials")
         if document.get(*path) is not None:
             yield path
+    hook = ("spec", "webhook", "secret")
+    if document.kind is Kind.EXPERIMENT_PIPELINE and document.get(*hook) is not None:
+        yield hook
 
 
 def _containers(document: Document) -> Iterator[tuple[Path, Mapping[str, Any]]]:

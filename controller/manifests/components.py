@@ -44,6 +44,7 @@ from controller.domain.spec import (
     SecretSpec,
     StageSpec,
     Strategy,
+    Webhook,
 )
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests.reader import Document
@@ -110,6 +111,7 @@ def pipeline(document: Document, limits: DefaultLimits) -> PipelineSpec:
         concurrency=int(spec.get("concurrency", 1)),
         ttl_succeeded=parse_duration(ttl.get("succeeded", "7d")),
         ttl_failed=parse_duration(ttl.get("failed", "30d")),
+        webhook=_webhook(spec["webhook"]) if "webhook" in spec else None,
     )
 
 
@@ -150,6 +152,10 @@ def _schedule(raw: Raw) -> Schedule:
         timezone=raw.get("timezone", "UTC"),
         overlap=Overlap(raw.get("concurrencyPolicy", Overlap.FORBID)),
     )
+
+
+def _webhook(raw: Raw) -> Webhook:
+    return Webhook(raw["secret"], raw.get("url", ""))
 
 
 def api(document: Document) -> ApiSpec:

@@ -14,6 +14,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controller.domain.versions import is_range
+from controller.domain.webhooks import is_url
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -100,4 +101,5 @@ CHECKS: Final[Mapping[str, Callable[[str], bool]]] = {
     "cron": is_cron,
     "timezone": is_timezone,
     "version-range": is_range,
+    "webhook-url": is_url,
 }

@@ -364,6 +364,7 @@ def _pipeline(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[S
         declared.concurrency,
         declared.ttl_succeeded,
         declared.ttl_failed,
+        webhook=declared.webhook,
     )
 
 

@@ -1,8 +1,9 @@
 """Runs of pipelines, and the pipelines that can be run.
 
 A run is one value in one row; `version` makes every change a compare-and-set, so that a person who cancels and a runner
-who has just seen the end cannot both be right. Claiming counts what runs in the same transaction: limits hold over all
-processes, and over a daemon's death, since nothing but the rows is counted.
+who has just seen the end cannot both be right. Whoever ends it, the same transaction puts its webhooks into the outbox.
+Claiming counts what runs in the same transaction: limits hold over all processes, and over a daemon's death, since
+nothing but the rows is counted.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline
 from controller.domain.runs import Run, RunState
+from controller.domain.webhooks import messages
 from controller.ports import RunLimits
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database, damaged
+from controller.store.webhooks import WebhookTable
 
 T = TypeVar("T")
 
@@ -56,8 +59,9 @@ EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
 
 class RunTable:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: WebhookTable) -> None:
         self._database = database
+        self._outbox = outbox
 
     # --- pipelines ---------------------------------------------------------------------------------------------
 
@@ -103,6 +107,7 @@ class RunTable:
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
         place = (run.id, run.app, run.name, run.user or "", run.state, run.priority, run.pipeline.concurrency)
         db.execute(INSERT, (*place, run.created, run.version, encode(run)))
+        self._outbox.add(messages(run))
 
     def get(self, app: AppName, id: str) -> Run | None:
         with self._database.read() as db:
@@ -164,8 +169,15 @@ class RunTable:
     def _saved(self, db: sqlite3.Connection, before: Run, after: Run) -> Run | None:
         next = replace(after, version=before.version + 1)
         row = {"id": next.id, "state": next.state, "expires": next.expires, "run": encode(next)}
+        ends = next.state.terminal and not self._is_over(db, next)
         done = db.execute(SAVE, {**row, "version": before.version, "next": next.version}).rowcount
+        if done and ends:
+            self._outbox.add(messages(next))
         return next if done else None
+
+    def _is_over(self, db: sqlite3.Connection, run: Run) -> bool:
+        row = db.execute("SELECT state FROM runs WHERE id = ?", (run.id,)).fetchone()
+        return row is not None and RunState(row["state"]).terminal
 
     def expired(self, now: float) -> tuple[Run, ...]:
         with self._database.read() as db:

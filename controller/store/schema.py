@@ -57,6 +57,8 @@ def m004_runs(db: Database) -> None:
         RUNS_BY_END,
         RUN_KEYS,
         RUNS_GONE,
+        WEBHOOKS,
+        WEBHOOKS_DUE,
     ):
         db.execute(statement)
 
@@ -245,3 +247,22 @@ CREATE TABLE runs_gone (
     created REAL NOT NULL
 ) STRICT
 """
+# `lane`: an app and the receiver that it tells. `due`: when to try next; `given_up`: when that was over.
+WEBHOOKS = """
+CREATE TABLE webhooks (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    run TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    url TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    due REAL NOT NULL,
+    error TEXT NOT NULL DEFAULT '',
+    given_up REAL
+) STRICT
+"""
+WEBHOOKS_DUE = "CREATE INDEX webhooks_due ON webhooks (due) WHERE given_up IS NULL"

@@ -21,6 +21,7 @@ from controller.store.routes import RouteTable
 from controller.store.runs import RunTable
 from controller.store.sqlite import Database, prepare
 from controller.store.version import VERSION
+from controller.store.webhooks import WebhookTable
 
 if TYPE_CHECKING:  # it brings the whole domain along, which `prichal status` need not wait for
     from controller import ports
@@ -32,6 +33,7 @@ KEEP_DELIVERIES = 30 * DAY
 KEEP_GATEWAYS = 60.0
 KEEP_GONE = 365 * DAY
 KEEP_ACTIVITY = 90 * DAY
+KEEP_WEBHOOKS = 7 * DAY  # after they were given up
 KEEP_PENDING = (
     30 * DAY
 )  # after they expired; the accounting drops them long before, if it can reach the storage
@@ -53,6 +55,7 @@ class SqliteStore:
     activity: ports.Activity
     boxes: ports.Boxes
     runs: ports.Runs
+    webhooks: ports.Webhooks
 
     def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
         self._database = database
@@ -66,7 +69,8 @@ class SqliteStore:
         self.repositories = repositories = RepositoryTable(database)
         self.activity = activity = ActivityTable(database)
         self.boxes = boxes = BoxTable(database, clock)
-        self.runs = runs = RunTable(database)
+        self.webhooks = webhooks = WebhookTable(database)
+        self.runs = runs = RunTable(database, webhooks)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
@@ -75,6 +79,7 @@ class SqliteStore:
             (activity, KEEP_ACTIVITY),
             (boxes, KEEP_PENDING),
             (runs, KEEP_GONE),
+            (webhooks, KEEP_WEBHOOKS),
         )
 
     def changed(self) -> bool:

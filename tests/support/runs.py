@@ -15,7 +15,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
 from controller.domain.routes import Service, ServiceKind
 from controller.domain.runs import Run, RunState, StageRun
-from controller.domain.spec import ApiVariable, PipelineVar
+from controller.domain.spec import ApiVariable, PipelineVar, Webhook
 from controller.store import SqliteStore
 from controller.web.context import CALL, ServiceCall
 from tests.support.gateway import APP, make_api
@@ -44,6 +44,7 @@ def make_pipeline(name: str = "train", **fields: Any) -> Pipeline:
         "vars": (PipelineVar("weights", mount_from=("userdata", "weights/")),),
         "boxes": BOXES,
         "optional": ("note", "rate"),
+        "webhook": Webhook("hooks"),
     }
     return Pipeline(**{**known, **fields})
 

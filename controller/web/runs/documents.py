@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 from controller.domain.pipelines import Pipeline
 from controller.domain.runs import Area, Attempt, Run, RunInput, RunOutput, StageRun, Transition
+from controller.domain.units import rfc3339
 from controller.web.runs.submission import Interface
 
 Json = dict[str, object]
@@ -117,10 +117,3 @@ def interface_document(interface: Interface) -> Json:
         ],
         "outputs": [{"name": v.name, "description": v.description} for v in interface.outputs],
     }
-
-
-def rfc3339(at: float | None) -> str | None:
-    """Unix seconds as `2026-01-31T12:00:00.000Z`."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

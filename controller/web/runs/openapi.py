@@ -11,9 +11,10 @@ from typing import Any
 from controller import __version__
 from controller.domain.runs import RunState
 from controller.domain.spec import ApiVariable
+from controller.domain.webhooks import MAX_URL
 from controller.web.problems import CONTENT_TYPE
 from controller.web.runs.calls import DEFAULT_PAGE, MAX_WAIT, PAGE
-from controller.web.runs.submission import ANY_DATATYPE, LEAST_PRIORITY, MAX_WEBHOOK, Interface
+from controller.web.runs.submission import ANY_DATATYPE, LEAST_PRIORITY, Interface
 
 Json = dict[str, Any]
 
@@ -189,6 +190,7 @@ def _submission(interface: Interface) -> Json:
         "inputs": {"oneOf": [_input_list(interface, required), _input_mapping(interface, required)]},
         "outputs": {"oneOf": [_output_list(interface), _output_mapping(interface)]},
         **_SETTINGS,
+        **({} if interface.signs else {"webhook": _NO_WEBHOOK}),
     }
     return {
         "type": "object",
@@ -310,10 +312,11 @@ _SETTINGS: Json = {
     "webhook": {
         "type": ["string", "null"],
         "format": "uri",
-        "maxLength": MAX_WEBHOOK,
-        "description": "Is told the end",
+        "maxLength": MAX_URL,
+        "description": "Is told the end, by a signed POST request",
     },
 }
+_NO_WEBHOOK: Json = {"type": "null", "description": "The pipeline has no secret to sign it with"}
 
 
 # --- what is answered -------------------------------------------------------------------------------------------

@@ -11,20 +11,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from controller.domain.keys import KeyInvalid, parse_path
 from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Service
 from controller.domain.runs import RunInput, RunOutput
 from controller.domain.spec import ApiVariable
+from controller.domain.webhooks import MAX_URL, is_url
 from controller.serving.docstring import Datatype, Signature, Variable
 from controller.serving.problems import Fault
 from controller.serving.validate import compile_check, escape, fits, json_name
 
 LEAST_PRIORITY: Final = -10  # callers may let others go first, not push ahead of them
 MAX_DIMENSIONS: Final = 32
-MAX_WEBHOOK: Final = 2000  # characters
 
 #: Tried in this order where the caller does not say: the first one that the value fits.
 ANY_DATATYPE: Final = ("FILE", "str", "dict", "INT32", "FP64", "FP32")
@@ -39,12 +38,14 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class Interface:
     """What callers pass to a pipeline and may ask of it; `boxes` are its connected ones, the default first; `releases`
-    are outputs that go to boxes of the module whatever callers ask for."""
+    are outputs that go to boxes of the module whatever callers ask for; `signs`: it has a secret to sign webhooks
+    with."""
 
     inputs: tuple[ApiVariable, ...]
     outputs: tuple[ApiVariable, ...]
     boxes: tuple[str, ...] = ()
     releases: tuple[str, ...] = ()
+    signs: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,16 @@ class SubmissionInvalid(Exception):
 def interface_of(pipeline: Pipeline, api: Service | None) -> Interface:
     """As the `apiSpec` of the pipeline's API declares it; without one, all that nobody else fills is passed, as
     anything that it can be."""
+    signs = pipeline.webhook is not None
     if api is not None:
         outputs = tuple(variable for variable in api.outputs if variable.name not in pipeline.releases)
-        return Interface(api.inputs, outputs, pipeline.boxes, pipeline.releases)
+        return Interface(api.inputs, outputs, pipeline.boxes, pipeline.releases, signs)
     inputs = tuple(
         ApiVariable(name, required=name not in pipeline.optional, datatypes=ANY_DATATYPE)
         for name in pipeline.passed
     )
     outputs = tuple(ApiVariable(name) for name in pipeline.offered)
-    return Interface(inputs, outputs, pipeline.boxes, pipeline.releases)
+    return Interface(inputs, outputs, pipeline.boxes, pipeline.releases, signs)
 
 
 def read_submission(body: object, interface: Interface) -> Submission:
@@ -86,7 +88,7 @@ def read_submission(body: object, interface: Interface) -> Submission:
         *(_listing_fault(body, "inputs") or _input_faults(inputs, interface)),
         *(_listing_fault(body, "outputs") or _output_faults(outputs, interface)),
         *_priority_faults(body),
-        *_webhook_faults(body),
+        *_webhook_faults(body, interface),
     ]
     if faults:
         raise SubmissionInvalid(faults)
@@ -298,20 +300,12 @@ def _priority_faults(body: Json) -> Iterator[Fault]:
         yield Fault("/priority", f"must be an integer, {LEAST_PRIORITY} to 0: others go first")
 
 
-def _webhook_faults(body: Json) -> Iterator[Fault]:
+def _webhook_faults(body: Json, interface: Interface) -> Iterator[Fault]:
     webhook = body.get("webhook")
-    if webhook is not None and not (isinstance(webhook, str) and _is_url(webhook)):
-        limit = f"at most {MAX_WEBHOOK} characters"
+    if webhook is None:
+        return
+    if not (isinstance(webhook, str) and is_url(webhook)):
+        limit = f"at most {MAX_URL} characters"
         yield Fault("/webhook", f"must be an http or https URL without user and fragment, {limit}")
-
-
-def _is_url(text: str) -> bool:
-    if len(text) > MAX_WEBHOOK or not text.isascii() or not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = parts.username is None and parts.password is None and not parts.fragment and port != 0
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
+    elif not interface.signs:
+        yield Fault("/webhook", "the pipeline has no webhook.secret that it could be signed with")

@@ -28,7 +28,7 @@ from tests.support.runs import (
     one_pipeline,
 )
 
-INTERFACE = Interface(INPUTS, OUTPUTS, BOXES)
+INTERFACE = Interface(INPUTS, OUTPUTS, BOXES, signs=True)
 ONE = of_one("/demo/train", "train", INTERFACE)
 ALL = of_all("/demo/pipelines", ["other", "train"])
 EMPTY = of_one("/demo/bare", "bare", Interface((), ()))

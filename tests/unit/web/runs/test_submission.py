@@ -20,7 +20,7 @@ from controller.web.runs.submission import (
 )
 from tests.support.runs import BOXES, INPUTS, OUTPUTS, make_pipeline, one_pipeline
 
-INTERFACE = Interface(INPUTS, OUTPUTS, BOXES)
+INTERFACE = Interface(INPUTS, OUTPUTS, BOXES, signs=True)
 DATA = {"name": "data", "datatype": "FILE", "data": "g/in.csv"}
 GIVEN = (RunInput("data", "FILE", "g/in.csv"),)
 

@@ -1,0 +1,94 @@
+"""The outbox: webhooks that are to be sent. Filled by `runs` in the transaction that ends a run, emptied by the daemon
+as they are delivered. What was given up is kept for a while, with what was wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.webhooks import LONGEST, Message
+from controller.ports import Underway
+from controller.store.sqlite import Database
+
+INSERT = """
+INSERT INTO webhooks (id, app, pipeline, revision, run, secret, url, lane, body, attempts, due)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# Of each lane but a few, or what one receiver has not taken would stand before all that others wait for. What is due
+# later than any pause lasts was meant for before the clock was set back.
+DUE = """
+WITH due AS (
+    SELECT *, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM webhooks
+    WHERE given_up IS NULL AND (due <= :now OR due > :now + :longest)
+    AND id NOT IN (SELECT value FROM json_each(:ids))
+    AND lane NOT IN (SELECT value FROM json_each(:lanes))
+    AND app NOT IN (SELECT value FROM json_each(:apps))
+)
+SELECT * FROM due WHERE place <= :each ORDER BY due, id LIMIT :limit
+"""
+EACH = 2  # of a lane
+LIMIT = 64
+FAILED = "UPDATE webhooks SET attempts = attempts + 1, error = :error, due = :due WHERE id = :id"
+GIVEN_UP = "UPDATE webhooks SET attempts = attempts + 1, error = :error, given_up = :at WHERE id = :id"
+
+
+class WebhookTable:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, messages: tuple[Message, ...]) -> None:
+        if not messages:
+            return
+        with self._database.write() as db:
+            db.executemany(INSERT, [_row(message) for message in messages])
+
+    def due(self, now: float, underway: Underway) -> tuple[Message, ...]:
+        asked = {"now": now, "longest": LONGEST, "each": EACH, "limit": LIMIT}
+        busy = {name: json.dumps(sorted(getattr(underway, name))) for name in ("ids", "lanes", "apps")}
+        with self._database.read() as db:
+            rows = db.execute(DUE, {**asked, **busy}).fetchall()
+        return tuple(_message(row) for row in rows)
+
+    def of(self, run: str) -> tuple[Message, ...]:
+        with self._database.read() as db:
+            rows = db.execute("SELECT * FROM webhooks WHERE run = ? ORDER BY id", (run,)).fetchall()
+        return tuple(_message(row) for row in rows)
+
+    def delivered(self, id: str) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM webhooks WHERE id = ?", (id,))
+
+    def failed(self, id: str, error: str, due: float) -> None:
+        with self._database.write() as db:
+            db.execute(FAILED, {"id": id, "error": error, "due": due})
+
+    def give_up(self, id: str, error: str, at: float) -> None:
+        with self._database.write() as db:
+            db.execute(GIVEN_UP, {"id": id, "error": error, "at": at})
+
+    def prune(self, before: float) -> None:
+        """What was given up."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM webhooks WHERE given_up < ?", (before,))
+
+
+def _row(message: Message) -> tuple[object, ...]:
+    whose = (message.id, message.app, message.pipeline, message.revision, message.run, message.secret)
+    return (*whose, message.url, message.lane, message.body, message.attempts, message.due)
+
+
+def _message(row: sqlite3.Row) -> Message:
+    return Message(
+        id=row["id"],
+        app=AppName(row["app"]),
+        pipeline=ComponentName(row["pipeline"]),
+        revision=row["revision"],
+        run=row["run"],
+        secret=row["secret"],
+        url=row["url"],
+        body=row["body"],
+        attempts=row["attempts"],
+        due=row["due"],
+    )
