@@ -221,7 +221,7 @@ def is_a_mention(words: list[str]) -> bool:
 # --- functions, JSON, names -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", of("python"), ids=str)
+@pytest.mark.parametrize("block", [block for block in of("python") if "inputs." in block.text], ids=str)
 def test_inference_functions_are_described_as_the_serving_library_reads_it(block: Block) -> None:
     functions = [node for node in ast.parse(block.text).body if isinstance(node, ast.FunctionDef)]
     inference = [f for f in functions if f.name == "predict" or "inputs." in (ast.get_docstring(f) or "")]
