@@ -124,6 +124,7 @@ def _post(
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("POST", path, body, {"Host": url.netloc, **headers})
             with closing(connection.getresponse()) as response:
+                _left(deadline)  # the end of the connection also ends the headers, which then look complete
                 answer = Answer(response.status, response.getheader("Retry-After", ""))
                 with suppress(OSError, http.client.HTTPException):
                     response.read(ANSWER_LIMIT)

@@ -31,9 +31,9 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         yield opened
 
 
-def run(id: str, webhook: str = "", app: str = "demo", hook: Webhook | None = Webhook("hooks", URL)) -> Run:
+def run(id: str, webhook: str = "", app: str = "demo") -> Run:
     names = (AppName(app), ComponentName("train"), "c0ffee")
-    of = Pipeline(*names, (Stage("fit", "sha256:1"),), webhook=hook)
+    of = Pipeline(*names, (Stage("fit", "sha256:1"),), webhook=Webhook("hooks", URL))
     return new_run(id, of, 1.0, webhook=webhook)
 
 
