@@ -265,4 +265,4 @@ CREATE TABLE webhooks (
     given_up REAL
 ) STRICT
 """
-WEBHOOKS_DUE = "CREATE INDEX webhooks_due ON webhooks (due) WHERE given_up IS NULL"
+WEBHOOKS_DUE = "CREATE INDEX webhooks_due ON webhooks (due, lane, app, id) WHERE given_up IS NULL"

@@ -20,13 +20,13 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 # later than any pause lasts was meant for before the clock was set back.
 DUE = """
 WITH due AS (
-    SELECT *, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM webhooks
+    SELECT id, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM webhooks
     WHERE given_up IS NULL AND (due <= :now OR due > :now + :longest)
     AND id NOT IN (SELECT value FROM json_each(:ids))
     AND lane NOT IN (SELECT value FROM json_each(:lanes))
     AND app NOT IN (SELECT value FROM json_each(:apps))
 )
-SELECT * FROM due WHERE place <= :each ORDER BY due, id LIMIT :limit
+SELECT * FROM webhooks WHERE id IN (SELECT id FROM due WHERE place <= :each) ORDER BY due, id LIMIT :limit
 """
 EACH = 2  # of a lane
 LIMIT = 64

@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from tests.support.engines import BASE_IMAGE
 from tests.support.platform import JSON, Module, Platform, Reply
+from tests.support.receivers import WHSEC, Receiver, receiver
+from tests.support.waiting import wait_for
 
 COUNT = """
 import os, time
@@ -25,7 +31,17 @@ with open(source + "/words.txt") as file, open(target + "/report.txt", "w") as o
 """
 
 
-def declare(module: Module, pause: str = "0") -> str:
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Whose webhooks may come to loopback, where those of the tests are received."""
+    running = Platform(tmp_path_factory.mktemp("platform"), runs={"webhookPrivate": True})
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+def declare(module: Module, pause: str = "0", **spec: Any) -> str:
     image = {"existingImageName": BASE_IMAGE}
     module.box("data").files_api()
     module.pipeline(
@@ -48,6 +64,7 @@ def declare(module: Module, pause: str = "0") -> str:
                 "outputs": [{"name": "report"}],
             },
         ],
+        **spec,
     )
     api = {
         "inputs": [{"name": "data", "type": {"datatypes": ["FILE"]}}],
@@ -57,15 +74,31 @@ def declare(module: Module, pause: str = "0") -> str:
     return module.push()
 
 
+@pytest.fixture
+def there() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
 def submit(platform: Platform, app: str, wait: int = 0) -> Reply:
     body = {"inputs": {"data": "texts/a.txt"}, "outputs": {"report": "results/today"}}
     headers = {**JSON, "Prefer": f"respond-async, wait={wait}"}
     return platform.request("POST", f"/{app}/train/runs", json.dumps(body).encode(), headers)
 
 
-def test_a_file_goes_in_and_a_report_comes_out(platform: Platform, module: Module, app: str) -> None:
-    revision = declare(module)
-    platform.connect(module, app)
+def assert_told(there: Receiver, run: dict[str, Any]) -> None:
+    (received,) = wait_for(lambda: there.received)
+    assert received.genuine
+    told = received.json
+    assert (told["type"], told["data"]["id"]) == ("run.succeeded", run["id"])
+    assert told["data"]["outputs"] == [{"name": "report", "box": "data", "data": "results/today/"}]
+
+
+def test_a_file_goes_in_and_a_report_comes_out(
+    platform: Platform, module: Module, app: str, there: Receiver
+) -> None:
+    revision = declare(module, webhook={"url": there.url, "secret": "hooks"})
+    platform.connect(module, app, secrets={"hooks": {"secret": WHSEC}})
     platform.until_ready(app, revision)
     assert platform.put_file(app, "data/texts/a.txt", b"one two three").status == 200
     reply = submit(platform, app, wait=30)
@@ -73,6 +106,7 @@ def test_a_file_goes_in_and_a_report_comes_out(platform: Platform, module: Modul
     run = reply.json
     assert run["state"] == "SUCCEEDED", run
     assert [stage["state"] for stage in run["stages"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert_told(there, run)
     assert platform.get_file(app, "data/results/today/report.txt").body == b"words: 3"
     log = platform.get(f"/{app}/train/runs/{run['id']}/logs?stage=count")
     assert log.body == b"counting\n"

@@ -37,6 +37,7 @@ from controller.domain.spec import (
     Schedule,
     StageSpec,
     Strategy,
+    Webhook,
 )
 from controller.manifests import load_app
 from controller.manifests.reader import MAX_PROBLEMS
@@ -138,6 +139,17 @@ def test_pipelines() -> None:
     )
     assert nightly.schedule == Schedule("0 3 * jan-jun mon,wed/2", "Europe/Moscow", Overlap.REPLACE)
     assert nightly.stages[0].image == BuildImage(".")
+
+
+def test_webhooks_of_pipelines() -> None:
+    head = "apiVersion: unified-platform.cs.hse.ru/v1\nkind: ExperimentPipeline\nmetadata: {name: train}\n"
+    stages = 'stages: [{name: fit, image: {existingImageName: "demo:1"}}]'
+    for text, expected in (
+        ("secret: keys", Webhook("keys")),
+        ("secret: keys, url: 'https://example.org/x?y'", Webhook("keys", "https://example.org/x?y")),
+    ):
+        spec = app_of(f"{head}spec: {{{stages}, webhook: {{{text}}}}}".encode())
+        assert spec.pipelines[0].webhook == expected
 
 
 def test_apis_of_pipelines() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 from controller.domain.conditions import ConditionType
 from controller.domain.routes import ServiceKind
+from controller.domain.spec import Webhook
+from controller.manifests.reader import API_VERSION
 from tests.unit.reconcile.scene import APP, Scene, manifest, ml
 
 
-def pipeline(image: dict[str, object] | None = None, **stage: object) -> str:
-    first = {"name": "fit", "image": image or {"existingImageName": "demo:1"}, **stage}
-    outputs = {"outputs": [{"name": "model"}]}
-    return manifest("ExperimentPipeline", "train", vars=[{"name": "model"}], stages=[{**first, **outputs}])
+def pipeline(image: dict[str, object] | None = None, **spec: object) -> str:
+    image = image or {"existingImageName": "demo:1"}
+    stage = {"name": "fit", "image": image, "outputs": [{"name": "model"}]}
+    return manifest("ExperimentPipeline", "train", vars=[{"name": "model"}], stages=[stage], **spec)
 
 
 def api() -> str:
@@ -30,6 +34,7 @@ def test_a_pipeline_and_its_api_are_published(scene: Scene) -> None:
     assert scene.run().name == "Ready"
     (found,) = scene.store.runs.pipelines(APP)
     assert (found.name, [stage.name for stage in found.stages]) == ("train", ["fit"])
+    assert found.webhook is None
     kinds = [service.kind for service in scene.store.routes.services(APP)]
     assert kinds == [ServiceKind.PIPELINES, ServiceKind.PIPELINE]
     assert [v.name for v in scene.store.routes.services(APP)[1].outputs] == ["model"]
@@ -37,6 +42,21 @@ def test_a_pipeline_and_its_api_are_published(scene: Scene) -> None:
     assert scene.run("platform").name == "Removed"
     assert scene.store.runs.pipelines(APP) == ()
     assert scene.store.routes.services(APP) == ()
+
+
+def test_who_is_told_of_the_end_of_its_runs(scene: Scene) -> None:
+    scene.connect()
+    hook = {"url": "https://example.org/done", "secret": "keys"}
+    secret = {
+        "apiVersion": API_VERSION,
+        "kind": "Secret",
+        "metadata": {"name": "keys"},
+        "stringData": {"secret": "s"},
+    }
+    scene.push(pipeline(webhook=hook), json.dumps(secret))
+    scene.run()
+    (found,) = scene.store.runs.pipelines(APP)
+    assert found.webhook == Webhook("keys", "https://example.org/done")
 
 
 def test_an_image_is_built_once_and_a_build_that_fails_is_not_tried_again(scene: Scene) -> None:

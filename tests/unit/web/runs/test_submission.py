@@ -260,6 +260,15 @@ def test_a_pipeline_without_boxes_takes_no_files() -> None:
     }
 
 
+def test_webhooks_must_be_signed() -> None:
+    body = {"inputs": [DATA], "webhook": "https://example.org/done"}
+    found = faults(body, interface_of(make_pipeline(webhook=None), one_pipeline()))
+    assert list(found) == ["/webhook"]
+    assert "webhook.secret" in found["/webhook"]
+    none = read({**body, "webhook": None}, interface_of(make_pipeline(webhook=None), one_pipeline()))
+    assert none.webhook == ""
+
+
 def test_a_pipeline_without_variables() -> None:
     none = Interface((), ())
     assert read({}, none) == Submission()
