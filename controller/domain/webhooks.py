@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.runs import Run, RunOutput, RunState, StageRun
+from controller.domain.runs import Area, Run, RunOutput, RunState, StageRun
 from controller.domain.secret import Secret
 from controller.domain.units import rfc3339
 
@@ -112,13 +112,16 @@ def payload(run: Run) -> Json:
 
 
 def _is_there(run: Run, output: RunOutput) -> bool:
-    """A stage has succeeded once its outputs lie where they were wanted."""
+    """A stage has succeeded once its outputs lie where they were wanted; releases come after all stages."""
+    if output.name in run.pipeline.releases:
+        return output.name in run.released
     return run.stage(run.pipeline.made[output.name]).state is RunState.SUCCEEDED
 
 
 def _output(run: Run, output: RunOutput) -> Json:
     box = output.box or next(iter(run.pipeline.boxes), None)
-    return {"name": output.name, "box": box, "data": output.data}
+    area = {"area": output.area} if output.area is Area.DEVELOPER else {}
+    return {"name": output.name, "box": box, "data": output.data, **area}
 
 
 def _stage(stage: StageRun) -> Json:
