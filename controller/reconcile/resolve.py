@@ -112,7 +112,7 @@ class Resolver:
         pipelines = []
         for declared in spec.pipelines:
             try:
-                pipelines.append(self._pipeline(declared, spec.app, revision, pins))
+                pipelines.append(self._pipeline(declared, spec, revision, pins))
             except (Stalled, Transient) as error:
                 transient = isinstance(error, Transient)
                 why = scrub(error.message, self.secrets)
@@ -146,7 +146,7 @@ class Resolver:
         return tuple(services), tuple(refused)
 
     def _pipeline(
-        self, declared: PipelineSpec, app: AppName, revision: Revision, pins: dict[str, str]
+        self, declared: PipelineSpec, spec: AppSpec, revision: Revision, pins: dict[str, str]
     ) -> DesiredPipeline:
         """Its images nailed to content. A Secret that is missing now would be missing when a run needs it."""
         stages, images = [], []
@@ -157,11 +157,13 @@ class Resolver:
             build, tag = None, ""
             if isinstance(stage.image, BuildImage):
                 build = BuildInput(revision.commit, stage.image)
-                tag = build_tag(self.instance, app, name, self._content(revision, stage.image))
+                tag = build_tag(self.instance, spec.app, name, self._content(revision, stage.image))
             pin = self._pin(stage.image, tag, "", pins)
             images.append(DesiredStage(name, pin, build))
             stages.append(_stage(stage, pin))
-        return DesiredPipeline(_pipeline(declared, app, revision.commit, tuple(stages)), tuple(images))
+        pipeline = _pipeline(declared, spec.app, revision.commit, tuple(stages))
+        optional = _optional(declared.name, spec.apis)
+        return DesiredPipeline(replace(pipeline, optional=optional), tuple(images))
 
     def _component(
         self,
@@ -334,6 +336,14 @@ def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
             return Service(app, api, ServiceKind.PIPELINE, pipeline=pipeline, inputs=inputs, outputs=outputs)
         case _:
             return Service(app, api, ServiceKind.PIPELINES)
+
+
+def _optional(pipeline: ComponentName, apis: tuple[ApiSpec, ...]) -> tuple[str, ...]:
+    """Inputs of the pipeline that callers of at least one of its APIs may leave out, sorted."""
+    target = PipelineTarget(pipeline)
+    return tuple(
+        sorted({v.name for api in apis if api.target == target for v in api.inputs if not v.required})
+    )
 
 
 def _stage(declared: StageSpec, pin: ImagePin) -> Stage:

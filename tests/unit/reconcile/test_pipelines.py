@@ -90,3 +90,35 @@ def test_a_pipeline_whose_image_is_gone_stays_as_it_was(scene: Scene) -> None:
     ready = scene.condition(ConditionType.READY)
     assert ready is not None
     assert ready.reason == "ImageNotFound"
+
+
+def test_what_an_api_lets_callers_leave_out_is_optional(scene: Scene) -> None:
+    def described(**required: bool) -> str:
+        inputs = [
+            {"name": name, "required": needed, "type": {"datatypes": ["str"]}}
+            for name, needed in required.items()
+        ]
+        outputs = [{"name": "model"}]
+        return manifest(
+            "APIComponent",
+            "train-api",
+            experimentPipeline={"name": "train"},
+            apiSpec={"inputs": inputs, "outputs": outputs},
+            restfulApi={"path": "train"},
+        )
+
+    variables = [{"name": name} for name in ("data", "note", "model")]
+    stage = {
+        "name": "fit",
+        "image": {"existingImageName": "demo:1"},
+        "inputs": variables[:2],
+        "outputs": variables[2:],
+    }
+    train = manifest("ExperimentPipeline", "train", vars=variables, stages=[stage])
+    scene.connect()
+    scene.push(train, described(data=True, note=False))
+    assert scene.run().name == "Ready"
+    assert scene.store.runs.pipelines(APP)[0].optional == ("note",)
+    scene.push(train, described(data=True, note=True))
+    assert scene.run().name == "Ready"
+    assert scene.store.runs.pipelines(APP)[0].optional == ()
