@@ -128,7 +128,8 @@ class Engine(Protocol):
         it is; else the registry is asked for the digest. Stalled `ImageNotFound`, `RegistryDenied`; Transient
         `RegistryUnreachable`."""
 
-    def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None: ...
+    def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None:
+        """Stalled `ImageNotFound` also for what was made on this host: no registry has it."""
 
     def build(
         self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]

@@ -17,6 +17,7 @@ from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.webhooks import HttpSender
 from controller.config import Settings
+from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.domain.spec import SecretSpec
 from controller.ports import Storage, Store
@@ -61,7 +62,14 @@ def build_deps(house: House, jobs: DockerJobs) -> Deps:
 
     def pull(app: AppName, reference: str) -> None:
         declared = house.directory.spec.app(app)
-        house.engine.pull(reference, house.directory.registries(declared) if declared else ())
+        try:
+            house.engine.pull(reference, house.directory.registries(declared) if declared else ())
+        except Stalled as error:
+            if (
+                error.reason == "ImageNotFound"
+            ):  # a pass over the app builds it again, or says what is missing
+                house.store.requests.enqueue(app, "drift")
+            raise
 
     return Deps(house.store, jobs, house.storage, house.models, house.clock, house.settings, secret, pull)
 

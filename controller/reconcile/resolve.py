@@ -158,7 +158,7 @@ class Resolver:
             if isinstance(stage.image, BuildImage):
                 build = BuildInput(revision.commit, stage.image)
                 tag = build_tag(self.instance, spec.app, name, self._content(revision, stage.image))
-            pin = self._pin(stage.image, tag, "", pins)
+            pin = self._stage_pin(stage.image, tag, pins)
             images.append(DesiredStage(name, pin, build))
             stages.append(_stage(stage, pin))
         pipeline = _pipeline(declared, spec.app, revision.commit, tuple(stages))
@@ -222,6 +222,20 @@ class Resolver:
         pin = self.engine.pin(source, tag or None, self.registries)
         pins[reference] = f"{pin.origin} {pin.deploy}"
         return pin
+
+    def _stage_pin(self, source: ImageSource, tag: str, pins: dict[str, str]) -> ImagePin:
+        """No container keeps the image of a stage here: one that only this host has is looked for each time."""
+        if isinstance(source, ExistingImage):
+            origin, _, deploy = pins.get(source.reference, "").partition(" ")
+            if origin == ImageOrigin.LOCAL and not self._is_here(deploy):
+                del pins[source.reference]
+        return self._pin(source, tag, "", pins)
+
+    def _is_here(self, image: str) -> bool:
+        try:
+            return self.engine.pin(ExistingImage(image), None, ()).present
+        except Stalled:
+            return False
 
     # --- the last good version ---------------------------------------------------------------------------------
 

@@ -312,6 +312,18 @@ class EngineContract:
         assert (pin.origin, pin.present) == (ImageOrigin.BUILD, True)
         assert pin.deploy.startswith("sha256:")  # by content: a tag could be moved
 
+    def test_what_was_made_here_is_asked_of_no_registry(self, engine: Engine, script: Script) -> None:
+        built = f"{script.instance}.local/app/web:gone"
+        for call in (
+            lambda: engine.pull("sha256:" + "0" * 64, ()),
+            lambda: engine.pull(built, ()),
+            lambda: engine.pin(ExistingImage("sha256:" + "0" * 64), None, ()),
+        ):
+            with pytest.raises(Stalled) as caught:
+                call()
+            assert caught.value.reason == "ImageNotFound"
+            assert "on this host" in caught.value.message
+
     def test_old_builds_are_removed_but_for_the_newest_and_those_in_use(
         self, engine: Engine, script: Script, app: AppName, image: str
     ) -> None:

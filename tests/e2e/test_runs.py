@@ -126,3 +126,37 @@ def test_the_daemon_dies_in_the_middle_of_a_run(platform: Platform, module: Modu
     assert ended["state"] == "SUCCEEDED", ended
     assert [len(stage["attempts"]) for stage in ended["stages"]] == [1, 1], "nothing ran twice"
     assert platform.get_file(app, "data/results/today/report.txt").body == b"words: 3"
+
+
+def test_an_image_built_here_and_removed_by_hand_comes_back(
+    platform: Platform, module: Module, app: str
+) -> None:
+    module.write("Dockerfile", f'FROM {BASE_IMAGE}\nCMD ["python3", "-c", "print(1)"]\n')
+    module.pipeline(stages=[{"name": "count", "image": {"build": {"context": "."}}}])
+    module.runs_api(apiSpec={})
+    revision = module.push()
+    platform.connect(module, app)
+    platform.until_ready(app, revision)
+
+    def run() -> Any:
+        headers = {**JSON, "Prefer": "wait=30"}
+        return platform.request("POST", f"/{app}/train/runs", b"{}", headers).json
+
+    assert run()["state"] == "SUCCEEDED"
+    reference = f"{platform.instance}.local/{app}/*"
+
+    def run_without_image() -> Any:
+        """Once no pass over the app is quicker than the caller."""
+        while True:
+            platform.until(lambda: not platform.containers(app))
+            (image,) = platform.docker.images(filters={"reference": reference})
+            platform.docker.remove_image(image["Id"], force=True)
+            if (ended := run())["state"] != "SUCCEEDED":
+                return ended
+
+    refused = run_without_image()
+    assert (refused["state"], refused["reason"]) == ("FAILED", "ImagePull"), refused
+    assert "submit the run anew" in refused["message"]
+    assert len(refused["stages"][0]["attempts"]) == 1
+    platform.until(lambda: platform.docker.images(filters={"reference": reference}))
+    platform.until(lambda: run()["state"] == "SUCCEEDED")

@@ -146,6 +146,7 @@ class FakeEngine:
             return ImagePin(reference, ImageOrigin.REGISTRY, reference in self.images)
         if reference in self.images and reference not in self.registry:
             return ImagePin(reference, ImageOrigin.LOCAL, True)
+        self._require_registry(reference, "resolve")
         if reference in self.denied:
             raise Stalled("RegistryDenied", f"cannot resolve image {reference}")
         if self.registry_down:
@@ -159,8 +160,13 @@ class FakeEngine:
         self._require_up()
         if self.registry_down:
             raise Transient("RegistryUnreachable", f"cannot pull image {reference}")
+        self._require_registry(reference, "pull")
         self.pulls.append(reference)
         self.images.add(reference)
+
+    def _require_registry(self, reference: str, verb: str) -> None:
+        if reference.startswith(("sha256:", f"{self.instance}.local/")):
+            raise Stalled("ImageNotFound", f"cannot {verb} image {reference}: it was made on this host")
 
     def build(
         self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]

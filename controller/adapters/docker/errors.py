@@ -47,6 +47,12 @@ REGISTRY_DENIED = Verdict(
 )
 REGISTRY_UNREACHABLE = Verdict(Transient, "RegistryUnreachable", "Tried again by itself")
 IMAGE_NOT_FOUND = Verdict(Stalled, "ImageNotFound", "Push the image, or correct its name and tag")
+MADE_HERE = Verdict(
+    Stalled,
+    IMAGE_NOT_FOUND.reason,
+    "What is built from a commit is built again by itself: once the app is Ready, submit the run anew. An image that "
+    "was loaded by hand has to be loaded again",
+)
 NO_PYTHON = Verdict(
     Stalled,
     "NoPython",

@@ -23,7 +23,13 @@ from docker.utils import parse_repository_tag
 
 from controller.adapters.docker import context as build_context
 from controller.adapters.docker.connection import Connection
-from controller.adapters.docker.errors import IMAGE_NOT_FOUND, REGISTRY_UNREACHABLE, from_answer, translated
+from controller.adapters.docker.errors import (
+    IMAGE_NOT_FOUND,
+    MADE_HERE,
+    REGISTRY_UNREACHABLE,
+    from_answer,
+    translated,
+)
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.desired import BuildInput
@@ -137,6 +143,7 @@ class Images:
         here = name.digests_of(local)
         if local and not here:
             return ImagePin(local["Id"], ImageOrigin.LOCAL, present=True)
+        self._require_registry(reference, f"cannot resolve image {reference}")
         digest = self._resolve(name, registries, fallback=here[0] if here else None)
         pinned = name.at(digest)
         present = digest in here or self.inspect(pinned) is not None
@@ -184,10 +191,17 @@ class Images:
 
     # --- pull --------------------------------------------------------------------------------------------------
 
+    def _require_registry(self, reference: str, doing: str) -> None:
+        """Stalled `ImageNotFound` for an image that is named by its id or by the tag of a build: it was made here. A
+        registry that was asked for `sha256` would think of something."""
+        if reference.startswith(("sha256:", f"{self._instance}.local/")):
+            raise MADE_HERE.error(doing, "it was made on this host, and is not there any more")
+
     def pull(self, reference: str, registries: Registries) -> None:
+        doing = f"cannot pull image {reference}"
+        self._require_registry(reference, doing)
         name = Reference.parse(reference)
         auth = credentials(name, registries)
-        doing = f"cannot pull image {reference}"
         limit = self._settings.pull_timeout
         with translated(doing, tuple(auth.values())), self._connection.operation(limit) as client:
             try:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from controller.adapters.docker import DockerJobs
+from controller.daemon.wiring import build_deps
 from controller.domain.conditions import ConditionType
+from controller.domain.errors import Stalled, Transient
 from controller.domain.routes import ServiceKind
 from controller.domain.spec import Webhook
 from controller.manifests.reader import API_VERSION
+from tests.support.fake_engine import image_id
 from tests.unit.reconcile.scene import APP, Scene, manifest, ml
 
 
@@ -90,6 +96,44 @@ def test_a_pipeline_whose_image_is_gone_stays_as_it_was(scene: Scene) -> None:
     ready = scene.condition(ConditionType.READY)
     assert ready is not None
     assert ready.reason == "ImageNotFound"
+
+
+def test_an_image_built_here_that_is_gone_is_built_again(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline({"build": {"context": ".", "dockerfile": "Dockerfile"}}), Dockerfile="FROM demo:1")
+    scene.run()
+    (tag,) = scene.engine.builds
+    scene.engine.images -= {tag, image_id(tag)}
+    assert scene.run("drift").name == "Ready"
+    assert scene.engine.builds == [tag, tag]
+    assert scene.store.runs.pipelines(APP)[0].stages[0].image in scene.engine.images
+
+
+def test_a_run_that_misses_such_an_image_asks_for_a_pass(scene: Scene) -> None:
+    deps = build_deps(scene.house, DockerJobs(scene.settings.docker, "prichal"))
+    scene.engine.registry_down = True
+    with pytest.raises(Transient):
+        deps.pull(APP, "registry.example.org/demo@sha256:1")
+    assert scene.store.requests.queued(APP) is None
+    scene.engine.registry_down = False
+    with pytest.raises(Stalled, match="made on this host"):
+        deps.pull(APP, image_id("prichal.local/demo/train.fit:1"))
+    queued = scene.store.requests.queued(APP)
+    assert queued is not None
+    assert queued.reasons == ("drift",)
+
+
+def test_an_image_loaded_by_hand_that_is_gone_is_told(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline())
+    scene.run()
+    scene.engine.images.remove("demo:1")
+    assert scene.run("drift").name == "Failed"
+    ready = scene.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason == "ImageNotFound"
+    scene.engine.images.add("demo:1")
+    assert scene.run("drift").name == "Ready"
 
 
 def test_what_an_api_lets_callers_leave_out_is_optional(scene: Scene) -> None:
