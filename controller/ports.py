@@ -606,6 +606,9 @@ class Runs(Protocol):
     def active(self) -> tuple[Run, ...]:
         """Begun and not over."""
 
+    def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
+        """Queued or active, the oldest first."""
+
     def claim(self, limits: RunLimits, now: float) -> Run | None:
         """Take the next queued run that the limits let through, by priority, then age: it is STARTING."""
 

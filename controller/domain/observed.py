@@ -69,6 +69,7 @@ class ObservedApp:
     accounts: frozenset[str] = frozenset()
     services: tuple[Service, ...] = ()  # sorted by path
     pipelines: tuple[Pipeline, ...] = ()  # that can be run; sorted by name
+    runs: bool = False  # some are queued or under way
     storage: StorageFault | None = None
 
     def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:

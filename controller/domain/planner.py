@@ -90,14 +90,15 @@ def plan_app(
     steps = [step for step in steps if step]
     if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
         steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
-    if not desired.components and not any(_keeps_network(h) for h in holds) and observed.network:
+    if observed.network and not _needs_network(desired, observed, holds):
         steps.append((RemoveNetwork(why="the app has no component left"),))
     return Plan(desired.app, desired.revision, tuple(steps), tuple(holds))
 
 
-def _keeps_network(hold: Hold) -> bool:
-    """Whether containers may be left that need it."""
-    return hold.kind is Kind.ML_COMPONENT
+def _needs_network(desired: DesiredApp, observed: ObservedApp, holds: list[Hold]) -> bool:
+    """Whether containers need it, may be left that do, or come with the next run."""
+    runs = desired.pipelines or observed.pipelines or observed.runs
+    return bool(desired.components or runs) or any(hold.kind is Kind.ML_COMPONENT for hold in holds)
 
 
 def backoff(attempts: int, initial: float, cap: float) -> float:

@@ -279,14 +279,14 @@ def is_run_id(text: str) -> bool:
     return _RUN_ID.fullmatch(text) is not None
 
 
-def cancel(run: Run, at: float) -> Run:
+def cancel(run: Run, at: float, reason: str = "Canceled", why: str = "canceled by a person") -> Run:
     """The run after somebody canceled it: over at once if it had not begun, else to be stopped by whoever runs it. One
     that is being canceled, or is over, stays as it is."""
     if run.state.terminal or run.state is RunState.CANCELING:
         return run
     if run.state is RunState.QUEUED:
-        return _over(run.to(RunState.CANCELED, at, "Canceled", "canceled before it began"), at)
-    return run.to(RunState.CANCELING, at, "Canceled", "canceled by a person")
+        return _over(run.to(RunState.CANCELED, at, reason, f"{why} before it began"), at)
+    return run.to(RunState.CANCELING, at, reason, why)
 
 
 def retry_of(before: Run, id: str, at: float) -> Run:
@@ -380,7 +380,7 @@ def next_step(run: Run, now: float) -> Step:
     active = any(stage.active for stage in run.stages)
     bad = next((s for s in run.stages if s.state in _BAD_ENDS), None)
     if run.state is RunState.CANCELING:
-        return Wait() if active else Finish(RunState.CANCELED, "Canceled", "canceled by a person")
+        return Wait() if active else Finish(RunState.CANCELED, run.reason, run.message)
     if bad:
         # Its neighbours come to their end first: what they make can be reused by a repetition.
         return Wait() if active else Finish(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")

@@ -66,6 +66,7 @@ PARALLEL_GROUPS = 4
 LOG_TAIL = 20  # lines quoted to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
 _BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady)
+_NETWORK_PAUSE = 5.0  # seconds until the network is looked at again that others still use
 _PROBE_TIMEOUT = 2.0
 _PROBE_PAUSE = (0.005, 0.2)  # seconds, least and most; between them a tenth of the time waited so far
 _SNAPSHOT_AGE = 0.1  # seconds for which one will do: listing costs ten times as much as asking a workload
@@ -196,11 +197,20 @@ class _Group:
                 self._do.engine.remove(action.id, _REMOVE_GRACE)
                 self._tell("Removed", f"removed {action.name}: {action.why}")
             case RemoveNetwork():
-                self._do.engine.remove_network(self._app)
+                self._remove_network()
             case PublishPipelines() | PublishServices():
                 self._publish(action)
             case _:
                 self._act_on_storage(action)
+
+    def _remove_network(self) -> None:
+        """Containers that a person has put there, or of a run that has just begun, are no failure of the app."""
+        try:
+            self._do.engine.remove_network(self._app)
+        except Transient as error:
+            if error.reason != "NetworkInUse":
+                raise
+            raise Waiting("NetworkInUse", error.message, _NETWORK_PAUSE) from error
 
     def _publish(self, action: PublishPipelines | PublishServices) -> None:
         if isinstance(action, PublishPipelines):

@@ -21,6 +21,7 @@ def observe(house: House, desired: DesiredApp) -> ObservedApp:
         house.engine.observe(app),
         services=house.store.routes.services(app),
         pipelines=house.store.runs.pipelines(app),
+        runs=bool(house.store.runs.unfinished(app, limit=1)),
     )
     records = house.store.boxes.of(app)
     seen = replace(seen, boxes=tuple(ObservedBox(record) for record in records))

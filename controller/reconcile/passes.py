@@ -21,6 +21,7 @@ from controller.domain.observed import ObservedApp
 from controller.domain.plan import BuildImageAction, Plan
 from controller.domain.planner import backoff, plan_app
 from controller.domain.routes import Route
+from controller.domain.runs import cancel
 from controller.domain.spec import Kind, MLComponentSpec, PlatformAppSpec
 from controller.domain.status import AppStatus, BoxStatus, ComponentStatus, Request
 from controller.ports import Revision
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _MAX_ROUNDS = 4  # plan → apply → look again; more would hide a planner that does not come to rest
 _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
+_RUNS_PAUSE = 1.0
 _LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _KEPT_BUILDS = 2  # of each component: the one in service and the one before it
 _PERSON = {"manual"}  # reasons for which tags are asked for anew
@@ -155,6 +157,7 @@ class Pass:
     def _disconnect(self) -> Outcome:
         """The PlatformApp is gone: everything of it goes, data stays."""
         house = self._house
+        self._cancel_runs()
         desired = DesiredApp(self._app, "", prune=True, approved=True, disconnected=True)
         nowhere = PlatformAppSpec(self._app, RepositoryName(""))
         context = self._context(nowhere, Revision("", "", ""), None)
@@ -163,6 +166,8 @@ class Pass:
             raise end.failures[0].error
         for hold in end.plan.holds:  # data that a person wants to be gone, and a storage that does not answer
             raise Waiting(hold.reason, hold.why, hold.retry_after or house.settings.reconcile.backoff_max)
+        if house.store.runs.unfinished(self._app, limit=1):
+            raise Waiting("RunsStopping", "its runs are being stopped", _RUNS_PAUSE)
         for route in house.store.routes.of(self._app):
             house.store.routes.withdraw(self._app, route.component)
         self._tidy_images(keep=0)
@@ -172,6 +177,15 @@ class Pass:
                 "Disconnected", "no PlatformApp names it any more; its containers and routes are gone"
             )
         return Outcome("Removed", "disconnected: its containers and routes are gone")
+
+    def _cancel_runs(self) -> None:
+        """Those that wait are over at once, the runner stops those that have begun. The next pass finds one that
+        somebody has changed just now."""
+        runs, now = self._house.store.runs, self._house.clock.now()
+        for run in runs.unfinished(self._app):
+            canceled = cancel(run, now, "AppDisconnected", "its app was disconnected")
+            if canceled is not run:
+                runs.save(canceled)
 
     def _stay_suspended(self) -> Outcome:
         condition = Condition(
@@ -232,7 +246,8 @@ class Pass:
         """What sleeps has no container that would keep its image, and a pipeline has one only while it runs."""
         asleep = {r.component for r in self._house.store.routes.of(self._app) if r.asleep}
         spare = {c.image for c in self._journal.status.components if c.name in asleep}
-        for pipeline in self._house.store.runs.pipelines(self._app):
+        runs = self._house.store.runs
+        for pipeline in (*runs.pipelines(self._app), *(run.pipeline for run in runs.unfinished(self._app))):
             spare.update(stage.image for stage in pipeline.stages)
         try:
             self._house.engine.prune_images(self._app, keep, frozenset(spare))

@@ -57,7 +57,6 @@ T = TypeVar("T")
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 PROGRESS = "/opt/prichal/progress"  # a folder of containers
-CANCELED = "Canceled"
 _DRAIN = 60.0  # seconds that the rest of an ended container's log may take
 _AWAY = frozenset({"EngineUnreachable", "EngineTimeout"})
 
@@ -329,11 +328,11 @@ class AttemptWork:
         self._write(_to_canceling(self._now()))
         job = self._silence()
         code = job.exit_code if job else None
-        why = "canceled by a person"
+        run = self._work.record.load()  # it says who wants it so
 
         def over(stage: StageRun) -> StageRun:
-            ended = stage.end_attempt(self._now(), exit_code=code, reason=CANCELED, message=why)
-            return ended.to(RunState.CANCELED, self._now(), CANCELED, why)
+            ended = stage.end_attempt(self._now(), exit_code=code, reason=run.reason, message=run.message)
+            return ended.to(RunState.CANCELED, self._now(), run.reason, run.message)
 
         self._write(over)
 

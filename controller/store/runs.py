@@ -54,6 +54,9 @@ SELECT run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipe
 AND (:user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
 AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
 """
+UNFINISHED = """
+SELECT run FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY id LIMIT ?
+"""
 VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
@@ -147,6 +150,11 @@ class RunTable:
     def active(self) -> tuple[Run, ...]:
         with self._database.read() as db:
             rows = db.execute("SELECT run FROM active_runs ORDER BY id").fetchall()
+        return tuple(self._decoded(Run, row["run"]) for row in rows)
+
+    def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
+        with self._database.read() as db:
+            rows = db.execute(UNFINISHED, (app, -1 if limit is None else limit)).fetchall()
         return tuple(self._decoded(Run, row["run"]) for row in rows)
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:

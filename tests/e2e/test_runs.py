@@ -6,10 +6,14 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from controller.domain.names import AppName
+from controller.domain.runs import RunState
+from controller.store import open_store
 from tests.support.engines import BASE_IMAGE
 from tests.support.platform import JSON, Module, Platform, Reply
 from tests.support.receivers import WHSEC, Receiver, receiver
@@ -160,3 +164,28 @@ def test_an_image_built_here_and_removed_by_hand_comes_back(
     assert len(refused["stages"][0]["attempts"]) == 1
     platform.until(lambda: platform.docker.images(filters={"reference": reference}))
     platform.until(lambda: run()["state"] == "SUCCEEDED")
+
+
+def test_disconnected_in_the_middle_of_a_run(platform: Platform, module: Module, app: str) -> None:
+    revision = declare(module, pause="3600")
+    platform.connect(module, app)
+    platform.until_ready(app, revision)
+    assert platform.put_file(app, "data/texts/a.txt", b"one two three").status == 200
+    begun = submit(platform, app).json
+    platform.until(lambda: platform.containers(app, running=True))
+    waiting = submit(platform, app).json  # the pipeline runs once at a time
+    keeper = Module(platform.home / f"{app}-keeper")
+    keeper.push()
+    platform.connect(keeper, f"{app}-keeper")  # an empty folder would be taken for a lost mount
+    platform.disconnect(app)
+    platform.until(lambda: not platform.containers(app))
+    platform.until(lambda: platform.get(f"/{app}/train/runs/{begun['id']}").status == 404)
+    networks = {"name": f"{platform.instance}.{app}"}
+    platform.until(lambda: not platform.docker.networks(filters=networks))
+    with closing(open_store(platform.home / "state" / "db" / "state.db")) as store:
+        for id in (begun["id"], waiting["id"]):
+            run = store.runs.get(AppName(app), id)
+            assert run
+            assert (run.state, run.reason) == (RunState.CANCELED, "AppDisconnected")
+    log = platform.home / "state" / "runs" / begun["id"] / "count.1.log"
+    assert log.read_text() == "counting\n", "kept until its time is over"

@@ -10,9 +10,12 @@ from controller.adapters.docker import DockerJobs
 from controller.daemon.wiring import build_deps
 from controller.domain.conditions import ConditionType
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
 from controller.domain.routes import ServiceKind
+from controller.domain.runs import Finish, Run, RunState, finish, new_run
 from controller.domain.spec import Webhook
 from controller.manifests.reader import API_VERSION
+from controller.ports import RunLimits
 from tests.support.fake_engine import image_id
 from tests.unit.reconcile.scene import APP, Scene, manifest, ml
 
@@ -166,3 +169,113 @@ def test_what_an_api_lets_callers_leave_out_is_optional(scene: Scene) -> None:
     scene.push(train, described(data=True, note=True))
     assert scene.run().name == "Ready"
     assert scene.store.runs.pipelines(APP)[0].optional == ()
+
+
+# --- leaving ----------------------------------------------------------------------------------------------------
+
+
+def submitted(scene: Scene, id: str) -> Run:
+    (found,) = scene.store.runs.pipelines(APP)
+    return scene.store.runs.submit(new_run(id, found, scene.clock.now()))
+
+
+def claimed(scene: Scene) -> Run:
+    found = scene.store.runs.claim(RunLimits(10, 10), scene.clock.now())
+    assert found
+    return found
+
+
+def ended(scene: Scene, id: str) -> Run:
+    run = scene.store.runs.get(APP, id)
+    assert run
+    saved = scene.store.runs.save(finish(run, Finish(RunState.CANCELED), scene.clock.now()))
+    assert saved
+    return saved
+
+
+def test_disconnecting_cancels_runs_and_waits_for_those_that_have_begun(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline(), api())
+    scene.run()
+    submitted(scene, "a")
+    claimed(scene)
+    submitted(scene, "b")
+    scene.engine.ensure_network(APP)
+    scene.disconnect()
+    outcome = scene.run("platform")
+    assert (outcome.name, outcome.retry_after) == ("Waiting", 1.0)
+    assert scene.store.routes.services(APP) == (), "nobody can start another one"
+    assert scene.engine.observe(APP).network
+    begun, waiting = scene.store.runs.get(APP, "a"), scene.store.runs.get(APP, "b")
+    assert begun
+    assert waiting
+    assert (begun.state, begun.reason) == (RunState.CANCELING, "AppDisconnected")
+    assert (waiting.state, waiting.reason) == (RunState.CANCELED, "AppDisconnected")
+    assert waiting.message == "its app was disconnected before it began"
+    assert scene.run("retry").name == "Waiting"
+    ended(scene, "a")
+    assert scene.run("retry").name == "Removed"
+    assert not scene.engine.observe(APP).network
+    assert scene.store.runs.get(APP, "a"), "kept until its time is over"
+
+
+def test_runs_of_a_pipeline_that_left_git_go_on(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline(), manifest("DataBox", "data", s3DefaultStorage={"capacity": "1G"}))
+    scene.run()
+    scene.engine.ensure_network(APP)
+    scene.settle()
+    assert scene.engine.observe(APP).network, "the next run needs it again"
+    run = submitted(scene, "a")
+    scene.push(manifest("DataBox", "data", s3DefaultStorage={"capacity": "1G"}))
+    assert scene.run().name == "Ready"
+    assert scene.store.runs.pipelines(APP) == ()
+    assert scene.store.runs.get(APP, "a") == run
+    assert scene.engine.observe(APP).network
+    claimed(scene)
+    ended(scene, "a")
+    assert scene.run("drift").name == "Ready"
+    assert not scene.engine.observe(APP).network
+
+
+def test_an_image_that_a_waiting_run_needs_stays(scene: Scene) -> None:
+    scene.connect()
+    build: dict[str, object] = {"build": {"context": ".", "dockerfile": "Dockerfile"}}
+    scene.push(pipeline(build), Dockerfile="FROM demo:1")
+    scene.run()
+    run = submitted(scene, "a")
+    for number in range(4):
+        scene.push(pipeline(build), Dockerfile=f"FROM demo:1\nENV N={number}")
+        scene.run()
+    assert len(scene.engine.builds) == 5
+    present = [tag in scene.engine.images for tag in scene.engine.builds]
+    assert present == [True, False, False, True, True]
+    assert run.pipeline.stages[0].image in scene.engine.images
+
+
+def test_a_network_that_others_use_is_no_failure(scene: Scene) -> None:
+    def busy(app: AppName) -> None:
+        raise Transient("NetworkInUse", "it has active endpoints")
+
+    scene.connect()
+    scene.push(ml())
+    scene.run()
+    scene.disconnect()
+    remove = scene.engine.remove_network
+    scene.engine.remove_network = busy  # type: ignore[method-assign]
+    outcome = scene.run("platform")
+    assert (outcome.name, outcome.retry_after) == ("Waiting", 5.0)
+    assert scene.types() == [ConditionType.READY]
+    scene.engine.remove_network = remove  # type: ignore[method-assign]
+    assert scene.run("retry").name == "Removed"
+
+
+def test_a_suspended_app_keeps_its_runs(scene: Scene) -> None:
+    scene.connect()
+    scene.push(pipeline())
+    scene.run()
+    run = submitted(scene, "a")
+    scene.store.apps.set_suspended(APP, True)
+    assert scene.run().name == "Suspended"
+    assert scene.store.runs.get(APP, "a") == run
+    assert claimed(scene).id == "a"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from controller.domain.runs import Run, RunInput, RunState
+from controller.domain.runs import Run, RunInput, RunState, cancel
 from controller.domain.spec import Retries
 from controller.ports import JobState
 from tests.support.waiting import wait_for
@@ -47,6 +47,21 @@ def test_while_it_runs(scene: Scene) -> None:
     assert run.stage("left").attempts[-1].exit_code == 143
     assert scene.log(id, "left") == b"so far\n"
     wait_for(lambda: not [name for name in scene.jobs.names() if id in name])
+
+
+def test_for_another_reason(scene: Scene) -> None:
+    scene.commands["fit"] = Command(code=None)
+    id = scene.submit()
+    scene.container()
+    scene.until_stage(id, "fit", RunState.RUNNING)
+    gone = ("AppDisconnected", "its app was disconnected")
+    while not scene.store.runs.save(cancel(scene.run(id), scene.clock.now(), *gone)):
+        pass
+    run = scene.until(id)
+    assert (run.state, run.reason, run.message) == (RunState.CANCELED, *gone)
+    fit = run.stage("fit")
+    assert (fit.reason, fit.message) == gone
+    assert (fit.attempts[-1].reason, fit.attempts[-1].message) == gone
 
 
 def test_twice(scene: Scene) -> None:

@@ -96,6 +96,19 @@ def test_claimed_by_many_at_once_limits_hold(store: SqliteStore) -> None:
     assert sorted(found.id for found in claimed if found) == [f"a{number:02}" for number in range(7)]
 
 
+def test_runs_of_an_app_that_are_not_over(store: SqliteStore) -> None:
+    for id in ("a1", "a2", "a3"):
+        store.runs.submit(run(id))
+    store.runs.submit(run("x1", pipeline(app="other")))
+    first = store.runs.claim(MANY, 2.0)
+    assert first
+    end(store, first)
+    assert store.runs.claim(MANY, 2.0)
+    assert [found.id for found in store.runs.unfinished(DEMO)] == ["a2", "a3"]
+    assert [found.id for found in store.runs.unfinished(DEMO, limit=1)] == ["a2"]
+    assert store.runs.unfinished(AppName("nobody")) == ()
+
+
 def test_the_same_key_is_the_same_run(store: SqliteStore) -> None:
     first = store.runs.submit(run("a1", user="anna"), key="k", digest="d")
     assert store.runs.submit(run("a2", user="anna"), key="k", digest="d") == first
