@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from controller.adapters.clock import SystemClock
@@ -17,13 +17,16 @@ from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.webhooks import HttpSender
 from controller.config import Settings
+from controller.domain.accounts import component_account, storage_env
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
+from controller.domain.pipelines import Pipeline
+from controller.domain.secret import Secret
 from controller.domain.spec import SecretSpec
 from controller.ports import Storage, Store
 from controller.reconcile.directory import Directory
 from controller.reconcile.house import House
-from controller.reconcile.loading import own_secret
+from controller.reconcile.loading import bucket_of, own_secret
 from controller.runner.deps import Deps
 
 
@@ -71,7 +74,29 @@ def build_deps(house: House, jobs: DockerJobs) -> Deps:
                 house.store.requests.enqueue(app, "drift")
             raise
 
-    return Deps(house.store, jobs, house.storage, house.models, house.clock, house.settings, secret, pull)
+    return Deps(
+        store=house.store,
+        jobs=jobs,
+        storage=house.storage,
+        models=house.models,
+        clock=house.clock,
+        settings=house.settings,
+        secret=secret,
+        pull=pull,
+        storage_env=lambda pipeline: pipeline_env(house, pipeline),
+    )
+
+
+def pipeline_env(house: House, pipeline: Pipeline) -> Mapping[str, Secret]:
+    """What the stages of a pipeline find of its account. Nothing of it is written down: the name follows from the boxes
+    as they are now, the secret from the key of this installation."""
+    storage = house.settings.storage
+    if not pipeline.boxes or not storage.gives_accounts:
+        return {}
+    buckets: dict[str, str] = {box: bucket_of(house, pipeline.app, box) for box in pipeline.boxes}
+    instance = house.settings.instance
+    account = component_account(instance, pipeline.app, pipeline.name, buckets.values(), house.key)
+    return storage_env(account, buckets, storage.container_url, storage.region)
 
 
 def build_sender(settings: Settings) -> HttpSender:

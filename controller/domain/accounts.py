@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterable, Mapping
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
@@ -35,10 +36,26 @@ def account_prefix(instance: str, app: AppName) -> str:
 
 
 def component_account(
-    instance: str, app: AppName, component: ComponentName, buckets: tuple[str, ...], key: bytes
+    instance: str, app: AppName, component: ComponentName, buckets: Iterable[str], key: bytes
 ) -> Account:
-    """The account of one component. Other boxes make another account, so that what still runs keeps the old one until
-    it is gone."""
+    """The account of one component or pipeline. Other boxes make another account, so that what still runs keeps the old
+    one until it is gone. What shares name and boxes shares the account."""
+    buckets = tuple(sorted(buckets))
     digest = hashlib.sha256("/".join([component, *buckets]).encode()).hexdigest()[:12]
     name = f"{account_prefix(instance, app)}{digest}"
     return Account(name, account_secret(key, name), tuple(Grant(bucket) for bucket in buckets))
+
+
+def storage_env(
+    account: Account, buckets: Mapping[str, str], endpoint: str, region: str
+) -> dict[str, Secret]:
+    """What a container finds of its account. `buckets` is by box, `endpoint` the storage as containers reach it."""
+    env = {
+        "UNIP_S3_ENDPOINT": Secret(endpoint),
+        "UNIP_S3_REGION": Secret(region),
+        "UNIP_S3_ACCESS_KEY": Secret(account.name),
+        "UNIP_S3_SECRET_KEY": account.secret,
+    }
+    for box, bucket in buckets.items():
+        env[f"UNIP_BOX_{box.upper().replace('-', '_')}"] = Secret(bucket)
+    return env

@@ -88,6 +88,7 @@ class DesiredStage:
 class DesiredPipeline:
     pipeline: Pipeline
     stages: tuple[DesiredStage, ...]
+    account: Account | None = None  # of the storage; stages are given its keys when they start
 
 
 @dataclass(frozen=True)

@@ -434,8 +434,12 @@ def _declares(desired: DesiredApp, service: Service) -> bool:
 
 
 def _plan_leftover_accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
-    """Accounts whose component is gone or has another one by now; not while anything that may use them runs."""
-    wanted = {component.account.name for component in desired.components if component.account}
+    """Accounts whose component or pipeline is gone or has another one by now; not while anything that may use them runs
+    or can be run."""
+    if observed.runs or observed.pipelines != tuple(declared.pipeline for declared in desired.pipelines):
+        return []
+    accounts = [c.account for c in desired.components] + [p.account for p in desired.pipelines]
+    wanted = {account.name for account in accounts if account}
     running = {c.spec.name: c.fingerprints for c in desired.components}
     if any(w.fingerprint not in running.get(w.component, ()) for w in observed.workloads):
         return []

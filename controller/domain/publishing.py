@@ -11,7 +11,14 @@ from controller.domain.desired import DesiredApp, DesiredPipeline, DesiredStage
 from controller.domain.names import ComponentName
 from controller.domain.observed import ObservedApp
 from controller.domain.pipelines import Pipeline
-from controller.domain.plan import Action, BuildImageAction, Hold, PublishPipelines, PullImage
+from controller.domain.plan import (
+    Action,
+    BuildImageAction,
+    EnsureAccount,
+    Hold,
+    PublishPipelines,
+    PullImage,
+)
 from controller.domain.spec import Kind
 from controller.domain.status import AppStatus
 
@@ -30,11 +37,23 @@ def plan_pipelines(
                 holds.append(Hold(stage.name, "Failed", memory.failure, kind=Kind.EXPERIMENT_PIPELINE))
             else:
                 groups.append((_bring(stage),))
+    groups += _accounts(desired, observed)
     wanted = _runnable(desired, observed)
     if wanted != observed.pipelines and not any(isinstance(g[0], BuildImageAction) for g in groups):
-        pulls = tuple(group[0] for group in groups)
-        return [(*pulls, PublishPipelines(wanted, _why(observed.pipelines, wanted)))], holds
+        before = tuple(group[0] for group in groups)
+        return [(*before, PublishPipelines(wanted, _why(observed.pipelines, wanted)))], holds
     return groups, holds
+
+
+def _accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
+    """Those that stages find the keys of, whatever the state of their images."""
+    if observed.storage:
+        return []
+    accounts = {wanted.account.name: wanted.account for wanted in desired.pipelines if wanted.account}
+    return [
+        (EnsureAccount(accounts[name], why="the pipeline has connected boxes"),)
+        for name in sorted(accounts.keys() - observed.accounts)
+    ]
 
 
 def _bring(stage: DesiredStage) -> Action:

@@ -45,6 +45,12 @@ def own_secret(house: House, app: AppName, name: str, revision: str) -> SecretSp
     return next((secret for secret in spec.secrets if secret.name == name), None)
 
 
+def bucket_of(house: House, app: AppName, box: str) -> str:
+    """As it is, or as it will be called when it is made."""
+    record = house.store.boxes.get(app, ComponentName(box))
+    return record.bucket if record else bucket_name(house.settings.instance, app, ComponentName(box))
+
+
 class Loader:
     def __init__(self, house: House, journal: Journal, declared: PlatformAppSpec) -> None:
         self._house = house
@@ -137,10 +143,7 @@ class Loader:
         return bool(self.news.followers)
 
     def _bucket(self, box: str) -> str:
-        """As it is, or as it will be called when it is made."""
-        app, name = self._declared.name, ComponentName(box)
-        record = self._house.store.boxes.get(app, name)
-        return record.bucket if record else bucket_name(self._house.settings.instance, app, name)
+        return bucket_of(self._house, self._declared.name, box)
 
     def naps(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
         """Seconds until each may be put to sleep, of those that ever are; see hibernation.py."""

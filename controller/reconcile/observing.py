@@ -25,7 +25,8 @@ def observe(house: House, desired: DesiredApp) -> ObservedApp:
     )
     records = house.store.boxes.of(app)
     seen = replace(seen, boxes=tuple(ObservedBox(record) for record in records))
-    if not desired.boxes and all(record.state is BoxState.KEPT for record in records):
+    leaving = desired.disconnected and records and house.settings.storage.gives_accounts
+    if not desired.boxes and all(record.state is BoxState.KEPT for record in records) and not leaving:
         return seen  # nothing to be done there, whatever there is: a storage of our own need not even run
     try:
         return _look_at_storage(house, seen, records)

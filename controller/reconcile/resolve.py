@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from controller.config.settings import StorageSettings
-from controller.domain.accounts import component_account
+from controller.domain.accounts import component_account, storage_env
 from controller.domain.desired import (
     BuildInput,
     DesiredComponent,
@@ -163,7 +163,8 @@ class Resolver:
             stages.append(_stage(stage, pin))
         pipeline = _pipeline(declared, spec.app, revision.commit, tuple(stages))
         optional = _optional(declared.name, spec.apis)
-        return DesiredPipeline(replace(pipeline, optional=optional), tuple(images))
+        account = self._account(declared, spec.app)
+        return DesiredPipeline(replace(pipeline, optional=optional), tuple(images), account)
 
     def _component(
         self,
@@ -270,23 +271,14 @@ class Resolver:
 
     # --- secrets -----------------------------------------------------------------------------------------------
 
-    def _account(self, component: MLComponentSpec, app: AppName) -> Account | None:
-        if not component.boxes or not self.storage.gives_accounts:
+    def _account(self, declared: MLComponentSpec | PipelineSpec, app: AppName) -> Account | None:
+        if not declared.boxes or not self.storage.gives_accounts:
             return None
-        buckets = tuple(sorted(self.bucket(link.name) for link in component.boxes))
-        return component_account(self.instance, app, component.name, buckets, self.key)
+        buckets = self._buckets(declared).values()
+        return component_account(self.instance, app, declared.name, buckets, self.key)
 
-    def _storage_env(self, component: MLComponentSpec, account: Account) -> dict[str, Secret]:
-        env = {
-            "UNIP_S3_ENDPOINT": Secret(self.storage.container_url),
-            "UNIP_S3_REGION": Secret(self.storage.region),
-            "UNIP_S3_ACCESS_KEY": Secret(account.name),
-            "UNIP_S3_SECRET_KEY": account.secret,
-        }
-        for link in component.boxes:
-            name = link.name.upper().replace("-", "_")
-            env[f"UNIP_BOX_{name}"] = Secret(self.bucket(link.name))
-        return env
+    def _buckets(self, declared: MLComponentSpec | PipelineSpec) -> dict[str, str]:
+        return {link.name: self.bucket(link.name) for link in declared.boxes}
 
     def _env(self, component: MLComponentSpec, account: Account | None) -> Env:
         env: dict[str, Secret] = {}
@@ -294,7 +286,8 @@ class Resolver:
             env.update(self._need(name).values)
         env.update((variable.name, Secret(variable.value)) for variable in component.env)
         if account:
-            env.update(self._storage_env(component, account))
+            url, region = self.storage.container_url, self.storage.region
+            env.update(storage_env(account, self._buckets(component), url, region))
         return tuple(sorted(env.items()))
 
     def _need(self, name: str) -> SecretSpec:

@@ -277,6 +277,7 @@ class AttemptWork:
                 raise Stalled("SecretMissing", f"the Secret {name!r} is not there")
             env |= dict(found.values)
         env |= {variable.name: Secret(variable.value) for variable in self._stage.env}
+        env |= self._deps.storage_env(run.pipeline)
         ours = {
             "UNIP_APP": run.app,
             "UNIP_PIPELINE": run.name,

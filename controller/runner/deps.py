@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.config import Settings
 from controller.domain.names import AppName
+from controller.domain.pipelines import Pipeline
+from controller.domain.secret import Secret
 from controller.domain.spec import SecretSpec
 from controller.ports import Clock, Jobs, Models, Storage, Store
 
@@ -22,8 +24,8 @@ def free_percent(folder: Path) -> float:
 @dataclass(frozen=True)
 class Deps:
     """`secret` looks up a Secret by app, name and the commit that the pipeline is of; `pull` brings an image of an app
-    to this host under the reference that its pipeline has (errors as of `Engine.pull`); `free_percent` is of a
-    folder's disk."""
+    to this host under the reference that its pipeline has (errors as of `Engine.pull`); `storage_env` has the
+    variables of the pipeline's own account of the storage, if it has one; `free_percent` is of a folder's disk."""
 
     store: Store
     jobs: Jobs
@@ -33,4 +35,5 @@ class Deps:
     settings: Settings
     secret: Callable[[AppName, str, str], SecretSpec | None]
     pull: Callable[[AppName, str], None]
+    storage_env: Callable[[Pipeline], Mapping[str, Secret]] = lambda pipeline: {}
     free_percent: Callable[[Path], float] = free_percent

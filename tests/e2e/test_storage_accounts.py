@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.engines import BASE_IMAGE
 from tests.support.git_servers import free_port
-from tests.support.platform import Module, Platform
+from tests.support.platform import JSON, Module, Platform
 
 #: Lists a bucket as any S3 client would, with the signature of AWS (version 4).
 LISTER = '''
@@ -53,6 +53,12 @@ def signed(bucket):
     return urllib.request.Request("%s/%s?%s" % (endpoint, bucket, query), headers=sent)
 '''
 
+LISTED = """
+for bucket in (os.environ["UNIP_BOX_DATA"], os.environ["UNIP_BOX_DATA"].replace(".data", ".plans")):
+    answer = predict([{"data": bucket}])["answer"]
+    print(answer["status"], "file_groups/g/file" in answer["text"])
+"""
+
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
@@ -76,6 +82,9 @@ def test_a_container_reaches_its_boxes_and_no_others(platform: Platform, module:
         resources={"cpus": 0.5, "memory": "128Mi"},
         connectedBoxes=[{"name": "data"}],
     )
+    command = ["python3", "-c", LISTER + LISTED]
+    stage = {"name": "list", "image": {"existingImageName": BASE_IMAGE}, "command": command}
+    module.pipeline(connectedBoxes=[{"name": "data"}], stages=[stage]).runs_api(apiSpec={})
     module.api().box("data").box("plans").files_api()
     revision = module.push()
     platform.connect(module, app)
@@ -96,5 +105,9 @@ def test_a_container_reaches_its_boxes_and_no_others(platform: Platform, module:
     foreign = ask(buckets["plans"])
     assert foreign["status"] == 403
     assert "AccessDenied" in str(foreign["text"])
+    run = platform.request("POST", f"/{app}/train/runs", b"{}", {**JSON, "Prefer": "wait=30"}).json
+    assert run["state"] == "SUCCEEDED", run
+    log = platform.get(f"/{app}/train/runs/{run['id']}/logs").body.decode()
+    assert log == "200 True\n403 False\n", "a stage reaches the same boxes"
     secret = platform.home.joinpath("log.txt").read_text(errors="replace")
     assert "UNIP_S3_SECRET_KEY" not in secret

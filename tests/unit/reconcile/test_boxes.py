@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from controller.adapters.docker import DockerJobs
 from controller.adapters.no_storage import NoStorage
 from controller.config.settings import StorageSettings
+from controller.daemon.wiring import build_deps
 from controller.domain.conditions import ConditionType
 from controller.domain.names import ComponentName
+from controller.domain.pipelines import Pipeline
+from controller.domain.runs import cancel, new_run
 from controller.domain.storage import BoxRecord, BoxState
 from controller.reconcile.passes import preview
 from tests.support.fake_objects import FakeObjects, FakeStorage
@@ -165,6 +169,78 @@ def test_with_a_way_to_the_storage_a_component_gets_an_account(tmp_path: Path) -
     (newer,) = accounts(scene)
     assert newer != name
     assert accounts(scene)[newer] == {BUCKET, "prichal.demo.secret-plans"}
+
+
+def test_a_pipeline_gets_an_account_whose_keys_its_stages_find(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, storage=StorageSettings(container_url="http://172.17.0.1:9000"))
+    scene.connect()
+    scene.push(train("data"), box(), box("secret-plans"))
+    assert scene.run().name == "Ready"
+    assert scene.settle().name == "Ready"
+    (name,) = accounts(scene)
+    assert accounts(scene)[name] == {BUCKET}
+    (older,) = scene.store.runs.pipelines(APP)
+    env = stage_env(scene, older)
+    (stored,) = (a for a in scene.storage.server.accounts.values() if a.name == name)
+    assert env == {
+        "UNIP_S3_ENDPOINT": "http://172.17.0.1:9000",
+        "UNIP_S3_REGION": "us-east-1",
+        "UNIP_S3_ACCESS_KEY": name,
+        "UNIP_S3_SECRET_KEY": stored.secret.reveal(),
+        "UNIP_BOX_DATA": BUCKET,
+    }
+    scene.store.runs.submit(new_run("a", older, scene.clock.now()))
+    scene.push(train("data", "secret-plans"), box(), box("secret-plans"))
+    assert scene.run().name == "Ready"
+    assert len(accounts(scene)) == 2, "a run that waits was made for the older one"
+    assert stage_env(scene, older) == env
+    (run,) = scene.store.runs.unfinished(APP)
+    scene.store.runs.save(cancel(run, scene.clock.now()))
+    assert scene.run("drift").name == "Ready"
+    (newer,) = accounts(scene)
+    assert newer == stage_env(scene, scene.store.runs.pipelines(APP)[0])["UNIP_S3_ACCESS_KEY"] != name
+    assert env["UNIP_S3_SECRET_KEY"].encode() not in scene.all_stored()
+
+
+def test_an_account_that_the_storage_has_lost_is_made_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, storage=StorageSettings(container_url="http://172.17.0.1:9000"))
+    scene.connect()
+    scene.push(train("data"), box())
+    scene.run()
+    before = accounts(scene)
+    scene.storage.server.accounts.clear()
+    scene.run("drift")
+    assert accounts(scene) == before
+
+
+def test_accounts_go_with_their_app(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, storage=StorageSettings(container_url="http://172.17.0.1:9000"))
+    scene.connect()
+    scene.push(train("data"), ml(connectedBoxes=[{"name": "data"}]), box())
+    scene.run()
+    assert len(accounts(scene)) == 2
+    scene.disconnect()
+    assert scene.run("platform").name == "Removed"
+    assert accounts(scene) == {}
+
+
+def test_without_a_way_to_the_storage_stages_find_nothing_of_it(scene: Scene) -> None:
+    scene.connect()
+    scene.push(train("data"), box())
+    scene.run()
+    assert stage_env(scene, scene.store.runs.pipelines(APP)[0]) == {}
+    assert accounts(scene) == {}
+
+
+def train(*boxes: str) -> str:
+    stage = {"name": "fit", "image": {"existingImageName": "demo:1"}}
+    links = [{"name": name} for name in boxes]
+    return manifest("ExperimentPipeline", "train", connectedBoxes=links, vars=[], stages=[stage])
+
+
+def stage_env(scene: Scene, pipeline: Pipeline) -> dict[str, str]:
+    deps = build_deps(scene.house, DockerJobs(scene.settings.docker, "prichal"))
+    return {name: value.reveal() for name, value in deps.storage_env(pipeline).items()}
 
 
 def accounts(scene: Scene) -> dict[str, set[str]]:

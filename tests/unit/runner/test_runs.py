@@ -67,6 +67,17 @@ def test_a_container_is_told_what_it_is(scene: Scene) -> None:
     assert "UNIP_USER" not in env(scene.jobs.made[1]), "only where the API passes it on"
 
 
+def test_keys_of_the_storage_are_given_and_not_written_down(scene: Scene) -> None:
+    keys = {"UNIP_S3_ACCESS_KEY": Secret("prichal.demo.1"), "UNIP_S3_SECRET_KEY": Secret("v3ry s3cret")}
+    object.__setattr__(scene.deps, "storage_env", lambda of: keys if of.boxes else {})
+    scene.finish(pipeline(stage(env=(EnvVar("UNIP_S3_ACCESS_KEY", "forged"),))))
+    (job,) = scene.jobs.made
+    assert env(job)["UNIP_S3_ACCESS_KEY"] == "prichal.demo.1"
+    assert env(job)["UNIP_S3_SECRET_KEY"] == "v3ry s3cret"
+    folder = scene.settings.database.parent
+    assert not [path for path in folder.iterdir() if b"v3ry s3cret" in path.read_bytes()]
+
+
 # --- inputs -----------------------------------------------------------------------------------------------------
 
 
