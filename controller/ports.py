@@ -189,6 +189,7 @@ class Job:
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     mounts: tuple[JobMount, ...] = ()
     resources: Resources = Resources()  # noqa: RUF009 - frozen
+    gpus: tuple[str, ...] = ()  # ids of those that it gets, as many as `resources` say
 
 
 class JobState(StrEnum):

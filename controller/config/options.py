@@ -23,6 +23,7 @@ Read = Callable[[Json, Path], object]
 SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "runs", "limits", "log")
 _MIN_TOKEN: Final = 16
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_.-]*")
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -148,6 +149,15 @@ def _networks(value: Json, _: Path) -> object:
         raise ValueError("must be a list of IP addresses or networks such as 10.0.0.0/8") from None
 
 
+def _devices(value: Json, _: Path) -> object:
+    """People write `[0, 1]` as well as `["0", "1"]`."""
+    entries = value if isinstance(value, list) else [None]
+    ids = [str(entry) if type(entry) is int else entry for entry in entries]
+    if not all(isinstance(id, str) and _DEVICE.fullmatch(id) for id in ids) or len(set(ids)) < len(ids):
+        raise ValueError("must be a list of different device ids, such as [0, 1] or [GPU-3a23c669]")
+    return tuple(str(id) for id in ids)
+
+
 def _token_file(value: Json, base: Path) -> object:
     path = _path(value, base)
     assert isinstance(path, Path)
@@ -219,6 +229,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "runs.perApp": _count(1, 1000),
     "runs.logMax": _size(2**16),
     "runs.minFree": _count(0, 90),
+    "runs.gpus": _devices,
     "runs.webhookPrivate": _flag,
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),

@@ -98,6 +98,7 @@ class RunSettings:
     per_app: int = 4
     log_max: int = 64 * MEBIBYTE  # of each attempt of a stage
     min_free: int = 5  # percent of the disk: below, no new run begins
+    gpus: tuple[str, ...] = ()  # device ids that stages are lent
     webhook_private: bool = False  # whether webhooks may lead to addresses that are not public
 
 

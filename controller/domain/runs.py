@@ -81,11 +81,13 @@ class Attempt:
     reason: str = ""
     message: str = ""
     platform: bool = False
+    gpus: tuple[str, ...] = ()  # ids of those that are its alone until its end
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """`not_before`: a repetition waits until then. `reused_from`: the run whose outputs this stage took over."""
+    """`not_before`: a repetition waits until then. `reused_from`: the run whose outputs this stage took over. `ticket`:
+    its place among all stages that wait for GPUs, from 1 on; 0: it does not."""
 
     name: str
     state: RunState = RunState.QUEUED
@@ -96,6 +98,7 @@ class StageRun:
     progress: str = ""  # "N/M", as the stage wrote it
     history: tuple[Transition, ...] = ()
     reused_from: str = ""
+    ticket: int = 0
 
     @property
     def attempt(self) -> Attempt | None:
@@ -113,13 +116,14 @@ class StageRun:
         """Somebody is at work on it."""
         return self.state in (RunState.STARTING, RunState.RUNNING, RunState.CANCELING)
 
-    def begin(self, at: float) -> StageRun:
+    def begin(self, at: float, gpus: tuple[str, ...] = ()) -> StageRun:
         """A new attempt, written down before its container is made."""
         starting = self.to(RunState.STARTING, at)
         return replace(
             starting,
-            attempts=(*self.attempts, Attempt(len(self.attempts) + 1, at)),
+            attempts=(*self.attempts, Attempt(len(self.attempts) + 1, at, gpus=gpus)),
             not_before=0.0,
+            ticket=0,
             progress="",
         )
 
@@ -378,13 +382,22 @@ def next_step(run: Run, now: float) -> Step:
         # Even if somebody has just canceled it: it was too late.
         return Release(due) if due else Finish(RunState.SUCCEEDED)
     active = any(stage.active for stage in run.stages)
-    bad = next((s for s in run.stages if s.state in _BAD_ENDS), None)
+    bad = _bad(run)
     if run.state is RunState.CANCELING:
         return Wait() if active else Finish(RunState.CANCELED, run.reason, run.message)
     if bad:
         # Its neighbours come to their end first: what they make can be reused by a repetition.
         return Wait() if active else Finish(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
     return _begin_or_wait(run, now)
+
+
+def _bad(run: Run) -> StageRun | None:
+    return next((stage for stage in run.stages if stage.state in _BAD_ENDS), None)
+
+
+def can_begin(run: Run) -> bool:
+    """Whether stages of it may still begin."""
+    return not run.state.terminal and run.state is not RunState.CANCELING and not _bad(run)
 
 
 def _begin_or_wait(run: Run, now: float) -> Step:
@@ -402,10 +415,10 @@ def _is_due(stage: StageRun, now: float) -> bool:
     return stage.not_before <= now or now < stage.history[-1].at
 
 
-def begin(run: Run, stages: Iterable[Stage], at: float) -> Run:
-    """With a new attempt of each of these stages."""
+def begin(run: Run, stages: Iterable[Stage], at: float, gpus: tuple[str, ...] = ()) -> Run:
+    """With a new attempt of each of these stages; it has these GPUs."""
     for stage in stages:
-        run = run.with_stage(run.stage(stage.name).begin(at))
+        run = run.with_stage(run.stage(stage.name).begin(at, gpus))
     return run
 
 

@@ -254,6 +254,7 @@ class AttemptWork:
             env=tuple(env.items()),
             mounts=tuple(mounts),
             resources=self._stage.resources,
+            gpus=run.stage(self._stage.name).attempts[-1].gpus,
         )
 
     def _place(self, run: Run, name: str) -> Path | None:

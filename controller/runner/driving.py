@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from controller.domain.errors import ControllerError
+from controller.domain.gpus import begin_lent
 from controller.domain.names import AppName
 from controller.domain.runs import (
     Begin,
@@ -104,7 +105,8 @@ class Drive:
         self._go_on(run)
         match next_step(run, self._deps.clock.now()):
             case Begin():
-                self._record.update(self._begun)
+                if not self._begin(run):
+                    self._wait(run)
             case Release(outputs):
                 if end := self._releasing.carry_out(outputs[0]):
                     self._finish(end)
@@ -127,19 +129,39 @@ class Drive:
                 self._working[stage.name] = future
                 future.add_done_callback(lambda _: self._wake.set())
 
+    def _begin(self, run: Run) -> bool:
+        """Whether anything came of it: it may not be the turn of those that wait for GPUs. In one transaction, so that
+        nobody else takes what is free; looking comes first, since that needs no lock."""
+        if self._begun(run) == run:
+            return False
+        with self._deps.store.transaction():
+            return self._record.update(self._begun) != run
+
     def _begun(self, run: Run) -> Run:
         now = self._deps.clock.now()
         step = next_step(run, now)
-        return begin(run, step.stages, now) if isinstance(step, Begin) else run
+        if not isinstance(step, Begin):
+            return run
+        if not any(stage.resources.gpus for stage in step.stages):
+            return begin(run, step.stages, now)
+        store, gpus = self._deps.store, self._deps.settings.runs.gpus
+        return begin_lent(run, step.stages, gpus, store.runs.active(), now)
 
     def _wait(self, run: Run) -> None:
         """Until something has happened, or the next step is due."""
         while not self._wake.wait(_POLL):
             self._signals.check_halted()
-            if not isinstance(next_step(run, self._deps.clock.now()), Wait):
+            if self._is_due(run):
                 return
             self._note_progress(run)
         self._wake.clear()
+
+    def _is_due(self, run: Run) -> bool:
+        """What waits for GPUs is worth another look when somebody has changed something."""
+        step = next_step(run, self._deps.clock.now())
+        if isinstance(step, Begin) and all(run.stage(stage.name).ticket for stage in step.stages):
+            return self._deps.store.changed()
+        return not isinstance(step, Wait)
 
     def _note_progress(self, run: Run) -> None:
         now = time.monotonic()

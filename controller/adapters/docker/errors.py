@@ -96,8 +96,12 @@ ANSWERS: tuple[tuple[str, Verdict], ...] = (
         ),
     ),
     (
-        r"could not select device driver",
-        Verdict(Stalled, "NoGpu", "This host has no GPU runtime: set `resources.gpus: 0` or install one"),
+        r"could not select device driver|nvidia-container-cli: (device|initialization) error",
+        Verdict(
+            Stalled,
+            "NoGpu",
+            "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one",
+        ),
     ),
     (
         r"range of cpus|minimum memory limit",

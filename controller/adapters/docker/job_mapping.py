@@ -6,6 +6,7 @@ Called by `jobs`. Limits and hardening are those of `mapping`: a job may do no m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,11 +27,13 @@ _STATES = {"created": JobState.CREATED, "exited": JobState.ENDED, "dead": JobSta
 
 def job_config(job: Job, policy: Policy) -> dict[str, Any]:
     """Body of `POST /containers/create`. `job.command` stands in place of ENTRYPOINT and CMD together."""
-    host = hardening(job.app, job.resources, policy) | {
+    host = hardening(job.app, replace(job.resources, gpus=0), policy) | {
         "Mounts": [_mount(mount) for mount in job.mounts],
         # Processes of one stage share tensors there, Docker's 64 MB end in SIGBUS; what lies there counts as memory.
         "ShmSize": job.resources.memory,
     }
+    if job.gpus:  # these and no others: `resources` only say how many
+        host["DeviceRequests"] = [{"DeviceIDs": list(job.gpus), "Capabilities": [["gpu"]]}]
     config: dict[str, Any] = {
         "Image": job.image,
         "Hostname": job.stage,

@@ -18,7 +18,7 @@ from controller.adapters.docker import DockerEngine, DockerJobs
 from controller.adapters.docker.job_log import CUT, LOST
 from controller.config import DockerSettings
 from controller.domain.desired import BuildInput
-from controller.domain.errors import Transient
+from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.observed import ObservedApp
 from controller.domain.spec import BuildImage, Resources
@@ -104,6 +104,44 @@ def test_another_user_writes_into_an_output(
     assert (code_, log) == (0, b"4711 OSError 30\n")  # a read-only file system
     assert (target / "model").read_text() == "42"
     assert (target / "model").stat().st_uid == 4711
+
+
+def test_limits_are_in_force(
+    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+) -> None:
+    limits = Resources(cpus=0.5, memory=48 * MEBIBYTE, pids=20)
+    made = jobs.create(replace(puppets.job(app), resources=limits))
+    host = client.inspect_container(made.id)["HostConfig"]
+    memory = (host["Memory"], host["MemorySwap"], host["ShmSize"])
+    assert memory == (48 * MEBIBYTE,) * 3
+    assert (host["NanoCpus"], host["PidsLimit"]) == (5 * 10**8, 20)
+
+
+def test_threads_beyond_the_limit_are_refused(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+    code = (
+        "import threading\n"
+        "up = threading.Event()\n"
+        "try:\n"
+        "    for n in range(100): threading.Thread(target=up.wait, daemon=True).start()\n"
+        "except RuntimeError: print(n < 16)\n"
+        "up.set()\n"
+    )
+    assert result(jobs, python(puppets.job(app), code)) == (0, b"True\n")
+
+
+def test_gpus_that_the_host_has_not(
+    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+) -> None:
+    wanted = replace(puppets.job(app), resources=Resources(gpus=2), gpus=("0", "GPU-b"))
+    made = jobs.create(wanted)
+    (asked,) = client.inspect_container(made.id)["HostConfig"]["DeviceRequests"]
+    assert (asked["DeviceIDs"], asked["Count"]) == (["0", "GPU-b"], 0)
+    if "nvidia" in client.info()["Runtimes"]:
+        pytest.skip("this host may have them")
+    with pytest.raises(Stalled) as caught:
+        jobs.start(made.id)
+    assert caught.value.reason == "NoGpu"
+    assert "`runs.gpus`" in caught.value.message
 
 
 def test_a_folder_that_is_gone(jobs: DockerJobs, puppets: Puppets, app: AppName, tmp_path: Path) -> None:

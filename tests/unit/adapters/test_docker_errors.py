@@ -101,6 +101,8 @@ WORDS = {
     ),
     "all predefined address pools have been fully subnetted": "AddressesExhausted",  # Engine 27
     'could not select device driver "" with capabilities: [[gpu]]': "NoGpu",
+    "OCI runtime create failed: nvidia-container-cli: device error: 7: unknown device: unknown": "NoGpu",
+    "nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown": "NoGpu",
     "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available": "LimitsInvalid",
     "Minimum memory limit allowed is 6MB": "LimitsInvalid",
     "No command specified": "NoCommand",

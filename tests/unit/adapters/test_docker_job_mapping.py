@@ -71,6 +71,13 @@ def test_a_job_is_hardened_as_a_workload_is() -> None:
     assert host["ShmSize"] == host["Memory"]
 
 
+def test_the_gpus_that_were_lent_are_given_and_no_others() -> None:
+    wanted = replace(JOB, resources=replace(JOB.resources, gpus=2), gpus=("0", "GPU-b"))
+    host = job_config(wanted, POLICY)["HostConfig"]
+    assert host["DeviceRequests"] == [{"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}]
+    assert "DeviceRequests" not in job_config(replace(wanted, gpus=()), POLICY)["HostConfig"]
+
+
 def test_folders_are_mounted() -> None:
     assert job_config(JOB, POLICY)["HostConfig"]["Mounts"] == [
         {"Type": "bind", "Source": "/state/in", "Target": "/unip/data", "ReadOnly": True},
