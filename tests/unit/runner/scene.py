@@ -190,7 +190,9 @@ class Scene:
         return {key.removeprefix(prefix): body for key, (_, body) in found.items() if key.startswith(prefix)}
 
     def log(self, id: str, stage: str = "fit", attempt: int = 1) -> bytes:
-        return (self.settings.run_files / id / f"{stage}.{attempt}.log").read_bytes()
+        """As far as it is written; nothing before its first byte."""
+        path = self.settings.run_files / id / f"{stage}.{attempt}.log"
+        return path.read_bytes() if path.exists() else b""
 
     # --- the runner --------------------------------------------------------------------------------------------
 
