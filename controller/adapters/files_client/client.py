@@ -16,11 +16,13 @@ from typing import Final, Self
 
 from controller.adapters.files_client.api import Box, File, FilesApi, Listing
 from controller.adapters.files_client.download import Download
+from controller.adapters.files_client.errors import FILES
+from controller.adapters.files_client.links import Links
 from controller.adapters.files_client.local import LocalFile, Moved, Partial, usable
 from controller.adapters.files_client.memory import Memory, cache_folder
-from controller.adapters.files_client.patience import PAUSES, Patience
 from controller.adapters.files_client.upload import PartUpload, put_whole
-from controller.adapters.files_client.wire import Wire
+from controller.adapters.server_client.patience import PAUSES, Patience
+from controller.adapters.server_client.server import Server, new_pool
 from controller.domain.addresses import Address
 from controller.domain.secret import Secret
 
@@ -40,8 +42,9 @@ class FilesClient:
     ) -> None:
         cache = cache or cache_folder()
         self._patience = Patience(pauses)
-        self._wire = Wire(authorization)
-        self._api = FilesApi(self._wire, self._patience)
+        self._connections = new_pool()
+        self._links = Links(self._connections)
+        self._api = FilesApi(Server(self._connections, authorization, FILES), self._patience)
         self._uploads = Memory(cache / "uploads.json")
         self._downloads = Memory(cache / "downloads.json")
         self._pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
@@ -56,7 +59,7 @@ class FilesClient:
         if error is not None:
             self.stop()
         self._pool.shutdown(cancel_futures=True)
-        self._wire.close()
+        self._connections.clear()
 
     def stop(self) -> None:
         """End all transfers; what they have moved stays for the next command to go on with."""
@@ -81,27 +84,27 @@ class FilesClient:
         return sum(self._api.remove_group(group))
 
     def download(self, source: Address, target: Path, moved: Moved) -> File:
-        """A file to `target`, which is replaced if it is there. Beside what `Wire` raises: Stalled
+        """A file to `target`, which is replaced if it is there. Beside what `FilesApi` and `Links` raise: Stalled
         `LocalFileUnusable`, `ChecksumMismatch`."""
         with Partial.open(target) as partial:
             moved = self._patience.watched(moved)
             return Download(
-                self._api, self._wire, self._patience, self._downloads, source, partial, moved
+                self._api, self._links, self._patience, self._downloads, source, partial, moved
             ).run()
 
     def upload(
         self, source: Path, target: Address, moved: Moved, origin: str = "", version: str = ""
     ) -> File:
         """A file to a box, where one of that name is replaced. `origin` and `version` stand for the file's path and
-        stamp where these say nothing. Beside what `Wire` raises: Stalled `LocalFileUnusable`,
+        stamp where these say nothing. Beside what `FilesApi` and `Links` raise: Stalled `LocalFileUnusable`,
         `LocalFileChanged`, `ChecksumMismatch`."""
         with LocalFile.open(source) as file:
             moved = self._patience.watched(moved)
             if file.size < self._parts_from:
-                return put_whole(self._api, self._wire, self._patience, file, target, moved)
+                return put_whole(self._api, self._links, self._patience, file, target, moved)
             return PartUpload(
                 self._api,
-                self._wire,
+                self._links,
                 self._patience,
                 self._uploads,
                 self._pool,

@@ -8,10 +8,10 @@ from typing import Final
 from controller.adapters.files_client.api import File, FilesApi
 from controller.adapters.files_client.checksums import Match, is_checksum
 from controller.adapters.files_client.errors import CHANGED, MISMATCH, STORAGE_AWAY
+from controller.adapters.files_client.links import Links
 from controller.adapters.files_client.local import Moved, Partial
 from controller.adapters.files_client.memory import Memory
-from controller.adapters.files_client.patience import Patience
-from controller.adapters.files_client.wire import Wire
+from controller.adapters.server_client.patience import Patience
 from controller.domain.addresses import Address
 from controller.domain.errors import Stalled
 
@@ -23,7 +23,7 @@ class Download:
     """`etag` is the object that the partial file is the beginning of."""
 
     api: FilesApi
-    wire: Wire
+    links: Links
     patience: Patience
     memory: Memory
     address: Address
@@ -73,12 +73,12 @@ class Download:
         start = self.partial.size
         # Whoever replaces the object meanwhile does not get his bytes mixed with those that are here.
         headers = {"If-Match": f'"{file.etag}"', **({"Range": f"bytes={start}-"} if start else {})}
-        with self.wire.get(link, headers, f"cannot read {self.address}") as answer:
+        with self.links.get(link, headers, f"cannot read {self.address}") as answer:
             if answer.status in (412, 416):
                 raise CHANGED.error(f"{self.address} was replaced while it was read")
             if start and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 self._empty()  # it comes from the beginning
-            for piece in self.wire.pieces(answer, link):
+            for piece in self.links.pieces(answer, link):
                 self.partial.append(piece)
                 self.moved(len(piece))
             comparable = is_checksum(answer.headers)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from controller.adapters.files_client import checksums
 from controller.adapters.files_client.api import File, FilesApi, Upload
-from controller.adapters.files_client.errors import MISMATCH, Stopped
+from controller.adapters.files_client.errors import MISMATCH
+from controller.adapters.files_client.links import Links
 from controller.adapters.files_client.local import LocalFile, Moved, Sending
 from controller.adapters.files_client.memory import Memory
-from controller.adapters.files_client.patience import Patience
-from controller.adapters.files_client.wire import Wire
+from controller.adapters.server_client.errors import Stopped
+from controller.adapters.server_client.patience import Patience
 from controller.domain.addresses import Address
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.storage import Part
@@ -26,13 +27,13 @@ _LOST = ("LocalFileChanged", "FileNotFound")
 
 
 def put_whole(
-    api: FilesApi, wire: Wire, patience: Patience, file: LocalFile, address: Address, moved: Moved
+    api: FilesApi, links: Links, patience: Patience, file: LocalFile, address: Address, moved: Moved
 ) -> File:
     digest = file.md5(0, file.size)
 
     def attempt() -> str:
         return _send(
-            wire, api.put_link(address, file.size), Sending(file, 0, file.size, moved), digest, address
+            links, api.put_link(address, file.size), Sending(file, 0, file.size, moved), digest, address
         )
 
     etag = patience.persist(attempt)
@@ -40,10 +41,10 @@ def put_whole(
     return File(address.name, file.size, etag)
 
 
-def _send(wire: Wire, link: str, sending: Sending, digest: bytes, address: Address) -> str:
+def _send(links: Links, link: str, sending: Sending, digest: bytes, address: Address) -> str:
     """The ETag of what has arrived. Not arrived: nothing of it was moved."""
     try:
-        headers = wire.put(
+        headers = links.put(
             link, sending, sending.left, base64.b64encode(digest).decode(), f"cannot write {address}"
         )
         etag = headers.get("ETag", "").strip('"')
@@ -62,7 +63,7 @@ class PartUpload:
     content."""
 
     api: FilesApi
-    wire: Wire
+    links: Links
     patience: Patience
     memory: Memory
     pool: ThreadPoolExecutor
@@ -160,7 +161,7 @@ class PartUpload:
 
         def attempt() -> str:
             link = self.api.part_link(self.address, upload.id, number)
-            return _send(self.wire, link, Sending(self.file, start, length, moved), digest, self.address)
+            return _send(self.links, link, Sending(self.file, start, length, moved), digest, self.address)
 
         return digest, self.patience.persist(attempt)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.files_client import FilesClient
-from controller.adapters.files_client.errors import Stopped
-from controller.adapters.files_client.wire import Wire
+from controller.adapters.files_client.links import Links
+from controller.adapters.server_client.errors import Stopped
+from controller.adapters.server_client.server import new_pool
 from controller.cli.exits import Exit
 from controller.domain.addresses import Address, parse_address
 from controller.domain.errors import Transient
@@ -242,8 +243,9 @@ def test_a_storage_that_dies_in_the_middle_is_waited_for(machine: Machine) -> No
 def test_the_storage_refuses_what_does_not_fit_its_checksum(machine: Machine) -> None:
     content = write(machine.here / "f", 1000).open("rb")
     asked = machine.web.ask("PUT", "/demo/files/data/g/f?size=1000", None, Authorization="Bearer anns-token")
-    with content, closing(Wire(Secret(""))) as wire, pytest.raises(Transient) as failed:
-        wire.put(asked.json["presigned_put_url"], content, 1000, "AAAAAAAAAAAAAAAAAAAAAA==", "cannot write")
+    with content, new_pool() as pool, pytest.raises(Transient) as failed:
+        link = asked.json["presigned_put_url"]
+        Links(pool).put(link, content, 1000, "AAAAAAAAAAAAAAAAAAAAAA==", "cannot write")
     assert failed.value.reason == "ChecksumMismatch"
     assert machine.run("ls", "demo:data/g") == ""
 

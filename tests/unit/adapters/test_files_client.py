@@ -19,8 +19,9 @@ import urllib3.exceptions
 
 from controller.adapters.files_client import FilesClient, checksums, tree
 from controller.adapters.files_client.checksums import Match
-from controller.adapters.files_client.errors import UNREACHABLE, Stopped, reached
+from controller.adapters.files_client.errors import NOT_FILES
 from controller.adapters.files_client.memory import KEEP, Memory
+from controller.adapters.server_client.errors import UNREACHABLE, Stopped, reached
 from controller.domain.addresses import Address, parse_address
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
@@ -466,9 +467,9 @@ def test_wrong_credentials(server: FilesServer, at: Callable[[str], Address], tm
     ("fault", "words"),
     [
         (status(200, b"<html>"), "no JSON"),
-        (status(200, b'{"boxes": [1]}'), "no files API"),
-        (status(200, b"[]"), "no files API"),
-        (status(200), "no files API"),
+        (status(200, b'{"boxes": [1]}'), "no answer of such an API"),
+        (status(200, b"[]"), "no answer of such an API"),
+        (status(200), "no answer of such an API"),
         (
             status(302, Location="https://elsewhere.example.org/secret?path"),
             "https://elsewhere.example.org\\.",
@@ -522,7 +523,7 @@ def test_every_error_of_the_library_becomes_one_of_ours(kind: type[Exception]) -
     error = bare("secret-part-of-the-link")
     with (
         pytest.raises(ControllerError) as failed,
-        reached("http://host/?secret-part-of-the-link", UNREACHABLE),
+        reached("http://host/?secret-part-of-the-link", UNREACHABLE, NOT_FILES),
     ):
         raise error
     assert "secret-part" not in failed.value.message

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from controller.adapters.files_client.errors import Stopped, Unavailable
-from controller.adapters.files_client.local import Moved
+from controller.adapters.server_client.errors import Stopped, Unavailable
 from controller.domain.errors import Transient
 
 T = TypeVar("T")
@@ -44,7 +43,7 @@ class Patience:
         """Everything that is under way raises Stopped with its next piece."""
         self._stopped.set()
 
-    def watched(self, moved: Moved) -> Moved:
+    def watched(self, moved: Callable[[int], None]) -> Callable[[int], None]:
         """`moved` that also looks whether to stop."""
 
         def told(count: int) -> None:
