@@ -9,7 +9,7 @@ from controller.domain.errors import ControllerError, ManifestInvalid, Transient
 
 class Exit(IntEnum):
     OK = 0
-    FAILED = 1  # it was tried and did not end well; an app is Degraded or Failed; doctor found something
+    FAILED = 1  # it was tried and did not end well; an app is Degraded or Failed, a run not SUCCEEDED
     USAGE = 2  # click's own
     INVALID = 3  # manifests or configuration
     NOT_FOUND = 4
@@ -27,6 +27,8 @@ _BY_REASON = {
     "NoContainer": Exit.NOT_FOUND,
     "PathNotFound": Exit.NOT_FOUND,
     "FileNotFound": Exit.NOT_FOUND,
+    "RunNotFound": Exit.NOT_FOUND,
+    "RunGone": Exit.NOT_FOUND,
     "ChecksumMismatch": Exit.FAILED,
     "NotRunning": Exit.UNREACHABLE,
     "StateMissing": Exit.UNREACHABLE,

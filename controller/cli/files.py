@@ -16,7 +16,7 @@ import click
 from controller.cli.exits import Exit
 from controller.cli.output import complain, say, show_json, show_table
 from controller.cli.progress import progress
-from controller.cli.remote import Remote, remote_options
+from controller.cli.remote import Remote, area_option, remote_options
 from controller.cli.session import config_option, output_option
 from controller.domain.addresses import Address, AddressInvalid, is_address
 from controller.domain.units import about_size
@@ -41,11 +41,12 @@ def files() -> None:
 @click.option("-R", "--recursive", is_flag=True, help="With the files of all groups below.")
 @output_option
 @remote_options
+@area_option
 @config_option
 def ls(remote: Remote, address: str, detailed: bool, recursive: bool, output: str) -> int:
     """List the boxes of an app, a group, or show a file."""
     place = remote.address(address)
-    with remote.client() as client:
+    with remote.files() as client:
         if not place.box:
             _show_boxes(client.boxes(place), output)
         elif place.path.is_group:
@@ -98,6 +99,7 @@ def _rows(page: Listing) -> list[tuple[str, str, str]]:
 @click.argument("local", type=click.Path(path_type=Path), default=".")
 @output_option
 @remote_options
+@area_option
 @config_option
 def get(remote: Remote, address: str, local: Path, output: str) -> int:
     """Fetch a file.
@@ -107,7 +109,7 @@ def get(remote: Remote, address: str, local: Path, output: str) -> int:
     """
     source = _file(remote.address(address), "is a group: prichal files cp -r fetches it")
     target = _local_target(local, source.name)
-    with remote.client() as client:
+    with remote.files() as client:
         _tell(_download(client, source, target), str(target), output)
     return Exit.OK
 
@@ -117,6 +119,7 @@ def get(remote: Remote, address: str, local: Path, output: str) -> int:
 @click.argument("address")
 @output_option
 @remote_options
+@area_option
 @config_option
 def put(remote: Remote, local: Path, address: str, output: str) -> int:
     """Store a file.
@@ -125,7 +128,7 @@ def put(remote: Remote, local: Path, address: str, output: str) -> int:
     of 64 MiB and more go in parts; called again, it goes on where it was interrupted.
     """
     target = _remote_target(remote.address(address), local.name)
-    with remote.client() as client:
+    with remote.files() as client:
         _tell(_upload(client, local, target), str(target), output)
     return Exit.OK
 
@@ -136,6 +139,7 @@ def put(remote: Remote, local: Path, address: str, output: str) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 @remote_options
+@area_option
 @config_option
 def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: str) -> int:
     """Remove a file, or a group."""
@@ -146,7 +150,7 @@ def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: str) ->
         raise click.UsageError(f"{place} is a group: add -r to remove all that is in it")
     if place.path.is_group and not yes:
         click.confirm(f"Remove all that is in {place}?", abort=True, err=True)
-    with remote.client() as client:
+    with remote.files() as client:
         removed = client.remove_group(place) if place.path.is_group else _remove(client, place)
     if output == "json":
         show_json({"removed": removed})
@@ -166,6 +170,7 @@ def _remove(client: FilesClient, file: Address) -> int:
 @click.option("-r", "--recursive", is_flag=True, help="A folder or group with all that is in it.")
 @output_option
 @remote_options
+@area_option
 @config_option
 def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -> int:
     """Copy between this machine and a box, or between boxes.
@@ -181,7 +186,7 @@ def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -
     is_tree = origin.path.is_group if isinstance(origin, Address) else origin.is_dir()
     if is_tree and not recursive:
         raise click.UsageError(f"{source} is a folder or group: add -r to copy all that is in it")
-    with remote.client() as client:
+    with remote.files() as client:
         if is_tree:
             return _copy_tree(client, origin, goal, output)
         _copy(client, origin, goal, output)

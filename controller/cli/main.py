@@ -21,6 +21,7 @@ ROOMS = {
     "apps": ("status", "events", "reconcile", "suspend", "resume", "approve"),
     "boxes": ("boxes",),
     "files": ("files",),
+    "runs": ("run",),
     "looking": ("validate", "plan", "logs", "doctor", "config", "hash-password"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from controller.domain.status import Event
 
@@ -27,6 +29,13 @@ _STYLES = {
     "Stalled": "red",
     "Failed": "red",
     "problem": "red",
+    "RUNNING": "cyan",
+    "STARTING": "cyan",
+    "CANCELING": "yellow",
+    "CANCELED": "yellow",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "ERROR": "red",
 }
 
 
@@ -41,13 +50,17 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for line in columns([tuple(headers), *rows]):
             click.echo(line)
         return
+    console().print(coloured_table(headers, rows))
+
+
+def coloured_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console().print(table)
+    return table
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -74,9 +87,16 @@ def console(file: IO[str] | None = None) -> Console:
 
 def event_line(event: Event) -> str:
     """`14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0`: one event, one line but for its own newlines."""
-    import time
-
-    clock = time.strftime("%H:%M:%S", time.localtime(event.at))
     who = f"{event.component} " if event.component else ""
     mark = "! " if event.type.value == "Warning" else ""
-    return f"{clock} {mark}{who}{event.reason}: {event.message}"
+    return f"{clock(event.at)} {mark}{who}{event.reason}: {event.message}"
+
+
+def clock(at: float) -> str:
+    """Of here, `14:02:11`."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def date(at: float | None) -> str:
+    """Of here, `2026-01-31 14:02:11`."""
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -19,12 +19,15 @@ import click
 
 from controller.cli.session import Session
 from controller.domain.addresses import Address, AddressInvalid, parse_address
+from controller.domain.run_addresses import PipelineAddress, RunAddress, parse_pipeline, parse_run
 from controller.domain.secret import Secret
 
 if TYPE_CHECKING:
     from controller.adapters.files_client import FilesClient
+    from controller.adapters.runs_client import RunsClient
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,36 @@ class Remote:
     server: str | None
     user: str | None
     token_file: Path | None
-    developer: bool
+    developer: bool = False
 
     def address(self, text: str) -> Address:
-        try:
-            found = parse_address(text)
-        except AddressInvalid as error:
-            raise click.UsageError(str(error)) from error
+        """Of files."""
+        found = _parsed(parse_address, text)
         server = found.server or self._server()
         return replace(found, server=server, developer=found.developer or self.developer)
 
-    def client(self) -> FilesClient:
+    def pipeline(self, text: str) -> PipelineAddress:
+        return self._located(_parsed(parse_pipeline, text))
+
+    def run(self, text: str) -> RunAddress | PipelineAddress:
+        """A run, or the pipeline whose newest run is meant."""
+        found = _parsed(parse_run, text)
+        if isinstance(found, RunAddress):
+            return replace(found, pipeline=self._located(found.pipeline))
+        return self._located(found)
+
+    def files(self) -> FilesClient:
         from controller.adapters.files_client import FilesClient
 
-        return FilesClient(self._authorization())
+        return FilesClient(self._authorization)
+
+    def runs(self) -> RunsClient:
+        from controller.adapters.runs_client import RunsClient
+
+        return RunsClient(self._authorization)
+
+    def _located(self, pipeline: PipelineAddress) -> PipelineAddress:
+        return pipeline if pipeline.server else pipeline.on(self._server())
 
     def _server(self) -> str:
         named = self.server or self._configured()
@@ -68,8 +87,9 @@ class Remote:
 
         return settings.web.public_url or local_url(settings)
 
+    @functools.cached_property
     def _authorization(self) -> Secret:
-        """The header's value; empty: nobody's."""
+        """The header's value; empty: nobody's. Asked for once, however many APIs the command needs."""
         if self.user is not None and self.token_file is not None:
             raise click.UsageError("give only one of --user and --token-file")
         if self.user is not None:
@@ -80,6 +100,13 @@ class Remote:
         if token and not (token.isascii() and token.isprintable()):
             raise click.UsageError("the token has characters that no token has")
         return Secret(f"Bearer {token}" if token else "")
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except AddressInvalid as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _basic(user: str) -> Secret:
@@ -111,6 +138,20 @@ def remote_options(command: F) -> F:
         metavar="FILE",
         help="With the token in its first line.  [$PRICHAL_TOKEN]",
     )
+    @functools.wraps(command)
+    def called(
+        *arguments: Any, server: str | None, user: str | None, token_file: Path | None, **named: Any
+    ) -> Any:
+        context = click.get_current_context()
+        remote = Remote(context.ensure_object(Session), server, user, token_file)
+        return command(remote, *arguments, **named)
+
+    return called  # type: ignore[return-value]
+
+
+def area_option(command: F) -> F:
+    """Beside `remote_options`, which it comes after: whose files."""
+
     @click.option(
         "--area",
         type=click.Choice(["own", "developer"]),
@@ -119,16 +160,7 @@ def remote_options(command: F) -> F:
         help="Whose files: yours, or the module's.",
     )
     @functools.wraps(command)
-    def called(
-        *arguments: Any,
-        server: str | None,
-        user: str | None,
-        token_file: Path | None,
-        area: str,
-        **named: Any,
-    ) -> Any:
-        context = click.get_current_context()
-        remote = Remote(context.ensure_object(Session), server, user, token_file, area == "developer")
-        return command(remote, *arguments, **named)
+    def called(remote: Remote, *arguments: Any, area: str, **named: Any) -> Any:
+        return command(replace(remote, developer=area == "developer"), *arguments, **named)
 
     return called  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """Addresses of pipelines and runs: how people name them on the command line. Pure.
 
-A pipeline is written `APP/PATH`, the path of its API, or `APP/pipelines/NAME` in the API of all pipelines of an app; its
-run `APP/PATH/ID`. The URLs that the run API knows them by, `…/runs` and `…/runs/ID`, are addresses, too.
+A pipeline is written `APP/PATH`, the path of its API, or `APP/pipelines/NAME` in the API of all pipelines of an app;
+its run `APP/PATH/ID`. The URLs that the run API knows them by, `…/runs` and `…/runs/ID`, are addresses, too.
 """
 
 from __future__ import annotations

@@ -95,3 +95,14 @@ def rfc3339(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def about_duration(seconds: float) -> str:
+    """For people: `0.4s`, `12s`, `3m 20s`, `1h 05m`, `2d 03h`."""
+    if seconds < 1:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = int(seconds)
+    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // small:02}{smaller}"
+    return f"{whole}s"

@@ -1,4 +1,5 @@
-"""What the answers of the files API mean, and those of the storage that its links lead to. Data, and what applies it."""
+"""What the answers of the files API mean, and those of the storage that its links lead to. Data, and what applies
+it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,114 @@
+"""What `prichal run start` sends: inputs and outputs as they were typed. Files of this machine are uploaded first."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from controller.cli.progress import progress
+from controller.cli.remote import Remote
+from controller.domain.addresses import Address, AddressInvalid
+from controller.domain.run_addresses import PipelineAddress
+
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`uploads`: files of this machine by the names of the inputs, and where each goes."""
+
+    remote: Remote
+    inputs: dict[str, Any]
+    outputs: dict[str, str]
+    uploads: dict[str, tuple[Path, Address]]
+
+    def document(self) -> dict[str, Any]:
+        """Mappings of names to data, but for files that lie in a box which is named."""
+        inputs: Any = self.inputs
+        if self.uploads:
+            boxes = {name: {"box": address.box} for name, (_, address) in self.uploads.items()}
+            inputs = [{"name": n, "data": data, **boxes.get(n, {})} for n, data in inputs.items()]
+        return {"inputs": inputs, **({"outputs": self.outputs} if self.outputs else {})}
+
+    def upload(self) -> None:
+        if not self.uploads:
+            return
+        with self.remote.files() as client:
+            for path, address in self.uploads.values():
+                with progress(path.name, path.stat().st_size) as moved:
+                    client.upload(path, address, moved)
+
+
+def read_submission(
+    remote: Remote,
+    pipeline: PipelineAddress,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    group: str | None,
+) -> Submission:
+    """Raises click.UsageError."""
+    given: dict[str, Any] = {}
+    uploads: dict[str, tuple[Path, Address]] = {}
+    for name, text in _pairs(inputs, "--input"):
+        if name.endswith(":"):
+            name, value = name[:-1], _json(name, text)
+        elif text.startswith("@"):
+            path = Path(text[1:])
+            uploads[name] = (path, _place(remote, pipeline, path, group))
+            value = uploads[name][1].path.text
+        else:
+            value = _value(text)
+        _once(name, given, "--input")
+        given[name] = value
+    wanted: dict[str, str] = {}
+    for name, text in _pairs(outputs, "--output"):
+        _once(name, wanted, "--output")
+        wanted[name] = text
+    return Submission(remote, given, wanted, uploads)
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> list[tuple[str, str]]:
+    pairs = [text.partition("=") for text in texts]
+    for name, sign, _ in pairs:
+        if not sign or not name.rstrip(":"):
+            raise click.BadParameter(f"{name + sign!r} is not NAME=VALUE", param_hint=option)
+    return [(name, value) for name, _, value in pairs]
+
+
+def _once(name: str, given: dict[str, Any], option: str) -> None:
+    if name in given:
+        raise click.BadParameter(f"{name} is given twice", param_hint=option)
+
+
+def _value(text: str) -> str | float:
+    """A number, if it is written as one; else the text, which the server takes for a path or a value."""
+    return json.loads(text) if _NUMBER.fullmatch(text) else text
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{name}={text} is no JSON: {error}", param_hint="--input") from error
+
+
+def _place(remote: Remote, pipeline: PipelineAddress, path: Path, group: str | None) -> Address:
+    """Where a file of this machine goes: under its own name into the group."""
+    if group is None:
+        raise click.UsageError(f"where shall {path} be put? Give --upload BOX/GROUP")
+    if pipeline.by_url:
+        raise click.UsageError(f"with files of this machine write the pipeline as APP/PATH, not {pipeline}")
+    if not path.is_file():
+        raise click.BadParameter(f"there is no file {path}", param_hint="--input")
+    place = remote.address(f"{pipeline.app}:{group}")
+    if not place.box or not place.path.text:
+        raise click.BadParameter(f"{group!r} is not BOX/GROUP", param_hint="--upload")
+    try:
+        return place.as_group().below(path.name)
+    except AddressInvalid as error:
+        raise click.UsageError(str(error)) from error
