@@ -11,19 +11,14 @@ import base64
 import hashlib
 import json
 import secrets
-import socket
-import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, parse_path, user_area
-from tests.support.waiting import wait_for
+from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 
 APP, BOX = "demo", "data"
 
@@ -57,75 +52,13 @@ class Link:
     part: int = 0
 
 
-#: Does something in the place of the right answer; False: the right answer is given all the same.
-Fault = Callable[["Handler"], bool]
-
-
-def status(code: int, body: bytes = b"", **headers: str) -> Fault:
-    def fault(handler: Handler) -> bool:
-        handler.body()
-        handler.reply(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        return True
-
-    return fault
-
-
-def after(condition: Callable[[], object], fault: Fault) -> Fault:
-    """Not before something has happened."""
-
-    def waiting(handler: Handler) -> bool:
-        wait_for(condition)
-        return fault(handler)
-
-    return waiting
-
-
-def cut(after: int) -> Fault:
-    """The connection breaks after so many bytes, of the request's body or of the answer's."""
-
-    def fault(handler: Handler) -> bool:
-        if handler.command == "PUT":
-            handler.rfile.read(after)
-            handler.reset()
-            return True
-        handler.cut_after = after
-        return False
-
-    return fault
-
-
-def lose_answer(handler: Handler) -> bool:
-    """It is done, and nobody hears of it."""
-    handler.cut_after = -1
-    return False
-
-
-def garble(handler: Handler) -> bool:
-    """One bit is another one at the other end."""
-    handler.garbled = True
-    return False
-
-
-class Gate:
-    """Requests wait here until the test lets them go; `waiting` counts them."""
+class FilesServer(Orders):
+    """Its servers are "api" and "storage"."""
 
     def __init__(self) -> None:
-        self.waiting = 0
-        self.open = threading.Event()
-
-    def __call__(self, handler: Handler) -> bool:
-        self.waiting += 1
-        self.open.wait(60)
-        return False
-
-
-class FilesServer:
-    """`ordered` are faults by server ("api", "storage") and method, each for one request, in order; `seen` are the
-    requests that came, as (server, method, path with query, headers)."""
-
-    def __init__(self) -> None:
-        self.api = Server(self, "api")
-        self.storage = Server(self, "storage")
+        super().__init__()
+        self.api = FaultyServer(self, "api", Handler)
+        self.storage = FaultyServer(self, "storage", Handler)
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Upload] = {}
         self.links: dict[str, Link] = {}
@@ -137,30 +70,10 @@ class FilesServer:
         self.part_size = 5 * 2**20
         self.page = 1000
         self.ranges = True  # whether the storage knows Range
-        self.ordered: list[tuple[str, str, Fault]] = []
-        self.seen: list[tuple[str, str, str, dict[str, str]]] = []
-        self.lock = threading.RLock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.api.server_port}"
-
-    def order(self, server: str, method: str, *faults: Fault) -> None:
-        self.ordered += [(server, method, fault) for fault in faults]
-
-    def take(self, server: str, method: str) -> Fault | None:
-        with self.lock:
-            for index, (where, what, fault) in enumerate(self.ordered):
-                if (where, what) == (server, method):
-                    del self.ordered[index]
-                    return fault
-        return None
-
-    def requests(self, server: str, method: str) -> list[str]:
-        return [path for where, what, path, _ in self.seen if (where, what) == (server, method)]
-
-    def headers(self, server: str, method: str) -> list[dict[str, str]]:
-        return [headers for where, what, _, headers in self.seen if (where, what) == (server, method)]
 
     # --- what is stored
 
@@ -302,45 +215,23 @@ def composite(content: bytes, part_size: int) -> str:
     return f"{hashlib.md5(b''.join(digests)).hexdigest()}-{len(digests)}"
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
+class Handler(FaultyHandler):
+    @property
+    def files(self) -> FilesServer:
+        assert isinstance(self.server.orders, FilesServer)
+        return self.server.orders
 
-    def __init__(self, files: FilesServer, name: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = files
-        self.name = name
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients leave in the middle: that is what is tested."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Server
-
-    def answer(self) -> None:
-        self.cut_after: int | None = None
-        self.garbled = False
-        self.left = int(self.headers.get("Content-Length", 0))
-        files, name = self.server.files, self.server.name
-        files.seen.append((name, self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-        fault = files.take(name, self.command)
-        if fault is not None and fault(self):
-            return
-        if name == "api":
+    def right_answer(self) -> None:
+        if self.server.name == "api":
             self._answer_api()
         else:
             self._answer_link()
-
-    do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 - names of the standard library
 
     def _answer_api(self) -> None:
         parts = urlsplit(self.path)
         try:
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
-            code, document = self.server.files.ask(self.command, parts.path, query, self._user())
+            code, document = self.files.ask(self.command, parts.path, query, self._user())
         except Refusal as refusal:
             body = json.dumps(refusal.document).encode()
             self.reply(refusal.status, body, {"Content-Type": "application/problem+json"})
@@ -348,7 +239,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(code, b"" if document is None else json.dumps(document).encode())
 
     def _user(self) -> str | None:
-        files = self.server.files
+        files = self.files
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         if scheme == "Basic":
             user, _, password = base64.b64decode(value).decode().partition(":")
@@ -361,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
         raise Refusal(401, "The credentials are missing or wrong.")
 
     def _answer_link(self) -> None:
-        files = self.server.files
+        files = self.files
         link = files.links.get(dict(parse_qsl(urlsplit(self.path).query)).get("X-Amz-Signature", ""))
         if "Authorization" in self.headers:
             self._refuse(400, "InvalidArgument", "Only one auth mechanism allowed")
@@ -373,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
             self._give(link)
 
     def _take(self, link: Link) -> None:
-        files, content = self.server.files, self.body()
+        files, content = self.files, self.body()
         content = flipped(content) if self.garbled else content
         digest = hashlib.md5(content)
         if self.headers.get("Content-MD5") != base64.b64encode(digest.digest()).decode():
@@ -389,7 +280,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, b"", {"ETag": f'"{digest.hexdigest()}"'})
 
     def _give(self, link: Link) -> None:
-        files = self.server.files
+        files = self.files
         found = files.objects.get(link.key)
         if found is None:
             self._refuse(404, "NoSuchKey", "The specified key does not exist.")
@@ -411,34 +302,6 @@ class Handler(BaseHTTPRequestHandler):
         self.body()
         self.reply(code, f"<Error><Code>{word}</Code><Message>{message}</Message></Error>".encode())
 
-    def body(self) -> bytes:
-        """What has not been read of it yet."""
-        left, self.left = self.left, 0
-        return self.rfile.read(left)
-
-    def reply(self, code: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        if self.cut_after == -1:
-            self.reset()
-            return
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.cut_after])
-        if self.cut_after is not None:
-            self.wfile.flush()
-            self.close_connection = True
-
-    def reset(self) -> None:
-        """As a machine that dies, or a firewall that forgets."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 def flipped(content: bytes) -> bytes:
     middle = len(content) // 2
@@ -448,15 +311,5 @@ def flipped(content: bytes) -> bytes:
 @contextmanager
 def files_server() -> Iterator[FilesServer]:
     files = FilesServer()
-    servers = (files.api, files.storage)
-    threads = [threading.Thread(target=s.serve_forever, kwargs={"poll_interval": 0.02}) for s in servers]
-    for thread in threads:
-        thread.start()
-    try:
+    with files.api.serving(), files.storage.serving():
         yield files
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
-        for thread in threads:
-            thread.join()

@@ -25,16 +25,8 @@ from controller.adapters.server_client.errors import UNREACHABLE, Stopped, reach
 from controller.domain.addresses import Address, parse_address
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
-from tests.support.files_server import (
-    FilesServer,
-    after,
-    composite,
-    cut,
-    files_server,
-    garble,
-    lose_answer,
-    status,
-)
+from tests.support.faulty_server import after, cut, garble, lose_answer, status
+from tests.support.files_server import FilesServer, composite, files_server
 from tests.support.issuer import issuer, make_certificate
 
 MIB = 2**20

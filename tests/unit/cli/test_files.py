@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from controller.cli.exits import Exit
-from tests.support.files_server import FilesServer, Gate, after, files_server, status
+from tests.support.faulty_server import Gate, after, status
+from tests.support.files_server import FilesServer, files_server
 from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine, Outcome
 
