@@ -19,7 +19,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.observed import ImagePin, ObservedApp
 from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Route, Service
-from controller.domain.runs import Run, RunState
+from controller.domain.runs import Run, RunCount, RunState
 from controller.domain.secret import Secret
 from controller.domain.spec import ImageSource, Registry, RepositorySpec, Resources, SecretSpec
 from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
@@ -609,6 +609,12 @@ class Runs(Protocol):
 
     def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
         """Queued or active, the oldest first."""
+
+    def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
+        """How many runs there are, of each pipeline in each state, in that order; of one app or of all."""
+
+    def last_ended(self, app: AppName) -> Run | None:
+        """Of those that are over, the one that was submitted last."""
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
         """Take the next queued run that the limits let through, by priority, then age: it is STARTING."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,10 +42,11 @@ def status(session: Session, app: str | None, check: bool, output: str) -> int:
     with session.store() as store:
         chosen = (store.apps.status(known_app(store, app)),) if app else store.apps.all()
         running = is_running(store)
+        runs = _runs(store, chosen[0].app) if app else {}
         if output == "json":
             show_json(_detail(store, chosen[0]) if app else _overview(chosen, running))
     if output != "json" and app:
-        _show_app(chosen[0])
+        _show_app(chosen[0], runs)
     elif output != "json":
         _show_apps(chosen)
     if not running:
@@ -60,9 +61,16 @@ def _fine(status: AppStatus) -> bool:
 def _detail(store: Store, status: AppStatus) -> dict[str, object]:
     from controller.web.platform.documents import app_document
 
+    runs = _runs(store, status.app)
     routes, services = store.routes.of(status.app), store.routes.services(status.app)
-    document = app_document(status, routes, services, store.requests.queued(status.app))
+    document = app_document(status, routes, services, store.requests.queued(status.app), runs)
     return {"state": state_word(status), **document}
+
+
+def _runs(store: Store, app: AppName) -> dict[str, Any]:
+    from controller.web.platform.documents import runs_document
+
+    return runs_document(store.runs.counts(app), store.runs.last_ended(app))
 
 
 def _overview(statuses: tuple[AppStatus, ...], running: bool) -> dict[str, object]:
@@ -101,12 +109,14 @@ def _age(since: float) -> str:
     return f"{seconds}s"
 
 
-def _show_app(status: AppStatus) -> None:
+def _show_app(status: AppStatus, runs: dict[str, Any]) -> None:
     click.echo(f"{status.app}: {state_word(status)}")
     click.echo(f"  repository  {status.repository or '-'}")
     click.echo(f"  applied     {status.applied_revision or '-'}")
     if status.attempted_revision != status.applied_revision:
         click.echo(f"  attempted   {status.attempted_revision}")
+    if runs["queued"] or runs["active"] or runs["last"]:
+        click.echo(f"  runs        {runs['queued']} queued, {runs['active']} active{_last(runs['last'])}")
     for condition in status.conditions:
         lines = condition.message.splitlines() or [""]
         click.echo(
@@ -119,6 +129,13 @@ def _show_app(status: AppStatus) -> None:
         rows = [_part_row(c.name, c.kind, c.conditions) for c in status.components]
         rows += [_part_row(box.name, Kind.DATA_BOX, box.conditions) for box in status.boxes]
         show_table(("COMPONENT", "KIND", "STATE", "MESSAGE"), rows)
+
+
+def _last(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    reason = f" {run['reason']}" if run["reason"] else ""
+    return f"; last: {run['pipeline']} {run['state']}{reason} ({_age(run['ended'])} ago)"
 
 
 def _part_row(name: str, kind: str, conditions: Conditions) -> tuple[str, str, str, str]:

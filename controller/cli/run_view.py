@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import sys
 import time
@@ -13,7 +12,7 @@ import click
 
 from controller.cli.output import clock, coloured_table, console, date, show_table
 from controller.domain.run_addresses import RunAddress
-from controller.domain.runs import Attempt, StageRun, Transition
+from controller.domain.runs import Attempt, StageRun, Transition, in_order
 from controller.domain.units import about_duration
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ def show_run(address: RunAddress, run: RunReport, now: float) -> None:
         click.echo()
         show_table(("STAGE", "ATTEMPT", "STARTED", "TOOK", "EXIT", "REASON", "MESSAGE"), attempts)
     click.echo()
-    for stage_name, step in transitions(run, {}):
-        click.echo(transition_line(stage_name, step))
+    for line in transitions(run):
+        click.echo(line)
 
 
 def _ending(run: RunReport) -> str:
@@ -117,20 +116,20 @@ def _attempt_row(stage: StageRun, attempt: Attempt, now: float) -> tuple[str, ..
 
 # --- while it changes -------------------------------------------------------------------------------------------
 
-#: How many transitions of the run ("") and of each stage have been told.
-Told = dict[str, int]
+#: How many transitions of the run and of each stage have been told.
+Told = tuple[int, ...]
 
 
-def transitions(run: RunReport, told: Told) -> Iterator[tuple[str, Transition]]:
-    """Those that have not been told, with the name of the stage, in the order of time."""
-    histories = [("", run.history), *((stage.name, stage.history) for stage in run.stages)]
-    lines = [
-        [(step.at, place, name, step) for step in history[told.get(name, 0) :]]
-        for place, (name, history) in enumerate(histories)
-    ]
-    told.update((name, len(history)) for name, history in histories)
-    for _, _, name, step in heapq.merge(*lines, key=lambda item: item[:2]):
-        yield name, step
+def transitions(run: RunReport, told: Told = ()) -> Iterator[str]:
+    """A line for each that has not been told."""
+    histories: list[tuple[str | None, tuple[Transition, ...]]] = [(None, run.history)]
+    histories += ((stage.name, stage.history) for stage in run.stages)
+    for place, step in in_order(histories, told or (0,) * len(histories)):
+        yield transition_line(histories[place][0] or "", step)
+
+
+def _told(run: RunReport) -> Told:
+    return (len(run.history), *(len(stage.history) for stage in run.stages))
 
 
 def transition_line(stage: str, step: Transition) -> str:
@@ -146,11 +145,12 @@ def watch(address: RunAddress, reports: Iterable[RunReport], beside: bool = Fals
     out = sys.stderr if beside else sys.stdout
     if out.isatty():
         return _draw(address, reports, beside)
-    told: Told = {}
+    told: Told = ()
     last = None
     for last in reports:
-        for stage, step in transitions(last, told):
-            click.echo(transition_line(stage, step), file=out)
+        for line in transitions(last, told):
+            click.echo(line, file=out)
+        told = _told(last)
     return _seen(last)
 
 

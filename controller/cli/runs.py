@@ -83,6 +83,7 @@ def start(
 
     Prints its name. Exit code 0 with --wait or --follow only if it has SUCCEEDED.
     """
+    _check_form(follow, form)
     place = remote.pipeline(pipeline)
     submission = read_submission(remote, place, inputs, outputs, upload)
     rest = {"priority": priority, "webhook": webhook}
@@ -103,18 +104,22 @@ def retry(remote: Remote, run: str, wait: bool, follow: bool, output: str) -> in
     """Repeat a run that has failed.
 
     A new run, which takes over the stages that had succeeded. Prints its name. Exit codes as of start."""
+    _check_form(follow, output)
     before = _run(remote, run)
     with remote.runs() as client:
         begun = client.retry(before, str(uuid.uuid4()))
         return _attend(client, before.pipeline.run(begun.id), begun, wait, follow, output)
 
 
+def _check_form(follow: bool, output: str) -> None:
+    if follow and output == "json":
+        raise click.UsageError("the logs are no JSON: give --wait instead of --follow")
+
+
 def _attend(
     client: RunsClient, run: RunAddress, begun: RunReport, wait: bool, follow: bool, output: str
 ) -> int:
     """What is done with a run that was started: tell it, and stay with it if that is wanted."""
-    if follow and output == "json":
-        raise click.UsageError("the logs are no JSON: give --wait instead of --follow")
     if not wait and not follow:
         _tell(run, begun, output)
         return Exit.OK

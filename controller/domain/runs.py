@@ -6,8 +6,9 @@ and everything is written down before it is done. So it makes no difference whet
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -244,6 +245,21 @@ class Run:
         return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
 
 
+@dataclass(frozen=True)
+class RunCount:
+    """How many runs of a pipeline are in a state; `oldest` is the id of the one submitted first."""
+
+    app: AppName
+    pipeline: ComponentName
+    state: RunState
+    number: int
+    oldest: str
+
+    @property
+    def active(self) -> bool:
+        return not self.state.terminal and self.state is not RunState.QUEUED
+
+
 def new_run(
     id: str,
     pipeline: Pipeline,
@@ -277,6 +293,11 @@ def new_run_id(now: float, random: int) -> str:
     """19 hexadecimal digits: the milliseconds since 1970, then 32 bits of `random`, so that ids are in the order of
     time."""
     return f"{int(now * 1000):011x}{random & 0xFFFFFFFF:08x}"
+
+
+def id_time(id: str) -> float:
+    """When the id was made, in Unix seconds."""
+    return int(id[:11], 16) / 1000
 
 
 def is_run_id(text: str) -> bool:
@@ -334,6 +355,26 @@ def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
         origin=run.id,
         pass_identity=run.pass_identity,
     )
+
+
+def in_order(
+    histories: Sequence[tuple[str | None, Sequence[Transition]]], told: Sequence[int]
+) -> Iterator[tuple[int, Transition]]:
+    """What happened to a run (its name here is None) and its stages, in the order of time, each with the place of its
+    history; but for the first ones of each that were `told`. A run begins before its stages and ends after them."""
+    lines = [
+        [(step.at, _rank(name, step), place, step) for step in history[count:]]
+        for place, ((name, history), count) in enumerate(zip(histories, told, strict=True))
+    ]
+    # Each history keeps its own order, even where the clock was set back.
+    for _, _, place, step in heapq.merge(*lines, key=lambda item: item[:3]):
+        yield place, step
+
+
+def _rank(stage: str | None, step: Transition) -> int:
+    if stage is not None:
+        return 1
+    return 2 if step.state.terminal else 0
 
 
 # --- what comes next --------------------------------------------------------------------------------------------

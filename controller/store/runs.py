@@ -17,7 +17,7 @@ from typing import TypeVar
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline
-from controller.domain.runs import Run, RunState
+from controller.domain.runs import Run, RunCount, RunState
 from controller.domain.webhooks import messages
 from controller.ports import RunLimits
 from controller.store.codec import decode, encode
@@ -57,6 +57,14 @@ AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
 # `+id`: by the index of states, since that of ids leads through all that are over.
 UNFINISHED = """
 SELECT run FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY +id LIMIT ?
+"""
+# Answered from the index `runs_by_state` alone: no run is read.
+COUNTS = """
+SELECT app, pipeline, state, count(*) AS number, min(id) AS oldest FROM runs
+WHERE :app IS NULL OR app = :app GROUP BY state, app, pipeline ORDER BY app, pipeline, state
+"""
+LAST_ENDED = """
+SELECT run FROM runs WHERE app = ? AND state IN ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELED') ORDER BY id DESC LIMIT 1
 """
 VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
@@ -157,6 +165,19 @@ class RunTable:
         with self._database.read() as db:
             rows = db.execute(UNFINISHED, (app, -1 if limit is None else limit)).fetchall()
         return tuple(self._decoded(Run, row["run"]) for row in rows)
+
+    def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
+        with self._database.read() as db:
+            rows = db.execute(COUNTS, {"app": app}).fetchall()
+        return tuple(
+            RunCount(row["app"], row["pipeline"], RunState(row["state"]), row["number"], row["oldest"])
+            for row in rows
+        )
+
+    def last_ended(self, app: AppName) -> Run | None:
+        with self._database.read() as db:
+            row = db.execute(LAST_ENDED, (app,)).fetchone()
+        return self._decoded(Run, row["run"]) if row else None
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
         with self._database.read() as db:  # most looks find nothing: no lock for them

@@ -17,7 +17,7 @@ from controller.domain.runs import Run
 from controller.store import SqliteStore, open_store
 from controller.web.app import create_app
 from controller.web.context import ServiceCall
-from controller.web.problems import Refused
+from controller.web.problems import Kind, Problem, Refused
 from controller.web.runs.calls import base_of, check_run, etag
 from controller.web.runs.documents import run_document
 from controller.web.runs.logs import PIECE, log_event, whole_lines
@@ -25,6 +25,7 @@ from controller.web.runs.streams import LogRequest
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
+from tests.support.files_server import FilesServer
 from tests.support.gateway import APP
 from tests.support.runs import Player, RunCaller, all_pipelines, make_pipeline, one_pipeline
 
@@ -39,6 +40,7 @@ class RunsServer(Orders):
         super().__init__()
         self.store = store
         self.player = Player(store, folder / "runs")
+        self.files: FilesServer | None = None  # with the files of the same users
         self.users = {"anna": "p:w", "bob": "secret"}
         app = create_app(store, Settings(state=folder), StorageClient(store, lambda access: FakeObjects()))
         services = {service.api.path: service for service in (one_pipeline(), all_pipelines())}
@@ -71,6 +73,10 @@ class Handler(FaultyHandler):
         caller, user = self.runs.callers.get(path), self._user()
         if user is None:
             self._refuse(401, "The credentials are missing or wrong.")
+        elif path == "files" and self.runs.files is not None:
+            query = dict(parse_qsl(parts.query))
+            code, document = self.runs.files.ask(self.command, parts.path, query, user)
+            self.reply(code, json.dumps(document).encode())
         elif app != APP or caller is None:
             self._refuse(404, f"Nothing is published at {parts.path}.")
         elif self.command == "GET" and len(rest) > 1 and rest[-1] != "runs":
@@ -106,11 +112,10 @@ class Handler(FaultyHandler):
             if not part:
                 self._one(run, float(query.get("wait", 0)))
             elif "follow" in query:
-                self._follow(_log(query))
+                self._follow(_log(run, query))
             else:
-                folder = self.runs.player.folder
-                text = _log(query).log(run, folder).read(int(query["offset"]), 10**9)
-                self.reply(200, text)
+                log = _log(run, query).log(run, self.runs.player.folder)
+                self.reply(200, log.read(int(query["offset"]), 10**9))
         except Refused as refused:
             self._refuse(refused.problem.kind.status, refused.problem.detail)
 
@@ -138,7 +143,12 @@ class Handler(FaultyHandler):
         self.sent = 0
         offset = int(self.headers.get("Last-Event-ID", 0))
         while not self.close_connection:
-            run = self._find()
+            try:
+                run = self._find()
+            except Refused:
+                self._chunk(b"event: gone\ndata: {}\n\n")
+                self._chunk(b"")
+                return
             over, stage = log.over(run), log.log(run, self.runs.player.folder)
             data = stage.read(offset)
             length = len(data) if over and len(data) < PIECE else whole_lines(data, len(data) == PIECE)
@@ -164,7 +174,9 @@ class Handler(FaultyHandler):
         self.wfile.write(whole)
 
 
-def _log(query: dict[str, str]) -> LogRequest:
+def _log(run: Run, query: dict[str, str]) -> LogRequest:
+    if query["stage"] not in [stage.name for stage in run.stages]:
+        raise Refused(Problem(Kind.NOT_FOUND, "The run has no such stage."))
     return LogRequest(query["stage"], int(query["attempt"]) if "attempt" in query else None)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controller.domain.conditions import Condition, is_ready
 from controller.domain.routes import Route, Service
+from controller.domain.runs import Run, RunCount, RunState
 from controller.domain.status import AppStatus, BoxStatus, ComponentStatus, Request
 
 
@@ -21,7 +24,11 @@ def summary_document(app: AppStatus) -> dict[str, object]:
 
 
 def app_document(
-    app: AppStatus, routes: tuple[Route, ...], services: tuple[Service, ...], queued: Request | None
+    app: AppStatus,
+    routes: tuple[Route, ...],
+    services: tuple[Service, ...],
+    queued: Request | None,
+    runs: dict[str, object],
 ) -> dict[str, object]:
     return {
         **summary_document(app),
@@ -32,6 +39,28 @@ def app_document(
         "images": dict(app.pins),
         "plan": app.plan,
         "queued": _request(queued) if queued else None,
+        "runs": runs,
+    }
+
+
+def runs_document(counts: Iterable[RunCount], last: Run | None) -> dict[str, object]:
+    """Of an app; `last` is the last one that is over."""
+    counts = list(counts)
+    return {
+        "queued": sum(count.number for count in counts if count.state is RunState.QUEUED),
+        "active": sum(count.number for count in counts if count.active),
+        "last": _last(last) if last else None,
+    }
+
+
+def _last(run: Run) -> dict[str, object]:
+    return {
+        "id": run.id,
+        "pipeline": run.name,
+        "state": run.state.value,
+        "reason": run.reason,
+        "message": run.message,
+        "ended": run.ended,
     }
 
 

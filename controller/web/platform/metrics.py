@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from controller.domain.runs import RunState, id_time
 from controller.ports import Store
 from controller.web.gateway.meter import BUCKETS, Meter, read_all
 
@@ -36,6 +37,7 @@ class _Page(Collector):
         yield from self._daemon()
         yield from self._apps()
         yield from self._boxes()
+        yield from self._runs()
         yield from _gateway(read_all(self._counts))
 
     def _daemon(self) -> Iterator[Metric]:
@@ -83,6 +85,23 @@ class _Page(Collector):
             files.add_metric(labels, box.files)
             pending.add_metric(labels, self._store.boxes.room(box.bucket, self._now).pending)
         yield from (used, capacity, files, pending)
+
+    def _runs(self) -> Iterator[Metric]:
+        runs = GaugeMetricFamily(
+            "prichal_runs",
+            "Runs that are kept, by state; those that are over until their time to live has passed.",
+            labels=["app", "pipeline", "state"],
+        )
+        oldest = GaugeMetricFamily(
+            "prichal_runs_oldest_queued_seconds",
+            "Since the run that has been queued for longest was submitted.",
+            labels=["app", "pipeline"],
+        )
+        for count in self._store.runs.counts():
+            runs.add_metric([count.app, count.pipeline, count.state.value], count.number)
+            if count.state is RunState.QUEUED:
+                oldest.add_metric([count.app, count.pipeline], max(0.0, self._now - id_time(count.oldest)))
+        yield from (runs, oldest)
 
 
 def _box_gauge(name: str, meaning: str) -> GaugeMetricFamily:

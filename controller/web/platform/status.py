@@ -16,7 +16,7 @@ from controller.ports import Store
 from controller.web.access.admin import is_admin
 from controller.web.context import context, visitor
 from controller.web.platform.deliveries import event_document
-from controller.web.platform.documents import app_document, summary_document
+from controller.web.platform.documents import app_document, runs_document, summary_document
 from controller.web.platform.metrics import CONTENT_TYPE, render
 from controller.web.platform.page import app_rows, event_rows
 from controller.web.problems import Kind, Problem, Refused
@@ -108,7 +108,8 @@ def app(name: str) -> ResponseReturnValue:
     store, _ = context(current_app)
     found = _known(store, name)
     routes, services = store.routes.of(found.app), store.routes.services(found.app)
-    return app_document(found, routes, services, store.requests.queued(found.app))
+    runs = runs_document(store.runs.counts(found.app), store.runs.last_ended(found.app))
+    return app_document(found, routes, services, store.requests.queued(found.app), runs)
 
 
 @status.get("/-/apps/<name>/events")

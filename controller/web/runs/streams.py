@@ -8,7 +8,6 @@ can be resumed: the id of each event says all that is needed (`Last-Event-ID`).
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
 import logging
 import re
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from controller.domain.runs import Run, Transition
+from controller.domain.runs import Run, Transition, in_order
 from controller.web.gateway.body import Send
 from controller.web.problems import Kind, Problem, Refused
 from controller.web.runs.calls import RunRequest
@@ -278,23 +277,15 @@ class _Transitions:
 
 def transitions(run: Run, seen: Cursor) -> Iterator[tuple[Cursor, str | None, Transition]]:
     """What comes after the cursor, each with the cursor behind it, in the order of time; the stage is None for the run
-    itself, which begins before its stages and ends after them."""
-    histories = [(None, run.history), *((stage.name, stage.history) for stage in run.stages)]
-    lines = [
-        [(step.at, _rank(name, step), place, name, step) for step in history[told:]]
-        for place, ((name, history), told) in enumerate(zip(histories, seen, strict=True))
+    itself."""
+    histories: list[tuple[str | None, tuple[Transition, ...]]] = [
+        (None, run.history),
+        *((stage.name, stage.history) for stage in run.stages),
     ]
     counts = list(seen)
-    # Each history keeps its own order, even where the clock was set back.
-    for _, _, place, name, step in heapq.merge(*lines, key=lambda item: item[:3]):
+    for place, step in in_order(histories, seen):
         counts[place] += 1
-        yield tuple(counts), name, step
-
-
-def _rank(stage: str | None, step: Transition) -> int:
-    if stage is not None:
-        return 1
-    return 2 if step.state.terminal else 0
+        yield tuple(counts), histories[place][0], step
 
 
 def _cursor(request: RunRequest, run: Run) -> Cursor:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.units import about_size, parse_duration, parse_size, render_duration, render_size
+from controller.domain.units import (
+    about_duration,
+    about_size,
+    parse_duration,
+    parse_size,
+    render_duration,
+    render_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +83,19 @@ def test_rendering_is_short() -> None:
 )
 def test_about_how_much(size: int, text: str) -> None:
     assert about_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0s"),
+        (0.44, "0.4s"),
+        (59.9, "59s"),
+        (60, "1m 00s"),
+        (200, "3m 20s"),
+        (3 * 3600 + 65, "3h 01m"),
+        (51 * 3600, "2d 03h"),
+    ],
+)
+def test_about_how_long(seconds: float, text: str) -> None:
+    assert about_duration(seconds) == text

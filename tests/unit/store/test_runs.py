@@ -12,7 +12,7 @@ import pytest
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Run, RunState, new_run
+from controller.domain.runs import Run, RunCount, RunState, new_run
 from controller.ports import RunLimits
 from controller.store import SqliteStore, open_store
 
@@ -46,6 +46,27 @@ def test_a_run_comes_back_as_it_was(store: SqliteStore) -> None:
     assert store.runs.get(DEMO, "a1") == submitted
     assert store.runs.get(AppName("other"), "a1") is None
     assert store.runs.get(DEMO, "nothing") is None
+
+
+def test_counts_and_the_last_end(store: SqliteStore) -> None:
+    other = pipeline("other", app="second")
+    for id in ("a1", "a2", "a3"):
+        store.runs.submit(run(id))
+    store.runs.submit(run("b1", of=other))
+    assert store.runs.last_ended(DEMO) is None
+    for id in ("a2", "a1"):
+        found = store.runs.get(DEMO, id)
+        assert found is not None
+        end(store, found)
+    last = store.runs.last_ended(DEMO)
+    assert last is not None
+    assert last.id == "a2"
+    of_demo = (
+        RunCount(DEMO, TRAIN, RunState.QUEUED, 1, "a3"),
+        RunCount(DEMO, TRAIN, RunState.SUCCEEDED, 2, "a1"),
+    )
+    assert store.runs.counts(DEMO) == of_demo
+    assert store.runs.counts() == (*of_demo, RunCount(other.app, other.name, RunState.QUEUED, 1, "b1"))
 
 
 def test_only_what_nobody_else_has_changed_is_saved(store: SqliteStore) -> None:

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from controller.config import Settings
 from controller.domain.conditions import Condition, ConditionType
 from controller.domain.names import AppName, ComponentName
+from controller.domain.runs import RunState, new_run, new_run_id
 from controller.domain.spec import HookProvider
 from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
 from controller.domain.storage import BoxRecord, BoxState, Pending
@@ -23,6 +24,7 @@ from controller.web.gateway.meter import Meter
 from controller.web.platform.status import FRESH
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
+from tests.support.runs import make_pipeline
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
 
 GENERIC = next(hook for hook in CAPTURED if hook.provider is HookProvider.GENERIC)
@@ -381,6 +383,42 @@ def test_metrics_of_boxes(client: FlaskClient, store: SqliteStore) -> None:
         'prichal_box_bytes{app="demo",box="old"} 9.0',
     ):
         assert line in lines
+
+
+def test_metrics_of_runs(client: FlaskClient, store: SqliteStore) -> None:
+    now = time.time()
+    first, second, third = (
+        new_run(new_run_id(now - age, age), make_pipeline(), now - age) for age in (90, 50, 10)
+    )
+    for run in (first, second, third):
+        store.runs.submit(run)
+    store.runs.save(first.to(RunState.FAILED, now))
+    lines = client.get("/-/metrics").text.splitlines()
+    assert 'prichal_runs{app="demo",pipeline="train",state="FAILED"} 1.0' in lines
+    assert 'prichal_runs{app="demo",pipeline="train",state="QUEUED"} 2.0' in lines
+    name = 'prichal_runs_oldest_queued_seconds{app="demo",pipeline="train"} '
+    (age,) = (float(line.removeprefix(name)) for line in lines if line.startswith(name))
+    assert 50 <= age < 90
+
+
+def test_an_app_tells_of_its_runs(client: FlaskClient, store: SqliteStore) -> None:
+    demo(store)
+    runs = client.get("/-/apps/demo").get_json()["runs"]
+    assert runs == {"queued": 0, "active": 0, "last": None}
+    ended = store.runs.submit(new_run("a", make_pipeline(), 1.0))
+    store.runs.save(ended.to(RunState.FAILED, 2.0, "ExitCode", "why"))
+    store.runs.submit(new_run("b", make_pipeline(), 1.0))
+    begun = store.runs.submit(new_run("c", make_pipeline(), 1.0))
+    store.runs.save(begun.to(RunState.STARTING, 3.0))
+    last = {
+        "id": "a",
+        "pipeline": "train",
+        "state": "FAILED",
+        "reason": "ExitCode",
+        "message": "why",
+        "ended": 2.0,
+    }
+    assert client.get("/-/apps/demo").get_json()["runs"] == {"queued": 1, "active": 1, "last": last}
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
