@@ -59,7 +59,7 @@ def stage_row(stage: StageRun, now: float) -> tuple[str, ...]:
 
 def show_run(address: RunAddress, run: RunReport, now: float) -> None:
     """With its stages, their attempts, and all that happened."""
-    click.echo(f"{address}: {_ending(run)}")
+    click.echo(f"{address}: {ending(run)}")
     for name, value in _facts(run, now):
         click.echo(f"  {name:<9} {value}")
     click.echo()
@@ -73,7 +73,8 @@ def show_run(address: RunAddress, run: RunReport, now: float) -> None:
         click.echo(line)
 
 
-def _ending(run: RunReport) -> str:
+def ending(run: RunReport) -> str:
+    """How it is: `FAILED (ExitCode): stage fit: …`."""
     reason = f" ({run.reason})" if run.reason else ""
     return f"{run.state}{reason}{f': {run.message}' if run.message else ''}"
 
@@ -176,7 +177,7 @@ def _picture(address: RunAddress, run: RunReport, now: float) -> RenderableType:
 
     elapsed = took(run.started, run.ended, now)
     table = coloured_table(STAGE, [stage_row(stage, now) for stage in run.stages])
-    return Group(Text(f"{address}  {_ending(run)}  {elapsed}"), table)
+    return Group(Text(f"{address}  {ending(run)}  {elapsed}"), table)
 
 
 def _seen(last: RunReport | None) -> RunReport:

@@ -14,7 +14,7 @@ import click
 from controller.cli.exits import Exit
 from controller.cli.output import say, show_json, show_table
 from controller.cli.remote import Remote, remote_options
-from controller.cli.run_view import LISTED, listed, show_run, watch
+from controller.cli.run_view import LISTED, ending, listed, show_run, watch
 from controller.cli.session import F, config_option, output_option
 from controller.cli.submission import read_submission
 from controller.domain.errors import Stalled
@@ -129,7 +129,7 @@ def _attend(
         if follow:
             _follow_all(client, run)
             ended = client.find(run)
-            say(f"{run}: {ended.state}")
+            say(f"{run}: {ending(ended)}")
         else:
             ended = watch(run, client.watch(run), beside=True)
     if output == "json":

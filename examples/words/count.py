@@ -1,0 +1,15 @@
+"""Counts the words of a text: the first stage."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+lines = Path(os.environ["UNIP_PIPELINE_TEXT"]).read_text().splitlines()
+progress = Path(os.environ["UNIP_PROGRESS"])
+counts = Counter()
+for number, line in enumerate(lines, 1):
+    counts.update(line.lower().split())
+    progress.write_text(f"{number}/{len(lines)}")
+print(f"{counts.total()} words, {len(counts)} different", flush=True)
+Path(os.environ["UNIP_PIPELINE_COUNTS"], "counts.json").write_text(json.dumps(counts))
