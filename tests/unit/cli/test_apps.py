@@ -16,7 +16,9 @@ import pytest
 from controller.cli.exits import Exit
 from controller.domain.conditions import Condition, ConditionType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.runs import RunState, new_run
 from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, Request, RequestState
+from tests.support.runs import make_pipeline
 from tests.unit.cli.conftest import Machine, worker
 
 if TYPE_CHECKING:
@@ -99,6 +101,19 @@ def test_one_app_tells_all_about_itself(machine: Machine, broken: AppStatus) -> 
     found = machine.run("status", "broken")
     assert "Degraded=True NotReady (0s): namer: exit code 1\n      Traceback: no model\n" in found.stdout
     assert f"attempted   {'b' * 40}" in found.stdout
+
+
+def test_one_app_tells_of_its_runs(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
+    assert "runs" not in machine.run("status", DEMO).stdout
+    now = time.time()
+    pipeline = make_pipeline(app=DEMO)
+    ended = store.runs.submit(new_run("a", pipeline, now - 300))
+    store.runs.save(ended.to(RunState.FAILED, now - 130, "ExitCode"))
+    store.runs.submit(new_run("b", pipeline, now))
+    expected = "  runs        1 queued, 0 active; last: train FAILED ExitCode (2m ago)\n"
+    assert expected in machine.run("status", DEMO).stdout
+    runs = json.loads(machine.run("status", DEMO, "-o", "json").stdout)["runs"]
+    assert (runs["queued"], runs["last"]["id"]) == (1, "a")
 
 
 def test_json_has_the_field_names_of_the_http_api(
