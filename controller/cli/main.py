@@ -16,7 +16,7 @@ from controller.domain.errors import ControllerError
 
 #: Where the commands are: only the room of the one that is called is loaded, for a quick start.
 ROOMS = {
-    "running": ("up", "daemon", "web", "serve-local"),
+    "running": ("up", "daemon", "web", "serve-local", "run-local"),
     "connecting": ("connect", "repo"),
     "apps": ("status", "events", "reconcile", "suspend", "resume", "approve"),
     "boxes": ("boxes",),

@@ -1,13 +1,18 @@
-"""The long-running commands: the daemon, the web process, both, and one component without the platform."""
+"""The long-running commands: the daemon, the web process, both, and a component or a run without the platform."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.output import say
 from controller.cli.session import Session, config_option, with_session
+
+if TYPE_CHECKING:
+    from controller.daemon.local.given import Passed
 
 
 @click.command()
@@ -98,4 +103,77 @@ def serve_local(
     return serve_local(session.settings(), chosen)
 
 
-commands = (up, daemon, web, serve_local)
+@click.command("run-local")
+@click.argument("manifest", type=click.Path(exists=True, path_type=Path))
+@click.option("--pipeline", help="Which ExperimentPipeline, if the manifest has several.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A file or folder if there is one at VALUE, else a text; NAME:=JSON for other values.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="out",
+    show_default=True,
+    help="Where the outputs come, a folder each.",
+)
+@click.option("--secret", "secrets", multiple=True, metavar="NAME=FILE", help="A Secret, as lines KEY=value.")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What the `context` of a build is relative to.  [default: the Git checkout around MANIFEST]",
+)
+@click.option("--force", is_flag=True, help="Replace outputs of an earlier run.")
+@click.option("--keep", is_flag=True, help="Keep inputs, outputs and logs of all attempts, and say where.")
+@config_option
+@with_session
+def run_local(
+    session: Session,
+    manifest: Path,
+    pipeline: str | None,
+    inputs: tuple[str, ...],
+    output: Path,
+    secrets: tuple[str, ...],
+    root: Path | None,
+    force: bool,
+    keep: bool,
+) -> int:
+    """Run a pipeline without the platform.
+
+    One ExperimentPipeline of MANIFEST, a file or folder, with the same containers, limits and repetitions. Only Docker
+    is needed. What the stages write goes to standard output; Ctrl-C cancels, and nothing is left behind.
+    """
+    from controller.daemon.local.life import Local
+    from controller.daemon.local.life import run_local as run
+    from controller.domain.runs import RunState
+
+    chosen = Local(
+        manifest, output, pipeline, _inputs(inputs), _secrets(secrets), root, force=force, keep=keep
+    )
+    state = run(session.settings(), chosen, out=click.echo, note=say)
+    return {RunState.SUCCEEDED: Exit.OK, RunState.CANCELED: Exit.INTERRUPTED}.get(state, Exit.FAILED)
+
+
+def _inputs(arguments: tuple[str, ...]) -> tuple[Passed, ...]:
+    from controller.daemon.local.given import Passed
+
+    try:
+        return tuple(Passed.parse(argument) for argument in arguments)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--input") from error
+
+
+def _secrets(arguments: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
+    pairs = []
+    for argument in arguments:
+        name, _, file = argument.partition("=")
+        if not name or not Path(file).is_file():
+            raise click.BadParameter(f"{argument!r} is not NAME=FILE", param_hint="--secret")
+        pairs.append((name, Path(file)))
+    return tuple(pairs)
+
+
+commands = (up, daemon, web, serve_local, run_local)

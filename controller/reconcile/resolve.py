@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -160,9 +160,9 @@ class Resolver:
                 tag = build_tag(self.instance, spec.app, name, self._content(revision, stage.image))
             pin = self._stage_pin(stage.image, tag, pins)
             images.append(DesiredStage(name, pin, build))
-            stages.append(_stage(stage, pin))
-        pipeline = _pipeline(declared, spec.app, revision.commit, tuple(stages))
-        optional = _optional(declared.name, spec.apis)
+            stages.append(runnable_stage(stage, pin.deploy))
+        pipeline = runnable(declared, spec.app, revision.commit, tuple(stages))
+        optional = optional_inputs(declared.name, spec.apis)
         account = self._account(declared, spec.app)
         return DesiredPipeline(replace(pipeline, optional=optional), tuple(images), account)
 
@@ -345,7 +345,7 @@ def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
             return Service(app, api, ServiceKind.PIPELINES)
 
 
-def _optional(pipeline: ComponentName, apis: tuple[ApiSpec, ...]) -> tuple[str, ...]:
+def optional_inputs(pipeline: ComponentName, apis: Iterable[ApiSpec]) -> tuple[str, ...]:
     """Inputs of the pipeline that callers of at least one of its APIs may leave out, sorted."""
     target = PipelineTarget(pipeline)
     return tuple(
@@ -353,10 +353,11 @@ def _optional(pipeline: ComponentName, apis: tuple[ApiSpec, ...]) -> tuple[str, 
     )
 
 
-def _stage(declared: StageSpec, pin: ImagePin) -> Stage:
+def runnable_stage(declared: StageSpec, image: str) -> Stage:
+    """`image` is what containers are created from."""
     return Stage(
         declared.name,
-        pin.deploy,
+        image,
         declared.command,
         declared.inputs,
         declared.outputs,
@@ -368,7 +369,7 @@ def _stage(declared: StageSpec, pin: ImagePin) -> Stage:
     )
 
 
-def _pipeline(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[Stage, ...]) -> Pipeline:
+def runnable(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[Stage, ...]) -> Pipeline:
     boxes = sorted(declared.boxes, key=lambda link: not link.default)
     return Pipeline(
         app,

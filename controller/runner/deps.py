@@ -25,7 +25,8 @@ def free_percent(folder: Path) -> float:
 class Deps:
     """`secret` looks up a Secret by app, name and the commit that the pipeline is of; `pull` brings an image of an app
     to this host under the reference that its pipeline has (errors as of `Engine.pull`); `storage_env` has the
-    variables of the pipeline's own account of the storage, if it has one; `free_percent` is of a folder's disk."""
+    variables of the pipeline's own account of the storage, if it has one; `free_percent` is of a folder's disk;
+    `keeps_files`: the files of a run that is over stay until somebody else removes them."""
 
     store: Store
     jobs: Jobs
@@ -37,3 +38,4 @@ class Deps:
     pull: Callable[[AppName, str], None]
     storage_env: Callable[[Pipeline], Mapping[str, Secret]] = lambda pipeline: {}
     free_percent: Callable[[Path], float] = free_percent
+    keeps_files: bool = False

@@ -189,7 +189,8 @@ class Drive:
                 self._continue(over)
         fields = {"app": run.app, "run": run.id, "state": over.state, "reason": over.reason}
         log.info("run ended", extra=fields)
-        trim(self._folders, over)
+        if not self._deps.keeps_files:
+            trim(self._folders, over)
 
     def _continue(self, run: Run) -> None:
         """In the transaction that ends the run: the next one is there exactly if this one has succeeded."""

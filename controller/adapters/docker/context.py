@@ -1,4 +1,4 @@
-"""A build context on its way from Git to the engine: spooled to disk, with `.dockerignore` applied.
+"""A build context on its way from Git, or from a folder, to the engine: spooled to disk, with `.dockerignore` applied.
 
 The classic builder expects its client to leave out what `.dockerignore` names. Pure but for the files it is given.
 """
@@ -6,12 +6,13 @@ The classic builder expects its client to leave out what `.dockerignore` names. 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from pathlib import Path
 from posixpath import normpath
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from docker.utils.build import PatternMatcher
+from docker.utils.build import PatternMatcher, tar
 
 
 def spool(context: Iterable[bytes], target: IO[bytes], dockerfile: str) -> None:
@@ -35,12 +36,26 @@ def spool(context: Iterable[bytes], target: IO[bytes], dockerfile: str) -> None:
     target.seek(0)
 
 
+def of_folder(folder: Path, dockerfile: str) -> Generator[bytes]:
+    """The tar stream of what lies there now: what is ignored is not even read. OSError."""
+    ignoring = folder / ".dockerignore"
+    patterns = _patterns_in(ignoring.read_bytes()) if ignoring.is_file() else []
+    with TemporaryFile() as spool:
+        tar(folder, patterns, (normpath(dockerfile), None), spool)
+        while chunk := spool.read(1 << 20):
+            yield chunk
+
+
 def _patterns(archive: IO[bytes]) -> list[str]:
-    """Lines of the context's `.dockerignore`, without comments."""
-    with tarfile.open(fileobj=archive, mode="r:") as tar:
-        member = next((m for m in tar if normpath(m.name) == ".dockerignore"), None)
-        content = tar.extractfile(member) if member else None
-        lines = content.read().decode("utf-8", "replace").splitlines() if content else []
+    with tarfile.open(fileobj=archive, mode="r:") as found:
+        member = next((m for m in found if normpath(m.name) == ".dockerignore"), None)
+        content = found.extractfile(member) if member else None
+        return _patterns_in(content.read()) if content else []
+
+
+def _patterns_in(content: bytes) -> list[str]:
+    """Lines of a `.dockerignore`, without comments."""
+    lines = content.decode("utf-8", "replace").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 

@@ -197,11 +197,12 @@ class Images:
         if reference.startswith(("sha256:", f"{self._instance}.local/")):
             raise MADE_HERE.error(doing, "it was made on this host, and is not there any more")
 
-    def pull(self, reference: str, registries: Registries) -> None:
+    def pull(self, reference: str, registries: Registries | None) -> None:
+        """`registries` None: with what the person who runs this has given to `docker login`."""
         doing = f"cannot pull image {reference}"
         self._require_registry(reference, doing)
         name = Reference.parse(reference)
-        auth = credentials(name, registries)
+        auth = credentials(name, registries or ())
         limit = self._settings.pull_timeout
         with translated(doing, tuple(auth.values())), self._connection.operation(limit) as client:
             try:
@@ -210,7 +211,7 @@ class Images:
                     name.digest or name.tag,
                     stream=True,
                     decode=True,
-                    auth_config=_revealed(auth),
+                    auth_config=None if registries is None else _revealed(auth),
                 )
                 for message in _within(progress, limit):
                     if "error" in message:

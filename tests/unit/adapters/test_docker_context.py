@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from controller.adapters.docker.context import spool
+from controller.adapters.docker.context import of_folder, spool
 from tests.support.engines import tar_of
 
 
@@ -58,3 +59,15 @@ def test_links_and_folders_are_kept() -> None:
             ("d", tarfile.DIRTYPE, ""),
             ("l", tarfile.SYMTYPE, "/etc/passwd"),
         ]
+
+
+@pytest.mark.parametrize("ignore", ["", "# comment\n*.log\n/data\n!data/keep\n", "*\n"])
+def test_a_folder_gives_what_its_commit_would(tmp_path: Path, ignore: str) -> None:
+    files = {"Dockerfile": "F", "x.log": "1", "sub/x.log": "2", "data/a": "3", "data/keep": "4"}
+    files |= {".dockerignore": ignore} if ignore else {}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(of_folder(tmp_path, "./Dockerfile")))) as tar:
+        sent = {member.name for member in tar if member.isfile()}
+    assert sent - {".dockerignore"} == set(kept(files)) - {".dockerignore"}
