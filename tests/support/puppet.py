@@ -14,12 +14,14 @@ from tests.support.engines import BASE_IMAGE, MEBIBYTE
 _PROGRAM = """
 import base64, json, os, time
 orders = open("/orders/list")
+line = ""
 while True:
-    line = orders.readline()
-    if not line:
+    line += orders.readline()
+    if not line.endswith("\\n"):  # a long one may be seen while it is written
         time.sleep(0.01)
         continue
     order, value = json.loads(line)
+    line = ""
     if order == "exit":
         os._exit(value)
     if order == "exhaust":
