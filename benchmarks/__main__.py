@@ -1,4 +1,5 @@
-"""`python -m benchmarks [deploy serving gateway idle files listing]`: measure, print a table, write build/bench.json.
+"""`python -m benchmarks [deploy serving gateway idle files listing runs queue logs]`: measure, print a table, write
+build/bench.json.
 
 Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
 shown beside what was measured. The exit code is 1 only if a measurement could not be made.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import docker
 
-from benchmarks import deploy, idle, serving, storage
+from benchmarks import deploy, idle, runs, serving, storage
 from benchmarks.figures import Figure, Section
 from benchmarks.ground import Ground, prepared
 
@@ -31,6 +32,9 @@ SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
     "idle": idle.measure,
     "files": storage.measure_files,
     "listing": storage.measure_large_listing,
+    "runs": runs.measure_runs,
+    "queue": runs.measure_queue,
+    "logs": runs.measure_logs,
 }
 
 
