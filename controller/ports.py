@@ -20,6 +20,7 @@ from controller.domain.observed import ImagePin, ObservedApp
 from controller.domain.pipelines import Pipeline
 from controller.domain.routes import Route, Service
 from controller.domain.runs import Run, RunCount, RunState
+from controller.domain.schedules import Mark, Scheduled
 from controller.domain.secret import Secret
 from controller.domain.spec import ImageSource, Registry, RepositorySpec, Resources, SecretSpec
 from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
@@ -45,6 +46,12 @@ class Clock(Protocol):
         """Seconds since some moment; only ever goes forward."""
 
     def sleep(self, seconds: float) -> None: ...
+
+
+class Ticks(Protocol):
+    def after(self, cron: str, timezone: str, moment: float) -> float:
+        """The first tick after a moment, both Unix seconds; infinity if there is none. `cron` and `timezone` are as
+        manifests may have them. When clocks change, ticks are those of Debian's cron."""
 
 
 # --- Git --------------------------------------------------------------------------------------------------------
@@ -591,7 +598,8 @@ class Runs(Protocol):
         """Of those of the runs that are there."""
 
     def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
-        """Whether there was such a run, and its time is over. `user`: one of his, "" for callers without a name."""
+        """Whether there was such a run, and its time is over. `user`: one that he could see, "" for callers without a
+        name."""
 
     def list(
         self,
@@ -602,7 +610,8 @@ class Runs(Protocol):
         limit: int = 100,
         user: str | None = None,
     ) -> tuple[Run, ...]:
-        """Newest first; `after` is the id of the last one seen. `user`: his alone, "" for callers without a name."""
+        """Newest first; `after` is the id of the last one seen. `user`: his and those of nobody, "" for callers
+        without a name."""
 
     def active(self) -> tuple[Run, ...]:
         """Begun and not over."""
@@ -621,6 +630,9 @@ class Runs(Protocol):
 
     def save(self, run: Run) -> Run | None:
         """Write it down if nobody has changed it since: the run with its new version, else None."""
+
+    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
+        """Queued or under way, of that `cause`, oldest first."""
 
     def expired(self, now: float) -> tuple[Run, ...]:
         """Some of the runs whose time is over (`Run.expires`), those that are longest so first."""
@@ -654,6 +666,21 @@ class Webhooks(Protocol):
     def give_up(self, id: str, error: str, at: float) -> None: ...
 
 
+class Schedules(Protocol):
+    """How far the schedules of the pipelines that can be run have been followed. What was followed of a pipeline is
+    forgotten when it can no longer be run, or not by the clock."""
+
+    def all(self, app: AppName | None = None) -> tuple[Scheduled, ...]:
+        """Sorted by app and pipeline."""
+
+    def advance(self, scheduled: Scheduled, to: Mark) -> bool:
+        """Write the mark down, if it is the one of `scheduled` that is there and the pipeline still has this
+        schedule; else False: look again."""
+
+    def take(self, app: AppName, pipeline: ComponentName, tick: float) -> bool:
+        """False if this tick of the pipeline has been taken before, by whomever. Known for 35 days."""
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -665,6 +692,7 @@ class Store(Protocol):
     boxes: Boxes
     runs: Runs
     webhooks: Webhooks
+    schedules: Schedules
 
     def changed(self) -> bool:
         """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about

@@ -18,7 +18,14 @@ from controller.config import Settings
 from controller.daemon.lock import only_one
 from controller.daemon.platform_folder import PlatformFolder
 from controller.daemon.schedule import Schedule
-from controller.daemon.wiring import build_deps, build_house, build_jobs, build_sender, prepare_folders
+from controller.daemon.wiring import (
+    build_deps,
+    build_house,
+    build_jobs,
+    build_sender,
+    build_timetable,
+    prepare_folders,
+)
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM
 from controller.domain.status import Request
@@ -87,12 +94,15 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
     runner = threading.Thread(target=Runner(deps).run, args=(stop,), name="runner", daemon=True)
     deliverer = Deliverer(deps, build_sender(house.settings), lambda: house.directory.known)
     webhooks = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks", daemon=True)
+    starting = build_timetable(house)
+    timetable = threading.Thread(target=starting.run, args=(stop,), name="timetable", daemon=True)
     loop = Loop(store, house.clock, _worker(house, platform), house.settings.reconcile.workers, _beat(house))
     schedule.start()
     watcher.start()
     accounting.start()
     runner.start()
     webhooks.start()
+    timetable.start()
     log.info("daemon started", extra={"state": house.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
@@ -104,6 +114,7 @@ def _turn(house: House, store: Store, stop: threading.Event) -> None:
         accounting.join(timeout=5.0)
         runner.join(timeout=5.0)
         webhooks.join(timeout=5.0)
+        timetable.join(timeout=5.0)
         jobs.close()
         log.info("daemon stopped")
 

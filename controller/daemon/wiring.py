@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from controller.adapters.clock import SystemClock
+from controller.adapters.cron import CronTicks
 from controller.adapters.docker import DockerEngine, DockerJobs
 from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
@@ -28,6 +29,7 @@ from controller.reconcile.directory import Directory
 from controller.reconcile.house import House
 from controller.reconcile.loading import bucket_of, own_secret
 from controller.runner.deps import Deps
+from controller.runner.timetable import Timetable
 
 
 def build_house(
@@ -101,6 +103,10 @@ def pipeline_env(house: House, pipeline: Pipeline) -> Mapping[str, Secret]:
 
 def build_sender(settings: Settings) -> HttpSender:
     return HttpSender(settings.runs.webhook_private)
+
+
+def build_timetable(house: House) -> Timetable:
+    return Timetable(house.store, house.clock, CronTicks())
 
 
 def build_storage(settings: Settings, key: bytes) -> Storage:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.spec import EnvVar, PipelineVar, Resources, Retries, Webhook
+from controller.domain.spec import EnvVar, PipelineVar, Resources, Retries, Schedule, Webhook
 
 _RESOURCES = Resources()
 _RETRIES = Retries()
@@ -50,6 +50,7 @@ class Pipeline:
     ttl_failed: float = 30 * 86400.0
     optional: tuple[str, ...] = ()  # variables that callers may leave out: the stages then find nothing there
     webhook: Webhook | None = None
+    schedule: Schedule | None = None
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)

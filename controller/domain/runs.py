@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from controller.domain.keys import DEVELOPER_AREA, user_area
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
 
@@ -140,7 +141,7 @@ class StageRun:
 
 @dataclass(frozen=True)
 class RunInput:
-    """What the caller passed for a variable: a key in his area (`FILE`), or a value that becomes a JSON file."""
+    """What was passed for a variable: a key in the run's `area` (`FILE`), or a value that becomes a JSON file."""
 
     name: str
     datatype: str = "FILE"
@@ -156,7 +157,7 @@ class Area(StrEnum):
 @dataclass(frozen=True)
 class RunOutput:
     """Where an output goes: a group in the `area` of a box, ending in `/`. What the caller leaves out goes to
-    `runs/<id>/<name>/` of his."""
+    `runs/<id>/<name>/` of the run's area."""
 
     name: str
     data: str
@@ -167,7 +168,7 @@ class RunOutput:
 @dataclass(frozen=True)
 class Run:
     """`version` grows with each change: whoever saves says which one he changed. `user` None: a caller without a
-    name."""
+    name, or nobody: a `public` run is that of all who may call the pipeline."""
 
     id: str
     app: AppName
@@ -188,10 +189,24 @@ class Run:
     webhook: str = ""
     pass_identity: bool = False  # whether the stages are told the caller's name
     released: tuple[str, ...] = ()  # of `releases`, what is at its place
+    public: bool = False
 
     @property
     def name(self) -> ComponentName:
         return self.pipeline.name
+
+    @property
+    def area(self) -> Area:
+        """Where its inputs lie, and the outputs that have no other place."""
+        return Area.DEVELOPER if self.public else Area.CALLER
+
+    def prefix(self, area: Area) -> str:
+        """Of the keys there."""
+        return DEVELOPER_AREA if area is Area.DEVELOPER else user_area(self.user)
+
+    def is_visible_to(self, user: str) -> bool:
+        """`user` is "" for callers without a name."""
+        return self.public or (self.user or "") == user
 
     @property
     def started(self) -> float | None:
@@ -220,7 +235,10 @@ class Run:
         that is not to `runs/<id>/`."""
         asked = {output.name: output for output in self.outputs}
         names = sorted({*self.pipeline.offered, *asked} - set(self.pipeline.releases))
-        return tuple(asked.get(name) or RunOutput(name, f"runs/{self.maker(name)}/{name}/") for name in names)
+        return tuple(
+            asked.get(name) or RunOutput(name, f"runs/{self.maker(name)}/{name}/", area=self.area)
+            for name in names
+        )
 
     @property
     def releases(self) -> tuple[RunOutput, ...]:
@@ -328,6 +346,7 @@ def retry_of(before: Run, id: str, at: float) -> Run:
         origin=before.id,
         webhook=before.webhook,
         pass_identity=before.pass_identity,
+        public=before.public,
     )
     kept = {s.name: s.reused_from or before.id for s in before.stages if s.state is RunState.SUCCEEDED}
     for stage in run.stages:
@@ -354,6 +373,7 @@ def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
         cause="continue",
         origin=run.id,
         pass_identity=run.pass_identity,
+        public=run.public,
     )
 
 

@@ -69,6 +69,8 @@ def _range(match: re.Match[str], low: int, high: int, names: Mapping[str, int]) 
         first = _number(match["first"], names)
         # `5/15` is 5-59/15, as in Vixie's cron
         last = _number(match["last"], names) if match["last"] else (high if match["step"] else first)
+        if match["last"] and match["step"] and first == last:
+            return range(0)  # `5-5/15`: programs disagree whether it is 5 or `5/15`
     if not low <= first <= last <= high or step < 1:
         return range(0)
     return range(first, last + 1, step)

@@ -383,6 +383,7 @@ def runnable(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[St
         declared.ttl_succeeded,
         declared.ttl_failed,
         webhook=declared.webhook,
+        schedule=declared.schedule,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.groups import MANIFEST
-from controller.domain.keys import FilePath, KeyInvalid, parse_path, user_area
+from controller.domain.keys import FilePath, KeyInvalid, parse_path
 from controller.domain.names import ComponentName
 from controller.domain.runs import Run, RunInput
 from controller.domain.storage import BoxRecord, StoredObject
@@ -125,7 +125,7 @@ class Inputs:
             path = parse_path(given.data)
         except KeyInvalid as error:
             raise Stalled("InputInvalid", f"input {given.name!r} ({given.data}): {error}") from error
-        objects, area = self._deps.storage.objects(), user_area(run.user)
+        objects, area = self._deps.storage.objects(), run.prefix(run.area)
         if path.is_group:
             self._download_group(objects, record, path.key(area), draft)
         elif found := objects.stat(record.bucket, path.key(area)):

@@ -19,9 +19,9 @@ from typing import BinaryIO, cast
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.groups import MANIFEST, manifest_head
-from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, parse_path, user_area
+from controller.domain.keys import KeyInvalid, parse_path
 from controller.domain.names import ComponentName
-from controller.domain.runs import Area, OutputFile, Run, RunOutput
+from controller.domain.runs import OutputFile, Run, RunOutput
 from controller.domain.storage import Pending, Room
 from controller.domain.units import about_size
 from controller.ports import Objects
@@ -157,7 +157,7 @@ def publication(
         group = parse_path(output.data.rstrip("/") + "/")
     except KeyInvalid as error:
         raise Stalled("OutputInvalid", f"output {output.name!r} ({output.data}): {error}") from error
-    area = DEVELOPER_AREA if output.area is Area.DEVELOPER else user_area(run.user)
+    area = run.prefix(output.area)
     return Publication(run.maker(output.name), stage, attempt, folder, record.bucket, area, group.text)
 
 

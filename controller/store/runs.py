@@ -51,7 +51,7 @@ SELECT run FROM runs WHERE id = (
 RUNNING = "SELECT count(*) FROM active_runs"
 LIST = """
 SELECT run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
-AND (:user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
+AND (:user IS NULL OR user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
 AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
 """
 # `+id`: by the index of states, since that of ids leads through all that are over.
@@ -66,7 +66,19 @@ WHERE :app IS NULL OR app = :app GROUP BY state, app, pipeline ORDER BY app, pip
 LAST_ENDED = """
 SELECT run FROM runs WHERE app = ? AND state IN ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELED') ORDER BY id DESC LIMIT 1
 """
+GONE = """
+SELECT 1 FROM runs_gone WHERE id = :id AND app = :app AND (:user IS NULL OR user IS NULL OR user = :user)
+"""
 VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
+UNFINISHED_OF = """
+SELECT run FROM runs WHERE state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND app = ? AND pipeline = ?
+AND json_extract(run, '$.cause') = ? ORDER BY +id
+"""
+# Of pipelines that can be run no longer, or not by the clock.
+UNSCHEDULE = """
+DELETE FROM schedules WHERE app = :app AND pipeline NOT IN
+(SELECT name FROM pipelines WHERE app = :app AND json_extract(pipeline, '$.schedule') IS NOT NULL)
+"""
 EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
 
@@ -93,6 +105,7 @@ class RunTable:
             db.execute("DELETE FROM pipelines WHERE app = ?", (app,))
             rows = [(app, pipeline.name, encode(pipeline)) for pipeline in pipelines]
             db.executemany("INSERT INTO pipelines VALUES (?, ?, ?)", rows)
+            db.execute(UNSCHEDULE, {"app": app})
 
     # --- runs --------------------------------------------------------------------------------------------------
 
@@ -102,13 +115,13 @@ class RunTable:
                 return earlier
             self._insert(db, run)
             if key:
-                row = (run.app, run.name, run.user or "", key, digest, run.id, run.created)
+                row = (run.app, run.name, _owner(run), key, digest, run.id, run.created)
                 db.execute("INSERT INTO run_keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return run
 
     def _earlier(self, db: sqlite3.Connection, run: Run, key: str, digest: str) -> Run | None:
-        query = "SELECT digest, run FROM run_keys WHERE app = ? AND pipeline = ? AND user = ? AND key = ?"
-        row = db.execute(query, (run.app, run.name, run.user or "", key)).fetchone()
+        query = "SELECT digest, run FROM run_keys WHERE app = ? AND pipeline = ? AND user IS ? AND key = ?"
+        row = db.execute(query, (run.app, run.name, _owner(run), key)).fetchone()
         if row is None:
             return None
         if row["digest"] != digest:
@@ -117,7 +130,7 @@ class RunTable:
         return self.get(run.app, row["run"])
 
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
-        place = (run.id, run.app, run.name, run.user or "", run.state, run.priority, run.pipeline.concurrency)
+        place = (run.id, run.app, run.name, _owner(run), run.state, run.priority, run.pipeline.concurrency)
         db.execute(INSERT, (*place, run.created, run.version, encode(run)))
         self._outbox.add(messages(run))
 
@@ -132,9 +145,8 @@ class RunTable:
         return {row["id"]: row["version"] for row in rows}
 
     def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
-        query = "SELECT 1 FROM runs_gone WHERE id = ? AND app = ? AND user = ifnull(?, user)"
         with self._database.read() as db:
-            return bool(db.execute(query, (id, app, user)).fetchone())
+            return bool(db.execute(GONE, {"id": id, "app": app, "user": user}).fetchone())
 
     def list(
         self,
@@ -179,6 +191,11 @@ class RunTable:
             row = db.execute(LAST_ENDED, (app,)).fetchone()
         return self._decoded(Run, row["run"]) if row else None
 
+    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
+        with self._database.read() as db:
+            rows = db.execute(UNFINISHED_OF, (app, pipeline, cause)).fetchall()
+        return tuple(self._decoded(Run, row["run"]) for row in rows)
+
     def claim(self, limits: RunLimits, now: float) -> Run | None:
         with self._database.read() as db:  # most looks find nothing: no lock for them
             if not db.execute("SELECT 1 FROM runs WHERE state = 'QUEUED' LIMIT 1").fetchone():
@@ -218,7 +235,7 @@ class RunTable:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", (run.id,))
                 db.execute("DELETE FROM run_keys WHERE run = ?", (run.id,))
-                row = (run.id, run.app, run.user or "", run.created)
+                row = (run.id, run.app, _owner(run), run.created)
                 db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?, ?)", row)
 
     def prune(self, before: float) -> None:
@@ -231,3 +248,8 @@ class RunTable:
             return decode(kind, text)
         except ValueError as error:
             raise damaged(self._database.path, kind.__name__.lower(), error) from error
+
+
+def _owner(run: Run) -> str | None:
+    """As its columns have it."""
+    return None if run.public else run.user or ""

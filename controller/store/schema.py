@@ -59,6 +59,8 @@ def m004_runs(db: Database) -> None:
         RUNS_GONE,
         WEBHOOKS,
         WEBHOOKS_DUE,
+        SCHEDULES,
+        TICKS,
     ):
         db.execute(statement)
 
@@ -203,13 +205,14 @@ CREATE TABLE pipelines (
     PRIMARY KEY (app, name)
 ) STRICT, WITHOUT ROWID
 """
-# Ids begin with the time: their order is that of submission.
+# Ids begin with the time: their order is that of submission. `user`, here and below: '' for callers without a name,
+# NULL for a run that is nobody's.
 RUNS = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     app TEXT NOT NULL,
     pipeline TEXT NOT NULL,
-    user TEXT NOT NULL,
+    user TEXT,
     state TEXT NOT NULL,
     priority INTEGER NOT NULL,
     concurrency INTEGER NOT NULL,
@@ -230,12 +233,12 @@ RUN_KEYS = """
 CREATE TABLE run_keys (
     app TEXT NOT NULL,
     pipeline TEXT NOT NULL,
-    user TEXT NOT NULL,
+    user TEXT,
     key TEXT NOT NULL,
     digest TEXT NOT NULL,
     run TEXT NOT NULL,
     created REAL NOT NULL,
-    PRIMARY KEY (app, pipeline, user, key)
+    UNIQUE (app, pipeline, user, key)
 ) STRICT
 """
 # What is over and forgotten answers 410, not 404.
@@ -243,7 +246,7 @@ RUNS_GONE = """
 CREATE TABLE runs_gone (
     id TEXT PRIMARY KEY,
     app TEXT NOT NULL,
-    user TEXT NOT NULL,
+    user TEXT,
     created REAL NOT NULL
 ) STRICT
 """
@@ -266,3 +269,25 @@ CREATE TABLE webhooks (
 ) STRICT
 """
 WEBHOOKS_DUE = "CREATE INDEX webhooks_due ON webhooks (due, lane, app, id) WHERE given_up IS NULL"
+# How far the schedule of a pipeline was followed, see `domain.schedules.Mark`. `at` and `next` are Unix seconds.
+SCHEDULES = """
+CREATE TABLE schedules (
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    cron TEXT NOT NULL,
+    timezone TEXT NOT NULL,
+    at REAL NOT NULL,
+    next REAL NOT NULL,
+    skipping INTEGER NOT NULL,
+    PRIMARY KEY (app, pipeline)
+) STRICT, WITHOUT ROWID
+"""
+# Whatever becomes of clocks and daemons: a tick is dealt with once.
+TICKS = """
+CREATE TABLE ticks (
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    tick REAL NOT NULL,
+    PRIMARY KEY (app, pipeline, tick)
+) STRICT, WITHOUT ROWID
+"""

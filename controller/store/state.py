@@ -19,6 +19,7 @@ from controller.store.repositories import RepositoryTable
 from controller.store.requests import RequestQueue
 from controller.store.routes import RouteTable
 from controller.store.runs import RunTable
+from controller.store.schedules import ScheduleTable
 from controller.store.sqlite import Database, prepare
 from controller.store.version import VERSION
 from controller.store.webhooks import WebhookTable
@@ -32,6 +33,7 @@ KEEP_REQUESTS = 30 * DAY
 KEEP_DELIVERIES = 30 * DAY
 KEEP_GATEWAYS = 60.0
 KEEP_GONE = 365 * DAY
+KEEP_TICKS = 35 * DAY  # a minutely schedule has 50,000 of them; a clock set back farther repeats them
 KEEP_ACTIVITY = 90 * DAY
 KEEP_WEBHOOKS = 7 * DAY  # after they were given up
 KEEP_PENDING = (
@@ -56,6 +58,7 @@ class SqliteStore:
     boxes: ports.Boxes
     runs: ports.Runs
     webhooks: ports.Webhooks
+    schedules: ports.Schedules
 
     def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
         self._database = database
@@ -71,6 +74,7 @@ class SqliteStore:
         self.boxes = boxes = BoxTable(database, clock)
         self.webhooks = webhooks = WebhookTable(database)
         self.runs = runs = RunTable(database, webhooks)
+        self.schedules = schedules = ScheduleTable(database)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
@@ -80,6 +84,7 @@ class SqliteStore:
             (boxes, KEEP_PENDING),
             (runs, KEEP_GONE),
             (webhooks, KEEP_WEBHOOKS),
+            (schedules, KEEP_TICKS),
         )
 
     def changed(self) -> bool:

@@ -1,5 +1,5 @@
-"""Runs of pipelines on the whole platform: from a file in a box to a file in a box, and through the death of the
-daemon."""
+"""Runs of pipelines on the whole platform: from a file in a box to a file in a box, through the death of the daemon,
+and by the clock."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from controller.config import Settings
 from controller.domain.names import AppName
 from controller.domain.runs import RunState
 from controller.store import open_store
@@ -19,6 +21,7 @@ from tests.support.platform import JSON, Module, Platform, Reply
 from tests.support.receivers import WHSEC, Receiver, receiver
 from tests.support.waiting import wait_for
 
+DAY = 86400.0
 COUNT = """
 import os, time
 source, target = os.environ["UNIP_PIPELINE_DATA"], os.environ["UNIP_PIPELINE_COUNTED"]
@@ -189,3 +192,35 @@ def test_disconnected_in_the_middle_of_a_run(platform: Platform, module: Module,
             assert (run.state, run.reason) == (RunState.CANCELED, "AppDisconnected")
     log = platform.home / "state" / "runs" / begun["id"] / "count.1.log"
     assert log.read_text() == "counting\n", "kept until its time is over"
+
+
+def test_what_a_daemon_has_missed_is_made_up_for_once(platform: Platform, module: Module, app: str) -> None:
+    write = "import os; open(os.environ['UNIP_PIPELINE_REPORT'] + '/report.txt', 'w').write('done')"
+    stage = {"name": "report", "image": {"existingImageName": BASE_IMAGE}, "outputs": [{"name": "report"}]}
+    module.box("data").pipeline(
+        connectedBoxes=[{"name": "data", "default": True}],
+        vars=[{"name": "report"}],
+        stages=[{**stage, "command": ["python3", "-c", write]}],
+        schedule={"cron": "0 3 * * *", "timezone": "Europe/Moscow"},
+    )
+    module.runs_api(apiSpec={"outputs": [{"name": "report", "description": "what came out"}]})
+    revision = module.push()
+    platform.connect(module, app)
+    platform.until_ready(app, revision)
+    with closing(open_store(Settings(state=platform.home / "state").database)) as store:
+        platform.until(lambda: store.schedules.all(AppName(app))[0].mark)
+        platform.kill("daemon", signal.SIGTERM)
+        [scheduled] = store.schedules.all(AppName(app))
+        assert scheduled.mark
+        days_ago = replace(scheduled.mark, at=scheduled.mark.at - 5 * DAY, next=scheduled.mark.next - 5 * DAY)
+        assert store.schedules.advance(scheduled, days_ago)
+    assert platform.get(f"/{app}/train/runs").json["runs"] == []
+    platform.start_process("daemon")
+    platform.until(lambda: platform.get(f"/{app}/train/runs").json["runs"])
+    [run] = platform.get(f"/{app}/train/runs").json["runs"]
+    ended = platform.get(f"/{app}/train/runs/{run['id']}?wait=60").json
+    assert ended["state"] == "SUCCEEDED", ended
+    assert (ended["cause"], ended["public"], ended["user"]) == ("schedule", True, None)
+    place = {"name": "report", "data": f"runs/{run['id']}/report/", "area": "developer"}
+    assert ended["outputs"] == [place]
+    assert len(platform.get(f"/{app}/train/runs").json["runs"]) == 1

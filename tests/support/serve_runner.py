@@ -26,7 +26,22 @@ from controller.runner.deps import Deps
 from controller.runner.runner import Runner
 from controller.store import open_store
 
-LOOKS = frozenset({"active", "get", "pipeline", "expired", "find", "all", "wait", "logs", "claim", "close"})
+LOOKS = frozenset(
+    {
+        "active",
+        "get",
+        "pipeline",
+        "unfinished",
+        "unfinished_of",
+        "expired",
+        "find",
+        "all",
+        "wait",
+        "logs",
+        "claim",
+        "close",
+    }
+)
 
 
 def settings_of(state: Path, instance: str, **runs: Any) -> Settings:

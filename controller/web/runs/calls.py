@@ -1,5 +1,6 @@
 """Which run a call of the run API is about, and whether its caller may see it. Used by the views and by the answers on
-the event loop, so that both draw the same line: nobody sees the runs of another caller, or learns of them.
+the event loop, so that both draw the same line: nobody sees the runs of another caller, or learns of them, and those of
+nobody are everybody's.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def api_of(store: Store, call: ServiceCall, pipeline: ComponentName) -> Service 
 
 
 def check_run(found: Run | None, call: ServiceCall, pipeline: ComponentName, id: str, store: Store) -> Run:
-    """The run if it is the caller's own and of this pipeline. Refused, 410 if it was."""
-    if found is not None and found.name == pipeline and (found.user or "") == call.user:
+    """The run if the caller may see it and it is of this pipeline. Refused, 410 if it was."""
+    if found is not None and found.name == pipeline and found.is_visible_to(call.user):
         return found
     if found is None and is_run_id(id) and store.runs.is_gone(call.service.app, id, call.user):
         detail = f"Run {id} ended long ago and was removed; its outputs stay in the box."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 from controller.domain.pipelines import Pipeline
 from controller.domain.runs import Area, Attempt, Run, RunInput, RunOutput, StageRun, Transition
+from controller.domain.schedules import Mark
+from controller.domain.spec import Schedule
 from controller.domain.units import rfc3339
 from controller.web.runs.submission import Interface
 
@@ -21,7 +24,7 @@ def run_document(run: Run, base: str) -> Json:
     link = run_link(base, run)
     return {
         **_head(run),
-        "inputs": [_input(given) for given in run.inputs],
+        "inputs": [_input(given, run.area) for given in run.inputs],
         "outputs": [_output(output) for output in run.published],
         "stages": [_stage(stage) for stage in run.stages],
         "history": [transition_document(step) for step in run.history],
@@ -45,25 +48,32 @@ def _head(run: Run) -> Json:
         "started": rfc3339(run.started),
         "ended": rfc3339(run.ended),
         "user": run.user,
+        "public": run.public,
         "priority": run.priority,
         "cause": run.cause,
         "origin": run.origin or None,
     }
 
 
-def _input(given: RunInput) -> Json:
-    data = given.data if given.datatype == "FILE" else json.loads(given.data)
-    return {"name": given.name, "datatype": given.datatype, "data": data, **_box(given.box)}
+def _input(given: RunInput, area: Area) -> Json:
+    if given.datatype != "FILE":
+        return {"name": given.name, "datatype": given.datatype, "data": json.loads(given.data)}
+    place = {"data": given.data, **_box(given.box), **_area(area)}
+    return {"name": given.name, "datatype": given.datatype, **place}
 
 
 def _output(output: RunOutput) -> Json:
-    area: Json = {"area": output.area} if output.area is Area.DEVELOPER else {}
-    return {"name": output.name, "data": output.data, **_box(output.box), **area}
+    return {"name": output.name, "data": output.data, **_box(output.box), **_area(output.area)}
 
 
 def _box(box: str) -> Json:
     """Named only where it is not the default one."""
     return {"box": box} if box else {}
+
+
+def _area(area: Area) -> Json:
+    """Named only where it is not the caller's."""
+    return {"area": area} if area is Area.DEVELOPER else {}
 
 
 def _stage(stage: StageRun) -> Json:
@@ -96,8 +106,8 @@ def transition_document(step: Transition) -> Json:
     return {"state": step.state, "at": rfc3339(step.at), "reason": step.reason, "message": step.message}
 
 
-def pipeline_document(pipeline: Pipeline, interface: Interface) -> Json:
-    """What can be run, and what it takes and gives."""
+def pipeline_document(pipeline: Pipeline, interface: Interface, mark: Mark | None = None) -> Json:
+    """What can be run, what it takes and gives, and when it runs by itself; `mark` is of its schedule."""
     return {
         "name": pipeline.name,
         "revision": pipeline.revision,
@@ -106,6 +116,16 @@ def pipeline_document(pipeline: Pipeline, interface: Interface) -> Json:
             {"name": stage.name, "inputs": stage.inputs, "outputs": stage.outputs}
             for stage in pipeline.stages
         ],
+        "schedule": _schedule(pipeline.schedule, mark) if pipeline.schedule else None,
+    }
+
+
+def _schedule(schedule: Schedule, mark: Mark | None) -> Json:
+    return {
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "concurrencyPolicy": schedule.overlap,
+        "next": rfc3339(mark.next) if mark and mark.next < math.inf else None,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller import __version__
 from controller.domain.runs import RunState
-from controller.domain.spec import ApiVariable
+from controller.domain.spec import ApiVariable, Overlap
 from controller.domain.webhooks import MAX_URL
 from controller.web.problems import CONTENT_TYPE
 from controller.web.runs.calls import DEFAULT_PAGE, MAX_WAIT, PAGE
@@ -350,23 +350,29 @@ _HEAD: Json = {
     "started": _nullable(_TIME),
     "ended": _nullable(_TIME),
     "user": _nullable(_TEXT),
+    "public": {"type": "boolean", "description": "Nobody's own: all who may call the pipeline see it"},
     "priority": {"type": "integer"},
     "cause": {"enum": ["api", "schedule", "continue", "retry"]},
     "origin": {**_nullable(_TEXT), "description": "The run that it repeats or continues"},
 }
 _LINKS = dict.fromkeys(("self", "logs", "events", "cancel", "retry"), _TEXT)
+_AREA: Json = {"const": "developer", "description": "There if it lies with the module's own data"}
 _PLACE: Json = {
     "type": "object",
     "required": ["name", "data"],
-    "properties": {"name": _TEXT, "data": {}, "box": _TEXT},
+    "properties": {"name": _TEXT, "data": {}, "box": _TEXT, "area": _AREA},
 }
-_AREA: Json = {"const": "developer", "description": "There if it became the module's own data"}
-_OUTPUT_PLACE: Json = {**_PLACE, "properties": {**_PLACE["properties"], "area": _AREA}}
+_SCHEDULE: Json = _object(
+    cron=_TEXT,
+    timezone=_TEXT,
+    concurrencyPolicy={"enum": [policy.value for policy in Overlap]},
+    next={**_nullable(_TIME), "description": "When the next run is due"},
+)
 _SCHEMAS: Json = {
     "Run": _object(
         **_HEAD,
         inputs=_array(_PLACE),
-        outputs=_array(_OUTPUT_PLACE),
+        outputs=_array(_PLACE),
         stages=_array(_ref("Stage")),
         history=_array(_ref("Transition")),
         links=_object(**_LINKS),
@@ -402,6 +408,7 @@ _SCHEMAS: Json = {
                 ),
                 outputs=_array(_object(name=_TEXT, description=_TEXT)),
                 stages=_array(_object(name=_TEXT, inputs=_array(_TEXT), outputs=_array(_TEXT))),
+                schedule=_nullable(_SCHEDULE),
             )
         )
     ),

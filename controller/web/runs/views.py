@@ -97,9 +97,13 @@ def retry(id: str, name: str | None = None) -> ResponseReturnValue:
 
 
 def _submitted(run: Run, content: str) -> Run:
-    """The run, or the one that the same request with the same key had become."""
+    """The run, or the one that the same request with the same key had become. Whosever the run is, the key is the
+    caller's."""
+    key = _key()
+    if key and run.public:
+        key = f"{service_call().user}/{key}"
     try:
-        return _store().runs.submit(run, _key(), hashlib.sha256(content.encode()).hexdigest())
+        return _store().runs.submit(run, key, hashlib.sha256(content.encode()).hexdigest())
     except Stalled as error:
         if error.reason != "IdempotencyConflict":
             raise
@@ -169,7 +173,7 @@ def listing_of_all() -> ResponseReturnValue:
 
 
 def _page(pipeline: ComponentName | None) -> dict[str, object]:
-    """Of the caller's own runs, newest first."""
+    """Of the runs that the caller may see, newest first."""
     call, after, limit = service_call(), request.args.get("after", ""), _limit()
     if after and not is_run_id(after):
         raise Refused(Problem(Kind.BAD_REQUEST, "after must be the id of a run, as next of the page before."))
@@ -246,8 +250,10 @@ def docs_of_all() -> ResponseReturnValue:
 
 
 def _pipelines() -> dict[str, object]:
-    found = _store().runs.pipelines(service_call().service.app)
-    return {"pipelines": [pipeline_document(pipeline, _interface(pipeline)) for pipeline in found]}
+    app = service_call().service.app
+    marks = {found.pipeline: found.followed for found in _store().schedules.all(app)}
+    found = _store().runs.pipelines(app)
+    return {"pipelines": [pipeline_document(p, _interface(p), marks.get(p.name)) for p in found]}
 
 
 def _declared() -> Interface:

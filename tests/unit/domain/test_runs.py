@@ -260,6 +260,24 @@ def test_an_internal_output_is_published_if_the_caller_asks() -> None:
     ]
 
 
+def test_why_a_run_was_canceled_is_said_at_its_end() -> None:
+    canceling = cancel(started(), 1.0, why="replaced")
+    assert next_step(canceling, 2.0) == Finish(S.CANCELED, "Canceled", "replaced")
+    assert cancel(new_run(ID, pipeline(), 0.0), 1.0, why="replaced").message == "replaced before it began"
+
+
+def test_runs_of_nobody_stay_so() -> None:
+    run = new_run(ID, pipeline(continue_with=ComponentName("train")), 0.0, cause="schedule", public=True)
+    assert run.is_visible_to("anna")
+    assert run.is_visible_to("")
+    assert run.area is Area.DEVELOPER
+    assert retry_of(run, ID, 1.0).public
+    assert continuation(run, pipeline(), ID, 1.0).public
+    own = new_run(ID, pipeline(), 0.0, "anna")
+    assert [own.is_visible_to(user) for user in ("anna", "boris", "")] == [True, False, False]
+    assert not retry_of(own, ID, 1.0).public
+
+
 # --- failures ---------------------------------------------------------------------------------------------------
 
 

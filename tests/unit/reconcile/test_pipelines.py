@@ -13,7 +13,7 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.routes import ServiceKind
 from controller.domain.runs import Finish, Run, RunState, finish, new_run
-from controller.domain.spec import Webhook
+from controller.domain.spec import Overlap, Schedule, Webhook
 from controller.manifests.reader import API_VERSION
 from controller.ports import RunLimits
 from tests.support.fake_engine import image_id
@@ -66,6 +66,18 @@ def test_who_is_told_of_the_end_of_its_runs(scene: Scene) -> None:
     scene.run()
     (found,) = scene.store.runs.pipelines(APP)
     assert found.webhook == Webhook("keys", "https://example.org/done")
+
+
+def test_a_schedule_is_published_with_its_pipeline(scene: Scene) -> None:
+    scene.connect()
+    fields = {"stages": [{"name": "fit", "image": {"existingImageName": "demo:1"}}]}
+    scene.push(manifest("ExperimentPipeline", "train", schedule={"cron": "0  3 * * *"}, **fields))
+    assert scene.run().name == "Ready"
+    (scheduled,) = scene.store.schedules.all(APP)
+    assert scheduled.schedule == Schedule("0 3 * * *", "UTC", Overlap.FORBID)
+    scene.push(manifest("ExperimentPipeline", "train", **fields))
+    scene.run()
+    assert scene.store.schedules.all(APP) == ()
 
 
 def test_an_image_is_built_once_and_a_build_that_fails_is_not_tried_again(scene: Scene) -> None:

@@ -294,6 +294,27 @@ def test_the_next_pipeline_begins_with_what_was_made(scene: Scene) -> None:
     assert seen == ["fit"]
 
 
+def test_runs_of_nobody_lie_with_the_developer_and_are_continued_there(scene: Scene) -> None:
+    push = pipeline(stage("push", inputs=("model",), outputs=("page",)), name="publish")
+    scene.store.runs.publish(APP, (push,))
+    seen: list[str] = []
+    scene.commands["push"] = Command(
+        files={"page/index.html": "<p>"},
+        act=lambda job: seen.extend((m.source / "made.txt").read_text() for m in job.mounts if m.read_only),
+    )
+    of = pipeline(stage(outputs=("model",)), continue_with=ComponentName("publish"))
+    first = scene.finish(of, user=None, cause="schedule", public=True)
+    (second,) = scene.store.runs.list(APP, ComponentName("publish"), user="anybody")
+    done = scene.until(second.id)
+    assert (done.state, done.public, done.user) == (RunState.SUCCEEDED, True, None)
+    assert seen == ["fit"]
+    keys = scene.objects.server.buckets[BUCKET].keys()
+    assert {key.rpartition("/")[0] for key in keys} == {
+        f"developer/runs/{first.id}/model",
+        f"developer/runs/{done.id}/page",
+    }
+
+
 def test_after_a_failure_nothing_follows(scene: Scene) -> None:
     scene.store.runs.publish(APP, (pipeline(name="publish"),))
     scene.commands["fit"] = Command(code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -17,7 +18,8 @@ import pytest
 
 from controller.config import Settings
 from controller.domain.runs import Run, RunState, new_run, new_run_id
-from controller.domain.spec import PipelineVar
+from controller.domain.schedules import Mark
+from controller.domain.spec import Overlap, PipelineVar, Schedule
 from controller.store import SqliteStore
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
@@ -121,6 +123,7 @@ def test_the_document(runs: RunCaller) -> None:
         "started": None,
         "ended": None,
         "user": "ann",
+        "public": False,
         "priority": 0,
         "cause": "api",
         "origin": None,
@@ -343,6 +346,43 @@ def test_everybody_sees_his_own_runs(runs: RunCaller) -> None:
 # --- cancel -------------------------------------------------------------------------------------------------------
 
 
+def test_runs_of_nobody_are_everybodys(runs: RunCaller, player: Player) -> None:
+    now = time.time()
+    of = make_pipeline()
+    first = runs.store.runs.submit(new_run(new_run_id(now, 1), of, now, cause="schedule", public=True))
+    player.finish(first.id, RunState.FAILED)
+    for user in ("ann", "bob", ""):
+        caller = runs.as_user(user)
+        [shown] = [run for run in caller.ask("GET", "runs").json["runs"] if run["id"] == first.id]
+        assert (shown["public"], shown["user"], shown["cause"]) == (True, None, "schedule")
+    document = runs.ask("POST", f"runs/{first.id}/cancel").json
+    assert {output["area"] for output in document["outputs"]} == {"developer"}
+    again = runs.as_user("bob").ask("POST", f"runs/{first.id}/retry").json
+    assert (again["public"], again["user"], again["origin"]) == (True, None, first.id)
+    assert runs.ask("POST", f"runs/{again['id']}/cancel").json["state"] == "CANCELED"
+    player.forget(first.id)
+    for user in ("ann", "bob", ""):
+        runs.as_user(user).problem(410, "POST", f"runs/{first.id}/retry")
+
+
+def test_keys_for_runs_of_nobody_belong_to_callers(runs: RunCaller, player: Player) -> None:
+    now = time.time()
+    of = make_pipeline()
+    for random in (1, 2):
+        run = new_run(new_run_id(now, random), of, now, cause="schedule", public=True)
+        player.finish(runs.store.runs.submit(run).id, RunState.FAILED)
+    one, other = (run.id for run in stored(runs))
+
+    def retry(user: str, id: str) -> Any:
+        return runs.as_user(user).ask("POST", f"runs/{id}/retry", Idempotency_Key="k")
+
+    first = retry("ann", one).json["id"]
+    assert retry("ann", one).json["id"] == first
+    assert retry("ann", other).status_code == 422
+    assert retry("bob", other).json["id"] != first
+    assert retry("", other).status_code == 202
+
+
 def test_a_queued_run_is_canceled_at_once(runs: RunCaller) -> None:
     id = runs.submit().json["id"]
     answer = runs.ask("POST", f"runs/{id}/cancel")
@@ -527,6 +567,23 @@ def test_pipelines_with_what_they_take(everything: RunCaller) -> None:
         ("rate", False),
     ]
     assert len(other["inputs"][0]["datatypes"]) == 6, "no API says what it may be"
+
+
+def test_pipelines_with_their_schedules(everything: RunCaller) -> None:
+    schedule = Schedule("0 3 * * *", "Europe/Moscow", Overlap.REPLACE)
+    everything.store.runs.publish(APP, (make_pipeline(schedule=schedule),))
+
+    def shown() -> Any:
+        return everything.ask("GET", "").json["pipelines"][0]["schedule"]
+
+    told = {"cron": "0 3 * * *", "timezone": "Europe/Moscow", "concurrencyPolicy": "Replace"}
+    assert shown() == {**told, "next": None}, "nobody has looked at it yet"
+    [scheduled] = everything.store.schedules.all()
+    everything.store.schedules.advance(scheduled, Mark("0 3 * * *", "Europe/Moscow", 0.0, 1769817600.0))
+    assert shown() == {**told, "next": "2026-01-31T00:00:00.000Z"}
+    [scheduled] = everything.store.schedules.all()
+    everything.store.schedules.advance(scheduled, Mark("0 3 * * *", "Europe/Moscow", 0.0, math.inf))
+    assert shown() == {**told, "next": None}
 
 
 def test_runs_of_all_pipelines(everything: RunCaller) -> None:
