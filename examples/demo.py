@@ -1,4 +1,5 @@
-"""The main job on the example module, from `git push` to an answer, and a rollout that no caller notices.
+"""The main job on the example module: from `git push` to an answer, a rollout that no caller notices, and a run of its
+pipeline on a file.
 
 Run by `make demo`. Everything is real: Docker, Git, gunicorn. State lies in a temporary folder that is removed at the
 end together with containers and images. `DEMO_EXIT=1` ends the demo by itself; otherwise it stays up until Ctrl-C.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -73,14 +75,27 @@ def demo(platform: Platform) -> None:
     if callers.failures or "crimson" not in callers.answers:
         raise SystemExit(f"the rollout was noticed: {callers.failures[:3]}")
 
-    say("5. What the platform says")
+    say("5. A table is uploaded, the module's pipeline surveys it, the report is fetched")
+    survey(platform, clone / "paints.csv")
+
+    say("6. What the platform says")
     print(platform.prichal("status", APP))
+
+
+def survey(platform: Platform, table: Path) -> None:
+    report = platform.home / "report.txt"
+    print(f"   $ export PRICHAL_SERVER={platform.url}")
+    platform.typed("files", "put", str(table), f"{APP}:tables/paints/")
+    chosen = ("--input", f"table=paints/{table.name}", "--output", "report=results")
+    platform.typed("run", "start", f"{APP}/survey", *chosen, "--follow")
+    platform.typed("files", "get", f"{APP}:tables/results/report.txt", str(report))
+    print(f"   $ cat {report}\n{report.read_text()}", end="")
 
 
 def stay(platform: Platform) -> None:
     print(f"\nUp until Ctrl-C. Try it:\n\n   curl -s {platform.url}/{APP}/colors/predict \\")
     print(f"     -H 'Content-Type: application/json' -d '{json.dumps(RED)}'\n")
-    print(f"   description of the API   {platform.url}/{APP}/colors/docs")
+    print(f"   descriptions of the APIs {platform.url}/{APP}/colors/docs, {platform.url}/{APP}/survey/docs")
     print(f"   status page              {platform.url}/-/")
     print(f"   the module's clone       {platform.home / 'work'}  (change it, commit, git push)")
     while True:
@@ -105,6 +120,7 @@ class Platform:
             f"instance: demo-{os.getpid()}\n"
             f"platform: {{path: {folder}}}\n"
             f"web: {{listen: '127.0.0.1:{self.port}'}}\n"
+            f"storage: {{listen: '127.0.0.1:{free_port(9000)}'}}\n"
         )
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command("up"), stdout=log, stderr=log)
@@ -116,19 +132,32 @@ class Platform:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            for file in (self.home / "platform").glob("*.yaml"):
-                file.unlink()
-            self.prichal("approve", "@platform")
-            self._wait(lambda: not self._containers(), "the containers to be gone")
-        self._process.terminate()
-        self._process.wait(60)
+        try:
+            if self._process.poll() is None:
+                self._disconnect()
+        finally:
+            self._process.terminate()
+            self._process.wait(60)
+
+    def _disconnect(self) -> None:
+        for file in (self.home / "platform").glob("*.yaml"):
+            file.unlink()
+        self.prichal("approve", "@platform")
+        self._wait(lambda: not self._containers(), "the containers to be gone")
 
     def prichal(self, *arguments: str) -> str:
         done = subprocess.run(self._command(*arguments), capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise SystemExit(f"prichal {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def typed(self, *arguments: str) -> None:
+        """Show what a user types, from any machine, and do it: nothing of it is read from this host's configuration."""
+        print(f"   $ {shlex.join(('prichal', *arguments))}", flush=True)
+        command = [sys.executable, "-m", "controller", *arguments]
+        environment = {**os.environ, "PRICHAL_SERVER": self.url}
+        if subprocess.run(command, env=environment, timeout=120).returncode:
+            raise SystemExit(f"prichal {arguments[0]} failed")
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "controller", "--config", str(self._config), *arguments]

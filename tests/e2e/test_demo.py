@@ -80,6 +80,7 @@ def test_it_ends_well_and_no_call_fails(tmp_path: Path) -> None:
         answers = re.search(r"answers while it rolled out: \{'red': (\d+), 'crimson': (\d+)\}", output)
         assert answers, output
         assert all(int(count) > 0 for count in answers.groups())
+        assert "crimson    4 ####\n" in output, output  # the report of the run
         assert left_behind(process, tmp_path) == []
 
 
