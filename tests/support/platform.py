@@ -253,11 +253,15 @@ def send(method: str, url: str, body: bytes | None = None) -> Reply:
 
 
 class Callers:
-    """Clients that call without a pause and write down what they got."""
+    """Clients that call without a pause and write down what they got: the last output of each answer."""
 
-    def __init__(self, platform: Platform, app: str, count: int) -> None:
+    def __init__(
+        self, platform: Platform, app: str, count: int, inputs: object = None, path: str = "api"
+    ) -> None:
         self._platform = platform
         self._app = app
+        self._inputs = inputs
+        self._path = path
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(count)]
         self.versions: list[str] = []
@@ -279,12 +283,12 @@ class Callers:
     def _call(self) -> None:
         while not self._stop.is_set():
             try:
-                reply = self._platform.predict(self._app)
+                reply = self._platform.predict(self._app, self._inputs, self._path)
             except OSError as error:
                 self.failures.append(error)
                 continue
             if reply.status == 200:
-                self.versions.append(reply.json["outputs"][0]["data"])
+                self.versions.append(reply.json["outputs"][-1]["data"])
             else:
                 self.failures.append((reply.status, reply.body))
 
