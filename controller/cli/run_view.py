@@ -89,6 +89,8 @@ def _facts(run: RunReport, now: float) -> Iterator[tuple[str, str]]:
         yield "user", str(document["user"])
     if document.get("origin"):
         yield "cause", f"{document['cause']} of {document['origin']}"
+    elif document.get("cause") == "schedule":
+        yield "cause", "schedule"
     for given in document.get("inputs", ()):
         yield "input", f"{given['name']} = {_in_box(_text(given['data']), given.get('box', ''))}"
     for output in run.outputs:
