@@ -103,6 +103,7 @@ def payload(run: Run) -> Json:
             "started": rfc3339(run.started),
             "ended": rfc3339(run.ended),
             "user": run.user,
+            "public": run.public,
             "cause": run.cause,
             "origin": run.origin or None,
             "outputs": [_output(run, output) for output in run.published if _is_there(run, output)],

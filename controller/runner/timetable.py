@@ -42,18 +42,27 @@ class Timetable:
                 self.look()
             except ControllerError as error:
                 log.error("runs are not started by the clock: %s", error.message)
-            except Exception:
-                log.exception("bug in the timetable")
             stop.wait(_LOOK)
 
     def look(self) -> None:
-        """At all schedules; starts what is due."""
+        """At all schedules; starts what is due. A fault of one, say a time zone that this host has no more, stops no
+        other."""
         for scheduled in self._store.schedules.all():
-            schedule = scheduled.schedule
-            after = partial(self._ticks.after, schedule.cron, schedule.timezone)
-            mark, tick = look(scheduled, self._clock.now(), after)
-            if mark != scheduled.mark:
-                self._follow(scheduled, mark, tick)
+            try:
+                self._look_at(scheduled)
+            except ControllerError:
+                raise
+            except Exception:
+                log.exception(
+                    "bug in a schedule", extra={"app": scheduled.app, "pipeline": scheduled.pipeline}
+                )
+
+    def _look_at(self, scheduled: Scheduled) -> None:
+        schedule = scheduled.schedule
+        after = partial(self._ticks.after, schedule.cron, schedule.timezone)
+        mark, tick = look(scheduled, self._clock.now(), after)
+        if mark != scheduled.mark:
+            self._follow(scheduled, mark, tick)
 
     def _follow(self, scheduled: Scheduled, mark: Mark, tick: float | None) -> None:
         """Nothing happens if somebody was quicker, or it is another schedule by now: the next look tells."""

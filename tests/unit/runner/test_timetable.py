@@ -99,6 +99,16 @@ def test_the_same_pipeline_published_again(scene: Scene) -> None:
     assert [run.pipeline.revision for run in scene.runs] == ["c0ffee", "another"]
 
 
+def test_a_schedule_whose_time_zone_is_gone_stops_no_other(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = pipeline(Schedule("* * * * *", "Atlantis/Poseidonis"), "broken")
+    scene.publish(broken, pipeline())
+    scene.minutes()
+    assert [run.name for run in scene.runs] == [TRAIN]
+    assert "bug in a schedule" in caplog.text
+
+
 def test_gone_and_back_again_it_begins_anew(scene: Scene) -> None:
     scene.publish(pipeline())
     scene.minutes()
