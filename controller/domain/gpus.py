@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from controller.domain.pipelines import Stage
-from controller.domain.runs import Run, RunState, begin, can_begin
+from controller.domain.runs import Run, RunState
+from controller.domain.steps import begin, can_begin
 
 WAITING = "WaitingForGpu"
 

@@ -30,8 +30,9 @@ from typing import TypeVar
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import job_name
 from controller.domain.pipelines import Stage, env_name, mount_path
-from controller.domain.runs import PLATFORM_PAUSES, Run, RunOutput, RunState, StageRun, after_failure
+from controller.domain.runs import Run, RunOutput, RunState, StageRun
 from controller.domain.secret import Secret
+from controller.domain.steps import PLATFORM_PAUSES, after_failure
 from controller.ports import Job, JobMount, JobState, ObservedJob
 from controller.runner.deps import Deps
 from controller.runner.folders import Folders

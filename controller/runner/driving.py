@@ -19,20 +19,8 @@ from dataclasses import replace
 from controller.domain.errors import ControllerError
 from controller.domain.gpus import begin_lent
 from controller.domain.names import AppName
-from controller.domain.runs import (
-    Begin,
-    Finish,
-    Release,
-    Run,
-    RunState,
-    StageRun,
-    Wait,
-    begin,
-    continuation,
-    finish,
-    new_run_id,
-    next_step,
-)
+from controller.domain.runs import Run, RunState, StageRun, continuation, new_run_id
+from controller.domain.steps import Begin, Finish, Release, Wait, begin, finish, next_step
 from controller.runner.attempt import AttemptWork, Work
 from controller.runner.deps import Deps
 from controller.runner.folders import Folders

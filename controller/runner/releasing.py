@@ -20,7 +20,8 @@ from dataclasses import replace
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.groups import MANIFEST, unfinished
 from controller.domain.keys import KeyInvalid, parse_path
-from controller.domain.runs import PLATFORM_PAUSES, Finish, Run, RunOutput, RunState, release
+from controller.domain.runs import Run, RunOutput, RunState
+from controller.domain.steps import PLATFORM_PAUSES, Finish, release
 from controller.domain.storage import Pending, Room
 from controller.domain.units import about_size
 from controller.ports import Objects

@@ -9,20 +9,9 @@ from hypothesis import strategies as st
 from controller.domain.gpus import WAITING, begin_lent, held
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import (
-    Begin,
-    Finish,
-    Run,
-    RunState,
-    StageRun,
-    after_failure,
-    can_begin,
-    cancel,
-    finish,
-    new_run,
-    next_step,
-)
+from controller.domain.runs import Run, RunState, StageRun, cancel, new_run
 from controller.domain.spec import Resources, Retries
+from controller.domain.steps import Begin, Finish, after_failure, can_begin, finish, next_step
 
 S = RunState
 HOST = ("0", "GPU-b", "2")

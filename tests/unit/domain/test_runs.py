@@ -12,31 +12,33 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
 from controller.domain.runs import (
     FOLLOWS,
-    PLATFORM_PAUSES,
     Area,
-    Begin,
-    Finish,
-    Release,
     Run,
     RunInput,
     RunOutput,
     RunState,
     StageRun,
     TransitionRefused,
-    Wait,
-    after_failure,
-    begin,
     cancel,
     continuation,
-    finish,
     is_run_id,
     new_run,
     new_run_id,
-    next_step,
-    release,
     retry_of,
 )
 from controller.domain.spec import PipelineVar, Retries
+from controller.domain.steps import (
+    PLATFORM_PAUSES,
+    Begin,
+    Finish,
+    Release,
+    Wait,
+    after_failure,
+    begin,
+    finish,
+    next_step,
+    release,
+)
 from controller.store.codec import decode, encode
 
 S = RunState

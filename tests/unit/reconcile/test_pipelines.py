@@ -12,8 +12,9 @@ from controller.domain.conditions import ConditionType
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.routes import ServiceKind
-from controller.domain.runs import Finish, Run, RunState, finish, new_run
+from controller.domain.runs import Run, RunState, new_run
 from controller.domain.spec import Overlap, Schedule, Webhook
+from controller.domain.steps import Finish, finish
 from controller.manifests.reader import API_VERSION
 from controller.ports import RunLimits
 from tests.support.fake_engine import image_id

@@ -12,8 +12,9 @@ import pytest
 
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
-from controller.domain.runs import PLATFORM_PAUSES, Run, RunInput, RunState
+from controller.domain.runs import Run, RunInput, RunState
 from controller.domain.spec import PipelineVar, Retries
+from controller.domain.steps import PLATFORM_PAUSES
 from controller.ports import Job
 from tests.support.waiting import wait_for
 from tests.unit.runner.scene import BUCKET, IMAGE, Command, Scene, pipeline, stage

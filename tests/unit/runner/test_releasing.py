@@ -17,8 +17,9 @@ from controller.domain.errors import Transient
 from controller.domain.groups import MANIFEST
 from controller.domain.keys import DEVELOPER_AREA
 from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import PLATFORM_PAUSES, Area, Run, RunOutput, RunState, retry_of
+from controller.domain.runs import Area, Run, RunOutput, RunState, retry_of
 from controller.domain.spec import PipelineVar
+from controller.domain.steps import PLATFORM_PAUSES
 from controller.domain.storage import StoredObject
 from controller.ports import Job
 from tests.support.fake_objects import FakeObjects

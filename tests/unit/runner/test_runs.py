@@ -6,9 +6,10 @@ import json
 from hashlib import sha256
 
 from controller.domain.names import ComponentName
-from controller.domain.runs import Finish, RunInput, RunOutput, RunState, begin, finish, new_run, retry_of
+from controller.domain.runs import RunInput, RunOutput, RunState, new_run, retry_of
 from controller.domain.secret import Secret
 from controller.domain.spec import EnvVar, PipelineVar, Resources, SecretSpec
+from controller.domain.steps import Finish, begin, finish
 from controller.ports import Job
 from tests.support.waiting import wait_for
 from tests.unit.runner.scene import APP, BUCKET, IMAGE, Command, Scene, pipeline, stage

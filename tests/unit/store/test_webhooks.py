@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Finish, Run, RunState, cancel, finish, new_run
+from controller.domain.runs import Run, RunState, cancel, new_run
 from controller.domain.spec import Webhook
+from controller.domain.steps import Finish, finish
 from controller.domain.webhooks import LONGEST
 from controller.ports import Underway
 from controller.store import SqliteStore, open_store

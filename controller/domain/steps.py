@@ -1,0 +1,126 @@
+"""What comes next in a run. Pure; asked by `runner.driving`.
+
+A run is driven by looking at it, not by remembering: `next_step` says from what is written down what is to be done,
+and everything is written down before it is done. So it makes no difference whether the daemon went on or came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from controller.domain.pipelines import Stage
+from controller.domain.runs import BAD_ENDS, Run, RunOutput, RunState, StageRun, over
+
+#: Seconds before the repetitions after faults of the platform, which are repeated so often, whatever the manifest says.
+PLATFORM_PAUSES = (2.0, 15.0, 60.0)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """These stages get a new attempt now."""
+
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """For what runs, or until `until` (Unix seconds; None: for what runs alone)."""
+
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """These outputs go to the developer area now."""
+
+    outputs: tuple[RunOutput, ...]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """All is over."""
+
+    state: RunState
+    reason: str = ""
+    message: str = ""
+
+
+Step = Begin | Wait | Release | Finish
+
+
+def next_step(run: Run, now: float) -> Step:
+    """What is to be done with a run that has been started and is not over."""
+    if all(stage.state is RunState.SUCCEEDED for stage in run.stages):
+        due = tuple(output for output in run.releases if output.name not in run.released)
+        # Even if somebody has just canceled it: it was too late.
+        return Release(due) if due else Finish(RunState.SUCCEEDED)
+    active = any(stage.active for stage in run.stages)
+    bad = _bad(run)
+    if run.state is RunState.CANCELING:
+        return Wait() if active else Finish(RunState.CANCELED, run.reason, run.message)
+    if bad:
+        # Its neighbours come to their end first: what they make can be reused by a repetition.
+        return Wait() if active else Finish(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
+    return _begin_or_wait(run, now)
+
+
+def _bad(run: Run) -> StageRun | None:
+    return next((stage for stage in run.stages if stage.state in BAD_ENDS), None)
+
+
+def can_begin(run: Run) -> bool:
+    """Whether stages of it may still begin."""
+    return not run.state.terminal and run.state is not RunState.CANCELING and not _bad(run)
+
+
+def _begin_or_wait(run: Run, now: float) -> Step:
+    begun = [s.name for s in run.stages if s.state is not RunState.QUEUED]
+    done = [s.name for s in run.stages if s.state is RunState.SUCCEEDED]
+    candidates = run.pipeline.ready(done, begun)
+    due = tuple(stage for stage in candidates if _is_due(run.stage(stage.name), now))
+    if due:
+        return Begin(due)
+    return Wait(min((run.stage(stage.name).not_before for stage in candidates), default=None))
+
+
+def _is_due(stage: StageRun, now: float) -> bool:
+    """A clock that was set back makes nobody wait for the time to come round again."""
+    return stage.not_before <= now or now < stage.history[-1].at
+
+
+def begin(run: Run, stages: Iterable[Stage], at: float, gpus: tuple[str, ...] = ()) -> Run:
+    """With a new attempt of each of these stages; it has these GPUs."""
+    for stage in stages:
+        run = run.with_stage(run.stage(stage.name).begin(at, gpus))
+    return run
+
+
+def release(run: Run, output: RunOutput) -> Run:
+    """With this output at its place."""
+    return replace(run, released=(*run.released, output.name), reason="", message="")
+
+
+def finish(run: Run, end: Finish, at: float) -> Run:
+    """The run at its end; stages that will never begin are over with it."""
+    return over(run.to(end.state, at, end.reason, end.message), at)
+
+
+def after_failure(
+    stage: StageRun, spec: Stage, at: float, reason: str, message: str, *, platform: bool, final: bool = False
+) -> StageRun:
+    """The stage after its attempt ended badly (and was written down as ended): QUEUED for another one, or over.
+    `final`: it cannot get better, no repetition helps."""
+    failed = sum(bool(a.ended and a.reason) and a.platform == platform for a in stage.attempts)
+    limit = len(PLATFORM_PAUSES) if platform else spec.retries.limit
+    if final or failed > limit:
+        over = RunState.ERROR if platform else RunState.FAILED
+        return stage.to(over, at, reason, message)
+    pause = PLATFORM_PAUSES[failed - 1] if platform else _pause(spec, failed)
+    return replace(stage.to(RunState.QUEUED, at, reason, message), not_before=at + pause)
+
+
+def _pause(spec: Stage, failed: int) -> float:
+    """Seconds before the repetition after so many failures (from 1 on)."""
+    retries = spec.retries
+    return min(retries.cap, retries.backoff * retries.factor ** min(failed - 1, 64))
