@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from controller.config.settings import StorageSettings
@@ -61,6 +61,26 @@ class Resolved:
     setbacks: tuple[Transient, ...] = ()  # to be tried again
 
 
+@dataclass
+class _Found:
+    """What is known so far in one pass."""
+
+    pins: dict[str, str]
+    model_pins: dict[ComponentName, str]
+    components: list[DesiredComponent] = field(default_factory=list)
+    pipelines: list[DesiredPipeline] = field(default_factory=list)
+    unresolved: list[Unresolved] = field(default_factory=list)
+    setbacks: list[Transient] = field(default_factory=list)
+
+    def note(self, error: Stalled | Transient) -> None:
+        if isinstance(error, Transient):
+            self.setbacks.append(error)
+
+    def miss(self, name: ComponentName, kind: Kind, error: Stalled | Transient, why: str) -> None:
+        self.unresolved.append(Unresolved(name, error.reason, why, isinstance(error, Transient), kind))
+        self.note(error)
+
+
 @dataclass(frozen=True)
 class Resolver:
     """For one pass over one app. `fallback` gives the spec of a component at an older commit, None if it cannot be
@@ -84,52 +104,53 @@ class Resolver:
         """`fresh`: ask for tags and models again instead of trusting the pins of an earlier pass over the same commit.
         What cannot be resolved is left at its last good version, or alone; its neighbours do not suffer."""
         known = status if status.desired_revision == revision.commit and not fresh else AppStatus(spec.app)
-        pins, model_pins = dict(known.pins), dict(known.models)
-        by_component = {route.component: route for route in routes}
-        components: list[DesiredComponent] = []
-        unresolved: list[Unresolved] = []
-        setbacks: list[Transient] = []
+        found = _Found(dict(known.pins), dict(known.models))
+        serving = {route.component: route for route in routes}
         for component in spec.ml_components:
-            route = by_component.get(component.name)
-            try:
-                memory = status.component(component.name) or ComponentStatus(
-                    component.name, Kind.ML_COMPONENT
-                )
-                desired = self._component(component, spec, revision, memory, pins, model_pins)
-            except (Stalled, Transient) as error:
-                transient = isinstance(error, Transient)
-                why = scrub(error.message, self.secrets)
-                kept = self._last_good(component, status, route, error.reason, why)
-                if kept:
-                    components.append(kept)
-                else:
-                    unresolved.append(Unresolved(component.name, error.reason, why, transient))
-                if isinstance(error, Transient):
-                    setbacks.append(error)
-                continue
-            components.append(self._or_last_good(desired, status, route))
+            self._take_component(component, spec, revision, status, serving.get(component.name), found)
+        for pipeline in spec.pipelines:
+            self._take_pipeline(pipeline, spec, revision, found)
         services, refused = self._services(spec)
-        pipelines = []
-        for declared in spec.pipelines:
-            try:
-                pipelines.append(self._pipeline(declared, spec, revision, pins))
-            except (Stalled, Transient) as error:
-                transient = isinstance(error, Transient)
-                why = scrub(error.message, self.secrets)
-                unresolved.append(
-                    Unresolved(declared.name, error.reason, why, transient, Kind.EXPERIMENT_PIPELINE)
-                )
-                if isinstance(error, Transient):
-                    setbacks.append(error)
         return Resolved(
-            tuple(components),
-            tuple(pipelines),
+            tuple(found.components),
+            tuple(found.pipelines),
             services,
-            (*unresolved, *refused),
-            tuple(sorted(pins.items())),
-            tuple(sorted(model_pins.items())),
-            tuple(setbacks),
+            (*found.unresolved, *refused),
+            tuple(sorted(found.pins.items())),
+            tuple(sorted(found.model_pins.items())),
+            tuple(found.setbacks),
         )
+
+    def _take_component(
+        self,
+        component: MLComponentSpec,
+        spec: AppSpec,
+        revision: Revision,
+        status: AppStatus,
+        route: Route | None,
+        found: _Found,
+    ) -> None:
+        memory = status.component(component.name) or ComponentStatus(component.name, Kind.ML_COMPONENT)
+        try:
+            desired = self._component(component, spec, revision, memory, found.pins, found.model_pins)
+        except (Stalled, Transient) as error:
+            why = scrub(error.message, self.secrets)
+            if kept := self._last_good(component, status, route, error.reason, why):
+                found.components.append(kept)
+                found.note(error)
+            else:
+                found.miss(component.name, Kind.ML_COMPONENT, error, why)
+            return
+        found.components.append(self._or_last_good(desired, status, route))
+
+    def _take_pipeline(
+        self, pipeline: PipelineSpec, spec: AppSpec, revision: Revision, found: _Found
+    ) -> None:
+        try:
+            found.pipelines.append(self._pipeline(pipeline, spec, revision, found.pins))
+        except (Stalled, Transient) as error:
+            why = scrub(error.message, self.secrets)
+            found.miss(pipeline.name, Kind.EXPERIMENT_PIPELINE, error, why)
 
     def _services(self, spec: AppSpec) -> tuple[tuple[Service, ...], tuple[Unresolved, ...]]:
         """One whose rules of access cannot be had is not published: open to all it must never be by accident."""
