@@ -43,8 +43,9 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-#: A container that vanishes between "name taken" and the look at it: tried again so often.
-CREATE_ATTEMPTS = 3
+#: Seconds before the name of a container is tried again that is taken while no such container is there: the engine
+#: keeps the name while it makes it for somebody else, and while it removes it.
+NAME_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 0.0)
 #: Seconds after which a wait is begun anew, should an end have gone by unnoticed.
 WAIT = 10.0
 
@@ -83,9 +84,10 @@ class DockerJobs:
                 init=self._connection.has_init,
             )
             config = job_config(job, policy)
-            for _ in range(CREATE_ATTEMPTS):
+            for pause in NAME_PAUSES:
                 found = self._made(config, job) or self._inspect(job.name)
                 if found is None or is_going(found):
+                    time.sleep(pause)
                     continue
                 if not is_attempt(self._instance, job, found):
                     raise NAME_TAKEN.error(doing, "another container has that name")
