@@ -107,14 +107,13 @@ def observed_job(details: Mapping[str, Any]) -> ObservedJob:
     )
 
 
-#: What an engine that is stopped, or starts after a crash, leaves of those that ran: SIGTERM, SIGKILL, unknown.
-_INTERRUPTED = frozenset({143, 137, 255})
 _RESTORED = 10.0  # seconds that an engine which starts may take to see what has died with the one before
 
 
 def may_be_interrupted(job: ObservedJob) -> bool:
-    """Whether it is worth asking since when the engine is there."""
-    return job.exit_code in _INTERRUPTED and not job.oom_killed
+    """Whether it is worth asking since when the engine is there. One that is stopped sends SIGTERM, upon which commands
+    end with any code they like: all but success is put down to it."""
+    return job.exit_code not in (None, 0) and not job.oom_killed
 
 
 def interrupted(job: ObservedJob, engine_since: float) -> bool:

@@ -47,12 +47,14 @@ def pipeline(*stages: Stage, **rest: Any) -> Pipeline:
 
 
 class World:
-    def __init__(self, state: Path, instance: str, client: docker.APIClient) -> None:
+    def __init__(
+        self, state: Path, instance: str, client: docker.APIClient, engine: DockerSettings | None = None
+    ) -> None:
         self.client = client
         self.settings = settings_of(state, instance)
         self.settings.run_files.mkdir(parents=True)
         self.store = open_store(self.settings.database)
-        self.jobs = DockerJobs(DockerSettings(), instance)
+        self.jobs = DockerJobs(engine or DockerSettings(), instance)
         self.storage = FakeStorage()
         self.storage.objects().create_bucket(BUCKET)
         self.store.boxes.save(BoxRecord(APP, BOX, BUCKET, capacity=10**9))

@@ -1,0 +1,132 @@
+"""A Docker engine of a test's own, which may be stopped, killed and started again: the machine's is never touched.
+
+It has its folders, its socket and its bridge for itself. Needs root; where that is not to be had, `available` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex, randbelow
+from tempfile import TemporaryDirectory
+
+import docker
+import docker.errors
+import requests
+
+from tests.support.waiting import wait_for
+
+
+def available() -> bool:
+    return os.geteuid() == 0 and all(shutil.which(command) for command in ("dockerd", "ip"))
+
+
+@dataclass
+class OwnEngine:
+    """`folder` has a short path: sockets lie in it. `live_restore`: its containers outlive it."""
+
+    folder: Path
+    live_restore: bool = False
+    bridge: str = field(default_factory=lambda: f"pt{token_hex(4)}")
+    _net: int = field(default_factory=lambda: randbelow(200))
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder / 'socket'}"
+
+    def client(self) -> docker.APIClient:
+        return docker.APIClient(base_url=self.host, version="auto")
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        for stale in ("pid", "exec/containerd/containerd.pid"):  # a zombie would be taken for the living
+            (self.folder / stale).unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+        wait_for(self._answers, limit=60.0)
+
+    def _command(self) -> list[str]:
+        folders = [f"--{name}-root={self.folder / name}" for name in ("data", "exec")]
+        pool = f"--default-address-pool=base=10.231.{self._net}.0/24,size=28"
+        return [
+            "dockerd",
+            *folders,
+            f"--pidfile={self.folder / 'pid'}",
+            f"--host={self.host}",
+            f"--bridge={self.bridge}",
+            pool,
+            *("--iptables=false", "--ip-forward=false", "--ip-masq=false"),
+            *(["--live-restore"] if self.live_restore else []),
+        ]
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        try:
+            with closing(self.client()) as client:
+                return bool(client.ping())
+        except (docker.errors.DockerException, requests.RequestException):
+            return False
+
+    def stop(self) -> None:
+        """As by `systemctl stop docker`."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def load(self, image: str) -> None:
+        """From the machine's engine."""
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+            command = ["docker", "--host", self.host, "load"]
+            subprocess.run(command, stdin=saved.stdout, check=True, capture_output=True)
+
+    def add_bridge(self) -> None:
+        for words in (
+            f"link add name {self.bridge} type bridge",
+            f"addr add 10.230.{self._net}.1/24 dev {self.bridge}",
+            f"link set {self.bridge} up",
+        ):
+            subprocess.run(["ip", *words.split()], check=True)
+
+    def clear(self) -> None:
+        """Nothing of it is left."""
+        self.kill()
+        self.live_restore = False
+        self.start()  # which ends what had outlived it
+        with closing(self.client()) as client:
+            for container in client.containers(all=True):
+                client.remove_container(container["Id"], v=True, force=True)
+            for network in client.networks():
+                with suppress(docker.errors.APIError):  # some are its own
+                    client.remove_network(network["Id"])
+        self.stop()
+        subprocess.run(["ip", "link", "del", self.bridge], check=True)
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if (place := line.split()[1]).startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextmanager
+def own_engine() -> Iterator[OwnEngine]:
+    """Running."""
+    with TemporaryDirectory(prefix="engine-", dir="/tmp") as folder:
+        engine = OwnEngine(Path(folder))
+        engine.add_bridge()
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.clear()
