@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex, randbelow
+from secrets import randbelow, token_hex
 from tempfile import TemporaryDirectory
 
 import docker

@@ -17,6 +17,7 @@ from controller.domain.spec import PipelineVar, Retries
 from controller.domain.steps import PLATFORM_PAUSES
 from controller.ports import Job
 from tests.support.waiting import wait_for
+from tests.unit.runner.plays import Outage
 from tests.unit.runner.scene import BUCKET, IMAGE, Command, Scene, pipeline, stage
 
 DATA = (RunInput("data", data="g/in.csv"),)
@@ -491,17 +492,6 @@ def test_a_box_that_is_full(scene: Scene) -> None:
 def test_an_output_that_has_no_place_to_go_to(scene: Scene) -> None:
     of = pipeline(stage(outputs=("model",)), boxes=("gone",))
     assert scene.finish(of).reason == "OutputInvalid"
-
-
-class Outage:
-    """In place of `down`: over after so many refused calls."""
-
-    def __init__(self, refusals: int) -> None:
-        self._left = refusals
-
-    def __bool__(self) -> bool:
-        self._left -= 1
-        return self._left >= 0
 
 
 def _set(target: Any, **values: object) -> None:
