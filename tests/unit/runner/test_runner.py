@@ -95,23 +95,6 @@ def test_what_ended_meanwhile_is_the_result(scene: Scene) -> None:
     assert scene.log(id) == b"alone\n"
 
 
-@pytest.mark.timeout(300)
-def test_a_backlog_of_a_thousand_over_a_restart(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    ids = [scene.submit(pipeline(stage(outputs=("model",)), boxes=())) for _ in range(1000)]
-    deps = scene.with_settings(concurrent=8, per_app=100)
-    for enough in (100, 400):
-        with scene.running(deps):
-            wait_for(lambda enough=enough: len(scene.jobs.removals) >= enough, limit=200.0)  # type: ignore[misc]
-    with scene.running(deps):
-        wait_for(lambda: scene.run(ids[-1]).state.terminal and not scene.store.runs.active(), limit=200.0)
-    runs = [scene.run(id) for id in ids]
-    assert {run.state for run in runs} == {RunState.SUCCEEDED}
-    assert all(len(run.stage("fit").attempts) == 1 for run in runs)
-    assert sorted(scene.jobs.starts) == sorted(f"prichal.demo.{id}.fit.1" for id in ids), "each once"
-    scene.close()
-
-
 def test_a_bug_in_a_drive_leaves_the_run_to_be_driven_anew(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
