@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,10 @@ MANY = 2000
 class External:
     """`controller.ports.Storage` over one server; only what the runner asks for."""
 
-    def __init__(self, objects: S3Objects) -> None:
+    def __init__(self, objects: S3Objects | Cut) -> None:
         self._objects = objects
 
-    def objects(self) -> S3Objects:
+    def objects(self) -> S3Objects | Cut:
         return self._objects
 
 
@@ -60,7 +62,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         yield made
 
 
-def deps_of(scene: Scene, objects: S3Objects) -> Deps:
+def deps_of(scene: Scene, objects: S3Objects | Cut) -> Deps:
     storage: Any = External(objects)
     return replace(scene.deps, storage=storage, clock=SystemClock())
 
@@ -128,38 +130,140 @@ def test_many_files(scene: Scene, objects: S3Objects) -> None:
     assert len(manifest["files"]) == MANY
 
 
-def test_an_outage_between_the_end_of_a_stage_and_its_outputs(
-    scene: Scene, server: StorageServer, objects: S3Objects
-) -> None:
-    scene.commands["fit"] = Command(files={"model/x": "x"}, act=lambda job: server.kill())
-    scene.start(deps_of(scene, objects))
+class Cut:
+    """The storage's process is killed right after so many pieces, files or looks have gone through."""
+
+    def __init__(self, objects: S3Objects, server: StorageServer, pieces: int = 0, files: int = 0) -> None:
+        self._objects, self._server = objects, server
+        self._pieces, self._files = pieces, files
+        self._lock = threading.Lock()
+        self.done = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    @contextmanager
+    def open(self, *args: Any) -> Iterator[Iterator[bytes]]:
+        with self._objects.open(*args) as pieces:
+            yield self._cut(pieces)
+
+    def _cut(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for number, piece in enumerate(pieces, 1):
+            yield piece
+            if number == self._pieces:
+                self._kill()
+
+    def put(self, *args: Any) -> Any:
+        put = self._objects.put(*args)
+        with self._lock:
+            self._files -= 1
+            if self._files == 0:
+                self._kill()
+        return put
+
+    def _kill(self) -> None:
+        if not self.done.is_set():
+            self._server.kill()
+            self.done.set()
+
+
+def test_an_outage_in_the_middle_of_an_input(scene: Scene, server: StorageServer, objects: S3Objects) -> None:
+    content = os.urandom(2**20) * 32
+    put(objects, "in/large", content)
+    seen: list[bytes] = []
+    scene.commands["fit"] = Command(
+        act=lambda job: seen.extend(m.source.read_bytes() for m in job.mounts if m.read_only)
+    )
+    cut = Cut(objects, server, pieces=2)
+    scene.start(deps_of(scene, cut))
+    id = scene.submit(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="in/large")])
+    wait_for(lambda: scene.run(id).stage("fit").not_before)
+    assert cut.done.is_set()
+    server.start()
+    run = scene.until(id)
+    assert run.state is RunState.SUCCEEDED, run.message
+    assert [attempt.reason for attempt in run.stage("fit").attempts] == ["StorageUnreachable", ""]
+    assert seen == [content]
+
+
+def test_an_outage_in_the_middle_of_outputs(scene: Scene, server: StorageServer, objects: S3Objects) -> None:
+    """Nobody runs the command again for that."""
+    made = {f"model/{number}": f"{number}" * 1000 for number in range(40)}
+    scene.commands["fit"] = Command(files=made)
+    scene.start(deps_of(scene, Cut(objects, server, files=7)))
     id = scene.submit(pipeline(stage(outputs=("model",))))
     wait_for(lambda: scene.run(id).stage("fit").reason == "StorageUnreachable")
     server.start()
     assert scene.until(id).state is RunState.SUCCEEDED
-    assert read(objects, f"runs/{id}/model/x") == b"x"
+    manifest = json.loads(read(objects, f"runs/{id}/model/.manifest.json"))
+    assert len(manifest["files"]) == len(made)
+    for name, content in made.items():
+        assert read(objects, f"runs/{id}/{name}") == content.encode()
     assert len(scene.jobs.starts) == 1
 
 
-def test_a_full_disk_is_a_fault_of_the_platform(scene: Scene, objects: S3Objects) -> None:
-    """And what had been brought in part is gone again, or nothing could follow."""
-    folder = scene.settings.run_files
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("may not mount a small disk here")
     try:
-        put(objects, "in/large", b"x" * 4 * 2**20)
-        scene.start(replace(deps_of(scene, objects), clock=scene.clock))
-        of = pipeline(stage(inputs=("data",)), concurrency=1)
-        id = scene.submit(of, inputs=[RunInput("data", data="in/large")])
-        run = wait_for(lambda: scene.let_pass().run(id), lambda run: run.state.terminal)
-        assert (run.state, run.reason) == (RunState.ERROR, "DiskFull")
-        assert len(run.stage("fit").attempts) == 4
-        put(objects, "in/small", b"x")
-        id = scene.submit(of, inputs=[RunInput("data", data="in/small")])
-        assert scene.until(id).state is RunState.SUCCEEDED
+        yield
     finally:
-        scene.stop()
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_an_input_that_does_not_fit_the_disk(scene: Scene, objects: S3Objects) -> None:
+    """A fault of the platform. What had been brought in part is gone again, or nothing could follow."""
+    with small_disk(scene.settings.run_files, "2m"):
+        put(objects, "in/large", b"x" * 4 * 2**20)
+        with scene.running(replace(deps_of(scene, objects), clock=scene.clock)):
+            of = pipeline(stage(inputs=("data",)), concurrency=1)
+            id = scene.submit(of, inputs=[RunInput("data", data="in/large")])
+            run = wait_for(lambda: scene.let_pass().run(id), lambda run: run.state.terminal)
+            assert (run.state, run.reason) == (RunState.ERROR, "DiskFull")
+            assert len(run.stage("fit").attempts) == 4
+            put(objects, "in/small", b"x")
+            id = scene.submit(of, inputs=[RunInput("data", data="in/small")])
+            assert scene.until(id).state is RunState.SUCCEEDED
+
+
+def fill(path: Path) -> None:
+    """To the last byte."""
+    with path.open("wb", buffering=0) as file:
+        for size in (2**16, 2**9, 1):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [(b"", "the state does not answer"), (b"x" * 10_000 + b"\n", "log not written")],
+    ids=["database", "log"],
+)
+def test_the_disk_fills_up_while_a_stage_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, log: bytes, words: str
+) -> None:
+    """What has happened is written down once there is room again, and happens only once."""
+    state, ballast = tmp_path / "state", tmp_path / "state" / "ballast"
+    state.mkdir()
+    with small_disk(state, "8m"), closing(Scene(state)) as scene:
+        scene.commands["fit"] = Command(code=None)
+        scene.start(replace(scene.deps, clock=SystemClock()))
+        id = scene.submit(pipeline(stage(outputs=("model",))))
+        job = scene.container()
+        scene.until(id, RunState.RUNNING)
+        scene.output(scene.jobs.made[0], "model/x").write_text("x")
+        fill(ballast)
+        scene.jobs.say(job.id, log)
+        scene.jobs.exit(job.id)
+        wait_for(lambda: words in caplog.text)
+        assert scene.run(id).state is RunState.RUNNING
+        ballast.unlink()
+        run = scene.until(id)
+        assert run.state is RunState.SUCCEEDED, run.message
+        assert [attempt.exit_code for attempt in run.stage("fit").attempts] == [0]
+        assert scene.log(id) == log
+        assert scene.stored(f"runs/{id}/model/")["x"] == b"x"
+        assert len(scene.jobs.starts) == 1
