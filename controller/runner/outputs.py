@@ -93,7 +93,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
-                _allow(entry, entry.stat(follow_symlinks=False).st_mode, 0o444)
+                _allow(entry, os.lstat(entry).st_mode, 0o444)  # an entry would keep what it was told
     except OSError as error:
         place = str(folder)[:200]
         raise Stalled("OutputInvalid", f"cannot look through {place}: {error.strerror}") from error
