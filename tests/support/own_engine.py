@@ -1,6 +1,7 @@
 """A Docker engine of a test's own, which may be stopped, killed and started again: the machine's is never touched.
 
-It has its folders, its socket and its bridge for itself. Needs root; where that is not to be had, `available` says so.
+It has its folders, its socket and its network namespace for itself: in the machine's it would remove the bridge of the
+machine's engine. Needs root; where that is not to be had, `available` says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import randbelow, token_hex
 from tempfile import TemporaryDirectory
 
 import docker
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 
 
 def available() -> bool:
-    return os.geteuid() == 0 and all(shutil.which(command) for command in ("dockerd", "ip"))
+    return os.geteuid() == 0 and all(shutil.which(command) for command in ("dockerd", "nsenter", "unshare"))
 
 
 @dataclass
@@ -32,8 +32,7 @@ class OwnEngine:
 
     folder: Path
     live_restore: bool = False
-    bridge: str = field(default_factory=lambda: f"pt{token_hex(4)}")
-    _net: int = field(default_factory=lambda: randbelow(200))
+    _network: subprocess.Popen[bytes] = field(default_factory=lambda: _new_network())
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,14 +52,13 @@ class OwnEngine:
 
     def _command(self) -> list[str]:
         folders = [f"--{name}-root={self.folder / name}" for name in ("data", "exec")]
-        pool = f"--default-address-pool=base=10.231.{self._net}.0/24,size=28"
         return [
+            "nsenter",
+            f"--net={_namespace(self._network.pid)}",
             "dockerd",
             *folders,
             f"--pidfile={self.folder / 'pid'}",
             f"--host={self.host}",
-            f"--bridge={self.bridge}",
-            pool,
             *("--iptables=false", "--ip-forward=false", "--ip-masq=false"),
             *(["--live-restore"] if self.live_restore else []),
         ]
@@ -93,14 +91,6 @@ class OwnEngine:
             command = ["docker", "--host", self.host, "load"]
             subprocess.run(command, stdin=saved.stdout, check=True, capture_output=True)
 
-    def add_bridge(self) -> None:
-        for words in (
-            f"link add name {self.bridge} type bridge",
-            f"addr add 10.230.{self._net}.1/24 dev {self.bridge}",
-            f"link set {self.bridge} up",
-        ):
-            subprocess.run(["ip", *words.split()], check=True)
-
     def clear(self) -> None:
         """Nothing of it is left."""
         self.kill()
@@ -113,10 +103,22 @@ class OwnEngine:
                 with suppress(docker.errors.APIError):  # some are its own
                     client.remove_network(network["Id"])
         self.stop()
-        subprocess.run(["ip", "link", "del", self.bridge], check=True)
+        self._network.kill()
+        self._network.wait()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if (place := line.split()[1]).startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def _new_network() -> subprocess.Popen[bytes]:
+    """A network namespace, there as long as the process is."""
+    process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    wait_for(lambda: os.readlink(_namespace(process.pid)) != os.readlink(_namespace(os.getpid())))
+    return process
+
+
+def _namespace(pid: int) -> str:
+    return f"/proc/{pid}/ns/net"
 
 
 @contextmanager
@@ -124,7 +126,6 @@ def own_engine() -> Iterator[OwnEngine]:
     """Running."""
     with TemporaryDirectory(prefix="engine-", dir="/tmp") as folder:
         engine = OwnEngine(Path(folder))
-        engine.add_bridge()
         try:
             engine.start()
             yield engine
