@@ -12,7 +12,7 @@ help: ## this list
 setup: ## make .venv with everything in it, at the locked versions
 	@scripts/setup
 
-check: setup ## format, style, types, import contracts, scripts, unit tests: under two minutes
+check: setup ## format, style, types, import contracts, scripts, quick unit tests: under two minutes
 	@scripts/check
 
 test: setup engine ## all tests, against real Git servers, Docker and gunicorn; PYTEST_ARGS="-k name" for some

@@ -249,6 +249,7 @@ class Endless:
         return Page(objects, next=f"{end:08}" if end < self.FILES else None)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_however_much_there_is() -> None:
     tracemalloc.start()
     try:

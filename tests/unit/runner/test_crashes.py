@@ -23,6 +23,8 @@ from tests.support.waiting import wait_for
 from tests.unit.runner.plays import PLAYS, check
 from tests.unit.runner.scene import Scene
 
+pytestmark = pytest.mark.slow
+
 ENOUGH = 100  # more calls than any of the runs here makes
 LOOKS = frozenset(
     {"active", "get", "pipeline", "expired", "stat", "open", "page", "find", "all", "wait", "logs", "pending"}

@@ -20,6 +20,8 @@ from tests.support.waiting import wait_for
 from tests.unit.runner.plays import Outage
 from tests.unit.runner.scene import BUCKET, IMAGE, Command, Scene, pipeline, stage
 
+pytestmark = pytest.mark.slow
+
 DATA = (RunInput("data", data="g/in.csv"),)
 
 

@@ -76,6 +76,7 @@ def in_memory() -> Iterator[Scene]:
         yield scene
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_hundred_thousand_files(in_memory: Scene) -> None:
     """From a stage that makes them, all in one folder, to a storage: the process hardly grows."""

@@ -10,6 +10,8 @@ import pytest
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import ECHO, Reply, text, text_function
 
+pytestmark = pytest.mark.slow
+
 
 def assert_problem(reply: Reply, status: int, slug: str) -> None:
     assert reply.status == status, reply.body
