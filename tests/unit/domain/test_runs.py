@@ -192,6 +192,17 @@ def test_canceled_after_the_last_stage_is_too_late() -> None:
     assert next_step(run, 7.0) == Finish(S.SUCCEEDED)
 
 
+@pytest.mark.parametrize("state", S)
+def test_canceled_in_every_state_and_twice(state: S) -> None:
+    run = replace(new_run(ID, pipeline(*CHAIN), at=0.0), state=state)
+    once = cancel(run, 1.0)
+    assert cancel(once, 2.0) is once
+    if state.terminal or state is S.CANCELING:
+        assert once is run
+    else:
+        assert once.state is (S.CANCELED if state is S.QUEUED else S.CANCELING)
+
+
 def test_canceling_is_done_once() -> None:
     queued = new_run(ID, pipeline(*CHAIN), at=0.0)
     over = cancel(queued, 1.0)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controller.adapters.clock import SystemClock
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.runs import Run, RunInput, RunState
 from controller.domain.spec import PipelineVar, Retries
 from controller.domain.steps import PLATFORM_PAUSES
-from controller.ports import Job
+from controller.ports import Job, JobState, ObservedJob
 from tests.support.waiting import wait_for
 from tests.unit.runner.plays import Outage
 from tests.unit.runner.scene import BUCKET, IMAGE, Command, Scene, pipeline, stage
@@ -152,6 +154,28 @@ def test_after_a_restart_the_time_before_it_counts(scene: Scene) -> None:
     assert scene.until(id).reason == "Timeout"
 
 
+def test_a_daemon_dies_while_it_stops_what_is_too_slow(scene: Scene) -> None:
+    """The next one gives it no more time, even if the clock was set back meanwhile."""
+
+    def refuse(id: str, grace: float) -> None:
+        raise Transient("EngineUnreachable", "the engine does not answer")
+
+    scene.commands["fit"] = Command(code=None)
+    id = scene.submit(pipeline(stage(timeout=60.0)))
+    job = scene.container()
+    scene.until(id, RunState.RUNNING)
+    stop = scene.jobs.stop
+    scene.jobs.stop = refuse  # type: ignore[method-assign]
+    wait_for(lambda: scene.let_pass(61.0).run(id).stage("fit").attempts[0].reason == "Timeout")
+    scene.stop()
+    scene.jobs.stop = stop  # type: ignore[method-assign]
+    assert scene.jobs.stops == []
+    scene.clock.jump(-86400.0)
+    scene.start()
+    assert scene.until(id).reason == "Timeout"
+    assert scene.jobs.stops == [job.name]
+
+
 def test_a_repetition_is_not_kept_waiting_by_a_clock_set_back(scene: Scene) -> None:
     scene.commands["fit"] = Command(code=1)
     id = scene.submit(pipeline(stage(retries=Retries(limit=1, backoff=10.0))))
@@ -194,6 +218,20 @@ def test_removed_while_nobody_looked(scene: Scene) -> None:
     scene.commands["fit"] = Command()
     scene.start()
     assert ends(repeat(scene, id)) == [("ContainerLost", True), ("", False)]
+
+
+def test_removed_after_its_end_was_written_down(scene: Scene) -> None:
+    """What it has made counts; nobody asks the engine again."""
+    scene.stop()
+    scene.commands["fit"] = Command(files={"model/x": "x"}, act=lambda job: _set(scene.storage, down=True))
+    scene.start(replace(scene.deps, clock=SystemClock()))  # the pauses of one that is played are short
+    id = scene.submit(pipeline(stage(outputs=("model",))))
+    wait_for(lambda: scene.run(id).stage("fit").reason == "StorageUnreachable")
+    scene.stop()
+    scene.jobs.vanish(scene.jobs.all()[0].id)
+    scene.storage.down = False
+    scene.start()
+    assert ends(scene.until(id)) == [("", False)]
 
 
 def test_an_image_that_is_gone_is_brought_again(scene: Scene) -> None:
@@ -510,3 +548,21 @@ def test_a_bug_is_a_fault_of_the_platform(scene: Scene, caplog: pytest.LogCaptur
     assert (run.state, run.reason) == (RunState.ERROR, "InternalError")
     assert len(run.stage("fit").attempts) == 4
     assert "oops" in caplog.text
+
+
+def test_a_bug_while_a_stage_runs_lets_no_two_run_at_once(scene: Scene) -> None:
+    wait, failures = scene.jobs.wait, iter([RuntimeError("oops")])
+
+    def fail_once(id: str, stop: Callable[[], bool]) -> ObservedJob | None:
+        for error in failures:
+            raise error
+        return wait(id, stop)
+
+    scene.jobs.wait = fail_once  # type: ignore[method-assign]
+    scene.commands["fit"] = Command(code=None)
+    id = scene.submit()
+    wait_for(lambda: scene.run(id).stage("fit").not_before)
+    assert [job.state for job in scene.jobs.all() if job.attempt == 1] in ([], [JobState.ENDED])
+    assert len(scene.jobs.stops) == 1
+    scene.commands["fit"] = Command()
+    assert ends(repeat(scene, id)) == [("InternalError", True), ("", False)]
