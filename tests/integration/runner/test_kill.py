@@ -70,6 +70,22 @@ def test_killed_while_a_stage_runs_and_ends(world: World) -> None:
     assert world.log(id) == b"1\n2\n"
 
 
+def test_a_backlog_over_two_deaths(world: World) -> None:
+    """At any moment, with several containers in the making, at work and ended."""
+    ids = [world.submit(python("fit", f"print({number})"), boxes=()) for number in range(16)]
+    for enough in (3, 9):
+        process = world.process()
+        wait_for(lambda enough=enough: sum(bool(world.log(id)) for id in ids) >= enough, limit=60.0)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+    assert any(not world.run(id).state.terminal for id in ids)
+    world.start()
+    for number, id in enumerate(ids):
+        run = world.until(id)
+        assert (run.state, len(run.stage("fit").attempts)) == (RunState.SUCCEEDED, 1), run
+        assert world.log(id) == b"%d\n" % number
+
+
 def test_as_the_user_of_the_unit(world: World, other_user: str) -> None:
     """Not root: with the capabilities that systemd/prichal-daemon.service gives, and no others."""
     unit = (ROOT / "systemd" / "prichal-daemon.service").read_text()
