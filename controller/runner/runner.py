@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from controller.domain.errors import ControllerError
@@ -58,15 +58,20 @@ class Runner:
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; containers run on. A state that cannot be read or written for now is waited for."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="run") as pool:
-            while not stop.is_set():
-                try:
-                    self._turn(pool, stop)
-                except (ControllerError, OSError) as error:
-                    log.error("runs are not handed out: %s", error)
-                    stop.wait(_RETRY)
-                except BaseException:
-                    stop.set()  # or the pool would be waited for to the end of all runs
-                    raise
+            try:
+                self._hand_out(pool, stop)
+            finally:
+                stop.set()  # or they would be waited for to the end of all runs
+                # A pool that is being shut down takes nothing in, and who is on the way out may still ask for a thread.
+                wait([driven.future for driven in self._driven.values()])
+
+    def _hand_out(self, pool: Executor, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._turn(pool, stop)
+            except (ControllerError, OSError) as error:
+                log.error("runs are not handed out: %s", error)
+                stop.wait(_RETRY)
 
     def _turn(self, pool: Executor, stop: threading.Event) -> None:
         finished = self._collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from controller.domain.errors import Transient
 from controller.domain.runs import Run, RunState, new_run
 from controller.ports import Job, JobState
+from controller.runner.runner import Runner
 from tests.support.waiting import wait_for
 from tests.unit.runner.scene import APP, Command, Scene, pipeline, stage
 
@@ -79,6 +81,42 @@ def test_after_a_restart_what_ran_is_gone_on_with(scene: Scene) -> None:
     assert scene.until(id).state is RunState.SUCCEEDED
     assert scene.log(id) == b"before\nmeanwhile\nafter\n"
     assert len(scene.jobs.starts) == 1
+
+
+class _Noticing(threading.Event):
+    """Tells when the runner's own thread has seen that it is to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noticed = threading.Event()
+
+    def is_set(self) -> bool:
+        seen = super().is_set()
+        if seen and threading.current_thread().name == "runner":
+            self.noticed.set()
+        return seen
+
+
+def test_an_attempt_that_is_overtaken_by_the_daemons_end_is_left_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has started its container, and is about to follow the log in a thread of its own."""
+    scene, stop = Scene(tmp_path), _Noticing()
+
+    def overtaken(job: Job) -> None:
+        stop.set()
+        assert stop.noticed.wait(10.0)
+
+    scene.commands["fit"] = Command(code=None, act=overtaken)
+    id = scene.submit()
+    thread = threading.Thread(target=Runner(scene.deps).run, args=(stop,), name="runner")
+    thread.start()
+    thread.join()
+    (attempt,) = scene.run(id).stage("fit").attempts
+    assert (attempt.ended, attempt.reason) == (0.0, "")
+    assert running(scene) == [id]
+    assert "bug" not in caplog.text
+    scene.close()
 
 
 def test_what_ended_meanwhile_is_the_result(scene: Scene) -> None:
