@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import docker.errors
 from docker import APIClient
 from docker.types.daemon import CancellableStream
 from requests import Response
@@ -78,6 +79,17 @@ class Connection:
             timeout=timeout,  # type: ignore[arg-type]  # the SDK hands it to requests: None and floats are fine
             max_pool_size=POOL_SIZE,
         )
+
+    def create(self, config: dict[str, Any], name: str) -> str | None:
+        """Id of a container made of the body of `POST /containers/create`; None if the name is taken. Creating comes
+        first and looking second: a name is taken only after a crash."""
+        try:
+            created = self.client.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            return None
+        return str(created["Id"])
 
     def has_file(self, container: str, path: str) -> bool:
         """The SDK can only fetch the file; asking for its headers is 30 times quicker."""

@@ -148,8 +148,7 @@ class DockerEngine:
         return image
 
     def _create(self, workload: Workload, name: str, image: Json) -> str:
-        """Id of a container that only needs to be started. Creating comes first and looking second: a name is taken
-        only after a crash."""
+        """Id of a container that only needs to be started."""
         policy = mapping.Policy(
             instance=self._instance,
             capabilities=self._settings.capabilities,
@@ -160,17 +159,9 @@ class DockerEngine:
         library = str(self._staged()) if isinstance(workload.spec.server, PlatformServer) else None
         config = mapping.container_config(workload, policy, library, mapping.image_environment(image))
         for _ in range(START_ATTEMPTS):
-            try:
-                created = self._connection.client.create_container_from_config(  # type: ignore[no-untyped-call]
-                    config, name=name
-                )
-                return str(created["Id"])
-            except docker.errors.APIError as error:
-                if error.status_code != 409:
-                    raise
-            adopted = self._adopt(workload, name)
-            if adopted:
-                return adopted
+            container = self._connection.create(config, name) or self._adopt(workload, name)
+            if container:
+                return container
         raise Transient("NameBusy", f"cannot start {name}: a container of that name is still being removed")
 
     def _adopt(self, workload: Workload, name: str) -> str | None:

@@ -95,16 +95,9 @@ class DockerJobs:
         raise Transient("NameBusy", f"{doing}: a container of that name is still being removed")
 
     def _made(self, config: Json, job: Job) -> Json | None:
-        """None if the name is taken. Creating comes first and looking second: it is taken only after a crash."""
-        try:
-            created = self._connection.client.create_container_from_config(  # type: ignore[no-untyped-call]
-                config, name=job.name
-            )
-        except docker.errors.APIError as error:
-            if error.status_code != 409:
-                raise
-            return None
-        return self._inspect(created["Id"])
+        """None if the name is taken."""
+        created = self._connection.create(config, job.name)
+        return self._inspect(created) if created else None
 
     def start(self, id: str) -> None:
         doing = f"cannot start container {id[:12]}"
