@@ -2,9 +2,14 @@
 # or an apt that has it, is assumed to be there.
 
 .NOTPARALLEL:
-.PHONY: help setup check test demo bench minio lock clean engine
+.PHONY: help setup check test chaos fuzz audit sbom demo bench minio lock clean engine
 
 PYTEST_ARGS ?=
+CHAOS_SECONDS ?= 180
+CHAOS_SEED ?=
+BENCH ?=
+FUZZ ?=
+export FUZZ_RUNS
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,9 +28,22 @@ demo: setup engine ## from git push to a prediction; stays up until Ctrl-C, DEMO
 	@scripts/test-tools git
 	@scripts/with-docker .venv/bin/python examples/demo.py
 
-bench: setup engine ## measure deployments, the serving library and the whole path
+bench: setup engine ## measure all that is measured, or some: make bench BENCH="deploy idle"
 	@scripts/test-tools git wrk
-	@scripts/with-docker .venv/bin/python -m benchmarks
+	@scripts/with-docker .venv/bin/python -m benchmarks $(BENCH)
+
+chaos: setup engine ## pushes, kills, harm and runs at once for minutes; CHAOS_SECONDS=600 CHAOS_SEED=7 as printed before
+	@scripts/test-tools git
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) scripts/with-docker .venv/bin/python -m pytest -q -s tests/e2e/test_chaos.py
+
+fuzz: setup ## feed a million inputs to each parser of what strangers write; FUZZ_RUNS=10000, FUZZ="paths fields"
+	@scripts/fuzz $(FUZZ)
+
+audit: setup ## ask the vulnerability database about the locked packages, where it can be reached
+	@scripts/audit
+
+sbom: setup ## write build/sbom.json, what is in a release, in CycloneDX
+	@scripts/sbom
 
 minio: ## build the MinIO that the tests of storage run on, too, where Go is there (five minutes)
 	@scripts/minio

@@ -1,5 +1,6 @@
-"""`python -m benchmarks [deploy serving gateway idle files listing runs queue logs]`: measure, print a table, write
-build/bench.json.
+"""`python -m benchmarks [--quick] [deploy serving gateway idle files listing runs queue logs shares]`: measure, print a
+table, write build/bench.json, or the file that BENCH_RESULT names. With --quick everything is done once or a few times
+only: it shows that the measurements work, and its figures mean nothing.
 
 Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
 shown beside what was measured. The exit code is 1 only if a measurement could not be made.
@@ -20,12 +21,12 @@ from pathlib import Path
 
 import docker
 
-from benchmarks import deploy, idle, runs, serving, storage
+from benchmarks import deploy, idle, runs, serving, shares, storage
+from benchmarks.environment import Environment, prepared
 from benchmarks.figures import Figure, Section
-from benchmarks.ground import Ground, prepared
 
-RESULT = Path(__file__).parent.parent / "build" / "bench.json"
-SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
+RESULT = Path(os.environ.get("BENCH_RESULT") or Path(__file__).parent.parent / "build" / "bench.json")
+SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "deploy": deploy.measure,
     "serving": serving.measure_library,
     "gateway": serving.measure_path,
@@ -35,10 +36,13 @@ SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
     "runs": runs.measure_runs,
     "queue": runs.measure_queue,
     "logs": runs.measure_logs,
+    "shares": shares.measure_shares,
 }
 
 
 def main(arguments: list[str]) -> int:
+    quick = "--quick" in arguments
+    arguments = [argument for argument in arguments if argument != "--quick"]
     unknown = set(arguments) - set(SECTIONS)
     if unknown:
         print(
@@ -49,7 +53,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
     home = Path(tempfile.mkdtemp(prefix="prichal-bench-"))
     try:
-        with prepared(home) as ground:
+        with prepared(home, quick) as ground:
             machine = describe(ground.docker)
             print(f"{machine}\n\n{_row('', 'min', 'median', 'max', '', '')}", flush=True)
             results = [_measured(name, ground) for name in arguments or SECTIONS]
@@ -62,7 +66,7 @@ def main(arguments: list[str]) -> int:
     return 1 if any(not result.figures for result in results) else 0
 
 
-def _measured(name: str, ground: Ground) -> Section:
+def _measured(name: str, ground: Environment) -> Section:
     """One that fails is told and does not take the others with it."""
     begun = time.monotonic()
     try:

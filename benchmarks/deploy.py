@@ -7,20 +7,17 @@ A client calls through the gateway every other millisecond all the while; a call
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
 from benchmarks import load
-from benchmarks.figures import Section
-from benchmarks.ground import (
+from benchmarks.environment import (
     BODY,
     PAUSE,
     Adder,
-    Ground,
+    Environment,
     address_of,
     answer,
     answers,
@@ -29,6 +26,7 @@ from benchmarks.ground import (
     running_platform,
     wait_for,
 )
+from benchmarks.figures import Section
 from tests.support.platform import Platform
 
 ROUNDS = 7
@@ -36,16 +34,14 @@ HARDENED = (
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256"),
     *("--memory", "256m", "--memory-swap", "256m", "--cpus", str(os.cpu_count())),
 )
-STAGES = ("hook", "NewRevision", "Started", "BecameReady", "Switched", "answer")
+STAGES = ("NewRevision", "Started", "BecameReady", "Switched", "answer")
 _STAGE_TITLES = {
-    "hook": "push → hook accepted",
-    "NewRevision": "→ request claimed, commit fetched",
+    "NewRevision": "push → hook accepted, request claimed, commit fetched",
     "Started": "→ planned, container started",
     "BecameReady": "→ ready",
     "Switched": "→ route switched",
     "answer": "→ first answer seen",
 }
-_ACCEPTED = re.compile(r"^(\S+)Z INFO controller\.web\.hooks: webhook accepted", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,14 @@ class BareRun:
     answered: float
 
 
-def measure(ground: Ground) -> Section:
+def measure(ground: Environment) -> Section:
     section = Section("deploy", "git push → first answer of the new version, beside docker run")
     rollouts: list[Rollout] = []
     bare: list[BareRun] = []
     same: list[BareRun] = []
     with running_platform(ground) as platform, network(ground) as own:
         contest = Contest(ground, platform)
-        for _ in range(ROUNDS):
+        for _ in range(ground.count(ROUNDS)):
             rollouts.append(contest.roll_out())
             bare.append(contest.run_container(()))
             same.append(contest.run_container(("--network", own, *HARDENED)))
@@ -102,7 +98,7 @@ class Contest:
     """One module on the platform, and containers started beside it. A client calls the module all the while, in both
     cases: it costs some of the processor."""
 
-    def __init__(self, ground: Ground, platform: Platform) -> None:
+    def __init__(self, ground: Environment, platform: Platform) -> None:
         self._ground = ground
         self._platform = platform
         self._module = Adder(platform, ground)
@@ -119,7 +115,7 @@ class Contest:
             wait_for("the end of git push", lambda: push.poll() is not None)
             pushed = time.time()
             wait_for("the new version's answer", lambda: caller.answered)
-        moments = _moments(self._platform, self._module.app, revision, begun)
+        moments = _moments(self._platform, self._module.app, revision)
         stages = _stages(begun, {**moments, "answer": caller.answered})
         return Rollout(caller.answered - begun, pushed - begun, stages, caller.calls, caller.lost)
 
@@ -174,12 +170,9 @@ class Caller(threading.Thread):
 # --- where the time goes ----------------------------------------------------------------------------------------
 
 
-def _moments(platform: Platform, app: str, revision: str, begun: float) -> dict[str, float]:
-    """When each stage ended, as the platform's log and events say."""
-    accepted = [
-        datetime.fromisoformat(f"{t}+00:00").timestamp() for t in _ACCEPTED.findall(platform.log.read_text())
-    ]
-    moments = {"hook": next(moment for moment in accepted if moment >= begun - 0.001)}
+def _moments(platform: Platform, app: str, revision: str) -> dict[str, float]:
+    """The time of the first event of each reason, in Unix seconds, for the events of this commit."""
+    moments: dict[str, float] = {}
     for event in platform.events(app):
         if event["revision"] == revision:
             moments.setdefault(event["reason"], event["at"])

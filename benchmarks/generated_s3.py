@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from benchmarks.ground import ended, free_port, wait_for
+from benchmarks.environment import ended, free_port, wait_for
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 MODIFIED = "2026-01-01T00:00:00.000Z"
@@ -35,7 +35,12 @@ def generated_bucket(home: Path, files: int) -> Iterator[dict[str, object]]:
     command = [sys.executable, "-m", "benchmarks.generated_s3", str(port), str(files)]
     with ended(command, {}, home / "generated.log"):
         wait_for("the generated storage", lambda: _answers(port))
-        yield {"backend": "s3", "endpoint": f"http://127.0.0.1:{port}", "credentials": str(keys)}
+        yield {
+            "backend": "s3",
+            "listen": f"127.0.0.1:{free_port()}",
+            "endpoint": f"http://127.0.0.1:{port}",
+            "credentials": str(keys),
+        }
 
 
 def _answers(port: int) -> bool:

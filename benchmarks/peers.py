@@ -7,18 +7,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.ground import BODY, WORKLOAD, Ground, answer, answers, ended, free_port, wait_for
+from benchmarks.environment import BODY, WORKLOAD, Environment, answer, answers, ended, free_port, wait_for
 from benchmarks.load import LoadFailed, Target
 
 REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
-VENV = Path(__file__).parent.parent / "build" / "peers"
+ROOT = Path(__file__).parent.parent
+VENV = ROOT / "build" / "peers"
 INSTALLING = 300.0  # seconds
-_STAMP = VENV / "installed.txt"
 
 
 class NoPeer(Exception):
@@ -26,7 +25,7 @@ class NoPeer(Exception):
 
 
 @contextmanager
-def mlserver(ground: Ground) -> Iterator[Target]:
+def mlserver(ground: Environment) -> Iterator[Target]:
     """One process (`parallel_workers` 0), on loopback alone, without access log; all else as MLServer has it."""
     _install()
     folder = ground.home / "mlserver"
@@ -54,19 +53,9 @@ def mlserver(ground: Ground) -> Iterator[Target]:
 
 
 def _install() -> None:
-    wanted = f"{sys.version}\n{REQUIREMENTS.read_text()}"
-    if _STAMP.is_file() and _STAMP.read_text() == wanted:
-        return
-    print(f"installing MLServer into {VENV} (about a minute)", file=sys.stderr, flush=True)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(VENV)],
-            [*pip, "-r", str(REQUIREMENTS)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLING)
+        subprocess.run([ROOT / "scripts" / "python-env", VENV, REQUIREMENTS], check=True, timeout=INSTALLING)
     except subprocess.CalledProcessError as error:
-        raise NoPeer(f"it cannot be installed: {error.stderr.strip()[-500:]}") from error
+        raise NoPeer("it cannot be installed; what stands above says why") from error
     except subprocess.TimeoutExpired as error:
         raise NoPeer(f"it could not be installed within {INSTALLING:g} s") from error
-    _STAMP.write_text(wanted)

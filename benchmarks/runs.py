@@ -22,8 +22,8 @@ from typing import Any
 
 import docker
 
+from benchmarks.environment import Environment, RunningPlatform, network, running_platform
 from benchmarks.figures import Section, in_turns
-from benchmarks.ground import Ground, RunningPlatform, network, running_platform
 from benchmarks.idle import memory_of
 from benchmarks.load import LoadFailed
 from benchmarks.storage import timed
@@ -45,7 +45,7 @@ BARE_LABEL = "benchmark-of-runs"
 WRITTEN = 10**9  # bytes
 WRITE = (
     "import sys\nline = b'epoch 0001 loss 0.12345678 ' + b'x' * 72 + b'\\n'\n"
-    f"for _ in range({WRITTEN} // (1000 * len(line))):\n    sys.stdout.buffer.write(1000 * line)\n"
+    "for _ in range(%d // (1000 * len(line))):\n    sys.stdout.buffer.write(1000 * line)\n"
 )
 
 
@@ -116,7 +116,7 @@ def p99(values: Sequence[float]) -> float:
 # --- one run ----------------------------------------------------------------------------------------------------
 
 
-def measure_runs(ground: Ground) -> Section:
+def measure_runs(ground: Environment) -> Section:
     section = Section("runs", "a run of one trivial stage, from POST to SUCCEEDED, beside docker run --rm")
     with running_platform(ground) as platform, network(ground) as own:
         runs = Runs(platform, TRIVIAL)
@@ -126,7 +126,9 @@ def measure_runs(ground: Ground) -> Section:
             "docker run --rm": partial(docker_run, ()),
             "docker run --rm, limits and own network": partial(docker_run, ("--network", own, *HARDENED)),
         }
-        measured = in_turns({name: partial(timed, call) for name, call in calls.items()}, ROUNDS)
+        measured = in_turns(
+            {name: partial(timed, call) for name, call in calls.items()}, ground.count(ROUNDS)
+        )
     for name, values in measured.items():
         section.add(name, "ms", [1e3 * seconds for seconds in values])
     run, bare, same = measured.values()
@@ -143,23 +145,24 @@ def docker_run(options: Sequence[str]) -> None:
 # --- a queue ----------------------------------------------------------------------------------------------------
 
 
-def measure_queue(ground: Ground) -> Section:
-    section = Section("queue", f"{QUEUED} queued runs on {SLOTS} slots")
+def measure_queue(ground: Environment) -> Section:
+    queued = ground.count(QUEUED, 4)
+    section = Section("queue", f"{queued} queued runs on {SLOTS} slots")
     with running_platform(ground) as platform:
         waiting = Runs(platform, ("sleep", "600"), concurrency=1)
         waiting.submit()
-        idle = submitted(platform.port, waiting.path, QUEUED, PAUSE)
+        idle = submitted(platform.port, waiting.path, queued, PAUSE)
     with running_platform(ground, runs={"concurrent": SLOTS, "perApp": SLOTS}) as platform:
         runs = Runs(platform, TRIVIAL)
         with watched(ground.docker, f"{labels.INSTANCE}={platform.instance}") as ours:
             begun = time.monotonic()
-            busy = submitted(platform.port, runs.path, QUEUED, PAUSE)
+            busy = submitted(platform.port, runs.path, queued, PAUSE)
             _until(lambda: all(run["ended"] for run in runs.all()))
             took = time.monotonic() - begun
         written = _written_gaps(platform, runs.app)
     with watched(ground.docker, BARE_LABEL) as theirs, ThreadPoolExecutor(SLOTS) as pool:
-        list(pool.map(lambda _: _bare_loop(), range(SLOTS)))
-    _report_queue(section, ours, theirs, written, took)
+        list(pool.map(_bare_loop, [ground.count(BARE, 2)] * SLOTS))
+    _report_queue(section, ours, theirs, written, took / queued)
     section.add("submitting meanwhile, p50", "ms", [1e3 * statistics.median(busy)])
     section.add("  p99", "ms", [1e3 * p99(busy)], aim="20 ms")
     section.add("submitting while all others wait, p50", "ms", [1e3 * statistics.median(idle)])
@@ -169,9 +172,9 @@ def measure_queue(ground: Ground) -> Section:
 
 
 def _report_queue(
-    section: Section, ours: Moments, theirs: Moments, written: Sequence[float], took: float
+    section: Section, ours: Moments, theirs: Moments, written: Sequence[float], each: float
 ) -> None:
-    section.add("a run's share of a slot", "ms", [1e3 * took * SLOTS / QUEUED])
+    section.add("a run's share of a slot", "ms", [1e3 * each * SLOTS])
     section.add("slot free → next run begins, as written down, p50", "ms", [1e3 * statistics.median(written)])
     section.add("  p95", "ms", [1e3 * p95(written)], aim="50 ms")
     for name, moments in (("runs", ours), ("docker run --rm", theirs)):
@@ -183,8 +186,8 @@ def _report_queue(
     section.add("containers' gap beside that of docker run --rm", "×", [ratio])
 
 
-def _bare_loop() -> None:
-    for _ in range(BARE):
+def _bare_loop(count: int) -> None:
+    for _ in range(count):
         docker_run(("--label", BARE_LABEL, *HARDENED))
 
 
@@ -204,7 +207,7 @@ def _written_gaps(platform: RunningPlatform, app: str) -> list[float]:
 
 
 def in_slots(starts: Sequence[float], ends: Sequence[float]) -> list[float]:
-    """Seconds for which a slot was empty: whoever starts takes the one that has been free for longest."""
+    """Seconds for which a slot was empty: the next run takes the one that has been free for longest."""
     later = sorted(starts)[SLOTS:]
     return [start - end for start, end in zip(later, sorted(ends), strict=False)]
 
@@ -279,10 +282,11 @@ class Follower(threading.Thread):
         self._connection.close()
 
 
-def measure_logs(ground: Ground) -> Section:
-    section = Section("logs", f"a stage that writes {WRITTEN // 10**6:,} MB, beside a follower of its log")
+def measure_logs(ground: Environment) -> Section:
+    written = ground.count(WRITTEN, 10**6)
+    section = Section("logs", f"a stage that writes {written // 10**6:,} MB, beside a follower of its log")
     with running_platform(ground) as platform:
-        runs = Runs(platform, ["python3", "-c", WRITE])
+        runs = Runs(platform, ["python3", "-c", WRITE % written])
         watch, before = Watch(), {name: memory_of(pid) for name, pid in platform.processes.items()}
         begun = time.time()
         run = runs.submit()
@@ -307,13 +311,15 @@ def measure_logs(ground: Ground) -> Section:
     section.add("log kept, and read by the follower", "MiB", [size / 2**20, follower.offset / 2**20])
     section.add("on the disk at the most: log kept", "MiB", [watch.kept / 2**20], aim="64 MiB (runs.logMax)")
     if watch.engine:
-        section.add("  the engine's own", "MiB", [watch.engine / 2**20], aim="30 MiB (3 × docker.logMaxSize)")
+        section.add(
+            "  the engine's own", "MiB", [watch.engine / 2**20], aim="180 MiB (18 × docker.logMaxSize)"
+        )
     section.notes.append(f"the engine was told: {json.dumps(options)}")
     return section
 
 
 def _look_on(
-    ground: Ground, platform: RunningPlatform, app: str, watch: Watch, file: Path, follower: Follower
+    ground: Environment, platform: RunningPlatform, app: str, watch: Watch, file: Path, follower: Follower
 ) -> dict[str, Any]:
     """Until the container is gone; the log options that it had."""
     options: dict[str, Any] = {}
@@ -328,11 +334,15 @@ def _look_on(
         size = _size(file)
         watch.behind.append(max(0, size - behind))
         watch.kept = max(watch.kept, size)
-        watch.engine = max(
-            watch.engine, sum(_size(Path(log + end)) for end in ("", ".1", ".2")) if log else 0
-        )
+        watch.engine = max(watch.engine, _size_of_engines(log, options) if log else 0)
         time.sleep(0.1)
     return options
+
+
+def _size_of_engines(log: str, options: dict[str, Any]) -> int:
+    """Of all files of a log: the one that is written, and those before it."""
+    before = range(1, int(options.get("Config", {}).get("max-file", "1")))
+    return sum(_size(Path(name)) for name in (log, *(f"{log}.{number}" for number in before)))
 
 
 def _size(file: Path) -> int:

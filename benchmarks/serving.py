@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 
+from benchmarks.environment import Adder, Environment, bare_process, free_port, running_platform
 from benchmarks.figures import Section, in_turns
-from benchmarks.ground import Adder, Ground, bare_process, free_port, running_platform
 from benchmarks.load import Load, Target, run
 from benchmarks.peers import NoPeer, mlserver
 
@@ -19,19 +19,19 @@ CONNECTIONS = (1, 16)
 PEER = "MLServer"
 
 
-def measure_library(ground: Ground) -> Section:
+def measure_library(ground: Environment) -> Section:
     """As processes on this host, both: no container is in the way of either."""
     section = Section("serving", "the serving library called directly, beside MLServer")
     with ExitStack() as stack:
         targets = {"serving library": stack.enter_context(bare_process(ground, free_port()))}
         targets |= _peer(ground, stack, section)
         for connections in CONNECTIONS:
-            loads = _loads(targets, connections)
+            loads = _loads(ground, targets, connections)
             _report(section, loads, connections, "serving library", aim="4 ×")
     return section
 
 
-def measure_path(ground: Ground) -> Section:
+def measure_path(ground: Environment) -> Section:
     """Through the gateway to a container, that container called directly, and MLServer."""
     section = Section("gateway", "the whole path: client → gateway → container, beside MLServer")
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def measure_path(ground: Ground) -> Section:
         targets = {"whole path": module.deploy(0), "container directly": module.direct_target(0)}
         targets |= _peer(ground, stack, section)
         for connections in CONNECTIONS:
-            loads = _loads(targets, connections)
+            loads = _loads(ground, targets, connections)
             _report(section, loads, connections, "whole path", aim="3 ×")
             if connections == 1:
                 pairs = zip(loads["whole path"], loads["container directly"], strict=True)
@@ -48,7 +48,7 @@ def measure_path(ground: Ground) -> Section:
     return section
 
 
-def _peer(ground: Ground, stack: ExitStack, section: Section) -> dict[str, Target]:
+def _peer(ground: Environment, stack: ExitStack, section: Section) -> dict[str, Target]:
     try:
         return {PEER: stack.enter_context(mlserver(ground))}
     except NoPeer as error:
@@ -56,9 +56,10 @@ def _peer(ground: Ground, stack: ExitStack, section: Section) -> dict[str, Targe
         return {}
 
 
-def _loads(targets: Mapping[str, Target], connections: int) -> dict[str, list[Load]]:
-    calls = {name: partial(run, target, connections, SECONDS) for name, target in targets.items()}
-    return in_turns(calls, ROUNDS)
+def _loads(ground: Environment, targets: Mapping[str, Target], connections: int) -> dict[str, list[Load]]:
+    seconds = ground.count(SECONDS)
+    calls = {name: partial(run, target, connections, seconds) for name, target in targets.items()}
+    return in_turns(calls, ground.count(ROUNDS))
 
 
 def _report(section: Section, loads: Mapping[str, list[Load]], connections: int, ours: str, aim: str) -> None:

@@ -8,17 +8,23 @@ import http.client
 import io
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import urllib3
 
+from benchmarks.environment import Environment, RunningPlatform, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.generated_s3 import generated_bucket
-from benchmarks.ground import Ground, RunningPlatform, running_platform
 from benchmarks.idle import memory_of
 from benchmarks.load import LoadFailed
 from controller.adapters.objects import S3Objects
@@ -30,6 +36,7 @@ from tests.support.platform import Module
 ROUNDS = 5
 CALLS = 400  # of one kind in one round
 LARGE = 128 * 2**20  # bytes of one transfer
+AT_ONCE = 4
 IMAGE = 10 * 2**20  # bytes of a FILE variable
 LISTED = 10_000
 GENERATED = 300_000
@@ -49,14 +56,14 @@ def predict(inputs):
 '''
 
 
-def measure_files(ground: Ground) -> Section:
+def measure_files(ground: Environment) -> Section:
     section = Section("files", "the files API on the embedded storage, beside the storage itself")
     with running_platform(ground) as platform:
         box = Box(platform)
-        _links(section, box)
-        _transfers(section, box)
-        _staging(section, box)
-        _listing(section, box)
+        _links(section, box, ground)
+        _transfers(section, box, ground)
+        _staging(section, box, ground)
+        _listing(section, box, ground)
     return section
 
 
@@ -87,6 +94,7 @@ class Box:
         store.close()
         assert access is not None
         self.bucket = record.bucket
+        self.access = access
         self.objects = S3Objects.of(access)
         self.area = "users/%anonymous/file_groups/"
         self._connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
@@ -121,7 +129,7 @@ def timed(call: Callable[[], object]) -> float:
 # --- links ------------------------------------------------------------------------------------------------------
 
 
-def _links(section: Section, box: Box) -> None:
+def _links(section: Section, box: Box, ground: Environment) -> None:
     """One caller, one connection, as the caller of a predict would be."""
     box.objects.put(box.bucket, f"{box.area}links/file", io.BytesIO(b"x"), 1)
     calls = {
@@ -129,8 +137,8 @@ def _links(section: Section, box: Box) -> None:
         "a link for a download": partial(box.ask, "GET", box.file("links/file")),
         "a link for an upload": partial(box.ask, "PUT", box.file("links/other") + "?size=1"),
     }
-    rounds = {name: partial(_latencies, call) for name, call in calls.items()}
-    measured = in_turns(rounds, ROUNDS)
+    rounds = {name: partial(_latencies, call, ground.count(CALLS, 3)) for name, call in calls.items()}
+    measured = in_turns(rounds, ground.count(ROUNDS))
     for name, values in measured.items():
         section.add(f"{name}, p50", "ms", [1e3 * statistics.median(times) for times in values])
         section.add("  p99", "ms", [1e3 * _p99(times) for times in values])
@@ -140,8 +148,8 @@ def _links(section: Section, box: Box) -> None:
         section.add(f"{name}: p99 above the empty reply's", "ms", added, aim="5 ms")
 
 
-def _latencies(call: Callable[[], object]) -> list[float]:
-    return [timed(call) for _ in range(CALLS)]
+def _latencies(call: Callable[[], object], count: int) -> list[float]:
+    return [timed(call) for _ in range(count)]
 
 
 def _p99(times: list[float]) -> float:
@@ -151,28 +159,76 @@ def _p99(times: list[float]) -> float:
 # --- transfers --------------------------------------------------------------------------------------------------
 
 
-def _transfers(section: Section, box: Box) -> None:
+def _transfers(section: Section, box: Box, ground: Environment) -> None:
     content = Path(box.platform.home / "content")
-    content.write_bytes(b"\x5a" * LARGE)
+    size = ground.count(LARGE, 2**20)
+    content.write_bytes(b"\x5a" * size)
     calls = {
         "upload through a link": lambda: _upload(box, content),
         "upload by the SDK": lambda: _sdk_upload(box, content),
         "download through a link": lambda: _download(box.link("GET", "big/link")),
         "download by the SDK": lambda: _sdk_download(box, f"{box.area}big/sdk"),
     }
-    measured = in_turns({name: partial(timed, call) for name, call in calls.items()}, ROUNDS)
+    with _relayed(box) as relayed:
+        calls["download through a loop of splice"] = lambda: _sdk_download(relayed, f"{box.area}big/sdk")
+        calls["4 downloads at once through links"] = lambda: _at_once(
+            partial(_download, box.link("GET", "big/link"))
+        )
+        calls["4 downloads at once by the SDK"] = partial(
+            _at_once, lambda: _sdk_download(box, f"{box.area}big/sdk")
+        )
+        measured = in_turns(
+            {name: partial(timed, call) for name, call in calls.items()}, ground.count(ROUNDS)
+        )
     for name, values in measured.items():
-        section.add(name, "MB/s", [LARGE / 1e6 / seconds for seconds in values])
-    for way in ("upload", "download"):
-        link, sdk = measured[f"{way} through a link"], measured[f"{way} by the SDK"]
-        section.compare(f"{way}: speed through a link beside the SDK", sdk, link, aim="0.95 ×")
+        bytes_moved = size * (AT_ONCE if name.startswith(f"{AT_ONCE} ") else 1)
+        section.add(name, "MB/s", [bytes_moved / 1e6 / seconds for seconds in values])
+    for way, link, sdk in (
+        ("upload: speed through a link", "upload through a link", "upload by the SDK"),
+        ("download: speed through a link", "download through a link", "download by the SDK"),
+        (
+            "4 downloads: speed through links",
+            "4 downloads at once through links",
+            "4 downloads at once by the SDK",
+        ),
+        (
+            "download: speed through a loop of splice",
+            "download through a loop of splice",
+            "download by the SDK",
+        ),
+    ):
+        aim = "" if "loop" in way else "0.9 ×"
+        section.compare(f"{way} beside the SDK", measured[sdk], measured[link], aim=aim)
+
+
+@contextmanager
+def _relayed(box: Box) -> Iterator[Box]:
+    """The same box, its storage behind the least that can stand between."""
+    there = urlsplit(box.access.internal_url)
+    command = [sys.executable, "-m", "benchmarks.relay", str(there.hostname), str(there.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as relay:
+        assert relay.stdout is not None
+        try:
+            url = f"http://127.0.0.1:{relay.stdout.readline().strip()}"
+            found = copy(box)
+            found.objects = S3Objects.of(replace(box.access, internal_url=url))
+            yield found
+        finally:
+            relay.kill()
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for done in [threads.submit(call) for _ in range(AT_ONCE)]:
+            done.result()
 
 
 def _upload(box: Box, content: Path) -> None:
     """By the HTTP client that the SDK uses, too: what is compared is the way, not the client."""
-    url = box.link("PUT", "big/link", f"?size={LARGE}")
+    size = content.stat().st_size
+    url = box.link("PUT", "big/link", f"?size={size}")
     with content.open("rb") as file:
-        reply = HTTP.request("PUT", url, body=file, headers={"Content-Length": str(LARGE)})
+        reply = HTTP.request("PUT", url, body=file, headers={"Content-Length": str(size)})
     assert reply.status == 200
 
 
@@ -188,7 +244,7 @@ def _download(url: str) -> None:
 
 def _sdk_upload(box: Box, content: Path) -> None:
     with content.open("rb") as file:
-        box.objects.put(box.bucket, f"{box.area}big/sdk", file, LARGE)
+        box.objects.put(box.bucket, f"{box.area}big/sdk", file, content.stat().st_size)
 
 
 def _sdk_download(box: Box, key: str) -> None:
@@ -200,7 +256,7 @@ def _sdk_download(box: Box, key: str) -> None:
 # --- FILE variables ---------------------------------------------------------------------------------------------
 
 
-def _staging(section: Section, box: Box) -> None:
+def _staging(section: Section, box: Box, ground: Environment) -> None:
     box.objects.put(box.bucket, f"{box.area}images/one", io.BytesIO(b"\x5a" * IMAGE), IMAGE)
     body = json.dumps({"inputs": [{"name": "file", "datatype": "FILE", "data": "images/one"}]}).encode()
     path = f"/{box.app}/api/predict"
@@ -209,24 +265,26 @@ def _staging(section: Section, box: Box) -> None:
         "predict with a FILE input of 10 MiB": partial(box.ask, "POST", path, body),
         "downloading it once": lambda: _download(box.link("GET", "images/one")),
     }
-    measured = in_turns({name: partial(_best, call) for name, call in calls.items()}, ROUNDS)
+    measured = in_turns(
+        {name: partial(_best, call, ground.count(10)) for name, call in calls.items()}, ground.count(ROUNDS)
+    )
     for name, values in measured.items():
         section.add(name, "ms", [1e3 * seconds for seconds in values])
     call, download = measured.values()
     section.compare("FILE input beside a download", call, download, aim="1.3 ×")
 
 
-def _best(call: Callable[[], object]) -> float:
+def _best(call: Callable[[], object], count: int) -> float:
     """The median of some: one transfer of 10 MiB is short."""
-    return statistics.median(timed(call) for _ in range(10))
+    return statistics.median(timed(call) for _ in range(count))
 
 
 # --- listings ---------------------------------------------------------------------------------------------------
 
 
-def _listing(section: Section, box: Box) -> None:
+def _listing(section: Section, box: Box, ground: Environment) -> None:
     with ThreadPoolExecutor(8) as threads:
-        for _ in threads.map(partial(_put_small, box), range(LISTED)):
+        for _ in threads.map(partial(_put_small, box), range(ground.count(LISTED, 20))):
             pass
     calls: dict[str, Callable[[], object]] = {
         "first page of 10,000 files": partial(box.ask, "GET", box.file("many/")),
@@ -234,7 +292,9 @@ def _listing(section: Section, box: Box) -> None:
             box.objects.page, box.bucket, f"{box.area}many/", limit=1000, folders=True
         ),
     }
-    measured = in_turns({name: partial(_best, call) for name, call in calls.items()}, ROUNDS)
+    measured = in_turns(
+        {name: partial(_best, call, ground.count(10)) for name, call in calls.items()}, ground.count(ROUNDS)
+    )
     for name, values in measured.items():
         section.add(name, "ms", [1e3 * seconds for seconds in values])
     ours, floor = measured.values()
@@ -245,11 +305,12 @@ def _put_small(box: Box, number: int) -> None:
     box.objects.put(box.bucket, f"{box.area}many/{number:05}", io.BytesIO(b"x"), 1)
 
 
-def measure_large_listing(ground: Ground) -> Section:
+def measure_large_listing(ground: Environment) -> Section:
     """A storage that makes up its keys: 300,000 real objects would take the better part of an hour to put there."""
-    section = Section("listing", "listing 300,000 files, generated by a stand-in for the storage")
+    generated = ground.count(GENERATED, 3000)
+    section = Section("listing", f"listing {generated:,} files, generated by a stand-in for the storage")
     with (
-        generated_bucket(ground.home, GENERATED) as settings,
+        generated_bucket(ground.home, generated) as settings,
         running_platform(ground, storage=settings) as platform,
     ):
         module = Module(platform.home / "module").box("data").files_api()
@@ -266,8 +327,8 @@ def measure_large_listing(ground: Ground) -> Section:
             seconds.append(time.perf_counter() - begun)
             listed, cursor = listed + len(page["files"]), page["next"]
             peak = max(peak, memory_of(platform.processes["web"]))
-        if listed != GENERATED:
-            raise LoadFailed(f"{listed} files were listed instead of {GENERATED}")
+        if listed != generated:
+            raise LoadFailed(f"{listed} files were listed instead of {generated}")
         section.add("pages of 1,000", "", [len(seconds)])
         section.add("a page", "ms", [1e3 * took for took in seconds])
         section.add("memory of the web process before", "MiB", [before])

@@ -29,22 +29,28 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
 )
+from ruamel.yaml.scanner import Scanner
 
-from controller.domain.errors import Problem
+from controller.domain.errors import ManifestProblem
+from controller.domain.text import is_storable, paired, storable
 
 MAX_SIZE: Final = 2**20  # bytes of a file
 MAX_DEPTH: Final = 32
+MAX_TAG: Final = 1024
 MAX_VALUES: Final = 20_000  # of a file, what aliases stand for included; parsing them takes about a second
 MAX_PROBLEMS: Final = 50  # of a file, then the rest is not read
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Path = Sequence[str | int]
 
+#: What is said of a text that is no text to others.
+UNUSABLE = "holds NUL or half of a character (\\ud83d alone), which no program can be given"
 _NO_TAGS: Final = "tags (!…) are not allowed; text that begins with ! needs quotes"
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_EXACT: Final = 1e18  # whole numbers below it are ones, however they are written
 _WORDS: Final[Mapping[str, Json]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -89,7 +95,9 @@ class Parsed:
     """The documents of a file as far as they could be read, and what is wrong with it."""
 
     documents: tuple[Node, ...]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[ManifestProblem, ...] = ()
+    too_large: bool = False  # one of the bounds was met: nothing can be said of the rest
+    values: int = 0  # how many there were to read, what aliases stand for included
 
 
 class _UnreadableError(Exception):
@@ -100,40 +108,57 @@ class _UnreadableError(Exception):
         self.message, self.line, self.column = message, line, column
 
 
-def parse(file: str, content: bytes) -> Parsed:
-    """All documents of a YAML file. `file` is only used to say where problems are."""
+def parse(file: str, content: bytes, before: int = 0) -> Parsed:
+    """Parse all documents of a YAML file, or of a part of it with so many lines `before`. `file` is only used to say
+    where problems are."""
     if len(content) > MAX_SIZE:
-        return Parsed((), (Problem(file, 0, 0, "", f"is larger than {MAX_SIZE // 2**20} MiB: split it"),))
+        large = ManifestProblem(file, 0, 0, "", f"is larger than {MAX_SIZE // 2**20} MiB: split it")
+        return Parsed((), (large,), too_large=True)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = before + content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
-        return Parsed((), (Problem(file, line, column, "", "is not UTF-8 text: save it as UTF-8"),))
-    builder = _Builder(file, text)
+        return Parsed((), (ManifestProblem(file, line, column, "", "is not UTF-8 text: save it as UTF-8"),))
+    builder = _Builder(file, text, before)
     try:
         builder.build()
     except _UnreadableError as error:
-        builder.problems.append(Problem(file, error.line, error.column, "", error.message))
-    return Parsed(tuple(builder.documents), tuple(builder.problems))
+        builder.problems.append(ManifestProblem(file, error.line, error.column, "", error.message))
+    return Parsed(tuple(builder.documents), tuple(builder.problems), builder.full, builder.size)
 
 
-def _events(text: str) -> Iterator[Any]:
+class _Scanner(Scanner):
+    def scan_tag(self) -> Any:
+        """The parser takes time for a tag that grows with the square of its length."""
+        token = super().scan_tag()
+        if sum(len(part or "") for part in token.value) > MAX_TAG:
+            raise MarkedYAMLError("a tag is too long", token.start_mark)
+        return token
+
+
+def _events(text: str, before: int) -> Iterator[Any]:
     """The parser's events; its errors in our words."""
     try:
-        yield from YAML(typ="safe", pure=True).parse(text)
+        parser = YAML(typ="safe", pure=True)
+        parser.Scanner = _Scanner
+        yield from parser.parse(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         said = ", ".join(str(part) for part in (error.context, error.problem) if part)
         if "tag handle" in said:  # quotes the text
             said = _NO_TAGS
-        raise _UnreadableError(f"is not valid YAML: {said}{_advice(text, line)}", line, column) from error
+        raise _UnreadableError(
+            f"is not valid YAML: {said}{_advice(text, line)}", before + line, column
+        ) from error
     except YAMLError as error:
         position = getattr(error, "position", 0)
-        line = text.count("\n", 0, position) + 1
+        line = before + text.count("\n", 0, position) + 1
         column = position - text.rfind("\n", 0, position)
         raise _UnreadableError("is not valid YAML: a control character", line, column) from error
+    except (ValueError, OverflowError) as error:  # of int() and chr(), for a version or an escape
+        raise _UnreadableError("is not valid YAML: a number in it is too large", before + 1, 1) from error
 
 
 def _advice(text: str, line: int) -> str:
@@ -152,13 +177,15 @@ class _Anchored:
 class _Builder:
     """Turns one file's events into nodes; `documents` holds those that were complete before a fatal error."""
 
-    def __init__(self, file: str, text: str) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, file: str, text: str, before: int) -> None:
+        self.problems: list[ManifestProblem] = []
         self.documents: list[Node] = []
         self._file = file
-        self._events = _events(text)
+        self._before = before
+        self._events = _events(text, before)
         self._anchors: dict[str, _Anchored | None] = {}
-        self._size = 0
+        self.size = 0
+        self.full = False
 
     def build(self) -> None:
         for event in self._events:
@@ -166,38 +193,42 @@ class _Builder:
                 self._anchors = {}
                 self.documents.append(self._node(next(self._events), 1)[0])
 
+    def _place(self, event: Any) -> tuple[int, int]:
+        return event.start_mark.line + 1 + self._before, event.start_mark.column + 1
+
     def _problem(self, event: Any, message: str) -> None:
-        line, column = _place(event)
-        self.problems.append(Problem(self._file, line, column, "", message))
+        line, column = self._place(event)
+        self.problems.append(ManifestProblem(self._file, line, column, "", message))
         if len(self.problems) >= MAX_PROBLEMS:
             raise _UnreadableError("has too many problems: the rest was not read", line, column)
 
     def _count(self, event: Any, values: int) -> None:
-        self._size += values
-        if self._size > MAX_VALUES:
+        self.size += values
+        if self.size > MAX_VALUES:
+            self.full = True
             message = f"holds more than {MAX_VALUES} values, what aliases stand for included: split it"
-            raise _UnreadableError(message, *_place(event))
+            raise _UnreadableError(message, *self._place(event))
 
     def _node(self, event: Any, depth: int) -> tuple[Node, int]:
         """The node that begins with `event`, and the height of the tree below it."""
         if depth > MAX_DEPTH:
-            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *_place(event))
+            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *self._place(event))
         if isinstance(event, AliasEvent):
             return self._alias(event, depth)
-        before = self._size
+        before = self.size
         self._count(event, 1)
         if event.anchor:
             self._anchors[event.anchor] = None
         node, height = self._fresh(event, depth)
         if event.anchor:
-            self._anchors[event.anchor] = _Anchored(node, self._size - before, height)
+            self._anchors[event.anchor] = _Anchored(node, self.size - before, height)
         return node, height
 
     def _fresh(self, event: NodeEvent, depth: int) -> tuple[Node, int]:
         if isinstance(event, ScalarEvent):
             before = len(self.problems)
             value = self._scalar(event)
-            return Node(value, *_place(event), refused=len(self.problems) > before), 1
+            return Node(value, *self._place(event), refused=len(self.problems) > before), 1
         tag = event.tag  # type: ignore[attr-defined]
         if tag not in (None, "!", f"{_TAG}map" if isinstance(event, MappingStartEvent) else f"{_TAG}seq"):
             self._problem(event, _NO_TAGS)
@@ -214,10 +245,10 @@ class _Builder:
             message = (
                 "an alias inside of what it stands for" if known else "an alias (*) without its anchor (&)"
             )
-            raise _UnreadableError(f"{message}; text that begins with * needs quotes", *_place(event))
+            raise _UnreadableError(f"{message}; text that begins with * needs quotes", *self._place(event))
         self._count(event, anchored.size)
         if depth + anchored.height - 1 > MAX_DEPTH:
-            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *_place(event))
+            raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *self._place(event))
         return anchored.node, anchored.height
 
     def _sequence(self, start: NodeEvent, depth: int) -> tuple[Node, int]:
@@ -228,7 +259,7 @@ class _Builder:
             nodes.append(node)
             highest = max(highest, height)
         children = cast("dict[str | int, Node]", dict(enumerate(nodes)))
-        return Node([node.value for node in nodes], *_place(start), children), highest + 1
+        return Node([node.value for node in nodes], *self._place(start), children), highest + 1
 
     def _mapping(self, start: NodeEvent, depth: int) -> tuple[Node, int]:
         children: dict[str | int, Node] = {}
@@ -239,15 +270,15 @@ class _Builder:
             node, height = self._node(next(self._events), depth + 1)
             highest = max(highest, height)
             if key is not None:
-                keys[key] = _place(event)
+                keys[key] = self._place(event)
                 children[key] = node
         value = {key: children[key].value for key in keys}
-        return Node(value, *_place(start), children, keys), highest + 1
+        return Node(value, *self._place(start), children, keys), highest + 1
 
     def _key(self, event: Any, seen: Mapping[str, tuple[int, int]], depth: int) -> str | None:
         """Keys are text whatever they look like. None: it was refused, with a problem."""
         node, _ = self._node(event, depth + 1)
-        key = event.value if isinstance(event, ScalarEvent) else node.value
+        key = storable(paired(event.value)) if isinstance(event, ScalarEvent) else node.value
         if not isinstance(key, str) or (key == "" and node.value is None):
             self._problem(event, "a key must be text")
             return None
@@ -260,13 +291,21 @@ class _Builder:
         return key
 
     def _scalar(self, event: ScalarEvent) -> Json:
-        text: str = event.value
+        text = self._text(event)
         if event.tag in (f"{_TAG}str", "!"):
             return text
         if event.tag is not None:
             self._problem(event, _NO_TAGS)
             return text
         return self._plain(event, text) if event.implicit[0] else text
+
+    def _text(self, event: ScalarEvent) -> str:
+        """JSON spells characters beyond the first 65536 as two escapes, and so may YAML, which is its superset."""
+        text = paired(event.value)
+        if is_storable(text):
+            return text
+        self._problem(event, UNUSABLE)
+        return storable(text)
 
     def _plain(self, event: ScalarEvent, text: str) -> Json:
         if text in _WORDS:
@@ -278,12 +317,9 @@ class _Builder:
                 return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         elif _FLOAT.fullmatch(text):
             if math.isfinite(number := float(text)):
-                return number
+                # Tools that go through floats write whole numbers so: 1.34217728e+08.
+                return int(number) if number.is_integer() and abs(number) < _EXACT else number
         elif not _SPECIAL_FLOAT.fullmatch(text):
             return text
         self._problem(event, "is not a number that JSON could hold; text needs quotes")
         return 0
-
-
-def _place(event: Any) -> tuple[int, int]:
-    return event.start_mark.line + 1, event.start_mark.column + 1

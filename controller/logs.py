@@ -7,6 +7,8 @@ import logging
 import sys
 import time
 
+from controller.domain.text import printable
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -26,15 +28,21 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class _TextFormatter(logging.Formatter):
+    """A record begins a line and nothing else does: what a message or field quotes cannot look like another record."""
+
     converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
-        head, newline, rest = super().format(record).partition("\n")
+        fields = " ".join(f"{key}={_on_one_line(value)}" for key, value in _fields(record).items())
+        head, newline, rest = printable(super().format(record)).replace("\n", "\n  ").partition("\n")
         return f"{head} {fields}{newline}{rest}" if fields else f"{head}{newline}{rest}"
+
+
+def _on_one_line(value: object) -> str:
+    return printable(str(value)).replace("\n", "\\n")
 
 
 class _JsonFormatter(logging.Formatter):

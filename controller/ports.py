@@ -13,29 +13,46 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from controller.domain.desired import BuildInput, Workload
+from controller.domain.apps.desired import BuildInput, Workload
+from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload
+from controller.domain.apps.spec import (
+    BuildImage,
+    ImageSource,
+    Registry,
+    RepositorySpec,
+    Resources,
+    SecretSpec,
+)
+from controller.domain.apps.status import (
+    AppStatus,
+    Event,
+    ReconcileRequest,
+    RepositoryRecord,
+    WebhookDelivery,
+)
+from controller.domain.apps.usage import Usage
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
-from controller.domain.observed import ImagePin, ObservedApp
-from controller.domain.pipelines import Pipeline
-from controller.domain.routes import Route, Service
-from controller.domain.runs import Run, RunCount, RunState
-from controller.domain.schedules import Mark, Scheduled
+from controller.domain.routing.routes import Route, Service
+from controller.domain.runs.file_index import UnderWayMark
+from controller.domain.runs.gpus import Lease
+from controller.domain.runs.pipeline import Pipeline
+from controller.domain.runs.run import EVERY_RUN, Run, RunCount, RunFilter
+from controller.domain.runs.schedules import Checkpoint, ScheduleState
+from controller.domain.runs.webhooks import Message, ReceiverResponse
 from controller.domain.secret import Secret
-from controller.domain.spec import ImageSource, Registry, RepositorySpec, Resources, SecretSpec
-from controller.domain.status import AppStatus, Delivery, Event, RepositoryRecord, Request
-from controller.domain.storage import (
+from controller.domain.storage.box import (
     Account,
+    Arrival,
     BoxRecord,
+    BoxUsage,
     ModelPin,
-    Page,
+    ObjectPage,
     Part,
-    Pending,
-    Room,
+    PendingUpload,
     StorageAccess,
     StoredObject,
 )
-from controller.domain.webhooks import Answer, Message
 
 
 class Clock(Protocol):
@@ -71,10 +88,22 @@ class Revision:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """`path` is relative to the repository's root (or platform folder), with forward slashes."""
+    """`path` is relative to the repository's root (or platform folder), with forward slashes, and printable.
+    `passed_over`: why it has no content that could be read, for a warning."""
 
     path: str
     content: bytes
+    passed_over: str = ""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """The input of a build. `files` is an uncompressed tar stream of it, but for the `.dockerignore` at its root:
+    `dockerignore` is that one's text, None if the build does not see it. `dockerfile` may be seen or not."""
+
+    dockerfile: bytes
+    dockerignore: bytes | None
+    files: Iterable[bytes]
 
 
 class Sources(Protocol):
@@ -89,14 +118,15 @@ class Sources(Protocol):
         """Bring the ref's commit into the clone. An unchanged remote costs one round trip."""
 
     def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
-        """Files below `path` with one of `suffixes`, sorted by path; hidden folders and files are skipped.
-        Stalled `PathNotFound` if `path` is no folder of the commit."""
+        """Files below `path` with one of `suffixes`, sorted by path; hidden folders and files are skipped. Stalled
+        `PathNotFound` if `path` is not a folder of the commit."""
 
-    def content_id(self, revision: Revision, path: str) -> str:
-        """Object id of the tree or blob at `path`: equal content, equal id."""
+    def content_id(self, revision: Revision, source: BuildImage) -> str:
+        """Return the id of what a build of `source` can see, without what `.dockerignore` excludes. Equal content
+        has equal ids."""
 
-    def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
-        """The tree at `path` as an uncompressed tar stream, deterministic (fixed times and owners)."""
+    def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
+        """Deterministic (fixed times and owners). What `.dockerignore` leaves out is not judged."""
 
     def forget(self, names: Iterable[str]) -> None:
         """Delete the clones of these repositories."""
@@ -138,23 +168,34 @@ class Engine(Protocol):
     def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None:
         """Stalled `ImageNotFound` also for what was made on this host: no registry has it."""
 
-    def build(
-        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
-    ) -> None:
+    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         """Stalled `BuildFailed` with the last lines of the build log."""
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
-        """Remove images built here for the app which no container uses, but for the `keep` newest of each component,
-        since going back to one of them needs no build, and those in `spare` (`ImagePin.deploy`)."""
+        """Remove images built here for the app which no container uses, but for the `keep` newest, since going back to
+        one of them needs no build, and those in `spare` (`ImagePin.deploy`)."""
+
+    def image_sizes(self) -> Mapping[AppName, int]:
+        """Bytes of the images that were built here for each app."""
+
+    def collect_builds(self, age: float) -> None:
+        """Remove what builds that failed or were cut off have left, but not what is younger than `age` seconds."""
 
     def ensure_network(self, app: AppName) -> None: ...
 
     def remove_network(self, app: AppName) -> None: ...
 
+    def hold_egress(self) -> None:
+        """Containers reach what the operator lets them reach, and nothing else of this host; where that is so already,
+        nothing is done. Transient `EgressOpen`."""
+
     def start(self, workload: Workload, name: str) -> None:
         """Create and start. A container of that name and fingerprint is adopted; a foreign one is Stalled
         `NameTaken`. Idempotent. What cannot start leaves no container behind; Transient `ImageGone`, `NetworkGone`:
         plan again."""
+
+    def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
+        """Start this version with a root file system that it can write from now on: it does not start without one."""
 
     def remove(self, workload_id: str, grace: float) -> None:
         """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine; Stalled `NotOurs` for one
@@ -166,7 +207,8 @@ class Engine(Protocol):
     def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]: ...
 
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
-        """Events from now on; resumes after the engine's restart; ends soon after `stop()` turns true."""
+        """Events from now on; resumes after the engine's restart; ends soon after `stop()` turns true. Removals
+        through this object are not reported, since they are not drift."""
 
     def close(self) -> None:
         """Let go of the connections; the engine is not used afterwards."""
@@ -197,6 +239,7 @@ class Job:
     mounts: tuple[JobMount, ...] = ()
     resources: Resources = Resources()  # noqa: RUF009 - frozen
     gpus: tuple[str, ...] = ()  # ids of those that it gets, as many as `resources` say
+    read_only_root: bool = False
 
 
 class JobState(StrEnum):
@@ -232,34 +275,44 @@ class Jobs(Protocol):
         a foreign one is Stalled `NameTaken`. Makes the app's network if need be. Transient `ImageGone`, `MountGone`,
         `NameBusy`: what is missing must be brought first."""
 
+    def prepare(self, app: AppName) -> None:
+        """Make what containers of the app share, its network. Transient `AddressesExhausted`: the engine has none left
+        for now."""
+
+    def has_image(self, reference: str) -> bool:
+        """Return True if a container could be made from it now."""
+
     def start(self, id: str) -> None:
-        """One that has been started already is fine, also if it has ended. Stalled `CommandNotFound` and the like: it
-        cannot start. Transient `ContainerLost`."""
+        """Start it; one that was started already is fine, even if it has ended. Stalled `CommandNotFound`,
+        MountMismatch and the like: it cannot start. Transient `ContainerLost`."""
 
     def find(self, name: str) -> ObservedJob | None: ...
 
     def all(self) -> tuple[ObservedJob, ...]:
-        """Of this instance, sorted by name."""
+        """Return all jobs of this instance, sorted by name."""
+
+    def written(self) -> Iterable[tuple[ObservedJob, int]]:
+        """Return running jobs with the bytes that they have written into their own file systems."""
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
-        """Block until it has ended; None once `stop()` turns true. Survives a restart of the engine. Transient
-        `ContainerLost`: it was removed."""
+        """Block until it has ended; None once `stop()` turns true. Transient `ContainerLost`: it was removed, and as
+        the engine's errors are: the caller may wait again."""
 
     def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
-        """What comes from stdout and stderr, in pieces, each with the place in the log after it, until the container
-        has ended or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the start:
-        nothing is lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient
-        `ContainerLost`.
+        """Yield stdout and stderr in pieces, each with the place in the log after it, until the container has ended
+        or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the start: nothing is
+        lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient `ContainerLost`.
 
-        A line comes when it is complete; one above 1 MiB is cut. A container that writes faster than it is read here
-        has to wait: go on with the iteration, or end it. What it writes while nobody reads is kept by the engine up to
-        a limit; if more is missing, a line tells so."""
+        A line comes when it is complete, and what goes back to its start with `\\r` as it comes, if the container was
+        started here; one above 1 MiB is cut. A container that writes faster than it is read here has to wait: go on
+        with the iteration, or end it. What it writes while nobody reads is kept by the engine up to a limit; if more is
+        missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
         """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine; Stalled `NotOurs`."""
 
     def remove(self, id: str) -> None:
-        """Also while it runs. One that is gone is fine; Stalled `NotOurs`."""
+        """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`."""
 
     def close(self) -> None: ...
 
@@ -280,10 +333,10 @@ class Prober(Protocol):
 class Sender(Protocol):
     """Webhooks over HTTP, to addresses that strangers chose. Thread-safe."""
 
-    def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
-        """POST it; whatever the answer is, it is no error. `timeout`: seconds for all of it. Transient
-        `WebhookUnreachable`; Stalled `WebhookAddressRefused`: it must not go there. Errors tell nothing of the URL and
-        of the answer."""
+    def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> ReceiverResponse:
+        """POST it; no answer of the receiver is an error. `timeout`: seconds for all of it. Transient
+        `WebhookUnreachable`; Stalled `WebhookAddressRefused`: it must not go there. Errors tell nothing of the URL
+        and of the answer."""
 
 
 # --- the object storage -----------------------------------------------------------------------------------------
@@ -295,7 +348,7 @@ class Objects(Protocol):
     Every call may raise Transient `StorageUnreachable` (down, restarting, too slow), Transient `StorageFull` (no room
     on its disk or within its quota), Stalled `StorageDenied` (this account may not), Stalled `BucketMissing`,
     Stalled `StorageRefused` (anything else that the server answers with an error of ours). Keys are any text that
-    `domain.keys` lets through."""
+    `domain.storage.keys` lets through."""
 
     def ping(self) -> str:
         """The server's name, as far as it tells. Its answer is awaited for a few seconds at most, with no retry."""
@@ -303,17 +356,17 @@ class Objects(Protocol):
     def buckets(self) -> frozenset[str]: ...
 
     def create_bucket(self, bucket: str) -> None:
-        """One that is there already is fine."""
+        """Create the bucket; an existing one is fine."""
 
     def remove_bucket(self, bucket: str) -> None:
-        """With all that is in it. One that is gone already is fine."""
+        """Remove the bucket with all its objects; a missing one is fine."""
 
     def stat(self, bucket: str, key: str) -> StoredObject | None:
-        """None also if there is no such bucket."""
+        """Return None if there is no such object or bucket."""
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
-    ) -> Page:
+    ) -> ObjectPage:
         """Objects whose key starts with `prefix` and comes after `after`, at most `limit` (1..1000) objects and
         prefixes together. `folders`: what shares the part up to the next `/` after `prefix` is one prefix."""
 
@@ -323,7 +376,8 @@ class Objects(Protocol):
 
     def put(
         self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
-    ) -> StoredObject: ...
+    ) -> StoredObject:
+        """Store an object. Without `content_type`, it is guessed from the key."""
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         """Keys that are gone already are fine."""
@@ -335,26 +389,26 @@ class Objects(Protocol):
         key: str,
         lifetime: float,
         query: Mapping[str, str] | None = None,
-        public: bool = True,
     ) -> str:
-        """A link that lets whoever has it do `method` on the object for `lifetime` seconds; for users unless not
-        `public`. Nothing is sent to the storage."""
+        """Return a link that permits `method` on the object for `lifetime` seconds. It permits more to a client
+        that sends other header fields, so it never leaves the platform's own processes. Nothing is sent to the
+        storage."""
 
     def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
-        """What an answer to a link that is no success means, for those who use one themselves. `doing` begins the
-        error's text ("cannot read x"). ObjectMissing and BucketMissing are told apart for GET and PUT."""
+        """Return the error for an unsuccessful answer to a link, for code that sends the request itself. `doing`
+        begins the error's text ("cannot read x"). ObjectMissing and BucketMissing are told apart for GET and PUT."""
 
     def begin_upload(self, bucket: str, key: str) -> str:
         """Id of a new upload in parts."""
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
-        """What of the upload is there, by number. Stalled `UploadMissing`."""
+        """Return the parts of the upload that have arrived, by number. Stalled `UploadMissing`."""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
         """Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too small)."""
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
-        """One that is gone already is fine."""
+        """Remove it; a missing one is fine."""
 
     def close(self) -> None: ...
 
@@ -369,7 +423,7 @@ class StorageAdmin(Protocol):
         """Make it or bring it to just these grants and this secret."""
 
     def remove_account(self, name: str) -> None:
-        """One that is gone already is fine."""
+        """Remove it; a missing one is fine."""
 
     def accounts(self) -> frozenset[str]: ...
 
@@ -379,15 +433,15 @@ class Storage(Protocol):
     call that needs it."""
 
     def objects(self) -> Objects:
-        """With all rights. Transient `StorageUnreachable` while a server of our own does not answer; Stalled
-        `StorageDisabled` where config says `backend: none`."""
+        """Return a client with all rights. Transient `StorageUnreachable` while a server of our own does not
+        answer; Stalled `StorageDisabled` where config says `backend: none`."""
 
     def admin(self) -> StorageAdmin | None:
-        """None: this storage has no accounts and quotas that we could set."""
+        """Return the admin client, or None if this storage has no accounts and quotas that we can set."""
 
     def access(self) -> StorageAccess:
-        """For the web process: an account that may read and write objects of all our buckets, and nothing else,
-        where accounts can be made."""
+        """Return the web process' account, which may read and write objects of all our buckets, and nothing else,
+        if accounts can be made."""
 
     def close(self) -> None: ...
 
@@ -396,18 +450,20 @@ class Models(Protocol):
     """Models of boxes in a cache on this host, one folder for each content. Thread-safe."""
 
     def recover(self) -> None:
-        """At the daemon's start: what a dead daemon had begun to bring here is removed."""
+        """Remove partial copies of a dead daemon; called when the daemon starts."""
 
     def pin(self, bucket: str, path: str) -> ModelPin:
-        """What lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`, `ModelInvalid` (its
-        names cannot be those of files); Transient `ModelIncomplete` (a run is replacing it); otherwise as Objects."""
+        """Return what lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`,
+        `ModelInvalid` (its names cannot be those of files); Transient `ModelIncomplete` (a run is replacing it);
+        otherwise as Objects."""
 
-    def stage(self, pin: ModelPin) -> None:
-        """Bring it into the cache, complete or not at all; one that is there already is fine. Transient
-        `ModelChanged` (it is another one by now: look again), `StateDiskFull`, `StateIOError`; otherwise as Objects."""
+    def stage(self, pin: ModelPin, check: Callable[[], None] = lambda: None) -> None:
+        """Bring it into the cache, complete or not at all; one that is there already is fine. `check` is called all the
+        while; what it raises ends the work. Transient `ModelChanged` (it is another one by now: look again),
+        `StateDiskFull`, `StateIOError`; otherwise as Objects."""
 
     def folder(self, digest: str) -> Path:
-        """Where it lies: mounted read-only into containers."""
+        """Return its folder, which is mounted read-only into containers."""
 
     def has(self, digest: str) -> bool:
         """Asking counts as a use."""
@@ -426,17 +482,18 @@ class Requests(Protocol):
         """Id of the new request, or of the queued one that it was merged into (whose reasons grow and whose
         `not_before` becomes the earlier of both)."""
 
-    def claim(self, now: float) -> Request | None:
+    def claim(self, now: float) -> ReconcileRequest | None:
         """Take the oldest due request whose app has none running."""
 
     def finish(self, request: int, outcome: str, message: str, revision: str) -> None: ...
 
     def recover(self) -> int:
-        """At the daemon's start: what a dead daemon left running is queued again. Returns how many."""
+        """Queue the requests again that a dead daemon left running, and return their number; called when the
+        daemon starts."""
 
-    def queued(self, app: AppName) -> Request | None: ...
+    def queued(self, app: AppName) -> ReconcileRequest | None: ...
 
-    def get(self, request: int) -> Request | None:
+    def get(self, request: int) -> ReconcileRequest | None:
         """Every id that was handed out is answered, also when another request took over after a crash."""
 
     def next_due(self) -> float | None:
@@ -473,22 +530,26 @@ class Routes(Protocol):
 
     def of(self, app: AppName) -> tuple[Route, ...]: ...
 
-    def switch(self, route: Route) -> int:
-        """Put the route in force in one transaction; the version of the table that holds it."""
+    def switch(self, route: Route, keeps: frozenset[str] = frozenset()) -> int:
+        """Put the route in force in one transaction, which takes its paths from the other routes and services of the
+        app; the version of the table that holds it. A path in `keeps` is not taken: it stays the route's as long as
+        nothing else has taken it."""
 
     def withdraw(self, app: AppName, component: ComponentName) -> int: ...
 
     def services(self, app: AppName | None = None) -> tuple[Service, ...]:
         """APIs that the platform answers itself, of one app or of all, sorted by app and path."""
 
-    def publish(self, app: AppName, services: tuple[Service, ...]) -> int:
-        """Put just these in force for the app; the version of the table that holds them."""
+    def publish(
+        self, app: AppName, services: tuple[Service, ...], keeps: frozenset[str] = frozenset()
+    ) -> int:
+        """Put just these in force for the app, as `switch` does; the version of the table that holds them."""
 
     def version(self) -> int: ...
 
 
 class Gateways(Protocol):
-    """What each gateway worker has loaded; lets the daemon drain without guessing."""
+    """The table version that each gateway worker has loaded; it lets the daemon drain without guessing."""
 
     def report(self, worker: str, version: int, busy: frozenset[str], now: float) -> None:
         """`busy`: retired endpoints (`IP:PORT`) that still have requests under way from this worker."""
@@ -506,14 +567,14 @@ class Repositories(Protocol):
 
     def replace(self, records: Iterable[RepositoryRecord]) -> None: ...
 
-    def remember(self, delivery: Delivery) -> bool:
+    def remember(self, delivery: WebhookDelivery) -> bool:
         """False if that delivery id of that repository was seen before: a replay."""
 
-    def delivery(self, repository: str, delivery_id: str) -> Delivery | None: ...
+    def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None: ...
 
 
 class Activity(Protocol):
-    """When components that hibernate were last called."""
+    """The time of the last call of each hibernating component."""
 
     def touch(self, used: Iterable[tuple[AppName, ComponentName]], at: float) -> None:
         """They were in use at `at`, Unix seconds; what is known to be later stays."""
@@ -522,8 +583,8 @@ class Activity(Protocol):
 
 
 class Boxes(Protocol):
-    """Which bucket holds which box, how much is in it, and the uploads that are under way. One record an app and box;
-    a bucket belongs to one record."""
+    """Records which bucket holds which box, how full it is, and uploads in progress. There is one record for each
+    app and box, and a bucket belongs to one record."""
 
     def all(self) -> tuple[BoxRecord, ...]:
         """Sorted by app and box."""
@@ -533,46 +594,94 @@ class Boxes(Protocol):
     def get(self, app: AppName, box: ComponentName) -> BoxRecord | None: ...
 
     def save(self, record: BoxRecord) -> None:
-        """All but what was measured and `changed`, which stay if the record is there."""
+        """Save a record, except measurements and `changed`, which an existing record keeps."""
 
     def forget(self, bucket: str) -> None:
-        """With its pending uploads."""
+        """Delete the record with its pending uploads."""
 
     def swap(self, one: BoxRecord, other: BoxRecord) -> None:
         """Exchange their buckets with all that was measured; both must be there."""
 
     def measured(self, bucket: str, used: int, files: int, at: float, settled: Iterable[int]) -> None:
-        """What a listing that began at `at` has counted; the pending uploads `settled` are part of it."""
+        """Save the counts of a listing that began at `at`; the pending uploads `settled` are part of it."""
 
     def touch(self, bucket: str) -> None:
         """Something was removed from it just now, or an upload in parts completed: it is measured again within a second
         or two. Uploads that are reserved need no telling."""
 
-    def reserve(self, upload: Pending, now: float) -> Room | int:
-        """Allow an upload if the box takes it, in one transaction: its id. Else the room there is, which is not
-        enough. A newer one for the same key takes over from the older, unless it is an upload in parts. `upload.id` is
+    def reserve(self, upload: PendingUpload, now: float, most: int | None = None) -> BoxUsage | int:
+        """Allow an upload if the box has space for it, in one transaction, and return its id; else return the free
+        space. A newer one for the same key takes over from the older, unless it is an upload in parts. `upload.id`
+        is ignored. Transient `TooManyUploads`: `most` others are allowed already and are awaited."""
+
+    def arrive(self, arrival: Arrival, now: float) -> BoxUsage | int:
+        """Admit a body if the box has space for it besides all reservations and arrivals of all processes, and
+        return its id; else return the free space. A part only needs the space of its upload. `arrival.id` is
         ignored."""
 
-    def room(self, bucket: str, now: float) -> Room: ...
+    def arriving(self, bucket: str, upload: str, now: float) -> tuple[Arrival, ...]:
+        """Parts of an upload that are on their way, oldest first."""
 
-    def pending(self, bucket: str | None = None) -> tuple[Pending, ...]: ...
+    def prolong(self, ids: Iterable[int], until: float) -> None:
+        """These still arrive."""
 
-    def upload(self, bucket: str, upload: str) -> Pending | None:
+    def arrived(self, arrival: Arrival, until: float, now: float) -> None:
+        """The storage has it. Room is kept for an object until a measurement that began later has counted it, or
+        `until`."""
+
+    def removed(self, bucket: str, keys: Iterable[str], before: float) -> None:
+        """Files were deleted: what was kept for them is free, but for what was stored after the moment `before`."""
+
+    def failed(self, arrival: Arrival) -> None:
+        """It did not arrive. What a link has kept for it stays kept, so that it can be tried again."""
+
+    def room(self, bucket: str, now: float) -> BoxUsage: ...
+
+    def pending(self, bucket: str | None = None) -> tuple[PendingUpload, ...]: ...
+
+    def upload(self, bucket: str, upload: str) -> PendingUpload | None:
         """The upload in parts with this id."""
 
+    def guard(self, upload: PendingUpload) -> None:
+        """Reserve the name without space, or with the space that is reserved for it already: see `publishing`."""
+
+    def publishing(self, bucket: str, now: float) -> tuple[UnderWayMark, ...]:
+        """Groups that are guarded since runs publish into them; a daemon may have died meanwhile."""
+
     def release(self, ids: Iterable[int]) -> None:
-        """Uploads that ended without an object. What was completed keeps its room until a measurement has counted
-        it: `touch`."""
+        """Release uploads that ended without an object. Completed ones keep their space until a measurement has
+        counted it: `touch`."""
 
     def access(self) -> StorageAccess | None:
-        """What the daemon told the web process of the storage."""
+        """Return how the web process reaches the storage, as the daemon recorded it."""
 
     def tell_access(self, access: StorageAccess) -> None: ...
+
+    def grow(self, bucket: str, key: str, upload: str, by: int, now: float) -> BoxUsage | None:
+        """Reserve this many more or fewer bytes for an upload in parts if the box has space for them; else return
+        the free space. LookupError if there is no such upload."""
+
+    def grant(self, account: str, buckets: Iterable[str]) -> None:
+        """Let the account of a component use only these buckets; an empty list deletes the account."""
+
+    def grants(self, account: str) -> frozenset[str]: ...
+
+    def accounts(self, prefix: str) -> frozenset[str]:
+        """Return the accounts whose names have this prefix."""
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """The limits of one app's queue: `runs` that wait, and their `bytes` in the state, inputs included. A user has
+    half of it at most."""
+
+    runs: int
+    bytes: int
 
 
 @dataclass(frozen=True)
 class RunLimits:
-    """How many runs go on at once: on this host, and of one app. Each pipeline has a limit of its own."""
+    """The number of runs at once, on this host and of one app. Each pipeline has a limit of its own."""
 
     host: int
     app: int
@@ -588,30 +697,31 @@ class Runs(Protocol):
     def publish(self, app: AppName, pipelines: tuple[Pipeline, ...]) -> None:
         """Just these can be run."""
 
-    def submit(self, run: Run, key: str = "", digest: str = "") -> Run:
+    def submit(self, run: Run, key: str = "", digest: str = "", most: QueueLimits | None = None) -> Run:
         """The run, written down; or the earlier one of the same caller with that `key`. Stalled
-        `IdempotencyConflict`: the key stands for a request with another `digest`."""
+        `IdempotencyConflict`: the key stands for a request with another `digest`; Transient `QueueFull`: its app, or
+        its caller, has so much in the queue."""
+
+    def submitted(self, run: Run, key: str, digest: str) -> Run | None:
+        """The earlier one, if there is one and the key is not ""; otherwise as `submit`."""
 
     def get(self, app: AppName, id: str) -> Run | None: ...
 
     def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
-        """Of those of the runs that are there."""
+        """Return the versions of the given runs that still exist."""
+
+    def queued_size(self) -> Mapping[AppName, int]:
+        """Bytes that the runs of each app take that wait."""
+
+    def owners(self, ids: Iterable[str]) -> Mapping[str, AppName]:
+        """Apps of those of the runs that are there."""
 
     def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
-        """Whether there was such a run, and its time is over. `user`: one that he could see, "" for callers without a
-        name."""
+        """Return True if the run existed and has expired. `user` limits it to runs visible to them ("": callers
+        without a name)."""
 
-    def list(
-        self,
-        app: AppName,
-        pipeline: ComponentName | None = None,
-        state: RunState | None = None,
-        after: str = "",
-        limit: int = 100,
-        user: str | None = None,
-    ) -> tuple[Run, ...]:
-        """Newest first; `after` is the id of the last one seen. `user`: his and those of nobody, "" for callers
-        without a name."""
+    def list(self, app: AppName, wanted: RunFilter = EVERY_RUN, limit: int = 100) -> tuple[Run, ...]:
+        """Newest first. For the next page: `after` the last one of this page."""
 
     def active(self) -> tuple[Run, ...]:
         """Begun and not over."""
@@ -620,13 +730,20 @@ class Runs(Protocol):
         """Queued or active, the oldest first."""
 
     def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
-        """How many runs there are, of each pipeline in each state, in that order; of one app or of all."""
+        """Return the number of runs of each pipeline in each state, in that order, of one app or of all."""
+
+    def ended_badly(self, app: AppName, limit: int) -> tuple[Run, ...]:
+        """Runs that can be repeated: FAILED, ERROR or CANCELED; newest first."""
 
     def last_ended(self, app: AppName) -> Run | None:
-        """Of those that are over, the one that was submitted last."""
+        """Return the finished run that was submitted last."""
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
         """Take the next queued run that the limits let through, by priority, then age: it is STARTING."""
+
+    def cancel(self, app: AppName, id: str, at: float) -> Run | None:
+        """Ask for its end: the run as it is then, None if it is not there. One that is over or being canceled stays as
+        it is."""
 
     def save(self, run: Run) -> Run | None:
         """Write it down if nobody has changed it since: the run with its new version, else None."""
@@ -635,14 +752,14 @@ class Runs(Protocol):
         """Queued or under way, of that `cause`, oldest first."""
 
     def expired(self, now: float) -> tuple[Run, ...]:
-        """Some of the runs whose time is over (`Run.expires`), those that are longest so first."""
+        """Return some of the runs that have expired (`Run.expires`), the oldest first."""
 
     def forget(self, runs: Iterable[Run]) -> None: ...
 
 
 @dataclass(frozen=True)
-class Underway:
-    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that have no room for more."""
+class WebhookUnderWay:
+    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that cannot send more now."""
 
     ids: frozenset[str] = frozenset()
     lanes: frozenset[str] = frozenset()
@@ -652,11 +769,11 @@ class Underway:
 class Webhooks(Protocol):
     """The outbox. Each run that ends puts its messages there, in the transaction that ends it (`Runs.save`)."""
 
-    def due(self, now: float, underway: Underway) -> tuple[Message, ...]:
-        """Some of those that are to be sent now and are not under way, the longest due first, of each lane a few."""
+    def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
+        """Return some webhooks that are due and not being sent, the oldest first, a few of each lane."""
 
     def of(self, run: str) -> tuple[Message, ...]:
-        """Those that are not delivered, given up or not."""
+        """Return the undelivered webhooks, given up or not."""
 
     def delivered(self, id: str) -> None: ...
 
@@ -667,18 +784,33 @@ class Webhooks(Protocol):
 
 
 class Schedules(Protocol):
-    """How far the schedules of the pipelines that can be run have been followed. What was followed of a pipeline is
-    forgotten when it can no longer be run, or not by the clock."""
+    """The progress of the schedules of runnable pipelines. It is deleted when a pipeline can no longer be run, or
+    has no schedule any more."""
 
-    def all(self, app: AppName | None = None) -> tuple[Scheduled, ...]:
+    def all(self, app: AppName | None = None) -> tuple[ScheduleState, ...]:
         """Sorted by app and pipeline."""
 
-    def advance(self, scheduled: Scheduled, to: Mark) -> bool:
+    def advance(self, scheduled: ScheduleState, to: Checkpoint) -> bool:
         """Write the mark down, if it is the one of `scheduled` that is there and the pipeline still has this
         schedule; else False: look again."""
 
     def take(self, app: AppName, pipeline: ComponentName, tick: float) -> bool:
         """False if this tick of the pipeline has been taken before, by whomever. Known for 35 days."""
+
+
+class Gpus(Protocol):
+    """Records which GPUs containers of components hold. Leases are decided in a transaction, see `domain.runs.gpus`."""
+
+    def leases(self) -> tuple[Lease, ...]:
+        """Sorted by workload."""
+
+    def save(self, lease: Lease) -> None: ...
+
+    def release(self, workload: str) -> None:
+        """Nothing happens if it has none."""
+
+    def settle(self, app: AppName, leases: Iterable[Lease]) -> None:
+        """The app's are these, as its containers say, and no others."""
 
 
 class Store(Protocol):
@@ -693,10 +825,11 @@ class Store(Protocol):
     runs: Runs
     webhooks: Webhooks
     schedules: Schedules
+    gpus: Gpus
 
     def changed(self) -> bool:
-        """Whether another connection has committed since this thread's last call (`PRAGMA data_version`, about
-        5 µs). Yes at the first call; a thread's own commits do not count."""
+        """Return True if another connection has committed since this thread's last call (`PRAGMA data_version`,
+        about 5 µs). Yes at the first call; a thread's own commits do not count."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """BEGIN IMMEDIATE … COMMIT; nested use joins the outer one."""
@@ -704,6 +837,21 @@ class Store(Protocol):
     def heartbeat(self, now: float) -> None: ...
 
     def last_heartbeat(self) -> float | None: ...
+
+    def count_restart(self, part: str) -> None: ...
+
+    def restarts(self) -> Mapping[str, int]:
+        """Return how often each part of the daemon was restarted because it had ended unexpectedly, in total."""
+
+    def tell_usage(self, usage: Iterable[Usage]) -> None:
+        """Record what all apps use now, in place of earlier values. Called by the daemon alone."""
+
+    def usage(self, app: AppName | None = None) -> tuple[Usage, ...]:
+        """Return the use of one app or of all, as last recorded, in that order."""
+
+    def set_aside(self) -> int:
+        """Put aside the rows that readers in this process had to pass over, and tell their apps; how many. Called by
+        the daemon alone."""
 
     def prune(self) -> None:
         """Retention: old events, finished requests, deliveries, gateways that are gone, calls of long ago."""

@@ -101,3 +101,10 @@ ensure_venv_module() {
     apt_install "$("$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
     "$1" -c 'import ensurepip, venv' || die "$1 has no venv module. Install it, or name another Python: PYTHON=/path/to/python3"
 }
+
+# uv does not read pip's settings: give it the index that pip is configured for, and the system's certificates.
+use_pip_index() {
+    UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$("$root/.venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}}
+    if [ -n "$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi
+    export UV_SYSTEM_CERTS=1
+}

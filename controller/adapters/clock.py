@@ -1,4 +1,4 @@
-"""The wall clock, behind the port `Clock`. Tests put `tests/support/clock.py` in its place."""
+"""The system clock, behind the port `Clock`. Tests use `tests/support/clock.py` instead."""
 
 from __future__ import annotations
 

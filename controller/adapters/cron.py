@@ -1,8 +1,8 @@
-"""Ticks of cron expressions, behind the port `Ticks`; the calendar is that of the library `cronsim`.
+"""Ticks of cron expressions, behind the port `Ticks`; the library `cronsim` provides the calendar.
 
-When clocks change, ticks are those of Debian's cron. An expression whose minute or hour begins with `*` follows the
-clock on the wall: what it leaves out does not come, what it repeats comes twice. Every other one means a time of day:
-one that is left out comes right after the change, one that is repeated comes once.
+When clocks change, ticks follow the rules of Debian's cron. An expression whose minute or hour begins with
+`*` follows the local time: skipped times do not occur, and repeated ones occur twice. Every other expression
+means a time of day: a skipped one occurs right after the change, and a repeated one occurs once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-_STRIDE = 7 * 86400  # seconds; no zone changes its offset twice within
+_STRIDE = 7 * 86400  # seconds; no zone changes its offset twice within this time
 
 
 class CronTicks:
@@ -23,13 +23,14 @@ class CronTicks:
         if minute.startswith("*") or hour.startswith("*"):
             return _on_the_wall(cron, zone, moment)
         ticks = (tick.timestamp() for tick in CronSim(cron, datetime.fromtimestamp(moment, zone)))
-        # The library does not tell the second time round of an hour from the first.
+        # The library does not distinguish the second occurrence of an hour from the first.
         return next((tick for tick in ticks if tick > moment), math.inf)
 
 
 def _on_the_wall(cron: str, zone: ZoneInfo, moment: float) -> float:
-    """One stretch of constant offset after another. The library's own way steps by hours, and loses its place where
-    clocks change by thirty minutes."""
+    """Search one period of constant offset after another. The library steps by hours, which fails where
+    clocks change by thirty minutes.
+    """
     begin = math.floor(moment) + 1
     while True:
         offset = _offset(zone, begin)
@@ -41,7 +42,9 @@ def _on_the_wall(cron: str, zone: ZoneInfo, moment: float) -> float:
 
 
 def _in_calendar(cron: str, local: float) -> float:
-    """The first match after a moment, in a calendar without changes; both seconds since 1970 there."""
+    """Return the first match after a moment, in a calendar without changes; both are seconds since 1970 in
+    it.
+    """
     found = next(CronSim(cron, datetime.fromtimestamp(local, UTC)), None)
     return math.inf if found is None else found.timestamp()
 
@@ -51,7 +54,7 @@ def _offset(zone: ZoneInfo, moment: float) -> float:
 
 
 def _change(zone: ZoneInfo, begin: int, end: float) -> int | None:
-    """The first second in (begin, end] from which on the offset is another one than at `begin`."""
+    """Return the first second in (begin, end] with another offset than at `begin`."""
     offset = _offset(zone, begin)
     while begin < end < math.inf:
         late = min(begin + _STRIDE, math.floor(end))

@@ -1,5 +1,6 @@
-"""An end to what a stranger's server may take. The timeout of a socket starts anew with each byte: one that sends a
-byte at a time would hold a worker that others need, too."""
+"""A limit on the total time of an exchange with an untrusted server. The timeout of a socket restarts with
+each byte, so a server that sends single bytes could block a worker that others need.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
-    """TimeoutError once the block, which talks over `sock`, took that long."""
+    """Raise TimeoutError if the block, which uses `sock`, takes longer than this."""
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
-        with suppress(OSError):  # the server was quicker
-            # Not `sock.shutdown`: that of a TLS socket first forgets that it is one, and what is being sent would go on
-            # in plain text.
+        with suppress(OSError):  # the server was faster
+            # Not `sock.shutdown`: that of a TLS socket first discards its TLS state, and what is being sent
+            # would continue in plain text.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, expire)
@@ -33,6 +34,6 @@ def ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
         raise
     finally:
         timer.cancel()
-        timer.join()  # else it may shut down a socket that has got the same number
+        timer.join()  # otherwise it may shut down a socket with the same number
     if expired.is_set():  # the end of the connection also ends the headers, which then look complete
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""What the libraries and programs below us can do on this machine. Asked by `prichal doctor` alone."""
+"""What libraries and programs on this machine can do. Used only by `prichal doctor`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pygit2.enums import Feature
 
 
 def git_library() -> tuple[str, tuple[str, ...]]:
-    """Version of libgit2, and which of `https` and `ssh` it was built without."""
+    """Return the version of libgit2, and which of `https` and `ssh` it was built without."""
     features = pygit2.features
     missing = [name for name, flag in (("https", Feature.HTTPS), ("ssh", Feature.SSH)) if not features & flag]
     return pygit2.LIBGIT2_VERSION, tuple(missing)
 
 
 def program(name: str, *arguments: str) -> str | None:
-    """First line that a program prints about itself; None if it is not installed."""
+    """Return the first line that a program prints about itself; None if it is not installed."""
     if shutil.which(name) is None:
         return None
     done = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=10, check=False)

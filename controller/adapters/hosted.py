@@ -1,7 +1,7 @@
-"""Bare repositories hosted here, for people who push straight to this machine: `prichal repo create NAME`.
+"""Bare repositories hosted here, for people who push directly to this machine: `prichal repo create NAME`.
 
-Each has a post-receive hook that tells the platform of a push and shows the pusher what comes of it (post_receive.py).
-Called by the command line only; the daemon reads these repositories like any other.
+Each has a post-receive hook that reports pushes to the platform and shows the result to the person who pushed
+(post_receive.py). Called only by the command line; the daemon reads these repositories like any other.
 """
 
 from __future__ import annotations
@@ -24,30 +24,33 @@ from controller.domain.secret import Secret
 
 HOOK = """\
 #!/bin/sh
-# Written by `prichal repo create`, which may be run again to renew it.
+# Written by `prichal repo create`. Run it again to renew this hook.
 if [ -x {python} ] && [ -r {script} ]; then
     exec {python} -I -S {script} "$PWD"
 fi
-echo "prichal: the platform's program is not where it was. Your commit was received and will be picked up by" \\
-    "polling. Mend the hook with: prichal repo create" >&2
+echo "prichal: the platform's program has moved. Your commit was received and will be picked up by" \\
+    "polling. Renew the hook with: prichal repo create" >&2
 """
 
-SETTINGS = {
-    "receive.fsckObjects": True,  # what Git itself never makes is refused at the door
-    "receive.denyNonFastForwards": False,  # a force push is how a commit is taken back
+SETTINGS: dict[str, bool | str] = {
+    # History from other servers is pushed here, too: git-fsck refuses some old and odd commits in any case.
+    # Dangerous entries are refused when a commit is read, wherever it comes from.
+    "receive.fsckObjects": False,
+    "receive.denyNonFastForwards": False,  # a force push is the way to withdraw a commit
     "receive.autogc": True,
 }
 
 
 def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | None = None) -> Path:
-    """Make `<hosted>/<name>.git`, or renew the hook of the one that is there; its path.
+    """Create `<hosted>/<name>.git`, or renew the hook of an existing one, and return its path.
 
-    `hook_url` is where the web process listens, e.g. http://127.0.0.1:8000; `secret` the one of the Repository's
-    generic webhook. With `group`, its members may push, else the owner alone. Stalled `NameInvalid`, `HostingFailed`.
+    `hook_url` is the address of the web process, e.g. http://127.0.0.1:8000; `secret` is that of the
+    Repository's generic webhook. Members of `group` may push; without one, only the owner may. Raises Stalled
+    `NameInvalid`, `HostingFailed`.
     """
     if not is_dns_label(name):
         raise Stalled(
-            "NameInvalid", f"{name!r} cannot be a repository's name: use a-z, 0-9 and hyphens, at most 63"
+            "NameInvalid", f"{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens"
         )
     path = hosted / f"{name}.git"
     try:
@@ -57,7 +60,7 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
         if group is not None:
             _hand_over(path, group)
     except (OSError, LookupError, pygit2.GitError) as error:
-        raise Stalled("HostingFailed", f"the repository {path} cannot be made: {error}") from error
+        raise Stalled("HostingFailed", f"cannot create the repository {path}: {error}") from error
     return path
 
 
@@ -83,7 +86,9 @@ def _config(name: str, hook_url: str, secret: Secret) -> str:
 
 
 def _write(path: Path, content: str, mode: int) -> None:
-    """By a rename: a push that comes meanwhile sees the old file or the new one, nobody a secret half written."""
+    """Write a file by a rename: a concurrent push sees the old or the new file, and no process sees half a
+    secret.
+    """
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
@@ -95,7 +100,7 @@ def _write(path: Path, content: str, mode: int) -> None:
 
 
 def _hand_over(path: Path, group: str) -> None:
-    """Folders pass their group on to what is made in them."""
+    """Set the group of all files. Folders pass it on to new files."""
     for item in _everything(path):
         shutil.chown(item, group=group)
         if item.is_dir():

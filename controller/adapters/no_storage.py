@@ -1,4 +1,4 @@
-"""`NoStorage`: what stands for the storage where config says that there is none (`storage.backend: none`)."""
+"""`NoStorage` replaces the storage if the configuration has none (`storage.backend: none`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NoStorage:
     def objects(self) -> NoReturn:
         raise Stalled(
             "StorageDisabled",
-            "boxes need a storage, and there is none: set storage.backend to embedded or s3, then restart prichal",
+            "boxes need a storage, but none is configured: set storage.backend to embedded or s3, then restart prichal",
         )
 
     def admin(self) -> StorageAdmin | None:

@@ -1,11 +1,14 @@
-"""The post-receive hook of repositories hosted here: tells the platform of a push, and the pusher what comes of it.
+"""The post-receive hook of repositories hosted here: it reports a push to the platform, and shows the result
+to the person who pushed.
 
-Run by git-receive-pack as `python3 -I -S post_receive.py REPOSITORY` with "<before> <after> <ref>" lines on standard
-input; what it writes to standard error arrives at the pusher as `remote: …` lines. The push has been accepted by then:
-nothing here can fail it, and nothing is lost if the platform does not answer, for polling finds the commit later.
+git-receive-pack runs it as `python3 -I -S post_receive.py REPOSITORY` with "<before> <after> <ref>" lines on
+standard input; its standard error is shown to that person as `remote: …` lines. The push has been accepted by
+then: nothing here can fail it, and nothing is lost if the platform does not answer, since polling finds the
+commit later.
 
-Every push waits for this program to start. Hence the standard library only, without pathlib and typing, and HTTP/1.0
-by hand: importing http.client takes 45 ms, four times as long as Python itself.
+Every push waits until this program has started. Therefore it uses only the standard library, without pathlib
+and typing, and writes HTTP/1.0 by hand: importing http.client takes 45 ms, four times as long as Python
+itself.
 """
 
 from __future__ import annotations
@@ -13,37 +16,48 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import socket
 import sys
 import time
 
-TYPE_CHECKING = False  # what type checkers take for typing's own, whose import costs 5 ms
+TYPE_CHECKING = False  # what type checkers take for typing's own, whose import takes 5 ms
 if TYPE_CHECKING:
     from typing import Any
 
 CONFIG = "prichal.json"  # in the repository: {"name", "url", "secret"}
-LIMIT = 600.0  # seconds that a pusher is kept waiting
-LONG_POLL = 20  # seconds that the platform may hold back an answer
-TIMEOUT = 10.0  # seconds beyond that
-RETRIES, PAUSE = 5, 1.0  # while the platform is restarted, say
+LIMIT = 600.0  # seconds that a push waits at most
+LONG_POLL = 20  # seconds that the platform may hold back a response
+TIMEOUT = 10.0  # additional seconds
+RETRIES, PAUSE = 5, 1.0  # while the platform restarts, say
+NEW = 600.0  # seconds for which a repository counts as new
+PATIENCE = 30.0  # seconds in which the platform should know a new one, however busy the host is
 DELETED = "0" * 40
+WORDS = 8  # characters of an event that the last line need not repeat
 
 OUTCOMES = {
     "Ready": "ready",
-    "Degraded": "FAILED, the version before goes on serving",
-    "Failed": "FAILED, nothing was changed that had not to be",
-    "Superseded": "a newer commit takes over",
-    "Suspended": "suspended: it is applied after `prichal resume`",
-    "Waiting": "waiting for something that is not there yet; it goes on by itself",
+    "Degraded": "FAILED: the previous version keeps serving",
+    "Failed": "FAILED: the running version was kept",
+    "Superseded": "superseded by a newer commit",
+    "Suspended": "suspended: the commit is applied after `prichal resume`",
+    "Waiting": "waiting for something that is not ready yet; it continues automatically",
 }
 
 
 class NoAnswer(Exception):
-    """The platform cannot be reached, or does not accept what we say."""
+    """The platform cannot be reached or refuses the request. `status` is that of its response, "" without
+    one; `passing` means that another attempt may succeed.
+    """
+
+    def __init__(self, message: str, status: str = "", passing: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.passing = passing
 
 
-class Platform:
-    """Its HTTP interface for pushes, as described in docs/guide/git.md."""
+class PlatformClient:
+    """The platform's HTTP interface for pushes, as described in docs/guide/git.md."""
 
     def __init__(self, url: str, name: str, secret: str) -> None:
         scheme, _, rest = url.partition("://")
@@ -62,7 +76,7 @@ class Platform:
         return self._ask("POST", self._hooks, body, body, headers, TIMEOUT)
 
     def progress(self, delivery: str, after: int) -> dict[str, Any]:
-        """Answers when there is something new, at the latest after LONG_POLL seconds."""
+        """Return news, at the latest after LONG_POLL seconds."""
         path = f"{self._hooks}/{delivery}?after={after}&wait={LONG_POLL}"
         return self._ask("GET", path, b"", path.encode(), {}, LONG_POLL + TIMEOUT)
 
@@ -76,18 +90,19 @@ class Platform:
         try:
             answer = self._exchange("\r\n".join(lines).encode() + body, timeout)
         except OSError as error:
-            raise NoAnswer(f"the platform does not answer at {self._authority} ({error})") from error
+            why = f"the platform does not answer at {self._authority} ({error})"
+            raise NoAnswer(why, passing=isinstance(error, ConnectionError)) from error
         return _parse(answer)
 
     def _exchange(self, request: bytes, timeout: float) -> bytes:
-        """HTTP/1.0: the answer ends with the connection and is never chunked."""
+        """Send a request. HTTP/1.0: the response ends with the connection and is never chunked."""
         with socket.create_connection(self._address, timeout=timeout) as plain:
             connection = self._encrypted(plain) if self._tls else plain
             connection.sendall(request)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     def _encrypted(self, plain: socket.socket) -> socket.socket:
-        import ssl  # 10 ms that most pushes do not need
+        import ssl  # takes 10 ms, which most pushes need not spend
 
         return ssl.create_default_context().wrap_socket(plain, server_hostname=self._address[0])
 
@@ -102,32 +117,68 @@ def _parse(answer: bytes) -> dict[str, Any]:
     if status.startswith("2") and isinstance(content, dict):
         return content
     detail = content.get("detail") or content.get("title") if isinstance(content, dict) else None
-    raise NoAnswer(f"the platform answers {status}" + (f": {detail}" if detail else ""))
+    why = f": {str(detail).rstrip('.')}" if detail else ""
+    raise NoAnswer(
+        f"the platform answers {status}{why}", status, passing=status.startswith("5") or not answer
+    )
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     for line in text.splitlines():
         sys.stderr.write(f"prichal: {line}\n")
     sys.stderr.flush()
 
 
-def announce(platform: Platform, pushed: list[str]) -> list[str]:
-    """Tell of every ref; the delivery ids that are worth waiting for."""
+def announce(platform: PlatformClient, pushed: list[str], patience: float, pause: float = PAUSE) -> list[str]:
+    """Announce every ref, and return the ids of deliveries to wait for. `patience` is in seconds in which the
+    platform may not know the repository yet.
+    """
     deliveries = []
+    until = time.monotonic() + patience
     for line in pushed:
-        before, after, ref = line.split()
-        answer = platform.announce(before, after, ref)
+        before, after, ref = line.split(" ", 2)
+        answer = accepted(platform, (before, after, ref), until, pause)
         if answer.get("status") == "skipped":
-            say(f"nothing to do: {answer.get('reason', ref)}")
+            print_line(f"nothing to do: {answer.get('reason', ref)}")
         elif "links" in answer:
-            say(f"{ref} is {'deleted' if after == DELETED else f'at {after[:12]}'}; converging")
+            print_line(f"{ref} is {'deleted' if after == DELETED else f'at {after[:12]}'}; reconciling")
             deliveries.append(str(answer["id"]))
     return deliveries
 
 
-def follow(platform: Platform, delivery: str, deadline: float) -> None:
+def accepted(
+    platform: PlatformClient, change: tuple[str, str, str], until: float, pause: float
+) -> dict[str, Any]:
+    """Return the platform's response to an announcement. Raises NoAnswer if there is none or it is a refusal."""
+    failures, said = 0, False
+    while True:
+        try:
+            return platform.announce(*change)
+        except NoAnswer as error:
+            unknown = error.status == "404"
+            failures += 0 if unknown else 1
+            if failures > RETRIES or (not error.passing and not unknown):
+                raise
+            if unknown and time.monotonic() >= until:
+                raise
+            if unknown and not said:
+                print_line("this repository is new: waiting until the platform knows it")
+                said = True
+        time.sleep(pause)
+
+
+def patience_with(repository: str) -> float:
+    """Return the seconds to wait for a new repository: `prichal repo create --connect` returns as soon as the
+    platform folder is written.
+    """
+    age = time.time() - os.stat(os.path.join(repository, CONFIG)).st_mtime
+    return PATIENCE if age < NEW else 0.0
+
+
+def follow(platform: PlatformClient, delivery: str, deadline: float) -> None:
     """Print events until the work is done."""
     started, seen, failures = time.monotonic(), 0, 0
+    told: list[str] = []
     while time.monotonic() < deadline:
         asked = time.monotonic()
         try:
@@ -142,39 +193,52 @@ def follow(platform: Platform, delivery: str, deadline: float) -> None:
         for event in answer.get("events", ()):
             seen = max(seen, int(event["id"]))
             component = f"{event['component']}: " if event.get("component") else ""
-            say(f"{component}{event['message']}")
+            told.append(str(event["message"]))
+            print_line(f"{component}{event['message']}")
         if answer.get("state") == "done":
-            say(verdict(answer, time.monotonic() - started))
+            print_line(verdict(answer, time.monotonic() - started, told))
             return
         if not answer.get("events") and time.monotonic() - asked < PAUSE:
-            time.sleep(PAUSE)  # a platform that does not hold back its answers is not to be flooded
-    say(f"not done after {LIMIT:g} s; it goes on without you. See: prichal status")
+            time.sleep(PAUSE)  # do not flood a platform that does not hold back its responses
+    print_line(f"not done after {LIMIT:g} s; it continues in the background. See: prichal status")
 
 
-def verdict(answer: dict[str, Any], seconds: float) -> str:
-    outcome, message = str(answer.get("outcome")), answer.get("message")
+def verdict(answer: dict[str, Any], seconds: float, told: list[str]) -> str:
+    """Return how it ended, and why, as far as the events have not shown it."""
+    outcome, message = str(answer.get("outcome")), str(answer.get("message") or "")
     text = f"{OUTCOMES.get(outcome, outcome)} after {seconds:.1f} s"
-    return f"{text}: {message}" if message and outcome != "Ready" else text
+    if outcome == "Ready" or (message and any(message in event for event in told)):
+        return text
+    for event in sorted(told, key=len, reverse=True):
+        if len(event) >= WORDS:  # a short word may be within another one by chance
+            message = re.sub(rf"(?<!\w){re.escape(event)}(?!\w)", "see above", message)
+    message = re.sub(r"see above(\s+see above)+", "see above", message)
+    return f"{text}: {message}" if message else text
 
 
 def main(repository: str, pushed: list[str]) -> None:
     try:
         with open(os.path.join(repository, CONFIG), encoding="utf-8") as file:
             config = json.load(file)
-        platform = Platform(config["url"], config["name"], config["secret"])
+        platform = PlatformClient(config["url"], config["name"], config["secret"])
         deadline = time.monotonic() + LIMIT
-        for delivery in announce(platform, pushed):
+        for delivery in announce(platform, pushed, patience_with(repository)):
             follow(platform, delivery, deadline)
     except NoAnswer as error:
-        say(f"{error}.\nYour commit was received and will be picked up by polling.")
+        print_line(f"{error}.\nYour commit was received and will be picked up by polling.")
     except (OSError, KeyError, ValueError, TypeError) as error:
-        say(f"this repository's hook does not work ({type(error).__name__}: {error}).")
-        say("Your commit was received and will be picked up by polling. Mend it with: prichal repo create")
+        print_line(f"the hook of this repository does not work ({type(error).__name__}: {error}).")
+        print_line(
+            "Your commit was received and will be picked up by polling. Repair it with: prichal repo create"
+        )
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], sys.stdin.read().splitlines())
+        # As bytes: the names of branches need not be UTF-8, and hold characters at which only text is split.
+        given = sys.stdin.buffer.read().splitlines()
+        main(sys.argv[1], [line.decode("utf-8", "surrogateescape") for line in given])
     except (KeyboardInterrupt, BrokenPipeError):
-        # The pusher has left. That is fine: the work goes on. Nothing may be flushed into the closed pipe at exit.
+        # The person who pushed has left, and the work continues. Nothing may be flushed into the closed pipe
+        # at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -1,6 +1,7 @@
-"""Asks a workload whether it is ready, behind the port `Prober`. Called by the executor while it waits for a rollout.
+"""Asks a workload whether it is ready, behind the port `Prober`. Called by the executor while it waits for a
+rollout.
 
-A new connection each time: what is asked is whether a caller who comes now would be served.
+Each probe uses a new connection: the question is whether a new caller would be served.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from contextlib import closing
 from controller.adapters.deadline import ended_after
 from controller.ports import Readiness
 
-#: Bytes of an answer that are looked at; the rest is a stranger's and not read.
+#: Bytes of a response that are read; the rest is ignored.
 BODY_LIMIT = 64 * 1024
-#: Characters of a server's own words that are passed on.
+#: Characters of a server's own message that are passed on.
 DETAIL_LIMIT = 500
 
 
 class HttpProber:
-    """Ready is an answer of 200. Redirects are not followed: a login page is no readiness."""
+    """A workload is ready if it answers 200. Redirects are not followed: a login page does not mean ready."""
 
     def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
         try:
             return _ask(endpoint, path, timeout)
         except ConnectionRefusedError:
-            return Readiness(False, "not listening yet")
+            return Readiness(False, "it is not listening yet")
         except TimeoutError:
             return Readiness(False, f"no answer within {timeout:g} s")
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -45,7 +46,7 @@ def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
 
 
 def _words(kind: str, body: bytes) -> str:
-    """The `detail` of problem+json (RFC 9457) or `title`, else a text as it is; "" for what is meant for browsers."""
+    """Return the `detail` of problem+json (RFC 9457) or `title`, or a plain text; "" for pages for browsers."""
     text = body.decode("utf-8", "replace").strip()
     if kind.endswith("json"):
         try:

@@ -1,5 +1,6 @@
-"""Folders that containers get to read, sealed before they are renamed to the name of their content. Used by
-`models` and `docker.serving`."""
+"""Seals folders for containers before they are renamed to the name of their content. Used by `models` and
+`docker.serving`.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ from pathlib import Path
 
 
 def seal(draft: Path) -> None:
-    """Readable for everybody whatever the umask, and on the disk before the rename: after a power cut the folder must
-    not be there with empty files."""
+    """Make a folder readable for all users and write it to the disk before the rename: after a power cut it
+    must not exist with empty files.
+    """
     for path in (draft, *draft.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
         flush(path)
 
 
 def flush(path: Path) -> None:
-    """A file, or the names in a folder, to the disk."""
+    """Write a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,9 @@
-"""Sends webhooks, behind the port `Sender`. Called by the daemon's `webhooks`, several at once.
+"""Sends webhooks, behind the port `Sender`. Called by the runner's `webhook_dispatcher`, several at once.
 
-Who may start runs chooses where this host connects to, so the name is looked up once, all that it stands for must be
-public, and the connection goes to the very address that was looked at: another answer of the name server a moment later
-changes nothing. No redirects, no proxies; of what is answered only the status and one header are looked at.
+People who may start runs choose where this host connects to. So the name is resolved once, all its addresses
+must be public, and the connection goes to a checked address: if the name server answers differently a moment
+later, nothing changes. There are no redirects and no proxies; of the response only the status and one header
+are used.
 """
 
 from __future__ import annotations
@@ -20,26 +21,25 @@ from urllib.parse import SplitResult, urlsplit
 
 from controller.adapters.deadline import ended_after
 from controller.domain.errors import Stalled, Transient
-from controller.domain.webhooks import Answer, is_public
+from controller.domain.runs.webhooks import ReceiverResponse, is_public
 
-#: The addresses of a name, as numbers, the best one first. OSError if it has none.
+#: Returns the addresses of a name, the best one first. Raises OSError if it has none.
 Resolve = Callable[[str], Sequence[str]]
 
-ANSWER_LIMIT = (
-    16 * 1024
-)  # bytes of a body that are received, and thrown away, so that the receiver can end in peace
+ANSWER_LIMIT = 16 * 1024  # bytes of a body that are received and discarded, so that the receiver can finish
 CONNECT_TIMEOUT = 5.0  # seconds for each address
 
 
 def resolve(name: str) -> Sequence[str]:
-    """As the host does it."""
+    """Resolve a name as the host does."""
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class HttpSender:
-    """`private`: addresses that are not public are let through. `context`: whose certificates are trusted; by default
-    all that the host trusts."""
+    """`private` also allows addresses that are not public. `context` decides which certificates are trusted;
+    by default those that the host trusts.
+    """
 
     def __init__(
         self, private: bool = False, resolve: Resolve = resolve, context: ssl.SSLContext | None = None
@@ -48,7 +48,7 @@ class HttpSender:
         self._resolve = resolve
         self._context = context or ssl.create_default_context()
 
-    def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> ReceiverResponse:
         try:
             return self._send(urlsplit(url), headers, body, time.monotonic() + timeout)
         except TimeoutError:
@@ -58,7 +58,9 @@ class HttpSender:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _unreachable(_words(error)) from None
 
-    def _send(self, url: SplitResult, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
+    def _send(
+        self, url: SplitResult, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> ReceiverResponse:
         host, port = url.hostname or "", url.port or {"http": 80, "https": 443}[url.scheme]
         with closing(_connect(self._vetted(host, deadline), port, deadline)) as plain:
             sock = plain
@@ -70,13 +72,15 @@ class HttpSender:
     def _vetted(self, host: str, deadline: float) -> Sequence[str]:
         addresses = _in_time(lambda: self._resolve(host), deadline)
         if not self._private and not all(map(is_public, addresses)):
-            message = "the address is not public; only with runs.webhookPrivate webhooks may lead there"
+            message = "the address is not public; webhooks may use it only if runs.webhookPrivate is set"
             raise Stalled("WebhookAddressRefused", message)
         return addresses
 
 
 def _in_time(look_up: Callable[[], Sequence[str]], deadline: float) -> Sequence[str]:
-    """Raises what `look_up` does, and TimeoutError. The resolver of the host cannot be interrupted, only left."""
+    """Call `look_up` with a time limit. Raises its errors, and TimeoutError. The host's resolver cannot be
+    interrupted, only abandoned.
+    """
     answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -96,13 +100,13 @@ def _in_time(look_up: Callable[[], Sequence[str]], deadline: float) -> Sequence[
 
 
 def _connect(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
-    """To the first address that takes it."""
+    """Connect to the first address that accepts."""
     failure = OSError(errno.EHOSTUNREACH, "its name has no address")
     for address in addresses:
         try:
             return socket.create_connection((address, port), min(CONNECT_TIMEOUT, _left(deadline)))
         except TimeoutError:
-            failure = OSError(errno.EHOSTUNREACH, "it takes no connections")
+            failure = OSError(errno.EHOSTUNREACH, "it does not accept connections")
         except OSError as error:
             failure = error
     _left(deadline)
@@ -111,11 +115,11 @@ def _connect(addresses: Sequence[str], port: int, deadline: float) -> socket.soc
 
 def _post(
     sock: socket.socket, url: SplitResult, headers: Mapping[str, str], body: bytes, deadline: float
-) -> Answer:
+) -> ReceiverResponse:
     connection = http.client.HTTPConnection(url.hostname or "", url.port or 80)
     connection.sock = sock
-    connection.auto_open = 0  # or it would look the name up once more, if it could
-    answer: Answer | None = None
+    connection.auto_open = 0  # otherwise it might resolve the name again
+    answer: ReceiverResponse | None = None
     sock.settimeout(_left(deadline))
     try:
         with ended_after(_left(deadline), sock):
@@ -125,7 +129,7 @@ def _post(
             connection.request("POST", path, body, {"Host": url.netloc, **headers})
             with closing(connection.getresponse()) as response:
                 _left(deadline)  # the end of the connection also ends the headers, which then look complete
-                answer = Answer(response.status, response.getheader("Retry-After", ""))
+                answer = ReceiverResponse(response.status, response.getheader("Retry-After", ""))
                 with suppress(OSError, http.client.HTTPException):
                     response.read(ANSWER_LIMIT)
     except TimeoutError:
@@ -135,7 +139,7 @@ def _post(
 
 
 def _left(deadline: float) -> float:
-    """Seconds. Raises TimeoutError."""
+    """Return the seconds left. Raises TimeoutError."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -147,15 +151,15 @@ def _unreachable(message: str) -> Transient:
 
 
 def _words(error: Exception) -> str:
-    """Nothing that the receiver has chosen: errors of HTTP quote what was answered."""
+    """Describe an error without text chosen by the receiver, which errors of HTTP quote."""
     match error:
         case socket.gaierror():
-            return "its name is not known"
+            return "its name is unknown"
         case ssl.SSLError():
-            return f"no TLS: {error.reason or type(error).__name__}"
+            return f"TLS failed: {error.reason or type(error).__name__}"
         case OSError():
             return error.strerror or type(error).__name__
         case ValueError():
-            return "its address is none"
+            return "its address is not valid"
         case _:
-            return "no HTTP answer"
+            return "it did not answer with HTTP"

@@ -1,5 +1,5 @@
-"""The command `prichal`: arguments, output, exit codes. No decision about apps is made here: commands call the rooms
-below and show what they say.
+"""The command `prichal`: arguments, output, exit codes. Nothing is decided about apps here: commands call the
+packages below and show the result.
 
-Commands import those rooms inside their functions: `prichal status` should not wait for the Docker SDK.
+Commands import those packages inside their functions: `prichal status` should not wait for the Docker SDK.
 """

@@ -1,8 +1,9 @@
-"""Commands about apps: how they are, what happened, and what a person may ask for."""
+"""Commands about apps: show their status and events, and request a reconciliation, a suspension or an
+approval.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from controller.cli.documents import request_document, state_word
 from controller.cli.exits import GOOD_OUTCOMES, Exit
-from controller.cli.output import event_line, say, show_json, show_table
+from controller.cli.output import echo, event_line, print_message, show_json, show_table
 from controller.cli.session import (
     Session,
     config_option,
@@ -21,36 +22,40 @@ from controller.cli.session import (
     with_session,
 )
 from controller.cli.waiting import follow, last_event, wait_for
-from controller.domain.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
-from controller.domain.spec import Kind
 
 if TYPE_CHECKING:
-    from controller.domain.status import AppStatus, Event
+    from controller.domain.apps.status import AppStatus, Event
+    from controller.domain.apps.usage import Usage
     from controller.ports import Store
 
 
 @click.command()
 @click.argument("app", required=False)
-@click.option("--check", is_flag=True, help="Exit code 1 if something is neither ready nor suspended.")
+@click.option("--check", is_flag=True, help="Exit with code 1 if an app is neither ready nor suspended.")
 @output_option
 @config_option
 @with_session
 def status(session: Session, app: str | None, check: bool, output: str) -> int:
-    """How the apps are, or one APP."""
+    """Show the status of all apps, or of one."""
     with session.store() as store:
         chosen = (store.apps.status(known_app(store, app)),) if app else store.apps.all()
         running = is_running(store)
         runs = _runs(store, chosen[0].app) if app else {}
+        uses = store.usage(chosen[0].app) if app else ()
         if output == "json":
             show_json(_detail(store, chosen[0]) if app else _overview(chosen, running))
     if output != "json" and app:
-        _show_app(chosen[0], runs)
+        _show_app(chosen[0], runs, uses)
     elif output != "json":
         _show_apps(chosen)
     if not running:
-        say("The daemon does not run: this is how things were. Start it with: prichal daemon")
+        print_message(
+            "The daemon does not run, so this is the last known status. Start the daemon with: prichal daemon"
+        )
     return Exit.OK if not check or all(_fine(s) for s in chosen) else Exit.FAILED
 
 
@@ -59,23 +64,24 @@ def _fine(status: AppStatus) -> bool:
 
 
 def _detail(store: Store, status: AppStatus) -> dict[str, object]:
-    from controller.web.platform.documents import app_document
+    from controller.web.api.platform.documents import app_document
 
     runs = _runs(store, status.app)
     routes, services = store.routes.of(status.app), store.routes.services(status.app)
-    document = app_document(status, routes, services, store.requests.queued(status.app), runs)
+    queued, uses = store.requests.queued(status.app), store.usage(status.app)
+    document = app_document(status, routes, services, queued, runs, uses)
     return {"state": state_word(status), **document}
 
 
 def _runs(store: Store, app: AppName) -> dict[str, Any]:
-    from controller.web.platform.documents import runs_document
+    from controller.web.api.platform.documents import runs_document
 
     return runs_document(store.runs.counts(app), store.runs.last_ended(app))
 
 
 def _overview(statuses: tuple[AppStatus, ...], running: bool) -> dict[str, object]:
-    """The platform folder is reconciled like an app, and is none."""
-    from controller.web.platform.documents import summary_document
+    """Return the platform folder under its own key: it is reconciled like an app but is not one."""
+    from controller.web.api.platform.documents import summary_document
 
     documents = {s.app: {"state": state_word(s), **summary_document(s)} for s in statuses}
     return {"daemon": running, "platform": documents.pop(PLATFORM, None), "apps": list(documents.values())}
@@ -83,7 +89,7 @@ def _overview(statuses: tuple[AppStatus, ...], running: bool) -> dict[str, objec
 
 def _show_apps(statuses: tuple[AppStatus, ...]) -> None:
     if not statuses:
-        say("No app is connected yet. Connect one with: prichal connect URL")
+        print_message("No app is connected yet. Connect one with: prichal connect URL")
         return
     show_table(
         ("APP", "STATE", "REVISION", "COMPONENTS", "SINCE", "MESSAGE"),
@@ -109,26 +115,35 @@ def _age(since: float) -> str:
     return f"{seconds}s"
 
 
-def _show_app(status: AppStatus, runs: dict[str, Any]) -> None:
-    click.echo(f"{status.app}: {state_word(status)}")
-    click.echo(f"  repository  {status.repository or '-'}")
-    click.echo(f"  applied     {status.applied_revision or '-'}")
+def _show_app(status: AppStatus, runs: dict[str, Any], uses: tuple[Usage, ...]) -> None:
+    echo(f"{status.app}: {state_word(status)}")
+    echo(f"  repository  {status.repository or '-'}")
+    echo(f"  applied     {status.applied_revision or '-'}")
     if status.attempted_revision != status.applied_revision:
-        click.echo(f"  attempted   {status.attempted_revision}")
+        echo(f"  attempted   {status.attempted_revision}")
     if runs["queued"] or runs["active"] or runs["last"]:
-        click.echo(f"  runs        {runs['queued']} queued, {runs['active']} active{_last(runs['last'])}")
+        echo(f"  runs        {runs['queued']} queued, {runs['active']} active{_last(runs['last'])}")
     for condition in status.conditions:
         lines = condition.message.splitlines() or [""]
-        click.echo(
+        echo(
             f"  {condition.type}={condition.status} {condition.reason} ({_age(condition.since)}): {lines[0]}"
         )
         for line in lines[1:]:
-            click.echo(f"      {line}")
+            echo(f"      {line}")
     if status.components or status.boxes:
-        click.echo()
+        echo()
         rows = [_part_row(c.name, c.kind, c.conditions) for c in status.components]
-        rows += [_part_row(box.name, Kind.DATA_BOX, box.conditions) for box in status.boxes]
+        rows += [_part_row(box.name, ComponentKind.DATA_BOX, box.conditions) for box in status.boxes]
         show_table(("COMPONENT", "KIND", "STATE", "MESSAGE"), rows)
+    if uses:
+        echo()
+        show_table(("RESOURCE", "USED", "BOUND", "SHARE"), [_usage_row(each) for each in uses])
+
+
+def _usage_row(usage: Usage) -> tuple[str, str, str, str]:
+    share = f"{100 * usage.used / usage.bound:.0f} %" if usage.bound else "-"
+    warning = ", nearly full" if usage.is_nearly_full else ""
+    return usage.resource, usage.told(usage.used), usage.told(usage.bound), share + warning
 
 
 def _last(run: dict[str, Any] | None) -> str:
@@ -146,17 +161,23 @@ def _part_row(name: str, kind: str, conditions: Conditions) -> tuple[str, str, s
 
 @click.command()
 @click.argument("app", required=False)
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what happens from now on.")
+@click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new events.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The newest so many."
+    "-n",
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Show at most N events, the newest ones.",
 )
 @output_option
 @config_option
 @with_session
 def events(session: Session, app: str | None, following: bool, limit: int, output: str) -> int:
-    """What happened, to all or to one APP.
+    """Show events of all apps, or of one.
 
-    As JSON: one event a line."""
+    With -o json, each line is one event.
+    """
     with session.store() as store:
         chosen = _app_of_events(store, app) if app else None
         after = last_event(store, chosen)
@@ -171,17 +192,17 @@ def events(session: Session, app: str | None, following: bool, limit: int, outpu
 
 
 def _app_of_events(store: Store, app: str) -> AppName:
-    """An app that was disconnected is no longer known and still has a history."""
+    """Return the name of a known app, or of a disconnected one that still has events."""
     return AppName(app) if store.events.list(AppName(app), limit=1) else known_app(store, app)
 
 
 def _show_event(event: Event, chosen: AppName | None, output: str) -> None:
     if output == "json":
-        from controller.web.platform.deliveries import event_document
+        from controller.web.api.platform.deliveries import event_document
 
-        click.echo(json.dumps(event_document(event), ensure_ascii=False))
+        show_json(event_document(event), indent=None)
     else:
-        click.echo(event_line(event) if chosen else f"{event.app}  {event_line(event)}")
+        echo(event_line(event) if chosen else f"{event.app}  {event_line(event)}")
 
 
 @click.command()
@@ -191,9 +212,10 @@ def _show_event(event: Event, chosen: AppName | None, output: str) -> None:
 @config_option
 @with_session
 def reconcile(session: Session, app: str, wait: bool, timeout: float, output: str) -> int:
-    """Converge an app now.
+    """Reconcile an app now.
 
-    Earlier failures are forgiven. APP may be @platform: the platform folder."""
+    Earlier failures no longer delay it. Use @platform as APP for the platform folder.
+    """
     with session.store() as store:
         return _ask(store, known_app(store, app), "manual", wait, timeout, output)
 
@@ -203,16 +225,18 @@ def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, ou
     request = store.requests.enqueue(app, reason)
     found = wait_for(store, request, timeout, after) if wait else store.requests.get(request)
     if found is None:
-        raise Stalled("UnknownRequest", f"request {request} is not known (any more)")
+        raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")
     if output == "json":
         show_json(request_document(found))
     elif wait:
-        click.echo(f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}")
+        echo(f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}")
     else:
-        click.echo(f"{app}: asked for (request {request}); see: prichal events {app} -f")
+        echo(f"{app}: requested (request {request}); follow it with: prichal events {app} -f")
     if not wait:
         if not is_running(store):
-            say("The daemon does not run; the request is kept until it does.")
+            print_message(
+                "The daemon does not run; it handles the request once you start it with: prichal daemon"
+            )
         return Exit.OK
     return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
 
@@ -222,15 +246,16 @@ def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, ou
 @config_option
 @with_session
 def suspend(session: Session, app: str) -> int:
-    """Leave an app as it is until `resume`.
+    """Stop reconciling an app until it is resumed.
 
-    What runs goes on running, and nothing is healed."""
+    Running containers keep running; failures are not repaired.
+    """
     with session.store() as store:
         name = known_app(store, app)
         with store.transaction():
             store.apps.set_suspended(name, True)
             store.requests.enqueue(name, "manual")
-    click.echo(f"{name}: suspended; go on with: prichal resume {name}")
+    echo(f"{name}: suspended; resume it with: prichal resume {name}")
     return Exit.OK
 
 
@@ -240,7 +265,7 @@ def suspend(session: Session, app: str) -> int:
 @config_option
 @with_session
 def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
-    """End a suspension."""
+    """Resume a suspended app."""
     with session.store() as store:
         name = known_app(store, app)
         store.apps.set_suspended(name, False)
@@ -253,16 +278,19 @@ def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
 @config_option
 @with_session
 def approve(session: Session, app: str, wait: bool, timeout: float) -> int:
-    """Confirm a removal of everything.
+    """Approve the removal of everything.
 
-    Where one commit would remove all of APP, nothing is removed before this."""
+    If one commit would remove all components of APP, nothing is removed until you approve it.
+    """
     with session.store() as store:
         name = known_app(store, app)
         found = store.apps.status(name)
-        # A platform folder that is no Git repository has no revision: any word will do, and it is good for one time.
+        # A platform folder that is not a Git repository has no revision. Any word approves it, once.
         revision = found.attempted_revision or ("confirmed" if name == PLATFORM else "")
         if not revision:
-            raise Stalled("NothingPending", f"{name} has no revision yet that could be approved")
+            raise Stalled(
+                "NothingPending", f"{name} has no revision to approve yet; see: prichal status {name}"
+            )
         store.apps.approve(name, revision)
         return _ask(store, name, "manual", wait, timeout)
 

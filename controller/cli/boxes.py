@@ -1,5 +1,6 @@
-"""Commands about boxes: what is stored, and what becomes of data whose box is gone. Changes are only written down here;
-the daemon's next pass carries them out."""
+"""Commands about boxes: show what is stored, and decide about data whose box is gone. The commands only
+record the decision; the daemon's next pass carries it out.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +11,25 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
-from controller.cli.output import say, show_json, show_table
+from controller.cli.output import echo, print_message, show_json, show_table
 from controller.cli.session import Session, config_option, is_running, output_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
-from controller.domain.storage import BoxState
+from controller.domain.storage.box import BoxState
 from controller.domain.units import about_size
 
 if TYPE_CHECKING:
-    from controller.domain.storage import BoxRecord
+    from controller.domain.storage.box import BoxRecord
     from controller.ports import Store
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
-@click.option("--kept", is_flag=True, help="Only data whose box is gone.")
+@click.option("--kept", is_flag=True, help="Show only data whose box is gone.")
 @output_option
 @config_option
 def boxes(context: click.Context, kept: bool, output: str) -> int:
-    """Boxes, and data whose box is gone."""
+    """Show boxes, and data whose box is gone."""
     if context.invoked_subcommand is not None:
         return Exit.OK
     session = context.ensure_object(Session)
@@ -38,7 +39,7 @@ def boxes(context: click.Context, kept: bool, output: str) -> int:
     if output == "json":
         show_json(documents)
     elif not found:
-        say("There are no boxes." if not kept else "No data is kept beyond its box.")
+        print_message("There are no boxes." if not kept else "No data is kept beyond its box.")
     else:
         show_table(("APP", "BOX", "STATE", "USED", "CAPACITY", "FILES", "BUCKET"), map(_row, found))
     return Exit.OK
@@ -74,9 +75,10 @@ def _row(record: BoxRecord) -> tuple[str, ...]:
 def adopt(session: Session, bucket: str, target: str) -> int:
     """Give the data of a BUCKET without a box to a declared box.
 
-    What was in that box before is kept in its place, in a bucket of its own."""
+    The previous data of that box is kept in a bucket of its own.
+    """
     app, _, box = target.partition("/")
-    with session.store() as store, store.transaction():
+    with session.store(own=True) as store, store.transaction():
         kept = _kept(store, bucket)
         taker = store.boxes.get(AppName(app), ComponentName(box))
         if taker is None or taker.state is not BoxState.BOUND:
@@ -84,35 +86,35 @@ def adopt(session: Session, bucket: str, target: str) -> int:
             raise Stalled("UnknownBox", message)
         store.boxes.swap(kept, taker)
         store.requests.enqueue(taker.app, "manual")
-    click.echo(f"{target}: has the data of bucket {bucket} now; what it had before is kept in {taker.bucket}")
+    echo(f"{target}: now has the data of bucket {bucket}; its previous data is kept in {taker.bucket}")
     return _said(session)
 
 
 @boxes.command()
 @click.argument("bucket")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @config_option
 @with_session
 def delete(session: Session, bucket: str, yes: bool) -> int:
-    """Delete a BUCKET whose box is gone, with all that is in it."""
-    with session.store() as store:
+    """Delete a BUCKET whose box is gone, with all its files."""
+    with session.store(own=True) as store:
         kept = _kept(store, bucket)
         what = f"{about_size(kept.used)} in {kept.files} files of {kept.app}/{kept.box}"
         if not yes:
-            click.confirm(f"Delete bucket {bucket} with {what} for ever?", abort=True)
+            click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True)
         with store.transaction():
             store.boxes.save(replace(_kept(store, bucket), state=BoxState.DOOMED, since=time.time()))
             store.requests.enqueue(kept.app, "manual")
-    click.echo(f"{bucket}: will be deleted with the next pass; see: prichal events {kept.app}")
+    echo(f"{bucket}: will be deleted in the next pass; see: prichal events {kept.app}")
     return _said(session)
 
 
 def _kept(store: Store, bucket: str) -> BoxRecord:
     found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
     if found is None:
-        raise Stalled("UnknownBucket", f"no bucket is called {bucket!r}; 'prichal boxes' lists them all")
+        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal boxes")
     if found.state is BoxState.BOUND:
-        message = f"bucket {bucket} belongs to the box {found.box} of {found.app}; its manifest has to leave Git first"
+        message = f"bucket {bucket} belongs to the box {found.box} of {found.app}: remove its manifest from Git first"
         raise Stalled("BucketInUse", message)
     return found
 
@@ -120,7 +122,9 @@ def _kept(store: Store, bucket: str) -> BoxRecord:
 def _said(session: Session) -> int:
     with session.store() as store:
         if not is_running(store):
-            say("The daemon does not run; the wish is kept until it does.")
+            print_message(
+                "The daemon does not run; it carries this out once you start it with: prichal daemon"
+            )
     return Exit.OK
 
 

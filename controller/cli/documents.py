@@ -1,19 +1,20 @@
-"""What `-o json` prints beyond the documents that the HTTP API has too (`controller.web.platform.documents`), and the
-one word for an app's state. Field names are a promise."""
+"""Documents that `-o json` prints and the HTTP API does not have (see `controller.web.api.platform.documents`),
+and the one word for the state of an app. Field names are a promise to scripts.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from controller.domain.conditions import ConditionType, find, is_ready
-from controller.domain.status import AppStatus, Request
+from controller.domain.apps.conditions import ConditionType, find, is_ready
+from controller.domain.apps.status import AppStatus, ReconcileRequest
 
 if TYPE_CHECKING:
-    from controller.domain.plan import Plan
+    from controller.domain.apps.plan import Plan
 
 
 def state_word(status: AppStatus) -> str:
-    """Suspended | Reconciling | Ready | Degraded | Stalled | NotReady | Unknown: the first that holds."""
+    """Return the first that applies: Suspended, Reconciling, Ready, Degraded, Stalled, NotReady or Unknown."""
     if status.suspended or find(status.conditions, ConditionType.SUSPENDED):
         return "Suspended"
     if find(status.conditions, ConditionType.RECONCILING):
@@ -26,7 +27,7 @@ def state_word(status: AppStatus) -> str:
     return "NotReady" if status.conditions else "Unknown"
 
 
-def request_document(request: Request) -> dict[str, object]:
+def request_document(request: ReconcileRequest) -> dict[str, object]:
     return {
         "id": request.id,
         "app": request.app,
@@ -40,7 +41,7 @@ def request_document(request: Request) -> dict[str, object]:
 
 
 def plan_document(plan: Plan) -> dict[str, object]:
-    from controller.domain.plan import describe
+    from controller.domain.apps.plan import describe
 
     return {
         "app": plan.app,

@@ -1,4 +1,4 @@
-"""Exit codes, a promise to scripts (docs/reference/cli.md), and which failure ends in which."""
+"""Exit codes, which are a promise to scripts (docs/reference/cli.md), and the failures that lead to them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from controller.domain.errors import ControllerError, ManifestInvalid, Transient
 
 class Exit(IntEnum):
     OK = 0
-    FAILED = 1  # it was tried and did not end well; an app is Degraded or Failed, a run not SUCCEEDED
-    USAGE = 2  # click's own
+    FAILED = 1  # it was tried and failed: an app is Degraded or Failed, or a run has not SUCCEEDED
+    USAGE = 2  # click uses this code
     INVALID = 3  # manifests or configuration
     NOT_FOUND = 4
-    UNREACHABLE = 5  # the daemon does not run, or the state, Docker, a registry or a Git server is not there
+    # the daemon does not run, or the state, Docker, a registry or a Git server cannot be reached
+    UNREACHABLE = 5
     TIMEOUT = 6
     INTERRUPTED = 130
 
@@ -22,6 +23,7 @@ _BY_REASON = {
     "ConfigInvalid": Exit.INVALID,
     "UnknownApp": Exit.NOT_FOUND,
     "UnknownComponent": Exit.NOT_FOUND,
+    "UnknownName": Exit.NOT_FOUND,
     "UnknownBox": Exit.NOT_FOUND,
     "UnknownBucket": Exit.NOT_FOUND,
     "NoContainer": Exit.NOT_FOUND,
@@ -47,5 +49,5 @@ def exit_of(error: ControllerError) -> Exit:
     return _BY_REASON.get(error.reason, default)
 
 
-#: Outcomes of a request that count as success; the others end in `Exit.FAILED`.
+#: The outcomes of a request that count as success; all others end in `Exit.FAILED`.
 GOOD_OUTCOMES = frozenset(("Ready", "Removed"))

@@ -1,7 +1,7 @@
-"""`prichal files`: boxes of a platform from any machine, through its files API.
+"""`prichal files`: use the boxes of a platform from any machine, through its files API.
 
-One rule tells addresses from paths, in all commands: what has a colon before its first slash is an address
-(`controller.domain.addresses`).
+All commands tell addresses from local paths by one rule: a colon before the first slash makes it an address
+(`controller.domain.storage.addresses`).
 """
 
 from __future__ import annotations
@@ -14,37 +14,39 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
-from controller.cli.output import complain, say, show_json, show_table
+from controller.cli.output import echo, print_error, print_message, show_json, show_table
 from controller.cli.progress import progress
 from controller.cli.remote import Remote, area_option, remote_options
 from controller.cli.session import config_option, output_option
-from controller.domain.addresses import Address, AddressInvalid, is_address
+from controller.domain.storage.addresses import AddressInvalid, BoxAddress, is_address
 from controller.domain.units import about_size
 
 if TYPE_CHECKING:
-    from controller.adapters.files_client import Box, File, FilesClient, Job, Listing, Totals
+    from controller.client.files import CopyTotals, FileCopy, FilePage, FilesClient, RemoteBox, RemoteFile
+
+STANDARD_INPUT, STANDARD_OUTPUT = Path("/dev/stdin"), Path("/dev/stdout")
 
 
 @click.group()
 def files() -> None:
-    """Files in boxes, from any machine.
+    """List and copy files in boxes, from any machine.
 
-    An ADDRESS is APP:BOX/GROUP/FILE, or the URL of a file or group. One that ends in a slash, or has no
-    more than a group, is a group; APP: alone stands for all boxes. A file of this machine whose name has
-    a colon is written ./NAME.
+    An ADDRESS is APP:BOX/GROUP/FILE, or the URL of a file or group. If it ends in a slash, or names at most a
+    group, it is a group; APP: alone stands for all boxes. A local file whose name has a colon is written
+    ./NAME.
     """
 
 
 @files.command()
 @click.argument("address")
-@click.option("-l", "--long", "detailed", is_flag=True, help="With size and time of change.")
-@click.option("-R", "--recursive", is_flag=True, help="With the files of all groups below.")
+@click.option("-l", "--long", "detailed", is_flag=True, help="Show size and time of change.")
+@click.option("-R", "--recursive", is_flag=True, help="Also list the files of all groups below.")
 @output_option
 @remote_options
 @area_option
 @config_option
 def ls(remote: Remote, address: str, detailed: bool, recursive: bool, output: str) -> int:
-    """List the boxes of an app, a group, or show a file."""
+    """List the boxes of an app or the files of a group, or show one file."""
     place = remote.address(address)
     with remote.files() as client:
         if not place.box:
@@ -56,13 +58,13 @@ def ls(remote: Remote, address: str, detailed: bool, recursive: bool, output: st
     return Exit.OK
 
 
-def _only(file: File) -> Listing:
-    from controller.adapters.files_client import Listing
+def _only(file: RemoteFile) -> FilePage:
+    from controller.client.files import FilePage
 
-    return Listing((file,), ())
+    return FilePage((file,), ())
 
 
-def _show_boxes(boxes: Iterable[Box], output: str) -> None:
+def _show_boxes(boxes: Iterable[RemoteBox], output: str) -> None:
     if output == "json":
         show_json({"boxes": [asdict(box) for box in boxes]})
         return
@@ -75,7 +77,7 @@ def _show_boxes(boxes: Iterable[Box], output: str) -> None:
     )
 
 
-def _show(pages: Iterable[Listing], detailed: bool, output: str) -> None:
+def _show(pages: Iterable[FilePage], detailed: bool, output: str) -> None:
     if output == "json":
         found = list(pages)
         listed = [asdict(file) for page in found for file in page.files]
@@ -85,81 +87,83 @@ def _show(pages: Iterable[Listing], detailed: bool, output: str) -> None:
     else:
         for page in pages:
             for *_, name in _rows(page):
-                click.echo(name)
+                echo(name)
 
 
-def _rows(page: Listing) -> list[tuple[str, str, str]]:
-    """Sorted by name; those of groups end in a slash."""
+def _rows(page: FilePage) -> list[tuple[str, str, str]]:
+    """Return rows sorted by name; names of groups end in a slash."""
     rows = [(about_size(file.size), file.modified or "-", file.name) for file in page.files]
     return sorted([*rows, *(("-", "-", f"{name}/") for name in page.groups)], key=lambda row: row[2])
 
 
 @files.command()
 @click.argument("address")
-@click.argument("local", type=click.Path(path_type=Path), default=".")
+@click.argument("local", default=".")
 @output_option
 @remote_options
 @area_option
 @config_option
-def get(remote: Remote, address: str, local: Path, output: str) -> int:
-    """Fetch a file.
+def get(remote: Remote, address: str, local: str, output: str) -> int:
+    """Download a file.
 
-    Into the folder LOCAL, by default this one, or as the file LOCAL, which is replaced. Called again, it
-    goes on where it was interrupted.
+    LOCAL is a folder, by default the current one, or a file, which is replaced; `-` is standard output. If
+    the download was interrupted, the same command resumes it.
     """
-    source = _file(remote.address(address), "is a group: prichal files cp -r fetches it")
-    target = _local_target(local, source.name)
+    source = _file(remote.address(address), "is a group: download it with: prichal files cp -r")
+    target = _local_target(_local_path(local), source.name)
     with remote.files() as client:
-        _tell(_download(client, source, target), str(target), output)
+        _report(_download(client, source, target), target, output)
     return Exit.OK
 
 
 @files.command()
-@click.argument("local", type=click.Path(path_type=Path))
+@click.argument("local")
 @click.argument("address")
 @output_option
 @remote_options
 @area_option
 @config_option
-def put(remote: Remote, local: Path, address: str, output: str) -> int:
-    """Store a file.
+def put(remote: Remote, local: str, address: str, output: str) -> int:
+    """Upload a file.
 
-    The file LOCAL, in a group under its own name or as the file that ADDRESS names, which is replaced. Files
-    of 64 MiB and more go in parts; called again, it goes on where it was interrupted.
+    LOCAL is stored in a group under its own name, or as the file that ADDRESS names, which is replaced; `-`
+    is standard input. Files of 64 MiB or more are sent in parts; the same command resumes an interrupted
+    upload.
     """
-    target = _remote_target(remote.address(address), local.name)
+    source = _local_source(local)
+    target = _remote_target(remote.address(address), source)
     with remote.files() as client:
-        _tell(_upload(client, local, target), str(target), output)
+        _report(_upload(client, source, target), target, output)
     return Exit.OK
 
 
 @files.command()
 @click.argument("address")
-@click.option("-r", "--recursive", is_flag=True, help="A group with all that is in it.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-r", "--recursive", is_flag=True, help="Remove a group with all its files.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
 @remote_options
 @area_option
 @config_option
 def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: str) -> int:
-    """Remove a file, or a group."""
+    """Remove a file or a group."""
     place = remote.address(address)
     if place.path.is_group:
         place = _group(place)
     if place.path.is_group and not recursive:
-        raise click.UsageError(f"{place} is a group: add -r to remove all that is in it")
+        raise click.UsageError(f"{place} is a group: add -r to remove all its files")
     if place.path.is_group and not yes:
-        click.confirm(f"Remove all that is in {place}?", abort=True, err=True)
+        click.confirm(f"Remove all files in {place}?", abort=True, err=True)
     with remote.files() as client:
         removed = client.remove_group(place) if place.path.is_group else _remove(client, place)
     if output == "json":
         show_json({"removed": removed})
     else:
-        click.echo(f"{place}: {_count(removed)} removed")
+        echo(f"{place}: {_count(removed)} removed")
     return Exit.OK
 
 
-def _remove(client: FilesClient, file: Address) -> int:
+def _remove(client: FilesClient, file: BoxAddress) -> int:
     client.remove(file)
     return 1
 
@@ -167,7 +171,7 @@ def _remove(client: FilesClient, file: Address) -> int:
 @files.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("-r", "--recursive", is_flag=True, help="A folder or group with all that is in it.")
+@click.option("-r", "--recursive", is_flag=True, help="Copy a folder or group with all its files.")
 @output_option
 @remote_options
 @area_option
@@ -175,17 +179,17 @@ def _remove(client: FilesClient, file: Address) -> int:
 def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -> int:
     """Copy between this machine and a box, or between boxes.
 
-    With -r all that is in the folder or group SOURCE comes into TARGET; what is there already, with the same
-    content, is passed over, so that a copy which was interrupted goes on. Nothing is removed. A copy between
-    boxes goes through this machine.
+    With -r, everything in the folder or group SOURCE is copied into TARGET. Files that are there already with
+    the same content are skipped, so the same command resumes an interrupted copy. Nothing is removed. A copy
+    between boxes goes through this machine.
     """
     if not is_address(source) and not is_address(target):
-        raise click.UsageError("neither is an address APP:BOX/GROUP/FILE: use cp for files of this machine")
-    origin = remote.address(source) if is_address(source) else Path(source)
-    goal = remote.address(target) if is_address(target) else Path(target)
-    is_tree = origin.path.is_group if isinstance(origin, Address) else origin.is_dir()
+        raise click.UsageError("neither is an address APP:BOX/GROUP/FILE: use cp to copy local files")
+    origin = remote.address(source) if is_address(source) else _local_source(source)
+    goal = remote.address(target) if is_address(target) else _local_path(target)
+    is_tree = origin.path.is_group if isinstance(origin, BoxAddress) else origin.is_dir()
     if is_tree and not recursive:
-        raise click.UsageError(f"{source} is a folder or group: add -r to copy all that is in it")
+        raise click.UsageError(f"{source} is a folder or group: add -r to copy all its files")
     with remote.files() as client:
         if is_tree:
             return _copy_tree(client, origin, goal, output)
@@ -193,25 +197,25 @@ def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -
     return Exit.OK
 
 
-def _copy(client: FilesClient, source: Address | Path, target: Address | Path, output: str) -> None:
+def _copy(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: str) -> None:
     match source, target:
-        case Path(), Address():
-            target = _remote_target(target, source.name)
+        case Path(), BoxAddress():
+            target = _remote_target(target, source)
             found = _upload(client, source, target)
-        case Address(), Path():
+        case BoxAddress(), Path():
             target = _local_target(target, source.name)
             found = _download(client, source, target)
-        case Address(), Address():
-            target = _remote_target(target, source.name)
+        case BoxAddress(), BoxAddress():
+            target = _remote_target(target, Path(source.name))
             with progress(source.name, 2 * client.find(source).size) as moved:
                 found = client.relay(source, target, moved)
         case _:
             raise AssertionError("one of them is an address")
-    _tell(found, str(target), output)
+    _report(found, target, output)
 
 
-def _copy_tree(client: FilesClient, source: Address | Path, target: Address | Path, output: str) -> int:
-    from controller.adapters.files_client import tree
+def _copy_tree(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: str) -> int:
+    from controller.client.files import tree
 
     jobs = _jobs(client, source, target)
     total = sum(job.size for job in jobs)
@@ -221,51 +225,56 @@ def _copy_tree(client: FilesClient, source: Address | Path, target: Address | Pa
     return Exit.FAILED if totals.failed else Exit.OK
 
 
-def _jobs(client: FilesClient, source: Address | Path, target: Address | Path) -> list[Job]:
-    from controller.adapters.files_client import tree
+def _jobs(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path) -> list[FileCopy]:
+    from controller.client.files import tree
 
     match source, target:
-        case Path(), Address():
+        case Path(), BoxAddress():
             return tree.uploads(client, source, _group(target))
-        case Address(), Path():
+        case BoxAddress(), Path():
             return tree.downloads(client, _group(source), target)
-        case Address(), Address():
+        case BoxAddress(), BoxAddress():
             return tree.relays(client, _group(source), _group(target))
     raise AssertionError("one of them is an address")
 
 
-def _tell_totals(totals: Totals, output: str) -> None:
+def _tell_totals(totals: CopyTotals, output: str) -> None:
     for name, error in totals.failed:
-        complain(error.reason, f"{name}: {error.message}")
+        print_error(error.reason, f"{name}: {error.message}")
     if output == "json":
         failed = [{"name": name, "reason": e.reason, "message": e.message} for name, e in totals.failed]
         numbers = {"copied": totals.copied, "bytes": totals.bytes, "skipped": totals.skipped}
         show_json({**numbers, "failed": failed})
         return
     parts = [f"{_count(totals.copied)} copied ({about_size(totals.bytes)})"]
-    parts += [f"{totals.skipped} there already"] if totals.skipped else []
+    parts += [f"{totals.skipped} skipped (already there)"] if totals.skipped else []
     parts += [f"{len(totals.failed)} failed"] if totals.failed else []
-    click.echo(", ".join(parts))
+    echo(", ".join(parts))
     if totals.failed:
-        say("Called again, it copies what is missing.")
+        print_message("Run the same command again to copy the files that failed.")
 
 
-def _download(client: FilesClient, source: Address, target: Path) -> File:
+def _download(client: FilesClient, source: BoxAddress, target: Path) -> RemoteFile:
     with progress(source.name, client.find(source).size) as moved:
         return client.download(source, target, moved)
 
 
-def _upload(client: FilesClient, source: Path, target: Address) -> File:
+def _upload(client: FilesClient, source: Path, target: BoxAddress) -> RemoteFile:
     size = source.stat().st_size if source.is_file() else 0
     with progress(source.name, size) as moved:
         return client.upload(source, target, moved)
 
 
-def _tell(file: File, place: str, output: str) -> None:
-    if output == "json":
-        show_json({"place": place, "size": file.size, "etag": file.etag})
+def _report(file: RemoteFile, place: BoxAddress | Path, output: str) -> None:
+    """Print the result, or a note on standard error if standard output has the content."""
+    from controller.client.files import is_stream
+
+    if isinstance(place, Path) and is_stream(place):
+        print_message(f"{about_size(file.size)} written")
+    elif output == "json":
+        show_json({"place": str(place), "size": file.size, "etag": file.etag})
     else:
-        click.echo(f"{place}: {about_size(file.size)}")
+        echo(f"{place}: {about_size(file.size)}")
 
 
 def _count(number: int) -> str:
@@ -275,27 +284,38 @@ def _count(number: int) -> str:
 # --- where ------------------------------------------------------------------------------------------------------
 
 
-def _file(address: Address, otherwise: str) -> Address:
+def _file(address: BoxAddress, otherwise: str) -> BoxAddress:
     if address.path.is_group:
         raise click.UsageError(f"{address} {otherwise}")
     return address
 
 
-def _group(address: Address) -> Address:
+def _group(address: BoxAddress) -> BoxAddress:
     if not address.box:
-        raise click.UsageError(f"{address} names no box: write APP:BOX/GROUP/")
+        raise click.UsageError(f"{address} does not name a box: write APP:BOX/GROUP/")
     return address.as_group()
+
+
+def _local_source(text: str) -> Path:
+    return STANDARD_INPUT if text == "-" else Path(text)
+
+
+def _local_path(text: str) -> Path:
+    return STANDARD_OUTPUT if text == "-" else Path(text)
 
 
 def _local_target(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _remote_target(address: Address, name: str) -> Address:
+def _remote_target(address: BoxAddress, local: Path) -> BoxAddress:
+    """Return the address of a file; if `address` is a group, the file gets the name of `local`."""
     if not address.path.is_group:
         return address
+    if local == STANDARD_INPUT:
+        raise click.UsageError(f"standard input has no name: {address} must name a file")
     try:
-        return _group(address).below(name)
+        return _group(address).below(local.name)
     except AddressInvalid as error:
         raise click.UsageError(str(error)) from error
 

@@ -1,9 +1,14 @@
-"""What commands print. For people: tables and colours on a terminal, through rich. Into a pipe: plain columns that
-are never wrapped or cut, without paying for rich's import. For scripts: JSON. `NO_COLOR` is respected by rich."""
+"""What commands print. A terminal gets tables and colours from rich. A pipe gets plain columns, which are
+never wrapped or cut and need no import of rich. Scripts get JSON. rich respects `NO_COLOR`.
+
+All output passes through the functions here, which keep only printable characters of what comes from Git,
+containers and callers. A test checks that commands use nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,11 +16,17 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from controller.domain.text import printable, shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from controller.domain.status import Event
+    from controller.domain.apps.status import Event
+
+#: Control characters that JSON leaves unescaped. They occur only within strings.
+_OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _STYLES = {
     "Ready": "green",
@@ -39,16 +50,43 @@ _STYLES = {
 }
 
 
-def show_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def echo(text: str = "", err: bool = False, nl: bool = True, file: IO[str] | None = None) -> None:
+    click.echo(shown(text), err=err, nl=nl, file=file)
+
+
+def write(text: str) -> None:
+    """Write a piece of a container's log at once; see `Shown`."""
+    echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to a file or pipe, never to a terminal."""
+    assert not sys.stdout.isatty()
+    sys.stdout.buffer.write(data)
+
+
+def label(text: str) -> Text:
+    """Return text that rich can draw."""
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def show_json(value: object, indent: int | None = 2) -> None:
+    """Print JSON. Characters that a terminal obeys, such as C1 controls, are escaped, which means the same to
+    programs.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    click.echo(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Words with a meaning (Ready, Degraded …) are coloured on a terminal."""
+    """Print a table. On a terminal, words with a meaning (Ready, Degraded …) are coloured."""
     rows = [tuple(row) for row in rows]
     if not sys.stdout.isatty():
-        for line in columns([tuple(headers), *rows]):
-            click.echo(line)
+        for line in print_columns([tuple(headers), *rows]):
+            echo(line)
         return
     console().print(coloured_table(headers, rows))
 
@@ -59,24 +97,26 @@ def coloured_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Tab
 
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     return table
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Left-aligned columns, two blanks apart; the last one is as wide as it needs to be. One row, one line."""
+def print_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return left-aligned columns with two spaces between them. Each row is one line; the last column is not
+    padded.
+    """
     rows = [tuple(" ".join(cell.split()) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def say(text: str) -> None:
-    """To people, beside the result: on stderr, so that a pipe gets the result alone."""
-    click.echo(text, err=True)
+def print_message(text: str) -> None:
+    """Print a message for people on standard error, so that a pipe gets only the result."""
+    echo(text, err=True)
 
 
-def complain(reason: str, message: str) -> None:
-    click.echo(click.style(f"error ({reason}): ", fg="red") + message, err=True)
+def print_error(reason: str, message: str) -> None:
+    click.echo(click.style(f"error ({printable(reason)}): ", fg="red") + printable(message), err=True)
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -86,17 +126,17 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def event_line(event: Event) -> str:
-    """`14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0`: one event, one line but for its own newlines."""
+    """Return `14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0`. Newlines in the message are kept."""
     who = f"{event.component} " if event.component else ""
     mark = "! " if event.type.value == "Warning" else ""
     return f"{clock(event.at)} {mark}{who}{event.reason}: {event.message}"
 
 
 def clock(at: float) -> str:
-    """Of here, `14:02:11`."""
+    """Return the local time, `14:02:11`."""
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def date(at: float | None) -> str:
-    """Of here, `2026-01-31 14:02:11`."""
+    """Return the local date and time, `2026-01-31 14:02:11`."""
     return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,4 +1,4 @@
-"""A bar that moves while bytes do, on a terminal; nothing anywhere else."""
+"""A progress bar on a terminal; nothing anywhere else."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from controller.cli.output import console
+from controller.domain.text import printable
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give it the bytes that have moved since the last time; negative ones move once more. For several threads."""
+    """Yield a function that takes the bytes moved since its last call; negative ones are moved again.
+    Thread-safe.
+    """
     if not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -34,5 +37,5 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(printable(title), total=total)
         yield lambda count: bar.advance(task, count)

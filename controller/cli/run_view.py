@@ -1,4 +1,4 @@
-"""A run as people see it: at once, as lines while it changes, and as a table that is drawn anew on a terminal."""
+"""How people see a run: as a whole, as lines while it changes, and as a table that is redrawn on a terminal."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from controller.cli.output import clock, coloured_table, console, date, show_table
-from controller.domain.run_addresses import RunAddress
-from controller.domain.runs import Attempt, StageRun, Transition, in_order
+from controller.cli.output import clock, coloured_table, console, date, echo, label, show_table
+from controller.domain.runs.addresses import RunAddress
+from controller.domain.runs.run import Attempt, StageRun, Transition, in_order
 from controller.domain.units import about_duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from controller.adapters.runs_client import RunReport
+    from controller.client.runs import RunReport
 
 STAGE = ("STAGE", "STATE", "ATTEMPT", "PROGRESS", "TOOK", "REASON", "MESSAGE")
 LISTED = ("RUN", "PIPELINE", "STATE", "REASON", "STARTED", "TOOK")
 
 
 def listed(address: RunAddress, run: RunReport, now: float) -> tuple[str, ...]:
-    """One row of a list."""
+    """Return one row of a list of runs."""
     return (
         str(address),
         run.pipeline,
@@ -37,7 +35,7 @@ def listed(address: RunAddress, run: RunReport, now: float) -> tuple[str, ...]:
 
 
 def took(started: float | None, ended: float | None, now: float) -> str:
-    """Until now, if it is not over."""
+    """Return the duration up to now, or up to the end if it has ended."""
     return about_duration((ended or now) - started) if started else "-"
 
 
@@ -58,23 +56,23 @@ def stage_row(stage: StageRun, now: float) -> tuple[str, ...]:
 
 
 def show_run(address: RunAddress, run: RunReport, now: float) -> None:
-    """With its stages, their attempts, and all that happened."""
-    click.echo(f"{address}: {ending(run)}")
+    """Show a run with its stages, their attempts, and its history."""
+    echo(f"{address}: {ending(run)}")
     for name, value in _facts(run, now):
-        click.echo(f"  {name:<9} {value}")
-    click.echo()
+        echo(f"  {name:<9} {value}")
+    echo()
     show_table(STAGE, [stage_row(stage, now) for stage in run.stages])
     attempts = [_attempt_row(stage, attempt, now) for stage in run.stages for attempt in stage.attempts]
     if attempts:
-        click.echo()
+        echo()
         show_table(("STAGE", "ATTEMPT", "STARTED", "TOOK", "EXIT", "REASON", "MESSAGE"), attempts)
-    click.echo()
+    echo()
     for line in transitions(run):
-        click.echo(line)
+        echo(line)
 
 
 def ending(run: RunReport) -> str:
-    """How it is: `FAILED (ExitCode): stage fit: …`."""
+    """Return the state with reason and message: `FAILED (ExitCode): stage fit: …`."""
     reason = f" ({run.reason})" if run.reason else ""
     return f"{run.state}{reason}{f': {run.message}' if run.message else ''}"
 
@@ -119,12 +117,12 @@ def _attempt_row(stage: StageRun, attempt: Attempt, now: float) -> tuple[str, ..
 
 # --- while it changes -------------------------------------------------------------------------------------------
 
-#: How many transitions of the run and of each stage have been told.
+#: The number of transitions of the run and of each stage that have been shown.
 Told = tuple[int, ...]
 
 
 def transitions(run: RunReport, told: Told = ()) -> Iterator[str]:
-    """A line for each that has not been told."""
+    """Yield a line for each transition that has not been shown."""
     histories: list[tuple[str | None, tuple[Transition, ...]]] = [(None, run.history)]
     histories += ((stage.name, stage.history) for stage in run.stages)
     for place, step in in_order(histories, told or (0,) * len(histories)):
@@ -136,15 +134,16 @@ def _told(run: RunReport) -> Told:
 
 
 def transition_line(stage: str, step: Transition) -> str:
-    """`14:02:11 fit FAILED ExitCode: …`; of the run itself without a stage."""
+    """Return `14:02:11 fit FAILED ExitCode: …`; transitions of the run itself have no stage."""
     who = f"{stage} " if stage else ""
     why = f" {step.reason}" if step.reason else ""
     return f"{clock(step.at)} {who}{step.state}{why}{f': {step.message}' if step.message else ''}"
 
 
 def watch(address: RunAddress, reports: Iterable[RunReport], beside: bool = False) -> RunReport:
-    """Show the run until it is over; how it ended. On a terminal a table that moves, elsewhere a line for each
-    transition. `beside` the result: on standard error."""
+    """Show a run until it ends, and return its last report. A terminal shows a live table, anything else one
+    line per transition. `beside` writes to standard error, beside the result.
+    """
     out = sys.stderr if beside else sys.stdout
     if out.isatty():
         return _draw(address, reports, beside)
@@ -152,13 +151,13 @@ def watch(address: RunAddress, reports: Iterable[RunReport], beside: bool = Fals
     last = None
     for last in reports:
         for line in transitions(last, told):
-            click.echo(line, file=out)
+            echo(line, file=out)
         told = _told(last)
     return _seen(last)
 
 
 def _draw(address: RunAddress, reports: Iterable[RunReport], beside: bool) -> RunReport:
-    """The clock goes on between the reports: the table is drawn anew several times a second."""
+    """Draw the run several times a second, because its clock advances between the reports."""
     from rich.live import Live
 
     last: RunReport | None = None
@@ -175,11 +174,10 @@ def _draw(address: RunAddress, reports: Iterable[RunReport], beside: bool) -> Ru
 
 def _picture(address: RunAddress, run: RunReport, now: float) -> RenderableType:
     from rich.console import Group
-    from rich.text import Text
 
     elapsed = took(run.started, run.ended, now)
     table = coloured_table(STAGE, [stage_row(stage, now) for stage in run.stages])
-    return Group(Text(f"{address}  {ending(run)}  {elapsed}"), table)
+    return Group(label(f"{address}  {ending(run)}  {elapsed}"), table)
 
 
 def _seen(last: RunReport | None) -> RunReport:

@@ -1,4 +1,4 @@
-"""`prichal run`: runs of pipelines of a platform from any machine, through its run API."""
+"""`prichal run`: start and follow runs of a platform's pipelines from any machine, through its run API."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
-from controller.cli.output import say, show_json, show_table
+from controller.cli.output import echo, print_message, show_json, show_table, write, write_bytes
 from controller.cli.remote import Remote, remote_options
 from controller.cli.run_view import LISTED, ending, listed, show_run, watch
 from controller.cli.session import F, config_option, output_option
 from controller.cli.submission import read_submission
 from controller.domain.errors import Stalled
-from controller.domain.run_addresses import PipelineAddress, RunAddress
-from controller.domain.runs import RunState
+from controller.domain.runs.addresses import PipelineAddress, RunAddress
+from controller.domain.runs.run import RunState
+from controller.domain.text import Shown
 
 if TYPE_CHECKING:
-    from controller.adapters.runs_client import LogPiece, RunReport, RunsClient, StageEnd
+    from controller.client.runs import LogPiece, RunReport, RunsClient, StageEnd
 
 
 @click.group()
 def run() -> None:
-    """Runs of pipelines, from any machine.
+    """Start, follow and cancel runs of pipelines, from any machine.
 
-    A PIPELINE is APP/PATH, where PATH is that of its API, or APP/pipelines/NAME in the API of all pipelines of
-    an app. A RUN is PIPELINE/ID, as start prints it. The URL of either is one, too. For show and logs a
-    PIPELINE stands for your newest run of it.
+    A PIPELINE is APP/PATH, where PATH is the path of its API, or APP/pipelines/NAME in the API of all
+    pipelines of an app. A RUN is PIPELINE/ID, as printed by start. The URL of a pipeline or run works, too.
+    With show and logs, a PIPELINE stands for your newest run of it.
     """
 
 
 def _until_the_end(command: F) -> F:
-    follow = click.option("--follow", is_flag=True, help="Show the logs until it is over.")
-    wait = click.option("--wait", is_flag=True, help="Wait until it is over, showing its states.")
+    follow = click.option("--follow", is_flag=True, help="Show the logs until the run ends.")
+    wait = click.option("--wait", is_flag=True, help="Wait until the run ends, showing its states.")
     return wait(follow(command))
 
 
@@ -48,13 +49,17 @@ def _until_the_end(command: F) -> F:
     "inputs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A path in your area, a number or a text; NAME:=JSON; NAME=@FILE for a file of this machine, see --upload.",
+    help="A path in your area, a number or a text; NAME:=JSON; NAME=@FILE for a local file, see --upload.",
 )
-@click.option("--output", "outputs", multiple=True, metavar="NAME=GROUP", help="Where you want an output.")
-@click.option("--upload", metavar="BOX/GROUP", help="Where files of this machine are put first.")
-@click.option("--priority", type=click.IntRange(-10, 0), help="The lower, the more runs go first.")
-@click.option("--webhook", metavar="URL", help="Told when the run is over.")
-@click.option("--key", metavar="TEXT", help="The same key, the same run; by default a new one.")
+@click.option(
+    "--output", "outputs", multiple=True, metavar="NAME=GROUP", help="Group to publish an output to."
+)
+@click.option("--upload", metavar="BOX/GROUP", help="Group to upload local files to before the start.")
+@click.option("--priority", type=click.IntRange(-10, 0), help="Lower values yield to other runs.")
+@click.option("--webhook", metavar="URL", help="URL to call when the run ends.")
+@click.option(
+    "--key", metavar="TEXT", help="Idempotency key: the same key gives the same run.  [default: random]"
+)
 @_until_the_end
 @click.option(
     "-o",
@@ -62,7 +67,7 @@ def _until_the_end(command: F) -> F:
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="For people or for scripts.",
+    help="Output format: table for people, json for scripts.",
 )
 @remote_options
 @config_option
@@ -81,7 +86,7 @@ def start(
 ) -> int:
     """Start a run.
 
-    Prints its name. Exit code 0 with --wait or --follow only if it has SUCCEEDED.
+    Prints the name of the run. With --wait or --follow, the exit code is 0 only if the run has SUCCEEDED.
     """
     _check_form(follow, form)
     place = remote.pipeline(pipeline)
@@ -101,9 +106,11 @@ def start(
 @remote_options
 @config_option
 def retry(remote: Remote, run: str, wait: bool, follow: bool, output: str) -> int:
-    """Repeat a run that has failed.
+    """Repeat a failed run.
 
-    A new run, which takes over the stages that had succeeded. Prints its name. Exit codes as of start."""
+    This starts a new run, which reuses the stages that succeeded, and prints its name. Exit codes are those
+    of start.
+    """
     _check_form(follow, output)
     before = _run(remote, run)
     with remote.runs() as client:
@@ -113,23 +120,23 @@ def retry(remote: Remote, run: str, wait: bool, follow: bool, output: str) -> in
 
 def _check_form(follow: bool, output: str) -> None:
     if follow and output == "json":
-        raise click.UsageError("the logs are no JSON: give --wait instead of --follow")
+        raise click.UsageError("--follow shows logs, which are not JSON: use --wait with -o json")
 
 
 def _attend(
     client: RunsClient, run: RunAddress, begun: RunReport, wait: bool, follow: bool, output: str
 ) -> int:
-    """What is done with a run that was started: tell it, and stay with it if that is wanted."""
+    """Print a run that was started and, if asked to, wait for its end or follow its logs."""
     if not wait and not follow:
         _tell(run, begun, output)
         return Exit.OK
     if output != "json":
-        click.echo(str(run), err=follow)
+        echo(str(run), err=follow)
     with _leaving_alone(f"prichal run show {run} --watch"):
         if follow:
             _follow_all(client, run)
             ended = client.find(run)
-            say(f"{run}: {ending(ended)}")
+            print_message(f"{run}: {ending(ended)}")
         else:
             ended = watch(run, client.watch(run), beside=True)
     if output == "json":
@@ -141,7 +148,7 @@ def _tell(run: RunAddress, report: RunReport, output: str) -> None:
     if output == "json":
         show_json(report.document)
     else:
-        click.echo(str(run))
+        echo(str(run))
 
 
 def _exit(ended: RunReport | StageEnd) -> int:
@@ -153,7 +160,7 @@ def _leaving_alone(again: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"\nThe run goes on. To come back: {again}")
+        print_message(f"\nThe run continues. See it again with: {again}")
         raise
 
 
@@ -165,10 +172,15 @@ def _leaving_alone(again: str) -> Iterator[None]:
 @click.option(
     "--state",
     type=click.Choice([state.value for state in RunState], case_sensitive=False),
-    help="Only those.",
+    help="Show only runs in this state.",
 )
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many."
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Show at most N runs, the newest ones.",
 )
 @output_option
 @remote_options
@@ -176,7 +188,8 @@ def _leaving_alone(again: str) -> Iterator[None]:
 def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: str) -> int:
     """List your runs of a pipeline.
 
-    Newest first. APP/pipelines lists those of all pipelines of the app."""
+    The newest run is listed first. APP/pipelines lists runs of all pipelines of the app.
+    """
     place = remote.pipeline(pipeline)
     with remote.runs() as client:
         found = client.list(place, RunState(state) if state else None, limit)
@@ -190,15 +203,16 @@ def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: str
 
 @run.command()
 @click.argument("run")
-@click.option("--watch", "watching", is_flag=True, help="Go on until it is over.")
+@click.option("--watch", "watching", is_flag=True, help="Keep showing changes until the run ends.")
 @output_option
 @remote_options
 @config_option
 def show(remote: Remote, run: str, watching: bool, output: str) -> int:
     """Show a run.
 
-    With its stages, their attempts and its outputs; with --watch as it goes on: then the exit code is 0 only if it
-    SUCCEEDED."""
+    Shows its stages, their attempts and its outputs. With --watch, changes are shown until the run ends, and
+    the exit code is 0 only if it has SUCCEEDED.
+    """
     with remote.runs() as client:
         address = _run_or_newest(client, remote.run(run))
         if not watching:
@@ -217,24 +231,25 @@ def show(remote: Remote, run: str, watching: bool, output: str) -> int:
 
 @run.command()
 @click.argument("run")
-@click.option("--stage", help="Of this stage alone, as it was written.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of one attempt of the stage; else of all.")
+@click.option("--stage", help="Show only this stage, unchanged.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Show only this attempt of the stage.")
 @click.option(
-    "-f", "--follow", "following", is_flag=True, help="Go on with what is written, until it is over."
+    "-f", "--follow", "following", is_flag=True, help="Keep streaming new output until the run ends."
 )
 @remote_options
 @config_option
 def logs(remote: Remote, run: str, stage: str | None, attempt: int | None, following: bool) -> int:
     """Show what the stages of a run have written.
 
-    Those of several stages with the stage before each line. With -f exit code 0 only if the run, or the stage that was
-    asked for, SUCCEEDED."""
+    If there are several stages, each line starts with the name of its stage. With -f, the exit code is 0 only
+    if the run, or the chosen stage, has SUCCEEDED.
+    """
     with remote.runs() as client:
         address = _run_or_newest(client, remote.run(run))
         report = client.find(address)
         stage = stage or (report.stages[0].name if len(report.stages) == 1 else None)
         if attempt is not None and stage is None:
-            raise click.UsageError("of which stage? Give --stage NAME")
+            raise click.UsageError("--attempt needs a stage: add --stage NAME")
         if not following:
             _show_logs(client, address, report, stage, attempt)
             return Exit.OK
@@ -251,51 +266,54 @@ def _show_logs(
     client: RunsClient, run: RunAddress, report: RunReport, stage: str | None, attempt: int | None
 ) -> None:
     if stage is not None:
-        client.log(run, stage, attempt, _write_bytes)
+        if not sys.stdout.isatty():  # in a file or pipe a log is data: unchanged bytes
+            client.log(run, stage, attempt, write_bytes)
+            return
+        text = Shown()
+        client.log(run, stage, attempt, lambda piece: write(text.take(piece)))
+        write(text.take(b"", last=True))
         return
     for each in report.stages:
-        lines = _Lines(f"{each.name:<{_width(report)}} | ".encode())
+        lines = _Lines(f"{each.name:<{_width(report)}} | ")
         client.log(run, each.name, None, lines.take)
         lines.end()
 
 
 class _Lines:
-    """Writes lines with a prefix, of pieces that end anywhere."""
+    """Write pieces of text, which may end anywhere, as lines with a prefix."""
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._text = Shown()
         self._is_within = False
 
-    def take(self, piece: bytes) -> None:
-        for line in piece.splitlines(keepends=True):
-            _write_bytes(line if self._is_within else self._prefix + line)
-            self._is_within = not line.endswith((b"\n", b"\r"))
+    def take(self, piece: bytes, last: bool = False) -> None:
+        for line in self._text.take(piece, last).splitlines(keepends=True):
+            write(line if self._is_within else self._prefix + line)
+            self._is_within = not line.endswith(("\n", "\r"))
 
     def end(self) -> None:
+        self.take(b"", last=True)
         if self._is_within:
-            _write_bytes(b"\n")
+            write("\n")
 
 
 def _follow_all(client: RunsClient, run: RunAddress) -> None:
-    """With a prefix, unless there is only one stage."""
-    from controller.adapters.runs_client.together import follow_all
+    """Follow all stages, with their names before the lines if there are several."""
+    from controller.client.runs.multiplex import follow_all
 
     report = client.find(run)
     for stage, piece in follow_all(client, run):
         if len(report.stages) == 1:
             _write(piece)
             continue
-        # Other stages may write in between: each piece has lines of its own.
+        # Other stages may write in between, so each piece becomes whole lines.
         prefix = f"{stage:<{_width(report)}} | "
-        click.echo("".join(f"{prefix}{line}\n" for line in piece.text.split("\n")), nl=False)
-
-
-def _write_bytes(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
+        echo("".join(f"{prefix}{line}\n" for line in piece.text.split("\n")), nl=False)
 
 
 def _write(piece: LogPiece) -> None:
-    click.echo(piece.text, nl=piece.ended)
+    echo(piece.text, nl=piece.ended)
 
 
 def _width(report: RunReport) -> int:
@@ -307,14 +325,15 @@ def _width(report: RunReport) -> int:
 
 @run.command()
 @click.argument("run")
-@click.option("--wait", is_flag=True, help="Wait until it has stopped.")
+@click.option("--wait", is_flag=True, help="Wait until the run has stopped.")
 @output_option
 @remote_options
 @config_option
 def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
-    """Stop a run.
+    """Cancel a run.
 
-    One that is over stays as it is. Exit code 0 with --wait only if it was CANCELED."""
+    A run that is over stays as it is. With --wait, the exit code is 0 only if the run was CANCELED.
+    """
     address = _run(remote, run)
     with remote.runs() as client:
         report = client.cancel(address)
@@ -324,7 +343,7 @@ def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
     if output == "json":
         show_json(report.document)
     else:
-        click.echo(f"{address}: {report.state}")
+        echo(f"{address}: {report.state}")
     return Exit.OK if not wait or report.state is RunState.CANCELED else Exit.FAILED
 
 
@@ -334,7 +353,9 @@ def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
 def _run(remote: Remote, text: str) -> RunAddress:
     found = remote.run(text)
     if isinstance(found, PipelineAddress):
-        raise click.UsageError(f"{text} is no run: write {text}/ID; prichal run ls {text} lists them")
+        raise click.UsageError(
+            f"{text} is a pipeline, not a run: write {text}/ID; list its runs with: prichal run ls {text}"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What every command needs: settings, the store, an app by name; and the options that many commands share."""
+"""What every command needs: settings, the store, an app by name, and options that many commands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Session:
-    """`config` is None: where `controller.config.load` looks by itself."""
+    """The state shared by the commands. If `config` is None, `controller.config.load` searches for the file."""
 
     config: Path | None = None
 
@@ -35,15 +35,19 @@ class Session:
         return load(self.config)
 
     @contextmanager
-    def store(self) -> Iterator[Store]:
-        """The state, which must be there: a command that made it would make it with the wrong owner."""
-        from controller.store import open_store
+    def store(self, own: bool = False) -> Iterator[Store]:
+        """Open the state, which must exist: if this command created it, its owner would be wrong. `own` opens
+        it for writing, which only its owner or root may do; otherwise changes are requested from its owner.
+        """
+        from controller.store import open_guest_store, open_store
 
         path = self.settings().database
         if not path.exists():
-            message = f"there is no state at {path}: nothing has run here yet. Start with: prichal up"
+            message = (
+                f"there is no state at {path}: the platform has not run here yet. Start it with: prichal up"
+            )
             raise Stalled("StateMissing", message)
-        store = open_store(path)
+        store = (open_store if own else open_guest_store)(path)
         try:
             yield store
         finally:
@@ -51,12 +55,12 @@ class Session:
 
 
 def known_app(store: Store, name: str) -> AppName:
-    """Stalled `UnknownApp` with the nearest name there is."""
+    """Return the name of a known app. Raises Stalled `UnknownApp` with the most similar name."""
     apps = [status.app for status in store.apps.all()]
     if name in apps or name == PLATFORM:
         return AppName(name)
     near = get_close_matches(name, apps, n=1)
-    hint = f" Did you mean {near[0]}?" if near else " 'prichal status' lists them all."
+    hint = f" Did you mean {near[0]}?" if near else " List all with: prichal status"
     raise Stalled("UnknownApp", f"there is no app {name!r}.{hint}")
 
 
@@ -66,7 +70,7 @@ def is_running(store: Store) -> bool:
 
 
 def config_option(command: F) -> F:
-    """`--config` may stand before and after the command's name."""
+    """Add `--config`, which may stand before or after the name of the command."""
 
     def remember(context: click.Context, _: click.Parameter, value: Path | None) -> None:
         if value is not None:
@@ -77,7 +81,7 @@ def config_option(command: F) -> F:
         type=click.Path(dir_okay=False, path_type=Path),
         expose_value=False,
         callback=remember,
-        help="The configuration file.",
+        help="Path of the configuration file.",
     )(command)
 
 
@@ -88,7 +92,7 @@ def output_option(command: F) -> F:
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        help="For people or for scripts.",
+        help="Output format: table for people, json for scripts.",
     )(command)
 
 
@@ -98,9 +102,9 @@ def wait_options(command: F) -> F:
         type=click.FloatRange(min=0),
         default=300.0,
         show_default=True,
-        help="Seconds to wait at most.",
+        help="Longest time to wait, in seconds.",
     )
-    wait = click.option("--wait", is_flag=True, help="Wait until it is done, showing what happens meanwhile.")
+    wait = click.option("--wait", is_flag=True, help="Wait until it is done, and show the events meanwhile.")
     return wait(timeout(command))
 
 

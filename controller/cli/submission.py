@@ -1,4 +1,4 @@
-"""What `prichal run start` sends: inputs and outputs as they were typed. Files of this machine are uploaded first."""
+"""What `prichal run start` sends: inputs and outputs as they were typed. Local files are uploaded first."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import click
 
 from controller.cli.progress import progress
 from controller.cli.remote import Remote
-from controller.domain.addresses import Address, AddressInvalid
-from controller.domain.run_addresses import PipelineAddress
+from controller.domain.runs.addresses import PipelineAddress
+from controller.domain.storage.addresses import AddressInvalid, BoxAddress
 
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Submission:
-    """`uploads`: files of this machine by the names of the inputs, and where each goes."""
+class TypedSubmission:
+    """A parsed submission. `uploads` maps names of inputs to local files and the addresses they are uploaded
+    to.
+    """
 
     remote: Remote
     inputs: dict[str, Any]
     outputs: dict[str, str]
-    uploads: dict[str, tuple[Path, Address]]
+    uploads: dict[str, tuple[Path, BoxAddress]]
 
     def document(self) -> dict[str, Any]:
-        """Mappings of names to data, but for files that lie in a box which is named."""
+        """Return the request body. Inputs are a mapping, unless one names its box: then they are a list."""
         inputs: Any = self.inputs
         if self.uploads:
             boxes = {name: {"box": address.box} for name, (_, address) in self.uploads.items()}
@@ -50,10 +52,10 @@ def read_submission(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     group: str | None,
-) -> Submission:
-    """Raises click.UsageError."""
+) -> TypedSubmission:
+    """Parse the options of the command. Raises click.UsageError."""
     given: dict[str, Any] = {}
-    uploads: dict[str, tuple[Path, Address]] = {}
+    uploads: dict[str, tuple[Path, BoxAddress]] = {}
     for name, text in _pairs(inputs, "--input"):
         if name.endswith(":"):
             name, value = name[:-1], _json(name, text)
@@ -69,7 +71,7 @@ def read_submission(
     for name, text in _pairs(outputs, "--output"):
         _once(name, wanted, "--output")
         wanted[name] = text
-    return Submission(remote, given, wanted, uploads)
+    return TypedSubmission(remote, given, wanted, uploads)
 
 
 def _pairs(texts: tuple[str, ...], option: str) -> list[tuple[str, str]]:
@@ -86,7 +88,7 @@ def _once(name: str, given: dict[str, Any], option: str) -> None:
 
 
 def _value(text: str) -> str | float:
-    """A number, if it is written as one; else the text, which the server takes for a path or a value."""
+    """Return a number if the text is one; otherwise the text, which the server takes as a path or a value."""
     return json.loads(text) if _NUMBER.fullmatch(text) else text
 
 
@@ -94,15 +96,15 @@ def _json(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{name}={text} is no JSON: {error}", param_hint="--input") from error
+        raise click.BadParameter(f"{name}={text} is not valid JSON: {error}", param_hint="--input") from error
 
 
-def _place(remote: Remote, pipeline: PipelineAddress, path: Path, group: str | None) -> Address:
-    """Where a file of this machine goes: under its own name into the group."""
+def _place(remote: Remote, pipeline: PipelineAddress, path: Path, group: str | None) -> BoxAddress:
+    """Return where a local file is uploaded to: into the group, under its own name."""
     if group is None:
-        raise click.UsageError(f"where shall {path} be put? Give --upload BOX/GROUP")
+        raise click.UsageError(f"{path} has to be uploaded first: add --upload BOX/GROUP")
     if pipeline.by_url:
-        raise click.UsageError(f"with files of this machine write the pipeline as APP/PATH, not {pipeline}")
+        raise click.UsageError(f"to upload local files, write the pipeline as APP/PATH, not {pipeline}")
     if not path.is_file():
         raise click.BadParameter(f"there is no file {path}", param_hint="--input")
     place = remote.address(f"{pipeline.app}:{group}")

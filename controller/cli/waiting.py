@@ -1,4 +1,4 @@
-"""Waiting for a request to be done while its events are shown, and following events in general."""
+"""Wait for a request to finish while its events are shown, and follow events in general."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from controller.cli.output import console, event_line
+from controller.cli.output import console, event_line, label
 from controller.cli.session import is_running
+from controller.domain.apps.status import Event, ReconcileRequest, RequestState
 from controller.domain.errors import Stalled
-from controller.domain.status import Event, Request, RequestState
 
 if TYPE_CHECKING:
     from controller.domain.names import AppName
     from controller.ports import Store
 
-_LOOK = 0.05  # seconds between looks at the database's change counter
-#: Outcomes that are no end, with the seconds until the next pass is asked for. Asked for, not looked for: the daemon's
-#: own next request may be done before we see it, and one pass too many changes nothing.
+_LOOK = 0.05  # seconds between checks of the database's change counter
+#: Outcomes that are not final, with the seconds until another pass is requested. We request it rather than
+#: look for the daemon's own next request, which may finish before we see it; an extra pass changes nothing.
 _PASSING = {"Superseded": 0.0, "Waiting": 1.0}
 
 
@@ -29,8 +29,9 @@ def last_event(store: Store, app: AppName | None) -> int:
 
 
 def follow(store: Store, app: AppName | None, after: int) -> Iterator[tuple[Event, ...]]:
-    """Batches of events newer than the event `after`, for ever; an empty one at every look without news, so that
-    the caller can do its own checks."""
+    """Yield batches of events newer than the event `after`, forever. Batches are empty when there is nothing
+    new, so that the caller can do its own checks.
+    """
     while True:
         events = store.events.list(app, after) if after else store.events.list(app, limit=1000)
         if events:
@@ -39,9 +40,10 @@ def follow(store: Store, app: AppName | None, after: int) -> Iterator[tuple[Even
         time.sleep(_LOOK)
 
 
-def wait_for(store: Store, request: int, timeout: float, after: int) -> Request:
-    """The request as it ended, its events shown on stderr on the way. Stalled `TimedOut` after `timeout` seconds,
-    `NotRunning` if nobody works on it."""
+def wait_for(store: Store, request: int, timeout: float, after: int) -> ReconcileRequest:
+    """Return the finished request; its events are shown on stderr meanwhile. Raises Stalled `TimedOut` after
+    `timeout` seconds, and `NotRunning` if the daemon does not run.
+    """
     found = _get(store, request)
     deadline = time.monotonic() + timeout
     with _progress(f"waiting for {found.app}") as show:
@@ -54,33 +56,37 @@ def wait_for(store: Store, request: int, timeout: float, after: int) -> Request:
                     return found
                 request = store.requests.enqueue(found.app, "retry", time.time() + _PASSING[found.outcome])
             if time.monotonic() > deadline:
-                message = (
-                    f"{found.app} is not done after {timeout:g} s; it goes on: prichal events {found.app} -f"
-                )
+                message = f"{found.app} is not done after {timeout:g} s; follow it with: prichal events {found.app} -f"
                 raise Stalled("TimedOut", message)
             if not is_running(store):
-                message = "the daemon does not run; the request is kept until it does: prichal daemon"
+                message = (
+                    "the daemon does not run; it handles the request once you start it with: prichal daemon"
+                )
                 raise Stalled("NotRunning", message)
     raise AssertionError("follow never ends")
 
 
-def _get(store: Store, request: int) -> Request:
+def _get(store: Store, request: int) -> ReconcileRequest:
     found = store.requests.get(request)
     if found is None:
-        raise Stalled("UnknownRequest", f"request {request} is not known (any more)")
+        raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")
     return found
 
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[Event], None]]:
-    """Events as lines, below them on a terminal a line that moves. rich shows nothing moving into a pipe."""
+    """Show events as lines, with a live status line below them on a terminal. rich shows no status line in a
+    pipe.
+    """
     out = console(sys.stderr)
     with out.status(title) as status:
 
         def show(event: Event) -> None:
             out.print(
-                event_line(event), soft_wrap=True, style="yellow" if event.type.value == "Warning" else None
+                label(event_line(event)),
+                soft_wrap=True,
+                style="yellow" if event.type.value == "Warning" else None,
             )
-            status.update(f"{title}: {event.reason}")
+            status.update(label(f"{title}: {event.reason}"))
 
         yield show

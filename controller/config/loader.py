@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from controller.config.options import OPTIONAL, OPTIONS, SECTIONS, field_of
 from controller.config.settings import PlatformSource, Settings
 from controller.documents import Node, parse
-from controller.domain.errors import Problem, Stalled
+from controller.domain.errors import ManifestProblem, Stalled
 
 SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
 
@@ -19,7 +20,7 @@ SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
 class ConfigInvalid(Stalled):
     """All problems of a config file. Nothing starts with a config that is half understood."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[ManifestProblem, ...]) -> None:
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the config"
@@ -33,13 +34,13 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     if named is None and not SYSTEM_CONFIG.exists():
         return defaults(environment)
     chosen = named or SYSTEM_CONFIG
-    # The system's file means the system's folders, whoever reads it: the services and operators are not root.
+    # The system's file means the system's folders, also for readers other than root: the services and operators.
     return read(chosen, Settings() if chosen == SYSTEM_CONFIG else defaults(environment))
 
 
 def defaults(environment: Mapping[str, str] = os.environ, user: int | None = None) -> Settings:
-    """What holds where no file says otherwise. Root gets the system's folders; another user gets
-    `~/.local/state/prichal` (or below $XDG_STATE_HOME), so that a first try needs no rights."""
+    """Return the settings that apply unless a file overrides them. Root gets the system's folders; another user
+    gets `~/.local/state/prichal` (or below $XDG_STATE_HOME), so that a first try needs no rights."""
     if (os.geteuid() if user is None else user) == 0:
         return Settings()
     home = Path(environment.get("HOME") or Path.home())
@@ -53,19 +54,23 @@ def read(path: Path, base: Settings) -> Settings:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigInvalid((Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}"),)) from error
+        raise ConfigInvalid(
+            (ManifestProblem(str(path), 0, 0, "", f"cannot be read: {error.strerror}"),)
+        ) from error
     parsed = parse(str(path), content)
     problems = list(parsed.problems)
     if len(parsed.documents) > 1:
         second = parsed.documents[1]
-        problems.append(Problem(str(path), second.line, second.column, "", "a second document: keep one"))
+        problems.append(
+            ManifestProblem(str(path), second.line, second.column, "", "a second document: keep one")
+        )
     root = parsed.documents[0] if parsed.documents else Node(None, 1, 1)
     values: dict[str, object] = {}
     for key, node, place in _entries(str(path), root, problems):
         try:
             values[key] = _value(key, node, path.parent)
         except ValueError as error:
-            problems.append(Problem(str(path), *place, key, str(error)))
+            problems.append(ManifestProblem(str(path), *place, key, str(error)))
     settings = _with_values(base, values, path)
     problems += _contradictions(str(path), root, settings)
     if problems:
@@ -73,7 +78,9 @@ def read(path: Path, base: Settings) -> Settings:
     return settings
 
 
-def _entries(file: str, root: Node, problems: list[Problem]) -> Iterator[tuple[str, Node, tuple[int, int]]]:
+def _entries(
+    file: str, root: Node, problems: list[ManifestProblem]
+) -> Iterator[tuple[str, Node, tuple[int, int]]]:
     """Key, value and place of each option that is given; unknown keys become problems."""
     for name, node in _children(file, "", root, problems):
         if name not in SECTIONS:
@@ -83,20 +90,20 @@ def _entries(file: str, root: Node, problems: list[Problem]) -> Iterator[tuple[s
             yield from _known(file, f"{name}.{key}", child, node.keys[key], problems)
 
 
-def _children(file: str, key: str, node: Node, problems: list[Problem]) -> list[tuple[str, Node]]:
+def _children(file: str, key: str, node: Node, problems: list[ManifestProblem]) -> list[tuple[str, Node]]:
     """A section's entries. An empty one is fine: all its options may be commented out."""
     if not isinstance(node.value, dict | None):
-        problems.append(Problem(file, node.line, node.column, key, "must be a mapping of options"))
+        problems.append(ManifestProblem(file, node.line, node.column, key, "must be a mapping of options"))
     return [(name, node.children[name]) for name in node.keys]
 
 
 def _known(
-    file: str, key: str, node: Node, place: tuple[int, int], problems: list[Problem]
+    file: str, key: str, node: Node, place: tuple[int, int], problems: list[ManifestProblem]
 ) -> Iterator[tuple[str, Node, tuple[int, int]]]:
     if key in OPTIONS:
         yield key, node, place
     else:
-        problems.append(Problem(file, *place, key, f"unknown option{_nearest(key)}"))
+        problems.append(ManifestProblem(file, *place, key, f"unknown option{_nearest(key)}"))
 
 
 def _nearest(key: str) -> str:
@@ -133,16 +140,17 @@ def _with_values(base: Settings, values: Mapping[str, object], path: Path) -> Se
 
 
 def _platform_path(values: Mapping[str, object], base: Settings, folder: Path) -> str:
-    """With a URL a folder of that repository, by default its root; else a folder of this host."""
+    """Return the platform folder: with a URL a folder in that repository (by default its root), else a folder of
+    this host."""
     given = values.get("platform.path")
     if values.get("platform.url"):
         return str(given or ".")
     return str(folder / Path(str(given)).expanduser()) if given else base.platform.path
 
 
-def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Problem]:
-    def problem(message: str, section: str, name: str) -> Problem:
-        return Problem(file, *root.place([section, name]), f"{section}.{name}", message)
+def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[ManifestProblem]:
+    def problem(message: str, section: str, name: str) -> ManifestProblem:
+        return ManifestProblem(file, *root.place([section, name]), f"{section}.{name}", message)
 
     if settings.reconcile.backoff_initial > settings.reconcile.backoff_max:
         yield problem("must not be below reconcile.backoffInitial", "reconcile", "backoffMax")
@@ -153,6 +161,11 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Probl
     if settings.platform.url and settings.platform.path.startswith("/"):
         yield problem(
             "must be relative: with platform.url it is a folder of that repository", "platform", "path"
+        )
+    domain, own = settings.web.app_domain, urlsplit(settings.web.public_url).hostname or ""
+    if domain and own.endswith("." + domain):
+        yield problem(
+            f"lies below web.appDomain: that would be the app {own.split('.')[0]!r}", "web", "publicUrl"
         )
     storage = settings.storage
     if storage.backend == "s3" and not storage.endpoint:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.documents import Json
+from controller.domain.egress import read_allowed
 from controller.domain.names import is_dns_label
 from controller.domain.secret import Secret
 from controller.domain.units import parse_duration, parse_size, render_duration, render_size
@@ -22,6 +23,7 @@ Read = Callable[[Json, Path], object]
 
 SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "runs", "limits", "log")
 _MIN_TOKEN: Final = 16
+_DOMAIN: Final = r"(?=.{1,189}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_.-]*")
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
@@ -149,6 +151,19 @@ def _networks(value: Json, _: Path) -> object:
         raise ValueError("must be a list of IP addresses or networks such as 10.0.0.0/8") from None
 
 
+def _allowed(value: Json, _: Path) -> object:
+    entries = value if isinstance(value, list) else [None]
+    try:
+        for entry in entries:
+            read_allowed(str(entry))
+    except ValueError:
+        raise ValueError(
+            "must be a list of networks or addresses, these also with a TCP port, such as 10.1.0.0/16, "
+            "10.0.0.5:5432 or [fd00::5]:5432"
+        ) from None
+    return tuple(map(str, entries))
+
+
 def _devices(value: Json, _: Path) -> object:
     """People write `[0, 1]` as well as `["0", "1"]`."""
     entries = value if isinstance(value, list) else [None]
@@ -163,6 +178,8 @@ def _token_file(value: Json, base: Path) -> object:
     assert isinstance(path, Path)
     try:
         token = path.read_text(encoding="utf-8").strip()
+    except PermissionError:  # the web process alone needs it, and says so: see web/auth/token.py
+        return Secret("")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
@@ -185,6 +202,8 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "platform.credentials": _path,
     "git.fetchTimeout": _duration(1),
     "git.maxRepository": _size(2**20),
+    "git.maxFile": _size(2**20),
+    "git.maxContext": _size(2**20),
     "git.allowedPaths": _paths,
     "docker.host": _text(
         r"(?:unix:///|tcp://)\S+", "an address such as unix:///var/run/docker.sock or tcp://host:2376"
@@ -192,6 +211,14 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "docker.timeout": _duration(1),
     "docker.pullTimeout": _duration(1),
     "docker.buildTimeout": _duration(1),
+    "docker.buildCpus": _cpus,
+    "docker.buildMemory": _size(16 * 2**20),
+    "docker.buildPids": _count(16, 2**22),
+    "docker.imagesPerApp": _size(2**20),
+    "docker.buildNetwork": _choice("own", "bridge", "none"),
+    "docker.egress": _choice("all", "internet", "none", "open"),
+    "docker.egressAllow": _allowed,
+    "docker.keepUnfinished": _duration(1),
     "docker.capabilities": _texts(
         r"[A-Z][A-Z0-9_]*(?<!^ALL)", "Linux capabilities without CAP_, such as NET_BIND_SERVICE"
     ),
@@ -205,6 +232,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "reconcile.keepEvents": _count(10, 1_000_000),
     "web.listen": _listen,
     "web.publicUrl": _text(_ORIGIN, "a URL without a path, such as https://ml.example.org"),
+    "web.appDomain": _text(_DOMAIN, "a domain in lower case without a port, such as apps.example.org"),
     "web.workers": _count(1, 64),
     "web.trustLoopback": _flag,
     "web.adminTokenFile": _token_file,
@@ -213,6 +241,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "web.hookMaxBody": _size(1024),
     "web.connectTimeout": _duration(0.01),
     "web.queueLimit": _count(1, 1_000_000),
+    "web.perApp": _count(1, 1_000_000),
     "storage.backend": _choice("embedded", "s3", "none"),
     "storage.listen": _listen,
     "storage.memory": _size(64 * 2**20),
@@ -227,14 +256,27 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "storage.modelCache": _size(2**20),
     "runs.concurrent": _count(1, 1000),
     "runs.perApp": _count(1, 1000),
+    "runs.queued": _count(1, 1_000_000),
+    "runs.queuedSize": _size(2**20),
+    "runs.stages": _count(1, 10_000),
+    "runs.stagesPerApp": _count(1, 10_000),
     "runs.logMax": _size(2**16),
+    "runs.diskPerApp": _size(2**20),
+    "runs.scratch": _size(2**20),
     "runs.minFree": _count(0, 90),
     "runs.gpus": _devices,
+    "runs.lostAfter": _duration(1),
     "runs.webhookPrivate": _flag,
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),
     "limits.pids": _count(16, 2**22),
     "limits.maxReplicas": _count(1, 1000),
+    "limits.stageTimeout": _duration(1),
+    "limits.maxStageTimeout": _duration(1),
+    "limits.appCpus": _cpus,
+    "limits.appMemory": _size(6 * 2**20),
+    "limits.appContainers": _count(0, 100_000),
+    "limits.appStorage": _size(0),
     "log.level": _choice("DEBUG", "INFO", "WARNING", "ERROR"),
     "log.format": _choice("text", "json"),
 }
@@ -245,6 +287,7 @@ OPTIONAL: Final = frozenset(
         "platform.url",
         "platform.credentials",
         "web.publicUrl",
+        "web.appDomain",
         "web.adminTokenFile",
         "storage.endpoint",
         "storage.publicUrl",

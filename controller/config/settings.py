@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.domain.apps.spec import Limits
 from controller.domain.secret import Secret
 
 MEBIBYTE = 2**20
@@ -16,7 +17,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class PlatformSource:
-    """Where the system components lie: a folder on the host, or a Git repository (`url` given)."""
+    """The location of the system components: a folder on the host, or a Git repository (`url` given)."""
 
     path: str = "/etc/prichal/platform"  # with url: the folder within the repository
     url: str | None = None
@@ -29,6 +30,8 @@ class PlatformSource:
 class GitSettings:
     fetch_timeout: float = 120.0
     max_repository: int = 2048 * MEBIBYTE
+    max_file: int = 256 * MEBIBYTE  # of a build context
+    max_context: int = 2048 * MEBIBYTE
     allowed_paths: tuple[Path, ...] = ()  # local repositories only below these; <state>/git always
 
 
@@ -38,8 +41,16 @@ class DockerSettings:
     timeout: float = 60.0
     pull_timeout: float = 600.0
     build_timeout: float = 1800.0
+    build_cpus: float = 2.0  # of each build
+    build_memory: int = 4096 * MEBIBYTE
+    build_pids: int = 1024
+    images_per_app: int = 40 * 1024 * MEBIBYTE
+    build_network: str = "own"  # own | bridge | none
+    egress: str = "all"  # all | internet | none | open: what containers reach beyond their network
+    egress_allow: tuple[str, ...] = ()  # and besides: networks, addresses with a port, URLs
+    keep_unfinished: float = 3600.0  # what builds that failed or were cut off have left
     capabilities: tuple[str, ...] = ()  # allow-list for manifests
-    log_max_size: int = 10 * MEBIBYTE  # per container, three files are kept
+    log_max_size: int = 10 * MEBIBYTE  # three files of a container are kept, 18 of a stage's
 
 
 @dataclass(frozen=True)
@@ -57,25 +68,27 @@ class ReconcileSettings:
 class WebSettings:
     listen: str = "127.0.0.1:8000"
     public_url: str = ""  # default http://<listen>
+    app_domain: str = ""  # each app at APP.<app_domain>, an origin of its own
     workers: int = 2
-    trust_loopback: bool = True  # admin calls from loopback need no token
-    admin_token: Secret | None = None
+    trust_loopback: bool = False  # admin calls from loopback need no token
+    admin_token: Secret | None = None  # empty: there is one, and this process may not read it
     trusted_proxies: tuple[str, ...] = ()
     max_body: int = 16 * MEBIBYTE
     hook_max_body: int = 25 * MEBIBYTE - 1
     connect_timeout: float = 2.0
     queue_limit: int = 1000  # concurrent requests in one gateway worker; more get 503
+    per_app: int = 250  # of them to one app
 
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Where boxes lie. `embedded`: a server that the daemon runs itself; `s3`: any S3 endpoint."""
+    """The storage of boxes. `embedded`: a server that the daemon runs itself; `s3`: any S3 endpoint."""
 
     backend: str = "embedded"  # embedded | s3 | none
-    listen: str = "127.0.0.1:9000"  # embedded: where it listens
+    listen: str = "127.0.0.1:9000"  # where the web process serves links and containers
     memory: int = 256 * MEBIBYTE  # embedded: what its runtime tries to stay below
     endpoint: str = ""  # s3: as the platform reaches it
-    public_url: str = ""  # in links for users; default http://<listen> or the endpoint
+    public_url: str = ""  # in links for users; default http://<listen>
     container_url: str = ""  # as containers reach it; empty: they get no account of their own
     region: str = "us-east-1"
     credentials: Path | None = None  # s3: YAML file with accessKey and secretKey
@@ -86,7 +99,7 @@ class StorageSettings:
 
     @property
     def gives_accounts(self) -> bool:
-        """Whether components get accounts of their own for their connected boxes."""
+        """True if components get accounts of their own for their connected boxes."""
         return bool(self.container_url) and (self.backend == "embedded" or self.admin == "minio")
 
 
@@ -95,21 +108,50 @@ class RunSettings:
     """Runs of pipelines."""
 
     concurrent: int = 4  # at once on this host
-    per_app: int = 4
+    per_app: int = 3
+    queued: int = 1000  # of one app
+    queued_size: int = 64 * MEBIBYTE
+    stages: int = 16  # containers at once on this host
+    stages_per_app: int = 12
     log_max: int = 64 * MEBIBYTE  # of each attempt of a stage
-    min_free: int = 5  # percent of the disk: below, no new run begins
-    gpus: tuple[str, ...] = ()  # device ids that stages are lent
+    disk_per_app: int = 50 * 1024 * MEBIBYTE  # outputs and logs, on this host
+    scratch: int = 10 * 1024 * MEBIBYTE  # of each container, beside its outputs
+    min_free: int = 5  # percent of the disk: below, no new run begins; below half of it, the largest is ended
+    gpus: tuple[str, ...] = ()  # device ids that components and stages are lent
+    lost_after: float = 3600.0  # seconds without an answer of the engine after which a stage is given up
     webhook_private: bool = False  # whether webhooks may lead to addresses that are not public
 
 
 @dataclass(frozen=True)
 class DefaultLimits:
-    """What a component gets when its manifest is silent, and the most it may ask for."""
+    """The limits of a container whose manifest sets none, the most that it may ask for, and the limits of an app
+    whose PlatformApp sets none."""
 
     cpus: float = 1.0
     memory: int = 1024 * MEBIBYTE
     pids: int = 256
     max_replicas: int = 16
+    stage_timeout: float = 86400.0  # of one attempt
+    max_stage_timeout: float = 7 * 86400.0
+    app_cpus: float = 16.0
+    app_memory: int = 32 * 1024 * MEBIBYTE
+    app_containers: int = 64
+    app_storage: int = 100 * 10**9
+
+    def of_app(self, given: Limits) -> Limits:
+        """Return the limits with defaults for those that are missing. GPUs have no default: they are few and
+        assigned one by one."""
+        return Limits(
+            cpus=self.app_cpus if given.cpus is None else given.cpus,
+            memory=self.app_memory if given.memory is None else given.memory,
+            storage=self.app_storage if given.storage is None else given.storage,
+            containers=self.app_containers if given.containers is None else given.containers,
+            gpus=given.gpus,
+        )
+
+    def of_stage(self, timeout: float | None) -> float:
+        """Return how long an attempt may take at the most."""
+        return min(self.stage_timeout, self.max_stage_timeout) if timeout is None else timeout
 
 
 @dataclass(frozen=True)
@@ -152,6 +194,11 @@ class Settings:
         return self.state / "serving"
 
     @property
+    def admin_token_file(self) -> Path:
+        """The token of the admin API, made by the web process where none is configured."""
+        return self.state / "web" / "admin.token"
+
+    @property
     def embedded_storage(self) -> Path:
         """Data and metadata of the embedded storage."""
         return self.state / "storage"
@@ -160,6 +207,11 @@ class Settings:
     def models(self) -> Path:
         """Models staged from boxes, one folder a content, mounted read-only into containers."""
         return self.state / "models"
+
+    @property
+    def names(self) -> Path:
+        """The database that records which account each caller's name belongs to. Only the web process uses it."""
+        return self.state / "web" / "names.db"
 
     @property
     def run_files(self) -> Path:

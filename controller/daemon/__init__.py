@@ -1,1 +1,3 @@
-"""The composition root and the daemon's life. Whatever needs Docker or Git is wired here."""
+"""The composition root, and how the daemon starts and stops. Everything that needs Docker or Git is connected
+here.
+"""

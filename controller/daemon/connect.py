@@ -1,8 +1,8 @@
-"""Connecting a module: its system components as new files in the platform folder.
+"""Connecting a module: its system components become new files in the platform folder.
 
-Called by `prichal connect` and `prichal repo create --connect`. Everything is validated together with what the folder
-holds already, before anything is written; what is there is never overwritten, and a file appears complete or not at
-all, since the daemon looks at the folder every other second.
+Called by `prichal connect` and `prichal repo create --connect`. Everything is validated together with the
+present content of the folder before anything is written. Existing files are never overwritten, and a new file
+appears completely or not at all, since the daemon looks at the folder every two seconds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.config import Settings
+from controller.domain.apps.spec import GitRef, HookProvider
 from controller.domain.errors import Stalled
 from controller.domain.names import DNS_LABEL
 from controller.domain.secret import Secret
-from controller.domain.spec import GitRef, HookProvider
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
@@ -37,12 +37,14 @@ _WORDS = {
     "off",
     "y",
     "n",
-}  # that YAML, or its past, reads as no text
+}  # words that YAML, now or formerly, does not read as text
 
 
 @dataclass(frozen=True)
-class Connection:
-    """A module to be connected. `interval` as in the manifest (`60s`); the secrets' values are written down."""
+class ConnectOptions:
+    """A module to connect. `interval` is written as in the manifest (`60s`); the values of secrets are
+    written down.
+    """
 
     url: str
     repository: str
@@ -56,25 +58,26 @@ class Connection:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A file of the platform folder to be; `private` ones hold secrets."""
+class NewManifest:
+    """A new file of the platform folder; `private` ones contain secrets."""
 
     name: str
     text: str
     private: bool = False
 
 
-def connect(settings: Settings, connection: Connection) -> tuple[Path, ...]:
-    """Write the files; their paths. Stalled `AlreadyConnected`, `PlatformFolderMissing`, `PlatformInGit`;
-    ManifestInvalid with all problems of the folder as it would be."""
+def connect(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
+    """Write the files and return their paths. Raises Stalled `AlreadyConnected`, `PlatformFolderMissing` or
+    `PlatformInGit`, and ManifestInvalid with all problems that the folder would have.
+    """
     source = settings.platform
     if source.url:
-        advice = "put there what --print shows"
+        advice = "commit there what --print shows"
         raise Stalled("PlatformInGit", f"the platform folder is the Git repository {source.url}: {advice}")
     folder = Path(source.path)
     if not folder.is_dir():
-        advice = "create it, or name another one under platform.path in the configuration"
-        raise Stalled("PlatformFolderMissing", f"the platform folder {folder} is not there; {advice}")
+        advice = "create it, or set platform.path in the configuration to another folder"
+        raise Stalled("PlatformFolderMissing", f"the platform folder {folder} does not exist; {advice}")
     drafts = documents(connection)
     for draft in drafts:
         if (folder / draft.name).exists():
@@ -84,26 +87,26 @@ def connect(settings: Settings, connection: Connection) -> tuple[Path, ...]:
     return _write_all(folder, drafts)
 
 
-def documents(connection: Connection) -> tuple[Draft, ...]:
-    """The secrets first: what names them comes when they are there."""
+def documents(connection: ConnectOptions) -> tuple[NewManifest, ...]:
+    """Return the files to write, Secrets first: they must be there when the document that names them appears."""
     public = "---\n".join(_text(document) for document in (_repository(connection), _app(connection)))
-    drafts = [Draft(f"{connection.app}.yaml", public)]
+    drafts = [NewManifest(f"{connection.app}.yaml", public)]
     secrets = [_text(document) for document in _secrets(connection)]
     if secrets:
-        drafts.insert(0, Draft(f"{connection.app}.secret.yaml", "---\n".join(secrets), private=True))
+        drafts.insert(0, NewManifest(f"{connection.app}.secret.yaml", "---\n".join(secrets), private=True))
     return tuple(drafts)
 
 
 def app_name(url: str) -> str:
-    """A DNS label made from the last part of a URL: `https://…/Team/My_Model.git` → `my-model`."""
+    """Return a DNS label made from the last part of a URL: `https://…/Team/My_Model.git` → `my-model`."""
     last = re.split(r"[/:]", url.rstrip("/"))[-1].removesuffix(".git").lower()
     name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63].strip("-")
     if not DNS_LABEL.fullmatch(name):
-        raise Stalled("NameInvalid", f"no name can be made from {url!r}; give one with --name")
+        raise Stalled("NameInvalid", f"cannot derive a name from {url!r}; give one with --name")
     return name
 
 
-def _repository(connection: Connection) -> Mapping[str, object]:
+def _repository(connection: ConnectOptions) -> Mapping[str, object]:
     spec: dict[str, object] = {
         "url": connection.url,
         "ref": {connection.ref.kind.value: connection.ref.value},
@@ -117,13 +120,13 @@ def _repository(connection: Connection) -> Mapping[str, object]:
     return _document("Repository", connection.repository, spec=spec)
 
 
-def _app(connection: Connection) -> Mapping[str, object]:
+def _app(connection: ConnectOptions) -> Mapping[str, object]:
     return _document(
         "PlatformApp", connection.app, spec={"repository": connection.repository, "path": connection.path}
     )
 
 
-def _secrets(connection: Connection) -> Iterator[Mapping[str, object]]:
+def _secrets(connection: ConnectOptions) -> Iterator[Mapping[str, object]]:
     if connection.credentials:
         values = {key: value.reveal() for key, value in connection.credentials}
         yield _document("Secret", _credentials_name(connection), stringData=values)
@@ -132,11 +135,11 @@ def _secrets(connection: Connection) -> Iterator[Mapping[str, object]]:
         yield _document("Secret", _hook_name(connection), stringData=values)
 
 
-def _credentials_name(connection: Connection) -> str:
+def _credentials_name(connection: ConnectOptions) -> str:
     return f"{connection.repository[:59]}-git"
 
 
-def _hook_name(connection: Connection) -> str:
+def _hook_name(connection: ConnectOptions) -> str:
     return f"{connection.repository[:58]}-hook"
 
 
@@ -158,12 +161,12 @@ def _lines(value: Mapping[str, object], indent: int) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
-    """A JSON string is a double-quoted YAML scalar."""
+    """Return a YAML scalar. A JSON string is a double-quoted YAML scalar."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-def _write_all(folder: Path, drafts: tuple[Draft, ...]) -> tuple[Path, ...]:
+def _write_all(folder: Path, drafts: tuple[NewManifest, ...]) -> tuple[Path, ...]:
     written: list[Path] = []
     try:
         for draft in drafts:
@@ -178,10 +181,12 @@ def _write_all(folder: Path, drafts: tuple[Draft, ...]) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _write(folder: Path, draft: Draft) -> None:
-    """A link, unlike a rename, fails where a file of that name has come meanwhile. The folder's owner is who reads
-    it: the daemon, also if root connects."""
+def _write(folder: Path, draft: NewManifest) -> None:
+    """Write a file. Unlike a rename, a link fails if a file of that name has appeared meanwhile. The file
+    gets the owner of the folder, so that the daemon can read it even if root connects.
+    """
     hidden = folder / f".{draft.name}.{os.getpid()}"
+    hidden.unlink(missing_ok=True)  # left by a killed process with the same id
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -199,5 +204,5 @@ def _write(folder: Path, draft: Draft) -> None:
 
 def _taken(path: Path) -> Stalled:
     return Stalled(
-        "AlreadyConnected", f"{path} is there already: edit it, or connect under another name (--app)"
+        "AlreadyConnected", f"{path} exists already: edit it, or connect under another name (--app)"
     )

@@ -1,11 +1,14 @@
-"""`prichal doctor`: is this machine fit, and if not, what is to be done? Looks only: nothing is changed or made.
+"""`prichal doctor` checks whether this machine is fit, and says what to do if not. It changes nothing, and removes the
+short-lived container of a check.
 
-Each check is a function from the settings to a sentence about what was found. It raises `Finding`, with advice, for
-what is wrong; errors of the rooms that it calls become findings, too, so that one broken thing hides no other.
+Each check is a function from the settings to a sentence about what was found. If something is wrong, it
+raises `Finding` with advice. Errors of the packages that it calls become findings, too, so that one problem
+does not hide others.
 """
 
 from __future__ import annotations
 
+import grp
 import http.client
 import os
 import pwd
@@ -13,25 +16,33 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from controller.adapters.docker.connection import Connection, has_init
+from controller.adapters.docker.connection import EngineConnection, has_init
+from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import translated
+from controller.adapters.docker.networks import Networks
 from controller.adapters.embedded import root_objects
 from controller.adapters.features import git_library, program
 from controller.adapters.objects import S3Objects, S3Storage
 from controller.config import Settings
 from controller.daemon.hosted import local_url
 from controller.daemon.lock import holder
-from controller.domain.errors import ControllerError
+from controller.domain.apps.usage import Usage
+from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM
+from controller.domain.storage.box import StorageAccess
+from controller.domain.storage.links import ObjectLink, link_key
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
-from controller.store import open_store
+from controller.store import open_guest_store
+from controller.store.keys import keys_folder
+from controller.store.shared_file import asides
+from controller.store.sqlite import shared_path
 
 OLDEST_DOCKER = (20, 10)
 LEAST_SPACE = 2 * 2**30  # bytes free
@@ -41,7 +52,7 @@ ANSWER = 3.0  # seconds for the web process
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. `advice` is empty where all is well."""
+    """One line of the report. `advice` is empty if there is no problem."""
 
     name: str
     ok: bool
@@ -66,26 +77,24 @@ def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Ch
     except Finding as finding:
         return Check(name, False, finding.detail, finding.advice)
     except ControllerError as error:
-        return Check(name, False, error.message, "see the message")
+        return Check(name, False, error.message, "follow the message")
     except PermissionError as error:
-        return Check(
-            name, False, f"{error.filename} may not be read by {_me()}", "run doctor as the daemon's user"
-        )
+        return Check(name, False, f"{_me()} may not read {error.filename}", "run doctor as the daemon's user")
 
 
 # --- configuration ----------------------------------------------------------------------------------------------
 
 
 def _config(settings: Settings) -> str:
-    return f"read from {settings.source}" if settings.source else "defaults; no file was given or found"
+    return f"read from {settings.source}" if settings.source else "defaults, since no file was given or found"
 
 
 def _platform(settings: Settings) -> str:
     source, folder = settings.platform, Path(settings.platform.path)
     if source.url:
-        return f"the Git repository {source.url}; the daemon tells in the status of {PLATFORM} how it is"
+        return f"the Git repository {source.url}; its state is shown by: prichal status {PLATFORM}"
     if not folder.is_dir():
-        raise Finding(f"the folder {folder} is not there", f"mkdir -p -m 0700 {folder}")
+        raise Finding(f"the folder {folder} does not exist", f"mkdir -p -m 0700 {folder}")
     spec = load_platform(tuple(read_folder(folder)), settings)
     return f"{len(spec.apps)} apps, {len(spec.repositories)} repositories in {folder}"
 
@@ -99,8 +108,8 @@ def _platform_secrets(settings: Settings) -> str:
     closed = not folder.stat().st_mode & stat.S_IXOTH
     for path in sorted(folder.rglob("*")) if not closed else ():
         if path.is_file() and path.stat().st_mode & stat.S_IROTH and b"kind: Secret" in path.read_bytes():
-            raise Finding(f"{path} holds a Secret and everybody may read it", f"chmod 0600 {path}")
-    return "secrets are closed to others"
+            raise Finding(f"{path} contains a Secret and every user may read it", f"chmod 0600 {path}")
+    return "other users cannot read the secrets"
 
 
 # --- Docker -----------------------------------------------------------------------------------------------------
@@ -122,7 +131,7 @@ def _limits(settings: Settings) -> str:
     missing = [name for name, key in wanted.items() if not info.get(key)]
     if missing:
         advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
-        raise Finding(f"the kernel gives no limits for: {', '.join(missing)}", advice)
+        raise Finding(f"the kernel does not enforce limits for: {', '.join(missing)}", advice)
     return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
 
 
@@ -131,16 +140,41 @@ def _init(settings: Settings) -> str:
         version = client.version()
     if not has_init(version):
         return "no docker-init: containers run without an init process (apt install tini gives them one)"
-    return "docker-init is there"
+    return "docker-init is installed"
+
+
+def _egress(settings: Settings) -> str:
+    policy = settings.docker.egress
+    if policy == "open":
+        return "open: containers reach what this host reaches, and its own services (docker.egress)"
+    _check_socket(settings.docker.host)
+    with closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection:
+        egress = Egress(connection, settings.docker, settings.instance)
+        networks = Networks(connection, settings.instance, egress)
+        stale = networks.stale()
+        if not networks.all():
+            return f"{policy}: rules are made with the first network of an app"
+        try:
+            egress.look()
+        except Transient as error:
+            advice = (
+                "the daemon brings rules in by a container with iptables of the host: see the daemon's log; "
+                "apt install iptables"
+            )
+            raise Finding(f"containers reach services of this host: {error.message}", advice) from error
+    if stale:
+        advice = "their networks are made again once their containers are away: docs/reference/containers.md, Network"
+        raise Finding(f"{policy} does not hold yet for {', '.join(sorted(stale))}", advice)
+    return f"{policy}, without this host's own and link-local addresses"
 
 
 @contextmanager
 def _docker(settings: Settings) -> Iterator[Any]:
     host = settings.docker.host
     _check_socket(host)
-    connection = Connection(host, settings.docker.timeout)
+    connection = EngineConnection(host, settings.docker.timeout)
     try:
-        with translated(f"no answer from the Docker engine at {host}"):
+        with translated(f"the Docker engine at {host} does not answer"):
             yield connection.client
     finally:
         connection.close()
@@ -154,9 +188,7 @@ def _check_socket(host: str) -> None:
         advice = "install and start Docker: apt install docker.io; systemctl start docker"
         raise Finding(f"there is no socket at {path}", advice)
     if not os.access(path, os.R_OK | os.W_OK):
-        raise Finding(
-            f"{_me()} may not use {path}", f"usermod -aG docker {_me()}, then start the daemon anew"
-        )
+        raise Finding(f"{_me()} may not use {path}", f"usermod -aG docker {_me()}, then restart the daemon")
 
 
 # --- Git --------------------------------------------------------------------------------------------------------
@@ -173,7 +205,7 @@ def _git_library(settings: Settings) -> str:
 def _git_program(settings: Settings) -> str:
     version = program("git", "--version")
     if version is None:
-        raise Finding("git is not installed: nobody can push to repositories hosted here", "apt install git")
+        raise Finding("git is not installed, so pushes to repositories hosted here fail", "apt install git")
     return version
 
 
@@ -185,15 +217,37 @@ def _state(settings: Settings) -> str:
         raise Finding(
             f"there is no state at {settings.database} yet", "start with: prichal up (or prichal daemon)"
         )
-    store = open_store(settings.database)
+    store = open_guest_store(settings.database)
     try:
-        damage = store.damage()
+        damage, unreadable, aside = store.damage(), store.unreadable(), store.aside()
     finally:
         store.close()
     if damage:
-        advice = "stop prichal, move the database away and start again; what is deployed is found again"
+        advice = "stop prichal, move the database away and start prichal; it finds deployed containers again"
         raise Finding(f"{settings.database} is damaged: {damage[0]}", advice)
-    return f"{settings.database} is sound and writable"
+    if unreadable:
+        row = unreadable[0]
+        what = f"{row.kind} {row.name} cannot be read back ({row.problem})"
+        more = f", and {len(unreadable) - 1} more" if unreadable[1:] else ""
+        advice = "nothing: the daemon sets the row aside when it reads it, and reports an event of the app"
+        raise Finding(f"{settings.database}: {what}{more}", advice)
+    kept = ""
+    if aside:
+        rows = "1 unreadable row was" if not aside[1:] else f"{len(aside)} unreadable rows were"
+        kept = f"; {rows} set aside: {', '.join(f'{row.kind} {row.name}' for row in aside[:3])}"
+    return f"{settings.database} is intact and writable{kept}"
+
+
+def _asking(settings: Settings) -> str:
+    path = shared_path(settings.database)
+    aside = asides(path)
+    if aside:
+        kept = aside[-1]
+        raise Finding(
+            f"what others ask for could not be used and was set aside: {kept} ({kept.lstat().st_size} bytes)",
+            "the history of @platform says why; look who writes there, then remove the file",
+        )
+    return f"{path} can be used"
 
 
 def _space(settings: Settings) -> str:
@@ -202,37 +256,103 @@ def _space(settings: Settings) -> str:
     if free < LEAST_SPACE:
         raise Finding(
             f"{free / 2**30:.1f} GiB free below {folder}",
-            "free some space: docker image prune, old clones, logs",
+            "free some space: docker image prune, or remove old clones and logs",
         )
     return f"{free / 2**30:.0f} GiB free below {folder}"
 
 
+def _shares(settings: Settings) -> str:
+    """Warn before something is refused. Only what fills up is checked, not what is declared."""
+    if not settings.database.exists():
+        return "no app uses anything"
+    store = open_guest_store(settings.database)
+    try:
+        usage = store.usage()
+    finally:
+        store.close()
+    full = sorted((each for each in usage if each.is_nearly_full), key=lambda each: -_share(each))
+    if full:
+        told = "; ".join(_told_use(each) for each in full[:3])
+        more = f"; and {len(full) - 3} more" if full[3:] else ""
+        raise Finding(
+            f"{told}{more}",
+            "see `prichal status APP`; make room, or raise the bound: docs/guide/operations.md, Limits",
+        )
+    fullest = max((each for each in usage if each.fills), key=_share, default=None)
+    if fullest is None or not fullest.used:
+        return "no app is near a bound"
+    return f"no app is near a bound; the nearest: {_told_use(fullest)}"
+
+
+def _share(usage: Usage) -> float:
+    return usage.used / usage.bound if usage.bound else 0.0
+
+
+def _told_use(usage: Usage) -> str:
+    return f"{usage.app}: {usage.resource} {usage.told(usage.used)} of {usage.told(usage.bound)}"
+
+
 def _private(settings: Settings) -> str:
     if not settings.private.exists():
-        return f"{settings.private} is made at the first start"
+        return f"{settings.private} will be created at the first start"
     found = settings.private.stat()
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise Finding(
-            f"{settings.private} is open to others ({stat.filemode(found.st_mode)})",
+            f"other users can access {settings.private} ({stat.filemode(found.st_mode)})",
             f"chmod 0700 {settings.private}",
         )
-    return f"{settings.private} is closed to all but {_user(found.st_uid)}"
+    return f"only {_user(found.st_uid)} can access {settings.private}"
 
 
 def _database_folder(settings: Settings) -> str:
     folder = settings.database.parent
     if not folder.exists():
-        return f"{folder} is made at the first start"
-    mode = folder.stat().st_mode
-    if mode & 0o007:
-        raise Finding(f"{folder} is open to everybody ({stat.filemode(mode)})", f"chmod 2770 {folder}")
-    for file in folder.iterdir():
-        if file.stat().st_gid != folder.stat().st_gid or not file.stat().st_mode & stat.S_IWGRP:
+        return f"{folder} will be created at the first start"
+    asked = folder / "asked"
+    for path, wanted in ((folder, 0o2750), (asked, 0o2770)):
+        mode = path.stat().st_mode if path.exists() else stat.S_IFDIR | wanted
+        if stat.S_IMODE(mode) & ~wanted:
             raise Finding(
-                f"the web process may not write {file}",
-                f"chgrp --reference={folder} {file}; chmod g+rw {file}",
+                f"more users than necessary can access {path} ({stat.filemode(mode)})",
+                f"chmod {wanted:o} {path}",
             )
-    return f"{folder} is shared with its group"
+    group = folder.stat().st_gid
+    for file in (path for path in (*folder.glob("state.db*"), *asked.glob("asked.db*")) if path.is_file()):
+        found, shared = file.stat(), file.parent == asked
+        if found.st_gid != group or not found.st_mode & (stat.S_IWGRP if shared else stat.S_IRGRP):
+            rights = "g+rw" if shared else "g+r"
+            raise Finding(
+                f"the web process may not {'write' if shared else 'read'} {file}",
+                f"chgrp --reference={folder} {file}; chmod {rights} {file}",
+            )
+        if not shared and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Finding(f"other users than the daemon can write {file}", f"chmod g-w,o-w {file}")
+    _require_closed_keys(folder, keys_folder(settings.database))
+    return f"the group of {folder} can read it, only the daemon can write it; both can write {asked}"
+
+
+def _require_closed_keys(folder: Path, keys: Path) -> None:
+    """Raise if operators, who are members of the group of `folder`, can read the keys."""
+    if not keys.exists():
+        return
+    found = keys.stat()
+    if stat.S_IMODE(found.st_mode) & ~0o2750:
+        raise Finding(
+            f"more users than necessary can access {keys} ({stat.filemode(found.st_mode)})",
+            f"chmod 2750 {keys}",
+        )
+    if found.st_gid == folder.stat().st_gid and (members := _members(found.st_gid)):
+        raise Finding(
+            f"operators can read the keys of the web process: {', '.join(members)} are in the group of {keys}",
+            f"give that folder to the group of the web process: chgrp -R prichal-web {keys}",
+        )
+
+
+def _members(group: int) -> list[str]:
+    try:
+        return grp.getgrgid(group).gr_mem
+    except KeyError:
+        return []
 
 
 # --- storage ----------------------------------------------------------------------------------------------------
@@ -244,7 +364,7 @@ def _storage(settings: Settings) -> str:
             return _UNUSED[settings.storage.backend]
         server = _asked(settings, objects)
     if settings.storage.backend == "embedded":
-        return f"the embedded server answers at {settings.storage.listen}"
+        return "the embedded server answers"
     return f"{server or 'the server'} answers at {settings.storage.endpoint}"
 
 
@@ -253,11 +373,11 @@ def _storage_accounts(settings: Settings) -> str:
     if backend == "none":
         return _UNUSED[backend]
     if backend == "embedded":
-        return "the web process and components have accounts of their own; quotas are kept by the platform"
+        return "the web process and components have their own accounts; the platform enforces quotas"
     if admin == "none":
         return (
-            "no admin API (storage.admin: none): boxes get no quota in the storage, only the platform's own "
-            "accounting; components get no accounts; the web process has the platform's keys"
+            "no admin API (storage.admin: none): the storage enforces no quotas, only the platform's own "
+            "accounting does; components get no accounts; the web process uses the platform's keys"
         )
     storage = S3Storage(settings.storage, settings.instance, _key(settings))
     try:
@@ -269,32 +389,49 @@ def _storage_accounts(settings: Settings) -> str:
     finally:
         storage.close()
     ours = [name for name in accounts if name.startswith((f"{settings.instance}-", f"{settings.instance}."))]
-    return f"these keys administrate the storage; {len(ours)} accounts there are ours"
+    return f"the keys can administer the storage; {len(ours)} of its accounts are ours"
+
+
+_OURS: Final = "urn:prichal:problem:"  # in each refusal of the web process
 
 
 def _storage_links(settings: Settings) -> str:
-    """Follows a link as a user would. A signature covers the host: a proxy that changes it breaks every link."""
-    with _objects(settings) as objects:
-        if objects is None:
-            return _UNUSED[settings.storage.backend]
-        link = objects.sign("GET", f"{settings.instance}.doctor", "nothing", lifetime=60.0)
-    public = urlsplit(link)
-    address = f"{public.scheme}://{public.netloc}"
-    if public.hostname in ("0.0.0.0", "::"):
-        advice = "set storage.publicUrl to how users reach it"
-        raise Finding(f"links would lead to {address}, which is no address", advice)
-    status, body = _follow(link, address)
-    if "SignatureDoesNotMatch" in body:
+    """Follow a link as a user would, through any proxy in front."""
+    storage = settings.storage
+    access = _status_of_storage(settings)
+    if storage.backend == "none" or access is None:
+        return _UNUSED[storage.backend]
+    base = storage.public_url or f"http://{storage.listen}"
+    public = urlsplit(base)
+    if public.hostname in ("0.0.0.0", "::"):  # noqa: S104 - what an address means, or is said to containers
+        advice = "set storage.publicUrl to the URL under which users reach it"
+        raise Finding(f"links would lead to {base}, which users cannot reach", advice)
+    nothing = ObjectLink("GET", f"{settings.instance}.doctor", "nothing", int(time.time()), lifetime=60)
+    status, body = _follow(nothing.url(base, link_key(access.secret_key)), base)
+    if "link-refused" in body:
+        advice = "make the proxy pass on path and query unchanged: docs/guide/operations.md, Storage"
+        raise Finding(f"links to {base} are refused, because they arrive changed", advice)
+    if status != http.client.NOT_FOUND or _OURS not in body:  # the bucket does not exist
         advice = (
-            "let the proxy in front pass on the Host header as it came: docs/guide/operations.md, Storage"
+            "check what answers there; it must be the web process, or a proxy that changes nothing: stop what uses the "
+            "address, or set storage.listen to another one, and restart the web process"
         )
-        raise Finding(f"links to {address} are refused: they arrive under another name", advice)
-    if status != http.client.NOT_FOUND:  # the bucket does not exist
-        advice = "see what answers there; it should be the storage itself, or a proxy that changes nothing"
-        raise Finding(f"{address} answers a link with {status}: {body.strip()[:200]}", advice)
+        who = "" if _OURS in body else "another program "
+        raise Finding(f"{who}at {base} answers a link with {status}: {body.strip()[:200]}", advice)
     if public.hostname in ("127.0.0.1", "localhost", "::1"):
-        return f"links lead to {address}, which only callers on this host can use (storage.publicUrl)"
-    return f"links lead to {address}, and are accepted there"
+        return f"links lead to {base}, which works only on this host (storage.publicUrl)"
+    return f"links lead to {base} and are accepted"
+
+
+def _status_of_storage(settings: Settings) -> StorageAccess | None:
+    """Return the access to the storage that the daemon gave to the web process."""
+    if not settings.database.exists():
+        return None
+    store = open_guest_store(settings.database)
+    try:
+        return store.boxes.access()
+    finally:
+        store.close()
 
 
 def _follow(link: str, address: str) -> tuple[int, str]:
@@ -307,9 +444,10 @@ def _follow(link: str, address: str) -> tuple[int, str]:
         return reply.status, reply.read(2000).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         advice = (
-            "storage.publicUrl is in the links that users get: is the name right, and does the proxy run?"
+            "the web process serves links at storage.listen, and they start with storage.publicUrl: check that "
+            "it runs, that the address is free, and that the name is right"
         )
-        raise Finding(f"no answer at {address} ({error})", advice) from error
+        raise Finding(f"{address} does not answer ({error})", advice) from error
     finally:
         connection.close()
 
@@ -320,15 +458,16 @@ def _storage_space(settings: Settings) -> str:
         return "nothing is stored on this host"
     free = shutil.disk_usage(folder).free
     if free < LEAST_SPACE:
-        advice = "make room there, or move the storage: docs/guide/operations.md, Storage"
+        advice = "free some space there, or move the storage: docs/guide/operations.md, Storage"
         raise Finding(f"{free / 2**30:.1f} GiB free below {folder}: uploads will be refused", advice)
     return f"{free / 2**30:.0f} GiB free below {folder}"
 
 
 @contextmanager
 def _objects(settings: Settings) -> Iterator[S3Objects | None]:
-    """The storage with all rights. None: there is none, or the embedded one has not been needed yet and rightly does
-    not run."""
+    """Yield the storage with all rights; None if there is none, or if no box has needed the embedded server
+    yet, so that it need not run.
+    """
     if settings.storage.backend == "none" or (
         settings.storage.backend == "embedded" and not _has_boxes(settings)
     ):
@@ -336,7 +475,7 @@ def _objects(settings: Settings) -> Iterator[S3Objects | None]:
         return
     key = _key(settings)
     if settings.storage.backend == "embedded":
-        objects = root_objects(settings.storage, settings.instance, key)
+        objects = root_objects(settings.storage, settings.embedded_storage, settings.instance, key)
     else:
         objects = S3Storage(settings.storage, settings.instance, key).objects()
     try:
@@ -350,8 +489,8 @@ def _asked(settings: Settings, objects: S3Objects) -> str:
         return objects.ping()
     except ControllerError as error:
         log = settings.embedded_storage / "gateway.log"
-        embedded = f"the daemon keeps it running: does it run? It says more, and so does {log}"
-        server = "see to the server, and to storage.endpoint and storage.credentials"
+        embedded = f"the daemon keeps it running: check that the daemon runs; its log and {log} say more"
+        server = "check the server, storage.endpoint and storage.credentials"
         raise Finding(
             error.message, embedded if settings.storage.backend == "embedded" else server
         ) from error
@@ -360,7 +499,7 @@ def _asked(settings: Settings, objects: S3Objects) -> str:
 def _has_boxes(settings: Settings) -> bool:
     if not settings.database.exists():
         return False
-    store = open_store(settings.database)
+    store = open_guest_store(settings.database)
     try:
         return bool(store.boxes.all())
     finally:
@@ -371,12 +510,13 @@ def _key(settings: Settings) -> bytes:
     try:
         return (settings.private / "instance.key").read_bytes()
     except FileNotFoundError:
-        return b""  # before the first start; keys of a server elsewhere do not hang on it
+        return b""  # before the first start; keys of other servers do not depend on it
 
 
 _UNUSED = {
-    "none": "none: boxes are refused (storage.backend)",
-    "embedded": "the embedded server is started by the first box",
+    "s3": "links are checked once there is a box",
+    "none": "no storage; boxes are refused (storage.backend: none)",
+    "embedded": "the embedded server starts with the first box",
 }
 
 
@@ -387,16 +527,17 @@ def _daemon(settings: Settings) -> str:
     process = holder(settings.private)
     if process is None:
         raise Finding(
-            "no daemon runs on this state folder", "prichal daemon, or: systemctl start prichal-daemon"
+            "no daemon uses this state folder",
+            "start it with: prichal daemon, or: systemctl start prichal-daemon",
         )
-    store = open_store(settings.database)
+    store = open_guest_store(settings.database)
     try:
         beat = store.last_heartbeat() or 0.0
     finally:
         store.close()
     age = time.time() - beat
     if age > FRESH:
-        advice = f"look into its log, then restart it (systemctl restart prichal-daemon, or kill {process})"
+        advice = f"check its log, then restart it (systemctl restart prichal-daemon, or kill {process})"
         raise Finding(f"process {process} holds the lock, but its last heartbeat was {age:.0f} s ago", advice)
     return f"process {process}, heartbeat {max(age, 0.0):.1f} s ago"
 
@@ -410,13 +551,16 @@ def _web(settings: Settings) -> str:
         reply = connection.getresponse()
         body = reply.read(2000).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        advice = "prichal web, or: systemctl start prichal-web.socket; the address is web.listen in the configuration"
-        raise Finding(f"no answer at {address} ({error})", advice) from error
+        advice = (
+            "start it with: prichal web, or: systemctl start prichal-web.socket; web.listen sets the address"
+        )
+        raise Finding(f"{address} does not answer ({error})", advice) from error
     finally:
         connection.close()
     if reply.status != http.client.OK:
         raise Finding(
-            f"{address}/-/readyz answers {reply.status}: {body.strip()}", "see what it says is not ready"
+            f"{address}/-/readyz answers {reply.status}: {body.strip()}",
+            "follow its message about what is not ready",
         )
     return f"ready at {address}"
 
@@ -439,12 +583,15 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "docker": _engine,
     "docker limits": _limits,
     "docker init": _init,
+    "egress": _egress,
     "git library": _git_library,
     "git program": _git_program,
     "state": _state,
+    "asked": _asking,
     "disk space": _space,
     "private folder": _private,
     "database folder": _database_folder,
+    "shares": _shares,
     "storage": _storage,
     "storage accounts": _storage_accounts,
     "storage links": _storage_links,

@@ -1,5 +1,6 @@
-"""Repositories hosted on this machine: what `prichal repo` shows and makes. The hook inside them belongs to
-`controller.adapters.hosted`; here it meets the settings."""
+"""Repositories hosted on this machine, as `prichal repo` lists and creates them. Their hook belongs to
+`controller.adapters.hosted`; here it gets the settings.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +22,17 @@ class Hosted:
 
 
 def repositories(settings: Settings) -> tuple[Hosted, ...]:
-    """What is hosted here, sorted by name."""
+    """Return the hosted repositories, sorted by name."""
     found = sorted(settings.repositories.glob("*.git")) if settings.repositories.is_dir() else []
     return tuple(Hosted(path.name.removesuffix(".git"), path) for path in found)
 
 
 def create(settings: Settings, name: str, group: str | None = None) -> tuple[Hosted, Secret]:
-    """Make the repository, or renew its hook; and the secret that its hook signs with, which stays the same.
+    """Create the repository, or renew its hook. Returns it with the secret that its hook signs with, which
+    stays the same.
 
-    Whoever is in `group` may push; by default the group of the folder that repositories lie in."""
+    Members of `group` may push; by default it is the group of the folder of repositories.
+    """
     settings.repositories.mkdir(parents=True, exist_ok=True)
     secret = hook_secret(settings, name) or Secret(secrets.token_urlsafe(32))
     group = group or grp.getgrgid(settings.repositories.stat().st_gid).gr_name
@@ -38,7 +41,7 @@ def create(settings: Settings, name: str, group: str | None = None) -> tuple[Hos
 
 
 def hook_secret(settings: Settings, name: str) -> Secret | None:
-    """The secret that the hook of the hosted repository `name` signs with; None if there is no such repository."""
+    """Return the secret that the hook of repository `name` signs with; None if there is no such repository."""
     try:
         content = json.loads((settings.repositories / f"{name}.git" / post_receive.CONFIG).read_text())
     except (FileNotFoundError, ValueError):
@@ -47,7 +50,7 @@ def hook_secret(settings: Settings, name: str) -> Secret | None:
 
 
 def local_url(settings: Settings) -> str:
-    """Where the web process answers on this host."""
+    """Return the URL of the web process on this host."""
     host, _, port = settings.web.listen.rpartition(":")
-    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what an address means, or is said to containers
     return f"http://{everywhere.get(host, host)}:{port}"

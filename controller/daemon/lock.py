@@ -1,4 +1,4 @@
-"""One daemon a state folder: an flock that the kernel lets go of when its holder dies, however it dies."""
+"""One daemon per state folder, by an flock, which the kernel releases however its holder dies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from controller.domain.errors import Stalled
 
 @contextmanager
 def only_one(private: Path) -> Iterator[None]:
-    """Stalled `AlreadyRunning` with the other one's process id if the folder is taken."""
+    """Hold the lock of the folder. Raises Stalled `AlreadyRunning` with the other daemon's process id if it
+    is taken.
+    """
     descriptor = os.open(private / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            message = f"a daemon (process {holder}) already works on {private.parent}"
+            message = f"a daemon (process {holder}) already uses the state folder {private.parent}"
             raise Stalled("AlreadyRunning", f"{message}; stop it or use another state folder") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -30,7 +32,7 @@ def only_one(private: Path) -> Iterator[None]:
 
 
 def holder(private: Path) -> int | None:
-    """Process id of the running daemon, None if there is none."""
+    """Return the process id of the running daemon, or None if none runs."""
     try:
         descriptor = os.open(private / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,34 +1,69 @@
-"""Where the system components are read from: a folder on this host, or a Git repository."""
+"""Where the system components are read from: a folder on this host, or a Git repository. The last valid
+content is kept for a start when the folder is broken.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.config import Settings
-from controller.domain.errors import Stalled
+from controller.daemon.last_good import FolderContent, LastGood, ReadRecorder
+from controller.domain.apps.spec import GitRef, PlatformSpec, RefKind, RepositorySpec, SecretSpec
+from controller.domain.errors import ControllerError, Stalled
 from controller.domain.names import PLATFORM, RepositoryName
-from controller.domain.spec import GitRef, PlatformSpec, RefKind, RepositorySpec, SecretSpec
 from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values
 from controller.ports import SourceFile, Sources
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlatformFolder:
     settings: Settings
     sources: Sources
+    _content: FolderContent = field(default=FolderContent(()), init=False)  # of the last valid reading
+
+    def __post_init__(self) -> None:
+        self._last_good = LastGood(self.settings.private / "platform.json")
 
     def read(self) -> tuple[PlatformSpec, str]:
-        """The validated content, with the commit when it comes from Git."""
+        """Return the validated content, and the commit if it comes from Git."""
         files, revision = self._from_git() if self.settings.platform.url else (self._from_disk(), "")
-        return load_platform(files, self.settings), revision
+        recorder = ReadRecorder()
+        spec = load_platform(files, self.settings, recorder)
+        self._content = FolderContent(files, revision, recorder.seen)
+        return spec, revision
+
+    def keep(self) -> None:
+        """Keep the content that was read last for the next start. If it cannot be written, the previous one
+        stays.
+        """
+        try:
+            self._last_good.keep(self._content)
+        except OSError as error:
+            log.error("cannot keep the content of the platform folder for the next start: %s", error)
+
+    def last(self) -> PlatformSpec | None:
+        """Return what this daemon or an earlier one last used; None if there is none or it is no longer
+        valid.
+        """
+        content = self._last_good.read()
+        if content is None:
+            return None
+        try:
+            return load_platform(content.files, self.settings, content.read_file)
+        except ControllerError as error:
+            log.error("the last valid content of the platform folder cannot be used any more: %s", error)
+            return None
 
     def mark(self) -> tuple[tuple[str, int, int], ...]:
-        """Changes when a file of the folder does; cheap enough to be asked every other second."""
+        """Return a value that changes with the files of the folder; cheap enough to call every two seconds."""
         if self.settings.platform.url:
             return ()
         stats = ((path, path.stat()) for path in self._paths())
@@ -44,8 +79,8 @@ class PlatformFolder:
     def _from_disk(self) -> tuple[SourceFile, ...]:
         root = Path(self.settings.platform.path)
         if not root.is_dir():
-            advice = "create it, or name another one under platform.path in the configuration"
-            raise Stalled("PlatformFolderMissing", f"the platform folder {root} is not there; {advice}")
+            advice = "create it, or set platform.path in the configuration to another folder"
+            raise Stalled("PlatformFolderMissing", f"the platform folder {root} does not exist; {advice}")
         try:
             return tuple(SourceFile(p.relative_to(root).as_posix(), p.read_bytes()) for p in self._paths())
         except OSError as error:

@@ -1,43 +1,46 @@
-"""The daemon's life: lock, open, recover, start, turn until a signal, stop in the reverse order.
+"""The life of the daemon: lock, open, recover, start, work until a signal, stop in the reverse order.
 
-Containers are never stopped with the daemon: what serves goes on serving.
+Containers are not stopped with the daemon: services keep running.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from controller import memory
 from controller.config import Settings
+from controller.daemon.last_fault import LastFault
 from controller.daemon.lock import only_one
 from controller.daemon.platform_folder import PlatformFolder
-from controller.daemon.schedule import Schedule
+from controller.daemon.restarts import RestartLog
+from controller.daemon.stop_signals import stop_on_signals
+from controller.daemon.timers import Timers
+from controller.daemon.usage import Uses
 from controller.daemon.wiring import (
-    build_deps,
-    build_house,
+    build_cron_scheduler,
     build_jobs,
+    build_reconciler_deps,
+    build_runner_deps,
     build_sender,
-    build_timetable,
     prepare_folders,
 )
-from controller.domain.errors import ControllerError
+from controller.domain.apps.status import ReconcileRequest
 from controller.domain.names import PLATFORM
-from controller.domain.status import Request
+from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
-from controller.ports import Store
-from controller.reconcile.accounting import Accountant
-from controller.reconcile.house import House, Outcome
-from controller.reconcile.loop import Loop
-from controller.reconcile.passes import reconcile
-from controller.reconcile.platform import Platform
+from controller.ports import QueueLimits, Store
+from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.loop import ControlLoop
+from controller.reconcile.platform import PlatformReconciler
+from controller.reconcile.reconciliation import reconcile
+from controller.reconcile.usage import UsageScanner
 from controller.runner.runner import Runner
-from controller.runner.webhooks import Deliverer
+from controller.runner.webhook_dispatcher import WebhookDispatcher
 from controller.store import open_store
 
 log = logging.getLogger(__name__)
@@ -46,133 +49,157 @@ _WATCH_PAUSE = 2.0
 
 
 def run(settings: Settings) -> int:
-    """Run the daemon in the foreground until SIGTERM or SIGINT. The exit code."""
+    """Run the daemon in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on_signals(stop)
     return serve(settings, stop)
 
 
 def up(settings: Settings) -> int:
-    """Daemon and web process together in the foreground, for a first look and for development."""
+    """Run daemon and web process together in the foreground, for a first try and for development."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on_signals(stop)
     prepare_folders(settings)
-    if not settings.platform.url:  # a first try should not fail for want of an empty folder
+    if not settings.platform.url:  # a first try should not fail because an empty folder is missing
         Path(settings.platform.path).mkdir(parents=True, exist_ok=True)
-    with _web_process(settings, stop):
-        return serve(settings, stop)
+    return serve(settings, stop, {"web": _web_command(settings)})
 
 
-def serve(settings: Settings, stop: threading.Event) -> int:
+def serve(
+    settings: Settings, stop: threading.Event, children: Mapping[str, Sequence[str]] | None = None
+) -> int:
+    """Run until `stop`, together with `children`, commands by name. Returns the exit code, which is 0 only if
+    the stop was requested from outside.
+    """
     prepare_folders(settings)
+    memory.keep_little()
+    memory.give_back_for_ever()
     with only_one(settings.private):
-        store = open_store(settings.database, keep_events=settings.reconcile.keep_events)
-        house = build_house(settings, store, stop.is_set)
+        queue = QueueLimits(settings.runs.queued, settings.runs.queued_size)
+        fault = LastFault(settings.private)
+        store = open_store(
+            settings.database,
+            keep_events=settings.reconcile.keep_events,
+            queue=queue,
+            distrust=fault.begin(),
+        )
+        restarts = RestartLog(store)
+        reconciler_deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
+        group = GuardedGroup(stop, restarts.record)
         try:
-            _turn(house, store, stop)
+            _turn(reconciler_deps, store, stop, group, children or {})
         finally:
-            notify("STOPPING=1")
-            house.engine.close()
-            house.storage.close()
+            reconciler_deps.engine.close()
+            reconciler_deps.storage.close()
             store.close()
-    return 0
+            fault.end()
+    return 1 if group.failed else 0
 
 
-def _turn(house: House, store: Store, stop: threading.Event) -> None:
-    folder = PlatformFolder(house.settings, house.sources)
-    platform = Platform(house, folder.read)
+def _turn(
+    reconciler_deps: ReconcilerDeps,
+    store: Store,
+    stop: threading.Event,
+    group: GuardedGroup,
+    children: Mapping[str, Sequence[str]],
+) -> None:
+    folder = PlatformFolder(reconciler_deps.settings, reconciler_deps.sources)
+    platform = PlatformReconciler(reconciler_deps, folder.read, folder.keep, folder.last)
     requeued = store.requests.recover()
-    house.models.recover()
+    reconciler_deps.models.recover()
     store.requests.enqueue(PLATFORM, "start")
-    schedule = Schedule(house.settings, store, house.directory, folder)
-    watcher = threading.Thread(target=_watch, args=(house, stop), name="watch", daemon=True)
-    accounting = threading.Thread(target=_accountant(house).run, args=(stop,), name="accounting", daemon=True)
-    jobs = build_jobs(house.settings)
-    deps = build_deps(house, jobs)
-    runner = threading.Thread(target=Runner(deps).run, args=(stop,), name="runner", daemon=True)
-    deliverer = Deliverer(deps, build_sender(house.settings), lambda: house.directory.known)
-    webhooks = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks", daemon=True)
-    starting = build_timetable(house)
-    timetable = threading.Thread(target=starting.run, args=(stop,), name="timetable", daemon=True)
-    loop = Loop(store, house.clock, _worker(house, platform), house.settings.reconcile.workers, _beat(house))
-    schedule.start()
-    watcher.start()
-    accounting.start()
-    runner.start()
-    webhooks.start()
-    timetable.start()
-    log.info("daemon started", extra={"state": house.settings.state, "requeued": requeued})
+    jobs = build_jobs(reconciler_deps.settings)
+    deps = build_runner_deps(reconciler_deps, jobs)
+    runner = Runner(deps)
+    uses = Uses(reconciler_deps, lambda: runner.disk.used)
+    schedule = Timers(
+        reconciler_deps.settings, store, reconciler_deps.directory, folder, reconciler_deps.engine, uses.tell
+    )
+    webhook_dispatcher = WebhookDispatcher(
+        deps, build_sender(reconciler_deps.settings), lambda: reconciler_deps.directory.known
+    )
+    loop = ControlLoop(
+        store,
+        reconciler_deps.clock,
+        _worker(reconciler_deps, platform),
+        reconciler_deps.settings.reconcile.workers,
+        _beat(reconciler_deps),
+    )
+    lives: dict[str, Life] = {
+        "schedule": schedule.run,
+        "watch": partial(_watch, reconciler_deps),
+        "accounting": _usage_scanner(reconciler_deps).run,
+        "runner": runner.run,
+        "webhooks": webhook_dispatcher.run,
+        "timetable": build_cron_scheduler(reconciler_deps).run,
+    }
+    for name, life in lives.items():
+        group.thread(name, life)
+    for name, command in children.items():
+        group.child(name, command)
+    log.info("daemon started", extra={"state": reconciler_deps.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
         loop.run(stop)
     finally:
+        notify("STOPPING=1")
         stop.set()
         schedule.stop()
-        watcher.join(timeout=5.0)
-        accounting.join(timeout=5.0)
-        runner.join(timeout=5.0)
-        webhooks.join(timeout=5.0)
-        timetable.join(timeout=5.0)
+        group.join(timeout=5.0)
         jobs.close()
         log.info("daemon stopped")
 
 
-def _worker(house: House, platform: Platform) -> Callable[[Request], Outcome]:
-    """Requests by their key: the platform folder or an app."""
+def _worker(
+    reconciler_deps: ReconcilerDeps, platform: PlatformReconciler
+) -> Callable[[ReconcileRequest], PassOutcome]:
+    """Return a function that handles a request by its key: the platform folder or an app."""
 
-    def work(request: Request) -> Outcome:
+    def work(request: ReconcileRequest) -> PassOutcome:
         if request.app == PLATFORM:
             return platform.reconcile(request)
-        if not house.directory.known:  # before the folder was read every app would look disconnected
-            return Outcome("Waiting", "the platform folder has not been read yet", retry_after=1.0)
-        return reconcile(house, request)
+        if (
+            not reconciler_deps.directory.known
+        ):  # before the folder was read, every app would look disconnected
+            return PassOutcome("Waiting", "the platform folder has not been read yet", retry_after=1.0)
+        return reconcile(reconciler_deps, request)
 
     return work
 
 
-def _beat(house: House) -> Callable[[], None]:
+def _beat(reconciler_deps: ReconcilerDeps) -> Callable[[], None]:
     def beat() -> None:
-        house.store.heartbeat(house.clock.now())
+        reconciler_deps.store.heartbeat(reconciler_deps.clock.now())
         notify("WATCHDOG=1")
 
     return beat
 
 
-def _watch(house: House, stop: threading.Event) -> None:
-    """What happens to our containers asks for a pass, whoever did it."""
+def _watch(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
+    """Request a pass whenever something happens to our containers, whatever the cause."""
+    follow = GuardedStep(
+        "cannot follow the events of the engine", partial(_follow_events, reconciler_deps, stop)
+    )
     while not stop.is_set():
-        try:
-            for event in house.engine.watch(stop.is_set):
-                house.store.requests.enqueue(event.app, "drift")
-        except ControllerError as error:
-            log.warning("events of the engine are lost: %s", error.message)
-        except Exception:
-            log.exception("bug in the watcher")
+        follow()
         stop.wait(_WATCH_PAUSE)
 
 
-def _accountant(house: House) -> Accountant:
-    return Accountant(house.store, house.storage, house.clock, house.settings.storage.abandon_after)
+def _follow_events(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
+    for event in reconciler_deps.engine.watch(stop.is_set):
+        reconciler_deps.store.requests.enqueue(event.app, "drift")
 
 
-@contextmanager
-def _web_process(settings: Settings, stop: threading.Event) -> Iterator[None]:
-    command = [sys.executable, "-m", "controller", "web"]
-    if settings.source:
-        command += ["--config", str(settings.source)]
-    process = subprocess.Popen(command)
+def _usage_scanner(reconciler_deps: ReconcilerDeps) -> UsageScanner:
+    return UsageScanner(
+        reconciler_deps.store,
+        reconciler_deps.storage,
+        reconciler_deps.clock,
+        reconciler_deps.settings.storage.abandon_after,
+    )
 
-    def watch() -> None:
-        code = process.wait()
-        if not stop.is_set():
-            log.error("the web process ended", extra={"code": code})
-            stop.set()
 
-    threading.Thread(target=watch, name="web", daemon=True).start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()  # it ends by itself: calls under way get their time, see web/server.py
+def _web_command(settings: Settings) -> list[str]:
+    # -P keeps Python from importing modules of the current folder
+    command = [sys.executable, "-P", "-m", "controller", "web"]
+    return [*command, "--config", str(settings.source)] if settings.source else command

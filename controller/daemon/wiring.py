@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from controller.adapters.clock import SystemClock
 from controller.adapters.cron import CronTicks
-from controller.adapters.docker import DockerEngine, DockerJobs
+from controller.adapters.docker import DockerEngine, DockerJobs, LocalEngine
 from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
 from controller.adapters.models import ModelCache
@@ -17,38 +19,46 @@ from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.webhooks import HttpSender
-from controller.config import Settings
-from controller.domain.accounts import component_account, storage_env
-from controller.domain.errors import Stalled
+from controller.config import DockerSettings, Settings
+from controller.domain.apps.spec import SecretSpec
 from controller.domain.names import AppName
-from controller.domain.pipelines import Pipeline
+from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
-from controller.domain.spec import SecretSpec
+from controller.domain.storage.accounts import component_account, storage_env
+from controller.domain.storage.box import StorageAccess
+from controller.guards import Tell
 from controller.ports import Storage, Store
-from controller.reconcile.directory import Directory
-from controller.reconcile.house import House
+from controller.reconcile.catalog import PlatformCatalog
+from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.loading import bucket_of, own_secret
-from controller.runner.deps import Deps
-from controller.runner.timetable import Timetable
+from controller.reconcile.stage_images import rebuilt
+from controller.runner.cron_scheduler import CronScheduler
+from controller.runner.deps import RunnerDeps
 
 
-def build_house(
-    settings: Settings, store: Store, stopping: Callable[[], bool], storage: Storage | None = None
-) -> House:
-    """`storage`: in place of the one that the settings name."""
+def build_reconciler_deps(
+    settings: Settings,
+    store: Store,
+    stopping: Callable[[], bool],
+    storage: Storage | None = None,
+    tell: Tell = lambda name, how: None,
+) -> ReconcilerDeps:
+    """Connect ports and adapters. `storage` replaces the one in the settings. `tell` is called when a server
+    that the daemon started has ended unexpectedly.
+    """
     key = instance_key(settings.private)
-    storage = storage or build_storage(settings, key)
-    return House(
+    storage = storage or build_storage(settings, key, tell, store.boxes.tell_access)
+    return ReconcilerDeps(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
         engine=DockerEngine(
-            settings.docker, settings.instance, settings.serving, max_body=settings.web.max_body
+            docker_settings(settings), settings.instance, settings.serving, max_body=settings.web.max_body
         ),
         storage=storage,
         models=ModelCache(settings.models, storage, settings.storage.model_cache),
         prober=HttpProber(),
         clock=SystemClock(),
-        directory=Directory(),
+        directory=PlatformCatalog(),
         settings=settings,
         stopping=stopping,
         key=key,
@@ -56,48 +66,67 @@ def build_house(
 
 
 def build_jobs(settings: Settings) -> DockerJobs:
-    return DockerJobs(settings.docker, settings.instance)
+    return DockerJobs(docker_settings(settings), settings.instance)
 
 
-def build_deps(house: House, jobs: DockerJobs) -> Deps:
-    """What runs are driven with. Secrets of an app may lie in its own repository, at the commit of the pipeline."""
+def docker_settings(settings: Settings) -> DockerSettings:
+    """Containers that get accounts for their boxes also reach where these are good for, which is this host mostly."""
+    if not settings.storage.gives_accounts:
+        return settings.docker
+    allowed = (*settings.docker.egress_allow, settings.storage.container_url)
+    return replace(settings.docker, egress_allow=allowed)
+
+
+def build_runner_deps(deps: ReconcilerDeps, jobs: DockerJobs) -> RunnerDeps:
+    """Return what the runner needs. Secrets may lie in the app's own repository, at the commit of the
+    pipeline.
+    """
 
     def secret(app: AppName, name: str, revision: str) -> SecretSpec | None:
-        return house.directory.spec.secret(name, app) or own_secret(house, app, name, revision)
+        return deps.directory.spec.secret(name, app) or own_secret(deps, app, name, revision)
 
     def pull(app: AppName, reference: str) -> None:
-        declared = house.directory.spec.app(app)
-        try:
-            house.engine.pull(reference, house.directory.registries(declared) if declared else ())
-        except Stalled as error:
-            if (
-                error.reason == "ImageNotFound"
-            ):  # a pass over the app builds it again, or says what is missing
-                house.store.requests.enqueue(app, "drift")
-            raise
+        declared = deps.directory.spec.app(app)
+        deps.engine.pull(reference, deps.directory.registries(declared) if declared else ())
 
-    return Deps(
-        store=house.store,
+    def rebuild(pipeline: Pipeline, stage: str) -> str:
+        try:
+            return rebuilt(deps, pipeline, stage)
+        finally:  # a pass over the app publishes the built image, or reports what is missing
+            deps.store.requests.enqueue(pipeline.app, "drift")
+
+    def unlock(folder: Path, image: str) -> None:
+        """Open a folder of a container's user. The daemon as installed could do it itself; `prichal up` as an
+        ordinary user cannot.
+        """
+        with closing(LocalEngine(deps.settings.docker, "")) as engine:
+            engine.open_up(folder, image)
+
+    return RunnerDeps(
+        store=deps.store,
         jobs=jobs,
-        storage=house.storage,
-        models=house.models,
-        clock=house.clock,
-        settings=house.settings,
+        storage=deps.storage,
+        models=deps.models,
+        clock=deps.clock,
+        settings=deps.settings,
         secret=secret,
         pull=pull,
-        storage_env=lambda pipeline: pipeline_env(house, pipeline),
+        rebuild=rebuild,
+        unlock=unlock,
+        storage_env=lambda pipeline: pipeline_env(deps, pipeline),
     )
 
 
-def pipeline_env(house: House, pipeline: Pipeline) -> Mapping[str, Secret]:
-    """What the stages of a pipeline find of its account. Nothing of it is written down: the name follows from the boxes
-    as they are now, the secret from the key of this installation."""
-    storage = house.settings.storage
+def pipeline_env(deps: ReconcilerDeps, pipeline: Pipeline) -> Mapping[str, Secret]:
+    """Return the variables with which stages of a pipeline reach the storage. None is stored: the name
+    follows from the current boxes, the secret from the key of this installation.
+    """
+    storage = deps.settings.storage
     if not pipeline.boxes or not storage.gives_accounts:
         return {}
-    buckets: dict[str, str] = {box: bucket_of(house, pipeline.app, box) for box in pipeline.boxes}
-    instance = house.settings.instance
-    account = component_account(instance, pipeline.app, pipeline.name, buckets.values(), house.key)
+    buckets: dict[str, str] = {box: bucket_of(deps, pipeline.app, box) for box in pipeline.boxes}
+    instance = deps.settings.instance
+    account = component_account(instance, pipeline.app, pipeline.name, buckets.values(), deps.key)
     return storage_env(account, buckets, storage.container_url, storage.region)
 
 
@@ -105,14 +134,23 @@ def build_sender(settings: Settings) -> HttpSender:
     return HttpSender(settings.runs.webhook_private)
 
 
-def build_timetable(house: House) -> Timetable:
-    return Timetable(house.store, house.clock, CronTicks())
+def build_cron_scheduler(deps: ReconcilerDeps) -> CronScheduler:
+    return CronScheduler(deps.store, deps.clock, CronTicks())
 
 
-def build_storage(settings: Settings, key: bytes) -> Storage:
+def build_storage(
+    settings: Settings,
+    key: bytes,
+    tell: Tell = lambda name, how: None,
+    lend: Callable[[StorageAccess], None] = lambda access: None,
+) -> Storage:
+    """Return the storage of the settings. `lend` is called each time our own server was started, with the
+    access that the web process gets.
+    """
     match settings.storage.backend:
         case "embedded":
-            return EmbeddedStorage(settings.storage, settings.embedded_storage, settings.instance, key)
+            folder = settings.embedded_storage
+            return EmbeddedStorage(settings.storage, folder, settings.instance, key, tell=tell, lend=lend)
         case "s3":
             return S3Storage(settings.storage, settings.instance, key)
         case _:
@@ -120,7 +158,9 @@ def build_storage(settings: Settings, key: bytes) -> Storage:
 
 
 def prepare_folders(settings: Settings) -> None:
-    """The state folder's parts with the rights they need: `private` for the daemon alone, the rest for its group."""
+    """Create the parts of the state folder with their rights: `private` for the daemon alone, the rest for
+    its group.
+    """
     for folder, mode in (
         (settings.state, 0o750),
         (settings.private, 0o700),
@@ -138,7 +178,9 @@ def prepare_folders(settings: Settings) -> None:
 
 
 def instance_key(private: Path) -> bytes:
-    """32 random bytes, made once; without them every fingerprint would change, so they belong into the backup."""
+    """Return 32 random bytes, created once. They belong in the backup: without them every fingerprint would
+    change.
+    """
     path = private / "instance.key"
     try:
         return path.read_bytes()

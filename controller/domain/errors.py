@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.domain.text import printable
+
 
 class ControllerError(Exception):
     """Base of all expected failures. `reason` is stable and documented in docs/reference/status.md."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
 
 
 class Transient(ControllerError):
@@ -40,8 +42,18 @@ class Superseded(Waiting):
         super().__init__("Superseded", message, retry_after=0.0)
 
 
+class MountMismatch(Stalled):
+    """Something in the image prevents mounting at `target`; `found` describes it ("/data is a folder in the
+    image")."""
+
+    def __init__(self, target: str, found: str) -> None:
+        super().__init__("MountMismatch", f"nothing can be mounted at {target}: {found}")
+        self.target = target
+        self.found = found
+
+
 @dataclass(frozen=True, order=True)
-class Problem:
+class ManifestProblem:
     """One thing wrong in a manifest or config. `line` and `column` count from 1, 0 where there is no position."""
 
     file: str
@@ -49,6 +61,10 @@ class Problem:
     column: int
     field: str  # path of the field, e.g. "spec.mlService.timeout"; "" for the document
     message: str  # what is wrong and what would be right
+
+    def __post_init__(self) -> None:
+        for name in ("file", "field", "message"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -58,7 +74,7 @@ class Problem:
 class ManifestInvalid(Stalled):
     """All problems of one commit, sorted by file and position. Nothing of the commit has been applied."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[ManifestProblem, ...]) -> None:
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the manifests; nothing was changed"

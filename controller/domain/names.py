@@ -1,5 +1,5 @@
 """How things are called on the host. Names are deterministic, so that a crash between "created" and "written
-down" is mended by finding the thing again under its name.
+down" is repaired by finding the thing again under its name.
 
 A DNS label holds no dot, hence dots separate the parts without ambiguity: app `a-b` with component `c` and app `a`
 with component `b-c` get different names.
@@ -34,6 +34,15 @@ def workload_name(
     return f"{instance}.{app}.{component}.{short(fingerprint)}.{replica}"
 
 
+def stage_image(pipeline: ComponentName, stage: str) -> ComponentName:
+    """Return the name of a stage's image among those of components; the dot distinguishes it from all of them."""
+    return ComponentName(f"{pipeline}.{stage}")
+
+
+def is_stage(name: ComponentName) -> bool:
+    return "." in name
+
+
 def job_name(instance: str, app: AppName, run: str, stage: str, attempt: int) -> str:
     """Container name of one attempt of a stage, e.g. `prichal.pu-x-pa-demo.01jd3f0r7k.train.1`."""
     return f"{instance}.{app}.{run}.{stage}.{attempt}"
@@ -53,9 +62,10 @@ def bucket_name(instance: str, app: AppName, box: ComponentName) -> str:
     return f"{whole[:50].rstrip('.-')}-{digest}"
 
 
-def build_tag(instance: str, app: AppName, component: ComponentName, content: str) -> str:
-    """Image tag of a build; `content` is the digest of all that went into it: equal input is never built twice."""
-    return f"{instance}.local/{app}/{component}:{content[:32]}"
+def build_tag(instance: str, app: AppName, content: str) -> str:
+    """Image tag of a build; `content` is the digest of all that went into it. Components and stages of the app whose
+    builds have equal input share the image."""
+    return f"{instance}.local/{app}/build:{content[:32]}"
 
 
 def short(fingerprint: str) -> str:

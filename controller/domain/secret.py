@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+from controller.domain.escapes import readings
+from controller.domain.text import printable
+
+SHORT = 4  # characters; a shorter value would blank out ordinary words
+_LINES = 1000  # of one value; the rest of a longer one is hidden only as a whole
+_LINE = 8  # characters; a shorter line of a value is hidden only with its neighbours
+_INNER = 6  # characters that have to be left of a Base64 text which holds more than the value, or of one without blanks
 
 
 @dataclass(frozen=True)
@@ -22,8 +37,152 @@ class Secret:
 
 
 def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
-    """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines."""
-    for secret in sorted(secrets, key=lambda s: -len(s.reveal())):
-        if len(secret.reveal()) >= 4:  # shorter ones would blank out ordinary words
-            text = text.replace(secret.reveal(), "***")
-    return text
+    """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines. Values are
+    found as they are and as programs write them: quoted and escaped in whatever way (see readings.py), in URLs, in
+    Base64 and Base32, within a longer text, too, as numbers of bytes, line by line and broken into lines. Short ones
+    are found where something is set to them."""
+    patterns = _patterns(frozenset(secrets))
+    if not patterns:
+        return text
+    text = patterns.plain.sub("***", text)
+    raw = text.encode("utf-8", "surrogatepass")
+    found = sorted(
+        reading.span(*match.span())
+        for reading in readings(raw)
+        for match in (patterns.joined if reading.joined else patterns.read).finditer(reading.content)
+    )
+    return _hidden(raw, found).decode("utf-8", "surrogatepass") if found else text
+
+
+def _hidden(raw: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
+    """`spans` are sorted and may overlap. A character of which they have a part goes as a whole."""
+    parts, place = [], 0
+    for start, end in spans:
+        while start > place and raw[start] & 0xC0 == 0x80:
+            start -= 1
+        while end < len(raw) and raw[end] & 0xC0 == 0x80:
+            end += 1
+        if start >= place:
+            parts += [raw[place:start], b"***"]
+        place = max(place, end)
+    return b"".join([*parts, raw[place:]])
+
+
+@lru_cache(maxsize=64)
+def _patterns(secrets: frozenset[Secret]) -> _Patterns | None:
+    values = {secret.reveal() for secret in secrets} - {""}
+    forms = {form for value in values if len(value) >= SHORT for form in _forms(value)}
+    longest_first = [re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))]
+    short = sorted(re.escape(value) for value in values if len(value) < SHORT)
+    if short:  # PASSWORD=abc, user:abc@host; not every "abc"
+        longest_first.append(rf"(?<=[=:])[\"']?(?:{'|'.join(short)})[\"']?(?!\w)")
+    if not longest_first:
+        return None
+    whole = "|".join(longest_first)
+    parted = (form.encode("utf-8", "surrogatepass").split() for form in sorted(forms, key=len, reverse=True))
+    blanks = [rb"\s*".join(map(re.escape, parts)) for parts in parted if len(b"".join(parts)) >= _INNER]
+    return _Patterns(
+        re.compile(whole),
+        re.compile(whole.encode("utf-8", "surrogatepass")),
+        re.compile(b"|".join(blanks) or b"(?!)"),
+    )
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """The patterns for the text itself, for the text with its escapes decoded, and for that without line breaks."""
+
+    plain: re.Pattern[str]
+    read: re.Pattern[bytes]
+    joined: re.Pattern[bytes]
+
+
+def _forms(value: str) -> Iterator[str]:
+    lines = [line.strip() for line in value.splitlines()[:_LINES]] if "\n" in value.strip() else []
+    for part in (value, value.strip(), *(line for line in lines if len(line) >= _LINE)):
+        if len(part) >= SHORT:
+            yield part
+            yield printable(part)
+    for whole in {value, value.strip()} if len(value.strip()) >= SHORT else {value}:
+        yield from _escaped(whole)
+        yield from _encoded(whole.encode("utf-8", "surrogatepass"))
+
+
+def _escaped(value: str) -> Iterator[str]:
+    """Return the escaped text without the quotes around it. Errors that pass through several programs are quoted
+    several times."""
+    quoted = {
+        _go(value),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+    }
+    for _ in range(3):
+        yield from quoted
+        quoted = {_go(once) for once in quoted}
+    shell = value
+    for _ in range(3):
+        shell = shlex.quote(shell)
+        yield shell.removeprefix("'").removesuffix("'")
+    yield value.replace("'", r"'\''")
+    yield value.replace("'", "''")  # SQL, YAML
+    yield value.replace('"', '""')  # CSV
+    for url in (
+        quote(value, safe="", errors="replace"),
+        quote(value, errors="replace"),
+        quote_plus(value, errors="replace"),
+    ):
+        yield url
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), url)
+
+
+_GO = {
+    "\a": r"\a",
+    "\b": r"\b",
+    "\f": r"\f",
+    "\n": r"\n",
+    "\r": r"\r",
+    "\t": r"\t",
+    "\v": r"\v",
+    '"': r"\"",
+    "\\": r"\\",
+}
+
+
+def _go(value: str) -> str:
+    """Quote the text like `%q` of Go, the language of container engines."""
+    return "".join(_GO.get(char) or (char if char.isprintable() else _go_escape(ord(char))) for char in value)
+
+
+def _go_escape(code: int) -> str:
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _encoded(raw: bytes) -> Iterator[str]:
+    yield raw.hex()
+    yield raw.hex().upper()
+    for encode, block, bits in _BASES:
+        yield encode(raw).decode()
+        yield encode(raw).decode().rstrip("=")
+        for before in range(
+            block
+        ):  # `user:password` in one: what is certain whatever stands before and after
+            end = 8 * (before + len(raw)) // bits
+            inner = encode(bytes(before) + raw).decode()[-(-8 * before // bits) : end]
+            if len(inner) >= _INNER:
+                yield inner
+
+
+def _small_base32(raw: bytes) -> bytes:
+    return base64.b32encode(raw).lower()
+
+
+#: How each writes bytes, how many of them make one block, and the bits of each of its characters.
+_BASES: tuple[tuple[Callable[[bytes], bytes], int, int], ...] = (
+    (base64.b64encode, 3, 6),
+    (base64.urlsafe_b64encode, 3, 6),
+    (base64.b32encode, 5, 5),
+    (_small_base32, 5, 5),
+)

@@ -14,39 +14,43 @@ import re
 from datetime import UTC, datetime
 
 # Digits are bounded, so that no value overflows where it is used.
-_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,6})?"
 _TIME = r"[0-9]{1,7}(?:\.[0-9]{1,6})?"
 DURATION = rf"^(?=.)(?:{_TIME}d)?(?:{_TIME}h)?(?:{_TIME}m)?(?:{_TIME}s)?(?:{_TIME}ms)?$"
-SIZE = rf"^{_NUMBER}(?:[kKMGTP]i?B?|B)?$"
+# As many digits as every suffix leaves below 2**63, the largest number of SQLite and of engines.
+_DIGITS = ((18, ""), (15, "[kK]i?"), (12, "Mi?"), (9, "Gi?"), (6, "Ti?"), (3, "Pi?"))
+_SIZES = "|".join(rf"[0-9]{{1,{digits}}}(?:\.[0-9]{{1,6}})?{prefix}" for digits, prefix in _DIGITS)
+SIZE = rf"^(?:{_SIZES})B?$"
+
+LONGEST = 1e9  # seconds, 31 years: clocks, calendars and timers go on working with it
 
 _DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _POWERS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _DURATION_PART = re.compile(rf"({_TIME})(ms|[dhms])")
-_SIZE_PARTS = re.compile(r"([0-9]+)\.?([0-9]*)([kKMGTP]?)(i?)B?")
+_SIZE_PARTS = re.compile(r"([0-9]++)\.?([0-9]*+)([kKMGTP]?)(i?)B?")
 
 
 def parse_duration(value: str | float) -> float:
-    """Seconds. ValueError if `value` is no duration."""
+    """Return seconds, at most `LONGEST`. Raises ValueError if `value` is not a duration."""
     if isinstance(value, bool):
         raise ValueError("not a duration")
     if isinstance(value, int | float):
-        if not 0 <= value < 1e9:
+        if not 0 <= value < LONGEST:
             raise ValueError("not a duration")
         return float(value)
     if not re.fullmatch(DURATION.removesuffix("$"), value):
         raise ValueError("not a duration")
     parts = _DURATION_PART.findall(value)
-    return round(sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts), 3)
+    return min(LONGEST, round(sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts), 3))
 
 
-def parse_size(value: str | int) -> int:
-    """Bytes, rounded down. ValueError if `value` is no size."""
+def parse_size(value: str | float) -> int:
+    """Return bytes, rounded down. Raises ValueError if `value` is not a size."""
     if isinstance(value, bool):
         raise ValueError("not a size")
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         if not 0 <= value < 10**18:
             raise ValueError("not a size")
-        return value
+        return int(value)
     if not re.fullmatch(SIZE.removesuffix("$"), value):
         raise ValueError("not a size")
     match = _SIZE_PARTS.fullmatch(value)
@@ -79,7 +83,7 @@ def render_size(size: int) -> str:
 
 
 def about_size(size: int) -> str:
-    """For people, who want to know how much about: `4 kB`, `1.5 GB`. Three digits, units of 1000."""
+    """Format a size approximately, for people: `4 kB`, `1.5 GB`. It has three digits and units of 1000."""
     if size < 1000:
         return f"{size} bytes" if size != 1 else "1 byte"
     value = float(size)
@@ -90,15 +94,19 @@ def about_size(size: int) -> str:
             return f"{value:.3g} {unit}"
 
 
+_LAST = 253_402_300_799.0  # the end of the year 9999, the last one that it can say
+
+
 def rfc3339(at: float | None) -> str | None:
-    """Unix seconds as `2026-01-31T12:00:00.000Z`."""
+    """Unix seconds as `2026-01-31T12:00:00.000Z`; what lies outside of 1970 to 9999 as the nearest of those."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(min(max(at, 0.0), _LAST), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def about_duration(seconds: float) -> str:
-    """For people: `0.4s`, `12s`, `3m 20s`, `1h 05m`, `2d 03h`."""
+    """Format a duration for people: `0.4s`, `12s`, `3m 20s`, `1h 05m`, `2d 03h`."""
     if seconds < 1:
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)

@@ -10,23 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controller.config import DefaultLimits
-from controller.domain.errors import ManifestInvalid, Problem
-from controller.domain.spec import AppSpec, Kind, PlatformAppSpec
+from controller.documents import UNUSABLE
+from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
+from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.manifests import components
-from controller.manifests.checks import CHECKS, Commit, identity, outside_references, warnings
-from controller.manifests.reader import Document, in_order, read
+from controller.manifests.checks import CHECKS, CheckedCommit, identity, outside_references, warnings
+from controller.manifests.reader import ManifestDocument, in_order, read
 from controller.manifests.schema import check
 from controller.ports import SourceFile
 
 
 @dataclass(frozen=True)
-class Examination:
+class ExaminedApp:
     """`notes` are problems only if the platform's side lacks what they name, which was not known here."""
 
-    commit: Commit
-    problems: tuple[Problem, ...]
+    commit: CheckedCommit
+    problems: tuple[ManifestProblem, ...]
     warnings: tuple[str, ...]
-    notes: tuple[Problem, ...] = ()
+    notes: tuple[ManifestProblem, ...] = ()
 
 
 def load_app(
@@ -44,11 +45,15 @@ def load_app(
     commit = found.commit
     return AppSpec(
         app=app.name,
-        ml_components=tuple(components.ml_component(d, limits) for d in _named(commit, Kind.ML_COMPONENT)),
-        pipelines=tuple(components.pipeline(d, limits) for d in _named(commit, Kind.EXPERIMENT_PIPELINE)),
-        apis=tuple(components.api(d) for d in _named(commit, Kind.API_COMPONENT)),
-        boxes=tuple(components.box(d) for d in _named(commit, Kind.DATA_BOX)),
-        secrets=tuple(components.secret(d, app.name) for d in _named(commit, Kind.SECRET)),
+        ml_components=tuple(
+            components.ml_component(d, limits) for d in _named(commit, ComponentKind.ML_COMPONENT)
+        ),
+        pipelines=tuple(
+            components.pipeline(d, limits) for d in _named(commit, ComponentKind.EXPERIMENT_PIPELINE)
+        ),
+        apis=tuple(components.api(d) for d in _named(commit, ComponentKind.API_COMPONENT)),
+        boxes=tuple(components.box(d) for d in _named(commit, ComponentKind.DATA_BOX)),
+        secrets=tuple(components.secret(d, app.name) for d in _named(commit, ComponentKind.SECRET)),
         warnings=found.warnings,
     )
 
@@ -58,22 +63,25 @@ def examine(
     app: PlatformAppSpec,
     known_secrets: frozenset[str] | None,
     limits: DefaultLimits,
-) -> Examination:
-    """Everything that can be said about a commit's manifests. `known_secrets` None: the platform's side (Secrets,
-    package registries) is not known."""
+) -> ExaminedApp:
+    """Check and build a commit's manifests. `known_secrets` None: the platform's side (Secrets, package
+    registries) is not known."""
     reading = read(files)
     problems = [*reading.problems, *identity(reading.documents, app)]
-    sound: list[Document] = []
+    sound: list[ManifestDocument] = []
+    # What was put in place of such a text is no name that anybody has given: nothing more is said of it.
+    unusable = {(p.file, p.line, p.column) for p in reading.problems if p.message == UNUSABLE}
+    odd = {file for file, _, _ in unusable}
     for document in reading.documents:
         found = [*check(document), *_host_files(document)]
-        problems += found
-        if not found:
+        problems += (p for p in found if (p.file, p.line, p.column) not in unusable)
+        if not found and document.file not in odd:
             sound.append(document)
-    commit = Commit(tuple(sound), _declared(reading.documents), app, known_secrets, limits)
+    commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, known_secrets, limits)
     for rule in CHECKS:
         problems += rule(commit)
     outside = tuple(outside_references(commit))
-    return Examination(
+    return ExaminedApp(
         commit=commit,
         problems=in_order([*problems, *(outside if known_secrets is not None else ())]),
         warnings=(*reading.warnings, *warnings(commit)),
@@ -81,18 +89,18 @@ def examine(
     )
 
 
-def _host_files(document: Document) -> Iterable[Problem]:
-    if document.kind is Kind.SECRET and document.get("files") is not None:
+def _host_files(document: ManifestDocument) -> Iterable[ManifestProblem]:
+    if document.kind is ComponentKind.SECRET and document.get("files") is not None:
         message = "a module may not read files of the host: only Secrets of the platform folder have 'files'"
         yield document.problem(["files"], message)
 
 
-def _declared(documents: Iterable[Document]) -> dict[Kind, frozenset[str]]:
-    names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+def _declared(documents: Iterable[ManifestDocument]) -> dict[ComponentKind, frozenset[str]]:
+    names: dict[ComponentKind, set[str]] = {kind: set() for kind in ComponentKind}
     for document in documents:
         names[document.kind].add(document.name)
     return {kind: frozenset(found - {""}) for kind, found in names.items()}
 
 
-def _named(commit: Commit, kind: Kind) -> list[Document]:
+def _named(commit: CheckedCommit, kind: ComponentKind) -> list[ManifestDocument]:
     return sorted(commit.of(kind), key=lambda document: document.name)

@@ -1,11 +1,12 @@
-"""What a schema cannot see: how the documents of a commit fit together, and how the commit fits its app.
+"""Checks that a schema cannot express: how the documents of a commit fit together, and how the commit fits its app.
 
-Each check is a generator of Problems over one `Commit`; `CHECKS` is the list of all. They get documents that
+Each check is a generator of Problems over one `CheckedCommit`; `CHECKS` is the list of all. They get documents that
 passed their schema, and know the names of those that did not, so that one mistake is not reported twice.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -13,38 +14,43 @@ from typing import Any, TypeVar
 
 from controller.config import DefaultLimits
 from controller.documents import Path
-from controller.domain.errors import Problem
-from controller.domain.spec import MEBIBYTE, Kind, PlatformAppSpec
-from controller.domain.units import render_size
-from controller.manifests.components import api_path, box, names, resources, spec_of
-from controller.manifests.reader import Document, nearest
+from controller.domain.apps.environment import misleading, unusable
+from controller.domain.apps.mounts import MOUNT, nested, unmountable
+from controller.domain.apps.spec import MEBIBYTE, ComponentKind, PlatformAppSpec
+from controller.domain.errors import ManifestProblem
+from controller.domain.routing.callers import unusable_passwords, unusable_tokens
+from controller.domain.runs.stage_slots import Use, remainder
+from controller.domain.storage.keys import FileKeyInvalid, parse_path
+from controller.domain.units import parse_duration, render_duration, render_size
+from controller.manifests.components import api_path, box, names, resources, secret, spec_of
+from controller.manifests.reader import ManifestDocument, nearest
 
 #: Docker refuses containers with less.
 MIN_MEMORY = 6 * MEBIBYTE
 
-_PLATFORM_KINDS = (Kind.REPOSITORY, Kind.PLATFORM_APP)
+_PLATFORM_KINDS = (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 
 
 @dataclass(frozen=True)
-class Commit:
+class CheckedCommit:
     """The documents of a commit and what they may refer to. `secrets` is None where the platform's side is not
     known (checking a folder by itself): what refers to it becomes a note instead of a problem."""
 
-    documents: tuple[Document, ...]
-    declared: Mapping[Kind, frozenset[str]]
+    documents: tuple[ManifestDocument, ...]
+    declared: Mapping[ComponentKind, frozenset[str]]
     app: PlatformAppSpec
     secrets: frozenset[str] | None
     limits: DefaultLimits
 
-    def of(self, kind: Kind) -> tuple[Document, ...]:
+    def of(self, kind: ComponentKind) -> tuple[ManifestDocument, ...]:
         return tuple(document for document in self.documents if document.kind is kind)
 
 
-Check = Callable[[Commit], Iterator[Problem]]
+Check = Callable[[CheckedCommit], Iterator[ManifestProblem]]
 T = TypeVar("T", int, float)
 
 
-def identity(documents: Collection[Document], app: PlatformAppSpec) -> Iterator[Problem]:
+def identity(documents: Collection[ManifestDocument], app: PlatformAppSpec) -> Iterator[ManifestProblem]:
     """Names, namespaces and kinds; for all documents, whatever else is wrong with them."""
     yield from duplicates(documents)
     for document in documents:
@@ -57,10 +63,10 @@ def identity(documents: Collection[Document], app: PlatformAppSpec) -> Iterator[
             yield document.problem(["metadata", "namespace"], message)
 
 
-def duplicates(documents: Collection[Document]) -> Iterator[Problem]:
-    first: dict[tuple[Kind, str, object], Document] = {}
+def duplicates(documents: Collection[ManifestDocument]) -> Iterator[ManifestProblem]:
+    first: dict[tuple[ComponentKind, str, object], ManifestDocument] = {}
     for document in documents:
-        scope = document.get("metadata", "namespace") if document.kind is Kind.SECRET else None
+        scope = document.get("metadata", "namespace") if document.kind is ComponentKind.SECRET else None
         key = (document.kind, document.name, str(scope))
         if document.name and key in first:
             place = f"{first[key].file}:{first[key].node.place(['metadata', 'name'])[0]}"
@@ -72,7 +78,7 @@ def duplicates(documents: Collection[Document]) -> Iterator[Problem]:
 # --- references -------------------------------------------------------------------------------------------------
 
 
-def references(commit: Commit) -> Iterator[Problem]:
+def references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Boxes, pipelines and components that are named must be there."""
     for document, path, kind in _references(commit):
         name = str(document.get(*path))
@@ -82,28 +88,28 @@ def references(commit: Commit) -> Iterator[Problem]:
             yield document.problem(path, message)
 
 
-def _references(commit: Commit) -> Iterator[tuple[Document, Path, Kind]]:
+def _references(commit: CheckedCommit) -> Iterator[tuple[ManifestDocument, Path, ComponentKind]]:
     for document in commit.documents:
         spec = spec_of(document)
         for i, _ in enumerate(spec.get("connectedBoxes", [])):
-            yield document, ("spec", "connectedBoxes", i, "name"), Kind.DATA_BOX
+            yield document, ("spec", "connectedBoxes", i, "name"), ComponentKind.DATA_BOX
         for i, var in enumerate(spec.get("vars", [])):
             for field in ("mountFrom", "publishTo"):
                 if field in var:
-                    yield document, ("spec", "vars", i, field, "box"), Kind.DATA_BOX
+                    yield document, ("spec", "vars", i, field, "box"), ComponentKind.DATA_BOX
         for path, kind in (
-            (("spec", "mlService", "modelBox"), Kind.DATA_BOX),
-            (("spec", "mlComponent", "name"), Kind.ML_COMPONENT),
-            (("spec", "experimentPipeline", "name"), Kind.EXPERIMENT_PIPELINE),
-            (("spec", "continueWith", "pipeline"), Kind.EXPERIMENT_PIPELINE),
+            (("spec", "mlService", "modelBox"), ComponentKind.DATA_BOX),
+            (("spec", "mlComponent", "name"), ComponentKind.ML_COMPONENT),
+            (("spec", "experimentPipeline", "name"), ComponentKind.EXPERIMENT_PIPELINE),
+            (("spec", "continueWith", "pipeline"), ComponentKind.EXPERIMENT_PIPELINE),
         ):
             if document.get(*path) is not None:
                 yield document, path, kind
 
 
-def outside_references(commit: Commit) -> Iterator[Problem]:
+def outside_references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Secrets and package registries that are named must be there; some of them lie on the platform's side."""
-    secrets = commit.declared[Kind.SECRET] | (commit.secrets or frozenset())
+    secrets = commit.declared[ComponentKind.SECRET] | (commit.secrets or frozenset())
     registries = frozenset(registry.name for registry in commit.app.package_registries)
     unknown = "is not in this folder: the platform must have it"
     for document in commit.documents:
@@ -122,7 +128,36 @@ def outside_references(commit: Commit) -> Iterator[Problem]:
             yield document.problem(path, message if commit.secrets is not None else f"{registry!r} {unknown}")
 
 
-def _secret_paths(document: Document) -> Iterator[Path]:
+def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report keys and values of plain Secrets in the commit that cannot be environment variables. Secrets of the
+    platform's side are checked when they are used."""
+    own = {document.name: secret(document, None) for document in commit.of(ComponentKind.SECRET)}
+    for document in commit.documents:
+        for prefix, raw in _containers(document):
+            for i, name in enumerate(entry["secretRef"]["name"] for entry in raw.get("envFrom", [])):
+                for why in unusable(own[name]) if name in own else ():
+                    yield document.problem((*prefix, "envFrom", i, "secretRef", "name"), why)
+        if (
+            document.kind is ComponentKind.ML_COMPONENT
+            and document.get("spec", "mlService", "server") != "own"
+        ):
+            for i, entry in enumerate(spec_of(document).get("env", [])):
+                if why := misleading(entry["name"], entry["value"]):
+                    yield document.problem(("spec", "env", i, "name"), why)
+
+
+def callers(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report callers in plain Secrets of the commit who could not call; see `environments` for other Secrets."""
+    own = {document.name: secret(document, None) for document in commit.of(ComponentKind.SECRET)}
+    for document in commit.of(ComponentKind.API_COMPONENT):
+        for way, unfit in (("basic", unusable_passwords), ("token", unusable_tokens)):
+            path = ("spec", "restfulApi", "auth", way, "credentials")
+            name = document.get(*path)
+            for why in unfit(own[name]) if isinstance(name, str) and name in own else ():
+                yield document.problem(path, why)
+
+
+def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
     for prefix, raw in _containers(document):
         for i, _ in enumerate(raw.get("envFrom", [])):
             yield (*prefix, "envFrom", i, "secretRef", "name")
@@ -131,15 +166,15 @@ def _secret_paths(document: Document) -> Iterator[Path]:
         if document.get(*path) is not None:
             yield path
     hook = ("spec", "webhook", "secret")
-    if document.kind is Kind.EXPERIMENT_PIPELINE and document.get(*hook) is not None:
+    if document.kind is ComponentKind.EXPERIMENT_PIPELINE and document.get(*hook) is not None:
         yield hook
 
 
-def _containers(document: Document) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The parts of a document that describe a container, with their paths."""
-    if document.kind is Kind.ML_COMPONENT:
+    if document.kind is ComponentKind.ML_COMPONENT:
         yield ("spec",), spec_of(document)
-    elif document.kind is Kind.EXPERIMENT_PIPELINE:
+    elif document.kind is ComponentKind.EXPERIMENT_PIPELINE:
         for i, stage in enumerate(spec_of(document)["stages"]):
             yield ("spec", "stages", i), stage
 
@@ -147,7 +182,7 @@ def _containers(document: Document) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 # --- lists whose entries have names -----------------------------------------------------------------------------
 
 
-def unique_names(commit: Commit) -> Iterator[Problem]:
+def unique_names(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
         for prefix, raw in _containers(document):
             yield from _repeated(document, (*prefix, "env"), raw.get("env", []))
@@ -165,8 +200,8 @@ def _variable_key(name: str) -> str:
 
 
 def _repeated(
-    document: Document, path: Path, entries: list[Any], by: Callable[[str], str] = str
-) -> Iterator[Problem]:
+    document: ManifestDocument, path: Path, entries: list[Any], by: Callable[[str], str] = str
+) -> Iterator[ManifestProblem]:
     seen: dict[str, str] = {}
     for i, name in enumerate(names(entries)):
         if by(name) in seen:
@@ -178,7 +213,7 @@ def _repeated(
         seen.setdefault(by(name), name)
 
 
-def one_default_box(commit: Commit) -> Iterator[Problem]:
+def one_default_box(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
         boxes = spec_of(document).get("connectedBoxes", [])
         defaults = [i for i, box in enumerate(boxes) if box.get("default")]
@@ -190,9 +225,9 @@ def one_default_box(commit: Commit) -> Iterator[Problem]:
 # --- APIs -------------------------------------------------------------------------------------------------------
 
 
-def api_paths(commit: Commit) -> Iterator[Problem]:
-    taken: dict[str, Document] = {}
-    for document in commit.of(Kind.API_COMPONENT):
+def api_paths(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    taken: dict[str, ManifestDocument] = {}
+    for document in commit.of(ComponentKind.API_COMPONENT):
         path = api_path(spec_of(document))
         if path in taken:
             message = f"{path!r} is the path of the APIComponent {taken[path].name!r} already: choose another"
@@ -200,10 +235,12 @@ def api_paths(commit: Commit) -> Iterator[Problem]:
         taken.setdefault(path, document)
 
 
-def api_specs(commit: Commit) -> Iterator[Problem]:
-    """What an API says of a pipeline must be so: its inputs are the variables that nobody else fills."""
-    pipelines = {document.name: spec_of(document) for document in commit.of(Kind.EXPERIMENT_PIPELINE)}
-    for document in commit.of(Kind.API_COMPONENT):
+def api_specs(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report API specs that do not match their pipeline: the inputs are the variables that nothing else fills."""
+    pipelines = {
+        document.name: spec_of(document) for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE)
+    }
+    for document in commit.of(ComponentKind.API_COMPONENT):
         target = document.get("spec", "experimentPipeline", "name")
         if not isinstance(target, str) or target not in pipelines:
             continue
@@ -220,13 +257,13 @@ def api_specs(commit: Commit) -> Iterator[Problem]:
 
 
 def _api_variables(
-    document: Document,
+    document: ManifestDocument,
     field: str,
     described: Mapping[str, Any],
     known: Collection[str],
     role: str,
     published: Collection[str] = (),
-) -> Iterator[Problem]:
+) -> Iterator[ManifestProblem]:
     for i, name in enumerate(names(described.get(field, []))):
         path = ("spec", "apiSpec", field, i, "name")
         if name not in known:
@@ -248,9 +285,74 @@ def open_variables(pipeline: Mapping[str, Any]) -> tuple[frozenset[str], frozens
 # --- pipelines --------------------------------------------------------------------------------------------------
 
 
-def variables(commit: Commit) -> Iterator[Problem]:
+def files_without_box(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """A pipeline that no box is connected to can be passed no file, and nobody can ask for what its stages hand on."""
+    boxless = {
+        document.name: document
+        for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE)
+        if not spec_of(document).get("connectedBoxes")
+    }
+    for document in commit.of(ComponentKind.API_COMPONENT):
+        target = document.get("spec", "experimentPipeline", "name")
+        if isinstance(target, str) and target in boxless:
+            yield from _api_files_without_box(document, boxless[target])
+    begun = _begun_here(commit)
+    for name, document in boxless.items():
+        for path, message in _outputs_without_box(document) if name in begun else ():
+            yield document.problem(path, message)
+
+
+def _begun_here(commit: CheckedCommit) -> frozenset[str]:
+    """Names of the pipelines that are run on the platform: by callers, by the clock, or after another. Others are for
+    `prichal run-local`, which needs no box."""
+    pipelines = {document.name: document for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE)}
+    apis = commit.of(ComponentKind.API_COMPONENT)
+    if any("pipelines" in spec_of(api) for api in apis):
+        return frozenset(pipelines)
+    begun = {api.get("spec", "experimentPipeline", "name") for api in apis}
+    begun |= {name for name, document in pipelines.items() if "schedule" in spec_of(document)}
+    left = [name for name in begun if name in pipelines]
+    while left:
+        after = pipelines[left.pop()].get("spec", "continueWith", "pipeline")
+        if after in pipelines and after not in begun:
+            begun.add(after)
+            left.append(after)
+    return frozenset(name for name in begun if name in pipelines)
+
+
+def _api_files_without_box(
+    document: ManifestDocument, pipeline: ManifestDocument
+) -> Iterator[ManifestProblem]:
+    described = spec_of(document)["apiSpec"]
+    open_inputs, outputs = open_variables(spec_of(pipeline))
+    remedy = f"connect one with 'connectedBoxes' of pipeline {pipeline.name!r}"
+    for i, raw in enumerate(described.get("inputs", [])):
+        only_files = raw.get("type", {}).get("datatypes", ["FILE"]) == ["FILE"]
+        if only_files and raw["name"] in open_inputs:
+            message = f"{raw['name']!r} is a FILE, and there is no box that it could lie in"
+            path = ("spec", "apiSpec", "inputs", i, "name")
+            yield document.problem(path, f"{message}: {remedy}, or give it another 'type'")
+    handed_on = outputs - offered_variables(spec_of(pipeline))
+    for i, name in enumerate(names(described.get("outputs", []))):
+        if name in handed_on and "publishTo" not in _variable(pipeline, name):
+            message = f"{name!r} has no box to go to, so that nobody could ask for it: {remedy}"
+            yield document.problem(("spec", "apiSpec", "outputs", i, "name"), message)
+
+
+def _variable(pipeline: ManifestDocument, name: str) -> Mapping[str, Any]:
+    return next((var for var in spec_of(pipeline).get("vars", []) if var["name"] == name), {})
+
+
+def offered_variables(pipeline: Mapping[str, Any]) -> frozenset[str]:
+    """Outputs that every run gives to its caller: no stage takes them in, and no box of the module gets them."""
+    taken = {name for stage in pipeline["stages"] for name in names(stage.get("inputs", []))}
+    published = {var["name"] for var in pipeline.get("vars", []) if "publishTo" in var}
+    return open_variables(pipeline)[1] - taken - published
+
+
+def variables(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Stages use declared variables, and each is filled from one side only."""
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         declared = {var["name"]: var for var in spec_of(document).get("vars", [])}
         filled: dict[str, str] = {name: "its box" for name, var in declared.items() if "mountFrom" in var}
         for s, stage in enumerate(spec_of(document)["stages"]):
@@ -267,11 +369,11 @@ def variables(commit: Commit) -> Iterator[Problem]:
                 filled.setdefault(name, f"stage {stage['name']!r}")
 
 
-def publications(commit: Commit) -> Iterator[Problem]:
-    """Only what a stage makes is published, and no two publications are in each other's way: pipelines may take turns
-    at one place, but one never lies in another."""
+def publications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report publications that no stage outputs, or that conflict with each other: pipelines may take turns at one
+    place, but one never lies in another."""
     places: list[tuple[str, str, str, str]] = []  # box, path, pipeline, variable
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         outputs = open_variables(spec_of(document))[1]
         for i, var in enumerate(spec_of(document).get("vars", [])):
             if "publishTo" not in var:
@@ -292,19 +394,50 @@ def _overlap(place: tuple[str, str, str, str], path: str, pipeline: str) -> bool
     return not taking_turns and (path.startswith(place[1]) or place[1].startswith(path))
 
 
-def mount_points(commit: Commit) -> Iterator[Problem]:
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+def mount_points(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """No variable lies over what commands or the platform need, nor over another one that a stage of it uses."""
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
+        spec = spec_of(document)
+        stages = [
+            {name for field in ("inputs", "outputs") for name in names(stage.get(field, []))}
+            for stage in spec["stages"]
+        ]
         taken: dict[str, str] = {}
-        for i, var in enumerate(spec_of(document).get("vars", [])):
-            place = var.get("mountTo", "").rstrip("/")
-            if place and place in taken:
-                message = f"{taken[place]!r} is mounted there already: choose another path"
-                yield document.problem(("spec", "vars", i, "mountTo"), message)
-            taken.setdefault(place, var["name"])
+        for i, var in enumerate(spec.get("vars", [])):
+            name, path = var["name"], ("spec", "vars", i, "mountTo")
+            place = posixpath.normpath(var.get("mountTo", f"{MOUNT}/{name}"))
+            if why := unmountable(name, place):
+                message = f"nothing can be mounted at {place}, since {why}: choose another path, such as /work/{name}"
+                yield document.problem(path, message)
+                continue
+            together = {other for stage in stages if name in stage for other in stage}
+            for other, there in taken.items():
+                if there == place:
+                    yield document.problem(path, f"{other!r} is mounted there already: choose another path")
+                elif other in together and nested(there, place):
+                    message = f"{other!r} is mounted at {there}, and neither may lie in the other: choose another path"
+                    yield document.problem(path, message)
+            taken.setdefault(name, place)
 
 
-def stage_cycles(commit: Commit) -> Iterator[Problem]:
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+def box_paths(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report paths in boxes that cannot be names of files."""
+    for document in commit.documents:
+        places: list[Path] = [("spec", "mlService", "modelPath")]
+        for i, _ in enumerate(spec_of(document).get("vars", [])):
+            places += [("spec", "vars", i, field, "path") for field in ("mountFrom", "publishTo")]
+        for place in places:
+            if (path := document.get(*place)) is None:
+                continue
+            try:
+                parse_path(str(path))
+            except FileKeyInvalid as error:
+                message = f"{path!r} cannot be a path in a box, since {error}: write it as 'folder/file' or 'folder/'"
+                yield document.problem(place, message)
+
+
+def stage_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         stages = spec_of(document)["stages"]
         makers = {name: stage["name"] for stage in stages for name in names(stage.get("outputs", []))}
         graph = {s["name"]: {makers[v] for v in names(s.get("inputs", [])) if v in makers} for s in stages}
@@ -316,8 +449,8 @@ def stage_cycles(commit: Commit) -> Iterator[Problem]:
             yield document.problem(path, message)
 
 
-def pipeline_cycles(commit: Commit) -> Iterator[Problem]:
-    documents = {document.name: document for document in commit.of(Kind.EXPERIMENT_PIPELINE)}
+def pipeline_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    documents = {document.name: document for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE)}
     graph: dict[str, set[str]] = {name: set() for name in documents}
     for name, document in documents.items():
         after = document.get("spec", "continueWith", "pipeline")
@@ -329,7 +462,7 @@ def pipeline_cycles(commit: Commit) -> Iterator[Problem]:
 
 
 def cycles(predecessors: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
-    """One cycle of each tangle, from its smallest name round to itself again."""
+    """Return one cycle of each strongly connected component, from its smallest name back to itself."""
     graph = {name: sorted(before) for name, before in sorted(predecessors.items())}
     while True:
         try:
@@ -350,8 +483,8 @@ def cycles(predecessors: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
 # --- limits -----------------------------------------------------------------------------------------------------
 
 
-def sizes(commit: Commit) -> Iterator[Problem]:
-    """What one container asks for must be possible at all."""
+def sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report containers that ask for more than any container can get."""
     for document in commit.documents:
         for prefix, raw in _containers(document):
             wanted = resources(raw, commit.limits)
@@ -363,27 +496,40 @@ def sizes(commit: Commit) -> Iterator[Problem]:
                 yield document.problem((*prefix, "replicas"), message)
 
 
-def totals(commit: Commit) -> Iterator[Problem]:
+def stage_timeouts(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    most = commit.limits.max_stage_timeout
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
+        for number, stage in enumerate(spec_of(document)["stages"]):
+            asked = parse_duration(stage.get("timeout", 0))
+            if asked > most:
+                allowed = f"the controller's config allows {render_duration(most)}"
+                message = f"{render_duration(asked)} is too long: {allowed}"
+                yield document.problem(("spec", "stages", number, "timeout"), message)
+
+
+def totals(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """The sums over all components against the limits of the PlatformApp."""
     limits = commit.app.limits
     workloads = [
         (document, resources(spec_of(document), commit.limits), int(spec_of(document).get("replicas", 1)))
-        for document in commit.of(Kind.ML_COMPONENT)
+        for document in commit.of(ComponentKind.ML_COMPONENT)
     ]
     cpus = [(document, wanted.cpus * replicas) for document, wanted, replicas in workloads]
     memory = [(document, wanted.memory * replicas) for document, wanted, replicas in workloads]
     containers = [(document, replicas) for document, _, replicas in workloads]
-    storage = [(document, box(document).capacity) for document in commit.of(Kind.DATA_BOX)]
+    gpus = [(document, wanted.gpus * replicas) for document, wanted, replicas in workloads]
+    storage = [(document, box(document).capacity) for document in commit.of(ComponentKind.DATA_BOX)]
     yield from _over(cpus, limits.cpus, ("spec", "resources", "cpus"), _cpus)
     yield from _over(memory, limits.memory, ("spec", "resources", "memory"), _memory)
     yield from _over(containers, limits.containers, ("spec", "replicas"), _count)
+    yield from _over(gpus, limits.gpus, ("spec", "resources", "gpus"), _gpus)
     yield from _over(storage, limits.storage, ("spec", "s3DefaultStorage", "capacity"), _storage)
 
 
 def _over(
-    shares: Sequence[tuple[Document, T]], limit: T | None, path: Path, render: Callable[[T], str]
-) -> Iterator[Problem]:
-    """One problem where the running sum passes the limit; it tells the whole sum."""
+    shares: Sequence[tuple[ManifestDocument, T]], limit: T | None, path: Path, render: Callable[[T], str]
+) -> Iterator[ManifestProblem]:
+    """Report one problem, where the running sum exceeds the limit; it states the whole sum."""
     if limit is None:
         return
     whole = sum(share for _, share in shares)
@@ -391,27 +537,42 @@ def _over(
     for document, share in shares:
         running += share
         if running > limit:
-            message = (
-                f"all components together ask for {render(whole)}; the PlatformApp allows {render(limit)}"
-            )
+            message = f"all components together ask for {render(whole)}; the limits of the app allow {render(limit)}"
             yield document.problem(path, message)
             return
 
 
-def stage_sizes(commit: Commit) -> Iterator[Problem]:
-    """Stages count one by one, for they wait for each other; but one that is larger than the limit never starts."""
-    limits = commit.app.limits
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+def stage_sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report stages that never fit next to the components: stages wait for each other, but such a stage would wait
+    for ever."""
+    specs = [spec_of(document) for document in commit.of(ComponentKind.ML_COMPONENT)]
+    uses = (Use.of(resources(spec, commit.limits), int(spec.get("replicas", 1))) for spec in specs)
+    taken, limits = sum(uses, Use()), commit.app.limits
+    left = limits if taken.beyond(limits) else remainder(limits, taken)  # else `totals` says it
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         for prefix, raw in _containers(document):
             wanted = resources(raw, commit.limits)
-            if limits.cpus is not None and wanted.cpus > limits.cpus:
-                message = f"{_cpus(wanted.cpus)} are too much: the PlatformApp allows {_cpus(limits.cpus)}"
-                yield document.problem((*prefix, "resources", "cpus"), message)
-            if limits.memory is not None and wanted.memory > limits.memory:
-                message = (
-                    f"{_memory(wanted.memory)} is too much: the PlatformApp allows {_memory(limits.memory)}"
-                )
-                yield document.problem((*prefix, "resources", "memory"), message)
+            for name, asked, allowed, rest, render in (
+                ("cpus", wanted.cpus, limits.cpus, left.cpus, _cpus),
+                ("memory", wanted.memory, limits.memory, left.memory, _memory),
+                ("gpus", wanted.gpus, limits.gpus, left.gpus, _gpus),
+            ):
+                if rest is not None and asked > rest:
+                    yield document.problem(
+                        (*prefix, "resources", name), _too_much(render, asked, allowed, rest)
+                    )
+            if left.containers == 0:
+                yield document.problem(prefix, _too_much(_count, 1, limits.containers, 0))
+
+
+def _too_much(render: Callable[[Any], str], asked: object, allowed: object, rest: object) -> str:
+    left = "" if allowed == rest else f", and its components leave {render(rest)} for stages"
+    verb = "are" if render is _cpus else "is"
+    return f"{render(asked)} {verb} too much: the limits of the app allow {render(allowed)}{left}"
+
+
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'s' if number != 1 else ''}"
 
 
 def _cpus(number: float) -> str:
@@ -432,27 +593,32 @@ def _storage(size: int) -> str:
 
 CHECKS: tuple[Check, ...] = (
     references,
+    environments,
+    callers,
     unique_names,
     one_default_box,
     api_paths,
     api_specs,
     variables,
+    files_without_box,
     publications,
     mount_points,
+    box_paths,
     stage_cycles,
     pipeline_cycles,
     sizes,
     totals,
     stage_sizes,
+    stage_timeouts,
 )
 
 
 # --- what is allowed but deserves a word ------------------------------------------------------------------------
 
 
-def warnings(commit: Commit) -> Iterator[str]:
+def warnings(commit: CheckedCommit) -> Iterator[str]:
     for document in commit.documents:
-        if document.kind is Kind.SECRET:
+        if document.kind is ComponentKind.SECRET:
             yield document.warning(
                 ["kind"],
                 f"the Secret {document.name!r} lies in plain text in the module's repository, for all who can read"
@@ -466,11 +632,56 @@ def warnings(commit: Commit) -> Iterator[str]:
         ):
             path = ("spec", "restfulApi", "auth", "identityPassThrough")
             yield document.warning(path, "has nobody to tell about: 'auth' names no way to log in")
-    for document in commit.of(Kind.EXPERIMENT_PIPELINE):
+    begun = _begun_here(commit)
+    for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         yield from _pipeline_warnings(document)
+        if not spec_of(document).get("connectedBoxes") and document.name not in begun:
+            for place, message in _outputs_without_box(document):
+                yield document.warning(place, message)
+        yield from _continuation_warnings(commit, document)
+    for document in commit.of(ComponentKind.API_COMPONENT):
+        if "files" in spec_of(document) and not commit.declared[ComponentKind.DATA_BOX]:
+            yield document.warning(("spec", "files"), "there are no files to reach: the app has no DataBox")
 
 
-def _pipeline_warnings(document: Document) -> Iterator[str]:
+def _continuation_warnings(commit: CheckedCommit, document: ManifestDocument) -> Iterator[str]:
+    path = ("spec", "continueWith", "pipeline")
+    after = next(
+        (d for d in commit.of(ComponentKind.EXPERIMENT_PIPELINE) if d.name == document.get(*path)), None
+    )
+    if after is None:
+        return
+    passed, outputs = open_variables(spec_of(document))
+    missing = open_variables(spec_of(after))[0] - passed - outputs - _optional_inputs(commit, after.name)
+    if missing:
+        listed = ", ".join(sorted(missing))
+        message = f"the pipeline {after.name!r} is passed no {listed} by this one, so that each run of it would fail"
+        yield document.warning(path, message)
+
+
+def _optional_inputs(commit: CheckedCommit, pipeline: str) -> frozenset[str]:
+    """Return the inputs that callers may omit, by the API's spec."""
+    return frozenset(
+        raw["name"]
+        for document in commit.of(ComponentKind.API_COMPONENT)
+        if document.get("spec", "experimentPipeline", "name") == pipeline
+        for raw in spec_of(document)["apiSpec"].get("inputs", [])
+        if not raw.get("required", True)
+    )
+
+
+def _outputs_without_box(document: ManifestDocument) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Return the outputs of a pipeline that has no box, with what is wrong."""
+    offered = offered_variables(spec_of(document))
+    for s, stage in enumerate(spec_of(document)["stages"]):
+        for i, name in enumerate(names(stage.get("outputs", []))):
+            if name in offered:
+                path = ("spec", "stages", s, "outputs", i, "name")
+                message = f"{name!r} has no box to go to, so that each run would lose it"
+                yield path, f"{message}: connect one with 'connectedBoxes', or use 'publishTo'"
+
+
+def _pipeline_warnings(document: ManifestDocument) -> Iterator[str]:
     spec = spec_of(document)
     used = {
         name for stage in spec["stages"] for f in ("inputs", "outputs") for name in names(stage.get(f, []))

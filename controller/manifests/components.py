@@ -1,4 +1,4 @@
-"""From a document to the value that the rest of the controller works with: defaults filled in, units resolved.
+"""Builds the values that the rest of the controller uses from documents: with defaults and units resolved.
 
 Pure, and only called with documents that passed their schema and all checks; nothing is judged here.
 """
@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.config import DefaultLimits
-from controller.domain.names import AppName, ComponentName
-from controller.domain.secret import Secret
-from controller.domain.spec import (
+from controller.domain.apps.spec import (
     GIGABYTE,
     ApiSpec,
     ApiTarget,
@@ -22,6 +20,8 @@ from controller.domain.spec import (
     BoxLink,
     BoxSpec,
     BuildImage,
+    CorsSpec,
+    CronSchedule,
     EnvVar,
     ExistingImage,
     FilesTarget,
@@ -40,24 +40,25 @@ from controller.domain.spec import (
     Resources,
     Retries,
     Rollout,
-    Schedule,
     SecretSpec,
     StageSpec,
     Strategy,
     Webhook,
 )
+from controller.domain.names import AppName, ComponentName
+from controller.domain.secret import Secret
 from controller.domain.units import parse_duration, parse_size
-from controller.manifests.reader import Document
+from controller.manifests.reader import ManifestDocument
 
 Raw = Mapping[str, Any]
 
 
-def spec_of(document: Document) -> Raw:
+def spec_of(document: ManifestDocument) -> Raw:
     """The document's `spec`; empty for Secrets, which have none."""
     return _mapping(document.get("spec"))
 
 
-def ml_component(document: Document, limits: DefaultLimits) -> MLComponentSpec:
+def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLComponentSpec:
     spec = spec_of(document)
     service = spec["mlService"]
     rollout = spec.get("rollout", {})
@@ -82,6 +83,7 @@ def ml_component(document: Document, limits: DefaultLimits) -> MLComponentSpec:
             drain_timeout=parse_duration(rollout.get("drainTimeout", "30s")),
         ),
         idle_after=parse_duration(hibernation["idleAfter"]) if hibernation else None,
+        read_only_root=spec.get("readOnlyRootFilesystem"),
     )
 
 
@@ -98,7 +100,7 @@ def _server(service: Raw) -> PlatformServer | OwnServer:
     )
 
 
-def pipeline(document: Document, limits: DefaultLimits) -> PipelineSpec:
+def pipeline(document: ManifestDocument, limits: DefaultLimits) -> PipelineSpec:
     spec = spec_of(document)
     ttl = spec.get("ttl", {})
     return PipelineSpec(
@@ -136,7 +138,8 @@ def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
         env=_env(raw),
         env_from=_env_from(raw),
         resources=resources(raw, limits),
-        timeout=parse_duration(raw["timeout"]) if "timeout" in raw else None,
+        timeout=limits.of_stage(parse_duration(raw["timeout"]) if "timeout" in raw else None),
+        read_only_root=raw.get("readOnlyRootFilesystem", False),
         retries=Retries(
             limit=int(retries.get("limit", 0)),
             backoff=parse_duration(retries.get("backoff", "10s")),
@@ -146,8 +149,8 @@ def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
     )
 
 
-def _schedule(raw: Raw) -> Schedule:
-    return Schedule(
+def _schedule(raw: Raw) -> CronSchedule:
+    return CronSchedule(
         cron=" ".join(raw["cron"].split()),
         timezone=raw.get("timezone", "UTC"),
         overlap=Overlap(raw.get("concurrencyPolicy", Overlap.FORBID)),
@@ -158,7 +161,7 @@ def _webhook(raw: Raw) -> Webhook:
     return Webhook(raw["secret"], raw.get("url", ""))
 
 
-def api(document: Document) -> ApiSpec:
+def api(document: ManifestDocument) -> ApiSpec:
     spec = spec_of(document)
     restful, described = spec.get("restfulApi", {}), spec.get("apiSpec", {})
     return ApiSpec(
@@ -167,6 +170,7 @@ def api(document: Document) -> ApiSpec:
         path=api_path(spec),
         published=spec.get("published", True),
         auth=_auth(restful.get("auth", {})),
+        cors=_cors(restful["cors"]) if "cors" in restful else None,
         inputs=tuple(_api_variable(raw) for raw in described.get("inputs", [])),
         outputs=tuple(_api_variable(raw) for raw in described.get("outputs", [])),
     )
@@ -205,7 +209,24 @@ def _oidc(raw: Raw) -> OidcSpec:
         audience=raw["audience"],
         client_id=raw.get("clientId"),
         required_claims=tuple(sorted(raw.get("requiredClaims", {}).items())),
+        username_claim=raw.get("usernameClaim", ""),
     )
+
+
+def _cors(raw: Raw) -> CorsSpec:
+    return CorsSpec(
+        origins=tuple(sorted({_origin(text) for text in raw["origins"]})),
+        credentials=raw.get("credentials", False),
+        max_age=parse_duration(raw.get("maxAge", "10m")),
+        expose_headers=tuple(raw.get("exposeHeaders", ())),
+    )
+
+
+def _origin(text: str) -> str:
+    """Return the origin as browsers write it: in lower case, without the scheme's default port."""
+    origin = text.lower()
+    scheme, _, _ = origin.partition(":")
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, "::"))
 
 
 def _api_variable(raw: Raw) -> ApiVariable:
@@ -217,7 +238,7 @@ def _api_variable(raw: Raw) -> ApiVariable:
     )
 
 
-def box(document: Document) -> BoxSpec:
+def box(document: ManifestDocument) -> BoxSpec:
     spec = spec_of(document)
     return BoxSpec(
         name=ComponentName(document.name),
@@ -226,18 +247,25 @@ def box(document: Document) -> BoxSpec:
     )
 
 
-def secret(document: Document, app: AppName | None, files: Mapping[str, str] | None = None) -> SecretSpec:
-    """`files` holds the content of the host's files by key."""
+def secret(
+    document: ManifestDocument, app: AppName | None, files: Mapping[str, str] | None = None
+) -> SecretSpec:
+    """`files` holds the content of the host's files by key. The three ways to give a value are read alike."""
     values: dict[str, str] = dict(files or {})
     for key, text in _mapping(document.get("data")).items():
         values[key] = base64.b64decode("".join(text.split())).decode()
     values.update(_mapping(document.get("stringData")))
-    sealed = tuple(sorted((key, Secret(value)) for key, value in values.items()))
+    sealed = tuple(sorted((key, Secret(without_line_end(value))) for key, value in values.items()))
     return SecretSpec(document.name, sealed, app)
 
 
+def without_line_end(text: str) -> str:
+    """A private key ends with a line end that belongs to it; to a password an editor, `echo` or `|` has added it."""
+    return text if "\n" in text.strip() else text.rstrip("\r\n")
+
+
 def resources(raw: Raw, limits: DefaultLimits) -> Resources:
-    """What a container gets: what its manifest says, else what the config says."""
+    """Return the resources of a container: those of its manifest, else those of the configuration."""
     own = raw.get("resources", {})
     return Resources(
         cpus=float(own.get("cpus", limits.cpus)),

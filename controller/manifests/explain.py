@@ -1,4 +1,4 @@
-"""What a schema's verdict means to the person who wrote the manifest: where, what is wrong, what would be right.
+"""Explains a schema's errors to the author of a manifest: where, what is wrong, what would be right.
 
 The schemas help: the `title` of a value is the noun that completes "must be …" and "… is not …", and the title
 within a `not` is the whole sentence. Values marked `writeOnly` (JSON Schema's word for secrets) are never quoted.
@@ -111,7 +111,7 @@ def _wrong_type(value: object, types: str | list[str], expected: str) -> str:
 
 
 def _bare(text: str) -> bool:
-    """Whether a text would be a number or a truth value if its quotes were left out."""
+    """Return True if a text would be a number or a truth value if its quotes were left out."""
     documents = parse("", text.encode(errors="replace")).documents
     return len(documents) == 1 and isinstance(documents[0].value, bool | int | float)
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from controller.domain.versions import is_range
-from controller.domain.webhooks import is_url
+from controller.domain.apps.versions import is_range
+from controller.domain.runs.webhooks import is_url
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -40,7 +40,7 @@ def is_cron(text: str) -> bool:
 
 
 def _has_day(fields: list[str], values: list[frozenset[int]]) -> bool:
-    """Whether there is such a day at all: 30 February never comes."""
+    """Return True if there is such a day at all: 30 February never comes."""
     _, _, days, months, _ = values
     if not fields[4].startswith("*"):  # either day field suffices
         return True
@@ -82,7 +82,7 @@ def _number(text: str, names: Mapping[str, int]) -> int:
 
 @lru_cache(maxsize=1024)
 def is_timezone(name: str) -> bool:
-    """Whether the host (or the `tzdata` package) knows this IANA zone."""
+    """Return True if the host (or the `tzdata` package) knows this IANA zone."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -14,15 +14,12 @@ from pathlib import Path as HostPath
 from pathlib import PurePosixPath
 from typing import Any
 
-from controller.config import Settings
+from controller.config import DefaultLimits, Settings
 from controller.documents import Node, Path, parse
-from controller.domain.errors import ManifestInvalid, Problem
-from controller.domain.names import AppName, RepositoryName
-from controller.domain.secret import Secret
-from controller.domain.spec import (
+from controller.domain.apps.spec import (
+    ComponentKind,
     GitRef,
     HookProvider,
-    Kind,
     Limits,
     PlatformAppSpec,
     PlatformSpec,
@@ -31,16 +28,20 @@ from controller.domain.spec import (
     RepositorySpec,
     SecretSpec,
 )
+from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.secret import Secret
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
 from controller.manifests.checks import cycles, duplicates
 from controller.manifests.components import spec_of
-from controller.manifests.reader import Document, in_order, nearest, read
+from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
 from controller.manifests.schema import check
 from controller.ports import SourceFile
 
-_SYSTEM_KINDS = (Kind.SECRET, Kind.REPOSITORY, Kind.PLATFORM_APP)
+_SYSTEM_KINDS = (ComponentKind.SECRET, ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 _MAX_SECRET_FILE = 2**20
+_CUT_OFF = ("is not valid YAML", "is not UTF-8")  # problems of the reader that no sound file has
 
 #: Which keys of a Secret log in where.
 _LOGINS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -52,21 +53,21 @@ ReadFile = Callable[[str], bytes]
 
 
 def read_host_file(path: str) -> bytes:
-    """At most as much as a Secret may hold, and a byte more to tell. OSError."""
+    """Read at most one byte more than a Secret may hold, so that the caller can tell. Raises OSError."""
     with open(path, "rb") as file:
         return file.read(_MAX_SECRET_FILE + 1)
 
 
 @dataclass(frozen=True)
-class Platform:
+class LoadedPlatform:
     """The sound documents of the platform folder, and the values of its Secrets by document."""
 
-    documents: tuple[Document, ...]
+    documents: tuple[ManifestDocument, ...]
     secrets: Mapping[tuple[str, str | None], SecretSpec | None]  # None: there, but wrong
-    declared: Mapping[Kind, frozenset[str]]
+    declared: Mapping[ComponentKind, frozenset[str]]
     allowed_paths: tuple[str, ...]
 
-    def of(self, kind: Kind) -> tuple[Document, ...]:
+    def of(self, kind: ComponentKind) -> tuple[ManifestDocument, ...]:
         return tuple(document for document in self.documents if document.kind is kind)
 
     def known_secrets(self, scopes: Iterable[str | None]) -> set[str]:
@@ -94,30 +95,33 @@ def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
     try:
         parsed = parse(str(path), read_host_file(str(path)))
     except OSError as error:
-        problem = Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")
+        problem = ManifestProblem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")
         raise ManifestInvalid((problem,)) from error
     root = parsed.documents[0] if len(parsed.documents) == 1 else Node(None, 1, 1)
     problems = list(parsed.problems)
     if not isinstance(root.value, dict) or not root.value:
         problems.append(
-            Problem(str(path), root.line, root.column, "", "must be one mapping of keys to texts")
+            ManifestProblem(str(path), root.line, root.column, "", "must be one mapping of keys to texts")
         )
     wrong = [key for key in root.keys if not isinstance(root.children[key].value, str)]
     problems += [
-        Problem(str(path), *root.keys[key], key, "must be text: write it in quotes") for key in wrong
+        ManifestProblem(str(path), *root.keys[key], key, "must be text: write it in quotes") for key in wrong
     ]
     if problems:
         raise ManifestInvalid(tuple(problems))
-    return tuple(sorted((key, Secret(str(root.children[key].value))) for key in root.keys))
+    values = {key: components.without_line_end(str(root.children[key].value)) for key in root.keys}
+    return tuple(sorted((key, Secret(value)) for key, value in values.items()))
 
 
 def examine_platform(
     files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
-) -> tuple[PlatformSpec, tuple[Problem, ...]]:
-    """What is declared as far as it is sound, and everything that is wrong."""
+) -> tuple[PlatformSpec, tuple[ManifestProblem, ...]]:
+    """Return what is declared validly, and all problems."""
+    files = tuple(files)
     reading = read(files)
-    problems = [*reading.problems, *duplicates(reading.documents)]
-    sound: list[Document] = []
+    broken = (problem for file in files for problem in _broken(file))
+    problems = [*reading.problems, *duplicates(reading.documents), *broken]
+    sound: list[ManifestDocument] = []
     for document in reading.documents:
         found = [*check(document), *_placement(document)]
         problems += found
@@ -125,41 +129,58 @@ def examine_platform(
             sound.append(document)
     secrets: dict[tuple[str, str | None], SecretSpec | None] = {}
     for document in reading.documents:
-        if document.kind is Kind.SECRET:
+        if document.kind is ComponentKind.SECRET:
             secrets[document.name, _scope(document)] = None
     for document in sound:
-        if document.kind is Kind.SECRET:
+        if document.kind is ComponentKind.SECRET:
             secret = _secret(document, read_file, problems)
             secrets[document.name, _scope(document)] = secret
-    declared = {kind: frozenset(d.name for d in reading.documents if d.kind is kind) for kind in Kind}
+    declared = {
+        kind: frozenset(d.name for d in reading.documents if d.kind is kind) for kind in ComponentKind
+    }
     allowed = tuple(str(path) for path in (*settings.git.allowed_paths, settings.repositories))
-    platform = Platform(tuple(sound), secrets, declared, allowed)
+    platform = LoadedPlatform(tuple(sound), secrets, declared, allowed)
     for rule in _CHECKS:
         problems += rule(platform)
-    return _build(platform, reading.warnings), in_order(problems)
+    return _build(platform, reading.warnings, settings), in_order(problems)
 
 
-def _scope(document: Document) -> str | None:
+def _scope(document: ManifestDocument) -> str | None:
     namespace = document.get("metadata", "namespace")
     return namespace if isinstance(namespace, str) else None
 
 
-def _placement(document: Document) -> Iterator[Problem]:
+def _placement(document: ManifestDocument) -> Iterator[ManifestProblem]:
     if document.kind not in _SYSTEM_KINDS:
         message = f"{document.kind} belongs into the repository of its module, not into the platform folder"
         yield document.problem(["kind"], message)
     namespace = _scope(document)
-    if document.kind is Kind.REPOSITORY and namespace is not None:
+    if document.kind is ComponentKind.REPOSITORY and namespace is not None:
         yield document.problem(["metadata", "namespace"], "a Repository belongs to no app: remove it")
-    if document.kind is Kind.PLATFORM_APP and namespace not in (None, document.name):
+    if document.kind is ComponentKind.PLATFORM_APP and namespace not in (None, document.name):
         message = f"must be the app's own name, {document.name!r}, or be left out"
         yield document.problem(["metadata", "namespace"], message)
+
+
+def _broken(file: SourceFile) -> Iterator[ManifestProblem]:
+    """Report files without a manifest. In a module's repository they belong to other tools; here such a file is a
+    truncated manifest, and must not disconnect what it declared."""
+    if not file.path.endswith(SUFFIXES):
+        return
+    if not file.content.strip(b"\0 \t\r\n"):
+        yield ManifestProblem(file.path, 0, 0, "", "is empty: write what it is to declare, or remove it")
+        return
+    for problem in parse(file.path, file.content).problems:
+        if problem.message.startswith(_CUT_OFF):  # tags and the like are other tools' ways
+            yield problem
 
 
 # --- Secrets ----------------------------------------------------------------------------------------------------
 
 
-def _secret(document: Document, read_file: ReadFile, problems: list[Problem]) -> SecretSpec | None:
+def _secret(
+    document: ManifestDocument, read_file: ReadFile, problems: list[ManifestProblem]
+) -> SecretSpec | None:
     """The Secret with the content of its files; None if one cannot be read."""
     files = document.get("files")
     contents: dict[str, str] = {}
@@ -179,21 +200,21 @@ def _content(raw: bytes) -> str:
     if len(raw) > _MAX_SECRET_FILE:
         raise ValueError(f"it is larger than {_MAX_SECRET_FILE // 2**20} MiB")
     try:
-        text = raw.decode()
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError("it is not UTF-8 text") from error
-    # A private key ends with a line end that belongs to it; of a password's file the editor added it.
-    return text if "\n" in text.strip() else text.rstrip("\r\n")
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
-def _repositories(platform: Platform) -> Iterator[Problem]:
-    for document in platform.of(Kind.REPOSITORY):
+def _repositories(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
+    for document in platform.of(ComponentKind.REPOSITORY):
         yield from _local_path(document, platform.allowed_paths)
         owners = [
-            app.name for app in platform.of(Kind.PLATFORM_APP) if spec_of(app)["repository"] == document.name
+            app.name
+            for app in platform.of(ComponentKind.PLATFORM_APP)
+            if spec_of(app)["repository"] == document.name
         ]
         scopes = [None, *owners]
         for path in (("spec", "credentials"), ("spec", "webhook", "secret"), ("spec", "verify", "signers")):
@@ -202,7 +223,7 @@ def _repositories(platform: Platform) -> Iterator[Problem]:
         yield from _hook_secret(document, platform, scopes)
 
 
-def _local_path(document: Document, allowed_paths: Sequence[str]) -> Iterator[Problem]:
+def _local_path(document: ManifestDocument, allowed_paths: Sequence[str]) -> Iterator[ManifestProblem]:
     url = str(document.get("spec", "url"))
     path = url.removeprefix("file://")
     if not path.startswith("/"):
@@ -217,17 +238,21 @@ def _local_path(document: Document, allowed_paths: Sequence[str]) -> Iterator[Pr
 
 
 def _secret_reference(
-    document: Document, path: Path, platform: Platform, scopes: Sequence[str | None]
-) -> Iterator[Problem]:
+    document: ManifestDocument, path: Path, platform: LoadedPlatform, scopes: Sequence[str | None]
+) -> Iterator[ManifestProblem]:
     name = document.get(*path)
     known = platform.known_secrets(scopes)
     if isinstance(name, str) and name not in known:
-        owners = " or of an app that uses it" if document.kind is Kind.REPOSITORY else " or of this app"
+        owners = (
+            " or of an app that uses it" if document.kind is ComponentKind.REPOSITORY else " or of this app"
+        )
         message = f"there is no Secret {name!r} of the platform{owners}{nearest(name, known)}"
         yield document.problem(path, message)
 
 
-def _credentials(document: Document, platform: Platform, scopes: Sequence[str | None]) -> Iterator[Problem]:
+def _credentials(
+    document: ManifestDocument, platform: LoadedPlatform, scopes: Sequence[str | None]
+) -> Iterator[ManifestProblem]:
     name, url = document.get("spec", "credentials"), str(document.get("spec", "url"))
     secret = platform.secret(str(name), scopes)
     if secret is None:
@@ -237,11 +262,28 @@ def _credentials(document: Document, platform: Platform, scopes: Sequence[str | 
         where = "a path on this host takes" if scheme == "file" else "git:// takes"
         yield document.problem(path, f"{where} no credentials: remove them or use https or ssh")
         return
-    keys = {key for key, value in secret.values if value}
+    keys = {key for key, value in secret.values if value.reveal().strip()}
     if not any(needed <= keys for needed in _LOGINS[scheme]):
         options = " or ".join(" and ".join(sorted(needed)) for needed in _LOGINS[scheme])
         message = f"the Secret {name!r} needs the keys {options} for this url; it has {_list(keys)}"
         yield document.problem(path, message)
+    yield from _unsendable(document, path, secret)
+
+
+_ONE_LINE = ("username", "password", "token", "secret")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _unsendable(document: ManifestDocument, path: Path, secret: SecretSpec) -> Iterator[ManifestProblem]:
+    """Return the part that no HTTP header, login or file of a program can hold."""
+    for key, value in secret.values:
+        if key in _ONE_LINE and _CONTROL.search(value.reveal()):
+            message = f"{key} of the Secret {secret.name!r} holds a line break or another control character"
+            yield document.problem(path, f"{message}, with which nobody can log in: correct the Secret")
+        elif "\0" in value.reveal():
+            yield document.problem(
+                path, f"{key} of the Secret {secret.name!r} holds NUL: is it a binary file?"
+            )
 
 
 def url_scheme(url: str) -> str:
@@ -254,7 +296,9 @@ def url_scheme(url: str) -> str:
     return "http" if scheme == "https" else scheme
 
 
-def _hook_secret(document: Document, platform: Platform, scopes: Sequence[str | None]) -> Iterator[Problem]:
+def _hook_secret(
+    document: ManifestDocument, platform: LoadedPlatform, scopes: Sequence[str | None]
+) -> Iterator[ManifestProblem]:
     name = document.get("spec", "webhook", "secret")
     secret = platform.secret(str(name), scopes) if name else None
     if secret is None:
@@ -264,11 +308,16 @@ def _hook_secret(document: Document, platform: Platform, scopes: Sequence[str | 
         state = "has none" if value is None else "is empty there"
         message = f"the Secret {name!r} must hold the webhook's secret under the key 'secret'; it {state}"
         yield document.problem(("spec", "webhook", "secret"), message)
+        return
+    yield from _unsendable(document, ("spec", "webhook", "secret"), secret)
 
 
-def _apps(platform: Platform) -> Iterator[Problem]:
-    repositories, apps = platform.declared[Kind.REPOSITORY], platform.declared[Kind.PLATFORM_APP]
-    for document in platform.of(Kind.PLATFORM_APP):
+def _apps(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
+    repositories, apps = (
+        platform.declared[ComponentKind.REPOSITORY],
+        platform.declared[ComponentKind.PLATFORM_APP],
+    )
+    for document in platform.of(ComponentKind.PLATFORM_APP):
         spec = spec_of(document)
         if spec["repository"] not in repositories:
             message = (
@@ -283,7 +332,9 @@ def _apps(platform: Platform) -> Iterator[Problem]:
             yield from _registries(document, field, platform)
 
 
-def _registries(document: Document, field: str, platform: Platform) -> Iterator[Problem]:
+def _registries(
+    document: ManifestDocument, field: str, platform: LoadedPlatform
+) -> Iterator[ManifestProblem]:
     scopes = [document.name, None]
     seen: set[str] = set()
     for i, raw in enumerate(spec_of(document).get(field, [])):
@@ -293,14 +344,20 @@ def _registries(document: Document, field: str, platform: Platform) -> Iterator[
         seen.add(raw["name"])
         yield from _secret_reference(document, (*path, "credentials"), platform, scopes)
         secret = platform.secret(raw.get("credentials", ""), scopes)
-        keys = {key for key, value in secret.values if value} if secret else {"username", "password"}
+        keys = (
+            {key for key, value in secret.values if value.reveal().strip()}
+            if secret
+            else {"username", "password"}
+        )
         if not {"username", "password"} <= keys:
             message = f"the Secret {raw['credentials']!r} needs the keys username and password; it has {_list(keys)}"
             yield document.problem((*path, "credentials"), message)
+        elif secret:
+            yield from _unsendable(document, (*path, "credentials"), secret)
 
 
-def _dependencies(platform: Platform) -> Iterator[Problem]:
-    documents = {document.name: document for document in platform.of(Kind.PLATFORM_APP)}
+def _dependencies(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
+    documents = {document.name: document for document in platform.of(ComponentKind.PLATFORM_APP)}
     graph = {
         name: [n for n in spec_of(document).get("dependsOn", []) if n in documents]
         for name, document in documents.items()
@@ -314,15 +371,19 @@ def _list(keys: Iterable[str]) -> str:
     return ", ".join(sorted(keys)) or "none"
 
 
-_CHECKS: tuple[Callable[[Platform], Iterator[Problem]], ...] = (_repositories, _apps, _dependencies)
+_CHECKS: tuple[Callable[[LoadedPlatform], Iterator[ManifestProblem]], ...] = (
+    _repositories,
+    _apps,
+    _dependencies,
+)
 
 
 # --- the spec ---------------------------------------------------------------------------------------------------
 
 
-def _build(platform: Platform, warnings: tuple[str, ...]) -> PlatformSpec:
-    repositories = [_repository(document) for document in platform.of(Kind.REPOSITORY)]
-    apps = [_app(document) for document in platform.of(Kind.PLATFORM_APP)]
+def _build(platform: LoadedPlatform, warnings: tuple[str, ...], settings: Settings) -> PlatformSpec:
+    repositories = [_repository(document) for document in platform.of(ComponentKind.REPOSITORY)]
+    apps = [_app(document, settings.limits) for document in platform.of(ComponentKind.PLATFORM_APP)]
     secrets = [secret for secret in platform.secrets.values() if secret]
     return PlatformSpec(
         repositories=tuple(sorted(repositories, key=lambda r: r.name)),
@@ -332,7 +393,7 @@ def _build(platform: Platform, warnings: tuple[str, ...]) -> PlatformSpec:
     )
 
 
-def _repository(document: Document) -> RepositorySpec:
+def _repository(document: ManifestDocument) -> RepositorySpec:
     spec = spec_of(document)
     ((kind, value),) = spec["ref"].items()
     webhook = spec.get("webhook")
@@ -348,9 +409,8 @@ def _repository(document: Document) -> RepositorySpec:
     )
 
 
-def _app(document: Document) -> PlatformAppSpec:
+def _app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
     spec = spec_of(document)
-    limits = spec.get("limits", {})
     return PlatformAppSpec(
         name=AppName(document.name),
         repository=RepositoryName(spec["repository"]),
@@ -358,14 +418,19 @@ def _app(document: Document) -> PlatformAppSpec:
         prune=spec.get("prune", True),
         suspend=spec.get("suspend", False),
         depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
-        limits=Limits(
-            cpus=float(limits["cpus"]) if "cpus" in limits else None,
-            memory=parse_size(limits["memory"]) if "memory" in limits else None,
-            storage=parse_size(limits["storage"]) if "storage" in limits else None,
-            containers=int(limits["containers"]) if "containers" in limits else None,
-        ),
+        limits=defaults.of_app(_limits(spec.get("limits", {}))),
         registries=tuple(_registry(raw) for raw in spec.get("registries", [])),
         package_registries=tuple(_registry(raw) for raw in spec.get("packageRegistries", [])),
+    )
+
+
+def _limits(raw: Mapping[str, Any]) -> Limits:
+    return Limits(
+        cpus=float(raw["cpus"]) if "cpus" in raw else None,
+        memory=parse_size(raw["memory"]) if "memory" in raw else None,
+        storage=parse_size(raw["storage"]) if "storage" in raw else None,
+        containers=int(raw["containers"]) if "containers" in raw else None,
+        gpus=int(raw["gpus"]) if "gpus" in raw else None,
     )
 
 

@@ -1,48 +1,60 @@
-"""From the files of a commit to its documents: which of them are ours, of what kind, under what name.
+"""Reads the documents of a commit: which of them are ours, their kind and their name.
 
 The first step of `load_app` and `load_platform`; looks no further into a document than apiVersion, kind and name.
 Files that cannot hold a document of ours are not even parsed: a repository may be full of other YAML, templates
-included, which is none of our business and would only cost time.
+included, which is none of our business and would only cost time. Only a document with our apiVersion can be wrong.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 
-from controller.documents import Node, Path, parse
-from controller.domain.errors import Problem
-from controller.domain.spec import Kind
+from controller.documents import Node, Parsed, Path, parse
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.errors import ManifestProblem
 from controller.ports import SourceFile
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
 SUFFIXES = (".yaml", ".yml")
 MAX_TOTAL = 2 * 2**20  # bytes of all files that hold manifests
 MAX_DOCUMENTS = 1000
+MAX_VALUES = 100_000  # of all files that are read, what aliases stand for included: some five seconds
+MAX_FOREIGN = 40_000  # of them in files that only look as if they might be ours
 MAX_PROBLEMS = 500
 
 _GROUP = API_VERSION.partition("/")[0]
 #: Kinds that nobody else uses: a document of such a kind with another apiVersion is probably a slip.
-_DISTINCTIVE = frozenset(Kind) - {Kind.SECRET, Kind.REPOSITORY}
-_OURS = re.compile(
-    "|".join([re.escape(_GROUP), rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(Kind))})\b"]).encode("ascii")
+_DISTINCTIVE = frozenset(ComponentKind) - {ComponentKind.SECRET, ComponentKind.REPOSITORY}
+_KIND = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(ComponentKind))})\b".encode("ascii"))
+_SLIP = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(_DISTINCTIVE))})\b".encode("ascii"))
+_GROUP_NAMED = re.compile(re.escape(_GROUP).encode("ascii"))
+_API_VERSION = re.compile(
+    rf"""^( *)(?:---[ \t]+)?(\{{.*)?["']?apiVersion["']?[ \t]*:[ \t]*["']?{re.escape(_GROUP)}/""".encode(
+        "ascii"
+    ),
+    re.MULTILINE,
 )
+#: Where a document begins. In column 1 this is always a marker, within block texts, too.
+_MARKER = re.compile(rb"^---(?=\s|$)", re.MULTILINE)
+_FIRST_LINE = re.compile(rb"^(?!---)( *)([^\s#])", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Document:
+class ManifestDocument:
     """One document of ours. `name` is "" where the manifest has none that could be one."""
 
     file: str
-    kind: Kind
+    kind: ComponentKind
     name: str
     node: Node
 
-    def problem(self, path: Path, message: str) -> Problem:
+    def problem(self, path: Path, message: str) -> ManifestProblem:
         line, column = self.node.place(path)
-        return Problem(self.file, line, column, render_path(path), message)
+        return ManifestProblem(self.file, line, column, render_path(path), message)
 
     def get(self, *path: str | int) -> object:
         """The value at `path`, None where there is none."""
@@ -59,9 +71,9 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Reading:
-    documents: tuple[Document, ...]
-    problems: tuple[Problem, ...]
+class ReadDocuments:
+    documents: tuple[ManifestDocument, ...]
+    problems: tuple[ManifestProblem, ...]
     warnings: tuple[str, ...]
 
 
@@ -85,48 +97,118 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
 
 
-def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Each problem once, by file and place. Beyond `MAX_PROBLEMS` they are only counted: they end up in the status,
-    and whoever made so many made one mistake many times."""
+def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]:
+    """Return each problem once, by file and position. Beyond `MAX_PROBLEMS` they are only counted: they are shown
+    in the status, and so many are usually one mistake made many times."""
     found = sorted(set(problems))
     if len(found) <= MAX_PROBLEMS:
         return tuple(found)
     last = found[MAX_PROBLEMS - 1]
     rest = f"and {len(found) - MAX_PROBLEMS} more problems after this one"
-    return (*found[:MAX_PROBLEMS], Problem(last.file, last.line, last.column + 1, "", rest))
+    return (*found[:MAX_PROBLEMS], ManifestProblem(last.file, last.line, last.column + 1, "", rest))
 
 
-def read(files: Iterable[SourceFile]) -> Reading:
+def read(files: Iterable[SourceFile]) -> ReadDocuments:
     """Documents in the order of the files, with everything that is wrong before their content is looked at."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
+    documents: list[ManifestDocument] = []
+    problems: list[ManifestProblem] = []
     warnings: list[str] = []
-    total = 0
+    total = values = foreign = 0
     for file in files:
-        if not file.path.endswith(SUFFIXES) or not _may_be_ours(file.content):
+        if file.passed_over:
+            warnings.append(f"{file.path}: {file.passed_over}")
+        if not file.path.endswith(SUFFIXES) or not may_be_ours(file.content):
             continue
-        total += len(file.content)
-        if total > MAX_TOTAL or len(documents) > MAX_DOCUMENTS:
-            limit = f"more than {MAX_TOTAL // 2**20} MiB or {MAX_DOCUMENTS} documents of manifests"
-            problems.append(Problem(file.path, 0, 0, "", f"{limit}: point the PlatformApp's path to fewer"))
+        ours = _GROUP_NAMED.search(file.content.replace(b"\0", b"")) is not None
+        if not ours and foreign > MAX_FOREIGN:
+            continue
+        total += len(file.content) if ours else 0
+        if total > MAX_TOTAL or len(documents) > MAX_DOCUMENTS or values > MAX_VALUES:
+            limit = f"more than {MAX_TOTAL // 2**20} MiB, {MAX_DOCUMENTS} documents or {MAX_VALUES} values of manifests"
+            problems.append(
+                ManifestProblem(file.path, 0, 0, "", f"{limit}: point the PlatformApp's path to fewer")
+            )
             break
-        parsed = parse(file.path, file.content)
+        parsed = _parse_ours(file, warnings)
+        if ours:
+            values += parsed.values
+        else:
+            foreign += parsed.values
+            if foreign > MAX_FOREIGN:
+                warnings.append(f"{file.path}: files after it are passed over that do not name {API_VERSION}")
         problems.extend(parsed.problems)
         for node in parsed.documents:
             _sort(file.path, node, documents, problems, warnings)
-    return Reading(tuple(documents), tuple(problems), tuple(warnings))
+    return ReadDocuments(tuple(documents), tuple(problems), tuple(warnings))
 
 
-def _may_be_ours(content: bytes) -> bool:
-    if content.startswith(
-        (b"\xff\xfe", b"\xfe\xff")
-    ):  # UTF-16, which the parser refuses with a better message
+def _parse_ours(file: SourceFile, warnings: list[str]) -> Parsed:
+    """Return all readable documents of the file, and the problems of those that are evidently ours: templates,
+    tags and merge keys in a document of another tool are not problems of the commit, even in a file that we share
+    with it."""
+    parsed = parse(file.path, file.content)
+    if not parsed.problems or (parsed.too_large and _GROUP_NAMED.search(file.content)):
+        return parsed
+    found: list[Node] = []
+    problems: list[ManifestProblem] = []
+    values, number = parsed.values, 0
+    for begin, content in _documents(file.content):
+        if not may_be_ours(content):
+            continue
+        alone = parse(file.path, content, begin)
+        values, number = values + alone.values, number + 1
+        if number > MAX_DOCUMENTS:
+            problems.append(ManifestProblem(file.path, begin + 1, 1, "", "has too many documents: split it"))
+            break
+        if not alone.problems or _is_ours(content):
+            found.extend(alone.documents)
+            problems.extend(alone.problems)
+        elif _SLIP.search(content):
+            said = "passed over: it cannot be read, and no apiVersion says that it is ours"
+            warnings.append(f"{alone.problems[0]} ({said})")
+    return Parsed(tuple(found), tuple(problems), values=values)
+
+
+def _documents(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each document with the number of lines before it."""
+    if content.startswith(_UTF16):
+        yield 0, content
+        return
+    starts = sorted({0, *(marker.start() for marker in _MARKER.finditer(content)), len(content)})
+    line = 0
+    for start, end in pairwise(starts):
+        yield line, content[start:end]
+        line += content.count(b"\n", start, end)
+
+
+def _is_ours(content: bytes) -> bool:
+    """Return True if a document that cannot be read names our apiVersion at its top: not in a comment, and not in
+    a text that it only holds."""
+    content = content.replace(b"\0", b"")  # of UTF-16
+    first = _FIRST_LINE.search(content)
+    if first is None:
+        return False
+    if first[2] in b"{\xef\xff\xfe":  # JSON, or behind a byte order mark
+        return _GROUP_NAMED.search(content) is not None
+    return any(len(found[1]) == len(first[1]) for found in _API_VERSION.finditer(content))
+
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def may_be_ours(content: bytes) -> bool:
+    """Return True if a file can hold a document of ours."""
+    if content.startswith(_UTF16):  # which the parser refuses with a better message
         content = content.replace(b"\0", b"")
-    return _OURS.search(content) is not None
+    return _GROUP_NAMED.search(content) is not None or _KIND.search(content) is not None
 
 
 def _sort(
-    file: str, node: Node, documents: list[Document], problems: list[Problem], warnings: list[str]
+    file: str,
+    node: Node,
+    documents: list[ManifestDocument],
+    problems: list[ManifestProblem],
+    warnings: list[str],
 ) -> None:
     """Put one document where it belongs: ours, wrong, suspicious or none of our business."""
     if not isinstance(node.value, dict):
@@ -135,19 +217,19 @@ def _sort(
     if version != API_VERSION:
         if _suspicious(version, kind):
             message = f"passed over, although its kind is {kind}: should it be {API_VERSION}?"
-            warnings.append(str(Problem(file, *node.place(["apiVersion"]), "apiVersion", message)))
+            warnings.append(str(ManifestProblem(file, *node.place(["apiVersion"]), "apiVersion", message)))
         return
-    if not isinstance(kind, str) or kind not in set(Kind):
-        said = f"{kind!r} is no kind of ours{nearest(str(kind), Kind)}" if kind else "is missing"
-        message = f"{said}; kinds are {', '.join(Kind)}"
-        problems.append(Problem(file, *node.place(["kind"]), "kind", message))
+    if not isinstance(kind, str) or kind not in set(ComponentKind):
+        said = f"{kind!r} is no kind of ours{nearest(str(kind), ComponentKind)}" if kind else "is missing"
+        message = f"{said}; kinds are {', '.join(ComponentKind)}"
+        problems.append(ManifestProblem(file, *node.place(["kind"]), "kind", message))
         return
     metadata = node.value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    documents.append(Document(file, Kind(kind), name if isinstance(name, str) else "", node))
+    documents.append(ManifestDocument(file, ComponentKind(kind), name if isinstance(name, str) else "", node))
 
 
 def _suspicious(version: object, kind: object) -> bool:
-    if not isinstance(kind, str) or kind not in set(Kind):
+    if not isinstance(kind, str) or kind not in set(ComponentKind):
         return False
     return version is None or kind in _DISTINCTIVE or str(version).partition("/")[0] == _GROUP

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.documents import parse
-from controller.domain.spec import Kind
+from controller.domain.apps.spec import ComponentKind
 from controller.manifests.schema import schema
 
 MARKER = "<!-- From here on generated: python -m controller.manifests.reference -->\n"
@@ -34,14 +34,14 @@ _KINDS_OF_VALUE = {"object": "mapping", "array": "list", "boolean": "true or fal
 
 
 def renewed(page: str) -> str:
-    """The page with its part after the marker made anew. ValueError if it has no marker."""
+    """Return the page with the part after the marker regenerated. Raises ValueError if it has no marker."""
     head, marker, _ = page.partition(MARKER)
     if not marker:
         raise ValueError("the page lacks the line that marks the generated part")
-    return head + marker + "".join(f"\n{_section(kind)}" for kind in Kind) + f"\n{_shared_section()}"
+    return head + marker + "".join(f"\n{_section(kind)}" for kind in ComponentKind) + f"\n{_shared_section()}"
 
 
-def _section(kind: Kind) -> str:
+def _section(kind: ComponentKind) -> str:
     content = schema(kind)
     examples = "---\n".join(to_yaml(example) for example in content["examples"])
     table = _table(_rows(content, "", _SHARED))
@@ -51,7 +51,7 @@ def _section(kind: Kind) -> str:
 def _shared_section() -> str:
     tables = []
     for name, path in _SHARED.items():
-        field = schema(Kind.ML_COMPONENT)
+        field = schema(ComponentKind.ML_COMPONENT)
         for step in path.split("."):
             field = field["properties"][step]
         rows = [*_rows(field, f"{name}.", {}), *_rows(field.get("items", {}), f"{name}[].", {})]
@@ -82,7 +82,7 @@ def _rows(part: Mapping[str, Any], prefix: str, shared: Collection[str]) -> Iter
 
 
 def _value(field: Mapping[str, Any]) -> str:
-    """What kind of value, in a few words: the beginning of its title."""
+    """Return the kind of value in a few words: the beginning of its title."""
     if "enum" in field:
         return " or ".join(f"`{option}`" for option in field["enum"])
     if isinstance(field.get("type"), str) and field["type"] in _KINDS_OF_VALUE:

@@ -16,20 +16,20 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.validators import extend
 
-from controller.domain.errors import Problem
-from controller.domain.spec import Kind
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.errors import ManifestProblem
 from controller.manifests import formats
 from controller.manifests.explain import explain
-from controller.manifests.reader import Document
+from controller.manifests.reader import ManifestDocument
 
 Schema = dict[str, Any]
 
 
-def check(document: Document) -> Iterator[Problem]:
-    """Everything that the schema of its kind has against a document."""
+def check(document: ManifestDocument) -> Iterator[ManifestProblem]:
+    """Return every violation of the kind's schema in a document."""
     errors = list(_validator(document.kind).iter_errors(document.node.value))
     wrong_type = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
-    seen: set[Problem] = set()
+    seen: set[ManifestProblem] = set()
     for error in errors:
         place = tuple(error.absolute_path)
         if error.validator != "type" and place in wrong_type:
@@ -42,7 +42,7 @@ def check(document: Document) -> Iterator[Problem]:
 
 
 @cache
-def schema(kind: Kind) -> Schema:
+def schema(kind: ComponentKind) -> Schema:
     """The schema of a kind with all references resolved in place: the definitions are not recursive, and looking
     them up at each use would take half of the time of a validation."""
     root = _file(f"{kind}.schema.json")
@@ -76,7 +76,7 @@ def _resolve(node: Any, root: Schema) -> Any:
 
 
 @cache
-def _validator(kind: Kind) -> Draft202012Validator:
+def _validator(kind: ComponentKind) -> Draft202012Validator:
     validator: Draft202012Validator = _Validator(schema(kind), format_checker=formats_of())
     return validator
 

@@ -1,23 +1,28 @@
-"""`prichal validate DIR`: the verdict on a folder as the daemon would give it, without a daemon, Docker or Git.
+"""`prichal validate DIR`: the verdict on a folder as the daemon would give it, without a daemon, Docker or Git, and
+what `sources` sees in the module's code, which the daemon would hear from the component's set-up.
 
-Only this module of the package walks folders; everything else gets its files handed in.
+Only these two modules of the package read folders; everything else gets its files handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from controller.config import Settings
-from controller.domain.errors import Problem
+from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
+from controller.domain.errors import ManifestProblem
 from controller.domain.names import AppName, RepositoryName
-from controller.domain.spec import Kind, PlatformAppSpec
+from controller.domain.units import about_size
 from controller.manifests.build import examine
 from controller.manifests.platform import examine_platform
-from controller.manifests.reader import API_VERSION, SUFFIXES, Document, read
+from controller.manifests.reader import API_VERSION, SUFFIXES, ManifestDocument, read
+from controller.manifests.sources import code_problems
 from controller.ports import SourceFile
+
+_MAX_FILE = 16 * 2**20  # bytes of a file that is read, as of a commit
 
 
 class FolderKind(StrEnum):
@@ -26,27 +31,33 @@ class FolderKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationResult:
     """`problems` keep the folder from being applied. `notes` do not: warnings, and names whose owner is not in the
     folder (Secrets and package registries of a module, which the platform's side holds)."""
 
     kind: FolderKind
     documents: int
-    problems: tuple[Problem, ...]
+    problems: tuple[ManifestProblem, ...]
     notes: tuple[str, ...] = ()
 
 
-def validate_folder(folder: Path, app: str | None = None, settings: Settings | None = None) -> Verdict:
+def validate_folder(
+    folder: Path, app: str | None = None, settings: Settings | None = None
+) -> ValidationResult:
     """`app` is the app's name; without it the first `metadata.namespace` counts as such. A folder with a Repository
     or PlatformApp is the platform's. OSError if the folder cannot be read."""
     files = tuple(read_folder(folder))
     documents = read(files).documents
     chosen = settings or Settings()
     verdict = _platform(files, chosen) if _is_platform(documents) else _module(files, documents, app, chosen)
+    if verdict.kind is FolderKind.MODULE and not verdict.problems:
+        verdict = replace(verdict, problems=tuple(code_problems(folder, documents)))
     if verdict.documents or verdict.problems:
         return verdict
     message = f"no manifest here: no *.yaml or *.yml below it has 'apiVersion: {API_VERSION}'"
-    return Verdict(verdict.kind, 0, (Problem(str(folder), 0, 0, "", message),), verdict.notes)
+    return ValidationResult(
+        verdict.kind, 0, (ManifestProblem(str(folder), 0, 0, "", message),), verdict.notes
+    )
 
 
 def read_folder(folder: Path) -> Iterator[SourceFile]:
@@ -54,25 +65,35 @@ def read_folder(folder: Path) -> Iterator[SourceFile]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        if path.suffix in SUFFIXES and not hidden and path.is_file():
+        if path.suffix not in SUFFIXES or hidden or not path.is_file():
+            continue
+        if (size := path.stat().st_size) > _MAX_FILE:
+            why = f"has {about_size(size)}, which no manifest has: it is passed over"
+            yield SourceFile(relative.as_posix(), b"", passed_over=why)
+        else:
             yield SourceFile(relative.as_posix(), path.read_bytes())
 
 
-def _is_platform(documents: tuple[Document, ...]) -> bool:
+def _is_platform(documents: tuple[ManifestDocument, ...]) -> bool:
     kinds = {document.kind for document in documents}
-    return bool(kinds & {Kind.REPOSITORY, Kind.PLATFORM_APP}) or kinds == {Kind.SECRET}
+    return bool(kinds & {ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP}) or kinds == {
+        ComponentKind.SECRET
+    }
 
 
-def _platform(files: tuple[SourceFile, ...], settings: Settings) -> Verdict:
+def _platform(files: tuple[SourceFile, ...], settings: Settings) -> ValidationResult:
     spec, problems = examine_platform(files, settings)
-    return Verdict(FolderKind.PLATFORM, len(read(files).documents), problems, spec.warnings)
+    return ValidationResult(FolderKind.PLATFORM, len(read(files).documents), problems, spec.warnings)
 
 
 def _module(
-    files: tuple[SourceFile, ...], documents: tuple[Document, ...], app: str | None, settings: Settings
-) -> Verdict:
+    files: tuple[SourceFile, ...],
+    documents: tuple[ManifestDocument, ...],
+    app: str | None,
+    settings: Settings,
+) -> ValidationResult:
     named = (document.get("metadata", "namespace") for document in documents)
     name = AppName(app or next((n for n in named if isinstance(n, str)), "app"))
     found = examine(files, PlatformAppSpec(name, RepositoryName("")), None, settings.limits)
     notes = (*map(str, found.notes), *found.warnings)
-    return Verdict(FolderKind.MODULE, len(documents), found.problems, notes)
+    return ValidationResult(FolderKind.MODULE, len(documents), found.problems, notes)

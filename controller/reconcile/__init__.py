@@ -1,2 +1,3 @@
-"""Converging: a request names an app, a pass brings it to its declared state. Decisions are in `domain`; here they
-are fetched for, carried out and written down."""
+"""Reconciliation: a request names an app, and a pass brings it to its declared state. `domain` makes the
+decisions; this package collects what they need, carries them out and records the result.
+"""

@@ -1,8 +1,9 @@
-"""The executor carries a plan out: one action, one method, one call. It decides nothing.
+"""The executor carries out a plan: one method call for each action. It decides nothing.
 
-The groups of a plan run side by side, but for the network, which is there before all others and goes after them;
-within a group the first error ends the group and becomes a `Failure`. What was begun and not ended (a started
-container, say) is found by the next observation and dealt with by its plan.
+The groups of a plan run in parallel, with two exceptions: the network is created before and removed after all
+others, and groups that only remove things wait until all others have succeeded. Within a group, the first
+error ends the group and becomes a `ActionFailure`. What was begun and not ended (a started container, say) is found
+by the next observation and dealt with by its plan.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
-from controller.domain.names import AppName, ComponentName, short
-from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.plan import (
+from controller.domain.apps.health import cannot_write
+from controller.domain.apps.observed import ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.apps.plan import (
+    GOING,
     Action,
     AwaitReady,
     BuildImageAction,
@@ -39,10 +40,16 @@ from controller.domain.plan import (
     SwitchRoute,
     UpdateBox,
     WithdrawRoute,
+    describe,
+    subject,
+    version_of,
 )
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.apps.status import Event, EventType
+from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
+from controller.domain.names import AppName, ComponentName, short
 from controller.domain.secret import Secret, scrub
-from controller.domain.status import Event, EventType
-from controller.domain.storage import BoxRecord, BoxState
+from controller.domain.storage.box import BoxRecord, BoxState
 from controller.domain.units import about_size
 from controller.ports import (
     Activity,
@@ -58,39 +65,51 @@ from controller.ports import (
     Sources,
     Storage,
 )
-from controller.reconcile.directory import Credentials
+from controller.reconcile.bugs import as_transient
+from controller.reconcile.builds import Builds
+from controller.reconcile.catalog import Credentials
+from controller.reconcile.gpu_leases import GpuLeases
 
 log = logging.getLogger(__name__)
 
 PARALLEL_GROUPS = 4
-LOG_TAIL = 20  # lines quoted to people when a version fails
-_REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for what has no traffic any more
+LOG_TAIL = 20  # lines shown to people when a version fails
+_REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for containers that have no traffic any more
 _BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady)
-_NETWORK_PAUSE = 5.0  # seconds until the network is looked at again that others still use
+_NETWORK_PAUSE = 5.0  # seconds until a network that is still in use is checked again
 _PROBE_TIMEOUT = 2.0
-_PROBE_PAUSE = (0.005, 0.2)  # seconds, least and most; between them a tenth of the time waited so far
-_SNAPSHOT_AGE = 0.1  # seconds for which one will do: listing costs ten times as much as asking a workload
+_PROBE_PAUSE = (0.005, 0.2)  # seconds, minimum and maximum; between them a tenth of the time waited so far
+# seconds for which a snapshot is reused: listing costs ten times as much as probing a workload
+_SNAPSHOT_AGE = 0.1
 
 
 @dataclass(frozen=True)
-class Context:
-    """What the actions of one pass need beside the plan. `superseded` tells that a newer commit is there or that
-    the daemon stops; it is asked while waiting."""
+class ExecutionContext:
+    """What the actions of one pass need besides the plan. `superseded` returns whether there is a newer
+    commit or the daemon stops; it is called while waiting.
+    """
 
     revision: Revision
     registries: Credentials
     secrets: tuple[Secret, ...] = field(repr=False)
     superseded: Callable[[], bool]
     emit: Callable[[Event], None]
+    builds: Builds = field(default_factory=Builds)
 
 
 @dataclass(frozen=True)
-class Failure:
-    """`fingerprint` is set when the version itself failed and must not be tried again as it is."""
+class ActionFailure:
+    """`fingerprint` is set if the version itself failed and must not be tried again unchanged."""
 
-    component: ComponentName | None
+    subject: tuple[ComponentKind, ComponentName]  # see `plan.subject`
     error: ControllerError
     fingerprint: str = ""
+    version: str = ""  # the version that the group was to start, whatever the cause
+
+    @property
+    def component(self) -> ComponentName | None:
+        kind, name = self.subject
+        return name if kind in (ComponentKind.ML_COMPONENT, ComponentKind.EXPERIMENT_PIPELINE) else None
 
 
 @dataclass(frozen=True)
@@ -105,20 +124,22 @@ class Executor:
     models: Models
     boxes: Boxes
     runs: Runs
+    gpu_leases: GpuLeases
     clock: Clock
 
-    def apply(self, plan: Plan, context: Context) -> tuple[Failure, ...]:
+    def apply(self, plan: Plan, context: ExecutionContext) -> tuple[ActionFailure, ...]:
         first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
+        going = [group for group in plan.steps if all(isinstance(action, GOING) for action in group)]
         last = [group for group in plan.steps if isinstance(group[0], RemoveNetwork)]
-        between = [group for group in plan.steps if group not in first and group not in last]
-        for groups in (first, between, last):
+        between = [group for group in plan.steps if group not in (*first, *going, *last)]
+        for groups in (first, between, going, last):
             if failures := self._side_by_side(plan.app, groups, context):
                 return failures
         return ()
 
     def _side_by_side(
-        self, app: AppName, groups: list[tuple[Action, ...]], context: Context
-    ) -> tuple[Failure, ...]:
+        self, app: AppName, groups: list[tuple[Action, ...]], context: ExecutionContext
+    ) -> tuple[ActionFailure, ...]:
         if len(groups) <= 1:
             outcomes = [self._run(app, group, context) for group in groups]
         else:
@@ -126,48 +147,39 @@ class Executor:
                 outcomes = list(pool.map(lambda group: self._run(app, group, context), groups))
         return tuple(failure for failure in outcomes if failure)
 
-    def _run(self, app: AppName, group: tuple[Action, ...], context: Context) -> Failure | None:
+    def _run(
+        self, app: AppName, group: tuple[Action, ...], context: ExecutionContext
+    ) -> ActionFailure | None:
         group_run = _Group(self, app, context)
         for action in group:
             try:
-                group_run.act(action)
+                with as_transient(app, describe(action)):
+                    group_run.act(action)
             except ControllerError as error:
                 text = scrub(error.message, context.secrets)
                 level = logging.INFO if isinstance(error, Waiting) else logging.WARNING
-                log.log(level, "group left: %s", error.reason, extra={"app": app, "error": text})
-                return Failure(_component(group), error, _failed_version(group, action, error))
+                log.log(
+                    level, "group stopped by an error: %s", error.reason, extra={"app": app, "error": text}
+                )
+                return ActionFailure(
+                    subject(group), error, _failed_version(group, action, error), version_of(group)
+                )
         return None
 
 
-def _component(group: tuple[Action, ...]) -> ComponentName | None:
-    for action in group:
-        match action:
-            case StartWorkload(workload=workload):
-                return workload.component
-            case (
-                AwaitReady(component=name)
-                | PullImage(component=name)
-                | BuildImageAction(component=name)
-                | StageModel(component=name)
-                | WithdrawRoute(component=name)
-            ):
-                return name
-            case SwitchRoute(route=route):
-                return route.component
-    return None
-
-
 def _failed_version(group: tuple[Action, ...], action: Action, error: ControllerError) -> str:
-    """The version that the failed action was to bring up; none where a retry may help or it is up already."""
+    """Return the version that the failed action was to start; empty if a retry may help or it is already
+    running.
+    """
     if not isinstance(error, Stalled) or not isinstance(action, _BRINGING_UP):
         return ""
-    return next((a.fingerprint for a in group if isinstance(a, (AwaitReady, BuildImageAction))), "")
+    return version_of(group)
 
 
 class _Group:
-    """One group under way; remembers the snapshot that readiness was seen in, so that it is not asked for twice."""
+    """One group under way. It keeps the snapshot in which the workloads were ready, to avoid another listing."""
 
-    def __init__(self, executor: Executor, app: AppName, context: Context) -> None:
+    def __init__(self, executor: Executor, app: AppName, context: ExecutionContext) -> None:
         self._do = executor
         self._app = app
         self._context = context
@@ -182,20 +194,23 @@ class _Group:
             case BuildImageAction():
                 self._build_image(action)
             case StartWorkload():
-                self._do.engine.start(action.workload, action.name)
-                self._tell("Started", f"started {action.name}: {action.why}", action.workload.component)
+                self._do.engine.start(self._do.gpu_leases.allocate(action.workload, action.name), action.name)
+                self._record_event(
+                    "Started", f"started {action.name}: {action.why}", action.workload.component
+                )
             case AwaitReady():
                 self._await_ready(action)
             case SwitchRoute():
                 self._switch_route(action)
             case WithdrawRoute():
                 self._do.routes.withdraw(self._app, action.component)
-                self._tell("Withdrawn", f"no longer published: {action.why}", action.component)
+                self._record_event("Withdrawn", f"no longer published: {action.why}", action.component)
             case DrainWorkload():
                 self._drain_workload(action)
             case RemoveWorkload():
                 self._do.engine.remove(action.id, _REMOVE_GRACE)
-                self._tell("Removed", f"removed {action.name}: {action.why}")
+                self._do.gpu_leases.release(action.name)
+                self._record_event("Removed", f"removed {action.name}: {action.why}", action.component)
             case RemoveNetwork():
                 self._remove_network()
             case PublishPipelines() | PublishServices():
@@ -204,7 +219,9 @@ class _Group:
                 self._act_on_storage(action)
 
     def _remove_network(self) -> None:
-        """Containers that a person has put there, or of a run that has just begun, are no failure of the app."""
+        """Remove the network. Containers that a person added, or of a run that has just begun, are not a
+        failure of the app.
+        """
         try:
             self._do.engine.remove_network(self._app)
         except Transient as error:
@@ -215,10 +232,10 @@ class _Group:
     def _publish(self, action: PublishPipelines | PublishServices) -> None:
         if isinstance(action, PublishPipelines):
             self._do.runs.publish(self._app, action.pipelines)
-            self._tell("Published", f"pipelines: {action.why}")
+            self._record_event("Published", f"pipelines: {action.why}")
         else:
-            self._do.routes.publish(self._app, action.services)
-            self._tell("Published", f"services of the platform: {action.why}")
+            self._do.routes.publish(self._app, action.services, action.keeps)
+            self._record_event("Published", f"platform services: {action.why}")
 
     # --- storage -----------------------------------------------------------------------------------------------
 
@@ -229,15 +246,17 @@ class _Group:
             case UpdateBox():
                 self._save_box(action.record, BoxState.BOUND)
                 self._set_quota(action.record)
-                self._tell("BoxUpdated", f"box {action.record.box}: {action.why}")
+                self._record_event("BoxUpdated", f"box {action.record.box}: {action.why}")
             case KeepBucket():
                 self._keep_bucket(action)
             case RemoveBucket():
                 self._remove_bucket(action)
             case EnsureAccount():
-                if admin := self._do.storage.admin():
-                    admin.ensure_account(action.account)
+                buckets = [grant.bucket for grant in action.account.grants]
+                self._do.boxes.grant(action.account.name, buckets)
             case RemoveAccount():
+                self._do.boxes.grant(action.name, ())
+                # Earlier releases created accounts in the storage itself.
                 if admin := self._do.storage.admin():
                     admin.remove_account(action.name)
             case StageModel():
@@ -249,7 +268,7 @@ class _Group:
         self._do.storage.objects().create_bucket(record.bucket)
         self._set_quota(record)
         self._do.boxes.tell_access(self._do.storage.access())
-        self._tell("BoxCreated", f"box {record.box} has bucket {record.bucket}: {action.why}")
+        self._record_event("BoxCreated", f"box {record.box} has bucket {record.bucket}: {action.why}")
 
     def _set_quota(self, record: BoxRecord) -> None:
         if admin := self._do.storage.admin():
@@ -259,17 +278,17 @@ class _Group:
         record = action.record
         self._save_box(record, BoxState.KEPT)
         size = f"{about_size(record.used)} in {record.files} files"
-        text = (
-            f"box {record.box}: {action.why}. It lies in bucket {record.bucket} ({size}); see: prichal boxes"
-        )
-        self._tell("DataKept", text, warn=True)
+        text = f"box {record.box}: {action.why}. Its data is in bucket {record.bucket} ({size}); see: prichal boxes"
+        self._record_event("DataKept", text, warn=True)
 
     def _remove_bucket(self, action: RemoveBucket) -> None:
-        """The record goes last: a bucket of ours is never unknown."""
+        """Remove a bucket. Its record is deleted last, so that none of our buckets is ever unknown."""
         record = action.record
         self._do.storage.objects().remove_bucket(record.bucket)
         self._do.boxes.forget(record.bucket)
-        self._tell("DataRemoved", f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True)
+        self._record_event(
+            "DataRemoved", f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True
+        )
 
     def _save_box(self, record: BoxRecord, state: BoxState) -> None:
         self._do.boxes.save(replace(record, state=state, since=self._do.clock.now()))
@@ -277,31 +296,41 @@ class _Group:
     def _stage_model(self, action: StageModel) -> None:
         model = action.model
         what = f"model {model.name}@{short(model.digest)} ({about_size(model.size)})"
-        self._tell("Staging", f"bringing {what} here from bucket {model.bucket}", action.component)
+        self._record_event("Staging", f"downloading {what} from bucket {model.bucket}", action.component)
         self._do.models.stage(model)
 
     # --- images ------------------------------------------------------------------------------------------------
 
     def _pull_image(self, action: PullImage) -> None:
-        self._tell("Pulling", f"pulling {action.reference}", action.component)
+        self._record_event("Pulling", f"pulling {action.reference}", action.component)
         self._do.engine.pull(action.reference, self._context.registries)
 
     def _build_image(self, action: BuildImageAction) -> None:
+        """Build an image. The event names no component, because several may share the image."""
         source = action.build.source
-        self._tell("Building", f"building {source.dockerfile} in {source.context or '.'}", action.component)
-        context = self._do.sources.archive(self._context.revision, source.context)
-        self._do.engine.build(action.tag, action.build, context, lambda line: log.debug("build: %s", line))
+
+        def build() -> None:
+            if self._context.superseded():  # while it waited for its turn
+                raise Superseded(f"{action.tag}: not built, because there is a newer commit")
+            where = f"building {source.dockerfile} in {source.context or '.'}"
+            self._record_event("Building", where)
+            context = self._do.sources.build_context(self._context.revision, source)
+            self._do.engine.build(
+                action.tag, action.build, context, lambda line: log.debug("build: %s", line)
+            )
+
+        self._context.builds.once(action.tag, build)
 
     # --- readiness ---------------------------------------------------------------------------------------------
 
     def _await_ready(self, action: AwaitReady) -> None:
-        """Ask all workloads until each is ready. Ends early when one has exited or something newer is asked for."""
+        """Probe all workloads until each is ready. Ends early if one has exited or a newer commit is there."""
         begun = self._do.clock.now()
         looked, found = -math.inf, dict[str, ObservedWorkload]()
         waiting = dict.fromkeys(action.names, "")
         while waiting:
             if self._do.clock.now() - looked > _SNAPSHOT_AGE:
-                looked, found = self._do.clock.now(), self._look()
+                looked, found = self._do.clock.now(), self._observed()
             for name in list(waiting):
                 waiting[name] = self._why_unready(found.get(name), name, action)
                 if not waiting[name]:
@@ -312,40 +341,59 @@ class _Group:
             if waited > action.deadline:
                 raise self._not_ready(action, waiting, found)
             if self._context.superseded():
-                raise Superseded(f"{action.component}: left waiting, something newer is there")
+                raise Superseded(f"{action.component}: no longer waited for, because there is a newer commit")
             self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited / 10), _PROBE_PAUSE[1]))
-        self._tell("BecameReady", f"version {short(action.fingerprint)} is ready", action.component)
+        self._record_event("BecameReady", f"version {short(action.fingerprint)} is ready", action.component)
 
-    def _look(self) -> dict[str, ObservedWorkload]:
+    def _observed(self) -> dict[str, ObservedWorkload]:
         self._snapshot = self._do.engine.observe(self._app)
         return {w.name: w for w in self._snapshot.workloads}
 
     def _why_unready(self, workload: ObservedWorkload | None, name: str, action: AwaitReady) -> str:
         if workload is None:
-            raise Transient("ContainerLost", f"{name} was removed while it was waited for")
+            raise Transient("ContainerLost", f"the container {name} was removed before it was ready")
         if workload.state is WorkloadState.STOPPED:
             raise self._exited(workload, action)
         if workload.endpoint is None:
-            return "has no address yet"
+            return "it has no address yet"
         readiness = self._do.prober.probe(workload.endpoint, action.path, _PROBE_TIMEOUT)
-        return "" if readiness.ready else readiness.detail or "not ready"
+        return "" if readiness.ready else readiness.detail or "it is not ready"
 
     def _exited(self, workload: ObservedWorkload, action: AwaitReady) -> Stalled:
         how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
-        return Stalled("Exited", f"{action.component} {how} before it was ready.{self._last_lines(workload)}")
+        lines = self._last_lines(workload)
+        self._let_write(workload, action, lines)
+        return Stalled("Exited", f"{action.component} {how} before it was ready.{lines}")
+
+    def _let_write(self, workload: ObservedWorkload, action: AwaitReady, lines: str) -> None:
+        """Transient `RootNotWritable` where a version says that it cannot write to its root file system, and was not
+        asked whether it has to: the next pass starts it so that it can."""
+        if workload.root != "read-only" or not cannot_write(lines):
+            return
+        self._do.engine.let_write(workload, self._app)
+        self._do.engine.remove(workload.id, _REMOVE_GRACE)
+        text = (
+            f"version {short(action.fingerprint)} of {action.component} does not start with a read-only root file "
+            "system, and is started with one that it can write. It had better write below /tmp; or say "
+            "`readOnlyRootFilesystem: false`"
+        )
+        self._record_event("RootNotWritable", text, action.component, warn=True)
+        raise Transient("RootNotWritable", f"{text}.{lines}")
 
     def _not_ready(
         self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]
     ) -> Stalled:
         name, detail = next(iter(waiting.items()))
         lines = self._last_lines(found[name]) if name in found else ""
+        if name in found:
+            self._let_write(found[name], action, f"{detail}{lines}")
         message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
         return Stalled("NotReady", message)
 
     def _last_lines(self, workload: ObservedWorkload) -> str:
         try:
             text = self._do.engine.logs(workload.id, LOG_TAIL).strip()
-        except ControllerError as error:  # the logs are an extra: without them the failure is still told
+        except ControllerError as error:  # the failure is reported even without the log
             return f" (its log cannot be read: {error.message})"
         return "\nLast log lines:\n" + scrub(text, self._context.secrets) if text else " It logged nothing."
 
@@ -359,31 +407,33 @@ class _Group:
             upstreams = tuple(e for name in action.names if (e := endpoints.get(name)))
             if len(upstreams) < len(action.names):
                 raise Transient(
-                    "ContainerLost", f"{route.component}: a ready container vanished before the switch"
+                    "ContainerLost",
+                    f"{route.component}: a ready container was removed before traffic was switched",
                 )
             route = replace(route, upstreams=upstreams)
-        self._do.routes.switch(route)
-        if action.names and route.wake_within:  # a version is not idle from its first moment on
+        self._do.routes.switch(route, action.keeps)
+        if action.names and route.wake_within:  # a version is not idle from its first moment
             self._do.activity.touch([(self._app, route.component)], self._do.clock.now())
         target = f"version {short(route.fingerprint)}" if action.names else "nothing"
-        self._tell("Switched", f"traffic goes to {target}: {action.why}", route.component)
+        self._record_event("Switched", f"traffic goes to {target}: {action.why}", route.component)
 
     def _drain_workload(self, action: DrainWorkload) -> None:
         version = self._do.routes.version()
         begun = self._do.clock.now()
         while not self._do.gateways.drained(action.endpoint, version, self._do.clock.now()):
             if self._do.clock.now() - begun > action.timeout:
-                self._tell(
+                self._record_event(
                     "DrainTimeout",
-                    f"{action.name} still had requests after {action.timeout:.0f} s",
+                    f"{action.name} still had requests after {action.timeout:.0f} s, and is removed",
+                    action.component,
                     warn=True,
                 )
                 return
-            if self._context.superseded():  # the next pass drains whatever runs and is not wanted
-                raise Superseded(f"{action.name}: left draining, something newer is there")
+            if self._context.superseded():  # the next pass drains all containers that run and are not wanted
+                raise Superseded(f"{action.name}: draining was interrupted, because there is a newer commit")
             self._do.clock.sleep(0.02)
 
-    def _tell(
+    def _record_event(
         self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
     ) -> None:
         kind = EventType.WARNING if warn else EventType.NORMAL

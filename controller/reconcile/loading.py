@@ -1,122 +1,199 @@
-"""From an app's name to its desired state: fetch the commit, read its manifests, resolve them.
+"""From the name of an app to its desired state: fetch the commit, read its manifests, resolve them.
 
-When the newest commit cannot be had or is invalid, the newest valid one is loaded instead, so that drift is still
-healed and nothing else changes; the journal says why.
+If the newest commit is invalid, or cannot be fetched or read for any reason, the newest valid one is loaded
+instead, so that drift is still repaired and nothing else changes; the status says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from controller.domain.conditions import ConditionType
-from controller.domain.desired import DesiredApp, DesiredComponent
+from controller.config.settings import DefaultLimits
+from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.desired import DesiredApp, DesiredComponent
+from controller.domain.apps.hibernation import sleeps_in
+from controller.domain.apps.planner import pause_left
+from controller.domain.apps.spec import (
+    AppSpec,
+    MLComponentSpec,
+    MLTarget,
+    PlatformAppSpec,
+    RepositorySpec,
+    SecretSpec,
+)
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.hibernation import sleeps_in
 from controller.domain.names import AppName, ComponentName, bucket_name
-from controller.domain.spec import AppSpec, MLComponentSpec, PlatformAppSpec, RepositorySpec, SecretSpec
 from controller.manifests import load_app
-from controller.ports import Revision
-from controller.reconcile.house import House
-from controller.reconcile.journal import Journal
-from controller.reconcile.models import ModelPins, News
+from controller.manifests.reader import may_be_ours
+from controller.ports import Revision, SourceFile
+from controller.reconcile.bugs import as_transient
+from controller.reconcile.deps import ReconcilerDeps
+from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.resolve import Resolver
+from controller.reconcile.status_writer import StatusWriter
 
 SUFFIXES = (".yaml", ".yml")
-#: Most passes read what the one before has read; parsing and checking are half of a pass that changes nothing.
-_load_app = lru_cache(maxsize=256)(load_app)
+CACHE_ENTRIES = 256
+CACHE_BYTES = 64 * 2**20  # of the manifests that are kept
+
+
+class ReadManifests:
+    """A cache of parsed manifests: most passes read what the previous one has read, and parsing and checking
+    are half of a pass that changes nothing.
+
+    It keeps the entries used last, within a limit in bytes, and only files that can be manifests: each commit
+    of an app is another entry. Thread-safe.
+    """
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, tuple[int, AppSpec]] = OrderedDict()
+
+    def load(
+        self,
+        files: Iterable[SourceFile],
+        declared: PlatformAppSpec,
+        secrets: frozenset[str],
+        limits: DefaultLimits,
+    ) -> AppSpec:
+        kept = tuple(file for file in files if file.passed_over or may_be_ours(file.content))
+        key = (kept, declared, secrets, limits)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key][1]
+        spec = load_app(*key)
+        self._keep(key, sum(len(file.content) for file in kept), spec)
+        return spec
+
+    def _keep(self, key: Hashable, size: int, spec: AppSpec) -> None:
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = size, spec
+                self._held += size
+            while self._held > self._most or len(self._known) > CACHE_ENTRIES:
+                self._held -= self._known.popitem(last=False)[1][0]
+
+
+_manifests = ReadManifests()
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCommit:
     revision: Revision
     spec: AppSpec
-    current: bool  # whether this is what the repository says now
+    current: bool  # whether this is the current state of the repository
 
 
-def own_secret(house: House, app: AppName, name: str, revision: str) -> SecretSpec | None:
-    """A plain Secret in the app's own repository, as a commit has it."""
-    declared = house.directory.spec.app(app)
+def own_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> SecretSpec | None:
+    """Return a plain Secret of the app's own repository, at a commit."""
+    spec = spec_at(deps, app, revision)
+    return next((secret for secret in spec.secrets if secret.name == name), None) if spec else None
+
+
+def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None:
+    """Return what a commit of the app's repository declares; None if the app is not connected."""
+    declared = deps.directory.spec.app(app)
     if declared is None:
         return None
-    files = house.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
-    spec = _load_app(files, declared, house.directory.secret_names(app), house.settings.limits)
-    return next((secret for secret in spec.secrets if secret.name == name), None)
+    files = deps.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
+    return _manifests.load(files, declared, deps.directory.secret_names(app), deps.settings.limits)
 
 
-def bucket_of(house: House, app: AppName, box: str) -> str:
-    """As it is, or as it will be called when it is made."""
-    record = house.store.boxes.get(app, ComponentName(box))
-    return record.bucket if record else bucket_name(house.settings.instance, app, ComponentName(box))
+def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
+    """Return the name of the bucket as it is, or as it will be."""
+    record = deps.store.boxes.get(app, ComponentName(box))
+    return record.bucket if record else bucket_name(deps.settings.instance, app, ComponentName(box))
 
 
-class Loader:
-    def __init__(self, house: House, journal: Journal, declared: PlatformAppSpec) -> None:
-        self._house = house
-        self._journal = journal
+class CommitLoader:
+    def __init__(self, deps: ReconcilerDeps, status_writer: StatusWriter, declared: PlatformAppSpec) -> None:
+        self._deps = deps
+        self._status_writer = status_writer
         self._declared = declared
-        self.head: Revision | None = None  # what was fetched by this pass
-        self.setbacks: tuple[Transient, ...] = ()  # what could not be resolved, but may be later
-        self.news = News()  # of models
-        self._models = ModelPins(house.models, self._bucket)
+        self.head: Revision | None = None  # the commit that this pass fetched
+        self.news = ModelUpdate()  # about models
+        self._models = ModelPins(deps.models, self._bucket)
 
-    def load(self, fetch: bool = True) -> Loaded:
-        """Without `fetch`: the commit that is in force, as far as one is known. Git is not asked, and what an earlier
-        look at it has found still holds."""
-        journal = self._journal
-        if not fetch and journal.before.desired_revision:
+    def load(self, fetch: bool = True) -> LoadedCommit:
+        """Load the app. Without `fetch`, load the commit in force, if one is known: Git is not called, and
+        earlier findings about it still hold.
+        """
+        status_writer = self._status_writer
+        if not fetch and status_writer.before.desired_revision:
             found = (ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID)
-            journal.beside += [c for c in journal.before.conditions if c.type in found]
-            revision = Revision(self._declared.repository, journal.before.desired_revision, "")
-            return self._loaded(revision, current=not journal.beside)
+            status_writer.extra_conditions += [c for c in status_writer.before.conditions if c.type in found]
+            revision = Revision(self._declared.repository, status_writer.before.desired_revision, "")
+            return self._loaded(revision, current=not status_writer.extra_conditions)
+        known = status_writer.before.desired_revision
+        app, known = self._declared.name, status_writer.before.desired_revision
         try:
-            self.head = revision = self._fetch()
+            with as_transient(app, "fetching"):
+                self.head = revision = self._fetch()
         except (Transient, Stalled) as error:
-            known = journal.before.desired_revision
-            journal.note(ConditionType.FETCH_FAILED, error, known)
+            status_writer.add_condition(ConditionType.FETCH_FAILED, error, known)
             if not known:
                 raise
-            revision = Revision(self._declared.repository, known, "")
-            return self._loaded(revision, current=False)
-        journal.attempted(revision.commit, revision.subject)
+            return self._loaded(Revision(self._declared.repository, known, ""), current=False)
+        status_writer.record_attempt(revision.commit, revision.subject)
         try:
-            return self._loaded(revision, current=True)
-        except Stalled as error:  # not only invalid: the folder may be missing
-            journal.note(ConditionType.MANIFEST_INVALID, error, revision.commit)
-            known = journal.before.desired_revision
+            with as_transient(app, f"reading commit {revision.commit[:12]}"):
+                return self._loaded(revision, current=True)
+        except (Transient, Stalled) as error:  # not only invalid: the folder may be missing
+            invalid = isinstance(error, Stalled)
+            kind = ConditionType.MANIFEST_INVALID if invalid else ConditionType.FETCH_FAILED
+            status_writer.add_condition(kind, error, revision.commit)
             if known in ("", revision.commit):
                 raise
             return self._loaded(replace(revision, commit=known), current=False)
 
-    def _loaded(self, revision: Revision, current: bool) -> Loaded:
+    def _loaded(self, revision: Revision, current: bool) -> LoadedCommit:
         spec = self._read(revision)
-        self._journal.hide(value for secret in spec.secrets for _, value in secret.values)
-        return Loaded(revision, spec, current)
+        self._status_writer.hide(value for secret in spec.secrets for _, value in secret.values)
+        return LoadedCommit(revision, spec, current)
 
-    def desired(self, loaded: Loaded, fresh: bool) -> DesiredApp:
-        """`fresh`: image tags are asked for anew."""
-        house, journal = self._house, self._journal
+    def desired(self, loaded: LoadedCommit, fresh: bool) -> DesiredApp:
+        """Return the desired state. `fresh` resolves image tags again."""
+        deps, status_writer = self._deps, self._status_writer
         app, revision = self._declared.name, loaded.revision
+        if status_writer.status.desired_revision != revision.commit:
+            status_writer.status = replace(status_writer.status, setbacks=())
+        paused = {
+            setback.subject: (Stalled if setback.stalled else Transient)(setback.reason, setback.message)
+            for setback in status_writer.status.setbacks
+            if setback.resolving and pause_left(setback, deps.policy, status_writer.begun) > 0
+        }
         own = {secret.name: secret for secret in loaded.spec.secrets}
         resolver = Resolver(
-            engine=house.engine,
-            sources=house.sources,
-            instance=house.settings.instance,
-            key=house.key,
-            storage=house.settings.storage,
+            engine=deps.engine,
+            sources=deps.sources,
+            instance=deps.settings.instance,
+            key=deps.key,
+            storage=deps.settings.storage,
             bucket=self._bucket,
-            registries=house.directory.registries(self._declared),
-            secrets=journal.secrets,
+            registries=deps.directory.registries(self._declared),
+            limits=self._declared.limits,
+            secrets=status_writer.secrets,
             models=self._models,
-            secret=lambda name: own.get(name) or house.directory.spec.secret(name, app),
+            paused=paused,
+            secret=lambda name: own.get(name) or deps.directory.spec.secret(name, app),
             fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
         )
-        resolved = resolver.resolve(loaded.spec, revision, journal.status, house.store.routes.of(app), fresh)
-        self.setbacks = resolved.setbacks
-        naps = self.naps(resolved.components)
-        journal.status = replace(
-            journal.status,
+        resolved = resolver.resolve(
+            loaded.spec, revision, status_writer.status, deps.store.routes.of(app), fresh
+        )
+        for subject, error in resolved.setbacks:
+            if subject not in paused:
+                status_writer.set_back(subject, error, resolving=True)
+        status_writer.drop_resolved(subject for subject, _ in resolved.setbacks)
+        naps = self.idle_timeouts(resolved.components)
+        status_writer.status = replace(
+            status_writer.status,
             desired_revision=revision.commit,
             pins=resolved.pins,
             models=resolved.model_pins,
@@ -129,25 +206,32 @@ class Loader:
             pipelines=resolved.pipelines,
             services=resolved.services,
             unresolved=resolved.unresolved,
+            holders=tuple(
+                (api.path, api.target.component if isinstance(api.target, MLTarget) else None)
+                for api in loaded.spec.apis
+            ),
             prune=self._declared.prune,
-            approved=journal.before.approved_revision == revision.commit,
+            approved=status_writer.before.approved_revision == revision.commit,
         )
 
-    def follow_models(self, loaded: Loaded) -> bool:
-        """Look what the boxes hold by now; whether a component has to go after its model, and so to be resolved anew.
-        For the end of a pass: a storage that is slow to answer must not hold up healing."""
-        status = self._journal.status
-        self.news = self._models.news(loaded.spec, dict(status.models))
+    def follow_models(self, loaded: LoadedCommit) -> bool:
+        """Check what the boxes contain now; return whether a component has to follow its model, and so to be
+        resolved again. Called at the end of a pass, so that a slow storage does not delay repairs.
+        """
+        status = self._status_writer.status
+        self.news = self._models.updates(loaded.spec, dict(status.models))
         kept = tuple(pin for pin in status.models if pin[0] not in self.news.followers)
-        self._journal.status = replace(status, models=kept)
+        self._status_writer.status = replace(status, models=kept)
         return bool(self.news.followers)
 
     def _bucket(self, box: str) -> str:
-        return bucket_of(self._house, self._declared.name, box)
+        return bucket_of(self._deps, self._declared.name, box)
 
-    def naps(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
-        """Seconds until each may be put to sleep, of those that ever are; see hibernation.py."""
-        store, now = self._house.store, self._house.clock.now()
+    def idle_timeouts(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
+        """Return the seconds until each component may be put to sleep, for those that ever are; see
+        hibernation.py.
+        """
+        store, now = self._deps.store, self._deps.clock.now()
         routes = {route.component: route for route in store.routes.of(self._declared.name)}
         used = store.activity.of(self._declared.name)
         left = {
@@ -156,42 +240,47 @@ class Loader:
         return {name: seconds for name, seconds in left.items() if seconds is not None}
 
     def newer_commit(self) -> bool:
-        """Whether the repository has moved on since this pass fetched it. An unreachable server is no news."""
+        """Return whether the repository has a newer commit than the one fetched; False if the server does not
+        answer.
+        """
         repository = self._repository()
         try:
-            head = self._house.sources.head(repository, self._secret(repository, repository.credentials))
+            with as_transient(self._declared.name, "looking for a newer commit"):
+                head = self._deps.sources.head(repository, self._secret(repository, repository.credentials))
         except ControllerError:
             return False
         return self.head is not None and head != self.head.commit
 
     def _fetch(self) -> Revision:
         repository = self._repository()
-        self._journal.status = replace(self._journal.status, repository=repository.name)
+        self._status_writer.status = replace(self._status_writer.status, repository=repository.name)
         credentials = self._secret(repository, repository.credentials)
-        return self._house.sources.fetch(
-            repository, credentials, self._secret(repository, repository.signers)
-        )
+        return self._deps.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
 
     def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
-        return self._house.directory.repository_secret(repository, name)
+        return self._deps.directory.repository_secret(repository, name)
 
     def _repository(self) -> RepositorySpec:
-        repository = self._house.directory.spec.repository(self._declared.repository)
+        repository = self._deps.directory.spec.repository(self._declared.repository)
         if repository is None:
-            raise Stalled("RepositoryMissing", f"the Repository {self._declared.repository!r} is not there")
+            raise Stalled(
+                "RepositoryMissing",
+                f"the Repository {self._declared.repository!r} does not exist: add it to the platform folder",
+            )
         return repository
 
     def _read(self, revision: Revision) -> AppSpec:
-        files = self._house.sources.files(revision, self._declared.path, SUFFIXES)
-        known = self._house.directory.secret_names(self._declared.name)
-        return _load_app(files, self._declared, known, self._house.settings.limits)
+        files = self._deps.sources.files(revision, self._declared.path, SUFFIXES)
+        known = self._deps.directory.secret_names(self._declared.name)
+        return _manifests.load(files, self._declared, known, self._deps.settings.limits)
 
     def _component_at(
         self, revision: Revision, name: ComponentName
     ) -> tuple[MLComponentSpec, AppSpec] | None:
         try:
-            spec = self._read(revision)
+            with as_transient(self._declared.name, f"reading commit {revision.commit[:12]}"):
+                spec = self._read(revision)
         except ControllerError:
-            return None  # the old commit is gone from the clone, or the rules became stricter
+            return None  # the old commit is missing in the clone, or the rules became stricter
         found = next((c for c in spec.ml_components if c.name == name), None)
         return (found, spec) if found else None

@@ -1,7 +1,9 @@
-"""The control loop: claim a request, run its pass, write the outcome, ask again if something is to be waited for.
+"""The control loop: claim a request, run its pass, record the outcome, and request another pass if something
+is to be waited for.
 
-One dispatcher hands requests to a few workers; the database keeps two workers off one app. The dispatcher is also
-what the watchdog listens to: a loop that stands still is seen.
+One dispatcher gives requests to a few workers; the database prevents that two workers take one app. The
+watchdog watches the dispatcher, so that a loop that stands still is noticed. No exception of a pass, the
+state or the heartbeat ends the loop: see guards.py.
 """
 
 from __future__ import annotations
@@ -10,27 +12,30 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+from controller.domain.apps.status import ReconcileRequest
 from controller.domain.errors import ControllerError
-from controller.domain.status import Request
+from controller.guards import GuardedStep, Pauses, report, turn
 from controller.ports import Clock, Store
-from controller.reconcile.house import Outcome
+from controller.reconcile.deps import PassOutcome
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01  # seconds between looks at the database's change counter, some 5 µs each
+_POLL = 0.01  # seconds between checks of the database's change counter, some 5 µs each
 _BEAT = 1.0
-_RETRY = 1.0  # seconds before a state that did not answer is tried again
+_AFTER_FAILURE = 60.0  # seconds before a pass that could not even save its status is tried again
+_UNWRITABLE = "its outcome could not be saved; see the traceback in the daemon's log"
 
 
 @dataclass
-class Loop:
-    """`work` runs one pass and never raises; `beat` is called once a second while the loop turns."""
+class ControlLoop:
+    """`work` runs one pass; `beat` is called once a second while the loop runs."""
 
     store: Store
     clock: Clock
-    work: Callable[[Request], Outcome]
+    work: Callable[[ReconcileRequest], PassOutcome]
     workers: int
     beat: Callable[[], None]
     _busy: set[Future[None]] = field(default_factory=set, init=False)
@@ -38,57 +43,81 @@ class Loop:
     _due: float | None = field(default=0.0, init=False)  # when the next request may be claimed
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; then waits for the passes under way, which see that they should end. A state that cannot be
-        written right now (a full disk, say) stops neither: the loop turns on, its heartbeat missing meanwhile."""
+        """Run until `stop`, then wait for the passes under way, which notice that they should end. If the
+        state cannot be written right now (a full disk, say), the loop continues without a heartbeat.
+        """
         with ThreadPoolExecutor(self.workers, thread_name_prefix="reconcile") as pool:
-            while not stop.is_set():
-                try:
-                    self._turn(pool, stop)
-                except ControllerError as error:
-                    log.error("the state does not answer: %s", error.message)
-                    stop.wait(_RETRY)
-                except BaseException:
-                    stop.set()  # or the passes under way would be waited for to the end
-                    raise
+            steps = (
+                GuardedStep("could not write the heartbeat", self._beat_if_due, longest=_BEAT),
+                GuardedStep("could not claim requests", partial(self._claim_if_due, pool, stop)),
+            )
+            try:
+                turn(steps, stop, _POLL)
+            finally:
+                stop.set()  # otherwise the passes under way would run to their ends
 
-    def _turn(self, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
+    def _beat_if_due(self) -> None:
         now = self.clock.now()
         if now >= self._next_beat:
             self.beat()
             self._next_beat = now + _BEAT
+
+    def _claim_if_due(self, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
+        now = self.clock.now()
         finished = self._collect()
         if self.store.changed() or finished or (self._due is not None and now >= self._due):
-            self._due = now  # should claiming fail, it is tried again
+            self._due = now  # if claiming fails, it is tried again
             self._claim_all(pool, now, stop)
             self._due = self.store.requests.next_due()
-        stop.wait(_POLL)
 
     def _collect(self) -> bool:
         done = {future for future in self._busy if future.done()}
         self._busy -= done
-        for future in done:
-            future.result()  # a bug in the loop itself ends the daemon instead of hiding
         return bool(done)
 
     def _claim_all(self, pool: ThreadPoolExecutor, now: float, stop: threading.Event) -> None:
         while len(self._busy) < self.workers and (request := self.store.requests.claim(now)):
             self._busy.add(pool.submit(self._serve, request, stop))
 
-    def _serve(self, request: Request, stop: threading.Event) -> None:
+    def _serve(self, request: ReconcileRequest, stop: threading.Event) -> None:
         begun = self.clock.now()
-        outcome = self.work(request)
+        outcome = self._reconcile(request)
         fields = {"app": request.app, "reasons": ",".join(request.reasons), "outcome": outcome.name}
         log.info("pass ended", extra={**fields, "seconds": round(self.clock.now() - begun, 4)})
-        while not self._saved(request, outcome) and not stop.wait(_RETRY):
-            pass  # a request left "running" would keep all others of its app waiting until the next start
+        self._write_down(request, outcome, stop)
 
-    def _saved(self, request: Request, outcome: Outcome) -> bool:
+    def _reconcile(self, request: ReconcileRequest) -> PassOutcome:
         try:
-            with self.store.transaction():
-                self.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
-                if outcome.retry_after is not None:
-                    self.store.requests.enqueue(request.app, "retry", self.clock.now() + outcome.retry_after)
-        except ControllerError as error:
-            log.error("outcome not saved: %s", error.message, extra={"app": request.app})
-            return False
-        return True
+            return self.work(request)
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too, or the request stays "running" forever
+            report(f"a pass over {request.app} failed unexpectedly", error)
+            expected = isinstance(error, ControllerError)
+            why = (
+                str(error)
+                if expected
+                else f"internal error ({type(error).__name__}); see the traceback in the daemon's log"
+            )
+            return PassOutcome("Failed", why, retry_after=_AFTER_FAILURE)
+
+    def _write_down(self, request: ReconcileRequest, outcome: PassOutcome, stop: threading.Event) -> None:
+        """Save the outcome, and retry until it is saved: a request left "running" would block all others of
+        its app until the daemon restarts. If the text cannot be saved, the outcome is saved without it.
+        """
+        pauses = Pauses()
+        while True:
+            try:
+                self._finish(request, outcome)
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                report(f"could not save the outcome of a pass over {request.app}", error)
+                if not isinstance(error, ControllerError):
+                    outcome = replace(outcome, message=_UNWRITABLE, revision="")
+            else:
+                return
+            if stop.wait(pauses.next()):
+                return
+
+    def _finish(self, request: ReconcileRequest, outcome: PassOutcome) -> None:
+        with self.store.transaction():
+            self.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
+            if outcome.retry_after is not None:
+                self.store.requests.enqueue(request.app, "retry", self.clock.now() + outcome.retry_after)

@@ -1,8 +1,9 @@
-"""Models of components: which content of a box a commit stands for, and whether the box holds a newer one.
+"""Models of components: which content of a box a commit stands for, and whether the box has a newer one.
 
-A model is pinned like a tag of an image: the content that was there when the commit was first tried stays until the
-next commit, unless the component follows its model or a person asks. What is pinned and on this host needs no storage.
-Called by resolve (pins, the last good version) and by the pass, once it has acted (news).
+A model is pinned like the tag of an image: the content that was there when the commit was first tried stays
+until the next commit, unless the component follows its model or a person asks for the new one. A pinned model
+on this host needs no storage. Called by resolve (pins, the last good version) and by the pass at its end
+(news).
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controller.domain.conditions import Condition, ConditionType
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.desired import Unresolved
+from controller.domain.apps.spec import AppSpec, MLComponentSpec, PipelineTarget
+from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
-from controller.domain.keys import DEVELOPER_AREA
 from controller.domain.names import ComponentName, short
-from controller.domain.spec import AppSpec, MLComponentSpec
-from controller.domain.status import AppStatus
-from controller.domain.storage import ModelPin
+from controller.domain.storage.box import ModelPin
+from controller.domain.storage.keys import DEVELOPER_AREA
 from controller.ports import Models
 
 
 def in_use(statuses: Iterable[AppStatus]) -> frozenset[str]:
-    """Digests of what runs, is asleep, or is about to be started."""
+    """Return the digests of models that are running, asleep or about to be started."""
     digests: set[str] = set()
     for status in statuses:
         digests.update(digest for _, digest in status.models)
@@ -30,8 +32,10 @@ def in_use(statuses: Iterable[AppStatus]) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class News:
-    """What the boxes hold by now: components that follow their model to a newer one, and what to tell of the others."""
+class ModelUpdate:
+    """What the boxes contain now: components that follow their model to a newer one, and warnings about
+    others.
+    """
 
     followers: frozenset[ComponentName] = frozenset()
     warnings: Mapping[ComponentName, Condition] = field(default_factory=dict)
@@ -39,7 +43,7 @@ class News:
 
 @dataclass(frozen=True)
 class ModelPins:
-    """For one app. `bucket` names the bucket of a box."""
+    """The models of one app. `bucket` returns the name of a box's bucket."""
 
     models: Models
     bucket: Callable[[str], str]
@@ -47,62 +51,67 @@ class ModelPins:
     def pin(
         self, component: MLComponentSpec, serving: str, pins: dict[ComponentName, str]
     ) -> ModelPin | None:
-        """The content that the commit stands for, written down in `pins`; None for a component without a model.
-        `serving` is the digest of what is in service: that one is never exchanged silently. Errors as `look`."""
+        """Return the content that the commit stands for, and record it in `pins`; None for a component
+        without a model. The model with digest `serving` is in service and is never replaced silently. Raises
+        errors as `look`.
+        """
         if component.model_box is None:
             return None
         pinned = pins.get(component.name, "")
-        found = self._here(component, pinned) or self.look(component)
+        found = self._here(component, pinned) or self.find(component)
         if pinned == serving and pinned not in ("", found.digest) and not component.follow_model:
             raise Stalled(
                 "ModelMissing",
-                f"the model {short(pinned)} in service is neither on this host nor in the box "
-                f"{component.model_box!r} any more, which holds {short(found.digest)}: put it back, or take the "
+                f"the model {short(pinned)} in service is no longer on this host or in the box "
+                f"{component.model_box!r}, which has {short(found.digest)}: upload it again, or take the "
                 "new one with `prichal reconcile`",
             )
         pins[component.name] = found.digest
         return found
 
     def recall(self, component: MLComponentSpec, digest: str) -> ModelPin | None:
-        """Just this content, None for a component without a model. Stalled `ModelMissing` if it is to be had neither
-        on this host nor from the box; otherwise errors as `look`."""
+        """Return exactly this content; None for a component without a model. Raises Stalled `ModelMissing` if
+        neither this host nor the box has it; otherwise errors as `look`.
+        """
         if component.model_box is None:
             return None
-        found = self._here(component, digest) or self.look(component)
+        found = self._here(component, digest) or self.find(component)
         if found.digest != digest:
-            raise Stalled("ModelMissing", f"the model {short(digest)} is to be had nowhere any more")
+            raise Stalled("ModelMissing", f"the model {short(digest)} is neither in the cache nor in the box")
         return found
 
-    def look(self, component: MLComponentSpec) -> ModelPin:
-        """What the box holds now. Stalled `ModelMissing`, `ModelInvalid`; otherwise as Models."""
+    def find(self, component: MLComponentSpec) -> ModelPin:
+        """Return what the box contains now. Raises Stalled `ModelMissing` or `ModelInvalid`; otherwise errors
+        as Models.
+        """
         box, path = component.model_box or "", component.model_path or ""
         try:
             return self.models.pin(self.bucket(box), path)
         except Stalled as error:
             if error.reason not in ("ModelMissing", "BucketMissing"):
                 raise
-            message = f"the developer area of the box {box!r} holds no model at {path!r}: upload it there"
+            message = f"the developer area of the box {box!r} has no model at {path!r}: upload it there"
             raise Stalled("ModelMissing", message) from error
 
     def _here(self, component: MLComponentSpec, digest: str) -> ModelPin | None:
-        """The model as it lies on this host, whatever the box holds by now."""
+        """Return the model on this host, whatever the box contains now."""
         if not digest or not self.models.has(digest):
             return None
         bucket, key = self.bucket(component.model_box or ""), DEVELOPER_AREA + (component.model_path or "")
         return ModelPin(bucket, key, digest, self.models.folder(digest), present=True)
 
-    def news(self, spec: AppSpec, pins: Mapping[ComponentName, str]) -> News:
-        """Compare the boxes with what is pinned. A storage that does not answer has no news."""
+    def updates(self, spec: AppSpec, pins: Mapping[ComponentName, str]) -> ModelUpdate:
+        """Compare the boxes with the pins. If the storage does not answer, the result is empty."""
         followers: set[ComponentName] = set()
         warnings: dict[ComponentName, Condition] = {}
         for component in spec.ml_components:
             if component.model_box is None or not (pinned := pins.get(component.name)):
                 continue
             try:
-                found = self.look(component)
+                found = self.find(component)
             except (Stalled, Transient) as error:
                 if isinstance(error, Transient) and error.reason != "ModelIncomplete":
-                    break  # nor will it answer for the next one
+                    break  # it will not answer for the next one either
                 warnings[component.name] = Condition(
                     ConditionType.WARNING,
                     True,
@@ -116,12 +125,38 @@ class ModelPins:
                 followers.add(component.name)
             else:
                 warnings[component.name] = _newer(component, pinned, found.digest)
-        return News(frozenset(followers), warnings)
+        return ModelUpdate(frozenset(followers), warnings)
+
+
+def awaiting_model(component: MLComponentSpec, spec: AppSpec) -> Unresolved:
+    """Return a component that has never served, because its first model does not exist yet: this is not a
+    failure, but something to do.
+    """
+    box, path = component.model_box or "", component.model_path or ""
+    makers = sorted(
+        {p.name for p in spec.pipelines for var in p.vars if _publishes(var.publish_to, box, path)}
+    )
+    paths = [
+        api.path
+        for api in spec.apis
+        if isinstance(api.target, PipelineTarget) and api.target.pipeline in makers
+    ]
+    upload = f"upload it with `prichal files put --area developer FILE {spec.app}:{box}/{path}`"
+    run = f"run the pipeline {makers[0]}, which creates it" if makers else ""
+    if paths:
+        run = f"{run}: `prichal run start {spec.app}/{paths[0]}`"
+    how = f"{run}; or {upload}" if run else upload
+    why = f"it waits for its first model, {path!r} in the box {box!r}: {how}"
+    return Unresolved(component.name, "AwaitingModel", why, waiting=True)
+
+
+def _publishes(target: tuple[str, str] | None, box: str, path: str) -> bool:
+    return target is not None and target[0] == box and f"{path}/".startswith(target[1])
 
 
 def _newer(component: MLComponentSpec, pinned: str, found: str) -> Condition:
     message = (
-        f"the box {component.model_box!r} holds model {short(found)}, {short(pinned)} is in use: the next commit "
-        "takes it, or `prichal reconcile`; with `followModel: true` it comes by itself"
+        f"the box {component.model_box!r} has model {short(found)}, but {short(pinned)} is in use: the next commit "
+        "or `prichal reconcile` takes the new one; `followModel: true` takes new models automatically"
     )
     return Condition(ConditionType.WARNING, True, "NewerModelAvailable", message)

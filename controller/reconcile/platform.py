@@ -1,20 +1,21 @@
-"""The platform folder, reconciled like an app: what it declares becomes the directory, the web process learns what
-it must check, and every app that came, changed or went is asked for."""
+"""The platform folder, reconciled like an app: its content becomes the directory, the web process gets what
+it must check, and a pass is requested for every app that was added, changed or removed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from controller.domain.conditions import Condition, ConditionType
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.spec import PlatformSpec, RepositorySpec
+from controller.domain.apps.status import ReconcileRequest, RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
 from controller.domain.names import PLATFORM, AppName
-from controller.domain.spec import PlatformSpec, RepositorySpec
-from controller.domain.status import RepositoryRecord, Request
-from controller.reconcile.house import House, Outcome
-from controller.reconcile.journal import Journal
+from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.status_writer import StatusWriter
 
 log = logging.getLogger(__name__)
 
@@ -22,85 +23,111 @@ _RETRY = 30.0
 
 
 @dataclass
-class Platform:
-    """`read` gives the folder's content after validation: PlatformSpec, commit or "" for a plain folder."""
+class PlatformReconciler:
+    """`read` returns the validated content of the folder: PlatformSpec, and the commit or "" for a plain
+    folder. `keep` is called when that came into force; `last` returns what was in force last, also before a
+    restart.
+    """
 
-    house: House
+    deps: ReconcilerDeps
     read: Callable[[], tuple[PlatformSpec, str]]
+    keep: Callable[[], object] = lambda: None
+    last: Callable[[], PlatformSpec | None] = lambda: None
 
     def __post_init__(self) -> None:
         self._marks: dict[AppName, str] | None = (
-            None  # what each app's system components looked like last time
+            None  # digests of each app's system components at the last pass
         )
 
-    def reconcile(self, request: Request) -> Outcome:
-        secrets = self.house.directory.secret_values(PLATFORM)
-        journal = Journal(self.house.store, self.house.clock, PLATFORM, secrets)
+    def reconcile(self, request: ReconcileRequest) -> PassOutcome:
+        secrets = self.deps.directory.secret_values(PLATFORM)
+        status_writer = StatusWriter(self.deps.store, self.deps.clock, PLATFORM, secrets)
         try:
-            outcome = self._run(journal)
+            outcome = self._run(status_writer)
         except ControllerError as error:
-            outcome = self._failed(journal, error)
+            outcome = self._failed(status_writer, error)
         except Exception as error:  # a bug must not end the loop
             log.exception("bug while reconciling the platform folder")
-            outcome = self._failed(journal, Transient("InternalError", f"{type(error).__name__}: {error}"))
-        journal.save()
+            outcome = self._failed(
+                status_writer, Transient("InternalError", f"{type(error).__name__}: {error}")
+            )
+        status_writer.save()
         return outcome
 
-    def _failed(self, journal: Journal, error: ControllerError) -> Outcome:
-        journal.failed(_condition_of(error), error)
-        message = journal.status.conditions[0].message
-        return Outcome("Failed", message, retry_after=None if isinstance(error, Stalled) else _RETRY)
+    def _failed(self, status_writer: StatusWriter, error: ControllerError) -> PassOutcome:
+        if not self.deps.directory.known:
+            self._go_on_with_the_last()
+        status_writer.record_failure(_condition_of(error), error)
+        message = status_writer.status.conditions[0].message
+        return PassOutcome("Failed", message, retry_after=None if isinstance(error, Stalled) else _RETRY)
 
-    def _run(self, journal: Journal) -> Outcome:
+    def _go_on_with_the_last(self) -> None:
+        """After a restart with a broken folder, continue with what it declared before."""
+        spec = self.last()
+        if spec is None:
+            return
+        log.warning("the platform folder is broken: the apps that were connected before stay connected")
+        self._put_in_force(spec)
+
+    def _run(self, status_writer: StatusWriter) -> PassOutcome:
         spec, revision = self.read()
-        self._guard_empty(spec, journal)
-        self.house.directory.replace(spec)
-        before = {record.name for record in self.house.store.repositories.all()}
-        self.house.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
-        reason = "platform" if self._marks is not None else "start"
-        for app in sorted(self._changed(spec)):
-            self.house.store.requests.enqueue(app, reason)
-        self.house.sources.forget(sorted(before - {r.name for r in spec.repositories}))
+        self._guard_empty(spec, status_writer)
+        before = self._put_in_force(spec)
+        self.keep()
+        self.deps.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
         message = f"{count} app{'s' if count != 1 else ''} connected"
         conditions = [Condition(ConditionType.READY, True, "Ready", message, revision=revision)]
         if spec.warnings:
             text = "\n".join(spec.warnings)
             conditions.append(Condition(ConditionType.WARNING, True, "Warnings", text, revision=revision))
-        journal.converged(revision, tuple(conditions))
-        return Outcome("Ready", message, revision)
+        status_writer.record_success(revision, tuple(conditions))
+        return PassOutcome("Ready", message, revision)
 
-    def _guard_empty(self, spec: PlatformSpec, journal: Journal) -> None:
-        """An empty folder is more often a lost mount than a wish."""
+    def _put_in_force(self, spec: PlatformSpec) -> set[str]:
+        """Replace the directory, and return the names of repositories that were known before."""
+        self.deps.directory.replace(spec)
+        before = {record.name for record in self.deps.store.repositories.all()}
+        self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
+        reason = "platform" if self._marks is not None else "start"
+        marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
+        for app in sorted(self._changed(marks)):
+            self.deps.store.requests.enqueue(app, reason)
+        self._marks = marks  # set last, so that the next try requests passes that this one could not
+        return before
+
+    def _guard_empty(self, spec: PlatformSpec, status_writer: StatusWriter) -> None:
+        """Refuse an empty folder, which is more often a lost mount than intended."""
         if spec.apps or spec.repositories:
             return
-        if journal.before.approved_revision:  # good for one time
-            self.house.store.apps.approve(PLATFORM, "")
+        if status_writer.before.approved_revision:  # an approval is used once
+            self.deps.store.apps.approve(PLATFORM, "")
             return
-        connected = [status.app for status in self.house.store.apps.all() if status.app != PLATFORM]
+        connected = {status.app for status in self.deps.store.apps.all() if status.app != PLATFORM}
+        before = self.deps.directory.spec if self.deps.directory.known else self.last()
+        connected |= {app.name for app in before.apps} if before else set()
         if connected:
             names = ", ".join(sorted(connected))
-            message = f"the platform folder is empty, {names} would all go; confirm with: prichal approve {PLATFORM}"
+            message = f"the platform folder is empty: all apps ({names}) would be removed; "
+            message += f"if that is intended: prichal approve {PLATFORM}"
             raise Stalled("PrunePending", message)
 
-    def _changed(self, spec: PlatformSpec) -> set[AppName]:
-        marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
-        known = {status.app for status in self.house.store.apps.all()} | self.house.engine.apps()
+    def _changed(self, marks: Mapping[AppName, str]) -> set[AppName]:
+        known = {status.app for status in self.deps.store.apps.all()} | self.deps.engine.apps()
         gone = {app for app in known if app not in marks and app != PLATFORM}
         before = self._marks or {}
         changed = {app for app, mark in marks.items() if before.get(app) != mark}
-        self._marks = marks
         return changed | gone
 
     def _mark(self, app: AppName, spec: PlatformSpec) -> str:
-        """Digest of everything on the platform's side that an app depends on, secrets included."""
+        """Return a digest of everything on the platform's side that an app depends on, secrets included."""
         declared = spec.app(app)
         repository = spec.repository(declared.repository) if declared else None
         values = [(s.name, k, v.reveal()) for s in spec.secrets if s.app in (None, app) for k, v in s.values]
         return hashlib.sha256(repr((declared, repository, values)).encode()).hexdigest()
 
     def _record(self, repository: RepositorySpec, spec: PlatformSpec) -> RepositoryRecord:
-        secret = self.house.directory.repository_secret(repository, repository.hook_secret)
+        secret = self.deps.directory.repository_secret(repository, repository.hook_secret)
         values = [value for _, value in secret.values] if secret else []
         return RepositoryRecord(
             name=repository.name,

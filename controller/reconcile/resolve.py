@@ -1,41 +1,39 @@
-"""From the manifests' spec to what can be planned: images nailed to content, secrets filled in, fingerprints made.
+"""From the manifests' spec to what can be planned: images pinned to content, secrets filled in, fingerprints
+computed.
 
-The edge between Git and the host: asks the engine for image pins, knows the secrets, decides nothing about rollouts.
+This is the edge between Git and the host: it asks the engine for image pins, knows the secrets, and decides
+nothing about rollouts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from controller.config.settings import StorageSettings
-from controller.domain.accounts import component_account, storage_env
-from controller.domain.desired import (
+from controller.domain.apps.desired import (
     BuildInput,
     DesiredComponent,
     DesiredPipeline,
     DesiredStage,
     Unresolved,
 )
-from controller.domain.errors import Stalled, Transient
-from controller.domain.fingerprint import Env, fingerprints
-from controller.domain.names import AppName, ComponentName, build_tag
-from controller.domain.observed import ImageOrigin, ImagePin
-from controller.domain.passwords import hash_password, hash_token, is_hash, stable_salt
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.routes import Api, Route, Service, ServiceKind
-from controller.domain.secret import Secret, scrub
-from controller.domain.spec import (
+from controller.domain.apps.environment import variables
+from controller.domain.apps.fingerprint import Env, fingerprints
+from controller.domain.apps.observed import ImageOrigin, ImagePin
+from controller.domain.apps.plan import subject_text
+from controller.domain.apps.spec import (
     ApiSpec,
     AppSpec,
     BuildImage,
+    ComponentKind,
     ExistingImage,
     FilesTarget,
     ImageSource,
-    Kind,
+    Limits,
     MLComponentSpec,
     MLTarget,
     PipelineSpec,
@@ -43,11 +41,28 @@ from controller.domain.spec import (
     SecretSpec,
     StageSpec,
 )
-from controller.domain.status import AppStatus, ComponentStatus
-from controller.domain.storage import Account, ModelPin
+from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName, ComponentName, build_tag, stage_image
+from controller.domain.routing.callers import unusable_passwords, unusable_tokens
+from controller.domain.routing.passwords import cost_problem, hash_password, hash_token, is_hash, stable_salt
+from controller.domain.routing.routes import Api, Route, Service, ServiceKind
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.stage_slots import Use, remainder
+from controller.domain.secret import Secret, scrub
+from controller.domain.storage.accounts import component_account, storage_env
+from controller.domain.storage.box import Account, ModelPin
 from controller.ports import Engine, Revision, Sources
-from controller.reconcile.directory import Credentials
-from controller.reconcile.models import ModelPins
+from controller.reconcile.bugs import as_transient
+from controller.reconcile.catalog import Credentials
+from controller.reconcile.models import ModelPins, awaiting_model
+
+
+def build_content(sources: Sources, revision: Revision, source: BuildImage) -> str:
+    """Return a digest of all that a build sees: equal content gives an equal tag."""
+    tree = sources.content_id(revision, source)
+    seen = json.dumps([tree, source.dockerfile, source.target, source.args])
+    return hashlib.sha256(seen.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Resolved:
     unresolved: tuple[Unresolved, ...]
     pins: tuple[tuple[str, str], ...]  # for AppStatus.pins
     model_pins: tuple[tuple[ComponentName, str], ...]  # for AppStatus.models
-    setbacks: tuple[Transient, ...] = ()  # to be tried again
+    setbacks: tuple[tuple[str, Stalled | Transient], ...] = ()  # by subject: to be tried again
 
 
 @dataclass
@@ -67,44 +82,53 @@ class _Found:
 
     pins: dict[str, str]
     model_pins: dict[ComponentName, str]
+    built: dict[
+        str, str
+    ]  # pins of builds of this commit or an earlier one: their tags never change their meaning
     components: list[DesiredComponent] = field(default_factory=list)
     pipelines: list[DesiredPipeline] = field(default_factory=list)
     unresolved: list[Unresolved] = field(default_factory=list)
-    setbacks: list[Transient] = field(default_factory=list)
+    setbacks: list[tuple[str, Transient]] = field(default_factory=list)
 
-    def note(self, error: Stalled | Transient) -> None:
+    def note(self, name: ComponentName, kind: ComponentKind, error: Stalled | Transient) -> None:
         if isinstance(error, Transient):
-            self.setbacks.append(error)
+            self.setbacks.append((subject_text(kind, name), error))
 
-    def miss(self, name: ComponentName, kind: Kind, error: Stalled | Transient, why: str) -> None:
+    def miss(self, name: ComponentName, kind: ComponentKind, error: Stalled | Transient, why: str) -> None:
         self.unresolved.append(Unresolved(name, error.reason, why, isinstance(error, Transient), kind))
-        self.note(error)
+        self.note(name, kind, error)
 
 
 @dataclass(frozen=True)
 class Resolver:
-    """For one pass over one app. `fallback` gives the spec of a component at an older commit, None if it cannot be
-    had any more."""
+    """Resolves one app for one pass. `fallback` returns the spec of a component at an older commit, or None
+    if that is no longer available.
+    """
 
     engine: Engine
     sources: Sources
     instance: str
     key: bytes
     storage: StorageSettings
-    bucket: Callable[[str], str]  # of a box
+    bucket: Callable[[str], str]  # the bucket of a box
     registries: Credentials
-    secrets: tuple[Secret, ...]  # that must not appear in what is said about failures
+    limits: Limits
+    secrets: tuple[Secret, ...]  # values that must not appear in messages about failures
     models: ModelPins
+    paused: Mapping[str, Stalled | Transient]  # by subject: recent failures, not to be tried again yet
     secret: Callable[[str], SecretSpec | None]
     fallback: Callable[[ComponentName, str], tuple[MLComponentSpec, AppSpec] | None]
+    refused: list[tuple[str, Stalled | Transient]] = field(default_factory=list)
 
     def resolve(
         self, spec: AppSpec, revision: Revision, status: AppStatus, routes: tuple[Route, ...], fresh: bool
     ) -> Resolved:
-        """`fresh`: ask for tags and models again instead of trusting the pins of an earlier pass over the same commit.
-        What cannot be resolved is left at its last good version, or alone; its neighbours do not suffer."""
+        """Resolve the app. `fresh` resolves tags and models again, without the pins of an earlier pass over
+        the same commit. What cannot be resolved stays at its last good version, or is left alone; other parts
+        are not affected.
+        """
         known = status if status.desired_revision == revision.commit and not fresh else AppStatus(spec.app)
-        found = _Found(dict(known.pins), dict(known.models))
+        found = _Found(dict(known.pins), dict(known.models), _built(status.pins))
         serving = {route.component: route for route in routes}
         for component in spec.ml_components:
             self._take_component(component, spec, revision, status, serving.get(component.name), found)
@@ -118,7 +142,7 @@ class Resolver:
             (*found.unresolved, *refused),
             tuple(sorted(found.pins.items())),
             tuple(sorted(found.model_pins.items())),
-            tuple(found.setbacks),
+            (*found.setbacks, *self.refused),
         )
 
     def _take_component(
@@ -130,30 +154,46 @@ class Resolver:
         route: Route | None,
         found: _Found,
     ) -> None:
-        memory = status.component(component.name) or ComponentStatus(component.name, Kind.ML_COMPONENT)
+        memory = status.component(component.name) or ComponentStatus(
+            component.name, ComponentKind.ML_COMPONENT
+        )
         try:
-            desired = self._component(component, spec, revision, memory, found.pins, found.model_pins)
+            self._respect_pause(component.name, ComponentKind.ML_COMPONENT)
+            with as_transient(spec.app, f"MLComponent {component.name}"):
+                desired = self._component(component, spec, revision, memory, found)
         except (Stalled, Transient) as error:
             why = scrub(error.message, self.secrets)
             if kept := self._last_good(component, status, route, error.reason, why):
                 found.components.append(kept)
-                found.note(error)
+                found.note(component.name, ComponentKind.ML_COMPONENT, error)
+            elif error.reason == "ModelMissing" and route is None:
+                found.unresolved.append(awaiting_model(component, spec))
             else:
-                found.miss(component.name, Kind.ML_COMPONENT, error, why)
+                found.miss(component.name, ComponentKind.ML_COMPONENT, error, why)
             return
-        found.components.append(self._or_last_good(desired, status, route))
+        found.components.append(
+            self._with_last_good(self._or_last_good(desired, status, route), status, route)
+        )
 
     def _take_pipeline(
         self, pipeline: PipelineSpec, spec: AppSpec, revision: Revision, found: _Found
     ) -> None:
         try:
-            found.pipelines.append(self._pipeline(pipeline, spec, revision, found.pins))
+            self._respect_pause(pipeline.name, ComponentKind.EXPERIMENT_PIPELINE)
+            with as_transient(spec.app, f"ExperimentPipeline {pipeline.name}"):
+                found.pipelines.append(self._pipeline(pipeline, spec, revision, found))
         except (Stalled, Transient) as error:
             why = scrub(error.message, self.secrets)
-            found.miss(pipeline.name, Kind.EXPERIMENT_PIPELINE, error, why)
+            found.miss(pipeline.name, ComponentKind.EXPERIMENT_PIPELINE, error, why)
+
+    def _respect_pause(self, name: ComponentName, kind: ComponentKind) -> None:
+        if error := self.paused.get(subject_text(kind, name)):
+            raise error
 
     def _services(self, spec: AppSpec) -> tuple[tuple[Service, ...], tuple[Unresolved, ...]]:
-        """One whose rules of access cannot be had is not published: open to all it must never be by accident."""
+        """Return the services. A service whose access rules are not available is not published, since it must
+        never be open to all by accident.
+        """
         services, refused = [], []
         for api in sorted(spec.apis, key=lambda api: api.path):
             if isinstance(api.target, MLTarget):
@@ -161,31 +201,37 @@ class Resolver:
             try:
                 found = self._api(api, spec.app)
             except Stalled as error:
-                refused.append(Unresolved(api.name, error.reason, error.message, kind=Kind.API_COMPONENT))
+                refused.append(
+                    Unresolved(api.name, error.reason, error.message, kind=ComponentKind.API_COMPONENT)
+                )
                 continue
             services.append(_service(spec.app, found, api))
         return tuple(services), tuple(refused)
 
     def _pipeline(
-        self, declared: PipelineSpec, spec: AppSpec, revision: Revision, pins: dict[str, str]
+        self, declared: PipelineSpec, spec: AppSpec, revision: Revision, found: _Found
     ) -> DesiredPipeline:
-        """Its images nailed to content. A Secret that is missing now would be missing when a run needs it."""
+        """Return the pipeline with its images pinned. A Secret that is missing now would be missing when a
+        run needs it.
+        """
         stages, images = [], []
         for stage in declared.stages:
             for secret in stage.env_from:
                 self._need(secret)
-            name = ComponentName(f"{declared.name}.{stage.name}")
+            name = stage_image(declared.name, stage.name)
             build, tag = None, ""
             if isinstance(stage.image, BuildImage):
                 build = BuildInput(revision.commit, stage.image)
-                tag = build_tag(self.instance, spec.app, name, self._content(revision, stage.image))
-            pin = self._stage_pin(stage.image, tag, pins)
+                tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, stage.image))
+            pin = self._stage_pin(stage.image, tag, found)
             images.append(DesiredStage(name, pin, build))
             stages.append(runnable_stage(stage, pin.deploy))
         pipeline = runnable(declared, spec.app, revision.commit, tuple(stages))
         optional = optional_inputs(declared.name, spec.apis)
         account = self._account(declared, spec.app)
-        return DesiredPipeline(replace(pipeline, optional=optional), tuple(images), account)
+        taken = sum((Use.of(each.resources, each.replicas) for each in spec.ml_components), Use())
+        pipeline = replace(pipeline, optional=optional, stage_limits=remainder(self.limits, taken))
+        return DesiredPipeline(pipeline, tuple(images), account)
 
     def _component(
         self,
@@ -193,15 +239,14 @@ class Resolver:
         spec: AppSpec,
         revision: Revision,
         memory: ComponentStatus,
-        pins: dict[str, str],
-        model_pins: dict[ComponentName, str],
+        found: _Found,
     ) -> DesiredComponent:
         build, tag = None, ""
         if isinstance(component.image, BuildImage):
             build = BuildInput(revision.commit, component.image)
-            tag = build_tag(self.instance, spec.app, component.name, self._content(revision, component.image))
-        pin = self._pin(component.image, tag, memory.image, pins)
-        model = self.models.pin(component, memory.model, model_pins)
+            tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, component.image))
+        pin = self._pin(component.image, tag, memory.image, found)
+        model = self.models.pin(component, memory.model, found.model_pins)
         return self._desired(component, spec, pin, revision.commit, build, model)
 
     def _desired(
@@ -227,31 +272,44 @@ class Resolver:
             revision=commit,
         )
 
-    def _content(self, revision: Revision, source: BuildImage) -> str:
-        tree = self.sources.content_id(revision, source.context)
-        return hashlib.sha256(
-            json.dumps([tree, source.dockerfile, source.target, source.args]).encode()
-        ).hexdigest()
-
-    def _pin(self, source: ImageSource, tag: str, serving: str, pins: dict[str, str]) -> ImagePin:
-        """An image that has served is on this host; asking for it costs more than all the rest of a quiet pass."""
+    def _pin(self, source: ImageSource, tag: str, serving: str, found: _Found) -> ImagePin:
+        """Return the pin of an image. An image that has served is on this host; asking for it would cost more
+        than all the rest of a quiet pass.
+        """
         reference = tag if isinstance(source, BuildImage) else source.reference
-        origin, _, deploy = pins.get(reference, "").partition(" ")
+        known = found.pins.get(reference) or found.built.get(reference, "")
+        origin, _, deploy = known.partition(" ")
         if deploy and (deploy == serving or origin == ImageOrigin.LOCAL):
+            found.pins[reference] = known
             return ImagePin(deploy, ImageOrigin(origin), present=True)
         if origin == ImageOrigin.REGISTRY:
-            source = ExistingImage(deploy)  # wherever the tag points by now
-        pin = self.engine.pin(source, tag or None, self.registries)
-        pins[reference] = f"{pin.origin} {pin.deploy}"
+            source = ExistingImage(deploy)  # whatever the tag points to now
+        pin = self._ask(reference, source, tag)
+        found.pins[reference] = f"{pin.origin} {pin.deploy}"
         return pin
 
-    def _stage_pin(self, source: ImageSource, tag: str, pins: dict[str, str]) -> ImagePin:
-        """No container keeps the image of a stage here: one that only this host has is looked for each time."""
+    def _ask(self, reference: str, source: ImageSource, tag: str) -> ImagePin:
+        """Ask for the pin. After a refusal of the registry later passes ask again, less and less often, since
+        the image may be pushed after the commit.
+        """
+        if error := self.paused.get(f"image {reference}"):
+            self.refused.append((f"image {reference}", error))
+            raise error
+        try:
+            return self.engine.pin(source, tag or None, self.registries)
+        except Stalled as error:
+            self.refused.append((f"image {reference}", error))
+            raise
+
+    def _stage_pin(self, source: ImageSource, tag: str, found: _Found) -> ImagePin:
+        """Return the pin of a stage's image. Since no container keeps that image here, its presence is
+        checked each time.
+        """
         if isinstance(source, ExistingImage):
-            origin, _, deploy = pins.get(source.reference, "").partition(" ")
+            origin, _, deploy = found.pins.get(source.reference, "").partition(" ")
             if origin == ImageOrigin.LOCAL and not self._is_here(deploy):
-                del pins[source.reference]
-        return self._pin(source, tag, "", pins)
+                del found.pins[source.reference]
+        return self._pin(source, tag, "", found)
 
     def _is_here(self, image: str) -> bool:
         try:
@@ -269,10 +327,20 @@ class Resolver:
             return desired
         return self._last_good(desired.spec, status, route, memory.failure_reason, memory.failure) or desired
 
+    def _with_last_good(
+        self, desired: DesiredComponent, status: AppStatus, route: Route | None
+    ) -> DesiredComponent:
+        """While attempts to start the new version fail, add the version in service, so that it is repaired."""
+        name = desired.spec.name
+        failing = any(setback.subject == name and not setback.resolving for setback in status.setbacks)
+        if not failing or route is None or route.fingerprint in desired.fingerprints:
+            return desired
+        return replace(desired, last_good=self._last_good(desired.spec, status, route, "", ""))
+
     def _last_good(
         self, component: MLComponentSpec, status: AppStatus, route: Route | None, reason: str, failure: str
     ) -> DesiredComponent | None:
-        """What the route serves, so that it is kept alive while a newer version cannot be had."""
+        """Return what the route serves, to keep it alive while a newer version is not available."""
         memory = status.component(component.name)
         if not (route and memory and memory.image):
             return None
@@ -284,7 +352,7 @@ class Resolver:
         try:
             model = self.models.recall(older, memory.model)
             desired = self._desired(older, spec, pin, route.revision, model=model)
-        except (Stalled, Transient):  # a Secret or the model of its is gone
+        except (Stalled, Transient):  # its Secret or model is gone
             return None
         if route.fingerprint not in desired.fingerprints:
             return None
@@ -304,7 +372,7 @@ class Resolver:
     def _env(self, component: MLComponentSpec, account: Account | None) -> Env:
         env: dict[str, Secret] = {}
         for name in component.env_from:
-            env.update(self._need(name).values)
+            env.update(variables(self._need(name)))
         env.update((variable.name, Secret(variable.value)) for variable in component.env)
         if account:
             url, region = self.storage.container_url, self.storage.region
@@ -314,7 +382,7 @@ class Resolver:
     def _need(self, name: str) -> SecretSpec:
         secret = self.secret(name)
         if secret is None:
-            raise Stalled("SecretMissing", f"the Secret {name!r} is not there")
+            raise Stalled("SecretMissing", f"the Secret {name!r} does not exist")
         return secret
 
     def _apis(self, component: ComponentName, spec: AppSpec) -> tuple[Api, ...]:
@@ -324,8 +392,8 @@ class Resolver:
         return tuple(self._api(api, spec.app) for api in sorted(ours, key=lambda api: api.path))
 
     def _api(self, api: ApiSpec, app: AppName) -> Api:
-        users = self._callers(api.auth.basic) if api.auth.basic else ()
-        tokens = self._callers(api.auth.token) if api.auth.token else ()
+        users = self._callers(api.auth.basic, unusable_passwords) if api.auth.basic else ()
+        tokens = self._callers(api.auth.token, unusable_tokens) if api.auth.token else ()
         oidc = api.auth.oidc
         return Api(
             path=api.path,
@@ -337,22 +405,34 @@ class Resolver:
             oidc_audience=oidc.audience if oidc else None,
             oidc_client=oidc.client_id if oidc else None,
             oidc_claims=oidc.required_claims if oidc else (),
+            oidc_username=oidc.username_claim if oidc else "",
             pass_identity=api.auth.identity_pass_through,
+            cors=api.cors,
         )
 
-    def _callers(self, name: str) -> Env:
-        """Never empty: an API without callers would be taken for one that is open to all."""
-        found = self._need(name).values
-        if not found:
-            raise Stalled(
-                "SecretEmpty", f"the Secret {name!r} names nobody who may call; add `user: password hash`"
-            )
-        return found
+    def _callers(self, name: str, unusable: Callable[[SecretSpec], Iterable[str]]) -> Env:
+        """Return the callers, which are never empty: an API without callers would be taken for one open to
+        all.
+        """
+        found = self._need(name)
+        if not found.values:
+            raise Stalled("SecretEmpty", f"the Secret {name!r} names no callers; add `user: password hash`")
+        for why in unusable(found):
+            raise Stalled("CallersInvalid", why)
+        return found.values
 
     def _hashed(self, app: AppName, user: str, value: Secret) -> str:
         if is_hash(value.reveal()):
+            if problem := cost_problem(value.reveal()):
+                advice = "create one with `prichal hash-password`"
+                text = f"the password hash of {user!r} takes too long to check: {problem}; {advice}"
+                raise Stalled("PasswordHashTooCostly", text)
             return value.reveal()
         return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))
+
+
+def _built(pins: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {reference: pin for reference, pin in pins if pin.startswith(f"{ImageOrigin.BUILD} ")}
 
 
 def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
@@ -367,7 +447,7 @@ def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
 
 
 def optional_inputs(pipeline: ComponentName, apis: Iterable[ApiSpec]) -> tuple[str, ...]:
-    """Inputs of the pipeline that callers of at least one of its APIs may leave out, sorted."""
+    """Return the inputs of the pipeline that callers of at least one of its APIs may leave out, sorted."""
     target = PipelineTarget(pipeline)
     return tuple(
         sorted({v.name for api in apis if api.target == target for v in api.inputs if not v.required})
@@ -375,7 +455,7 @@ def optional_inputs(pipeline: ComponentName, apis: Iterable[ApiSpec]) -> tuple[s
 
 
 def runnable_stage(declared: StageSpec, image: str) -> Stage:
-    """`image` is what containers are created from."""
+    """Return the stage to run. Its containers are created from `image`."""
     return Stage(
         declared.name,
         image,
@@ -387,6 +467,7 @@ def runnable_stage(declared: StageSpec, image: str) -> Stage:
         declared.resources,
         declared.timeout,
         declared.retries,
+        declared.read_only_root,
     )
 
 

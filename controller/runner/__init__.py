@@ -1,7 +1,8 @@
-"""Runs of pipelines: claimed from the queue, driven stage by stage, brought to one end whatever happens meanwhile.
+"""Runs of pipelines: claimed from the queue, executed stage by stage, and brought to exactly one end whatever
+happens.
 
-`runner` hands runs out, `driving` looks at one and does what `domain.steps.next_step` says, `attempt` brings one
-attempt of a stage through its container; `timetable` starts runs by the clock, `webhooks` tells of their end.
-Everything is written down before it is done: what a dead daemon has left is found in the store, the container engine
-and the folders, and is gone on with by the same code.
+`runner` hands out runs, `run_worker` looks at one and does what `domain.runs.steps.next_step` says, `attempt` takes
+one attempt of a stage through its container; `cron_scheduler` starts runs by schedule, `webhook_dispatcher`
+reports their end. Everything is recorded before it is done: the store, the container engine and the folders show what a
+dead daemon has left, and the same code continues with it.
 """

@@ -1,4 +1,4 @@
-"""What runs are driven with, wired once by the daemon."""
+"""What the runner needs, created once by the daemon."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.config import Settings
+from controller.domain.apps.spec import SecretSpec
+from controller.domain.errors import Stalled
 from controller.domain.names import AppName
-from controller.domain.pipelines import Pipeline
+from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
-from controller.domain.spec import SecretSpec
 from controller.ports import Clock, Jobs, Models, Storage, Store
 
 
 def free_percent(folder: Path) -> float:
-    """Of the disk that holds the folder, as it is for users other than root."""
+    """Return the free percentage of the disk that contains the folder, as for users other than root."""
     usage = shutil.disk_usage(folder)
     return 100.0 * usage.free / usage.total
 
 
+def _not_rebuilt(pipeline: Pipeline, stage: str) -> str:
+    raise Stalled("ImageNotFound", "there is no commit to build it from")
+
+
 @dataclass(frozen=True)
-class Deps:
-    """`secret` looks up a Secret by app, name and the commit that the pipeline is of; `pull` brings an image of an app
-    to this host under the reference that its pipeline has (errors as of `Engine.pull`); `storage_env` has the
-    variables of the pipeline's own account of the storage, if it has one; `free_percent` is of a folder's disk;
-    `keeps_files`: the files of a run that is over stay until somebody else removes them."""
+class RunnerDeps:
+    """`secret` looks up a Secret by app, name and the commit of the pipeline; `pull` brings an image of an
+    app to this host under the reference in its pipeline (errors as of `Engine.pull`); `rebuild` builds the
+    image of a stage again from the pipeline's own commit, and returns its id (errors as of `stage_images`);
+    `storage_env` returns the variables of the pipeline's own account of the storage, if it has one;
+    `free_percent` returns the free share of a folder's disk; `unlock` makes a folder that containers of an
+    image have written readable where the process cannot; `keeps_files` means that the files of an ended run
+    stay until something else removes them.
+    """
 
     store: Store
     jobs: Jobs
@@ -36,6 +45,8 @@ class Deps:
     settings: Settings
     secret: Callable[[AppName, str, str], SecretSpec | None]
     pull: Callable[[AppName, str], None]
+    rebuild: Callable[[Pipeline, str], str] = _not_rebuilt
     storage_env: Callable[[Pipeline], Mapping[str, Secret]] = lambda pipeline: {}
     free_percent: Callable[[Path], float] = free_percent
+    unlock: Callable[[Path, str], None] | None = None
     keeps_files: bool = False

@@ -1,13 +1,15 @@
-"""Where the files of a run lie on this host, and who may reach them.
+"""Where the files of a run are on this host, and who can access them.
 
     <state>/runs/<run>/in/<variable>               a file or a folder, there completely or not at all
                       /<stage>.<attempt>/out/<variable>/
                       /<stage>.<attempt>/progress/progress
                       /<stage>.<attempt>.log
 
-Images run their commands under any user. So what is mounted is readable, and where they are to write writable, for
-everybody; the folder of the run itself is closed, which keeps other users of the host out. What containers wrote is not
-to be trusted: links, pipes and devices are never followed or opened.
+Images run their commands under any user. So every user can read what is mounted and write where commands have
+to write; but only the daemon can access the folders around them, which keeps out all other users of the host,
+and those of its group, too: nobody can start a file with a set-id bit that a container has created. The group
+can read only logs. What containers wrote is not trusted: links, pipes and devices are never followed or
+opened.
 """
 
 from __future__ import annotations
@@ -20,68 +22,84 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from controller.runner.safe_paths import Place, make_folder, opened, part, require_below
+
 _PROGRESS = re.compile(rb"\s*(\d{1,12})\s*/\s*(\d{1,12})\s*")
 
 
-class Folders:
-    """Of one run."""
+class RunFolders:
+    """The folders of one run. Names may have been chosen by others: each is one step down, and no link is
+    followed on the way (`safe_paths`). Raises Stalled `PathRefused`.
+    """
 
     def __init__(self, root: Path, run: str) -> None:
-        self.root = root / run
+        self._base = root
+        self._run = part(run)
+        self.root = root / self._run
 
     def input(self, variable: str) -> Path:
-        return self.root / "in" / variable
+        return self.root / "in" / part(variable)
 
     def draft(self, variable: str) -> Path:
-        """Where an input lies until it is complete. No variable's name begins with a dot."""
-        return self.root / "in" / f".{variable}"
+        """Return where an input is until it is complete. No variable's name begins with a dot."""
+        return self.root / "in" / part(f".{part(variable)}")
 
     def attempt(self, stage: str, number: int) -> Path:
-        return self.root / f"{stage}.{number}"
+        return self.root / part(f"{part(stage)}.{number}")
 
     def output(self, stage: str, number: int, variable: str) -> Path:
-        return self.attempt(stage, number) / "out" / variable
+        return self.attempt(stage, number) / "out" / part(variable)
 
     def progress(self, stage: str, number: int) -> Path:
-        """The folder in which a stage writes the file `progress`."""
+        """Return the folder in which a stage writes the file `progress`."""
         return self.attempt(stage, number) / "progress"
 
     def log(self, stage: str, number: int) -> Path:
-        return self.root / f"{stage}.{number}.log"
+        return self.root / part(f"{part(stage)}.{number}.log")
 
     def prepare(self) -> None:
-        self.root.mkdir(mode=0o750, exist_ok=True)
-        (self.root / "in").mkdir(exist_ok=True)
+        """Create the folders. Raises OSError if there is anything but folders of ours."""
+        make_folder(self._base, (self._run,), 0o750)
+        make_folder(self._base, (self._run, "in"), 0o700)
 
     def prepare_attempt(self, stage: str, number: int, outputs: Iterable[str]) -> None:
-        folders = [self.output(stage, number, name) for name in outputs]
+        folders = [
+            self.output(stage, number, name) for name in outputs
+        ]  # all names are checked before anything is created
+        make_folder(self._base, self._place(self.attempt(stage, number)), 0o700)
         for folder in (*folders, self.progress(stage, number)):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o777)
+            make_folder(self._base, self._place(folder), 0o777)
+
+    def require(self, path: Path) -> Path:
+        """Return the path of a file or folder to mount, if no link is on the way to it. Raises Stalled
+        `PathRefused`.
+        """
+        return require_below(self.root, path)
 
     def read_progress(self, stage: str, number: int) -> str:
-        """`N/M` as the stage wrote it, "" if it did not."""
+        """Return `N/M` as the stage wrote it, or "" if it did not."""
         try:
-            content = _read_regular(self.progress(stage, number) / "progress", 64)
+            place = (*self._place(self.progress(stage, number)), "progress")
+            content = _read_regular(self._base, place, 64)
         except OSError:
             return ""
         found = _PROGRESS.fullmatch(content)
         return f"{int(found[1])}/{int(found[2])}" if found else ""
 
+    def _place(self, path: Path) -> Place:
+        return path.relative_to(self._base).parts
 
-def _read_regular(path: Path, most: int) -> bytes:
-    """OSError for anything but a file that lies right there."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
+
+def _read_regular(root: Path, place: Place, most: int) -> bytes:
+    """Return the beginning of a regular file. Raises OSError for anything else."""
+    with opened(root, place, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no file")
+            raise OSError(f"{place[-1]} is not a regular file")
         return os.read(descriptor, most)
-    finally:
-        os.close(descriptor)
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """`target` becomes `source`, a file or a folder, without its bytes being copied where the disk allows."""
+    """Copy `source`, a file or a folder, to `target`, by hard links where the disk allows them."""
     if source.is_dir():
         shutil.copytree(source, target, symlinks=True, copy_function=_link)
     else:
@@ -96,12 +114,14 @@ def _link(source: str | Path, target: str | Path, **_: object) -> None:
 
 
 def remove_tree(path: Path) -> bool:
-    """Whether nothing is left of it. A stage can nest folders so deep that only `rm` gets at them."""
+    """Remove a file or folder, and return whether nothing is left of it. Only `rm` can remove very deeply
+    nested folders.
+    """
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     except (OSError, RecursionError):
-        subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True)  # noqa: S607 - chosen by PATH on purpose
     return not os.path.lexists(path)

@@ -1,8 +1,8 @@
-"""What stages take in, brought to this host once a run: files of the caller and of the developer, values, and what the
-stages of this run, or of the one that it repeats, have made.
+"""The inputs of stages, brought to this host once per run: files of the caller and of the developer, values,
+and outputs of stages of this run, or of the one that it repeats.
 
-An input is downloaded beside its place and renamed there: what is there is complete, whoever died meanwhile. Several
-stages may ask for the same one at once; the second waits for the first.
+An input is downloaded next to its place and then renamed: what is there is complete, even after a crash.
+Several stages may need the same one at once; the second waits for the first.
 """
 
 from __future__ import annotations
@@ -10,23 +10,39 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled, Transient
-from controller.domain.groups import MANIFEST
-from controller.domain.keys import FilePath, KeyInvalid, parse_path
 from controller.domain.names import ComponentName
-from controller.domain.runs import Run, RunInput
-from controller.domain.storage import BoxRecord, StoredObject
+from controller.domain.runs.file_index import OURS, parse_index
+from controller.domain.runs.run import Run, RunInput
+from controller.domain.storage.box import BoxRecord, StoredObject
+from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, FilePath, ancestors, parse_path
+from controller.domain.turns import taken
 from controller.ports import Objects
-from controller.runner.deps import Deps
-from controller.runner.folders import Folders, link_tree, remove_tree
-from controller.runner.parallel import in_order
-from controller.runner.signals import Signals
-from controller.runner.verdict import FULL
+from controller.runner.concurrency import in_order
+from controller.runner.deps import RunnerDeps
+from controller.runner.failures import FULL
+from controller.runner.folders import RunFolders, link_tree, remove_tree
+from controller.runner.group_locks import GroupLocks
+from controller.runner.listing import LARGEST_MANIFEST, below, manifests
+from controller.runner.signals import RunSignals
+
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class StagingHooks:
+    """`check` is called repeatedly and ends the work by raising; `waiting` is called with the group to read
+    if another run is publishing into it.
+    """
+
+    check: Check
+    waiting: Callable[[str], None] = lambda group: None
+
 
 _NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL)
 
@@ -44,47 +60,53 @@ class _Download:
     place: Path
 
 
-class Inputs:
-    """Of one run. Thread-safe."""
+class RunInputs:
+    """The inputs of one run. Thread-safe."""
 
-    def __init__(self, deps: Deps, folders: Folders, signals: Signals) -> None:
+    def __init__(self, deps: RunnerDeps, folders: RunFolders, signals: RunSignals, turns: GroupLocks) -> None:
         self._deps = deps
         self._folders = folders
         self._signals = signals
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = turns
+        self._locks: dict[str, threading.Lock] = {}  # by variable
 
-    def bring(self, run: Run, name: str) -> Path | None:
-        """Where the variable lies now; None if the caller left it out, and may. Stalled `InputMissing`, `InputInvalid`;
-        Transient `InputChanged`, `StateDiskFull`, `StateIOError`; otherwise as Objects. Raises Halted, Canceled."""
+    def bring(self, run: Run, name: str, hooks: StagingHooks | None = None) -> Path | None:
+        """Return where the variable is; None if it is optional and the caller left it out. By default the
+        work ends when the daemon ends or the run is canceled. Raises Stalled `InputMissing`, `InputInvalid`;
+        Transient `InputChanged`, `StateDiskFull`, `StateIOError`; otherwise errors as Objects; Halted,
+        Canceled, and what `check` raises.
+        """
         maker = run.pipeline.made.get(name)
         if maker and not run.stage(maker).reused_from:
             return self._folders.output(maker, len(run.stage(maker).attempts), name)
         given = next((given for given in run.inputs if given.name == name), None)
         if not maker and not given and name in run.pipeline.optional:
             return None
-        place = self._folders.input(name)
-        with self._turns.setdefault(name, threading.Lock()):
+        place, hooks = self._folders.input(name), hooks or StagingHooks(self._signals.check)
+        with taken(self._locks.setdefault(name, threading.Lock()), hooks.check):
             if not place.exists():
-                self._fetch(run, name, given, place)
+                self._fetch(run, name, given, place, hooks)
         return place
 
-    def _fetch(self, run: Run, name: str, given: RunInput | None, place: Path) -> None:
+    def _fetch(self, run: Run, name: str, given: RunInput | None, place: Path, hooks: StagingHooks) -> None:
         draft = self._folders.draft(name)
         with _translated(name):
             remove_tree(draft)
-            self._fetch_to(run, name, given, draft)
+            self._fetch_to(run, name, given, draft, hooks)
             draft.rename(place)
 
-    def _fetch_to(self, run: Run, name: str, given: RunInput | None, draft: Path) -> None:
+    def _fetch_to(
+        self, run: Run, name: str, given: RunInput | None, draft: Path, hooks: StagingHooks
+    ) -> None:
         source = run.pipeline.var(name).mount_from
         if name in run.pipeline.made:
             self._take_over(run, name, draft)
         elif source:
-            self._link_model(run, source, draft)
+            self._link_model(run, source, draft, hooks)
         elif given is None:
-            raise Stalled("InputMissing", f"nothing was passed for the input {name!r}")
+            raise Stalled("InputMissing", f"no value was passed for the input {name!r}")
         elif given.datatype == "FILE":
-            self._download(run, given, draft)
+            self._download(run, given, draft, hooks)
         else:
             draft.write_text(given.data)
             draft.chmod(0o644)
@@ -96,7 +118,7 @@ class Inputs:
         before = self._deps.store.runs.get(run.app, source)
         if before is None:
             raise _gone(name, source)
-        made = Folders(self._folders.root.parent, source).output(
+        made = RunFolders(self._folders.root.parent, source).output(
             stage, len(before.stage(stage).attempts), name
         )
         if not made.is_dir():
@@ -105,62 +127,62 @@ class Inputs:
 
     # --- from the developer area -------------------------------------------------------------------------------
 
-    def _link_model(self, run: Run, source: tuple[str, str], draft: Path) -> None:
-        """Through the cache of models: a run starts at once with what an earlier one has brought. Linked, since the
-        cache may let it go while the run goes on."""
+    def _link_model(self, run: Run, source: tuple[str, str], draft: Path, hooks: StagingHooks) -> None:
+        """Link a model from the cache, so that a run starts at once with what an earlier one has downloaded.
+        Links stay when the cache removes the model.
+        """
         box, path = source
         record = self._box(run, box)
         try:
-            pin = self._deps.models.pin(record.bucket, path)
-            self._deps.models.stage(pin)
+            with self._reading(record.bucket, DEVELOPER_AREA, f"{path.rstrip('/')}/", hooks):
+                pin = self._deps.models.pin(record.bucket, path)
+                self._deps.models.stage(pin, hooks.check)
         except (Stalled, Transient) as error:
             raise type(error)(_RENAMED.get(error.reason, error.reason), error.message) from error
         link_tree(pin.folder / pin.name, draft)
 
     # --- from the caller's area --------------------------------------------------------------------------------
 
-    def _download(self, run: Run, given: RunInput, draft: Path) -> None:
+    def _download(self, run: Run, given: RunInput, draft: Path, hooks: StagingHooks) -> None:
         record = self._box(run, given.box or next(iter(run.pipeline.boxes), ""))
         try:
             path = parse_path(given.data)
-        except KeyInvalid as error:
+        except FileKeyInvalid as error:
             raise Stalled("InputInvalid", f"input {given.name!r} ({given.data}): {error}") from error
         objects, area = self._deps.storage.objects(), run.prefix(run.area)
-        if path.is_group:
-            self._download_group(objects, record, path.key(area), draft)
-        elif found := objects.stat(record.bucket, path.key(area)):
-            self._save(objects, record.bucket, _Download(found, draft))
+        group = path.text if path.is_group else f"{path.text.rpartition('/')[0]}/"
+        with self._reading(record.bucket, area, group, hooks):
+            _require_whole(objects, record.bucket, area, group, path.text)
+            if path.is_group:
+                self._download_group(objects, record, path.key(area), draft, hooks.check)
+            elif found := objects.stat(record.bucket, path.key(area)):
+                _save(objects, record.bucket, _Download(found, draft), hooks.check)
         if not draft.exists():
             raise Stalled("InputMissing", _missing(given, record, path))
 
-    def _download_group(self, objects: Objects, record: BoxRecord, prefix: str, draft: Path) -> None:
+    @contextmanager
+    def _reading(self, bucket: str, area: str, group: str, hooks: StagingHooks) -> Iterator[None]:
+        """Keep others from publishing into the group meanwhile."""
+        turn = self._turns.acquire(
+            bucket, area + group, hooks.check, lambda: hooks.waiting(group), shared=True
+        )
+        with turn:
+            yield
+
+    def _download_group(
+        self, objects: Objects, record: BoxRecord, prefix: str, draft: Path, check: Check
+    ) -> None:
         wanted = (
             _Download(found, draft / name)
             for found in below(objects, record.bucket, prefix)
-            if (name := _sound(found.key.removeprefix(prefix))) != MANIFEST
+            if (name := _sound(found.key.removeprefix(prefix))) not in OURS
         )
-        for _ in in_order(lambda each: self._save(objects, record.bucket, each), wanted):
-            self._signals.check()
-        for folder, _, _ in os.walk(draft):
-            os.chmod(folder, 0o755)  # whatever the umask
-
-    def _save(self, objects: Objects, bucket: str, each: _Download) -> None:
-        each.place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with (
-                objects.open(bucket, each.found.key, each.found.etag) as pieces,
-                each.place.open("xb") as file,
-            ):
-                for piece in pieces:
-                    self._signals.check()
-                    file.write(piece)
-                os.fchmod(file.fileno(), 0o644)
-        except Stalled as error:
-            if error.reason not in ("ObjectChanged", "ObjectMissing"):
-                raise
-            raise Transient(
-                "InputChanged", f"{each.found.key} was replaced while it was brought here"
-            ) from error
+        for _ in in_order(lambda each: _save(objects, record.bucket, each, check), wanted):
+            check()
+        for folder, _, names in os.walk(draft):
+            os.chmod(folder, 0o755)  # noqa: S103 - whatever the umask
+            for name in OURS.intersection(names):
+                _require_finished(Path(folder, name))
 
     def _box(self, run: Run, name: str) -> BoxRecord:
         record = self._deps.store.boxes.get(run.app, ComponentName(name))
@@ -171,20 +193,57 @@ class Inputs:
         return record
 
 
-def below(objects: Objects, bucket: str, prefix: str) -> Iterator[StoredObject]:
-    """All objects below the prefix. Some storages list an empty object for each folder, too."""
-    after: str | None = ""
-    while after is not None:
-        page = objects.page(bucket, prefix, after)
-        yield from (found for found in page.objects if not found.key.endswith("/"))
-        after = page.next
+def _save(objects: Objects, bucket: str, each: _Download, check: Check) -> None:
+    each.place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            objects.open(bucket, each.found.key, each.found.etag) as pieces,
+            each.place.open("xb") as file,
+        ):
+            for piece in pieces:
+                check()
+                file.write(piece)
+            os.fchmod(file.fileno(), 0o644)
+    except Stalled as error:
+        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+            raise
+        raise Transient("InputChanged", f"{each.found.key} was replaced while it was downloaded") from error
+
+
+def _require_whole(objects: Objects, bucket: str, area: str, group: str, path: str) -> None:
+    """Raise Transient `InputChanged` if a run has begun to publish to the path, which is in this group or is
+    the group, and has not finished: it was interrupted, or will try again.
+    """
+    for above in (*ancestors(group), group.rstrip("/")):
+        rest = path[len(above) + 1 :]
+        for found in manifests(objects, bucket, f"{area}{above}/"):
+            if not found.complete and found.concerns(rest):
+                raise _unfinished(f"{above}/", found.run)
+
+
+def _require_finished(manifest: Path) -> None:
+    """Raise the same for a group inside the one that was read."""
+    with suppress(ValueError):
+        found = parse_index(manifest.read_bytes()) if manifest.stat().st_size <= LARGEST_MANIFEST else None
+        if found and not found.complete:
+            raise _unfinished(f"{manifest.parent.name}/", found.run)
+
+
+def _unfinished(group: str, run: str) -> Transient:
+    return Transient(
+        "InputChanged",
+        f"the group {group!r} is not complete: run {run} began to publish into it and has not finished; repeat "
+        "that run, or publish into the group again",
+    )
 
 
 def _sound(name: str) -> str:
-    """Containers with an account of their own put objects under any key: it must not lead out of the folder."""
+    """Return the name if it is valid. Containers with their own account can put objects under any key, which
+    must not lead out of the folder.
+    """
     try:
         parse_path(name)
-    except KeyInvalid as error:
+    except FileKeyInvalid as error:
         raise Stalled("InputInvalid", f"{name!r} cannot be the name of a file: {error}") from error
     return name
 
@@ -197,7 +256,7 @@ def _missing(given: RunInput, record: BoxRecord, path: FilePath) -> str:
 
 def _gone(name: str, run: str) -> Stalled:
     return Stalled(
-        "InputMissing", f"{name!r} was made by run {run}, which is not kept any more: start a new run"
+        "InputMissing", f"{name!r} was an output of run {run}, which has been deleted: start a new run"
     )
 
 
@@ -210,6 +269,6 @@ def _translated(name: str) -> Iterator[None]:
             raise Transient("StateDiskFull", f"no space left on this host for the input {name!r}") from error
         if error.errno in _NAMES:
             raise Stalled(
-                "InputInvalid", f"input {name!r} has names that cannot be those of files: {error}"
+                "InputInvalid", f"input {name!r} has names that are not allowed for files: {error}"
             ) from error
-        raise Transient("StateIOError", f"cannot bring the input {name!r} to this host: {error}") from error
+        raise Transient("StateIOError", f"cannot store the input {name!r} on this host: {error}") from error

@@ -1,8 +1,8 @@
-"""The log of an attempt as a file that only grows: what its container writes, followed from a thread of its own.
+"""The log of an attempt as a file that only grows: a separate thread follows what its container writes.
 
-Beside it lies how far it goes and the place in the container's log that belongs to it. The piece is written first, then
-its place: after a crash the file is cut back to the place, and the piece comes again. So nothing is lost, nothing is
-there twice, and offsets that readers remember stay good.
+A second file records the length of the log and the corresponding position in the container's log. A piece is
+written first, then its position: after a crash the log is cut back to the recorded length, and the piece is
+read again. So nothing is lost or duplicated, and offsets that readers remember stay valid.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from typing import Literal, Self
 from controller.domain.errors import ControllerError
 from controller.domain.units import render_size
 from controller.ports import Clock, Jobs
+from controller.runner.safe_paths import open_below
 
 log = logging.getLogger(__name__)
 
-_CUT = "cut"  # in place of a place: nothing more is written
-_MODE = 0o640  # the web process reads it, as one of the group
-_RECORD = 160  # bytes, padded: written in one piece over the last one
-_PAUSE = 1.0  # seconds before a disk or an engine that refused is tried again
+_CUT = "cut"  # instead of a position: nothing more is written
+_MODE = 0o640  # the group, and so the web process, can read it
+_RECORD = 160  # bytes, padded: written in one piece over the previous one
+_TRIES = 3  # attempts to read the log of an ended container
+_PAUSE = 1.0  # seconds before another attempt after an error of the disk or the engine
 
 
 class LogFile:
-    """Bounded: `limit` bytes at the most, the last line saying that it was cut."""
+    """A log of at most `limit` bytes. If it was cut, its last line says so."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self._note = f"[cut here: logs are kept up to {render_size(limit)}]\n".encode()
@@ -41,7 +43,9 @@ class LogFile:
             self._close = opened.pop_all().close
 
     def _read_place(self) -> tuple[int, str]:
-        """From the start, if it fits nothing that we wrote: power was lost."""
+        """Return the recorded length and position, or the start if they do not fit the log, as after a loss
+        of power.
+        """
         size, _, place = os.pread(self._beside, _RECORD, 0).decode(errors="replace").strip().partition(" ")
         if not size.isdecimal() or int(size) > os.fstat(self._log).st_size:
             return 0, ""
@@ -52,7 +56,7 @@ class LogFile:
         return self.place == _CUT
 
     def append(self, piece: bytes, place: str) -> bool:
-        """Whether there is room for more."""
+        """Append a piece, and return whether more can be appended."""
         if len(piece) > self._limit - self._size:
             room = piece[: self._limit - self._size]
             piece, place = room[: room.rfind(b"\n") + 1] + self._note, _CUT
@@ -77,16 +81,28 @@ class LogFile:
 
 
 def _opened(stack: ExitStack, path: Path, mode: int) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    """Open a file. Raises OSError if it, or the folder of the run that contains it, is a link."""
+    place = (path.parent.name, path.name)
+    descriptor = open_below(path.parent.parent, place, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, mode)
     stack.callback(os.close, descriptor)
     return descriptor
 
 
-def follow(jobs: Jobs, id: str, path: Path, limit: int, clock: Clock, stop: Callable[[], bool]) -> None:
-    """Until the container has ended and all is written, its log is full, or `stop()`. A run does not fail for its log:
-    while the disk is full it waits, and so does a container that writes much."""
-    trouble = ""
-    while not stop():
+def follow(
+    jobs: Jobs,
+    id: str,
+    path: Path,
+    limit: int,
+    clock: Clock,
+    stop: Callable[[], bool],
+    ended: Callable[[], bool] = lambda: False,
+) -> None:
+    """Follow a log until the container has ended and all is written, the log is full, or `stop()`. Problems
+    with the log do not fail a run: while the disk is full it waits, and so does a container that writes much.
+    If the engine refuses the log of a container that has `ended`, a few attempts are made.
+    """
+    trouble, tries = "", 0
+    while not stop() and tries < _TRIES:
         try:
             with LogFile(path, limit) as file:
                 _append_all(jobs, id, file, stop)
@@ -95,10 +111,14 @@ def follow(jobs: Jobs, id: str, path: Path, limit: int, clock: Clock, stop: Call
             if error.reason == "ContainerLost":
                 return
             found = error.message
+            tries += ended()
         except OSError as error:
             found = str(error)
+        except Exception:
+            log.exception("bug while a log was followed", extra={"log": path.name})
+            return
         if found != trouble:
-            log.warning("log not written: %s", found, extra={"log": path.name})
+            log.warning("could not write a log: %s", found, extra={"log": path.name})
         trouble = found
         clock.sleep(_PAUSE)
 

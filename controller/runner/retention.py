@@ -1,6 +1,6 @@
-"""What is thrown away: files that nobody needs after a run, runs whose time is over, containers that no run waits for.
+"""What is deleted: files that are not needed after a run, expired runs, and containers that no run waits for.
 
-All of it may be broken off at any point and is made up for the next time.
+Each deletion may be interrupted at any point, and is completed the next time.
 """
 
 from __future__ import annotations
@@ -10,59 +10,59 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from controller.domain.errors import ControllerError
-from controller.domain.runs import Run, RunState
+from controller.domain.runs.run import Run, RunState
 from controller.ports import JobState, ObservedJob
-from controller.runner.deps import Deps
-from controller.runner.folders import Folders, remove_tree
+from controller.runner.deps import RunnerDeps
+from controller.runner.folders import RunFolders, remove_tree
 
 log = logging.getLogger(__name__)
 
 SWEEP_GRACE = 60.0  # seconds for which a container must have been without a run
 
 
-def trim(folders: Folders, run: Run) -> None:
-    """Of a run that is over its logs stay, and what its stages have made as long as a repetition could need it."""
+def trim(folders: RunFolders, run: Run) -> None:
+    """Delete files of an ended run, except its logs and outputs of its stages that a repetition could need."""
     if not folders.root.is_dir():  # canceled before it began
         return
     kept: set[Path] = set()
     if run.state is not RunState.SUCCEEDED:
-        done = [stage for stage in run.stages if stage.state is RunState.SUCCEEDED]
-        kept = {folders.attempt(stage.name, len(stage.attempts)) for stage in done}
+        kept = {folders.attempt(stage.name, len(stage.attempts)) for stage in run.stages if stage.is_kept}
     try:
         for path in folders.root.iterdir():
             if path.is_dir() and path not in kept:
                 remove_tree(path)
     except OSError as error:
-        log.warning("files of a run stay: %s", error, extra={"run": run.id})
+        log.warning("could not remove files of a run: %s", error, extra={"run": run.id})
 
 
-def forget_expired(deps: Deps, stopping: Callable[[], bool]) -> None:
-    """First the files, then the row: what was begun is found again."""
+def forget_expired(deps: RunnerDeps, stopping: Callable[[], bool]) -> None:
+    """Delete expired runs: first the files, then the row, so that an interrupted deletion is found again."""
     while expired := deps.store.runs.expired(deps.clock.now()):
         gone = []
         for run in expired:
             if stopping():
                 return
-            if remove_tree(Folders(deps.settings.run_files, run.id).root):
+            if remove_tree(RunFolders(deps.settings.run_files, run.id).root):
                 gone.append(run)
         if not gone:
-            log.error("files of runs cannot be removed", extra={"folder": str(deps.settings.run_files)})
+            log.error("could not remove files of runs", extra={"folder": str(deps.settings.run_files)})
             return
         deps.store.runs.forget(gone)
-        log.info("runs forgotten", extra={"runs": len(gone)})
+        log.info("expired runs deleted", extra={"runs": len(gone)})
 
 
-class Sweep:
-    """Containers of attempts that are over, or of runs that nobody knows, are removed once they have been so for a
-    while: a daemon may have died between writing and removing, and a database may have been put back."""
+class ContainerSweep:
+    """Removes containers of ended attempts or unknown runs after a while: a daemon may have died between
+    saving and removing, and a database may have been restored.
+    """
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: RunnerDeps) -> None:
         self._deps = deps
         self._since: dict[str, float] = {}  # by id of the container
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         now = self._deps.clock.monotonic()
-        jobs = self._deps.jobs.all()  # before the runs: what begins meanwhile is in neither
+        jobs = self._deps.jobs.all()  # listed before the runs, so that what begins meanwhile is in neither
         stale = stale_jobs(jobs, self._deps.store.runs.active())
         self._since = {job.id: self._since.get(job.id, now) for job in stale}
         for job in stale:
@@ -75,13 +75,13 @@ class Sweep:
                 self._deps.jobs.stop(job.id, grace=10.0)
             self._deps.jobs.remove(job.id)
         except ControllerError as error:
-            log.warning("container stays: %s", error.message, extra={"container": job.name})
+            log.warning("could not remove a container: %s", error.message, extra={"container": job.name})
         else:
             log.info("container without a run removed", extra={"container": job.name})
 
 
 def stale_jobs(jobs: Iterable[ObservedJob], active: Iterable[Run]) -> list[ObservedJob]:
-    """Those that no attempt under way waits for."""
+    """Return the jobs that no attempt under way waits for."""
     awaited = {
         (run.app, run.id, stage.name, len(stage.attempts))
         for run in active

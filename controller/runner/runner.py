@@ -1,8 +1,8 @@
-"""`Runner`: hands out runs, as many as the limits and the disk allow, and looks after those that are under way.
+"""`Runner` hands out runs, as many as the limits and the disk allow, and drives those that are under way.
 
-One dispatcher thread, like the control loop's: it watches the database's change counter and looks at what is written,
-never at who wrote it. A run that has been claimed just now, one that a dead daemon has left and one whose drive ended
-by a bug are all the same to it: active, and nobody at the wheel.
+One dispatcher thread, like that of the control loop, watches the database's change counter and acts on what
+is stored, whatever has written it. A run that was just claimed, one that a dead daemon has left, and one
+whose drive ended by a bug are the same to it: active, but not driven.
 """
 
 from __future__ import annotations
@@ -12,86 +12,108 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
-from controller.domain.errors import ControllerError
-from controller.domain.runs import Run, RunState
+from controller.domain.runs.run import Run, RunState
+from controller.domain.runs.steps import FinishRun, finish
+from controller.guards import GuardedStep, report, turn
 from controller.ports import RunLimits
-from controller.runner.deps import Deps
-from controller.runner.driving import Drive
-from controller.runner.releasing import Turns
-from controller.runner.retention import Sweep, forget_expired
+from controller.runner.deps import RunnerDeps
+from controller.runner.disk import Disk
+from controller.runner.failures import BUG
+from controller.runner.group_locks import GroupLocks
+from controller.runner.retention import ContainerSweep, forget_expired
+from controller.runner.run_worker import RunWorker
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01  # seconds between looks at the database's change counter, some 5 µs each
-_LOOK = 0.1  # at the least between looks at all active runs, while others change
-_BACKSTOP = 1.0  # at the most between looks: the disk, say, tells nobody that it has room again
-_RETRY = 1.0  # before a state that did not answer is asked again
-_REDRIVE = 5.0  # before a run whose drive ended by a bug is driven anew
-_TIDY = 60.0  # between two rounds of sweeping and forgetting
-_THREADS = 10_000  # never reached: three for each stage under way, and `runs.concurrent` bounds those
+_POLL = 0.01  # seconds between checks of the database's change counter, some 5 µs each
+_LOOK = 0.1  # the shortest time between checks of all active runs, while some change
+_BACKSTOP = 1.0  # the longest time between checks: free space on the disk, say, is not reported
+_REDRIVE = 5.0  # before a run whose drive ended by a bug is driven again
+_BUGS = 4  # such drives of one run before it is given up
+_TIDY = 60.0  # between two rounds of sweeping and deleting
+#: The shortest time between two measurements of the disk; they also pause ten times as long as one takes.
+_MEASURE = 2.0
+_THREADS = 10_000  # never reached: three for each stage under way, and `runs.concurrent` limits those
 
 
 @dataclass
-class _Driven:
-    drive: Drive
-    future: Future[None]
+class _RunThread:
+    drive: RunWorker
+    future: Future[bool]
 
 
 class Runner:
-    """`run` is a thread's whole life. Not to be run twice at once on one state: the daemon's lock sees to that."""
+    """Runs in a thread. The daemon's lock ensures that only one works on a state."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: RunnerDeps) -> None:
         self._deps = deps
         limits = deps.settings.runs
         self._limits = RunLimits(limits.concurrent, limits.per_app)
-        self._turns = Turns()
-        self._driven: dict[str, _Driven] = {}  # by run
+        self._turns = GroupLocks()
+        self._driven: dict[str, _RunThread] = {}  # by run
         self._not_before: dict[str, float] = {}  # by run
-        self._sweep = Sweep(deps)
+        self._bugs: dict[str, int] = {}  # by run
+        self._sweep = ContainerSweep(deps)
         self._tidying: Future[None] | None = None
         self._next_tidy = 0.0
-        self._last_look = -_BACKSTOP
-        self._changed = True
+        self.disk = Disk(
+            deps.store.runs,
+            deps.jobs,
+            deps.settings.run_files,
+            limits.disk_per_app,
+            limits.scratch,
+            lambda: deps.free_percent(deps.settings.run_files) < limits.min_free / 2,
+        )
+        self._measuring: Future[float] | None = None
+        self._next_measure = time.monotonic() + _MEASURE
+        self._last_look = self._last_claim = -_BACKSTOP
+        self._changed = True  # active runs may have changed
+        self._has_ended = True  # or was added, so that a run may find its turn
+        self._ending = False
         self._disk_is_low = False
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; containers run on. A state that cannot be read or written for now is waited for."""
+        """Run until `stop`; containers continue. While the state cannot be read or written, it waits, and
+        bugs in its steps do not end it: see guards.py.
+        """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="run") as pool:
+            self._ending = False
+            steps = (
+                GuardedStep("could not finish ended runs", self._collect),
+                GuardedStep("could not begin runs", partial(self._claim_if_due, pool, stop)),
+                GuardedStep("could not drive the runs under way", partial(self._look_if_due, pool, stop)),
+                GuardedStep("could not tidy up", partial(self._tidy, pool, stop)),
+                GuardedStep("could not measure what runs take on the disk", partial(self._measure, pool)),
+            )
             try:
-                self._hand_out(pool, stop)
+                turn(steps, stop, _POLL)
             finally:
-                stop.set()  # or they would be waited for to the end of all runs
-                # A pool that is being shut down takes nothing in, and who is on the way out may still ask for a thread.
+                self._ending = True  # otherwise it would wait for the ends of all runs
+                # A pool that shuts down takes no new tasks, and runs that are stopping may still need a
+                # thread.
                 wait([driven.future for driven in self._driven.values()])
+                self._driven.clear()
 
-    def _hand_out(self, pool: Executor, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                self._turn(pool, stop)
-            except (ControllerError, OSError) as error:
-                log.error("runs are not handed out: %s", error)
-                stop.wait(_RETRY)
+    def _collect(self) -> None:
+        """Remove finished drives. Raises their unexpected exceptions."""
+        for id in [id for id, driven in self._driven.items() if driven.future.done()]:
+            self._not_before[id] = self._now() + _REDRIVE  # in case it is still active
+            self._has_ended = True
+            if not self._driven.pop(id).future.result():
+                self._bugs[id] = self._bugs.get(id, 0) + 1
 
-    def _turn(self, pool: Executor, stop: threading.Event) -> None:
-        finished = self._collect()
-        changed = self._deps.store.changed()
-        self._changed = self._changed or changed
-        since = time.monotonic() - self._last_look
-        if finished or changed or since >= _BACKSTOP:
+    def _claim_if_due(self, pool: Executor, stop: threading.Event) -> None:
+        if self._deps.store.changed():
+            self._changed = self._has_ended = True
+        if self._has_ended or time.monotonic() - self._last_claim >= _BACKSTOP:
             self._claim_all(pool, stop)
-        if since >= (_LOOK if self._changed else _BACKSTOP):
-            self._look(pool, stop)
-            self._tidy(pool, stop)
-        stop.wait(_POLL)
+            self._has_ended, self._last_claim = False, time.monotonic()
 
-    def _collect(self) -> bool:
-        """Raises what no drive is expected to."""
-        done = [id for id, driven in self._driven.items() if driven.future.done()]
-        for id in done:
-            self._driven.pop(id).future.result()
-            self._not_before[id] = self._now() + _REDRIVE  # should it still be active
-        return bool(done)
+    def _look_if_due(self, pool: Executor, stop: threading.Event) -> None:
+        if time.monotonic() - self._last_look >= (_LOOK if self._changed else _BACKSTOP):
+            self._look(pool, stop)
 
     def _now(self) -> float:
         return self._deps.clock.monotonic()
@@ -114,44 +136,72 @@ class Runner:
             self._disk_is_low = not self._disk_is_low
             if self._disk_is_low:
                 log.warning(
-                    "no new run begins: %.1f %% of the disk are free, runs.minFree is %d", free, least
+                    "no new runs begin: %.1f %% of the disk are free, but runs.minFree is %d", free, least
                 )
             else:
                 log.info("new runs begin again")
         return not self._disk_is_low
 
     def _look(self, pool: Executor, stop: threading.Event) -> None:
-        """At all that is under way: is somebody at the wheel, and is it to be canceled?"""
+        """Check all active runs: drive those that are not driven, and cancel those that are to be canceled."""
         self._changed, self._last_look = False, time.monotonic()
         active = self._deps.store.runs.active()
         ids, now = {run.id for run in active}, self._now()
         self._not_before = {id: at for id, at in self._not_before.items() if id in ids and at > now}
+        self._bugs = {id: bugs for id, bugs in self._bugs.items() if id in ids}
         for run in active:
             if run.id not in self._driven and run.id not in self._not_before:
-                self._drive(pool, stop, run)
+                if self._bugs.get(run.id, 0) < _BUGS:
+                    self._drive(pool, stop, run)
+                else:
+                    self._give_up(run)
             if run.state is RunState.CANCELING and run.id in self._driven:
                 self._driven[run.id].drive.cancel()
 
     def _drive(self, pool: Executor, stop: threading.Event, run: Run) -> None:
-        drive = Drive(self._deps, pool, stop.is_set, self._turns, run.app, run.id)
-        self._driven[run.id] = _Driven(drive, pool.submit(drive.run))
+        drive = RunWorker(
+            self._deps,
+            pool,
+            lambda: stop.is_set() or self._ending,
+            self._turns,
+            run.app,
+            run.id,
+            self.disk.refusal,
+        )
+        self._driven[run.id] = _RunThread(drive, pool.submit(drive.run))
+
+    def _give_up(self, run: Run) -> None:
+        """Give up a run, which would otherwise hold its place forever. The sweep removes its containers."""
+        now = self._deps.clock.now()
+        self._deps.store.runs.save(finish(run, FinishRun(RunState.ERROR, BUG.reason, BUG.message), now))
+        log.error("run given up", extra={"app": run.app, "run": run.id})
 
     # --- what is left over -------------------------------------------------------------------------------------
 
     def _tidy(self, pool: Executor, stop: threading.Event) -> None:
-        """Beside all else: a folder of 100,000 files takes its time."""
+        """Tidy up in the background: a folder of 100,000 files takes time."""
         if self._now() < self._next_tidy or (self._tidying and not self._tidying.done()):
             return
-        if self._tidying:
-            self._tidying.result()
         self._next_tidy = self._now() + _TIDY
         self._tidying = pool.submit(self._tidy_up, stop)
 
+    def _measure(self, pool: Executor) -> None:
+        if self._measuring is not None and self._measuring.done():
+            measuring, self._measuring = self._measuring, None
+            self._next_measure = time.monotonic() + _MEASURE
+            self._next_measure += 10 * measuring.result()
+        if self._measuring is None and time.monotonic() >= self._next_measure:
+            self._measuring = pool.submit(self._measure_disk)
+
+    def _measure_disk(self) -> float:
+        """Measure, and return the seconds it took."""
+        begun = time.monotonic()
+        self.disk.turn()
+        return time.monotonic() - begun
+
     def _tidy_up(self, stop: threading.Event) -> None:
-        for work in (self._sweep.turn, lambda: forget_expired(self._deps, stop.is_set)):
+        for work in (self._sweep.run_once, lambda: forget_expired(self._deps, stop.is_set)):
             try:
                 work()
-            except (ControllerError, OSError) as error:
-                log.warning("not tidied up: %s", error)
-            except Exception:
-                log.exception("bug in the tidying up")
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                report("could not tidy up", error)

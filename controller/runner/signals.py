@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 from controller.ports import Clock
 
-_SLICE = 0.25  # seconds of a pause between two looks at what may end it
+_SLICE = 0.25  # seconds of a pause between two checks of what may end it
 
 
-class Halted(Exception):
-    """The daemon ends. All is written down, the next one goes on from there; what runs in containers runs on."""
+class ShuttingDown(Exception):
+    """The daemon ends. Everything is recorded, so the next one continues from there; containers keep running."""
 
 
 class Canceled(Exception):
     """A person canceled the run."""
 
 
-class Signals:
-    """Of one run. Shared by all its threads."""
+class RunSignals:
+    """The signals of one run, shared by all its threads."""
 
     def __init__(self, clock: Clock, stopping: Callable[[], bool]) -> None:
         self._clock = clock
@@ -33,26 +33,28 @@ class Signals:
         return self._canceled.is_set()
 
     def check_halted(self) -> None:
-        """Raises Halted."""
+        """Raise Halted if the daemon ends."""
         if self.stopping():
-            raise Halted
+            raise ShuttingDown
 
     def check(self) -> None:
-        """Raises Halted or Canceled."""
+        """Raise Halted or Canceled."""
         self.check_halted()
         if self.canceled():
             raise Canceled
 
     def pause(self, seconds: float) -> None:
-        """Raises Halted or Canceled, soon after either is the case."""
+        """Pause. Raises Halted or Canceled soon after either happens."""
         self.check()
         while seconds > 0:
             self._clock.sleep(min(seconds, _SLICE))
             seconds -= _SLICE
             self.check()
 
-    def rest(self, seconds: float = 1.0) -> None:
-        """A pause where being canceled changes nothing. Raises Halted."""
+    def rest(self, seconds: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:
+        """Pause, also if the run is canceled; ends early once `until()` is true. Raises Halted."""
         self.check_halted()
-        self._clock.sleep(seconds)
-        self.check_halted()
+        while seconds > 0 and not until():
+            self._clock.sleep(min(seconds, _SLICE))
+            seconds -= _SLICE
+            self.check_halted()

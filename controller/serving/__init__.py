@@ -20,8 +20,8 @@ parent::
 The flow: ``__main__`` reads the settings and starts the ``supervisor``, which binds the port, forks the
 ``worker`` and watches it. The worker loads the developer's code (``loading``) and accepts connections itself:
 one thread a connection (``connection``), a strict HTTP/1.1 reader (``http1``), ``routes``, and then
-``predict`` -> ``gate`` (slots, queue, deadlines) -> the function, on that same thread. While there is no
-worker, ``standin`` answers on the supervisor's side.
+``predict`` -> ``limiter`` (slots, queue, deadlines) -> the function, on that same thread. While there is no
+worker, ``unready`` answers on the supervisor's side.
 """
 
 from __future__ import annotations

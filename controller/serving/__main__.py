@@ -18,7 +18,7 @@ def main() -> int:
     try:
         supervisor = Supervisor(config.read(os.environ, sys.argv[1:]))
     except (config.ConfigError, OSError) as error:
-        log.tell(f"cannot start: {error}")
+        log.write_line(f"cannot start: {error}")
         return BAD_SETTINGS
     return supervisor.run()
 

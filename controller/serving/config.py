@@ -14,11 +14,11 @@ MIB = 1024 * 1024
 
 
 class ConfigError(Exception):
-    """What is wrong with the settings, for people."""
+    """The settings are invalid; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ServingSettings:
     """Times in seconds, sizes in bytes. ``concurrency`` and ``queue`` count calls of the whole container."""
 
     inference: str
@@ -35,6 +35,7 @@ class Settings:
     processes: int = 1
     pass_user: bool = False
     files_root: Optional[str] = None
+    boxes: bool = True  # whether boxes are connected, so that files can come and go with calls
     idle_timeout: float = 75.0  # between two requests of a connection; a proxy in front should close first
     read_timeout: float = 20.0  # for the rest of a request's head, and for each piece of its body
     replace_after: float = 5.0  # how long overdue calls may hold every slot before the worker is replaced
@@ -52,13 +53,13 @@ _KINDS: dict[str, Any] = {
     "inference": str, "app": str, "component": str, "loader": str, "model_path": str, "files_root": str,
     "port": int, "concurrency": int, "queue": int, "max_body": int, "processes": int,
     "timeout": float, "setup_timeout": float, "replace_after": float,
-    "idle_timeout": float, "read_timeout": float, "pass_user": bool,
+    "idle_timeout": float, "read_timeout": float, "pass_user": bool, "boxes": bool,
 }  # fmt: skip
 _NULLABLE = {"loader", "model_path", "files_root"}
 _LEAST = {"concurrency": 1, "queue": 0, "max_body": 1, "processes": 1}
 
 
-def read(environ: Mapping[str, str], arguments: Sequence[str]) -> Settings:
+def read(environ: Mapping[str, str], arguments: Sequence[str]) -> ServingSettings:
     """Settings from the options if there are any, else from the variable. Raises ConfigError."""
     if arguments:
         return from_arguments(arguments)
@@ -76,7 +77,7 @@ def read(environ: Mapping[str, str], arguments: Sequence[str]) -> Settings:
     return from_mapping(values)
 
 
-def from_mapping(values: Mapping[str, Any]) -> Settings:
+def from_mapping(values: Mapping[str, Any]) -> ServingSettings:
     """Settings from plain values; all problems at once in one ConfigError."""
     problems = [
         f"{key}: unknown; known are {', '.join(sorted(_KINDS))}" for key in values if key not in _KINDS
@@ -85,11 +86,11 @@ def from_mapping(values: Mapping[str, Any]) -> Settings:
         problems.append("inference: missing; give module:function")
     known = {key: value for key, value in values.items() if key in _KINDS}
     problems += [problem for key, value in known.items() for problem in _problems(key, value)]
-    if not problems and known.get("processes", 1) > known.get("concurrency", Settings.concurrency):
+    if not problems and known.get("processes", 1) > known.get("concurrency", ServingSettings.concurrency):
         problems.append("processes: more than concurrency, some could never be given a call")
     if problems:
         raise ConfigError("; ".join(problems))
-    return Settings(**known)
+    return ServingSettings(**known)
 
 
 def _problems(key: str, value: Any) -> list[str]:
@@ -111,7 +112,7 @@ def _problems(key: str, value: Any) -> list[str]:
     return []
 
 
-def from_arguments(arguments: Sequence[str]) -> Settings:
+def from_arguments(arguments: Sequence[str]) -> ServingSettings:
     """Settings from command-line options, named like the JSON keys with dashes. Exits with 2 on a bad option,
     as argparse does.
     """

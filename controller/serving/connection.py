@@ -3,7 +3,7 @@ thread each.
 
 Plain blocking sockets whose timeouts the kernel keeps (SO_RCVTIMEO), so that a request costs one recv and one
 send. The worker's clock may answer an overdue call on this socket from its own thread (``answer_overdue``);
-from then on the connection's thread must not write any more, and does not: its handler raises ``Abandoned``.
+from then on the connection's thread must not write any more, and does not: its handler raises ``CallerLeft``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import re
+import select
 import socket
 import struct
 import threading
@@ -23,9 +24,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from . import http1, log, problems
-from .config import Settings
-from .http1 import Disconnected, Reader, Request, Response
-from .problems import Problem
+from .config import ServingSettings
+from .http1 import ClientDisconnected, HttpRequest, HttpResponse, RequestReader
+from .problems import ServingProblem
 
 BODY_TIMEOUT = 300.0  # seconds for a whole body, as long as its pieces keep coming
 LINGER_BYTES = 64 * 1024 * 1024
@@ -36,11 +37,11 @@ _prefix = os.urandom(6).hex()
 _counter = itertools.count(1)
 
 
-class Abandoned(Exception):
+class CallerLeft(Exception):
     """The request was answered by another thread; this one has nothing left to say."""
 
 
-def request_id(request: Request) -> str:
+def request_id(request: HttpRequest) -> str:
     """The client's X-Request-ID if it is sound, else a new one."""
     given = request.headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
@@ -54,16 +55,16 @@ def renew_request_ids() -> None:
     _prefix = os.urandom(6).hex()
 
 
-Handler = Callable[[Request, "Connection"], Response]
+Handler = Callable[[HttpRequest, "ClientConnection"], HttpResponse]
 
 
-class Connection:
+class ClientConnection:
     """``handle`` answers a request (raises Problem or Abandoned); ``draining`` says that no more requests are
     wanted.
     """
 
     def __init__(
-        self, sock: socket.socket, handle: Handler, settings: Settings, draining: Callable[[], bool]
+        self, sock: socket.socket, handle: Handler, settings: ServingSettings, draining: Callable[[], bool]
     ) -> None:
         self._socket = sock
         self._handle = handle
@@ -71,7 +72,7 @@ class Connection:
         self._idle_timeout = settings.idle_timeout
         self._read_timeout = settings.read_timeout
         self._draining = draining
-        self._reader = Reader(self._receive)
+        self._reader = RequestReader(self._receive)
         self._late = 0.0  # until when the request that is being read must be here; 0 = none is being read
         self._allowed = settings.read_timeout
         self.idle = True
@@ -85,11 +86,24 @@ class Connection:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._read_timeout))
             while self._one():
                 pass
-        except (OSError, Disconnected, Abandoned):
+        except (OSError, ClientDisconnected, CallerLeft):
             pass  # the client left, or its call was answered by the clock: nobody to tell
         finally:
             with contextlib.suppress(OSError):
-                self._socket.close()
+                # The client is to see the end even if a process that the developer's code started holds a copy.
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self.shed()
+
+    def gone(self) -> bool:
+        """Has the client closed the connection, or at least its own side of it? May be asked by any thread."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def shed(self) -> None:
+        """Close the socket in a process that the developer's code forked, since it belongs to the parent."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
 
     def stop_if_idle(self) -> None:
         """Make a connection that waits for a request end; one that has begun a request is served first."""
@@ -107,7 +121,7 @@ class Connection:
             self.stop_if_idle()  # what has come already is served
         try:
             request = self._reader.head()
-        except Problem as problem:
+        except ServingProblem as problem:
             call_id = f"{_prefix}-{next(_counter):x}"
             return self._refuse(http1.problem_response(problem, call_id), call_id)
         if request is None:
@@ -116,8 +130,8 @@ class Connection:
         try:
             self._read_body(request)
             response = self._answer(request)
-        except Problem as problem:
-            response = http1.problem_response(problem, request.id)
+        except ServingProblem as problem:
+            response = http1.problem_response(problem, request.id, request.path)
             if http1.is_framing(problem.kind):
                 return self._refuse(response, request.id)
         try:
@@ -126,7 +140,7 @@ class Connection:
             if response.sent is not None:
                 response.sent()
 
-    def _respond(self, request: Request, response: Response) -> bool:
+    def _respond(self, request: HttpRequest, response: HttpResponse) -> bool:
         if request.unread:  # nobody wanted its files
             return self._refuse(response, request.id)
         close = request.close or self._draining()
@@ -136,30 +150,32 @@ class Connection:
         return not close
 
     def _send_file(self, file: BinaryIO, size: int) -> None:
-        """From the file system's cache to the socket, past this process."""
+        """Send a file from the file system's cache to the socket, without copying it into this process."""
         offset = 0
         while offset < size:
             sent = os.sendfile(self._socket.fileno(), file.fileno(), offset, size - offset)
             if not sent:
-                raise Disconnected  # the file became shorter: only the end of the connection can tell
+                raise ClientDisconnected  # the file became shorter: only the end of the connection can tell
             offset += sent
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: HttpRequest) -> HttpResponse:
         try:
             return self._handle(request, self)
-        except (Problem, Abandoned, Disconnected):
+        except (ServingProblem, CallerLeft, ClientDisconnected):
             raise
         except Exception:  # noqa: BLE001 -- a fault of ours is told as such and costs one answer, not the service
-            log.tell("the serving library failed", request=request.id)
+            log.write_line("the serving library failed", request=request.id)
             log.write(traceback.format_exc())
-            problem = Problem(problems.INTERNAL, "the serving library failed; the component's log says how")
-            return http1.problem_response(problem, request.id)
+            problem = ServingProblem(
+                problems.INTERNAL, "the serving library failed; the component's log says how"
+            )
+            return http1.problem_response(problem, request.id, request.path)
 
-    def _read_body(self, request: Request) -> None:
+    def _read_body(self, request: HttpRequest) -> None:
         expectation = request.headers.get(b"expect")
         if expectation is not None:
             if expectation.lower() != b"100-continue":
-                raise Problem(problems.EXPECTATION, "the only expectation understood is 100-continue")
+                raise ServingProblem(problems.EXPECTATION, "the only expectation understood is 100-continue")
             if request.length <= self._max_body and not self._reader.buffered:
                 self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request.length or request.chunked:
@@ -167,6 +183,9 @@ class Connection:
             if self._late:
                 self._late = time.monotonic() + BODY_TIMEOUT
             request.body = self._reader.body(request, self._max_body)
+            coding = request.headers.get(b"content-encoding")
+            if coding is not None:
+                request.body = http1.decoded(request.body, coding, self._max_body)
         if request.unread:
             # Of any size, and perhaps from a slow storage: only each piece has its time.
             self._allowed = math.inf
@@ -191,15 +210,17 @@ class Connection:
         try:
             data = self._socket.recv(count)
         except BlockingIOError:
-            raise Problem(problems.SLOW_REQUEST, f"nothing came for {self._read_timeout:g} s") from None
+            raise ServingProblem(
+                problems.SLOW_REQUEST, f"nothing came for {self._read_timeout:g} s"
+            ) from None
         if time.monotonic() > self._late:
-            raise Problem(problems.SLOW_REQUEST, "the request took too long to arrive")
+            raise ServingProblem(problems.SLOW_REQUEST, "the request took too long to arrive")
         return data
 
     def _wait_at_most(self, seconds: float) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
-    def _refuse(self, response: Response, call_id: str) -> bool:
+    def _refuse(self, response: HttpResponse, call_id: str) -> bool:
         """Answer, then read on for a while: closing with unread data would reset the connection and destroy
         the answer.
         """
@@ -214,7 +235,7 @@ class Connection:
             left -= len(data)
         return False
 
-    def answer_overdue(self, response: Response, call_id: str) -> None:
+    def answer_overdue(self, response: HttpResponse, call_id: str) -> None:
         """Answer from another thread, without waiting for a client that does not read, and end the
         connection.
         """
@@ -229,7 +250,7 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
-def start(connection: Connection, name: str, ended: Callable[[Connection], None]) -> None:
+def start(connection: ClientConnection, name: str, ended: Callable[[ClientConnection], None]) -> None:
     """Serve on a thread of its own. Raises RuntimeError if the system gives no more threads."""
 
     def run() -> None:

@@ -23,7 +23,7 @@ from typing import Optional, Union
 
 
 class Datatype(enum.Enum):
-    """What a variable's ``data`` may be."""
+    """The type of a variable's ``data``."""
 
     FP32 = "FP32"
     FP64 = "FP64"
@@ -48,7 +48,7 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What the function takes and gives, in the order written."""
+    """The inputs and outputs of the function, in the order written."""
 
     inputs: tuple[Variable, ...]
     outputs: tuple[Variable, ...]
@@ -58,7 +58,7 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class DocstringProblem:
-    """What is wrong at which line of the source (1 = its first line), and what would be right."""
+    """A problem at a line of the source (1 = its first line), with what would be right."""
 
     line: int
     message: str
@@ -66,7 +66,7 @@ class DocstringProblem:
 
 @dataclasses.dataclass
 class _Entry:
-    """What was read so far about one variable; a line is 0 until its field was seen."""
+    """The state of parsing one variable; a line is 0 until its field was seen."""
 
     param_line: int = 0
     type_line: int = 0
@@ -74,7 +74,8 @@ class _Entry:
     type_text: str = ""
 
 
-_FIELD = re.compile(r"\s*:([A-Za-z]+)(?:[ \t]+([^:]*?))?[ \t]*:(?:[ \t](.*)|$)")
+# No two neighbours in these can match the same characters, so that each takes linear time.
+_FIELD = re.compile(r"\s*:([A-Za-z]+)(?:[ \t]([^:]*))?:(?:[ \t](.*)|$)")
 _OURS = re.compile(r"\s*:[A-Za-z]*[ \t].*?\b(inputs|outputs)\.")
 _TARGET = re.compile(r"(inputs|outputs)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _NAMES = ", ".join(datatype.value for datatype in Datatype)
@@ -107,12 +108,24 @@ def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[Doc
     )
 
 
+def required_files(signature: Signature) -> list[str]:
+    """``inputs.NAME`` and ``outputs.NAME`` of all variables that are files and nothing else."""
+    sides = (("inputs", signature.inputs), ("outputs", signature.outputs))
+    return [
+        f"{side}.{variable.name}"
+        for side, variables in sides
+        for variable in variables
+        if variable.datatypes == (Datatype.FILE,) and not variable.optional
+    ]
+
+
 def find(source: str, function: str) -> Optional[tuple[Optional[str], int]]:
-    """The docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or
-    else the function, starts. None if there is no such definition. Raises SyntaxError for text that is not
-    Python.
-    """
-    body: list[ast.stmt] = ast.parse(source).body
+    """Find the docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or
+    else the function, starts. None if there is no such definition. Raises SyntaxError for text that is not Python."""
+    try:
+        body: list[ast.stmt] = ast.parse(source).body
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL, a lone surrogate, or nested too deeply
+        raise SyntaxError(f"it cannot be parsed: {type(error).__name__}") from error
     node: Optional[ast.AST] = None
     for part in function.split("."):
         named = [item for item in body if isinstance(item, _DEFINITIONS) and item.name == part]
@@ -134,7 +147,11 @@ class _Field:
     keyword: str
     side: str
     name: str
-    text: str
+    lines: list[str]
+
+    @property
+    def text(self) -> str:
+        return " ".join(line for line in self.lines if line)
 
 
 def _fields(lines: Iterable[str], first_line: int) -> tuple[list[str], list[_Field], list[DocstringProblem]]:
@@ -161,17 +178,17 @@ def _fields(lines: Iterable[str], first_line: int) -> tuple[list[str], list[_Fie
         elif not line.strip():
             current = None
         elif current:
-            current.text = f"{current.text} {line.strip()}".strip()
+            current.lines.append(line.strip())
     return prose, fields, problems
 
 
 def _field(number: int, line: str, match: Optional[re.Match[str]]) -> Union[_Field, DocstringProblem, None]:
     if not _OURS.match(line):
         return None  # a field of another variable than ours
-    target = _TARGET.fullmatch(match.group(2) or "") if match else None
+    target = _TARGET.fullmatch((match.group(2) or "").strip(" \t")) if match else None
     if match and target and match.group(1) in ("param", "type"):
         return _Field(
-            number, match.group(1), target.group(1), target.group(2), (match.group(3) or "").strip()
+            number, match.group(1), target.group(1), target.group(2), [(match.group(3) or "").strip()]
         )
     if not line.lstrip().startswith((":param", ":type")) and not (match and target):
         return None  # prose inside another field, such as ":returns: inputs.x squared"
@@ -214,7 +231,7 @@ def _variables(side: str, entries: dict[str, _Entry], problems: list[DocstringPr
 
 
 def _datatypes(words: str, line: int, problems: list[DocstringProblem]) -> Iterator[Datatype]:
-    for word in re.split(r"\s+or\s+", words.strip()):
+    for word in " ".join(words.split()).split(" or "):
         try:
             yield Datatype(word)
         except ValueError:

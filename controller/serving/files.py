@@ -1,5 +1,5 @@
 """FILE variables served from a local folder (``files_root``) in place of a box: key -> path, and path ->
-key. Files that come with the call are in ``staging``.
+key. Files that come with the call are in ``call_files``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ MAX_KEY = 900
 
 
 class Files(Protocol):
-    """Where FILE inputs come from and FILE outputs go to. ``index``: the variable's place in the request's inputs or
-    the reply's outputs. Errors are ValueError with words for people.
-    """
+    """The source of FILE inputs and the destination of FILE outputs. ``index``: the variable's place in the
+    request's inputs or the reply's outputs. Errors are ValueError with words for people."""
 
     def fetch(self, index: int, key: str) -> str:
         """The local path of the file under a key."""

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Optional
 
 from . import problems
-from .problems import Kind, Problem
+from .problems import ProblemKind, ServingProblem
 
 MAX_HEAD = 32 * 1024
 MAX_TARGET = 8 * 1024
 MAX_FIELDS = 100
 MAX_CHUNK_LINE = 256
+MAX_MEMBERS = 16  # of a gzip stream; one is usual
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
@@ -37,12 +38,13 @@ PIECE = 256 * 1024  # bytes of a file that are received at once
 Receive = Callable[[int], bytes]
 
 
-class Request:
+class HttpRequest:
     """The head of one request; ``body`` is filled in when it has been read. Header names are in lower
     case.
 
-    ``files`` are place and length of files behind the body (see ``staging``), None if the sender does not know of
-    them. Their bytes, ``unread`` of them, are there for whoever answers to ``read``: up to so many, at least one.
+    ``files`` are place and length of files behind the body (see ``call_files``), None if the sender does not know of
+    them. Their bytes, ``unread`` of them, are there for the code that answers, through ``read``:
+    up to that many, at least one.
     """
 
     __slots__ = (
@@ -73,16 +75,18 @@ def _nothing(count: int) -> bytes:
     return b""
 
 
-def parse_head(data: bytes) -> Request:
+def parse_head(data: bytes) -> HttpRequest:
     """A request from its head, the empty line at the end left out but the last CRLF kept. Raises Problem."""
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise _bad_request_line(data)
     method, target, version = line.groups()
     if len(target) > MAX_TARGET:
-        raise Problem(problems.LONG_TARGET, f"the target has {len(target)} bytes, {MAX_TARGET} are allowed")
+        raise ServingProblem(
+            problems.LONG_TARGET, f"the target has {len(target)} bytes, {MAX_TARGET} are allowed"
+        )
     headers = _headers(data, line.end())
-    request = Request(method.decode(), _path(method, target), headers, version == b"1.0")
+    request = HttpRequest(method.decode(), _path(method, target), headers, version == b"1.0")
     if version == b"1.1" and b"host" not in headers:
         raise _bad("a Host header field is missing")
     _frame(request, version == b"1.0")
@@ -95,7 +99,9 @@ def _headers(data: bytes, start: int) -> dict[bytes, bytes]:
         raise _bad("a header field is malformed: write 'name: value', not folded, no blank before the colon")
     pairs = _FIELD.findall(data, start)
     if len(pairs) > MAX_FIELDS:
-        raise Problem(problems.LARGE_HEAD, f"there are {len(pairs)} header fields, {MAX_FIELDS} are allowed")
+        raise ServingProblem(
+            problems.LARGE_HEAD, f"there are {len(pairs)} header fields, {MAX_FIELDS} are allowed"
+        )
     headers: dict[bytes, bytes] = {}
     for name, value in pairs:
         name, value = name.lower(), value.strip(b" \t")
@@ -107,8 +113,8 @@ def _headers(data: bytes, start: int) -> dict[bytes, bytes]:
     return headers
 
 
-def _frame(request: Request, http_1_0: bool) -> None:
-    """How long the body is: RFC 9112 section 6, with everything ambiguous refused."""
+def _frame(request: HttpRequest, http_1_0: bool) -> None:
+    """Return how long the body is: RFC 9112 section 6, with everything ambiguous refused."""
     coding = request.headers.get(b"transfer-encoding")
     length = request.headers.get(b"content-length")
     if coding is not None:
@@ -117,7 +123,7 @@ def _frame(request: Request, http_1_0: bool) -> None:
         if http_1_0:
             raise _bad("HTTP/1.0 has no Transfer-Encoding")
         if coding.lower() != b"chunked":
-            raise Problem(problems.TRANSFER_CODING, "the only transfer coding understood is chunked")
+            raise ServingProblem(problems.TRANSFER_CODING, "the only transfer coding understood is chunked")
         request.chunked = True
     elif length is not None:
         if not length.isdigit() or len(length) > 18:
@@ -127,8 +133,8 @@ def _frame(request: Request, http_1_0: bool) -> None:
         _split_off_files(request, request.headers[b"x-prichal-files"])
 
 
-def _split_off_files(request: Request, value: bytes) -> None:
-    """From here on, the body is the JSON alone."""
+def _split_off_files(request: HttpRequest, value: bytes) -> None:
+    """Separate the files, so that the body is only the JSON."""
     match = _FILES.fullmatch(value)
     if match is None:
         raise _bad("X-Prichal-Files is malformed")
@@ -149,21 +155,21 @@ def _path(method: bytes, target: bytes) -> str:
     return target.partition(b"?")[0].decode() or "/"
 
 
-def _bad(detail: str) -> Problem:
-    return Problem(problems.BAD_HTTP, detail)
+def _bad(detail: str) -> ServingProblem:
+    return ServingProblem(problems.BAD_HTTP, detail)
 
 
-def _bad_request_line(data: bytes) -> Problem:
+def _bad_request_line(data: bytes) -> ServingProblem:
     if _OTHER_VERSION.match(data):
-        return Problem(problems.HTTP_VERSION, "only HTTP/1.1 and HTTP/1.0 are understood")
+        return ServingProblem(problems.HTTP_VERSION, "only HTTP/1.1 and HTTP/1.0 are understood")
     return _bad("the request line must be 'METHOD target HTTP/1.1'")
 
 
-class Disconnected(Exception):
+class ClientDisconnected(Exception):
     """The peer went away in the middle of a request."""
 
 
-class Reader:
+class RequestReader:
     """Requests from a stream, one after the other. ``receive(n)`` gives up to n bytes, none at the end of the
     stream.
     """
@@ -178,7 +184,7 @@ class Reader:
         """Has a part of what comes next been received already?"""
         return self._at < len(self._buffer)
 
-    def head(self) -> Optional[Request]:
+    def head(self) -> Optional[HttpRequest]:
         """The next request's head, or None if the stream ends before one begins. Raises Problem,
         Disconnected.
         """
@@ -192,7 +198,7 @@ class Reader:
             more = self._receive(65536)
             if not more:
                 if buffer:
-                    raise Disconnected
+                    raise ClientDisconnected
                 return None
             buffer += more
             end = buffer.find(b"\r\n\r\n")
@@ -201,7 +207,7 @@ class Reader:
         self._buffer, self._at = buffer, end + 4
         return parse_head(buffer[: end + 2])
 
-    def body(self, request: Request, limit: int) -> bytes:
+    def body(self, request: HttpRequest, limit: int) -> bytes:
         """The request's body of at most ``limit`` bytes. Raises Problem (413 before the rest is read),
         Disconnected.
         """
@@ -211,7 +217,7 @@ class Reader:
             raise _too_large(limit, request.length)
         return self._exactly(request.length)
 
-    def behind(self, request: Request, most: int) -> bytes:
+    def behind(self, request: HttpRequest, most: int) -> bytes:
         """The next bytes of the files behind the body, up to ``most`` of them and at least one. Raises Problem,
         Disconnected.
         """
@@ -250,7 +256,7 @@ class Reader:
                 return
             if _FIELD.fullmatch(line + b"\r\n") is None:
                 raise _bad("a trailer field is malformed")
-        raise Problem(problems.LARGE_HEAD, f"there are more than {MAX_FIELDS} trailer fields")
+        raise ServingProblem(problems.LARGE_HEAD, f"there are more than {MAX_FIELDS} trailer fields")
 
     def _line(self, limit: int) -> bytes:
         """The next line without its CRLF."""
@@ -283,25 +289,61 @@ class Reader:
     def _some(self, count: int) -> bytes:
         data = self._receive(count)
         if not data:
-            raise Disconnected
+            raise ClientDisconnected
         return data
 
 
-def _large_head(buffer: bytes) -> Problem:
+def _large_head(buffer: bytes) -> ServingProblem:
     if buffer.find(b"\r\n", 0, MAX_TARGET + 64) < 0:
-        return Problem(problems.LONG_TARGET, f"the request line is longer than {MAX_TARGET} bytes")
-    return Problem(problems.LARGE_HEAD, f"the header fields are larger than {MAX_HEAD} bytes")
+        return ServingProblem(problems.LONG_TARGET, f"the request line is longer than {MAX_TARGET} bytes")
+    return ServingProblem(problems.LARGE_HEAD, f"the header fields are larger than {MAX_HEAD} bytes")
 
 
-def _too_large(limit: int, length: Optional[int] = None) -> Problem:
+def _too_large(limit: int, length: Optional[int] = None) -> ServingProblem:
     size = "" if length is None else f"of {length} bytes "
-    return Problem(problems.TOO_LARGE, f"the body {size}is over the limit of {limit} bytes", limit=limit)
+    return ServingProblem(
+        problems.TOO_LARGE, f"the body {size}is over the limit of {limit} bytes", limit=limit
+    )
 
 
-class Response:
-    """What is to be answered. ``headers`` beside the content type, length, date and request id; ``files`` with their
-    lengths follow the body. ``sent`` is called when it has been sent, or cannot be.
+def decoded(body: bytes, coding: bytes, limit: int) -> bytes:
+    """A body without its content coding (RFC 9110 8.4), of at most ``limit`` bytes however small it was. Raises
+    Problem.
     """
+    if coding.lower() in (b"", b"identity"):
+        return body
+    if coding.lower() not in (b"gzip", b"x-gzip"):
+        given = coding[:100].decode("latin-1")
+        detail = f"Content-Encoding must be gzip or be left out, not {given!r}"
+        raise ServingProblem(problems.CONTENT_CODING, detail, headers=[("Accept-Encoding", "gzip")])
+    import zlib  # here: few bodies are coded
+
+    pieces: list[bytes] = []
+    for _ in range(MAX_MEMBERS):
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            pieces.append(member.decompress(body, limit - sum(map(len, pieces)) + 1))
+        except zlib.error as error:
+            raise _bad_coding(str(error)) from error
+        if sum(map(len, pieces)) > limit:
+            raise _too_large(limit)
+        if not member.eof:
+            raise _bad_coding("it ends too early")
+        body = member.unused_data
+        if not body:
+            return b"".join(pieces)
+    raise _bad_coding(f"it has more than {MAX_MEMBERS} members")
+
+
+def _bad_coding(reason: str) -> ServingProblem:
+    return ServingProblem(
+        problems.MALFORMED_CODING, f"the body is not gzip, as its Content-Encoding says: {reason}"
+    )
+
+
+class HttpResponse:
+    """A response. ``headers`` beside the content type, length, date and request id; ``files`` with their lengths
+    follow the body. ``sent`` is called when it has been sent, or cannot be."""
 
     __slots__ = ("body", "content_type", "files", "headers", "sent", "status")
 
@@ -322,14 +364,17 @@ class Response:
         self.headers = headers
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
-    return Response(problem.kind.status, problem.body(request_id), problems.CONTENT_TYPE, problem.headers)
+def problem_response(problem: ServingProblem, request_id: str, path: Optional[str] = None) -> HttpResponse:
+    """``path`` of the request, if there is one that could be read."""
+    body = problem.body(request_id, path)
+    return HttpResponse(problem.kind.status, body, problems.CONTENT_TYPE, problem.headers)
 
 
 REASONS = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
     422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    499: "Client Closed Request",  # not registered; nginx's, counted and hardly ever read
     501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
     507: "Insufficient Storage",
 }  # fmt: skip
@@ -351,7 +396,7 @@ def http_date() -> str:
     return _date[1]
 
 
-def render(response: Response, request_id: str, close: bool, without_body: bool = False) -> bytes:
+def render(response: HttpResponse, request_id: str, close: bool, without_body: bool = False) -> bytes:
     """A response as bytes. ``without_body``: the answer to HEAD, which keeps the length that GET's would
     have.
     """
@@ -365,7 +410,7 @@ def render(response: Response, request_id: str, close: bool, without_body: bool 
     return head if without_body else head + response.body
 
 
-def is_framing(kind: Kind) -> bool:
+def is_framing(kind: ProblemKind) -> bool:
     """Problems after which the rest of the stream means nothing, so the connection must close."""
     return kind in _FRAMING
 

@@ -5,20 +5,26 @@ words what to change.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from . import docstring, log
-from .config import Settings
+from .config import ServingSettings
 from .docstring import DocstringProblem, Signature
+from .generators import gives_generator, yields
 
 ARGUMENTS = ("parameters", "inputs", "output_fields", "model", "context")
+
+
+_CACHED = type(functools.lru_cache(maxsize=None)(lambda: None))
 
 
 class SetupError(Exception):
@@ -26,18 +32,17 @@ class SetupError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Inference:
+class InferenceFunction:
     """The function, which of ARGUMENTS it takes, and what its docstring says."""
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
-    is_async: bool
     signature: Signature
     model: Any
 
 
-def load(settings: Settings, run_async: Callable[[Any], Any]) -> Inference:
+def load(settings: ServingSettings, run_async: Callable[[Any], Any]) -> InferenceFunction:
     """Import the function and call the loader. ``run_async`` runs a coroutine to its end. Raises
     SetupError.
     """
@@ -45,11 +50,12 @@ def load(settings: Settings, run_async: Callable[[Any], Any]) -> Inference:
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     function = _resolve(settings.inference, "inference")
+    check_callable(function, settings.inference)
     signature = _described(function, settings.inference)
+    _check_files(signature, settings)
     arguments = accepted_arguments(function, settings.inference)
     model = _model(settings, run_async)
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-    return Inference(settings.inference, function, arguments, is_async, signature, model)
+    return InferenceFunction(settings.inference, function, arguments, signature, model)
 
 
 def _resolve(reference: str, role: str) -> Callable[..., Any]:
@@ -58,7 +64,7 @@ def _resolve(reference: str, role: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except BaseException as error:  # sys.exit() on import is a set-up error, too
-        log.tell_traceback(error)  # the whole story for the developer, ahead of the one line that sums it up
+        log.write_traceback(error)  # the whole story for the developer, ahead of the one line that sums it up
         raise SetupError(f"{role} {reference}: importing {module_name} failed: {_words(error)}") from error
     for part in path.split("."):
         try:
@@ -72,9 +78,7 @@ def _resolve(reference: str, role: str) -> Callable[..., Any]:
 
 
 def accepted_arguments(function: Callable[..., Any], reference: str) -> tuple[str, ...]:
-    """Which of ARGUMENTS the function takes by name; all of them if it has ``**kwargs``. Raises
-    SetupError.
-    """
+    """Return which of ARGUMENTS the function takes by name; all of them if it has ``**kwargs``. Raises SetupError."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
@@ -88,22 +92,117 @@ def accepted_arguments(function: Callable[..., Any], reference: str) -> tuple[st
     unknown = [p.name for p in named if p.default is p.empty and p.name not in ARGUMENTS]
     if unknown:
         known = ", ".join(ARGUMENTS)
+        hint = "; for a method, name it by an instance: module:instance.method" if unknown == ["self"] else ""
         raise SetupError(
-            f"inference {reference}: unknown required argument {', '.join(unknown)}; known are {known}"
+            f"inference {reference}: unknown required argument {', '.join(unknown)}; known are {known}{hint}"
         )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return ARGUMENTS
     names = {p.name for p in named}
-    return tuple(name for name in ARGUMENTS if name in names)
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    accepted = tuple(name for name in ARGUMENTS if everything or name in names)
+    if not accepted and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise SetupError(
+            f"inference {reference} takes *args alone: arguments are passed by name, take **kwargs"
+        )
+    _check_outermost(function, accepted, reference)
+    return accepted
+
+
+def _check_outermost(function: Callable[..., Any], accepted: tuple[str, ...], reference: str) -> None:
+    """Check that the decorator itself accepts the arguments: it may show the signature of what it wraps."""
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(**dict.fromkeys(accepted))
+    except TypeError as error:
+        raise SetupError(
+            f"inference {reference}: its decorator does not take what the function takes ({error}): arguments are"
+            " passed by name, so the decorator must take **kwargs and pass them on"
+        ) from error
+
+
+def layers(function: Any) -> Iterator[Any]:
+    """The callable, then one after the other what is called by it: through partial, bound methods, instances with
+    ``__call__``, and decorators that name what they wrap.
+    """
+    seen: set[int] = set()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        yield function
+        function = _within(function)
+
+
+def _within(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return function.func
+    if inspect.ismethod(function):
+        return function.__func__
+    wrapped = inspect.getattr_static(function, "__wrapped__", None)
+    if wrapped is not None or inspect.isroutine(function) or inspect.isclass(function):
+        return wrapped
+    call = inspect.getattr_static(type(function), "__call__", None)
+    return None if isinstance(call, types.WrapperDescriptorType) else call
+
+
+def check_callable(function: Any, reference: str) -> None:
+    """Raises SetupError for what can be called, but would fail every call."""
+    inner = list(layers(function))
+    if gives_generator(function):
+        what = "is a generator function" if yields(inner[-1]) else "gives a generator, which answers no call"
+        raise SetupError(f"inference {reference} {what}: return the outputs, do not yield them")
+    if inspect.isclass(function) and not _makes_results(function):
+        example = reference.partition(":")[2].lower()
+        raise SetupError(
+            f"inference {reference} is a class, every call would make an instance: make one in the module,"
+            f" {example!r}, and name that or one of its methods"
+        )
+    outside = next(
+        one for one in inner if not inspect.ismethod(one) and not isinstance(one, functools.partial)
+    )
+    if hasattr(outside, "dispatch") and hasattr(outside, "registry"):
+        raise SetupError(
+            f"inference {reference} is made by functools.singledispatch, which takes its first argument by position"
+            " alone: name a plain function"
+        )
+    if isinstance(outside, _CACHED):
+        raise SetupError(
+            f"inference {reference} is made by functools.lru_cache, which takes no lists, and inputs, parameters and"
+            " output_fields are lists: cache a function of what you read from them"
+        )
+
+
+def _makes_results(kind: type) -> bool:
+    """May calling the class give something that can be answered?"""
+    return (
+        issubclass(kind, (Mapping, list, tuple))
+        or hasattr(kind, "__await__")
+        or kind.__new__ is not object.__new__
+        or type(kind).__call__ is not type.__call__
+    )
 
 
 def _described(function: Callable[..., Any], reference: str) -> Signature:
     """The signature in the function's docstring. Raises SetupError with file and line of every problem."""
-    text, path, line = _docstring(inspect.unwrap(function), reference)
+    text, path, line = _docstring(_described_layer(function), reference)
     parsed = docstring.parse(text, line)
     if isinstance(parsed, Signature):
         return parsed
     raise SetupError(f"inference {reference}: " + "; ".join(_placed(problem, path) for problem in parsed))
+
+
+def _check_files(signature: Signature, settings: ServingSettings) -> None:
+    """Files that cannot come or go: each call would be refused, or its result."""
+    files = docstring.required_files(signature)
+    if files and not settings.boxes and settings.files_root is None:
+        raise SetupError(
+            f"inference {settings.inference}: {', '.join(files)}: a FILE needs a box, and none is connected to the"
+            " component: add connectedBoxes to its manifest"
+        )
+
+
+def _described_layer(function: Any) -> Any:
+    """The innermost function that has a docstring, else the class of an instance that is called, else the innermost."""
+    inner = list(layers(function))[::-1]
+    functions = [one for one in inner if inspect.isroutine(one) or inspect.isclass(one)]
+    classes = [type(one) for one in inner if one not in functions and not isinstance(one, functools.partial)]
+    return next((one for one in (*functions, *classes) if one.__doc__), inner[0])
 
 
 def _docstring(function: Any, reference: str) -> tuple[Optional[str], str, int]:
@@ -127,8 +226,8 @@ def _placed(problem: DocstringProblem, path: str) -> str:
     return f"{path}:{problem.line}: {problem.message}"
 
 
-def _model(settings: Settings, run_async: Callable[[Any], Any]) -> Any:
-    """What the loader makes of the model's path, or the path itself."""
+def _model(settings: ServingSettings, run_async: Callable[[Any], Any]) -> Any:
+    """Return what the loader returns for the model's path, or the path itself."""
     if settings.loader is None:
         return settings.model_path
     loader = _resolve(settings.loader, "loader")
@@ -138,9 +237,11 @@ def _model(settings: Settings, run_async: Callable[[Any], Any]) -> Any:
         takes_path = True  # a built-in that does not tell
     try:
         model = loader(settings.model_path) if takes_path else loader()
-        return run_async(model) if inspect.iscoroutine(model) else model
+        if yields(model):
+            raise TypeError("the loader gives a generator: return the model instead of yielding it")
+        return run_async(model) if inspect.isawaitable(model) else model
     except BaseException as error:
-        log.tell_traceback(error)
+        log.write_traceback(error)
         raise SetupError(
             f"loader {settings.loader} failed for {settings.model_path!r}: {_words(error)}"
         ) from error

@@ -16,7 +16,7 @@ _OURS = os.path.dirname(__file__) + os.sep
 _IMPORTLIB = os.path.dirname(importlib.__file__) + os.sep
 
 
-def tell(message: str, **fields: object) -> None:
+def write_line(message: str, **fields: object) -> None:
     """Write ``prichal: MESSAGE key=value ...``. Fields that are None are left out."""
     words = [f"{key}={value}" for key, value in fields.items() if value is not None]
     write(" ".join(["prichal:", message, *words]) + "\n")
@@ -32,7 +32,7 @@ def write(text: str) -> None:
         return  # nobody is left to tell
 
 
-def tell_traceback(error: BaseException) -> None:
+def write_traceback(error: BaseException) -> None:
     """Write an exception's traceback from the developer's first line on: the frames that lead there are ours and the
     import machinery's, and say nothing."""
     user = error.__traceback__

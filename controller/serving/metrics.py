@@ -27,12 +27,12 @@ _IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT = range(_SUM + 1, _SUM + 6)
 _WIDTH = _BEAT + 1
 
 
-class Board:
+class SharedMetrics:
     """All rows. Row 0 is the supervisor's. Made before the first fork."""
 
     def __init__(self, workers: int) -> None:
         self._view: memoryview[float] = memoryview(mmap.mmap(-1, 8 * _WIDTH * (workers + 1))).cast("d")
-        self.rows = [Row(self._view[i * _WIDTH : (i + 1) * _WIDTH]) for i in range(workers + 1)]
+        self.rows = [ProcessMetrics(self._view[i * _WIDTH : (i + 1) * _WIDTH]) for i in range(workers + 1)]
 
     def text(self) -> str:
         """The sum of all rows in Prometheus' text format 0.0.4."""
@@ -40,7 +40,7 @@ class Board:
         return "\n".join(_lines(total)) + "\n"
 
 
-class Row:
+class ProcessMetrics:
     """One process's numbers."""
 
     def __init__(self, values: memoryview[float]) -> None:
@@ -48,9 +48,8 @@ class Row:
         self._lock = threading.Lock()
 
     def renew(self) -> None:
-        """For another worker in this row: counts go on, gauges start anew. Also a new lock: the old one may be
-        held by a dead thread.
-        """
+        """Reuse this row for another worker: counters continue, gauges restart. There is a new lock, too: the old
+        one may be held by a dead thread."""
         self._lock = threading.Lock()
         for index in (_IN_FLIGHT, _QUEUED, _OVERDUE, _BEAT):
             self.values[index] = 0
@@ -73,15 +72,15 @@ class Row:
         self.values[_RESTARTS] += 1
 
     def load(self, in_flight: int, queued: int, overdue: int) -> None:
-        """How many calls run, wait, and run past their deadline."""
+        """Return how many calls run, wait, and run past their deadline."""
         self.values[_IN_FLIGHT], self.values[_QUEUED], self.values[_OVERDUE] = in_flight, queued, overdue
 
     @property
     def unanswered(self) -> int:
-        """How many calls ran, when last heard of, whose callers have no answer yet."""
+        """Return how many calls without an answer ran at the last report."""
         return int(self.values[_IN_FLIGHT] - self.values[_OVERDUE])
 
-    def beat(self, now: float) -> None:
+    def heartbeat(self, now: float) -> None:
         """The worker's clock moves; ``now`` of time.monotonic(), which all processes share."""
         self.values[_BEAT] = now
 

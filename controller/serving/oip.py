@@ -1,31 +1,55 @@
 """The Open Inference Protocol v2 over JSON, for its existing clients: translated to and from the platform's
 own request.
 
-FP32, FP64 and INT32 are the same in both; BYTES stands for str and dict (as JSON text). FILE is a datatype of its own
-with its path as data: only so does the platform know that it has to bring a file. Where files come from a local folder,
-BYTES does for it, too.
+Tensors of every type of numbers are taken where their values fit the datatypes of the docstring; BYTES stands for str
+and dict (as JSON text). FILE is a datatype of its own with its path as data: only so does the platform know that it has
+to bring a file. Where files come from a local folder, BYTES does for it, too.
 Nested tensor data are accepted and flattened. The binary tensor extension is not offered.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
-from . import problems
+from . import jsontext, problems
 from .docstring import Datatype, Signature, Variable
-from .http1 import Request, Response
-from .outputs import encode
-from .predict import Predictor, decode
-from .problems import Fault, Problem
+from .http1 import HttpRequest, HttpResponse
+from .outputs import encode, encode_part
+from .predict import PredictCaller, Predictor, decode
+from .problems import RequestFault, ServingProblem
+from .shapes import Shapeless, flatten
+from .validate import (
+    FP32_MAX,
+    MAX_FAULTS,
+    NUMBERS,
+    Numbers,
+    floats,
+    integers,
+    number_faults,
+    quoted,
+    shape_faults,
+    size_faults,
+)
 
-_NUMERIC = ("FP32", "FP64", "INT32")
+#: What the protocol's clients call JSON, beside its own name.
+JSON_TYPES = (b"", b"application/octet-stream")
+_INTEGERS = {
+    "BOOL": Numbers(frozenset({int}), 0, 1, "true or false"),
+    **{f"INT{bits}": integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+}
+_FLOATS = {
+    "FP16": floats(16, 65519.0),  # from 65520 on it is rounded to infinity
+    "BF16": floats(16, FP32_MAX),
+    "FP32": NUMBERS[Datatype.FP32],
+    "FP64": NUMBERS[Datatype.FP64],
+}
+_TENSORS = {**_INTEGERS, **_FLOATS}
+_TEXTS = (Datatype.STR, Datatype.DICT, Datatype.FILE)
 
 
 class OpenInference:
-    """One component as a model of the protocol, named like the component."""
+    """Serves one component as a model of the protocol, with the component's name."""
 
     def __init__(self, name: str, signature: Signature, predictor: Predictor) -> None:
         self._name = name
@@ -43,30 +67,26 @@ class OpenInference:
             "outputs": [_tensor_metadata(variable) for variable in self._signature.outputs],
         }
 
-    def infer(self, request: Request, answer: Callable[[Response], None]) -> Response:
-        """POST /v2/models/<name>/infer. A problem carries its detail as ``error``, too, where the protocol's
-        clients look.
-        """
-        try:
-            return self._predictor.answer(request, self._read, self._predictor.check, self._write, answer)
-        except Problem as problem:
-            problem.extra.setdefault("error", problem.detail)
-            raise
+    def infer(self, request: HttpRequest, caller: PredictCaller) -> HttpResponse:
+        """POST /v2/models/<name>/infer. Raises Problem, Abandoned, Disconnected."""
+        return self._predictor.answer(request, self._read, self._predictor.check, self._write, caller)
 
-    def _read(self, request: Request) -> Any:
+    def _read(self, request: HttpRequest) -> Any:
         if b"inference-header-content-length" in request.headers:
-            raise Problem(
+            raise ServingProblem(
                 problems.MEDIA_TYPE, "the binary tensor extension is not offered; send tensors as JSON"
             )
-        body = decode(request)
+        body = decode(request, JSON_TYPES)
         if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
             return body  # the check tells what is wrong
-        faults: list[Fault] = []
+        faults: list[RequestFault] = []
         translated: dict[str, Any] = {
-            "inputs": [self._input(item, index, faults) for index, item in enumerate(body["inputs"])]
+            "inputs": [
+                self._input(item, f"/inputs/{index}", faults) for index, item in enumerate(body["inputs"])
+            ]
         }
         if faults:
-            raise Problem(problems.INVALID, f"{faults[0].pointer}: {faults[0].detail}", faults)
+            raise problems.invalid(faults[:MAX_FAULTS])
         if isinstance(body.get("parameters"), dict):
             translated["parameters"] = [
                 {"name": key, "data": value} for key, value in body["parameters"].items()
@@ -80,66 +100,118 @@ class OpenInference:
             translated["id"] = body["id"]
         return translated
 
-    def _input(self, item: Any, index: int, faults: list[Fault]) -> Any:
+    def _input(self, item: Any, pointer: str, faults: list[RequestFault]) -> Any:
         """A tensor as an input of ours; what cannot be translated is left for the check to tell, or added to
         ``faults``.
         """
-        variable = (
-            self._inputs.get(item["name"])
-            if isinstance(item, dict) and isinstance(item.get("name"), str)
-            else None
-        )
+        name = item.get("name") if isinstance(item, dict) else None
+        variable = self._inputs.get(name) if isinstance(name, str) else None
         if variable is None or not isinstance(item.get("data"), list):
             return item
-        data = _flat(item["data"])
-        if item.get("datatype") == "FILE" and len(data) == 1:
-            return {**item, "data": data[0]}
-        if item.get("datatype") != "BYTES":
-            return {**item, "data": data}
-        datatype = next(
-            (d for d in (Datatype.STR, Datatype.DICT, Datatype.FILE) if d in variable.datatypes), None
-        )
-        if datatype is None:
+        try:
+            shape, data = flatten(item["data"])
+        except Shapeless as error:
+            faults.append(RequestFault(f"{pointer}/data", str(error)))
             return item
-        if datatype is Datatype.DICT:
-            try:
-                data = [json.loads(text) for text in data]
-            except (TypeError, ValueError) as error:
-                faults.append(Fault(f"/inputs/{index}/data", f"must be JSON text for a dict: {error}"))
-        translated = {"name": variable.name, "datatype": datatype.value}
-        shape = item.get("shape")
-        if len(data) == 1 and isinstance(shape, list) and all(size == 1 for size in shape):
-            return {**translated, "data": data[0]}
-        return {**translated, "data": data, "shape": shape if shape is not None else [len(data)]}
+        nested = {"shape": shape} if len(shape) > 1 else {}  # what the tensor says of it goes before
+        item = {**nested, **item, "data": data}
+        sent = item.get("datatype")
+        if sent == "BYTES":
+            return _texts(item, pointer, variable, faults)
+        if sent == "FILE" and len(data) == 1:
+            return {**item, "data": data[0]}
+        datatype = _numeric(sent, variable)
+        if datatype is not None:
+            return _numbers(item, pointer, datatype, faults)
+        if isinstance(sent, str) and all(known.value != sent for known in variable.datatypes):
+            faults.append(_wrong_type(sent, pointer, variable))
+        return item
 
     def _write(self, reply: dict[str, Any]) -> bytes:
-        reply["outputs"] = [_tensor(output) for output in reply["outputs"]]
-        return encode({"model_name": self._name, **reply})
+        outputs = [_tensor(output) for output in reply["outputs"]]
+        return encode({"model_name": self._name, **reply, "outputs": outputs})
+
+
+def _numeric(sent: Any, variable: Variable) -> Optional[Datatype]:
+    """The datatype of the variable for which a tensor of another type is taken; None if it is not translated."""
+    if not isinstance(sent, str) or sent not in _TENSORS:
+        return None
+    if any(datatype.value == sent for datatype in variable.datatypes):
+        return None
+    wider = (
+        (Datatype.FP32, Datatype.FP64) if sent in _FLOATS else (Datatype.INT32, Datatype.FP64, Datatype.FP32)
+    )
+    return next((datatype for datatype in wider if datatype in variable.datatypes), None)
+
+
+def _numbers(
+    item: dict[str, Any], pointer: str, datatype: Datatype, faults: list[RequestFault]
+) -> dict[str, Any]:
+    data = item["data"]
+    if item["datatype"] == "BOOL":
+        data = [int(value) if type(value) is bool else value for value in data]
+    faults += number_faults(data, pointer, _TENSORS[item["datatype"]])
+    return {**item, "datatype": datatype.value, "data": data}
+
+
+def _texts(
+    item: dict[str, Any], pointer: str, variable: Variable, faults: list[RequestFault]
+) -> dict[str, Any]:
+    """A tensor of BYTES as one text, object or file, or several."""
+    datatype = next((datatype for datatype in _TEXTS if datatype in variable.datatypes), None)
+    if datatype is None:
+        faults.append(_wrong_type("BYTES", pointer, variable))
+        return item
+    data, shape = item["data"], item.get("shape")
+    if shape is not None:
+        wrong = shape_faults(shape, pointer) or size_faults(shape, data, pointer)
+        if wrong:
+            faults += wrong
+            return item
+    if datatype is Datatype.DICT:
+        try:
+            data = [_object(text) for text in data]
+        except ValueError as error:
+            faults.append(RequestFault(f"{pointer}/data", f"must be JSON text for a dict: {error}"))
+    translated = {"name": variable.name, "datatype": datatype.value}
+    if len(data) == 1 and shape is not None:
+        return {**translated, "data": data[0]}
+    return {**translated, "data": data, "shape": [len(data)] if shape is None else shape}
+
+
+def _object(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise ValueError("each element must be a string")
+    return jsontext.read(text)
+
+
+def _wrong_type(sent: str, pointer: str, variable: Variable) -> RequestFault:
+    known = " or ".join(dict.fromkeys(map(_tensor_type, variable.datatypes)))
+    return RequestFault(
+        f"{pointer}/datatype", f"{quoted(sent)} is not a datatype of {variable.name!r}; use {known}"
+    )
+
+
+def _tensor_type(datatype: Datatype) -> str:
+    return "BYTES" if datatype in (Datatype.STR, Datatype.DICT) else datatype.value
 
 
 def _tensor_metadata(variable: Variable) -> dict[str, Any]:
-    datatype = variable.datatypes[0]
-    known = datatype.numeric or datatype is Datatype.FILE
-    return {"name": variable.name, "datatype": datatype.value if known else "BYTES", "shape": [-1]}
+    return {"name": variable.name, "datatype": _tensor_type(variable.datatypes[0]), "shape": [-1]}
 
 
 def _tensor(output: dict[str, Any]) -> dict[str, Any]:
     """An output of ours as a tensor: always a list with its shape."""
-    data = output["data"]
-    elements = list(data) if isinstance(data, (list, tuple)) else [data]
-    if output["datatype"] not in _NUMERIC:
-        elements = [item if isinstance(item, str) else encode(item).decode() for item in elements]
-    shape = output.get("shape")
-    if shape is None or math.prod(shape) != len(elements):
-        shape = [len(elements)]
-    datatype = output["datatype"] if output["datatype"] in (*_NUMERIC, "FILE") else "BYTES"
-    tensor = {"name": output["name"], "datatype": datatype, "shape": list(shape), "data": elements}
-    kind = output.get("content_type")
+    data, datatype = output["data"], output["datatype"]
+    several = isinstance(data, list)
+    elements = data if several else [data]
+    if datatype == "dict":
+        elements = [encode_part(element, output["name"]).decode() for element in elements]
+    tensor = {
+        "name": output["name"],
+        "datatype": "BYTES" if datatype in ("str", "dict") else datatype,
+        "shape": output["shape"] if several else [1],
+        "data": elements,
+    }
+    kind = output.get("content_type") if datatype == "FILE" else None
     return tensor if kind is None else {**tensor, "parameters": {"content_type": kind}}
-
-
-def _flat(data: list[Any]) -> list[Any]:
-    """Nested lists flattened in row-major order, however deep."""
-    while any(isinstance(item, list) for item in data):
-        data = [element for item in data for element in (item if isinstance(item, list) else [item])]
-    return data

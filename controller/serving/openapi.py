@@ -5,9 +5,11 @@ The schemas say the same as ``validate``: what the one refuses the other does no
 
 from __future__ import annotations
 
+import json
 from typing import Any, Optional
 
 from .docstring import Datatype, Signature, Variable
+from .shapes import MAX_RANK
 from .validate import FP32_MAX, INT32_MAX
 
 Json = dict[str, Any]
@@ -26,6 +28,7 @@ _FILE_INPUT = (
 )
 _FILE_OUTPUT = "Path in your area of the component's default box under which the file was stored"
 _FILE_TARGET = "Path in your area under which to store the file; else one below predictions/ is made up"
+_ASKED = "Which one to prefer if the output may come in several; another one is passed over"
 _EXAMPLES: dict[Datatype, Any] = {
     Datatype.FP32: [0.5],
     Datatype.FP64: [0.5],
@@ -37,8 +40,14 @@ _EXAMPLES: dict[Datatype, Any] = {
 _SHAPE: Json = {
     "type": "array",
     "items": {"type": "integer", "minimum": 0},
+    "maxItems": MAX_RANK,
     "description": "Dimensions of the flat data, outermost first",
 }
+_ANY_SHAPE: Json = {
+    "description": "Dimensions of the flat data, if there are several; of any form, it is passed on and not checked"
+}
+#: Generators of clients cannot work with an array that does not say what its items are.
+_EMPTY: Json = {"type": "array", "items": {}, "maxItems": 0}
 _ERRORS = {
     "400": "The body is not JSON, or the request is not well-formed HTTP",
     "413": "The body is larger than this component takes",
@@ -61,6 +70,20 @@ def document(signature: Signature, title: str, prefix: str = ".", version: str =
         "paths": {"/predict": {"post": _operation(signature)}},
         "components": {"schemas": _schemas(signature)},
     }
+
+
+def secured(document: Json, schemes: bytes) -> Json:
+    """The description with what the API asks of its callers. ``schemes`` is the field ``X-Prichal-Security`` as the
+    gateway sends it: JSON that maps names to OpenAPI Security Scheme Objects. Without it the document stays as it is.
+    """
+    try:
+        found = json.loads(schemes)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not found:
+        return document
+    components = {**document["components"], "securitySchemes": found}
+    return {**document, "components": components, "security": [{name: []} for name in found]}
 
 
 def _info(signature: Signature, title: str, version: str) -> Json:
@@ -108,11 +131,8 @@ def _schemas(signature: Signature) -> Json:
 
 def _request(signature: Signature) -> Json:
     required = [variable.name for variable in signature.inputs if not variable.optional]
-    inputs: Json = {
-        "type": "array",
-        "items": _one_of("Input", signature.inputs),
-        "maxItems": len(signature.inputs),
-    }
+    inputs = _list_of("Input", signature.inputs)
+    inputs["maxItems"] = len(signature.inputs)
     once: list[Json] = [
         {"contains": _named(variable.name), "minContains": 0 if variable.optional else 1, "maxContains": 1}
         for variable in signature.inputs
@@ -129,11 +149,9 @@ def _request(signature: Signature) -> Json:
         "properties": {
             "id": {"type": ["string", "null"], "description": "Echoed in the reply"},
             "model_key": {"type": ["string", "null"], "default": "default"},
-            "parameters": {"type": ["array", "null"], "default": []},
+            "parameters": {"type": ["array", "null"], "items": {}, "default": []},
             "inputs": inputs,
-            "output_fields": {
-                "oneOf": [{"type": "null"}, fields if signature.outputs else {"type": "array", "maxItems": 0}]
-            },
+            "output_fields": {"oneOf": [{"type": "null"}, fields if signature.outputs else _EMPTY]},
         },
     }
 
@@ -144,15 +162,16 @@ def _reply(signature: Signature) -> Json:
         "required": ["outputs"],
         "properties": {
             "id": {"type": "string"},
-            "outputs": {"type": "array", "items": _one_of("Output", signature.outputs)},
+            "outputs": _list_of("Output", signature.outputs),
         },
     }
 
 
-def _one_of(prefix: str, variables: tuple[Variable, ...]) -> Any:
+def _list_of(prefix: str, variables: tuple[Variable, ...]) -> Json:
     if not variables:
-        return False
-    return {"oneOf": [{"$ref": f"#/components/schemas/{prefix}.{variable.name}"} for variable in variables]}
+        return dict(_EMPTY)
+    refs = [{"$ref": f"#/components/schemas/{prefix}.{variable.name}"} for variable in variables]
+    return {"type": "array", "items": {"oneOf": refs}}
 
 
 def _named(name: str) -> Json:
@@ -161,14 +180,14 @@ def _named(name: str) -> Json:
 
 def _output_field(variable: Variable) -> Json:
     field = _named(variable.name)
-    field["properties"]["datatype"] = {"enum": [*(datatype.value for datatype in variable.datatypes), None]}
+    field["properties"]["datatype"] = {"description": _ASKED}
     if Datatype.FILE in variable.datatypes:
         field["properties"]["data"] = {"type": ["string", "null"], "description": _FILE_TARGET}
     return field
 
 
 def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
-    """One variable with one datatype."""
+    """Return the schema of one variable with one datatype."""
     element = _ELEMENTS[datatype]
     listed: Json = {
         "type": "array",
@@ -181,12 +200,9 @@ def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
         if not is_output:
             description = "Which of the component's boxes the file lies in, if not in the default one"
             properties["box"] = {"type": ["string", "null"], "description": description}
-    elif datatype.numeric:
-        properties["data"] = {"oneOf": [element, listed]}
-        properties["shape"] = {**_SHAPE, "type": ["array", "null"]}
     else:
         properties["data"] = {"oneOf": [element, listed]}
-        properties["shape"] = {**_SHAPE, "type": ["array", "null"]}
+        properties["shape"] = {**_SHAPE, "type": ["array", "null"]} if datatype.numeric else _ANY_SHAPE
     form: Json = {
         "type": "object",
         "description": variable.description,
@@ -194,19 +210,21 @@ def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
         "properties": properties,
     }
     if datatype is not Datatype.FILE:
-        form.update(_list_iff_shape(datatype))
+        form.update(_list_with_shape(datatype))
     return form
 
 
-def _list_iff_shape(datatype: Datatype) -> Json:
-    """With a shape the data are a flat list; without one, a str or dict is one value."""
-    rule: Json = {
-        "if": {"required": ["shape"], "properties": {"shape": {"type": "array"}}},
-        "then": {"properties": {"data": {"type": "array"}}},
+def _list_with_shape(datatype: Datatype) -> Json:
+    """Numbers with a shape are a flat list; a str or dict without one is one value."""
+    if datatype.numeric:
+        return {
+            "if": {"required": ["shape"], "properties": {"shape": {"type": "array", "items": {}}}},
+            "then": {"properties": {"data": {"type": "array", "items": {}}}},
+        }
+    return {
+        "if": {"properties": {"shape": {"type": "null"}}},
+        "then": {"properties": {"data": _ELEMENTS[datatype]}},
     }
-    if not datatype.numeric:
-        rule["else"] = {"properties": {"data": _ELEMENTS[datatype]}}
-    return rule
 
 
 def example(signature: Signature) -> Json:

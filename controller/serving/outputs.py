@@ -1,31 +1,33 @@
-"""The function's result -> the ``outputs`` of the reply, as JSON bytes.
+"""The function's result -> the outputs of the reply, the same for both protocols.
 
 A result is a list of outputs, ``{"outputs": [...]}``, or a plain mapping name -> value that the docstring
-gives types to. numpy's scalars and arrays are understood if the developer's code has imported numpy. NaN and
-infinities become null. What JSON cannot carry is a BadOutput that names the output. Where a result departs
-from the docstring but can be answered, it is answered, and the developer's log says so once.
+gives types to. Whichever it is, each output becomes one form: numbers and lists have a ``shape`` and flat ``data``,
+a str, dict or FILE is one value. Every value is of its datatype, or the result is a BadOutput that names the output
+and the value; NaN and infinities become null. Where a result departs from the docstring but can be answered, it is
+answered, and the developer's log says so once.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import operator
 import os
-import sys
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Optional
 
-from . import log
-from .docstring import Datatype, Signature, Variable
+from . import jsontext, log
+from .arrays import array_of, plain
+from .docstring import Datatype, Signature
 from .files import Files
-from .validate import fits, json_name
+from .shapes import flatten, sizes
+from .validate import NUMBERS, WANTED, json_name, shown
 
 
 class BadOutput(Exception):
     """Why a result cannot be answered, with the name of the output."""
 
 
-class Outputs:
+class OutputEncoder:
     """Makes replies of results, for one signature."""
 
     def __init__(self, signature: Signature) -> None:
@@ -36,71 +38,84 @@ class Outputs:
         self, result: Any, wanted: list[dict[str, Any]], files: Files, call_id: str
     ) -> list[dict[str, Any]]:
         """The reply's outputs, limited to the ``wanted`` output fields if there are any. Raises BadOutput."""
-        types = {field["name"]: field.get("datatype") for field in wanted}
+        fields = {field["name"]: field.get("datatype") for field in wanted}
+        outputs = [
+            self._output(given, fields.get(given["name"]))
+            for given in self._listed(result)
+            if (not fields or given["name"] in fields)
+            and (given["data"] is not None or not self._is_optional(given["name"]))
+        ]
+        self._compare(outputs, fields)
+        return [_stored(output, index, files, call_id) for index, output in enumerate(outputs)]
+
+    def _is_optional(self, name: Any) -> bool:
+        """May it be left out, as None says?"""
+        variable = self._variables.get(name)
+        return variable is not None and variable.optional
+
+    def _listed(self, result: Any) -> Iterator[Mapping[str, Any]]:
+        """Every output with its name and data, as the function gave it."""
         if isinstance(result, Mapping) and isinstance(result.get("outputs"), (list, tuple)):
             result = result["outputs"]
         if isinstance(result, Mapping):
-            outputs = [
-                self._typed(name, value, types)
-                for name, value in result.items()
-                if not types or name in types
-            ]
+            for name, value in result.items():
+                yield {"name": name, "data": value}
         elif isinstance(result, (list, tuple)):
-            outputs = [self._given(item, index) for index, item in enumerate(result)]
+            for index, item in enumerate(result):
+                if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+                    raise BadOutput(f"output {index} is not a mapping with a name")
+                if "data" not in item:
+                    raise BadOutput(f"output {item['name']!r} has no data")
+                yield item
         else:
             kind = "nothing" if result is None else f"a value of type {type(result).__name__}"
             raise BadOutput(
                 f"the function returned {kind}, not a list of outputs or a mapping of names to values"
             )
-        if types:
-            outputs = [output for output in outputs if output["name"] in types]
-        self._compare(outputs, types)
-        return [_stored(output, index, files, call_id) for index, output in enumerate(outputs)]
 
-    def _given(self, item: Any, index: int) -> dict[str, Any]:
-        """An output that the function wrote out itself, arrays flattened."""
-        if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-            raise BadOutput(f"output {index} is not a mapping with a name")
-        name = item["name"]
-        if "data" not in item:
-            raise BadOutput(f"output {name!r} has no data")
-        output = dict(item)
-        if output.get("datatype") is None:
-            output["datatype"] = self._datatype(name, item["data"], None).value
-        if _is_array(output["data"]):
-            shape, output["data"] = _flat_array(output["data"])
-            output.setdefault("shape", shape)
-        return output
+    def _output(self, given: Mapping[str, Any], asked: Any) -> dict[str, Any]:
+        name = given["name"]
+        datatypes = self._datatypes(name, given.get("datatype"), asked)
+        failure = ""
+        try:
+            data = _read(given["data"])
+            for datatype in datatypes if len(datatypes) == 1 else _by_fit(datatypes, data, asked):
+                try:
+                    return _formed(given, data, datatype)
+                except _Misfit as misfit:
+                    failure = failure or str(misfit)
+        except ValueError as error:
+            failure = str(error)
+        raise BadOutput(f"output {name!r} {failure}")
 
-    def _typed(self, name: Any, value: Any, types: dict[str, Optional[str]]) -> dict[str, Any]:
-        """An output from a mapping's value: numbers as a flat list with their shape."""
-        datatype = self._datatype(name, value, types.get(name))
-        if not datatype.numeric:
-            if isinstance(value, os.PathLike):
-                value = os.fspath(value)
-            return {"name": name, "datatype": datatype.value, "data": value}
-        if _is_array(value):
-            shape, flat = _flat_array(value)
-        else:
-            shape, flat = _flat_list(value, str(name))
-        if datatype is not Datatype.INT32 and flat and isinstance(flat[0], bool):
-            flat = [float(number) for number in flat]
-        return {"name": name, "datatype": datatype.value, "shape": shape, "data": flat}
-
-    def _datatype(self, name: Any, value: Any, asked: Optional[str]) -> Datatype:
+    def _datatypes(self, name: Any, stated: Any, asked: Any) -> tuple[Datatype, ...]:
+        """Return which it may be of. What the function states goes before the docstring, but for numbers: callers
+        rely on the description, and lose nothing if the value fits."""
         variable = self._variables.get(name)
-        if variable is None:
-            known = ", ".join(self._variables) or "none"
-            raise BadOutput(
-                f"output {name!r} is not in the docstring, so its datatype is not known; described are: {known}"
+        described = () if variable is None else variable.datatypes
+        if stated is None:
+            if not described:
+                known = ", ".join(self._variables) or "none"
+                raise BadOutput(
+                    f"output {name!r} is not in the docstring, so its datatype is not known; described are: {known}"
+                )
+            return described
+        try:
+            datatype = Datatype(stated)
+        except ValueError:
+            known = ", ".join(datatype.value for datatype in Datatype)
+            raise BadOutput(f"output {name!r} has the datatype {stated!r}; there are {known}") from None
+        if described and datatype not in described:
+            words = " or ".join(datatype.value for datatype in described)
+            self._tell_once(
+                f"the function returns output {name!r} as {datatype.value}, its docstring says {words}"
             )
-        if asked is not None:
-            return Datatype(asked)
-        if len(variable.datatypes) == 1:
-            return variable.datatypes[0]
-        return _best(variable, value)
+            numeric = tuple(datatype for datatype in described if datatype.numeric)
+            if datatype.numeric and numeric:
+                return numeric
+        return (datatype,)
 
-    def _compare(self, outputs: list[dict[str, Any]], types: dict[str, Optional[str]]) -> None:
+    def _compare(self, outputs: list[dict[str, Any]], fields: dict[str, Any]) -> None:
         """Tell the developer, once, of outputs that are not described, and of described ones that do not
         come.
         """
@@ -110,7 +125,7 @@ class Outputs:
         for name in names - self._variables.keys():
             self._tell_once(f"the function returns output {name!r}, which its docstring does not describe")
         for name, variable in self._variables.items():
-            if name not in names and not variable.optional and (not types or name in types):
+            if name not in names and not variable.optional and (not fields or name in fields):
                 self._tell_once(
                     f"the function does not return output {name!r}, which its docstring describes"
                 )
@@ -118,114 +133,189 @@ class Outputs:
     def _tell_once(self, message: str) -> None:
         if message not in self._told and len(self._told) < 100:
             self._told.add(message)
-            log.tell(message)
+            log.write_line(message)
+
+
+class _Misfit(ValueError):
+    """Why data are not of a datatype, as the rest of a sentence about the output."""
+
+
+class _Data(NamedTuple):
+    """The value that the function returned for one output. ``shape`` is None for a single value; ``held`` is
+    numpy's kind and size of all elements, if they come from one array."""
+
+    shape: Optional[list[int]]
+    elements: list[Any]
+    held: str = ""
+
+
+_JSON = (str, int, float, bool, dict, list, type(None))
+_SINGLE = frozenset(_JSON) - {list}
+
+
+def _read(value: Any) -> _Data:
+    """Raises ValueError."""
+    if type(value) in _SINGLE:
+        return _Data(None, [value])
+    if isinstance(value, (list, tuple)):
+        return _Data(*flatten(value, plain))
+    array = array_of(value)
+    if array is None:
+        value = plain(value)
+        return _Data(*flatten(value, plain)) if isinstance(value, list) else _Data(None, [value])
+    if not array.shape:
+        return _Data(None, [array.item()])
+    if array.dtype.kind == "O":
+        return _Data(*flatten(array.tolist(), plain))
+    shape = [int(size) for size in array.shape]
+    return _Data(shape, array.reshape(-1).tolist(), f"{array.dtype.kind}{array.dtype.itemsize}")
+
+
+def _by_fit(datatypes: tuple[Datatype, ...], data: _Data, asked: Any) -> list[Datatype]:
+    """Return the datatypes in the order to try: the requested one first, then INT32 for whole numbers; for other
+    numbers INT32 comes last."""
+    whole = bool(data.elements) and {int, bool}.issuperset(map(type, data.elements))
+    return sorted(
+        datatypes, key=lambda datatype: (datatype.value != asked, (datatype is Datatype.INT32) != whole)
+    )
+
+
+def _formed(given: Mapping[str, Any], data: _Data, datatype: Datatype) -> dict[str, Any]:
+    """Encode one output in a datatype. Raises _Misfit."""
+    if datatype.numeric:
+        elements: list[Any] = _numbers(data, datatype)
+    elif datatype is Datatype.FILE:
+        return {**given, "datatype": datatype.value, "data": _path(given, data)}
+    else:
+        make = _text if datatype is Datatype.STR else _object
+        elements = [make(data, index) for index in range(len(data.elements))]
+        if data.shape is None:
+            return {**given, "datatype": datatype.value, "data": elements[0]}
+    return {
+        **given,
+        "datatype": datatype.value,
+        "shape": _shape(given.get("shape"), data),
+        "data": elements,
+    }
+
+
+def _shape(stated: Any, data: _Data) -> list[int]:
+    if stated is None:
+        return [1] if data.shape is None else data.shape
+    shape = sizes(stated)
+    if shape is None or math.prod(shape) != len(data.elements):
+        raise _Misfit(f"states a shape that its {len(data.elements)} elements do not have")
+    return shape
+
+
+#: Arrays of these kinds of numpy hold nothing that is not of the datatype.
+_HELD = {
+    Datatype.INT32: frozenset({"i1", "i2", "i4", "u1", "u2"}),
+    Datatype.FP32: frozenset({"f2", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}),
+    Datatype.FP64: frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}),
+}
+
+
+def _numbers(data: _Data, datatype: Datatype) -> list[Any]:
+    if data.held in _HELD[datatype] or NUMBERS[datatype].hold(data.elements):
+        return data.elements
+    return [_number(data, index, datatype) for index in range(len(data.elements))]
+
+
+def _number(data: _Data, index: int, datatype: Datatype) -> Any:
+    """Return one element as a number of the datatype; None for NaN, infinities, and what is missing."""
+    value = data.elements[index]
+    if value is None:
+        return None
+    number = _as_number(value)
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            return None
+        if datatype is Datatype.INT32 and number.is_integer():
+            number = int(number)
+    elif isinstance(value, bool) and datatype is not Datatype.INT32:
+        number = float(value)
+    if number is None or not NUMBERS[datatype].holds(number):
+        raise _misfit(data, index, datatype)
+    return number
+
+
+def _as_number(value: Any) -> Any:
+    """Return any value that Python accepts as a number as int or float; None for other values."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        pass
+    if not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _text(data: _Data, index: int) -> str:
+    value = data.elements[index]
+    if type(value) is str:
+        return value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise _misfit(data, index, Datatype.STR)
+    return str.__str__(value)
+
+
+def _object(data: _Data, index: int) -> dict[Any, Any]:
+    value = data.elements[index]
+    if not isinstance(value, Mapping):
+        raise _misfit(data, index, Datatype.DICT)
+    return value if type(value) is dict else dict(value)
+
+
+def _path(given: Mapping[str, Any], data: _Data) -> str:
+    value = data.elements[0] if data.shape is None else []
+    if not isinstance(value, (str, os.PathLike)):
+        raise _Misfit(f"is a FILE, its data must be a local path, not {shown(value)}")
+    if not isinstance(given.get("content_type", ""), (str, type(None))):
+        raise _Misfit("is a FILE, its content_type must be a string")
+    return os.fsdecode(value)
+
+
+def _misfit(data: _Data, index: int, datatype: Datatype) -> _Misfit:
+    value = data.elements[index]
+    where = "it" if data.shape is None else f"element {index}"
+    if not isinstance(value, _JSON):
+        of = "" if data.shape is None else f" ({where})"
+        return _Misfit(f"cannot be written as JSON: {json_name(value)} is not JSON{of}")
+    return _Misfit(
+        f"cannot be written as {datatype.value}: {where} is {shown(value)}, not {WANTED[datatype]}"
+    )
 
 
 def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> dict[str, Any]:
     """A FILE output's local path replaced by its key."""
     if output["datatype"] != "FILE":
         return output
-    name, path = output["name"], output["data"]
-    if not isinstance(path, (str, os.PathLike)):
-        raise BadOutput(f"output {name!r} is a FILE, its data must be a local path, not {json_name(path)}")
+    name = output["name"]
     try:
-        return {**output, "data": files.store(os.fspath(path), index, name, call_id)}
+        return {**output, "data": files.store(output["data"], index, name, call_id)}
     except (ValueError, OSError) as error:
         raise BadOutput(f"output {name!r}: {error}") from error
-
-
-def _best(variable: Variable, value: Any) -> Datatype:
-    """The datatype of several that the value is of: whole numbers are INT32 where that is one of them."""
-    if _is_array(value):
-        whole, sample = value.dtype.kind in "iu", (value.item(0) if value.size else 0.0)
-    else:
-        flat = _flat_list(value, variable.name)[1] or [0.0]
-        whole, sample = all(fits(Datatype.INT32, element) for element in flat), flat[0]
-    ordered = sorted(variable.datatypes, key=lambda datatype: (datatype is Datatype.INT32) != whole)
-    return next((datatype for datatype in ordered if isinstance(sample, _PYTHON_TYPES[datatype])), ordered[0])
-
-
-_PYTHON_TYPES: dict[Datatype, tuple[type, ...]] = {
-    Datatype.FP32: (int, float),
-    Datatype.FP64: (int, float),
-    Datatype.INT32: (int,),
-    Datatype.STR: (str,),
-    Datatype.DICT: (dict,),
-    Datatype.FILE: (str, os.PathLike),
-}
-
-
-def _is_array(value: Any) -> bool:
-    """Is it an array or scalar of numpy, or a tensor that turns into one? False where numpy was never
-    imported.
-    """
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
-
-
-def _flat_array(array: Any) -> tuple[list[int], list[Any]]:
-    """Shape and flat list of an array; a scalar becomes one element."""
-    shape = [int(size) for size in array.shape] or [1]
-    return shape, array.reshape(-1).tolist()
-
-
-def _flat_list(value: Any, name: str) -> tuple[list[int], list[Any]]:
-    """Shape and flat list of a number or of nested lists of equal lengths."""
-    if not isinstance(value, (list, tuple)):
-        return [1], [value]
-    shape, flat = [len(value)], list(value)
-    while flat and isinstance(flat[0], (list, tuple)):
-        size = len(flat[0])
-        if not all(isinstance(row, (list, tuple)) and len(row) == size for row in flat):
-            raise BadOutput(f"output {name!r} is a list of lists of different lengths, which has no shape")
-        shape, flat = [*shape, size], [element for row in flat for element in row]
-    return shape, flat
-
-
-def _default(value: Any) -> Any:
-    """What JSON does not know: numpy's numbers and arrays, also deep inside a dict."""
-    if _is_array(value):
-        return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-
-
-_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
 
 
 def encode(reply: dict[str, Any]) -> bytes:
     """A reply as JSON. Raises BadOutput."""
     try:
-        return _encoder.encode(reply).encode()
-    except UnicodeEncodeError:
-        return json.dumps(
-            _finite(reply), default=_default
-        ).encode()  # lone surrogates: JSON can escape them, UTF-8 cannot
-    except (ValueError, TypeError, RecursionError):
-        return _encode_slowly(reply)
+        return jsontext.encode(reply)
+    except (ValueError, TypeError):
+        for output in reply["outputs"]:
+            encode_part(output, output["name"])
+        raise
 
 
-def _encode_slowly(reply: dict[str, Any]) -> bytes:
-    """With NaN and infinities as null; if it fails still, say which output is to blame."""
-    outputs = []
-    for output in reply.get("outputs", ()):
-        try:
-            output = _finite(output)
-            json.dumps(output, allow_nan=False, default=_default)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise BadOutput(f"output {output.get('name')!r} cannot be written as JSON: {error}") from error
-        outputs.append(output)
-    return json.dumps({**reply, "outputs": outputs}, default=_default).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {_key(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return _finite(value.tolist()) if _is_array(value) else value
-
-
-def _key(key: Any) -> Any:
-    return str(key) if isinstance(key, float) else key
+def encode_part(value: Any, name: str) -> bytes:
+    """A part of an output as JSON. Raises BadOutput."""
+    try:
+        return jsontext.encode(value)
+    except (ValueError, TypeError) as error:
+        raise BadOutput(f"output {name!r} cannot be written as JSON: {error}") from error

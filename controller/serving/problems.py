@@ -7,13 +7,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 CONTENT_TYPE = "application/problem+json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class ProblemKind:
     """A kind of problem: its HTTP status, the last part of its type URI, and its title."""
 
     status: int
@@ -21,46 +21,49 @@ class Kind:
     title: str
 
 
-BAD_HTTP = Kind(400, "bad-http", "The request is not well-formed HTTP")
-MALFORMED_JSON = Kind(400, "malformed-json", "The body is not JSON")
-NOT_FOUND = Kind(404, "not-found", "There is nothing at this path")
-METHOD = Kind(405, "method-not-allowed", "This path does not take this method")
-SLOW_REQUEST = Kind(408, "request-timeout", "The request did not arrive in time")
-TOO_LARGE = Kind(413, "body-too-large", "The body is larger than this component takes")
-LONG_TARGET = Kind(414, "target-too-long", "The request target is too long")
-MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body must be JSON")
-EXPECTATION = Kind(417, "expectation-failed", "The expectation cannot be met")
-INVALID = Kind(422, "invalid-request", "The request does not fit the component's description")
-LARGE_HEAD = Kind(431, "headers-too-large", "The header fields are too large")
-FUNCTION_FAILED = Kind(500, "function-failed", "The inference function failed")
-BAD_OUTPUT = Kind(500, "bad-output", "The inference function's result cannot be answered")
-INTERNAL = Kind(500, "internal", "The serving library failed")
-TRANSFER_CODING = Kind(501, "transfer-coding", "The transfer coding is not known")
-QUEUE_FULL = Kind(503, "queue-full", "The component has no room for one more call")
-NOT_READY = Kind(503, "not-ready", "The component is not ready")
-TIMEOUT = Kind(504, "function-timeout", "The inference function did not answer in time")
-NO_ROOM = Kind(507, "no-room", "The container has no room for the call's files")
-HTTP_VERSION = Kind(505, "http-version", "The HTTP version is not supported")
+BAD_HTTP = ProblemKind(400, "bad-http", "The request is not well-formed HTTP")
+MALFORMED_CODING = ProblemKind(400, "malformed-coding", "The body is not coded as its Content-Encoding says")
+MALFORMED_JSON = ProblemKind(400, "malformed-json", "The body is not JSON")
+NOT_FOUND = ProblemKind(404, "not-found", "There is nothing at this path")
+METHOD = ProblemKind(405, "method-not-allowed", "This path does not take this method")
+SLOW_REQUEST = ProblemKind(408, "request-timeout", "The request did not arrive in time")
+TOO_LARGE = ProblemKind(413, "body-too-large", "The body is larger than this component takes")
+LONG_TARGET = ProblemKind(414, "target-too-long", "The request target is too long")
+MEDIA_TYPE = ProblemKind(415, "unsupported-media-type", "The body must be JSON")
+CONTENT_CODING = ProblemKind(415, "content-coding", "The content coding of the body is not known")
+EXPECTATION = ProblemKind(417, "expectation-failed", "The expectation cannot be met")
+INVALID = ProblemKind(422, "invalid-request", "The request does not fit the component's description")
+LARGE_HEAD = ProblemKind(431, "headers-too-large", "The header fields are too large")
+CLIENT_GONE = ProblemKind(499, "client-gone", "The caller closed the connection")
+FUNCTION_FAILED = ProblemKind(500, "function-failed", "The inference function failed")
+BAD_OUTPUT = ProblemKind(500, "bad-output", "The inference function's result cannot be answered")
+INTERNAL = ProblemKind(500, "internal", "The serving library failed")
+TRANSFER_CODING = ProblemKind(501, "transfer-coding", "The transfer coding is not known")
+QUEUE_FULL = ProblemKind(503, "queue-full", "The component cannot take another call")
+NOT_READY = ProblemKind(503, "not-ready", "The component is not ready")
+TIMEOUT = ProblemKind(504, "function-timeout", "The inference function did not answer in time")
+NO_ROOM = ProblemKind(507, "no-room", "The container has no space for the call's files")
+HTTP_VERSION = ProblemKind(505, "http-version", "The HTTP version is not supported")
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
+class RequestFault:
     """One thing wrong in a request: JSON pointer (RFC 6901) and what is wrong there, for people."""
 
     pointer: str
     detail: str
 
 
-class Problem(Exception):
+class ServingProblem(Exception):
     """An answer that is an error. ``retry_after`` in whole seconds; ``headers`` are sent with it; ``extra``
     are more members.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         detail: str,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[RequestFault] = (),
         retry_after: int = 0,
         headers: Sequence[tuple[str, str]] = (),
         **extra: Any,
@@ -72,8 +75,10 @@ class Problem(Exception):
         self.headers = (*headers, ("Retry-After", str(retry_after))) if retry_after else tuple(headers)
         self.extra = {**extra, "retryAfter": retry_after} if retry_after else extra
 
-    def body(self, request_id: str) -> bytes:
-        """The problem document, with this occurrence's request id as its instance."""
+    def body(self, request_id: str, path: Optional[str] = None) -> bytes:
+        """The problem document, with this occurrence's request id as its instance. Below ``/v2``, and where the path
+        is not known, the detail is the member ``error``, too: there the Open Inference Protocol's clients look.
+        """
         document: dict[str, Any] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
             "title": self.kind.title,
@@ -82,6 +87,15 @@ class Problem(Exception):
             "instance": f"urn:prichal:request:{request_id}",
             **self.extra,
         }
+        if path is None or path == "/v2" or path.startswith("/v2/"):
+            document["error"] = self.detail
         if self.faults:
             document["errors"] = [dataclasses.asdict(fault) for fault in self.faults]
         return json.dumps(document).encode()
+
+
+def invalid(faults: Sequence[RequestFault]) -> ServingProblem:
+    """A request that does not fit the description: the first fault in words, all of them as data."""
+    first = f"{faults[0].pointer or 'the body'}: {faults[0].detail}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ServingProblem(INVALID, f"{first}{more}", faults)

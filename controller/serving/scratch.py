@@ -13,11 +13,11 @@ import shutil
 from typing import BinaryIO, Optional
 
 
-class Scratch:
+class ScratchSpace:
     """Folders of the calls of one worker."""
 
-    def __init__(self, port: int, seat: int) -> None:
-        self._root = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"prichal-{port}-{seat}")
+    def __init__(self, port: int, slot: int) -> None:
+        self._root = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"prichal-{port}-{slot}")  # noqa: S108 - no file of ours there
         self._names = itertools.count(1)
 
     def clear(self) -> None:
@@ -34,12 +34,12 @@ class Scratch:
         return path
 
 
-class Folder:
+class CallFolder:
     """The folder of one call, made when somebody asks for it, and the files that are open for its reply."""
 
     __slots__ = ("_open", "_path", "_scratch")
 
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: ScratchSpace) -> None:
         self._scratch = scratch
         self._path: Optional[str] = None
         self._open: list[BinaryIO] = []

@@ -1,11 +1,11 @@
-"""The supervisor: binds the port, starts the workers, watches them, and tells and mends what happens to them.
+"""The supervisor: binds the port, starts the workers, watches them, and reports and repairs failures.
 
 One thread, one loop, and none of the developer's code: so it outlives whatever that code does, and can fork
 workers safely at any time, which takes a millisecond and needs no second interpreter start. It is process 1
 of the container and reaps what is orphaned.
 
 At the first start a worker that cannot be set up ends the process with SETUP_FAILED, the reason being the
-last line on standard error. Later a worker that ends is started anew, at once the first time, then with a
+last line on standard error. Later a worker that ends is replaced, at once the first time, then with a
 backoff of up to MOST_BACKOFF seconds.
 """
 
@@ -23,10 +23,10 @@ from types import FrameType
 from typing import Optional
 
 from . import connection, log, processes
-from .config import Settings
-from .metrics import BEAT, Board
-from .standin import Standin
-from .worker import Worker
+from .config import ServingSettings
+from .metrics import BEAT, SharedMetrics
+from .unready import UnreadyResponder
+from .worker import ServingWorker
 
 SETUP_FAILED = 3
 TICK = 1.0
@@ -38,7 +38,7 @@ EXIT_GRACE = 3.0  # seconds from the last answer to the end of the process
 
 
 @dataclasses.dataclass
-class Child:
+class WorkerProcess:
     """A worker process as seen from here."""
 
     pid: int
@@ -53,11 +53,11 @@ class Child:
 
 
 @dataclasses.dataclass
-class Seat:
+class WorkerSlot:
     """A worker's place: row ``index`` of the board, now taken by a child or to be taken again."""
 
     index: int
-    child: Optional[Child] = None
+    child: Optional[WorkerProcess] = None
     start_at: float = 0.0
     failures: int = 0
 
@@ -65,13 +65,13 @@ class Seat:
 class Supervisor:
     """``run`` serves until SIGTERM or SIGINT and gives the exit code."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
-        self._board = Board(settings.processes)
+        self._board = SharedMetrics(settings.processes)
         self._listener = _listen(settings.port)
         self._selector = selectors.DefaultSelector()
-        self._seats = [Seat(index) for index in range(1, settings.processes + 1)]
-        self._standin = Standin(
+        self._slots = [WorkerSlot(index) for index in range(1, settings.processes + 1)]
+        self._unready_responder = UnreadyResponder(
             self._selector, self._listener, self._board, self._why_unready, connection.request_id
         )
         self._was_ready = False
@@ -84,22 +84,22 @@ class Supervisor:
     def run(self) -> int:
         """The supervisor's life. In a forked worker this raises SystemExit at the worker's end."""
         self._catch_signals()
-        log.tell(f"serving {self._settings.inference} on port {self._listener.getsockname()[1]}")
+        log.write_line(f"serving {self._settings.inference} on port {self._listener.getsockname()[1]}")
         while True:
             now = time.monotonic()
             self._start_workers(now)
-            self._look_after_workers(now)
-            self._standin.serve(self._exit_code is None and not self._ready())
-            self._standin.turn_out_late(now)
-            if self._exit_code is not None and not any(seat.child for seat in self._seats):
-                log.tell(self._last_words)
+            self._check_workers(now)
+            self._unready_responder.serve(self._exit_code is None and not self._ready())
+            self._unready_responder.close_expired(now)
+            if self._exit_code is not None and not any(slot.child for slot in self._slots):
+                log.write_line(self._last_words)
                 return self._exit_code
             for key, _ in self._selector.select(self._until_next(now)):
                 key.data()
             self._reap()
 
     def _ready(self) -> bool:
-        return any(seat.child and seat.child.ready_at and not seat.child.reason for seat in self._seats)
+        return any(slot.child and slot.child.ready_at and not slot.child.reason for slot in self._slots)
 
     def _why_unready(self) -> str:
         component = f"component {self._settings.component}"
@@ -110,36 +110,36 @@ class Supervisor:
         return f"{component} is being set up"
 
     def _until_next(self, now: float) -> float:
-        due = [seat.start_at - now for seat in self._seats if seat.child is None and self._exit_code is None]
+        due = [slot.start_at - now for slot in self._slots if slot.child is None and self._exit_code is None]
         return max(0.0, min([TICK, *due]))
 
     def _start_workers(self, now: float) -> None:
-        for seat in self._seats:
-            if seat.child is None and seat.start_at <= now and self._exit_code is None:
-                self._start(seat)
+        for slot in self._slots:
+            if slot.child is None and slot.start_at <= now and self._exit_code is None:
+                self._start(slot)
 
-    def _start(self, seat: Seat) -> None:
+    def _start(self, slot: WorkerSlot) -> None:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             pid = os.fork()
-        except OSError as error:  # no process or memory to be had now
-            log.tell(f"worker {seat.index} could not be started: {error}")
+        except OSError as error:  # no process or memory is available now
+            log.write_line(f"worker {slot.index} could not be started: {error}")
             ours.close()
             theirs.close()
-            seat.start_at = time.monotonic() + TICK
+            slot.start_at = time.monotonic() + TICK
             return
         if pid == 0:
             ours.close()
-            self._become_worker(seat, theirs)
+            self._become_worker(slot, theirs)
         theirs.close()
         ours.setblocking(False)
-        child = seat.child = Child(pid, ours, time.monotonic())
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._listen_to(seat, child))
+        child = slot.child = WorkerProcess(pid, ours, time.monotonic())
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._listen_to(slot, child))
 
-    def _become_worker(self, seat: Seat, control: socket.socket) -> None:
-        """In the forked process: shed what is the supervisor's, then work. Never returns."""
+    def _become_worker(self, slot: WorkerSlot, control: socket.socket) -> None:
+        """Turn the forked process into a worker: release the supervisor's resources, then work. Never returns."""
         os.setpgid(0, 0)  # so that what the developer's code starts can be ended with it
         signal.set_wakeup_fd(-1)
         for number, action in (
@@ -149,15 +149,15 @@ class Supervisor:
         ):
             signal.signal(number, action)
         self._selector.close()
-        self._standin.leave()
-        for other in self._seats:
+        self._unready_responder.close_in_child()
+        for other in self._slots:
             if other.child:
                 other.child.control.close()
         processes.offer_to_oom_killer()
-        sys.exit(Worker(self._settings, self._board, seat.index, self._listener, control).run())
+        sys.exit(ServingWorker(self._settings, self._board, slot.index, self._listener, control).run())
 
-    def _listen_to(self, seat: Seat, child: Child) -> None:
-        """A worker's words. The end of its stream is no news: its death is told by SIGCHLD."""
+    def _listen_to(self, slot: WorkerSlot, child: WorkerProcess) -> None:
+        """Forward a worker's output. The end of the stream needs no action: SIGCHLD reports its death."""
         try:
             data = child.control.recv(65536)
         except BlockingIOError:
@@ -172,20 +172,20 @@ class Supervisor:
         for line in lines:
             word, _, text = line.decode("utf-8", "replace").partition(" ")
             if word == "ready":
-                self._became_ready(seat, child)
+                self._became_ready(slot, child)
             elif word == "drained":
                 child.kill_at = min(child.kill_at or float("inf"), time.monotonic() + EXIT_GRACE)
             else:
                 child.reason = text
 
-    def _became_ready(self, seat: Seat, child: Child) -> None:
+    def _became_ready(self, slot: WorkerSlot, child: WorkerProcess) -> None:
         child.ready_at = time.monotonic()
         self._was_ready, self._trouble = True, ""
-        log.tell(f"worker {seat.index} is ready after {child.ready_at - child.started:.2f} s")
+        log.write_line(f"worker {slot.index} is ready after {child.ready_at - child.started:.2f} s")
 
-    def _look_after_workers(self, now: float) -> None:
-        for seat in self._seats:
-            child = seat.child
+    def _check_workers(self, now: float) -> None:
+        for slot in self._slots:
+            child = slot.child
             if child is None:
                 continue
             if child.kill_at and now >= child.kill_at:
@@ -194,16 +194,16 @@ class Supervisor:
                 child.reason = child.reason or f"set-up took longer than {self._settings.setup_timeout:g} s"
                 processes.kill(child.pid)
             elif child.ready_at:
-                self._look_at_clock(seat, child, now)
+                self._check_deadlines(slot, child, now)
 
-    def _look_at_clock(self, seat: Seat, child: Child, now: float) -> None:
+    def _check_deadlines(self, slot: WorkerSlot, child: WorkerProcess, now: float) -> None:
         """A worker whose clock stands still cannot even say that calls time out: code that keeps the
         interpreter to itself.
         """
         if now < child.next_look:
             return
         child.next_look = now + TICK
-        standing = now - self._board.rows[seat.index].last_beat
+        standing = now - self._board.rows[slot.index].last_beat
         if standing <= self._settings.timeout + self._settings.replace_after + BEAT:
             child.stale_looks = 0
             return
@@ -220,42 +220,42 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            for seat in self._seats:
-                if seat.child and seat.child.pid == pid:
-                    self._bury(seat, seat.child, status)
+            for slot in self._slots:
+                if slot.child and slot.child.pid == pid:
+                    self._handle_exit(slot, slot.child, status)
 
-    def _bury(self, seat: Seat, child: Child, status: int) -> None:
+    def _handle_exit(self, slot: WorkerSlot, child: WorkerProcess, status: int) -> None:
         """A worker has ended: say why, clear up after it, decide what comes next."""
-        self._listen_to(seat, child)  # its last words
+        self._listen_to(slot, child)  # its last words
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.control)
         child.control.close()
         processes.kill_group(child.pid)  # what the developer's code started and left behind
-        seat.child = None
+        slot.child = None
         how = self._describe_end(status)
         if self._exit_code is not None:
             if status:
-                log.tell(f"worker {seat.index} {how} while shutting down")
+                log.write_line(f"worker {slot.index} {how} while shutting down")
             return
         if not self._was_ready:
             self._stop(SETUP_FAILED, f"set-up failed: {child.reason or f'the worker {how}'}")
             return
-        self._restart_later(seat, child, how)
+        self._restart_later(slot, child, how)
 
-    def _restart_later(self, seat: Seat, child: Child, how: str) -> None:
+    def _restart_later(self, slot: WorkerSlot, child: WorkerProcess, how: str) -> None:
         now = time.monotonic()
         if child.ready_at and now - child.ready_at >= HEALTHY_AFTER:
-            seat.failures = 0
-        delay = min(MOST_BACKOFF, FIRST_BACKOFF * 2.0 ** (seat.failures - 1)) if seat.failures else 0.0
-        seat.failures = min(seat.failures + 1, 20)
-        seat.start_at = now + delay
-        self._trouble = f"worker {seat.index} {_what_happened(child, how)}"
-        lost = self._board.rows[seat.index].unanswered
+            slot.failures = 0
+        delay = min(MOST_BACKOFF, FIRST_BACKOFF * 2.0 ** (slot.failures - 1)) if slot.failures else 0.0
+        slot.failures = min(slot.failures + 1, 20)
+        slot.start_at = now + delay
+        self._trouble = f"worker {slot.index} {_what_happened(child, how)}"
+        lost = self._board.rows[slot.index].unanswered
         if lost:
             self._trouble += f"; {lost} {'call was' if lost == 1 else 'calls were'} lost"
-        self._board.rows[seat.index].renew()  # what the dead worker last said of its load is no longer so
+        self._board.rows[slot.index].renew()  # what the dead worker last said of its load is no longer so
         self._board.rows[0].restarted()
-        log.tell(f"{self._trouble}; starting it again in {delay:g} s")
+        log.write_line(f"{self._trouble}; starting it again in {delay:g} s")
 
     def _describe_end(self, status: int) -> str:
         kills, before = processes.oom_kills(), self._oom_kills
@@ -267,11 +267,11 @@ class Supervisor:
         again = self._exit_code is not None
         self._exit_code = exit_code if not again else self._exit_code
         self._last_words = message
-        self._standin.serve(False)
+        self._unready_responder.serve(False)
         self._listener.close()  # with the workers' own closed, too, new clients are refused instead of waiting
         now = time.monotonic()
-        for seat in self._seats:
-            child = seat.child
+        for slot in self._slots:
+            child = slot.child
             if child is None:
                 continue
             if again or not child.ready_at:
@@ -302,7 +302,7 @@ class Supervisor:
             self._stop(0, "stopped")
 
 
-def _what_happened(child: Child, how: str) -> str:
+def _what_happened(child: WorkerProcess, how: str) -> str:
     if not child.ready_at:
         return f"could not be set up: {child.reason or f'it {how}'}"
     return f"was replaced: {child.reason}" if child.reason else how
@@ -312,7 +312,7 @@ def _listen(port: int) -> socket.socket:
     """A listening socket that workers inherit; non-blocking, as several processes may accept from it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("0.0.0.0", port))
+    listener.bind(("0.0.0.0", port))  # noqa: S104 - what an address means, or is said to containers
     listener.listen(1024)
     listener.setblocking(False)
     return listener

@@ -3,41 +3,86 @@ fault with its pointer.
 
 Plain Python made once per signature: lists of numbers are checked with set, min and max, at C speed, and
 looked at one by one only when something is wrong. Strict about inputs: null, NaN and booleans are not
-numbers, ``1.0`` is not an INT32. Members that the interface does not know are passed over, as in the Open
-Inference Protocol.
+numbers. ``1.0`` is an integer, as JSON Schema has it, and the check makes it one in place. Members that
+the interface does not know are passed over, as in the Open Inference Protocol; so is the ``shape`` of what
+is no number, which callers write in many forms. Every check is linear in the size of the request, and what
+it tells is bounded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from itertools import islice
+from typing import Any, NamedTuple, Optional
 
 from .docstring import Datatype, Signature, Variable
-from .problems import Fault
+from .problems import RequestFault
+from .shapes import MAX_RANK
 
 INT32_MAX = 2**31 - 1
 FP32_MAX = math.nextafter(
     2.0**128 - 2.0**103, 0.0
 )  # the last number that rounds to a finite FP32, not up to infinity
-_LIMITS: dict[Datatype, tuple[float, float]] = {
-    Datatype.INT32: (-INT32_MAX - 1, INT32_MAX),
-    Datatype.FP32: (-FP32_MAX, FP32_MAX),
-    Datatype.FP64: (-1.7976931348623157e308, 1.7976931348623157e308),
+FP64_MAX = 1.7976931348623157e308
+MAX_FAULTS = 100  # that are told of one request
+
+
+class Numbers(NamedTuple):
+    """The numbers of a datatype: Python's types, the limits, and the words for them."""
+
+    types: frozenset[type]
+    low: float
+    high: float
+    wanted: str
+
+    def hold(self, elements: list[Any]) -> bool:
+        """Are all of these such numbers? False, too, for some that hold NaN."""
+        return not elements or (
+            self.types.issuperset(map(type, elements))
+            and self.low <= min(elements)
+            and max(elements) <= self.high
+        )
+
+    def take(self, elements: list[Any]) -> bool:
+        """The same; where integers are wanted, those that were written as ``7.0`` become integers in place."""
+        if self.hold(elements):
+            return True
+        if float in self.types or not _NUMERIC.issuperset(map(type, elements)):
+            return False
+        elements[:] = map(whole, elements)
+        return self.hold(elements)
+
+    def holds(self, value: Any) -> bool:
+        return type(value) in self.types and self.low <= value <= self.high
+
+
+def whole(value: Any) -> Any:
+    """A float without a fraction as an integer: JSON does not tell ``7.0`` from ``7``. All else as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def integers(low: int, high: int) -> Numbers:
+    return Numbers(frozenset({int}), low, high, f"an integer within {low}..{high}")
+
+
+def floats(bits: int, high: float) -> Numbers:
+    return Numbers(frozenset({int, float}), -high, high, f"a {bits}-bit floating-point number")
+
+
+NUMBERS = {
+    Datatype.INT32: integers(-INT32_MAX - 1, INT32_MAX),
+    Datatype.FP32: floats(32, FP32_MAX),
+    Datatype.FP64: floats(64, FP64_MAX),
 }
-_NUMBERS: dict[Datatype, frozenset[type]] = {
-    Datatype.INT32: frozenset({int}),
-    Datatype.FP32: frozenset({int, float}),
-    Datatype.FP64: frozenset({int, float}),
-}
-_WANTED = {
-    Datatype.FP32: "a 32-bit floating-point number",
-    Datatype.FP64: "a 64-bit floating-point number",
-    Datatype.INT32: "an integer within -2147483648..2147483647",
+_SIZES = integers(0, INT32_MAX)
+WANTED = {
+    **{datatype: numbers.wanted for datatype, numbers in NUMBERS.items()},
     Datatype.STR: "a string",
     Datatype.DICT: "an object",
     Datatype.FILE: "the path of a file, a non-empty string",
 }
+_NUMERIC = frozenset({int, float})
 _JSON_NAMES = {
     bool: "a boolean",
     dict: "an object",
@@ -47,7 +92,7 @@ _JSON_NAMES = {
     float: "a number",
 }
 
-Check = Callable[[Any], list[Fault]]
+Check = Callable[[Any], list[RequestFault]]
 
 
 def compile_check(signature: Signature) -> Check:
@@ -58,153 +103,195 @@ def compile_check(signature: Signature) -> Check:
     required = [variable.name for variable in signature.inputs if not variable.optional]
     outputs = {variable.name: variable for variable in signature.outputs}
 
-    def check(body: Any) -> list[Fault]:
+    def check(body: Any) -> list[RequestFault]:
         if not isinstance(body, dict):
-            return [Fault("", f"the body must be an object with inputs, not {json_name(body)}")]
+            return [RequestFault("", f"the body must be an object with inputs, not {json_name(body)}")]
         faults = list(_members(body))
         faults += _inputs(body.get("inputs", []), inputs, required)
         if body.get("output_fields"):
             faults += _output_fields(body["output_fields"], outputs)
-        return faults
+        return faults[:MAX_FAULTS]
 
     return check
 
 
 def json_name(value: object) -> str:
-    """How JSON calls the kind of a value: ``an array``, ``null``."""
-    return "null" if value is None else _JSON_NAMES.get(type(value), type(value).__name__)
+    """Return JSON's name for the type of a value: ``an array``, ``null``."""
+    return (
+        "null" if value is None else _JSON_NAMES.get(type(value), f"a value of type {type(value).__name__}")
+    )
+
+
+def shown(value: object) -> str:
+    """A value in a message: numbers as they are, of others what they are."""
+    if value == "" and isinstance(value, str):
+        return "an empty one"
+    return _brief(value) if type(value) in (int, float) else json_name(value)
+
+
+def quoted(text: str) -> str:
+    """A text of others in a message."""
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}... of {len(text)} characters"
 
 
 def fits(datatype: Datatype, value: Any) -> bool:
     """Is this one value (no list) of the datatype?"""
     if datatype.numeric:
-        low, high = _LIMITS[datatype]
-        return type(value) in _NUMBERS[datatype] and low <= value <= high
+        return NUMBERS[datatype].holds(value)
     if datatype is Datatype.DICT:
         return isinstance(value, dict)
     return isinstance(value, str) and (datatype is Datatype.STR or value != "")
 
 
 def escape(token: str) -> str:
-    """One reference token of a JSON pointer (RFC 6901)."""
+    """Escape one reference token of a JSON pointer (RFC 6901)."""
     return token.replace("~", "~0").replace("/", "~1")
 
 
-def _members(body: dict[str, Any]) -> Iterator[Fault]:
+def _members(body: dict[str, Any]) -> Iterator[RequestFault]:
     for name, kind in (("parameters", list), ("output_fields", list), ("model_key", str), ("id", str)):
         value = body.get(name)
         if value is not None and not isinstance(value, kind):
-            yield Fault(f"/{name}", f"must be {_JSON_NAMES[kind]}, not {json_name(value)}")
+            yield RequestFault(f"/{name}", f"must be {_JSON_NAMES[kind]}, not {json_name(value)}")
 
 
-def _inputs(items: Any, variables: dict[str, Variable], required: list[str]) -> list[Fault]:
+def _inputs(items: Any, variables: dict[str, Variable], required: list[str]) -> list[RequestFault]:
     if not isinstance(items, list):
-        return [Fault("/inputs", f"must be an array of inputs, not {json_name(items)}")]
-    faults: list[Fault] = []
+        return [RequestFault("/inputs", f"must be an array of inputs, not {json_name(items)}")]
+    faults: list[RequestFault] = []
     seen: set[str] = set()
     for index, item in enumerate(items):
+        if len(faults) > MAX_FAULTS:
+            return faults
         variable, fault = _named(item, f"/inputs/{index}", variables, "input")
         if fault or variable is None:
             faults += [fault] if fault else []
             continue
         if variable.name in seen:
-            faults.append(Fault(f"/inputs/{index}/name", f"input {variable.name!r} is given twice"))
+            faults.append(RequestFault(f"/inputs/{index}/name", f"input {variable.name!r} is given twice"))
         seen.add(variable.name)
         faults += _item(item, f"/inputs/{index}", variable)
     if len(seen) < len(variables):
-        faults += [Fault("/inputs", f"input {name!r} is missing") for name in required if name not in seen]
+        faults += [
+            RequestFault("/inputs", f"input {name!r} is missing") for name in required if name not in seen
+        ]
     return faults
 
 
 def _named(
     item: Any, pointer: str, variables: dict[str, Variable], noun: str
-) -> tuple[Optional[Variable], Optional[Fault]]:
+) -> tuple[Optional[Variable], Optional[RequestFault]]:
     if not isinstance(item, dict):
-        return None, Fault(pointer, f"must be an object with a name, not {json_name(item)}")
+        return None, RequestFault(pointer, f"must be an object with a name, not {json_name(item)}")
     name = item.get("name")
     if not isinstance(name, str):
-        return None, Fault(
+        return None, RequestFault(
             f"{pointer}/name", "is missing" if name is None else f"must be a string, not {json_name(name)}"
         )
     if name not in variables:
         known = f"known are {', '.join(variables)}" if variables else f"this component has no {noun}s"
-        return None, Fault(f"{pointer}/name", f"unknown {noun} {name!r}; {known}")
+        return None, RequestFault(f"{pointer}/name", f"unknown {noun} {quoted(name)}; {known}")
     return variables[name], None
 
 
-def _output_fields(items: Any, variables: dict[str, Variable]) -> list[Fault]:
+def _output_fields(items: Any, variables: dict[str, Variable]) -> list[RequestFault]:
     if not isinstance(items, list):
         return []  # told by _members
-    faults: list[Fault] = []
-    for index, item in enumerate(items):
-        variable, fault = _named(item, f"/output_fields/{index}", variables, "output")
-        if fault:
-            faults.append(fault)
-        elif variable and item.get("datatype") is not None:
-            faults += _datatype(item, f"/output_fields/{index}", variable)[1]
-    return faults
+    named = (
+        _named(item, f"/output_fields/{index}", variables, "output")[1] for index, item in enumerate(items)
+    )
+    return list(islice((fault for fault in named if fault is not None), MAX_FAULTS))
 
 
 def _datatype(
     item: dict[str, Any], pointer: str, variable: Variable
-) -> tuple[Optional[Datatype], list[Fault]]:
+) -> tuple[Optional[Datatype], list[RequestFault]]:
     given = item.get("datatype")
     for datatype in variable.datatypes:
         if datatype.value == given:
             return datatype, []
     allowed = " or ".join(datatype.value for datatype in variable.datatypes)
-    what = "is missing" if given is None else f"{given!r} is not a datatype of {variable.name!r}"
-    return None, [Fault(f"{pointer}/datatype", f"{what}; use {allowed}")]
+    text = quoted(given) if isinstance(given, str) else json_name(given)
+    what = "is missing" if given is None else f"{text} is not a datatype of {variable.name!r}"
+    return None, [RequestFault(f"{pointer}/datatype", f"{what}; use {allowed}")]
 
 
-def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[Fault]:
+def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[RequestFault]:
     datatype, faults = _datatype(item, pointer, variable)
     if datatype is None:
         return faults
     if "data" not in item:
-        return [Fault(f"{pointer}/data", "is missing")]
+        return [RequestFault(f"{pointer}/data", "is missing")]
     data, shape = item["data"], item.get("shape")
     if datatype is Datatype.FILE:
         kind = item.get("content_type")
         faults = (
             []
             if kind is None or isinstance(kind, str)
-            else [Fault(f"{pointer}/content_type", "must be a string")]
+            else [RequestFault(f"{pointer}/content_type", "must be a string")]
         )
         return faults + _scalar(data, pointer, datatype)
-    if shape is not None:
+    if datatype.numeric and shape is not None:
         return _shaped(data, shape, pointer, datatype)
-    if datatype.numeric and isinstance(data, list):
-        return _elements(data, pointer, datatype)
+    if isinstance(data, list) and (datatype.numeric or shape is not None):
+        return element_faults(data, pointer, datatype)
+    if datatype is Datatype.INT32:
+        data = item["data"] = whole(data)
     return _scalar(data, pointer, datatype)
 
 
-def _scalar(data: Any, pointer: str, datatype: Datatype) -> list[Fault]:
+def _scalar(data: Any, pointer: str, datatype: Datatype) -> list[RequestFault]:
     if fits(datatype, data):
         return []
-    return [Fault(f"{pointer}/data", f"must be {_WANTED[datatype]}, not {_shown(data)}")]
+    return [RequestFault(f"{pointer}/data", f"must be {WANTED[datatype]}, not {shown(data)}")]
 
 
-def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[Fault]:
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= INT32_MAX for size in shape):
-        return [Fault(f"{pointer}/shape", "must be an array of non-negative integers")]
+def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[RequestFault]:
+    faults = shape_faults(shape, pointer)
+    if faults:
+        return faults
     if not isinstance(data, list):
-        return [Fault(f"{pointer}/data", f"must be a flat array, as a shape is given, not {json_name(data)}")]
-    faults = _elements(data, pointer, datatype)
+        return [
+            RequestFault(
+                f"{pointer}/data", f"must be a flat array, as a shape is given, not {json_name(data)}"
+            )
+        ]
+    return element_faults(data, pointer, datatype) or size_faults(shape, data, pointer)
+
+
+def shape_faults(shape: Any, pointer: str) -> list[RequestFault]:
+    """Is it an array of sizes?"""
+    if not isinstance(shape, list) or not _SIZES.take(shape):
+        return [RequestFault(f"{pointer}/shape", f"must be an array of sizes, each {_SIZES.wanted}")]
+    if len(shape) > MAX_RANK:
+        return [RequestFault(f"{pointer}/shape", f"has more than {MAX_RANK} dimensions")]
+    return []
+
+
+def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[RequestFault]:
+    """Does a sound shape fit the number of elements?"""
     wanted = math.prod(shape)
-    if wanted != len(data) and not faults:
-        faults.append(Fault(f"{pointer}/shape", f"{shape} needs {wanted} elements, data has {len(data)}"))
-    return faults
-
-
-def _elements(data: list[Any], pointer: str, datatype: Datatype) -> list[Fault]:
-    if not data:
+    if wanted == len(data):
         return []
+    return [RequestFault(f"{pointer}/shape", f"{shape} needs {wanted} elements, data has {len(data)}")]
+
+
+def element_faults(data: list[Any], pointer: str, datatype: Datatype) -> list[RequestFault]:
     if datatype.numeric:
-        low, high = _LIMITS[datatype]
-        if _NUMBERS[datatype].issuperset(map(type, data)) and low <= min(data) and max(data) <= high:
-            return []
+        return number_faults(data, pointer, NUMBERS[datatype])
     wrong = (index for index, value in enumerate(data) if not fits(datatype, value))
+    return _first_fault(data, wrong, pointer, WANTED[datatype])
+
+
+def number_faults(data: list[Any], pointer: str, numbers: Numbers) -> list[RequestFault]:
+    if numbers.take(data):
+        return []
+    wrong = (index for index, value in enumerate(data) if not numbers.holds(value))
+    return _first_fault(data, wrong, pointer, numbers.wanted)
+
+
+def _first_fault(data: list[Any], wrong: Iterator[int], pointer: str, wanted: str) -> list[RequestFault]:
+    """The first wrong element with its value, and how many more there are."""
     first = next(wrong, None)
     if first is None:
         return []
@@ -212,16 +299,8 @@ def _elements(data: list[Any], pointer: str, datatype: Datatype) -> list[Fault]:
     nested = "; data is flat, its dimensions go into shape" if isinstance(data[first], list) else ""
     also = f" (and {more} more like it)" if more else ""
     return [
-        Fault(
-            f"{pointer}/data/{first}", f"must be {_WANTED[datatype]}, not {_shown(data[first])}{nested}{also}"
-        )
+        RequestFault(f"{pointer}/data/{first}", f"must be {wanted}, not {shown(data[first])}{nested}{also}")
     ]
-
-
-def _shown(value: Any) -> str:
-    if type(value) in (int, float):
-        return _brief(value)
-    return json_name(value)
 
 
 def _brief(value: Any) -> str:

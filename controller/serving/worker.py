@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
+import inspect
 import os
 import select
 import socket
@@ -19,18 +21,19 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import connection, http1, loading, log, problems
-from .config import Settings
-from .connection import Connection
+from . import connection, http1, loading, log, problems, processes
+from .config import ServingSettings
+from .connection import ClientConnection
 from .files import make_files
-from .gate import Call, Gate
-from .metrics import BEAT, Board
+from .limiter import ConcurrencyLimiter, LimitedCall
+from .metrics import BEAT, SharedMetrics
 from .predict import Predictor
-from .problems import Problem
-from .routes import Routes
-from .scratch import Scratch
+from .problems import ServingProblem
+from .routes import WorkerRoutes
+from .scratch import ScratchSpace
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,20 +43,25 @@ SPARE_CONNECTIONS = 128  # beside those of the calls that run and wait: idle one
 REPLACED = 75  # exit code of a worker that asked to be replaced
 
 
-class Worker:
+class ServingWorker:
     """One worker process, from set-up to its end."""
 
     def __init__(
-        self, settings: Settings, board: Board, index: int, listener: socket.socket, control: socket.socket
+        self,
+        settings: ServingSettings,
+        board: SharedMetrics,
+        index: int,
+        listener: socket.socket,
+        control: socket.socket,
     ) -> None:
         self._settings = settings
         self._board = board
         self._row = board.rows[index]
-        self._scratch = Scratch(listener.getsockname()[1], index)
+        self._scratch = ScratchSpace(listener.getsockname()[1], index)
         self._listener = listener
         self._control = control
-        self._gate = Gate(settings.slots_per_worker, settings.queue_per_worker)
-        self._connections: set[Connection] = set()
+        self._gate = ConcurrencyLimiter(settings.slots_per_worker, settings.queue_per_worker)
+        self._connections: set[ClientConnection] = set()
         self._changed = threading.Condition()
         self._draining = False
         self._async = _AsyncLoop()
@@ -63,6 +71,8 @@ class Worker:
         """Serve until the supervisor says drain. Gives the process's exit code."""
         faulthandler.enable()
         self._row.renew()
+        processes.settle()
+        os.register_at_fork(after_in_child=self._shed)
         connection.renew_request_ids()
         with contextlib.suppress(AttributeError, ValueError):  # the developer's prints come out line by line
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -70,22 +80,32 @@ class Worker:
         try:
             inference = loading.load(self._settings, self._async.run)
         except loading.SetupError as error:
-            self._say(f"failed {error}")
+            processes.end_if_forked("the module's set-up")
+            self._log(f"failed {error}")
             return 1
+        processes.end_if_forked("the module's set-up")
         files = make_files(self._settings.files_root)
         predictor = Predictor(
             self._settings, inference, self._gate, self._row, files, self._scratch, self._async.call
         )
-        self._routes = Routes(self._settings, inference, predictor, self._gate, self._board, self._row)
-        self._row.beat(time.monotonic())
+        self._routes = WorkerRoutes(self._settings, inference, predictor, self._gate, self._board, self._row)
+        self._row.heartbeat(time.monotonic())
         threading.Thread(target=self._keep_time, name="clock", daemon=True).start()
-        self._say("ready")
+        self._log("ready")
         self._accept_until_told()
         self._drain()
-        self._say("drained")
+        self._log("drained")
         return 0
 
-    def _say(self, line: str) -> None:
+    def _shed(self) -> None:
+        """Release the worker's resources in a process that the developer's code forked, so that it neither answers
+        anybody nor keeps a connection or the port open."""
+        self._listener.close()
+        self._control.close()
+        for held in list(self._connections):
+            held.shed()
+
+    def _log(self, line: str) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone: nothing left to say
             self._control.sendall(line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
 
@@ -98,7 +118,9 @@ class Worker:
                 if fd == self._listener.fileno():
                     self._accept()
                     continue
-                if not self._control.recv(64):  # the supervisor died: a worker alone would never be mended
+                if not self._control.recv(
+                    64
+                ):  # the supervisor died: nothing would ever replace a worker without it
                     os._exit(1)
                 return
 
@@ -109,11 +131,11 @@ class Worker:
         except BlockingIOError:
             return False  # another worker was faster
         except OSError as error:
-            log.tell(f"a connection could not be accepted: {error}")
+            log.write_line(f"a connection could not be accepted: {error}")
             time.sleep(0.1)  # out of file descriptors: let some be closed
             return True
         sock.setblocking(True)
-        new = Connection(sock, self._routes.handle, self._settings, lambda: self._draining)
+        new = ClientConnection(sock, self._routes.handle, self._settings, lambda: self._draining)
         try:
             with self._changed:
                 if len(self._connections) >= self._most_connections:
@@ -121,11 +143,11 @@ class Worker:
                 self._connections.add(new)
             connection.start(new, "connection", self._ended)
         except RuntimeError as error:  # also the system's: can't start new thread
-            self._turn_away(new, sock, str(error))
+            self._reject(new, sock, str(error))
         return True
 
-    def _turn_away(self, unwanted: Connection, sock: socket.socket, reason: str) -> None:
-        problem = Problem(
+    def _reject(self, unwanted: ClientConnection, sock: socket.socket, reason: str) -> None:
+        problem = ServingProblem(
             problems.QUEUE_FULL, f"component {self._settings.component}: {reason}", retry_after=1
         )
         self._row.answered(problem.kind.status)
@@ -135,7 +157,7 @@ class Worker:
         sock.close()
         self._ended(unwanted)
 
-    def _ended(self, gone: Connection) -> None:
+    def _ended(self, gone: ClientConnection) -> None:
         with self._changed:
             self._connections.discard(gone)
             self._changed.notify_all()
@@ -159,9 +181,11 @@ class Worker:
         """
         while True:
             now = time.monotonic()
-            self._row.beat(now)
+            self._row.heartbeat(now)
             for call in self._gate.expire(now):
                 self._answer_overdue(call)
+            for call in self._gate.drop_gone():
+                self._cancel(call)
             self._row.load(*self._gate.counts())
             since = self._gate.exhausted_since()
             if since is not None and now - since >= self._settings.replace_after:
@@ -170,15 +194,19 @@ class Worker:
             until_due = self._settings.timeout if next_deadline is None else next_deadline - time.monotonic()
             time.sleep(max(0.001, min(BEAT, until_due)))
 
-    def _answer_overdue(self, call: Call) -> None:
+    def _answer_overdue(self, call: LimitedCall) -> None:
         try:
             call.overdue()
-            if call.cancel is not None:
-                call.cancel()
         except Exception:  # noqa: BLE001 -- the clock must go on whatever happens
             log.write(traceback.format_exc())
+        self._cancel(call)
         with self._changed:
             self._changed.notify_all()  # the connection is abandoned: a drain need not wait for it
+
+    @staticmethod
+    def _cancel(call: LimitedCall) -> None:
+        if call.cancel is not None:
+            call.cancel()
 
     def _give_up(self) -> None:
         """Overdue calls hold every slot and threads cannot be killed: tell those who wait, then end the
@@ -191,7 +219,7 @@ class Worker:
                 lambda: all(one.idle or one.abandoned for one in self._connections), timeout=1.0
             )
         seconds = self._settings.timeout
-        self._say(
+        self._log(
             f"replace {self._gate.capacity} calls of {self._settings.inference} past {seconds:g} s hold every slot"
         )
         os._exit(REPLACED)
@@ -206,29 +234,46 @@ class _AsyncLoop:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._lock = threading.Lock()
 
-    def run(self, coroutine: Any) -> Any:
-        """Run a coroutine to its end."""
-        return self._submit(coroutine).result()
+    def run(self, awaitable: Any) -> Any:
+        """Wait for what set-up is to await."""
+        return self._submit(awaitable).result()
 
-    def call(self, coroutine: Any, call: Call) -> Any:
-        """Run the coroutine of a call; it is cancelled when the call is overdue."""
-        future = self._submit(coroutine)
-        call.cancel = future.cancel
-        return future.result()
+    def call(self, awaitable: Any, call: LimitedCall) -> Any:
+        """Wait for what a call is to await; it is cancelled when the call is overdue or its caller has gone."""
+        return self._submit(awaitable, call).result()
 
-    def _submit(self, coroutine: Any) -> concurrent.futures.Future[Any]:
+    def _submit(self, awaitable: Any, call: Optional[LimitedCall] = None) -> concurrent.futures.Future[Any]:
         import asyncio  # here: it takes longer to load than the rest together, and most functions are not async
 
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="async", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(_contained(coroutine), self._loop)
+        return asyncio.run_coroutine_threadsafe(_contained(awaitable, call), self._loop)
 
 
-async def _contained(coroutine: Any) -> Any:
-    """SystemExit and KeyboardInterrupt would end the loop instead of the call."""
+async def _contained(awaitable: Any, call: Optional[LimitedCall]) -> Any:
+    """SystemExit and KeyboardInterrupt would end the loop instead of the call. An awaitable's result may be another:
+    a decorator that is async around a function that is.
+    """
+    if call is not None:
+        call.cancel = cancel = _canceller()
+        if call.expired:
+            cancel()  # its time was over before the loop came to it
     try:
-        return await coroutine
+        while inspect.isawaitable(awaitable):
+            awaitable = await awaitable
+        return awaitable
     except (SystemExit, KeyboardInterrupt) as error:
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    finally:
+        processes.end_if_forked("an async function")  # its loop is the parent's, too
+
+
+def _canceller() -> Callable[[], object]:
+    """Cancels the task that runs now, from any thread. The call ends when the task has, and holds its slot so long."""
+    import asyncio
+
+    task = asyncio.current_task()
+    assert task is not None
+    return functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)

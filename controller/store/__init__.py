@@ -1,10 +1,11 @@
-"""The store: all that must survive a crash, in one SQLite database. SQL lives nowhere but in this room.
+"""The store: all that must survive a crash, in two SQLite databases. SQL is used only in this package.
 
-`open_store(path)` gives what `controller.ports.Store` promises. The daemon, the web process and the commands each
-open the same file; a Store may be shared by the threads of a process. The nouns have a module each; `sqlite` holds
-connections and transactions, `schema` the tables, `codec` how values become JSON.
+`open_store(path)` gives the daemon what `controller.ports.Store` promises, `open_guest_store(path)` the web
+process and the commands. Only the daemon writes the state; the others write their requests (`inbox`,
+`guest`), which the daemon takes in (`intake`). The threads of a process may share a Store. Each noun has a
+module; `sqlite` has connections and transactions, `schema` the tables, and `codec` converts values to JSON.
 """
 
-from controller.store.state import SqliteStore, open_store
+from controller.store.state import SqliteStore, open_guest_store, open_store
 
-__all__ = ["SqliteStore", "open_store"]
+__all__ = ["SqliteStore", "open_guest_store", "open_store"]

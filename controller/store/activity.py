@@ -1,5 +1,6 @@
-"""When components were last called: told by the gateway's workers, about once a second, of components that hibernate;
-read by the daemon, which puts to sleep what nobody calls."""
+"""When components were last called. Workers of the gateway record this about once a second for components
+that hibernate; the daemon reads it, and puts unused ones to sleep.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Values to JSON and back, for the columns that hold a whole value of the domain.
+"""Values to JSON and back, for the columns that contain a whole value of the domain.
 
-Reading is lenient where a later release may differ: unknown keys are passed over, missing ones take the default of
-the field. Everything else that does not fit is a `ValueError`, which the store reports as damage.
-A `Secret` is refused: what is secret has a column of its own or is not stored.
+Reading is lenient where a later release may differ: unknown keys are ignored, missing ones get the default of
+the field. Everything else that does not fit is a `ValueError`, which makes a row unreadable (rows.py); so
+does what the platform cannot have written (`domain.integrity`). A `Secret` is refused: secrets have a
+separate column or are not stored.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from controller.domain.integrity import require_integrity
 from controller.domain.secret import Secret
 
 T = TypeVar("T")
 
 
 def encode(value: object) -> str:
-    """Compact JSON; equal values give equal text. `TypeError` for what has no JSON form (secrets included)."""
+    """Return compact JSON; equal values give equal text. Raises `TypeError` for what has no JSON form, such
+    as secrets.
+    """
     return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -34,8 +38,16 @@ def _plain(value: object) -> object:
 
 
 def decode(kind: type[T], text: str) -> T:
-    """The value of type `kind` that `encode` wrote. `kind`: a dataclass, or a generic as `tuple[int, ...]`."""
-    return cast(T, _typed(kind, json.loads(text)))
+    """Return the value of type `kind` that `encode` wrote. `kind` is a dataclass, or a generic such as
+    `tuple[int, ...]`.
+    """
+    try:
+        return cast(T, _typed(kind, json.loads(text)))
+    except ValueError:
+        raise
+    # Whatever a text that we have not written causes: depth, sizes, checks of a value.
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _typed(kind: Any, raw: Any) -> object:
@@ -60,9 +72,11 @@ def _items(args: tuple[Any, ...], raw: list[Any]) -> list[object]:
 def _record(kind: type, raw: Mapping[str, Any]) -> object:
     hints = _hints(kind)
     try:
-        return kind(**{name: _typed(hints[name], value) for name, value in raw.items() if name in hints})
+        value = kind(**{name: _typed(hints[name], value) for name, value in raw.items() if name in hints})
     except TypeError as error:
         raise ValueError(f"{kind.__name__}: {error}") from error
+    require_integrity(value)
+    return value
 
 
 @cache

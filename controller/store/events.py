@@ -1,12 +1,12 @@
-"""The history of what happened to each app, bounded per app."""
+"""The history of what happened to each app, with a limit for each app."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
 
+from controller.domain.apps.status import Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
-from controller.domain.status import Event, EventType
 from controller.store.sqlite import Database
 
 INSERT = """
@@ -16,6 +16,16 @@ PRUNE = """
 DELETE FROM events WHERE app = :app AND id <=
 (SELECT id FROM events WHERE app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)
 """
+#: The limit for an app: characters of all its messages, besides the number of its events.
+MOST_TEXT = 4 * 2**20
+_LONG = 1024  # characters of a message after which the total is checked
+PRUNE_TEXT = """
+DELETE FROM events WHERE app = :app AND id <= (
+    SELECT max(id) FROM (
+        SELECT id, sum(length(message)) OVER (ORDER BY id DESC) AS written FROM events WHERE app = :app
+    ) WHERE written > :most
+)
+"""
 NEWEST = """
 SELECT * FROM (SELECT * FROM events WHERE :app IS NULL OR app = :app ORDER BY id DESC LIMIT :limit) ORDER BY id
 """
@@ -23,6 +33,8 @@ AFTER = "SELECT * FROM events WHERE id > :after AND (:app IS NULL OR app = :app)
 PRUNE_FORGOTTEN = (
     "DELETE FROM events WHERE at < :before AND app <> :platform AND app NOT IN (SELECT app FROM apps)"
 )
+
+_TYPES = frozenset(EventType)
 
 
 class EventLog:
@@ -32,7 +44,7 @@ class EventLog:
         self._keep = keep
 
     def add(self, events: Iterable[Event]) -> None:
-        """`at` of 0 means now; `id` is given here, whatever it was."""
+        """Add events. An `at` of 0 means now; `id` is assigned here."""
         events = tuple(events)
         if not events:
             return
@@ -41,6 +53,8 @@ class EventLog:
             db.executemany(INSERT, [_row(event, now) for event in events])
             for app in sorted({event.app for event in events}):
                 db.execute(PRUNE, {"app": app, "keep": self._keep})
+            for app in sorted({event.app for event in events if len(event.message) > _LONG}):
+                db.execute(PRUNE_TEXT, {"app": app, "most": MOST_TEXT})
 
     def list(self, app: AppName | None, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         asked = {"app": app, "after": after, "limit": limit}
@@ -49,8 +63,9 @@ class EventLog:
         return tuple(_event(row) for row in rows)
 
     def prune(self, before: float) -> None:
-        """Remove what is older than `before` of apps that are no longer known; known ones keep their newest events,
-        however old."""
+        """Delete events older than `before` of unknown apps; known ones keep their newest events, however
+        old.
+        """
         with self._database.write() as db:
             db.execute(PRUNE_FORGOTTEN, {"before": before, "platform": PLATFORM})
 
@@ -65,7 +80,7 @@ def _event(row: sqlite3.Row) -> Event:
         id=row["id"],
         app=AppName(row["app"]),
         component=ComponentName(row["component"]) if row["component"] is not None else None,
-        type=EventType(row["type"]),
+        type=EventType(row["type"]) if row["type"] in _TYPES else EventType.WARNING,
         reason=row["reason"],
         message=row["message"],
         revision=row["revision"],

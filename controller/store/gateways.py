@@ -1,5 +1,6 @@
-"""What each worker of the gateway has loaded and is busy with, as it reports itself. A worker that was not heard of
-for a while is taken for dead: its requests died with it."""
+"""What each worker of the gateway has loaded and is busy with, as reported by itself. A worker without a
+recent report is considered dead: its requests have ended with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
 
 ALIVE = 3.0  # seconds since the last report
+FUTURE = 3600.0  # seconds; reports farther in the future are wrong
 
 REPORT = """
 INSERT INTO gateways VALUES (?, ?, ?, ?)
@@ -28,7 +30,7 @@ class GatewayTable:
 
     def prune(self, before: float) -> None:
         with self._database.write() as db:
-            db.execute("DELETE FROM gateways WHERE heard < ?", (before,))
+            db.execute("DELETE FROM gateways WHERE heard < ? OR heard > ?", (before, before + FUTURE))
 
     def drained(self, endpoint: str, version: int, now: float) -> bool:
         with self._database.read() as db:
@@ -36,6 +38,15 @@ class GatewayTable:
                 "SELECT version, busy FROM gateways WHERE heard >= ?", (now - ALIVE,)
             ).fetchall()
         return all(
-            row["version"] >= version and endpoint not in decode(frozenset[str], row["busy"])
-            for row in living
+            row["version"] >= version and endpoint not in _busy(row["busy"], endpoint) for row in living
         )
+
+
+def _busy(text: str, asked: str) -> frozenset[str]:
+    """Return the endpoints of a report. An unreadable one counts as busy; the worker's next report replaces
+    it.
+    """
+    try:
+        return decode(frozenset[str], text)
+    except ValueError:
+        return frozenset({asked})

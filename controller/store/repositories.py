@@ -1,15 +1,20 @@
-"""What the web process may know of the connected repositories, and the webhooks that it has accepted for them."""
+"""What the web process may know of the connected repositories, and the webhooks that it has accepted for
+them. Their secrets are in a separate file that operators cannot read (keys.py).
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from controller.domain.status import Delivery, RepositoryRecord
+from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
 from controller.store.codec import decode, encode
-from controller.store.sqlite import Database, damaged
+from controller.store.keys import Credentials
+from controller.store.rows import RowKind, RowReader
+from controller.store.sqlite import Database
 
-KEEP_DELIVERIES = 1000  # per repository; a replay older than these costs one reconcile that changes nothing
+KEEP_DELIVERIES = 1000  # per repository; a replay of an older one costs one pass that changes nothing
 
 PRUNE = """
 DELETE FROM deliveries WHERE repository = :repository AND rowid <=
@@ -17,35 +22,67 @@ DELETE FROM deliveries WHERE repository = :repository AND rowid <=
 """
 
 
+def _record(row: sqlite3.Row) -> RepositoryRecord:
+    return decode(RepositoryRecord, row["record"])
+
+
+def _delivery(row: sqlite3.Row) -> WebhookDelivery:
+    return WebhookDelivery(row["id"], row["repository"], decode(tuple[int, ...], row["requests"]), row["at"])
+
+
+def _record_with(record: RepositoryRecord, translate: Callable[[str], str]) -> RepositoryRecord:
+    return replace(record, hook_secret=translate(record.hook_secret))
+
+
+RECORDS = RowKind("the record of the repository", "repositories", ("name",), _record)
+ACCEPTED = RowKind("the webhook", "deliveries", ("repository", "id"), _delivery)
+
+
 class RepositoryTable:
-    def __init__(self, database: Database, keep_deliveries: int = KEEP_DELIVERIES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        rows: RowReader,
+        credentials: Credentials,
+        keep_deliveries: int = KEEP_DELIVERIES,
+    ) -> None:
         self._database = database
+        self._rows = rows
+        self._credentials = credentials
+        self._records = replace(RECORDS, read=lambda row: _record_with(_record(row), credentials.value))
         self._keep = keep_deliveries
 
     def all(self) -> tuple[RepositoryRecord, ...]:
-        """Sorted by name."""
-        with self._database.read() as db:
-            rows = db.execute("SELECT * FROM repositories ORDER BY name").fetchall()
-        return tuple(self._record(row) for row in rows)
+        """Return all records, sorted by name."""
+        return self._rows.found(self._records, "SELECT * FROM repositories ORDER BY name")
 
     def get(self, name: str) -> RepositoryRecord | None:
         with self._database.read() as db:
             row = db.execute("SELECT * FROM repositories WHERE name = ?", (name,)).fetchone()
-        return self._record(row) if row else None
+        return self._rows.readable(self._records, row)
 
     def replace(self, records: Iterable[RepositoryRecord]) -> None:
-        """The records are all there are from now on. The same ones again write nothing."""
-        wanted = {record.name: encode(record) for record in records}
+        """Store exactly these records. Writes nothing if they are unchanged."""
+        records = tuple(records)
         with self._database.read() as db:
             stored = dict(db.execute("SELECT name, record FROM repositories").fetchall())
-        if wanted == stored:
+        if self._texts(records) == stored:
             return
         with self._database.write() as db:
             db.execute("DELETE FROM repositories")
-            db.executemany("INSERT INTO repositories VALUES (?, ?)", sorted(wanted.items()))
+            db.executemany("INSERT INTO repositories VALUES (?, ?)", sorted(self._texts(records).items()))
             db.execute("DELETE FROM deliveries WHERE repository NOT IN (SELECT name FROM repositories)")
 
-    def remember(self, delivery: Delivery) -> bool:
+    def _texts(self, records: Iterable[RepositoryRecord]) -> dict[str, str]:
+        handle = self._credentials.handle
+        return {record.name: encode(_record_with(record, handle)) for record in records}
+
+    def handles(self) -> frozenset[str]:
+        """Return the handles of credentials in all rows."""
+        records = self._rows.found(RECORDS, "SELECT * FROM repositories")
+        return frozenset(record.hook_secret for record in records) - {""}
+
+    def remember(self, delivery: WebhookDelivery) -> bool:
         row = (delivery.repository, delivery.id, encode(delivery.requests), delivery.at)
         with self._database.write() as db:
             new = (
@@ -59,16 +96,8 @@ class RepositoryTable:
         with self._database.write() as db:
             db.execute("DELETE FROM deliveries WHERE at < ?", (before,))
 
-    def delivery(self, repository: str, delivery_id: str) -> Delivery | None:
+    def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None:
         query = "SELECT * FROM deliveries WHERE repository = ? AND id = ?"
         with self._database.read() as db:
             row = db.execute(query, (repository, delivery_id)).fetchone()
-        if row is None:
-            return None
-        return Delivery(row["id"], row["repository"], decode(tuple[int, ...], row["requests"]), row["at"])
-
-    def _record(self, row: sqlite3.Row) -> RepositoryRecord:
-        try:
-            return decode(RepositoryRecord, row["record"])
-        except ValueError as error:
-            raise damaged(self._database.path, f"repository {row['name']}", error) from error
+        return self._rows.readable(ACCEPTED, row)

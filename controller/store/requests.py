@@ -1,8 +1,9 @@
-"""The queue of wishes that an app be reconciled.
+"""Queue of reconcile requests.
 
-Two partial unique indexes make its rules: at most one queued and one running request an app, over all processes. A
-second wish for a queued app is merged into the first. Every id that was handed out can be asked for: a request that
-a dead daemon left behind, while another one for its app was queued, points to that one and answers with its fate.
+Two partial unique indexes enforce its rules: at most one queued and one running request per app, over all
+processes. A second request for a queued app is merged into the first. Every id that was returned can be
+queried: a request that a dead daemon has left while another one for its app was queued refers to that one,
+and reports its result.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+from controller.domain.apps.status import ReconcileRequest, RequestState
 from controller.domain.names import AppName
-from controller.domain.status import Request, RequestState
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
 
-KEEP_DONE = 500  # finished requests an app; about two hours of an app that polls and heals every half minute
+# finished requests per app; about two hours of an app that polls and repairs every half minute
+KEEP_DONE = 500
 
 ENQUEUE = """
 INSERT INTO requests (app, reasons, state, created, not_before)
 VALUES (:app, json_array(:reason), 'queued', :now, :not_before)
 ON CONFLICT (app) WHERE state = 'queued' DO UPDATE SET
     not_before = min(not_before, excluded.not_before),
-    reasons = CASE WHEN EXISTS (SELECT 1 FROM json_each(requests.reasons) WHERE value = :reason)
+    reasons = CASE WHEN NOT json_valid(requests.reasons) THEN json_array(:reason)
+        WHEN EXISTS (SELECT 1 FROM json_each(requests.reasons) WHERE value = :reason)
         THEN requests.reasons ELSE json_insert(requests.reasons, '$[#]', :reason) END
 RETURNING id
 """
@@ -45,6 +48,10 @@ NEXT_DUE = """
 SELECT min(not_before) AS due FROM requests AS mine WHERE state = 'queued'
 AND NOT EXISTS (SELECT 1 FROM requests WHERE app = mine.app AND state = 'running')
 """
+ONE = """
+SELECT * FROM requests WHERE id = coalesce((SELECT request FROM wishes_taken WHERE wish = :id), :id)
+"""
+WISH = "SELECT * FROM wishes WHERE id = ?"
 LEFT_BEHIND = """
 SELECT dead.*, next.id AS next_id, next.reasons AS next_reasons FROM requests AS dead
 LEFT JOIN requests AS next ON next.app = dead.app AND next.state = 'queued' WHERE dead.state = 'running'
@@ -56,14 +63,16 @@ class RequestQueue:
         self._database = database
         self._clock = clock
         self._keep_done = keep_done
+        self.take_in: Callable[[], None] = lambda: None  # takes in requests of other processes
 
     def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
-        wish = {"app": app, "reason": reason, "now": self._clock(), "not_before": not_before}
+        add_request = {"app": app, "reason": reason, "now": self._clock(), "not_before": not_before}
         with self._database.write() as db:
-            return int(db.execute(ENQUEUE, wish).fetchone()["id"])
+            return int(db.execute(ENQUEUE, add_request).fetchone()["id"])
 
-    def claim(self, now: float) -> Request | None:
-        """The request that has been due for longest. An idle worker that asks takes no write lock."""
+    def claim(self, now: float) -> ReconcileRequest | None:
+        """Claim the request that has been due for longest. An idle worker takes no write lock."""
+        self.take_in()
         with self._database.read() as db:
             if db.execute(CLAIMABLE, {"now": now}).fetchone() is None:
                 return None
@@ -72,7 +81,7 @@ class RequestQueue:
         return _request(row) if row else None
 
     def finish(self, request: int, outcome: str, message: str, revision: str) -> None:
-        """A request that does not run (any more) stays as it is: what is done does not change."""
+        """Store the result. A request that is not running stays as it is."""
         result = {
             "id": request,
             "outcome": outcome,
@@ -86,7 +95,7 @@ class RequestQueue:
                 db.execute(PRUNE, {"app": row["app"], "keep": self._keep_done})
 
     def prune(self, before: float) -> None:
-        """Remove what was done before that time."""
+        """Delete requests that were done before that time."""
         with self._database.write() as db:
             db.execute("DELETE FROM requests WHERE state = 'done' AND finished < ?", (before,))
 
@@ -101,7 +110,7 @@ class RequestQueue:
         return len(left)
 
     def _hand_over(self, db: sqlite3.Connection, dead: sqlite3.Row) -> None:
-        """The queued request takes over the reasons and the place in the line of the one that was interrupted."""
+        """Give the reasons and the place in the queue of the interrupted request to the queued one."""
         reasons = dict.fromkeys((*_reasons(dead["reasons"]), *_reasons(dead["next_reasons"])))
         db.execute(
             "UPDATE requests SET state = 'done', finished = ?, outcome = 'Superseded', followed_by = ?, message = ?"
@@ -109,7 +118,7 @@ class RequestQueue:
             (
                 self._clock(),
                 dead["next_id"],
-                f"interrupted; request {dead['next_id']} goes on with it",
+                f"interrupted; request {dead['next_id']} continues it",
                 dead["id"],
             ),
         )
@@ -118,28 +127,43 @@ class RequestQueue:
             (encode(tuple(reasons)), dead["created"], dead["not_before"], dead["next_id"]),
         )
 
-    def queued(self, app: AppName) -> Request | None:
+    def queued(self, app: AppName) -> ReconcileRequest | None:
+        """Return the queued request of an app, also one that was not taken in yet."""
         with self._database.read() as db:
+            waiting = db.execute("SELECT * FROM wishes WHERE app = ? ORDER BY id LIMIT 1", (app,)).fetchone()
             row = db.execute("SELECT * FROM requests WHERE app = ? AND state = 'queued'", (app,)).fetchone()
+        if row is None and waiting is not None:
+            return add_request(waiting)
         return _request(row) if row else None
 
-    def get(self, request: int) -> Request | None:
-        """The request's state, or that of the one that took over from it. None: never made, or long forgotten."""
+    def get(self, request: int) -> ReconcileRequest | None:
+        """Return a request, or the one that took over from it; None if it never existed or was deleted.
+        Requests of other processes are found by their own ids.
+        """
         with self._database.read() as db:
-            row = db.execute("SELECT * FROM requests WHERE id = ?", (request,)).fetchone()
+            row = self._row(db, request)
+            if row is None and (waiting := db.execute(WISH, (request,)).fetchone()):
+                return add_request(waiting)
+            row = row or self._row(db, request)  # taken in meanwhile
             while row and row["followed_by"]:
                 row = db.execute("SELECT * FROM requests WHERE id = ?", (row["followed_by"],)).fetchone()
         return replace(_request(row), id=request) if row else None
 
+    def _row(self, db: sqlite3.Connection, request: int) -> sqlite3.Row | None:
+        found: sqlite3.Row | None = db.execute(ONE, {"id": request}).fetchone()
+        return found
+
     def next_due(self) -> float | None:
-        """Requests that wait for a running one of the same app do not count: no moment makes them due."""
+        """Return when the next request is due. Requests that wait for a running one of the same app do not
+        count.
+        """
         with self._database.read() as db:
             due: float | None = db.execute(NEXT_DUE).fetchone()["due"]
         return due
 
 
-def _request(row: sqlite3.Row) -> Request:
-    return Request(
+def _request(row: sqlite3.Row) -> ReconcileRequest:
+    return ReconcileRequest(
         id=row["id"],
         app=AppName(row["app"]),
         reasons=_reasons(row["reasons"]),
@@ -152,5 +176,15 @@ def _request(row: sqlite3.Row) -> Request:
     )
 
 
+def add_request(row: sqlite3.Row) -> ReconcileRequest:
+    """Return a request of another process that was not taken in yet."""
+    state, reasons = RequestState.QUEUED, (str(row["reason"]),)
+    return ReconcileRequest(row["id"], AppName(row["app"]), reasons, state, row["created"], row["not_before"])
+
+
 def _reasons(text: str) -> tuple[str, ...]:
-    return decode(tuple[str, ...], text)
+    """Return the reasons; none if they cannot be read, since the pass is what counts."""
+    try:
+        return decode(tuple[str, ...], text)
+    except ValueError:
+        return ()

@@ -1,30 +1,44 @@
 """Runs of pipelines, and the pipelines that can be run.
 
-A run is one value in one row; `version` makes every change a compare-and-set, so that a person who cancels and a runner
-who has just seen the end cannot both be right. Whoever ends it, the same transaction puts its webhooks into the outbox.
-Claiming counts what runs in the same transaction: limits hold over all processes, and over a daemon's death, since
-nothing but the rows is counted.
+A run is one value in one row; `version` makes every change a compare-and-set, so that a person who cancels
+and a runner that has just seen the end cannot both succeed. The transaction that ends a run puts its webhooks
+into the outbox. Claiming counts the active runs in the same transaction: limits hold over all processes and a
+daemon's death, since only rows are counted.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 
-from controller.domain.errors import Stalled
+from controller.domain.errors import Stalled, Transient
+from controller.domain.host_paths import may_have_host_paths, without_host_paths
+from controller.domain.integrity import IntegrityError
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline
-from controller.domain.runs import Run, RunCount, RunState
-from controller.domain.webhooks import messages
-from controller.ports import RunLimits
+from controller.domain.routing.routes import Service
+from controller.domain.runs.pipeline import Pipeline
+from controller.domain.runs.run import (
+    EVERY_RUN,
+    Run,
+    RunCount,
+    RunFilter,
+    RunState,
+    cancel,
+    id_time,
+    is_run_id,
+    with_messages,
+)
+from controller.domain.runs.submissions import RunSubmission, admit
+from controller.domain.runs.webhooks import messages
+from controller.domain.units import about_size
+from controller.ports import QueueLimits, RunLimits
 from controller.store.codec import decode, encode
-from controller.store.sqlite import Database, damaged
+from controller.store.rows import RowKind, RowReader
+from controller.store.sqlite import Database
 from controller.store.webhooks import WebhookTable
-
-T = TypeVar("T")
 
 INSERT = """
 INSERT INTO runs (id, app, pipeline, user, state, priority, concurrency, created, version, run)
@@ -33,15 +47,15 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 SAVE = """
 UPDATE runs SET state = :state, expires = :expires, version = :next, run = :run WHERE id = :id AND version = :version
 """
-# Of the queued ones: per pipeline only the first is a candidate, since the others come after it in any case.
-# `active_runs` is a view of those that take a slot.
+# Only the first queued run of each pipeline is a candidate, since the others come after it. `active_runs` is
+# a view of runs that take a slot.
 CLAIMABLE = """
 WITH first AS (
     SELECT id, app, pipeline, concurrency, priority,
         row_number() OVER (PARTITION BY app, pipeline ORDER BY priority DESC, id) AS place
     FROM runs WHERE state = 'QUEUED'
 )
-SELECT run FROM runs WHERE id = (
+SELECT id, run FROM runs WHERE id = (
     SELECT id FROM first WHERE place = 1
     AND (SELECT count(*) FROM active_runs AS r WHERE r.app = first.app AND r.pipeline = first.pipeline) < concurrency
     AND (SELECT count(*) FROM active_runs AS r WHERE r.app = first.app) < :per_app
@@ -50,55 +64,125 @@ SELECT run FROM runs WHERE id = (
 """
 RUNNING = "SELECT count(*) FROM active_runs"
 LIST = """
-SELECT run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
+SELECT id, run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
 AND (:user IS NULL OR user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
 AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
 """
-# `+id`: by the index of states, since that of ids leads through all that are over.
+# `+id` selects the index of states, since that of ids would read all ended runs.
 UNFINISHED = """
-SELECT run FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY +id LIMIT ?
+SELECT id, run FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY +id LIMIT ?
 """
-# Answered from the index `runs_by_state` alone: no run is read.
+# The index `runs_by_state` answers it without reading a run.
 COUNTS = """
 SELECT app, pipeline, state, count(*) AS number, min(id) AS oldest FROM runs
 WHERE :app IS NULL OR app = :app GROUP BY state, app, pipeline ORDER BY app, pipeline, state
 """
 LAST_ENDED = """
-SELECT run FROM runs WHERE app = ? AND state IN ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELED') ORDER BY id DESC LIMIT 1
+SELECT id, run FROM runs WHERE app = ? AND state IN ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELED')
+ORDER BY id DESC LIMIT 1
+"""
+ENDED_BADLY = """
+SELECT id, run FROM runs WHERE app = ? AND state IN ('FAILED', 'ERROR', 'CANCELED') ORDER BY id DESC LIMIT ?
 """
 GONE = """
 SELECT 1 FROM runs_gone WHERE id = :id AND app = :app AND (:user IS NULL OR user IS NULL OR user = :user)
 """
 VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
+QUEUED_SIZE = "SELECT app, sum(length(run)) AS size FROM runs WHERE state = 'QUEUED' GROUP BY app"
+OWNERS = "SELECT id, app FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 UNFINISHED_OF = """
-SELECT run FROM runs WHERE state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND app = ? AND pipeline = ?
-AND json_extract(run, '$.cause') = ? ORDER BY +id
+SELECT id, run FROM runs WHERE state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND app = ? AND pipeline = ?
+AND CASE WHEN json_valid(run) THEN json_extract(run, '$.cause') END = ? ORDER BY +id
 """
-# Of pipelines that can be run no longer, or not by the clock.
+# Of pipelines that no longer exist or have no schedule.
 UNSCHEDULE = """
 DELETE FROM schedules WHERE app = :app AND pipeline NOT IN
 (SELECT name FROM pipelines WHERE app = :app AND json_extract(pipeline, '$.schedule') IS NOT NULL)
 """
-EXPIRED = "SELECT run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
+WAITING = """
+SELECT user, count(*) AS number, sum(length(run)) AS size FROM runs WHERE app = :app AND state = 'QUEUED' GROUP BY user
+"""
+WAITING_AND_ASKED = """
+SELECT user, count(*) AS number, sum(size) AS size FROM (
+    SELECT user, length(run) AS size FROM runs WHERE app = :app AND state = 'QUEUED' UNION ALL
+    SELECT CASE WHEN json_valid(submission) THEN json_extract(submission, '$.user') END, length(submission)
+    FROM submissions WHERE app = :app
+) GROUP BY user
+"""
+CANCELED = "SELECT 1 FROM cancels WHERE run = ?"
+EXPIRED = "SELECT id, run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
+
+_STATES = frozenset(RunState)
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return decode(Run, row["run"])
+
+
+def _pipeline(row: sqlite3.Row) -> Pipeline:
+    return decode(Pipeline, row["pipeline"])
+
+
+# A run that is set aside is reported as gone and takes no slot; its containers are swept.
+RUNS = RowKind(
+    "the run",
+    "runs",
+    ("id",),
+    _run,
+    away=(
+        "INSERT OR IGNORE INTO runs_gone SELECT id, app, user, created FROM runs WHERE id = :id",
+        "DELETE FROM run_keys WHERE run = :id",
+        "DELETE FROM caller_keys WHERE run = :id",
+        "DELETE FROM runs WHERE id = :id",
+    ),
+)
+PIPELINES = RowKind("the pipeline", "pipelines", ("app", "name"), _pipeline)
+
+
+def check_queue(db: sqlite3.Connection, run: Run, most: QueueLimits, query: str = WAITING) -> None:
+    """Raise if the queue is full. Called in the transaction that adds the run. The daemon counts what it has
+    taken in, since the requests of others are not limited; others count both.
+    """
+    waiting = [(row["user"], row["number"], row["size"]) for row in db.execute(query, {"app": run.app})]
+    size = len(encode(run))
+    of_app = (sum(number for _, number, _ in waiting) + 1, sum(size for _, _, size in waiting) + size)
+    if of_app[0] > most.runs or of_app[1] > most.bytes:
+        text = f"app {run.app} may have {most.runs} runs with {about_size(most.bytes)} in the queue"
+        raise Transient("QueueFull", text)
+    of_user = next(((n + 1, s + size) for user, n, s in waiting if user == run.user), (1, size))
+    if run.user and (of_user[0] > most.runs // 2 or of_user[1] > most.bytes // 2):
+        text = f"a user may have {most.runs // 2} runs with {about_size(most.bytes // 2)} in the queue of app {run.app}"
+        raise Transient("QueueFull", text)
 
 
 class RunTable:
-    def __init__(self, database: Database, outbox: WebhookTable) -> None:
+    def __init__(self, database: Database, rows: RowReader, outbox: WebhookTable) -> None:
         self._database = database
+        self._rows = rows
         self._outbox = outbox
+        self._state = database.path.absolute().parent.parent
+        self._kind = replace(RUNS, read=self._read)
+        self.take_in: Callable[[], None] = lambda: None  # takes in requests of other processes
+
+    def _read(self, row: sqlite3.Row) -> Run:
+        """Return a run without paths of the host in its texts, which callers read; older releases wrote such
+        paths.
+        """
+        run = RUNS.read(row)
+        if not may_have_host_paths(row["run"], self._state):
+            return run
+        return with_messages(run, partial(without_host_paths, state=self._state))
 
     # --- pipelines ---------------------------------------------------------------------------------------------
 
     def pipelines(self, app: AppName) -> tuple[Pipeline, ...]:
-        with self._database.read() as db:
-            rows = db.execute("SELECT pipeline FROM pipelines WHERE app = ? ORDER BY name", (app,)).fetchall()
-        return tuple(self._decoded(Pipeline, row["pipeline"]) for row in rows)
+        return self._rows.found(PIPELINES, "SELECT * FROM pipelines WHERE app = ? ORDER BY name", (app,))
 
     def pipeline(self, app: AppName, name: ComponentName) -> Pipeline | None:
         return next((found for found in self.pipelines(app) if found.name == name), None)
 
     def publish(self, app: AppName, pipelines: tuple[Pipeline, ...]) -> None:
-        """The same ones again write nothing."""
+        """Store the pipelines. Writes nothing if they are unchanged."""
         if self.pipelines(app) == pipelines:
             return
         with self._database.write() as db:
@@ -109,74 +193,110 @@ class RunTable:
 
     # --- runs --------------------------------------------------------------------------------------------------
 
-    def submit(self, run: Run, key: str = "", digest: str = "") -> Run:
+    def submit(self, run: Run, key: str = "", digest: str = "", most: QueueLimits | None = None) -> Run:
         with self._database.write() as db:
             if key and (earlier := self._earlier(db, run, key, digest)):
                 return earlier
+            if most is not None:
+                check_queue(db, run, most)
             self._insert(db, run)
             if key:
-                row = (run.app, run.name, _owner(run), key, digest, run.id, run.created)
+                row = (run.app, run.name, owner_of(run), key, digest, run.id, run.created)
                 db.execute("INSERT INTO run_keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return run
 
+    def submitted(self, run: Run, key: str, digest: str) -> Run | None:
+        if not key:
+            return None
+        with self._database.read() as db:
+            return self._earlier(db, run, key, digest)
+
+    def admitted(self, asked: RunSubmission) -> Run:
+        """Return the requested run of a pipeline that is published here. Raises ValueError."""
+        if asked.repeats:
+            before = RunTable.get(self, asked.app, asked.repeats)
+            pipeline = before.pipeline if before else None
+        else:
+            before, pipeline = None, self.pipeline(asked.app, asked.pipeline)
+        if pipeline is None:
+            raise IntegrityError(f"{asked.app}/{asked.pipeline} is not a pipeline that can be run")
+        may_pass = asked.pass_identity and self._tells_callers(asked.app, asked.pipeline)
+        return admit(asked, pipeline, before, may_pass)
+
+    def _tells_callers(self, app: AppName, pipeline: ComponentName) -> bool:
+        with self._database.read() as db:
+            rows = db.execute("SELECT service FROM services WHERE app = ?", (app,)).fetchall()
+        services = (decode(Service, row["service"]) for row in rows)
+        return any(s.api.pass_identity and s.pipeline in (pipeline, None) for s in services)
+
+    def add(self, run: Run, most: QueueLimits | None = None) -> None:
+        """Add a run. Raises Transient `QueueFull`."""
+        with self._database.write() as db:
+            if most is not None:
+                check_queue(db, run, most)
+            self._insert(db, run)
+
+    def refuse(self, asked: RunSubmission) -> None:
+        """Its caller is told that it is gone."""
+        with self._database.write() as db:
+            row = (asked.id, asked.app, asked.user or "", id_time(asked.id) if is_run_id(asked.id) else 0.0)
+            db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?, ?)", row)
+
     def _earlier(self, db: sqlite3.Connection, run: Run, key: str, digest: str) -> Run | None:
         query = "SELECT digest, run FROM run_keys WHERE app = ? AND pipeline = ? AND user IS ? AND key = ?"
-        row = db.execute(query, (run.app, run.name, _owner(run), key)).fetchone()
+        row = db.execute(query, (run.app, run.name, owner_of(run), key)).fetchone()
         if row is None:
             return None
         if row["digest"] != digest:
-            message = f"the key {key!r} was used for another request, which became run {row['run']}"
-            raise Stalled("IdempotencyConflict", message)
+            raise conflict(key, row["run"])
         return self.get(run.app, row["run"])
 
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
-        place = (run.id, run.app, run.name, _owner(run), run.state, run.priority, run.pipeline.concurrency)
+        place = (run.id, run.app, run.name, owner_of(run), run.state, run.priority, run.pipeline.concurrency)
         db.execute(INSERT, (*place, run.created, run.version, encode(run)))
         self._outbox.add(messages(run))
 
     def get(self, app: AppName, id: str) -> Run | None:
         with self._database.read() as db:
-            row = db.execute("SELECT run FROM runs WHERE id = ? AND app = ?", (id, app)).fetchone()
-        return self._decoded(Run, row["run"]) if row else None
+            row = db.execute("SELECT id, run FROM runs WHERE id = ? AND app = ?", (id, app)).fetchone()
+        return self._rows.one(self._kind, row)
 
     def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
         with self._database.read() as db:
             rows = db.execute(VERSIONS, (json.dumps(list(ids)),)).fetchall()
         return {row["id"]: row["version"] for row in rows}
 
+    def queued_size(self) -> Mapping[AppName, int]:
+        with self._database.read() as db:
+            rows = db.execute(QUEUED_SIZE).fetchall()
+        return {AppName(row["app"]): row["size"] for row in rows}
+
+    def owners(self, ids: Iterable[str]) -> Mapping[str, AppName]:
+        with self._database.read() as db:
+            rows = db.execute(OWNERS, (json.dumps(list(ids)),)).fetchall()
+        return {row["id"]: AppName(row["app"]) for row in rows}
+
     def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
         with self._database.read() as db:
             return bool(db.execute(GONE, {"id": id, "app": app, "user": user}).fetchone())
 
-    def list(
-        self,
-        app: AppName,
-        pipeline: ComponentName | None = None,
-        state: RunState | None = None,
-        after: str = "",
-        limit: int = 100,
-        user: str | None = None,
-    ) -> tuple[Run, ...]:
-        asked = {
-            "app": app,
-            "pipeline": pipeline,
-            "state": state,
-            "after": after,
-            "limit": limit,
-            "user": user,
-        }
+    def list(self, app: AppName, wanted: RunFilter = EVERY_RUN, limit: int = 100) -> tuple[Run, ...]:
+        asked = {"app": app, **asdict(wanted)}
+        runs: tuple[Run, ...] = ()
         with self._database.read() as db:
-            return tuple(self._decoded(Run, row["run"]) for row in db.execute(LIST, asked).fetchall())
+            while len(runs) < limit:  # a page with gaps would look like the last one
+                rows = db.execute(LIST, {**asked, "limit": limit - len(runs)}).fetchall()
+                if not rows:
+                    break
+                runs += self._rows.all(self._kind, rows)
+                asked["after"] = rows[-1]["id"]
+        return runs
 
     def active(self) -> tuple[Run, ...]:
-        with self._database.read() as db:
-            rows = db.execute("SELECT run FROM active_runs ORDER BY id").fetchall()
-        return tuple(self._decoded(Run, row["run"]) for row in rows)
+        return self._rows.found(self._kind, "SELECT id, run FROM active_runs ORDER BY id")
 
     def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
-        with self._database.read() as db:
-            rows = db.execute(UNFINISHED, (app, -1 if limit is None else limit)).fetchall()
-        return tuple(self._decoded(Run, row["run"]) for row in rows)
+        return self._rows.found(self._kind, UNFINISHED, (app, -1 if limit is None else limit))
 
     def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
         with self._database.read() as db:
@@ -184,33 +304,51 @@ class RunTable:
         return tuple(
             RunCount(row["app"], row["pipeline"], RunState(row["state"]), row["number"], row["oldest"])
             for row in rows
+            if row["state"] in _STATES
         )
 
     def last_ended(self, app: AppName) -> Run | None:
         with self._database.read() as db:
             row = db.execute(LAST_ENDED, (app,)).fetchone()
-        return self._decoded(Run, row["run"]) if row else None
+        return self._rows.readable(self._kind, row)
+
+    def ended_badly(self, app: AppName, limit: int) -> tuple[Run, ...]:
+        return self._rows.found(self._kind, ENDED_BADLY, (app, limit))
 
     def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
-        with self._database.read() as db:
-            rows = db.execute(UNFINISHED_OF, (app, pipeline, cause)).fetchall()
-        return tuple(self._decoded(Run, row["run"]) for row in rows)
+        return self._rows.found(self._kind, UNFINISHED_OF, (app, pipeline, cause))
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
-        with self._database.read() as db:  # most looks find nothing: no lock for them
+        self.take_in()
+        with self._database.read() as db:  # most calls find nothing: no lock for them
             if not db.execute("SELECT 1 FROM runs WHERE state = 'QUEUED' LIMIT 1").fetchone():
                 return None
         with self._database.write() as db:
             if db.execute(RUNNING).fetchone()[0] >= limits.host:
                 return None
-            row = db.execute(CLAIMABLE, {"per_app": limits.app}).fetchone()
-            if row is None:
-                return None
-            run = self._decoded(Run, row["run"])
-            return self._saved(db, run, run.to(RunState.STARTING, now))
+            while row := db.execute(CLAIMABLE, {"per_app": limits.app}).fetchone():
+                try:
+                    run = _run(row)
+                except ValueError as error:  # it would stand before all others for ever
+                    self._rows.put_aside(self._kind, row, error, now)
+                else:
+                    return self._saved(db, run, run.to(RunState.STARTING, now))
+        return None
+
+    def cancel(self, app: AppName, id: str, at: float) -> Run | None:
+        """After a change by another process at the same time, it is decided again upon the changed run."""
+        while (run := self.get(app, id)) is not None:
+            wanted = cancel(run, at)
+            if wanted is run:
+                return run
+            if saved := self.save(wanted):
+                return saved
+        return None
 
     def save(self, run: Run) -> Run | None:
         with self._database.write() as db:
+            if run.state.terminal and db.execute(CANCELED, (run.id,)).fetchone():
+                self.take_in()  # or it would end as what nobody expects any more, and then be canceled
             return self._saved(db, run, run)
 
     def _saved(self, db: sqlite3.Connection, before: Run, after: Run) -> Run | None:
@@ -224,32 +362,32 @@ class RunTable:
 
     def _is_over(self, db: sqlite3.Connection, run: Run) -> bool:
         row = db.execute("SELECT state FROM runs WHERE id = ?", (run.id,)).fetchone()
-        return row is not None and RunState(row["state"]).terminal
+        return row is not None and row["state"] in _STATES and RunState(row["state"]).terminal
 
     def expired(self, now: float) -> tuple[Run, ...]:
-        with self._database.read() as db:
-            return tuple(self._decoded(Run, row["run"]) for row in db.execute(EXPIRED, (now,)).fetchall())
+        return self._rows.found(self._kind, EXPIRED, (now,))
 
     def forget(self, runs: Iterable[Run]) -> None:
         with self._database.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", (run.id,))
                 db.execute("DELETE FROM run_keys WHERE run = ?", (run.id,))
-                row = (run.id, run.app, _owner(run), run.created)
+                db.execute("DELETE FROM caller_keys WHERE run = ?", (run.id,))
+                row = (run.id, run.app, owner_of(run), run.created)
                 db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?, ?)", row)
 
     def prune(self, before: float) -> None:
-        """Of runs that are gone, that they were."""
+        """Delete tombstones older than `before`."""
         with self._database.write() as db:
             db.execute("DELETE FROM runs_gone WHERE created < ?", (before,))
-
-    def _decoded(self, kind: type[T], text: str) -> T:
-        try:
-            return decode(kind, text)
-        except ValueError as error:
-            raise damaged(self._database.path, kind.__name__.lower(), error) from error
+            db.execute("DELETE FROM caller_keys WHERE created < ?", (before,))
 
 
-def _owner(run: Run) -> str | None:
-    """As its columns have it."""
+def owner_of(run: Run) -> str | None:
+    """Return the user in the columns of the run."""
     return None if run.public else run.user or ""
+
+
+def conflict(key: str, run: str) -> Stalled:
+    message = f"the key {key!r} was used for a different request, which became run {run}"
+    return Stalled("IdempotencyConflict", message)

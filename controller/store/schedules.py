@@ -1,37 +1,52 @@
-"""How far the schedules of pipelines were followed, and which ticks were dealt with.
+"""How far the schedules of pipelines were followed, and which ticks were handled.
 
-A mark is changed by compare-and-set, and a tick is a primary key: several daemons, or one that comes back, agree on who
-starts the run of a tick, in the transaction that starts it.
+A mark is changed by compare-and-set, and a tick is a primary key: several daemons, or one that restarts,
+agree on which starts the run of a tick, in the transaction that starts it.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
+from controller.domain.apps.spec import CronSchedule
 from controller.domain.names import AppName, ComponentName
-from controller.domain.schedules import Mark, Scheduled
-from controller.domain.spec import Schedule
+from controller.domain.runs.schedules import Checkpoint, ScheduleState
 from controller.store.codec import decode
-from controller.store.sqlite import Database, damaged
+from controller.store.rows import RowKind, RowReader
+from controller.store.runs import PIPELINES
+from controller.store.sqlite import Database
 
 ALL = """
-SELECT p.app, p.name, json_extract(p.pipeline, '$.schedule') AS schedule, s.cron, s.timezone, s.at, s.next, s.skipping
-FROM pipelines AS p LEFT JOIN schedules AS s ON (s.app, s.pipeline) = (p.app, p.name)
-WHERE json_extract(p.pipeline, '$.schedule') IS NOT NULL AND p.app = ifnull(:app, p.app) ORDER BY p.app, p.name
+SELECT p.app, p.name, p.schedule, s.cron, s.timezone, s.at, s.next, s.skipping
+FROM (
+    SELECT app, name, CASE WHEN json_valid(pipeline) THEN json_extract(pipeline, '$.schedule') END AS schedule
+    FROM pipelines
+) AS p LEFT JOIN schedules AS s ON (s.app, s.pipeline) = (p.app, p.name)
+WHERE p.schedule IS NOT NULL AND p.app = ifnull(:app, p.app) ORDER BY p.app, p.name
 """
 PUT = "INSERT OR REPLACE INTO schedules VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
+def _scheduled(row: sqlite3.Row) -> ScheduleState:
+    schedule = decode(CronSchedule, str(row["schedule"]))
+    mark = None
+    if row["cron"] is not None:
+        mark = Checkpoint(row["cron"], row["timezone"], row["at"], row["next"], bool(row["skipping"]))
+    return ScheduleState(AppName(row["app"]), ComponentName(row["name"]), schedule, mark)
+
+
+SCHEDULES = RowKind("the schedule of", "pipelines", ("app", "name"), _scheduled, part_of=PIPELINES)
+
+
 class ScheduleTable:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rows: RowReader) -> None:
         self._database = database
+        self._rows = rows
 
-    def all(self, app: AppName | None = None) -> tuple[Scheduled, ...]:
-        with self._database.read() as db:
-            rows = db.execute(ALL, {"app": app}).fetchall()
-        return tuple(self._scheduled(row) for row in rows)
+    def all(self, app: AppName | None = None) -> tuple[ScheduleState, ...]:
+        return self._rows.found(SCHEDULES, ALL, {"app": app})
 
-    def advance(self, scheduled: Scheduled, to: Mark) -> bool:
+    def advance(self, scheduled: ScheduleState, to: Checkpoint) -> bool:
         with self._database.write() as db:
             if scheduled not in self.all(scheduled.app):
                 return False
@@ -47,14 +62,3 @@ class ScheduleTable:
     def prune(self, before: float) -> None:
         with self._database.write() as db:
             db.execute("DELETE FROM ticks WHERE tick < ?", (before,))
-
-    def _scheduled(self, row: sqlite3.Row) -> Scheduled:
-        try:
-            schedule = decode(Schedule, row["schedule"])
-        except ValueError as error:
-            what = f"schedule of {row['app']}/{row['name']}"
-            raise damaged(self._database.path, what, error) from error
-        mark = None
-        if row["cron"] is not None:
-            mark = Mark(row["cron"], row["timezone"], row["at"], row["next"], bool(row["skipping"]))
-        return Scheduled(AppName(row["app"]), ComponentName(row["name"]), schedule, mark)

@@ -5,25 +5,38 @@ importing sqlite-utils takes 0.2 s, which every command would pay.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database, Migrations
 
+from controller.store.keys import Credentials
 from controller.store.version import VERSION
+
+#: Earlier versions of the state contained secrets, of which SQLite leaves pages behind.
+_WITHOUT_SECRETS = 9
 
 migrations = Migrations("prichal")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to `VERSION`, in one transaction. A process that dies within leaves the old schema."""
+    """Bring the schema to `VERSION` in one transaction. A process that dies within it leaves the old schema.
+    If one dies after it, before the file was rewritten without its old pages, the next one rewrites it.
+    """
+    found: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
     connection.execute("BEGIN IMMEDIATE")
     try:
         migrations.apply(Database(connection, execute_plugins=False))
-        connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    if 0 < found < _WITHOUT_SECRETS:
+        connection.execute("VACUUM main")
+        connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")
+    connection.execute(f"PRAGMA main.user_version = {VERSION}")
 
 
 @migrations()
@@ -65,8 +78,85 @@ def m004_runs(db: Database) -> None:
         db.execute(statement)
 
 
-# AUTOINCREMENT: an id that was handed out never comes to mean another request, nor an event another event.
-# `followed_by`: the request that took over when a dead daemon's request was given up (see requests.py).
+@migrations()
+def m005_gpus(db: Database) -> None:
+    db.execute(GPUS)
+
+
+@migrations()
+def m006_rows_aside(db: Database) -> None:
+    db.execute(ROWS_ASIDE)
+
+
+@migrations()
+def m007_grants(db: Database) -> None:
+    db.execute(GRANTS)
+
+
+@migrations()
+def m008_owners(db: Database) -> None:
+    """Move what other processes write into the attached database (see asked.py). It is copied first, so a
+    crash does no harm.
+    """
+    for statement in (
+        DECIDED,
+        "INSERT OR IGNORE INTO asked.pending SELECT * FROM main.pending",
+        "INSERT OR IGNORE INTO asked.deliveries SELECT * FROM main.deliveries",
+        "INSERT OR IGNORE INTO asked.activity SELECT * FROM main.activity",
+        "DROP TABLE main.pending",
+        "DROP TABLE main.deliveries",
+        "DROP TABLE main.activity",
+        "DROP TABLE main.gateways",
+        "DROP TABLE main.storage_access",
+        "ALTER TABLE main.apps DROP COLUMN suspended",
+        "ALTER TABLE main.apps DROP COLUMN approved_revision",
+        WISHES_TAKEN,
+        WISHES_BY_REQUEST,
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def m009_credentials(db: Database) -> None:
+    """Move hashes and secrets of webhooks into a file that operators cannot read; the rows keep handles."""
+    credentials = Credentials(_path(db))
+
+    def hide_api(api: dict[str, Any]) -> None:
+        for kind in ("users", "tokens"):
+            api[kind] = [[name, credentials.handle(value)] for name, value in api.get(kind, ())]
+
+    def hide_route(route: dict[str, Any]) -> None:
+        for api in route["apis"]:
+            hide_api(api)
+
+    def hide_record(record: dict[str, Any]) -> None:
+        record["hook_secret"] = credentials.handle(record.get("hook_secret") or "")
+
+    for table, key, column, hide in (
+        ("routes", "app, component", "route", hide_route),
+        ("services", "app, path", "service", lambda service: hide_api(service["api"])),
+        ("repositories", "name", "record", hide_record),
+    ):
+        for row in db.execute(f"SELECT {column}, {key} FROM main.{table}").fetchall():  # noqa: S608
+            where = " AND ".join(f"{name} = ?" for name in key.split(", "))
+            try:
+                content = json.loads(row[0])
+                hide(content)
+            except (ValueError, TypeError, KeyError, AttributeError):  # unreadable: the next pass writes it
+                db.execute(f"DELETE FROM main.{table} WHERE {where}", tuple(row)[1:])  # noqa: S608
+            else:
+                text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+                db.execute(f"UPDATE main.{table} SET {column} = ? WHERE {where}", (text, *tuple(row)[1:]))  # noqa: S608
+    db.execute(EMPTY_ASIDE)
+
+
+def _path(db: Database) -> Path:
+    files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
+    return Path(files["main"])
+
+
+# AUTOINCREMENT: an id that was returned never refers to another request or event. `followed_by` is the
+# request that took over from the one of a dead daemon (see requests.py).
 REQUESTS = """
 CREATE TABLE requests (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -135,9 +225,9 @@ CREATE TABLE deliveries (
     PRIMARY KEY (repository, id)
 ) STRICT
 """
-# Single values: 'routes_version', 'heartbeat'.
+# Single values: 'routes_version', 'heartbeat', 'restarts:<part>'.
 FACTS = "CREATE TABLE facts (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT ROWID"
-# When a component was last called: of those that hibernate.
+# When components that hibernate were last called.
 ACTIVITY = """
 CREATE TABLE activity (
     app TEXT NOT NULL,
@@ -146,7 +236,8 @@ CREATE TABLE activity (
     PRIMARY KEY (app, component)
 ) STRICT, WITHOUT ROWID
 """
-# `changed`: when an upload was last allowed or something removed; with `measured` it tells whether to look again.
+# `changed` is when an upload was last allowed or something was removed; compared with `measured`, it tells
+# whether to measure again.
 BOXES = """
 CREATE TABLE boxes (
     app TEXT NOT NULL,
@@ -163,7 +254,8 @@ CREATE TABLE boxes (
     PRIMARY KEY (app, box)
 ) STRICT, WITHOUT ROWID
 """
-# AUTOINCREMENT: a measurement may settle an id that was taken over meanwhile, and must not meet its successor.
+# AUTOINCREMENT: a measurement may settle an id that was replaced meanwhile, and must not affect its
+# successor.
 PENDING = """
 CREATE TABLE pending (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -186,7 +278,7 @@ CREATE TABLE services (
     PRIMARY KEY (app, path)
 ) STRICT, WITHOUT ROWID
 """
-# One row. The key has a column of its own: what is kept as JSON never holds a secret.
+# One row. The key has a separate column: JSON columns never contain a secret.
 STORAGE_ACCESS = """
 CREATE TABLE storage_access (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -205,8 +297,8 @@ CREATE TABLE pipelines (
     PRIMARY KEY (app, name)
 ) STRICT, WITHOUT ROWID
 """
-# Ids begin with the time: their order is that of submission. `user`, here and below: '' for callers without a name,
-# NULL for a run that is nobody's.
+# Ids begin with the time, so their order is that of submission. `user`, here and below, is '' for callers
+# without a name and NULL for a run without an owner.
 RUNS = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
@@ -241,7 +333,7 @@ CREATE TABLE run_keys (
     UNIQUE (app, pipeline, user, key)
 ) STRICT
 """
-# What is over and forgotten answers 410, not 404.
+# Runs that ended and were deleted are answered with 410, not 404.
 RUNS_GONE = """
 CREATE TABLE runs_gone (
     id TEXT PRIMARY KEY,
@@ -250,7 +342,7 @@ CREATE TABLE runs_gone (
     created REAL NOT NULL
 ) STRICT
 """
-# `lane`: an app and the receiver that it tells. `due`: when to try next; `given_up`: when that was over.
+# `lane` is an app and a receiver. `due` is the time of the next attempt; `given_up` is when attempts ended.
 WEBHOOKS = """
 CREATE TABLE webhooks (
     id TEXT PRIMARY KEY,
@@ -269,7 +361,8 @@ CREATE TABLE webhooks (
 ) STRICT
 """
 WEBHOOKS_DUE = "CREATE INDEX webhooks_due ON webhooks (due, lane, app, id) WHERE given_up IS NULL"
-# How far the schedule of a pipeline was followed, see `domain.schedules.Mark`. `at` and `next` are Unix seconds.
+# How far the schedule of a pipeline was followed, see `domain.runs.schedules.Checkpoint`. `at` and `next` are Unix
+# seconds.
 SCHEDULES = """
 CREATE TABLE schedules (
     app TEXT NOT NULL,
@@ -282,7 +375,7 @@ CREATE TABLE schedules (
     PRIMARY KEY (app, pipeline)
 ) STRICT, WITHOUT ROWID
 """
-# Whatever becomes of clocks and daemons: a tick is dealt with once.
+# Each tick is handled once, whatever happens to clocks and daemons.
 TICKS = """
 CREATE TABLE ticks (
     app TEXT NOT NULL,
@@ -291,3 +384,48 @@ CREATE TABLE ticks (
     PRIMARY KEY (app, pipeline, tick)
 ) STRICT, WITHOUT ROWID
 """
+# GPUs of components' containers; those of stages are in their runs. `gpus` has ids as a JSON list.
+GPUS = """
+CREATE TABLE gpus (
+    workload TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    component TEXT NOT NULL,
+    gpus TEXT NOT NULL
+) STRICT
+"""
+# The buckets that the account of a component may use. Its secret is not stored.
+GRANTS = """
+CREATE TABLE grants (
+    account TEXT NOT NULL,
+    bucket TEXT NOT NULL,
+    PRIMARY KEY (account, bucket)
+) STRICT, WITHOUT ROWID
+"""
+# Rows of other tables that could not be read back, see rows.py. `content` is the row as a JSON object.
+ROWS_ASIDE = """
+CREATE TABLE rows_aside (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    app TEXT NOT NULL,
+    name TEXT NOT NULL,
+    problem TEXT NOT NULL,
+    content TEXT NOT NULL
+) STRICT
+"""
+DECIDED = """
+INSERT OR IGNORE INTO asked.decisions SELECT app, suspended, approved_revision FROM main.apps
+WHERE suspended <> 0 OR approved_revision <> ''
+"""
+EMPTY_ASIDE = """
+UPDATE rows_aside SET content = '{}'
+WHERE kind IN ('the route of', 'the service at', 'the record of the repository')
+"""
+# The request that each wish has become: a wish is taken in once, and can be queried as long as the request.
+WISHES_TAKEN = """
+CREATE TABLE wishes_taken (
+    wish INTEGER PRIMARY KEY,
+    request INTEGER NOT NULL REFERENCES requests (id) ON DELETE CASCADE
+) STRICT
+"""
+WISHES_BY_REQUEST = "CREATE INDEX wishes_by_request ON wishes_taken (request)"

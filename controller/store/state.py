@@ -1,32 +1,46 @@
-"""`open_store`: the one way to the state, and the Store that it gives: the nouns over one database."""
+"""`open_store` and `open_guest_store`, the two ways to open the state, and the Store that they return."""
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from controller.domain.errors import Stalled
+from controller.domain.apps.status import Event, EventType
+from controller.domain.apps.usage import Usage
+from controller.domain.errors import Stalled, Transient
+from controller.domain.names import PLATFORM, AppName
 from controller.store.activity import ActivityTable
-from controller.store.apps import AppTable
+from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
 from controller.store.events import EventLog
-from controller.store.facts import Facts
+from controller.store.facts import FactTable
 from controller.store.gateways import GatewayTable
-from controller.store.repositories import RepositoryTable
+from controller.store.gpus import LEASES, GpuTable
+from controller.store.guest import GuestRequests, GuestRuns
+from controller.store.intake import Intake
+from controller.store.keys import Credentials
+from controller.store.repositories import ACCEPTED, RECORDS, RepositoryTable
 from controller.store.requests import RequestQueue
-from controller.store.routes import RouteTable
-from controller.store.runs import RunTable
+from controller.store.routes import ROUTES, SERVICES, RouteStore
+from controller.store.rows import AsideRow, RowKind, RowReader, UnreadableRow
+from controller.store.runs import PIPELINES, RUNS, RunTable
 from controller.store.schedules import ScheduleTable
-from controller.store.sqlite import Database, prepare
+from controller.store.sqlite import Database, prepare, shared_path, unprepared
 from controller.store.version import VERSION
 from controller.store.webhooks import WebhookTable
 
-if TYPE_CHECKING:  # it brings the whole domain along, which `prichal status` need not wait for
+if TYPE_CHECKING:  # it imports the whole domain, which `prichal status` need not wait for
     from controller import ports
 
+log = logging.getLogger(__name__)
+
+RESTARTS = "restarts:"  # a prefix of facts, followed by the part
+USES = "uses:"  # a prefix of facts, followed by app, number and resource, "used" or "bound"
 DAY = 86400.0  # seconds
 KEEP_EVENTS = 90 * DAY  # of an app that is no longer connected
 KEEP_REQUESTS = 30 * DAY
@@ -36,9 +50,23 @@ KEEP_GONE = 365 * DAY
 KEEP_TICKS = 35 * DAY  # a minutely schedule has 50,000 of them; a clock set back farther repeats them
 KEEP_ACTIVITY = 90 * DAY
 KEEP_WEBHOOKS = 7 * DAY  # after they were given up
-KEEP_PENDING = (
-    30 * DAY
-)  # after they expired; the accounting drops them long before, if it can reach the storage
+KEEP_PENDING = 30 * DAY  # after they expired; the accounting drops them long before, if the storage answers
+
+_KINDS: tuple[RowKind[Any], ...] = (
+    STATUSES,
+    ROUTES,
+    SERVICES,
+    RECORDS,
+    ACCEPTED,
+    PIPELINES,
+    RUNS,
+    LEASES,
+)
+
+
+def _told(row: UnreadableRow) -> Event:
+    message = f"{row.kind} {row.name} could not be read back from the state and was set aside: {row.problem}"
+    return Event(AppName(row.app), EventType.WARNING, "RowUnreadable", message)
 
 
 class _Aging(Protocol):
@@ -46,7 +74,7 @@ class _Aging(Protocol):
 
 
 class SqliteStore:
-    """`controller.ports.Store`. May be shared by threads, and survives a fork."""
+    """`controller.ports.Store`. Threads may share it, and it survives a fork."""
 
     requests: ports.Requests
     apps: ports.Apps
@@ -59,22 +87,37 @@ class SqliteStore:
     runs: ports.Runs
     webhooks: ports.Webhooks
     schedules: ports.Schedules
+    gpus: ports.Gpus
 
-    def __init__(self, database: Database, clock: Callable[[], float], keep_events: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        keep_events: int,
+        queue: ports.QueueLimits | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._facts = Facts(database)
+        self._facts = FactTable(database)
+        self._rows = rows = RowReader(database)
         self.events = events = EventLog(database, clock, keep_events)
-        self.requests = requests = RequestQueue(database, clock)
-        self.apps = AppTable(database, events)
-        self.routes = RouteTable(database, self._facts)
+        guest = database.guest
+        self.requests = requests = (GuestRequests if guest else RequestQueue)(database, clock)
+        self.apps = AppTable(database, rows, events)
+        self._credentials = credentials = Credentials(database.path)
+        self.routes = routes = RouteStore(database, rows, self._facts, credentials)
         self.gateways = gateways = GatewayTable(database)
-        self.repositories = repositories = RepositoryTable(database)
+        self.repositories = repositories = RepositoryTable(database, rows, credentials)
         self.activity = activity = ActivityTable(database)
         self.boxes = boxes = BoxTable(database, clock)
         self.webhooks = webhooks = WebhookTable(database)
-        self.runs = runs = RunTable(database, webhooks)
-        self.schedules = schedules = ScheduleTable(database)
+        self.runs = runs = (GuestRuns if guest else RunTable)(database, rows, webhooks)
+        self._intake = None if guest else Intake(database, clock, requests, runs, queue)
+        self._untaken = False  # requests could not be taken in
+        requests.take_in = runs.take_in = self._take_in
+        self._handles: Callable[[], frozenset[str]] = lambda: routes.handles() | repositories.handles()
+        self.schedules = schedules = ScheduleTable(database, rows)
+        self.gpus = GpuTable(database, rows)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
@@ -88,14 +131,25 @@ class SqliteStore:
         )
 
     def changed(self) -> bool:
-        return self._database.changed()
+        """Return whether the state has changed. Requests of other processes are taken in before."""
+        changed = self._database.changed()
+        if changed or self._untaken:
+            self._untaken = True
+            self._take_in()
+        return changed
+
+    def _take_in(self) -> None:
+        if self._intake is not None:
+            self._untaken = not self._intake.take()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self._transaction()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Begin a transaction. Requests of other processes are taken in, and others cannot write meanwhile."""
         with self._database.write():
+            self._take_in()
             yield
 
     def heartbeat(self, now: float) -> None:
@@ -104,35 +158,125 @@ class SqliteStore:
     def last_heartbeat(self) -> float | None:
         return self._facts.get("heartbeat")
 
+    def count_restart(self, part: str) -> None:
+        self._facts.increase(f"{RESTARTS}{part}")
+
+    def tell_usage(self, usage: Iterable[Usage]) -> None:
+        values: dict[str, float] = {}
+        for number, each in enumerate(usage):
+            name = f"{each.app}:{number:04}:{each.resource}"
+            values[f"{name}:used"] = each.used
+            if each.bound is not None:
+                values[f"{name}:bound"] = each.bound
+        self._facts.replace(USES, values)
+
+    def usage(self, app: AppName | None = None) -> tuple[Usage, ...]:
+        found = self._facts.starting_with(USES if app is None else f"{USES}{app}:")
+        prefix = "" if app is None else f"{app}:"
+        usage = []
+        for name in sorted(found):
+            whose, _, resource, kind = f"{prefix}{name}".split(":")
+            if kind == "used":
+                bound = found.get(f"{name.removesuffix('used')}bound")
+                usage.append(Usage(AppName(whose), resource, found[name], bound))
+        return tuple(usage)
+
+    def restarts(self) -> Mapping[str, int]:
+        return {name: int(value) for name, value in self._facts.starting_with(RESTARTS).items()}
+
     def prune(self) -> None:
         now = self._clock()
         for table, age in self._aging:
             table.prune(before=now - age)
+        with self._database.write():  # what is being written now is in no row yet, and has to wait
+            self._credentials.keep(self._handles())
+
+    def set_aside(self) -> int:
+        self._database.look_through()
+        for text in self._database.shared.notices():
+            self.events.add([Event(PLATFORM, EventType.WARNING, "StateSetAside", text)])
+        found = self._rows.set_aside(self._clock())
+        for row in found:
+            log.error("%s %s was set aside", row.kind, row.name)
+        self.events.add(_told(row) for row in found if row.app)
+        return len(found)
+
+    def unreadable(self) -> tuple[UnreadableRow, ...]:
+        """Return the rows that cannot be read back; reads all of them."""
+        return tuple(row for kind in _KINDS for row in self._rows.unreadable(kind))
+
+    def aside(self) -> tuple[AsideRow, ...]:
+        """Return the rows that were set aside, newest first."""
+        return self._rows.aside()
 
     def damage(self) -> tuple[str, ...]:
-        """What SQLite finds wrong with the file; reads all of it."""
+        """Return what SQLite finds wrong with the file; reads all of it."""
         return self._database.damage()
 
     def close(self) -> None:
         self._database.close()
 
 
-def open_store(path: Path, *, clock: Callable[[], float] = time.time, keep_events: int = 1000) -> SqliteStore:
-    """Open the state at `path`; made if it is not there, migrated if it is older than this program.
+def open_store(
+    path: Path,
+    *,
+    clock: Callable[[], float] = time.time,
+    keep_events: int = 1000,
+    queue: ports.QueueLimits | None = None,
+    distrust: float = 0.0,
+) -> SqliteStore:
+    """Open the state at `path` as its owner, the daemon. It is created if missing, and migrated if it is
+    older than this program.
 
-    `clock` gives Unix seconds for what is stamped in here; `keep_events` bounds the history of each app.
+    `clock` gives Unix seconds for what is stamped in here; `keep_events` bounds the history of each app, `queue` the
+    runs of each that are taken in. For `distrust` seconds nothing is heard of what others ask for, and their database
+    is set aside.
     Stalled `StateTooNew`, `StateUnwritable`, `StateCorrupt`; Transient `StateBusy`, `StateDiskFull`, `StateIOError`.
     """
-    with prepare(path) as connection:
-        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > VERSION:
-            raise Stalled(
-                "StateTooNew",
-                f"the state at {path} has schema {found}, this prichal knows {VERSION}: it was written by a newer "
-                "version. Install that version again, or move the state away to start with an empty one",
-            )
+    database = Database(path)
+    if distrust:
+        database.shared.distrust(distrust)
+    with prepare(path, database.shared) as connection:
+        found = _require_known(connection, path)
         if found < VERSION:
-            from controller.store.schema import migrate  # only now: see there
+            from controller.store.schema import migrate  # imported only now: see there
 
             migrate(connection)
-    return SqliteStore(Database(path), clock, keep_events)
+    return SqliteStore(database, clock, keep_events, queue)
+
+
+def open_guest_store(
+    path: Path, *, clock: Callable[[], float] = time.time, keep_events: int = 1000
+) -> SqliteStore:
+    """Open the state for the web process and commands, which read it and write requests (`guest`). Raises
+    errors as `open_store`, and Transient `StateMissing` if there is none, or the daemon has not migrated it
+    yet.
+    """
+    if not path.exists() or not shared_path(path).exists():
+        raise Transient(
+            "StateMissing",
+            f"there is no state at {path}: the platform has not run here yet; start it with: prichal up",
+        )
+    database = Database(path, guest=True)
+    try:
+        with unprepared(path), database.read() as connection:
+            found = _require_known(connection, path)
+    except BaseException:
+        database.close()
+        raise
+    if found < VERSION:
+        database.close()
+        message = f"the state at {path} is of an older version: start the daemon, which migrates it"
+        raise Transient("StateMissing", message)
+    return SqliteStore(database, clock, keep_events)
+
+
+def _require_known(connection: sqlite3.Connection, path: Path) -> int:
+    found: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
+    if found > VERSION:
+        raise Stalled(
+            "StateTooNew",
+            f"the state at {path} has schema {found}, but this prichal knows {VERSION}: it was written by a newer "
+            "version. Install that version again, or move the state away to start with an empty one",
+        )
+    return found

@@ -1,4 +1,5 @@
-"""The version of the schema, kept in SQLite's `user_version`: how many migrations have been applied. Apart from
-`schema`, so that finding the state up to date needs no import of sqlite-utils."""
+"""The version of the schema, kept in SQLite's `user_version`: the number of applied migrations. It is not in
+`schema`, so that checking the state needs no import of sqlite-utils.
+"""
 
-VERSION = 4
+VERSION = 9

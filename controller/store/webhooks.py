@@ -1,5 +1,5 @@
-"""The outbox: webhooks that are to be sent. Filled by `runs` in the transaction that ends a run, emptied by the daemon
-as they are delivered. What was given up is kept for a while, with what was wrong with it.
+"""The outbox of webhooks. `runs` fills it in the transaction that ends a run, and the daemon removes what was
+delivered. Messages that were given up are kept for a while, with the last error.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ import json
 import sqlite3
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.webhooks import LONGEST, Message
-from controller.ports import Underway
+from controller.domain.runs.webhooks import LONGEST, Message
+from controller.ports import WebhookUnderWay
 from controller.store.sqlite import Database
 
 INSERT = """
 INSERT INTO webhooks (id, app, pipeline, revision, run, secret, url, lane, body, attempts, due)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# Of each lane but a few, or what one receiver has not taken would stand before all that others wait for. What is due
-# later than any pause lasts was meant for before the clock was set back.
+# A few of each lane: otherwise messages that one receiver does not accept would block all others. If a
+# message is due later than the longest pause, the clock was set back, and it is due now.
 DUE = """
 WITH due AS (
     SELECT id, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM webhooks
@@ -44,7 +44,7 @@ class WebhookTable:
         with self._database.write() as db:
             db.executemany(INSERT, [_row(message) for message in messages])
 
-    def due(self, now: float, underway: Underway) -> tuple[Message, ...]:
+    def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
         asked = {"now": now, "longest": LONGEST, "each": EACH, "limit": LIMIT}
         busy = {name: json.dumps(sorted(getattr(underway, name))) for name in ("ids", "lanes", "apps")}
         with self._database.read() as db:
@@ -69,7 +69,7 @@ class WebhookTable:
             db.execute(GIVEN_UP, {"id": id, "error": error, "at": at})
 
     def prune(self, before: float) -> None:
-        """What was given up."""
+        """Delete messages that were given up."""
         with self._database.write() as db:
             db.execute("DELETE FROM webhooks WHERE given_up < ?", (before,))
 

@@ -17,23 +17,25 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from controller.config import Settings
 from controller.domain.errors import ControllerError
 from controller.ports import Store
+from controller.web.api.files.views import files
+from controller.web.api.platform.hooks import hooks
+from controller.web.api.platform.status import status
+from controller.web.api.runs.views import runs
 from controller.web.context import bind
-from controller.web.files.views import files
-from controller.web.platform.hooks import hooks
-from controller.web.platform.status import status
-from controller.web.problems import Kind, Problem, Refused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import problem_response, store_failed, this_request
-from controller.web.runs.views import runs
 from controller.web.storage import StorageClient
 
 log = logging.getLogger(__name__)
 
+INTERNAL = "The platform failed; the log has more under this request's id."
+
 _KINDS = {
-    404: Kind.NOT_FOUND,
-    405: Kind.METHOD,
-    413: Kind.TOO_LARGE,
-    415: Kind.MEDIA_TYPE,
-    500: Kind.INTERNAL,
+    404: ProblemKind.NOT_FOUND,
+    405: ProblemKind.METHOD,
+    413: ProblemKind.TOO_LARGE,
+    415: ProblemKind.MEDIA_TYPE,
+    500: ProblemKind.INTERNAL,
 }
 
 
@@ -47,7 +49,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.register_blueprint(status)
     app.register_blueprint(files)
     app.register_blueprint(runs)
-    app.register_error_handler(Refused, lambda error: problem_response(error.problem))
+    app.register_error_handler(RequestRefused, lambda error: problem_response(error.problem))
     app.register_error_handler(ControllerError, store_failed)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
@@ -68,15 +70,13 @@ def _accept_chunked(wsgi: Any) -> Any:
 def _http_error(error: HTTPException) -> Response:
     if error.response is not None or error.code is None or error.code < 400:
         return Response(error.get_body(), error.code, list(error.get_headers()))  # a redirect
-    kind = _KINDS.get(error.code, Kind.HTTP)
-    title = "" if kind is not Kind.HTTP else error.name
+    kind = _KINDS.get(error.code, ProblemKind.HTTP)
+    title = "" if kind is not ProblemKind.HTTP else error.name
     detail = error.description or kind.title
     allow = ", ".join(sorted(error.valid_methods or ())) if isinstance(error, MethodNotAllowed) else ""
-    return problem_response(Problem(kind, detail, allow=allow, status=error.code, title=title))
+    return problem_response(HttpProblem(kind, detail, allow=allow, status=error.code, title=title))
 
 
 def _bug(error: Exception) -> Response:
     log.error("a view failed", exc_info=error, extra={"request": this_request()})
-    return problem_response(
-        Problem(Kind.INTERNAL, "The platform failed; the log has more under this request's id.")
-    )
+    return problem_response(HttpProblem(ProblemKind.INTERNAL, INTERNAL))

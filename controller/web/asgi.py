@@ -12,10 +12,13 @@ import asyncio
 import gc
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,46 +26,78 @@ from a2wsgi import WSGIMiddleware
 
 from controller.config import Settings
 from controller.domain.errors import ControllerError
-from controller.domain.routes import ServiceKind
+from controller.domain.routing.routes import ServiceKind
+from controller.guards import GuardedStep
 from controller.ports import Store
-from controller.store import open_store
-from controller.web.access.auth import Authenticator, Caller
-from controller.web.app import create_app
+from controller.store import SqliteStore, open_guest_store
+from controller.store.names import CallerNameTable
+from controller.web.api.platform.live import LiveEndpoints, client_info_of
+from controller.web.api.runs.live import MAX_BODY, LiveRunApi
+from controller.web.app import INTERNAL, create_app
+from controller.web.auth import browsers
+from controller.web.auth.admin import SAFE, is_admin
+from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
+from controller.web.auth.caller_names import CallerNames
+from controller.web.auth.schemes import header_value
+from controller.web.call_files.calls import CallFileStaging
+from controller.web.call_files.locations import FileLocations
+from controller.web.call_files.presigned import PresignedClient
 from controller.web.context import CALL, ServiceCall
-from controller.web.gateway.body import CallerGone, Incoming, Message, Receive, RequestBody, Send
-from controller.web.gateway.decide import Forward, Published, Serve, decide
-from controller.web.gateway.forward import Answered, Call, Forwarder
-from controller.web.gateway.headers import Header, request_id, split
-from controller.web.gateway.meter import Meter, worker_file
-from controller.web.gateway.pool import Pool
-from controller.web.gateway.proxies import TrustedProxies
-from controller.web.gateway.sleepers import Sleepers
+from controller.web.gateway.activator import Activator
+from controller.web.gateway.body import CallerGone, IncomingBody, Message, Receive, RequestBody, Send, once
+from controller.web.gateway.coding import refuse_coded
+from controller.web.gateway.cors import CorsPolicy, CorsRequest
+from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState
+from controller.web.gateway.headers import Header, host_for, lines_for, request_id, split
+from controller.web.gateway.hosts import HostNames, HostRedirect
+from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.proxies import RequestOrigin, TrustedProxies
+from controller.web.gateway.request_metrics import RequestMetrics, worker_file
+from controller.web.gateway.router import (
+    Decision,
+    ForwardCall,
+    PlatformEndpoint,
+    PublishedApi,
+    Router,
+    ServeService,
+    find_route,
+    is_below_v2,
+)
+from controller.web.gateway.shares import WorkerShares
 from controller.web.gateway.upstream import UpstreamError
 from controller.web.gateway.watch import RouteWatch
-from controller.web.platform.live import Live
-from controller.web.problems import Kind, Problem, Refused
-from controller.web.runs.live import MAX_BODY, LiveRuns
-from controller.web.staging.calls import Staging
-from controller.web.staging.links import Links
-from controller.web.staging.places import Places
+from controller.web.objects.listen import ObjectListener
+from controller.web.objects.proxy import ObjectProxy
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import Connect, StorageClient
 
 log = logging.getLogger(__name__)
 
 THREADS = 8  # that run Flask in one worker, behind each bridge
 WAITING = 64  # requests that may wait for a bridge's threads
+TRANSFERS = 60.0  # seconds that files under way get when a worker stops
+WAITING_EACH = 24  # of them for one app, or for one kind of the platform's own
+SMALL_BODY = 2**20  # bytes of a request to the platform itself; webhooks have a limit of their own
+HOOKS, HOOKS_EACH = 64, 4  # webhooks that are read at once, and of them for one repository
 LINGER = 5.0  # seconds that the rest of a refused body is read and thrown away
 LINGER_BYTES = 32 * 2**20
+PAGES = frozenset(("hooks", "healthz", "readyz", "metrics", "apps"))  # that have a share of their own
+HOOK = re.compile(r"/-/hooks/([^/]+)")
+DESCRIBED = (b"/openapi.json", b"/docs")  # what a platform server is told the security schemes for
+NOT_YET = ("StateMissing", "StateUnwritable", "StateBusy", "StateSetAside")
+PATIENCE, LOOK = 60.0, 0.1  # seconds for which the daemon is waited for, and between two looks
 CALLER_LEFT = 499  # counted as this; nobody sees it
 
 
 class Application:
-    """The callable that gunicorn is given. Opens the store when the worker starts."""
+    """The callable that gunicorn is given. Opens the store when the worker starts. `door` is where links to files
+    arrive, None where that is not served."""
 
-    def __init__(self, settings: Settings, connect: Connect) -> None:
+    def __init__(self, settings: Settings, connect: Connect, door: socket.socket | None = None) -> None:
         self._settings = settings
         self._connect = connect
-        self._gateway: Gateway | None = None
+        self._door = door
+        self._gateway: GatewayApp | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._gateway is not None:
@@ -78,12 +113,13 @@ class Application:
         """The worker was told to stop: answers that wait for news end, all others go on."""
         if self._gateway is not None:
             self._gateway.watch.end_waits()
+            self._gateway.objects.begin_stop()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            store = open_store(self._settings.database)
-            gateway = Gateway(store, self._settings, self._connect)
+            store = await _visited(self._settings.database)
+            gateway = GatewayApp(store, self._settings, self._connect, self._door)
             await gateway.start()
         except (ControllerError, OSError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -97,83 +133,119 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+async def _visited(path: Path) -> SqliteStore:
+    """The daemon makes the state and brings it up to date: after an installation or an upgrade that takes a moment."""
+    for _ in range(int(PATIENCE / LOOK)):
+        try:
+            return open_guest_store(path)
+        except ControllerError as error:
+            if error.reason not in NOT_YET:
+                raise
+        await asyncio.sleep(LOOK)
+    return open_guest_store(path)
+
+
 @dataclass(slots=True)
-class Inbound:
+class InboundRequest:
     """A request on its way through: what ASGI gave, and what was made of its header."""
 
     scope: Message
     special: dict[bytes, bytes]  # fields that the gateway acts on
     lines: list[bytes]  # header lines for the component
     identity: bytes  # the request id
-    incoming: Incoming
+    incoming: IncomingBody
     send: Send
-    answered: Answered
+    answered: ResponseState
 
 
-class Gateway:
-    """What one worker works with, from its start to its end."""
+class GatewayApp:
+    """The objects of one worker, from its start to its end."""
 
-    def __init__(self, store: Store, settings: Settings, connect: Connect) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, connect: Connect, door: socket.socket | None = None
+    ) -> None:
         self._settings = settings
+        self._door = door
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(settings.web.connect_timeout)
+        self._pool = ConnectionPool(settings.web.connect_timeout)
         self.watch = RouteWatch(store, self._pool)
-        self._auth = Authenticator(time.monotonic)
-        self._sleepers = Sleepers(store, self.watch, self._pool)
-        self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._sleepers.wake)
-        self._live = Live(store, settings, self.watch)
-        self._storage = StorageClient(store, connect)
-        places = Places(store, self._storage, reserve_for=settings.storage.link_lifetime)
-        links = Links(settings.web.connect_timeout)
-        self._staging = Staging(places, links, self._forwarder, max_json=settings.web.max_body)
+        self._auth = Authenticator(time.monotonic, owners=CallerNames(CallerNameTable(settings.names)))
+        self._activator = Activator(store, self.watch, self._pool)
+        self._forwarder = Forwarder(
+            self._pool, self.watch.resolve, self.watch.went_idle, self._activator.wake
+        )
+        self._live = LiveEndpoints(store, settings, self.watch)
+        self._storage = StorageClient(store, connect, serves_links=door is not None)
+        places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
+        links = PresignedClient(settings.web.connect_timeout)
+        self._staging = CallFileStaging(places, links, self._forwarder, max_json=settings.web.max_body)
+        counted = partial(self._count, "objects")
+        abandon_after = settings.storage.abandon_after
+        self._face = ObjectProxy(store, self._storage, settings.web.connect_timeout, abandon_after, counted)
+        self.objects = ObjectListener(self._face)
         application = create_app(store, settings, self._storage)
-        self._flask = Bridge(application)
-        self._files = Bridge(application)
-        self._runs = LiveRuns(store, settings.run_files, self.watch, self._flask.ask)
+        self._flask = WsgiBridge(application)
+        self._files = WsgiBridge(application)
+        self._runs = LiveRunApi(store, settings.run_files, self.watch, self._flask.ask)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
-        self._meter = Meter()
+        domain = settings.web.app_domain
+        self._hosts = HostNames(domain.encode()) if domain else None
+        self._meter = RequestMetrics()
+        self._state = settings.state.absolute()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
         self._beat: asyncio.TimerHandle | None = None
-        self._limit = settings.web.queue_limit
+        self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
+        self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
+        self._store = store
         self._max_body = settings.web.max_body
-        self._forwarding = 0
+        self._steps = (
+            GuardedStep(f"the gateway's counts cannot be written to {self._meter_file}", self._write_meter),
+            GuardedStep("the daemon is not told which components are in use", self._activator.report),
+            GuardedStep("what calls have left behind is not removed", self._staging.sweep),
+            GuardedStep("connections to the storage are not closed", self._face.sweep),
+        )
 
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)
         await self.watch.start()
-        self._tell()
+        if self._door is not None:
+            await self.objects.start(self._door)
+        self._report_metrics()
 
     async def stop(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
+        await self.objects.stop(TRANSFERS)
+        self._face.close()
         await self.watch.stop()
-        await self._sleepers.stop()
+        await self._activator.stop()
         self._pool.close()
         self._auth.close()
         self._staging.close()
         self._storage.close()
         self._runs.close()
-        self._write_meter(self._meter_file)
+        self._steps[0]()
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
         began = self._loop.time()
         special, lines = split(scope["headers"])
         identity = request_id(special.get(b"x-request-id"))
-        request = Inbound(scope, special, lines, identity, Incoming(receive, special), send, Answered())
-        decision = decide(self.watch.table, scope["method"], scope["raw_path"])
-        label = decision.target.label if isinstance(decision, Forward | Serve) else "-"
+        request = InboundRequest(
+            scope, special, lines, identity, IncomingBody(receive, special), send, ResponseState()
+        )
+        table = self.watch.table
+        decision = self._decide(table, request)
+        label = decision.target.label if isinstance(decision, ForwardCall | ServeService) else "-"
+        if isinstance(decision, PlatformEndpoint):
+            label, request.send = "platform", browsers.with_browser_headers(send, browsers.OWN)
+        elif isinstance(decision, ServeService):
+            request.send = browsers.with_browser_headers(send, browsers.PRIVATE)
+        cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
         try:
-            if isinstance(decision, Forward):
-                await self._forward(decision, request)
-            elif isinstance(decision, Serve):
-                await self._serve(decision, request)
-            elif isinstance(decision, Problem):
-                await _refuse(decision, request)
-            else:
-                label = "platform"
-                await self._answer_locally(request)
-        except Refused as refused:
-            await _refuse(refused.problem, request)
+            if cors is None or not await _shared(cors, request):  # a preflight comes before anybody signs in
+                await self._dispatch(decision, request)
+        except RequestRefused as refused:
+            await self._refuse(refused.problem, request)
         except CallerGone:
             request.answered.status = request.answered.status or CALLER_LEFT
         except UpstreamError as error:
@@ -183,19 +255,65 @@ class Gateway:
         except asyncio.CancelledError:
             request.answered.status = request.answered.status or CALLER_LEFT
             raise
+        except Exception as error:  # a bug: it ends this request and nothing else
+            fields = {"request": identity.decode(), "api": label}
+            log.error("a request failed by a fault of the platform", exc_info=error, extra=fields)
+            await self._refuse(HttpProblem(ProblemKind.INTERNAL, INTERNAL), request)
         finally:
             self._meter.observe(label, request.answered.status, self._loop.time() - began)
 
+    async def _refuse(self, problem: HttpProblem, request: InboundRequest) -> None:
+        await _refuse(problem.without_paths(self._state), request)
+
+    def _origin(self, request: InboundRequest) -> RequestOrigin:
+        peer = request.scope["client"]
+        return self._proxies.origin(peer[0] if peer else "", request.scope["scheme"], request.special)
+
+    async def _redirect(self, moved: HostRedirect, request: InboundRequest) -> None:
+        """Redirect to the app's own host."""
+        scope = request.scope
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        scheme = self._origin(request).scheme.partition(b",")[0].strip()
+        secure = b"s" if scheme == b"https" else b""
+        place = b"http%b://%b%b%b" % (secure, moved.authority, scope["raw_path"], query)
+        request.answered.status = 308
+        headers = [
+            (b"location", place),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"0"),
+            *_ours(request),
+        ]
+        await request.send({"type": "http.response.start", "status": 308, "headers": headers})
+        await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _linger(request)
+
+    def _decide(self, table: Router, request: InboundRequest) -> Decision | HostRedirect:
+        path = request.scope["raw_path"]
+        decision = find_route(table, request.scope["method"], path)
+        return (
+            decision if self._hosts is None else self._hosts.judge(self._origin(request).host, path, decision)
+        )
+
+    async def _dispatch(self, decision: Decision | HostRedirect, request: InboundRequest) -> None:
+        match decision:
+            case ForwardCall():
+                await self._forward(decision, request)
+            case ServeService():
+                await self._serve(decision, request)
+            case PlatformEndpoint():
+                await self._answer_locally(request)
+            case HostRedirect():
+                await self._redirect(decision, request)
+            case HttpProblem():
+                await self._refuse(decision, request)
+
     # --- components --------------------------------------------------------------------------------------------
 
-    async def _forward(self, decision: Forward, request: Inbound) -> None:
-        if self._forwarding >= self._limit:
-            detail = f"This gateway worker has {self._limit} calls under way."
-            raise Refused(Problem(Kind.OVERLOADED, detail, retry_after=1))
-        self._forwarding += 1
-        try:
-            caller = await self._admit(decision.target, request.special.get(b"authorization"))
-            self._sleepers.called(decision.target)
+    async def _forward(self, decision: ForwardCall, request: InboundRequest) -> None:
+        app = decision.target.route.app
+        with self._calls.take(app, f"app {app}"):
+            caller = await self._admit(decision.target, request)
+            self._activator.called(decision.target)
             body = RequestBody(request.incoming, request.special, self._max_body)
             await body.begin()
             call = self._call(decision, request, caller)
@@ -203,23 +321,23 @@ class Gateway:
                 await self._staging.forward(call, caller.user, body, request.send, request.answered)
             else:
                 await self._forwarder.forward(call, body, request.send, request.answered)
-        finally:
-            self._forwarding -= 1
 
-    async def _admit(self, target: Published, authorization: bytes | None) -> Caller:
+    async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
+        authorization = request.special.get(b"authorization")
         caller = self._auth.recall(target, authorization)
         if caller is not None:
             return caller
-        found = await self._auth.identify(target, authorization)
-        if isinstance(found, Problem):
-            raise Refused(found)
+        found = await self._auth.identify(target, authorization, self._origin(request).caller)
+        if isinstance(found, HttpProblem):
+            raise RequestRefused(found)
         return found
 
-    def _call(self, decision: Forward, request: Inbound, caller: Caller) -> Call:
-        """The caller's header lines, and what the gateway says of him in place of what he said."""
+    def _call(
+        self, decision: ForwardCall, request: InboundRequest, caller: AuthenticatedCaller
+    ) -> ForwardedCall:
+        """Return the caller's header lines, with the gateway's identity headers in place of the caller's."""
         scope, target = request.scope, decision.target
-        peer = scope["client"]
-        origin = self._proxies.origin(peer[0] if peer else "", scope["scheme"], request.special)
+        origin = self._origin(request)
         ours = (
             b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-forwarded-prefix: %b\r\n"
@@ -227,82 +345,123 @@ class Gateway:
         )
         if target.api.pass_identity and caller.user:
             ours += b"x-forwarded-user: %b\r\n" % header_text(caller.user)
+        if decision.path in DESCRIBED and not target.route.any_path:
+            ours += b"x-prichal-security: %b\r\n" % header_value(target.api)
         query = scope["query_string"]
         path = b"%b?%b" % (decision.path, query) if query else decision.path
-        return Call(target, scope["method"], path, b"".join(request.lines) + ours, request.identity)
+        lines = lines_for(target.prefix, request.lines) + ours
+        return ForwardedCall(target, scope["method"], path, lines, request.identity, host_for(origin.host))
 
     # --- the platform's own ------------------------------------------------------------------------------------
 
-    async def _serve(self, decision: Serve, request: Inbound) -> None:
+    async def _serve(self, decision: ServeService, request: InboundRequest) -> None:
         """The Flask application finds a service below its kind, whatever path it is published at."""
         target = decision.target
-        caller = await self._admit(target, request.special.get(b"authorization"))
+        with self._calls.take(target.service.app, f"app {target.service.app}"):
+            await self._answer_service(decision, await self._admit(target, request), request)
+
+    async def _answer_service(
+        self, decision: ServeService, caller: AuthenticatedCaller, request: InboundRequest
+    ) -> None:
+        target = decision.target
         call = ServiceCall(target.service, caller.user, target.prefix.decode())
         scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
         if target.service.kind is ServiceKind.FILES:
-            await self._files.answer(scope, request)
+            await self._files.answer(scope, request, b"", call.service.app)  # none of them has a body
             return
+        if request.incoming.more():
+            refuse_coded(request.scope["headers"])
         body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
-        with _store_trouble(request):
+        with _store_problem(request):
             answered = await self._runs.answer(decision.path, scope, body, _mark(request))
         if not answered:
-            await self._flask.answer(scope, request)
+            await self._flask.answer(scope, request, b"", call.service.app)
 
-    async def _answer_locally(self, request: Inbound) -> None:
+    async def _answer_locally(self, request: InboundRequest) -> None:
+        if request.incoming.more():
+            refuse_coded(request.scope["headers"])
         scope = _scope(request)
-        if not self._live.takes(scope):
-            await self._flask.answer(scope, request)
-            return
-        with _store_trouble(request):
-            await self._live.answer(scope, _mark(request))
+        with _store_problem(request):
+            if self._live.takes(scope):
+                await self._live.answer(scope, _mark(request))
+                return
+            content = await self._body(scope, request)
+        await self._flask.answer(scope, request, content, page_of(scope["path"]))
+
+    async def _body(self, scope: Message, request: InboundRequest) -> bytes:
+        """Read the body for the Flask application here, because a slow caller would hold one of its threads. A
+        body that will not be used, because the caller may not do this or the hook does not exist, is not read.
+        Raises Refused."""
+        if not request.incoming.more():
+            return b""
+        if found := HOOK.fullmatch(scope["path"]):
+            repository = self._store.repositories.get(found[1])
+            if scope["method"] != "POST" or repository is None or not repository.hook_secret:
+                return b""
+            with self._hooks.take(repository.name, f"repository {repository.name}"):
+                return await self._whole(request, self._settings.web.hook_max_body)
+        if scope["method"] in SAFE or not is_admin(client_info_of(scope), self._settings.web):
+            return b""
+        return await self._whole(request, SMALL_BODY)
+
+    @staticmethod
+    async def _whole(request: InboundRequest, limit: int) -> bytes:
+        return await RequestBody(request.incoming, request.special, limit).whole()
 
     # --- counting ----------------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
-        """Once a second, off the hot path: what was counted, and who was called."""
-        self._write_meter(self._meter_file)
-        self._sleepers.tell()
-        self._staging.sweep()
-        self._beat = self._loop.call_later(1.0, self._tell)
+    def _report_metrics(self) -> None:
+        """Write counters and called components once a second, off the hot path."""
+        for step in self._steps:
+            step()
+        self._beat = self._loop.call_later(1.0, self._report_metrics)
 
-    def _write_meter(self, path: Path) -> None:
-        try:
-            self._meter.flush(path)
-        except OSError as error:
-            log.warning("the gateway's counts cannot be written to %s: %s", path, error.strerror)
+    def _count(self, label: str, status: int, seconds: float) -> None:
+        self._meter.observe(label, status, seconds)
+
+    def _write_meter(self) -> None:
+        self._meter.flush(self._meter_file)
 
 
-class Bridge:
+class WsgiBridge:
     """The Flask application behind threads of its own."""
 
     def __init__(self, application: Any) -> None:  # it describes WSGI in other types than the bridge
         self._wsgi: Any = WSGIMiddleware(application, workers=THREADS)
-        self._waiting = 0
+        self._waiting = WorkerShares("requests to the platform itself", WAITING, WAITING_EACH)
 
-    async def answer(self, scope: Message, request: Inbound) -> None:
-        """Raises Refused if too many wait already."""
-        await self.ask(scope, request.incoming, _mark(request))
+    async def answer(self, scope: Message, request: InboundRequest, content: bytes, whose: str) -> None:
+        """`content` is the body, `whose` an app's name or that of a page. Raises Refused if too many wait already."""
+        await self._ask(whose, scope, once(content), _mark(request))
         if request.answered.status >= 400:
             await _linger(request)
 
     async def ask(self, scope: Message, receive: Receive, send: Send) -> None:
-        if self._waiting >= WAITING:
-            raise Refused(Problem(Kind.OVERLOADED, "Too many requests wait for an answer.", retry_after=1))
-        self._waiting += 1
-        try:
+        """On behalf of a service that has read the body itself. Raises Refused."""
+        call: ServiceCall = scope[CALL]
+        await self._ask(call.service.app, scope, receive, send)
+
+    async def _ask(self, whose: str, scope: Message, receive: Receive, send: Send) -> None:
+        with self._waiting.take(whose, whose):
             await self._wsgi(scope, receive, send)
-        finally:
-            self._waiting -= 1
+
+
+def page_of(path: str) -> str:
+    """Return which of the platform's own a path is; no app is called so."""
+    page = path.split("/", 3)[2] if path.startswith("/-/") else ""
+    return f"/-/{page}" if page in PAGES else "/-/"
 
 
 @contextmanager
-def _store_trouble(request: Inbound) -> Iterator[None]:
+def _store_problem(request: InboundRequest) -> Iterator[None]:
     """On the event loop, where no view's error handler sees it."""
     try:
         yield
     except ControllerError as error:
         log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
-        raise Refused(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2)) from error
+        raise RequestRefused(
+            HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2)
+        ) from error
 
 
 def header_text(user: str) -> bytes:
@@ -314,7 +473,7 @@ def header_text(user: str) -> bytes:
     )
 
 
-async def _refuse(problem: Problem, request: Inbound) -> None:
+async def _refuse(problem: HttpProblem, request: InboundRequest) -> None:
     if request.answered.status:
         return  # the response has begun; its end is missing, and the server closes the connection
     request.answered.status = problem.code
@@ -322,7 +481,7 @@ async def _refuse(problem: Problem, request: Inbound) -> None:
     if problem.code >= 500:
         fields = {"request": identity, "path": request.scope["path"], "problem": problem.kind.slug}
         log.warning("refused: %s", problem.detail, extra=fields)
-    document = problem.body(identity)
+    document = problem.body(identity, below_v2=is_below_v2(request.scope["raw_path"]))
     headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers()]
     headers += [*_ours(request), (b"content-length", b"%d" % len(document))]
     await request.send({"type": "http.response.start", "status": problem.code, "headers": headers})
@@ -330,17 +489,32 @@ async def _refuse(problem: Problem, request: Inbound) -> None:
     await _linger(request)
 
 
-def _ours(request: Inbound) -> list[Header]:
+async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:
+    """Return True if it was a preflight and is answered. If not, whatever answers the request says what the rule
+    says."""
+    asked = CorsRequest.by(request.scope["headers"])
+    if request.scope["method"] != "OPTIONS" or asked.origin is None or asked.method is None:
+        request.send = cors.sending(request.send, asked)
+        return False
+    request.answered.status = 204
+    headers = [*cors.preflight(asked), *_ours(request)]
+    await request.send({"type": "http.response.start", "status": 204, "headers": headers})
+    await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+    await _linger(request)
+    return True
+
+
+def _ours(request: InboundRequest) -> list[Header]:
     return [(b"x-request-id", request.identity), (b"server", b"prichal")]
 
 
-def _scope(request: Inbound) -> Message:
+def _scope(request: InboundRequest) -> Message:
     """The request for an application of our own, under the id that was settled."""
     others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
     return {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
 
 
-def _mark(request: Inbound) -> Send:
+def _mark(request: InboundRequest) -> Send:
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":
             request.answered.status = message["status"]
@@ -350,7 +524,7 @@ def _mark(request: Inbound) -> Send:
     return marked
 
 
-async def _linger(request: Inbound) -> None:
+async def _linger(request: InboundRequest) -> None:
     """Read a refused request's body for a while and throw it away: closing at once would reset the connection, and
     the caller, still sending, would never see why. A caller who waits for `100 Continue` sends nothing more."""
     incoming = request.incoming

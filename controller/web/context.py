@@ -1,4 +1,4 @@
-"""What the Flask application's views work with, and how they find it."""
+"""The context of the Flask application's views, and how they find it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import NamedTuple, cast
 from flask import Flask, request
 
 from controller.config import Settings
-from controller.domain.routes import Service
+from controller.domain.routing.routes import Service
 from controller.ports import Store
-from controller.web.access.admin import Visitor
+from controller.web.auth.admin import ClientInfo
+from controller.web.query import QueryParameters
 from controller.web.storage import StorageClient
 
 _KEY, _STORAGE = "prichal", "prichal.storage"
@@ -18,14 +19,14 @@ _KEY, _STORAGE = "prichal", "prichal.storage"
 CALL = "prichal.call"
 
 
-class Context(NamedTuple):
+class WebContext(NamedTuple):
     store: Store
     settings: Settings
 
 
 @dataclass(frozen=True)
 class ServiceCall:
-    """A call of a service, admitted by the gateway. `user` is empty where nobody need say who he is."""
+    """A call of a service, admitted by the gateway. `user` is empty if no authentication is required."""
 
     service: Service
     user: str
@@ -33,12 +34,12 @@ class ServiceCall:
 
 
 def bind(app: Flask, store: Store, settings: Settings, storage: StorageClient) -> None:
-    app.extensions[_KEY] = Context(store, settings)
+    app.extensions[_KEY] = WebContext(store, settings)
     app.extensions[_STORAGE] = storage
 
 
-def context(app: Flask) -> Context:
-    return cast(Context, app.extensions[_KEY])
+def context(app: Flask) -> WebContext:
+    return cast(WebContext, app.extensions[_KEY])
 
 
 def storage_client(app: Flask) -> StorageClient:
@@ -50,7 +51,12 @@ def service_call() -> ServiceCall:
     return cast(ServiceCall, request.environ["asgi.scope"][CALL])
 
 
-def visitor() -> Visitor:
+def query() -> QueryParameters:
+    """Return the query of the current request. Raises Refused."""
+    return QueryParameters.of(request.query_string)
+
+
+def visitor() -> ClientInfo:
     """The facts about the present request that the admin rule looks at."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return Visitor(request.method, request.remote_addr or "", headers)
+    return ClientInfo(request.method, request.remote_addr or "", headers)

@@ -7,55 +7,68 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from types import MappingProxyType
+from pathlib import Path
+from typing import Any
+
+from controller.domain.host_paths import without_host_paths
+from controller.domain.text import printable
 
 CONTENT_TYPE = "application/problem+json"
 
 Member = str | int | float | list[str] | list[int] | list[dict[str, str]]
 
 
-class Kind(Enum):
+class ProblemKind(Enum):
     """HTTP status, last part of the type URI, title."""
 
     BAD_REQUEST = (400, "bad-request", "The request is not well-formed")
     AMBIGUOUS_PATH = (400, "ambiguous-path", "The path can be read in more than one way")
     INVALID_PATH = (400, "invalid-path", "The path names no file or group")
     MALFORMED_JSON = (400, "malformed-json", "The body is not JSON")
+    MALFORMED_CODING = (400, "malformed-coding", "The body is not coded as its Content-Encoding says")
     UNAUTHORIZED = (401, "unauthorized", "Valid credentials are needed")
     INVALID_TOKEN = (401, "invalid-token", "The bearer token is not accepted")
     BAD_SIGNATURE = (401, "bad-signature", "The signature is missing or wrong")
-    CLAIMS = (403, "claim-missing", "The bearer token does not entitle to this")
+    CLAIMS = (403, "claim-missing", "The bearer token does not permit this")
+    NAME_TAKEN = (403, "name-taken", "The name belongs to another account")
     FORBIDDEN = (403, "not-a-developer", "Only developers may use this area")
+    LINK = (403, "link-refused", "The link does not allow this")
     NOT_FOUND = (404, "not-found", "There is nothing at this path")
     METHOD = (405, "method-not-allowed", "This path does not take this method")
+    BODY_TIMEOUT = (408, "body-timeout", "The body did not arrive in time")
     CONFLICT = (409, "nothing-to-approve", "There is nothing to approve")
     PATH_CONFLICT = (409, "path-conflict", "A file and a group cannot have the same name")
     UPLOAD_INCOMPLETE = (409, "upload-incomplete", "Parts of the upload are missing")
+    PUBLISHING = (409, "group-publishing", "A run is publishing into the group")
     RUN_STATE = (409, "run-state", "The state of the run does not allow this")
     RUN_GONE = (410, "run-gone", "The run has been removed")
     TOO_LARGE = (413, "body-too-large", "The body is larger than allowed")
     MEDIA_TYPE = (415, "unsupported-media-type", "The body must be JSON")
+    CONTENT_CODING = (415, "content-coding", "The content coding of the body is not known")
     RANGE = (416, "range-not-satisfiable", "There is nothing at this offset")
     INVALID = (422, "invalid-request", "The request does not fit the description")
     KEY_REUSED = (422, "idempotency-key-reused", "The Idempotency-Key stands for another request")
+    QUEUE_FULL = (429, "queue-full", "The queue is full")
+    TOO_MANY_UPLOADS = (429, "too-many-uploads", "Too many uploads to this box are awaited")
+    ATTEMPTS = (429, "too-many-attempts", "Too many sign-ins have failed")
     HTTP = (400, "http-error", "The request cannot be answered")
     INTERNAL = (500, "internal", "The platform failed")
     UPSTREAM_UNREACHABLE = (502, "component-unreachable", "The component cannot be reached")
     UPSTREAM_DIED = (502, "component-died", "The component ended in the middle of the call")
     UPSTREAM_GARBAGE = (502, "component-answer", "The component's answer is not well-formed HTTP")
     NOT_READY = (503, "not-ready", "No version of the component is ready")
-    OVERLOADED = (503, "gateway-overloaded", "The gateway has no room for one more request")
+    OVERLOADED = (503, "gateway-overloaded", "The gateway cannot take another request")
     ISSUER = (503, "issuer-unreachable", "The issuer of the tokens cannot be asked for its keys")
     STORE_BUSY = (503, "store-busy", "The platform's database cannot be used at the moment")
     STORAGE_UNREACHABLE = (503, "storage-unreachable", "The storage does not answer")
     STORAGE_REFUSED = (503, "storage-refused", "The storage refused the platform")
     BUCKET_MISSING = (503, "bucket-missing", "The box is not in the storage")
     UPSTREAM_TIMEOUT = (504, "component-timeout", "The component did not answer in time")
-    BOX_FULL = (507, "box-full", "The box has no room for this")
-    STORAGE_FULL = (507, "storage-full", "The storage has no room left")
+    BOX_FULL = (507, "box-full", "The box has no space for this")
+    STORAGE_FULL = (507, "storage-full", "The storage is full")
 
     def __init__(self, status: int, slug: str, title: str) -> None:
         self.status = status
@@ -63,24 +76,21 @@ class Kind(Enum):
         self.title = title
 
 
-def _none() -> Mapping[str, Member]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True)
-class Problem:
+class HttpProblem:
     """An answer that is an error. `retry_after` in whole seconds; `allow` are the methods a 405 names; `challenge` is
-    the `WWW-Authenticate` of a 401 or 403; `status` overrides the kind's for the general `HTTP`; `extra` are more
-    members."""
+    the `WWW-Authenticate` of a 401 or 403; `accept_encoding` names the content codings that a 415 would take; `status`
+    overrides the kind's for the general `HTTP`; `extra` are more members."""
 
-    kind: Kind
+    kind: ProblemKind
     detail: str
     retry_after: int = 0
     allow: str = ""
     challenge: str = ""
+    accept_encoding: str = ""
     status: int = 0
     title: str = ""
-    extra: Mapping[str, Member] = field(default_factory=_none)
+    extra: Mapping[str, Member] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
@@ -91,27 +101,53 @@ class Problem:
             ("retry-after", str(self.retry_after) if self.retry_after else ""),
             ("allow", self.allow),
             ("www-authenticate", self.challenge),
+            ("accept-encoding", self.accept_encoding),
         ]
         return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *(h for h in found if h[1])]
 
-    def body(self, request_id: str) -> bytes:
-        """The problem document, with this occurrence's request id as its instance."""
+    def without_paths(self, state: Path) -> HttpProblem:
+        """Return the problem without paths of this host: see `host_paths`."""
+        return self._with_texts(lambda text: without_host_paths(text, state))
+
+    def _with_texts(self, change: Callable[[str], str]) -> HttpProblem:
+        extra = {name: _changed(member, change) for name, member in self.extra.items()}
+        return replace(self, detail=change(self.detail), extra=extra)
+
+    def body(self, request_id: str, below_v2: bool = False) -> bytes:
+        """The problem document, with this occurrence's request id as its instance. Below `/v2` of an API, the detail
+        is the member `error`, too: there the Open Inference Protocol's clients look."""
+        told = self._with_texts(printable)  # halves of characters are no JSON for many parsers
         document: dict[str, object] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
             "title": self.title or self.kind.title,
             "status": self.code,
-            "detail": self.detail,
+            "detail": told.detail,
             "instance": f"urn:prichal:request:{request_id}",
-            **self.extra,
+            **told.extra,
         }
         if self.retry_after:
             document["retryAfter"] = self.retry_after
+        if below_v2:
+            document["error"] = told.detail
         return json.dumps(document).encode()
 
 
-class Refused(Exception):
+def _changed(member: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(member, str):
+        return change(member)
+    if isinstance(member, Mapping):
+        return {name: _changed(value, change) for name, value in member.items()}
+    if isinstance(member, list | tuple):
+        return [_changed(value, change) for value in member]
+    return member
+
+
+class RequestRefused(Exception):
     """Raised where a request ends with a problem."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: HttpProblem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+
+    def __reduce__(self) -> tuple[type[RequestRefused], tuple[HttpProblem]]:
+        return RequestRefused, (self.problem,)

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, render_template, request
+from flask import Response, current_app, render_template, request
 
 from controller.domain.errors import ControllerError
+from controller.web.context import context
 from controller.web.gateway.headers import request_id
-from controller.web.problems import Kind, Problem
+from controller.web.problems import HttpProblem, ProblemKind
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +29,17 @@ def description_page(template: str, description: Mapping[str, Any], **more: obje
     text = render_template(template, api=description, **more)
     page = Response(text, content_type="text/html; charset=utf-8")
     page.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    page.headers["X-Content-Type-Options"] = "nosniff"
     return page
 
 
-def problem_response(problem: Problem) -> Response:
-    return Response(problem.body(this_request()), problem.code, problem.headers())
+def problem_response(problem: HttpProblem) -> Response:
+    told = problem.without_paths(context(current_app).settings.state.absolute())
+    return Response(told.body(this_request()), told.code, told.headers())
 
 
 def store_failed(error: ControllerError) -> Response:
     log.warning("the store failed: %s", error, extra={"request": this_request()})
-    return problem_response(Problem(Kind.STORE_BUSY, "Try again in a moment.", retry_after=2))
+    return problem_response(HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2))
 
 
 def this_request() -> str:

@@ -6,28 +6,43 @@ gracefully on SIGHUP and stops gracefully on SIGTERM.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.glogging import Logger
+from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 
+from controller import memory
 from controller.config import Settings
 from controller.web.asgi import Application
-from controller.web.gateway import meter
+from controller.web.auth.token import with_token
+from controller.web.gateway import request_metrics
+from controller.web.objects.listen import ListenSocket
 from controller.web.storage import Connect
 
 KEEP_ALIVE = 10  # seconds that an idle connection is kept; a stopping worker waits for it as long
-GRACEFUL = (
-    75  # seconds that calls under way get when a worker stops: the default limit of a call, and some more
-)
+#: Seconds that calls under way get when a worker stops: the default limit of a call, and some more.
+GRACEFUL = 75
+HEADER = 30.0  # seconds that the header of a connection's first request may take
 STALLED = 60  # seconds without a sign from a worker's event loop, after which it is replaced
 
 
-class Log(Logger):  # type: ignore[misc]
+FAILED = 1  # exit code: the supervisor of the web process restarts it
+PAUSE = 1.0  # seconds before a worker in place of one that could not start
+
+log = logging.getLogger(__name__)
+
+
+class GunicornLog(Logger):  # type: ignore[misc]
     """gunicorn's log goes where ours goes, in the same format."""
 
     def setup(self, cfg: Any) -> None:
@@ -36,32 +51,76 @@ class Log(Logger):  # type: ignore[misc]
         self.error_log.propagate = True
 
 
+class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
+    """gunicorn's own protocol, which waits for the header of a connection's first request without an end: a client
+    that sends nothing, or a byte now and then, would hold connections for ever. Later ones have `KEEP_ALIVE`."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._keepalive_handle = self.worker.loop.call_later(HEADER, self._keepalive_timeout)
+
+
+gasgi.ASGIProtocol = ConnectionProtocol  # which the worker's loop of gunicorn makes for each connection
+
+
 class GatewayWorker(ASGIWorker):  # type: ignore[misc]
     """gunicorn's own ASGI worker, which tells the application of a stop in time: long polls and event streams would
     otherwise hold a stopping worker until they are cut off."""
+
+    def init_process(self) -> None:
+        """Restart a worker that cannot start (because the database is locked, say) after a pause: gunicorn would
+        end all other workers, which serve. At the first start there are none."""
+        memory.give_back_for_ever()
+        try:
+            super().init_process()
+        except SystemExit as end:
+            if end.code != Arbiter.WORKER_BOOT_ERROR or self.age <= self.cfg.workers:
+                raise
+            time.sleep(PAUSE)
+            sys.exit(FAILED)
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()
         self.asgi.begin_stop()
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class WorkerArbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's arbiter, which starts workers again. It remembers whom it has told to stop: the others are counted."""
+
+    def __init__(self, app: WebServer) -> None:
+        self.stopped: set[int] = set()
+        super().__init__(app)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        if sig in (signal.SIGTERM, signal.SIGQUIT):
+            self.stopped.add(pid)
+        super().kill_worker(pid, sig)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        """gunicorn's own codes mean something else here (cli/exits.py), and systemd would leave the process down."""
+        super().halt(reason, FAILED if exit_status else 0)
+
+
+class WebServer(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._connect = connect
+        self._door = ListenSocket(settings.storage.listen if settings.storage.backend != "none" else "")
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in options(self._settings).items():
             self.cfg.set(name, value)
+        self.cfg.set("pre_fork", lambda _server, _worker: self._door.open())
 
     def load(self) -> Application:
-        return Application(self._settings, self._connect)
+        return Application(self._settings, self._connect, self._door.socket)
 
 
 def run(settings: Settings, connect: Connect) -> None:
     """Serve until a signal; exits the process. `connect` makes a client of the object storage."""
-    Server(settings, connect).run()
+    memory.keep_little()
+    WorkerArbiter(WebServer(with_token(settings), connect)).run()
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -70,10 +129,10 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": settings.web.listen,
         "workers": settings.web.workers,
-        "worker_class": "controller.web.server.GatewayWorker",
+        "worker_class": f"{__name__}.{GatewayWorker.__name__}",
         "asgi_loop": "uvloop",
         "asgi_lifespan": "on",
-        # A caller who leaves ends his call at once: the component's connection is closed with it.
+        # A call ends as soon as its caller disconnects: the component's connection is closed with it.
         "asgi_disconnect_grace_period": 0,
         # One parser whatever else is installed: its strictness is tested here.
         "http_parser": "python",
@@ -88,12 +147,12 @@ def options(settings: Settings) -> dict[str, Any]:
         "forwarder_headers": "",
         # The default opens one below the home folder, which a service has not.
         "control_socket_disable": True,
-        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # never a disk
-        "logger_class": "controller.web.server.Log",
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108 - never a disk
+        "logger_class": f"{__name__}.{GunicornLog.__name__}",
         "loglevel": settings.log_level.lower(),
         "post_fork": lambda _server, _worker: _die_of_signals(),
-        "on_starting": lambda _server: meter.clear(folder),
-        "child_exit": lambda _server, worker: _retire(folder, worker.pid),
+        "on_starting": lambda _server: request_metrics.clear(folder),
+        "child_exit": lambda server, worker: _retire(folder, server, worker.pid),
     }
 
 
@@ -104,9 +163,15 @@ def _die_of_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _retire(folder: Path, process: int) -> None:
+def _retire(folder: Path, server: WorkerArbiter, process: int) -> None:
     """A worker has ended; that its counts may not be kept must not take the arbiter down."""
+    unasked = process not in server.stopped
+    server.stopped.discard(process)
+    if unasked:
+        log.error(
+            "a web worker ended although nobody stopped it; another one is started", extra={"pid": process}
+        )
     try:
-        meter.retire(folder, process)
+        request_metrics.retire(folder, process, unasked)
     except OSError:
         return

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from controller.domain.errors import ControllerError, Transient
-from controller.domain.storage import StorageAccess
+from controller.domain.storage.box import StorageAccess
 from controller.ports import Objects, Store
-from controller.web.problems import Kind, Problem
+from controller.web.problems import HttpProblem, ProblemKind
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,29 @@ U = TypeVar("U")
 #: Makes a client of the storage; given by the composition root, since no adapter is known here.
 Connect = Callable[[StorageAccess], Objects]
 
-_ERRORS: dict[str, Problem] = {
-    "StorageUnreachable": Problem(
-        Kind.STORAGE_UNREACHABLE, "The storage does not answer at the moment.", retry_after=RETRY_AFTER
+_ERRORS: dict[str, HttpProblem] = {
+    "StorageUnreachable": HttpProblem(
+        ProblemKind.STORAGE_UNREACHABLE, "The storage does not answer at the moment.", retry_after=RETRY_AFTER
     ),
-    "StorageFull": Problem(
-        Kind.STORAGE_FULL, "The storage itself has no room left; the platform's operator has to make some."
+    "LinksNotServed": HttpProblem(
+        ProblemKind.STORAGE_UNREACHABLE,
+        "Links to files are not served at the moment: their address is in use by another program. The platform's "
+        "operator finds more in `prichal doctor`.",
+        retry_after=RETRY_AFTER,
     ),
-    "BucketMissing": Problem(
-        Kind.BUCKET_MISSING, "The box has lost its bucket; it is being made again.", retry_after=RETRY_AFTER
+    "StorageFull": HttpProblem(
+        ProblemKind.STORAGE_FULL, "The storage itself is full; the platform's operator has to free space."
     ),
-    "StorageDenied": Problem(
-        Kind.STORAGE_REFUSED, "The storage does not let the platform do this.", retry_after=RETRY_AFTER
+    "BucketMissing": HttpProblem(
+        ProblemKind.BUCKET_MISSING,
+        "The box has lost its bucket; it is being made again.",
+        retry_after=RETRY_AFTER,
     ),
-    "StorageRefused": Problem(
-        Kind.STORAGE_REFUSED,
+    "StorageDenied": HttpProblem(
+        ProblemKind.STORAGE_REFUSED, "The storage does not let the platform do this.", retry_after=RETRY_AFTER
+    ),
+    "StorageRefused": HttpProblem(
+        ProblemKind.STORAGE_REFUSED,
         "The storage answered with an error; the platform's log has it.",
         retry_after=RETRY_AFTER,
     ),
@@ -48,30 +56,45 @@ _ERRORS: dict[str, Problem] = {
 
 
 class StorageClient:
-    """The client for what the daemon told last. Shared by the threads of one worker."""
+    """The client for what the daemon told last. Shared by the threads of one worker. `serves_links`: whether links lead
+    to this process, not to whatever else has their address."""
 
-    def __init__(self, store: Store, connect: Connect) -> None:
+    def __init__(self, store: Store, connect: Connect, serves_links: bool = True) -> None:
         self._store = store
         self._connect = connect
+        self.serves_links = serves_links
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage")
         self._access: StorageAccess | None = None
         self._objects: Objects | None = None
 
-    def objects(self) -> Objects:
+    def access(self) -> StorageAccess:
         """Transient `StorageUnreachable` before the daemon has told anything."""
         access = self._store.boxes.access()
         if access is None:
             raise Transient("StorageUnreachable", "the daemon has not made a storage known yet")
+        return access
+
+    def linked(self) -> StorageAccess:
+        """Return the storage for code that makes links. Transient `LinksNotServed` while another program would be
+        given them."""
+        if not self.serves_links:
+            raise Transient("LinksNotServed", "another program listens where links to files lead")
+        return self.access()
+
+    def objects(self) -> Objects:
+        """Transient `StorageUnreachable`, as of `access`."""
+        access = self.access()
         with self._lock:
             if self._objects is None or access != self._access:
                 self._drop()
                 self._objects, self._access = self._connect(access), access
             return self._objects
 
-    def start(self, ask: Callable[[T], U], about: Iterable[T]) -> Iterator[U]:
-        """Ask about all of them side by side, beginning now; the answers come in their order."""
-        return self._threads.map(ask, about)
+    def start(self, ask: Callable[[T], U], about: Iterable[T], within: float | None = None) -> Iterator[U]:
+        """Ask about all of them side by side, beginning now; the answers come in their order. TimeoutError after
+        `within` seconds."""
+        return self._threads.map(ask, about, timeout=within)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -85,6 +108,6 @@ class StorageClient:
         self._objects = None
 
 
-def storage_problem(error: ControllerError) -> Problem | None:
-    """What a caller is told; None: it was not the storage that failed."""
+def storage_problem(error: ControllerError) -> HttpProblem | None:
+    """Return the problem for the caller, or None if the storage did not fail."""
     return _ERRORS.get(error.reason)

@@ -11,13 +11,19 @@ from typing import Protocol
 
 import pytest
 
-from controller.domain.desired import BuildInput, ModelMount, Workload
+from controller.domain.apps.desired import BuildInput, ModelMount, Workload
+from controller.domain.apps.observed import (
+    ImageOrigin,
+    ImagePin,
+    ObservedApp,
+    ObservedWorkload,
+    WorkloadState,
+)
+from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
-from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.spec import BuildImage, ExistingImage
 from controller.ports import Engine, EngineEvent
-from tests.support.engines import name_of, own_server_workload, tar_of
+from tests.support.engines import context_of, name_of, own_server_workload
 from tests.support.waiting import wait_for
 
 
@@ -289,6 +295,35 @@ class EngineContract:
         assert (death.app, death.component) == (app, "web")
         assert death.workload_id
 
+    def test_what_the_engine_was_asked_to_remove_is_no_drift(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        told: list[str] = []
+        removed: list[str] = []
+        lost: list[str] = []
+        seen, stop = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            for event in engine.watch(stop.is_set):
+                told.append(event.workload_id)
+                if event.workload_id in lost:
+                    seen.set()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        # What is lost after a removal is told after it: once a loss was seen, the removal would have been, too.
+        while not seen.wait(0.5):
+            self.started(engine, script, app, image)
+            removed.append(self.one(engine, app).id)
+            engine.remove(removed[-1], grace=0)
+            self.started(engine, script, app, image)
+            lost.append(self.one(engine, app).id)
+            script.vanish(lost[-1])
+        stop.set()
+        watcher.join(timeout=30)
+        assert not watcher.is_alive()
+        assert not set(told) & set(removed)
+
     # --- images ------------------------------------------------------------------------------------------------
 
     def test_a_local_image_is_used_as_it_is(self, engine: Engine, image: str) -> None:
@@ -305,7 +340,7 @@ class EngineContract:
         source, tag = BuildImage("."), f"{script.instance}.local/app/web:1"
         assert engine.pin(source, tag, ()) == ImagePin(tag, ImageOrigin.BUILD, present=False)
         lines: list[str] = []
-        context = [tar_of({"Dockerfile": f"FROM {image}\nENV A=b\n"})]
+        context = context_of({"Dockerfile": f"FROM {image}\nENV A=b\n"})
         engine.build(tag, BuildInput("c0ffee", source), context, lines.append)
         assert any("FROM" in line for line in lines)
         pin = engine.pin(source, tag, ())
@@ -331,8 +366,8 @@ class EngineContract:
         tags = [f"{script.instance}.local/{app}/web:{number}" for number in range(4)]
         other = f"{script.instance}.local/{app}-other/web:0"
         for tag in [*tags, other]:
-            context = tar_of({"Dockerfile": f"FROM {image}\nENV TAG={tag}\n"})
-            engine.build(tag, BuildInput("c0ffee", source), [context], lambda _: None)
+            context = context_of({"Dockerfile": f"FROM {image}\nENV TAG={tag}\n"})
+            engine.build(tag, BuildInput("c0ffee", source), context, lambda _: None)
         self.started(engine, script, app, engine.pin(source, tags[0], ()).deploy)
         asleep = engine.pin(source, tags[1], ()).deploy
         engine.prune_images(app, keep=1, spare=frozenset([asleep]))

@@ -98,6 +98,13 @@ class JobsContract:
         assert jobs.find(job.name) == made
         assert jobs.all() == (made,)
 
+    def test_preparing_is_idempotent_and_no_job(self, jobs: Jobs, script: Script, app: AppName) -> None:
+        jobs.prepare(app)
+        jobs.prepare(app)
+        assert jobs.all() == ()
+        jobs.create(script.job(app))
+        jobs.prepare(app)
+
     def test_all_are_sorted_by_name(self, jobs: Jobs, script: Script, app: AppName) -> None:
         for stage in ("train", "report"):
             jobs.create(script.job(app, stage))
@@ -357,12 +364,12 @@ class JobsContract:
             jobs.all,
             lambda: jobs.stop(made.id, grace=0),
             lambda: jobs.remove(made.id),
+            lambda: jobs.wait(made.id, never),
         ]
         for call in calls:
             with pytest.raises(Transient) as caught:
                 call()
             assert caught.value.reason == "EngineUnreachable"
-        assert jobs.wait(made.id, after(3)) is None
         script.mend()
         assert jobs.find(made.name) == made
 
@@ -376,7 +383,6 @@ class JobsContract:
                 pieces.append(content)
                 heard.set()
 
-        waiting = in_background(lambda: jobs.wait(made.id, never))
         following = in_background(follow)
         script.say(made.id, b"before\n")
         assert heard.wait(LIMIT)
@@ -384,9 +390,7 @@ class JobsContract:
         script.say(made.id, b"meanwhile\n")
         script.exit(made.id, 6)
         script.mend()
-        seen = waiting.result(LIMIT)
-        assert isinstance(seen, ObservedJob)
-        assert seen.exit_code == 6
+        assert self.ended(jobs, made.id).exit_code == 6
         following.result(LIMIT)
         assert b"".join(pieces) == b"before\nmeanwhile\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from controller.adapters.docker import DockerEngine, mapping
 from controller.config import DockerSettings
-from controller.domain.desired import Workload
+from controller.domain.apps.desired import Workload
 from controller.domain.names import AppName
 from controller.ports import Engine
 from tests.contract.engine_contract import EngineContract, Script
@@ -34,7 +34,7 @@ class DockerScript:
         self.client.remove_container(workload_id, force=True)
 
     def create(self, workload: Workload, name: str) -> str:
-        config = mapping.container_config(workload, mapping.Policy(self.instance), None, {})
+        config = mapping.container_config(workload, mapping.RestartPolicy(self.instance), None, {})
         made = self.client.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]
         return str(made["Id"])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from controller.domain.desired import BuildInput, Workload
+from controller.domain.apps.desired import BuildInput, Workload
+from controller.domain.apps.observed import ImageOrigin, ImagePin
+from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
-from controller.domain.observed import ImageOrigin, ImagePin
-from controller.domain.spec import BuildImage, ExistingImage
 from controller.ports import Engine
 from tests.contract.engine_contract import EngineContract, Script
+from tests.support.engines import context_of
 from tests.support.fake_engine import FakeEngine
 
 
@@ -70,6 +71,8 @@ class TestFakeEngine(EngineContract):
         engine.build_failures["Dockerfile"] = "pip: no such package"
         lines: list[str] = []
         with pytest.raises(Stalled, match="no such package"):
-            engine.build("t:1", BuildInput("c", BuildImage(".")), [], lines.append)
+            engine.build(
+                "t:1", BuildInput("c", BuildImage(".")), context_of({"Dockerfile": ""}), lines.append
+            )
         assert lines[-1] == "pip: no such package"
         assert "t:1" not in engine.images

@@ -17,7 +17,7 @@ from controller.ports import Job, Jobs
 from tests.contract.jobs_contract import JobsContract
 from tests.support.engines import BASE_IMAGE, cleaned, unique
 from tests.support.proxy import CuttableSocket, cuttable
-from tests.support.puppet import Puppets
+from tests.support.scripted_container import ScriptedContainers
 
 #: The SDK leaves a socket open that could not connect.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -28,7 +28,7 @@ class DockerScript:
         self.client = client
         self.line = line
         self.instance = unique()
-        self.puppets = Puppets(folder, self.instance)
+        self.puppets = ScriptedContainers(folder, self.instance)
         self.after = ExitStack()
 
     def job(self, app: AppName, stage: str = "train") -> Job:

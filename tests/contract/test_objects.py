@@ -23,9 +23,9 @@ import pytest
 
 from controller.adapters.objects import S3Objects
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.keys import ancestors
 from controller.domain.secret import Secret
-from controller.domain.storage import Account, Grant, Page, Part, StoredObject
+from controller.domain.storage.box import Account, AccountGrant, ObjectPage, Part, StoredObject
+from controller.domain.storage.keys import ancestors
 from controller.ports import Objects
 from tests.support.engines import unique
 from tests.support.storage_worlds import SECRET, SERVERS, FakeWorld, RealWorld, World, a_world
@@ -44,7 +44,7 @@ ODD_KEYS = (
     "a/.hidden/..name",
     "users/%anonymous/file_groups/g/f",
 )
-#: 900 bytes in UTF-8, the longest that `domain.keys` lets through, in segments of at most 255.
+#: 900 bytes in UTF-8, the longest that `domain.storage.keys` lets through, in segments of at most 255.
 LONG_KEY = "/".join(["я" * 127, "x" * 255, "z" * 255, "ж" * 66 + "y"])
 
 
@@ -80,7 +80,7 @@ def bucket(objects: Objects) -> Iterator[str]:
 @pytest.fixture
 def account(world: World, bucket: str) -> Iterator[Account]:
     """May read and write `bucket`."""
-    account = Account(unique("account"), SECRET, (Grant(bucket),))
+    account = Account(unique("account"), SECRET, (AccountGrant(bucket),))
     world.admin().ensure_account(account)
     yield account
     world.admin().remove_account(account.name)
@@ -360,7 +360,7 @@ def test_the_last_page_knows_that_it_is_the_last(crowded: tuple[Objects, str, li
     objects, bucket, there = crowded
     page = objects.page(bucket, after=there[1999])
     assert (len(page.objects), page.next) == (500, None)
-    assert objects.page(bucket, after=there[-1]) == Page()
+    assert objects.page(bucket, after=there[-1]) == ObjectPage()
     assert objects.page(bucket, "none/").next is None
 
 
@@ -436,7 +436,6 @@ def test_links_carry_bytes_both_ways(world: World, objects: Objects, bucket: str
     assert found is not None
     assert (found.size, found.etag) == (MEBIBYTE, hashlib.md5(content).hexdigest())
     assert world.follow("GET", objects.sign("GET", bucket, "a/b", 60)) == (200, content)
-    assert world.follow("GET", objects.sign("GET", bucket, "a/b", 60, public=False)) == (200, content)
     assert world.follow("GET", objects.sign("GET", bucket, "none", 60))[0] == 404
 
 
@@ -536,7 +535,7 @@ def test_an_account_is_brought_to_what_is_asked(
     admin, theirs = world.admin(), world.objects(account.name)
     put(theirs, bucket, "a")
     admin.ensure_account(account)
-    admin.ensure_account(Account(account.name, SECRET, (Grant(bucket, write=False),)))
+    admin.ensure_account(Account(account.name, SECRET, (AccountGrant(bucket, write=False),)))
     assert read(theirs, bucket, "a") == b"content"
     assert reason_of(lambda: put(theirs, bucket, "a")) == "StorageDenied"
     assert reason_of(lambda: theirs.remove(bucket, ["a"])) == "StorageDenied"
@@ -551,7 +550,7 @@ def test_an_account_is_brought_to_what_is_asked(
 
 def test_a_grant_may_be_a_pattern_that_later_buckets_match(world: World, objects: Objects) -> None:
     instance = unique("inst")
-    web = Account(f"{instance}-web", SECRET, (Grant(f"{instance}.*"),))
+    web = Account(f"{instance}-web", SECRET, (AccountGrant(f"{instance}.*"),))
     world.admin().ensure_account(web)
     later, other = f"{instance}.app.box", f"{instance}x.app.box"
     for name in (later, other):
@@ -617,7 +616,7 @@ def test_a_storage_that_is_down(fragile: World) -> None:
 def test_accounts_outlive_a_kill(fragile: World) -> None:
     objects = fragile.objects()
     objects.create_bucket("t.app.box")
-    fragile.admin().ensure_account(Account("somebody", SECRET, (Grant("t.*"),)))
+    fragile.admin().ensure_account(Account("somebody", SECRET, (AccountGrant("t.*"),)))
     fragile.kill()
     fragile.start()
     wait_for(fragile.admin().accounts)

@@ -172,5 +172,5 @@ def test_secrets_are_in_no_text(platform: Platform, module: Module, app: str) ->
     seen += platform.prichal("status", app).stdout + platform.prichal("events", app).stdout
     assert "starting with ***" in seen
     assert secret not in seen
-    for file in (platform.home / "state" / "db").iterdir():
-        assert secret.encode() not in file.read_bytes()
+    for file in (platform.home / "state" / "db").rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes()

@@ -55,7 +55,7 @@ def test_second_daemon_on_the_same_state_refuses_to_start(running: Platform) -> 
     running.until(lambda: running.get("/-/readyz").status == 200)
     done = running.prichal("daemon", check=False)
     assert done.returncode != 0
-    assert "already works on" in done.stderr
+    assert "already uses the state folder" in done.stderr
     assert running.is_alive("daemon")
 
 

@@ -37,8 +37,9 @@ def test_a_model_is_trained_served_and_replaced_as_the_page_tells(platform: Plat
         return run((shown,), tmp_path, replaced, **environment).outputs[0]
 
     connected = typed(CONNECT)
-    assert f"{APP}: Stalled" in connected
-    assert "ModelMissing" in connected
+    assert f"{APP}: NotReady" in connected
+    assert "AwaitingModel" in connected
+    assert "prichal run start demo-digits/training" in connected
 
     trained = typed(TRAIN)
     assert "of 450 images read right" in trained  # the log

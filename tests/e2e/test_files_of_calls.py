@@ -1,4 +1,4 @@
-"""FILE variables on the whole platform: what a caller put into his area reaches the function, what it makes comes back
+"""FILE variables on the whole platform: what a caller put into their area reaches the function, what it makes is stored
 there, and nobody meets another's files."""
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def commit(platform: Platform, module: Module, app: str, follows: bool) -> str:
     module.served(READS_ITS_MODEL, mlService=service).box("weights")
     pushed = module.files_api(("ann",), auth={"basic": {"credentials": "users"}}).push()
     platform.connect(module, app, secrets={"users": {"ann": "a-password"}})
-    platform.until(lambda: platform.condition(app, "Stalled").get("reason") == "ModelMissing")
+    platform.until(lambda: platform.condition(app, "Ready").get("reason") == "AwaitingModel")
     return pushed
 
 
@@ -147,7 +147,7 @@ def test_a_model_that_a_run_publishes_is_followed_and_no_call_is_lost(
 ) -> None:
     revision = declare_training(module)
     platform.connect(module, app)
-    platform.until(lambda: platform.condition(app, "Stalled").get("reason") == "ModelMissing")
+    platform.until(lambda: platform.condition(app, "Ready").get("reason") == "AwaitingModel")
     first = train(platform, app, "one").json
     assert first["state"] == "SUCCEEDED", first
     place = {"name": "model", "data": "words/", "box": "weights", "area": "developer"}

@@ -36,7 +36,7 @@ def test_unready_version_never_replaces_a_serving_one(platform: Platform, module
         degraded = platform.condition(app, "Degraded")
     assert callers.failures == []
     assert "not ready within 2 s" in degraded["message"]
-    assert "goes on serving" in degraded["message"]
+    assert "keeps serving" in degraded["message"]
     assert platform.status(app)["appliedRevision"] == first
     assert len(platform.containers(app)) == 1
 

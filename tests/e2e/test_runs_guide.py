@@ -49,9 +49,15 @@ def plain(text: str) -> list[str]:
     return sorted(line[9:] for line in timed) or lines
 
 
+def test_what_is_not_there_is_refused(told: Told) -> None:
+    refused = told.of("nowhere", SHOWN)
+    assert "there is no file 'texts/nowhere.txt'" in refused
+    assert "refused: 1" in refused
+
+
 def test_a_run_fails_and_is_repeated(told: Told, home: Path) -> None:
     failed = told.of("exit code", SHOWN)
     assert "exit code 1" in failed
-    assert "FAILED (InputMissing)" in failed
+    assert "FAILED (ExitCode)" in failed
     assert told.of("run retry", SHOWN).rstrip().endswith(" SUCCEEDED")
     assert json.loads((home / "words" / "run.json").read_text())["state"] == "SUCCEEDED"

@@ -3,6 +3,7 @@ other one, not even of their own app."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterator
 
@@ -65,7 +66,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Its storage listens where containers reach this host: the address of Docker's own bridge."""
     running = Platform(tmp_path_factory.mktemp("platform"))
     (pool,) = running.docker.inspect_network("bridge")["IPAM"]["Config"]
-    listen = f"{pool['Gateway']}:{free_port()}"
+    # An engine that was started for the first time does not name the gateway: it is the first address.
+    gateway = pool.get("Gateway") or next(ipaddress.ip_network(pool["Subnet"]).hosts())
+    listen = f"{gateway}:{free_port()}"
     running.settings["storage"] = {"listen": listen, "containerUrl": f"http://{listen}"}
     try:
         yield running.start()

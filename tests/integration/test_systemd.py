@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from controller.cli.exits import Exit
+from controller.config import load
+from controller.store import open_store
+
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ("prichal.target", "prichal-daemon.service", "prichal-web.socket", "prichal-web.service")
 COMMAND = "/opt/prichal/.venv/bin/prichal"
@@ -95,12 +99,21 @@ class TestExposure:
             assert f"-{path}" in hidden.split()
         assert web["User"] == ["prichal-web"]
         assert web["SupplementaryGroups"] == ["prichal"]
-        assert web["ReadWritePaths"] == ["/var/lib/prichal/db /var/lib/prichal/web"]
+        assert web["ReadWritePaths"] == ["/var/lib/prichal/db/asked /var/lib/prichal/web"]
 
     def test_the_embedded_storage_can_start(self) -> None:
         """It asks for the addresses of this host before it listens."""
         (families,) = settings("prichal-daemon.service")["RestrictAddressFamilies"]
         assert set(families.split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+
+    @pytest.mark.parametrize("unit", ["prichal-daemon.service", "prichal-web.service"])
+    def test_what_ends_unasked_is_started_again(self, unit: str) -> None:
+        """Whatever its exit code, and however often; only what a restart cannot fix stays down."""
+        found = settings(unit)
+        assert found["Restart"] == ["always"]
+        assert found["StartLimitIntervalSec"] == ["0"]
+        codes = set(found["RestartPreventExitStatus"][0].split())
+        assert codes == {str(int(code)) for code in (Exit.USAGE, Exit.INVALID, Exit.NOT_FOUND)}
 
     def test_stopping_the_daemon_leaves_what_is_not_its_own(self) -> None:
         daemon = settings("prichal-daemon.service")
@@ -136,8 +149,11 @@ class TestFilesOfTheHost:
         assert rules["/var/lib/prichal/private"] == ("0700", "prichal", "prichal")
         assert rules["/var/lib/prichal/storage"] == ("0700", "prichal", "prichal")
         assert rules["/etc/prichal/platform"] == ("0700", "prichal", "prichal")
-        assert rules["/var/lib/prichal/db"] == ("2770", "prichal", "prichal")
-        assert rules["/var/lib/prichal/db/state.db"] == ("0660", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db"] == ("2750", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db/state.db"] == ("0640", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db/asked"] == ("2770", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db/asked/asked.db"] == ("0660", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db/keys"] == ("2750", "prichal", "prichal-web")
         assert rules["/etc/prichal/config.yaml"] == ("0640", "root", "prichal")
 
 
@@ -241,6 +257,7 @@ class Client(threading.Thread):
 
 class TestServices:
     def test_a_restart_of_web_drops_no_connection(self, supervisor: Supervisor, config: Path) -> None:
+        open_store(load(config).database).close()  # as the daemon has left it
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
             web = supervisor.start("web", "--config", config, listening=listening)
             supervisor.hears("READY=1")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from controller.web.access.auth import Authenticator, Caller
-from controller.web.gateway.decide import Target
-from controller.web.problems import Problem
+from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
+from controller.web.gateway.router import UpstreamTarget
+from controller.web.problems import HttpProblem
 
 
 class Clock:
@@ -17,8 +17,8 @@ class Clock:
         return self.now
 
 
-def identify(goal: Target, *authorizations: bytes | None) -> list[Caller | Problem]:
-    async def run() -> list[Caller | Problem]:
+def identify(goal: UpstreamTarget, *authorizations: bytes | None) -> list[AuthenticatedCaller | HttpProblem]:
+    async def run() -> list[AuthenticatedCaller | HttpProblem]:
         gate = Authenticator(Clock())
         try:
             return [await gate.identify(goal, authorization) for authorization in authorizations]

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from controller.domain.desired import DesiredApp, DesiredComponent
-from controller.domain.names import AppName, ComponentName, workload_name
-from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.planner import GATEWAY_MARGIN
-from controller.domain.routes import Api, Route
-from controller.domain.spec import (
+from controller.domain.apps.desired import DesiredApp, DesiredComponent
+from controller.domain.apps.observed import (
+    ImageOrigin,
+    ImagePin,
+    ObservedApp,
+    ObservedWorkload,
+    WorkloadState,
+)
+from controller.domain.apps.planner import GATEWAY_MARGIN
+from controller.domain.apps.spec import (
     ExistingImage,
     MLComponentSpec,
     OwnServer,
@@ -19,7 +23,9 @@ from controller.domain.spec import (
     Rollout,
     Strategy,
 )
-from controller.domain.storage import ModelPin, StoredObject
+from controller.domain.names import AppName, ComponentName, workload_name
+from controller.domain.routing.routes import Api, Route
+from controller.domain.storage.box import ModelPin, StoredObject
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34
@@ -66,7 +72,12 @@ def component(
 
 
 def desired(*components: DesiredComponent, **changes: object) -> DesiredApp:
-    return replace(DesiredApp(APP, COMMIT, components), **changes)  # type: ignore[arg-type]
+    made = replace(DesiredApp(APP, COMMIT, components), **changes)  # type: ignore[arg-type]
+    holders: list[tuple[str, ComponentName | None]] = [
+        (a.path, c.spec.name) for c in components for a in c.apis
+    ]
+    holders += [(service.api.path, None) for service in made.services]
+    return made if made.holders else replace(made, holders=tuple(holders))
 
 
 def workload(

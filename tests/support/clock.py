@@ -38,3 +38,12 @@ class FakeClock:
         """Somebody sets the clock, forward or back."""
         with self._lock:
             self._now += seconds
+
+
+class TickingClock(FakeClock):
+    """Each look at its monotonic time takes a microsecond, so that the shortest timeout passes without a sleep."""
+
+    def monotonic(self) -> float:
+        with self._lock:
+            self._passed += 1e-6
+            return self._passed

@@ -12,16 +12,11 @@ from secrets import token_hex
 import docker
 
 from controller.domain import labels
-from controller.domain.desired import Workload
+from controller.domain.apps.desired import Workload
+from controller.domain.apps.spec import ExistingImage, MLComponentSpec, OwnServer, PlatformServer, Resources
 from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.secret import Secret
-from controller.domain.spec import (
-    ExistingImage,
-    MLComponentSpec,
-    OwnServer,
-    PlatformServer,
-    Resources,
-)
+from controller.ports import BuildContext
 
 BASE_IMAGE = "prichal-example-base:1"
 MEBIBYTE = 2**20
@@ -75,6 +70,11 @@ def tar_of(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def context_of(files: Mapping[str, str], dockerfile: str = "Dockerfile") -> BuildContext:
+    """Of a build that sees all of them."""
+    return BuildContext(files[dockerfile].encode(), None, [tar_of(files)])
+
+
 def build_image(client: docker.APIClient, tag: str, files: Mapping[str, str]) -> None:
     """Raises AssertionError with the engine's words if the build fails."""
     for message in client.build(
@@ -105,6 +105,8 @@ def cleaned(client: docker.APIClient, instance: str) -> Iterator[None]:
         for container in client.containers(all=True, filters=ours):
             client.remove_container(container["Id"], v=True, force=True)
         for network in client.networks(filters=ours):
+            client.remove_network(network["Id"])
+        for network in client.networks(names=[f"{instance}.builds"]):  # of a builder that was killed
             client.remove_network(network["Id"])
         for image in client.images(filters={"label": f"{labels.BUILT_BY}={instance}"}):
             client.remove_image(image["Id"], force=True)

@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from controller.domain.desired import BuildInput, ModelMount, Workload
+from controller.domain.apps.desired import BuildInput, ModelMount, Workload
+from controller.domain.apps.observed import (
+    ImageOrigin,
+    ImagePin,
+    ObservedApp,
+    ObservedWorkload,
+    WorkloadState,
+)
+from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, network_name
-from controller.domain.observed import ImageOrigin, ImagePin, ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.spec import BuildImage, ImageSource, Registry, SecretSpec
-from controller.ports import EngineEvent
+from controller.ports import BuildContext, EngineEvent
 
 Registries = tuple[tuple[Registry, SecretSpec | None], ...]
 
@@ -50,6 +56,8 @@ class FakeEngine:
         self.build_failures: dict[str, str] = {}  # Dockerfile's path -> last line of the log
         self.start_failures: dict[str, ControllerError] = {}  # component -> what `start` raises
         self.exits_at_start: dict[str, int] = {}  # component -> exit code right after its start
+        self.writers: set[ComponentName] = set()  # that do not start where they cannot write
+        self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
         self.builds: list[str] = []
         self.starts: list[str] = []
@@ -113,6 +121,12 @@ class FakeEngine:
         with self._changed:
             return sorted(container.seen.name for container in self._containers.values())
 
+    @property
+    def told(self) -> int:
+        """Events so far, of all that a watcher is told."""
+        with self._changed:
+            return len(self._events)
+
     # --- the port ----------------------------------------------------------------------------------------------
 
     def ping(self) -> str:
@@ -168,11 +182,9 @@ class FakeEngine:
         if reference.startswith(("sha256:", f"{self.instance}.local/")):
             raise Stalled("ImageNotFound", f"cannot {verb} image {reference}: it was made on this host")
 
-    def build(
-        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
-    ) -> None:
+    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         self._require_up()
-        for _ in context:
+        for _ in context.files:
             pass
         self.builds.append(tag)
         log(f"Step 1/1 : FROM {build.source.dockerfile}")
@@ -181,23 +193,33 @@ class FakeEngine:
             raise Stalled("BuildFailed", f"cannot build image {tag}\n{last}")
         self.images |= {tag, image_id(tag)}
 
+    def image_sizes(self) -> Mapping[AppName, int]:
+        self._require_up()
+        return {}
+
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         self._require_up()
         prefix = f"{self.instance}.local/{app}/"
         in_use = spare | {c.image for c in self._containers.values()}
-        by_component: dict[str, list[str]] = {}
-        for tag in reversed(self.builds):
-            if tag.startswith(prefix) and tag in self.images:
-                by_component.setdefault(tag.rpartition(":")[0], []).append(tag)
-        for tags in by_component.values():
-            for tag in tags[keep:]:
-                if image_id(tag) not in in_use:
-                    self.images -= {tag, image_id(tag)}
+        tags = [tag for tag in reversed(self.builds) if tag.startswith(prefix) and tag in self.images]
+        for tag in tags[keep:]:
+            if image_id(tag) not in in_use:
+                self.images -= {tag, image_id(tag)}
+
+    def collect_builds(self, age: float) -> None:
+        self._require_up()
 
     def ensure_network(self, app: AppName) -> None:
         self._require_up()
         with self._changed:
             self._networks.add(app)
+
+    def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
+        self._require_up()
+        self.writing.add((app, workload.component, workload.fingerprint))
+
+    def hold_egress(self) -> None:
+        self._require_up()
 
     def remove_network(self, app: AppName) -> None:
         self._require_up()
@@ -225,6 +247,9 @@ class FakeEngine:
             self.last_started = workload
             if workload.component in self.exits_at_start:
                 self.exit(container, self.exits_at_start[workload.component])
+            if workload.component in self.writers and self._containers[container].seen.root == "read-only":
+                self.say(container, "OSError: [Errno 30] Read-only file system: '/app/cache'")
+                self.exit(container)
 
     def remove(self, workload_id: str, grace: float) -> None:
         self._require_up()
@@ -235,9 +260,8 @@ class FakeEngine:
             if container.app is None:
                 raise Stalled("NotOurs", f"cannot remove container {workload_id[:12]}: it is not ours")
             self.removals.append(container.seen.name)
-            if container.seen.state is WorkloadState.RUNNING:
-                self._emit(container, "die")
-            self._emit(self._containers.pop(workload_id), "destroy")
+            del self._containers[workload_id]
+            self._changed.notify_all()
 
     def logs(self, workload_id: str, tail: int) -> str:
         return "".join(f"{line}\n" for line in self._container(workload_id).logs[-tail:])
@@ -288,7 +312,7 @@ class FakeEngine:
         mine = (workload.app, workload.component, workload.fingerprint, workload.replica)
         if (found.app, found.seen.component, found.seen.fingerprint, found.seen.replica) != mine:
             raise Stalled("NameTaken", f"cannot start {name}: another container has that name")
-        if found.seen.state is not WorkloadState.STOPPED:
+        if found.seen.state is not WorkloadState.STOPPED and found.seen.gpus == workload.gpus:
             return found.seen.id
         del self._containers[found.seen.id]
         return None
@@ -305,9 +329,17 @@ class FakeEngine:
             port=workload.spec.port,
             state=state,
             created=self._now(),
+            gpus=workload.gpus,
+            root=self._root(workload),
         )
         self._containers[number] = FakeContainer(workload.app, seen, workload.image, workload.model)
         return number
+
+    def _root(self, workload: Workload) -> str:
+        if workload.spec.read_only_root is not None:
+            return ""
+        version = (workload.app, workload.component, workload.fingerprint)
+        return "writable" if version in self.writing else "read-only"
 
     def _run(self, workload_id: str) -> None:
         container = self._containers[workload_id]

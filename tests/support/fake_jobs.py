@@ -36,9 +36,14 @@ class FakeJobs:
         self.images = set(images)
         self.unknown_commands: set[str] = set()
         self.create_failures: dict[str, ControllerError] = {}  # stage -> what `create` raises
+        self.networks: int | None = None  # how many apps may have one; None: all
         self.start_failures: dict[str, ControllerError] = {}  # stage -> what `start` raises
         self.exits_at_start: dict[str, int] = {}  # stage -> exit code right after its start
+        self.on_call: Callable[[str, str], None] = lambda call, stage: None  # before each call; may raise
         self.on_start: Callable[[Job, str], None] = lambda job, id: None  # what the command does at once
+        self.scratch: dict[
+            str, int
+        ] = {}  # stage -> bytes that its containers have written beside their outputs
         self.made: list[Job] = []
         self.starts: list[str] = []
         self.stops: list[str] = []
@@ -105,7 +110,7 @@ class FakeJobs:
     # --- the port ----------------------------------------------------------------------------------------------
 
     def create(self, job: Job) -> ObservedJob:
-        self._require_up()
+        self._require_up("create", job.stage)
         with self._changed:
             if job.stage in self.create_failures:
                 raise self.create_failures[job.stage]
@@ -120,8 +125,26 @@ class FakeJobs:
                 raise Stalled("NameTaken", f"cannot create {job.name}: another container has that name")
             return found.seen
 
+    def prepare(self, app: AppName) -> None:
+        self._require_up("prepare")
+        with self._changed:
+            others = {found.job.app for found in self._jobs.values() if found.job} - {app}
+            if self.networks is not None and len(others) >= self.networks:
+                raise Transient("AddressesExhausted", "no subnet is left for another network")
+
+    def written(self) -> Iterable[tuple[ObservedJob, int]]:
+        with self._changed:
+            found = [each.seen for each in self._jobs.values() if each.job]
+        running = (seen for seen in found if seen.state is JobState.RUNNING)
+        return tuple((seen, self.scratch.get(seen.stage, 0)) for seen in running)
+
+    def has_image(self, reference: str) -> bool:
+        self._require_up("has_image")
+        with self._changed:
+            return reference in self.images
+
     def start(self, id: str) -> None:
-        self._require_up()
+        self._require_up("start", self._stage_of(id))
         with self._changed:
             found = self._present(id)
             assert found.job
@@ -141,29 +164,30 @@ class FakeJobs:
         self.on_start(found.job, id)
 
     def find(self, name: str) -> ObservedJob | None:
-        self._require_up()
+        self._require_up("find", name.split(".")[-2])
         with self._changed:
             found = self._named(name)
             return found.seen if found and found.job else None
 
     def all(self) -> tuple[ObservedJob, ...]:
-        self._require_up()
+        self._require_up("all")
         with self._changed:
             return tuple(sorted((f.seen for f in self._jobs.values() if f.job), key=lambda seen: seen.name))
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
         while not stop():
+            self._require_up("wait", self._stage_of(id))
             with self._changed:
-                if not self._down:
-                    seen = self._present(id).seen
-                    if seen.state is JobState.ENDED:
-                        return seen
+                seen = self._present(id).seen
+                if seen.state is JobState.ENDED:
+                    return seen
                 self._changed.wait(PAUSE)
         return None
 
     def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
         at = int(after or 0)
         while not stop():
+            self.on_call("logs", self._stage_of(id))
             with self._changed:
                 found = None if self._down else self._present(id)
                 new = bytes(found.log[at:]) if found else b""
@@ -179,7 +203,7 @@ class FakeJobs:
                 yield str(at), new
 
     def stop(self, id: str, grace: float) -> None:
-        self._require_up()
+        self._require_up("stop", self._stage_of(id))
         with self._changed:
             found = self._owned(id, "stop")
             if found is None:
@@ -189,7 +213,7 @@ class FakeJobs:
                 self.exit(id, 143)
 
     def remove(self, id: str) -> None:
-        self._require_up()
+        self._require_up("remove", self._stage_of(id))
         with self._changed:
             found = self._owned(id, "remove")
             if found is None:
@@ -202,9 +226,15 @@ class FakeJobs:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _require_up(self) -> None:
+    def _require_up(self, call: str, stage: str = "") -> None:
+        self.on_call(call, stage)
         if self._down:
             raise Transient("EngineUnreachable", "the engine does not answer")
+
+    def _stage_of(self, id: str) -> str:
+        with self._changed:
+            found = self._jobs.get(id)
+            return found.job.stage if found and found.job else ""
 
     def _named(self, name: str) -> FakeJob | None:
         return next((found for found in self._jobs.values() if found.seen.name == name), None)

@@ -20,10 +20,10 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from controller.domain.accounts import web_account
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
-from controller.domain.storage import Account, Page, Part, StorageAccess, StoredObject
+from controller.domain.storage.accounts import web_account
+from controller.domain.storage.box import Account, ObjectPage, Part, StorageAccess, StoredObject
 
 PUBLIC_URL = "http://storage.test"
 INTERNAL_URL = "http://storage.internal.test"
@@ -165,7 +165,7 @@ class FakeObjects(_Switches):
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
-    ) -> Page:
+    ) -> ObjectPage:
         assert 1 <= limit <= 1000
         with self._request(bucket) as objects:
             entries: dict[str, StoredObject | None] = {}
@@ -179,7 +179,7 @@ class FakeObjects(_Switches):
         names = list(entries)
         start = bisect_right(names, after)
         chosen = names[start : start + limit]
-        return Page(
+        return ObjectPage(
             tuple(found for name in chosen if (found := entries[name]) is not None),
             tuple(name for name in chosen if entries[name] is None),
             chosen[-1] if len(chosen) == limit else None,  # as real ones: an empty page may be the last
@@ -236,11 +236,10 @@ class FakeObjects(_Switches):
         key: str,
         lifetime: float,
         query: Mapping[str, str] | None = None,
-        public: bool = True,
     ) -> str:
         expires = f"{time.time() + max(1.0, lifetime):.3f}"
         asked = {**(query or {}), "X-Account": self._name, "X-Expires": expires}
-        url = f"{PUBLIC_URL if public else INTERNAL_URL}/{quote(bucket)}/{quote(key)}?{urlencode(asked)}"
+        url = f"{INTERNAL_URL}/{quote(bucket)}/{quote(key)}?{urlencode(asked)}"
         return f"{url}&X-Signature={_signature(method, url, self._secret)}"
 
     def follow(self, method: str, url: str, content: bytes = b"") -> tuple[int, bytes]:
@@ -305,7 +304,7 @@ class FakeObjects(_Switches):
             numbers = [part.number for part in parts]
             there = [_part(number, found.parts[number]) for number in numbers if number in found.parts]
             if not parts or [part.etag for part in there] != [part.etag for part in parts]:
-                raise Stalled("UploadIncomplete", "other parts are there than it is to have")
+                raise Stalled("UploadIncomplete", "its parts differ from the given ones")
             if any(part.size < self.server.min_part for part in there[:-1]):
                 raise Stalled("UploadIncomplete", "a part is too small")
             digests = b"".join(bytes.fromhex(part.etag) for part in there)

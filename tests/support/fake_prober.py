@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller.domain.observed import ObservedWorkload
+from controller.domain.apps.observed import ObservedWorkload
 from controller.ports import Readiness
 from tests.support.fake_engine import FakeEngine
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 
+from controller.domain.apps.spec import BuildImage, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
-from controller.domain.spec import RepositorySpec, SecretSpec
-from controller.ports import Revision, SourceFile
+from controller.ports import BuildContext, Revision, SourceFile
+from tests.support.engines import tar_of
 
 Tree = Mapping[str, bytes]
 
@@ -64,17 +63,14 @@ class FakeSources:
         below = self._below(revision, path)
         return tuple(SourceFile(p, below[p]) for p in sorted(below) if p.endswith(suffixes))
 
-    def content_id(self, revision: Revision, path: str) -> str:
-        return hashlib.sha256(repr(sorted(self._below(revision, path).items())).encode()).hexdigest()
+    def content_id(self, revision: Revision, source: BuildImage) -> str:
+        return hashlib.sha256(
+            repr(sorted(self._below(revision, source.context).items())).encode()
+        ).hexdigest()
 
-    def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, content in sorted(self._below(revision, path).items()):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        yield buffer.getvalue()
+    def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
+        files = {name: content.decode() for name, content in self._below(revision, source.context).items()}
+        return BuildContext(files.get(source.dockerfile, "").encode(), None, [tar_of(files)])
 
     def forget(self, names: Iterable[str]) -> None:
         self.forgotten += names

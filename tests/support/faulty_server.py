@@ -126,7 +126,7 @@ class FaultyServer(ThreadingHTTPServer):
 
 
 class FaultyHandler(BaseHTTPRequestHandler):
-    """Whoever inherits from it gives the `right_answer`."""
+    """Subclasses define the `right_answer`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

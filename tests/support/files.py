@@ -1,4 +1,4 @@
-"""A caller of the files API as the gateway hands him over: by his name, without a network."""
+"""A caller of the files API as the gateway passes them on: by name, without a network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from flask.testing import FlaskClient
 
-from controller.domain.keys import user_area
 from controller.domain.names import ComponentName
-from controller.domain.storage import BoxRecord
+from controller.domain.storage.box import BoxRecord
+from controller.domain.storage.keys import user_area
 from controller.ports import Objects
 from controller.store import SqliteStore
 from controller.web.context import CALL, ServiceCall
@@ -50,7 +50,7 @@ class Files:
         )
 
     def given(self, *names: str, area: str = user_area("ann"), content: bytes = b"content") -> None:
-        """Files that lie in the storage, whoever put them there."""
+        """Files that lie in the storage, from any source."""
         for name in names:
             self.objects.put(BUCKET, area + name, io.BytesIO(content), len(content))
 

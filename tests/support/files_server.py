@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from controller.domain.keys import DEVELOPER_AREA, KeyInvalid, parse_path, user_area
+from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, parse_path, user_area
 from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 
 APP, BOX = "demo", "data"
@@ -111,8 +111,8 @@ class FilesServer(Orders):
             raise Refusal(404, f"The app has no box {rest[0]}.")
         try:
             target = parse_path(unquote(rest[1]) if len(rest) > 1 else "")
-        except KeyInvalid as error:
-            raise Refusal(400, f"Nothing can be called so: {error}.") from error
+        except FileKeyInvalid as error:
+            raise Refusal(400, f"This name is not possible: {error}.") from error
         if query.get("area") == "developer" and user not in self.developers:
             raise Refusal(403, "The developer area is for the users listed in spec.files.developers.")
         area = DEVELOPER_AREA if "area" in query else user_area(user)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Api, Route, Service, ServiceKind
+from controller.domain.routing.routes import Api, Route, Service, ServiceKind
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.domain.apps.spec import GitRef, RefKind, RepositorySpec, SecretSpec
 from controller.domain.names import RepositoryName
 from controller.domain.secret import Secret
-from controller.domain.spec import GitRef, RefKind, RepositorySpec, SecretSpec
 
 
 def repository(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from controller.domain.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
-from controller.domain.status import AppStatus
 from controller.ports import Engine, Store
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from controller.config import DefaultLimits, GitSettings, Settings
-from controller.domain.errors import ManifestInvalid, Problem
+from controller.domain.apps.spec import AppSpec, Limits, PlatformAppSpec, PlatformSpec, Registry
+from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.names import AppName, RepositoryName
-from controller.domain.spec import AppSpec, Limits, PlatformAppSpec, PlatformSpec, Registry
 from controller.manifests import load_app, load_platform
 from controller.ports import SourceFile
 
@@ -46,7 +46,7 @@ def platform_of(*texts: str | bytes, settings: Settings = SETTINGS) -> PlatformS
     return load_platform(_files(texts), settings, read_file)
 
 
-def app_problems(*texts: str | bytes, app: PlatformAppSpec = APP) -> tuple[Problem, ...]:
+def app_problems(*texts: str | bytes, app: PlatformAppSpec = APP) -> tuple[ManifestProblem, ...]:
     try:
         app_of(*texts, app=app)
     except ManifestInvalid as error:
@@ -54,7 +54,7 @@ def app_problems(*texts: str | bytes, app: PlatformAppSpec = APP) -> tuple[Probl
     return ()
 
 
-def platform_problems(*texts: str | bytes) -> tuple[Problem, ...]:
+def platform_problems(*texts: str | bytes) -> tuple[ManifestProblem, ...]:
     try:
         platform_of(*texts)
     except ManifestInvalid as error:

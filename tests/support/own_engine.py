@@ -1,7 +1,7 @@
 """A Docker engine of a test's own, which may be stopped, killed and started again: the machine's is never touched.
 
 It has its folders, its socket and its network namespace for itself: in the machine's it would remove the bridge of the
-machine's engine. Needs root; where that is not to be had, `available` says so.
+machine's engine. Needs root; without it, `available` says so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import requests
 
 from tests.support.waiting import wait_for
 
+#: User ids of the machine that containers have where the engine shifts them.
+SHIFTED = range(200_000, 265_536)
+
 
 def available() -> bool:
     return os.geteuid() == 0 and all(shutil.which(command) for command in ("dockerd", "nsenter", "unshare"))
@@ -28,10 +31,13 @@ def available() -> bool:
 
 @dataclass
 class OwnEngine:
-    """`folder` has a short path: sockets lie in it. `live_restore`: its containers outlive it."""
+    """`folder` has a short path: sockets lie in it. `live_restore`: its containers outlive it. `firewall`: it makes its
+    rules, for containers that reach others. `users`: root of its containers is the first of `SHIFTED`."""
 
     folder: Path
     live_restore: bool = False
+    firewall: bool = False
+    users: bool = False
     _network: subprocess.Popen[bytes] = field(default_factory=lambda: _new_network())
     _process: subprocess.Popen[bytes] | None = None
 
@@ -55,13 +61,34 @@ class OwnEngine:
         return [
             "nsenter",
             f"--net={_namespace(self._network.pid)}",
+            *(self._shifting() if self.users else []),
             "dockerd",
             *folders,
             f"--pidfile={self.folder / 'pid'}",
             f"--host={self.host}",
-            *("--iptables=false", "--ip-forward=false", "--ip-masq=false"),
+            *([] if self.firewall else ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]),
+            *(["--userns-remap=nobody:nogroup"] if self.users else []),
             *(["--live-restore"] if self.live_restore else []),
         ]
+
+    def _shifting(self) -> list[str]:
+        """Who is whose subordinate is in two files of the machine: it sees others there."""
+        self.folder.chmod(0o711)  # the shifted root has to come by
+        binds = []
+        for name in ("subuid", "subgid"):
+            (self.folder / name).write_text(f"nobody:{SHIFTED[0]}:{len(SHIFTED)}\n")
+            binds.append(f"mount --bind {self.folder / name} /etc/{name}")
+        return ["unshare", "--mount", "sh", "-c", f'{" && ".join(binds)} && exec "$@"', "sh"]
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in its network."""
+        entered = ["nsenter", f"--net={_namespace(self._network.pid)}", *command]
+        return subprocess.run(entered, capture_output=True, text=True, check=False)
+
+    @property
+    def network(self) -> int:
+        """A process that is in its network."""
+        return self._network.pid
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -114,6 +141,9 @@ def _new_network() -> subprocess.Popen[bytes]:
     """A network namespace, there as long as the process is."""
     process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     wait_for(lambda: os.readlink(_namespace(process.pid)) != os.readlink(_namespace(os.getpid())))
+    subprocess.run(
+        ["nsenter", f"--net={_namespace(process.pid)}", "ip", "link", "set", "lo", "up"], check=False
+    )
     return process
 
 
@@ -122,10 +152,10 @@ def _namespace(pid: int) -> str:
 
 
 @contextmanager
-def own_engine() -> Iterator[OwnEngine]:
+def own_engine(firewall: bool = False, users: bool = False) -> Iterator[OwnEngine]:
     """Running."""
     with TemporaryDirectory(prefix="engine-", dir="/tmp") as folder:
-        engine = OwnEngine(Path(folder))
+        engine = OwnEngine(Path(folder), firewall=firewall, users=users)
         try:
             engine.start()
             yield engine

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ import sys
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 
 from controller.domain import labels
 from tests.support.engines import BASE_IMAGE, unique
@@ -89,6 +92,18 @@ class Platform:
         process.send_signal(number)
         return process.wait(60)
 
+    def children(self, name: str) -> list[int]:
+        """Processes that it has started: gunicorn's workers, say."""
+        parent = self._processes[name].pid
+        try:
+            return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        except OSError:
+            return []
+
+    def kill_child(self, name: str, pid: int) -> None:
+        if pid in self.children(name):
+            os.kill(pid, signal.SIGKILL)
+
     def stop(self) -> None:
         for process in self._processes.values():
             if process.poll() is None:
@@ -103,8 +118,9 @@ class Platform:
             self.docker.remove_container(container["Id"], force=True, v=True)
         for network in self.docker.networks(filters=ours):
             self.docker.remove_network(network["Id"])
-        for image in self.docker.images(filters={"reference": f"{self.instance}.local/*/*"}):
-            self.docker.remove_image(image["Id"], force=True)
+        for image in self.docker.images(filters={"label": f"{labels.BUILT_BY}={self.instance}"}):
+            with suppress(docker.errors.ImageNotFound):  # it went with one that was made from it
+                self.docker.remove_image(image["Id"], force=True)
         self.docker.close()
 
     def prichal(
@@ -181,18 +197,24 @@ class Platform:
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, body, dict(headers or {}))
+            connection.request(method, path, body, {**self._signed_in(path), **(headers or {})})
             reply = connection.getresponse()
             return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
         finally:
             connection.close()
+
+    def _signed_in(self, path: str) -> dict[str, str]:
+        """Call as the administrator, with the token that the web process has made."""
+        token = self.home / "state" / "web" / "admin.token"
+        own = path.startswith("/-/") and not path.startswith("/-/hooks/") and token.exists()
+        return {"Authorization": f"Bearer {token.read_text().strip()}"} if own else {}
 
     # --- files -------------------------------------------------------------------------------------------------
 
     def put_file(
         self, app: str, path: str, content: bytes, query: str = "", headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """What a user does: ask for a link, send the bytes to the storage. The reply of whoever refused, else of the
+        """What a user does: ask for a link, send the bytes to the storage. The reply of the refusing side, else of the
         storage. `path` starts with the box."""
         asked = self.request("PUT", f"/{app}/files/{path}?size={len(content)}{query}", headers=headers)
         if asked.status != 200:
@@ -351,6 +373,12 @@ class Module:
         body = {"published": True, "experimentPipeline": {"name": pipeline}, **spec}
         body["restfulApi"] = {"path": path, **spec.get("restfulApi", {})}  # type: ignore[dict-item]
         return self.write(f"manifests/api-{pipeline}.yaml", json.dumps(_manifest("APIComponent", path, body)))
+
+    def pipelines_api(self, **restful: object) -> Module:
+        body = {"published": True, "pipelines": {}, "restfulApi": restful}
+        return self.write(
+            "manifests/pipelines.yaml", json.dumps(_manifest("APIComponent", "pipelines", body))
+        )
 
     def remove(self, *paths: str) -> Module:
         for path in paths:

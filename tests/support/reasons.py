@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from controller.domain.conditions import ConditionType
+from controller.domain.apps.conditions import ConditionType
 
 CONTROLLER = Path(__file__).parents[2] / "controller"
 _CAMEL_CASE = re.compile(r"[A-Z][A-Za-z]*[a-z][A-Za-z]*")
@@ -24,14 +24,15 @@ _GIVERS = {
     "Event",
     "Hold",
     "Unresolved",
-    "complain",
-    "emit",
-    "_tell",
+    "print_error",
+    "record_event",
+    "_record_event",
+    "_report_once",
     "_failed",
     "_degraded",
     "_not_ready",
 }
-_TABLES = {"Verdict", "Fault"}  # (class of error, reason, …)
+_TABLES = {"ErrorRule"}  # (class of error, reason, …)
 
 
 def reasons() -> dict[str, set[str]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import bcrypt
 import docker
 
+from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.secret import Secret
-from controller.domain.spec import Registry, SecretSpec
 from tests.support.engines import unique
 from tests.support.waiting import wait_for
 

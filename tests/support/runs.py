@@ -11,11 +11,12 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from controller.domain.apps.spec import ApiVariable, PipelineVar, Webhook
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.routes import Service, ServiceKind
-from controller.domain.runs import Run, RunState, StageRun
-from controller.domain.spec import ApiVariable, PipelineVar, Webhook
+from controller.domain.routing.routes import Service, ServiceKind
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunState, StageRun
+from controller.ports import Runs
 from controller.store import SqliteStore
 from controller.web.context import CALL, ServiceCall
 from tests.support.gateway import APP, make_api
@@ -64,7 +65,7 @@ def all_pipelines(path: str = "pipelines", **fields: Any) -> Service:
 
 @dataclass
 class RunCaller:
-    """A caller as the gateway hands him over."""
+    """A caller as the gateway passes them on."""
 
     client: FlaskClient
     store: SqliteStore
@@ -110,8 +111,14 @@ def kind(document: dict[str, Any]) -> str:
 # --- the runner's part ------------------------------------------------------------------------------------------
 
 
+def runs_of(store: SqliteStore) -> Runs:
+    """As the daemon finds them when it looks: what was asked for is there."""
+    store.changed()
+    return store.runs
+
+
 @dataclass
-class Player:
+class RunDriver:
     """Does to runs what the daemon would: every change is written down as the runner does it."""
 
     store: SqliteStore
@@ -120,7 +127,7 @@ class Player:
 
     def change(self, id: str, change: Callable[[Run], Run]) -> Run:
         while True:
-            run = self.store.runs.get(self.app, id)
+            run = runs_of(self.store).get(self.app, id)
             assert run is not None
             saved = self.store.runs.save(change(run))
             if saved is not None:
@@ -134,7 +141,7 @@ class Player:
 
     def begin(self, id: str, stage: str = "fit") -> Run:
         """The run, if it has not begun, and a new attempt of the stage are under way."""
-        run = self.store.runs.get(self.app, id)
+        run = runs_of(self.store).get(self.app, id)
         assert run is not None
         if run.state is RunState.QUEUED:
             self.to(id, RunState.STARTING)
@@ -152,7 +159,7 @@ class Player:
 
     def finish(self, id: str, state: RunState = RunState.SUCCEEDED, reason: str = "") -> Run:
         """The run from where it is to its end, with all stages that are not over."""
-        run = self.store.runs.get(self.app, id)
+        run = runs_of(self.store).get(self.app, id)
         assert run is not None
         if run.state is RunState.QUEUED:
             self.to(id, RunState.STARTING)
@@ -163,7 +170,7 @@ class Player:
         return self.to(id, state, reason)
 
     def forget(self, id: str) -> None:
-        run = self.store.runs.get(self.app, id)
+        run = runs_of(self.store).get(self.app, id)
         assert run is not None
         self.store.runs.forget([run])
 

@@ -13,21 +13,21 @@ from urllib.parse import parse_qsl, urlsplit
 
 from controller.config import Settings
 from controller.domain.names import ComponentName
-from controller.domain.runs import Run
+from controller.domain.runs.run import Run
 from controller.store import SqliteStore, open_store
+from controller.web.api.runs.access import base_of, check_run, etag
+from controller.web.api.runs.documents import run_document
+from controller.web.api.runs.logs import PIECE, log_event, whole_lines
+from controller.web.api.runs.streams import LogRequest
 from controller.web.app import create_app
 from controller.web.context import ServiceCall
-from controller.web.problems import Kind, Problem, Refused
-from controller.web.runs.calls import base_of, check_run, etag
-from controller.web.runs.documents import run_document
-from controller.web.runs.logs import PIECE, log_event, whole_lines
-from controller.web.runs.streams import LogRequest
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 from tests.support.files_server import FilesServer
 from tests.support.gateway import APP
-from tests.support.runs import Player, RunCaller, all_pipelines, make_pipeline, one_pipeline
+from tests.support.runs import RunCaller, RunDriver, all_pipelines, make_pipeline, one_pipeline
 
 LOOK = 0.005  # seconds between two looks for news
 
@@ -39,7 +39,7 @@ class RunsServer(Orders):
     def __init__(self, folder: Path, store: SqliteStore) -> None:
         super().__init__()
         self.store = store
-        self.player = Player(store, folder / "runs")
+        self.player = RunDriver(store, folder / "runs")
         self.files: FilesServer | None = None  # with the files of the same users
         self.users = {"anna": "p:w", "bob": "secret"}
         app = create_app(store, Settings(state=folder), StorageClient(store, lambda access: FakeObjects()))
@@ -116,7 +116,7 @@ class Handler(FaultyHandler):
             else:
                 log = _log(run, query).log(run, self.runs.player.folder)
                 self.reply(200, log.read(int(query["offset"]), 10**9))
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused.problem.kind.status, refused.problem.detail)
 
     def _find(self) -> Run:
@@ -145,7 +145,7 @@ class Handler(FaultyHandler):
         while not self.close_connection:
             try:
                 run = self._find()
-            except Refused:
+            except RequestRefused:
                 self._chunk(b"event: gone\ndata: {}\n\n")
                 self._chunk(b"")
                 return
@@ -176,7 +176,7 @@ class Handler(FaultyHandler):
 
 def _log(run: Run, query: dict[str, str]) -> LogRequest:
     if query["stage"] not in [stage.name for stage in run.stages]:
-        raise Refused(Problem(Kind.NOT_FOUND, "The run has no such stage."))
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "The run has no such stage."))
     return LogRequest(query["stage"], int(query["attempt"]) if "attempt" in query else None)
 
 

@@ -22,7 +22,7 @@ from controller.config import DockerSettings, Settings
 from controller.config.settings import RunSettings
 from controller.domain.names import AppName
 from controller.ports import Jobs, Storage, Store
-from controller.runner.deps import Deps
+from controller.runner.deps import RunnerDeps
 from controller.runner.runner import Runner
 from controller.store import open_store
 
@@ -48,8 +48,8 @@ def settings_of(state: Path, instance: str, **runs: Any) -> Settings:
     return Settings(state=state, instance=instance, runs=RunSettings(min_free=0, **runs))
 
 
-def deps_of(settings: Settings, store: Store, jobs: Jobs, storage: Storage) -> Deps:
-    return Deps(
+def deps_of(settings: Settings, store: Store, jobs: Jobs, storage: Storage) -> RunnerDeps:
+    return RunnerDeps(
         store=store,
         jobs=jobs,
         storage=storage,
@@ -65,7 +65,7 @@ def _pull(app: AppName, reference: str) -> None:
     raise AssertionError(f"{reference} is not on this host")
 
 
-class Deadly:
+class Crashing:
     """Passes calls on until the process is to die."""
 
     def __init__(self, inner: Any, left: list[int]) -> None:
@@ -79,9 +79,9 @@ class Deadly:
         return getattr(self._inner, name)
 
 
-class DeadlyStore:
+class CrashingStore:
     def __init__(self, store: Any, left: list[int]) -> None:
-        self.runs = Deadly(store.runs, left)
+        self.runs = Crashing(store.runs, left)
         self.boxes, self.changed, self.transaction = store.boxes, store.changed, store.transaction
 
 
@@ -92,7 +92,7 @@ def main(state: Path, instance: str, call: int) -> None:
     )
     if call:
         left = [call]
-        world: dict[str, Any] = {"store": DeadlyStore(deps.store, left), "jobs": Deadly(deps.jobs, left)}
+        world: dict[str, Any] = {"store": CrashingStore(deps.store, left), "jobs": Crashing(deps.jobs, left)}
         deps = replace(deps, **world)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

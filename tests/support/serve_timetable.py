@@ -14,20 +14,20 @@ from typing import Any
 
 from controller.adapters.clock import SystemClock
 from controller.adapters.cron import CronTicks
-from controller.runner.timetable import Timetable
+from controller.runner.cron_scheduler import CronScheduler
 from controller.store import open_store
-from tests.support.serve_runner import Deadly
+from tests.support.serve_runner import Crashing
 
 
-class DeadlyStore:
+class CrashingStore:
     def __init__(self, store: Any, call: int) -> None:
         left = [call]
         self.runs, self.schedules, self.apps = (
-            Deadly(store.runs, left),
-            Deadly(store.schedules, left),
+            Crashing(store.runs, left),
+            Crashing(store.schedules, left),
             store.apps,
         )
-        self._commits, self._transaction = Deadly(self, left), store.transaction
+        self._commits, self._transaction = Crashing(self, left), store.transaction
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -44,8 +44,8 @@ def main(database: Path, call: int) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if call:
-        store = DeadlyStore(store, call)
-    Timetable(store, SystemClock(), CronTicks()).run(stop)
+        store = CrashingStore(store, call)
+    CronScheduler(store, SystemClock(), CronTicks()).run(stop)
 
 
 if __name__ == "__main__":

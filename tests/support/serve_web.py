@@ -3,21 +3,42 @@ that it finds the way systemd hands one over (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from controller.adapters.objects import S3Objects
 from controller.config import Settings, WebSettings
+from controller.config.settings import StorageSettings
 from controller.domain.secret import Secret
 from controller.logs import configure
 from controller.web.server import run
+from tests.support.git_servers import free_port
+
+
+def with_web(state: Path, **options: Any) -> None:
+    """What differs from the usual for the process that is started on this state."""
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "options.json").write_text(json.dumps(options))
 
 
 def settings_of(state: Path) -> Settings:
-    return Settings(
-        state=state, web=WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20)
-    )
+    """Links to files are served at an address of this state's own."""
+    options = state / "options.json"
+    more = json.loads(options.read_text()) if options.exists() else {}
+    web = WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20, trust_loopback=True)
+    storage = StorageSettings(listen=objects_address(state))
+    return Settings(state=state, web=replace(web, **more), storage=storage)
+
+
+def objects_address(state: Path) -> str:
+    noted = state / "objects-address"
+    if not noted.exists():
+        noted.write_text(f"127.0.0.1:{free_port()}")
+    return noted.read_text()
 
 
 if __name__ == "__main__":

@@ -14,17 +14,17 @@ from typing import Any
 
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.webhooks import HttpSender
+from controller.domain.apps.spec import SecretSpec
 from controller.domain.secret import Secret
-from controller.domain.spec import SecretSpec
 from controller.ports import Store
-from controller.runner.webhooks import Deliverer
+from controller.runner.webhook_dispatcher import WebhookDispatcher
 from controller.store import open_store
 from tests.support.fake_jobs import FakeJobs
 from tests.support.receivers import WHSEC
 from tests.support.serve_runner import deps_of, settings_of
 
 
-class Deadly:
+class Crashing:
     """An outbox whose `call` kills the process."""
 
     def __init__(self, inner: Any, call: str) -> None:
@@ -39,13 +39,13 @@ class Deadly:
 def main(state: Path, call: str) -> None:
     settings = settings_of(state, "webhooks")
     store: Store = open_store(settings.database)
-    store.webhooks = Deadly(store.webhooks, call)
+    store.webhooks = Crashing(store.webhooks, call)
     deps = deps_of(settings, store, FakeJobs(), NoStorage())
     secret = SecretSpec("hooks", (("secret", Secret(WHSEC)),))
     deps = replace(deps, secret=lambda app, name, revision: secret)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Deliverer(deps, HttpSender(private=True)).run(stop)
+    WebhookDispatcher(deps, HttpSender(private=True)).run(stop)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ Pure but for the asserts: an action that no engine could carry out, or that woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
-from controller.domain.names import AppName
-from controller.domain.observed import ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.plan import (
+from controller.domain.apps.observed import ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.apps.plan import (
     Action,
     AwaitReady,
     BuildImageAction,
     DrainWorkload,
     EnsureNetwork,
+    PublishPipelines,
+    PublishServices,
     PullImage,
     RemoveNetwork,
     RemoveWorkload,
@@ -24,7 +25,8 @@ from controller.domain.plan import (
     SwitchRoute,
     WithdrawRoute,
 )
-from controller.domain.routes import Route
+from controller.domain.names import AppName
+from controller.domain.routing.routes import Route
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,8 @@ class World:
 
     def act(self, action: Action) -> World:
         match action:
-            case EnsureNetwork():
-                return self._with_network(True)
-            case RemoveNetwork():
-                assert not self.observed.workloads, "a network in use cannot be removed"
-                return self._with_network(False)
+            case EnsureNetwork() | RemoveNetwork():
+                return self._with_network(isinstance(action, EnsureNetwork))
             case PullImage(reference=image) | BuildImageAction(tag=image):
                 return replace(self, images=self.images | {image})
             case StageModel(model=model):
@@ -102,12 +101,17 @@ class World:
                 return replace(self, drained=self.drained | {endpoint})
             case RemoveWorkload():
                 return self._remove(action)
-            case _:  # boxes and services: tests/unit/domain/test_boxes.py has a world of its own for them
+            case PublishServices():
+                return self._publish(action)
+            case PublishPipelines(pipelines=pipelines):
+                return replace(self, observed=replace(self.observed, pipelines=pipelines))
+            case _:  # boxes: tests/unit/domain/storage/test_planner.py has a world of its own for them
                 return self
 
     # --- one action each ---------------------------------------------------------------------------------------
 
     def _with_network(self, there: bool) -> World:
+        assert there or not self.observed.workloads, "a network in use cannot be removed"
         return replace(self, observed=replace(self.observed, network=there))
 
     def _start(self, action: StartWorkload) -> World:
@@ -137,8 +141,29 @@ class World:
         assert len(upstreams) == len(action.names), f"{action.names}: traffic would go to nothing"
         assert self.ready.issuperset(upstreams), f"{action.names}: traffic would go to what is not ready"
         route = replace(action.route, upstreams=upstreams)
-        others = [r for r in self.routes if r.component != route.component]
-        return replace(self, routes=tuple(sorted([*others, route], key=lambda r: r.component)))
+        before = next((r for r in self.routes if r.component == route.component), None)
+        still = {api.path for api in before.apis} if before else set()
+        route = _without(route, action.keeps - still)
+        others = [
+            _without(r, {api.path for api in route.apis} - action.keeps)
+            for r in self.routes
+            if r.component != route.component
+        ]
+        left = tuple(s for s in self.observed.services if s.api.path not in action.takes)
+        return replace(
+            self,
+            routes=tuple(sorted([*others, route], key=lambda r: r.component)),
+            observed=replace(self.observed, services=left),
+        )
+
+    def _publish(self, action: PublishServices) -> World:
+        still = {service.api.path for service in self.observed.services}
+        made = tuple(s for s in action.services if s.api.path in still | action.takes)
+        return replace(
+            self,
+            routes=tuple(_without(r, action.takes) for r in self.routes),
+            observed=replace(self.observed, services=made),
+        )
 
     def _remove(self, action: RemoveWorkload) -> World:
         gone = next((w for w in self.observed.workloads if w.id == action.id), None)
@@ -157,3 +182,7 @@ class World:
 
     def _of(self, workloads: Iterable[ObservedWorkload]) -> ObservedApp:
         return replace(self.observed, workloads=tuple(sorted(workloads, key=lambda w: w.name)))
+
+
+def _without(route: Route, paths: Set[str]) -> Route:
+    return replace(route, apis=tuple(api for api in route.apis if api.path not in paths))

@@ -43,8 +43,8 @@ class StorageServer(ABC):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def objects(self, public_url: str = "") -> S3Objects:
-        return S3Objects(self.url, self.access_key, self.secret_key, public_url)
+    def objects(self) -> S3Objects:
+        return S3Objects(self.url, self.access_key, self.secret_key)
 
     def admin(self) -> S3Admin:
         return S3Admin(self.url, self.access_key, self.secret_key)

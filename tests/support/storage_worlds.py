@@ -29,7 +29,7 @@ class World(ABC):
     """One storage, and what may happen to it."""
 
     @abstractmethod
-    def objects(self, access_key: str = "", secret: Secret = SECRET, public_url: str = "") -> Objects:
+    def objects(self, access_key: str = "", secret: Secret = SECRET) -> Objects:
         """For an account; for the one with all rights without `access_key`."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class FakeWorld(World):
     def __init__(self) -> None:
         self.server = FakeServer()
 
-    def objects(self, access_key: str = "", secret: Secret = SECRET, public_url: str = "") -> Objects:
+    def objects(self, access_key: str = "", secret: Secret = SECRET) -> Objects:
         return FakeObjects(self.server, access_key, secret) if access_key else FakeObjects(self.server)
 
     def admin(self) -> StorageAdmin:
@@ -84,10 +84,10 @@ class RealWorld(World):
         self.server = server
         self.http = urllib3.PoolManager(retries=False)
 
-    def objects(self, access_key: str = "", secret: Secret = SECRET, public_url: str = "") -> Objects:
+    def objects(self, access_key: str = "", secret: Secret = SECRET) -> Objects:
         if not access_key:
-            return self.server.objects(public_url)
-        return S3Objects(self.server.url, access_key, secret, public_url)
+            return self.server.objects()
+        return S3Objects(self.server.url, access_key, secret)
 
     def admin(self) -> StorageAdmin:
         return self.server.admin()

@@ -1,5 +1,5 @@
 """Webhooks as the forges send them: header names and payload shapes as captured from each, cut down to what matters,
-and signed anew with a secret of ours."""
+and signed again with a secret of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controller.domain.spec import HookProvider
+from controller.domain.apps.spec import HookProvider
 
 SECRET = "correct horse battery staple"
 SIGNING_KEY = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()

@@ -85,6 +85,52 @@ def test_the_reference_shows_the_example() -> None:
     assert f"```yaml\n{EXAMPLE}```\n" in (ROOT / "docs/reference/configuration.md").read_text()
 
 
+DOMAIN = "web.appDomain: must be a domain in lower case without a port, such as apps.example.org"
+
+
+@pytest.mark.parametrize("domain", ["apps.example.org", "localhost", "a-b.c1", None])
+def test_a_domain_for_apps(tmp_path: Path, domain: str | None) -> None:
+    settings = load(written(tmp_path, f"web: {{appDomain: {domain or 'null'}}}"))
+    assert settings.web.app_domain == (domain or "")
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "Apps.example.org",
+        "apps.example.org.",
+        ".apps",
+        "a..b",
+        "apps.example.org:80",
+        "*.apps",
+        "a/b",
+        "-a",
+        "a" * 190,
+    ],
+)
+def test_no_domain_for_apps(tmp_path: Path, domain: str) -> None:
+    assert problems(tmp_path, f"web: {{appDomain: '{domain}'}}") == [f"1:7: {DOMAIN}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "sound"),
+    [
+        ("https://apps.example.org", True),
+        ("https://example.org", True),
+        ("https://xapps.example.org", True),
+        ("https://demo.apps.example.org:8443", False),
+        ("https://a.b.apps.example.org", False),
+    ],
+)
+def test_the_platform_s_own_name_is_no_app_s(tmp_path: Path, url: str, sound: bool) -> None:
+    text = f"web:\n  appDomain: apps.example.org\n  publicUrl: {url}\n"
+    if sound:
+        assert load(written(tmp_path, text)).web.public_url == url
+    else:
+        (problem,) = problems(tmp_path, text)
+        assert problem.startswith("3:3: web.publicUrl: lies below web.appDomain")
+
+
 # --- values -----------------------------------------------------------------------------------------------------
 
 

@@ -18,18 +18,18 @@ from controller.config.loader import ConfigInvalid, read
 from controller.config.options import OPTIONS
 from controller.daemon.doctor import CHECKS
 from controller.documents import parse
-from controller.domain.errors import Problem
+from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
+from controller.domain.errors import ManifestProblem
 from controller.domain.names import AppName, RepositoryName
-from controller.domain.spec import Kind, PlatformAppSpec
 from controller.manifests.build import examine
 from controller.manifests.platform import examine_platform
-from controller.manifests.reader import API_VERSION, Document
+from controller.manifests.reader import API_VERSION, ManifestDocument
 from controller.manifests.reader import read as read_manifests
 from controller.manifests.schema import check
 from controller.manifests.validate import validate_folder
 from controller.ports import SourceFile
 from controller.serving import docstring
-from tests.support.pages import ROOT, Block, anchors, blocks, inline_code, links, pages
+from tests.support.pages import README, ROOT, Block, anchors, blocks, inline_code, links, pages, section
 
 PAGES = pages()
 REFERENCE = ROOT / "docs" / "reference"
@@ -82,7 +82,7 @@ def test_yaml_is_manifest_or_configuration_or_at_least_yaml(block: Block, tmp_pa
             assert config_problems(block.text, tmp_path) == []
 
 
-def config_problems(text: str, folder: Path) -> list[Problem]:
+def config_problems(text: str, folder: Path) -> list[ManifestProblem]:
     """Of a fragment of config.yaml, but for the files that it names: they are not on this machine."""
     file = folder / "config.yaml"
     file.write_text(text)
@@ -120,11 +120,11 @@ def test_manifests_of_a_page_fit_together(page: Path) -> None:
     assert [str(problem) for problem in problems] == []
 
 
-def is_platforms(document: Document) -> bool:
-    return document.kind in (Kind.REPOSITORY, Kind.PLATFORM_APP, Kind.SECRET)
+def is_platforms(document: ManifestDocument) -> bool:
+    return document.kind in (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP, ComponentKind.SECRET)
 
 
-def source(document: Document) -> str:
+def source(document: ManifestDocument) -> str:
     return json.dumps(document.node.value)
 
 
@@ -199,6 +199,20 @@ def test_commands_exist_with_their_options(place: str, arguments: tuple[str, ...
     assert missing == [] or (":" not in place and is_a_mention(words)), f"{missing} are missing"
 
 
+def test_the_transcript_in_the_readme_is_an_excerpt_of_its_chapter() -> None:
+    """The end-to-end test types the chapter's commands and compares what they print, so the transcript stays true."""
+    (transcript,) = section(README, "## Thirty seconds")
+    chapter = " ".join(block.text for block in section(README, "## Your first module in ten minutes"))
+    typed = " ".join(chapter.replace("\\\n", " ").split())
+    lines = joined(transcript.text)
+    shown = [line.removeprefix("$ ").partition("  #")[0] for line in lines if line.startswith("$ ")]
+    printed = [line for line in lines if line.startswith("remote: ")]
+    assert shown
+    assert printed
+    for line in shown + printed:
+        assert " ".join(line.split()) in typed, line
+
+
 def resolve(words: list[str]) -> tuple[click.Command, click.Context]:
     """The command that the words begin with, which are taken off."""
     command: click.Command = prichal
@@ -216,6 +230,79 @@ def resolve(words: list[str]) -> tuple[click.Command, click.Context]:
 def is_a_mention(words: list[str]) -> bool:
     """Inline, `prichal connect --print` speaks of the command, it does not show how it is called."""
     return all(word.startswith("-") for word in words)
+
+
+#: Pages whose shell blocks a test types, all or those with these words.
+TYPED: dict[str, dict[str, str]] = {
+    "README.md": {"": "tests/e2e/test_readme.py"},
+    "docs/guide/files.md": {"": "tests/e2e/test_files_guide.py"},
+    "docs/guide/module.md": {"docker run": "tests/integration/docker/test_shown.py"},
+    "docs/guide/operations.md": {"openssl": "tests/unit/web/api/platform/test_signatures.py"},
+    "docs/guide/runs.md": {"": "tests/e2e/test_runs_guide.py"},
+    "docs/install.md": {
+        "sqlite3": "tests/integration/store/test_backup.py",
+        "files.tar.gz": "tests/integration/store/test_backup.py",
+    },
+    "docs/reference/files.md": {"": "tests/integration/web/test_files_page.py"},
+    "docs/reference/runs.md": {"": "tests/integration/web/test_runs_page.py"},
+    "examples/digits/README.md": {"": "tests/e2e/test_examples.py"},
+    "examples/own-server/README.md": {
+        "docker run": "tests/integration/docker/test_shown.py",
+        "repo create": "tests/e2e/test_readme.py",
+    },
+}
+#: Blocks with these words are typed by no test, since they change the host or speak of what is made up.
+NOT_TYPED: dict[str, dict[str, str]] = {
+    "CONTRIBUTING.md": {"make setup": "its targets are looked for in the Makefile"},
+    "docs/guide/module.md": {
+        "presigned_put_url": "the page on the files API shows the same requests",
+        "docker build": "the module is made up; the example's page shows the same",
+        "/predict": "the module is made up; the example's page shows the same",
+    },
+    "docs/guide/operations.md": {
+        "rsync": "it copies the storage of a host",
+        "juicefs load": "it mends the storage of a host",
+        "docker image prune": "it removes images of others",
+    },
+    "docs/install.md": {
+        "apt-get": "it installs packages",
+        "git clone": "it installs a release",
+        "systemctl": "it starts and stops services of a host",
+        "ln -sfn": "it changes what is installed",
+        "iptables": "it changes the rules of a host",
+    },
+    "docs/reference/containers.md": {"docker ps": "it looks at containers of a host"},
+}
+
+
+@pytest.mark.parametrize("block", of("sh"), ids=str)
+def test_what_is_shown_to_be_typed_is_typed_by_a_test(block: Block) -> None:
+    """Except calls of `prichal` that speak of what is made up, which are checked above."""
+    page = str(block.page.relative_to(ROOT))
+    typing = [test for words, test in TYPED.get(page, {}).items() if words in block.text]
+    reasons = [why for words, why in NOT_TYPED.get(page, {}).items() if words in block.text]
+    only_ours = all(line.startswith("prichal ") for line in joined(block.text) if line.strip())
+    assert typing or reasons or only_ours, "let a test type it, or say here why none does"
+    for test in typing:
+        assert block.page.name in (ROOT / test).read_text() or "README" in (ROOT / test).read_text()
+
+
+def test_no_block_is_listed_that_no_page_shows() -> None:
+    texts = [(str(block.page.relative_to(ROOT)), block.text) for block in of("sh")]
+    listed = {
+        (page, words) for found in (TYPED, NOT_TYPED) for page, known in found.items() for words in known
+    }
+    assert {
+        (page, words) for page, words in listed if not any(page == p and words in t for p, t in texts)
+    } == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_targets_of_the_makefile_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    code = [*inline_code(page), *(line for block in blocks(page) for line in joined(block.text))]
+    named = {target for text in code for target in re.findall(r"^(?:make )([a-z]+)", text.strip())}
+    assert named - targets == set()
 
 
 # --- functions, JSON, names -------------------------------------------------------------------------------------
@@ -245,7 +332,7 @@ def test_json_is_json(block: Block) -> None:
 
 
 def test_metrics_exist() -> None:
-    source = (ROOT / "controller/web/platform/metrics.py").read_text()
+    source = (ROOT / "controller/web/api/platform/metrics.py").read_text()
     known = set(re.findall(r'"(prichal_\w+)"', source))
     for page in PAGES:
         for name in re.findall(r"\bprichal_(?!serving|metrics)\w+\b", page.read_text()):
@@ -262,5 +349,34 @@ def test_every_decision_has_a_number_of_its_own_and_is_listed() -> None:
     decisions = sorted(folder.glob("[0-9]*.md"))
     assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
     for path in decisions:
-        assert path.read_text().startswith(f"# {int(path.name[:4])}. ")
+        text = path.read_text()
+        assert re.match(rf"# {int(path.name[:4])}\. .+\n\nDate: \d{{4}}-\d\d-\d\d\n\nStatus: ", text), (
+            path.name
+        )
+        assert re.search(r"^## Look again when\n\n\S", text, re.MULTILINE), path.name
         assert f"]({path.name})" in (folder / "README.md").read_text()
+
+
+def test_the_table_of_packages_names_every_package() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = {
+        path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "controller").rglob("__init__.py")
+    }
+    missing = [name for name in sorted(packages - {"controller"}) if f"`{name}/`" not in page]
+    modules = [f"{path.stem}.py" for path in (ROOT / "controller").glob("[a-z]*.py")]
+    assert missing + [name for name in modules if name not in page] == []
+
+
+def test_the_page_on_security_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(tests/[^`]+)`", page))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_walks_through_the_layout_pass_modules_that_are_there() -> None:
+    page = (ROOT / "docs" / "adr" / "0019-packages-are-nouns.md").read_text()
+    walks = [line for line in page.splitlines() if "→" in line]
+    assert len(walks) == 3
+    named = [name for line in walks for name in re.findall(r"`(\w+(?:/\w+)+)`", line)]
+    assert [name for name in named if not (ROOT / "controller" / f"{name}.py").exists()] == []

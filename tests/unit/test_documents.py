@@ -50,7 +50,13 @@ def problem(text: str | bytes) -> str:
         ("017", 17),  # octal in YAML 1.1 only
         ("1_000", "1_000"),
         ("1:30", "1:30"),  # sexagesimal in YAML 1.1 only
-        ("1.5e3", 1500.0),
+        ("1.5e3", 1500),
+        ("1.34217728e+08", 134217728),
+        ("2e9", 2_000_000_000),
+        ("8e9", 8_000_000_000),
+        ("1.0", 1),
+        ("-0.0", 0),
+        ("1e300", 1e300),
         (".5", 0.5),
         ("1.2.3", "1.2.3"),
         ("true", True),
@@ -194,3 +200,44 @@ def test_anything_is_read_or_refused(content: bytes) -> None:
         assert found.column >= 1
     for node in parsed.documents:
         json.dumps(node.value, allow_nan=False)
+
+
+# --- whole numbers and halves of characters -----------------------------------------------------------------------
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from(["{}", "{:e}", "{:.15e}", "{}.0", "{:g}", "{:+.17g}"]))
+def test_a_whole_number_is_one_however_it_is_written(number: int, form: str) -> None:
+    text = form.format(number)
+    value = one(text).value
+    if float(text) == number:
+        assert (value, type(value)) == (number, int)
+
+
+@pytest.mark.parametrize("text", [".inf", "-.INF", ".nan", "1e999", "-1e999", "9" * 31])
+def test_what_is_no_number_of_json_is_refused(text: str) -> None:
+    assert "is not a number that JSON could hold" in problem(f"a: {text}")
+
+
+def test_two_escapes_of_one_character_are_that_character() -> None:
+    node = one(r"""{"\ud83d\ude00": "caf\u00e9 \ud83d\ude00"}""")
+    assert node.value == {"\N{GRINNING FACE}": "café \N{GRINNING FACE}"}
+    assert node.place(["\N{GRINNING FACE}"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "text", [r'a: "\ud83d"', r'"\ude00": 1', r'a: "\ude00\ud83d"', r'a: "x\0y"', r'"\0": 1']
+)
+def test_half_of_a_character_and_nul_are_refused_with_their_place(text: str) -> None:
+    said = problem(text)
+    assert said.startswith("f:1:")
+    assert "holds NUL or half of a character" in said
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_whatever_is_read_can_be_written(text: str) -> None:
+    for written in (json.dumps([text, {text: 1}]), json.dumps([text], ensure_ascii=False)):
+        parsed = parse("f", written.encode("utf-8", "surrogatepass"))
+        for document in parsed.documents:
+            json.dumps(document.value, ensure_ascii=False).encode()
+        for found in parsed.problems:
+            str(found).encode()

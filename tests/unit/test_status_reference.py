@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
 from controller.cli.documents import state_word
-from controller.domain.conditions import ConditionType
-from controller.domain.status import AppStatus
+from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.status import AppStatus
 from tests.support.pages import ROOT
 from tests.support.reasons import reasons
 
@@ -22,6 +23,16 @@ TYPES = {kind.value for kind in ConditionType}
 @pytest.mark.parametrize("reason", sorted(GIVEN.keys() - TYPES))
 def test_every_reason_is_described(reason: str) -> None:
     assert reason in DESCRIBED, f"add {reason} to docs/reference/status.md"
+
+
+def test_no_reason_is_described_twice() -> None:
+    rows = [reason for row in ROW.finditer(PAGE) for reason in re.findall(r"`(\w+)`", row[1])]
+    assert [reason for reason, count in Counter(rows).items() if count > 1] == []
+
+
+def test_no_table_follows_another_without_a_sentence() -> None:
+    """Two tables in a row mean that a merge kept both of them."""
+    assert not re.search(r"^\|.*\n(?!\||\n|$)", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("reason", sorted(DESCRIBED))

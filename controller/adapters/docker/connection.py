@@ -1,13 +1,17 @@
-"""Clients of one Docker engine, made when first needed, so that a daemon starts while Docker does not.
+"""Clients of one Docker engine, created when first needed, so that a daemon starts even if Docker does not
+run.
 
-Shared by all rooms of this package; holds no decision about containers.
+Shared by all modules of this package; decides nothing about containers.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import Any
 
 import docker.errors
@@ -17,13 +21,26 @@ from requests import Response
 
 #: Connections kept open: reconcile workers, watcher and log readers together stay below this.
 POOL_SIZE = 32
-#: Seconds between looks at `stop()` while a stream is silent.
+#: Seconds between checks of `stop()` while a stream is silent.
 STOP_PAUSE = 0.25
+#: Links that are followed, one after the other, before a loop is assumed.
+_LINKS = 40
+#: Bits of `mode` as returned by the engine: https://pkg.go.dev/io/fs#FileMode
+_FOLDER, _LINK = 1 << 31, 1 << 27
+
+
+class CachedClient(Enum):
+    """What is at a path; whatever is not a folder is a file."""
+
+    NOTHING = "nothing"
+    FILE = "a file"
+    FOLDER = "a folder"
 
 
 class BoundedClient(APIClient):
-    """The SDK asks for pulls, builds and events with `timeout=None`: an engine that goes silent would hold the caller
-    for ever. Here None means the client's own timeout (which is None where silence is normal)."""
+    """The SDK calls pulls, builds and events with `timeout=None`: a silent engine would block the caller
+    forever. Here None means the client's own timeout (which is None where silence is normal).
+    """
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("timeout") is None:
@@ -31,8 +48,8 @@ class BoundedClient(APIClient):
         return super().request(method, url, *args, **kwargs)
 
 
-class Connection:
-    """Thread-safe. Raises what the SDK raises: callers stand in `errors.translated`."""
+class EngineConnection:
+    """Thread-safe. Raises what the SDK raises: callers use `errors.translated`."""
 
     def __init__(self, host: str, timeout: float) -> None:
         self.host = host
@@ -47,9 +64,11 @@ class Connection:
         return self.client_with(self.timeout)
 
     def client_with(self, timeout: float | None) -> APIClient:
-        """A client whose sockets may be silent for `timeout` seconds; None: for ever, for logs and events.
+        """Return a client whose sockets may be silent for `timeout` seconds; None means forever, for logs and
+        events.
 
-        The API version is the engine's own: old engines know no new one, and new engines drop old ones."""
+        The API version is the engine's own: old engines do not know a new one, and new engines drop old ones.
+        """
         client = self._clients.get(timeout)
         if client is not None:
             return client
@@ -60,8 +79,10 @@ class Connection:
 
     @contextmanager
     def operation(self, timeout: float) -> Iterator[APIClient]:
-        """A client for one pull or build. Leaving the block hangs up, which makes the engine stop what it is doing;
-        the SDK's streams cannot be closed, and would go on until the last reference to them is gone."""
+        """Yield a client for one pull or build. Leaving the block closes the connection, which makes the
+        engine stop; the SDK's streams cannot be closed, and would continue until the last reference to them
+        is gone.
+        """
         client = self._connect(timeout, self.client.api_version)
         answers: list[Response] = []
         client.hooks["response"].append(lambda answer, **_: answers.append(answer))
@@ -81,8 +102,9 @@ class Connection:
         )
 
     def create(self, config: dict[str, Any], name: str) -> str | None:
-        """Id of a container made of the body of `POST /containers/create`; None if the name is taken. Creating comes
-        first and looking second: a name is taken only after a crash."""
+        """Create a container from the body of `POST /containers/create`, and return its id; None if the name
+        is taken. Creating comes before checking: a name is taken only after a crash.
+        """
         try:
             created = self.client.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]
         except docker.errors.APIError as error:
@@ -92,13 +114,30 @@ class Connection:
         return str(created["Id"])
 
     def has_file(self, container: str, path: str) -> bool:
-        """The SDK can only fetch the file; asking for its headers is 30 times quicker."""
+        """Return whether the container has a file. The SDK can only fetch it; requesting its headers is 30
+        times faster.
+        """
         client = self.client
         url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
         answer = client.head(url, params={"path": path}, timeout=self.timeout)
         if answer.status_code not in (200, 404):
             answer.raise_for_status()
         return answer.status_code == 200
+
+    def kind_of(self, container: str, path: str) -> CachedClient:
+        """Return what is at the path in the container's own file system, with links followed."""
+        client = self.client
+        url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
+        for _ in range(_LINKS):
+            answer = client.head(url, params={"path": path}, timeout=self.timeout)
+            if answer.status_code == 404:
+                return CachedClient.NOTHING
+            answer.raise_for_status()
+            found = json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))
+            if not found["mode"] & _LINK:
+                return CachedClient.FOLDER if found["mode"] & _FOLDER else CachedClient.FILE
+            path = found["linkTarget"]
+        return CachedClient.FILE
 
     def close(self) -> None:
         with self._lock:
@@ -108,24 +147,28 @@ class Connection:
 
     @property
     def has_init(self) -> bool:
-        """Whether the engine found its init binary; asked once, it does not change while the engine runs."""
+        """Return whether the engine found its init binary; asked once, since it does not change while the
+        engine runs.
+        """
         if self._init is None:
             self._init = has_init(self.client.version())
         return self._init
 
 
 def has_init(version: dict[str, Any]) -> bool:
-    """Reads `GET /version`. Debian splits docker-init (tini) from the engine; without it a container that asks for an
-    init process cannot start, hence it is asked for only where it is there."""
+    """Return whether `GET /version` names an init binary. Debian separates docker-init (tini) from the
+    engine; without it a container with an init process cannot start, so it is used only where it exists.
+    """
     components = version.get("Components") or []
     found = next((c.get("Version") for c in components if c.get("Name") == "docker-init"), None)
     return bool(found) and found != "N/A"
 
 
 @contextmanager
-def hung_up(stream: CancellableStream[Any], stop: Callable[[], bool]) -> Iterator[None]:
-    """Within this block the stream ends soon after `stop()` turns true, and with the block at the latest. A quiet one
-    blocks in `read`; closing it from another thread is the SDK's own way to end it."""
+def closing_on_stop(stream: CancellableStream[Any], stop: Callable[[], bool]) -> Iterator[None]:
+    """End the stream soon after `stop()` returns true, and with the block at the latest. A quiet stream
+    blocks in `read`; closing it from another thread is the SDK's own way to end it.
+    """
     ended = threading.Event()
 
     def close() -> None:

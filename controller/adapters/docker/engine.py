@@ -1,15 +1,18 @@
-"""`DockerEngine`: workloads, networks, logs and events of one Docker engine, as the port `Engine` asks for them.
+"""`DockerEngine`: workloads, networks, logs and events of one Docker engine, behind the port `Engine`.
 
-Called by the reconciler's workers (several at once), the watcher and the command line. Every method is one or a few
-calls to the engine; none keeps state between calls that could go stale, and none touches what lacks our label.
+Called by the reconciler's workers (several at once), the watcher and the command line. Every method is one or
+a few calls to the engine; none keeps state between calls that could become stale, and none touches what lacks
+our label. Only the ids of containers removed here are remembered, which no other container ever gets.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,37 +21,43 @@ import docker.errors
 import requests
 
 from controller.adapters.docker import mapping
-from controller.adapters.docker.connection import Connection, hung_up
+from controller.adapters.docker.connection import EngineConnection, closing_on_stop
+from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
-from controller.adapters.docker.images import Images, Registries
+from controller.adapters.docker.images import ImageStore, Registries
 from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.serving import package_folder, stage_serving
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.desired import BuildInput, Workload
+from controller.domain.apps.desired import BuildInput, Workload
+from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
-from controller.domain.observed import ImagePin, ObservedApp, ObservedWorkload, WorkloadState
-from controller.domain.spec import ImageSource, Kind, PlatformServer
-from controller.ports import EngineEvent
+from controller.ports import BuildContext, EngineEvent
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-#: A container that vanishes between "name taken" and the look at it: tried again so often.
+#: Number of attempts if a container disappears between "name taken" and its inspection.
 START_ATTEMPTS = 3
-#: Most bytes of logs that are handed over at once.
+#: The maximum of log bytes that are returned at once.
 LOG_LIMIT = 256 * 1024
 #: Seconds between attempts to reach an engine that is away.
 WATCH_PAUSE = 0.25
+#: Removed containers whose events are still recognized as our own doing: they come within seconds.
+REMOVED_KEPT = 1000
+#: Versions that are known not to start without writing. One that is forgotten fails once more.
+WRITING_KEPT = 1000
+Version = tuple[AppName, ComponentName, str]
 #: Jobs are containers of ours, too, and none of this room's business.
-WORKLOADS = f"{labels.KIND}={Kind.ML_COMPONENT}"
+WORKLOADS = f"{labels.KIND}={ComponentKind.ML_COMPONENT}"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class DockerEngine:
-    """Thread-safe. Connects on first use; `serving` is where copies of the serving library are kept."""
+    """Thread-safe. Connects on first use; `serving` is the folder for copies of the serving library."""
 
     def __init__(
         self, settings: DockerSettings, instance: str, serving: Path, max_body: int = 16 * 2**20
@@ -57,19 +66,23 @@ class DockerEngine:
         self._instance = instance
         self._serving = serving
         self._max_body = max_body
-        self._connection = Connection(settings.host, settings.timeout)
-        self._networks = Networks(self._connection, instance)
-        self._images = Images(self._connection, settings, instance)
+        self._connection = EngineConnection(settings.host, settings.timeout)
+        self._egress = Egress(self._connection, settings, instance)
+        self._networks = Networks(self._connection, instance, self._egress)
+        self._images = ImageStore(self._connection, settings, instance)
         self._library: Path | None = None
         self._with_python: set[str] = set()  # ids of images; content never changes under an id
+        self._removed: deque[str] = deque(maxlen=REMOVED_KEPT)
+        self._removing = threading.Lock()
+        self._writing: deque[Version] = deque(maxlen=WRITING_KEPT)
 
     def ping(self) -> str:
-        with translated(f"no answer from the Docker engine at {self._settings.host}"):
+        with translated(f"the Docker engine at {self._settings.host} does not answer"):
             version = self._connection.client.version()
         return f"Docker {version['Version']} (API {version['ApiVersion']})"
 
     def close(self) -> None:
-        """Close all connections. The engine can be used again: it connects anew."""
+        """Close all connections. The engine can be used again: it reconnects."""
         self._connection.close()
 
     # --- observe -----------------------------------------------------------------------------------------------
@@ -78,7 +91,8 @@ class DockerEngine:
         with translated(f"cannot list the containers of {app}"):
             containers = self._connection.client.containers(all=True, filters=self._labelled(app))
             network = self._networks.find(app)
-            workloads = [w for entry in containers if (w := self._observed(app, entry))]
+            ours = [entry for entry in containers if mapping.has_our_name(entry, self._instance, app)]
+            workloads = [w for entry in ours if (w := self._observed(app, entry))]
         return ObservedApp(app, tuple(sorted(workloads, key=lambda w: w.name)), network is not None)
 
     def _observed(self, app: AppName, entry: Json) -> ObservedWorkload | None:
@@ -95,7 +109,12 @@ class DockerEngine:
         with translated("cannot list containers and networks"):
             owned = self._connection.client.containers(all=True, filters={"label": [*ours, WORKLOADS]})
             owned += self._connection.client.networks(filters={"label": ours})
-        return frozenset(AppName(entry["Labels"][labels.APP]) for entry in owned)
+        return frozenset(
+            app
+            for entry in owned
+            if (app := AppName(entry["Labels"][labels.APP]))
+            and ("Names" not in entry or mapping.has_our_name(entry, self._instance, app))
+        )
 
     def _labelled(self, app: AppName) -> Json:
         return {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}", WORKLOADS]}
@@ -108,13 +127,18 @@ class DockerEngine:
     def pull(self, reference: str, registries: Registries) -> None:
         self._images.pull(reference, registries)
 
-    def build(
-        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
-    ) -> None:
+    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         self._images.build(tag, build, context, log)
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         self._images.prune(app, keep, spare)
+
+    def image_sizes(self) -> Mapping[AppName, int]:
+        return self._images.sizes()
+
+    def collect_builds(self, age: float) -> None:
+        self._egress.collect(age)
+        self._images.collect(age)
 
     # --- networks ----------------------------------------------------------------------------------------------
 
@@ -124,40 +148,33 @@ class DockerEngine:
     def remove_network(self, app: AppName) -> None:
         self._networks.remove(app)
 
+    def hold_egress(self) -> None:
+        self._egress.hold()
+
     # --- workloads ---------------------------------------------------------------------------------------------
 
     def start(self, workload: Workload, name: str) -> None:
         doing = f"cannot start {name}"
+        self._egress.hold()
         with translated(doing):
-            image = self._image(workload)
+            image: Json = self._connection.client.inspect_image(workload.image)  # type: ignore[no-untyped-call]
             container = self._create(workload, name, image)
             try:
                 self._require_python(workload, container, image, doing)
                 self._connection.client.start(container)
             except (docker.errors.APIError, ControllerError):
-                # What cannot start would only stand in the way of what comes next.
+                # What cannot start would only obstruct what comes next.
                 with suppress(docker.errors.APIError):
-                    self._connection.client.remove_container(container, v=True, force=True)
+                    self._remove_container(container)
                 raise
 
-    def _image(self, workload: Workload) -> Json:
-        """The image's config is needed by the serving library alone: an own server is spared the call."""
-        if not isinstance(workload.spec.server, PlatformServer):
-            return {}
-        image: Json = self._connection.client.inspect_image(workload.image)  # type: ignore[no-untyped-call]
-        return image
-
     def _create(self, workload: Workload, name: str, image: Json) -> str:
-        """Id of a container that only needs to be started."""
-        policy = mapping.Policy(
-            instance=self._instance,
-            capabilities=self._settings.capabilities,
-            log_max_size=self._settings.log_max_size,
-            max_body=self._max_body,
-            init=self._connection.has_init,
-        )
+        """Create a container, and return its id."""
+        policy = mapping.policy_of(self._settings, self._instance, self._connection.has_init, self._max_body)
         library = str(self._staged()) if isinstance(workload.spec.server, PlatformServer) else None
-        config = mapping.container_config(workload, policy, library, mapping.image_environment(image))
+        writes = workload.spec.read_only_root is None and _version(workload, workload.app) in self._writing
+        env = mapping.image_environment(image)
+        config = mapping.container_config(workload, policy, library, env, writes)
         for _ in range(START_ATTEMPTS):
             container = self._connection.create(config, name) or self._adopt(workload, name)
             if container:
@@ -165,29 +182,40 @@ class DockerEngine:
         raise Transient("NameBusy", f"cannot start {name}: a container of that name is still being removed")
 
     def _adopt(self, workload: Workload, name: str) -> str | None:
-        """Id of the container that has the name, if it is this workload and can go on; None if the name is free now."""
+        """Return the id of the container that has the name, if it belongs to this workload and is usable;
+        None if the name is free now.
+        """
         client = self._connection.client
         try:
             found = client.inspect_container(name)
         except docker.errors.NotFound:
             return None
         if not mapping.same_workload(self._instance, workload, found["Config"]["Labels"] or {}):
-            text = "another container has that name, and it is not of this version"
+            text = "another container has that name, but it is not of this version"
             raise NAME_TAKEN.error(f"cannot start {name}", text)
-        if found["State"]["Status"] in ("created", "running"):
+        usable = _has_gpus(found, workload) and self._has_root(found, workload)
+        if found["State"]["Status"] in ("created", "running") and usable:
             return str(found["Id"])
         self._remove_container(found["Id"])
         return None
 
+    def _has_root(self, found: Json, workload: Workload) -> bool:
+        """Return True if it can write where it must. One that could write before need not be recreated."""
+        needs = workload.spec.read_only_root is None and _version(workload, workload.app) in self._writing
+        return not needs or not found["HostConfig"]["ReadonlyRootfs"]
+
     def _staged(self) -> Path:
-        """Copied once, and again if somebody cleaned up the state folder meanwhile."""
+        """Return the folder of the library, which is copied once, and again if it was removed from the state
+        folder.
+        """
         if self._library is None or not self._library.is_dir():
             self._library = stage_serving(package_folder(), self._serving)
         return self._library
 
     def _require_python(self, workload: Workload, container: str, image: Json, doing: str) -> None:
-        """Stalled `NoPython` before anything runs. With an init process the start itself succeeds and the container
-        exits with 127, which would look like a crash of the module's."""
+        """Raise Stalled `NoPython` before anything runs. With an init process the start itself succeeds and
+        the container exits with 127, which would look like a crash of the module.
+        """
         if not isinstance(workload.spec.server, PlatformServer) or image["Id"] in self._with_python:
             return
         path = mapping.image_environment(image).get("PATH", _DEFAULT_PATH)
@@ -198,24 +226,40 @@ class DockerEngine:
             raise NO_PYTHON.error(doing, f"the image {workload.image} has no python3 in its PATH")
         self._with_python.add(image["Id"])
 
+    def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
+        self._writing.append(_version(workload, app))
+
     def remove(self, workload_id: str, grace: float) -> None:
         with translated(f"cannot remove container {workload_id[:12]}"):
             try:
                 found = self._connection.client.inspect_container(workload_id)
                 if (found["Config"]["Labels"] or {}).get(labels.INSTANCE) != self._instance:
                     raise NOT_OURS.error(f"cannot remove container {workload_id[:12]}", "it is not ours")
+                self._note_removal(workload_id)
                 self._connection.client.stop(workload_id, timeout=math.ceil(grace))
             except docker.errors.NotFound:
                 return
             self._remove_container(workload_id)
 
     def _remove_container(self, container: str) -> None:
-        """`force`: it may have been started again between stop and here. 409: a removal is under way already."""
+        """Remove a container. `force`: it may have been started again since it was stopped. 409: it is being
+        removed already.
+        """
+        self._note_removal(container)
         try:
             self._connection.client.remove_container(container, v=True, force=True)
         except docker.errors.APIError as error:
             if error.status_code not in (404, 409):
                 raise
+
+    def _note_removal(self, container: str) -> None:
+        with self._removing:
+            if container not in self._removed:
+                self._removed.append(container)
+
+    def _removed_here(self, container: str) -> bool:
+        with self._removing:
+            return container in self._removed
 
     # --- logs --------------------------------------------------------------------------------------------------
 
@@ -225,7 +269,9 @@ class DockerEngine:
         return content[-LOG_LIMIT:].decode("utf-8", "replace")
 
     def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]:
-        """Ends when the container does. A client of its own: others give up after a minute of silence."""
+        """Yield the log until the container ends. It uses a separate client: others time out after a minute
+        of silence.
+        """
         with translated(f"cannot follow the logs of {workload_id[:12]}"):
             client = self._connection.client_with(None)
             client.inspect_container(workload_id)  # if it is gone: `logs` would leave its connection open
@@ -236,8 +282,9 @@ class DockerEngine:
     # --- events ------------------------------------------------------------------------------------------------
 
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
-        """After the engine was away, each app is reported once with the action `reconnected`: the engine keeps no
-        events over its own restart, and its containers have stopped meanwhile."""
+        """Yield events. After the engine was away, each app is reported once with the action `reconnected`:
+        the engine keeps no events over its own restart, and its containers have stopped meanwhile.
+        """
         since, connected = time.time_ns(), True
         while not stop():
             try:
@@ -246,15 +293,20 @@ class DockerEngine:
                     connected = True
                 for event in self._events(since, stop):
                     since = max(since, event["timeNano"])
-                    yield mapping.engine_event(event)
+                    if mapping.is_about_ours(event, self._instance) and not self._removed_here(
+                        event["Actor"]["ID"]
+                    ):
+                        yield mapping.engine_event(event)
             except (ControllerError, docker.errors.DockerException, requests.RequestException) as error:
                 if connected:
-                    log.warning("lost the Docker engine's events: %s", translate(error, "events"))
+                    log.warning(
+                        "lost the connection to the Docker engine's events: %s", translate(error, "events")
+                    )
             connected = False
             time.sleep(WATCH_PAUSE)
 
     def _events(self, since: int, stop: Callable[[], bool]) -> Iterator[Json]:
-        """Events after `since` (Unix nanoseconds), until the engine goes away or `stop()` turns true."""
+        """Yield events after `since` (Unix nanoseconds), until the engine goes away or `stop()` returns true."""
         ours = {
             "type": "container",
             "label": [f"{labels.INSTANCE}={self._instance}", WORKLOADS],
@@ -262,7 +314,7 @@ class DockerEngine:
         }
         moment: Any = f"{since // 10**9}.{since % 10**9:09d}"  # the SDK passes on what the engine understands
         stream = self._connection.client_with(None).events(since=moment, filters=ours, decode=True)
-        with hung_up(stream, stop):
+        with closing_on_stop(stream, stop):
             for event in stream:
                 if event["timeNano"] > since:
                     yield event
@@ -270,3 +322,12 @@ class DockerEngine:
     def _reconnected(self) -> Iterator[EngineEvent]:
         for app in sorted(self.apps()):
             yield EngineEvent(app, ComponentName(""), "reconnected", "", time.time())
+
+
+def _version(workload: Workload | ObservedWorkload, app: AppName) -> Version:
+    return (app, workload.component, workload.fingerprint)
+
+
+def _has_gpus(found: Json, workload: Workload) -> bool:
+    """Return whether a container was created for the GPUs that the workload has now."""
+    return bool((found["Config"]["Labels"] or {}).get(labels.GPUS, "") == ",".join(workload.gpus))

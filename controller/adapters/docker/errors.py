@@ -1,7 +1,8 @@
-"""What the Docker SDK raises, as decisions of ours. Data: two tables, and one context manager that applies them.
+"""Translates errors of the Docker SDK into ours. Data: tables, and one context manager that applies them.
 
-The engine answers most failures with 500 and a sentence, so its words decide (`ANSWERS`), then the status. The SDK
-also lets errors of `requests` and `urllib3` through from any call, and raises some classes of its own (`CLASSES`).
+The engine answers most failures with 500 and a sentence, so its words decide (`RUNTIME_ANSWERS` for what the
+runtime reports, otherwise `ANSWERS`), then the status. The SDK also lets errors of `requests` and `urllib3`
+through from any call, and raises some classes of its own (`CLASSES`).
 """
 
 from __future__ import annotations
@@ -18,150 +19,333 @@ import urllib3.exceptions
 
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret, scrub
+from controller.domain.text import excerpt
 
 Kind = type[Stalled] | type[Transient]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`advice` is what a person can do, "" where waiting is all."""
+class ErrorRule:
+    """`advice` says what a person can do, "" if it is enough to wait."""
 
     kind: Kind
     reason: str
     advice: str = ""
 
     def error(self, doing: str, text: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
-        sentence = f"{doing}: {scrub(text, secrets).strip().rstrip('.')}"
+        # Scrubbed as a whole: half a secret would not be found.
+        told = excerpt(scrub(_without_environment(text), secrets).strip(), MAX_ANSWER)
+        sentence = f"{doing}: {told.rstrip('.')}"
         return self.kind(self.reason, f"{sentence}. {self.advice}" if self.advice else sentence)
 
 
-UNREACHABLE = Verdict(Transient, "EngineUnreachable", "Is Docker running? See `systemctl status docker`")
-FAILED = Verdict(Transient, "EngineFailed")
-REFUSED = Verdict(Stalled, "EngineRefused")
-MISUSED = Verdict(Stalled, "EngineMisused", "This is a fault of prichal; please report it")
+_ENVIRONMENT = re.compile(r"\benv(?:ironment)? ?var(?:iable)?s?\b", re.IGNORECASE)
+#: Characters of a response that are read and shown. Registries, builds and containers write as much as they
+#: like.
+MAX_ANSWER = 8192
 
-REGISTRY_DENIED = Verdict(
+
+def _without_environment(text: str) -> str:
+    """Remove the value that an engine quotes in errors about a variable, since it may be a secret."""
+    named = _ENVIRONMENT.search(text)
+    colon = text.find(":", named.end()) if named else -1
+    return text if colon < 0 else f"{text[: colon + 1]} (its value is not shown)"
+
+
+BUILD_OF_AN_APP = ErrorRule(
+    Stalled, "ImageRefused", "Name an image of a registry, or let this app build its own (`build`)"
+)
+EGRESS_OPEN = ErrorRule(
+    Transient,
+    "EgressOpen",
+    "The engine's host needs iptables, or `docker.egress` another value; see `prichal doctor`",
+)
+IMAGE_ID = ErrorRule(Stalled, "ImageRefused", "Name the image by its tag, or by its registry and digest")
+UNREACHABLE = ErrorRule(Transient, "EngineUnreachable", "Is Docker running? See `systemctl status docker`")
+FAILED = ErrorRule(Transient, "EngineFailed")
+HOST_FAILED = ErrorRule(
+    Transient,
+    FAILED.reason,
+    "This has to be corrected on this host, not in the image: see `journalctl -u docker -u containerd`",
+)
+REFUSED = ErrorRule(Stalled, "EngineRefused")
+MISUSED = ErrorRule(Stalled, "EngineMisused", "This is an error in prichal; please report it")
+
+REGISTRY_DENIED = ErrorRule(
     Stalled,
     "RegistryDenied",
     "Check that the image exists, and the credentials under `registries` of the PlatformApp",
 )
-REGISTRY_UNREACHABLE = Verdict(Transient, "RegistryUnreachable", "Tried again by itself")
-IMAGE_NOT_FOUND = Verdict(Stalled, "ImageNotFound", "Push the image, or correct its name and tag")
-MADE_HERE = Verdict(
+REGISTRY_UNREACHABLE = ErrorRule(Transient, "RegistryUnreachable", "It is tried again automatically")
+REGISTRY_LIMITED = ErrorRule(
+    Transient,
+    "RegistryLimited",
+    "It is tried again automatically. Credentials under `registries` of the PlatformApp often raise the limit",
+)
+REGISTRY_UNTRUSTED = ErrorRule(
+    Transient,
+    "RegistryUntrusted",
+    "Put the certificate of its authority into /etc/docker/certs.d/HOST/ca.crt; a registry without TLS has to be "
+    "listed under `insecure-registries` in /etc/docker/daemon.json",
+)
+IMAGE_UNUSABLE = ErrorRule(
+    Stalled, "ImageUnusable", "Build and push the image for this host's platform, in a current format"
+)
+IMAGE_NOT_FOUND = ErrorRule(Stalled, "ImageNotFound", "Push the image, or correct its name and tag")
+MADE_HERE = ErrorRule(
     Stalled,
     IMAGE_NOT_FOUND.reason,
-    "What is built from a commit is built again by itself: once the app is Ready, submit the run anew. An image that "
+    "An image from a commit is built again automatically: submit the run again once the app is Ready. An image that "
     "was loaded by hand has to be loaded again",
 )
-NO_PYTHON = Verdict(
+NO_PYTHON = ErrorRule(
     Stalled,
     "NoPython",
     "The serving library needs Python 3.9 or newer in the image: install python3 there, or bring a server of your "
     "own with `mlService: {server: own}`",
 )
-COMMAND_NOT_FOUND = Verdict(
+COMMAND_NOT_FOUND = ErrorRule(
     Stalled,
     "CommandNotFound",
     "Check `command`, CMD and ENTRYPOINT of the image, and its architecture",
 )
-NAME_TAKEN = Verdict(Stalled, "NameTaken", "Remove or rename it by hand")
-NOT_OURS = Verdict(Stalled, "NotOurs")
+COMMAND_DENIED = ErrorRule(
+    Stalled,
+    "CommandDenied",
+    "Its user cannot execute the image's command: make it executable (`RUN chmod +x …`), and name a file",
+)
+USER_NOT_FOUND = ErrorRule(
+    Stalled,
+    "UserNotFound",
+    "The image's USER does not exist in it: create it in the Dockerfile (`RUN useradd …`), or give a number",
+)
+WORKDIR_INVALID = ErrorRule(
+    Stalled,
+    "WorkdirInvalid",
+    "The image's WORKDIR has to be an absolute path to a folder that its user may enter",
+)
+ENVIRONMENT_INVALID = ErrorRule(
+    Stalled,
+    "EnvironmentInvalid",
+    "Correct `env`, `envFrom` and the values of the Secrets; they may be too long",
+)
+MOUNT_INVALID = ErrorRule(
+    Stalled,
+    "MountInvalid",
+    "A file cannot be mounted onto a folder of the image or the reverse, and nothing below /proc or /sys: "
+    "choose another path",
+)
+MOUNT_GONE = ErrorRule(Transient, "MountGone", "What was removed from the state folder is put there again")
+LIMITS_INVALID = ErrorRule(Stalled, "LimitsInvalid", "Change `resources` of the component")
+NO_GPU = ErrorRule(
+    Stalled,
+    "NoGpu",
+    "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one",
+)
+DISK_FULL = ErrorRule(Transient, "EngineDiskFull", "Free some space on the disk below /var/lib/docker")
+NAME_TAKEN = ErrorRule(Stalled, "NameTaken", "Remove or rename it by hand")
+NOT_OURS = ErrorRule(Stalled, "NotOurs")
 
-#: First match wins. The left side is searched in the engine's words, without regard to case. Its texts have been the
-#: same from Engine 20.10 on; what a newer one words differently falls to its status, which is retried.
-ANSWERS: tuple[tuple[str, Verdict], ...] = (
+#: The first match wins, without regard to case. What reports a failure is recognized before its words are
+#: read: a runtime that is denied an executable, or the command of a build step, may use the words with which
+#: registries refuse. The tests have texts of engines from 20.10 to 29, of runc and of crun; newer wordings
+#: fall back to the status.
+Answers = tuple[tuple[str, ErrorRule], ...]
+
+#: A step of a build ran and failed; the text quotes its command.
+STEP = r"^the command '|^process \"|executor failed running"
+STEP_FAILED = ErrorRule(Stalled, "BuildFailed")
+
+#: The container was created, but the runtime (runc, crun, through containerd's shim) could not start it.
+RUNTIME = (
+    r"oci runtime|runc create|\bcrun\b|container_linux\.go|starting container process"
+    r"|failed to (create|start) (shim|task)|containerd(-shim|\.sock)|apparmor enabled on system"
+)
+RUNTIME_ANSWERS: Answers = (
+    (r"nvidia-container-|unresolvable cdi device|cdi device injection failed", NO_GPU),
+    # What the runtime itself lacks, and what it mounts and sets in every container:
     (
-        r"no basic auth credentials|unauthorized|access denied|\bdenied:|authentication required",
+        r"unable to retrieve oci runtime error|apparmor|selinux|seccomp|/attr/|setting rlimit|error mounting \"[a-z]",
+        HOST_FAILED,
+    ),
+    (r"no space left on device|disk quota exceeded", DISK_FULL),
+    (
+        (
+            r"container init was oom-killed|memory limit too low|unable to set memory limit to"
+            r"|failed to write .*(memory\.(max|limit_in_bytes)|cpu\.(max|cfs_quota_us))"
+        ),
+        LIMITS_INVALID,
+    ),
+    (r"unable to find (user|group)|no matching entries in (passwd|group)|setgroups: invalid", USER_NOT_FOUND),
+    (r"chdir to cwd|\bchdir\b|mkdir .*working dir", WORKDIR_INVALID),
+    (r"environment variable|argument list too long", ENVIRONMENT_INVALID),
+    (r"mounting .*no such file or directory|fulfil mount request: .*no such file", MOUNT_GONE),
+    (
+        (
+            r"are you trying to mount a directory onto a file|cannot be mounted because|error mounting|mountpoint"
+            r"|rootfs_linux\.go|fulfil mount request"
+            r"|mount .* to .*: (not a directory|read-only|permission|no such file|invalid argument)"
+        ),
+        MOUNT_INVALID,
+    ),
+    (r"(exec\w*:? .*|open executable: )(permission denied|operation not permitted)", COMMAND_DENIED),
+    (
+        (
+            r"executable file .*not found|exec format error|exec:? .*no such file or directory|stat .*no such file"
+            r"|command that was not found|exec:? .*is a directory|open executable: no such file"
+            r"|cannot run executable found relative"
+        ),
+        COMMAND_NOT_FOUND,
+    ),
+)
+
+#: The engine's own words, or those of a registry that it passes on.
+ANSWERS: Answers = (
+    (r"toomanyrequests|too many requests|rate ?limit|rate exceeded", REGISTRY_LIMITED),
+    (r"x509:|server gave http response to https client|tls: failed to verify", REGISTRY_UNTRUSTED),
+    (
+        (
+            r"no basic auth credentials|unauthorized|access denied|(?<!permission )\bdenied:|registry: denied"
+            r"|authentication required|insufficient_scope|authorization failed|incorrect username or password"
+            r"|403 forbidden|access forbidden|access to the resource is denied|does not exist or no pull access"
+        ),
         REGISTRY_DENIED,
-    ),
-    (r"manifest unknown|name unknown|manifest for .* not found|not found: manifest", IMAGE_NOT_FOUND),
-    (
-        r"invalid reference format|invalid repository name",
-        Verdict(Stalled, "InvalidReference", "An image is named as `docker pull` takes it"),
-    ),
-    (r"no such image", Verdict(Transient, "ImageGone", "It is fetched or built anew")),
-    (
-        r"bind source path does not exist",
-        Verdict(Transient, "MountGone", "What was removed from the state folder is brought there anew"),
-    ),
-    (r"no such container", Verdict(Transient, "WorkloadGone")),
-    (r"network .* not found|no such network", Verdict(Transient, "NetworkGone", "It is made anew")),
-    (r"has active endpoints", Verdict(Transient, "NetworkInUse")),
-    (
-        r"non-overlapping ipv4 address pool|all predefined address pools",
-        Verdict(
-            Stalled,
-            "AddressesExhausted",
-            "Docker has no subnet left for another app: add `default-address-pools` to /etc/docker/daemon.json",
-        ),
-    ),
-    (
-        r"could not select device driver|nvidia-container-cli: (device|initialization) error",
-        Verdict(
-            Stalled,
-            "NoGpu",
-            "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one",
-        ),
-    ),
-    (
-        r"range of cpus|minimum memory limit",
-        Verdict(Stalled, "LimitsInvalid", "Change `resources` of the component"),
-    ),
-    (r"no command specified", Verdict(Stalled, "NoCommand", "Give the image a CMD or ENTRYPOINT")),
-    (r"executable file not found|exec format error", COMMAND_NOT_FOUND),
-    (
-        r"no space left on device",
-        Verdict(Transient, "EngineDiskFull", "Make room on the disk below /var/lib/docker"),
     ),
     (
         (
+            r"no matching manifest for|no match for platform in manifest|cannot be used on this platform"
+            r"|does not (match|provide) the specified platform|docker image format v1|schema ?1|missing signature key"
+            r"|no longer supported since containerd|no supported platform found|unsupported manifest media type"
+        ),
+        IMAGE_UNUSABLE,
+    ),
+    (
+        (
+            r"manifest unknown|name unknown|manifest for .* not found|not found: manifest|name_unknown|manifest_unknown"
+            r"|failed to resolve reference .*: not found"
+        ),
+        IMAGE_NOT_FOUND,
+    ),
+    (
+        r"invalid reference format|invalid repository name|invalid tag format",
+        ErrorRule(Stalled, "InvalidReference", "An image is named as `docker pull` takes it"),
+    ),
+    (r"no such image", ErrorRule(Transient, "ImageGone", "It is pulled or built again")),
+    (r"bind source path does not exist", MOUNT_GONE),
+    (r"invalid mount config|duplicate mount point|invalid mount path", MOUNT_INVALID),
+    (r"no such container", ErrorRule(Transient, "WorkloadGone")),
+    (r"container name .* is already in use", NAME_TAKEN),
+    (r"network .* not found|no such network", ErrorRule(Transient, "NetworkGone", "It is created again")),
+    (r"has active endpoints", ErrorRule(Transient, "NetworkInUse")),
+    (
+        r"endpoint with name .* already exists",
+        ErrorRule(
+            Transient,
+            "EngineConflict",
+            "Docker still reserves the place of a removed container: `docker network disconnect -f NETWORK NAME`",
+        ),
+    ),
+    (
+        r"non-overlapping ipv4 address pool|all predefined address pools",
+        ErrorRule(
+            Transient,
+            "AddressesExhausted",
+            "Docker has no subnet left for the network of another app: add `default-address-pools` to "
+            "/etc/docker/daemon.json and restart Docker, or remove unused networks (`docker network "
+            "prune`). It is tried again automatically",
+        ),
+    ),
+    (
+        r"port is already allocated|address already in use",
+        ErrorRule(
+            Transient, "PortTaken", "Another program on this host has the port: stop it, or change the port"
+        ),
+    ),
+    (
+        (
+            r"could not select device driver|nvidia-container-cli: (device|initialization) error|no known gpu vendor"
+            r"|unresolvable cdi device|cdi device injection failed|unknown or invalid runtime name"
+        ),
+        NO_GPU,
+    ),
+    (
+        (
+            r"range of cpus|requested cpus are not available|minimum memory(swap)? limit|nanocpus can not be set"
+            r"|memory limit should be|kernel does not support .*(cpu|memory)"
+        ),
+        LIMITS_INVALID,
+    ),
+    (r"no command specified", ErrorRule(Stalled, "NoCommand", "Give the image a CMD or ENTRYPOINT")),
+    (
+        r"unable to find (user|group)|no matching entries in (passwd|group)|uids and gids must be in range",
+        USER_NOT_FOUND,
+    ),
+    (r"the working directory '.*' is invalid|cannot mkdir: .* is not a directory", WORKDIR_INVALID),
+    (r"invalid environment variable", ENVIRONMENT_INVALID),
+    (r"executable file not found|exec format error", COMMAND_NOT_FOUND),
+    (r"no space left on device|disk quota exceeded", DISK_FULL),
+    (
+        (
             r"dial tcp|no such host|connection re(fused|set)|i/o timeout|tls handshake|certificate|client\.timeout"
-            r"|deadline exceeded|toomanyrequests|too many requests|server gave http response|service unavailable"
-            r"|bad gateway|gateway time-?out|: EOF\b|request canceled"
+            r"|deadline exceeded|service unavailable|bad gateway|gateway time-?out|: EOF\b|unexpected EOF"
+            r"|request canceled|error parsing http \d+ response body"
+            r"|unexpected status.*: 5\d\d|received unexpected http status: 5\d\d"
+            r"|temporary failure in name resolution|server misbehaving|no route to host|network is unreachable"
         ),
         REGISTRY_UNREACHABLE,
     ),
 )
 
-STATUS: dict[int, Verdict] = {
+STATUS: dict[int, ErrorRule] = {
     400: REFUSED,
     403: REFUSED,
-    404: Verdict(Transient, "EngineObjectGone"),
-    409: Verdict(Transient, "EngineConflict"),
+    404: ErrorRule(Transient, "EngineObjectGone"),
+    409: ErrorRule(Transient, "EngineConflict"),
+    502: UNREACHABLE,  # from a proxy in front of an engine that is away
+    503: UNREACHABLE,
+    504: UNREACHABLE,
 }
+#: The whole text of such a response: the engine itself would name a registry.
+_AWAY = re.compile(
+    r"\W*(service unavailable|bad gateway|gateway time-?out)\W*|\s*<.*", re.IGNORECASE | re.DOTALL
+)
 
-#: The nearest class of an exception's method resolution order decides.
-CLASSES: dict[type[BaseException], Verdict] = {
+#: The nearest class in the method resolution order of an exception decides.
+CLASSES: dict[type[BaseException], ErrorRule] = {
     docker.errors.DockerException: FAILED,
     docker.errors.APIError: FAILED,
     docker.errors.NotFound: STATUS[404],
-    docker.errors.ImageNotFound: Verdict(Transient, "ImageGone", "It is fetched or built anew"),
-    docker.errors.InvalidVersion: Verdict(Stalled, "EngineTooOld", "Docker Engine 20.10 or newer is needed"),
-    docker.errors.InvalidRepository: Verdict(Stalled, "InvalidReference"),
-    docker.errors.InvalidConfigFile: Verdict(Stalled, "EngineConfig", "Correct ~/.docker/config.json"),
-    docker.errors.TLSParameterError: Verdict(Stalled, "EngineConfig", "Correct `docker.host` of the config"),
+    docker.errors.ImageNotFound: ErrorRule(Transient, "ImageGone", "It is pulled or built again"),
+    docker.errors.InvalidVersion: ErrorRule(
+        Stalled, "EngineTooOld", "Docker Engine 20.10 or newer is needed"
+    ),
+    docker.errors.InvalidRepository: ErrorRule(Stalled, "InvalidReference"),
+    docker.errors.InvalidConfigFile: ErrorRule(Stalled, "EngineConfig", "Correct ~/.docker/config.json"),
+    docker.errors.TLSParameterError: ErrorRule(
+        Stalled, "EngineConfig", "Correct `docker.host` of the config"
+    ),
     docker.errors.InvalidArgument: MISUSED,
     docker.errors.DeprecatedMethod: MISUSED,
     docker.errors.NullResource: MISUSED,
     docker.errors.ContainerError: FAILED,
     docker.errors.StreamParseError: FAILED,
-    docker.errors.BuildError: Verdict(Stalled, "BuildFailed"),
+    docker.errors.BuildError: ErrorRule(Stalled, "BuildFailed"),
     docker.errors.ImageLoadError: FAILED,
-    docker.errors.MissingContextParameter: Verdict(Stalled, "EngineConfig"),
-    docker.errors.ContextAlreadyExists: Verdict(Stalled, "EngineConfig"),
-    docker.errors.ContextException: Verdict(Stalled, "EngineConfig"),
-    docker.errors.ContextNotFound: Verdict(Stalled, "EngineConfig"),
+    docker.errors.MissingContextParameter: ErrorRule(Stalled, "EngineConfig"),
+    docker.errors.ContextAlreadyExists: ErrorRule(Stalled, "EngineConfig"),
+    docker.errors.ContextException: ErrorRule(Stalled, "EngineConfig"),
+    docker.errors.ContextNotFound: ErrorRule(Stalled, "EngineConfig"),
     requests.exceptions.RequestException: UNREACHABLE,
-    requests.exceptions.Timeout: Verdict(Transient, "EngineTimeout"),
+    requests.exceptions.Timeout: ErrorRule(Transient, "EngineTimeout"),
     requests.exceptions.JSONDecodeError: FAILED,
     urllib3.exceptions.HTTPError: UNREACHABLE,
-    urllib3.exceptions.TimeoutError: Verdict(Transient, "EngineTimeout"),
+    urllib3.exceptions.TimeoutError: ErrorRule(Transient, "EngineTimeout"),
     http.client.HTTPException: UNREACHABLE,
     ConnectionError: UNREACHABLE,
-    TimeoutError: Verdict(Transient, "EngineTimeout"),
+    TimeoutError: ErrorRule(Transient, "EngineTimeout"),
 }
 _CAUGHT = tuple(CLASSES)
-_FORBIDDEN = Verdict(
+_FORBIDDEN = ErrorRule(
     Transient,
     "EngineForbidden",
     "The daemon's user may not use the Docker socket: add it to the group `docker`",
@@ -170,7 +354,7 @@ _FORBIDDEN = Verdict(
 
 @contextmanager
 def translated(doing: str, secrets: tuple[Secret, ...] = ()) -> Iterator[None]:
-    """Errors of the SDK leave this block as Stalled or Transient; `doing` begins their text ("cannot start x")."""
+    """Translate errors of the SDK to Stalled or Transient; `doing` begins their text ("cannot start x")."""
     try:
         yield
     except _CAUGHT as error:
@@ -181,12 +365,11 @@ def translate(error: BaseException, doing: str, secrets: tuple[Secret, ...] = ()
     causes = list(_causes(error))
     if any(isinstance(cause, PermissionError) for cause in causes):
         return _FORBIDDEN.error(doing, "permission denied", secrets)
-    if isinstance(error, docker.errors.APIError):
-        return from_answer(error.explanation or str(error), doing, error.status_code, secrets)
-    # Connecting raises a bare DockerException around what really happened.
+    # Connecting raises a bare DockerException around the cause.
     known = next((cause for cause in causes if type(cause) is not docker.errors.DockerException), error)
-    if isinstance(known, docker.errors.APIError):
-        return from_answer(known.explanation or str(known), doing, known.status_code, secrets)
+    if isinstance(known, requests.exceptions.HTTPError) and known.response is not None:
+        text = getattr(known, "explanation", None) or str(known)
+        return from_answer(text, doing, known.response.status_code, secrets)
     verdict = next((CLASSES[base] for base in type(known).__mro__ if base in CLASSES), FAILED)
     return verdict.error(doing, str(error) or type(error).__name__, secrets)
 
@@ -194,15 +377,23 @@ def translate(error: BaseException, doing: str, secrets: tuple[Secret, ...] = ()
 def from_answer(
     text: str, doing: str, status: int | None = None, secrets: tuple[Secret, ...] = ()
 ) -> ControllerError:
-    """The decision for the engine's own words, be they an HTTP answer or a line in a progress stream."""
-    for pattern, verdict in ANSWERS:
-        if re.search(pattern, text, re.IGNORECASE):
+    """Return the error for the engine's own words, from an HTTP response or a line in a progress stream."""
+    judged = excerpt(text, MAX_ANSWER)
+    if STATUS.get(status or 500) is UNREACHABLE and _AWAY.fullmatch(judged):
+        return UNREACHABLE.error(doing, f"answer {status}", secrets)
+    if re.search(STEP, judged, re.IGNORECASE):
+        return STEP_FAILED.error(doing, text, secrets)
+    runtime = re.search(RUNTIME, judged, re.IGNORECASE)
+    for pattern, verdict in RUNTIME_ANSWERS if runtime else ANSWERS:
+        if re.search(pattern, judged, re.IGNORECASE):
             return verdict.error(doing, text, secrets)
+    if runtime:
+        return FAILED.error(doing, text, secrets)
     return STATUS.get(status or 500, FAILED).error(doing, text, secrets)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it was raised from, then the arguments that urllib3 wraps its cause in."""
+    """Yield the error, then what it was raised from, then the arguments in which urllib3 wraps its cause."""
     seen: list[BaseException] = []
     pending: list[BaseException | None] = [error]
     while pending:

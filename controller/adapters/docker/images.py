@@ -1,15 +1,20 @@
-"""Images of the Docker engine: nail a reference to content, pull it, build it. Used by `engine` alone.
+"""Images of the Docker engine: pin a reference to content, pull it, build it. Used only by `engine`.
 
-Credentials come from the app's own registries only, never from a `docker login` of the user that the daemon runs as:
-one app must not reach what another one, or the operator, may.
+Credentials come only from the app's own registries, never from a `docker login` of the user that the daemon
+runs as: an app must not reach what only another one, or the operator, may use.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,39 +26,58 @@ from docker import APIClient
 from docker.auth import resolve_index_name, split_repo_name
 from docker.utils import parse_repository_tag
 
-from controller.adapters.docker import context as build_context
-from controller.adapters.docker.connection import Connection
+from controller.adapters.docker.connection import EngineConnection, closing_on_stop
+from controller.adapters.docker.context import DOCKERFILE, labelled, spool
+from controller.adapters.docker.dockerfile import images_of
+from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import (
+    BUILD_OF_AN_APP,
+    DISK_FULL,
+    IMAGE_ID,
     IMAGE_NOT_FOUND,
     MADE_HERE,
+    REGISTRY_LIMITED,
     REGISTRY_UNREACHABLE,
+    REGISTRY_UNTRUSTED,
     from_answer,
     translated,
 )
+from controller.adapters.docker.networks import BRIDGE
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.desired import BuildInput
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.observed import ImageOrigin, ImagePin
+from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
-from controller.domain.observed import ImageOrigin, ImagePin
 from controller.domain.secret import Secret
-from controller.domain.spec import BuildImage, ImageSource, Registry, SecretSpec
+from controller.domain.text import excerpt
+from controller.domain.units import about_size
+from controller.ports import BuildContext
 
+log = logging.getLogger(__name__)
+
+#: Labels that mark containers as ours: those of build steps must not inherit them from a base image.
+_NOT_OURS = dict.fromkeys((labels.INSTANCE, labels.APP, labels.COMPONENT, labels.KIND, labels.RUN), "")
 Registries = tuple[tuple[Registry, SecretSpec | None], ...]
 Json = dict[str, Any]
 
 HUB = "docker.io"
-#: Seconds for a registry to name the digest of a tag; it is asked in every pass, and one that hangs must not block it.
+#: Seconds for a registry to return the digest of a tag; it is asked in every pass, and a slow one must not
+#: block it.
 RESOLVE_TIMEOUT = 15.0
 #: Lines of a failed build that go into its error.
 BUILD_TAIL = 30
+#: Characters of one of them: thirty are fewer than what is kept of a message.
+BUILD_LINE = 400
 _TIMEOUTS = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's name taken apart. `repository` as written, `host` and `path` normalised: `demo` is
-    docker.io and library/demo."""
+    """The parts of an image's name. `repository` is as written, `host` and `path` are normalized: `demo` is
+    docker.io and library/demo.
+    """
 
     repository: str
     tag: str
@@ -63,8 +87,9 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """`[host[:port]/]path[:tag][@sha256:…]`, see https://pkg.go.dev/github.com/distribution/reference. Only taken
-        apart: the engine judges whether it is valid."""
+        """Parse `[host[:port]/]path[:tag][@sha256:…]`, see
+        https://pkg.go.dev/github.com/distribution/reference. The engine decides whether it is valid.
+        """
         named, _, digest = text.partition("@")
         repository, tag = parse_repository_tag(named)
         first, path = split_repo_name(repository)
@@ -81,21 +106,25 @@ class Reference:
         return f"{self.repository}:{self.tag}"
 
     def digests_of(self, image: Json | None) -> list[str]:
-        """Digests under which an inspected image came from this very repository."""
+        """Return the digests under which an image came from this repository."""
         known = (Reference.parse(text) for text in (image or {}).get("RepoDigests") or ())
         return [r.digest for r in known if r.digest and (r.host, r.path) == (self.host, self.path)]
 
 
 def registry_host(text: str) -> str:
-    """Host and port of a registry's URL or of a reference's first segment; Docker Hub's many names are one."""
+    """Return host and port of a registry's URL or of a reference's first segment; Docker Hub's many names are
+    one.
+    """
     host = urlsplit(text if "://" in text else f"//{text}").netloc.lower()
     return HUB if host in ("registry-1.docker.io", "hub.docker.com") else resolve_index_name(host)
 
 
 def credentials(reference: Reference, registries: Registries) -> dict[str, Secret]:
-    """`username` and `password` of the first registry with the reference's host; empty where there is none.
+    """Return `username` and `password` of the first registry with the reference's host; empty if there is
+    none.
 
-    Stalled `RegistryCredentials` if the Secret lacks one of them."""
+    Raises Stalled `RegistryCredentials` if the Secret lacks one of them.
+    """
     for registry, secret in registries:
         if secret is None or registry_host(registry.url) != reference.host:
             continue
@@ -108,12 +137,12 @@ def credentials(reference: Reference, registries: Registries) -> dict[str, Secre
     return {}
 
 
-class Images:
-    """`pin`, `pull` and `build` of the port `Engine`."""
+class ImageStore:
+    """`pin`, `pull`, `build` and the removal of images of the port `Engine`."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: EngineConnection,
         settings: DockerSettings,
         instance: str,
         resolve_timeout: float = RESOLVE_TIMEOUT,
@@ -121,7 +150,14 @@ class Images:
         self._connection = connection
         self._settings = settings
         self._instance = instance
+        # Steps of a build that may reach nothing have `build_network: none`; of others most fetch packages.
+        closed = replace(settings, egress="internet") if settings.egress == "none" else settings
+        self._egress = Egress(connection, closed, instance)
         self._resolve_timeout = resolve_timeout
+        self._lock = threading.Lock()  # of `_building`; held while leftovers are removed
+        self._building = 0
+        self._known_layers: dict[str, dict[str, int]] = {}  # by image id
+        self._accessible: set[tuple[str, tuple[Secret, ...]]] = set()
 
     # --- pin ---------------------------------------------------------------------------------------------------
 
@@ -130,16 +166,20 @@ class Images:
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
             built = self.inspect(tag)
-            # By its id: what is built anew from other files, but comes out the same, replaces nothing.
+            # By its id: a rebuild with the same result replaces nothing.
             return ImagePin(built["Id"] if built else tag, ImageOrigin.BUILD, present=built is not None)
         return self._pin_existing(source.reference, registries)
 
     def _pin_existing(self, reference: str, registries: Registries) -> ImagePin:
         name = Reference.parse(reference)
+        doing = f"cannot use image {reference}"
         if name.digest:
             pinned = name.at(name.digest)
-            return ImagePin(pinned, ImageOrigin.REGISTRY, present=self.inspect(pinned) is not None)
-        local = self.inspect(reference)
+            present = self._named(pinned, doing) is not None
+            if present:
+                self._require_access(name, registries)
+            return ImagePin(pinned, ImageOrigin.REGISTRY, present)
+        local = self._named(reference, doing)
         here = name.digests_of(local)
         if local and not here:
             return ImagePin(local["Id"], ImageOrigin.LOCAL, present=True)
@@ -149,8 +189,43 @@ class Images:
         present = digest in here or self.inspect(pinned) is not None
         return ImagePin(pinned, ImageOrigin.REGISTRY, present)
 
+    def _named(self, reference: str, doing: str) -> Json | None:
+        """Return the image on this host with this name. The engine also accepts ids and prefixes of them,
+        which would give access to builds of other apps: Raises Stalled `ImageRefused` for these, and for tags
+        of builds.
+        """
+        name = Reference.parse(reference)
+        if reference.startswith(f"{self._instance}.local/"):
+            raise BUILD_OF_AN_APP.error(doing, "images of builds cannot be named")
+        found = self.inspect(reference)
+        if found is None:
+            return None
+        by_label = ((found.get("Config") or {}).get("Labels") or {}).get(labels.BUILT_BY)
+        if by_label and name.host.endswith(".local"):
+            raise BUILD_OF_AN_APP.error(doing, "it is a build of another controller on this host")
+        tags = (Reference.parse(tag) for tag in found.get("RepoTags") or ())
+        tagged = any((t.host, t.path, t.tag) == (name.host, name.path, name.tag) for t in tags)
+        if name.digest in name.digests_of(found) if name.digest else tagged:
+            return found
+        raise IMAGE_ID.error(doing, "it is a prefix of the id of an image on this host")
+
+    def _require_access(self, name: Reference, registries: Registries) -> None:
+        """Check that this app may use an image on this host: its registry is asked, once with the same
+        credentials. If that does not answer, or no longer has the image, the image on this host is used.
+        """
+        key = (name.at(name.digest or ""), tuple(credentials(name, registries).values()))
+        if key in self._accessible:
+            return
+        try:
+            self._ask_registry(name, registries)
+        except (Transient, Stalled) as error:
+            if error.reason not in (REGISTRY_UNREACHABLE.reason, IMAGE_NOT_FOUND.reason):
+                raise
+            return
+        self._accessible.add(key)
+
     def inspect(self, reference: str) -> Json | None:
-        """The image as the engine describes it, None if it is not on this host."""
+        """Return the image as described by the engine; None if it is not on this host."""
         with translated(f"cannot look up image {reference}"):
             try:
                 image: Json = self._connection.client.inspect_image(reference)  # type: ignore[no-untyped-call]
@@ -159,8 +234,9 @@ class Images:
                 return None
 
     def _resolve(self, name: Reference, registries: Registries, fallback: str | None) -> str:
-        """The digest that the registry has for the tag now. `fallback`, that of the image on this host, counts when
-        the registry cannot be reached or does not have the tag (any more): what runs must survive its registry."""
+        """Return the digest that the registry has for the tag now, or `fallback`, that of the image on this
+        host, if the registry does not answer or does not have the tag: services must survive their registry.
+        """
         try:
             return self._ask_registry(name, registries)
         except (Transient, Stalled) as error:
@@ -175,16 +251,17 @@ class Images:
             try:
                 client = self._connection.client_with(self._resolve_timeout)
                 answer = client.inspect_distribution(  # type: ignore[no-untyped-call]
-                    name.tagged, auth_config=_revealed(auth)
+                    name.at(name.digest) if name.digest else name.tagged, auth_config=_revealed(auth)
                 )
             except _TIMEOUTS as error:
                 text = f"{name.host} did not answer within {self._resolve_timeout:.0f} s"
                 raise REGISTRY_UNREACHABLE.error(doing, text) from error
             except docker.errors.APIError as error:
-                # Docker Hub denies what it does not have; its official images (library/…) are all public.
+                # Docker Hub denies access to what it does not have; its official images (library/…) are all
+                # public.
                 official = name.host == HUB and name.path.startswith("library/")
                 if official and not auth and error.status_code in (401, 403):
-                    raise IMAGE_NOT_FOUND.error(doing, f"neither on this host nor on {HUB}") from error
+                    raise IMAGE_NOT_FOUND.error(doing, f"it is neither on this host nor on {HUB}") from error
                 raise
         digest: str = answer["Descriptor"]["digest"]
         return digest
@@ -192,13 +269,14 @@ class Images:
     # --- pull --------------------------------------------------------------------------------------------------
 
     def _require_registry(self, reference: str, doing: str) -> None:
-        """Stalled `ImageNotFound` for an image that is named by its id or by the tag of a build: it was made here. A
-        registry that was asked for `sha256` would think of something."""
+        """Raise Stalled `ImageNotFound` for an image named by its id or by the tag of a build: it was made
+        here, and a registry would misunderstand `sha256`.
+        """
         if reference.startswith(("sha256:", f"{self._instance}.local/")):
-            raise MADE_HERE.error(doing, "it was made on this host, and is not there any more")
+            raise MADE_HERE.error(doing, "it was made on this host, but was removed")
 
     def pull(self, reference: str, registries: Registries | None) -> None:
-        """`registries` None: with what the person who runs this has given to `docker login`."""
+        """Pull an image. `registries` None uses the `docker login` of the person who runs this."""
         doing = f"cannot pull image {reference}"
         self._require_registry(reference, doing)
         name = Reference.parse(reference)
@@ -222,42 +300,155 @@ class Images:
 
     # --- build -------------------------------------------------------------------------------------------------
 
-    def build(
-        self, tag: str, build: BuildInput, context: Iterable[bytes], log: Callable[[str], None]
-    ) -> None:
+    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         doing = f"cannot build image {tag}"
         limit = self._settings.build_timeout
-        with TemporaryFile() as spool, translated(doing), self._connection.operation(limit) as client:
-            build_context.spool(context, spool, build.source.dockerfile)
+        self._check_bases(context.dockerfile, build, doing)
+        dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
+
+        def told(text: str) -> str:
+            return dockerfile.translated(text).replace(DOCKERFILE, build.source.dockerfile)
+
+        with (
+            translated(doing),
+            self._under_way() as network,
+            TemporaryFile() as spooled,
+            self._bounded_steps(),
+            self._connection.operation(limit) as client,
+        ):
+            spool(context, dockerfile.content, spooled)
             tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
-                for message in _within(self._start_build(client, tag, build, spool), limit):
-                    _read_build(message, tail, log, doing)
+                for message in _within(self._start_build(client, tag, build, spooled, network), limit):
+                    _read_build(message, tail, log, told, doing)
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
                 raise Stalled("BuildTimeout", "\n".join([text, *tail])) from error
-            except docker.errors.APIError as error:  # refused before the first step, e.g. no such Dockerfile
+            except docker.errors.APIError as error:  # refused before the first step, e.g. an empty Dockerfile
                 if error.is_server_error() or error.status_code == 400:
-                    raise _build_failed(str(error.explanation), tail, doing) from error
+                    raise _build_failed(told(str(error.explanation)), tail, doing) from error
                 raise
+            self._require_share(tag, doing)
 
-    def _start_build(self, client: APIClient, tag: str, build: BuildInput, context: Any) -> Iterator[Json]:
+    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str) -> None:
+        """Check the base images: any app must be allowed to use them, and instructions that they bring
+        (`ONBUILD`) must not lead elsewhere. They are pulled first, so that these can be read; as by the
+        builder, with the `docker login` of the daemon's user.
+        """
+        for reference in images_of(dockerfile, dict(build.source.args)):
+            found = self._named(reference, doing)
+            if found is None:
+                try:
+                    self.pull(reference, None)
+                except Stalled as error:
+                    raise Stalled("BuildFailed", f"{doing}: {error.message}") from error
+                found = self.inspect(reference) or {}
+            for trigger in (found.get("Config") or {}).get("OnBuild") or ():
+                for other in images_of(trigger.encode(), {}):
+                    self._named(other, doing)
+
+    def _start_build(
+        self, client: APIClient, tag: str, build: BuildInput, context: Any, network: str
+    ) -> Iterator[Json]:
         """Classic builder: the SDK does not speak BuildKit's protocol, and Engine 20.10 has the classic one.
 
         `forcerm`: a failed step leaves no container behind. The image carries a label of its own and not the one of
-        containers: a container that a person starts from it would inherit that, and count as ours."""
+        containers: a container that a person starts from it would inherit that, and count as ours. The classic builder
+        takes no capabilities away, see docs/reference/containers.md."""
+        settings = self._settings
+        quota = {"cpuperiod": "100000", "cpuquota": str(round(settings.build_cpus * 100_000))}
+        client.params = quota  # which the SDK does not know of
         return client.build(
             fileobj=context,
             custom_context=True,
             tag=tag,
-            dockerfile=build.source.dockerfile,
+            dockerfile=DOCKERFILE,
             target=build.source.target,
             buildargs=dict(build.source.args),
-            labels={labels.BUILT_BY: self._instance},
             rm=True,
             forcerm=True,
             decode=True,
+            container_limits={"memory": settings.build_memory, "memswap": settings.build_memory},
+            network_mode=network,
         )
+
+    @contextmanager
+    def _under_way(self) -> Iterator[str]:
+        """Yield the network for the steps of one more build. It exists only while something is built, since
+        Docker has few subnets.
+        """
+        own = self._settings.build_network == "own"
+        with self._lock:
+            if own and not self._building:
+                self._make_network()
+            self._building += 1
+        try:
+            yield self._network if own else self._settings.build_network
+        finally:
+            with self._lock:
+                self._building -= 1
+                if own and not self._building:
+                    self._remove_network()
+
+    @property
+    def _network(self) -> str:
+        return f"{self._instance}.builds"
+
+    def _make_network(self) -> None:
+        """Create a network apart from the apps', whose containers are apart from each other: modules build
+        side by side.
+        """
+        self._egress.hold()
+        options = {"com.docker.network.bridge.enable_icc": "false"}
+        if bridge := self._egress.bridge(self._network):
+            options[BRIDGE] = bridge
+        try:
+            self._connection.client.create_network(
+                self._network,
+                driver="bridge",
+                options=options,
+                labels={labels.BUILT_BY: self._instance},
+                check_duplicate=True,
+            )
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # left by a killed one
+                raise
+
+    def _remove_network(self) -> None:
+        """Remove the network; if that fails, the next build or `collect` does it."""
+        with suppress(docker.errors.DockerException, requests.exceptions.RequestException):
+            self._connection.client.remove_network(self._network)
+
+    @contextmanager
+    def _bounded_steps(self) -> Iterator[None]:
+        """Limit the number of processes in each step's container once it is created, since the builder has no
+        option for it. A step that creates processes at once has some milliseconds before.
+        """
+        client, ended = self._connection.client_with(None), threading.Event()
+        ours = {"type": "container", "event": "create", "label": f"{labels.BUILT_BY}={self._instance}"}
+        stream = client.events(since=datetime.now(UTC), filters=ours, decode=True)
+
+        def bound() -> None:
+            with closing_on_stop(stream, ended.is_set), suppress(docker.errors.DockerException, OSError):
+                for event in stream:
+                    self._limit_processes(event["Actor"]["ID"])
+
+        watching = threading.Thread(target=bound, name="build-steps", daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
+
+    def _limit_processes(self, container: str) -> None:
+        client = self._connection.client
+        url = f"{client.base_url}/v{client.api_version}/containers/{container}/update"
+        answer = client.post(
+            url, json={"PidsLimit": self._settings.build_pids}, timeout=self._connection.timeout
+        )
+        if answer.status_code not in (200, 404, 409):
+            log.warning("could not limit the processes of a build step: %s", answer.text[:200])
 
     # --- retention ---------------------------------------------------------------------------------------------
 
@@ -266,47 +457,165 @@ class Images:
         prefix = f"{self._instance}.local/{app}/"
         with translated(f"cannot remove old images of {app}"):
             built = client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
-            in_use = spare | {container["ImageID"] for container in client.containers(all=True)}
+            # Those of the app only: an image that is used otherwise may have a tag of another app, which
+            # keeps it.
+            own = {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
+            in_use = spare | {c["ImageID"] for c in client.containers(all=True, filters=own)}
             newest_first = sorted(built, key=lambda image: -image["Created"])
-            seen: Counter[str] = Counter()
+            seen = 0
             for image in newest_first:
                 ours = [tag for tag in image["RepoTags"] or () if tag.startswith(prefix)]
-                components = {tag.rpartition(":")[0] for tag in ours}
-                seen.update(components)
-                if image["Id"] in in_use or any(seen[component] <= keep for component in components):
-                    continue
-                for tag in ours:
-                    _untag(client, tag)
+                seen += bool(ours)
+                if seen > keep and image["Id"] not in in_use:
+                    for tag in ours:
+                        _remove(client, tag)
+
+    def sizes(self) -> Mapping[AppName, int]:
+        """Return the sizes of the images of each app. A layer that several images of an app share counts
+        once.
+        """
+        layers = defaultdict[AppName, dict[str, int]](dict)
+        with translated("cannot list the images that were built"):
+            built = self._built()
+            self._known_layers = {id: known for id, known in self._known_layers.items() if id in built}
+            for image, apps in built.items():
+                for app in apps:
+                    layers[app] |= self._layers(image)
+        return {app: sum(own.values()) for app, own in layers.items()}
+
+    def _built(self) -> dict[str, set[AppName]]:
+        """Apps by image id."""
+        prefix = f"{self._instance}.local/"
+        images = self._connection.client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
+        return {
+            image["Id"]: {
+                AppName(tag.removeprefix(prefix).partition("/")[0])
+                for tag in image["RepoTags"] or ()
+                if tag.startswith(prefix)
+            }
+            for image in images
+        }
+
+    def _layers(self, image: str) -> dict[str, int]:
+        """Return sizes by a digest of the layer and all below it. An image never changes."""
+        known = self._known_layers.get(image)
+        if known is None:
+            known, below = {}, hashlib.sha256()
+            try:
+                history: list[Json] = self._connection.client.history(image)  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound:
+                return {}
+            for layer in reversed(history):
+                below.update(f"{layer['Created']} {layer['Size']} {layer['CreatedBy']}\0".encode())
+                known[below.hexdigest()] = int(layer["Size"])
+            self._known_layers[image] = known
+        return known
+
+    def _require_share(self, tag: str, doing: str) -> None:
+        """Remove the built image if it and those in use exceed the share of the app. Raises Stalled
+        `ImageTooLarge`.
+        """
+        client, app = (
+            self._connection.client,
+            AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0]),
+        )
+        most, built = self._settings.images_per_app, self.inspect(tag)
+        if built is None:
+            return
+        own = {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
+        ours = {image for image, apps in self._built().items() if app in apps}
+        used = ours & {container["ImageID"] for container in client.containers(all=True, filters=own)}
+        layers: dict[str, int] = {}
+        for image in {*used, built["Id"]}:
+            layers |= self._layers(image)
+        size = sum(layers.values())
+        if size > most:
+            _remove(client, tag)
+            raise Stalled(
+                "ImageTooLarge",
+                f"{doing}: with those in use, the images of its app would take {about_size(size)}, and may take "
+                f"{about_size(most)} (docker.imagesPerApp); this one has {about_size(int(built['Size']))}",
+            )
+
+    def _remove_cut_steps(self, age: float) -> None:
+        """Remove containers of instructions that run nothing, from builds interrupted between creating and
+        removing them.
+        """
+        client = self._connection.client
+        ours = {"label": f"{labels.BUILT_BY}={self._instance}", "status": "created"}
+        for entry in client.containers(all=True, filters=ours):
+            if _is_no_step(entry) and entry["Created"] <= time.time() - age:
+                with suppress(docker.errors.NotFound):
+                    client.remove_container(entry["Id"], force=True)
+
+    def collect(self, age: float) -> None:
+        """Remove steps of failed or interrupted builds: untagged images from which nothing is made. Removing
+        one also removes the steps before it. Nothing is removed during a build, which may continue from any
+        of them.
+        """
+        ours = {"label": f"{labels.BUILT_BY}={self._instance}", "dangling": True}
+        with self._lock, translated("cannot remove leftovers of builds"):
+            if self._building:
+                return
+            client = self._connection.client
+            if any(network["Name"] == self._network for network in client.networks(names=[self._network])):
+                self._remove_network()
+            self._remove_cut_steps(age)
+            in_use = {container["ImageID"] for container in client.containers(all=True)}
+            for image in client.images(filters=ours):
+                if image["Created"] <= time.time() - age and image["Id"] not in in_use:
+                    _remove(client, image["Id"])
 
 
-def _untag(client: APIClient, tag: str) -> None:
-    """The last tag takes the image along. One that is used all the same, or gone by now, is none of our business."""
+def _is_no_step(entry: Json) -> bool:
+    """Return whether it is the container of an instruction such as `LABEL`, which the builder never starts."""
+    return entry["State"] == "created" and "#(nop)" in entry["Command"]
+
+
+def _remove(client: APIClient, image: str) -> None:
+    """Remove an image by its tag, the last of which removes the image, or by its id. One that is in use
+    stays.
+    """
     try:
-        client.remove_image(tag)
+        client.remove_image(image)
     except (docker.errors.ImageNotFound, docker.errors.APIError) as error:
         if error.status_code not in (404, 409):
             raise
 
 
-def _read_build(message: Json, tail: deque[str], log: Callable[[str], None], doing: str) -> None:
+def _read_build(
+    message: Json, tail: deque[str], log: Callable[[str], None], told: Callable[[str], str], doing: str
+) -> None:
     if "error" in message:
-        raise _build_failed(message["error"], tail, doing)
-    for line in message.get("stream", "").splitlines():
+        raise _build_failed(told(message["error"]), tail, doing)
+    for line in told(message.get("stream", "")).splitlines():
         if line.strip():
-            tail.append(line)
+            tail.append(excerpt(line, BUILD_LINE))
             log(line)
 
 
 def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
-    """A base image whose registry does not answer may come later; everything else is the commit's fault."""
+    """Return the error. A registry of a base image may answer later; everything else is an error in the
+    commit.
+    """
+    if _PARENT_GONE in text:
+        return Transient("EngineConflict", f"{doing}: its base image was removed meanwhile")
     verdict = from_answer(text, doing)
-    if isinstance(verdict, Transient) and verdict.reason in (REGISTRY_UNREACHABLE.reason, "EngineDiskFull"):
+    if isinstance(verdict, Transient) and verdict.reason in _LATER:
         return verdict
-    return Stalled("BuildFailed", "\n".join([f"{doing}: {text.strip()}", *tail]))
+    return Stalled("BuildFailed", "\n".join([f"{doing}: {excerpt(text.strip(), 8 * BUILD_LINE)}", *tail]))
+
+
+#: Reasons of a failed build that may get better without another commit.
+#: Of the classic builder, when an image of its cache is removed while it builds.
+_PARENT_GONE = "failed to set parent"
+_LATER = {v.reason for v in (REGISTRY_UNREACHABLE, REGISTRY_LIMITED, REGISTRY_UNTRUSTED, DISK_FULL)}
 
 
 def _within(messages: Iterator[Json], limit: float) -> Iterator[Json]:
-    """TimeoutError once the whole took more than `limit` seconds; silence is bounded by the client's own timeout."""
+    """Yield messages; raise TimeoutError after `limit` seconds in all; the client's own timeout limits
+    silence.
+    """
     deadline = time.monotonic() + limit
     for message in messages:
         if time.monotonic() > deadline:
@@ -315,5 +624,5 @@ def _within(messages: Iterator[Json], limit: float) -> Iterator[Json]:
 
 
 def _revealed(auth: dict[str, Secret]) -> dict[str, str]:
-    """As the SDK wants it. Empty is not None, which would mean "take what `docker login` left behind"."""
+    """Return what the SDK needs. Empty is not None, which would mean "use `docker login`"."""
     return {key: value.reveal() for key, value in auth.items()}

@@ -1,26 +1,29 @@
-"""The log of one container, read on from where somebody stopped reading, with nothing lost and nothing twice.
+"""The log of one container, read on from an earlier position, with nothing lost or repeated.
 
-Called by `jobs`. Reading goes in rounds: `JobLog.unread` asks for the log's last entries and hands on those that come
-after the last one seen; `Bell` says when the next round is worth it. The engine's own `follow` is not used: Engine
-20.10 leaves out whole files and repeats others when the log is rotated faster than it is read, and the end is missing
-when the container ends meanwhile.
+Called by `jobs`. Reading goes in rounds: `JobLog.unread` requests the log's last entries and passes on those
+after the last one seen; `job_tap` signals when the next round is worthwhile. The engine's own `follow` is not
+used: Engine 20.10 leaves out whole files and repeats others if the log is rotated faster than it is read, and
+the end is missing if the container ends meanwhile.
 
-The bell is an attached connection. A container that writes more than is read back from its log fills that connection,
-and waits: thus a log is read whole however long it is, though the engine keeps but three files of it. What a container
-wrote while nobody read may have left these files; then a line in the log says so.
+A container that writes faster than its log is read fills the tap's connection, and waits: so a log of any
+length is read completely, though the engine keeps only some files of it. What a container wrote while nothing
+read may have been rotated away; then a line in the log says so.
+
+What the engine withholds until the line is complete comes from the tap: a position then also says how much of
+the next entry was passed on. Only text is passed on this way, since the engine stores other bytes in another
+form. Reading can continue at such a position without a tap of that container's start: the entry comes in the
+end, and its rest is passed on.
 """
 
 from __future__ import annotations
 
-import select
-import struct
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from controller.adapters.docker.connection import STOP_PAUSE, Connection
+from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.job_tap import HEADER, PIECE, SILENCE, LineCounter
 
 LOST = b"[a part of the log is missing here: it was written faster than it was read]\n"
 
@@ -30,54 +33,50 @@ CUT = b" [cut]\n"
 #: engine's files already.
 LINE_PARTS = 64
 BEYOND = LINE_PARTS + 2
-#: Bytes that are handed on at once, about.
-PIECE = 64 * 1024
 #: Entries asked for when little is new, and by how much more if that was not enough.
 FEW, MORE, MANY = 20, 4, 50_000
-#: Seconds of silence until the next round, which grow from the first to the second. Some rounds must follow each ring:
-#: it comes before the engine has written its log, and the end of the container is noticed in a round.
-SHORTEST, LONGEST, GROWTH = 0.01, 2.0, 1.25
+#: Entries that are passed on at once, at the most.
+BATCH = 5_000
+#: Bytes of a progress bar that are passed on at once, if its line is too long to be kept.
+BAR = 1024
 
-#: Seconds without a byte after which an answer is given up and asked for again: now and then Engine 20.10 leaves one
-#: hanging when the container ends just then.
-SILENCE = 10.0
-
-#: What precedes each entry: which stream it is (1: stdout, 2: stderr), three zeros, the bytes that follow.
-#: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
-_HEADER = struct.Struct(">B3xL")
+#: Requests the last `n` entries of a log, or all if it is None.
+Ask = Callable[[int | None], Generator["LogEntry"]]
 
 
-class Entry(NamedTuple):
-    """A line, or the next 16 KiB of a longer one. `stamp` is the engine's time, RFC 3339 with nanoseconds; all parts of
-    a long line bear that of the first."""
+class LogEntry(NamedTuple):
+    """A line, or the next 16 KiB of a longer one. `stamp` is the engine's time, RFC 3339 with nanoseconds;
+    all parts of a long line have that of the first.
+    """
 
     stream: int
     stamp: str
     content: bytes
 
 
-def entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
-    """The answer of `GET /containers/<id>/logs?timestamps=1`, which comes in pieces of any size."""
+def entries(pieces: Iterable[bytes]) -> Iterator[LogEntry]:
+    """Parse the response of `GET /containers/<id>/logs?timestamps=1`, which comes in pieces of any size."""
     buffer = b""
     for piece in pieces:
         buffer, at = buffer + piece, 0
-        while len(buffer) - at >= _HEADER.size:
-            stream, size = _HEADER.unpack_from(buffer, at)
-            start = at + _HEADER.size
+        while len(buffer) - at >= HEADER.size:
+            stream, size = HEADER.unpack_from(buffer, at)
+            start = at + HEADER.size
             at = start + size
             if len(buffer) < at:
-                at = start - _HEADER.size
+                at = start - HEADER.size
                 break
             stamp, _, content = buffer[start:at].partition(b" ")
-            if stamp.endswith(b"Z"):  # else the engine's own words about a log that it cannot read
-                yield Entry(stream, stamp.decode(), content)
+            if stamp.endswith(b"Z"):  # otherwise the engine's own message about a log that it cannot read
+                yield LogEntry(stream, stamp.decode(), content)
         buffer = buffer[at:]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Right after an entry: the `number`-th of its stream with its stamp. Stamps are only compared for being equal: the
-    clock may be set back."""
+class LogPosition:
+    """The position right after an entry: the `number`-th of its stream with its stamp. Stamps are only
+    compared for equality, since the clock may be set back.
+    """
 
     stream: int
     stamp: str
@@ -87,8 +86,8 @@ class Place:
         return f"{self.stamp}/{self.stream}/{self.number}"
 
     @classmethod
-    def parse(cls, text: str) -> Place | None:
-        """None for "", the start. ValueError for what is no place."""
+    def parse(cls, text: str) -> LogPosition | None:
+        """Parse a position; None for "", the start. Raises ValueError."""
         if not text:
             return None
         stamp, stream, number = text.split("/")
@@ -96,75 +95,209 @@ class Place:
 
 
 class Counter:
-    """Where one is after each entry of an answer. `unfinished` are the streams that are amidst a line."""
+    """Tracks the position after each entry of a response."""
 
     def __init__(self) -> None:
-        self.unfinished: set[int] = set()
-        self._last: dict[int, Place] = {}  # by stream
+        self._last: dict[int, LogPosition] = {}  # by stream
+        self._first: dict[int, str] = {}  # stamps, by stream
 
-    def after(self, entry: Entry) -> Place:
+    def after(self, entry: LogEntry) -> LogPosition:
         last = self._last.get(entry.stream)
+        if last is None:
+            self._first[entry.stream] = entry.stamp
         number = min(last.number + 1, BEYOND) if last and last.stamp == entry.stamp else 1
-        place = self._last[entry.stream] = Place(entry.stream, entry.stamp, number)
-        if entry.content.endswith(b"\n"):
-            self.unfinished.discard(entry.stream)
-        else:
-            self.unfinished.add(entry.stream)
+        place = self._last[entry.stream] = LogPosition(entry.stream, entry.stamp, number)
         return place
+
+    def began_before(self, stream: int, stamp: str) -> bool:
+        """Return whether the response has the first part of the line with this stamp."""
+        return self._first.get(stream, stamp) != stamp
+
+
+class ReadMidLine(NamedTuple):
+    """A line whose end has not been read: its stamp, the number of its parts read, and of entries before
+    them.
+    """
+
+    stamp: str
+    parts: int
+    before: int
+
+
+@dataclass
+class KnownLines:
+    """What was read, by stream. `given` has the bytes that were passed on of the next entry, or, for a line
+    that is no longer kept, of any entry. `entries` and `lines` count from the start.
+    """
+
+    given: dict[int, int]
+    amidst: dict[int, ReadMidLine] = field(default_factory=dict)
+    entries: dict[int, int] = field(default_factory=dict)
+    lines: dict[int, int] = field(default_factory=dict)
+
+    def copy(self) -> KnownLines:
+        return KnownLines(dict(self.given), dict(self.amidst), dict(self.entries), dict(self.lines))
+
+    @property
+    def total(self) -> int:
+        return sum(self.entries.values())
+
+    def parts(self, stream: int) -> int:
+        """Return the number of parts read of the stream's incomplete line."""
+        return self.amidst[stream].parts if stream in self.amidst else 0
+
+    def add(self, entry: LogEntry, number: int) -> None:
+        """Add an entry, the `number`-th part of its line."""
+        stream = entry.stream
+        self.entries[stream] = self.entries.get(stream, 0) + 1
+        if entry.content.endswith(b"\n"):
+            self.amidst.pop(stream, None)
+            self.lines[stream] = self.lines.get(stream, 0) + 1
+        else:
+            before = self.amidst[stream].before if stream in self.amidst else self.total - 1
+            self.amidst[stream] = ReadMidLine(entry.stamp, number, before)
+
+    def behind(self, stream: int, written: LineCounter) -> int:
+        """Return the number of entries still to be read. Those of a line that is no longer kept do not count
+        until its end.
+        """
+        if self.parts(stream) > LINE_PARTS and written.lines[stream] == self.lines.get(stream, 0):
+            return 0
+        return max(0, written.entries[stream] - self.entries.get(stream, 0))
 
 
 class JobLog:
-    """Not thread-safe. `after` is the place of what was read last, "" to begin at the start."""
+    """Not thread-safe. `after` is the position of the last reading, "" for the start."""
 
-    def __init__(self, connection: Connection, container: str, after: str) -> None:
-        self._connection = connection
-        self._container = container
-        self._place = Place.parse(after)
-        self._tail: int | None = None  # entries to ask for; None: all there are
+    def __init__(self, ask: Ask, after: str) -> None:
+        place, *given = after.split("+")
+        self._ask = ask
+        self._place = LogPosition.parse(place)
+        self._tail: int | None = None  # entries to request; None means all
+        self._known = KnownLines(
+            {int(stream): int(size) for stream, _, size in (g.partition(":") for g in given)}
+        )
+        self._counted = not after  # from the start on
+        self._shown: dict[int, bytes] = {}  # of a bar whose line is no longer kept, by stream
 
-    def unread(self) -> Iterator[tuple[str, bytes]]:
-        """One round: pieces of the log up to its present end, each with the place after it. Raises what the SDK and
-        its libraries raise."""
+    def behind(self, written: LineCounter | None) -> int | None:
+        """Return the number of unread entries that the tap knows of; None if that is unknown."""
+        if not self._counted or written is None:
+            return None
+        return sum(self._known.behind(stream, written) for stream in written.entries)
+
+    def is_worth_asking(self, written: LineCounter | None) -> bool:
+        """Return whether to read although the tap is silent; a long line that continues is no reason."""
+        return self.behind(written) != 0 or not self._known.amidst
+
+    def unread(self, written: LineCounter | None = None) -> Iterator[tuple[str, bytes]]:
+        """Do one round: yield pieces of the log up to its present end, each with the position after it.
+        `written` is that of a tap from the start. Raises what the SDK and its libraries raise.
+        """
+        if self._tail is not None:
+            self._tail = max(self._tail, (self.behind(written) or 0) + FEW) + self._since_line()
         while not (yield from self._round()):
             if self._tail is None:
-                yield str(self._place), LOST
-                self._place = None
+                yield self._at(), LOST
+                self._place, self._known, self._counted = None, KnownLines({}), False
             else:
                 self._tail = self._tail * MORE if self._tail < MANY else None
 
+    def _since_line(self) -> int:
+        """Return the number of entries since the first part of an incomplete line: its parts are identified
+        by counting.
+        """
+        total = self._known.total
+        return max((total - line.before for line in self._known.amidst.values()), default=0)
+
+    def begun(self, written: LineCounter | None) -> Iterator[tuple[str, bytes]]:
+        """Yield what the engine withholds of lines that return to their start."""
+        if not self._counted or written is None:
+            return
+        for stream, content in written.begun.items():
+            if b"\r" in content and not self._known.behind(stream, written):
+                piece = self._bar(stream, content)
+                if piece:
+                    yield self._at(), piece
+
+    def _bar(self, stream: int, content: bytes) -> bytes:
+        given, parts = self._known.given.get(stream, 0), self._known.parts(stream)
+        if parts < LINE_PARTS:
+            text = _text(content)
+            self._known.given[stream] = max(given, len(text))
+            return text[given:]
+        if parts == LINE_PARTS:
+            return b""  # that it is cut comes first
+        last = _text(content.rsplit(b"\r", 2)[-2])
+        if not last or len(last) > BAR or last == self._shown.get(stream):
+            return b""
+        self._known.given[stream], self._shown[stream] = len(last), last
+        return last + b"\r"
+
     def _round(self) -> Generator[tuple[str, bytes], None, bool]:
-        """False if the entries asked for begin after what was read last."""
+        """Do one request; return False if its entries begin after the last one read."""
         with closing(self._ask(self._tail if self._place else None)) as found:
             counter = Counter()
-            if self._place and not any(counter.after(entry) == self._place for entry in found):
+            if self._place and not self._reach(self._place, found, counter):
                 return False
             yield from self._hand_on(found, counter)
             return True
 
-    def _hand_on(self, found: Iterator[Entry], counter: Counter) -> Iterator[tuple[str, bytes]]:
+    def _reach(self, place: LogPosition, found: Iterator[LogEntry], counter: Counter) -> bool:
+        if not any(counter.after(entry) == place for entry in found):
+            return False
+        lines = self._known.amidst.items()
+        return self._tail is None or all(counter.began_before(stream, line.stamp) for stream, line in lines)
+
+    def _hand_on(self, found: Iterator[LogEntry], counter: Counter) -> Iterator[tuple[str, bytes]]:
         batch: list[bytes] = []
         size = total = 0
         place, last_tail, self._tail = self._place, self._tail or 0, None  # None: whatever breaks in here
-        for entry in found:
-            place = counter.after(entry)
-            batch.append(_cut(entry.content, place.number))
-            size += len(batch[-1])
-            total += 1
-            if size >= PIECE:
-                self._place = place
-                yield str(place), b"".join(batch)
-                batch, size = [], 0
+        known = self._known.copy()
+        try:
+            for entry in found:
+                place = counter.after(entry)
+                batch.append(self._rest_of(entry, place.number))
+                size += len(batch[-1])
+                total += 1
+                if size >= PIECE or len(batch) >= BATCH:
+                    self._place, known = place, self._known.copy()
+                    yield self._at(), b"".join(batch)
+                    batch, size = [], 0
+        except BaseException:  # what was not handed on is read again
+            self._known = known
+            raise
         self._place = place
-        # The parts of a line are told apart by counting from its first, which an answer must not leave out.
-        self._tail = None if counter.unfinished else max(FEW, total * 3 // 2, last_tail * 2 // 3)
+        self._tail = max(FEW, total * 3 // 2, last_tail * 2 // 3 if total else 0)
         if batch:
-            yield str(place), b"".join(batch)
+            yield self._at(), b"".join(batch)
 
-    def _ask(self, tail: int | None) -> Generator[Entry]:
-        """The last `tail` entries."""
-        client = self._connection.client
+    def _rest_of(self, entry: LogEntry, number: int) -> bytes:
+        """Return what is still to be passed on of the `number`-th part of a line."""
+        known, content = self._known, entry.content
+        known.add(entry, number)
+        given = known.given.pop(entry.stream, 0) if known.given else 0
+        if number <= LINE_PARTS:
+            return content[given:] if given else content
+        if number == LINE_PARTS + 1:
+            return CUT
+        ends = content.endswith(b"\n")
+        if given and not ends:
+            known.given[entry.stream] = given
+        return b"\n" if given and ends else b""
+
+    def _at(self) -> str:
+        given = "".join(f"+{stream}:{size}" for stream, size in sorted(self._known.given.items()) if size)
+        return f"{self._place or ''}{given}"
+
+
+def asking(connection: EngineConnection, container: str) -> Ask:
+    """Return a function that requests the log of this container."""
+
+    def ask(tail: int | None) -> Generator[LogEntry]:
+        client = connection.client
         answer = client.get(
-            f"{client.base_url}/v{client.api_version}/containers/{self._container}/logs",
+            f"{client.base_url}/v{client.api_version}/containers/{container}/logs",
             params={"stdout": 1, "stderr": 1, "timestamps": 1, "tail": "all" if tail is None else tail},
             stream=True,
             timeout=SILENCE,
@@ -173,53 +306,13 @@ class JobLog:
             answer.raise_for_status()
             yield from entries(iter(lambda: answer.raw.read(PIECE), b""))
 
-
-def _cut(content: bytes, part: int) -> bytes:
-    if part <= LINE_PARTS:
-        return content
-    return CUT if part == LINE_PARTS + 1 else b""
+    return ask
 
 
-class Bell:
-    """Rings when the container writes; what it writes is thrown away here. `LONGEST` seconds after the container has
-    closed its end the bell is broken."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._poll = select.poll()  # unlike `select`, at home with descriptors above 1024
-        self._poll.register(connection, select.POLLIN)
-        self._pause = SHORTEST
-        self._closed = False
-
-    @classmethod
-    @contextmanager
-    def of(cls, connection: Connection, container: str) -> Iterator[Bell]:
-        with connection.operation(SILENCE) as client:
-            yield cls(client.attach_socket(container, params={"stream": 1, "stdout": 1, "stderr": 1}))
-
-    def wait(self, stop: Callable[[], bool]) -> bool:
-        """Until the next round is worth it; False if the bell is broken."""
-        deadline = time.monotonic() + self._pause
-        while not stop():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._pause = min(LONGEST, self._pause * GROWTH)
-                return not self._closed or self._pause < LONGEST
-            if self._rings(min(left, STOP_PAUSE)):
-                self._pause = SHORTEST
-                return True
-        return True
-
-    def _rings(self, seconds: float) -> bool:
-        if self._closed:
-            time.sleep(seconds)
-            return False
-        if not self._poll.poll(seconds * 1000):
-            return False
-        for _ in range(32):
-            if not self._connection.read(PIECE):
-                self._closed = True
-                break
-            if not self._poll.poll(0):
-                break
-        return True
+def _text(content: bytes) -> bytes:
+    """Return the text up to an incomplete character; b"" if it is not text."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return content[: error.start] if error.reason == "unexpected end of data" else b""
+    return content

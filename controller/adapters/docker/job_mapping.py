@@ -1,6 +1,6 @@
-"""What a job is as a Docker container, and what Docker tells of one as ours. Pure: no call is made here.
+"""A job as a Docker container, and what Docker reports of one, with our types. Pure: no call is made here.
 
-Called by `jobs`. Limits and hardening are those of `mapping`: a job may do no more than a workload.
+Called by `jobs`. Limits and hardening are those of `mapping`: a job has no more rights than a workload.
 """
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from controller.adapters.docker.mapping import Policy, hardening, image_environment, number_of
+from controller.adapters.docker.mapping import (
+    RestartPolicy,
+    hardening,
+    image_environment,
+    number_of,
+    threads,
+    with_read_only_root,
+)
 from controller.domain import labels
+from controller.domain.apps.spec import ComponentKind
 from controller.domain.names import AppName, network_name
-from controller.domain.spec import Kind
 from controller.ports import Job, JobMount, JobState, ObservedJob
 
-JOBS = f"{labels.KIND}={Kind.EXPERIMENT_PIPELINE}"
+JOBS = f"{labels.KIND}={ComponentKind.EXPERIMENT_PIPELINE}"
+
+#: If a container writes faster than its log is read, it is stopped once buffers of the engine and of a socket
+#: are full: 2.2 MB. In the worst case, empty lines, the log has 71 bytes per line, and so much must be kept.
+LOG_FILES = 18
 
 _STATES = {"created": JobState.CREATED, "exited": JobState.ENDED, "dead": JobState.ENDED}
 
@@ -25,19 +36,26 @@ _STATES = {"created": JobState.CREATED, "exited": JobState.ENDED, "dead": JobSta
 # --- ours to Docker's -------------------------------------------------------------------------------------------
 
 
-def job_config(job: Job, policy: Policy) -> dict[str, Any]:
-    """Body of `POST /containers/create`. `job.command` stands in place of ENTRYPOINT and CMD together."""
-    host = hardening(job.app, replace(job.resources, gpus=0), policy) | {
+def job_config(job: Job, policy: RestartPolicy, image_env: Mapping[str, str]) -> dict[str, Any]:
+    """Return the body of `POST /containers/create`. `job.command` replaces ENTRYPOINT and CMD together;
+    `image_env` is the environment in the image's config.
+    """
+    # Only the GPUs that it was lent: `resources` has just their number.
+    host = hardening(job.app, replace(job.resources, gpus=0), policy, job.gpus) | {
         "Mounts": [_mount(mount) for mount in job.mounts],
-        # Processes of one stage share tensors there, Docker's 64 MB end in SIGBUS; what lies there counts as memory.
-        "ShmSize": job.resources.memory,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": str(policy.log_max_size), "max-file": str(LOG_FILES)},
+        },
     }
-    if job.gpus:  # these and no others: `resources` only say how many
-        host["DeviceRequests"] = [{"DeviceIDs": list(job.gpus), "Capabilities": [["gpu"]]}]
+    if job.read_only_root:
+        host = with_read_only_root(host)
+    env = {name: value.reveal() for name, value in job.env}
+    env |= threads(job.resources.cpus, env.keys() | image_env.keys())
     config: dict[str, Any] = {
         "Image": job.image,
         "Hostname": job.stage,
-        "Env": [f"{name}={value.reveal()}" for name, value in job.env],
+        "Env": [f"{name}={value}" for name, value in env.items()],
         "Labels": job_labels(policy.instance, job),
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host,
@@ -61,7 +79,7 @@ def job_labels(instance: str, job: Job) -> dict[str, str]:
     return {
         labels.INSTANCE: instance,
         labels.APP: job.app,
-        labels.KIND: Kind.EXPERIMENT_PIPELINE,
+        labels.KIND: ComponentKind.EXPERIMENT_PIPELINE,
         labels.RUN: job.run,
         labels.STAGE: job.stage,
         labels.ATTEMPT: str(job.attempt),
@@ -72,23 +90,28 @@ def job_labels(instance: str, job: Job) -> dict[str, str]:
 
 
 def is_job(instance: str, details: Mapping[str, Any]) -> bool:
-    """Whether an inspected container is one of ours."""
+    """Return whether a container is ours, also by its name, since an image may have any labels."""
     found = details["Config"]["Labels"] or {}
-    return (found.get(labels.INSTANCE), found.get(labels.KIND)) == (instance, Kind.EXPERIMENT_PIPELINE)
+    if not details["Name"].startswith(f"/{instance}.{found.get(labels.APP, '')}."):
+        return False
+    return (found.get(labels.INSTANCE), found.get(labels.KIND)) == (
+        instance,
+        ComponentKind.EXPERIMENT_PIPELINE,
+    )
 
 
 def is_attempt(instance: str, job: Job, details: Mapping[str, Any]) -> bool:
-    """Whether an inspected container is this very attempt."""
+    """Return whether a container is exactly this attempt."""
     return job_labels(instance, job).items() <= (details["Config"]["Labels"] or {}).items()
 
 
 def is_going(details: Mapping[str, Any]) -> bool:
-    """Somebody is removing it: its end is no result."""
+    """Return whether a container is being removed, so that its end is not a result."""
     return bool(details["State"]["Status"] == "removing")
 
 
 def observed_job(details: Mapping[str, Any]) -> ObservedJob:
-    """`GET /containers/<id>/json` of one of ours. Paused and restarting ones have not ended."""
+    """Parse `GET /containers/<id>/json` of a job. Paused and restarting ones have not ended."""
     state, found = details["State"], details["Config"]["Labels"]
     seen = _STATES.get(state["Status"], JobState.RUNNING)
     ended = seen is JobState.ENDED
@@ -107,35 +130,36 @@ def observed_job(details: Mapping[str, Any]) -> ObservedJob:
     )
 
 
-_RESTORED = 10.0  # seconds that an engine which starts may take to see what has died with the one before
+_RESTORED = 10.0  # seconds that a starting engine may need to see what has died with the previous one
 
 
 def may_be_interrupted(job: ObservedJob) -> bool:
-    """Whether it is worth asking since when the engine is there. One that is stopped sends SIGTERM, upon which commands
-    end with any code they like: all but success is put down to it."""
+    """Return whether the start of the engine matters. An engine that stops sends SIGTERM, after which
+    commands end with any code: all but success is attributed to it.
+    """
     return job.exit_code not in (None, 0) and not job.oom_killed
 
 
 def interrupted(job: ObservedJob, engine_since: float) -> bool:
-    """Whether a job that may be interrupted has ended with an engine before the present one."""
+    """Return whether the job has ended with an earlier engine."""
     return job.started < engine_since and job.ended < engine_since + _RESTORED
 
 
 def engine_since(networks: Iterable[Mapping[str, Any]]) -> float | None:
-    """When the engine was started, Unix seconds, from its list of networks: it makes the one called `bridge` anew each
-    time, unless containers are kept alive over its restart, which then interrupts none. None where it has no such
-    network."""
+    """Return when the engine was started, in Unix seconds: it creates the network `bridge` again each time,
+    unless containers survive its restart, which then interrupts none. None without such a network.
+    """
     found = (network["Created"] for network in networks if network["Name"] == "bridge")
     return next((_unix(created) for created in found), None)
 
 
 def _unix(text: str) -> float:
-    """RFC 3339 in UTC; the engine's zero time is ours."""
+    """Parse a time in RFC 3339, UTC; the engine's zero time becomes ours."""
     return max(0.0, datetime.fromisoformat(text).timestamp())
 
 
 def programs(details: Mapping[str, Any]) -> list[str]:
-    """Where in an inspected container its program may lie: one path, or one for each folder of PATH."""
+    """Return where the program of a container may be: one path, or one for each folder of PATH."""
     program = details["Path"]
     folder = PurePosixPath(details["Config"]["WorkingDir"] or "/")
     if "/" in program:

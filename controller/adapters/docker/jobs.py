@@ -1,7 +1,8 @@
-"""`DockerJobs`: containers that run to their end, as the port `Jobs` asks for them.
+"""`DockerJobs`: containers that run to their end, behind the port `Jobs`.
 
-Called by the runner, one thread for each attempt and another for its log. Nothing is kept between calls but what cannot
-change; a container is looked at before anything is done to it, and what is no job of ours is left alone.
+Called by the runner, one thread for each attempt and another for its log. Only what cannot change is kept
+between calls; a container is inspected before anything is done to it, and what is not a job of ours is left
+alone.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import docker.errors
+import requests.exceptions
 from docker.types.daemon import CancellableStream
 
-from controller.adapters.docker.connection import STOP_PAUSE, Connection, hung_up
+from controller.adapters.docker.connection import STOP_PAUSE, CachedClient, EngineConnection, closing_on_stop
+from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import COMMAND_NOT_FOUND, NAME_TAKEN, NOT_OURS, translated
-from controller.adapters.docker.job_log import Bell, JobLog
+from controller.adapters.docker.job_log import JobLog, asking
 from controller.adapters.docker.job_mapping import (
     JOBS,
     engine_since,
@@ -32,29 +36,33 @@ from controller.adapters.docker.job_mapping import (
     observed_job,
     programs,
 )
-from controller.adapters.docker.mapping import Policy
+from controller.adapters.docker.job_tap import AttachStreams
+from controller.adapters.docker.mapping import image_environment, policy_of
 from controller.adapters.docker.networks import Networks
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.errors import Transient
+from controller.domain.errors import MountMismatch, Transient
+from controller.domain.names import AppName
 from controller.ports import Job, JobState, ObservedJob
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-#: Seconds before the name of a container is tried again that is taken while no such container is there: the engine
-#: keeps the name while it makes it for somebody else, and while it removes it.
+#: Seconds before another attempt if a name is taken but there is no such container: the engine reserves the
+#: name while it creates or removes one.
 NAME_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 0.0)
-#: Seconds after which a wait is begun anew, should an end have gone by unnoticed.
+#: Seconds after which a wait starts again, in case an end was missed.
 WAIT = 10.0
+#: Seconds before a broken stream is requested again.
+ERROR_PAUSE = 1.0
 
 
 class ContainerLost(Transient):
-    """Somebody removed the container of a job."""
+    """The container of a job was removed from outside."""
 
     def __init__(self, id: str) -> None:
-        super().__init__("ContainerLost", f"container {id[:12]} was removed while it was waited for")
+        super().__init__("ContainerLost", f"container {id[:12]} was removed from outside")
 
 
 class DockerJobs:
@@ -63,12 +71,14 @@ class DockerJobs:
     def __init__(self, settings: DockerSettings, instance: str) -> None:
         self._settings = settings
         self._instance = instance
-        self._connection = Connection(settings.host, settings.timeout)
-        self._networks = Networks(self._connection, instance)
+        self._connection = EngineConnection(settings.host, settings.timeout)
+        self._networks = Networks(self._connection, instance, Egress(self._connection, settings, instance))
+        self._taps = AttachStreams(self._connection)
         self._found: set[tuple[str, ...]] = set()  # (image id, paths) where a program was found
 
     def close(self) -> None:
-        """Close all connections. Jobs can be used again: it connects anew."""
+        """Close all connections. Jobs can be used again: it reconnects."""
+        self._taps.close()
         self._connection.close()
 
     # --- make and start ----------------------------------------------------------------------------------------
@@ -77,13 +87,9 @@ class DockerJobs:
         doing = f"cannot create {job.name}"
         self._networks.ensure(job.app)
         with translated(doing, tuple(value for _, value in job.env)):
-            policy = Policy(
-                instance=self._instance,
-                capabilities=self._settings.capabilities,
-                log_max_size=self._settings.log_max_size,
-                init=self._connection.has_init,
-            )
-            config = job_config(job, policy)
+            policy = policy_of(self._settings, self._instance, self._connection.has_init)
+            image: Json = self._connection.client.inspect_image(job.image)  # type: ignore[no-untyped-call]
+            config = job_config(job, policy, image_environment(image))
             for pause in NAME_PAUSES:
                 found = self._made(config, job) or self._inspect(job.name)
                 if found is None or is_going(found):
@@ -95,9 +101,20 @@ class DockerJobs:
         raise Transient("NameBusy", f"{doing}: a container of that name is still being removed")
 
     def _made(self, config: Json, job: Job) -> Json | None:
-        """None if the name is taken."""
+        """Create a container; return None if the name is taken."""
         created = self._connection.create(config, job.name)
         return self._inspect(created) if created else None
+
+    def prepare(self, app: AppName) -> None:
+        self._networks.ensure(app)
+
+    def has_image(self, reference: str) -> bool:
+        with translated(f"cannot look up image {reference}"):
+            try:
+                self._connection.client.inspect_image(reference)  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound:
+                return False
+        return True
 
     def start(self, id: str) -> None:
         doing = f"cannot start container {id[:12]}"
@@ -107,27 +124,80 @@ class DockerJobs:
             if job.state is not JobState.CREATED:
                 return
             self._require_program(details, doing)
+            self._taps.attach(id)
             try:
-                self._connection.client.start(id)
-            except docker.errors.NotFound:  # the network left with the app's last workload
-                self._networks.ensure(job.app)
-                self._connection.client.start(id)
+                self._start(job, details)
+            except BaseException as error:
+                self._taps.discard(id)
+                if isinstance(error, docker.errors.APIError):
+                    self._blame_mounts(details, error)
+                raise
+
+    def _start(self, job: ObservedJob, details: Json) -> None:
+        try:
+            self._connection.client.start(job.id)
+        except docker.errors.NotFound:  # the network was removed with the app's last workload
+            self._networks.ensure(job.app)
+            self._connection.client.start(job.id)
 
     def _require_program(self, details: Json, doing: str) -> None:
-        """Stalled `CommandNotFound` before anything runs. With an init process the start itself succeeds, and the
-        container ends with 127, which any command may do."""
+        """Raise Stalled `CommandNotFound` before anything runs. With an init process the start itself
+        succeeds, and the container ends with 127, which any command may return.
+        """
         paths = programs(details)
         known = (details["Image"], *paths)
         if not details["HostConfig"]["Init"] or known in self._found:
             return
-        if not any(self._connection.has_file(details["Id"], path) for path in paths):
+        try:
+            found = any(self._connection.has_file(details["Id"], path) for path in paths)
+        except requests.exceptions.HTTPError as error:
+            log.debug("the engine cannot inspect the files of %s: %s", details["Name"], error)
+            return  # the start itself gives a better message
+        if not found:
             raise COMMAND_NOT_FOUND.error(doing, f"{details['Config']['Image']} has no {details['Path']}")
         self._found.add(known)
+
+    def _blame_mounts(self, details: Json, error: docker.errors.APIError) -> None:
+        """Raise MountMismatch if that keeps the container from starting: the engine's own words are hard to
+        understand.
+        """
+        try:
+            self._require_mount_points(details)
+        except docker.errors.APIError:
+            log.debug("could not inspect the mount points of %s", details["Name"], exc_info=True)
+        except MountMismatch as mismatch:
+            raise mismatch from error
+
+    def _require_mount_points(self, details: Json) -> None:
+        """Compare mounts with the image. The engine cannot inspect files of a container whose mounts do not
+        fit, so another container of the image, without mounts, is inspected.
+        """
+        client, found = self._connection.client, details["Config"]["Labels"]
+        bare = {"Image": details["Image"], "Entrypoint": ["-"], "Cmd": [], "Labels": found}
+        made = client.create_container_from_config(bare)["Id"]  # type: ignore[no-untyped-call]
+        try:
+            for mount in details["HostConfig"]["Mounts"] or ():
+                if mount["Type"] != "bind":
+                    continue
+                if there := self._in_the_way(made, mount):
+                    raise MountMismatch(mount["Target"], there)
+        finally:
+            client.remove_container(made, v=True, force=True)
+
+    def _in_the_way(self, container: str, mount: Json) -> str:
+        """Describe what obstructs the mount point, or a folder above it; "" if the mount fits."""
+        target = PurePosixPath(mount["Target"])
+        for above in reversed(target.parents):
+            if self._connection.kind_of(container, str(above)) is CachedClient.FILE:
+                return f"{above} is a file in the image, but {target} is below it"
+        found = self._connection.kind_of(container, str(target))
+        wanted = CachedClient.FOLDER if Path(mount["Source"]).is_dir() else CachedClient.FILE
+        return "" if found in (wanted, CachedClient.NOTHING) else f"{target} is {found.value} in the image"
 
     # --- look --------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> ObservedJob | None:
-        with translated(f"cannot look for container {name}"):
+        with translated(f"cannot look up container {name}"):
             found = self._inspect(name)
         return self._observed(found)
 
@@ -138,21 +208,32 @@ class DockerJobs:
             jobs = [job for entry in listed if (job := self._observed(self._inspect(entry["Id"])))]
         return tuple(sorted(jobs, key=lambda job: job.name))
 
+    def written(self) -> Iterable[tuple[ObservedJob, int]]:
+        """Return the sizes of containers' own file systems. The engine counts as slowly as `du`, so it has
+        its own timeout.
+        """
+        filters = {"label": [f"{labels.INSTANCE}={self._instance}", JOBS]}
+        with translated("cannot get the sizes of containers of runs"):
+            listed = self._connection.client.containers(size=True, filters=filters)
+            sizes = {entry["Id"]: int(entry.get("SizeRw") or 0) for entry in listed}
+            found = [(self._observed(self._inspect(id)), size) for id, size in sizes.items()]
+        return tuple((job, size) for job, size in found if job)
+
     def _observed(self, found: Json | None) -> ObservedJob | None:
-        """What is being removed is there no more."""
+        """Return the job; None if it is being removed."""
         if found is None or is_going(found) or not is_job(self._instance, found):
             return None
         return self._judged(observed_job(found))
 
     def _judged(self, job: ObservedJob) -> ObservedJob:
-        """With the engine's own end told from that of the command."""
+        """Mark a job that was ended by the end of the engine."""
         if not may_be_interrupted(job):
             return job
         since = engine_since(self._connection.client.networks(names=["bridge"]))
         return replace(job, interrupted=since is not None and interrupted(job, since))
 
     def _inspect(self, container: str) -> Json | None:
-        """By id or name; None if it is gone."""
+        """Return a container by id or name; None if it is gone."""
         try:
             found: Json = self._connection.client.inspect_container(container)
         except docker.errors.NotFound:
@@ -160,7 +241,7 @@ class DockerJobs:
         return found
 
     def _owned(self, id: str, doing: str) -> Json | None:
-        """A container that may be touched; None if it is gone."""
+        """Return a container that may be changed; None if it is gone."""
         found = self._inspect(id)
         if found is not None and not is_job(self._instance, found):
             raise NOT_OURS.error(doing, "it is not ours")
@@ -175,50 +256,65 @@ class DockerJobs:
     # --- wait and read -----------------------------------------------------------------------------------------
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
+        doing = f"cannot wait for container {id[:12]}"
         while not stop():
-            with _outlasting(f"cannot wait for container {id[:12]}", stop):
+            with translated(doing):
                 job = observed_job(self._present(id))
                 if job.state is JobState.ENDED:
                     return self._judged(job)
-                if job.state is JobState.RUNNING:
+            if job.state is JobState.RUNNING:
+                with _ignoring_transient(doing, stop):
                     self._sit_out(id, stop)
-                else:
-                    time.sleep(STOP_PAUSE)
+            else:
+                time.sleep(STOP_PAUSE)
         return None
 
     def _sit_out(self, id: str, stop: Callable[[], bool]) -> None:
-        """Until it does not run any more, `stop()` turns true, the engine goes away, or for `WAIT` seconds: the caller
-        looks. The answer has two parts: the headers come at once, the rest at the end."""
+        """Wait until the container does not run, `stop()` returns true, the engine goes away, or `WAIT`
+        seconds have passed; the caller checks which. The response has two parts: the headers come at once,
+        the rest at the end.
+        """
         with self._connection.operation(WAIT) as client:
             answer = client.post(
                 f"{client.base_url}/v{client.api_version}/containers/{id}/wait",
                 params={"condition": "not-running"},
                 stream=True,
             )
+            answer.raise_for_status()
             ending: CancellableStream[bytes] = CancellableStream(answer.iter_content(None), answer)
-            with hung_up(ending, stop):
+            with closing_on_stop(ending, stop):
                 for _ in ending:
                     pass
 
     def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
-        unread = JobLog(self._connection, id, after)
+        unread = JobLog(asking(self._connection, id), after)
         ended = False
         while not ended and not stop():
-            with _outlasting(f"cannot read the log of container {id[:12]}", stop):
+            with _ignoring_transient(f"cannot read the log of container {id[:12]}", stop):
                 ended = yield from self._follow(id, unread, stop)
 
     def _follow(
         self, id: str, unread: JobLog, stop: Callable[[], bool]
     ) -> Generator[tuple[str, bytes], None, bool]:
-        """Whether it has ended."""
+        """Follow a log; return whether the container has ended."""
         self._present(id)
-        with Bell.of(self._connection, id) as bell:
+        with self._taps.release(id) as tap:
+            written = tap.written if tap.whole else None
             while not stop():
-                ended = observed_job(self._present(id)).state is JobState.ENDED
-                yield from unread.unread()  # after the look: all that an ended one wrote is there
-                if ended:
-                    return True
-                if not bell.wait(stop):
+                fruitful = True
+                if not tap.rang or unread.behind(written) != 0:
+                    ended = observed_job(self._present(id)).state is JobState.ENDED
+                    fruitful = False
+                    for place, piece in unread.unread(
+                        written
+                    ):  # after the inspection, so that all that an ended one wrote is there
+                        fruitful = True
+                        yield place, piece
+                        tap.breathe(stop, hurry=ended)
+                    if ended:
+                        return True
+                yield from unread.begun(written)
+                if not tap.wait(stop, fruitful):
                     break
         return False
 
@@ -229,6 +325,7 @@ class DockerJobs:
         with translated(doing):
             if self._owned(id, doing) is None:
                 return
+            self._taps.discard(id)  # a log that is not read could fill up and keep the container from ending
             try:
                 self._connection.client.stop(id, timeout=math.ceil(grace))
             except docker.errors.NotFound:
@@ -239,16 +336,17 @@ class DockerJobs:
         with translated(doing):
             if self._owned(id, doing) is None:
                 return
+            self._taps.discard(id)
             try:
                 self._connection.client.remove_container(id, v=True, force=True)
             except docker.errors.APIError as error:
-                if error.status_code not in (404, 409):  # gone, or on its way
+                if error.status_code not in (404, 409):  # gone, or being removed
                     raise
 
 
 @contextmanager
-def _outlasting(doing: str, stop: Callable[[], bool]) -> Iterator[None]:
-    """What gets better by itself does so while a job runs on: swallowed, after a pause."""
+def _ignoring_transient(doing: str, stop: Callable[[], bool]) -> Iterator[None]:
+    """Suppress Transient errors after a pause, since the job keeps running."""
     try:
         with translated(doing):
             yield
@@ -256,5 +354,6 @@ def _outlasting(doing: str, stop: Callable[[], bool]) -> Iterator[None]:
         raise
     except Transient as error:
         log.debug("%s", error)
-        if not stop():
+        pause_ends = time.monotonic() + ERROR_PAUSE
+        while not stop() and time.monotonic() < pause_ends:
             time.sleep(STOP_PAUSE)

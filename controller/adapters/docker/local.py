@@ -1,37 +1,45 @@
-"""What a run without the platform needs of an engine beside `jobs`: images of the person who starts it, and a way to
-find and remove all that was left by those that were killed.
+"""What a run without the platform needs of an engine besides `jobs`: images of the person who starts it, and
+a way to find and remove leftovers of killed runs.
 
-Called by `daemon.local`. Unlike the daemon's, its images are pulled with that person's own `docker login`.
+Called by `local`. Unlike the daemon's, its images are pulled with that person's `docker login`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import docker.errors
 
-from controller.adapters.docker.connection import Connection
+from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.context import of_folder
 from controller.adapters.docker.errors import translated
-from controller.adapters.docker.images import Images
+from controller.adapters.docker.images import ImageStore
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.desired import BuildInput
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.spec import BuildImage
 from controller.domain.errors import Stalled
-from controller.domain.spec import BuildImage
 
 Json = dict[str, Any]
 
+_KEPT = 86400.0  # seconds
+
+
+def on_own_machine(settings: DockerSettings) -> DockerSettings:
+    """Return settings that do not change the firewall of a person who tries a module."""
+    return settings if settings.egress == "none" else replace(settings, egress="open")
+
 
 class LocalEngine:
-    """`builder` is what images are labelled with that are built here. Connects on first use."""
+    """`builder` labels the images that are built here. Connects on first use."""
 
     def __init__(self, settings: DockerSettings, builder: str) -> None:
-        self._connection = Connection(settings.host, settings.timeout)
-        self._images = Images(self._connection, settings, builder)
+        self._connection = EngineConnection(settings.host, settings.timeout)
+        self._images = ImageStore(self._connection, on_own_machine(settings), builder)
 
     def close(self) -> None:
         self._connection.close()
@@ -39,43 +47,49 @@ class LocalEngine:
     # --- images ------------------------------------------------------------------------------------------------
 
     def find_image(self, reference: str) -> str | None:
-        """Its id; None if it is not on this host."""
+        """Return the id of an image; None if it is not on this host."""
         found = self._images.inspect(reference)
         return str(found["Id"]) if found else None
 
     def pull(self, reference: str) -> str:
-        """The id of what its registry has now. Errors as of `Engine.pull`."""
+        """Pull an image and return its id. Raises errors as `Engine.pull`."""
         self._images.pull(reference, registries=None)
         return self._present(reference)
 
     def build(self, tag: str, source: BuildImage, root: Path, log: Callable[[str], None]) -> str:
-        """The id of the image, built from the folder `root/context` as it is now, without what its `.dockerignore`
-        names. Stalled `BuildFailed`, `BuildTimeout`; otherwise as `Engine.build`."""
-        folder = root / source.context
-        if not (folder / source.dockerfile).is_file():
-            raise Stalled("BuildFailed", f"there is no {folder / source.dockerfile} to build from")
-        with closing(of_folder(folder, source.dockerfile)) as context:
-            self._images.build(tag, BuildInput("", source), context, log)
+        """Build an image from the folder `root/context` as it is now, without what its `.dockerignore`
+        excludes, and return its id. Raises Stalled `BuildFailed`, `BuildTimeout`; otherwise errors as
+        `Engine.build`.
+        """
+        context = of_folder(root / source.context, source.dockerfile)
+        self._images.build(tag, BuildInput("", source), context, log)
         return self._present(tag)
+
+    def collect_builds(self) -> None:
+        """Remove leftovers of interrupted builds, and images whose tags newer builds have taken, after a day."""
+        self._images.collect(_KEPT)
 
     def _present(self, reference: str) -> str:
         found = self.find_image(reference)
         if found is None:
-            raise Stalled("ImageNotFound", f"image {reference} was removed right after it was made")
+            raise Stalled(
+                "ImageNotFound",
+                f"image {reference} was removed right after it was pulled or built; try again",
+            )
         return found
 
     # --- what was left -----------------------------------------------------------------------------------------
 
     def instances(self, prefix: str) -> frozenset[str]:
-        """Those whose name begins so and of which something is there."""
+        """Return instances with this prefix that still own resources."""
         with translated("cannot list containers and networks"):
             names = {entry["Labels"][labels.INSTANCE] for entry in self._owned(labels.INSTANCE)}
         return frozenset(name for name in names if name.startswith(prefix))
 
     def remove_all(self, instance: str) -> None:
-        """Its containers, running or not, then its networks."""
+        """Remove the containers of an instance, running or not, and then its networks."""
         client = self._connection.client
-        with translated(f"cannot remove what is left of {instance}"):
+        with translated(f"cannot remove the leftovers of {instance}"):
             for entry in self._owned(f"{labels.INSTANCE}={instance}"):
                 with suppress(docker.errors.NotFound):
                     if "Image" in entry:
@@ -84,8 +98,9 @@ class LocalEngine:
                         client.remove_network(entry["Id"])
 
     def open_up(self, folder: Path, image: str) -> None:
-        """Let everybody write everywhere below the folder, by a container as root. Errors of the engine; nothing, if
-        the image has no `chmod`."""
+        """Make a folder writable for all users, by a container as root. Raises errors of the engine; does
+        nothing if the image has no `chmod`.
+        """
         config = {
             "Image": image,
             "User": "0:0",
@@ -96,7 +111,7 @@ class LocalEngine:
                 "NetworkMode": "none",
             },
         }
-        with translated(f"cannot open up {folder}"):
+        with translated(f"cannot make {folder} writable"):
             client = self._connection.client
             made = client.create_container_from_config(config)  # type: ignore[no-untyped-call]
             try:

@@ -1,4 +1,4 @@
-"""What a workload is as a Docker container, and what Docker's answers are as ours. Pure: no call is made here.
+"""A workload as a Docker container, and what Docker reports, with our types. Pure: no call is made here.
 
 The reasons for the hardening are in docs/adr/ and, for module authors, in docs/reference/containers.md.
 """
@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from controller.adapters.docker.serving import MOUNT
+from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.desired import Workload
+from controller.domain.apps.desired import Workload
+from controller.domain.apps.mounts import OURS
+from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.spec import ComponentKind, PlatformServer, Resources
 from controller.domain.names import AppName, ComponentName, network_name
-from controller.domain.observed import ObservedWorkload, WorkloadState
-from controller.domain.spec import Kind, PlatformServer, Resources
 from controller.ports import EngineEvent
 
 #: Where a container finds its model, under the model's own name.
-MODEL_MOUNT = "/opt/prichal/model"
+MODEL_MOUNT = f"{OURS}/model"
 #: In the container's PYTHONPATH.
 LIBRARY = str(PurePosixPath(MOUNT).parent)
 LOG_FILES = 3
+#: Where containers write that cannot write to their root file system.
+SCRATCH = "/tmp"  # noqa: S108 - the container's
 
-#: Events that can mean drift. `kill` is not among them: it also tells of harmless signals, and a deadly one is
+#: Events that can mean drift. `kill` is not among them: it also reports harmless signals, and a deadly one is
 #: followed by `die`.
 EVENTS = ("die", "oom", "stop", "pause", "destroy")
 
@@ -34,31 +38,55 @@ _STATES = {"created": WorkloadState.CREATED, "running": WorkloadState.RUNNING}
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What the operator decides about every container of this instance. Sizes in bytes."""
+class RestartPolicy:
+    """What the operator decides about every container of this instance. Sizes are in bytes."""
 
     instance: str
     capabilities: tuple[str, ...] = ()
     log_max_size: int = 10 * 2**20
     max_body: int = 16 * 2**20
     init: bool = True
+    files_root: str | None = None  # a folder in the container instead of boxes, without the platform
+
+
+def policy_of(
+    settings: DockerSettings,
+    instance: str,
+    has_init: bool,
+    max_body: int = RestartPolicy.max_body,
+    files_root: str | None = None,
+) -> RestartPolicy:
+    return RestartPolicy(
+        instance=instance,
+        capabilities=settings.capabilities,
+        log_max_size=settings.log_max_size,
+        max_body=max_body,
+        init=has_init,
+        files_root=files_root,
+    )
 
 
 # --- ours to Docker's -------------------------------------------------------------------------------------------
 
 
 def container_config(
-    workload: Workload, policy: Policy, library: str | None, image_env: Mapping[str, str]
+    workload: Workload,
+    policy: RestartPolicy,
+    library: str | None,
+    image_env: Mapping[str, str],
+    writes: bool = False,
 ) -> dict[str, Any]:
-    """Body of `POST /containers/create`. `library` is the host's folder with the serving library, None for an own
-    server; `image_env` the environment in the image's config."""
+    """Return the body of `POST /containers/create`. `library` is the host's folder with the serving library,
+    None for an own server; `image_env` is the environment in the image's config; `writes` means that it does
+    not start if it cannot write, if the manifest says nothing about that.
+    """
     network = network_name(policy.instance, workload.app)
     config: dict[str, Any] = {
         "Image": workload.image,
         "Hostname": workload.component,
         "Env": [f"{name}={value}" for name, value in environment(workload, policy, image_env).items()],
-        "Labels": workload_labels(policy.instance, workload),
-        "HostConfig": host_config(workload, policy, library),
+        "Labels": workload_labels(policy.instance, workload) | _root_label(workload, writes),
+        "HostConfig": host_config(workload, policy, library, writes),
         "NetworkingConfig": {"EndpointsConfig": {network: {}}},
     }
     if isinstance(workload.spec.server, PlatformServer):
@@ -71,16 +99,39 @@ def container_config(
     return config
 
 
-def host_config(workload: Workload, policy: Policy, library: str | None) -> dict[str, Any]:
-    config = hardening(workload.app, workload.spec.resources, policy)
+def _root_label(workload: Workload, writes: bool) -> dict[str, str]:
+    if workload.spec.read_only_root is not None:
+        return {}
+    return {labels.ROOT: "writable" if writes else "read-only"}
+
+
+def host_config(
+    workload: Workload, policy: RestartPolicy, library: str | None, writes: bool
+) -> dict[str, Any]:
+    config = hardening(workload.app, workload.spec.resources, policy, workload.gpus)
     if mounts := _mounts(workload, library):
         config["Mounts"] = mounts
-    return config
+    asked = workload.spec.read_only_root
+    return with_read_only_root(config) if asked or (asked is None and not writes) else config
 
 
-def hardening(app: AppName, resources: Resources, policy: Policy) -> dict[str, Any]:
-    """Limits of every container, and what it may not do. The restart policy is `no` since the controller heals, with a
-    backoff and a cap."""
+def with_read_only_root(config: dict[str, Any]) -> dict[str, Any]:
+    """Make the root file system read-only. Temporary files go to a volume that is removed with the container:
+    in memory they would count as such.
+    """
+    mounts = config.get("Mounts", [])
+    if all(mount["Target"] != SCRATCH for mount in mounts):
+        mounts = [*mounts, {"Type": "volume", "Target": SCRATCH}]
+    return config | {"ReadonlyRootfs": True, "Mounts": mounts}
+
+
+def hardening(
+    app: AppName, resources: Resources, policy: RestartPolicy, gpus: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the limits and restrictions of every container. The restart policy is `no`, since the controller
+    restarts containers with a backoff and a limit. `gpus` are those that were lent to it; without any, Docker
+    chooses the given number.
+    """
     config: dict[str, Any] = {
         "NetworkMode": network_name(policy.instance, app),
         "RestartPolicy": {"Name": "no"},
@@ -93,18 +144,23 @@ def hardening(app: AppName, resources: Resources, policy: Policy) -> dict[str, A
         "NanoCpus": round(resources.cpus * 10**9),
         "Memory": resources.memory,
         "MemorySwap": resources.memory,  # memory and swap together: no swap, a leak ends in OOM and not in a slow host
+        # Processes share tensors there, and Docker's default of 64 MB causes SIGBUS; its content counts as
+        # memory.
+        "ShmSize": resources.memory,
         "LogConfig": {
             "Type": "json-file",
             "Config": {"max-size": str(policy.log_max_size), "max-file": str(LOG_FILES)},
         },
     }
-    if resources.gpus:
+    if gpus:
+        config["DeviceRequests"] = [{"DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+    elif resources.gpus:
         config["DeviceRequests"] = [{"Count": resources.gpus, "Capabilities": [["gpu"]]}]
     return config
 
 
 def _mounts(workload: Workload, library: str | None) -> list[dict[str, Any]]:
-    """Folders of the host, all of them read-only."""
+    """Return the folders of the host, which are mounted read-only."""
     folders = [(library, MOUNT)] if library else []
     if workload.model:
         folders.append((str(workload.model.folder), MODEL_MOUNT))
@@ -114,17 +170,20 @@ def _mounts(workload: Workload, library: str | None) -> list[dict[str, Any]]:
 
 
 def model_path(workload: Workload) -> str | None:
-    """The model's file or folder, as the container sees it."""
+    """Return the path of the model's file or folder in the container."""
     return f"{MODEL_MOUNT}/{workload.model.name}" if workload.model else None
 
 
-def environment(workload: Workload, policy: Policy, image_env: Mapping[str, str]) -> dict[str, str]:
-    """The module's variables, then the platform's, which win: a module cannot pass itself off as another."""
+def environment(workload: Workload, policy: RestartPolicy, image_env: Mapping[str, str]) -> dict[str, str]:
+    """Return the module's variables, and those of the platform, which take precedence: a module cannot
+    impersonate another.
+    """
     spec = workload.spec
     env = {name: value.reveal() for name, value in workload.env}
     env |= {"UNIP_APP": workload.app, "UNIP_COMPONENT": workload.component, "UNIP_PORT": str(spec.port)}
     if path := model_path(workload):
         env["UNIP_MODEL_PATH"] = path
+    env |= threads(spec.resources.cpus, env.keys() | image_env.keys())
     if not isinstance(spec.server, PlatformServer):
         return env
     python_path = env.get("PYTHONPATH", image_env.get("PYTHONPATH", ""))
@@ -135,11 +194,29 @@ def environment(workload: Workload, policy: Policy, image_env: Mapping[str, str]
     return env
 
 
-def serving_settings(workload: Workload, server: PlatformServer, policy: Policy) -> dict[str, object]:
-    """The variable PRICHAL_SERVING; read by `controller.serving.config`. `pass_user` is always on: the gateway drops
-    what a client claims about itself, and sends the caller's name only where the API asks for it."""
+#: The number of threads that numeric libraries start; each of them would otherwise start one per CPU of the
+#: host.
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
+#: Those that use OMP_NUM_THREADS unless their own variable is set.
+THREADS_OF_OPENMP = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def threads(cpus: float, known: Collection[str]) -> dict[str, str]:
+    """Return variables that limit threads to the CPUs of a container, without the `known` ones of manifest or
+    image.
+    """
+    names = THREADS if "OMP_NUM_THREADS" in known else (*THREADS, *THREADS_OF_OPENMP)
+    return {name: str(max(1, int(cpus))) for name in names if name not in known}
+
+
+def serving_settings(workload: Workload, server: PlatformServer, policy: RestartPolicy) -> dict[str, object]:
+    """Return the variable PRICHAL_SERVING, which `controller.serving.config` reads. `pass_user` is always on:
+    the gateway removes what a client claims about itself, and sends the caller's name only if the API asks
+    for it.
+    """
     spec = workload.spec
-    return {
+    files = {"files_root": policy.files_root} if policy.files_root else {}
+    return files | {
         "app": workload.app,
         "component": workload.component,
         "inference": server.inference,
@@ -152,6 +229,7 @@ def serving_settings(workload: Workload, server: PlatformServer, policy: Policy)
         "setup_timeout": spec.setup_timeout,
         "max_body": policy.max_body,
         "pass_user": True,
+        "boxes": bool(spec.boxes),
     }
 
 
@@ -160,12 +238,12 @@ def workload_labels(instance: str, workload: Workload) -> dict[str, str]:
         labels.INSTANCE: instance,
         labels.APP: workload.app,
         labels.COMPONENT: workload.component,
-        labels.KIND: Kind.ML_COMPONENT,
+        labels.KIND: ComponentKind.ML_COMPONENT,
         labels.FINGERPRINT: workload.fingerprint,
         labels.REVISION: workload.revision,
         labels.REPLICA: str(workload.replica),
         labels.PORT: str(workload.spec.port),
-    }
+    } | ({labels.GPUS: ",".join(workload.gpus)} if workload.gpus else {})
 
 
 def network_labels(instance: str, app: AppName) -> dict[str, str]:
@@ -173,8 +251,9 @@ def network_labels(instance: str, app: AppName) -> dict[str, str]:
 
 
 def same_workload(instance: str, workload: Workload, found: Mapping[str, str]) -> bool:
-    """Whether a container with the labels `found` is this very workload. The revision may differ: a commit that
-    changes nothing about a component restarts nothing."""
+    """Return whether a container with the labels `found` is exactly this workload. The revision may differ: a
+    commit that changes nothing about a component restarts nothing.
+    """
     wanted = workload_labels(instance, workload)
     keys = (labels.INSTANCE, labels.APP, labels.COMPONENT, labels.FINGERPRINT, labels.REPLICA)
     return all(found.get(key) == wanted[key] for key in keys)
@@ -184,15 +263,29 @@ def same_workload(instance: str, workload: Workload, found: Mapping[str, str]) -
 
 
 def state_of(summary: Mapping[str, Any]) -> WorkloadState:
-    """Paused, restarting, removing, exited, dead: none of them answers."""
+    """Return the state. Paused, restarting, removing, exited and dead containers do not answer."""
     return _STATES.get(summary["State"], WorkloadState.STOPPED)
+
+
+def has_our_name(summary: Mapping[str, Any], instance: str, app: AppName) -> bool:
+    """Return whether an entry of `GET /containers/json` has a name of ours. Labels do not suffice: a
+    container has those of its image, which its developer sets.
+    """
+    return any(name.startswith(f"/{instance}.{app}.") for name in summary["Names"] or ())
+
+
+def is_about_ours(event: Mapping[str, Any], instance: str) -> bool:
+    """Return the same for an entry of `GET /events`."""
+    found = event["Actor"]["Attributes"]
+    return str(found.get("name", "")).startswith(f"{instance}.{found.get(labels.APP, '')}.")
 
 
 def observed_workload(
     summary: Mapping[str, Any], network: str, details: Mapping[str, Any] | None
 ) -> ObservedWorkload:
-    """One entry of `GET /containers/json`; `details` is the `State` of `GET /containers/<id>/json` for what has
-    stopped, whose exit code the list has only as prose."""
+    """Parse an entry of `GET /containers/json`; `details` is the `State` of `GET /containers/<id>/json` for a
+    stopped container, whose exit code the list has only as prose.
+    """
     found = summary["Labels"]
     state = state_of(summary)
     endpoint = summary["NetworkSettings"]["Networks"].get(network) or {}
@@ -209,17 +302,19 @@ def observed_workload(
         created=float(summary["Created"]),
         exit_code=details["ExitCode"] if details else None,
         oom_killed=bool(details and details["OOMKilled"]),
+        gpus=tuple(filter(None, found.get(labels.GPUS, "").split(","))),
+        root=found.get(labels.ROOT, ""),
     )
 
 
 def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
-    """Environment in the config of an inspected image."""
+    """Return the environment in the config of an inspected image."""
     pairs = (entry.partition("=") for entry in (image.get("Config") or {}).get("Env") or ())
     return {name: value for name, _, value in pairs}
 
 
 def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
-    """One entry of `GET /events`; containers' labels come as its attributes."""
+    """Parse an entry of `GET /events`; containers' labels come as its attributes."""
     actor = raw["Actor"]
     return EngineEvent(
         app=AppName(actor["Attributes"].get(labels.APP, "")),
@@ -231,5 +326,7 @@ def engine_event(raw: Mapping[str, Any]) -> EngineEvent:
 
 
 def number_of(text: str | None) -> int:
-    """Labels that were tampered with must not stop the snapshot: what they name is replaced as drift."""
+    """Return a number, 0 for a label that was tampered with: it must not stop the snapshot, and is replaced
+    as drift.
+    """
     return int(text) if text and re.fullmatch(r"[0-9]{1,9}", text) else 0

@@ -15,13 +15,14 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from controller.adapters.sealing import seal
+from controller.domain.apps.mounts import OURS
 
 #: Where containers see the copy; its parent is in their PYTHONPATH.
-MOUNT = "/opt/prichal/prichal_serving"
+MOUNT = f"{OURS}/prichal_serving"
 
 
 def package_folder() -> Path:
-    """Where the installed serving library lies."""
+    """Return the folder of the installed serving library."""
     return Path(str(importlib.resources.files("controller.serving")))
 
 

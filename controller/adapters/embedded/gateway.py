@@ -1,7 +1,7 @@
-"""The server process: started by the first call that needs it, watched, and started again when it dies.
+"""The server process: started by the first call that needs it, watched, and restarted when it dies.
 
-One thread does all of that for as long as the daemon lives. It has to be one and the same: the kernel sends the signal
-that ends the server with us (PR_SET_PDEATHSIG) when the *thread* that started it ends. Callers only wait for its word.
+A single thread does all of that as long as the daemon lives: the kernel sends the signal that ends the server
+with us (PR_SET_PDEATHSIG) when the *thread* that started it ends. Callers only wait for it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import shutil
-import signal
-import socket
 import subprocess
 import threading
 import time
@@ -19,39 +16,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from controller.adapters.embedded import room
+from controller.adapters.embedded import preallocate
 from controller.adapters.embedded.volume import Volume, find_program
 from controller.config.settings import StorageSettings
 from controller.domain.errors import ControllerError, Transient
-from controller.domain.storage import Account
+from controller.domain.storage.box import Account
+from controller.guards import Tell, dying_with_us, how_ended, report
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds."""
+class GatewayTiming:
+    """All in seconds."""
 
-    start: float = 30.0  # until the first answer; with millions of files it reads its metadata for a while
+    start: float = 30.0  # until the first response; with millions of files it reads its metadata for a while
     patience: float = 10.0  # that a caller waits for a start
-    tick: float = 5.0  # between looks at the log, the disk, and whether it answers
-    silence: float = 60.0  # without an answer: it hangs, and is ended
-    first_pause: float = 0.2  # before it is started again; doubled each time that it dies young
+    tick: float = 5.0  # between checks of the log, the disk, and whether it answers
+    silence: float = 60.0  # without a response: it hangs, and is ended
+    first_pause: float = 0.2  # before it is restarted; doubled each time that it dies young
     last_pause: float = 30.0
-    grown: float = 60.0  # what lives that long does not die young
+    grown: float = 60.0  # a server that lives this long does not die young
     stop: float = 10.0  # after SIGTERM
-    address: float = 3.0  # that a taken address gets to become free
 
 
-class State(Enum):
+class GatewayState(Enum):
     STARTING = "starting"
     SERVING = "serving"
-    DOWN = "down"  # the reason is known; another start will come
+    DOWN = "down"  # the reason is known; it will be restarted
     CLOSED = "closed"
 
 
-class Gateway:
-    """`answers` asks the server something and raises ControllerError unless it is ours and answers."""
+class GatewayProcess:
+    """`answers` calls the server, and raises ControllerError unless it is ours and answers; `tell` is called
+    at each unexpected end; `serves` is called each time that it has begun to serve, since its address may
+    have changed.
+    """
 
     def __init__(
         self,
@@ -59,40 +59,47 @@ class Gateway:
         volume: Volume,
         root: Account,
         answers: Callable[[], object],
-        timing: Timing,
+        timing: GatewayTiming,
+        tell: Tell,
+        serves: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._volume = volume
         self._root = root
         self._answers = answers
         self._timing = timing
+        self._tell = tell
+        self._serves = serves
         self._changed = threading.Condition()
-        self._state = State.STARTING
+        self._state = GatewayState.STARTING
         self._fault: ControllerError = Transient("StorageUnreachable", "the embedded storage is starting")
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self.address = ""  # where it listens, once it was started: HOST:PORT
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
 
     def require(self) -> None:
-        """Returns when the server answers; starts it first if this is the first call. Raises why it does not."""
+        """Wait until the server answers, and start it at the first call. Raises the reason if it does not
+        answer.
+        """
         with self._changed:
-            if self._thread is None and self._state is not State.CLOSED:
+            if self._thread is None and self._state is not GatewayState.CLOSED:
                 self._thread = threading.Thread(target=self._supervise, name="storage", daemon=True)
                 self._thread.start()
-            self._changed.wait_for(lambda: self._state is not State.STARTING, self._timing.patience)
-            if self._state is not State.SERVING:
+            self._changed.wait_for(lambda: self._state is not GatewayState.STARTING, self._timing.patience)
+            if self._state is not GatewayState.SERVING:
                 raise self._fault
 
     def close(self) -> None:
         """End the server and wait for its end. May be called again."""
         with self._changed:
-            if self._state is State.CLOSED:
+            if self._state is GatewayState.CLOSED:
                 return
             self._closing.set()
             os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
-        self._become(State.CLOSED, Transient("StorageUnreachable", "the daemon is stopping"))
+        self._become(GatewayState.CLOSED, Transient("StorageUnreachable", "the daemon is stopping"))
         os.close(self._wake)
 
     # --- the thread --------------------------------------------------------------------------------------------
@@ -104,26 +111,31 @@ class Gateway:
             try:
                 self._live()
             except ControllerError as error:
-                self._mourn(error)
+                self._record_death(error)
             except (OSError, subprocess.SubprocessError) as error:
-                self._mourn(self._volume.fault(f"cannot start the embedded storage: {error}"))
-            except Exception:
+                self._record_death(self._volume.fault(f"cannot start the embedded storage: {error}"))
+            except BaseException as error:  # a thread cannot hand on SystemExit and the like
                 log.exception("bug in the supervision of the embedded storage")
-                self._become(State.DOWN, Transient("StorageUnreachable", "a bug; the daemon's log has more"))
+                self._record_death(
+                    Transient(
+                        "StorageUnreachable", f"internal error ({type(error).__name__}); see the daemon's log"
+                    )
+                )
             if time.monotonic() - born > self._timing.grown:
                 pause = self._timing.first_pause
             self._wait(pause)
             pause = min(2 * pause, self._timing.last_pause)
 
     def _live(self) -> None:
-        """One life of the server: returns when it was closed, raises why it ended otherwise."""
-        self._become(State.STARTING)
+        """Run the server once: return when it was closed, otherwise raise why it ended."""
+        self._become(GatewayState.STARTING)
         process = self._start()
         try:
             self._await_answer(process)
             if not self._closing.is_set():
-                self._become(State.SERVING)
-                log.info("the embedded storage serves", extra={"listen": self._settings.listen})
+                self._serves()
+                self._become(GatewayState.SERVING)
+                log.info("the embedded storage serves", extra={"listen": self.address})
                 self._watch(process)
         finally:
             self._stop(process)
@@ -132,37 +144,27 @@ class Gateway:
         program = find_program()
         self._volume.end_orphans()
         self._volume.make(program)
-        self._await_address()
+        self.address = self._volume.take_address()
         with self._volume.log.open("ab") as output:
             return subprocess.Popen(
-                [*_dying_with_us(), str(program), *self._arguments()],
+                [*dying_with_us(), str(program), *self._arguments()],
                 env=self._environment(),
                 cwd=self._volume.folder,
                 umask=0o077,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which ends it in its turn
+                start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which ends it in turn
             )
-
-    def _await_address(self) -> None:
-        """What a server that was killed listened on is free only a moment after it has gone."""
-        patience = time.monotonic() + self._timing.address
-        while True:
-            try:
-                return _check_free(self._settings.listen)
-            except Transient:
-                if time.monotonic() > patience or self._closing.is_set():
-                    raise
-            self._wait(self._timing.first_pause)
 
     def _arguments(self) -> list[str]:
         buffers = self._settings.memory // 4 // 2**20  # MiB
         return [
-            *("gateway", self._volume.metadata, self._settings.listen),
+            *("gateway", self._volume.metadata, self.address),
             *("--no-agent", "--no-usage-report", "--no-banner"),
             *("--multi-buckets", "--keep-etag", "--object-meta", "--object-tag"),
-            *("--bucket", self._volume.data),  # the metadata know where it was made; the state may have moved
+            # the metadata contain the place where it was created, but the state may have moved
+            *("--bucket", self._volume.data),
             *("--cache-size", "0"),  # it would be a cache of local files in other local files
             *("--buffer-size", str(buffers)),
             *("--io-retries", "1"),  # a full disk is told within a second
@@ -196,7 +198,7 @@ class Gateway:
         ended = os.pidfd_open(process.pid)
         try:
             while not self._closing.is_set():
-                self._keep_house()
+                self._housekeeping()
                 self._wait(self._timing.tick, ended)
                 if process.poll() is not None:
                     raise self._death(process)
@@ -214,10 +216,10 @@ class Gateway:
             return False
         return True
 
-    def _keep_house(self) -> None:
+    def _housekeeping(self) -> None:
         try:
             self._volume.trim_log()
-            room.allocate(self._volume)
+            preallocate.preallocate(self._volume)
         except OSError as error:  # a full disk above all; the server lives on without
             log.warning("cannot prepare for a full disk", extra={"error": str(error)})
 
@@ -239,51 +241,27 @@ class Gateway:
 
     # --- telling -----------------------------------------------------------------------------------------------
 
-    def _become(self, state: State, fault: ControllerError | None = None) -> None:
+    def _become(self, state: GatewayState, fault: ControllerError | None = None) -> None:
         with self._changed:
             self._state = state
             self._fault = fault or self._fault
             self._changed.notify_all()
 
-    def _mourn(self, error: ControllerError) -> None:
+    def _record_death(self, error: ControllerError) -> None:
         if not self._closing.is_set():
             log.error(error.message, extra={"reason": error.reason})
-        self._become(State.DOWN, error)
+            try:
+                self._tell("storage", error.message)
+            except Exception as fault:  # noqa: BLE001 - it is started again nevertheless
+                report("could not record that the embedded storage ended", fault)
+        self._become(GatewayState.DOWN, error)
 
     def _death(self, process: subprocess.Popen[bytes]) -> ControllerError:
-        code = process.returncode
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
         return self._volume.fault(
-            f"the embedded storage ended {how}; its last words: {self._volume.last_words()}"
+            f"the embedded storage ended {how_ended(process.returncode)}; its last words: {self._volume.last_words()}"
         )
 
     def _silence(self, seconds: float) -> ControllerError:
         return self._volume.fault(
             f"the embedded storage has not answered for {seconds:.0f} s; its last words: {self._volume.last_words()}"
         )
-
-
-def _dying_with_us() -> list[str]:
-    """What to put before a command so that it is ended when the thread that runs it ends, however it ends. Nothing
-    where util-linux is missing, and under systemd, whose filter forbids its program to start: there systemd ends what
-    is left, and everywhere `Volume.end_orphans` does."""
-    program = shutil.which("setpriv")
-    command = [program, "--pdeathsig", "TERM"] if program else []
-    works = program and subprocess.run([*command, program, "--version"], capture_output=True).returncode == 0
-    return command if works else []
-
-
-def _check_free(listen: str) -> None:
-    """The server says of a port that is taken no more than that it is."""
-    host, _, port = listen.rpartition(":")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        text = f"the embedded storage cannot listen on {listen}: {error.strerror or error}"
-        advice = "end what uses the address, or set storage.listen to another one"
-        raise Transient("StorageAddressTaken", f"{text}; {advice}") from error

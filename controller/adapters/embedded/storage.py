@@ -1,76 +1,117 @@
-"""`EmbeddedStorage`: the port `Storage` on a server of our own. Made by the daemon's wiring; nothing runs before its
-first call."""
+"""`EmbeddedStorage`: the port `Storage` with a server of our own. Created by the daemon's wiring; nothing
+runs before its first call.
+
+The server listens on a loopback port that is chosen at its start. Only the platform's own processes connect
+to it: callers and containers use the interface of the web process.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from controller.adapters.embedded.gateway import Gateway, Timing
+from controller.adapters.embedded.gateway import GatewayProcess, GatewayTiming
 from controller.adapters.embedded.volume import Volume
 from controller.adapters.objects import S3Admin, S3Objects
 from controller.config.settings import StorageSettings
-from controller.domain.accounts import account_secret, web_account
-from controller.domain.storage import Account, StorageAccess
+from controller.domain.storage.accounts import account_secret, web_account
+from controller.domain.storage.box import Account, StorageAccess
+from controller.guards import Tell
 
-#: A server that listens everywhere is reached here from this host.
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+#: Nothing listens there: requests before the first start get no response.
+_NOWHERE = "127.0.0.1:1"
 
 
 class EmbeddedStorage:
-    """Implements `controller.ports.Storage`. `key` is the key of this installation, which all secrets are derived from,
-    `folder` where everything lies. Every call that needs the server starts it and waits for it: Transient
-    `StorageUnreachable`, `StorageFull`, `StorageAddressTaken`, Stalled `StorageProgramMissing`."""
+    """Implements `controller.ports.Storage`. `key` is the key of this installation, from which all secrets
+    are derived; `folder` has all files. Every call that needs the server starts it and waits for it. Raises
+    Transient `StorageUnreachable`, `StorageFull`, Stalled `StorageProgramMissing`.
+    """
 
     def __init__(
-        self, settings: StorageSettings, folder: Path, instance: str, key: bytes, timing: Timing | None = None
+        self,
+        settings: StorageSettings,
+        folder: Path,
+        instance: str,
+        key: bytes,
+        timing: GatewayTiming | None = None,
+        tell: Tell = lambda name, how: None,
+        lend: Callable[[StorageAccess], None] = lambda access: None,
     ) -> None:
-        root = _root(instance, key)
-        url = internal_url(settings.listen)
-        public_url = settings.public_url or f"http://{settings.listen}"
-        self._objects = root_objects(settings, instance, key)
-        self._admin = S3Admin(url, root.name, root.secret, settings.region)
+        """Create the storage. `tell` is called at each unexpected end of the server, `lend` with the access
+        of the web process at each start.
+        """
+        self._settings = settings
+        self._root = _root(instance, key)
         self._web = web_account(key, instance)
-        self._access = StorageAccess(url, public_url, self._web.name, self._web.secret, settings.region)
-        self._gateway = Gateway(settings, Volume(folder), root, self._greet, timing or Timing())
+        self._clients: tuple[str, S3Objects, S3Admin] | None = None
+        self._lend = lend
+        self._gateway = GatewayProcess(
+            settings,
+            Volume(folder),
+            self._root,
+            self._wait_until_ready,
+            timing or GatewayTiming(),
+            tell,
+            self._serves,
+        )
 
     def objects(self) -> S3Objects:
         self._gateway.require()
-        return self._objects
+        return self._at_its_address()[0]
 
     def admin(self) -> S3Admin:
         self._gateway.require()
-        return self._admin
+        return self._at_its_address()[1]
 
     def access(self) -> StorageAccess:
-        """The server keeps accounts over its restarts; each call brings this one to what it should be, in case that the
-        volume was restored, or the key is another one."""
+        """Return the access of the web process. The server keeps accounts over its restarts; each call sets
+        this one again, in case that the volume was restored or the key has changed.
+        """
         self._gateway.require()
-        self._admin.ensure_account(self._web)
-        return self._access
+        return self._present_access()
+
+    def _present_access(self) -> StorageAccess:
+        self._at_its_address()[1].ensure_account(self._web)
+        return StorageAccess(
+            f"http://{self._gateway.address}",
+            self._settings.public_url or f"http://{self._settings.listen}",
+            self._web.name,
+            self._web.secret,
+            self._settings.region,
+        )
 
     def close(self) -> None:
         self._gateway.close()
-        self._objects.close()
+        if self._clients is not None:
+            self._clients[1].close()
 
-    def _greet(self) -> None:
-        """It takes requests, and has read its accounts, which comes a moment later."""
-        self._objects.ping()
-        self._admin.accounts()
+    def _serves(self) -> None:
+        self._lend(self._present_access())
+
+    def _wait_until_ready(self) -> None:
+        """Raise unless the server takes requests and has read its accounts, which happens a moment later."""
+        objects, admin = self._at_its_address()
+        objects.ping()
+        admin.accounts()
+
+    def _at_its_address(self) -> tuple[S3Objects, S3Admin]:
+        """Return clients for the present address. Calls under way keep their clients."""
+        address = self._gateway.address
+        if self._clients is None or self._clients[0] != address:
+            url, root, region = f"http://{address}", self._root, self._settings.region
+            objects = S3Objects(url, root.name, root.secret, region)
+            self._clients = (address, objects, S3Admin(url, root.name, root.secret, region))
+        return self._clients[1], self._clients[2]
 
 
-def root_objects(settings: StorageSettings, instance: str, key: bytes) -> S3Objects:
-    """The server with all rights, whether it runs or not: for who only looks at it."""
-    root, public_url = _root(instance, key), settings.public_url or f"http://{settings.listen}"
-    return S3Objects(internal_url(settings.listen), root.name, root.secret, public_url, settings.region)
+def root_objects(settings: StorageSettings, folder: Path, instance: str, key: bytes) -> S3Objects:
+    """Return the server with all rights, whether it runs or not, for read-only commands."""
+    root = _root(instance, key)
+    address = Volume(folder).address() or _NOWHERE
+    return S3Objects(f"http://{address}", root.name, root.secret, settings.region)
 
 
 def _root(instance: str, key: bytes) -> Account:
     name = f"{instance}-root"
     return Account(name, account_secret(key, name))
-
-
-def internal_url(listen: str) -> str:
-    """How this host reaches a server that listens on `listen`, `HOST:PORT`."""
-    host, _, port = listen.rpartition(":")
-    return f"http://{_LOOPBACK.get(host, host)}:{port}"

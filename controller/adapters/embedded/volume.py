@@ -1,12 +1,13 @@
-"""The volume: where the embedded storage keeps everything, how it is made, and which processes work on it.
+"""The volume: where the embedded storage keeps its files, how it is created, and which processes use it.
 
     <state>/storage/          for the daemon's user alone
         volume/meta/          metadata, a BadgerDB: names, sizes, ETags, accounts
         volume/data/boxes/    content in blocks of up to 4 MiB, and hourly dumps of the metadata
         gateway.log           and gateway.log.1, what was written before it
-        tmp/                  dumps in the making
+    address               where the server listens: a loopback port that only the platform knows
+        tmp/                  unfinished dumps
 
-No process is supervised here: that is `gateway`.
+`gateway` supervises the process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,9 +28,10 @@ from typing import Final
 from controller.domain.errors import Stalled, Transient
 
 PROGRAM: Final = "juicefs"
+LOOPBACK: Final = "127.0.0.1"
 NAME: Final = "boxes"  # of the volume in JuiceFS
 MAX_LOG: Final = 4 * 2**20  # bytes, twice
-_TAIL: Final = 64 * 2**10  # bytes at the end of the log that are searched for last words
+_TAIL: Final = 64 * 2**10  # bytes at the end of the log that are searched for the last error
 _CRIES: Final = ("<FATAL>", "<ERROR>", "ERROR ", "panic:", "fatal error:", "unexpected fault", "signal ")
 _FULL: Final = 4 * 2**20  # bytes left
 _MAKE: Final = 60.0  # seconds
@@ -57,11 +60,13 @@ class Volume:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """All that a process gets: what the daemon was started with is none of its business."""
+        """All that a process gets, without the daemon's own environment."""
         return {"HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp"), "PATH": os.defpath}
 
     def make(self, program: Path) -> None:
-        """Once: it is complete when it is there. What a crash left of an attempt is thrown away."""
+        """Create the volume once: if it exists, it is complete. Leftovers of an interrupted attempt are
+        removed.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         if self.home.is_dir():
@@ -84,18 +89,19 @@ class Volume:
             check=False,
         )
         if done.returncode != 0:
-            raise self.fault(f"cannot make {self.home}: {last_words(done.stderr)}")
+            raise self.fault(f"cannot create {self.home}: {last_words(done.stderr)}")
         draft.rename(self.home)
 
     def end_orphans(self) -> None:
-        """End what a daemon that was killed left running here: it would keep the port and the metadata. At most one
-        daemon works on a state folder, so none of them is another one's."""
+        """End servers left by a killed daemon, which would block the port and the metadata. Only one daemon
+        uses a state folder, so they belong to no other one.
+        """
         for process in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 _end(process)
 
     def _processes(self) -> Iterator[int]:
-        """Servers that work here, known by their folder. What a person runs here to look or mend is left alone."""
+        """Yield servers that use this folder. What a person runs here for inspection or repair is left alone."""
         here = str(self.folder.resolve())
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
@@ -108,18 +114,41 @@ class Volume:
             if PROGRAM.encode() in command and (b"gateway" in command or b"format" in command):
                 yield int(entry.name)
 
+    def take_address(self) -> str:
+        """Return where the server should listen: at its previous port if that is free, otherwise at another
+        loopback port.
+        """
+        before = self.address()
+        address = before if before and _is_free(before) else _free_address()
+        if address != before:
+            draft = self.folder / "address.draft"
+            draft.write_text(address)
+            draft.rename(self._address)
+        return address
+
+    def address(self) -> str:
+        """Return the last `HOST:PORT`, empty before the first start."""
+        try:
+            return self._address.read_text().strip()
+        except OSError:
+            return ""
+
+    @property
+    def _address(self) -> Path:
+        return self.folder / "address"
+
     def free(self) -> int:
-        """Bytes on the disk."""
+        """Return the free bytes on the disk."""
         return shutil.disk_usage(self.folder).free
 
     def fault(self, text: str) -> Transient:
-        """What keeps the storage from answering; the most likely reason is told first."""
+        """Return the error of a storage that does not answer; the most likely reason comes first."""
         if self.folder.exists() and self.free() < _FULL:
-            return Transient("StorageFull", f"the disk is full, make room below {self.folder}: {text}")
+            return Transient("StorageFull", f"the disk is full, free some space below {self.folder}: {text}")
         return Transient("StorageUnreachable", text)
 
     def trim_log(self) -> None:
-        """The server has it open for appending, so it is emptied, not replaced."""
+        """Limit the log. The server has it open for appending, so it is truncated instead of replaced."""
         if self.log.stat().st_size > MAX_LOG:
             shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
             os.truncate(self.log, 0)
@@ -131,7 +160,7 @@ class Volume:
 
 
 def _end(process: int) -> None:
-    """Returns when it is gone with all its threads, which keep its files and sockets for a moment longer."""
+    """End a process; return when all its threads are gone, which keep its files and sockets a moment longer."""
     descriptor = os.pidfd_open(process)
     try:
         gone = select.poll()
@@ -144,8 +173,26 @@ def _end(process: int) -> None:
         os.close(descriptor)
 
 
+def _is_free(address: str) -> bool:
+    if not address.startswith(f"{LOOPBACK}:"):
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, int(address.rpartition(":")[2])))
+        except (OSError, ValueError, OverflowError):
+            return False
+    return True
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return f"{LOOPBACK}:{probe.getsockname()[1]}"
+
+
 def find_program() -> Path:
-    """The one of the Python package that stands in our requirements, else any on PATH."""
+    """Return the program of the Python package in our requirements, or any on PATH."""
     beside = Path(sys.executable).with_name(PROGRAM)
     found = beside if os.access(beside, os.X_OK) else shutil.which(PROGRAM)
     if found is None:
@@ -158,7 +205,7 @@ def find_program() -> Path:
 
 
 def last_words(text: str) -> str:
-    """Of a server that ended: the line that says why, or the last one."""
+    """Return the line in the log of an ended server that gives the reason, or the last one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cries = [line for line in lines if any(cry in line for cry in _CRIES)]
     return next(iter([*cries[-1:], *lines[-1:]]), "it said nothing")

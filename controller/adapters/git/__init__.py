@@ -1,6 +1,6 @@
-"""Git for the daemon: `GitSources` keeps one bare clone a repository and reads commits out of it.
+"""Git for the daemon: `GitSources` keeps one bare clone per repository and reads commits from it.
 
-The only importer of pygit2. Nothing is ever checked out, no hook or filter of a repository is ever run, and no secret
+The only importer of pygit2. Nothing is checked out, no hook or filter of a repository is run, and no secret
 reaches a command line, a file of the clone or an error text.
 """
 

@@ -1,9 +1,9 @@
-"""The folder of bare clones: who may touch one, and how one comes and goes.
+"""The folder of bare clones: who may touch one, and how clones are added and removed.
 
-- `NAME.git`: the clone; complete at any moment, since it comes and goes by a rename
-- `NAME.lock`: flock(2) held while a clone is written; let go by the kernel when its process dies
-- `.new-NAME.*`: a clone on its way in or out, or what a killed process left of one
-- `.blank.git`: an empty repository: asking a server for its refs needs one
+- `NAME.git`: the clone; always complete, since it is added and removed by a rename
+- `NAME.lock`: flock(2) held while a clone is written; released by the kernel when its process dies
+- `.new-NAME.*`: a clone being added or removed, or left by a killed process
+- `.blank.git`: an empty repository, which is needed to ask a server for its refs
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pygit2
 
 #: What a killed fetch leaves within a clone. Nobody else writes while we hold the lock, so all of it is stale.
 LEFTOVERS = ("**/*.lock", "objects/pack/pack_git2_*", "objects/pack/tmp_*", "objects/**/tmp_obj_*")
-#: Every fetch adds a pack; reading looks through all of them.
+#: Every fetch adds a pack, and reading searches all of them.
 MAX_PACKS = 50
 SMALL_PACK = 64 * 2**20  # bytes
 
@@ -38,19 +38,20 @@ class Clones:
         return _opened(self.folder / ".blank.git")
 
     def open(self, name: str) -> AbstractContextManager[pygit2.Repository]:
-        """The clone. pygit2.GitError if it is not there or no repository."""
+        """Open the clone. Raises pygit2.GitError if it does not exist or is not a repository."""
         return _opened(self.path(name))
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """flock instead of a threading.Lock: it also holds against a second process, and a new descriptor for each
-        holder makes it hold between threads."""
+        """Hold the lock. Unlike a threading.Lock, flock also holds against a second process; a new descriptor
+        for each holder makes it hold between threads.
+        """
         with open(self.folder / f"{name}.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def sweep(self, name: str) -> None:
-        """With the lock held: remove what a killed fetch left."""
+        """Remove what a killed fetch left. Hold the lock."""
         for leftover in self.folder.glob(f".new-{name}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for pattern in LEFTOVERS:
@@ -59,7 +60,7 @@ class Clones:
 
     @contextmanager
     def fresh(self, name: str) -> Iterator[pygit2.Repository]:
-        """With the lock held: an empty clone that takes the old one's place if the block ends well."""
+        """Yield an empty clone that replaces the old one if the block succeeds. Hold the lock."""
         place = Path(tempfile.mkdtemp(prefix=f".new-{name}.", dir=self.folder))
         try:
             _initialise(place)
@@ -76,20 +77,20 @@ class Clones:
             self._discard(name)
 
     def remove_damaged(self, name: str, identity: int | None) -> None:
-        """Remove the clone that `identity` told of, but not one that has taken its place since."""
+        """Remove the clone with this `identity`, but not one that has replaced it since."""
         with self.locked(name):
             if identity is not None and self.identity(name) == identity:
                 self._discard(name)
 
     def identity(self, name: str) -> int | None:
-        """What tells a clone from its successor of the same name; None if there is none."""
+        """Return what distinguishes a clone from its successor of the same name; None if there is none."""
         try:
             return self.path(name).stat().st_ino
         except FileNotFoundError:
             return None
 
     def _discard(self, name: str) -> None:
-        """Renamed first: nobody may see half a clone."""
+        """Remove a clone. It is renamed first, so that no process sees half a clone."""
         if self.identity(name) is not None:
             grave = tempfile.mkdtemp(prefix=f".new-{name}.", dir=self.folder)
             os.replace(self.path(name), grave)
@@ -97,13 +98,14 @@ class Clones:
 
     @staticmethod
     def stored(clone: pygit2.Repository) -> int:
-        """Bytes in packs."""
+        """Return the bytes in packs."""
         return sum(file.stat().st_size for file in Path(clone.path, "objects", "pack").glob("*.pack"))
 
     @staticmethod
     def compact(clone: pygit2.Repository) -> None:
-        """With the lock held: one pack in place of many. Readers keep the old files open, and find the new one. Large
-        packs stay as they are: to compress one again takes minutes, and there are few."""
+        """Combine many packs into one. Hold the lock. Readers keep the old files open, and find the new one.
+        Large packs stay: compressing one again takes minutes, and there are few.
+        """
         folder = Path(clone.path, "objects", "pack")
         small = [pack for pack in folder.glob("pack-*.pack") if pack.stat().st_size <= SMALL_PACK]
         if len(small) <= MAX_PACKS:
@@ -116,22 +118,25 @@ class Clones:
                 builder.add(each)
 
         if not objects or clone.pack(pack_delegate=choose) != len(objects):
-            return  # what is not in the new pack must not go with the old ones
+            return  # objects that are not in the new pack must not be removed with the old ones
         for pack in small:
             pack.with_suffix(".idx").unlink()
             pack.unlink()
 
 
 def _initialise(place: Path) -> None:
-    """Also if it is there already. Redirects are followed within one host only: by default libgit2 would follow the
-    first one anywhere, and send the credentials there."""
+    """Create a repository, or set up an existing one. Redirects are followed only within one host: by default
+    libgit2 would follow the first one anywhere, and send the credentials there.
+    """
     repository = pygit2.init_repository(place, bare=True)
     repository.config["http.followRedirects"] = False
     repository.free()
 
 
 def _objects(packs: list[Path], folder: Path) -> frozenset[pygit2.Oid]:
-    """What is in some of a folder's packs: libgit2 tells it of all packs below a folder only, so they get one."""
+    """Return the objects in some of a folder's packs. libgit2 lists only all packs below a folder, so these
+    get a folder.
+    """
     with tempfile.TemporaryDirectory(prefix="tmp_", dir=folder) as place:
         (Path(place) / "pack").mkdir()
         for pack in packs:
@@ -142,8 +147,9 @@ def _objects(packs: list[Path], folder: Path) -> frozenset[pygit2.Oid]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pygit2.Repository]:
-    """Freed at once, not when nothing refers to it any more: libgit2 shares open packs by their path over the whole
-    process, and would show those of a damaged clone in the one that took its place."""
+    """Yield a repository that is freed at once, not when nothing refers to it: libgit2 shares open packs by
+    their path in the whole process, and would show those of a damaged clone in its successor.
+    """
     repository = pygit2.Repository(str(path))
     try:
         yield repository

@@ -1,7 +1,7 @@
-"""What a server is told about who we are, and how we know that it is the right server.
+"""How we authenticate at a server, and how we recognize the right server.
 
-From the Secret that a Repository names under `spec.credentials`: `username` + `password`, or `token`, or
-`sshPrivateKey` (+ `passphrase`) with `knownHosts`. Documented in docs/guide/git.md.
+Both come from the Secret that a Repository names under `spec.credentials`: `username` + `password`, or
+`token`, or `sshPrivateKey` (+ `passphrase`) with `knownHosts`. Documented in docs/guide/git.md.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pygit2
 from pygit2.enums import CredentialType
 
 from controller.adapters.git import known_hosts
-from controller.adapters.git.known_hosts import Entry, HostKey, Verdict
-from controller.adapters.git.locations import Location, Scheme
+from controller.adapters.git.known_hosts import HostKey, HostKeyCheck, KnownHostsLine
+from controller.adapters.git.locations import Location, UrlScheme
+from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
-from controller.domain.spec import SecretSpec
 
-#: Sent with a token where the Secret gives no `username`. GitHub, GitLab and Gitea look at the token alone.
-TOKEN_USER = "git"
+#: Sent with a token if the Secret has no `username`. GitHub, GitLab and Gitea check only the token.
+TOKEN_USER = "git"  # noqa: S105 - no password: a name
 SSH_USER = "git"
 CONFIDENTIAL = ("password", "token", "sshPrivateKey", "passphrase")
 
@@ -28,7 +28,7 @@ Credential = pygit2.UserPass | pygit2.Username | pygit2.KeypairFromMemory
 
 
 class Access:
-    """The credentials for one location. `secrets` is what must not be seen in any text."""
+    """The credentials for one location. `secrets` has what must not be seen in any text."""
 
     def __init__(self, location: Location, secret: SecretSpec | None) -> None:
         self.location = location
@@ -36,7 +36,7 @@ class Access:
         found = (secret.get(key) if secret else None for key in CONFIDENTIAL)
         self.secrets = tuple(s for s in (*found, location.password) if s)
         self.known_hosts = known_hosts.parse(self._text("knownHosts") or "")
-        if location.scheme is Scheme.SSH:
+        if location.scheme is UrlScheme.SSH:
             self._check_ssh()
 
     def _text(self, key: str) -> str | None:
@@ -52,7 +52,7 @@ class Access:
         if not self.known_hosts:
             raise Stalled(
                 "HostKeyUnknown",
-                f"the Secret has no usable knownHosts, so {self.location.host} cannot be told from an impostor. "
+                f"the Secret has no usable knownHosts, so the server {self.location.host} cannot be verified. "
                 f"Get its keys with: ssh-keyscan {self._keyscan_arguments()} "
                 "and compare them with what its owner publishes",
             )
@@ -62,8 +62,9 @@ class Access:
         return port + self.location.host
 
     def answer(self, url: str, user: str | None, allowed: CredentialType) -> Credential:
-        """What to send when the server at `url` asks. Stalled `AuthenticationFailed` if there is nothing that it takes,
-        `RepositoryMoved` if it is not the server that the credentials are for."""
+        """Return what to send when the server at `url` asks. Raises Stalled `AuthenticationFailed` if there
+        is nothing that it accepts, `RepositoryMoved` if the credentials are for another server.
+        """
         self._check_same_server(url)
         if allowed & CredentialType.SSH_MEMORY and (key := self._text("sshPrivateKey")):
             name = user or self._text("username") or SSH_USER
@@ -78,9 +79,9 @@ class Access:
         )
 
     def _check_same_server(self, url: str) -> None:
-        """Redirects to other hosts are switched off; a password is worth a second look."""
+        """Check the host. Redirects to other hosts are switched off, but a password deserves a second check."""
         asking = urlsplit(url).hostname
-        if self.location.scheme in (Scheme.HTTP, Scheme.HTTPS) and asking != self.location.host:
+        if self.location.scheme in (UrlScheme.HTTP, UrlScheme.HTTPS) and asking != self.location.host:
             raise Stalled(
                 "RepositoryMoved", f"{self.location.host} redirects to {asking}, which gets no credentials"
             )
@@ -96,29 +97,29 @@ class Access:
 
     @property
     def host(self) -> str:
-        """The server as known_hosts calls it."""
+        """The name of the server in known_hosts."""
         return known_hosts.host_name(self.location.host, self.location.port)
 
     def trust(self, key: HostKey | None) -> None:
-        """Stalled unless `key` is one of the server's keys that the Secret names."""
+        """Raise Stalled unless `key` is one of the server's keys in the Secret."""
         name = self.host
         if key is None:
-            raise Stalled("HostKeyUnknown", f"{name} showed a host key of a kind that cannot be read")
+            raise Stalled("HostKeyUnknown", f"{name} showed a host key of an unknown kind")
         match known_hosts.judge(self.known_hosts, name, key):
-            case Verdict.KNOWN:
+            case HostKeyCheck.KNOWN:
                 return
-            case Verdict.REVOKED:
+            case HostKeyCheck.REVOKED:
                 raise Stalled(
                     "HostKeyRevoked", f"{name} shows the host key {key.fingerprint}, revoked by knownHosts"
                 )
-            case Verdict.MISMATCH:
+            case HostKeyCheck.MISMATCH:
                 raise Stalled(
                     "HostKeyMismatch",
                     f"{name} shows the {key.type} host key {key.fingerprint}, but knownHosts has another one for it. "
                     "Either the server got new keys or someone is in between: ask its owner before changing knownHosts",
                 )
-            case Verdict.UNKNOWN:
-                line = Entry(name, key)
+            case HostKeyCheck.UNKNOWN:
+                line = KnownHostsLine(name, key)
                 raise Stalled(
                     "HostKeyUnknown",
                     f"{name} shows the {key.type} host key {key.fingerprint}, which knownHosts does not have. "
@@ -127,7 +128,7 @@ class Access:
 
 
 def _with_newline(key: str) -> str:
-    """Editors and YAML's `>-` strip the newline at the end, without which OpenSSL refuses a PEM file."""
+    """Return the key with a newline at its end, which editors and YAML's `>-` strip, and OpenSSL needs."""
     return key if key.endswith("\n") else key + "\n"
 
 
@@ -150,8 +151,9 @@ RAW_KEY_AVAILABLE = 1 << 3  # GIT_CERT_SSH_RAW
 
 
 def read_host_key(address: int) -> HostKey | None:
-    """The key in the `git_cert_hostkey` at `address`. None if there is none; its digest must agree, so that a change
-    of the structure's layout cannot make us trust rubbish."""
+    """Return the key in the `git_cert_hostkey` at `address`, or None. Its digest must match, so that a
+    changed layout of the structure cannot make us trust garbage.
+    """
     struct = _HostKeyStruct.from_address(address)
     if not struct.available & RAW_KEY_AVAILABLE or not struct.key:
         return None

@@ -1,8 +1,8 @@
-"""What an error of libgit2 means for us, as data: first the message decides, then the exception's class.
+"""The meaning of libgit2's errors, as data: first the message decides, then the exception's class.
 
-libgit2 tells a wrong password, a missing repository and a dead server apart by their English text only, hence the
-patterns; tests provoke each of them against real servers. What no pattern explains is taken for a damaged clone:
-that is mended by cloning once more, and what is still unexplained then is tried again later.
+libgit2 distinguishes a wrong password, a missing repository and a dead server only by English text, hence the
+patterns; tests provoke each of them with real servers. What no pattern explains is considered a damaged
+clone: cloning again repairs that, and what is still unexplained then is tried again later.
 """
 
 from __future__ import annotations
@@ -16,46 +16,49 @@ import pygit2
 
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret, scrub
+from controller.domain.text import excerpt
 
 
 class CloneDamaged(Transient):
-    """The clone here is at fault, not the server: a fresh one helps."""
+    """The local clone is damaged, rather than the server: a new clone helps."""
 
     def __init__(self, message: str) -> None:
         super().__init__("CloneDamaged", message)
 
 
 @dataclass(frozen=True)
-class Fault:
-    """`advice` says what to do, "" where waiting is all there is to do."""
+class ErrorRule:
+    """`advice` says what to do, "" if it is enough to wait."""
 
     kind: type[Transient] | type[Stalled]
     reason: str
     advice: str = ""
 
 
-UNREACHABLE = Fault(Transient, "FetchFailed")
-DAMAGED = Fault(Transient, "CloneDamaged")
-UNAUTHENTICATED = Fault(
+#: Characters of a message that are read and shown; servers write some of it.
+MAX_MESSAGE = 8192
+UNREACHABLE = ErrorRule(Transient, "FetchFailed")
+DAMAGED = ErrorRule(Transient, "CloneDamaged")
+UNAUTHENTICATED = ErrorRule(
     Stalled, "AuthenticationFailed", "Check the Secret that the Repository names under spec.credentials."
 )
-NOT_FOUND = Fault(
+NOT_FOUND = ErrorRule(
     Stalled,
     "RepositoryNotFound",
-    "Check spec.url; a private repository without credentials may look like one that is not there.",
+    "Check spec.url; without credentials a private repository may look like a missing one.",
 )
-UNTRUSTED = Fault(
+UNTRUSTED = ErrorRule(
     Stalled,
     "CertificateInvalid",
     "It must be valid for the server's name and issued by an authority that this host (or SSL_CERT_FILE) has.",
 )
-NOT_GIT = Fault(
+NOT_GIT = ErrorRule(
     Stalled, "NotAGitServer", "Something answers at spec.url, but it does not speak Git's protocol."
 )
-MOVED = Fault(Stalled, "RepositoryMoved", "Redirects to another host are not followed; change spec.url.")
-BAD_REF = Fault(Stalled, "RefInvalid", "Check spec.ref.")
+MOVED = ErrorRule(Stalled, "RepositoryMoved", "Redirects to another host are not followed; change spec.url.")
+BAD_REF = ErrorRule(Stalled, "RefInvalid", "Check spec.ref.")
 
-MESSAGES: tuple[tuple[str, Fault], ...] = (
+MESSAGES: tuple[tuple[str, ErrorRule], ...] = (
     (r"unexpected http status code: (404|410)", NOT_FOUND),
     (r"unexpected http status code: (401|403|407)", UNAUTHENTICATED),
     (r"unexpected http status code: ", UNREACHABLE),
@@ -68,7 +71,7 @@ MESSAGES: tuple[tuple[str, Fault], ...] = (
     ),
     (r"certificate", UNTRUSTED),
     (r"unsupported URL protocol|malformed URL", NOT_FOUND),
-    (r"no space left|disk quota", Fault(Transient, "DiskFull", "Make room in the state folder.")),
+    (r"no space left|disk quota", ErrorRule(Transient, "DiskFull", "Free some space in the state folder.")),
     (
         r"failed to (connect|resolve)|timed? ?out|could not (read from|write to) socket|connection",
         UNREACHABLE,
@@ -79,10 +82,10 @@ MESSAGES: tuple[tuple[str, Fault], ...] = (
     ),
 )
 
-#: libgit2's error classes (`git_error_t`) that only a conversation with a server has: net, ssl, ssh, http.
+#: libgit2's error classes (`git_error_t`) that only occur with a server: net, ssl, ssh, http.
 NETWORK_CLASSES = frozenset({12, 16, 23, 34})
 
-CLASSES: dict[type[BaseException], Fault] = {
+CLASSES: dict[type[BaseException], ErrorRule] = {
     pygit2.GitError: DAMAGED,
     pygit2.AuthError: UNAUTHENTICATED,
     pygit2.CertificateError: UNTRUSTED,
@@ -98,10 +101,11 @@ CLASSES: dict[type[BaseException], Fault] = {
 }
 
 
-def fault_of(error: BaseException) -> Fault:
-    """The verdict on an exception that pygit2 raised."""
+def rule_of(error: BaseException) -> ErrorRule:
+    """Return the fault of an exception raised by pygit2."""
+    said = excerpt(str(error), MAX_MESSAGE)
     for pattern, fault in MESSAGES:
-        if re.search(pattern, str(error), re.IGNORECASE):
+        if re.search(pattern, said, re.IGNORECASE):
             return fault
     if getattr(error, "error_class", None) in NETWORK_CLASSES:
         return UNREACHABLE
@@ -109,21 +113,21 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _text(error: BaseException) -> str:
-    """str() of a KeyError is its key's repr."""
+    """Return the text; str() of a KeyError is its key's repr."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
 
 
 def translate(error: BaseException, subject: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
-    """`error` as one of ours. `subject` is what it happened to: "repository demo (https://…)"."""
-    fault = fault_of(error)
-    text = scrub(_text(error), secrets)
+    """Translate `error`. `subject` is what it happened to: "repository demo (https://…)"."""
+    fault = rule_of(error)
+    text = excerpt(scrub(_text(error), secrets), MAX_MESSAGE)
     message = f"{subject}: {text}. {fault.advice}" if fault.advice else f"{subject}: {text}"
     return CloneDamaged(message) if fault is DAMAGED else fault.kind(fault.reason, message)
 
 
 @contextmanager
 def translated(subject: str, secrets: tuple[Secret, ...] = ()) -> Iterator[None]:
-    """Within the block only errors of ours leave; those that callbacks raised pass as they are."""
+    """Translate errors within the block; our own, raised by callbacks, pass unchanged."""
     try:
         yield
     except ControllerError:
@@ -134,7 +138,7 @@ def translated(subject: str, secrets: tuple[Secret, ...] = ()) -> Iterator[None]
 
 @contextmanager
 def damage(subject: str) -> Iterator[None]:
-    """Around reads of a clone, where no server has a part: whatever pygit2 complains of is damage."""
+    """Translate errors of reading a clone, without a server: all errors of pygit2 are damage."""
     try:
         yield
     except ControllerError:

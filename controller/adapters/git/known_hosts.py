@@ -1,7 +1,8 @@
-"""Is this the right SSH server? A host key against the lines of a `known_hosts` file. Pure.
+"""Verifies SSH servers: compares a host key with the lines of a `known_hosts` file. Pure.
 
-Format: "SSH_KNOWN_HOSTS FILE FORMAT" in sshd(8): patterns with `*` and `?`, negation, `[host]:port`, hashed names
-(`|1|salt|HMAC-SHA1`), `@revoked`. Certificate authorities (`@cert-authority`) are passed over, libssh2 knows none.
+Format: "SSH_KNOWN_HOSTS FILE FORMAT" in sshd(8): patterns with `*` and `?`, negation, `[host]:port`, hashed
+names (`|1|salt|HMAC-SHA1`), `@revoked`. Certificate authorities (`@cert-authority`) are skipped, as libssh2
+does not support them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+
+from controller.domain.text import matches_glob
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class HostKey:
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` prints it."""
+        """The fingerprint as printed by `ssh-keygen -l`."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     def __str__(self) -> str:
         return f"{self.type} {base64.b64encode(self.blob).decode()}"
 
 
-class Verdict(Enum):
+class HostKeyCheck(Enum):
     KNOWN = auto()
     UNKNOWN = auto()
     MISMATCH = auto()  # another key of that type is known for the host
@@ -43,7 +45,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownHostsLine:
     patterns: str
     key: HostKey
     revoked: bool = False
@@ -53,32 +55,32 @@ class Entry:
 
 
 def host_name(host: str, port: int | None) -> str:
-    """How known_hosts calls a server."""
+    """Return the name of a server in known_hosts."""
     return host if port in (None, 22) else f"[{host}]:{port}"
 
 
-def trusted(entries: tuple[Entry, ...], name: str) -> tuple[HostKey, ...]:
-    """The keys that `name` (as of `host_name`) may show."""
+def trusted(entries: tuple[KnownHostsLine, ...], name: str) -> tuple[HostKey, ...]:
+    """Return the keys that `name` (as of `host_name`) may show."""
     ours = (entry for entry in entries if _matches(entry.patterns, name.lower()))
     return tuple(entry.key for entry in ours if not entry.revoked)
 
 
-def judge(entries: tuple[Entry, ...], name: str, key: HostKey) -> Verdict:
-    """`name` as of `host_name`."""
+def judge(entries: tuple[KnownHostsLine, ...], name: str, key: HostKey) -> HostKeyCheck:
+    """Judge a key; `name` is as of `host_name`."""
     if any(e.revoked and e.key == key and _matches(e.patterns, name.lower()) for e in entries):
-        return Verdict.REVOKED
+        return HostKeyCheck.REVOKED
     keys = trusted(entries, name)
     if key in keys:
-        return Verdict.KNOWN
-    return Verdict.MISMATCH if any(other.type == key.type for other in keys) else Verdict.UNKNOWN
+        return HostKeyCheck.KNOWN
+    return HostKeyCheck.MISMATCH if any(other.type == key.type for other in keys) else HostKeyCheck.UNKNOWN
 
 
-def parse(text: str) -> tuple[Entry, ...]:
-    """Lines that make no sense are passed over, as ssh does: they can only make us trust less."""
+def parse(text: str) -> tuple[KnownHostsLine, ...]:
+    """Parse entries. Invalid lines are skipped, as by ssh: they can only reduce trust."""
     return tuple(_entries(text))
 
 
-def _entries(text: str) -> Iterator[Entry]:
+def _entries(text: str) -> Iterator[KnownHostsLine]:
     for line in text.splitlines():
         words = line.split()
         if not words or words[0].startswith("#") or words[0] == "@cert-authority":
@@ -91,7 +93,7 @@ def _entries(text: str) -> Iterator[Entry]:
         except binascii.Error:
             continue
         if key.type == words[1]:
-            yield Entry(words[0], key, revoked)
+            yield KnownHostsLine(words[0], key, revoked)
 
 
 def _matches(patterns: str, name: str) -> bool:
@@ -103,9 +105,8 @@ def _matches(patterns: str, name: str) -> bool:
 
 
 def _fits(pattern: str, name: str) -> bool:
-    # Not fnmatch: there the brackets of `[host]:port` would be a set of characters.
-    expression = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(expression, name) is not None
+    # Not fnmatch: it would read the brackets of `[host]:port` as a set of characters.
+    return matches_glob(pattern.lower(), name)
 
 
 def _matches_hash(hashed: str, name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Where a repository lies: `spec.url` taken apart and judged before anything connects.
+"""Where a repository is: `spec.url` parsed and checked before anything connects.
 
-Local paths are the reason for judging: whoever may write a Repository could otherwise read any repository that the
-daemon can. They are allowed below the folders that the configuration names, symbolic links resolved.
+Local paths are the reason: otherwise people who may write a Repository could read any repository that the
+daemon can. They are allowed below the folders in the configuration, with symbolic links resolved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from controller.domain.errors import Stalled
 from controller.domain.secret import Secret
 
 
-class Scheme(StrEnum):
+class UrlScheme(StrEnum):
     HTTPS = "https"
     HTTP = "http"
     SSH = "ssh"
@@ -31,9 +31,9 @@ SCP_STYLE = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[\w.-]+):(?!//|:)(?P<pa
 
 @dataclass(frozen=True)
 class Location:
-    """`url` is what libgit2 gets; a password that was written into it is only in `password`."""
+    """`url` is what libgit2 gets; a password in it is only in `password`."""
 
-    scheme: Scheme
+    scheme: UrlScheme
     url: str
     host: str = ""
     port: int | None = None
@@ -42,23 +42,25 @@ class Location:
 
 
 def locate(url: str, allowed: Iterable[Path]) -> Location:
-    """Stalled `UrlInvalid`, `PathNotAllowed`, `RepositoryNotFound`. `allowed`: folders for local repositories."""
+    """Parse a URL. `allowed` has the folders for local repositories. Raises Stalled `UrlInvalid`,
+    `PathNotAllowed`, `RepositoryNotFound`.
+    """
     if url.startswith("/"):
         return _local(Path(url), allowed)
     if match := SCP_STYLE.fullmatch(url):
-        return Location(Scheme.SSH, url, match["host"], None, match["user"])
+        return Location(UrlScheme.SSH, url, match["host"], None, match["user"])
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Stalled("UrlInvalid", f"the repository's address is no URL: {error}") from None
-    if parts.scheme == Scheme.LOCAL:
+        raise Stalled("UrlInvalid", f"the repository's address is not a URL: {error}") from None
+    if parts.scheme == UrlScheme.LOCAL:
         return _local(Path(unquote(parts.path)), allowed)
-    if parts.scheme not in list(Scheme) or not parts.hostname:
+    if parts.scheme not in list(UrlScheme) or not parts.hostname:
         known = "https, http, ssh, git, an absolute path or user@host:path"
         raise Stalled("UrlInvalid", f"the repository's address must be one of {known}, not {_shown(parts)!r}")
     return Location(
-        scheme=Scheme(parts.scheme),
+        scheme=UrlScheme(parts.scheme),
         url=_without_password(parts),
         host=parts.hostname,
         port=port,
@@ -72,8 +74,8 @@ def _shown(parts: SplitResult) -> str:
 
 
 def _without_password(parts: SplitResult) -> str:
-    """SSH addresses keep their user, which libgit2 takes from there."""
-    if parts.scheme != Scheme.SSH or not parts.username:
+    """Return the URL. SSH addresses keep their user, which libgit2 takes from them."""
+    if parts.scheme != UrlScheme.SSH or not parts.username:
         return _shown(parts)
     return parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}").geturl()
 
@@ -83,9 +85,9 @@ def _local(path: Path, allowed: Iterable[Path]) -> Location:
     if not any(real.is_relative_to(folder.resolve()) for folder in allowed):
         raise Stalled(
             "PathNotAllowed",
-            f"the local repository {path} is in no allowed folder. Add its folder to git.allowedPaths in the "
+            f"the local repository {path} is not in an allowed folder. Add its folder to git.allowedPaths in the "
             "configuration, or create the repository with: prichal repo create",
         )
     if not real.is_dir():
         raise Stalled("RepositoryNotFound", f"there is no repository at {path}")
-    return Location(Scheme.LOCAL, str(real))
+    return Location(UrlScheme.LOCAL, str(real))

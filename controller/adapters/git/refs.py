@@ -1,4 +1,4 @@
-"""Which commit is meant: a Repository's `ref` against the refs that its server advertises. Pure."""
+"""Chooses a commit by comparing a Repository's `ref` with the refs that its server advertises. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.adapters.git.text import listed
+from controller.domain.apps.spec import GitRef, RefKind
+from controller.domain.apps.versions import pick
 from controller.domain.errors import Stalled, Waiting
-from controller.domain.spec import GitRef, RefKind
-from controller.domain.versions import pick
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 BRANCHES, TAGS = "refs/heads/", "refs/tags/"
 PEELED = "^{}"  # suffix under which servers advertise what an annotated tag points to
-EMPTY_RETRY = 60.0  # seconds between looks at a repository without a commit
+EMPTY_RETRY = 60.0  # seconds between checks of a repository without a commit
 
 
 @dataclass(frozen=True)
 class Advertised:
-    """`refs`: name -> object id, `default`: the branch that the server's HEAD stands for, if it says so."""
+    """`refs` maps names to object ids; `default` is the branch of the server's HEAD, if known."""
 
     refs: Mapping[str, str]
     default: str | None = None
@@ -30,17 +30,19 @@ class Advertised:
 
 
 @dataclass(frozen=True)
-class Target:
+class ResolvedRef:
     """`ref` is the full name, or the commit id itself."""
 
     ref: str
     commit: str
 
 
-def choose(ref: GitRef, advertised: Advertised) -> Target:
-    """Stalled `RefNotFound` (naming what there is), `RefInvalid`; Waiting `RepositoryEmpty`."""
+def choose(ref: GitRef, advertised: Advertised) -> ResolvedRef:
+    """Choose the commit. Raises Stalled `RefNotFound` (with existing names), `RefInvalid`; Waiting
+    `RepositoryEmpty`.
+    """
     if ref.kind is RefKind.COMMIT:
-        return Target(ref.value, commit_id(ref.value))
+        return ResolvedRef(ref.value, commit_id(ref.value))
     if not advertised.refs:
         raise Waiting("RepositoryEmpty", "the repository has no commit yet; push one", EMPTY_RETRY)
     if ref.kind is RefKind.BRANCH:
@@ -51,23 +53,23 @@ def choose(ref: GitRef, advertised: Advertised) -> Target:
 
 
 def commit_id(text: str) -> str:
-    """A complete commit id. Short ones are refused: what they mean may change with the next push."""
+    """Return a complete commit id. Short ones are refused: their meaning may change with the next push."""
     if COMMIT_ID.fullmatch(text.lower()):
         return text.lower()
-    raise Stalled("RefInvalid", f"{text!r} is no complete commit id (40 hexadecimal digits)")
+    raise Stalled("RefInvalid", f"{text!r} is not a complete commit id (40 hexadecimal digits)")
 
 
-def _named(prefix: str, name: str, advertised: Advertised) -> Target:
+def _named(prefix: str, name: str, advertised: Advertised) -> ResolvedRef:
     full = prefix + name
     if full in advertised.refs:
-        return Target(full, advertised.refs.get(full + PEELED, advertised.refs[full]))
+        return ResolvedRef(full, advertised.refs.get(full + PEELED, advertised.refs[full]))
     what = "branch" if prefix == BRANCHES else "tag"
     raise Stalled(
         "RefNotFound", f"the repository has no {what} {name!r}; {_there_is(what, prefix, advertised)}"
     )
 
 
-def _newest(wanted: str, advertised: Advertised) -> Target:
+def _newest(wanted: str, advertised: Advertised) -> ResolvedRef:
     try:
         tag = pick(wanted, advertised.names(TAGS))
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""One conversation with a Git server: which refs it has, and objects of them into a clone, within limits.
+"""One session with a Git server: gets its refs, and objects into a clone, within limits.
 
-Limits hold against servers that hang or send without end: a deadline for the whole conversation, a shorter one for
-silence, and a number of bytes.
+Limits protect against servers that hang or send without end: a deadline for the whole session, a shorter one
+for silence, and a number of bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pygit2.ffi import C, ffi
 from controller.adapters.git import known_hosts
 from controller.adapters.git.credentials import Access, Credential, read_host_key
 from controller.adapters.git.faults import CloneDamaged, translated
-from controller.adapters.git.locations import Scheme
+from controller.adapters.git.locations import UrlScheme
 from controller.adapters.git.refs import Advertised
 from controller.config import GitSettings
 from controller.domain.errors import Stalled, Transient
@@ -30,12 +30,12 @@ SILENCE_TIMEOUT = 30.0  # seconds without a byte; a server that still computes s
 
 
 def configure(settings: GitSettings, home: Path) -> None:
-    """libgit2's settings, which hold for the whole process.
+    """Set libgit2's settings, which hold for the whole process.
 
-    No configuration file but a clone's own is read: a `url.<base>.insteadOf` in somebody's ~/.gitconfig would lead
-    around the check of local paths. Ownership is not validated: which folders may be read is the configuration's to
-    say, repositories that people push to belong to those people, and nothing that a repository's configuration names
-    is ever run here. `home`: see HostKeyTypes.
+    Only a clone's own configuration is read: a `url.<base>.insteadOf` in a user's ~/.gitconfig would
+    circumvent the check of local paths. Ownership is not validated: the configuration decides which folders
+    may be read, repositories for pushes belong to the people who push, and nothing that a repository's
+    configuration names is ever run. `home`: see HostKeyTypes.
     """
     for level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA):
         pygit2.settings.search_path[level] = ""
@@ -48,9 +48,10 @@ def configure(settings: GitSettings, home: Path) -> None:
 class HostKeyTypes:
     """Which of its host keys a server is asked to show.
 
-    libssh2 asks for the kinds that `<home>/.ssh/known_hosts` has for the server, else for whatever it likes best; and
-    a Secret often has only one kind. So the keys that Secrets name are put there. It is the union over all
-    repositories, hence only good for asking: what is believed is decided by each one's own Secret (`Access.trust`).
+    libssh2 asks for the kinds that `<home>/.ssh/known_hosts` has for the server, otherwise for those it
+    prefers; and a Secret often has only one kind. So the keys of Secrets are written there. It is the union
+    over all repositories, hence only used for asking: each repository's own Secret decides what is trusted
+    (`Access.trust`).
     """
 
     def __init__(self, home: Path) -> None:
@@ -61,7 +62,7 @@ class HostKeyTypes:
 
     def learn(self, access: Access) -> None:
         keys = known_hosts.trusted(access.known_hosts, access.host)
-        # One line that libssh2 cannot read spoils the whole file for it; no real key is that short.
+        # One line that libssh2 cannot read makes the whole file useless; no real key is that short.
         lines = frozenset(f"{access.host} {key}\n" for key in keys if len(key.blob) > 32)
         with self._lock:
             if not lines <= self._lines:
@@ -71,10 +72,11 @@ class HostKeyTypes:
                 draft.replace(self._file)
 
 
-class Conversation:
-    """With the server of one repository, on behalf of `subject` ("repository demo (https://…)")."""
+class RemoteSession:
+    """A session with the server of one repository, for `subject` ("repository demo (https://…)")."""
 
     def __init__(self, clone: pygit2.Repository, access: Access, subject: str, settings: GitSettings) -> None:
+        self._clone = clone
         self._subject = subject
         self._access = access
         self._callbacks = _Callbacks(access, subject, settings)
@@ -85,22 +87,23 @@ class Conversation:
         return translated(self._subject, self._access.secrets)
 
     def advertised(self) -> Advertised:
-        """One round trip (two with HTTP authentication)."""
+        """Return the refs, by one round trip (two with HTTP authentication)."""
         with self.errors():
             heads = self._remote.list_heads(callbacks=self._callbacks, proxy=True)
         default = next((head.symref_target for head in heads if head.name == "HEAD"), None)
         return Advertised({h.name: str(h.oid) for h in heads if h.name and h.name != "HEAD"}, default)
 
     def transfer(self, refspecs: Iterable[str], stored: int) -> None:
-        """Fetch over the same connection. `stored`: bytes that the clone has already. What the server does not
-        have is passed over in silence."""
+        """Fetch over the same connection. `stored` has the bytes that are already in the clone. What the
+        server does not have is skipped silently.
+        """
         self._callbacks.begin(stored)
         with self.errors():
             self._remote.fetch(list(refspecs), callbacks=self._callbacks, prune=FetchPrune.PRUNE, proxy=True)
 
 
 class _Callbacks(pygit2.RemoteCallbacks):
-    """What libgit2 asks us in the course of a conversation. What is raised here ends it."""
+    """libgit2's callbacks during a session. Exceptions raised here end it."""
 
     def __init__(self, access: Access, subject: str, settings: GitSettings) -> None:
         super().__init__()
@@ -112,14 +115,18 @@ class _Callbacks(pygit2.RemoteCallbacks):
         self._asked = False
 
     def begin(self, stored: int) -> None:
-        """A transfer into a clone of `stored` bytes; should it have to connect anew, credentials are asked again."""
+        """Begin a transfer into a clone of `stored` bytes; if it has to reconnect, credentials are requested
+        again.
+        """
         self._stored = stored
         self._asked = False
 
     def credentials(
         self, url: str, username_from_url: str | None, allowed_types: CredentialType
     ) -> Credential:
-        """Asked again means refused: libgit2 itself would go on for 15 times, and an account may be locked by that."""
+        """Return the credentials. A second request means that they were refused: libgit2 itself would try 15
+        times, which may lock an account.
+        """
         answer = self._access.answer(url, username_from_url, allowed_types)
         if not isinstance(answer, pygit2.Username):
             if self._asked:
@@ -131,8 +138,10 @@ class _Callbacks(pygit2.RemoteCallbacks):
         return answer
 
     def certificate_check(self, certificate: Any, valid: bool, host: bytes) -> bool:
-        """TLS: what OpenSSL says. SSH: what the Secret's knownHosts say; without the key itself, no."""
-        if self._access.location.scheme is not Scheme.SSH:
+        """Check the server: with TLS as OpenSSL does, with SSH by the Secret's knownHosts; without a key,
+        refuse.
+        """
+        if self._access.location.scheme is not UrlScheme.SSH:
             return valid
         self._access.trust(read_host_key(certificate) if isinstance(certificate, int) else None)
         return True
@@ -141,7 +150,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
         self._check_time()
         if self._stored + stats.received_bytes > self._settings.max_repository:
             if self._stored:
-                raise CloneDamaged(f"{self._subject}: the clone has outgrown its limit, old commits included")
+                raise CloneDamaged(f"{self._subject}: the clone, with its old commits, exceeds its limit")
             raise Stalled(
                 "RepositoryTooLarge",
                 f"{self._subject}: it is larger than git.maxRepository allows "
@@ -161,8 +170,9 @@ class _Callbacks(pygit2.RemoteCallbacks):
 
 @libgit2_callback
 def _certificate_check_cb(certificate: Any, valid: int, host: Any, callbacks: Any) -> int:
-    """Takes the place of pygit2's own function of this name, which hands on None for the certificate: an SSH server's
-    key could not be known then. Should pygit2 ever bypass this one, None arrives again, and is refused."""
+    """Replaces pygit2's function of this name, which passes None for the certificate, so that an SSH server's
+    key would be unknown. If pygit2 ever bypasses this one, None arrives again, and is refused.
+    """
     address = int(ffi.cast("uintptr_t", certificate))
     trusted = callbacks.certificate_check(address, bool(valid), ffi.string(host))
     return 0 if trusted else int(C.GIT_ECERTIFICATE)

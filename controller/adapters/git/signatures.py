@@ -1,8 +1,9 @@
-"""Was the commit signed by one of the people who may? SSH signatures by `ssh-keygen`, OpenPGP ones by `gpgv`.
+"""Verifies that a commit was signed by an allowed person: SSH signatures with `ssh-keygen`, OpenPGP ones with
+`gpgv`.
 
-From the Secret that a Repository names under `spec.verify.signers`: `allowedSigners`, a file as described under
-"ALLOWED SIGNERS" in ssh-keygen(1), and `keys`, OpenPGP public keys in ASCII armour. Both programs get nothing but
-files of a folder made for the check, so no keyring of the host's users counts.
+The keys come from the Secret that a Repository names under `spec.verify.signers`: `allowedSigners`, a file as
+described under "ALLOWED SIGNERS" in ssh-keygen(1), and `keys`, OpenPGP public keys in ASCII armour. Both
+programs get only files of a temporary folder, so keyrings of the host's users are not used.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled, Transient
-from controller.domain.spec import SecretSpec
 
 SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
-NAMESPACE = "git"  # what git puts into the signatures it makes, so that one made for a mail does not count
+NAMESPACE = "git"  # what git puts into its signatures, so that one made for a mail is not accepted
 TIMEOUT = 30.0  # seconds
 
 
 def verify(commit: str, signature: bytes | None, payload: bytes | None, signers: SecretSpec) -> str:
-    """The signer's name. Stalled `SignatureInvalid`, `VerifierMissing` if the program is not installed."""
+    """Return the signer's name. Raises Stalled `SignatureInvalid`, `VerifierMissing` if the program is not
+    installed.
+    """
     if not signature or payload is None:
         raise _invalid(commit, "it is not signed")
     with tempfile.TemporaryDirectory(prefix="prichal-verify-") as place:
@@ -48,7 +51,7 @@ def _verify_ssh(commit: str, folder: Path, payload: bytes, allowed: str) -> str:
         check = ["ssh-keygen", "-Y", "verify", *files, "-I", principal, "-n", NAMESPACE]
         if _run(check, payload).returncode == 0:
             return principal
-    raise _invalid(commit, "its SSH signature is by none of the allowed signers, or does not fit its content")
+    raise _invalid(commit, "its SSH signature is not by an allowed signer, or does not match its content")
 
 
 def _verify_openpgp(commit: str, folder: Path, payload: bytes, keys: str) -> str:
@@ -62,7 +65,7 @@ def _verify_openpgp(commit: str, folder: Path, payload: bytes, keys: str) -> str
     good = [line for line in result.stdout.decode("utf-8", "replace").splitlines() if " GOODSIG " in line]
     if result.returncode != 0 or not good:
         raise _invalid(
-            commit, "its OpenPGP signature is by none of the allowed keys, or does not fit its content"
+            commit, "its OpenPGP signature is not by an allowed key, or does not match its content"
         )
     return good[0].split(" GOODSIG ")[1].partition(" ")[2]
 

@@ -1,7 +1,9 @@
-"""`GitSources`, the `Sources` port: a commit of a remote repository into its clone, and out of it.
+"""`GitSources`, the `Sources` port: fetches a commit of a remote repository into its clone, and reads it.
 
-Called by the reconciler (fetch, files, content_id, archive) and the poller (head). Every step may be repeated: a
-commit counts as fetched once `FETCHED` points to it, and that reference is written last.
+Called by the reconciler (fetch, files, content_id, build_context) and the poller (head). Every step may be
+repeated: a commit counts as fetched once the file `FETCHED`, which is written last, names it. It is not a
+reference: libgit2 tells servers what a clone has by walking from its references, and fails at commits that it
+cannot parse.
 """
 
 from __future__ import annotations
@@ -13,32 +15,40 @@ from pathlib import Path
 
 import pygit2
 
-from controller.adapters.git import signatures, tree
+from controller.adapters.git import commits, signatures, tree
 from controller.adapters.git.clones import Clones
 from controller.adapters.git.credentials import Access
 from controller.adapters.git.faults import CloneDamaged, damage
-from controller.adapters.git.locations import Scheme, locate
-from controller.adapters.git.refs import Target, choose, commit_id
-from controller.adapters.git.remote import Conversation, HostKeyTypes, configure
+from controller.adapters.git.local import LocalSession
+from controller.adapters.git.locations import UrlScheme, locate
+from controller.adapters.git.refs import Advertised, ResolvedRef, choose, commit_id
+from controller.adapters.git.remote import HostKeyTypes, RemoteSession, configure
 from controller.config import GitSettings
+from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import Stalled, Transient
-from controller.domain.spec import RefKind, RepositorySpec, SecretSpec
-from controller.ports import Revision, SourceFile
+from controller.domain.text import printable
+from controller.ports import BuildContext, Revision, SourceFile
 
 log = logging.getLogger(__name__)
 
 INCOMING = "refs/prichal/incoming"  # what the server sent last
-FETCHED = "refs/prichal/fetched"  # the commit that is here with all its files
+KNOWN = "refs/prichal/fetched"  # the last commit that libgit2 can tell a server of
+FETCHED = "prichal-fetched"  # file in a clone: the commit that is complete here
+MAX_CONTENT_IDS = 1000
 EVERYTHING = ("+refs/heads/*:refs/prichal/heads/*", "+refs/tags/*:refs/prichal/tags/*")
 
 
 class GitSources:
-    """`hosted`: the folder of repositories that people push to on this host; always allowed as a local path."""
+    """`hosted` is the folder of repositories that people push to on this host; it is always allowed as a
+    local path.
+    """
 
     def __init__(self, clones: Path, settings: GitSettings, hosted: Path) -> None:
         self._clones = Clones(clones)
         self._settings = settings
         self._allowed = (hosted, *settings.allowed_paths)
+        self._bounds = tree.TreeLimits(settings.max_file, settings.max_context)
+        self._content_ids: dict[tuple[str, str], str] = {}
         configure(settings, home=clones)
         self._host_key_types = HostKeyTypes(home=clones)
 
@@ -55,15 +65,11 @@ class GitSources:
     ) -> Revision:
         _require(repository.signers, signers)
         with self._clones.locked(repository.name):
-            try:
-                target = self._update(repository, credentials)
-            except CloneDamaged as why:
-                target = self._clone_again(repository, credentials, why)
+            target = self._update(repository, credentials)
         with self._reading(repository.name, target.commit) as clone:
-            commit = clone[target.commit].peel(pygit2.Commit)
             if repository.signers and signers:
-                signatures.verify(target.commit, *commit.gpg_signature, signers)
-            return _revision(repository.name, target, commit)
+                signatures.verify(target.commit, *_signature(clone, target.commit), signers)
+            return _revision(repository.name, target, commits.read(clone, target.commit))
 
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
@@ -71,68 +77,92 @@ class GitSources:
 
     def _converse(
         self, clone: pygit2.Repository, repository: RepositorySpec, credentials: SecretSpec | None
-    ) -> Conversation:
+    ) -> RemoteSession:
         _require(repository.credentials, credentials)
         location = locate(repository.url, self._allowed)
         subject = f"repository {repository.name} ({location.url})"
         access = Access(location, credentials)
-        if location.scheme is Scheme.SSH:
+        if location.scheme is UrlScheme.SSH:
             self._host_key_types.learn(access)
-        return Conversation(clone, access, subject, self._settings)
+        kind = LocalSession if location.scheme is UrlScheme.LOCAL else RemoteSession
+        return kind(clone, access, subject, self._settings)
 
-    def _update(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Target:
-        """CloneDamaged if there is no clone, or none that can be used."""
-        self._clones.sweep(repository.name)
-        with (
-            damage(f"the clone of repository {repository.name}"),
-            self._clones.open(repository.name) as clone,
-        ):
-            target = self._bring(clone, repository, credentials, _commit_at(clone, FETCHED))
-            self._clones.compact(clone)
-            return target
+    def _update(self, repository: RepositorySpec, credentials: SecretSpec | None) -> ResolvedRef:
+        """Fetch the wanted commit. A clone is created if missing, and again only if it is damaged."""
+        name = repository.name
+        self._clones.sweep(name)
+        if self._clones.identity(name) is None:
+            return self._clone_anew(repository, credentials)
+        try:
+            with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
+                target = self._bring(clone, repository, credentials)
+                self._clones.compact(clone)
+                return target
+        except CloneDamaged as why:
+            return self._clone_anew(repository, credentials, why)
 
-    def _clone_again(
-        self, repository: RepositorySpec, credentials: SecretSpec | None, why: CloneDamaged
-    ) -> Target:
-        """What fails the same way in a fresh clone is not the clone's fault."""
-        log.info("cloning", extra={"repository": repository.name, "because": why.message})
+    def _clone_anew(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, why: CloneDamaged | None = None
+    ) -> ResolvedRef:
+        """Clone a repository. What fails again in a new clone is not caused by the clone. The server is asked
+        first: without the wanted ref there is nothing to clone.
+        """
+        with self._clones.blank() as blank:
+            target = self._target(repository, self._converse(blank, repository, credentials))
+        because = {"because": why.message} if why else {}
+        log.info("cloning", extra={"repository": repository.name, **because})
         try:
             with self._clones.fresh(repository.name) as clone:
-                return self._bring(clone, repository, credentials, None)
+                self._transfer(clone, self._converse(clone, repository, credentials), target)
         except CloneDamaged as error:
             raise Transient("FetchFailed", error.message) from error
-
-    def _bring(
-        self,
-        clone: pygit2.Repository,
-        repository: RepositorySpec,
-        credentials: SecretSpec | None,
-        fetched: str | None,
-    ) -> Target:
-        if repository.ref.kind is RefKind.COMMIT and commit_id(repository.ref.value) == fetched:
-            return Target(fetched, fetched)
-        conversation = self._converse(clone, repository, credentials)
-        target = choose(repository.ref, conversation.advertised())
-        if target.commit != fetched:
-            self._transfer(clone, conversation, target)
         return target
 
-    def _transfer(self, clone: pygit2.Repository, conversation: Conversation, target: Target) -> None:
-        """Only what the ref needs. A commit that the server does not hand out by its id is looked for in everything."""
+    def _target(self, repository: RepositorySpec, conversation: RemoteSession) -> ResolvedRef:
+        if repository.ref.kind is RefKind.COMMIT:
+            return choose(repository.ref, Advertised({}))
+        return choose(repository.ref, conversation.advertised())
+
+    def _bring(
+        self, clone: pygit2.Repository, repository: RepositorySpec, credentials: SecretSpec | None
+    ) -> ResolvedRef:
+        fetched = _fetched(clone)
+        if repository.ref.kind is RefKind.COMMIT and commit_id(repository.ref.value) == fetched:
+            return ResolvedRef(fetched, fetched)
+        conversation = self._converse(clone, repository, credentials)
+        target = self._target(repository, conversation)
+        if target.commit == fetched:
+            return target
+        try:
+            self._transfer(clone, conversation, target)
+        except CloneDamaged:
+            if fetched is None or tree.is_damaged(clone, fetched):
+                raise
+            # The clone is intact, but libgit2 cannot walk its history. Without references it requests
+            # everything.
+            for reference in clone.raw_listall_references():
+                clone.references.delete(reference.decode("utf-8", "surrogateescape"))
+            self._transfer(clone, self._converse(clone, repository, credentials), target)
+        return target
+
+    def _transfer(self, clone: pygit2.Repository, conversation: RemoteSession, target: ResolvedRef) -> None:
+        """Fetch only what the ref needs. A commit that the server does not serve by its id is searched in
+        everything.
+        """
         by_id = target.ref == target.commit
         with suppress(Transient) if by_id else nullcontext():
             conversation.transfer([f"+{target.ref}:{INCOMING}"], self._clones.stored(clone))
-        if by_id and target.commit not in clone:
+        if by_id and not commits.is_here(clone, target.commit):
             conversation.transfer(EVERYTHING, self._clones.stored(clone))
         with damage("what was fetched"):
-            if target.commit not in clone and by_id:
+            if by_id and not commits.is_here(clone, target.commit):
                 raise Stalled(
                     "RefNotFound", f"no branch or tag of the repository contains the commit {target.commit}"
                 )
-            if not isinstance(clone[target.commit], pygit2.Commit):
-                raise Stalled("RefNotFound", f"{target.ref} does not stand for a commit")
+            if not commits.is_commit(clone, target.commit):
+                raise Stalled("RefNotFound", f"{target.ref} does not point to a commit")
             tree.check_complete(clone, target.commit)
-            clone.references.create(FETCHED, pygit2.Oid(hex=target.commit), force=True)
+            _note_fetched(clone, target.commit)
 
     # --- reading a commit that is here ---
 
@@ -140,56 +170,104 @@ class GitSources:
         with self._reading(revision.repository, revision.commit) as clone:
             return tree.read_files(clone, revision.commit, path, suffixes)
 
-    def content_id(self, revision: Revision, path: str) -> str:
+    def content_id(self, revision: Revision, source: BuildImage) -> str:
+        """Return the digest of a context. Results are cached by the folder's id, since reading many files
+        takes seconds.
+        """
         with self._reading(revision.repository, revision.commit) as clone:
-            return str(tree.lookup(clone, revision.commit, path).id)
+            root = tree.folder(clone, revision.commit, source.context)
+            key = (str(root.id), source.dockerfile)
+            if key not in self._content_ids:
+                self._content_ids[key] = tree.build_context(clone, root, source.dockerfile).digest
+                if len(self._content_ids) > MAX_CONTENT_IDS:
+                    self._content_ids.pop(next(iter(self._content_ids)), None)
+            return self._content_ids[key]
 
-    def archive(self, revision: Revision, path: str) -> Iterator[bytes]:
-        """Problems of the content are raised at once, not in the middle of the stream."""
+    def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
+        """Return the context. Problems of the content are raised at once, not in the middle of the stream."""
         with self._reading(revision.repository, revision.commit) as clone:
-            entries = tree.archive_entries(clone, revision.commit, path)
-        return self._stream(revision, entries)
+            root = tree.folder(clone, revision.commit, source.context)
+            found = tree.build_context(clone, root, source.dockerfile)
+            tree.check_sendable(clone, found, self._bounds)
+            dockerfile, ignoring = (
+                tree.content_of(clone, id, name, tree.MAX_RULES) if id else None
+                for name, id in ((source.dockerfile, found.dockerfile), (".dockerignore", found.dockerignore))
+            )
+        return BuildContext(dockerfile or b"", ignoring, self._stream(revision, found.entries))
 
-    def _stream(self, revision: Revision, entries: tuple[tree.Entry, ...]) -> Iterator[bytes]:
+    def _stream(self, revision: Revision, entries: tuple[tree.TreeEntry, ...]) -> Iterator[bytes]:
         with self._reading(revision.repository, revision.commit) as clone:
             yield from tree.tar(clone, entries)
 
     @contextmanager
     def _reading(self, name: str, commit: str) -> Iterator[pygit2.Repository]:
-        """No lock: objects never change. A clone that turns out damaged is removed, so that the next fetch makes a
-        new one."""
+        """Yield the clone for reading, without a lock, since objects never change. A damaged clone is
+        removed, so that the next fetch creates a new one; an intact one is kept, and raises Transient
+        `CommitUnreadable` if the commit cannot be read.
+        """
         identity = self._clones.identity(name)
         try:
             with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
-                if commit not in clone:
-                    raise Transient("RevisionGone", f"commit {commit[:12]} of {name} is not here any more")
+                if not commits.is_here(clone, commit):
+                    raise Transient(
+                        "RevisionGone", f"commit {commit[:12]} of {name} is no longer in the clone"
+                    )
                 yield clone
-        except CloneDamaged:
+        except CloneDamaged as error:
+            if not self._is_damaged(name, commit):
+                raise Transient(
+                    "CommitUnreadable", f"commit {commit[:12]} of {name} cannot be read: {error.__cause__!r}"
+                ) from error
             self._clones.remove_damaged(name, identity)
             raise
 
+    def _is_damaged(self, name: str, commit: str) -> bool:
+        try:
+            with self._clones.open(name) as clone:
+                return tree.is_damaged(clone, commit)
+        except (pygit2.GitError, OSError):
+            return True
+
 
 def _require(name: str | None, secret: SecretSpec | None) -> None:
-    """A Secret that is named but missing must not pass for none."""
+    """Raise if a named Secret is missing: it must not be treated as if none was named."""
     if name and secret is None:
-        raise Stalled("SecretMissing", f"the Repository names the Secret {name!r}, which is not there")
+        raise Stalled("SecretMissing", f"the Repository names the Secret {name!r}, which does not exist")
 
 
-def _commit_at(clone: pygit2.Repository, ref: str) -> str | None:
-    """The commit that `ref` points to. KeyError or pygit2.GitError if the commit or its tree cannot be read."""
-    if ref not in clone.references:
+def _fetched(clone: pygit2.Repository) -> str | None:
+    """Return the fetched commit. Raises KeyError or pygit2.GitError if it or its tree cannot be read."""
+    try:
+        commit = Path(clone.path, FETCHED).read_text()
+    except FileNotFoundError:
         return None
-    commit = clone.references[ref].peel(pygit2.Commit)
-    commit.peel(pygit2.Tree)
-    return str(commit.id)
+    tree.root_of(clone, commit)
+    return commit
 
 
-def _revision(repository: str, target: Target, commit: pygit2.Commit) -> Revision:
+def _note_fetched(clone: pygit2.Repository, commit: str) -> None:
+    """Record the fetched commit, last and atomically."""
+    with suppress(pygit2.GitError, ValueError):
+        clone.references.create(KNOWN, pygit2.Oid(hex=commit), force=True)
+    draft = Path(clone.path, FETCHED + ".new")
+    draft.write_text(commit)
+    draft.replace(Path(clone.path, FETCHED))
+
+
+def _signature(clone: pygit2.Repository, commit: str) -> tuple[bytes | None, bytes | None]:
+    """Return the signature and what was signed. A commit that libgit2 cannot parse counts as unsigned."""
+    try:
+        return clone[commit].peel(pygit2.Commit).gpg_signature
+    except (pygit2.GitError, ValueError):
+        return None, None
+
+
+def _revision(repository: str, target: ResolvedRef, commit: commits.RawCommit) -> Revision:
     return Revision(
         repository=repository,
         commit=target.commit,
-        ref=target.ref,
-        author=f"{commit.author.name} <{commit.author.email}>",
-        subject=commit.message.strip().partition("\n")[0],
-        committed=float(commit.commit_time),
+        ref=printable(target.ref),
+        author=commit.author,
+        subject=commit.subject,
+        committed=commit.committed,
     )

@@ -8,6 +8,6 @@ SHOWN = 12
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
+    """Return the first names and the number of others."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,13 +1,14 @@
-"""Reading a commit: its files, its content id, a tar of a folder. All straight from Git objects.
+"""Reads a commit: its files, and what a build sees of a folder, directly from Git objects.
 
-What cannot be used as it stands is refused by name instead of being passed on half: Git LFS pointers, symbolic links
-that lead out of the folder, names that no honest Git makes.
+What cannot be used as it is, is refused by name instead of being passed on in part: Git LFS pointers,
+symbolic links that lead out of the folder, names that Git itself never creates.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,23 +16,40 @@ from dataclasses import dataclass
 import pygit2
 from pygit2.enums import FileMode
 
+from controller.adapters import dockerignore
+from controller.adapters.dockerignore import IgnoreRules, Matched
+from controller.adapters.git import commits
 from controller.adapters.git.text import listed
-from controller.domain.errors import Stalled
+from controller.domain.errors import ControllerError, Stalled
+from controller.domain.text import printable
+from controller.domain.units import about_size
 from controller.ports import SourceFile
-
-log = logging.getLogger(__name__)
 
 #: Entries of one tree; trees that contain themselves tenfold on ten levels are a few kilobytes in a pack.
 MAX_ENTRIES = 100_000
-#: 1980-01-01, the first day of ZIP: tools that make wheels and the like from the files fail on anything earlier.
+#: Different objects of a commit.
+MAX_OBJECTS = 1_000_000
+#: Bytes of one tree object, of the path of an entry (the limit of file systems), and of all paths together.
+MAX_TREE, MAX_PATH, MAX_PATHS = 32 * 2**20, 4096, 64 * 2**20
+#: Bytes of what is read as a whole: a manifest's file and all of them, a Dockerfile or .dockerignore, a
+#: link's target.
+MAX_FILE, MAX_FILES, MAX_RULES, MAX_LINK = 16 * 2**20, 32 * 2**20, 2**20, 4096
+#: Bytes of all manifests of an app: a larger file is none of ours, or one that is refused.
+MAX_MANIFEST = 2 * 2**20
+#: Symbolic links among manifests, each of which is followed.
+MAX_LINKS = 1000
+#: 1980-01-01, the first day of ZIP: tools that create wheels and the like from the files fail with earlier
+#: times.
 TAR_TIME = 315_532_800
-#: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer is shorter than 1024 bytes and begins so.
+#: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer is shorter than 1024 bytes and begins
+#: like this.
 LFS_PREFIX, LFS_MAX_SIZE = b"version https://git-lfs.github.com/spec/", 1024
+_LFS_SIZE = re.compile(rb"^size ([0-9]{1,18})$", re.MULTILINE)
 LINK_HOPS = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """`path` is relative to the folder that was walked."""
 
     path: str
@@ -43,72 +61,158 @@ class Entry:
         return any(part.startswith(".") for part in self.path.split("/"))
 
 
+@dataclass(frozen=True)
+class TreeLimits:
+    """Bytes of one file of a build context, and of all together. Git stores repeated content, or zeros, in
+    almost no space: a commit of some kilobytes may be gigabytes of files.
+    """
+
+    file: int
+    context: int
+
+
+def size_of(repo: pygit2.Repository, id: pygit2.Oid) -> int:
+    """Return the size of an object, from its header. Raises KeyError if it is missing."""
+    size: int = repo.odb.read_header(id)[1]
+    return size
+
+
+def content_of(repo: pygit2.Repository, id: pygit2.Oid, path: str, most: int) -> bytes:
+    """Return the content of a file, which is not read if it is larger than `most`. Raises Stalled
+    `FileTooLarge`.
+    """
+    size = size_of(repo, id)
+    if size > most:
+        raise Stalled(
+            "FileTooLarge", f"{path} has {about_size(size)}, but at most {about_size(most)} are allowed"
+        )
+    data: bytes = repo[id].peel(pygit2.Blob).data
+    return data
+
+
+def subtree(repo: pygit2.Repository, id: pygit2.Oid, path: str) -> pygit2.Tree:
+    """Return a folder, which is not read if it is too large. Raises Stalled `TreeTooLarge`."""
+    if size_of(repo, id) > MAX_TREE:
+        raise Stalled("TreeTooLarge", f"the folder {path or '.'!r} has too many entries")
+    return repo[id].peel(pygit2.Tree)
+
+
 def normalised(path: str) -> str:
-    """`path` within a repository, "" for its root. Stalled `PathNotFound` if it leads out."""
+    """Return `path` within a repository, "" for its root. Raises Stalled `PathNotFound` if it leads out."""
     clean = posixpath.normpath(path.strip() or ".")
     if clean == ".." or clean.startswith(("/", "../")):
         raise Stalled("PathNotFound", f"the path {path!r} leads out of the repository")
     return "" if clean == "." else clean
 
 
+def root_of(repo: pygit2.Repository, commit: str) -> pygit2.Tree:
+    return subtree(repo, commits.read(repo, commit).tree, "")
+
+
 def lookup(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Object:
-    """The tree or blob at `path`. Stalled `PathNotFound`."""
-    root = repo[commit].peel(pygit2.Tree)
+    """Return the tree or blob at `path`. Raises Stalled `PathNotFound`."""
+    root = root_of(repo, commit)
     clean = normalised(path)
     if not clean:
         return root
     try:
         return root[clean]
     except KeyError:
-        # Also raised where an object is missing; the caller tells that from a path that is not there.
+        # Also raised if an object is missing; the caller distinguishes that from a missing path.
         if not _is_entry(root, clean):
             raise Stalled("PathNotFound", f"{path!r} is not in commit {commit[:12]}") from None
         raise
 
 
 def _is_entry(tree: pygit2.Tree, path: str) -> bool:
-    head, _, rest = path.partition("/")
-    if head not in tree:
-        return False
-    below = tree[head]
-    return not rest or (isinstance(below, pygit2.Tree) and _is_entry(below, rest))
+    current: pygit2.Object = tree
+    for part in path.split("/"):
+        if not isinstance(current, pygit2.Tree) or part not in current:
+            return False
+        current = current[part]
+    return True
 
 
 def folder(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Tree:
     found = lookup(repo, commit, path)
     if not isinstance(found, pygit2.Tree):
-        raise Stalled("PathNotFound", f"{path!r} is a file in commit {commit[:12]}, a folder is needed")
+        raise Stalled("PathNotFound", f"{path!r} is a file in commit {commit[:12]}, but must be a folder")
     return found
 
 
-def walk(tree: pygit2.Tree) -> Iterator[Entry]:
-    """Every entry below `tree`, folders before what is in them, in Git's order."""
-    waiting: list[tuple[str, pygit2.Tree]] = [("", tree)]
-    count = 0
+def walk(repo: pygit2.Repository, tree: pygit2.Tree, rules: IgnoreRules | None = None) -> Iterator[TreeEntry]:
+    """Yield every entry below `tree`, folders before their content, in Git's order. What a `.dockerignore`
+    excludes is neither returned nor checked.
+    """
+    rules = rules or IgnoreRules()
+    waiting: list[tuple[str, pygit2.Oid, Matched]] = [("", tree.id, ())]
+    count = length = 0
     while waiting:
-        prefix, current = waiting.pop()
-        for item in current:
+        prefix, id, above = waiting.pop()
+        for item in subtree(repo, id, prefix):
+            path = prefix + (item.raw_name or b"").decode("utf-8", "surrogateescape")
+            ignored, matched = rules.judge(path, above)
+            is_folder = isinstance(item, pygit2.Tree)
+            if ignored and not (is_folder and rules.enters(path)):
+                continue
+            _refuse_name(path, path.removeprefix(prefix))
             count += 1
-            entry = Entry(prefix + _name(item), FileMode(item.filemode), item.id)
-            if count > MAX_ENTRIES:
-                raise Stalled("TreeTooLarge", f"the commit has more than {MAX_ENTRIES} files and folders")
-            yield entry
-            if isinstance(item, pygit2.Tree):
-                waiting.append((entry.path + "/", item))
+            length += len(path)
+            _refuse_size(path, count, length)
+            if is_folder:
+                waiting.append((f"{path}/", item.id, matched))
+            if not ignored:
+                yield TreeEntry(path, FileMode(item.filemode), item.id)
 
 
-def _name(item: pygit2.Object) -> str:
-    name = (item.raw_name or b"").decode("utf-8", "surrogateescape")
+def _refuse_size(path: str, count: int, length: int) -> None:
+    if count > MAX_ENTRIES:
+        raise Stalled("TreeTooLarge", f"there are more than {MAX_ENTRIES} files and folders in it")
+    if len(path) > MAX_PATH:
+        raise Stalled("TreeTooLarge", f"{path[:100]!r}… is a path of more than {MAX_PATH} characters")
+    if length > MAX_PATHS:
+        raise Stalled("TreeTooLarge", f"its paths have more than {about_size(MAX_PATHS)} together")
+
+
+def _refuse_name(path: str, name: str) -> None:
     if name in ("", ".", "..", ".git") or "/" in name:
-        raise Stalled("TreeInvalid", f"the commit has an entry called {name!r}, which Git itself never makes")
-    return name
+        raise Stalled("TreeInvalid", f"the commit has an entry {path!r}, which Git itself never creates")
 
 
 def check_complete(repo: pygit2.Repository, commit: str) -> None:
-    """KeyError if an object of the commit is missing."""
-    for entry in walk(repo[commit].peel(pygit2.Tree)):
-        if entry.mode is not FileMode.COMMIT and entry.id not in repo:
-            raise KeyError(f"object {entry.id} ({entry.path}) is missing")
+    """Raise KeyError if an object of the commit is missing. Each is checked once, however often the commit
+    has it.
+    """
+    root = root_of(repo, commit)
+    waiting, seen = [("", root.id)], {root.id}
+    while waiting:
+        prefix, id = waiting.pop()
+        for item in subtree(repo, id, prefix):
+            if FileMode(item.filemode) is FileMode.COMMIT or item.id in seen:
+                continue
+            seen.add(item.id)
+            path = prefix + (item.raw_name or b"").decode("utf-8", "surrogateescape")
+            if item.id not in repo.odb:
+                raise KeyError(f"object {item.id} ({path}) is missing")
+            if len(seen) > MAX_OBJECTS:
+                raise Stalled("TreeTooLarge", f"the commit has more than {MAX_OBJECTS} files and folders")
+            if isinstance(item, pygit2.Tree):
+                waiting.append((f"{path[-MAX_PATH:]}/", item.id))
+
+
+def is_damaged(repo: pygit2.Repository, commit: str) -> bool:
+    """Return whether an object of the commit cannot be read. It reads all of them, and only the headers of
+    the largest, so it is used only in case of doubt.
+    """
+    try:
+        for entry in walk(repo, root_of(repo, commit)):
+            if entry.mode is not FileMode.COMMIT and size_of(repo, entry.id) <= MAX_FILE:
+                repo.odb.read(entry.id)
+    except ControllerError:
+        return False
+    except (pygit2.GitError, KeyError, OSError):
+        return True
+    return False
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -117,43 +221,122 @@ def check_complete(repo: pygit2.Repository, commit: str) -> None:
 def read_files(
     repo: pygit2.Repository, commit: str, path: str, suffixes: tuple[str, ...]
 ) -> tuple[SourceFile, ...]:
-    root = folder(repo, commit, path)
-    base = normalised(path)
-    found = []
-    for entry in walk(root):
-        if entry.mode is FileMode.TREE or entry.hidden or not entry.path.endswith(suffixes):
-            continue
-        full = posixpath.join(base, entry.path)
-        if entry.mode is FileMode.COMMIT:
-            continue  # a submodule that happens to be called so
-        blob = _follow(repo, commit, full) if entry.mode is FileMode.LINK else entry.id
-        found.append(SourceFile(full, repo[blob].peel(pygit2.Blob).data))
+    chosen = dict(_chosen(repo, commit, path, suffixes))
+    passed_over = _passed_over(repo, chosen)
+    found = [
+        SourceFile(name, b"", passed_over=passed_over[name])
+        if name in passed_over or id is None
+        else _file(name, content_of(repo, id, name, MAX_FILE))
+        for name, id in chosen.items()
+    ]
     pointers = [file.path for file in found if is_lfs_pointer(file.content)]
     if pointers:
         raise _lfs_refusal(pointers)
     return tuple(sorted(found, key=lambda file: file.path))
 
 
-def _follow(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Oid:
-    """The file that the symbolic link at `path` stands for, somewhere in the same commit."""
+def _passed_over(repo: pygit2.Repository, chosen: dict[str, pygit2.Oid | None]) -> dict[str, str]:
+    """Files that are not read, and why: links to none, and those that are too large to be ours, as data of modules may
+    be. Where all together are too much to be read, the largest of them go first. Stalled `FileTooLarge`."""
+    found = {name: _NO_FILE for name, id in chosen.items() if id is None}
+    sizes = {name: size_of(repo, id) for name, id in chosen.items() if id is not None}
+    left = sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        if sizes[name] <= (MAX_FILE if left <= MAX_FILES else MAX_MANIFEST):
+            break
+        found[name] = f"has {about_size(sizes[name])}, which no manifest has: it is passed over"
+        left -= sizes[name]
+    if left > MAX_FILES:
+        raise Stalled("FileTooLarge", _TOO_MUCH)
+    return found
+
+
+def _file(name: str, content: bytes) -> SourceFile:
+    """A pointer of Git LFS to something that is too large to be ours is passed over."""
+    size = _LFS_SIZE.search(content) if is_lfs_pointer(content) else None
+    if size is None or int(size[1]) <= MAX_MANIFEST:
+        return SourceFile(name, content)
+    why = f"is a pointer of Git LFS to {about_size(int(size[1]))}, which no manifest has: it is passed over"
+    return SourceFile(name, b"", passed_over=why)
+
+
+def _chosen(
+    repo: pygit2.Repository, commit: str, path: str, suffixes: tuple[str, ...]
+) -> Iterator[tuple[str, pygit2.Oid | None]]:
+    """Yield name and content of each file with one of the suffixes; None for a link that leads to no file."""
+    base, names, root = normalised(path), _Names(repo), root_of(repo, commit).id
+    links = 0
+    for entry in walk(repo, folder(repo, commit, path)):
+        if entry.mode is FileMode.TREE or entry.hidden or not entry.path.endswith(suffixes):
+            continue
+        full = posixpath.join(base, entry.path)
+        if entry.mode is FileMode.COMMIT:
+            continue  # a submodule with such a name
+        if entry.mode is not FileMode.LINK:
+            yield printable(full), entry.id
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise Stalled("TreeTooLarge", f"more than {MAX_LINKS} of its YAML files are symbolic links")
+        yield printable(full), _follow(names, root, full)
+
+
+class _Names:
+    """The entries of folders by name; each folder is read once."""
+
+    def __init__(self, repo: pygit2.Repository) -> None:
+        self.repo = repo
+        self._known: dict[pygit2.Oid, dict[bytes, tuple[FileMode, pygit2.Oid]]] = {}
+
+    def find(self, folder: pygit2.Oid, name: str) -> tuple[FileMode, pygit2.Oid] | None:
+        if folder not in self._known:
+            listed = subtree(self.repo, folder, "")
+            self._known[folder] = {i.raw_name or b"": (FileMode(i.filemode), i.id) for i in listed}
+        return self._known[folder].get(name.encode("utf-8", "surrogateescape"))
+
+
+_TOO_MUCH = (
+    f"its YAML files have more than {about_size(MAX_FILES)} together: point the PlatformApp's path to fewer"
+)
+_NO_FILE = "is a symbolic link that does not lead to a file of this commit: it is ignored"
+
+
+def _follow(names: _Names, root: pygit2.Oid, path: str) -> pygit2.Oid | None:
+    """Return the file that the symbolic link at `path` leads to in the same commit; None if it leads to a
+    folder, a submodule, nothing or back to itself.
+    """
     current = path
     for _ in range(LINK_HOPS):
-        found = lookup(repo, commit, current)
-        if found.filemode != FileMode.LINK:
+        parent, found = posixpath.dirname(current), _entry_at(names, root, current)
+        if found is None or found.mode in (FileMode.TREE, FileMode.COMMIT):
+            return None
+        if found.mode is not FileMode.LINK:
             return found.id
-        target = found.peel(pygit2.Blob).data.decode("utf-8", "surrogateescape")
+        if size_of(names.repo, found.id) > MAX_LINK:
+            return None
+        target = _link_target(names.repo, found)
         _refuse_escape(path, current, target)
-        current = posixpath.join(posixpath.dirname(current), target)
-    raise Stalled("SymlinkRefused", f"{path}: too many symbolic links one behind the other")
+        current = posixpath.normpath(posixpath.join(parent, target))
+    return None
+
+
+def _entry_at(names: _Names, root: pygit2.Oid, path: str) -> TreeEntry | None:
+    """Return what is there, without following links in the middle of the path."""
+    found: tuple[FileMode, pygit2.Oid] | None = (FileMode.TREE, root)
+    for part in normalised(path).split("/"):
+        if found is None or found[0] is not FileMode.TREE:
+            return None
+        found = names.find(found[1], part)
+    return TreeEntry(path, *found) if found else None
 
 
 def _refuse_escape(shown: str, link: str, target: str) -> None:
-    """`link` is relative to the folder that must not be left."""
+    """Raise if a link leads out of the folder; `link` is relative to it."""
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
     if target.startswith("/") or reached == ".." or reached.startswith("../"):
         raise Stalled(
             "SymlinkRefused",
-            f"{shown} is a symbolic link that leads outside, to {target}; put the file there",
+            f"{shown} is a symbolic link that leads outside, to {target}; commit the file itself instead",
         )
 
 
@@ -169,37 +352,115 @@ def _lfs_refusal(paths: list[str]) -> Stalled:
     )
 
 
-# --- archive ----------------------------------------------------------------------------------------------------
+# --- build context ----------------------------------------------------------------------------------------------
 
 
-def archive_entries(repo: pygit2.Repository, commit: str, path: str) -> tuple[Entry, ...]:
-    """What a tar of the folder has in it, sorted. Everything that can be refused is refused here, not in its middle."""
-    entries = sorted(walk(folder(repo, commit, path)), key=lambda entry: entry.path)
-    pointers = [entry.path for entry in entries if _is_pointer_blob(repo, entry)]
+@dataclass(frozen=True)
+class BuildTree:
+    """What a build sees of a folder, sorted by path, without the `.dockerignore` at its root. `dockerfile`
+    and `dockerignore` are the ids of these files; the build does not see the second one if it is None.
+    """
+
+    entries: tuple[TreeEntry, ...]
+    dockerfile: pygit2.Oid
+    dockerignore: pygit2.Oid | None
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that a build can distinguish. Submodules are not part of it."""
+        parts = [f"{entry.mode:o} {entry.id} {entry.path}" for entry in self.entries]
+        parts += [str(self.dockerfile), str(self.dockerignore)]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def build_context(repo: pygit2.Repository, root: pygit2.Tree, dockerfile: str) -> BuildTree:
+    """Return the context, unchecked. Raises Stalled `BuildFailed` if the Dockerfile does not exist."""
+
+    def read(path: str) -> bytes | None:
+        found = _blob(repo, root, path)
+        return content_of(repo, found, path, MAX_RULES) if found else None
+
+    found = _blob(repo, root, dockerfile)
+    if found is None:
+        raise Stalled("BuildFailed", f"there is no file {dockerfile} in the build context")
+    rules = dockerignore.rules_for(read, dockerfile)
+    hidden = {dockerignore.NAME, *(name for name in (dockerfile,) if rules.leaves_out(name))}
+    shown = None if rules.leaves_out(dockerignore.NAME) else _blob(repo, root, dockerignore.NAME)
+    entries = (
+        entry
+        for entry in walk(repo, root, rules.sparing(dockerignore.NAME, dockerfile))
+        if entry.path not in hidden and entry.mode is not FileMode.COMMIT
+    )
+    ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    return BuildTree(ordered, found, shown)
+
+
+def _blob(repo: pygit2.Repository, root: pygit2.Tree, path: str) -> pygit2.Oid | None:
+    """Return the file at `path`, with links followed within `root`; None if there is none."""
+    current = path
+    for _ in range(LINK_HOPS):
+        try:
+            found = root[current]
+        except KeyError:
+            # Also raised if an object is missing.
+            if _is_entry(root, current):
+                raise
+            return None
+        if found.filemode != FileMode.LINK:
+            return found.id if isinstance(found, pygit2.Blob) else None
+        target = _link_target(repo, TreeEntry(current, FileMode.LINK, found.id))
+        _refuse_escape(path, current, target)
+        current = posixpath.normpath(posixpath.join(posixpath.dirname(current), target))
+    raise Stalled("SymlinkRefused", f"{path}: too many symbolic links in a row")
+
+
+def check_sendable(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits) -> None:
+    """Raise Stalled `LfsPointer`, `SymlinkRefused` or `ContextTooLarge` with the names of what a build cannot
+    use. Everything that can be refused is refused here, not in the middle of the stream.
+    """
+    _check_sizes(repo, context, bounds)
+    pointers = [entry.path for entry in context.entries if _is_pointer_blob(repo, entry)]
     if pointers:
         raise _lfs_refusal(pointers)
-    for entry in entries:
+    for entry in context.entries:
         if entry.mode is FileMode.LINK:
             _refuse_escape(entry.path, entry.path, _link_target(repo, entry))
-        elif entry.mode is FileMode.COMMIT:
-            log.warning("submodule left out of a build context", extra={"path": entry.path, "commit": commit})
-    return tuple(entry for entry in entries if entry.mode is not FileMode.COMMIT)
 
 
-def _is_pointer_blob(repo: pygit2.Repository, entry: Entry) -> bool:
-    """Looks at sizes first: reading every blob of a large context twice would cost as much as the build."""
+def _check_sizes(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits) -> None:
+    left = bounds.context
+    for entry in context.entries:
+        if entry.mode in (FileMode.TREE, FileMode.LINK):
+            continue
+        size = size_of(repo, entry.id)
+        left -= size
+        if size > bounds.file:
+            limit = (
+                f"{entry.path} has {about_size(size)}, the limit for one file is {about_size(bounds.file)}"
+            )
+            raise Stalled("ContextTooLarge", f"{limit} (`git.maxFile`); put large files into a data box")
+        if left < 0:
+            limit = f"the files of the build context have more than {about_size(bounds.context)} together"
+            raise Stalled("ContextTooLarge", f"{limit} (`git.maxContext`); exclude some with a .dockerignore")
+
+
+def _is_pointer_blob(repo: pygit2.Repository, entry: TreeEntry) -> bool:
+    """Check whether it is a pointer, by its size first: reading every blob of a large context twice would
+    cost as much as the build.
+    """
     if entry.mode not in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE):
         return False
     _, size = repo.odb.read_header(entry.id)
     return size < LFS_MAX_SIZE and is_lfs_pointer(repo[entry.id].peel(pygit2.Blob).data)
 
 
-def _link_target(repo: pygit2.Repository, entry: Entry) -> str:
-    return repo[entry.id].peel(pygit2.Blob).data.decode("utf-8", "surrogateescape")
+def _link_target(repo: pygit2.Repository, entry: TreeEntry) -> str:
+    target = content_of(repo, entry.id, f"the symbolic link {entry.path}", MAX_LINK)
+    return target.decode("utf-8", "surrogateescape")
 
 
-def tar(repo: pygit2.Repository, entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A tar (POSIX pax) of `archive_entries`."""
+def tar(repo: pygit2.Repository, entries: Iterable[TreeEntry]) -> Iterator[bytes]:
+    """Yield a tar (POSIX pax) of what a build sees."""
     for entry in entries:
         info, data = _member(repo, entry)
         yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
@@ -209,7 +470,7 @@ def tar(repo: pygit2.Repository, entries: Iterable[Entry]) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _member(repo: pygit2.Repository, entry: Entry) -> tuple[tarfile.TarInfo, bytes]:
+def _member(repo: pygit2.Repository, entry: TreeEntry) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(entry.path)
     info.mtime = TAR_TIME
     info.mode = 0o755

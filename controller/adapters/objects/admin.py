@@ -1,6 +1,6 @@
 """`S3Admin`: accounts and quotas through MinIO's admin API, which the JuiceFS gateway has, too.
 
-An account is a user and a policy of the same name. All calls say how things are to be and may be repeated.
+An account is a user and a policy of the same name. All calls describe the wanted state and may be repeated.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from minio.error import MinioAdminException
 from controller.adapters.objects.connection import Endpoint, pool
 from controller.adapters.objects.errors import admin_answer, translated
 from controller.domain.secret import Secret
-from controller.domain.storage import Account, Grant
+from controller.domain.storage.box import Account, AccountGrant
 
-#: SDKs that were told no region ask for the bucket's first: without that right nothing else works for them.
+#: SDKs without a region first ask for that of the bucket: without this right nothing else works for them.
 _BUCKET_READ: Final = ("s3:GetBucketLocation", "s3:ListBucket")
 _BUCKET_WRITE: Final = ("s3:ListBucketMultipartUploads",)
 _OBJECT_READ: Final = ("s3:GetObject",)
@@ -31,7 +31,7 @@ _OBJECT_WRITE: Final = (
 )
 
 _GONE: Final = frozenset({"XMinioAdminNoSuchUser", "XMinioAdminNoSuchPolicy"})
-#: The first is what the JuiceFS gateway says.
+#: The JuiceFS gateway answers with the first one.
 _NO_QUOTAS: Final = frozenset({"XMinioAdminVersionMismatch", "NotImplemented"})
 
 
@@ -53,8 +53,8 @@ class S3Admin:
             self._admin.bucket_quota_set(bucket, capacity)
 
     def ensure_account(self, account: Account) -> None:
-        with translated(f"cannot make the storage account {account.name}"):
-            # The policy first: at no moment the account may do what it was not meant to.
+        with translated(f"cannot create the storage account {account.name}"):
+            # The policy first: the account must never have more rights than intended.
             self._admin.policy_add(account.name, policy=policy(account.grants))
             self._admin.user_add(account.name, account.secret.reveal())
             self._admin.policy_set(account.name, user=account.name)
@@ -73,7 +73,7 @@ class S3Admin:
 
 @contextmanager
 def _fine(codes: frozenset[str]) -> Iterator[None]:
-    """Passes over answers that mean that there is nothing to do."""
+    """Ignore answers that mean that there is nothing to do."""
     try:
         yield
     except MinioAdminException as error:
@@ -81,14 +81,14 @@ def _fine(codes: frozenset[str]) -> Iterator[None]:
             raise
 
 
-def policy(grants: tuple[Grant, ...]) -> dict[str, Any]:
-    """An IAM policy (version 2012-10-17) that allows just the grants. No grants: nothing."""
+def policy(grants: tuple[AccountGrant, ...]) -> dict[str, Any]:
+    """Return an IAM policy (version 2012-10-17) that allows exactly the grants; nothing without grants."""
     statements = [statement for grant in grants for statement in _statements(grant)]
     nothing = {"Effect": "Deny", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
     return {"Version": "2012-10-17", "Statement": statements or [nothing]}
 
 
-def _statements(grant: Grant) -> tuple[dict[str, Any], dict[str, Any]]:
+def _statements(grant: AccountGrant) -> tuple[dict[str, Any], dict[str, Any]]:
     bucket = f"arn:aws:s3:::{grant.bucket}"
     return (
         {

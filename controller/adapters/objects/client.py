@@ -1,8 +1,8 @@
-"""`S3Objects`: buckets and objects at one S3 endpoint. The daemon and the web process each have one, for accounts of
-their own.
+"""`S3Objects`: buckets and objects at one S3 endpoint. The daemon and the web process each have one, with
+their own accounts.
 
-Bytes are streamed both ways and never held: an object goes out in one request, authorised like a link, since the SDK
-would read it into memory and cut it up. No request is repeated, see `connection`.
+Bytes are streamed in both directions and not kept in memory: an object is sent in one request, authorized
+like a link, since the SDK would read it into memory and split it. No request is repeated, see `connection`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 
 from controller.adapters.objects import connection
 from controller.adapters.objects.connection import Endpoint, pool
-from controller.adapters.objects.errors import Answer, from_answer, from_body, from_response, translated
+from controller.adapters.objects.errors import (
+    ErrorResponse,
+    from_answer,
+    from_body,
+    from_response,
+    translated,
+)
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.secret import Secret
-from controller.domain.storage import Page, Part, StorageAccess, StoredObject
+from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StoredObject
+from controller.domain.storage.content_types import content_type_of
 
 PIECE: Final = 256 * 1024  # bytes that are read at once
-#: Sorts behind every key below a folder: asked to go on after a folder, servers would begin with its content.
+#: Sorts after every key below a folder: after a folder, servers would otherwise continue with its content.
 _LAST: Final = "\U0010ffff"
 _BATCH: Final = 1000  # keys in one request, as S3 allows
 _SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
@@ -41,7 +48,7 @@ _SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until
 class S3Objects:
     """Implements `controller.ports.Objects`."""
 
-    max_put = 5 * 2**30  # bytes in one request, as S3 allows; what is larger is put in parts
+    max_put = 5 * 2**30  # bytes in one request, as S3 allows; larger objects are put in parts
     put_part = 2**30  # bytes
 
     def __init__(
@@ -49,7 +56,6 @@ class S3Objects:
         internal_url: str,
         access_key: str,
         secret_key: Secret,
-        public_url: str = "",
         region: str = "us-east-1",
     ) -> None:
         self._url = internal_url
@@ -58,7 +64,7 @@ class S3Objects:
 
         def client(url: str, http: PoolManager) -> Minio:
             endpoint = Endpoint.of(url)
-            # With a fixed region the SDK never asks where a bucket lies: signing a link sends nothing.
+            # With a fixed region the SDK never asks where a bucket is: signing a link sends nothing.
             return Minio(
                 endpoint.address,
                 access_key=access_key,
@@ -69,14 +75,11 @@ class S3Objects:
             )
 
         self._client = client(internal_url, self._http)
-        self._public = client(public_url or internal_url, self._http)
         self._probe = client(internal_url, self._impatient)
 
     @classmethod
     def of(cls, access: StorageAccess) -> Self:
-        return cls(
-            access.internal_url, access.access_key, access.secret_key, access.public_url, access.region
-        )
+        return cls(access.internal_url, access.access_key, access.secret_key, access.region)
 
     def ping(self) -> str:
         with translated(f"cannot reach the storage at {self._url}"):
@@ -85,7 +88,7 @@ class S3Objects:
                 unmarshal(ListAllMyBucketsResult, answer.data.decode())  # a web site answers, too
                 headers = answer.headers
             except S3Error as error:
-                if error.code != "AccessDenied":  # it knows us; this account just may not list buckets
+                if error.code != "AccessDenied":  # it knows us, but this account may not list buckets
                     raise
                 headers = error.response.headers
         return headers.get("Server", "")
@@ -99,7 +102,7 @@ class S3Objects:
             try:
                 self._client.make_bucket(bucket)
             except S3Error as error:
-                if error.code == "BucketAlreadyExists":  # ours, or at a public provider somebody else's
+                if error.code == "BucketAlreadyExists":  # ours, or at a public provider someone else's
                     self._client.bucket_exists(bucket)
                 elif error.code != "BucketAlreadyOwnedByYou":
                     raise
@@ -115,7 +118,7 @@ class S3Objects:
                 raise
 
     def stat(self, bucket: str, key: str) -> StoredObject | None:
-        with translated(f"cannot look at {bucket}/{key}"):
+        with translated(f"cannot find {bucket}/{key}"):
             try:
                 return _stored(self._client.stat_object(bucket, key))
             except S3Error as error:
@@ -125,18 +128,20 @@ class S3Objects:
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
-    ) -> Page:
+    ) -> ObjectPage:
         listing = self._listing(bucket, prefix, after, limit, folders)
         # The JuiceFS gateway lists empty folders as objects without content, not even an empty one.
         objects = tuple(found for found in listing.objects if found.etag or not found.key.endswith("/"))
         return replace(listing, objects=objects)
 
-    def _listing(self, bucket: str, prefix: str, after: str, limit: int, folders: bool) -> Page:
-        """One request: the SDK's own listing fetches page after page, and does not tell whether there is another.
+    def _listing(self, bucket: str, prefix: str, after: str, limit: int, folders: bool) -> ObjectPage:
+        """List one page by one request: the SDK's listing fetches page after page, and does not return
+        whether there is more.
 
-        MinIO (2026-02) counts keys that it skips before a page as part of it, where names begin with others: the page
-        is too short, and said to be the last one. So more than is needed is asked for, and only a page that is
-        shorter by far is believed to be the last."""
+        MinIO (2026-02) counts keys that it skips before a page as part of it if names begin with others: the
+        page is too short, and marked as the last one. So more than needed is requested, and only a much
+        shorter page is considered the last.
+        """
         asked = min(limit + _SKIPPED, _BATCH) if after else limit
         behind_folder = folders and after.endswith("/") and after != prefix
         query: dict[str, str | list[str] | tuple[str]] = {
@@ -199,7 +204,7 @@ class S3Objects:
         query: Mapping[str, str] | None = None,
     ) -> BaseHTTPResponse:
         doing = f"cannot write {bucket}/{key}"
-        url = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query, public=False)
+        url = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query)
         with translated(doing):
             answer = self._http.urlopen(
                 "PUT",
@@ -207,10 +212,10 @@ class S3Objects:
                 body=_Exactly(content, size, doing),
                 headers={
                     "Content-Length": str(size),
-                    "Content-Type": content_type or "application/octet-stream",
+                    "Content-Type": content_type or content_type_of(key),
                 },
-                # What a new connection sends is bound by the time for connecting: urllib3 sets the other one
-                # when it begins to read.
+                # The time for connecting limits what a new connection sends: urllib3 sets the other one when
+                # it begins to read.
                 timeout=Timeout(connect=connection.SILENCE, read=connection.SILENCE),
             )
         if answer.status != 200:
@@ -224,15 +229,17 @@ class S3Objects:
                 self._remove_batch(bucket, batch)
 
     def _remove_batch(self, bucket: str, keys: tuple[str, ...]) -> None:
-        """Where folders are real, as behind the JuiceFS gateway, only the removal of a single key also removes the
-        folders that it leaves empty; of a folder that is not empty or not there it does nothing, anywhere."""
+        """Remove objects. With real folders, as behind the JuiceFS gateway, only the removal of a single key
+        also removes folders that it leaves empty; folders that are not empty or do not exist are not affected
+        anywhere.
+        """
         if len(keys) == 1:
             self._client.remove_object(bucket, keys[0])
             return
         for fault in self._client.remove_objects(bucket, [DeleteObject(key) for key in keys]):
             if fault.code != "NoSuchKey":
                 raise from_answer(
-                    Answer(200, fault.code, fault.message or fault.code),
+                    ErrorResponse(200, fault.code, fault.message or fault.code),
                     f"cannot remove {bucket}/{fault.name}",
                 )
         for folder in {key.rpartition("/")[0] for key in keys} - {""}:
@@ -242,7 +249,7 @@ class S3Objects:
         try:
             self._client.remove_object(bucket, f"{folder}/")
         except S3Error as error:
-            if error.code != "XMinioInvalidObjectName":  # too long for MinIO, so it is not there
+            if error.code != "XMinioInvalidObjectName":  # too long for MinIO, so it does not exist
                 raise
 
     def sign(
@@ -252,10 +259,9 @@ class S3Objects:
         key: str,
         lifetime: float,
         query: Mapping[str, str] | None = None,
-        public: bool = True,
     ) -> str:
         with translated(f"cannot sign a link to {bucket}/{key}"):
-            return (self._public if public else self._client).get_presigned_url(
+            return self._client.get_presigned_url(
                 method,
                 bucket,
                 key,
@@ -268,7 +274,8 @@ class S3Objects:
 
     def begin_upload(self, bucket: str, key: str) -> str:
         with translated(f"cannot begin an upload of {bucket}/{key}"):
-            return self._client._create_multipart_upload(bucket, key, {})
+            headers = {"Content-Type": content_type_of(key)}
+            return self._client._create_multipart_upload(bucket, key, headers)  # type: ignore[arg-type]
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         return tuple(self._parts(bucket, key, upload))
@@ -291,14 +298,12 @@ class S3Objects:
                     bucket, key, upload, [S3Part(part.number, part.etag) for part in parts]
                 )
         except Stalled as error:
-            # The JuiceFS gateway says this of a missing part, too.
+            # The JuiceFS gateway also says this of a missing part.
             if error.reason == "UploadMissing" and self.parts(bucket, key, upload) != parts:
-                raise Stalled(
-                    "UploadIncomplete", f"{doing}: other parts are there than it is to have"
-                ) from error
+                raise Stalled("UploadIncomplete", f"{doing}: its parts differ from the given ones") from error
             raise
         if not result.etag:  # an error can come after the status of a success
-            raise from_answer(Answer(500, "", "the storage ended its answer with an error"), doing)
+            raise from_answer(ErrorResponse(500, "", "the storage ended its response with an error"), doing)
         size = sum(part.size for part in parts)
         return _written(key, size, result.etag, result.http_headers)
 
@@ -316,7 +321,9 @@ class S3Objects:
 
 
 class _Exactly:
-    """The next `size` bytes of a stream. One that ends before is an error here: the server would wait for the rest."""
+    """The next `size` bytes of a stream. A shorter stream is an error here: the server would wait for the
+    rest.
+    """
 
     def __init__(self, content: BinaryIO, size: int, doing: str) -> None:
         self._content = content
@@ -343,8 +350,8 @@ def _stored(found: Object) -> StoredObject:
     return StoredObject(found.object_name or "", found.size or 0, found.etag or "", modified)
 
 
-def _page(found: list[Object], more: bool) -> Page:
-    return Page(
+def _page(found: list[Object], more: bool) -> ObjectPage:
+    return ObjectPage(
         tuple(_stored(each) for each in found if each.size is not None),
         tuple(each.object_name or "" for each in found if each.size is None),
         found[-1].object_name if found and more else None,
@@ -352,7 +359,7 @@ def _page(found: list[Object], more: bool) -> Page:
 
 
 def _written(key: str, size: int, etag: str, headers: Mapping[str, str]) -> StoredObject:
-    """`modified` is the time of the answer: the storage's clock, as in listings."""
+    """Return what was written. `modified` is the time of the response: the storage's clock, as in listings."""
     date = headers.get("Date")
     return StoredObject(key, size, etag, parsedate_to_datetime(date).timestamp() if date else 0.0)
 

@@ -1,4 +1,4 @@
-"""Connections to one S3 endpoint: where it is, and how long to wait for it. Shared by `client` and `admin`."""
+"""Connections to one S3 endpoint: its address, and timeouts. Shared by `client` and `admin`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ POOL_SIZE: Final = 32
 CONNECT: Final = 2.0  # seconds
 SILENCE: Final = 30.0  # seconds without a byte
 PING: Final = 3.0  # seconds for both
-BLOCK: Final = 256 * 1024  # bytes that a body is sent in
+BLOCK: Final = 256 * 1024  # bytes of a body that are sent at once
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`address` is `host[:port]`, as the SDK wants it."""
+    """`address` is `host[:port]`, as the SDK needs it."""
 
     address: str
     secure: bool
 
     @classmethod
     def of(cls, url: str) -> Endpoint:
-        """Reads `http(s)://host[:port]`."""
+        """Parse `http(s)://host[:port]`."""
         parts = urlsplit(url)
         return cls(parts.netloc, parts.scheme == "https")
 
 
 def pool(connect: float = CONNECT, silence: float = SILENCE) -> PoolManager:
-    """Every request is sent once. Who asked tries again with a backoff of its own; retries below that would hold its
-    thread, and multiply when a storage is in trouble. Certificates are checked against the host's trust store."""
+    """Return a pool that sends every request once. Callers retry with a backoff; retries here would block
+    their threads, and multiply the load of a storage with problems. Certificates are checked against the
+    host's trust store.
+    """
     return PoolManager(
         maxsize=POOL_SIZE,
         retries=False,

@@ -1,8 +1,8 @@
-"""What the S3 SDK raises, as decisions of ours. Data: tables, and one context manager that applies them.
+"""Translates errors of the S3 SDK into ours. Data: tables, and one context manager that applies them.
 
-A server that answers gives a code (`CODES`); where it is none that we know its words decide (`WORDS`: the JuiceFS
-gateway answers many failures of its file system with a bare 500), then its status. What is raised without an answer is
-decided by its class (`CLASSES`); the SDK lets errors of urllib3 through from any call.
+A response has a code (`CODES`); if that is unknown, its words decide (`WORDS`: the JuiceFS gateway answers
+many failures of its file system with a bare 500), then its status. Errors without a response are decided by
+their class (`CLASSES`); the SDK lets errors of urllib3 through from any call.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ import urllib3.exceptions
 from urllib3 import BaseHTTPResponse
 
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.text import excerpt
 
 Kind = type[Stalled] | type[Transient]
+#: Characters of a response that are searched.
+MAX_TEXT = 8192
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`advice` is what a person can do, "" where waiting is all."""
+class ErrorRule:
+    """`advice` says what a person can do, "" if it is enough to wait."""
 
     kind: Kind
     reason: str
@@ -39,26 +42,26 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a server said. `code` is S3's word for it, "" where it gave none."""
+class ErrorResponse:
+    """A server's response. `code` is S3's word for it, "" if there is none."""
 
     status: int
     code: str
     text: str
 
 
-UNREACHABLE = Verdict(Transient, "StorageUnreachable")
-FULL = Verdict(Transient, "StorageFull", "Make room on the disk of the storage, or raise its quota")
-DENIED = Verdict(Stalled, "StorageDenied", "Check the storage's credentials and what they may do")
-REFUSED = Verdict(Stalled, "StorageRefused")
-NOT_S3 = Verdict(Stalled, "StorageRefused", "Is this the address of an S3 endpoint? See `storage.endpoint`")
-BUCKET_MISSING = Verdict(Stalled, "BucketMissing")
-OBJECT_MISSING = Verdict(Stalled, "ObjectMissing")
-OBJECT_CHANGED = Verdict(Stalled, "ObjectChanged")
-UPLOAD_MISSING = Verdict(Stalled, "UploadMissing", "Begin the upload anew")
-UPLOAD_INCOMPLETE = Verdict(Stalled, "UploadIncomplete")
+UNREACHABLE = ErrorRule(Transient, "StorageUnreachable")
+FULL = ErrorRule(Transient, "StorageFull", "Free some space on the disk of the storage, or raise its quota")
+DENIED = ErrorRule(Stalled, "StorageDenied", "Check the storage's credentials and their rights")
+REFUSED = ErrorRule(Stalled, "StorageRefused")
+NOT_S3 = ErrorRule(Stalled, "StorageRefused", "Is this the address of an S3 endpoint? See `storage.endpoint`")
+BUCKET_MISSING = ErrorRule(Stalled, "BucketMissing")
+OBJECT_MISSING = ErrorRule(Stalled, "ObjectMissing")
+OBJECT_CHANGED = ErrorRule(Stalled, "ObjectChanged")
+UPLOAD_MISSING = ErrorRule(Stalled, "UploadMissing", "Start the upload again")
+UPLOAD_INCOMPLETE = ErrorRule(Stalled, "UploadIncomplete")
 
-CODES: dict[str, Verdict] = {
+CODES: dict[str, ErrorRule] = {
     "NoSuchBucket": BUCKET_MISSING,
     "NoSuchKey": OBJECT_MISSING,
     "PreconditionFailed": OBJECT_CHANGED,
@@ -69,35 +72,38 @@ CODES: dict[str, Verdict] = {
     "AccessDenied": DENIED,
     "InvalidAccessKeyId": DENIED,
     "SignatureDoesNotMatch": DENIED,
-    "RequestTimeTooSkewed": Verdict(
+    "RequestTimeTooSkewed": ErrorRule(
         Stalled, "StorageDenied", "Set the clocks of this host and of the storage"
     ),
     "XMinioStorageFull": FULL,
     "XMinioAdminBucketQuotaExceeded": FULL,
     "QuotaExceeded": FULL,
-    "IncompleteBody": UNREACHABLE,  # MinIO's word when its disk is full up while it reads; then it finds the right one
+    # MinIO's word if its disk fills up while it reads; later it finds the right one
+    "IncompleteBody": UNREACHABLE,
     "RequestTimeout": UNREACHABLE,
     "OperationAborted": UNREACHABLE,
 }
 
-#: First match wins; searched without regard to case.
-WORDS: tuple[tuple[str, Verdict], ...] = (
+#: The first match wins, without regard to case.
+WORDS: tuple[tuple[str, ErrorRule], ...] = (
     (r"no space left|quota exceeded", FULL),
     # The JuiceFS gateway's word for a block that could not be written.
     (
         r"input/output error",
-        Verdict(Transient, "StorageFull", "The disk of the storage is full or broken: see the storage's log"),
+        ErrorRule(
+            Transient, "StorageFull", "The disk of the storage is full or broken: see the storage's log"
+        ),
     ),
     (
         r"is a directory|not a directory|file exists",
-        Verdict(Stalled, "StorageRefused", "This storage cannot hold a file `a` beside a file `a/b`"),
+        ErrorRule(Stalled, "StorageRefused", "This storage cannot have both a file `a` and a file `a/b`"),
     ),
 )
 
-STATUS: dict[int, Verdict] = {401: DENIED, 403: DENIED, 429: UNREACHABLE, 501: REFUSED, 507: FULL}
+STATUS: dict[int, ErrorRule] = {401: DENIED, 403: DENIED, 429: UNREACHABLE, 501: REFUSED, 507: FULL}
 
-#: The nearest class of an exception's method resolution order decides.
-CLASSES: dict[type[BaseException], Verdict] = {
+#: The nearest class in the method resolution order of an exception decides.
+CLASSES: dict[type[BaseException], ErrorRule] = {
     minio.error.MinioException: REFUSED,
     minio.error.S3Error: REFUSED,
     minio.error.ServerError: UNREACHABLE,
@@ -111,7 +117,7 @@ CLASSES: dict[type[BaseException], Verdict] = {
     urllib3.exceptions.RequestError: UNREACHABLE,
     urllib3.exceptions.MaxRetryError: UNREACHABLE,
     urllib3.exceptions.HostChangedError: NOT_S3,
-    urllib3.exceptions.SSLError: Verdict(
+    urllib3.exceptions.SSLError: ErrorRule(
         Transient, "StorageUnreachable", "Its certificate must be one that this host trusts"
     ),
     urllib3.exceptions.ProxyError: UNREACHABLE,
@@ -139,14 +145,14 @@ CLASSES: dict[type[BaseException], Verdict] = {
     http.client.HTTPException: UNREACHABLE,
     OSError: UNREACHABLE,
     ParseError: NOT_S3,
-    ValueError: REFUSED,  # the SDK's own checks of names, and answers that lack a part
+    ValueError: REFUSED,  # the SDK's own checks of names, and incomplete responses
 }
 _CAUGHT = tuple(CLASSES)
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Errors of the SDK leave this block as Stalled or Transient; `doing` begins their text ("cannot read x")."""
+    """Translate errors of the SDK to Stalled or Transient; `doing` begins their text ("cannot read x")."""
     try:
         yield
     except _CAUGHT as error:
@@ -161,56 +167,56 @@ def translate(error: BaseException, doing: str) -> ControllerError:
     return verdict.error(doing, str(error) or type(error).__name__)
 
 
-def from_answer(answer: Answer, doing: str) -> ControllerError:
+def from_answer(answer: ErrorResponse, doing: str) -> ControllerError:
     text = f"{answer.text.rstrip('.')} ({answer.code})" if answer.code else answer.text
     return _verdict(answer).error(doing, text)
 
 
 def from_response(response: BaseHTTPResponse, doing: str) -> ControllerError:
-    """For requests that were made without the SDK; `response` is read already and no success."""
+    """Return the error of a request that was made without the SDK; `response` has been read."""
     try:
         return translate(minio.error.S3Error.fromxml(response), doing)
     except (ParseError, ValueError):
-        return from_answer(Answer(response.status, "", f"HTTP status {response.status}"), doing)
+        return from_answer(ErrorResponse(response.status, "", f"HTTP status {response.status}"), doing)
 
 
 def from_body(status: int, body: bytes, doing: str) -> ControllerError:
-    """For requests that others made by a link."""
+    """Return the error of a request that others made with a link."""
     try:
-        root = ElementTree.fromstring(body)
+        root = ElementTree.fromstring(body)  # noqa: S314 - from the storage; expat bounds what entities expand to
     except ParseError:
-        return from_answer(Answer(status, "", f"HTTP status {status}"), doing)
+        return from_answer(ErrorResponse(status, "", f"HTTP status {status}"), doing)
     said = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
-    return from_answer(Answer(status, said.get("Code", ""), said.get("Message", "no message")), doing)
+    return from_answer(ErrorResponse(status, said.get("Code", ""), said.get("Message", "no message")), doing)
 
 
-def _verdict(answer: Answer) -> Verdict:
+def _verdict(answer: ErrorResponse) -> ErrorRule:
     if answer.code in CODES:
         return CODES[answer.code]
     for pattern, verdict in WORDS:
-        if re.search(pattern, answer.text, re.IGNORECASE):
+        if re.search(pattern, excerpt(answer.text, MAX_TEXT), re.IGNORECASE):
             return verdict
     return STATUS.get(answer.status, UNREACHABLE if answer.status >= 500 else REFUSED)
 
 
-def _answer(error: BaseException) -> Answer | None:
+def _answer(error: BaseException) -> ErrorResponse | None:
     match error:
         case minio.error.S3Error():
-            return Answer(error.response.status, error.code or "", error.message or "no message")
+            return ErrorResponse(error.response.status, error.code or "", error.message or "no message")
         case minio.error.ServerError():
-            return Answer(error.status_code, "", f"HTTP status {error.status_code}")
+            return ErrorResponse(error.status_code, "", f"HTTP status {error.status_code}")
         case minio.error.InvalidResponseError() if error._code >= 500:
-            return Answer(error._code, "", f"HTTP status {error._code}")
+            return ErrorResponse(error._code, "", f"HTTP status {error._code}")
         case minio.error.MinioAdminException():
             return admin_answer(error)
     return None
 
 
-def admin_answer(error: minio.error.MinioAdminException) -> Answer:
-    """The admin API answers in JSON: `{"Code": …, "Message": …}`."""
+def admin_answer(error: minio.error.MinioAdminException) -> ErrorResponse:
+    """Parse the admin API's JSON: `{"Code": …, "Message": …}`."""
     status = int(error._code)
     try:
         said = json.loads(error._body)
-        return Answer(status, str(said["Code"]), str(said["Message"]))
+        return ErrorResponse(status, str(said["Code"]), str(said["Message"]))
     except (ValueError, KeyError, TypeError):
-        return Answer(status, "", f"HTTP status {status}")
+        return ErrorResponse(status, "", f"HTTP status {status}")

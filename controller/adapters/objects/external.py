@@ -1,4 +1,6 @@
-"""`S3Storage`: the storage of `storage.backend: s3`, a server that somebody else runs. Made by the daemon's wiring."""
+"""`S3Storage`: the storage of `storage.backend: s3`, a server that the operator provides. Created by the
+daemon's wiring.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,16 @@ from controller.adapters.objects.admin import S3Admin
 from controller.adapters.objects.client import S3Objects
 from controller.config.settings import StorageSettings
 from controller.documents import parse
-from controller.domain.accounts import web_account
 from controller.domain.errors import Stalled
 from controller.domain.secret import Secret
-from controller.domain.storage import StorageAccess
+from controller.domain.storage.accounts import web_account
+from controller.domain.storage.box import StorageAccess
 
 
 class S3Storage:
-    """Implements `controller.ports.Storage`. The credentials are read by the first call that needs them, so that the
-    daemon starts without."""
+    """Implements `controller.ports.Storage`. The credentials are read by the first call that needs them, so
+    that the daemon starts without them.
+    """
 
     def __init__(self, settings: StorageSettings, instance: str, key: bytes) -> None:
         self._settings = settings
@@ -31,7 +34,9 @@ class S3Storage:
         return self._admin
 
     def access(self) -> StorageAccess:
-        """Without an admin API there are no accounts: then it is the one that config names, for both processes."""
+        """Return the access of the web process. Without an admin API there are no accounts: then both
+        processes use the account in the configuration.
+        """
         account_key, secret = self._credentials
         if self._admin is not None:
             account = web_account(self._key, self._instance)
@@ -39,7 +44,7 @@ class S3Storage:
             account_key, secret = account.name, account.secret
         return StorageAccess(
             self._settings.endpoint,
-            self._settings.public_url or self._settings.endpoint,
+            self._settings.public_url or f"http://{self._settings.listen}",
             account_key,
             secret,
             self._settings.region,
@@ -56,7 +61,6 @@ class S3Storage:
             self._settings.endpoint,
             access_key,
             secret_key,
-            self._settings.public_url,
             self._settings.region,
         )
 
@@ -74,7 +78,7 @@ class S3Storage:
 
 
 def read_credentials(path: Path) -> tuple[str, Secret]:
-    """Access key and secret key from a YAML file with just the keys `accessKey` and `secretKey`."""
+    """Return access key and secret key from a YAML file with exactly the keys `accessKey` and `secretKey`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -88,7 +92,7 @@ def read_credentials(path: Path) -> tuple[str, Secret]:
             access_key and secret_key and not rest
         ):
             return access_key, Secret(secret_key)
-    raise _unusable(f"{path}: is to hold two texts, `accessKey` and `secretKey`, and nothing else")
+    raise _unusable(f"{path} must have two texts, `accessKey` and `secretKey`, and nothing else")
 
 
 def _unusable(problem: str) -> Stalled:

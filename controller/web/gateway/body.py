@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from controller.web.gateway.upstream import UpstreamConnection
-from controller.web.problems import Kind, Problem, Refused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+GRACE = 30.0  # seconds that a caller may take for the first of a body, and be late with the rest
+PACE = 8 * 2**10  # bytes a second that the caller has to send on average, after that
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -17,7 +21,7 @@ class CallerGone(Exception):
     """The caller closed the connection."""
 
 
-class Incoming:
+class IncomingBody:
     """The server's `receive`, which remembers whether a part of the body is still to come: asking after the last one
     would wait until the caller leaves."""
 
@@ -34,16 +38,16 @@ class Incoming:
         return self._more
 
 
-class Body(Protocol):
-    """What is sent to a component: `head` with the request's header, then, if there is `more`, the rest."""
+class OutgoingBody(Protocol):
+    """The request to a component: `head` with the request's header, then, if there is `more`, the rest."""
 
     @property
     def head(self) -> bytes: ...
 
     def more(self) -> bool: ...
 
-    def at_hand(self) -> bool:
-        """Whether all of it can be sent again."""
+    def is_buffered(self) -> bool:
+        """Return True if all of it can be sent again."""
 
     def framing(self) -> bytes:
         """The header line that tells the component where the body ends."""
@@ -58,39 +62,64 @@ class Body(Protocol):
 class RequestBody:
     """`head` is what has arrived with the header, `more` whether something is still to come."""
 
-    def __init__(self, incoming: Incoming, special: dict[bytes, bytes], limit: int) -> None:
+    def __init__(self, incoming: IncomingBody, special: dict[bytes, bytes], limit: int) -> None:
         self.head = b""
         self.chunked = b"transfer-encoding" in special
         self.length = int(special.get(b"content-length", b"0"))  # gunicorn has checked the digits
         self._incoming = incoming
-        self._limit = limit
+        self.limit = limit
         self._seen = 0
+        self._waited = 0.0  # seconds for the caller; not for the component, who may be slow to take it
 
     def more(self) -> bool:
         return self._incoming.more()
 
-    def at_hand(self) -> bool:
-        """Whether `head` is all of it, so that it can be sent again."""
+    def is_buffered(self) -> bool:
+        """Return True if `head` is all of it, so that it can be sent again."""
         return not self.more() and self._seen == len(self.head)
 
     async def begin(self) -> None:
         """Check the announced size and take what is there. A caller who waits for `100 Continue` gets it now."""
-        if self.length > self._limit:
-            raise too_large(self._limit)
+        if self.length > self.limit:
+            raise too_large(self.limit)
         if self.more():
             self.head = await self.next()
             if not self.more():
                 self.length, self.chunked = len(self.head), False
 
     async def next(self) -> bytes:
-        message = await self._incoming()
+        message = await self._timely()
         if message["type"] != "http.request":
             raise CallerGone
         data: bytes = message.get("body", b"")
         self._seen += len(data)
-        if self._seen > self._limit:
-            raise too_large(self._limit)
+        if self._seen > self.limit:
+            raise too_large(self.limit)
         return data
+
+    async def whole(self) -> bytes:
+        """Return the whole body, for requests that the platform answers itself."""
+        await self.begin()
+        parts = [self.head]
+        while self.more():
+            parts.append(await self.next())
+        return b"".join(parts)
+
+    async def _timely(self) -> Message:
+        """Enforce a deadline: a caller who sends a byte now and then would hold the call's resources for as long
+        as they like."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(GRACE + self._seen / PACE - self._waited):
+                return await self._incoming()
+        except TimeoutError:
+            detail = (
+                f"The body comes too slowly: {self._seen} bytes in {self._waited + clock() - began:.0f} s."
+            )
+            raise RequestRefused(HttpProblem(ProblemKind.BODY_TIMEOUT, detail)) from None
+        finally:
+            self._waited += clock() - began
 
     def framing(self) -> bytes:
         """The header line that tells the component where the body ends."""
@@ -104,13 +133,24 @@ class RequestBody:
     async def send(self, connection: UpstreamConnection) -> None:
         while self.more():
             data = await self.next()
-            connection.hold_clock(False)
+            connection.pause_timeout(False)
             connection.write(self.frame(data))
             await connection.drain()
-            connection.hold_clock(True)
+            connection.pause_timeout(True)
         if self.chunked:
             connection.write(b"0\r\n\r\n")
 
 
-def too_large(limit: int) -> Refused:
-    return Refused(Problem(Kind.TOO_LARGE, f"The body may have {limit} bytes.", extra={"limit": limit}))
+def too_large(limit: int) -> RequestRefused:
+    return RequestRefused(
+        HttpProblem(ProblemKind.TOO_LARGE, f"The body may have {limit} bytes.", extra={"limit": limit})
+    )
+
+
+def once(content: bytes) -> Receive:
+    """Return a `receive` callable for an application whose body has been read already."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return receive

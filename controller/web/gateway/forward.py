@@ -13,19 +13,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from controller.web.gateway.body import Body, CallerGone, Send
-from controller.web.gateway.decide import Target, not_found
-from controller.web.gateway.headers import response_headers
-from controller.web.gateway.pool import Pool
+from controller.web.gateway.body import CallerGone, OutgoingBody, Send
+from controller.web.gateway.headers import Header, response_headers
+from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.rewrite import PublicSite
+from controller.web.gateway.router import UpstreamTarget, not_found
 from controller.web.gateway.upstream import (
-    Dropped,
-    Garbage,
-    TimedOut,
-    Unreachable,
+    ConnectionDropped,
+    ProtocolError,
     UpstreamConnection,
     UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
 )
-from controller.web.problems import Kind, Problem, Refused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,11 @@ _METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 
 
 #: Passes a response on as it comes, up to its last part, which is returned.
-Respond = Callable[[UpstreamConnection, "Call", Send, "Answered"], Awaitable[bytes]]
+Respond = Callable[[UpstreamConnection, "ForwardedCall", Send, "ResponseState"], Awaitable[bytes]]
 
 
-class Answered:
-    """Whether the response has begun: after that, no problem can be sent any more."""
+class ResponseState:
+    """Records whether the response has begun: after that, no problem can be sent."""
 
     __slots__ = ("status",)
 
@@ -48,8 +49,10 @@ class Answered:
         self.status = 0
 
 
-async def respond(connection: UpstreamConnection, call: Call, send: Send, answered: Answered) -> bytes:
-    headers = response_headers(connection.headers, call.request_id)
+async def respond(
+    connection: UpstreamConnection, call: ForwardedCall, send: Send, answered: ResponseState
+) -> bytes:
+    headers = headers_for(connection, call)
     answered.status = connection.status
     await send({"type": "http.response.start", "status": connection.status, "headers": headers})
     data = await connection.read()
@@ -64,16 +67,33 @@ async def respond(connection: UpstreamConnection, call: Call, send: Send, answer
     return data
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What is forwarded. `path` includes the query; `lines` are finished header lines; `respond` has the response."""
+def headers_for(connection: UpstreamConnection, call: ForwardedCall) -> list[Header]:
+    """The header of the component's response as the caller has to see it."""
+    endpoint = connection.endpoint
+    return response_headers(
+        connection.headers, call.request_id, lambda name, value: call.site(endpoint).rewrite(name, value)
+    )
 
-    target: Target
+
+@dataclass(frozen=True, slots=True)
+class ForwardedCall:
+    """The request to forward. `path` includes the query; `lines` are finished header lines; `host` is the
+    caller's, empty if it cannot be passed on; `respond` has the response."""
+
+    target: UpstreamTarget
     method: str
     path: bytes
     lines: bytes
     request_id: bytes
+    host: bytes = b""
     respond: Respond = respond
+
+    def site(self, endpoint: str) -> PublicSite:
+        route = self.target.route
+        endpoints = (endpoint, *route.upstreams)
+        return PublicSite(
+            self.target.prefix, self.path, self.host, endpoints, f"{route.app}.{route.component}"
+        )
 
 
 class Forwarder:
@@ -82,10 +102,10 @@ class Forwarder:
 
     def __init__(
         self,
-        pool: Pool,
-        resolve: Callable[[Target], Target | None],
+        pool: ConnectionPool,
+        resolve: Callable[[UpstreamTarget], UpstreamTarget | None],
         on_idle: Callable[[str], None],
-        wake: Callable[[Target], Awaitable[None]],
+        wake: Callable[[UpstreamTarget], Awaitable[None]],
     ) -> None:
         self._pool = pool
         self._resolve = resolve
@@ -93,17 +113,19 @@ class Forwarder:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
 
-    async def awake(self, target: Target) -> Target:
+    async def awake(self, target: UpstreamTarget) -> UpstreamTarget:
         """The target as the table in force has it, woken up if need be. Raises Refused."""
         found = self._resolve(target)
         while found is not None and found.route.asleep:
             await self._wake(found)
             found = self._resolve(target)
         if found is None:
-            raise Refused(not_found())
+            raise RequestRefused(not_found())
         return found
 
-    async def forward(self, call: Call, body: Body, send: Send, answered: Answered) -> None:
+    async def forward(
+        self, call: ForwardedCall, body: OutgoingBody, send: Send, answered: ResponseState
+    ) -> None:
         """Raises Refused with the problem to answer, CallerGone, or UpstreamError once the response has begun."""
         tried: list[str] = []
         failure: UpstreamError | None = None
@@ -115,19 +137,27 @@ class Forwarder:
             if endpoint is None:
                 break
             self._pool.enter(endpoint)
-            outcome = await self._attempt(call, body, endpoint, send, answered, isinstance(failure, Dropped))
+            outcome = await self._attempt(
+                call, body, endpoint, send, answered, isinstance(failure, ConnectionDropped)
+            )
             if isinstance(outcome, UpstreamError):
                 failure = outcome
-                if isinstance(outcome, Unreachable):
+                if isinstance(outcome, UpstreamUnreachable):
                     tried.append(endpoint)
                 continue
             # The component is free again; how slowly the caller reads the rest is no concern of it.
             await send({"type": "http.response.body", "body": outcome, "more_body": False})
             return
-        raise Refused(problem_of(call.target, failure)) from failure
+        raise RequestRefused(problem_of(call.target, failure)) from failure
 
     async def _attempt(
-        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
+        self,
+        call: ForwardedCall,
+        body: OutgoingBody,
+        endpoint: str,
+        send: Send,
+        answered: ResponseState,
+        fresh: bool,
     ) -> bytes | UpstreamError:
         """The last part of the response, or a failure after which another attempt may be made."""
         try:
@@ -136,16 +166,22 @@ class Forwarder:
             if answered.status:
                 raise
             if not may_repeat(call.method, body, error):
-                raise Refused(problem_of(call.target, error)) from error
+                raise RequestRefused(problem_of(call.target, error)) from error
             return error
         finally:
             if self._pool.leave(endpoint):
                 self._on_idle(endpoint)
 
     async def _exchange(
-        self, call: Call, body: Body, endpoint: str, send: Send, answered: Answered, fresh: bool
+        self,
+        call: ForwardedCall,
+        body: OutgoingBody,
+        endpoint: str,
+        send: Send,
+        answered: ResponseState,
+        fresh: bool,
     ) -> bytes:
-        """One try on one connection; the last part of the response's body, which is still to be sent."""
+        """Try once on one connection; return the last part of the response's body, which is not sent yet."""
         connection = None if fresh else self._pool.idle(endpoint)
         if connection is None:
             connection = await self._pool.connect(endpoint)
@@ -154,9 +190,10 @@ class Forwarder:
             data = _request(call, endpoint, body)
             connection.begin(data, call.method == "HEAD", call.target.route.timeout)
             if body.more():
-                connection.hold_clock(True)
+                connection.pause_timeout(True)
                 upload = self._loop.create_task(_upload(connection, body))
             await connection.head()
+            _check_id(connection, call)
             return await call.respond(connection, call, send, answered)
         finally:
             if upload is not None and not upload.done():
@@ -167,49 +204,61 @@ class Forwarder:
                 self._pool.give_back(connection, self._loop.time())
 
 
-def may_repeat(method: str, body: Body, error: UpstreamError) -> bool:
-    """Whether a failed call may be sent again: nothing was sent, or its body is still at hand, and either the
-    component cannot have seen it, or seeing it twice does no harm."""
-    if isinstance(error, Unreachable):
+def _check_id(connection: UpstreamConnection, call: ForwardedCall) -> None:
+    """The platform's server says whose answer it is; another call's must not reach this caller. Refusals that it sends
+    before it knows the request have ids of their own. Raises Garbage."""
+    if call.target.route.any_path or connection.status >= 400:
+        return
+    answered = next((value for name, value in connection.headers if name.lower() == b"x-request-id"), None)
+    if answered is not None and answered != call.request_id:
+        connection.close()
+        raise ProtocolError("it is the answer to another call")
+
+
+def may_repeat(method: str, body: OutgoingBody, error: UpstreamError) -> bool:
+    """Return True if a failed call may be sent again: nothing was sent, or its body is still buffered, and either
+    the component cannot have seen it, or seeing it twice does no harm."""
+    if isinstance(error, UpstreamUnreachable):
         return True
-    if not isinstance(error, Dropped) or not body.at_hand():
+    if not isinstance(error, ConnectionDropped) or not body.is_buffered():
         return False
     return error.undelivered or method in IDEMPOTENT
 
 
-def _request(call: Call, endpoint: str, body: Body) -> bytes:
+def _request(call: ForwardedCall, endpoint: str, body: OutgoingBody) -> bytes:
     """The head, and what there is of the body, for one write."""
     framing = body.framing() if body.more() or body.head or call.method in _METHODS_WITH_BODY else b""
-    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, endpoint.encode())
+    host = call.host or endpoint.encode()
+    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, host)
     return b"".join((head, call.lines, framing, b"\r\n", body.frame(body.head)))
 
 
-async def _upload(connection: UpstreamConnection, body: Body) -> None:
+async def _upload(connection: UpstreamConnection, body: OutgoingBody) -> None:
     try:
         await body.send(connection)
-        connection.hold_clock(False)
-    except (CallerGone, Refused) as error:
+        connection.pause_timeout(False)
+    except (CallerGone, RequestRefused) as error:
         connection.fail(error)
 
 
-def problem_of(target: Target, error: UpstreamError | None) -> Problem:
-    """What the caller is told; addresses stay in the log."""
+def problem_of(target: UpstreamTarget, error: UpstreamError | None) -> HttpProblem:
+    """Return the problem for the caller; addresses appear only in the log."""
     who = f"Component {target.route.component} of app {target.route.app}"
     extra = {"app": str(target.route.app), "component": str(target.route.component)}
     match error:
-        case TimedOut():
+        case UpstreamTimeout():
             seconds = target.route.timeout
             detail = f"{who} did not answer within {seconds:g} s."
-            return Problem(Kind.UPSTREAM_TIMEOUT, detail, extra={**extra, "timeout": seconds})
-        case Garbage():
-            return Problem(
-                Kind.UPSTREAM_GARBAGE, f"{who} sent something that is not HTTP: {error}.", extra=extra
+            return HttpProblem(ProblemKind.UPSTREAM_TIMEOUT, detail, extra={**extra, "timeout": seconds})
+        case ProtocolError():
+            return HttpProblem(
+                ProblemKind.UPSTREAM_GARBAGE, f"{who} sent something that is not HTTP: {error}.", extra=extra
             )
-        case Dropped():
-            return Problem(Kind.UPSTREAM_DIED, f"{who} failed: {error}.", extra=extra)
-        case Unreachable():
+        case ConnectionDropped():
+            return HttpProblem(ProblemKind.UPSTREAM_DIED, f"{who} failed: {error}.", extra=extra)
+        case UpstreamUnreachable():
             detail = f"{who} takes no connection at the moment ({error})."
-            return Problem(Kind.UPSTREAM_UNREACHABLE, detail, retry_after=1, extra=extra)
+            return HttpProblem(ProblemKind.UPSTREAM_UNREACHABLE, detail, retry_after=1, extra=extra)
         case _:
             detail = f"{who} has no version that is ready to take calls yet."
-            return Problem(Kind.NOT_READY, detail, retry_after=2, extra=extra)
+            return HttpProblem(ProblemKind.NOT_READY, detail, retry_after=2, extra=extra)

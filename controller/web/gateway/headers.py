@@ -1,15 +1,17 @@
-"""Which header fields cross the gateway, and with what value. Pure; called once per request and response.
+"""Decides which header fields cross the gateway, and with what value. Pure; called once per request and response.
 
-Dropped on the way in: hop-by-hop fields (RFC 9110 §7.6.1, those named in `Connection` too), the framing, which is
-made anew, credentials, which are the gateway's to check, and whatever a component might take for the platform's word
-on who calls.
-"""
+Dropped on the way in: hop-by-hop fields (RFC 9110 §7.6.1, those named in `Connection` too), the framing, which the
+gateway rebuilds, credentials, which the gateway checks, and everything that a component might take for the
+caller's identity from the platform."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from controller.web.gateway.rewrite import REWRITTEN, cookies
 
 Header = tuple[bytes, bytes]
 
@@ -29,13 +31,38 @@ IDENTITY = frozenset(
 
 _REWRITTEN = frozenset(
     b"host content-length expect authorization x-request-id forwarded x-forwarded-for x-forwarded-proto "
-    b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip x-prichal-files".split()
+    b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip "
+    b"x-prichal-files x-prichal-security".split()
+)
+
+#: What browsers apply to a whole origin, which all apps may share: no component may decide for the others. Each with
+#: its reason in docs/security.md.
+ORIGIN_WIDE = frozenset(
+    b"""
+    accept-ch activate-storage-access ad-auction-allowed alt-svc attribution-reporting-register-source
+    attribution-reporting-register-trigger clear-site-data critical-ch delegate-ch expect-ct nel
+    observe-browsing-topics origin-agent-cluster public-key-pins public-key-pins-report-only report-to
+    reporting-endpoints sec-session-challenge sec-session-registration secure-session-challenge
+    secure-session-registration secure-session-skipped service-worker-allowed set-login shared-storage-write
+    strict-transport-security use-as-dictionary
+    """.split()
+)
+
+#: What proxies in front of the platform obey: a component must not have them open files or other pages of theirs.
+TO_PROXIES = frozenset(
+    b"""
+    cdn-cache-control proxy-authentication-info proxy-status surrogate-control x-accel-charset
+    x-accel-expires x-accel-limit-rate x-accel-redirect x-lighttpd-send-file x-lighttpd-send-tempfile
+    x-proxy-authentication-info x-reproxy-url x-sendfile x-sendfile-type x-sendfile2
+    """.split()
 )
 
 DROPPED_IN = HOP_BY_HOP | IDENTITY | _REWRITTEN
-DROPPED_OUT = HOP_BY_HOP | {b"x-request-id", b"server", b"x-prichal-files"}
+DROPPED_OUT = HOP_BY_HOP | ORIGIN_WIDE | TO_PROXIES | {b"x-request-id", b"server", b"x-prichal-files"}
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
+_COOKIE = b"cookie: "
 _ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
@@ -63,14 +90,39 @@ def connection_options(value: bytes) -> list[bytes]:
     return [option for option in (part.strip().lower() for part in value.split(b",")) if option]
 
 
-def response_headers(headers: list[Header], request_id: bytes) -> list[Header]:
-    """What the caller sees of a component's header: end-to-end fields, and our request id."""
+def lines_for(prefix: bytes, lines: list[bytes]) -> bytes:
+    """The header lines for the component at `prefix`, without the cookies that are known to be of others."""
+    joined = b"".join(lines)
+    if joined.find(_COOKIE) < 0:
+        return joined
+    cut = len(_COOKIE)
+    parts = [cookies(line[cut:], prefix) if line.startswith(_COOKIE) else None for line in lines]
+    return b"".join(
+        line if part is None else b"cookie: %b\r\n" % part
+        for line, part in zip(lines, parts, strict=True)
+        if part != b""
+    )
+
+
+@lru_cache(maxsize=1024)
+def host_for(sent: bytes) -> bytes:
+    """The caller's host as the component's `Host`; empty if it could be read in more than one way. Of several proxies
+    the first one names it."""
+    host = sent.partition(b",")[0].strip()
+    return host if _HOST.fullmatch(host) else b""
+
+
+def response_headers(
+    headers: list[Header], request_id: bytes, rewrite: Callable[[bytes, bytes], bytes]
+) -> list[Header]:
+    """Return the header that the caller sees: the component's end-to-end fields, and our request id. `rewrite`
+    translates fields that hold addresses."""
     kept: list[Header] = [(b"x-request-id", request_id), (b"server", b"prichal")]
     options: list[bytes] = []
     for header in headers:
         name = header[0].lower()
         if name not in DROPPED_OUT:
-            kept.append(header)
+            kept.append(header if name not in REWRITTEN else (header[0], rewrite(name, header[1])))
         elif name == b"connection" and header[1] not in _ORDINARY_CONNECTION:
             options += connection_options(header[1])
     return [header for header in kept if header[0].lower() not in options] if options else kept

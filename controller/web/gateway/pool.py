@@ -7,14 +7,14 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 
-from controller.web.gateway.upstream import Unreachable, UpstreamConnection
+from controller.web.gateway.upstream import UpstreamConnection, UpstreamUnreachable
 
 IDLE_LIMIT = 64  # connections kept per endpoint
 IDLE_SECONDS = 30.0
 
 
-class Pool:
-    """One per gateway worker; used from its event loop alone. With `tls` connections are encrypted."""
+class ConnectionPool:
+    """The connections of one gateway worker; used only on its event loop. With `tls` they are encrypted."""
 
     def __init__(self, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
         self._connect_timeout = connect_timeout
@@ -37,7 +37,7 @@ class Pool:
         self._busy[endpoint] = self._busy.get(endpoint, 0) + 1
 
     def leave(self, endpoint: str) -> bool:
-        """Whether the endpoint has nothing under way any more."""
+        """Return True if the endpoint has nothing under way any more."""
         left = self._busy[endpoint] - 1
         if left:
             self._busy[endpoint] = left
@@ -72,9 +72,9 @@ class Pool:
                     server_hostname=host if self._tls else None,
                 )
         except TimeoutError:
-            raise Unreachable(f"no connection within {self._connect_timeout:g} s") from None
+            raise UpstreamUnreachable(f"no connection within {self._connect_timeout:g} s") from None
         except OSError as error:
-            raise Unreachable(error.strerror or str(error)) from error
+            raise UpstreamUnreachable(error.strerror or str(error)) from error
         return connection
 
     def give_back(self, connection: UpstreamConnection, now: float) -> None:

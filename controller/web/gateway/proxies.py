@@ -1,4 +1,4 @@
-"""Where a request really comes from: the socket's address, or what a proxy that the administrator trusts says. Pure."""
+"""Finds the client address of a request: that of the socket, or the one that a trusted proxy states. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RequestOrigin:
     """Values of `X-Forwarded-For`, `-Proto` and `-Host` for the component."""
 
     address: bytes
     scheme: bytes
     host: bytes
+
+    @property
+    def caller(self) -> bytes:
+        """The address that the nearest proxy was called from, or else ours: what is before it may be made up."""
+        hops = self.address.rsplit(b",", 2)
+        return hops[-2].strip() if len(hops) > 1 else hops[0]
 
 
 class TrustedProxies:
@@ -27,13 +33,13 @@ class TrustedProxies:
     def trusts(self, address: str) -> bool:
         return bool(self._networks) and self._trusts(address)
 
-    def origin(self, address: str, scheme: str, headers: Mapping[bytes, bytes]) -> Origin:
+    def origin(self, address: str, scheme: str, headers: Mapping[bytes, bytes]) -> RequestOrigin:
         """A trusted proxy's `X-Forwarded-For` is kept and its own address put behind it; anybody else's is dropped."""
         host = headers.get(b"host", b"")
         if not self.trusts(address):
-            return Origin(address.encode(), scheme.encode(), host)
+            return RequestOrigin(address.encode(), scheme.encode(), host)
         before = headers.get(b"x-forwarded-for", b"")
-        return Origin(
+        return RequestOrigin(
             b"%b, %b" % (before, address.encode()) if before else address.encode(),
             headers.get(b"x-forwarded-proto", scheme.encode()),
             headers.get(b"x-forwarded-host", host),

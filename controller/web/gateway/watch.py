@@ -2,8 +2,7 @@
 retired endpoints still have calls under way. Runs on the worker's event loop; only its reports, which write, go to a
 thread, since a write may have to wait for another process.
 
-Also wakes whoever waits for a change (`wait`), so that one poll serves all long polls and event streams.
-"""
+Also wakes everything that waits for a change (`wait`), so that one poll serves all long polls and event streams."""
 
 from __future__ import annotations
 
@@ -12,22 +11,29 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from controller.domain.errors import ControllerError
+from controller.domain.names import AppName
+from controller.domain.routing.routes import Route, Service
+from controller.guards import GuardedStep, report
 from controller.ports import Store
-from controller.web.gateway.decide import EMPTY_TABLE, RouteTable, Target
-from controller.web.gateway.pool import Pool
+from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.router import EMPTY_TABLE, Router, UpstreamTarget
 
 log = logging.getLogger(__name__)
 
 POLL = 0.01  # seconds; asking costs about 5 µs, waking up for it ten times that
 HEARTBEAT = 1.0
+RETRY = 0.2  # seconds after which a table that could not be loaded is asked for again
+PASSING = ("StateBusy", "StateSetAside", "StateUnwritable")  # reasons that may be gone in a moment
+PATIENCE = 60.0  # seconds
 
 
 class RouteWatch:
-    def __init__(self, store: Store, pool: Pool) -> None:
-        self.table: RouteTable = EMPTY_TABLE
+    def __init__(self, store: Store, pool: ConnectionPool) -> None:
+        self.table: Router = EMPTY_TABLE
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._store = store
         self._pool = pool
@@ -36,20 +42,38 @@ class RouteWatch:
         self._waiters: set[asyncio.Future[None]] = set()
         self._reporting: asyncio.Future[None] | None = None
         self._report_again = False
-        self._failing = False  # said once, not two hundred times a second
+        self._failing = False  # said once
+        self._stale = False  # a change was seen, but could not be followed
         self._unheard = False
         self._stopping = False  # waits end, calls go on
         self._left = False
+        self._sweep = GuardedStep(
+            "connections are not closed", lambda: pool.sweep(self.table.endpoints, self._loop.time())
+        )
+        self._report_step = GuardedStep("the daemon is not told what this worker has loaded", self._report)
 
     async def start(self) -> None:
-        """Returns once the table is loaded and the daemon knows of this worker."""
-        self._store.changed()
-        self._load()
-        await self._loop.run_in_executor(
-            self._thread, self._write_report, self.table.version, frozenset[str]()
-        )
+        """Returns once the table is loaded and the daemon knows of this worker. What is over in a moment, as the daemon
+        sets aside what others have spoiled, is waited for: a worker that cannot start ends the whole process."""
+        deadline = self._loop.time() + PATIENCE
+        while not await self._has_begun(deadline):
+            await asyncio.sleep(RETRY)
         self._tick()
-        self._beat()
+        self._send_heartbeat()
+
+    async def _has_begun(self, deadline: float) -> bool:
+        try:
+            self._store.changed()
+            self._load()
+            await self._loop.run_in_executor(
+                self._thread, self._write_report, self.table.version, frozenset[str]()
+            )
+        except ControllerError as error:
+            if error.reason not in PASSING or self._loop.time() > deadline:
+                raise
+            log.warning("the gateway cannot begin yet: %s", error)
+            return False
+        return True
 
     async def stop(self) -> None:
         self._left = True
@@ -59,7 +83,7 @@ class RouteWatch:
         await self._loop.run_in_executor(self._thread, self._leave)
         self._thread.shutdown(wait=False)
 
-    def resolve(self, target: Target) -> Target | None:
+    def resolve(self, target: UpstreamTarget) -> UpstreamTarget | None:
         """The target as the table in force has it."""
         _, app, path = target.prefix.split(b"/")
         return self.table.targets.get((app, path))
@@ -74,7 +98,7 @@ class RouteWatch:
         return self._stopping
 
     async def wait(self, timeout: float) -> None:
-        """Until the store changes, the worker stops, or `timeout` seconds have passed."""
+        """Wait until the store changes, the worker stops, or `timeout` seconds have passed."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         timer = self._loop.call_later(timeout, _settle, waiter)
         self._waiters.add(waiter)
@@ -93,33 +117,39 @@ class RouteWatch:
 
     def _tick(self) -> None:
         try:
-            if self._store.changed():
+            if self._store.changed() or self._stale:
                 if self._store.routes.version() != self.table.version:
                     self._load()
                     self._report()
                 self._wake()
-            self._failing = False
-        except ControllerError as error:
+            self._failing = self._stale = False
+        except Exception as error:  # noqa: BLE001 - reported, and tried again
             if not self._failing:  # what is loaded goes on being served
-                log.warning("the route table cannot be refreshed: %s", error)
-            self._failing = True
+                report("the route table cannot be refreshed", error)
+            self._failing = self._stale = True
         if not self._left:
-            self._loop.call_later(POLL, self._tick)
+            self._loop.call_later(RETRY if self._failing else POLL, self._tick)
 
     def _load(self) -> None:
         # The version first: routes that are newer than the version we claim do no harm, older ones would.
         version = self._store.routes.version()
-        routes = self._store.routes
-        self.table = table = RouteTable.build(version, routes.all(), routes.services())
+        routes, services = self._store.routes.all(), self._store.routes.services()
+        try:
+            table = Router.build(version, routes, services)
+        except Exception as error:  # noqa: BLE001 - what one app publishes must not keep the others from being served
+            report("the route table cannot be built", error)
+            sound = [r for r in routes if _is_sound(r.app, routes=(r,))]
+            table = Router.build(version, sound, [s for s in services if _is_sound(s.app, services=(s,))])
+        self.table = table
         self._pool.sweep(table.endpoints, self._loop.time())
         apis = len(table.targets) + len(table.services)
         log.info("route table loaded", extra={"version": version, "apis": apis})
 
-    def _beat(self) -> None:
-        self._pool.sweep(self.table.endpoints, self._loop.time())
-        self._report()
+    def _send_heartbeat(self) -> None:
+        self._sweep()
+        self._report_step()
         if not self._left:
-            self._loop.call_later(HEARTBEAT, self._beat)
+            self._loop.call_later(HEARTBEAT, self._send_heartbeat)
 
     def _wake(self) -> None:
         for waiter in self._waiters:
@@ -156,6 +186,15 @@ class RouteWatch:
             self._store.gateways.leave(self.worker)
         except ControllerError as error:
             log.warning("the daemon cannot be told that this worker ends: %s", error)
+
+
+def _is_sound(app: AppName, routes: Iterable[Route] = (), services: Iterable[Service] = ()) -> bool:
+    try:
+        Router.build(0, routes, services)
+    except Exception as error:  # noqa: BLE001 - see where it is called
+        report(f"app {app} is not served completely", error)
+        return False
+    return True
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
@@ -12,10 +14,18 @@ import pytest
 from controller.adapters.docker import DockerEngine
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.desired import BuildInput
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
-from controller.domain.spec import BuildImage
-from tests.support.engines import BASE_IMAGE, cleaned, tar_of
+from controller.domain.names import AppName
+from tests.support.engines import (
+    BASE_IMAGE,
+    cleaned,
+    context_of,
+    name_of,
+    own_server_workload,
+    unique,
+)
 from tests.support.waiting import wait_for
 
 
@@ -27,11 +37,10 @@ def tag(instance: str) -> str:
 def build(
     engine: DockerEngine, tag: str, files: dict[str, str], source: BuildImage | None = None
 ) -> list[str]:
-    """Lines of the log; the context comes in small pieces."""
-    content = tar_of(files)
-    pieces = [content[at : at + 1000] for at in range(0, len(content), 1000)]
+    """Lines of the log."""
+    source = source or BuildImage(".")
     lines: list[str] = []
-    engine.build(tag, BuildInput("c0ffee", source or BuildImage(".")), pieces, lines.append)
+    engine.build(tag, BuildInput("c0ffee", source), context_of(files, source.dockerfile), lines.append)
     return lines
 
 
@@ -51,26 +60,8 @@ def test_target_arguments_and_a_dockerfile_elsewhere(
     assert lines[0].endswith("FROM scratch AS first")
     image = client.inspect_image(tag)  # type: ignore[no-untyped-call]
     assert image["Config"]["Env"][-1] == "WHO=me"
-    assert image["Config"]["Labels"] == {labels.BUILT_BY: instance}
-
-
-def test_dockerignore_is_applied_wherever_it_lies_in_the_stream(
-    engine: DockerEngine, client: docker.APIClient, tag: str
-) -> None:
-    files = {
-        "data/big.bin": "x",
-        "data/small.txt": "kept",
-        "app/secret.env": "x",
-        "app/main.py": "kept",
-        "Dockerfile": f"FROM {BASE_IMAGE}\nCOPY . /ctx\nRUN cd /ctx && find . -type f | sort > /found && cat /found\n",
-        ".dockerignore": "# a comment\n\n**/*.env\ndata\n!data/small.txt\nDockerfile\n",
-    }
-    lines = build(engine, tag, files)
-    assert {line for line in lines if line.startswith("./")} == {
-        "./data/small.txt",
-        "./app/main.py",
-        "./.dockerignore",
-    }  # the Dockerfile is sent, since the engine needs it, which then keeps it out of COPY as asked
+    found = {key: value for key, value in image["Config"]["Labels"].items() if value}
+    assert found == {labels.BUILT_BY: instance}
 
 
 def test_a_failed_step_is_shown_and_leaves_no_container(
@@ -88,8 +79,7 @@ def test_a_failed_step_is_shown_and_leaves_no_container(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"a": "1"}, "Dockerfile"),
-        ({"Dockerfile": "FROM scratch\nFETCH a\n"}, "FETCH"),
+        ({"Dockerfile": "FROM scratch\nFETCH a\n"}, "line 2: .*FETCH"),
         ({"Dockerfile": "FROM scratch\nCOPY missing /\n"}, "missing"),
         ({"Dockerfile": ""}, "empty"),
     ],
@@ -125,7 +115,7 @@ def test_a_build_without_end_ends_and_leaves_no_container(
         closing(DockerEngine(settings, instance, tmp_path)) as engine,
         pytest.raises(Stalled, match=r"docker\.buildTimeout") as caught,
     ):
-        engine.build(tag, source, [tar_of({"Dockerfile": dockerfile})], look)
+        engine.build(tag, source, context_of({"Dockerfile": dockerfile}), look)
     assert caught.value.reason == "BuildTimeout"
     assert len(running) == 1
     wait_for(lambda: containers(client, tag), lambda left: not left)
@@ -145,3 +135,228 @@ def test_two_workers_build_at_once(engine: DockerEngine, client: docker.APIClien
         for thread in threads:
             thread.join()
         assert all(engine.pin(BuildImage("."), tag, ()).present for tag in tags)
+
+
+# --- what is left -----------------------------------------------------------------------------------------------
+
+#: Builds as a daemon does it, and tells of each line.
+BUILDER = """
+import sys
+from pathlib import Path
+from controller.adapters.docker import DockerEngine
+from controller.config import DockerSettings
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.spec import BuildImage, ExistingImage
+from tests.support.engines import context_of
+instance, folder, tag, dockerfile = sys.argv[1:]
+engine = DockerEngine(DockerSettings(), instance, Path(folder))
+context = context_of({"Dockerfile": dockerfile})
+engine.build(tag, BuildInput("c0ffee", BuildImage(".")), context, lambda line: print(line, flush=True))
+"""
+
+
+def untagged(client: docker.APIClient, instance: str) -> list[str]:
+    """Images of ours from which nothing is made."""
+    ours = {"label": f"{labels.BUILT_BY}={instance}", "dangling": True}
+    return [image["Id"] for image in client.images(filters=ours)]
+
+
+def test_what_a_killed_builder_leaves_is_collected_and_nothing_else(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str, tmp_path: Path
+) -> None:
+    """The engine goes on for a moment, and then stops by itself."""
+    mine = f"FROM {BASE_IMAGE}\nRUN echo {tag} > /person\nRUN exit 3\n"
+    stranger = unique()
+    with cleaned(client, stranger), closing(DockerEngine(DockerSettings(), stranger, tmp_path)) as other:
+        with pytest.raises(Stalled):
+            build(other, f"{stranger}.local/app/build:1", {"Dockerfile": mine})
+        foreign = untagged(client, stranger)
+        assert foreign
+        for killed_at in ("first step", "second step"):
+            dockerfile = (
+                f"FROM {BASE_IMAGE} AS a\nRUN echo {tag} {killed_at} > /a\nRUN echo {tag}; sleep 600\n"
+                f"FROM {BASE_IMAGE}\nCOPY --from=a /a /\n"
+            )
+            at = killed_at if killed_at == "first step" else "sleep 600"
+            _kill_while_it_builds([instance, str(tmp_path), tag, dockerfile], at)
+        wait_for(lambda: containers(client, tag), lambda left: not left)
+        left = untagged(client, instance)
+        assert left
+        engine.collect_builds(age=3600)
+        assert untagged(client, instance) == left
+        used = client.create_container(left[0], ["true"])["Id"]
+
+        def collected() -> list[str]:
+            engine.collect_builds(age=0)
+            return untagged(client, instance)
+
+        wait_for(collected, lambda found: found == [left[0]])
+        client.remove_container(used)
+        wait_for(collected, lambda found: not found)
+        assert untagged(client, stranger) == foreign
+
+
+def _kill_while_it_builds(arguments: list[str], at: str) -> None:
+    command = [sys.executable, "-c", BUILDER, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if at in line:
+                process.kill()
+
+
+def test_nothing_is_collected_while_something_is_built(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str
+) -> None:
+    with pytest.raises(Stalled):
+        build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag} > /a\nRUN exit 3\n"})
+    left = untagged(client, instance)
+    seen: list[list[str]] = []
+
+    def look(line: str) -> None:
+        engine.collect_builds(age=0)
+        seen.append(untagged(client, instance))
+
+    dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {tag} > /a\nRUN exit 4\n"
+    with pytest.raises(Stalled):
+        engine.build(tag, BuildInput("c", BuildImage(".")), context_of({"Dockerfile": dockerfile}), look)
+    assert left
+    assert all(left[0] in images for images in seen)
+    engine.collect_builds(age=0)
+    assert untagged(client, instance) == []
+
+
+def test_an_app_lets_go_of_an_image_that_another_one_uses(
+    engine: DockerEngine, client: docker.APIClient, instance: str
+) -> None:
+    """Equal content gives both apps one image."""
+    tags = [f"{instance}.local/{app}/build:1" for app in ("one", "two")]
+    for tag in tags:
+        build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nENV A={instance}\n"})
+    pins = [engine.pin(BuildImage("."), tag, ()) for tag in tags]
+    assert pins[0] == pins[1]
+    workload = own_server_workload(pins[0].deploy, "two")
+    engine.ensure_network(workload.app)
+    engine.start(workload, name_of(workload, instance))
+    for app in ("one", "two"):
+        engine.prune_images(AppName(app), keep=0)
+    assert [engine.pin(BuildImage("."), tag, ()).present for tag in tags] == [False, True]
+    left = client.containers(all=True, filters={"label": f"{labels.INSTANCE}={instance}"})
+    engine.remove(left[0]["Id"], grace=0)
+    engine.prune_images(AppName("two"), keep=0)
+    assert not client.images(filters={"label": f"{labels.BUILT_BY}={instance}"})
+
+
+def test_each_step_is_labelled(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str
+) -> None:
+    first = f"FROM {BASE_IMAGE} AS a\nRUN echo {tag}\nFROM a AS b\nENV A=b\n"
+    dockerfile = f"{first}from scratch\nCOPY --from=b /etc/passwd /\n"
+    build(engine, tag, {"Dockerfile": dockerfile})
+    assert untagged(client, instance), "the stages that are not part of the image"
+    engine.collect_builds(age=0)
+    assert untagged(client, instance) == []
+    assert client.images(tag)
+
+
+#: The first of these files that is there: of cgroups in version 2, or in version 1.
+READ = "r() { cat /sys/fs/cgroup/$1 2>/dev/null || cat /sys/fs/cgroup/$2; }; "
+
+
+def test_the_steps_of_a_build_are_bounded(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path
+) -> None:
+    settings = DockerSettings(build_cpus=0.5, build_memory=128 * 2**20, build_pids=77)
+    step = (
+        f"{READ}until [ $(r pids.max pids/pids.max) = 77 ]; do sleep 0.01; done; "
+        "echo memory $(r memory.max memory/memory.limit_in_bytes); echo cpu $(r cpu.max cpu/cpu.cfs_quota_us)"
+    )
+    with closing(DockerEngine(settings, instance, tmp_path)) as engine:
+        lines = build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN {step}"})
+    assert f"memory {128 * 2**20}" in lines
+    assert any(line in ("cpu 50000", "cpu 50000 100000") for line in lines)
+
+
+def test_builds_have_a_network_while_they_last(
+    engine: DockerEngine, client: docker.APIClient, tag: str, instance: str
+) -> None:
+    held = threading.Thread(
+        target=build, args=(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag}; sleep 2"})
+    )
+    held.start()
+    (step,) = wait_for(lambda: [one for one in client.containers() if tag in one["Command"]])
+    assert list(step["NetworkSettings"]["Networks"]) == [f"{instance}.builds"]
+    (network,) = client.networks(names=[f"{instance}.builds"])
+    assert network["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    assert network["Options"]["com.docker.network.bridge.name"].startswith("prca")
+    held.join()
+    assert client.networks(names=[f"{instance}.builds"]) == []
+
+
+@pytest.mark.parametrize("written", ["LABEL {}", "ARG A=io.prichal\nLABEL {}", "ENV A=io.prichal\nLABEL {}"])
+def test_labels_of_a_dockerfile_make_nothing_ours(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str, written: str
+) -> None:
+    """Neither a step's container nor the image: not for the list of an app, not for its events."""
+    key = "${A}" if "A=" in written else "io.prichal"
+    pairs = f"{key}.instance={instance} {key}.app=app {key}.kind=MLComponent {key}.built-by=me"
+    dockerfile = f"FROM {BASE_IMAGE}\n{written.format(pairs)}\nRUN echo {tag}; sleep 1\nRUN false"
+    heard: list[str] = []
+    ended = threading.Event()
+    watching = threading.Thread(
+        target=lambda: heard.extend(event.workload_id for event in engine.watch(ended.is_set))
+    )
+    watching.start()
+
+    def fail() -> None:
+        with suppress(Stalled):
+            build(engine, tag, {"Dockerfile": dockerfile})
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    wait_for(lambda: containers(client, tag))
+    assert engine.observe(AppName("app")).workloads == ()
+    assert engine.apps() == frozenset()
+    failing.join()
+    ended.set()
+    watching.join()
+    assert heard == []
+    engine.collect_builds(age=0)
+    assert untagged(client, instance) == [], "its steps are collected although it says that they are not ours"
+
+
+def test_images_of_others_are_not_to_be_had(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str
+) -> None:
+    """By the tag of a build, by an id, or by some digits of one; be it in a manifest, in FROM or in COPY."""
+    build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo secret of {tag}"})
+    id = client.inspect_image(tag)["Id"]  # type: ignore[no-untyped-call]
+    digits = id.removeprefix("sha256:")
+    for name in (tag, id, digits, digits[:12], digits[:6]):
+        with pytest.raises(Stalled) as caught:
+            engine.pin(ExistingImage(name), None, ())
+        assert caught.value.reason == "ImageRefused", name
+        for dockerfile in (
+            f"FROM {name}",
+            f"ARG B={name}\nFROM $B AS x",
+            f"FROM scratch\nCOPY --from={name} /etc /",
+            f"FROM {BASE_IMAGE}\nFROM {name}",
+        ):
+            with pytest.raises(Stalled) as caught:
+                build(engine, f"{tag}0", {"Dockerfile": dockerfile})
+            assert caught.value.reason == "ImageRefused", dockerfile
+
+
+def test_instructions_of_a_base_image_are_looked_at(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tag: str
+) -> None:
+    image = f"{instance}-base:1"
+    container = client.create_container(BASE_IMAGE, "true")
+    client.commit(container, image.partition(":")[0], "1", changes="ONBUILD ADD http://127.0.0.1:1/ /x")
+    client.remove_container(container)
+    try:
+        with pytest.raises(Stalled, match="ADD would fetch it with the rights of this host") as caught:
+            build(engine, tag, {"Dockerfile": f"FROM {image}"})
+        assert caught.value.reason == "BuildRefused"
+    finally:
+        client.remove_image(image)

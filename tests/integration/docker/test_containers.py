@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import pytest
 
 from controller.adapters.docker import DockerEngine
 from controller.adapters.probe import HttpProber
-from controller.domain.desired import ModelMount, Workload
+from controller.config import DockerSettings
+from controller.domain.apps.desired import ModelMount, Workload
+from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.spec import Resources
 from controller.domain.errors import Stalled
-from controller.domain.names import AppName, ComponentName
-from controller.domain.observed import ObservedWorkload, WorkloadState
+from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.secret import Secret
-from controller.domain.spec import Resources
 from tests.support.engines import (
     BASE_IMAGE,
     MEBIBYTE,
@@ -81,6 +82,36 @@ def test_nothing_can_be_gained_inside(client: docker.APIClient, running: Observe
     assert fields["Seccomp"] == "2"
     code, _ = inside(client, running, "test", "-e", "/var/run/docker.sock")
     assert code == 1
+
+
+def test_nothing_but_scratch_is_written_and_it_goes_with_the_container(
+    engine: DockerEngine, client: docker.APIClient, running: ObservedWorkload
+) -> None:
+    assert running.root == "read-only"
+    code, said = inside(client, running, "touch", "/made")
+    assert code != 0
+    assert "Read-only file system" in said
+    assert python(client, running, "import tempfile; tempfile.NamedTemporaryFile().write(b'x')") == (0, "")
+    (volume,) = [m for m in client.inspect_container(running.id)["Mounts"] if m["Type"] == "volume"]
+    assert volume["Destination"] == "/tmp"
+    engine.remove(running.id, grace=0)
+    with pytest.raises(docker.errors.NotFound):
+        client.inspect_volume(volume["Name"])
+
+
+def test_a_version_that_was_let_write_writes(
+    engine: DockerEngine, client: docker.APIClient, instance: str, app: AppName, image: str
+) -> None:
+    """One that runs and cannot is not taken for it, and other versions are not meant."""
+    workload = own_server_workload(image, app)
+    before = run(engine, instance, workload)
+    engine.let_write(before, app)
+    seen = run(engine, instance, workload)
+    assert (seen.id == before.id, seen.root) == (False, "writable")
+    assert inside(client, seen, "touch", "/made") == (0, "")
+    assert run(engine, instance, workload).id == seen.id
+    other = run(engine, instance, own_server_workload(image, app))
+    assert other.root == "read-only"
 
 
 def test_an_init_process_is_first(client: docker.APIClient, running: ObservedWorkload) -> None:
@@ -145,6 +176,17 @@ def test_the_host_reaches_it_and_another_app_does_not(
     assert python(client, run(engine, instance, neighbour), attempt) == (0, "")
 
 
+def test_without_egress_calls_come_in_all_the_same(
+    client: docker.APIClient, instance: str, app: AppName, image: str, tmp_path: Path
+) -> None:
+    """What goes out is dropped by the engine's rules for such a network."""
+    with closing(DockerEngine(DockerSettings(egress="none"), instance, tmp_path)) as engine:
+        workload = run(engine, instance, own_server_workload(image, app))
+        wait_ready(workload)
+        (network,) = client.networks(names=[network_name(instance, app)])
+        assert network["Internal"]
+
+
 def test_variables_reach_the_module_and_platform_ones_win(
     engine: DockerEngine, client: docker.APIClient, instance: str, app: AppName, image: str
 ) -> None:
@@ -199,7 +241,7 @@ def test_the_serving_library_runs_from_its_copy(
     seen = run(engine, instance, workload)
     wait_ready(seen, "/health/ready")
     (copy,) = (tmp_path / "serving").iterdir()
-    mounts = client.inspect_container(seen.id)["Mounts"]
+    mounts = [mount for mount in client.inspect_container(seen.id)["Mounts"] if mount["Type"] == "bind"]
     assert [(m["Source"], m["Destination"], m["RW"]) for m in mounts] == [
         (str(copy), "/opt/prichal/prichal_serving", False)
     ]

@@ -16,23 +16,24 @@ import pytest
 
 from controller.adapters.docker import DockerEngine, DockerJobs
 from controller.adapters.docker.job_log import CUT, LOST
+from controller.adapters.docker.job_mapping import LOG_FILES
 from controller.config import DockerSettings
-from controller.domain.desired import BuildInput
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.observed import ObservedApp
+from controller.domain.apps.spec import BuildImage, Resources
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
-from controller.domain.observed import ObservedApp
-from controller.domain.spec import BuildImage, Resources
 from controller.ports import EngineEvent, Job, JobMount, JobState, ObservedJob
 from tests.support.engines import (
     BASE_IMAGE,
     MEBIBYTE,
     build_image,
+    context_of,
     name_of,
     own_server_workload,
-    tar_of,
     unique,
 )
-from tests.support.puppet import Puppets
+from tests.support.scripted_container import ScriptedContainers
 from tests.support.waiting import wait_for
 
 
@@ -48,8 +49,8 @@ def jobs(instance: str) -> Iterator[DockerJobs]:
 
 
 @pytest.fixture
-def puppets(tmp_path: Path, instance: str) -> Puppets:
-    return Puppets(tmp_path, instance)
+def puppets(tmp_path: Path, instance: str) -> ScriptedContainers:
+    return ScriptedContainers(tmp_path, instance)
 
 
 def python(job: Job, code: str, memory: int = 64 * MEBIBYTE) -> Job:
@@ -85,7 +86,7 @@ def other_user(client: docker.APIClient) -> Iterator[str]:
 
 
 def test_another_user_writes_into_an_output(
-    jobs: DockerJobs, puppets: Puppets, app: AppName, tmp_path: Path, other_user: str
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName, tmp_path: Path, other_user: str
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -107,7 +108,7 @@ def test_another_user_writes_into_an_output(
 
 
 def test_limits_are_in_force(
-    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+    jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
     limits = Resources(cpus=0.5, memory=48 * MEBIBYTE, pids=20)
     made = jobs.create(replace(puppets.job(app), resources=limits))
@@ -117,7 +118,9 @@ def test_limits_are_in_force(
     assert (host["NanoCpus"], host["PidsLimit"]) == (5 * 10**8, 20)
 
 
-def test_threads_beyond_the_limit_are_refused(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+def test_threads_beyond_the_limit_are_refused(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
+) -> None:
     code = (
         "import threading\n"
         "up = threading.Event()\n"
@@ -130,7 +133,7 @@ def test_threads_beyond_the_limit_are_refused(jobs: DockerJobs, puppets: Puppets
 
 
 def test_gpus_that_the_host_has_not(
-    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+    jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
     wanted = replace(puppets.job(app), resources=Resources(gpus=2), gpus=("0", "GPU-b"))
     made = jobs.create(wanted)
@@ -144,7 +147,9 @@ def test_gpus_that_the_host_has_not(
     assert "`runs.gpus`" in caught.value.message
 
 
-def test_a_folder_that_is_gone(jobs: DockerJobs, puppets: Puppets, app: AppName, tmp_path: Path) -> None:
+def test_a_folder_that_is_gone(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName, tmp_path: Path
+) -> None:
     job = replace(puppets.job(app), mounts=(JobMount(tmp_path / "gone", "/unip/in", read_only=True),))
     with pytest.raises(Transient, match="gone") as caught:
         jobs.create(job)
@@ -153,7 +158,7 @@ def test_a_folder_that_is_gone(jobs: DockerJobs, puppets: Puppets, app: AppName,
 
 
 def test_a_network_that_is_gone_is_made_again(
-    jobs: DockerJobs, engine: DockerEngine, puppets: Puppets, app: AppName
+    jobs: DockerJobs, engine: DockerEngine, puppets: ScriptedContainers, app: AppName
 ) -> None:
     made = jobs.create(puppets.job(app))
     engine.remove_network(app)
@@ -164,13 +169,13 @@ def test_a_network_that_is_gone_is_made_again(
     assert seen.state is JobState.RUNNING
 
 
-def test_a_command_by_its_path(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+def test_a_command_by_its_path(jobs: DockerJobs, puppets: ScriptedContainers, app: AppName) -> None:
     job = replace(puppets.job(app), command=("/usr/bin/env", "echo", "found"))
     assert result(jobs, job) == (0, b"found\n")
 
 
 def test_it_ends_before_anybody_looks(
-    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+    jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
     made = begun(jobs, python(puppets.job(app), "print('done'); raise SystemExit(9)"))
     client.wait(made.id)
@@ -184,10 +189,16 @@ def test_it_ends_before_anybody_looks(
 
 
 def test_the_engine_takes_no_job_for_a_workload(
-    jobs: DockerJobs, engine: DockerEngine, instance: str, image: str, puppets: Puppets, app: AppName
+    jobs: DockerJobs,
+    engine: DockerEngine,
+    instance: str,
+    image: str,
+    puppets: ScriptedContainers,
+    app: AppName,
 ) -> None:
     stop = threading.Event()
     events: list[EngineEvent] = []
+    by_hand = docker.APIClient()  # what the engine itself removes is no event
 
     def watch() -> None:
         for event in engine.watch(stop.is_set):
@@ -203,10 +214,11 @@ def test_the_engine_takes_no_job_for_a_workload(
             jobs.remove(made.id)
             engine.start(workload, name_of(workload, instance))
             (running,) = engine.observe(app).workloads
-            engine.remove(running.id, grace=0)
+            by_hand.remove_container(running.id, force=True)
         wait_for(lambda: events[-1].action == "destroy")
     finally:
         stop.set()
+        by_hand.close()
         watcher.join(timeout=30)
     assert {event.component for event in events} == {workload.component}
 
@@ -222,13 +234,13 @@ def test_a_workload_is_no_job(
 
 
 def test_an_image_that_a_job_uses_stays(
-    jobs: DockerJobs, engine: DockerEngine, instance: str, puppets: Puppets, app: AppName
+    jobs: DockerJobs, engine: DockerEngine, instance: str, puppets: ScriptedContainers, app: AppName
 ) -> None:
     source = BuildImage(".")
     tags = [f"{instance}.local/{app}/train:{number}" for number in range(3)]
     for tag in tags:
-        context = tar_of({"Dockerfile": f"FROM {BASE_IMAGE}\nENV TAG={tag}\n"})
-        engine.build(tag, BuildInput("c0ffee", source), [context], lambda _: None)
+        context = context_of({"Dockerfile": f"FROM {BASE_IMAGE}\nENV TAG={tag}\n"})
+        engine.build(tag, BuildInput("c0ffee", source), context, lambda _: None)
     jobs.create(replace(puppets.job(app), image=engine.pin(source, tags[0], ()).deploy))
     engine.prune_images(app, keep=0)
     assert [engine.pin(source, tag, ()).present for tag in tags] == [True, False, False]
@@ -238,7 +250,7 @@ def test_an_image_that_a_job_uses_stays(
 
 
 def test_stop_is_heard_soon_and_leaves_nothing_behind(
-    jobs: DockerJobs, puppets: Puppets, app: AppName
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
 ) -> None:
     made = begun(jobs, puppets.job(app))
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
@@ -273,7 +285,7 @@ def test_stop_is_heard_soon_and_leaves_nothing_behind(
 
 # --- logs -------------------------------------------------------------------------------------------------------
 
-LINES = 200_000
+LINES = 36_000
 WHEN_TOLD = """
 import os, time
 print("ready", flush=True)
@@ -281,9 +293,11 @@ while not os.path.getsize("/orders/list"): time.sleep(0.01)
 """
 
 
-def test_a_log_longer_than_what_the_engine_keeps(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
-    """The three files hold a third of it."""
-    job = python(puppets.job(app), WHEN_TOLD + f"for number in range({LINES}): print(f'{{number:099d}}')")
+def test_a_log_longer_than_what_the_engine_keeps(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
+) -> None:
+    """Its files hold the half of it."""
+    job = python(puppets.job(app), WHEN_TOLD + f"for number in range({LINES}): print(f'{{number:04199d}}')")
     made = begun(jobs, job)
     reader = jobs.logs(made.id, "", never)
     assert next(reader)[1] == b"ready\n"
@@ -303,7 +317,7 @@ def test_a_log_longer_than_what_the_engine_keeps(jobs: DockerJobs, puppets: Pupp
 
 
 def test_what_was_lost_while_nobody_read_is_told(
-    jobs: DockerJobs, client: docker.APIClient, puppets: Puppets, app: AppName
+    jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
     job = puppets.job(app)
     made = begun(jobs, job)
@@ -311,8 +325,8 @@ def test_what_was_lost_while_nobody_read_is_told(
     with closing(jobs.logs(made.id, "", never)) as reader:  # type: ignore[type-var]
         place, first = next(reader)
     assert first == b"first\n"
-    for _ in range(12):
-        puppets.say(job.name, 10_000 * (99 * b"x" + b"\n"))
+    for _ in range(LOG_FILES * 5):
+        puppets.say(job.name, 100 * (9_999 * b"x" + b"\n"))
     puppets.say(job.name, b"last\n")
     puppets.exit(job.name, 0)
     client.wait(made.id)
@@ -322,13 +336,82 @@ def test_what_was_lost_while_nobody_read_is_told(
     assert b"first" not in log
 
 
-def test_an_endless_line_is_cut(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+def test_an_endless_line_is_cut(jobs: DockerJobs, puppets: ScriptedContainers, app: AppName) -> None:
     code = "import sys\nfor _ in range(120): sys.stdout.write('x' * 100_000)\nprint()\nprint('after')"
     exit_code, log = result(jobs, python(puppets.job(app), code))
     assert (exit_code, log) == (0, 2**20 * b"x" + CUT + b"after\n")
 
 
-def test_a_container_that_closes_its_output_runs_on(jobs: DockerJobs, puppets: Puppets, app: AppName) -> None:
+BAR = """
+import os, time
+for number in range(200):
+    os.write(2, b"\\r%9d of many" % number)
+    time.sleep(0.001)
+while not os.path.getsize("/orders/list"): time.sleep(0.01)
+os.write(2, b"\\nafter\\n")
+"""
+
+
+def test_a_progress_bar_is_seen_while_it_goes_on(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
+) -> None:
+    job = python(puppets.job(app), BAR)
+    made = begun(jobs, job)
+    text = b""
+    for _, content in jobs.logs(made.id, "", never):
+        text += content
+        if text.endswith(b"      199 of many"):
+            break
+    puppets.exit(job.name, 0)
+    assert text.count(b"\r") == 200
+
+
+def test_what_was_seen_of_a_bar_comes_once_over_a_death(
+    jobs: DockerJobs, instance: str, puppets: ScriptedContainers, app: AppName
+) -> None:
+    job = python(puppets.job(app), BAR)
+    made = begun(jobs, job)
+    with closing(jobs.logs(made.id, "", never)) as reader:  # type: ignore[type-var]
+        place, text = next(reader)
+    puppets.exit(job.name, 0)
+    with closing(DockerJobs(DockerSettings(), instance)) as others:
+        text += b"".join(content for _, content in others.logs(made.id, place, never))
+    whole = b"".join(content for _, content in jobs.logs(made.id, "", never))
+    assert text == whole
+    assert whole.endswith(b" of many\nafter\n")
+
+
+def test_nothing_is_lost_of_very_many_short_lines(
+    instance: str, puppets: ScriptedContainers, app: AppName
+) -> None:
+    """The engine's log of them takes 70 times the room, and they come faster than they are read."""
+    code = WHEN_TOLD + "import sys\nsys.stdout.write('\\n' * 1_000_000)"
+    job = python(puppets.job(app), code)
+    with closing(DockerJobs(DockerSettings(), instance)) as jobs:
+        made = begun(jobs, job)
+        reader = jobs.logs(made.id, "", never)
+        assert next(reader)[1] == b"ready\n"
+        puppets.exit(job.name, 0)
+        text = b"".join(content for _, content in reader)
+    assert (text.strip(b"\n"), len(text)) == (b"", 1_000_000)
+
+
+def test_a_container_whose_log_nobody_reads_is_stopped(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
+) -> None:
+    """It fills all buffers on the way, and waits."""
+    job = python(puppets.job(app), "while True: print('x' * 1000)")
+    made = begun(jobs, job)
+    jobs.stop(made.id, grace=1.0)
+    seen = jobs.wait(made.id, never)
+    assert seen
+    jobs.remove(made.id)
+    assert jobs.find(job.name) is None
+
+
+def test_a_container_that_closes_its_output_runs_on(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
+) -> None:
     closed = WHEN_TOLD.replace("while", "os.close(1); os.close(2)\nwhile")
     job = python(puppets.job(app), closed + "os._exit(5)")
     made = begun(jobs, job)

@@ -13,12 +13,12 @@ import docker.errors
 import pytest
 
 from controller.adapters.docker import DockerEngine
-from controller.adapters.docker.connection import Connection
-from controller.adapters.docker.images import Images
+from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.images import ImageStore
 from controller.config import DockerSettings
+from controller.domain.apps.observed import ImageOrigin
+from controller.domain.apps.spec import ExistingImage, SecretSpec
 from controller.domain.errors import Stalled, Transient
-from controller.domain.observed import ImageOrigin
-from controller.domain.spec import ExistingImage, SecretSpec
 from tests.support.engines import unique
 from tests.support.registry import PASSWORD, LocalRegistry, hanging_server, local_registry
 
@@ -64,7 +64,11 @@ def test_a_tag_becomes_the_digest_that_is_pulled(
     assert client.inspect_image(before.deploy)["RepoDigests"] == [before.deploy]  # type: ignore[no-untyped-call]
     after = engine.pin(ExistingImage(pushed), None, registry.registries())
     assert (after.deploy, after.present) == (before.deploy, True)
-    assert engine.pin(ExistingImage(before.deploy), None, ()) == after
+    assert engine.pin(ExistingImage(before.deploy), None, registry.registries()) == after
+    # It is here by another app's credentials, which are not this one's.
+    with pytest.raises(Stalled) as caught:
+        engine.pin(ExistingImage(before.deploy), None, ())
+    assert caught.value.reason == "RegistryDenied"
 
 
 def test_a_moved_tag_is_another_digest(
@@ -174,9 +178,9 @@ def test_a_registry_that_hangs_does_not_hold_up_a_pass() -> None:
     settings = DockerSettings()
     with (
         hanging_server() as host,
-        closing(Connection(settings.host, settings.timeout)) as connection,
+        closing(EngineConnection(settings.host, settings.timeout)) as connection,
         pytest.raises(Transient, match="did not answer within 1 s") as caught,
     ):
-        images = Images(connection, settings, unique(), resolve_timeout=1.0)
+        images = ImageStore(connection, settings, unique(), resolve_timeout=1.0)
         images.pin(ExistingImage(f"{host}/team/demo:1"), None, ())
     assert caught.value.reason == "RegistryUnreachable"

@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.engines import BASE_IMAGE, unique
 from tests.support.waiting import wait_for
+from tests.unit.serving.server import ECHO
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "colors"
 
@@ -104,8 +105,44 @@ def test_serve_a_component_and_leave_nothing_behind(
     assert next(o["data"] for o in answer["outputs"] if o["name"] == "color") == "red"
     (container,) = client.containers(filters={"ancestor": colors})
     assert [(port["IP"], port["PublicPort"]) for port in container["Ports"]] == [("127.0.0.1", served.port())]
+    details = client.inspect_container(container["Id"])
+    assert details["Config"]["Hostname"] == "namer"
+    host = details["HostConfig"]
+    assert host["NanoCpus"]
+    assert host["MemorySwap"] == host["Memory"] == host["ShmSize"]
     assert served.end() == 0
     assert containers_of(client, colors) == []
+
+
+@pytest.fixture
+def with_environment(client: docker.APIClient) -> Iterator[str]:
+    """An image whose module is found by the environment of the image alone."""
+    tag = f"{unique('prichal-test-path')}:1"
+    dockerfile = f"FROM {BASE_IMAGE}\nENV PYTHONPATH=/code/src\nWORKDIR /work\nCOPY mymod.py /code/src/\n"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for name, text in (("Dockerfile", dockerfile), ("mymod.py", ECHO)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    context.seek(0)
+    log = list(client.build(fileobj=context, custom_context=True, tag=tag, decode=True))
+    assert not [entry for entry in log if "error" in entry], log
+    yield tag
+    client.remove_image(tag, force=True)
+
+
+def test_the_images_own_environment_holds(with_environment: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "apiVersion: unified-platform.cs.hse.ru/v1\nkind: MLComponent\nmetadata: {name: path}\n"
+        'spec: {image: {build: {context: .}}, mlService: {inference: "mymod:predict"}}\n'
+    )
+    served = Served(with_environment, str(manifest), "--port", "0")
+    try:
+        wait_for(lambda: served.ask("GET", "/health/ready")[0] == 200, limit=60)
+    finally:
+        served.end()
 
 
 def test_a_component_that_cannot_be_set_up_ends_with_its_code(

@@ -19,8 +19,8 @@ from pygit2.enums import FileMode
 from controller.adapters.git import GitSources
 from controller.adapters.git.clones import MAX_PACKS
 from controller.adapters.git.faults import CloneDamaged
+from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.spec import RefKind, RepositorySpec, SecretSpec
 from controller.ports import Revision
 from tests.support.git_servers import (
     Author,
@@ -521,18 +521,21 @@ def test_a_commit_that_is_no_longer_here_does_not_cost_the_clone(
 
 def test_contents_that_are_refused_by_name(sources: GitSources, author: Author, daemon: str) -> None:
     author.commit(
-        {"app.yaml": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "ctx/a": "1"}
+        {
+            "app.yaml": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
+            "ctx/Dockerfile": "1",
+        }
     )
     (author.tree / "ctx" / "link").symlink_to("/etc/passwd")
     author.commit({})
     revision = fetch(sources, repository(f"{daemon}/{author.remote.name}"))
     assert failure(lambda: content(sources, revision)).reason == "LfsPointer"
-    error = failure(lambda: sources.archive(revision, "ctx"))
+    error = failure(lambda: sources.build_context(revision, BuildImage("ctx")))
     assert (error.reason, "link" in error.message) == ("SymlinkRefused", True)
 
 
 def test_a_submodule_is_left_out(sources: GitSources, author: Author, daemon: str) -> None:
-    author.commit({"a.yaml": "1"})
+    author.commit({"a.yaml": "1", "Dockerfile": "FROM scratch"})
     git(
         author.tree,
         "-c",
@@ -546,7 +549,7 @@ def test_a_submodule_is_left_out(sources: GitSources, author: Author, daemon: st
     author.commit({})
     revision = fetch(sources, repository(f"{daemon}/{author.remote.name}"))
     assert content(sources, revision) == b"1"
-    assert b"sub/" not in b"".join(sources.archive(revision, "."))
+    assert b"sub/" not in b"".join(sources.build_context(revision, BuildImage(".")).files)
 
 
 def test_local_paths_only_where_they_are_allowed(make_sources: MakeSources, tmp_path: Path) -> None:

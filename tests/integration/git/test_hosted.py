@@ -13,12 +13,14 @@ import ssl
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pygit2
 import pytest
+from pygit2.enums import ObjectType
 
 from controller.adapters import hosted, post_receive
 from controller.adapters.git import GitSources
@@ -167,7 +169,7 @@ def test_the_pusher_sees_the_progress_until_it_is_ready(
     assert platform.headers[0]["X-Prichal-Push"] == "1"
     lines = [line.removeprefix("remote: prichal: ") for line in seen.splitlines() if "prichal:" in line]
     assert lines[:-1] == [
-        f"refs/heads/main is at {commit[:12]}; converging",
+        f"refs/heads/main is at {commit[:12]}; reconciling",
         "planned: 1 to start",
         "classify: started",
         "classify: is ready",
@@ -180,11 +182,11 @@ def test_the_pusher_sees_the_progress_until_it_is_ready(
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        ("Degraded", "FAILED, the version before goes on serving"),
+        ("Degraded", "FAILED: the previous version keeps serving"),
         ("Failed", "FAILED"),
-        ("Superseded", "a newer commit takes over"),
+        ("Superseded", "superseded by a newer commit"),
         ("Suspended", "prichal resume"),
-        ("Waiting", "goes on by itself"),
+        ("Waiting", "continues automatically"),
         ("SomethingNew", "SomethingNew"),
     ],
 )
@@ -289,13 +291,15 @@ def test_the_secret_is_for_owner_and_group_alone(tmp_path: Path, platform: Platf
     assert SECRET not in (remote / "hooks" / "post-receive").read_text()
 
 
-def test_creating_it_again_renews_the_hook_and_keeps_the_commits(
+def test_creating_it_again_renews_hook_and_settings_and_keeps_the_commits(
     tmp_path: Path, work: Path, platform: Platform
 ) -> None:
     remote = hosted.create(tmp_path / "git", "demo", f"http://127.0.0.1:{free_port()}", Secret("old"))
     push(work, remote)
+    git(remote, "config", "receive.fsckObjects", "true")
     platform.progress = [done("Ready", "")]
     assert create(tmp_path, platform) == remote
+    assert git(remote, "config", "receive.fsckObjects") == "false"
     git(work, "commit", "--quiet", "--amend", "--allow-empty", "-m", "amended")
     assert "ready after" in push(work, remote, "+main")  # a force push is allowed
     assert git(remote, "rev-parse", "main") == git(work, "rev-parse", "main")
@@ -336,3 +340,96 @@ def test_the_daemon_reads_it_without_further_permission(
     sources = GitSources(tmp_path / "clones", GitSettings(), hosted=tmp_path / "git")
     spec = repository(str(remote))
     assert sources.head(spec, None) == git(work, "rev-parse", "HEAD")
+
+
+WHO = b"Ada <ada@example.org> 1700000000 +0000"
+WRITTEN = b"author " + WHO + b"\ncommitter " + WHO + b"\n"
+#: What follows the tree in a commit.
+ODD_COMMITS = {
+    **{
+        f"{what}: {who.decode()}": b"author " + who + b"\ncommitter " + WHO + b"\n\nold\n"
+        for what, who in (
+            ("no blank before the e-mail", b"Ada<ada@example.org> 1700000000 +0000"),
+            ("no e-mail", b"Ada 1700000000 +0000"),
+            ("no name", b"<ada@example.org> 1700000000 +0000"),
+            ("brackets in the name", b"A>d<a <ada@example.org> 1700000000 +0000"),
+            ("a zone that is none", b"Ada <ada@example.org> 1700000000 +51800"),
+            ("a padded date", b"Ada <ada@example.org> 01700000000 +0000"),
+            ("a date that is none", b"Ada <ada@example.org> yesterday +0000"),
+            ("a date beyond all integers", b"Ada <ada@example.org> 99999999999999999999999 +0000"),
+            ("no date", b"Ada <ada@example.org>"),
+        )
+    },
+    "no author": b"committer " + WHO + b"\n\nold\n",
+    "no committer": b"author " + WHO + b"\n\nold\n",
+    "two authors": b"author " + WHO + b"\n" + WRITTEN + b"\nold\n",
+    "NUL in the message": WRITTEN + b"\nold\0er\n",
+    "NUL in the author": WRITTEN.replace(b"Ada", b"A\0da", 1) + b"\nold\n",
+    "a header without an end": WRITTEN + b"odd",
+    "no message": WRITTEN,
+}
+#: Made from an empty file's id and the folder of the manifests.
+ODD_TREES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "a zero-padded folder": lambda file, manifests: b"0" + manifests,
+    "unsorted entries": lambda file, manifests: manifests + b"100644 a\0" + file,
+    "one entry twice": lambda file, manifests: b"100644 a\0" + file + b"100644 a\0" + file + manifests,
+    "a mode of old": lambda file, manifests: b"100664 a\0" + file + manifests,
+    "a submodule at no commit": lambda file, manifests: b"160000 a\0" + bytes(20) + manifests,
+    "a name that means .git on Windows": lambda file, manifests: b"100644 GIT~1\0" + file + manifests,
+    "modules that are a link": lambda file, manifests: b"120000 .gitmodules\0" + file + manifests,
+}
+REFUSED_TREES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    f"an entry {name.decode()!r}": lambda file, manifests, name=name: (  # type: ignore[misc]
+        b"100644 " + name + b"\0" + file + manifests
+    )
+    for name in (b".", b"..", b".git", b"a/b")
+}
+
+
+def files_of(tmp_path: Path, source: Path, allowed: Path) -> list[str] | str:
+    """Of the branch main, or the reason why it is refused."""
+    sources = GitSources(tmp_path / f"clones of {source.name}", GitSettings(), hosted=allowed)
+    try:
+        revision = sources.fetch(repository(str(source)), None, None)
+        return [file.path for file in sources.files(revision, ".", (".yaml",))]
+    except Stalled as refused:
+        return refused.reason
+
+
+@pytest.mark.parametrize(
+    ("odd_tree", "odd_commit", "expected"),
+    [
+        *((None, odd, ["manifests/a.yaml"]) for odd in ODD_COMMITS),
+        *((odd, None, ["manifests/a.yaml"]) for odd in ODD_TREES),
+        *((odd, None, "TreeInvalid") for odd in REFUSED_TREES),
+    ],
+)
+def test_what_can_be_fetched_from_elsewhere_can_be_pushed_here_and_is_read_alike(
+    tmp_path: Path, odd_tree: str | None, odd_commit: str | None, expected: list[str] | str
+) -> None:
+    """Git itself has no say in what it pushes: the objects are written as old tools have done it."""
+    elsewhere = tmp_path / "elsewhere"
+    local = pygit2.init_repository(elsewhere / "old.git", bare=True, initial_head="main")
+    file = local.create_blob(b"a: 1\n")
+    below = local.odb.write(ObjectType.TREE, b"100644 a.yaml\0" + file.raw)
+    plain: Callable[[bytes, bytes], bytes] = lambda file, manifests: manifests  # noqa: E731 - one among others
+    entries = {**ODD_TREES, **REFUSED_TREES}.get(odd_tree or "", plain)
+    root = local.odb.write(ObjectType.TREE, entries(file.raw, b"40000 manifests\0" + below.raw))
+    rest = ODD_COMMITS[odd_commit] if odd_commit else WRITTEN + b"\nold\n"
+    made = local.odb.write(ObjectType.COMMIT, b"tree " + str(root).encode() + b"\n" + rest)
+    Path(local.path, "refs", "heads", "main").write_text(f"{made}\n")
+    hosts = tmp_path / "git"
+    hosts.mkdir()
+    path = hosted.create(hosts, "demo", "http://127.0.0.1:1", Secret(SECRET))
+    (path / "hooks" / "post-receive").unlink()  # no platform listens
+    result = subprocess.run(
+        ["git", "--git-dir", local.path, "push", str(path), f"{made}:refs/heads/main"],
+        env=GIT_ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    assert files_of(tmp_path, path, hosts) == expected
+    assert files_of(tmp_path, Path(local.path), elsewhere) == expected

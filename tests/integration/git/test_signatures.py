@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.git import GitSources
+from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
-from controller.domain.spec import SecretSpec
 from tests.support.git_servers import Author, git, make_key
 from tests.support.git_specs import repository, secret
 
@@ -73,9 +73,9 @@ def check(sources: GitSources, author: Author, ada: Signer, bob: Signer) -> None
     spec = repository(str(author.remote), signers="signers")
     commit = sign(author, ada, "1")
     assert sources.fetch(spec, None, ada.allowed).commit == commit
-    assert "none of the allowed" in refusal(sources, author, bob.allowed)
+    assert "not by an allowed" in refusal(sources, author, bob.allowed)
     sign(author, bob, "2")
-    assert "none of the allowed" in refusal(sources, author, ada.allowed)
+    assert "not by an allowed" in refusal(sources, author, ada.allowed)
     author.commit({"a.yaml": "3"})
     assert "not signed" in refusal(sources, author, ada.allowed)
 
@@ -97,7 +97,7 @@ def test_a_signature_that_belongs_to_another_commit(
     (tmp_path / "forged").write_text(raw + "\n")
     forged = git(author.tree, "hash-object", "-t", "commit", "-w", str(tmp_path / "forged"))
     author.push(f"{forged}:refs/heads/main")
-    assert "does not fit its content" in refusal(sources, author, ada.allowed)
+    assert "does not match its content" in refusal(sources, author, ada.allowed)
 
 
 def test_a_key_that_is_allowed_for_something_else(
@@ -105,7 +105,7 @@ def test_a_key_that_is_allowed_for_something_else(
 ) -> None:
     mail = ssh_signer(tmp_path, "ada", namespaces="email")
     sign(author, mail, "1")
-    assert "none of the allowed" in refusal(sources, author, mail.allowed)
+    assert "not by an allowed" in refusal(sources, author, mail.allowed)
 
 
 def test_the_secret_lacks_the_kind_of_key(sources: GitSources, author: Author, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 
+import pygit2
 import pytest
+from pygit2.enums import ObjectType
 
 from controller.adapters.git import GitSources
+from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec
 from controller.domain.errors import Stalled, Waiting
-from controller.domain.spec import RefKind, RepositorySpec
 from controller.ports import Revision
 from tests.support.git_servers import Author, git
 from tests.support.git_specs import Access, repository
@@ -31,7 +34,9 @@ def test_head_then_fetch_then_read(sources: GitSources, author: Author, access: 
     assert revision.committed > 0
     (file,) = sources.files(revision, "manifests", (".yaml",))
     assert (file.path, file.content) == ("manifests/app.yaml", b"kind: X\n")
-    with tarfile.open(fileobj=io.BytesIO(b"".join(sources.archive(revision, ".")))) as archive:
+    context = sources.build_context(revision, BuildImage("."))
+    assert context.dockerfile == b"FROM scratch\n"
+    with tarfile.open(fileobj=io.BytesIO(b"".join(context.files))) as archive:
         assert archive.getnames() == ["Dockerfile", "manifests", "manifests/app.yaml"]
 
 
@@ -89,6 +94,33 @@ def test_a_commit_by_its_id(sources: GitSources, author: Author, access: Access)
     with pytest.raises(Stalled, match="contains the commit") as caught:
         fetch(sources, repository(access.url, "1" * 40, RefKind.COMMIT), access)
     assert caught.value.reason == "RefNotFound"
+
+
+def test_commits_that_libgit2_cannot_parse(
+    sources: GitSources, author: Author, access: Access, tmp_path: Path
+) -> None:
+    """Git takes them and hands them out. In the history of later ones, too, and without the clone being made again."""
+    spec = repository(access.url)
+    author.commit({"a.yaml": "0"})
+    fetch(sources, spec, access)
+    clone = (tmp_path / "clones" / "demo.git").stat().st_ino
+    tree = git(author.remote, "rev-parse", "main^{tree}")
+    remote, odd = pygit2.Repository(str(author.remote)), ""
+    for who in (b"Ada 1 +0000", b"Ada <a@b> 18446744073709551999 +0000", b"Ada <a@b> yesterday +0000"):
+        parent = git(author.remote, "rev-parse", "main")
+        raw = f"tree {tree}\nparent {parent}\n".encode() + b"author %b\ncommitter %b\n\nodd\n" % (
+            who,
+            who,
+        )
+        odd = str(remote.odb.write(ObjectType.COMMIT, raw))
+        (author.remote / "refs/heads/main").write_text(f"{odd}\n")
+        revision = fetch(sources, spec, access)
+        assert (revision.commit, revision.subject) == (odd, "odd")
+        assert sources.files(revision, ".", (".yaml",))[0].content == b"0"
+    after = git(author.remote, "commit-tree", tree, "-p", odd, "-m", "after")
+    git(author.remote, "update-ref", "refs/heads/main", after)
+    assert fetch(sources, spec, access).subject == "after"
+    assert (tmp_path / "clones" / "demo.git").stat().st_ino == clone
 
 
 def test_a_branch_that_is_deleted_or_renamed(sources: GitSources, author: Author, access: Access) -> None:

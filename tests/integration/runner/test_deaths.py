@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from controller.config.settings import RunSettings
-from controller.domain.runs import RunState
+from controller.domain.runs.file_index import FILE_INDEX, MARK
+from controller.domain.runs.run import RunState
 from controller.ports import JobState
-from tests.support.mortal_runner import World, born, served
+from tests.support.crash_runner import World, parts, served, started
 from tests.support.waiting import wait_for
-from tests.unit.runner.plays import PLAYS, check
-from tests.unit.runner.scene import Scene, pipeline, stage
+from tests.unit.runner.harness import Harness, pipeline, stage
+from tests.unit.runner.scenarios import SCENARIOS, check
 
 
 def attempt(name: str, *end: str) -> tuple[str, ...]:
@@ -40,8 +41,9 @@ def well(name: str, *published: str) -> tuple[str, ...]:
 
 def publishing(file: str) -> tuple[str, ...]:
     """Into the caller's area."""
-    manifest = f"{file.split('/')[0]}/.manifest.json"
-    return ("reserve", f"remove {manifest}", f"put {file}", f"put {manifest}", "reserve (2)", "touch")
+    mark, manifest = (f"{file.split('/')[0]}/{name}" for name in (MARK, FILE_INDEX))
+    begun = ("guard", "reserve", f"put {mark}", f"remove {manifest}")
+    return (*begun, f"put {file}", f"put {manifest}", f"remove {mark}", "release", "reserve (2)", "touch")
 
 
 #: All that a runner does which changes anything, by what is played: the points of death.
@@ -69,24 +71,21 @@ POINTS = {
         "save report CANCELED, run CANCELED",
     ),
     "repeated": (*well("report.1", *publishing("page/index.html")), "save run SUCCEEDED"),
+    "publishing repeated": (
+        *("save fit STARTING.1", "save fit RUNNING.1", *publishing("model/x"), "save fit SUCCEEDED.1"),
+        "save run SUCCEEDED",
+    ),
     "storage away": (
         *well(
             "fit.1",
-            *(
-                "reserve",
-                "remove model/.manifest.json",
-                "release",
-                "touch",
-                "save fit RUNNING.1 StorageUnreachable",
-            ),
-            *("reserve (2)", "remove model/.manifest.json (2)", "put model/x", "put model/.manifest.json"),
-            *("reserve (3)", "touch (2)"),
+            *("save fit RUNNING.1 StorageUnreachable", "guard (2)"),
+            *publishing("model/x"),
         ),
         "save run SUCCEEDED",
     ),
     "releasing": (
         *well("fit.1"),
-        *("reserve", "put digits/.manifest.json", "remove digits/old", "put digits/x"),
+        *("guard", "reserve", "put digits/.manifest.json", "remove digits/old", "put digits/x"),
         *("put digits/.manifest.json (2)", "release", "reserve (2)", "touch"),
         *("save released model", "enqueue", "save run SUCCEEDED", "submit next"),
     ),
@@ -94,58 +93,60 @@ POINTS = {
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """Nobody drives its runs yet."""
-    with closing(Scene(tmp_path / "state")) as made:
+    with closing(Harness(tmp_path / "state")) as made:
         yield made
 
 
-def play(scene: Scene, name: str, id: str, process: BaseProcess) -> None:
+def play(harness: Harness, name: str, id: str, process: BaseProcess) -> None:
     """Until the process is dead, or all is over."""
-    if PLAYS[name].cancel:
-        wait_for(lambda: not process.is_alive() or any(j.state is JobState.RUNNING for j in scene.jobs.all()))
-        scene.cancel(id)
-    wait_for(lambda: not process.is_alive() or (scene.run(id).state.terminal and not scene.jobs.names()))
+    if SCENARIOS[name].cancel:
+        wait_for(
+            lambda: not process.is_alive() or any(j.state is JobState.RUNNING for j in harness.jobs.all())
+        )
+        harness.cancel(id)
+    wait_for(lambda: not process.is_alive() or (harness.run(id).state.terminal and not harness.jobs.names()))
 
 
-@pytest.mark.parametrize("name", PLAYS)
-def test_the_table_has_all_that_is_done(scene: Scene, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_table_has_all_that_is_done(harness: Harness, tmp_path: Path, name: str) -> None:
     told = tmp_path / "told"
-    with served(World(scene.jobs, scene.objects)) as world:
-        id = PLAYS[name].submit(scene)
-        with born(scene.settings, world, told=told) as process:
-            play(scene, name, id, process)
-    of_this_run = {call for call in told.read_text().splitlines() if "push" not in call}
-    assert of_this_run == set(POINTS[name])
+    with served(World(harness.jobs, harness.objects)) as world:
+        id = SCENARIOS[name].submit(harness)
+        with started(harness.settings, world, told=told) as process:
+            play(harness, name, id, process)
+    done = frozenset().union(*(parts(call) for call in told.read_text().splitlines() if "push" not in call))
+    assert done == frozenset().union(*map(parts, POINTS[name]))
 
 
 @pytest.mark.parametrize(
     ("name", "point"), [(name, point) for name, points in POINTS.items() for point in points], ids=str
 )
-def test_killed_right_before(scene: Scene, name: str, point: str) -> None:
-    with served(World(scene.jobs, scene.objects)) as world:
-        id = PLAYS[name].submit(scene)
-        with born(scene.settings, world, fatal=point) as process:
-            play(scene, name, id, process)
+def test_killed_right_before(harness: Harness, name: str, point: str) -> None:
+    with served(World(harness.jobs, harness.objects)) as world:
+        id = SCENARIOS[name].submit(harness)
+        with started(harness.settings, world, fatal=point) as process:
+            play(harness, name, id, process)
             assert not process.is_alive(), "it has not come to this point"
     assert process.exitcode == -signal.SIGKILL
-    scene.start()
-    check(scene, scene.until(id), PLAYS[name], f"after death before {point!r}")
+    harness.start()
+    check(harness, harness.until(id), SCENARIOS[name], f"after death before {point!r}")
 
 
 @pytest.mark.timeout(300)
 def test_a_backlog_of_a_thousand_over_several_deaths(tmp_path: Path) -> None:
     """Killed at any moment, with eight runs under way."""
-    with closing(Scene(tmp_path, RunSettings(concurrent=8, per_app=100))) as scene:
-        ids = [scene.submit(pipeline(stage(outputs=("model",)), boxes=())) for _ in range(1000)]
-        with served(World(scene.jobs, scene.objects)) as world:
+    with closing(Harness(tmp_path, RunSettings(concurrent=8, per_app=100))) as harness:
+        ids = [harness.submit(pipeline(stage(), boxes=())) for _ in range(1000)]
+        with served(World(harness.jobs, harness.objects)) as world:
             for enough in (50, 300, 301, 700):
-                with born(scene.settings, world):
-                    wait_for(lambda enough=enough: len(scene.jobs.starts) >= enough, limit=200.0)  # type: ignore[misc]
-        assert any(scene.run(id).state is not RunState.SUCCEEDED for id in ids)
-        scene.start()
-        wait_for(lambda: scene.store.runs.unfinished(pipeline().app, limit=1) == (), limit=200.0)
-        runs = [scene.run(id) for id in ids]
+                with started(harness.settings, world):
+                    wait_for(lambda enough=enough: len(harness.jobs.starts) >= enough, limit=200.0)  # type: ignore[misc]
+        assert any(harness.run(id).state is not RunState.SUCCEEDED for id in ids)
+        harness.start()
+        wait_for(lambda: harness.store.runs.unfinished(pipeline().app, limit=1) == (), limit=200.0)
+        runs = [harness.run(id) for id in ids]
         assert {run.state for run in runs} == {RunState.SUCCEEDED}
         assert {len(run.stage("fit").attempts) for run in runs} == {1}
-        assert sorted(scene.jobs.starts) == sorted(f"prichal.demo.{id}.fit.1" for id in ids), "each once"
+        assert sorted(harness.jobs.starts) == sorted(f"prichal.demo.{id}.fit.1" for id in ids), "each once"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from controller.config import DockerSettings
-from controller.domain.pipelines import Stage
-from controller.domain.runs import Run, RunState
+from controller.domain.runs.pipeline import Stage
+from controller.domain.runs.run import Run, RunState
 from tests.integration.runner.world import World, python
 from tests.support.engines import BASE_IMAGE, unique
 from tests.support.own_engine import OwnEngine, available, own_engine
@@ -60,7 +60,7 @@ open(os.environ["UNIP_PIPELINE_MODEL"] + "/made", "w").close()
 
 
 def begun(world: World, stage: Stage) -> str:
-    id = world.submit(stage, boxes=())
+    id = world.submit(stage)
     wait_for(lambda: world.log(id) == b"up 1\n")
     return id
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.runs import Run, RunState
+from controller.domain.runs.run import Run, RunState
 from controller.ports import JobState
 from tests.integration.runner.world import ROOT, World, python
 from tests.support.engines import BASE_IMAGE

@@ -224,3 +224,46 @@ def test_what_root_has_made_in_a_container_is_opened_up_by_one(tmp_path: Path) -
     with closing(LocalEngine(DockerSettings(), "test")) as engine:
         engine.open_up(tmp_path / "made", BASE_IMAGE)
     assert (closed.stat().st_mode & 0o777, (closed / "file").stat().st_mode & 0o777) == (0o777, 0o666)
+
+
+CAREFUL = """
+apiVersion: unified-platform.cs.hse.ru/v1
+kind: ExperimentPipeline
+metadata: {name: train}
+spec:
+  vars: [{name: model}]
+  stages:
+    - name: fit
+      image: {existingImageName: IMAGE}
+      command: [sh, -c, "umask 077; mkdir $UNIP_PIPELINE_MODEL/deep; echo weights > $UNIP_PIPELINE_MODEL/deep/x"]
+      outputs: [{name: model}]
+      resources: {memory: 64Mi}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_an_ordinary_user_gets_what_root_has_closed() -> None:
+    """Most images run as root; careful programs make files that nobody else may read."""
+    group = str(os.stat("/var/run/docker.sock").st_gid)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o777)
+        (place / "p.yaml").write_text(CAREFUL.replace("IMAGE", BASE_IMAGE))
+        somebody = ["setpriv", "--reuid", "12345", "--regid", "12345", "--groups", group]
+        command = [
+            sys.executable,
+            "-m",
+            "controller",
+            "run-local",
+            "p.yaml",
+            "--root",
+            ".",
+            "--output",
+            "out",
+        ]
+        environment = {**os.environ, "HOME": folder, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*somebody, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert (place / "out" / "model" / "deep" / "x").read_text() == "weights\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from controller.domain.pipelines import Stage
-from controller.domain.runs import RunState
-from controller.domain.spec import Resources, Retries
+from controller.domain.apps.spec import Resources, Retries
+from controller.domain.runs.pipeline import Stage
+from controller.domain.runs.run import RunState
 from tests.integration.runner.world import World, python
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
 from tests.support.waiting import wait_for
@@ -131,6 +131,24 @@ def test_a_link_out_of_the_output(driven: World) -> None:
     run = driven.finish(python("fit", code, outputs=("model",)))
     assert (run.state, run.reason) == (RunState.FAILED, "OutputInvalid")
     assert driven.stored("") == {}
+
+
+def test_links_as_trainers_make_them(driven: World) -> None:
+    code = """
+import os, pathlib
+out = pathlib.Path(os.environ["UNIP_PIPELINE_MODEL"])
+for step in (1, 2):
+    (out / f"step-{step}").mkdir()
+    (out / f"step-{step}" / "weights").write_text(str(step))
+(out / "last").symlink_to(out / "step-2" / "weights")
+(out / "latest").symlink_to("step-2")
+"""
+    run = driven.finish(python("fit", code, outputs=("model",)))
+    assert run.state is RunState.SUCCEEDED, run
+    found = driven.stored(f"runs/{run.id}/model/")
+    del found[".manifest.json"]
+    steps = {"step-1/weights": b"1", "step-2/weights": b"2"}
+    assert found == {**steps, "last": b"2", "latest/weights": b"2"}
 
 
 def test_a_log_that_is_too_long(driven: World) -> None:

@@ -19,14 +19,15 @@ import pytest
 from controller.adapters.clock import SystemClock
 from controller.adapters.models import ModelCache
 from controller.adapters.objects import S3Objects
-from controller.domain.keys import user_area
-from controller.domain.runs import RunInput, RunState
-from controller.domain.spec import PipelineVar
+from controller.domain.apps.spec import PipelineVar
+from controller.domain.runs.run import RunInput, RunOutput, RunState
+from controller.domain.storage.keys import user_area
 from controller.ports import Job
-from controller.runner.deps import Deps
+from controller.runner.deps import RunnerDeps
+from controller.runner.listing import below
 from tests.support.storage_servers import StorageServer, embedded_server
 from tests.support.waiting import wait_for
-from tests.unit.runner.scene import BOX, BUCKET, GB, Command, Scene, pipeline, stage
+from tests.unit.runner.harness import BOX, BUCKET, GB, Command, Harness, pipeline, stage
 
 MANY = 2000
 
@@ -57,14 +58,14 @@ def objects(server: StorageServer) -> Iterator[S3Objects]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    with closing(Scene(tmp_path / "state")) as made:
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with closing(Harness(tmp_path / "state")) as made:
         yield made
 
 
-def deps_of(scene: Scene, objects: S3Objects | Cut) -> Deps:
+def deps_of(harness: Harness, objects: S3Objects | Cut) -> RunnerDeps:
     storage: Any = External(objects)
-    return replace(scene.deps, storage=storage, clock=SystemClock())
+    return replace(harness.deps, storage=storage, clock=SystemClock())
 
 
 def put(objects: S3Objects, name: str, content: bytes) -> None:
@@ -76,7 +77,7 @@ def read(objects: S3Objects, name: str) -> bytes:
         return b"".join(pieces)
 
 
-def test_a_group_goes_in_and_comes_out(scene: Scene, objects: S3Objects) -> None:
+def test_a_group_goes_in_and_comes_out(harness: Harness, objects: S3Objects) -> None:
     for name, content in {"a.txt": b"a", "deep/b.bin": bytes(range(256)) * 5000, "empty": b""}.items():
         put(objects, f"in/{name}", content)
 
@@ -84,13 +85,13 @@ def test_a_group_goes_in_and_comes_out(scene: Scene, objects: S3Objects) -> None
         source = next(mount.source for mount in job.mounts if mount.target == "/unip/data")
         for path in source.rglob("*"):
             if path.is_file():
-                scene.output(job, f"model/{path.relative_to(source)}").parent.mkdir(exist_ok=True)
-                scene.output(job, f"model/{path.relative_to(source)}").write_bytes(path.read_bytes())
+                harness.output(job, f"model/{path.relative_to(source)}").parent.mkdir(exist_ok=True)
+                harness.output(job, f"model/{path.relative_to(source)}").write_bytes(path.read_bytes())
 
-    scene.commands["fit"] = Command(act=copy)
-    scene.start(deps_of(scene, objects))
+    harness.commands["fit"] = Command(act=copy)
+    harness.start(deps_of(harness, objects))
     of = pipeline(stage(inputs=("data",), outputs=("model",)))
-    run = scene.finish(of, inputs=[RunInput("data", data="in/")])
+    run = harness.finish(of, inputs=[RunInput("data", data="in/")])
     assert run.state is RunState.SUCCEEDED, run.message
     place = f"runs/{run.id}/model/"
     files = {f["name"]: f for f in json.loads(read(objects, f"{place}.manifest.json"))["files"]}
@@ -104,15 +105,15 @@ def test_a_group_goes_in_and_comes_out(scene: Scene, objects: S3Objects) -> None
         }
 
 
-def test_a_model_is_replaced(scene: Scene, objects: S3Objects) -> None:
+def test_a_model_is_replaced(harness: Harness, objects: S3Objects) -> None:
     """Where folders are real: a file takes the place of a folder, and a folder that of a file."""
     model = PipelineVar("model", publish_to=(BOX, "net/"))
-    deps = deps_of(scene, objects)
-    cache = ModelCache(scene.settings.models, deps.storage, GB)
-    scene.start(deps)
+    deps = deps_of(harness, objects)
+    cache = ModelCache(harness.settings.models, deps.storage, GB)
+    harness.start(deps)
     for files in ({"a": "1", "b/c/d": "2", "gone/x": "3"}, {"a/x": "11", "b": "22"}):
-        scene.commands["fit"] = Command(files={f"model/{name}": content for name, content in files.items()})
-        run = scene.finish(pipeline(stage(outputs=("model",)), vars=(model,)))
+        harness.commands["fit"] = Command(files={f"model/{name}": content for name, content in files.items()})
+        run = harness.finish(pipeline(stage(outputs=("model",)), vars=(model,)))
         assert run.state is RunState.SUCCEEDED, run.message
         pin = cache.pin(BUCKET, "net/")
         cache.stage(pin)
@@ -120,11 +121,46 @@ def test_a_model_is_replaced(scene: Scene, objects: S3Objects) -> None:
         assert {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()} == files
 
 
-def test_many_files(scene: Scene, objects: S3Objects) -> None:
-    scene.commands["fit"] = Command(files={f"model/{n // 100}/{n}": str(n) for n in range(MANY)})
-    scene.start(deps_of(scene, objects))
-    id = scene.submit(pipeline(stage(outputs=("model",))))
-    run = wait_for(lambda: scene.run(id), lambda run: run.state.terminal, limit=100.0)
+def test_a_group_that_several_publish_into(harness: Harness, objects: S3Objects) -> None:
+    """At once, and one after the other: a file in place of a folder, and files of a caller's own."""
+
+    def write(job: Job) -> None:
+        for name in (*(f"deep/{number}" for number in range(50)), f"{job.run}/own"):
+            harness.output(job, f"model/{name}").parent.mkdir(parents=True, exist_ok=True)
+            harness.output(job, f"model/{name}").write_text(job.run)
+
+    put(objects, "g/mine", b"mine")
+    harness.start(deps_of(harness, objects))
+    harness.commands["fit"] = Command(act=write)
+    of, outputs = pipeline(stage(outputs=("model",))), (RunOutput("model", "g/"),)
+    ids = [harness.submit(of, outputs=outputs) for _ in range(4)]
+    assert {harness.until(id).state for id in ids} == {RunState.SUCCEEDED}
+    found = group(objects)
+    last = json.loads(found.pop(".manifest.json"))["run"]
+    assert found.pop("mine") == b"mine"
+    assert set(found) == {*(f"deep/{number}" for number in range(50)), f"{last}/own"}
+    assert set(found.values()) == {last.encode()}
+    harness.commands["fit"] = Command(files={"model/deep": "a file now", "model/x": "x"})
+    assert harness.finish(of, outputs=outputs).state is RunState.SUCCEEDED
+    found = group(objects)
+    assert set(found) == {"deep", "x", "mine", ".manifest.json"}
+    assert found["deep"] == b"a file now"
+    put(objects, "h", b"a file")
+    refused = harness.finish(of, outputs=(RunOutput("model", "h/x/"),))
+    assert (refused.state, refused.reason) == (RunState.FAILED, "OutputInvalid")
+
+
+def group(objects: S3Objects) -> dict[str, bytes]:
+    prefix = user_area("anna") + "g/"
+    names = (found.key.removeprefix(prefix) for found in below(objects, BUCKET, prefix))
+    return {name: read(objects, f"g/{name}") for name in names}
+
+
+def test_many_files(harness: Harness, objects: S3Objects) -> None:
+    harness.commands["fit"] = Command(files={f"model/{n // 100}/{n}": str(n) for n in range(MANY)})
+    harness.start(deps_of(harness, objects))
+    id = harness.submit(pipeline(stage(outputs=("model",))))
+    run = wait_for(lambda: harness.run(id), lambda run: run.state.terminal, limit=100.0)
     assert run.state is RunState.SUCCEEDED, run.message
     manifest = json.loads(read(objects, f"runs/{id}/model/.manifest.json"))
     assert len(manifest["files"]) == MANY
@@ -167,39 +203,43 @@ class Cut:
             self.done.set()
 
 
-def test_an_outage_in_the_middle_of_an_input(scene: Scene, server: StorageServer, objects: S3Objects) -> None:
+def test_an_outage_in_the_middle_of_an_input(
+    harness: Harness, server: StorageServer, objects: S3Objects
+) -> None:
     content = os.urandom(2**20) * 32
     put(objects, "in/large", content)
     seen: list[bytes] = []
-    scene.commands["fit"] = Command(
+    harness.commands["fit"] = Command(
         act=lambda job: seen.extend(m.source.read_bytes() for m in job.mounts if m.read_only)
     )
     cut = Cut(objects, server, pieces=2)
-    scene.start(deps_of(scene, cut))
-    id = scene.submit(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="in/large")])
-    wait_for(lambda: scene.run(id).stage("fit").not_before)
+    harness.start(deps_of(harness, cut))
+    id = harness.submit(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="in/large")])
+    wait_for(lambda: harness.run(id).stage("fit").not_before)
     assert cut.done.is_set()
     server.start()
-    run = scene.until(id)
+    run = harness.until(id)
     assert run.state is RunState.SUCCEEDED, run.message
     assert [attempt.reason for attempt in run.stage("fit").attempts] == ["StorageUnreachable", ""]
     assert seen == [content]
 
 
-def test_an_outage_in_the_middle_of_outputs(scene: Scene, server: StorageServer, objects: S3Objects) -> None:
+def test_an_outage_in_the_middle_of_outputs(
+    harness: Harness, server: StorageServer, objects: S3Objects
+) -> None:
     """Nobody runs the command again for that."""
     made = {f"model/{number}": f"{number}" * 1000 for number in range(40)}
-    scene.commands["fit"] = Command(files=made)
-    scene.start(deps_of(scene, Cut(objects, server, files=7)))
-    id = scene.submit(pipeline(stage(outputs=("model",))))
-    wait_for(lambda: scene.run(id).stage("fit").reason == "StorageUnreachable")
+    harness.commands["fit"] = Command(files=made)
+    harness.start(deps_of(harness, Cut(objects, server, files=7)))
+    id = harness.submit(pipeline(stage(outputs=("model",))))
+    wait_for(lambda: harness.run(id).stage("fit").reason == "StorageUnreachable")
     server.start()
-    assert scene.until(id).state is RunState.SUCCEEDED
+    assert harness.until(id).state is RunState.SUCCEEDED
     manifest = json.loads(read(objects, f"runs/{id}/model/.manifest.json"))
     assert len(manifest["files"]) == len(made)
     for name, content in made.items():
         assert read(objects, f"runs/{id}/{name}") == content.encode()
-    assert len(scene.jobs.starts) == 1
+    assert len(harness.jobs.starts) == 1
 
 
 @contextmanager
@@ -213,19 +253,19 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_an_input_that_does_not_fit_the_disk(scene: Scene, objects: S3Objects) -> None:
+def test_an_input_that_does_not_fit_the_disk(harness: Harness, objects: S3Objects) -> None:
     """A fault of the platform. What had been brought in part is gone again, or nothing could follow."""
-    with small_disk(scene.settings.run_files, "2m"):
+    with small_disk(harness.settings.run_files, "2m"):
         put(objects, "in/large", b"x" * 4 * 2**20)
-        with scene.running(replace(deps_of(scene, objects), clock=scene.clock)):
+        with harness.running(replace(deps_of(harness, objects), clock=harness.clock)):
             of = pipeline(stage(inputs=("data",)), concurrency=1)
-            id = scene.submit(of, inputs=[RunInput("data", data="in/large")])
-            run = wait_for(lambda: scene.let_pass().run(id), lambda run: run.state.terminal)
+            id = harness.submit(of, inputs=[RunInput("data", data="in/large")])
+            run = wait_for(lambda: harness.let_pass().run(id), lambda run: run.state.terminal)
             assert (run.state, run.reason) == (RunState.ERROR, "DiskFull")
             assert len(run.stage("fit").attempts) == 4
             put(objects, "in/small", b"x")
-            id = scene.submit(of, inputs=[RunInput("data", data="in/small")])
-            assert scene.until(id).state is RunState.SUCCEEDED
+            id = harness.submit(of, inputs=[RunInput("data", data="in/small")])
+            assert harness.until(id).state is RunState.SUCCEEDED
 
 
 def fill(path: Path) -> None:
@@ -239,7 +279,7 @@ def fill(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("log", "words"),
-    [(b"", "the state does not answer"), (b"x" * 10_000 + b"\n", "log not written")],
+    [(b"", "the state does not answer"), (b"x" * 10_000 + b"\n", "could not write a log")],
     ids=["database", "log"],
 )
 def test_the_disk_fills_up_while_a_stage_runs(
@@ -248,22 +288,22 @@ def test_the_disk_fills_up_while_a_stage_runs(
     """What has happened is written down once there is room again, and happens only once."""
     state, ballast = tmp_path / "state", tmp_path / "state" / "ballast"
     state.mkdir()
-    with small_disk(state, "8m"), closing(Scene(state)) as scene:
-        scene.commands["fit"] = Command(code=None)
-        scene.start(replace(scene.deps, clock=SystemClock()))
-        id = scene.submit(pipeline(stage(outputs=("model",))))
-        job = scene.container()
-        scene.until(id, RunState.RUNNING)
-        scene.output(scene.jobs.made[0], "model/x").write_text("x")
+    with small_disk(state, "8m"), closing(Harness(state)) as harness:
+        harness.commands["fit"] = Command(code=None)
+        harness.start(replace(harness.deps, clock=SystemClock()))
+        id = harness.submit(pipeline(stage(outputs=("model",))))
+        job = harness.container()
+        harness.until(id, RunState.RUNNING)
+        harness.output(harness.jobs.made[0], "model/x").write_text("x")
         fill(ballast)
-        scene.jobs.say(job.id, log)
-        scene.jobs.exit(job.id)
+        harness.jobs.say(job.id, log)
+        harness.jobs.exit(job.id)
         wait_for(lambda: words in caplog.text)
-        assert scene.run(id).state is RunState.RUNNING
+        assert harness.run(id).state is RunState.RUNNING
         ballast.unlink()
-        run = scene.until(id)
+        run = harness.until(id)
         assert run.state is RunState.SUCCEEDED, run.message
         assert [attempt.exit_code for attempt in run.stage("fit").attempts] == [0]
-        assert scene.log(id) == log
-        assert scene.stored(f"runs/{id}/model/")["x"] == b"x"
-        assert len(scene.jobs.starts) == 1
+        assert harness.log(id) == log
+        assert harness.stored(f"runs/{id}/model/")["x"] == b"x"
+        assert len(harness.jobs.starts) == 1

@@ -1,4 +1,4 @@
-"""Ticks through the death of whoever starts runs, and with several at it: one run each."""
+"""Each tick starts one run, although its process dies, or several processes start runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from threading import Barrier
 import pytest
 
 from controller.adapters.cron import CronTicks
+from controller.domain.apps.spec import CronSchedule, Overlap
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.schedules import Mark
-from controller.domain.spec import Overlap, Schedule
-from controller.runner.timetable import Timetable
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.schedules import Checkpoint
+from controller.runner.cron_scheduler import CronScheduler
 from controller.store import SqliteStore, open_store
 from tests.integration.runner.world import ROOT
 from tests.support.clock import FakeClock
@@ -43,7 +43,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
     opened.close()
 
 
-def publish(store: SqliteStore, schedule: Schedule) -> None:
+def publish(store: SqliteStore, schedule: CronSchedule) -> None:
     stage = Stage("fit", "sha256:1", outputs=("model",))
     store.runs.publish(APP, (Pipeline(APP, ComponentName("train"), "c0ffee", (stage,), schedule=schedule),))
 
@@ -55,11 +55,11 @@ def process(path: Path, *call: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("call", range(1, len(CALLS) + 1), ids=lambda number: f"before {CALLS[number - 1]}")
 def test_killed_before_any_call(store: SqliteStore, path: Path, call: int) -> None:
-    yearly = Schedule("0 0 1 1 *")
+    yearly = CronSchedule("0 0 1 1 *")
     publish(store, yearly)
     (scheduled,) = store.schedules.all()
     long_ago = CronTicks().after(yearly.cron, yearly.timezone, 0.0)
-    assert store.schedules.advance(scheduled, Mark(yearly.cron, yearly.timezone, 0.0, long_ago))
+    assert store.schedules.advance(scheduled, Checkpoint(yearly.cron, yearly.timezone, 0.0, long_ago))
     assert process(path, str(call)).wait(timeout=60) == -signal.SIGKILL
     assert store.runs.list(APP) == (), "all of it or nothing"
     following = process(path)
@@ -74,17 +74,17 @@ def test_killed_before_any_call(store: SqliteStore, path: Path, call: int) -> No
 def keep_time(path: Path, together: Barrier) -> None:
     """All look at the same moments."""
     store, clock = open_store(path), FakeClock(0.0)
-    timetable = Timetable(store, clock, CronTicks())
+    cron_scheduler = CronScheduler(store, clock, CronTicks())
     for _ in range(ROUNDS):
         together.wait()
         clock.advance(MINUTE)
-        timetable.look()
+        cron_scheduler.run_once()
     store.close()
 
 
 def test_several_at_it(store: SqliteStore, path: Path) -> None:
-    publish(store, Schedule("* * * * *", overlap=Overlap.ALLOW))
-    Timetable(store, FakeClock(0.0), CronTicks()).look()
+    publish(store, CronSchedule("* * * * *", overlap=Overlap.ALLOW))
+    CronScheduler(store, FakeClock(0.0), CronTicks()).run_once()
     together = spawn.Barrier(PROCESSES)
     racing = [spawn.Process(target=keep_time, args=(path, together)) for _ in range(PROCESSES)]
     for each in racing:

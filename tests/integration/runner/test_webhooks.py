@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.spec import Webhook
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import cancel, new_run
-from controller.domain.spec import Webhook
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import cancel, new_run
 from controller.store import SqliteStore, open_store
 from tests.support.pages import ROOT
 from tests.support.receivers import receiver

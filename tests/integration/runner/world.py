@@ -16,12 +16,12 @@ import docker
 
 from controller.adapters.docker import DockerJobs
 from controller.config import DockerSettings
-from controller.domain.keys import user_area
+from controller.domain.apps.spec import Resources
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Run, RunState, cancel, new_run, new_run_id
-from controller.domain.spec import Resources
-from controller.domain.storage import BoxRecord
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunState, cancel, new_run, new_run_id
+from controller.domain.storage.box import BoxRecord
+from controller.domain.storage.keys import user_area
 from controller.ports import JobState, ObservedJob
 from controller.runner.runner import Runner
 from controller.store import open_store

@@ -20,9 +20,10 @@ import pytest
 from controller.adapters.clock import SystemClock
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
-from controller.domain.storage import BoxRecord, Page, Pending, Room
+from controller.domain.secret import Secret
+from controller.domain.storage.box import BoxRecord, BoxUsage, ObjectPage, PendingUpload, StorageAccess
 from controller.ports import Objects, Storage
-from controller.reconcile.accounting import Accountant
+from controller.reconcile.usage import UsageScanner
 from controller.store import SqliteStore, open_store
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
 from tests.support.waiting import wait_for
@@ -42,6 +43,10 @@ class OneServer:
     def objects(self) -> Objects:
         return self._objects
 
+    def access(self) -> StorageAccess:
+        url = "http://storage.example:9000"
+        return StorageAccess(url, url, "web", Secret("unused"))
+
 
 class Box:
     """One box with all that works on it: the state, the storage, and what the web process does with links."""
@@ -51,15 +56,15 @@ class Box:
         self.objects = objects
         self.clock = SystemClock()
 
-    def accountant(self, objects: Objects | None = None, abandon_after: float = DAY) -> Accountant:
+    def usage_scanner(self, objects: Objects | None = None, abandon_after: float = DAY) -> UsageScanner:
         storage = cast(Storage, OneServer(objects or self.objects))
-        return Accountant(self.store, storage, self.clock, abandon_after)
+        return UsageScanner(self.store, storage, self.clock, abandon_after)
 
     @contextmanager
-    def accounting(self, accountant: Accountant | None = None) -> Iterator[None]:
+    def accounting(self, usage_scanner: UsageScanner | None = None) -> Iterator[None]:
         """The daemon's thread."""
         stop = threading.Event()
-        thread = threading.Thread(target=(accountant or self.accountant()).run, args=(stop,))
+        thread = threading.Thread(target=(usage_scanner or self.usage_scanner()).run, args=(stop,))
         thread.start()
         try:
             yield
@@ -67,16 +72,16 @@ class Box:
             stop.set()
             thread.join()
 
-    def allow(self, key: str, size: int, upload: str = "") -> int | Room:
+    def allow(self, key: str, size: int, upload: str = "") -> int | BoxUsage:
         now = self.clock.now()
-        return self.store.boxes.reserve(Pending(0, BUCKET, key, size, now, now + 900, upload), now)
+        return self.store.boxes.reserve(PendingUpload(0, BUCKET, key, size, now, now + 900, upload), now)
 
     def link(self, key: str, **query: str) -> str:
         return self.objects.sign("PUT", BUCKET, key, 900, query)
 
     def announced(self, key: str, size: int) -> bool:
         """The whole of an upload as a user does it; False if it was refused."""
-        if isinstance(self.allow(key, size), Room):
+        if isinstance(self.allow(key, size), BoxUsage):
             return False
         send(self.link(key), b"x" * size)
         return True
@@ -182,7 +187,7 @@ def test_an_unannounced_upload_that_goes_over_is_noticed_and_forgiven(box: Box) 
         send(box.link("users/x"), b"x" * (CAPACITY + 1))
         wait_for(lambda: box.record.used == CAPACITY + 1)
         wait_for(box.pass_asked_for, lambda reasons: reasons == ("box",))
-        assert isinstance(box.allow("users/y", 0), Room)
+        assert isinstance(box.allow("users/y", 0), BoxUsage)
         box.remove("users/x")
         wait_for(box.pass_asked_for, lambda reasons: reasons == ("box",))
         assert box.announced("users/y", CAPACITY)
@@ -205,21 +210,21 @@ def begin_upload(box: Box, key: str, content: bytes) -> str:
 
 
 def test_an_upload_in_parts_keeps_its_room_until_it_is_counted(box: Box) -> None:
-    accountant = box.accountant()
+    usage_scanner = box.usage_scanner()
     upload = begin_upload(box, "users/big", b"x" * 70_000)
-    accountant.turn()
-    assert box.store.boxes.room(BUCKET, box.clock.now()) == Room(CAPACITY, used=0, pending=70_000)
+    usage_scanner.scan_next()
+    assert box.store.boxes.room(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=0, pending=70_000)
     box.objects.complete_upload(BUCKET, "users/big", upload, box.objects.parts(BUCKET, "users/big", upload))
     box.store.boxes.touch(BUCKET)
-    wait_for(accountant.turn)
-    assert box.store.boxes.room(BUCKET, box.clock.now()) == Room(CAPACITY, used=70_000, pending=0)
+    wait_for(usage_scanner.scan_next)
+    assert box.store.boxes.room(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=70_000, pending=0)
 
 
 def test_an_upload_in_parts_that_nobody_completes_is_collected(box: Box) -> None:
     upload = begin_upload(box, "users/half", b"x" * 70_000)
-    box.accountant(abandon_after=DAY).turn()
+    box.usage_scanner(abandon_after=DAY).scan_next()
     assert len(box.objects.parts(BUCKET, "users/half", upload)) == 1
-    wait_for(box.accountant(abandon_after=0.0).turn)
+    wait_for(box.usage_scanner(abandon_after=0.0).scan_next)
     with pytest.raises(Stalled) as caught:
         box.objects.parts(BUCKET, "users/half", upload)
     assert caught.value.reason == "UploadMissing"
@@ -234,7 +239,7 @@ class Interrupted:
         self._objects = objects
         self._happens = happens
 
-    def page(self, bucket: str, after: str = "") -> Page:
+    def page(self, bucket: str, after: str = "") -> ObjectPage:
         page = self._objects.page(bucket, after=after, limit=3)
         if not after:
             self._happens()
@@ -249,13 +254,13 @@ def test_a_storage_that_goes_down_during_a_listing(
         box.objects.put(BUCKET, f"users/{number}", io.BytesIO(b"x" * 100), 100)
     kills = iter([server.kill])
     interrupted = cast(Objects, Interrupted(box.objects, lambda: next(kills, lambda: None)()))
-    with box.accounting(box.accountant(interrupted)):
-        wait_for(lambda: "boxes are not measured" in caplog.text)
+    with box.accounting(box.usage_scanner(interrupted)):
+        wait_for(lambda: "could not measure boxes" in caplog.text)
         assert box.record.measured == 0.0, "half a listing counts for nothing"
         server.start()
         wait_for(lambda: box.record.used, lambda used: used == 1000)
         wait_for(lambda: "boxes are measured again" in caplog.text)
-    assert caplog.text.count("boxes are not measured") == 1
+    assert caplog.text.count("could not measure boxes") == 1
 
 
 def test_a_bucket_that_was_deleted_by_hand(box: Box) -> None:

@@ -16,22 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.files_client import FilesClient
-from controller.adapters.files_client.links import Links
-from controller.adapters.server_client.errors import Stopped
-from controller.adapters.server_client.server import new_pool
 from controller.cli.exits import Exit
-from controller.domain.addresses import Address, parse_address
+from controller.client.errors import Stopped
+from controller.client.files import FilesClient
+from controller.client.files.links import LinkTransport
+from controller.client.server import new_pool
 from controller.domain.errors import Transient
 from controller.domain.names import ComponentName
-from controller.domain.passwords import hash_token
+from controller.domain.routing.passwords import hash_token
 from controller.domain.secret import Secret
-from controller.domain.storage import BoxRecord, StorageAccess
+from controller.domain.storage.addresses import BoxAddress, parse_address
+from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store import open_store
 from tests.integration.web.conftest import Web, echo, serving
 from tests.support.files_server import composite
 from tests.support.gateway import APP, make_service
-from tests.support.serve_web import settings_of
+from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
 from tests.support.waiting import wait_for
 
@@ -87,7 +87,7 @@ class Machine:
         with FilesClient(Secret("Bearer anns-token"), self.here.parent / "cache") as client:
             yield client
 
-    def address(self, path: str) -> Address:
+    def address(self, path: str) -> BoxAddress:
         return replace(parse_address(f"demo:data/{path}"), server=self.url)
 
     def uploads(self) -> list[str]:
@@ -119,7 +119,9 @@ def web(storage: StorageServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with closing(open_store(settings_of(state).database)) as store, echo("none") as component:
         store.routes.publish(APP, (make_service(developers=("dev",), tokens=tokens),))
         store.boxes.tell_access(
-            StorageAccess(storage.url, storage.url, storage.access_key, storage.secret_key)
+            StorageAccess(
+                storage.url, f"http://{objects_address(state)}", storage.access_key, storage.secret_key
+            )
         )
         with serving(state, store, component) as running:
             yield running
@@ -185,9 +187,15 @@ def test_a_tree_is_copied_once(machine: Machine) -> None:
     write(tree / "large", 65 * MIB)
     copied = json.loads(machine.run("cp", "-r", "tree", "demo:data/t", "-o", "json"))
     assert (copied["copied"], copied["skipped"], copied["failed"]) == (31, 0, [])
-    assert machine.run("cp", "-r", "tree", "demo:data/t") == "0 files copied (0 bytes), 31 there already\n"
+    assert (
+        machine.run("cp", "-r", "tree", "demo:data/t")
+        == "0 files copied (0 bytes), 31 skipped (already there)\n"
+    )
     assert machine.run("cp", "-r", "demo:data/t", "back").startswith("31 files copied")
-    assert machine.run("cp", "-r", "demo:data/t", "tree") == "0 files copied (0 bytes), 31 there already\n"
+    assert (
+        machine.run("cp", "-r", "demo:data/t", "tree")
+        == "0 files copied (0 bytes), 31 skipped (already there)\n"
+    )
     assert machine.run("rm", "-r", "--yes", "demo:data/t") == "demo:data/t/: 31 files removed\n"
 
 
@@ -245,7 +253,7 @@ def test_the_storage_refuses_what_does_not_fit_its_checksum(machine: Machine) ->
     asked = machine.web.ask("PUT", "/demo/files/data/g/f?size=1000", None, Authorization="Bearer anns-token")
     with content, new_pool() as pool, pytest.raises(Transient) as failed:
         link = asked.json["presigned_put_url"]
-        Links(pool).put(link, content, 1000, "AAAAAAAAAAAAAAAAAAAAAA==", "cannot write")
+        LinkTransport(pool).put(link, content, 1000, "AAAAAAAAAAAAAAAAAAAAAA==", "cannot write")
     assert failed.value.reason == "ChecksumMismatch"
     assert machine.run("ls", "demo:data/g") == ""
 

@@ -17,7 +17,7 @@ from controller.adapters.models import ModelCache
 from controller.adapters.objects import S3Objects
 from controller.domain.errors import Stalled, Transient
 from controller.domain.secret import Secret
-from controller.domain.storage import ModelPin, StorageAccess
+from controller.domain.storage.box import ModelPin, StorageAccess
 from controller.ports import StorageAdmin
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
 from tests.support.waiting import wait_for
@@ -187,7 +187,7 @@ def test_a_full_disk_is_told_in_numbers_and_keeps_no_drafts(
     upload("small", b"1")
     upload("large", bytes(3 * 2**20))
     with small_disk(folder, "2m"):
-        with pytest.raises(Transient, match=r"large needs 3.15 MB, and 2.\d+ MB are free") as caught:
+        with pytest.raises(Transient, match=r"large needs 3.15 MB, but only 2.\d+ MB are free") as caught:
             staged(cache, "large")
         assert caught.value.reason == "StateDiskFull"
         assert list(folder.iterdir()) == []

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.status import AppStatus, Event, EventType, RequestState
 from controller.domain.names import AppName, ComponentName
-from controller.domain.status import AppStatus, Event, EventType, RequestState
-from controller.domain.storage import BoxRecord, Pending
+from controller.domain.storage.box import BoxRecord, PendingUpload
 from controller.store import SqliteStore, open_store
 
 APPS = tuple(AppName(f"app-{n}") for n in range(20))
@@ -87,7 +87,7 @@ def ask_for_room(store: SqliteStore, name: str) -> int:
     dice, promised = random.Random(name), 0
     for number in range(UPLOADS):
         size = dice.randint(1, 100)
-        wish = Pending(0, "bucket", f"{name}/{number}", size, created=0.0, expires=900.0)
+        wish = PendingUpload(0, "bucket", f"{name}/{number}", size, created=0.0, expires=900.0)
         if isinstance(store.boxes.reserve(wish, now=0.0), int):
             promised += size
     return promised

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from controller.domain.passwords import hash_password, hash_token
-from controller.domain.routes import Route
+from controller.domain.routing.passwords import hash_password, hash_token
+from controller.domain.routing.routes import Route
 from controller.store import SqliteStore, open_store
 from tests.support.gateway import make_api, make_route
 from tests.support.serve_web import settings_of
@@ -135,6 +136,11 @@ class Web:
                 stderr=log,
                 cwd=ROOT,
             )
+
+    def put(self, route: Route) -> None:
+        """Returns once all workers have it."""
+        version = self.store.routes.switch(route)
+        wait_for(lambda: self.store.gateways.drained("none", version, time.time()))
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None

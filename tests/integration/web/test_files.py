@@ -21,13 +21,13 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from controller.adapters.objects import S3Objects
-from controller.domain.keys import user_area
 from controller.domain.names import ComponentName
-from controller.domain.passwords import hash_password, hash_token
-from controller.domain.storage import BoxRecord, StorageAccess
+from controller.domain.routing.passwords import hash_password, hash_token
+from controller.domain.storage.box import BoxRecord, StorageAccess
+from controller.domain.storage.keys import user_area
 from controller.store import open_store
 from tests.support.gateway import APP, make_service
-from tests.support.serve_web import settings_of
+from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
 from tests.support.waiting import wait_for
 
@@ -115,8 +115,8 @@ def server(
         yield running
 
 
-def access(server: StorageServer) -> StorageAccess:
-    return StorageAccess(server.url, server.url, server.access_key, server.secret_key)
+def access(server: StorageServer, state: Path) -> StorageAccess:
+    return StorageAccess(server.url, f"http://{objects_address(state)}", server.access_key, server.secret_key)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def module_files(server: StorageServer, tmp_path_factory: pytest.TempPathFactory
         echo("none") as component,
     ):
         store.routes.publish(APP, (make_service(developers=("dev",), users=users, tokens=tokens),))
-        store.boxes.tell_access(access(server))
+        store.boxes.tell_access(access(server, state))
         with serving(state, store, component) as web:
             yield Files(web, server, objects)
 
@@ -139,7 +139,7 @@ def module_files(server: StorageServer, tmp_path_factory: pytest.TempPathFactory
 def files(module_files: Files) -> Files:
     """With an empty box."""
     files = module_files
-    files.web.store.boxes.tell_access(access(files.server))
+    files.web.store.boxes.tell_access(access(files.server, files.web.state))
     files.objects.remove_bucket(BUCKET)
     files.objects.create_bucket(BUCKET)
     files.web.store.boxes.save(BoxRecord(APP, BOX, BUCKET, CAPACITY))
@@ -205,7 +205,9 @@ def test_an_empty_file(files: Files) -> None:
         "data/g/..",
         "data/g/%2e%2e/f",
         "data/g/%2e./f",
-        "data/g%2Ff",
+        "data/g%2F..%2Ff",
+        "data%2F..%2Fdata/g/f",
+        "data/g%2F%2Ff",
         "data/g/..%2ff",
         "data/g/..%5cf",
         "data/g/..\\f",
@@ -223,6 +225,36 @@ def test_paths_that_lead_elsewhere_are_refused(files: Files, path: str) -> None:
     for method in ("GET", "PUT", "DELETE"):
         reply = files.web.ask(method, f"/demo/files/{path}", None, Authorization=ANN)
         assert (reply.status, kind(reply)) == (400, "ambiguous-path")
+
+
+CURSORS = [
+    *NAMES,
+    "a/",
+    "a/b/",
+    "a\\b",
+    "g/../",
+    "../../",
+    "..",
+    "/",
+    "a//b",
+    ".",
+    " .. ",
+    "\0",
+    "\n",
+    "\x85",
+    "\ufffe",
+]
+CURSORS += ["\U0010ffff", "x" * 900, "x/" * 400, "x" * 1100, "\u202e", " ", "!", "a/ ./b", ".. /"]
+
+
+def test_no_cursor_makes_the_storage_fail(files: Files) -> None:
+    """What the storage would choke on is the caller's fault, and is refused before it is asked."""
+    assert files.put("data/g/f", b"x").status == 200
+    for recursive in ("0", "1"):
+        for group in ("data/g/", "data"):
+            for after in CURSORS:
+                reply = files.ask("GET", group, f"recursive={recursive}&after={quote(after)}")
+                assert reply.status in (200, 400), (after, reply.body)
 
 
 def test_a_query_that_is_not_ascii_is_no_harm(files: Files) -> None:
@@ -510,7 +542,7 @@ def test_a_storage_that_hangs_holds_up_nothing_else(files: Files) -> None:
     """More calls than there are threads wait for it; and it is another storage that the daemon tells of meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(40) as threads:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        told = access(files.server)
+        told = access(files.server, files.web.state)
         files.web.store.boxes.tell_access(
             StorageAccess(silent_url, silent_url, told.access_key, told.secret_key)
         )

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from controller.domain.names import AppName, ComponentName
-from controller.domain.passwords import hash_password
-from controller.domain.routes import Service, ServiceKind
-from controller.domain.storage import BoxRecord, StorageAccess
+from controller.domain.routing.passwords import hash_password
+from controller.domain.routing.routes import Service, ServiceKind
+from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store import open_store
 from tests.support.gateway import make_api
 from tests.support.pages import ROOT, Block, blocks
-from tests.support.serve_web import settings_of
+from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import embedded_server
 
 from .conftest import Web, echo, serving
@@ -47,7 +47,11 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
         store.routes.publish(
             APP, (Service(APP, make_api("files", users=users), ServiceKind.FILES, ("ivanov",)),)
         )
-        store.boxes.tell_access(StorageAccess(server.url, server.url, server.access_key, server.secret_key))
+        store.boxes.tell_access(
+            StorageAccess(
+                server.url, f"http://{objects_address(state)}", server.access_key, server.secret_key
+            )
+        )
         store.boxes.save(BoxRecord(APP, BOX, bucket, 5 * 10**9))
         with closing(server.objects()) as objects:
             objects.create_bucket(bucket)

@@ -31,7 +31,7 @@ def test_a_call_passes(web: Web) -> None:
     headers = {name.lower(): value for name, value in seen["headers"].items()}
     assert seen["line"] == "POST /predict?x=1 HTTP/1.1"
     assert seen["size"] == 14
-    assert headers["host"] == web.component.endpoint
+    assert headers["host"] == "{}:{}".format(*web.address)
     assert headers["x-request-id"] == "call-1"
     assert headers["traceparent"] == "00-ab-cd-01"
     assert headers["x-forwarded-for"] == "127.0.0.1"
@@ -53,6 +53,23 @@ def test_errors_are_problems_with_a_request_id(web: Web) -> None:
             "status": 404,
             "detail": "No API is published here.",
         }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/demo/none/v2", 404),
+        ("GET", "/demo/hidden/v2/models/net", 404),
+        ("POST", "/demo/closed/v2/models/net/infer", 401),
+        ("GET", "/demo/open/v2/../v2", 400),
+        ("POST", "/demo/open/v2/models/net/infer", 413),
+    ],
+)
+def test_clients_of_the_open_inference_protocol_find_the_error(
+    web: Web, method: str, path: str, status: int
+) -> None:
+    reply = web.ask(method, path, b"x" * (2**20 + 1) if status == 413 else None)
+    assert (reply.status, reply.json["error"]) == (status, reply.json["detail"])
 
 
 SPOOFS = {

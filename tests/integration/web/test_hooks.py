@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from controller.domain.apps.status import Event, EventType, RepositoryRecord, RequestState
 from controller.domain.names import AppName
-from controller.domain.status import Event, EventType, RepositoryRecord, RequestState
-from controller.web.platform.signatures import sign
+from controller.web.api.platform.signatures import sign
 from tests.support.gateway import APP
 from tests.support.waiting import wait_for
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
@@ -88,7 +88,8 @@ def test_a_body_over_25_megabytes(web: Web) -> None:
 def test_a_body_over_25_megabytes_is_refused_before_it_is_sent(web: Web) -> None:
     with socket.create_connection(web.address, timeout=30) as sock:
         sock.sendall(
-            b"POST /-/hooks/generic HTTP/1.1\r\nHost: a\r\nContent-Length: 26214400\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /-/hooks/generic HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 26214400\r\nExpect: 100-continue\r\n\r\n"
         )
         assert sock.recv(65536).startswith(b"HTTP/1.1 413")
 

@@ -8,9 +8,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from controller.domain.apps.status import RepositoryRecord
 from controller.domain.names import AppName
-from controller.domain.status import RepositoryRecord
-from controller.web.platform.signatures import sign
+from controller.web.api.platform.signatures import sign
 from tests.support.waiting import wait_for
 from tests.support.webhooks import SECRET, hmac_hex
 
@@ -59,9 +59,17 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(web: Web) -> None:
         os.kill(worker, signal.SIGKILL)
     wait_for(lambda: len(web.workers()) == 2 and not web.workers() & workers)
     wait_for(lambda: counted() >= before)
+    wait_for(lambda: lost(web) == 2)
+
+
+def lost(web: Web) -> float:
+    name = 'prichal_restarts_total{part="web worker"} '
+    page = web.ask("GET", "/-/metrics").body.decode()
+    return next(float(line.removeprefix(name)) for line in page.splitlines() if line.startswith(name))
 
 
 def test_a_reload_loses_no_call(web: Web) -> None:
+    before = lost(web)
     with ThreadPoolExecutor(4) as threads:
         callers = Callers(web, threads)
         workers = web.workers()
@@ -71,6 +79,23 @@ def test_a_reload_loses_no_call(web: Web) -> None:
         wait_for(lambda: callers.answered > answered + 20)
         callers.end()
     assert callers.faults == []
+    assert lost(web) == before, "who was told to stop is not counted"
+
+
+def test_a_worker_that_cannot_start_again_ends_no_other(web: Web) -> None:
+    """gunicorn would stop all of them, with a code that systemd takes for a bad configuration."""
+    folder = web.state / "web"
+    kept = folder.rename(folder.with_name("kept"))
+    first, second = web.workers()
+    folder.write_text("no folder")
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: "worker ended although nobody stopped it" in web.log.read_text())
+    wait_for(lambda: web.log.read_text().count("lifespan startup failed") >= 2)
+    assert second in web.workers()
+    assert web.ask("GET", "/-/healthz").status == 200
+    folder.unlink()
+    kept.rename(folder)
+    wait_for(lambda: len(web.workers()) == 2 and web.ask("GET", "/-/metrics").status == 200)
 
 
 def test_a_stop_answers_what_is_under_way_and_a_restart_loses_no_connection(web: Web) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.passwords import hash_password, hash_token
-from controller.web.access import issuers
+from controller.domain.routing.passwords import hash_password, hash_token
+from controller.store.names import CallerNameTable
+from controller.web.auth import issuers
 from tests.support.gateway import make_api
 from tests.support.issuer import Issuer, SigningKey, claims_of, forged, issuer, sign, signing_key
 from tests.support.waiting import wait_for
@@ -40,6 +41,9 @@ def publish(web: Web) -> Iterator[Callable[..., None]]:
 
     yield put
     web.store.routes.withdraw(demo_route().app, demo_route(component=component).component)
+    names = CallerNameTable(web.state / "web" / "names.db")
+    for each in names.all():  # each test has an issuer of its own
+        names.release(each.app, each.name)
 
 
 def call(web: Web, path: str, token: bytes | None = None, **headers: str) -> Reply:
@@ -63,9 +67,9 @@ def slug(reply: Reply) -> tuple[int, str]:
 
 def test_good_tokens(web: Web, running: Issuer, publish: Callable[..., None]) -> None:
     publish(running, "lab", oidc_claims=(("group", "lab"),))
-    claims = claims_of(running.url, preferred_username="ann", group=["staff", "lab"])
-    assert caller(call(web, "lab", sign(RSA, claims), X_Forwarded_User="root")) == "ann"
-    assert caller(call(web, "lab", sign(CURVE, claims))) == "ann"
+    claims = claims_of(running.url, preferred_username="olga", group=["staff", "lab"])
+    assert caller(call(web, "lab", sign(RSA, claims), X_Forwarded_User="root")) == "olga"
+    assert caller(call(web, "lab", sign(CURVE, claims))) == "olga"
     without = call(web, "lab", sign(RSA, claims_of(running.url, group="staff")))
     assert slug(without) == (403, "claim-missing")
 
@@ -119,6 +123,30 @@ def test_schemes_side_by_side(web: Web, running: Issuer, publish: Callable[..., 
     assert caller(call(web, "mixed", Authorization=basic)) == "ann"
     assert caller(call(web, "mixed", b"t0ken")) == "ci"
     assert caller(call(web, "mixed", sign(RSA, claims_of(running.url, sub="eve")))) == "eve"
+
+
+def test_a_name_is_its_first_account_s_over_all_apis_and_workers(
+    web: Web, running: Issuer, publish: Callable[..., None]
+) -> None:
+    publish(running, "first")
+    assert (
+        caller(call(web, "first", sign(RSA, claims_of(running.url, preferred_username="olga", sub="1"))))
+        == "olga"
+    )
+    with issuer(RSA) as other:
+        publish(other, "second")  # in place of the first
+        for sub in ("1", "2"):
+            claims = claims_of(other.url, preferred_username="olga", sub=sub)
+            for _ in range(4):
+                assert slug(call(web, "second", sign(RSA, claims))) == (403, "name-taken")
+        ann = claims_of(other.url, preferred_username="ann", sub="3")
+        assert slug(call(web, "second", sign(RSA, ann))) == (403, "name-taken"), (
+            "another API has a password for it"
+        )
+        assert CallerNameTable(web.state / "web" / "names.db").release(demo_route().app, "olga")
+        assert (
+            caller(call(web, "second", sign(RSA, claims_of(other.url, preferred_username="olga")))) == "olga"
+        )
 
 
 def test_unknown_kids_and_an_issuer_that_goes(

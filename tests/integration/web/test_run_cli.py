@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from controller.cli.exits import Exit
-from controller.domain.passwords import hash_token
-from controller.domain.runs import RunState
+from controller.domain.routing.passwords import hash_token
+from controller.domain.runs.run import RunState
 from controller.store import open_store
 from tests.support.gateway import APP
-from tests.support.runs import Player, all_pipelines, make_pipeline, one_pipeline
+from tests.support.runs import RunDriver, all_pipelines, make_pipeline, one_pipeline
 from tests.support.serve_web import settings_of
 from tests.support.waiting import wait_for
 
@@ -66,7 +66,7 @@ class Command(subprocess.Popen[str]):
 @dataclass
 class Machine:
     web: Web
-    player: Player
+    player: RunDriver
 
     def start(self, *arguments: str) -> Command:
         return Command("http://{}:{}".format(*self.web.address), *arguments)
@@ -100,7 +100,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         store.runs.publish(APP, (make_pipeline(),))
         store.routes.publish(APP, (one_pipeline(tokens=tokens), all_pipelines(tokens=tokens)))
         with serving(state, store, component) as web:
-            yield Machine(web, Player(store, settings_of(state).run_files))
+            yield Machine(web, RunDriver(store, settings_of(state).run_files))
 
 
 def test_logs_are_followed_over_the_servers_death(machine: Machine) -> None:

@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 
 from controller.domain.names import ComponentName
-from controller.domain.passwords import hash_password, hash_token
-from controller.domain.runs import RunState
+from controller.domain.routing.passwords import hash_password, hash_token
+from controller.domain.runs.run import RunState
 from controller.domain.secret import Secret
-from controller.domain.storage import BoxRecord, StorageAccess
+from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store import open_store
-from controller.web.runs.live import LIMIT
+from controller.web.api.runs.live import LIMIT
 from tests.support.events import Event, parse_events
 from tests.support.gateway import APP, make_service
-from tests.support.runs import Player, all_pipelines, make_pipeline, one_pipeline
+from tests.support.runs import RunDriver, all_pipelines, make_pipeline, one_pipeline, runs_of
 from tests.support.serve_web import settings_of
 from tests.support.waiting import wait_for
 
@@ -46,7 +46,7 @@ class Runs:
     """The API as callers use it, and the runner's part."""
 
     web: Web
-    player: Player
+    player: RunDriver
 
     def ask(self, method: str, path: str, body: Any = None, who: str = ANN, **headers: str) -> Reply:
         """`path` is what comes after `/demo/`."""
@@ -119,7 +119,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture
 def runs(web: Web) -> Runs:
-    return Runs(web, Player(web.store, settings_of(web.state).run_files))
+    return Runs(web, RunDriver(web.store, settings_of(web.state).run_files))
 
 
 # --- calls --------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_a_caller_who_waits_gets_the_end(runs: Runs) -> None:
         prefer = {"Prefer": "respond-async, wait=30", "Idempotency_Key": "waits"}
         calls = [threads.submit(runs.ask, "POST", "train/runs", BODY, **prefer) for _ in range(2)]
         (run,) = wait_for(
-            lambda: runs.web.store.runs.list(APP, limit=1), lambda newest: newest[0].id > before
+            lambda: runs_of(runs.web.store).list(APP, limit=1), lambda newest: newest[0].id > before
         )
         runs.player.finish(run.id)
         for call in calls:
@@ -214,7 +214,7 @@ def test_the_same_key_over_both_workers(runs: Runs) -> None:
     with ThreadPoolExecutor(12) as threads:
         replies = list(threads.map(submit, range(12)))
     (id,) = {reply.json["id"] for _, reply in replies if reply.status == 202}
-    run = runs.web.store.runs.get(APP, id)
+    run = runs_of(runs.web.store).get(APP, id)
     assert run is not None
     winner = int(run.inputs[0].data[-1])
     for body, reply in replies:
@@ -225,7 +225,7 @@ def test_the_same_key_over_both_workers(runs: Runs) -> None:
 
 
 def test_cancel_races_with_the_end(runs: Runs) -> None:
-    """Whoever comes first: the caller is told what the run has become, and it stays so."""
+    """The first transition wins: the caller is told what the run has become, and it stays so."""
     with ThreadPoolExecutor(2) as threads:
         for _ in range(30):
             id = runs.submit()
@@ -240,7 +240,7 @@ def test_cancel_races_with_the_end(runs: Runs) -> None:
             assert runs.ask("POST", f"train/runs/{id}/cancel").json == final
 
 
-def _finish_unless_canceled(player: Player, id: str) -> None:
+def _finish_unless_canceled(player: RunDriver, id: str) -> None:
     """As the runner does: it looks again whenever somebody else was quicker."""
 
     def end(run: Any) -> Any:

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
+from controller.domain.apps.spec import ApiVariable
 from controller.domain.names import AppName, ComponentName
-from controller.domain.passwords import hash_password
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.routes import Service, ServiceKind
-from controller.domain.runs import Run, RunState
-from controller.domain.spec import ApiVariable
+from controller.domain.routing.passwords import hash_password
+from controller.domain.routing.routes import Service, ServiceKind
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunState
 from controller.ports import RunLimits
 from controller.store import SqliteStore, open_store
 from tests.support.gateway import make_api
 from tests.support.pages import ROOT, blocks
-from tests.support.runs import Player
+from tests.support.runs import RunDriver
 from tests.support.serve_web import settings_of
 
 from .conftest import Web, echo, serving
@@ -57,7 +57,7 @@ class Runner(threading.Thread):
 
     def __init__(self, store: SqliteStore, folder: Path) -> None:
         super().__init__()
-        self._player = Player(store, folder, APP)
+        self._player = RunDriver(store, folder, APP)
         self._store = store
         self._over = threading.Event()
 

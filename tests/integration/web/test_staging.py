@@ -24,8 +24,8 @@ import pytest
 
 from controller.adapters.objects import S3Objects
 from controller.domain.names import ComponentName
-from controller.domain.passwords import hash_password
-from controller.domain.storage import BoxRecord, StorageAccess
+from controller.domain.routing.passwords import hash_password
+from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store import open_store
 from tests.integration.web.conftest import Reply, Web, echo
 from tests.support.gateway import APP, make_api, make_route

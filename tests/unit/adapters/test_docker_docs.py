@@ -17,7 +17,7 @@ SOURCES = "".join(path.read_text() for path in (ROOT / "controller/adapters/dock
 REASONS = {verdict.reason for _, verdict in errors.ANSWERS}
 REASONS |= {verdict.reason for verdict in (*errors.CLASSES.values(), *errors.STATUS.values())}
 REASONS |= set(re.findall(r'(?:Stalled|Transient)\(\s*"(\w+)"', SOURCES))
-REASONS |= set(re.findall(r'Verdict\(\s*(?:Stalled|Transient),\s*"(\w+)"', SOURCES))
+REASONS |= set(re.findall(r'ErrorRule\(\s*(?:Stalled|Transient),\s*"(\w+)"', SOURCES))
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))

@@ -10,9 +10,17 @@ import requests
 import requests.exceptions
 import urllib3.exceptions
 
-from controller.adapters.docker.errors import ANSWERS, CLASSES, from_answer, translate, translated
+from controller.adapters.docker.errors import (
+    ANSWERS,
+    CLASSES,
+    RUNTIME_ANSWERS,
+    from_answer,
+    translate,
+    translated,
+)
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
+from tests.support.engine_words import IMAGES, STARTS
 
 SDK = [
     cls for _, cls in inspect.getmembers(docker.errors, inspect.isclass) if cls.__module__ == "docker.errors"
@@ -88,9 +96,9 @@ WORDS = {
     "invalid reference format: repository name must be lowercase": "InvalidReference",
     'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused': "RegistryUnreachable",
     'Get "https://r.invalid/v2/": dial tcp: lookup r.invalid on 10.0.0.1:53: no such host': "RegistryUnreachable",
-    "x509: certificate signed by unknown authority": "RegistryUnreachable",
-    "toomanyrequests: You have reached your pull rate limit": "RegistryUnreachable",
-    "http: server gave HTTP response to HTTPS client": "RegistryUnreachable",
+    "x509: certificate signed by unknown authority": "RegistryUntrusted",
+    "toomanyrequests: You have reached your pull rate limit": "RegistryLimited",
+    "http: server gave HTTP response to HTTPS client": "RegistryUntrusted",
     "No such image: x@sha256:aa": "ImageGone",
     'invalid mount config for type "bind": bind source path does not exist: /state/models/x': "MountGone",
     "No such container: 9fc477": "WorkloadGone",
@@ -114,14 +122,20 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("words", "reason"), WORDS.items())
+@pytest.mark.parametrize(("words", "reason"), (STARTS | IMAGES | WORDS).items())
 def test_the_engines_words_decide(words: str, reason: str) -> None:
     assert translate(answer(500, words), "cannot do it").reason == reason
     assert from_answer(words, "cannot do it").reason == reason
 
 
 def test_every_rule_about_words_is_tried() -> None:
-    assert {verdict.reason for _, verdict in ANSWERS} <= set(WORDS.values())
+    tried = set((STARTS | IMAGES | WORDS).values())
+    assert {verdict.reason for _, verdict in (*ANSWERS, *RUNTIME_ANSWERS)} <= tried
+
+
+@pytest.mark.parametrize("words", STARTS)
+def test_no_start_is_taken_for_an_answer_of_a_registry(words: str) -> None:
+    assert not from_answer(words, "cannot start it").reason.startswith(("Registry", "Image"))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +145,48 @@ def test_every_rule_about_words_is_tried() -> None:
         (404, Transient, "EngineObjectGone"),
         (409, Transient, "EngineConflict"),
         (500, Transient, "EngineFailed"),
-        (503, Transient, "EngineFailed"),
+        (502, Transient, "EngineUnreachable"),
+        (503, Transient, "EngineUnreachable"),
     ],
 )
 def test_else_the_status_decides(status: int, kind: type[ControllerError], reason: str) -> None:
     found = translate(answer(status, "what the fish"), "cannot do it")
     assert (type(found), found.reason) == (kind, reason)
-    assert found.message == "cannot do it: what the fish"
+    assert found.message.startswith("cannot do it: what the fish")
+
+
+@pytest.mark.parametrize("words", ["", "Service Unavailable", "<html><h1>502 Bad Gateway</h1></html>", "x"])
+def test_what_stands_before_an_engine_that_is_away(words: str) -> None:
+    for status in (502, 503, 504):
+        assert translate(answer(status, words), "cannot do it").reason == "EngineUnreachable"
+
+
+def test_an_answer_that_is_an_error_is_no_engine_that_is_away() -> None:
+    """However it was asked for: by the SDK, or by its client without it."""
+    response = requests.Response()
+    response.status_code, response.reason, response.url = (
+        500,
+        "Internal Server Error",
+        "http+docker://x/archive",
+    )
+    with pytest.raises(Transient) as caught, translated("cannot look"):
+        response.raise_for_status()
+    assert caught.value.reason == "EngineFailed"
+    assert "500 Server Error" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "all predefined address pools have been fully subnetted",
+    ],
+)
+def test_an_engine_without_networks_gets_better_and_it_is_said_how(words: str) -> None:
+    found = translate(answer(500, words), "cannot create network prichal.demo")
+    assert isinstance(found, Transient)
+    assert "`default-address-pools`" in found.message
+    assert "/etc/docker/daemon.json" in found.message
 
 
 def test_secrets_are_cut_out() -> None:
@@ -150,3 +199,19 @@ def test_secrets_are_cut_out() -> None:
 def test_faults_of_ours_are_not_hidden() -> None:
     with pytest.raises(KeyError), translated("cannot do it"):
         raise KeyError("a bug")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        r"""environment variable value can't contain null(\x00): "API_KEY=correct-horse\x00battery": unknown""",
+        "invalid environment variable: API_KEY=correct-horse\nbattery",
+        'setting env var: "API_KEY=correct-horse": invalid argument',
+    ],
+)
+def test_what_an_engine_says_of_the_environment_is_cut(words: str) -> None:
+    """Whether or not anybody has told us that it is a secret."""
+    for found in (translate(answer(500, words), "cannot start"), from_answer(words, "cannot start")):
+        assert "horse" not in found.message
+        assert "battery" not in found.message
+        assert "its value is not shown" in found.message

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from controller.adapters.docker.images import Reference, credentials
+from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.secret import Secret
-from controller.domain.spec import Registry, SecretSpec
 
 DIGEST = "sha256:" + 64 * "a"
 

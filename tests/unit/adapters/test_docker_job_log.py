@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from controller.adapters.docker.job_log import BEYOND, Counter, Entry, Place, entries
+from controller.adapters.docker.job_log import BEYOND, Counter, LogEntry, LogPosition, entries
 
 FIRST, SECOND = "2026-11-22T18:12:06.872935864Z", "2026-11-22T18:12:06.872935900Z"
 
@@ -23,9 +23,9 @@ ANSWER = b"".join(
     ]
 )
 EXPECTED = [
-    Entry(1, FIRST, b"one\n"),
-    Entry(2, SECOND, b"\n"),
-    Entry(1, SECOND, b"two words and no end"),
+    LogEntry(1, FIRST, b"one\n"),
+    LogEntry(2, SECOND, b"\n"),
+    LogEntry(1, SECOND, b"two words and no end"),
 ]
 
 
@@ -45,38 +45,38 @@ def test_the_engines_own_words_are_no_entry() -> None:
     assert list(entries([words, ANSWER])) == EXPECTED
 
 
-@pytest.mark.parametrize("place", [Place(1, FIRST, 1), Place(2, SECOND, 66)])
-def test_places_are_written_and_read(place: Place) -> None:
-    assert Place.parse(str(place)) == place
+@pytest.mark.parametrize("place", [LogPosition(1, FIRST, 1), LogPosition(2, SECOND, 66)])
+def test_places_are_written_and_read(place: LogPosition) -> None:
+    assert LogPosition.parse(str(place)) == place
 
 
 def test_the_start_is_no_place() -> None:
-    assert Place.parse("") is None
+    assert LogPosition.parse("") is None
 
 
 def test_parts_of_a_line_are_counted_by_stream() -> None:
     counter = Counter()
     parts = [
-        Entry(1, FIRST, b"x"),
-        Entry(2, SECOND, b"between\n"),
-        Entry(1, FIRST, b"x"),
-        Entry(1, FIRST, b"\n"),
-        Entry(1, SECOND, b"next\n"),
+        LogEntry(1, FIRST, b"x"),
+        LogEntry(2, SECOND, b"between\n"),
+        LogEntry(1, FIRST, b"x"),
+        LogEntry(1, FIRST, b"\n"),
+        LogEntry(1, SECOND, b"next\n"),
     ]
     assert [counter.after(part).number for part in parts] == [1, 1, 2, 3, 1]
 
 
-def test_streams_amidst_a_line() -> None:
+def test_whether_an_answer_has_the_first_part_of_a_line() -> None:
     counter = Counter()
-    counter.after(Entry(1, FIRST, b"x"))
-    counter.after(Entry(2, FIRST, b"done\n"))
-    assert counter.unfinished == {1}
-    counter.after(Entry(1, FIRST, b"\n"))
-    assert counter.unfinished == set()
+    counter.after(LogEntry(1, FIRST, b"x"))
+    counter.after(LogEntry(1, SECOND, b"y"))
+    assert counter.began_before(1, SECOND)
+    assert not counter.began_before(1, FIRST), "the answer may begin amidst it"
+    assert not counter.began_before(2, FIRST)
 
 
 def test_the_parts_of_an_endless_line_are_alike() -> None:
     counter = Counter()
-    places = [counter.after(Entry(1, FIRST, b"x")) for _ in range(BEYOND + 5)]
-    assert places[-1] == Place(1, FIRST, BEYOND)
+    places = [counter.after(LogEntry(1, FIRST, b"x")) for _ in range(BEYOND + 5)]
+    assert places[-1] == LogPosition(1, FIRST, BEYOND)
     assert len(set(places)) == BEYOND

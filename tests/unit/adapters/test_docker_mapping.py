@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.adapters.docker.connection import has_init
 from controller.adapters.docker.mapping import (
-    Policy,
+    THREADS,
+    THREADS_OF_OPENMP,
+    RestartPolicy,
     container_config,
     engine_event,
     environment,
@@ -21,18 +25,36 @@ from controller.adapters.docker.mapping import (
     workload_labels,
 )
 from controller.domain import labels
-from controller.domain.desired import ModelMount, Workload
-from controller.domain.observed import WorkloadState
+from controller.domain.apps.desired import ModelMount, Workload
+from controller.domain.apps.observed import WorkloadState
+from controller.domain.apps.spec import PlatformServer, Resources
 from controller.domain.secret import Secret
-from controller.domain.spec import PlatformServer, Resources
 from controller.ports import EngineEvent
 from controller.serving import config as serving_config
 from tests.support.engines import own_server_workload, platform_workload
 
-POLICY = Policy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
+POLICY = RestartPolicy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
 MODEL = ModelMount(Path("/state/models/abc"), "resnet")
 OWN = own_server_workload("web:1", "demo", fingerprint="1:abc")
 PLATFORM = platform_workload("model:1", "demo", "app.inference:predict", {"THRESHOLD": "0.5"})
+
+
+def test_a_root_file_system_that_cannot_be_written() -> None:
+    """Where the manifest says nothing, until it has turned out that it does not start so."""
+    for asked, writes, expected, label in (
+        (True, False, True, None),
+        (True, True, True, None),
+        (False, False, False, None),
+        (None, False, True, "read-only"),
+        (None, True, False, "writable"),
+    ):
+        workload = replace(PLATFORM, spec=replace(PLATFORM.spec, read_only_root=asked))
+        config = container_config(workload, POLICY, "/copies/1", {}, writes)
+        host = config["HostConfig"]
+        assert host.get("ReadonlyRootfs", False) is expected
+        assert ({"Type": "volume", "Target": "/tmp"} in host["Mounts"]) is expected
+        assert any(mount["Target"] == "/opt/prichal/prichal_serving" for mount in host["Mounts"])
+        assert config["Labels"].get(labels.ROOT) == label
 
 
 def test_the_hardening_of_every_container() -> None:
@@ -50,6 +72,7 @@ def test_the_hardening_of_every_container() -> None:
             "NanoCpus": 500_000_000,
             "Memory": 67_108_864,
             "MemorySwap": 67_108_864,
+            "ShmSize": 67_108_864,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1000", "max-file": "3"}},
         }
         assert {key: host[key] for key in expected} == expected
@@ -58,14 +81,15 @@ def test_the_hardening_of_every_container() -> None:
 
 
 def test_an_own_server_is_run_as_its_image_says() -> None:
-    config = container_config(OWN, POLICY, None, {})
+    config = container_config(OWN, POLICY, None, {}, writes=True)
     assert not config.keys() & {"Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Healthcheck"}
     assert "Mounts" not in config["HostConfig"]
-    assert sorted(config["Env"]) == ["UNIP_APP=demo", "UNIP_COMPONENT=web", "UNIP_PORT=8002"]
+    ours = [variable for variable in config["Env"] if "THREADS" not in variable]
+    assert sorted(ours) == ["UNIP_APP=demo", "UNIP_COMPONENT=web", "UNIP_PORT=8002"]
 
 
 def test_the_serving_library_is_mounted_and_run() -> None:
-    config = container_config(PLATFORM, POLICY, "/copies/1", {})
+    config = container_config(PLATFORM, POLICY, "/copies/1", {}, writes=True)
     assert (config["Entrypoint"], config["Cmd"]) == (["python3", "-m", "prichal_serving"], [])
     assert config["HostConfig"]["Mounts"] == [
         {"Type": "bind", "Source": "/copies/1", "Target": "/opt/prichal/prichal_serving", "ReadOnly": True}
@@ -74,7 +98,7 @@ def test_the_serving_library_is_mounted_and_run() -> None:
 
 @pytest.mark.parametrize(("workload", "library"), [(OWN, None), (PLATFORM, "/copies/1")])
 def test_the_model_is_mounted_read_only_under_its_own_name(workload: Workload, library: str | None) -> None:
-    config = container_config(replace(workload, model=MODEL), POLICY, library, {})
+    config = container_config(replace(workload, model=MODEL), POLICY, library, {}, writes=True)
     assert config["HostConfig"]["Mounts"][-1] == {
         "Type": "bind",
         "Source": "/state/models/abc",
@@ -131,6 +155,27 @@ def test_output_is_unbuffered_unless_said_otherwise() -> None:
     assert environment(said, POLICY, {})["PYTHONUNBUFFERED"] == ""
 
 
+ALL_THREADS = {*THREADS, *THREADS_OF_OPENMP}
+
+
+@pytest.mark.parametrize(("cpus", "count"), [(0.1, "1"), (1.0, "1"), (1.9, "1"), (2.0, "2"), (64.0, "64")])
+def test_threads_are_as_many_as_cpus(cpus: float, count: str) -> None:
+    for workload in (OWN, PLATFORM):
+        sized = replace(workload, spec=replace(workload.spec, resources=Resources(cpus=cpus)))
+        env = environment(sized, POLICY, {})
+        assert {name: env[name] for name in ALL_THREADS} == dict.fromkeys(ALL_THREADS, count)
+
+
+@given(st.sets(st.sampled_from(sorted(ALL_THREADS))), st.sets(st.sampled_from(sorted(ALL_THREADS))))
+def test_threads_that_manifest_or_image_set_are_left(given: set[str], image: set[str]) -> None:
+    module = platform_workload("i", "a", "m:f", dict.fromkeys(given, "7"))
+    env = environment(module, POLICY, dict.fromkeys(image, "9"))
+    assert all(env[name] == "7" for name in given)
+    assert not image & env.keys() - given
+    if "OMP_NUM_THREADS" in given | image:  # these follow it, and ours would hide it from them
+        assert not env.keys() & set(THREADS_OF_OPENMP) - given
+
+
 def test_a_module_cannot_forge_the_platforms_variables() -> None:
     forged = platform_workload(
         "i", "a", "m:f", {"UNIP_APP": "b", "UNIP_MODEL_PATH": "/b", "PRICHAL_SERVING": "{}"}
@@ -152,6 +197,16 @@ def test_gpus_are_asked_for_only_when_wanted() -> None:
     workload = replace(OWN, spec=replace(OWN.spec, resources=Resources(gpus=2)))
     requests = container_config(workload, POLICY, None, {})["HostConfig"]["DeviceRequests"]
     assert requests == [{"Count": 2, "Capabilities": [["gpu"]]}]
+
+
+def test_the_gpus_that_were_lent_are_given_and_told_by_a_label() -> None:
+    workload = replace(OWN, spec=replace(OWN.spec, resources=Resources(gpus=2)), gpus=("0", "GPU-b"))
+    config = container_config(workload, POLICY, None, {})
+    assert config["HostConfig"]["DeviceRequests"] == [
+        {"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}
+    ]
+    assert config["Labels"][labels.GPUS] == "0,GPU-b"
+    assert labels.GPUS not in workload_labels("prichal", OWN)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@ tests/integration/storage/test_embedded.py."""
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.embedded import EmbeddedStorage
-from controller.adapters.embedded.storage import internal_url
 from controller.adapters.embedded.volume import Volume, last_words
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
@@ -18,18 +19,23 @@ from controller.daemon.wiring import build_storage
 from controller.domain.errors import Stalled
 
 
-@pytest.mark.parametrize(
-    ("listen", "url"),
-    [
-        ("127.0.0.1:9000", "http://127.0.0.1:9000"),
-        ("0.0.0.0:9000", "http://127.0.0.1:9000"),
-        ("[::]:9000", "http://[::1]:9000"),
-        ("10.0.0.5:9000", "http://10.0.0.5:9000"),
-        ("storage.example.org:9000", "http://storage.example.org:9000"),
-    ],
-)
-def test_how_this_host_reaches_it(listen: str, url: str) -> None:
-    assert internal_url(listen) == url
+def test_it_listens_where_it_did_before_if_that_is_free(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    assert volume.address() == ""
+    first = volume.take_address()
+    assert first.startswith("127.0.0.1:")
+    assert (volume.address(), volume.take_address()) == (first, first)
+    host, port = first.split(":")
+    with socket.create_server((host, int(port))):
+        second = volume.take_address()
+    assert second != first
+    assert Volume(tmp_path).address() == second
+
+
+@pytest.mark.parametrize("noted", ["", "0.0.0.0:1", "127.0.0.1:99999999", "nonsense"])
+def test_what_is_noted_of_its_address_leads_nowhere_else(tmp_path: Path, noted: str) -> None:
+    (tmp_path / "address").write_text(noted)
+    assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", Volume(tmp_path).take_address())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import inspect
 import pygit2
 import pytest
 
-from controller.adapters.git.faults import CLASSES, CloneDamaged, damage, fault_of, translate, translated
+from controller.adapters.git.faults import CLASSES, CloneDamaged, damage, rule_of, translate, translated
 from controller.domain.errors import Stalled, Transient
 from controller.domain.secret import Secret
 
@@ -58,9 +58,9 @@ def test_messages_decide(text: str, kind: type[Exception], reason: str) -> None:
 
 def test_an_unknown_error_of_the_network_is_not_the_clones_fault() -> None:
     error = pygit2.GitError("something new")
-    assert fault_of(error).reason == "CloneDamaged"
+    assert rule_of(error).reason == "CloneDamaged"
     error.error_class = 12  # type: ignore[attr-defined]
-    assert fault_of(error).reason == "FetchFailed"
+    assert rule_of(error).reason == "FetchFailed"
 
 
 def test_secrets_are_cut_out() -> None:

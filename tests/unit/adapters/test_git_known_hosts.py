@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.git.known_hosts import HostKey, Verdict, host_name, judge, parse
+from controller.adapters.git.known_hosts import HostKey, HostKeyCheck, host_name, judge, parse
 from tests.support.git_servers import make_key
 
 
@@ -26,21 +26,21 @@ def key(line: str) -> HostKey:
 @pytest.mark.parametrize(
     ("patterns", "name", "verdict"),
     [
-        ("git.example.org", "git.example.org", Verdict.KNOWN),
-        ("git.example.org", "GIT.example.org", Verdict.KNOWN),
-        ("git.example.org,10.0.0.1", "10.0.0.1", Verdict.KNOWN),
-        ("git.example.org", "git.example.com", Verdict.UNKNOWN),
-        ("git.example.org", "[git.example.org]:2222", Verdict.UNKNOWN),
-        ("[git.example.org]:2222", "[git.example.org]:2222", Verdict.KNOWN),
-        ("[git.example.org]:2222", "git.example.org", Verdict.UNKNOWN),
-        ("*.example.org", "git.example.org", Verdict.KNOWN),
-        ("10.0.0.?", "10.0.0.7", Verdict.KNOWN),
-        ("10.0.0.?", "10.0.0.77", Verdict.UNKNOWN),
-        ("*.example.org,!git.example.org", "git.example.org", Verdict.UNKNOWN),
-        ("git.example.org.", "gitXexample.org", Verdict.UNKNOWN),
+        ("git.example.org", "git.example.org", HostKeyCheck.KNOWN),
+        ("git.example.org", "GIT.example.org", HostKeyCheck.KNOWN),
+        ("git.example.org,10.0.0.1", "10.0.0.1", HostKeyCheck.KNOWN),
+        ("git.example.org", "git.example.com", HostKeyCheck.UNKNOWN),
+        ("git.example.org", "[git.example.org]:2222", HostKeyCheck.UNKNOWN),
+        ("[git.example.org]:2222", "[git.example.org]:2222", HostKeyCheck.KNOWN),
+        ("[git.example.org]:2222", "git.example.org", HostKeyCheck.UNKNOWN),
+        ("*.example.org", "git.example.org", HostKeyCheck.KNOWN),
+        ("10.0.0.?", "10.0.0.7", HostKeyCheck.KNOWN),
+        ("10.0.0.?", "10.0.0.77", HostKeyCheck.UNKNOWN),
+        ("*.example.org,!git.example.org", "git.example.org", HostKeyCheck.UNKNOWN),
+        ("git.example.org.", "gitXexample.org", HostKeyCheck.UNKNOWN),
     ],
 )
-def test_names(keys: dict[str, str], patterns: str, name: str, verdict: Verdict) -> None:
+def test_names(keys: dict[str, str], patterns: str, name: str, verdict: HostKeyCheck) -> None:
     assert judge(parse(f"{patterns} {keys['one']} a comment\n"), name, key(keys["one"])) is verdict
 
 
@@ -51,19 +51,19 @@ def test_hashed_names(keys: dict[str, str], name: str, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-H", "-f", str(file)], check=True, capture_output=True)
     text = file.read_text()
     assert name not in text
-    assert judge(parse(text), name, key(keys["one"])) is Verdict.KNOWN
-    assert judge(parse(text), "git.example.com", key(keys["one"])) is Verdict.UNKNOWN
+    assert judge(parse(text), name, key(keys["one"])) is HostKeyCheck.KNOWN
+    assert judge(parse(text), "git.example.com", key(keys["one"])) is HostKeyCheck.UNKNOWN
 
 
 def test_another_key_of_the_same_type_is_a_mismatch(keys: dict[str, str]) -> None:
     known = parse(f"host {keys['one']}\n")
-    assert judge(known, "host", key(keys["two"])) is Verdict.MISMATCH
-    assert judge(known, "host", key(keys["ecdsa"])) is Verdict.UNKNOWN
+    assert judge(known, "host", key(keys["two"])) is HostKeyCheck.MISMATCH
+    assert judge(known, "host", key(keys["ecdsa"])) is HostKeyCheck.UNKNOWN
 
 
 def test_a_revoked_key_is_refused_even_if_it_is_also_trusted(keys: dict[str, str]) -> None:
     known = parse(f"host {keys['one']}\n@revoked * {keys['one']}\n")
-    assert judge(known, "host", key(keys["one"])) is Verdict.REVOKED
+    assert judge(known, "host", key(keys["one"])) is HostKeyCheck.REVOKED
 
 
 def test_lines_that_make_no_sense_grant_nothing(keys: dict[str, str]) -> None:
@@ -81,7 +81,7 @@ def test_lines_that_make_no_sense_grant_nothing(keys: dict[str, str]) -> None:
         f"@unknown host {kind} {blob}",
     ]
     for line in lines:
-        assert judge(parse(line), "host", key(keys["one"])) is Verdict.UNKNOWN, line
+        assert judge(parse(line), "host", key(keys["one"])) is HostKeyCheck.UNKNOWN, line
 
 
 def test_the_fingerprint_is_the_one_that_ssh_keygen_shows(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.git.locations import Location, Scheme, locate
+from controller.adapters.git.locations import Location, UrlScheme, locate
 from controller.domain.errors import Stalled
 from controller.domain.secret import Secret
 
@@ -14,14 +14,17 @@ from controller.domain.secret import Secret
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("https://h/a.git", Location(Scheme.HTTPS, "https://h/a.git", "h")),
-        ("http://h:81/a.git", Location(Scheme.HTTP, "http://h:81/a.git", "h", 81)),
-        ("git://h/a", Location(Scheme.GIT, "git://h/a", "h")),
-        ("ssh://me@h:22/a", Location(Scheme.SSH, "ssh://me@h:22/a", "h", 22, "me")),
-        ("me@h:team/a.git", Location(Scheme.SSH, "me@h:team/a.git", "h", None, "me")),
-        ("h:team/a.git", Location(Scheme.SSH, "h:team/a.git", "h")),
-        ("https://me:pa%40ss@h/a", Location(Scheme.HTTPS, "https://h/a", "h", None, "me", Secret("pa@ss"))),
-        ("ssh://me:word@h/a", Location(Scheme.SSH, "ssh://me@h/a", "h", None, "me", Secret("word"))),
+        ("https://h/a.git", Location(UrlScheme.HTTPS, "https://h/a.git", "h")),
+        ("http://h:81/a.git", Location(UrlScheme.HTTP, "http://h:81/a.git", "h", 81)),
+        ("git://h/a", Location(UrlScheme.GIT, "git://h/a", "h")),
+        ("ssh://me@h:22/a", Location(UrlScheme.SSH, "ssh://me@h:22/a", "h", 22, "me")),
+        ("me@h:team/a.git", Location(UrlScheme.SSH, "me@h:team/a.git", "h", None, "me")),
+        ("h:team/a.git", Location(UrlScheme.SSH, "h:team/a.git", "h")),
+        (
+            "https://me:pa%40ss@h/a",
+            Location(UrlScheme.HTTPS, "https://h/a", "h", None, "me", Secret("pa@ss")),
+        ),
+        ("ssh://me:word@h/a", Location(UrlScheme.SSH, "ssh://me@h/a", "h", None, "me", Secret("word"))),
     ],
 )
 def test_addresses(url: str, expected: Location) -> None:
@@ -60,7 +63,7 @@ def test_a_local_path_below_an_allowed_folder(folders: Path) -> None:
     real = folders / "allowed" / "demo.git"
     for url in (str(real), f"file://{real}", f"{folders}/alias/demo.git"):
         for allowed in (folders / "allowed", folders / "alias"):
-            assert locate(url, [allowed]) == Location(Scheme.LOCAL, str(real))
+            assert locate(url, [allowed]) == Location(UrlScheme.LOCAL, str(real))
 
 
 @pytest.mark.parametrize(

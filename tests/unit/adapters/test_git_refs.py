@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller.adapters.git.refs import Advertised, Target, choose
+from controller.adapters.git.refs import Advertised, ResolvedRef, choose
+from controller.domain.apps.spec import GitRef, RefKind
 from controller.domain.errors import Stalled, Waiting
-from controller.domain.spec import GitRef, RefKind
 
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
 SERVER = Advertised(
@@ -27,16 +27,16 @@ SERVER = Advertised(
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
     [
-        (RefKind.BRANCH, "main", Target("refs/heads/main", A)),
-        (RefKind.BRANCH, "feature/x", Target("refs/heads/feature/x", B)),
-        (RefKind.TAG, "v1.2.0", Target("refs/tags/v1.2.0", C)),
-        (RefKind.TAG, "v1.10.0", Target("refs/tags/v1.10.0", B)),
-        (RefKind.SEMVER, "^1", Target("refs/tags/v1.10.0", B)),
-        (RefKind.SEMVER, ">=2.0.0-0", Target("refs/tags/v2.0.0-rc.1", A)),
-        (RefKind.COMMIT, "E" * 40, Target("E" * 40, "e" * 40)),
+        (RefKind.BRANCH, "main", ResolvedRef("refs/heads/main", A)),
+        (RefKind.BRANCH, "feature/x", ResolvedRef("refs/heads/feature/x", B)),
+        (RefKind.TAG, "v1.2.0", ResolvedRef("refs/tags/v1.2.0", C)),
+        (RefKind.TAG, "v1.10.0", ResolvedRef("refs/tags/v1.10.0", B)),
+        (RefKind.SEMVER, "^1", ResolvedRef("refs/tags/v1.10.0", B)),
+        (RefKind.SEMVER, ">=2.0.0-0", ResolvedRef("refs/tags/v2.0.0-rc.1", A)),
+        (RefKind.COMMIT, "E" * 40, ResolvedRef("E" * 40, "e" * 40)),
     ],
 )
-def test_a_ref_is_found(kind: RefKind, value: str, expected: Target) -> None:
+def test_a_ref_is_found(kind: RefKind, value: str, expected: ResolvedRef) -> None:
     assert choose(GitRef(kind, value), SERVER) == expected
 
 

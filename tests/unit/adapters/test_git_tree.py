@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pygit2
@@ -16,6 +17,7 @@ from controller.domain.errors import Stalled
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 SUBMODULE = "5" * 40
+BOUNDS = tree.TreeLimits(file=10_000, context=100_000)
 
 
 @pytest.fixture
@@ -51,8 +53,16 @@ def read(repo: pygit2.Repository, made: str, path: str = ".") -> dict[str, str]:
     return {file.path: file.content.decode() for file in files}
 
 
+def context(
+    repo: pygit2.Repository, made: str, path: str = ".", dockerfile: str = "Dockerfile"
+) -> tree.BuildTree:
+    found = tree.build_context(repo, tree.folder(repo, made, path), dockerfile)
+    tree.check_sendable(repo, found, BOUNDS)
+    return found
+
+
 def archive(repo: pygit2.Repository, made: str, path: str = ".") -> bytes:
-    return b"".join(tree.tar(repo, tree.archive_entries(repo, made, path)))
+    return b"".join(tree.tar(repo, context(repo, made, path).entries))
 
 
 def untar(repo: pygit2.Repository, made: str, path: str = ".") -> dict[str, tarfile.TarInfo]:
@@ -104,7 +114,7 @@ def test_a_symbolic_link_to_a_manifest_is_followed(repo: pygit2.Repository) -> N
     assert read(repo, made, "app") == {"app/one.yaml": "base", "app/two.yaml": "base"}
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "..", "a.yaml"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", ".."])
 def test_a_symbolic_link_that_leads_nowhere_good_is_refused(repo: pygit2.Repository, target: str) -> None:
     made = commit(repo, {"a.yaml": (FileMode.LINK, target)})
     with pytest.raises(Stalled) as caught:
@@ -145,7 +155,6 @@ def test_an_archive_has_modes_links_and_folders(repo: pygit2.Repository) -> None
         "lib/größe.py",
         "lib/link",
         f"lib/{long_name}",
-        ".dockerignore",
     }
     assert [members[n].mode for n in ("Dockerfile", "run.sh", "lib")] == [0o644, 0o755, 0o755]
     assert (members["lib/link"].issym(), members["lib/link"].linkname) == (True, "../run.sh")
@@ -156,35 +165,43 @@ def test_an_archive_has_modes_links_and_folders(repo: pygit2.Repository) -> None
 
 
 def test_an_archive_is_the_same_whenever_it_is_made(repo: pygit2.Repository) -> None:
-    content: dict[str, Content] = {"a": {"b": "x" * 511, "c": "y" * 512, "d": "z" * 513}, "e": ""}
+    content: dict[str, Content] = {"a": {"b": "x" * 511, "c": "y" * 512, "d": "z" * 513}, "Dockerfile": ""}
     first = archive(repo, commit(repo, content))
     assert archive(repo, commit(repo, {**content})) == first
     assert len(first) % 512 == 0
-    assert set(untar(repo, commit(repo, content))) == {"a", "a/b", "a/c", "a/d", "e"}
+    assert set(untar(repo, commit(repo, content))) == {"a", "a/b", "a/c", "a/d", "Dockerfile"}
 
 
 @pytest.mark.parametrize("target", ["/usr/bin/python3", "../outside", "lib/../../outside"])
 def test_an_archive_with_a_link_to_the_outside_is_refused(repo: pygit2.Repository, target: str) -> None:
-    made = commit(repo, {"context": {"link": (FileMode.LINK, target)}, "outside": "x"})
+    made = commit(repo, {"context": {"Dockerfile": "", "link": (FileMode.LINK, target)}, "outside": "x"})
     with pytest.raises(Stalled) as caught:
-        tree.archive_entries(repo, made, "context")
+        context(repo, made, "context")
     assert caught.value.reason == "SymlinkRefused"
 
 
 def test_lfs_pointers_are_named(repo: pygit2.Repository) -> None:
     made = commit(
         repo,
-        {"app.yaml": POINTER, "weights": {"a.bin": POINTER, "b.bin": POINTER}, "c": POINTER + "x" * 2000},
+        {
+            "app.yaml": POINTER,
+            "weights": {"a.bin": POINTER, "b.bin": POINTER},
+            "c": POINTER + "x" * 2000,
+            "Dockerfile": "",
+        },
     )
     with pytest.raises(Stalled, match=r"app\.yaml") as caught:
         read(repo, made)
     assert caught.value.reason == "LfsPointer"
     with pytest.raises(Stalled, match=r"weights/a\.bin, weights/b\.bin\.") as caught:
-        tree.archive_entries(repo, made, ".")
+        context(repo, made)
     assert caught.value.reason == "LfsPointer"
 
 
-def test_a_tree_that_contains_itself_over_and_over_is_refused(repo: pygit2.Repository) -> None:
+@pytest.mark.parametrize(("ignore", "reason"), [("", "TreeTooLarge"), ("bomb", "")])
+def test_a_tree_that_contains_itself_over_and_over_is_refused_unless_ignored(
+    repo: pygit2.Repository, ignore: str, reason: str
+) -> None:
     bomb = write(repo, {f"f{number}": "x" for number in range(10)})
     for _ in range(5):
         builder = repo.TreeBuilder()
@@ -192,21 +209,26 @@ def test_a_tree_that_contains_itself_over_and_over_is_refused(repo: pygit2.Repos
             builder.insert(f"d{number}", bomb, FileMode.TREE)
         bomb = builder.write()
     who = pygit2.Signature("Ada", "ada@example.org", 1, 0)
-    made = str(repo.create_commit(None, who, who, "bomb", bomb, []))
-    with pytest.raises(Stalled) as caught:
-        tree.check_complete(repo, made)
-    assert caught.value.reason == "TreeTooLarge"
+    top = repo.TreeBuilder()
+    top.insert("bomb", bomb, FileMode.TREE)
+    top.insert("Dockerfile", repo.create_blob(b""), FileMode.BLOB)
+    top.insert(".dockerignore", repo.create_blob(ignore.encode()), FileMode.BLOB)
+    made = str(repo.create_commit(None, who, who, "bomb", top.write(), []))
+    tree.check_complete(repo, made)
+    with pytest.raises(Stalled) if reason else nullcontext() as caught:
+        context(repo, made)
+    assert not caught or caught.value.reason == reason
 
 
 @pytest.mark.parametrize("name", [b"..", b"a/b", b".git"])
 def test_names_that_git_never_makes_are_refused(repo: pygit2.Repository, name: bytes) -> None:
     blob = repo.create_blob(b"x")
-    raw = b"100644 " + name + b"\0" + blob.raw
+    raw = b"100644 " + name + b"\0" + blob.raw + b"100644 Dockerfile\0" + blob.raw
     made_tree = repo.odb.write(pygit2.enums.ObjectType.TREE, raw)
     text = f"tree {made_tree}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nevil\n"
     made = str(repo.odb.write(pygit2.enums.ObjectType.COMMIT, text.encode()))
     with pytest.raises(Stalled) as caught:
-        tree.archive_entries(repo, made, ".")
+        context(repo, made)
     assert caught.value.reason == "TreeInvalid"
 
 
@@ -216,3 +238,97 @@ def test_a_missing_object_is_noticed(repo: pygit2.Repository) -> None:
     Path(repo.path, "objects", blob[:2], blob[2:]).unlink()
     with pytest.raises(KeyError, match=r"sub/a\.yaml"):
         tree.check_complete(pygit2.Repository(repo.path), made)
+
+
+# --- .dockerignore ----------------------------------------------------------------------------------------------
+
+ODD: dict[str, Content] = {
+    "pointer": POINTER,
+    "links": {"absolute": (FileMode.LINK, "/usr/bin/python3"), "out": (FileMode.LINK, "../../../x")},
+    "vendor": (FileMode.COMMIT, SUBMODULE),
+}
+
+
+@pytest.mark.parametrize("ignore", ["odd", "**/pointer\n**/links\n", "*\n!app.py\n", "odd/**\n!odd/none\n"])
+def test_what_is_ignored_is_not_judged(repo: pygit2.Repository, ignore: str) -> None:
+    made = commit(repo, {"odd": ODD, "app.py": "1", "Dockerfile": "", ".dockerignore": ignore})
+    assert "app.py" in untar(repo, made)
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason", "words"),
+    [
+        ("odd/pointer", "LfsPointer", "odd/pointer"),
+        ("odd/links/absolute", "SymlinkRefused", "odd/links/absolute"),
+        ("odd/links/out", "SymlinkRefused", "odd/links/out"),
+    ],
+)
+def test_what_is_brought_back_is_judged_and_named(
+    repo: pygit2.Repository, kept: str, reason: str, words: str
+) -> None:
+    made = commit(repo, {"odd": ODD, "Dockerfile": "", ".dockerignore": f"odd\n!{kept}\n"})
+    with pytest.raises(Stalled, match=words) as caught:
+        context(repo, made)
+    assert caught.value.reason == reason
+
+
+def test_an_ignored_name_that_git_never_makes_harms_nobody(repo: pygit2.Repository) -> None:
+    blob, odd = repo.create_blob(b"x"), repo.create_blob(b"odd")
+    raw = b"100644 ..\0" + blob.raw
+    entries = {"Dockerfile": blob, ".dockerignore": odd}
+    content = b"".join(b"100644 " + name.encode() + b"\0" + id.raw for name, id in sorted(entries.items()))
+    folder = repo.odb.write(pygit2.enums.ObjectType.TREE, raw)
+    root = repo.odb.write(pygit2.enums.ObjectType.TREE, content + b"40000 odd\0" + folder.raw)
+    assert (
+        tree.build_context(repo, repo[root].peel(pygit2.Tree), "Dockerfile").entries[0].path == "Dockerfile"
+    )
+
+
+def test_equal_content_as_a_build_sees_it_has_the_same_digest(repo: pygit2.Repository) -> None:
+    base: dict[str, Content] = {"app.py": "1", "Dockerfile": "F", ".dockerignore": "*.md\n.dockerignore\n"}
+
+    def digest(**changed: Content) -> str:
+        return context(repo, commit(repo, {**base, **changed})).digest
+
+    same = digest()
+    assert digest(**{"README.md": "hello"}) == digest(**{"README.md": "hi"}) == same
+    assert digest(**{".dockerignore": "*.md\n# a comment\n.dockerignore\n"}) == same
+    assert len({same, digest(**{"app.py": "2"}), digest(Dockerfile="G"), digest(more="x")}) == 4
+    assert digest(**{"app.py": (FileMode.BLOB_EXECUTABLE, "1")}) != same
+    assert digest(**{".dockerignore": "*.md\n"}) != same  # it is seen now
+
+
+def test_the_dockerfile_is_found_even_if_it_is_ignored_or_a_link(repo: pygit2.Repository) -> None:
+    made = commit(
+        repo,
+        {
+            "deploy": {"Dockerfile": "FROM scratch"},
+            "Dockerfile": (FileMode.LINK, "deploy/Dockerfile"),
+            ".dockerignore": "*\n",
+        },
+    )
+    for name in ("Dockerfile", "deploy/Dockerfile"):
+        found = context(repo, made, dockerfile=name)
+        assert repo[found.dockerfile].peel(pygit2.Blob).data == b"FROM scratch"
+        assert (found.entries, found.dockerignore) == ((), None)
+    with pytest.raises(Stalled, match="no file missing/Dockerfile") as caught:
+        context(repo, made, dockerfile="missing/Dockerfile")
+    assert caught.value.reason == "BuildFailed"
+
+
+def test_a_dockerignore_may_be_a_link_and_one_for_a_dockerfile_comes_first(repo: pygit2.Repository) -> None:
+    made = commit(
+        repo,
+        {
+            "rules": "a\n.dockerignore\nrules\n",
+            ".dockerignore": (FileMode.LINK, "rules"),
+            "Dockerfile": "F",
+            "other.Dockerfile": "F",
+            "other.Dockerfile.dockerignore": "*\n!a\n",
+            "a": "1",
+            "b": "1",
+        },
+    )
+    seen = {entry.path for entry in context(repo, made).entries}
+    assert seen == {"Dockerfile", "other.Dockerfile", "other.Dockerfile.dockerignore", "b"}
+    assert {e.path for e in context(repo, made, dockerfile="other.Dockerfile").entries} == {"a"}

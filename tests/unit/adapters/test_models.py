@@ -18,8 +18,8 @@ import pytest
 
 from controller.adapters.models import ModelCache
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.groups import manifest_head, unfinished
-from controller.domain.storage import ModelPin, Page, StoredObject
+from controller.domain.runs.file_index import index_head, unfinished
+from controller.domain.storage.box import ModelPin, ObjectPage, StoredObject
 from tests.support.fake_objects import FakeObjects, FakeStorage
 
 BUCKET = "prichal.demo.weights"
@@ -177,8 +177,8 @@ class Listed(Bucket):
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
-    ) -> Page:
-        return Page(tuple(StoredObject(f"developer/m/{key}", 1, "e", 0.0) for key in self.keys))
+    ) -> ObjectPage:
+        return ObjectPage(tuple(StoredObject(f"developer/m/{key}", 1, "e", 0.0) for key in self.keys))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_model_that_is_replaced_or_removed_on_the_way_leaves_nothing(
 
 # --- published by runs ------------------------------------------------------------------------------------------
 
-HEAD = manifest_head("19c0a7f3e2d5b1f04a6", "fit", 1)
+HEAD = index_head("19c0a7f3e2d5b1f04a6", "fit", 1)
 
 
 def publish(bucket: Bucket, files: dict[str, bytes], folder: str = "m/") -> None:
@@ -294,7 +294,7 @@ class Busy(Bucket):
 
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
-    ) -> Page:
+    ) -> ObjectPage:
         page = super().page(bucket, prefix, after, limit, folders)
         self._act("page")
         return page

@@ -80,7 +80,7 @@ def test_what_does_not_speak_http_is_not_ready(raw: bytes) -> None:
 def test_nobody_listens() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         endpoint = "127.0.0.1:{1}".format(*listener.getsockname())
-    assert HttpProber().probe(endpoint, "/", 5) == Readiness(False, "not listening yet")
+    assert HttpProber().probe(endpoint, "/", 5) == Readiness(False, "it is not listening yet")
 
 
 def test_a_server_that_never_answers() -> None:

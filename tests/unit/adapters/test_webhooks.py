@@ -15,14 +15,14 @@ import pytest
 
 from controller.adapters.webhooks import ANSWER_LIMIT, HttpSender, resolve
 from controller.domain.errors import Stalled, Transient
-from controller.domain.webhooks import Answer
+from controller.domain.runs.webhooks import ReceiverResponse
 from tests.support.issuer import make_certificate
 from tests.support.receivers import receiver
 
 NAME = "hooks.example.org"
 
 
-def send(url: str, sender: HttpSender | None = None, timeout: float = 10.0) -> Answer:
+def send(url: str, sender: HttpSender | None = None, timeout: float = 10.0) -> ReceiverResponse:
     found = sender or HttpSender(private=True)
     return found.send(url, {"webhook-id": "msg_1", "Content-Type": "application/json"}, b'{"a":1}', timeout)
 
@@ -75,7 +75,7 @@ class Names:
 
 def test_it_arrives_as_it_is() -> None:
     with receiver() as there:
-        assert send(f"{there.url}?token=x") == Answer(204)
+        assert send(f"{there.url}?token=x") == ReceiverResponse(204)
         (received,) = there.received
     assert (received.path, received.body, received.id) == ("/done?token=x", b'{"a":1}', "msg_1")
     assert received.headers["host"] == there.url.split("/")[2]
@@ -92,7 +92,7 @@ def test_a_url_without_a_path() -> None:
 def test_every_answer_is_one(status: int) -> None:
     with receiver() as there, receiver() as elsewhere:
         there.answer = lambda _: (status, {"Location": elsewhere.url, "Retry-After": "7"})
-        assert send(there.url) == Answer(status, "7")
+        assert send(there.url) == ReceiverResponse(status, "7")
         assert not elsewhere.received, "redirects are not followed"
 
 
@@ -100,7 +100,7 @@ def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with receiver() as there:
-        assert send(there.url) == Answer(204)
+        assert send(there.url) == ReceiverResponse(204)
 
 
 # --- receivers that are not well --------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_a_name_that_nobody_knows() -> None:
     def unknown(name: str) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    assert fails(f"http://{NAME}/", HttpSender(resolve=unknown)) == "its name is not known"
+    assert fails(f"http://{NAME}/", HttpSender(resolve=unknown)) == "its name is unknown"
     assert fails(f"http://{NAME}/", HttpSender(resolve=Names([]))) == "its name has no address"
     assert "label" not in fails(f"http://{'a' * 100}.example/", HttpSender())
 
@@ -184,7 +184,7 @@ def test_an_answer_without_end_is_not_read() -> None:
 
     with talking(pour) as url:
         begun = time.monotonic()
-        assert send(url) == Answer(200)
+        assert send(url) == ReceiverResponse(200)
     assert time.monotonic() - begun < 10
     assert sent < 100 * ANSWER_LIMIT
 
@@ -198,7 +198,7 @@ def test_a_body_that_does_not_come_makes_an_answer_no_worse() -> None:
         over.wait(60)
 
     with talking(stall) as url:
-        assert send(url, timeout=0.2) == Answer(200)
+        assert send(url, timeout=0.2) == ReceiverResponse(200)
         over.set()
 
 
@@ -216,7 +216,9 @@ def trusting(certificate: Path) -> ssl.SSLContext:
 
 def test_over_tls(certificate: Path) -> None:
     with receiver(certificate=certificate) as there:
-        assert send(there.url, HttpSender(private=True, context=trusting(certificate))) == Answer(204)
+        assert send(there.url, HttpSender(private=True, context=trusting(certificate))) == ReceiverResponse(
+            204
+        )
 
 
 def test_the_certificate_must_be_that_of_the_name_and_trusted(certificate: Path) -> None:
@@ -229,7 +231,7 @@ def test_the_certificate_must_be_that_of_the_name_and_trusted(certificate: Path)
 
 def test_no_tls_there() -> None:
     with receiver() as there:
-        assert fails(there.url.replace("http:", "https:")).startswith("no TLS: ")
+        assert fails(there.url.replace("http:", "https:")).startswith("TLS failed: ")
 
 
 # --- where it must not go ---------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def test_a_name_that_is_another_one_a_moment_later() -> None:
     with receiver() as there:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
         url = there.url.replace("127.0.0.1", NAME)
-        assert send(url, HttpSender(private=True, resolve=names)) == Answer(204)
+        assert send(url, HttpSender(private=True, resolve=names)) == ReceiverResponse(204)
         assert names.asked == [NAME]
         assert there.received[0].headers["host"].startswith(NAME)
 
@@ -276,7 +278,7 @@ def test_a_name_that_is_another_one_a_moment_later() -> None:
 def test_the_next_address_is_tried_where_one_does_not_take_it() -> None:
     with receiver() as there:
         sender = HttpSender(private=True, resolve=Names(["127.0.0.9", "127.0.0.1"]))
-        assert send(there.url.replace("127.0.0.1", NAME), sender) == Answer(204)
+        assert send(there.url.replace("127.0.0.1", NAME), sender) == ReceiverResponse(204)
 
 
 def test_names_as_the_host_knows_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from controller.cli.main import main
-from controller.domain.status import Request
+from controller.domain.apps.status import ReconcileRequest
 from controller.store import SqliteStore, open_store
 
 
@@ -57,10 +57,10 @@ def store(machine: Machine) -> Iterator[SqliteStore]:
 
 
 @contextmanager
-def worker(store: SqliteStore, work: Callable[[Request], str]) -> Iterator[list[Request]]:
+def worker(store: SqliteStore, work: Callable[[ReconcileRequest], str]) -> Iterator[list[ReconcileRequest]]:
     """A thread in the daemon's place: takes requests and ends them with the outcome that `work` gives. Yields what
     it has taken."""
-    taken: list[Request] = []
+    taken: list[ReconcileRequest] = []
     stop = threading.Event()
 
     def turn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.cli.exits import Exit
-from controller.domain.conditions import Condition, ConditionType
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.status import (
+    AppStatus,
+    ComponentStatus,
+    Event,
+    EventType,
+    ReconcileRequest,
+    RequestState,
+)
+from controller.domain.apps.usage import Usage
 from controller.domain.names import PLATFORM, AppName, ComponentName
-from controller.domain.runs import RunState, new_run
-from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, Request, RequestState
+from controller.domain.runs.run import RunState, new_run
 from tests.support.runs import make_pipeline
 from tests.unit.cli.conftest import Machine, worker
 
@@ -101,6 +110,38 @@ def test_one_app_tells_all_about_itself(machine: Machine, broken: AppStatus) -> 
     found = machine.run("status", "broken")
     assert "Degraded=True NotReady (0s): namer: exit code 1\n      Traceback: no model\n" in found.stdout
     assert f"attempted   {'b' * 40}" in found.stdout
+
+
+def test_one_app_tells_what_it_uses_of_its_shares(
+    machine: Machine, demo: AppStatus, store: SqliteStore
+) -> None:
+    assert "RESOURCE" not in machine.run("status", DEMO).stdout, "before the daemon has looked"
+    usage = [
+        Usage(DEMO, "cpus", 1.5, 16.0),
+        Usage(DEMO, "memory", 2**30, 2**35),
+        Usage(DEMO, "box tables", 90e6, 100e6),
+        Usage(DEMO, "queue", 0, 1000),
+        Usage(DEMO, "gpus", 1, None),
+    ]
+    store.tell_usage([Usage(AppName("another"), "cpus", 1, 2), *usage])
+    shown = machine.run("status", DEMO).stdout.splitlines()
+    assert [
+        line.split("  ") for line in columns_of(shown[shown.index("RESOURCE    USED     BOUND    SHARE") :])
+    ] == [
+        ["RESOURCE", "USED", "BOUND", "SHARE"],
+        ["cpus", "1.5", "16", "9 %"],
+        ["memory", "1.07 GB", "34.4 GB", "3 %"],
+        ["box tables", "90 MB", "100 MB", "90 %, nearly full"],
+        ["queue", "0", "1000", "0 %"],
+        ["gpus", "1", "-", "-"],
+    ]
+    document = json.loads(machine.run("status", DEMO, "-o", "json").stdout)
+    assert document["uses"] == [{"resource": u.resource, "used": u.used, "bound": u.bound} for u in usage]
+
+
+def columns_of(lines: list[str]) -> list[str]:
+    """With two blanks between the columns, however wide they are."""
+    return [re.sub(" {2,}", "  ", line) for line in lines]
 
 
 def test_one_app_tells_of_its_runs(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
@@ -222,7 +263,7 @@ def test_reconcile_waits_and_shows_what_happens(
 ) -> None:
     store.events.add([event("Long")])
 
-    def work(request: Request) -> str:
+    def work(request: ReconcileRequest) -> str:
         store.events.add([event("Pulled"), event("Started")])
         return "Ready"
 
@@ -248,7 +289,7 @@ def test_what_does_not_end_well_is_an_exit_code(
 def test_waiting_goes_on_with_the_request_that_takes_over(
     machine: Machine, demo: AppStatus, store: SqliteStore
 ) -> None:
-    def work(request: Request) -> str:
+    def work(request: ReconcileRequest) -> str:
         if request.reasons != ("manual",):
             return "Ready"
         store.requests.enqueue(DEMO, "webhook")

@@ -8,7 +8,7 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.domain.names import AppName, ComponentName
-from controller.domain.storage import BoxRecord, BoxState
+from controller.domain.storage.box import BoxRecord, BoxState
 from controller.store import SqliteStore
 from tests.unit.cli.conftest import Machine
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import grp
 import http.server
 import json
 import os
+import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +19,20 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.daemon.lock import only_one
+from controller.domain.apps.status import AppStatus
+from controller.domain.apps.usage import Usage
 from controller.domain.names import AppName, ComponentName
-from controller.domain.status import AppStatus
-from controller.domain.storage import BoxRecord
+from controller.domain.secret import Secret
+from controller.domain.storage.box import BoxRecord, StorageAccess
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
     from controller.store import SqliteStore
 
 Checks = dict[str, dict[str, object]]
+ACCESS = StorageAccess("http://127.0.0.1:1", "http://127.0.0.1:2", "web", Secret("a-secret-key"))
+
+DEMO = AppName("demo")
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_for_people_advice_stands_below(bare: Machine) -> None:
         ["CHECK", "RESULT"],
         ["configuration", "ok"],
     ]
-    assert "daemon: prichal daemon" in found.stderr
+    assert "daemon: start it with: prichal daemon" in found.stderr
 
 
 def test_a_sound_state(bare: Machine, store: SqliteStore) -> None:
@@ -83,6 +91,21 @@ def test_a_damaged_state(bare: Machine, store: SqliteStore) -> None:
     assert not examine(bare)["state"]["ok"]
 
 
+def test_a_row_that_cannot_be_read(bare: Machine, store: SqliteStore) -> None:
+    app = AppName("a")
+    store.apps.save(AppStatus(app))
+    with closing(sqlite3.connect(bare.state / "db" / "state.db", isolation_level=None)) as db:
+        db.execute("UPDATE apps SET status = '{'")
+    found = examine(bare)["state"]
+    assert not found["ok"]
+    assert "the status of the app a cannot be read back" in str(found)
+    store.apps.status(app)
+    store.set_aside()
+    found = examine(bare)["state"]
+    assert found["ok"]
+    assert "1 unreadable row was set aside: the status of the app a" in str(found)
+
+
 def test_folders_that_are_open_to_others(bare: Machine, store: SqliteStore) -> None:
     private, database = bare.state / "private", bare.state / "db"
     private.mkdir(mode=0o700)
@@ -90,13 +113,52 @@ def test_folders_that_are_open_to_others(bare: Machine, store: SqliteStore) -> N
     private.chmod(0o755)
     checks = examine(bare)
     assert checks["private folder"]["advice"] == f"chmod 0700 {private}"
-    assert checks["database folder"]["advice"] == f"chmod 2770 {database}"
+    assert checks["database folder"]["advice"] == f"chmod 2750 {database}"
     private.chmod(0o700)
-    database.chmod(0o2770)
-    (database / "state.db").chmod(0o600)
-    checks = examine(bare)
-    assert checks["private folder"]["ok"]
-    assert "g+rw" in str(checks["database folder"]["advice"])
+    database.chmod(0o2750)
+    for file, mode, advice in (
+        ("state.db", 0o600, "chmod g+r "),
+        ("state.db", 0o660, "chmod g-w,o-w "),
+        ("asked/asked.db", 0o640, "chmod g+rw "),
+        ("asked", 0o2777, "chmod 2770 "),
+    ):
+        before = stat.S_IMODE((database / file).stat().st_mode)
+        (database / file).chmod(mode)
+        checks = examine(bare)
+        assert checks["private folder"]["ok"]
+        assert advice in str(checks["database folder"]["advice"])
+        (database / file).chmod(before)
+    assert examine(bare)["database folder"]["ok"]
+
+
+def test_keys_that_operators_read(bare: Machine, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.boxes.tell_access(StorageAccess("http://a", "http://a", "key", Secret("the-secret")))
+    keys = bare.state / "db" / "keys"
+    keys.chmod(0o2755)
+    assert examine(bare)["database folder"]["advice"] == f"chmod 2750 {keys}"
+    keys.chmod(0o2750)
+    assert examine(bare)["database folder"]["ok"]
+    group = grp.struct_group(("prichal", "x", keys.stat().st_gid, ["ivanov"]))
+    monkeypatch.setattr(grp, "getgrgid", lambda number: group)
+    found = examine(bare)["database folder"]
+    assert "operators can read the keys of the web process: ivanov" in str(found)
+
+
+def test_what_others_ask_for_was_set_aside(bare: Machine, store: SqliteStore) -> None:
+    assert examine(bare)["asked"]["ok"]
+    asked = bare.state / "db" / "asked" / "asked.db"
+    asked.write_bytes(b"garbage" * 1000)
+    found = examine(bare)["state"]
+    assert not found["ok"]
+    assert "could not be used" in str(found), "before the daemon has seen to it"
+    store.close()
+    store.heartbeat(1.0)
+    found = examine(bare)["asked"]
+    assert not found["ok"]
+    assert "asked.db.aside-1 (7000 bytes)" in str(found)
+    (asked.parent / "asked.db.aside-1").unlink()
+    assert examine(bare)["asked"]["ok"]
+    assert examine(bare)["state"]["ok"]
 
 
 def test_a_secret_that_everybody_may_read(bare: Machine) -> None:
@@ -126,12 +188,12 @@ def test_a_daemon_that_runs_and_one_that_hangs(bare: Machine, store: SqliteStore
         hanging = examine(bare)["daemon"]
     assert f"process {os.getpid()}" in str(hanging["detail"])
     assert str(os.getpid()) in str(hanging["advice"])
-    assert "no daemon runs" in str(examine(bare)["daemon"]["detail"])
+    assert "no daemon uses" in str(examine(bare)["daemon"]["detail"])
 
 
 @pytest.mark.parametrize(
     ("lines", "detail"),
-    [((), "started by the first box"), (("storage: {backend: none}",), "boxes are refused")],
+    [((), "starts with the first box"), (("storage: {backend: none}",), "boxes are refused")],
 )
 def test_a_storage_that_nobody_needs(
     bare: Machine, store: SqliteStore, lines: tuple[str, ...], detail: str
@@ -147,17 +209,18 @@ def test_a_storage_that_nobody_needs(
 
 def test_an_embedded_storage_that_should_run_and_does_not(bare: Machine, store: SqliteStore) -> None:
     store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), "prichal.demo.data", 10**9))
+    store.boxes.tell_access(ACCESS)
     bare.configure("storage: {listen: '127.0.0.1:1'}")
     checks = examine(bare)
     assert "gateway.log" in str(checks["storage"]["advice"])
     assert "storage.publicUrl" in str(checks["storage links"]["advice"])
     bare.configure("storage: {listen: '0.0.0.0:1'}")
-    assert "no address" in str(examine(bare)["storage links"]["detail"])
+    assert "users cannot reach" in str(examine(bare)["storage links"]["detail"])
 
 
 class S3(http.server.BaseHTTPRequestHandler):
-    """Answers as an S3 server does to somebody who may list buckets and is no administrator; `link` is its answer to
-    a link."""
+    """Answers as an S3 server does to somebody who may list buckets and is no administrator; `link` is the answer to a
+    link."""
 
     def do_GET(self) -> None:
         buckets = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"
@@ -177,25 +240,33 @@ class S3(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def s3() -> Iterator[http.server.ThreadingHTTPServer]:
     with serving(S3) as server:
-        server.link = (404, "<Error><Code>NoSuchBucket</Code></Error>")  # type: ignore[attr-defined]
+        server.link = (404, '{"type": "urn:prichal:problem:not-found"}')  # type: ignore[attr-defined]
         yield server
 
 
-def test_a_storage_elsewhere(bare: Machine, tmp_path: Path, s3: http.server.ThreadingHTTPServer) -> None:
+def test_a_storage_elsewhere(
+    bare: Machine, store: SqliteStore, tmp_path: Path, s3: http.server.ThreadingHTTPServer
+) -> None:
+    store.boxes.tell_access(ACCESS)
     keys = tmp_path / "storage-keys.yaml"
     keys.write_text("accessKey: platform\nsecretKey: the-key-of-the-platform\n")
     where = f"backend: s3, endpoint: 'http://127.0.0.1:{s3.server_port}', credentials: {keys}"
+    where += f", listen: '127.0.0.1:{s3.server_port}'"  # what serves links is played by the same server
     bare.configure(f"storage: {{{where}}}")
     checks = examine(bare)
     assert all(check["ok"] for name, check in checks.items() if name.startswith("storage"))
-    assert "boxes get no quota in the storage" in str(checks["storage accounts"]["detail"])
-    assert "only callers on this host" in str(checks["storage links"]["detail"])
+    assert "the storage enforces no quotas" in str(checks["storage accounts"]["detail"])
+    assert "works only on this host" in str(checks["storage links"]["detail"])
 
     bare.configure(f"storage: {{{where}, admin: minio}}")
     assert "administrator" in str(examine(bare)["storage accounts"]["advice"])
 
-    s3.link = (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>")  # type: ignore[attr-defined]
-    assert "Host header" in str(examine(bare)["storage links"]["advice"])
+    s3.link = (403, '{"type": "urn:prichal:problem:link-refused"}')  # type: ignore[attr-defined]
+    assert "path and query" in str(examine(bare)["storage links"]["advice"])
+    s3.link = (404, "<Error><Code>NoSuchBucket</Code></Error>")  # type: ignore[attr-defined]
+    foreign = examine(bare)["storage links"]
+    assert "another program" in str(foreign["detail"])
+    assert "storage.listen" in str(foreign["advice"])
     s3.link = (200, "a page for people")  # type: ignore[attr-defined]
     assert "a page for people" in str(examine(bare)["storage links"]["detail"])
 
@@ -237,3 +308,21 @@ def test_a_web_process_that_is_ready_and_one_that_is_not(
     assert examine(bare)["web"]["ok"]
     web.ready = False  # type: ignore[attr-defined]
     assert "it has never run" in str(examine(bare)["web"]["detail"])
+
+
+def test_shares_that_are_nearly_used_up(machine: Machine, store: SqliteStore, tmp_path: Path) -> None:
+    machine.configure(f"docker: {{host: 'unix://{tmp_path}/docker.sock'}}")
+    assert examine(machine)["shares"]["detail"] == "no app is near a bound"
+    of_demo = [Usage(DEMO, "cpus", 16, 16), Usage(DEMO, "runs", 3, 3), Usage(DEMO, "gpus", 1, None)]
+    store.tell_usage([*of_demo, Usage(DEMO, "queue", 799, 1000)])
+    assert examine(machine)["shares"]["ok"], "what is declared and what runs may be all that there is"
+    assert (
+        examine(machine)["shares"]["detail"] == "no app is near a bound; the nearest: demo: queue 799 of 1000"
+    )
+    store.tell_usage(
+        [*of_demo, Usage(DEMO, "queue", 800, 1000), Usage(AppName("other"), "box tables", 95e6, 100e6)]
+    )
+    found = examine(machine)["shares"]
+    assert not found["ok"]
+    assert found["detail"] == "other: box tables 95 MB of 100 MB; demo: queue 800 of 1000"
+    assert "prichal status APP" in str(found["advice"])

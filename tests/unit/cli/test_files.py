@@ -1,5 +1,5 @@
 """`prichal files` against a server of the files API in this process; what goes wrong on the way is tested with the
-client (tests/unit/adapters/test_files_client.py)."""
+client (tests/unit/client/test_files.py)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ def test_cp_of_trees(server: FilesServer, run: Run) -> None:
         Path(name).write_bytes(data)
     assert run("cp", "-r", "in", "demo:data/x/y").stdout == "3 files copied (6 bytes)\n"
     assert server.names() == ["x/y/a", "x/y/b/c", "x/y/b/d"]
-    assert run("cp", "-r", "in/", "demo:data/x/y/").stdout == "0 files copied (0 bytes), 3 there already\n"
+    assert (
+        run("cp", "-r", "in/", "demo:data/x/y/").stdout
+        == "0 files copied (0 bytes), 3 skipped (already there)\n"
+    )
     assert run("cp", "-r", "demo:data/x/", "demo:data/z").stdout == "3 files copied (6 bytes)\n"
     found = run("cp", "-r", "demo:data/z/y/", "out", "-o", "json")
     assert json.loads(found.stdout) == {"copied": 3, "bytes": 6, "skipped": 0, "failed": []}
@@ -218,13 +221,13 @@ def test_neither_configuration_nor_state_is_needed(server: FilesServer, tmp_path
         (("ls", "De:data"), "cannot be an app"),
         (("get", "demo:data/g/"), "cp -r"),
         (("put", "a", "demo:data"), "GROUP"),
-        (("put", "a", "demo:"), "names no box"),
+        (("put", "a", "demo:"), "does not name a box"),
         (("put", "a", "./local"), "APP:BOX/GROUP/FILE"),
         (("cp", "a", "b"), "neither is an address"),
         (("cp", ".", "demo:data/g"), "-r"),
         (("cp", "demo:data/g", "."), "-r"),
-        (("cp", "-r", "demo:", "."), "names no box"),
-        (("rm", "-r", "--yes", "demo:"), "names no box"),
+        (("cp", "-r", "demo:", "."), "does not name a box"),
+        (("rm", "-r", "--yes", "demo:"), "does not name a box"),
         (("ls", "demo:data", "--server", "example.org"), "http(s)://"),
         (("ls", "demo:data", "--server", "https://anna:pw@example.org"), "http(s)://"),
         (("ls", "demo:data", "--token-file", "/nowhere"), "cannot be read"),
@@ -363,5 +366,5 @@ def test_a_tree_goes_on_after_a_failure_of_all(server: FilesServer, run: Run) ->
     assert 1 <= there < 6
     server.ordered.clear()
     found = run("cp", "-r", "in", "demo:data/g")
-    assert found.stdout == f"{6 - there} files copied ({6 - there} bytes), {there} there already\n"
+    assert found.stdout == f"{6 - there} files copied ({6 - there} bytes), {there} skipped (already there)\n"
     assert [name.rpartition("/")[2] for name in server.names()] == list("abcdef")

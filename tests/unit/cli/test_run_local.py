@@ -11,18 +11,18 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.config.settings import DefaultLimits
-from controller.daemon.local.given import Input, Passed, bring, inputs_of
-from controller.daemon.local.life import local_pipeline
-from controller.daemon.local.manifest import Declared, declared, secret_of
-from controller.daemon.local.results import refuse_taken, take_along
-from controller.daemon.local.view import View
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Run, RunInput, RunState, StageRun, new_run
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunInput, RunState, StageRun, new_run
 from controller.domain.secret import Secret
+from controller.local.console import Console
+from controller.local.inputs import GivenInput, GivenInputs, bring, inputs_of
+from controller.local.manifest import DeclaredPipeline, declared, secret_of
+from controller.local.outputs import collect_outputs, refuse_taken
+from controller.local.run import local_pipeline
 from controller.reconcile.resolve import runnable_stage
-from controller.runner.folders import Folders
+from controller.runner.folders import RunFolders
 from tests.unit.cli.conftest import Machine
 
 MANIFEST = """
@@ -102,17 +102,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def read(place: str = "manifests/train.yaml", pipeline: str | None = "train") -> Declared:
+def read(place: str = "manifests/train.yaml", pipeline: str | None = "train") -> DeclaredPipeline:
     return declared(Path(place), pipeline, DefaultLimits())
 
 
-def inputs(*arguments: str, found: Declared | None = None) -> dict[str, Input]:
+def inputs(*arguments: str, found: DeclaredPipeline | None = None) -> dict[str, GivenInput]:
     found = found or read()
-    given = inputs_of(tuple(map(Passed.parse, arguments)), found, pipeline(found))
+    given = inputs_of(tuple(map(GivenInputs.parse, arguments)), found, pipeline(found))
     return {each.run.name: each for each in given}
 
 
-def pipeline(found: Declared) -> Pipeline:
+def pipeline(found: DeclaredPipeline) -> Pipeline:
     return local_pipeline(found, tuple(runnable_stage(s, "image") for s in found.pipeline.stages))
 
 
@@ -198,13 +198,13 @@ def test_without_an_api_only_json_is_more_than_a_text(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("data=in.cvs", "input 'data': there is no 'in.cvs' here"),
-        ("data=", "there is no '' here"),
+        ("data=in.cvs", "input 'data': there is no file or folder 'in.cvs'"),
+        ("data=", "there is no file or folder ''"),
         ("data=empty", "there are no files in empty"),
-        ("note=./gone.txt", "there is no './gone.txt'"),
-        ("rate=fast", "'fast' is no JSON"),
-        ("rate:=true", "true is no FP64"),
-        ("model=w", "'model' is made by the stage 'fit'"),
+        ("note=./gone.txt", "there is no file or folder './gone.txt'"),
+        ("rate=fast", "'fast' is not valid JSON"),
+        ("rate:=true", "true is not of type FP64"),
+        ("model=w", "'model' is an output of the stage 'fit'"),
         ("dat=in.csv", "no stage has an input 'dat'.*did you mean 'data'"),
     ],
 )
@@ -252,13 +252,13 @@ def test_a_folder_with_a_dangling_link_is_refused(folder: Path, tmp_path: Path) 
 
 
 @pytest.fixture
-def over(tmp_path: Path) -> tuple[Run, Folders]:
+def over(tmp_path: Path) -> tuple[Run, RunFolders]:
     """A run whose first stage has made a model at its second attempt; the second stage has failed."""
     stages = (Stage("fit", "i", outputs=("model",)), Stage("tell", "i", ("c",), ("model",), ("report",)))
     run = new_run("r1", Pipeline(AppName("demo"), ComponentName("train"), "", stages), 0.0)
     done = stage_through(run.stage("fit").begin(1.0).to(RunState.QUEUED, 2.0).begin(3.0), RunState.SUCCEEDED)
     run = run.with_stage(done).with_stage(stage_through(run.stage("tell").begin(5.0), RunState.FAILED))
-    folders = Folders(tmp_path, "r1")
+    folders = RunFolders(tmp_path, "r1")
     made = folders.output("fit", 2, "model")
     (made / "sub").mkdir(parents=True)
     (made / "sub" / "m").write_text("model")
@@ -271,29 +271,29 @@ def stage_through(stage: StageRun, end: RunState) -> StageRun:
 
 
 def test_outputs_of_stages_that_have_succeeded_are_taken_along(
-    over: tuple[Run, Folders], tmp_path: Path
+    over: tuple[Run, RunFolders], tmp_path: Path
 ) -> None:
-    (result,) = take_along(*over, tmp_path / "a" / "out")
+    (result,) = collect_outputs(*over, tmp_path / "a" / "out")
     assert str(result) == f"model: {tmp_path}/a/out/model/ (1 file, 5 bytes)"
     assert (result.folder / "sub" / "m").read_text() == "model"
     assert [path.name for path in (tmp_path / "a" / "out").iterdir()] == ["model"]
 
 
 def test_they_replace_what_is_there_and_a_bad_one_replaces_nothing(
-    over: tuple[Run, Folders], tmp_path: Path
+    over: tuple[Run, RunFolders], tmp_path: Path
 ) -> None:
     run, folders = over
     old = tmp_path / "out" / "model" / "old"
     old.parent.mkdir(parents=True)
     old.write_text("old")
-    with pytest.raises(Stalled, match=r"there is already .*out/model: "):
+    with pytest.raises(Stalled, match=r"out/model exists already: "):
         refuse_taken(tmp_path / "out", ["model", "report"])
     (folders.output("fit", 2, "model") / "link").symlink_to("/etc/passwd")
     with pytest.raises(Stalled, match="'link' is a link"):
-        take_along(run, folders, tmp_path / "out")
+        collect_outputs(run, folders, tmp_path / "out")
     assert old.read_text() == "old"
     (folders.output("fit", 2, "model") / "link").unlink()
-    take_along(run, folders, tmp_path / "out")
+    collect_outputs(run, folders, tmp_path / "out")
     assert not old.exists()
 
 
@@ -311,9 +311,9 @@ class Screen:
     def __init__(self, tmp_path: Path) -> None:
         self.stage = new_run("r1", Pipeline(AppName("a"), ComponentName("p"), "", (Stage("fit", "i"),)), 0.0)
         self.lines: list[str] = []
-        self.folders = Folders(tmp_path, "r1")
+        self.folders = RunFolders(tmp_path, "r1")
         self.folders.prepare()
-        self._view = View(self.folders, ("fit",), self.lines.append, self.lines.append)
+        self._view = Console(self.folders, ("fit",), self.lines.append, self.lines.append)
 
     def show(self, stage: StageRun) -> StageRun:
         self._view.show(self.stage.with_stage(stage))
@@ -372,7 +372,7 @@ def test_each_attempt_has_its_log_though_it_was_missed_while_it_ran(screen: Scre
         (["--input", "data"], Exit.USAGE, "'data' is neither NAME=PATH"),
         (["--secret", "keys=nowhere"], Exit.USAGE, "is not NAME=FILE"),
         (["--pipeline", "other"], Exit.NOT_FOUND, "no pipeline 'other'"),
-        ([f"--input={given}" for given in ALL], Exit.USAGE, "there is already out/report"),
+        ([f"--input={given}" for given in ALL], Exit.USAGE, "out/report exists already"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_begun(

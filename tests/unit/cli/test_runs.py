@@ -1,5 +1,5 @@
 """`prichal run` against a server of the run API in this process; what goes wrong on the way is tested with the client
-(tests/unit/adapters/test_runs_client.py)."""
+(tests/unit/client/test_runs.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.domain.names import ComponentName
-from controller.domain.runs import RunInput, RunOutput, RunState
+from controller.domain.runs.run import RunInput, RunOutput, RunState
 from tests.support.files_server import files_server
 from tests.support.gateway import APP
 from tests.support.runs import make_pipeline
@@ -136,7 +136,7 @@ def test_files_of_this_machine_are_uploaded_first(
         (("--input", "=x"), "NAME=VALUE"),
         (("--input", "data=a", "--input", "data=b"), "twice"),
         (("--output", "r=a", "--output", "r=b"), "twice"),
-        (("--input", "data:={"), "no JSON"),
+        (("--input", "data:={"), "not valid JSON"),
         (("--input", "data=@nothing.csv", "--upload", "data/g"), "no file"),
         (("--input", "data=@nothing.csv"), "--upload"),
         (("--input", "data=@config.yaml", "--upload", "data"), "BOX/GROUP"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.units import (
+    LONGEST,
+    SIZE,
     about_duration,
     about_size,
     parse_duration,
     parse_size,
     render_duration,
     render_size,
+    rfc3339,
 )
 
 
@@ -52,7 +58,7 @@ def test_what_is_no_size(text: str | int) -> None:
         parse_size(text)
 
 
-@given(st.integers(0, 10**14))
+@given(st.integers(0, 10**12))
 def test_durations_survive_a_round_trip(milliseconds: int) -> None:
     assert parse_duration(render_duration(milliseconds / 1000)) == round(milliseconds / 1000, 3)
 
@@ -99,3 +105,31 @@ def test_about_how_much(size: int, text: str) -> None:
 )
 def test_about_how_long(seconds: float, text: str) -> None:
     assert about_duration(seconds) == text
+
+
+@given(st.from_regex(re.compile(SIZE.replace("$", r"\Z"), re.ASCII)) | st.integers(0, 10**18 - 1))
+def test_every_size_fits_into_the_database(value: str | int) -> None:
+    assert 0 <= parse_size(value) < 2**63
+
+
+@given(st.integers(0, 9_999_999), st.sampled_from(["d", "h", "m", "s", "ms"]))
+def test_every_duration_can_be_waited_for_and_told(number: int, unit: str) -> None:
+    seconds = parse_duration(f"{number}{unit}")
+    assert seconds <= LONGEST
+    assert rfc3339(2e9 + seconds)
+
+
+@pytest.mark.parametrize("at", [-1e300, -1.0, 0.0, 1e12, 1e300, math.inf])
+def test_every_moment_can_be_told(at: float) -> None:
+    assert (rfc3339(at) or "").endswith("Z")
+
+
+@pytest.mark.parametrize(("value", "size"), [(1.34217728e08, 134217728), (8e9, 8_000_000_000), (0.5, 0)])
+def test_sizes_of_tools_that_go_through_floats(value: float, size: int) -> None:
+    assert parse_size(value) == size
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e18, -1.0, 10**40, True])
+def test_numbers_that_are_no_sizes(value: float) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(value)

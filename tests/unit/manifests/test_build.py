@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from controller.config import DefaultLimits
-from controller.domain.errors import ManifestInvalid
-from controller.domain.secret import Secret
-from controller.domain.spec import (
+from controller.domain.apps.spec import (
     ApiSpec,
     ApiVariable,
     AuthSpec,
     BoxLink,
     BoxSpec,
     BuildImage,
+    CorsSpec,
+    CronSchedule,
     EnvVar,
     ExistingImage,
     FilesTarget,
@@ -34,11 +34,12 @@ from controller.domain.spec import (
     Resources,
     Retries,
     Rollout,
-    Schedule,
     StageSpec,
     Strategy,
     Webhook,
 )
+from controller.domain.errors import ManifestInvalid
+from controller.domain.secret import Secret
 from controller.manifests import load_app
 from controller.manifests.reader import MAX_PROBLEMS
 from controller.ports import SourceFile
@@ -122,7 +123,7 @@ def test_pipelines() -> None:
             PipelineVar("scores", publish_to=("weights", "scores/")),
         ),
         stages=(
-            StageSpec("report", image, inputs=("model",), outputs=("report",)),
+            StageSpec("report", image, inputs=("model",), outputs=("report",), timeout=86400.0),
             StageSpec(
                 "train",
                 image,
@@ -137,7 +138,7 @@ def test_pipelines() -> None:
         continue_with="nightly",
         concurrency=2,
     )
-    assert nightly.schedule == Schedule("0 3 * jan-jun mon,wed/2", "Europe/Moscow", Overlap.REPLACE)
+    assert nightly.schedule == CronSchedule("0 3 * jan-jun mon,wed/2", "Europe/Moscow", Overlap.REPLACE)
     assert nightly.stages[0].image == BuildImage(".")
 
 
@@ -162,6 +163,24 @@ def test_apis_of_pipelines() -> None:
     assert train.outputs == (ApiVariable("report", "figures"),)
     oidc = OidcSpec("https://id.example.org/realms/demo", "demo", "demo-web", (("group", "lab"),))
     assert train.auth == AuthSpec(token="keys", oidc=oidc)
+
+
+def test_origins_are_as_browsers_write_them() -> None:
+    text = """
+apiVersion: unified-platform.cs.hse.ru/v1
+kind: APIComponent
+metadata: {name: api}
+spec:
+  pipelines: {}
+  restfulApi:
+    cors:
+      origins: [HTTPS://Lab.Example.Org:443, "http://localhost:4200", "http://[::1]:80", "https://a.example:80"]
+      maxAge: 1h
+      exposeHeaders: [X-Total-Count]
+"""
+    origins = ("http://[::1]", "http://localhost:4200", "https://a.example:80", "https://lab.example.org")
+    assert app_of(text.encode()).apis[0].cors == CorsSpec(origins, False, 3600.0, ("X-Total-Count",))
+    assert app_of(example("pipelines")).apis[0].cors is None
 
 
 def test_the_config_says_what_silent_manifests_get() -> None:
@@ -242,6 +261,94 @@ spec:
     )
 
 
+@pytest.mark.parametrize(
+    ("more", "mentioned"),
+    [
+        ("", True),
+        ("  connectedBoxes: [{name: results}]\n", False),
+    ],
+)
+def test_outputs_without_a_box_are_mentioned_and_not_refused(more: str, mentioned: bool) -> None:
+    text = f"""{VERSION}kind: ExperimentPipeline
+metadata: {{name: train}}
+spec:
+  vars: [{{name: model}}]
+  stages: [{{name: one, image: {{existingImageName: "demo:1"}}, outputs: [{{name: model}}]}}]
+"""
+    box = (
+        f"{VERSION}kind: DataBox\nmetadata: {{name: results}}\nspec: {{s3DefaultStorage: {{capacity: 1M}}}}\n"
+    )
+    warnings = app_of(text + more, box).warnings
+    assert ["'model' has no box to go to" in warning for warning in warnings] == [True] * mentioned
+
+
+PIPELINE_API = """kind: APIComponent
+metadata: {name: train-api}
+spec:
+  experimentPipeline: {name: %s}
+  restfulApi: {path: train}
+  apiSpec: {}
+"""
+LOST = """kind: ExperimentPipeline
+metadata: {name: train}
+spec:
+  vars: [{name: model}]
+  stages: [{name: one, image: {existingImageName: "demo:1"}, outputs: [{name: model}]}]
+"""
+FIRST = """kind: ExperimentPipeline
+metadata: {name: first}
+spec:
+  stages: [{name: one, image: {existingImageName: "demo:1"}}]
+  continueWith: {pipeline: train}
+"""
+ALL_API = "kind: APIComponent\nmetadata: {name: all}\nspec: {pipelines: {}, restfulApi: {path: all}}\n"
+CLOCK = '  schedule: {cron: "0 3 * * *"}\n'
+
+
+@pytest.mark.parametrize(
+    "manifests",
+    [
+        (LOST, PIPELINE_API % "train"),
+        (LOST, ALL_API),
+        (LOST + CLOCK,),
+        (LOST, FIRST, PIPELINE_API % "first"),
+        (LOST, FIRST + CLOCK),
+    ],
+    ids=["api", "api of all", "clock", "after another", "after another by the clock"],
+)
+def test_outputs_that_each_run_would_lose_are_refused(manifests: tuple[str, ...]) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        app_of(*(VERSION + text for text in manifests))
+    (problem,) = caught.value.problems
+    assert "'model' has no box to go to, so that each run would lose it" in problem.message
+    assert app_of(VERSION + LOST, VERSION + FIRST).warnings, "nobody runs it on the platform"
+
+
+@pytest.mark.parametrize("text", ["a\\ud800", "\\udfff", "a\\0b"])
+@pytest.mark.parametrize("place", ["key", "variable", "output", "stage", "command"])
+def test_a_text_that_nobody_can_use_is_told_once(text: str, place: str) -> None:
+    names = dict.fromkeys(["key", "variable", "output", "stage", "command"], "x") | {place: text}
+    key = f'  "{text}": 1\n' if place == "key" else ""
+    manifest = f"""{VERSION}kind: ExperimentPipeline
+metadata: {{name: train}}
+spec:
+{key}  vars: [{{name: "{names["variable"]}"}}]
+  connectedBoxes: [{{name: results}}]
+  stages:
+    - name: "{names["stage"]}"
+      image: {{existingImageName: "demo:1"}}
+      command: ["{names["command"]}"]
+      outputs: [{{name: "{names["output"]}"}}]
+"""
+    box = (
+        f"{VERSION}kind: DataBox\nmetadata: {{name: results}}\nspec: {{s3DefaultStorage: {{capacity: 1M}}}}\n"
+    )
+    with pytest.raises(ManifestInvalid) as caught:
+        app_of(manifest, box)
+    assert len(caught.value.problems) == 1, caught.value.message
+    assert "half of a character" in caught.value.message
+
+
 # --- all or nothing -----------------------------------------------------------------------------------------------
 
 
@@ -269,8 +376,63 @@ def test_limits_are_those_of_the_platform_app() -> None:
     assert app_problems(ML, app=replace(APP, limits=Limits(cpus=1, memory=2**30, containers=1))) == ()
     (problem,) = app_problems(ML, app=replace(APP, limits=Limits(containers=0)))
     assert (
-        problem.message == "all components together ask for 1 container; the PlatformApp allows 0 containers"
+        problem.message
+        == "all components together ask for 1 container; the limits of the app allow 0 containers"
     )
+
+
+STAGE = f"""---
+{VERSION}kind: ExperimentPipeline
+metadata: {{name: train}}
+spec:
+  stages:
+    - {{name: fit, image: {{existingImageName: "demo:1"}}, resources: {{cpus: 2, memory: 1Gi, gpus: 1}}}}
+"""
+
+
+APP_WITH_GPUS = replace(APP, limits=Limits(gpus=1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(cpus=3, memory=2 * 2**30, containers=2, gpus=1), ""),
+        (
+            Limits(cpus=2.5),
+            "2 CPUs are too much: the limits of the app allow 2.5 CPUs, and its components leave 1.5 CPUs for stages",
+        ),
+        (Limits(memory=2**31 - 1), "1Gi of memory is too much: the limits of the app allow"),
+        (Limits(gpus=0), "1 GPU is too much: the limits of the app allow 0 GPUs"),
+        (
+            Limits(containers=1),
+            "1 container is too much: the limits of the app allow 1 container, and its components leave 0 containers",
+        ),
+    ],
+)
+def test_a_stage_that_never_fits_beside_the_components(limits: Limits, message: str) -> None:
+    found = app_problems(ML + STAGE, app=replace(APP, limits=limits))
+    assert len(found) == bool(message)
+    assert all(problem.message.startswith(message) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "timeout"), [("", 3600.0), ("timeout: 30s, ", 30.0), ("timeout: 2h, ", 7200.0)]
+)
+def test_a_stage_has_a_timeout_in_any_case(given: str, timeout: float) -> None:
+    text = STAGE.replace("{name: fit, ", f"{{name: fit, {given}")
+    limits = DefaultLimits(stage_timeout=3600.0, max_stage_timeout=7200.0)
+    spec = load_app([SourceFile("a.yaml", text.encode())], APP_WITH_GPUS, None, limits)
+    assert [stage.timeout for stage in spec.pipelines[0].stages] == [timeout]
+
+
+def test_a_timeout_beyond_what_the_configuration_allows() -> None:
+    (problem,) = app_problems(STAGE.replace("{name: fit, ", "{name: fit, timeout: 8d, "), app=APP_WITH_GPUS)
+    assert (problem.line, problem.field) == (7, "spec.stages[0].timeout")
+    assert problem.message == "8d is too long: the controller's config allows 7d"
+
+
+def test_the_default_timeout_is_never_beyond_the_longest() -> None:
+    assert DefaultLimits(stage_timeout=100.0, max_stage_timeout=10.0).of_stage(None) == 10.0
 
 
 def test_references_to_what_the_platform_keeps_can_be_taken_as_given() -> None:

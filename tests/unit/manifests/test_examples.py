@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.errors import Problem
+from controller.domain.errors import ManifestProblem
 from tests.support.manifests import EXAMPLES, app_of, app_problems, platform_of, platform_problems
 
 INVALID = sorted((EXAMPLES / "invalid").glob("*.yaml"))
@@ -21,7 +21,7 @@ def verdict(example: Path) -> str:
     return "".join(f"{_line(problem)}\n" for problem in found)
 
 
-def _line(problem: Problem) -> str:
+def _line(problem: ManifestProblem) -> str:
     """As people see it, without the name of the file."""
     return str(problem).removeprefix(f"{problem.file}:").lstrip()
 

@@ -15,10 +15,10 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 USE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from controller.domain.spec import Kind
+from controller.domain.apps.spec import ComponentKind
 from controller.manifests import schema
 assert schema.__file__.startswith(sys.argv[1])
-print([schema.schema(kind)["title"] for kind in Kind])
+print([schema.schema(kind)["title"] for kind in ComponentKind])
 """
 
 

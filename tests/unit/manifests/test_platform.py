@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.config import Settings
-from controller.domain.errors import ManifestInvalid
-from controller.domain.names import AppName, RepositoryName
-from controller.domain.secret import Secret
-from controller.domain.spec import (
+from controller.config import DefaultLimits, Settings
+from controller.domain.apps.spec import (
     GitRef,
     HookProvider,
     Limits,
@@ -20,6 +17,9 @@ from controller.domain.spec import (
     Registry,
     RepositorySpec,
 )
+from controller.domain.errors import ManifestInvalid
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.secret import Secret
 from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values, read_host_file, url_scheme
 from controller.ports import SourceFile
@@ -74,7 +74,28 @@ def test_apps() -> None:
         package_registries=(Registry("pypi", "https://packages.example.org/simple", "hub-cred"),),
     )
     other = AppName("other")
-    assert platform.app(other) == PlatformAppSpec(other, RepositoryName("other"))
+    assert platform.app(other) == PlatformAppSpec(
+        other, RepositoryName("other"), limits=Limits(16.0, 32 * 2**30, 100 * 10**9, 64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        ("", Limits(2.0, 3 * 2**30, 5 * 10**9, 4)),
+        ("{}", Limits(2.0, 3 * 2**30, 5 * 10**9, 4)),
+        ("{cpus: 40}", Limits(40.0, 3 * 2**30, 5 * 10**9, 4)),
+        ("{memory: 1Gi, gpus: 1}", Limits(2.0, 2**30, 5 * 10**9, 4, 1)),
+        ("{containers: 0, storage: 1}", Limits(2.0, 3 * 2**30, 1, 0)),
+    ],
+)
+def test_what_an_app_is_not_given_is_what_the_configuration_says(given: str, limits: Limits) -> None:
+    defaults = DefaultLimits(app_cpus=2.0, app_memory=3 * 2**30, app_containers=4, app_storage=5 * 10**9)
+    declared = app("one", "repository: demo" + (f", limits: {given}" if given else ""))
+    text = f"{declared}---\n{repository('demo', 'url: https://git.example.org/demo.git')}"
+    files = [SourceFile("app.yaml", text.encode())]
+    (found,) = load_platform(files, replace(SETTINGS, limits=defaults)).apps
+    assert found.limits == limits
 
 
 def test_secrets_come_from_text_base64_and_files_of_the_host() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.documents import parse
-from controller.domain.spec import Kind
+from controller.domain.apps.spec import ComponentKind
 from controller.manifests.reference import renewed, to_yaml
 from controller.manifests.schema import schema
 
@@ -21,11 +21,11 @@ def test_the_page_is_current() -> None:
 
 def test_the_page_has_every_kind() -> None:
     text = PAGE.read_text()
-    assert [kind for kind in Kind if f"\n## {kind}\n" not in text] == []
+    assert [kind for kind in ComponentKind if f"\n## {kind}\n" not in text] == []
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_examples_are_shown_as_what_they_are(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ComponentKind)
+def test_examples_are_shown_as_what_they_are(kind: ComponentKind) -> None:
     for example in schema(kind)["examples"]:
         (document,) = parse("f", to_yaml(example).encode()).documents
         assert document.value == example

@@ -78,3 +78,12 @@ def test_a_folder_without_manifests_is_told(tmp_path: Path) -> None:
     written(tmp_path, "values.yaml", "a: 1\n")
     (problem,) = validate_folder(tmp_path).problems
     assert str(problem).startswith(f"{tmp_path}: no manifest here")
+
+
+def test_a_file_that_is_too_large_for_manifests_is_passed_over(tmp_path: Path) -> None:
+    written(tmp_path, "app.yaml", ML)
+    with (tmp_path / "labels.yaml").open("wb") as file:
+        file.truncate(17 * 2**20)
+    verdict = validate_folder(tmp_path)
+    assert (verdict.documents, verdict.problems) == (1, ())
+    assert "labels.yaml: has 17.8 MB, which no manifest has: it is passed over" in verdict.notes

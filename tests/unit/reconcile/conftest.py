@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.reconcile.scene import Scene
+from tests.unit.reconcile.harness import Harness
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(tmp_path)
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path)
     yield made
     made.store.close()

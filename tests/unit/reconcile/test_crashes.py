@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from controller.domain.conditions import ConditionType
-from tests.unit.reconcile.scene import APP, Scene, api, ml
+from controller.domain.apps.conditions import ConditionType
+from tests.unit.reconcile.harness import APP, Harness, api, ml
 
 ENOUGH = 60  # more calls than any of the passes here makes
 
@@ -56,43 +56,43 @@ class MortalStore:
         self.transaction = store.transaction
 
 
-def new_version(scene: Scene) -> None:
-    scene.push(ml(image="demo:2", replicas=2), ml("added"), api())
+def new_version(harness: Harness) -> None:
+    harness.push(ml(image="demo:2", replicas=2), ml("added"), api())
 
 
-def recreate(scene: Scene) -> None:
-    scene.push(ml(image="demo:2", rollout={"strategy": "Recreate"}), api())
+def recreate(harness: Harness) -> None:
+    harness.push(ml(image="demo:2", rollout={"strategy": "Recreate"}), api())
 
 
-def repair(scene: Scene) -> None:
-    scene.engine.exit(scene.running()[0].id)
+def repair(harness: Harness) -> None:
+    harness.engine.exit(harness.running()[0].id)
 
 
-def broken_version(scene: Scene) -> None:
-    scene.engine.exits_at_start["classify"] = 1
-    scene.push(ml(image="demo:2"), api())
+def broken_version(harness: Harness) -> None:
+    harness.engine.exits_at_start["classify"] = 1
+    harness.push(ml(image="demo:2"), api())
 
 
-def component_leaves(scene: Scene) -> None:
-    scene.push(ml("other"))
+def component_leaves(harness: Harness) -> None:
+    harness.push(ml("other"))
 
 
-def falls_asleep(scene: Scene) -> None:
-    scene.push(ml(hibernation={"idleAfter": "10m"}), api())
-    scene.run()
-    scene.clock.advance(1000.0)
+def falls_asleep(harness: Harness) -> None:
+    harness.push(ml(hibernation={"idleAfter": "10m"}), api())
+    harness.run()
+    harness.clock.advance(1000.0)
 
 
-def wakes_up(scene: Scene) -> None:
+def wakes_up(harness: Harness) -> None:
     """For good: `_converge` lets so much time pass that it would fall asleep again."""
-    falls_asleep(scene)
-    scene.run()
-    assert scene.running() == []
-    scene.push(ml(), api())
+    falls_asleep(harness)
+    harness.run()
+    assert harness.running() == []
+    harness.push(ml(), api())
 
 
-def disconnect(scene: Scene) -> None:
-    scene.disconnect()
+def disconnect(harness: Harness) -> None:
+    harness.disconnect()
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
@@ -111,64 +111,64 @@ def disconnect(scene: Scene) -> None:
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_whatever_the_call_the_next_daemon_goes_on(
-    tmp_path: Path, change: Callable[[Scene], None], outcome: str, after: bool
+    tmp_path: Path, change: Callable[[Harness], None], outcome: str, after: bool
 ) -> None:
     expected = _shape_without_death(tmp_path / "whole", change)
     for number in range(1, ENOUGH):
-        scene = Scene(tmp_path / str(number))
+        harness = Harness(tmp_path / str(number))
         try:
-            _serve_first(scene)
-            change(scene)
-            died = _die_at(scene, number, after)
-            _converge(scene, outcome)
-            assert _shape(scene) == expected, f"after death at call {number}"
+            _serve_first(harness)
+            change(harness)
+            died = _die_at(harness, number, after)
+            _converge(harness, outcome)
+            assert _shape(harness) == expected, f"after death at call {number}"
         finally:
-            scene.store.close()
+            harness.store.close()
         if not died:
             return
     pytest.fail("the pass makes more calls than ENOUGH")
 
 
-def _serve_first(scene: Scene) -> None:
-    scene.connect()
-    scene.push(ml(), api())
-    assert scene.run().name == "Ready"
+def _serve_first(harness: Harness) -> None:
+    harness.connect()
+    harness.push(ml(), api())
+    assert harness.run().name == "Ready"
 
 
-def _shape_without_death(folder: Path, change: Callable[[Scene], None]) -> object:
-    scene = Scene(folder)
+def _shape_without_death(folder: Path, change: Callable[[Harness], None]) -> object:
+    harness = Harness(folder)
     try:
-        _serve_first(scene)
-        change(scene)
-        scene.run()
-        return _shape(scene)
+        _serve_first(harness)
+        change(harness)
+        harness.run()
+        return _shape(harness)
     finally:
-        scene.store.close()
+        harness.store.close()
 
 
-def _die_at(scene: Scene, number: int, after: bool) -> bool:
-    whole, lives = scene.house, [number]
-    engine, store = Mortal(scene.engine, lives, after), MortalStore(scene.store, lives, after)
-    scene.house = replace(whole, engine=engine, store=store)  # type: ignore[arg-type]
+def _die_at(harness: Harness, number: int, after: bool) -> bool:
+    whole, lives = harness.deps, [number]
+    engine, store = Mortal(harness.engine, lives, after), MortalStore(harness.store, lives, after)
+    harness.deps = replace(whole, engine=engine, store=store)  # type: ignore[arg-type]
     try:
-        scene.run_unchecked()
+        harness.run_unchecked()
     except Died:
         return True
     finally:
-        scene.house = whole
+        harness.deps = whole
     return False
 
 
-def _converge(scene: Scene, outcome: str) -> None:
+def _converge(harness: Harness, outcome: str) -> None:
     """A repair that was interrupted may have been counted: its pause is waited for."""
     for _ in range(3):
-        scene.clock.advance(scene.run("start").retry_after or 0.0)
-    assert scene.run("start").name == outcome
-    assert scene.condition(ConditionType.RECONCILING) is None
+        harness.clock.advance(harness.run("start").retry_after or 0.0)
+    assert harness.run("start").name == outcome
+    assert harness.condition(ConditionType.RECONCILING) is None
 
 
-def _shape(scene: Scene) -> object:
-    there = sorted((w.name, w.state) for w in scene.engine.observe(APP).workloads)
-    routed = [(r.component, len(r.upstreams), r.asleep, r.apis) for r in scene.store.routes.of(APP)]
-    components = [c.name for c in scene.status().components]
-    return there, routed, scene.types(), components
+def _shape(harness: Harness) -> object:
+    there = sorted((w.name, w.state) for w in harness.engine.observe(APP).workloads)
+    routed = [(r.component, len(r.upstreams), r.asleep, r.apis) for r in harness.store.routes.of(APP)]
+    components = [c.name for c in harness.status().components]
+    return there, routed, harness.types(), components

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.adapters.clock import SystemClock
+from controller.domain.apps.status import ReconcileRequest, RequestState
 from controller.domain.errors import Transient
 from controller.domain.names import AppName
-from controller.domain.status import Request, RequestState
-from controller.reconcile.house import Outcome
-from controller.reconcile.loop import Loop
+from controller.reconcile.deps import PassOutcome
+from controller.reconcile.loop import ControlLoop
 from controller.store import SqliteStore, open_store
+from tests.support.failing import BUGS, Faults, failing_store
 from tests.support.waiting import wait_for
 
 A, B = AppName("a"), AppName("b")
@@ -27,14 +29,16 @@ class Passes:
     """The work: counts, and waits at a gate if there is one."""
 
     gate: threading.Event | None = None
-    outcome: Callable[[Request], Outcome] = lambda request: Outcome("Ready", "as declared", "c1")
-    seen: list[Request] = field(default_factory=list)
+    outcome: Callable[[ReconcileRequest], PassOutcome] = lambda request: PassOutcome(
+        "Ready", "as declared", "c1"
+    )
+    seen: list[ReconcileRequest] = field(default_factory=list)
     now: dict[AppName, int] = field(default_factory=dict)
     most: int = 0
     overlaps: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, request: Request) -> Outcome:
+    def __call__(self, request: ReconcileRequest) -> PassOutcome:
         with self._lock:
             self.seen.append(request)
             self.now[request.app] = self.now.get(request.app, 0) + 1
@@ -57,9 +61,9 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 @contextmanager
 def turning(
     store: SqliteStore, work: Passes, workers: int = 4, beat: Callable[[], None] = lambda: None
-) -> Iterator[Loop]:
+) -> Iterator[ControlLoop]:
     stop = threading.Event()
-    loop = Loop(store, SystemClock(), work, workers, beat)
+    loop = ControlLoop(store, SystemClock(), work, workers, beat)
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
     try:
@@ -124,7 +128,7 @@ def test_an_app_is_never_in_two_passes_and_the_workers_are_shared(store: SqliteS
 def test_what_is_to_be_waited_for_is_asked_for_again(store: SqliteStore) -> None:
     work = Passes()
     work.outcome = lambda request: (
-        Outcome("Waiting", retry_after=0.0) if len(work.seen) < 3 else Outcome("Ready")
+        PassOutcome("Waiting", retry_after=0.0) if len(work.seen) < 3 else PassOutcome("Ready")
     )
     with turning(store, work):
         store.requests.enqueue(A, "poll")
@@ -133,7 +137,7 @@ def test_what_is_to_be_waited_for_is_asked_for_again(store: SqliteStore) -> None
 
 
 def test_a_retry_is_not_due_before_its_time(store: SqliteStore) -> None:
-    work = Passes(outcome=lambda request: Outcome("Waiting", retry_after=3600.0))
+    work = Passes(outcome=lambda request: PassOutcome("Waiting", retry_after=3600.0))
     with turning(store, work):
         request = store.requests.enqueue(A, "poll")
         wait_for(lambda: outcome_of(store, request))
@@ -148,7 +152,9 @@ def test_a_retry_is_not_due_before_its_time(store: SqliteStore) -> None:
 def test_stopping_waits_for_the_passes_under_way(store: SqliteStore) -> None:
     work = Passes(gate=threading.Event())
     stop = threading.Event()
-    thread = threading.Thread(target=Loop(store, SystemClock(), work, 2, lambda: None).run, args=(stop,))
+    thread = threading.Thread(
+        target=ControlLoop(store, SystemClock(), work, 2, lambda: None).run, args=(stop,)
+    )
     request = store.requests.enqueue(A, "poll")
     thread.start()
     wait_for(lambda: len(work.seen) == 1)
@@ -168,16 +174,73 @@ def test_the_heart_beats_while_the_loop_turns(store: SqliteStore) -> None:
         wait_for(beats.is_set)
 
 
-def test_a_bug_in_the_loop_ends_it_and_tells_the_passes_to_end(store: SqliteStore) -> None:
-    stop = threading.Event()
+STEPS = (
+    "changed",
+    "requests.claim",
+    "requests.next_due",
+    "requests.finish",
+    "requests.enqueue",
+    "transaction",
+)
 
-    def broken(request: Request) -> Outcome:
+
+@pytest.mark.parametrize("bug", BUGS[:2], ids=lambda bug: type(bug()).__name__)
+@pytest.mark.parametrize("step", [*STEPS, "work", "beat"])
+def test_a_bug_in_any_step_ends_neither_the_loop_nor_the_work_of_others(
+    store: SqliteStore, step: str, bug: Callable[[], Exception]
+) -> None:
+    """`a` meets the bug, in the step and when its outcome is written down; then both are served as ever."""
+    faults = Faults()
+    asked = store.requests.enqueue(A, "poll")
+    other = store.requests.enqueue(B, "poll")
+    faults.arm(step, [bug(), bug()])
+
+    def work(request: ReconcileRequest) -> PassOutcome:
+        if request.app == A and not faulty_pass_over.is_set():
+            faulty_pass_over.set()
+            faults.meet("work")
+        return PassOutcome("Ready", retry_after=3600.0 if step == "requests.enqueue" else None)
+
+    def beat() -> None:
+        faults.meet("beat")
+        beats.append(1)
+
+    beats: list[int] = []
+    faulty_pass_over = threading.Event()
+    with turning(failing_store(store, faults), Passes(outcome=work), beat=beat):
+        first = wait_for(lambda: outcome_of(store, asked))
+        assert wait_for(lambda: outcome_of(store, other)) == "Ready"
+        assert first == ("Failed" if step == "work" else "Ready")
+        again = store.requests.enqueue(A, "drift")
+        wait_for(lambda: outcome_of(store, again))
+        if step == "beat":
+            wait_for(lambda: beats)
+    assert faults.raised >= 1
+    if step == "work":
+        queued = store.requests.queued(A)
+        assert queued is None or queued.reasons == ("retry",)
+
+
+def test_a_step_that_always_fails_does_not_keep_the_others_from_working(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def never() -> None:
         raise ZeroDivisionError
 
-    store.requests.enqueue(A, "poll")
-    with pytest.raises(ZeroDivisionError):
-        Loop(store, SystemClock(), broken, 2, lambda: None).run(stop)
-    assert stop.is_set()
+    with turning(store, Passes(), beat=never):
+        request = store.requests.enqueue(A, "poll")
+        wait_for(lambda: outcome_of(store, request))
+    assert "could not write the heartbeat: bug: ZeroDivisionError" in caplog.text
+
+
+def test_an_outcome_whose_text_cannot_be_written_is_written_without_it(store: SqliteStore) -> None:
+    unwritable: Any = object()
+    with turning(store, Passes(outcome=lambda request: PassOutcome("Failed", unwritable))):
+        request = store.requests.enqueue(A, "poll")
+        wait_for(lambda: outcome_of(store, request))
+    found = store.requests.get(request)
+    assert found is not None
+    assert "could not be saved" in found.message
 
 
 def test_a_state_that_does_not_answer_for_a_while_ends_nothing(store: SqliteStore) -> None:

@@ -1,4 +1,4 @@
-"""The platform folder: what it declares becomes the directory, and whoever it concerns is asked for."""
+"""The platform folder: what it declares becomes the directory, and requests are made for all affected apps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from controller.domain.conditions import ConditionType
-from controller.domain.errors import ControllerError, ManifestInvalid, Problem, Transient
+from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.spec import (
+    GitRef,
+    HookProvider,
+    PlatformSpec,
+    RefKind,
+    RepositorySpec,
+    SecretSpec,
+)
+from controller.domain.errors import ControllerError, ManifestInvalid, ManifestProblem, Transient
 from controller.domain.names import PLATFORM, AppName, RepositoryName
-from controller.domain.spec import GitRef, HookProvider, PlatformSpec, RefKind, RepositorySpec, SecretSpec
-from controller.reconcile.house import Outcome
-from controller.reconcile.passes import reconcile
-from controller.reconcile.platform import Platform
-from tests.unit.reconcile.scene import Scene, app, ml, secret
+from controller.reconcile.deps import PassOutcome
+from controller.reconcile.platform import PlatformReconciler
+from controller.reconcile.reconciliation import reconcile
+from tests.unit.reconcile.harness import Harness, app, ml, secret
 
 DEMO = RepositorySpec(
     RepositoryName("demo"), "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
@@ -25,49 +32,49 @@ ONE, TWO = app("one"), app("two")
 class Folder:
     """What the platform folder holds; `fault` is raised instead."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, harness: Harness) -> None:
         self.spec = PlatformSpec()
         self.revision = ""
         self.fault: Exception | None = None
-        self._scene = scene
-        self._platform = Platform(scene.house, self.read)
+        self._scene = harness
+        self._platform = PlatformReconciler(harness.deps, self.read)
 
     def read(self) -> tuple[PlatformSpec, str]:
         if self.fault:
             raise self.fault
         return self.spec, self.revision
 
-    def holds(self, *apps: object, secrets: tuple[SecretSpec, ...] = (), **changes: object) -> Outcome:
+    def holds(self, *apps: object, secrets: tuple[SecretSpec, ...] = (), **changes: object) -> PassOutcome:
         spec = PlatformSpec((replace(DEMO, **changes),), apps, secrets)  # type: ignore[arg-type]
         return self.becomes(spec)
 
-    def becomes(self, spec: PlatformSpec) -> Outcome:
+    def becomes(self, spec: PlatformSpec) -> PassOutcome:
         self.spec = spec
         return self.run()
 
-    def run(self) -> Outcome:
+    def run(self) -> PassOutcome:
         outcome = self._platform.reconcile(self._scene.request(PLATFORM))
         self._scene.check()
         return outcome
 
 
 @pytest.fixture
-def folder(scene: Scene) -> Folder:
-    return Folder(scene)
+def folder(harness: Harness) -> Folder:
+    return Folder(harness)
 
 
 @pytest.fixture
-def asked(scene: Scene) -> Callable[[], list[str]]:
+def asked(harness: Harness) -> Callable[[], list[str]]:
     """The apps that are asked for since the last call, sorted; their passes are run."""
 
     reasons = iter([("start",)])
 
     def take() -> list[str]:
         found, expected = [], next(reasons, ("platform",))
-        while request := scene.store.requests.claim(scene.clock.now()):
+        while request := harness.store.requests.claim(harness.clock.now()):
             assert request.reasons == expected
-            outcome = reconcile(scene.house, request)
-            scene.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
+            outcome = reconcile(harness.deps, request)
+            harness.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
             found.append(request.app)
         return sorted(found)
 
@@ -75,17 +82,17 @@ def asked(scene: Scene) -> Callable[[], list[str]]:
 
 
 def test_every_app_is_asked_for_at_the_start_and_nobody_after_that(
-    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+    harness: Harness, folder: Folder, asked: Callable[[], list[str]]
 ) -> None:
     outcome = folder.holds(ONE, TWO)
     assert (outcome.name, outcome.message) == ("Ready", "2 apps connected")
-    assert scene.directory.known
+    assert harness.directory.known
     assert asked() == ["one", "two"]
-    version = scene.status(PLATFORM)
+    version = harness.status(PLATFORM)
     folder.run()
     assert asked() == []
-    assert scene.status(PLATFORM) == version
-    assert scene.types(PLATFORM) == [ConditionType.READY]
+    assert harness.status(PLATFORM) == version
+    assert harness.types(PLATFORM) == [ConditionType.READY]
 
 
 def test_only_those_that_a_change_concerns_are_asked_for(
@@ -109,29 +116,31 @@ def test_a_secret_of_one_app_concerns_that_app_alone(folder: Folder, asked: Call
 
 
 def test_what_left_the_folder_is_disconnected(
-    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+    harness: Harness, folder: Folder, asked: Callable[[], list[str]]
 ) -> None:
-    scene.push(ml())
+    harness.push(ml())
     folder.holds(ONE, TWO)
     asked()
-    assert len(scene.running(app=AppName("two"))) == 1
+    assert len(harness.running(app=AppName("two"))) == 1
     folder.holds(ONE)
     assert asked() == ["two"]
-    assert scene.running(app=AppName("two")) == []
-    assert [status.app for status in scene.store.apps.all()] == [PLATFORM, "one"]
+    assert harness.running(app=AppName("two")) == []
+    assert [status.app for status in harness.store.apps.all()] == [PLATFORM, "one"]
 
 
 def test_what_the_engine_still_has_of_an_unknown_app_is_cleared_away(
-    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+    harness: Harness, folder: Folder, asked: Callable[[], list[str]]
 ) -> None:
-    scene.engine.ensure_network(AppName("ghost"))
+    harness.engine.ensure_network(AppName("ghost"))
     folder.holds(ONE)
     assert asked() == ["ghost", "one"]
-    assert scene.engine.apps() == frozenset()
+    assert harness.engine.apps() == frozenset()
 
 
-def test_the_web_process_learns_what_it_must_check_and_old_clones_go(scene: Scene, folder: Folder) -> None:
-    scene.connect(repositories=["old"])
+def test_the_web_process_learns_what_it_must_check_and_old_clones_go(
+    harness: Harness, folder: Folder
+) -> None:
+    harness.connect(repositories=["old"])
     folder.holds(
         ONE,
         TWO,
@@ -139,7 +148,7 @@ def test_the_web_process_learns_what_it_must_check_and_old_clones_go(scene: Scen
         hook_provider=HookProvider.GITHUB,
         hook_secret="hook",
     )
-    (record,) = scene.store.repositories.all()
+    (record,) = harness.store.repositories.all()
     assert (record.name, record.apps, record.ref) == ("demo", ("one", "two"), "branch:main")
     assert (record.hook_provider, record.hook_secret) == ("github", "hook-secret-value")
     folder.becomes(
@@ -148,36 +157,36 @@ def test_the_web_process_learns_what_it_must_check_and_old_clones_go(scene: Scen
             (replace(ONE, repository=RepositoryName("other")),),
         )
     )
-    assert [r.name for r in scene.store.repositories.all()] == ["other"]
-    assert scene.sources.forgotten == ["demo"]
+    assert [r.name for r in harness.store.repositories.all()] == ["other"]
+    assert harness.sources.forgotten == ["demo"]
 
 
 def test_an_empty_folder_disconnects_nobody_until_a_person_confirms(
-    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+    harness: Harness, folder: Folder, asked: Callable[[], list[str]]
 ) -> None:
-    scene.push(ml())
+    harness.push(ml())
     folder.holds(ONE)
     asked()
     outcome = folder.becomes(PlatformSpec())
     assert outcome.name == "Failed"
     assert "prichal approve @platform" in outcome.message
-    assert scene.types(PLATFORM) == [ConditionType.READY, ConditionType.PRUNE_PENDING]
+    assert harness.types(PLATFORM) == [ConditionType.READY, ConditionType.PRUNE_PENDING]
     assert asked() == []
-    assert scene.directory.spec.apps == (ONE,)
+    assert harness.directory.spec.apps == (ONE,)
     folder.run()
-    assert scene.events(PLATFORM).count("PrunePending") == 1
-    scene.store.apps.approve(PLATFORM, "confirmed")
+    assert harness.events(PLATFORM).count("PrunePending") == 1
+    harness.store.apps.approve(PLATFORM, "confirmed")
     assert folder.run().name == "Ready"
     assert asked() == ["one"]
-    assert scene.engine.names() == []
+    assert harness.engine.names() == []
 
 
 def test_a_confirmation_is_good_for_one_time(
-    scene: Scene, folder: Folder, asked: Callable[[], list[str]]
+    harness: Harness, folder: Folder, asked: Callable[[], list[str]]
 ) -> None:
     folder.holds(ONE)
     asked()
-    scene.store.apps.approve(PLATFORM, "confirmed")
+    harness.store.apps.approve(PLATFORM, "confirmed")
     folder.becomes(PlatformSpec())
     asked()
     folder.holds(ONE)
@@ -193,7 +202,7 @@ def test_an_empty_folder_of_a_new_platform_is_fine(folder: Folder) -> None:
     ("fault", "kind", "retried"),
     [
         (
-            ManifestInvalid((Problem("a.yaml", 3, 1, "spec", "is missing"),)),
+            ManifestInvalid((ManifestProblem("a.yaml", 3, 1, "spec", "is missing"),)),
             ConditionType.MANIFEST_INVALID,
             False,
         ),
@@ -202,18 +211,18 @@ def test_an_empty_folder_of_a_new_platform_is_fine(folder: Folder) -> None:
     ],
 )
 def test_what_cannot_be_read_changes_nothing(
-    scene: Scene, folder: Folder, fault: Exception, kind: ConditionType, retried: bool
+    harness: Harness, folder: Folder, fault: Exception, kind: ConditionType, retried: bool
 ) -> None:
     folder.holds(ONE)
     folder.fault = fault
     outcome = folder.run()
     assert outcome.name == "Failed"
     assert (outcome.retry_after is not None) is retried
-    assert scene.directory.spec.apps == (ONE,)
-    assert scene.types(PLATFORM) == [ConditionType.READY, kind]
-    told = scene.events(PLATFORM)
+    assert harness.directory.spec.apps == (ONE,)
+    assert harness.types(PLATFORM) == [ConditionType.READY, kind]
+    told = harness.events(PLATFORM)
     folder.run()
-    assert scene.events(PLATFORM) == told
+    assert harness.events(PLATFORM) == told
     folder.fault = None
     assert folder.run().name == "Ready"
     assert not isinstance(fault, ControllerError) or fault.reason in told

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runner.scene import Scene
+from tests.unit.runner.harness import Harness
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """With its runner at work."""
-    made = Scene(tmp_path / "state")
+    made = Harness(tmp_path / "state")
     made.start()
     yield made
     made.close()

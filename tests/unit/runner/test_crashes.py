@@ -17,17 +17,34 @@ from typing import Any
 
 import pytest
 
-from controller.domain.runs import RunState
-from controller.runner.deps import Deps
+from controller.domain.runs.run import RunState
+from controller.runner.deps import RunnerDeps
 from tests.support.waiting import wait_for
-from tests.unit.runner.plays import PLAYS, check
-from tests.unit.runner.scene import Scene
+from tests.unit.runner.harness import Harness
+from tests.unit.runner.scenarios import SCENARIOS, check
 
 pytestmark = pytest.mark.slow
 
 ENOUGH = 100  # more calls than any of the runs here makes
 LOOKS = frozenset(
-    {"active", "get", "pipeline", "expired", "stat", "open", "page", "find", "all", "wait", "logs", "pending"}
+    {
+        "active",
+        "get",
+        "pipeline",
+        "pipelines",
+        "has_image",
+        "prepare",  # what it makes, `create` makes as well
+        "expired",
+        "stat",
+        "open",
+        "page",
+        "find",
+        "all",
+        "wait",
+        "logs",
+        "pending",
+        "room",
+    }
 )
 
 
@@ -97,7 +114,7 @@ class MortalStorage:
         return Mortal(self._storage.objects(), self._lives)
 
 
-def mortal(deps: Deps, lives: Lives) -> Deps:
+def mortal(deps: RunnerDeps, lives: Lives) -> RunnerDeps:
     world: Any = {
         "store": MortalStore(deps.store, lives),
         "jobs": Mortal(deps.jobs, lives),
@@ -108,35 +125,35 @@ def mortal(deps: Deps, lives: Lives) -> Deps:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
-@pytest.mark.parametrize("name", PLAYS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_whatever_the_call_the_next_daemon_goes_on(tmp_path: Path, name: str, after: bool) -> None:
-    play = PLAYS[name]
+    play = SCENARIOS[name]
     for number in itertools.count(1):
         assert number < ENOUGH, "the run makes more calls than ENOUGH"
-        scene = Scene(tmp_path / str(number))
+        harness = Harness(tmp_path / str(number))
         try:
-            id = play.submit(scene)
-            died = _live_and_die(scene, id, Lives(number, after), play.cancel)
-            scene.start()
-            check(scene, scene.until(id), play, f"after death at call {number}")
+            id = play.submit(harness)
+            died = _live_and_die(harness, id, Lives(number, after), play.cancel)
+            harness.start()
+            check(harness, harness.until(id), play, f"after death at call {number}")
         finally:
-            scene.close()
+            harness.close()
         if not died:
             return
 
 
-def _live_and_die(scene: Scene, id: str, lives: Lives, cancel: bool) -> bool:
+def _live_and_die(harness: Harness, id: str, lives: Lives, cancel: bool) -> bool:
     """Whether it died, and was not at the end of its work before."""
-    scene.start(mortal(scene.deps, lives))
-    wait_for(lambda: scene.died or lives.over or _is_running(scene, id) or scene.run(id).state.terminal)
+    harness.start(mortal(harness.deps, lives))
+    wait_for(lambda: harness.died or lives.over or _is_running(harness, id) or harness.run(id).state.terminal)
     if cancel:
-        scene.cancel(id)
-    wait_for(lambda: scene.died or (scene.run(id).state.terminal and not scene.jobs.names()))
-    died = bool(scene.died)
-    scene.stop()
-    scene.died.clear()
+        harness.cancel(id)
+    wait_for(lambda: harness.died or (harness.run(id).state.terminal and not harness.jobs.names()))
+    died = bool(harness.died)
+    harness.stop()
+    harness.died.clear()
     return died
 
 
-def _is_running(scene: Scene, id: str) -> bool:
-    return scene.run(id).state is RunState.RUNNING
+def _is_running(harness: Harness, id: str) -> bool:
+    return harness.run(id).state is RunState.RUNNING

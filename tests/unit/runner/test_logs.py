@@ -117,7 +117,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixt
             yield from super().logs(id, after, stop)
 
     assert read_all(Full(lines(3)), tmp_path / "log") == b"".join(lines(3))
-    assert caplog.text.count("log not written") == 1
+    assert caplog.text.count("could not write a log") == 1
     assert len(os.listdir(f"/proc/{os.getpid()}/fd")) < 1000
 
 

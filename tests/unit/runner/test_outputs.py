@@ -17,15 +17,16 @@ from typing import BinaryIO
 import pytest
 
 from controller.domain.errors import Stalled
-from controller.domain.runs import RunInput, RunOutput, RunState
-from controller.domain.storage import StoredObject
+from controller.domain.runs.run import RunInput, RunOutput, RunState
+from controller.domain.storage.box import ObjectPage, StoredObject
 from controller.ports import Job
+from controller.runner.concurrency import in_order
+from controller.runner.contents import OutputContents, open_up
 from controller.runner.folders import link_tree, remove_tree
-from controller.runner.outputs import files_of, open_up, publication, publish
-from controller.runner.parallel import in_order
-from controller.runner.signals import Canceled, Signals
+from controller.runner.outputs import guarded, publication, publish
+from controller.runner.signals import Canceled, RunSignals
 from tests.support.waiting import wait_for
-from tests.unit.runner.scene import BUCKET, Command, Scene, pipeline, stage
+from tests.unit.runner.harness import BUCKET, Command, Harness, pipeline, stage
 
 MANY = 100_000
 MEBIBYTE = 2**20
@@ -44,7 +45,7 @@ class Sink:
         if key.endswith(".manifest.json"):
             with self.manifest.open("wb") as file:
                 shutil.copyfileobj(content, file)
-        else:
+        elif not key.endswith(".publishing.json"):
             found = len(content.read())
             with self._lock:
                 self.files, self.size = self.files + 1, self.size + found
@@ -53,6 +54,12 @@ class Sink:
 
     def remove(self, bucket: str, keys: list[str]) -> None:
         pass
+
+    def stat(self, bucket: str, key: str) -> StoredObject | None:
+        return None
+
+    def page(self, *args: object, **kwargs: object) -> ObjectPage:
+        return ObjectPage()
 
 
 def peak_memory() -> int:
@@ -66,35 +73,35 @@ def forget_peak() -> None:
 
 
 @pytest.fixture
-def in_memory() -> Iterator[Scene]:
+def in_memory() -> Iterator[Harness]:
     """Its folders lie in memory where that can be had: disks take their time over so many files."""
     with (
         TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder,
-        closing(Scene(Path(folder) / "state")) as scene,
-        scene.running(),
+        closing(Harness(Path(folder) / "state")) as harness,
+        harness.running(),
     ):
-        yield scene
+        yield harness
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_hundred_thousand_files(in_memory: Scene) -> None:
+def test_a_hundred_thousand_files(in_memory: Harness) -> None:
     """From a stage that makes them, all in one folder, to a storage: the process hardly grows."""
-    scene = in_memory
-    sink = Sink(scene.folder / "manifest")
-    scene.storage.objects = lambda: sink  # type: ignore[assignment,method-assign,return-value]
+    harness = in_memory
+    sink = Sink(harness.folder / "manifest")
+    harness.storage.objects = lambda: sink  # type: ignore[assignment,method-assign,return-value]
 
     def make(job: Job) -> None:
-        (folder,) = scene.outputs_of(job)
+        (folder,) = harness.outputs_of(job)
         for number in range(MANY):
             (folder / str(number)).write_bytes(b"%d" % number)
         forget_peak()
         memory.append(peak_memory())
 
     memory: list[int] = []
-    scene.commands["fit"] = Command(act=make)
-    id = scene.submit(pipeline(stage(outputs=("model",))))
-    run = wait_for(lambda: scene.run(id), lambda run: run.state.terminal, limit=100.0)
+    harness.commands["fit"] = Command(act=make)
+    id = harness.submit(pipeline(stage(outputs=("model",))))
+    run = wait_for(lambda: harness.run(id), lambda run: run.state.terminal, limit=100.0)
     assert peak_memory() - memory[0] < 60 * MEBIBYTE, "some 300 bytes a file: the names of one folder"
     assert run.state is RunState.SUCCEEDED, run.message
     assert (sink.files, sink.size) == (MANY, sum(len(str(number)) for number in range(MANY)))
@@ -102,7 +109,7 @@ def test_a_hundred_thousand_files(in_memory: Scene) -> None:
     found = json.loads(sink.manifest.read_text())["files"]
     assert len({entry["name"] for entry in found}) == MANY
     assert found[-1]["sha256"] == hashlib.sha256(found[-1]["name"].encode()).hexdigest()
-    folder = scene.settings.run_files / id
+    folder = harness.settings.run_files / id
     wait_for(lambda: not [path for path in folder.iterdir() if path.is_dir()], limit=60.0)
 
 
@@ -121,14 +128,14 @@ def test_order_is_kept_and_an_error_ends_it() -> None:
     assert len(begun) < 100
 
 
-def test_a_group_of_many_files(scene: Scene) -> None:
+def test_a_group_of_many_files(harness: Harness) -> None:
     for number in range(1500):
-        scene.put(f"many/{number:04}", str(number))
+        harness.put(f"many/{number:04}", str(number))
     seen: list[int] = []
-    scene.commands["fit"] = Command(
+    harness.commands["fit"] = Command(
         act=lambda job: seen.extend(len(os.listdir(m.source)) for m in job.mounts if m.read_only)
     )
-    run = scene.finish(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="many/")])
+    run = harness.finish(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="many/")])
     assert run.state is RunState.SUCCEEDED
     assert seen == [1500]
 
@@ -153,7 +160,7 @@ def test_folders_nested_beyond_reach(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     deep(folder, 1200)
-    with pytest.raises(Stalled, match="cannot look through") as refused:
+    with pytest.raises(Stalled, match="cannot read") as refused:
         open_up(folder)
     assert refused.value.reason == "OutputInvalid"
     assert remove_tree(tmp_path / "model")
@@ -181,20 +188,20 @@ def test_empty_folders_are_no_output(tmp_path: Path) -> None:
     with pytest.raises(Stalled) as missing:
         open_up(tmp_path / "model")
     assert missing.value.reason == "OutputMissing"
-    assert list(files_of(tmp_path / "model")) == []
+    assert list(OutputContents(tmp_path / "model", "/unip/model").files()) == []
 
 
-def test_an_empty_file_is_one(scene: Scene) -> None:
-    scene.commands["fit"] = Command(files={"model/done": b""})
-    run = scene.finish(pipeline(stage(outputs=("model",))))
+def test_an_empty_file_is_one(harness: Harness) -> None:
+    harness.commands["fit"] = Command(files={"model/done": b""})
+    run = harness.finish(pipeline(stage(outputs=("model",))))
     assert run.state is RunState.SUCCEEDED
-    assert scene.stored(f"runs/{run.id}/model/")["done"] == b""
+    assert harness.stored(f"runs/{run.id}/model/")["done"] == b""
 
 
-def test_a_manifest_of_its_own_is_not_taken_for_ours(scene: Scene) -> None:
-    scene.commands["fit"] = Command(files={"model/.manifest.json": "mine", "model/x": "x"})
-    run = scene.finish(pipeline(stage(outputs=("model",))))
-    assert json.loads(scene.stored(f"runs/{run.id}/model/")[".manifest.json"])["run"] == run.id
+def test_a_manifest_of_its_own_is_not_taken_for_ours(harness: Harness) -> None:
+    harness.commands["fit"] = Command(files={"model/.manifest.json": "mine", "model/x": "x"})
+    run = harness.finish(pipeline(stage(outputs=("model",))))
+    assert json.loads(harness.stored(f"runs/{run.id}/model/")[".manifest.json"])["run"] == run.id
 
 
 def test_trees_are_linked_not_copied(tmp_path: Path) -> None:
@@ -208,16 +215,16 @@ def test_trees_are_linked_not_copied(tmp_path: Path) -> None:
     assert (tmp_path / "c").samefile(tmp_path / "a" / "deep" / "x")
 
 
-def test_room_is_given_back_when_publishing_is_broken_off(scene: Scene) -> None:
-    scene.stop()
-    scene.commands["fit"] = Command(code=None)
-    run = scene.run(scene.submit(pipeline(stage(outputs=("model",)))))
-    folder = scene.folder / "model"
+def test_room_is_given_back_when_publishing_is_broken_off(harness: Harness) -> None:
+    harness.stop()
+    harness.commands["fit"] = Command(code=None)
+    run = harness.run(harness.submit(pipeline(stage(outputs=("model",)))))
+    folder = harness.folder / "model"
     folder.mkdir()
     (folder / "x").write_text("x" * 100)
-    target = publication(scene.deps, run, "fit", 1, RunOutput("model", "r/"), folder)
-    signals = Signals(scene.clock, lambda: False)
+    target = publication(harness.deps, run, RunOutput("model", "r/"), folder)
+    signals = RunSignals(harness.clock, lambda: False)
     signals.cancel()
-    with pytest.raises(Canceled):
-        publish(scene.deps, signals, target)
-    assert scene.store.boxes.pending(BUCKET) == ()
+    with pytest.raises(Canceled), guarded(harness.deps, target):
+        publish(harness.deps, signals, target)
+    assert harness.store.boxes.pending(BUCKET) == ()

@@ -9,25 +9,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from controller.serving.config import Settings
-from controller.serving.connection import Connection, Handler
-from controller.serving.http1 import Request, Response
+from controller.serving.config import ServingSettings
+from controller.serving.connection import ClientConnection, Handler
+from controller.serving.http1 import HttpRequest, HttpResponse
 from tests.unit.serving.server import read_all
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
-def echo(request: Request, _: Connection) -> Response:
-    return Response(200, request.body)
+def echo(request: HttpRequest, _: ClientConnection) -> HttpResponse:
+    return HttpResponse(200, request.body)
 
 
 @contextlib.contextmanager
-def client(handle: Handler, settings: Settings) -> Iterator[socket.socket]:
+def client(handle: Handler, settings: ServingSettings) -> Iterator[socket.socket]:
     """The other end of a connection that is being served; at the end its thread is, too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname(), timeout=60)
         theirs, _ = listener.accept()
-    thread = threading.Thread(target=Connection(theirs, handle, settings, lambda: False).serve)
+    thread = threading.Thread(target=ClientConnection(theirs, handle, settings, lambda: False).serve)
     thread.start()
     with ours:
         yield ours
@@ -35,7 +35,7 @@ def client(handle: Handler, settings: Settings) -> Iterator[socket.socket]:
     assert not thread.is_alive()
 
 
-QUICK = Settings("a:b", idle_timeout=0.2, read_timeout=0.2)
+QUICK = ServingSettings("a:b", idle_timeout=0.2, read_timeout=0.2)
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
@@ -50,7 +50,7 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
     "begun", [GET, GET + b"Content-Length: 5\r\n\r\nhel", GET + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
 )
 def test_a_request_that_stops_arriving_is_408(begun: bytes) -> None:
-    with client(echo, Settings("a:b", read_timeout=0.2)) as sock:
+    with client(echo, ServingSettings("a:b", read_timeout=0.2)) as sock:
         sock.sendall(begun)
         received = read_all(sock)
     assert received.startswith(b"HTTP/1.1 408 ")
@@ -59,19 +59,19 @@ def test_a_request_that_stops_arriving_is_408(begun: bytes) -> None:
 
 def test_a_client_that_leaves_in_the_middle_is_let_go() -> None:
     for begun in (GET, GET + b"Content-Length: 5\r\n\r\nhel", GET + b"Content-Length: 5\r\n\r\nhello"):
-        with client(echo, Settings("a:b")) as sock:
+        with client(echo, ServingSettings("a:b")) as sock:
             sock.sendall(begun)
 
 
 def test_a_fault_of_the_library_is_a_500_and_the_connection_goes_on(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def fail_once(request: Request, connection: Connection) -> Response:
+    def fail_once(request: HttpRequest, connection: ClientConnection) -> HttpResponse:
         if request.path == "/fail":
             raise OSError("a bug")
         return echo(request, connection)
 
-    with client(fail_once, Settings("a:b")) as sock:
+    with client(fail_once, ServingSettings("a:b")) as sock:
         sock.sendall(GET.replace(b"/ ", b"/fail ") + b"\r\n" + GET + b"Connection: close\r\n\r\n")
         received = read_all(sock)
     assert received.startswith(b"HTTP/1.1 500 ")

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 from controller.serving import problems
-from controller.serving.config import Settings
+from controller.serving.config import ServingSettings
 from tests.unit.serving.conftest import Serve
 
 PAGE = (pathlib.Path(__file__).parents[3] / "docs" / "reference" / "serving.md").read_text()
@@ -26,7 +26,7 @@ def test_the_example_answers_as_shown(serve: Serve) -> None:
 
 def test_every_setting_is_described_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(ServingSettings):
         if field.name in ("inference", "app", "component"):
             continue
         default = json.dumps(field.default).replace(".0", "")
@@ -34,7 +34,7 @@ def test_every_setting_is_described_with_its_default() -> None:
 
 
 def test_every_kind_of_problem_is_described() -> None:
-    kinds = [value for value in vars(problems).values() if isinstance(value, problems.Kind)]
+    kinds = [value for value in vars(problems).values() if isinstance(value, problems.ProblemKind)]
     assert len({kind.slug for kind in kinds}) == len(kinds)
     for kind in kinds:
         (row,) = (line for line in PAGE.splitlines() if f"`{kind.slug}`" in line)

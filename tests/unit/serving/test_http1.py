@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.serving.http1 import Disconnected, Reader, Request, Response, render
-from controller.serving.problems import Problem
+from controller.serving.http1 import (
+    ClientDisconnected,
+    HttpRequest,
+    HttpResponse,
+    RequestReader,
+    decoded,
+    render,
+)
+from controller.serving.problems import ServingProblem
 
 
-def reader(data: bytes, piece: int = 1 << 16) -> Reader:
+def reader(data: bytes, piece: int = 1 << 16) -> RequestReader:
     stream = io.BytesIO(data)
-    return Reader(lambda count: stream.read(min(count, piece)))
+    return RequestReader(lambda count: stream.read(min(count, piece)))
 
 
 def read_whole(data: bytes, piece: int = 1 << 16, limit: int = 1000) -> list[tuple[str, str, bytes] | str]:
@@ -25,9 +34,9 @@ def read_whole(data: bytes, piece: int = 1 << 16, limit: int = 1000) -> list[tup
         while request := source.head():
             seen.append((request.method, request.path, source.body(request, limit)))
         return [*seen, "end"]
-    except Problem as problem:
+    except ServingProblem as problem:
         return [*seen, problem.kind.slug]
-    except Disconnected:
+    except ClientDisconnected:
         return [*seen, "disconnected"]
 
 
@@ -97,17 +106,17 @@ def test_the_limit_counts_the_body(limit: int) -> None:
 
 def test_a_body_over_the_limit_is_not_read() -> None:
     stream = io.BytesIO(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 99)
-    source = Reader(lambda count: stream.read(min(count, 55)))
+    source = RequestReader(lambda count: stream.read(min(count, 55)))
     request = source.head()
     assert request
     before = stream.tell()
-    with pytest.raises(Problem):
+    with pytest.raises(ServingProblem):
         source.body(request, 1000)
     assert stream.tell() == before
 
 
 def test_many_tiny_chunks_cost_linear_time() -> None:
-    """Cutting the buffer anew for every chunk took minutes for this."""
+    """Copying the buffer for every chunk took minutes for this."""
     count = 200_000
     sent = (
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -118,7 +127,7 @@ def test_many_tiny_chunks_cost_linear_time() -> None:
 
 
 def test_render() -> None:
-    sent = render(Response(200, b"{}", "application/json", [("Allow", "POST")]), "id-1", close=True)
+    sent = render(HttpResponse(200, b"{}", "application/json", [("Allow", "POST")]), "id-1", close=True)
     head, _, body = sent.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"HTTP/1.1 200 OK"
@@ -128,7 +137,7 @@ def test_render() -> None:
         b"Allow: POST", b"Connection: close",
     ]  # fmt: skip
     assert body == b"{}"
-    assert render(Response(200, b"{}"), "id-1", close=False, without_body=True).endswith(b"id-1\r\n\r\n")
+    assert render(HttpResponse(200, b"{}"), "id-1", close=False, without_body=True).endswith(b"id-1\r\n\r\n")
 
 
 def test_close_follows_the_version_and_the_header() -> None:
@@ -138,5 +147,57 @@ def test_close_follows_the_version_and_the_header() -> None:
     }  # fmt: skip
     for (version, header), close in cases.items():
         request = reader(b"GET / HTTP/" + version + b"\r\nHost: a\r\n" + header + b"\r\n").head()
-        assert isinstance(request, Request)
+        assert isinstance(request, HttpRequest)
         assert request.close is close
+
+
+@given(st.binary(max_size=300), st.integers(0, 300), st.sampled_from([b"gzip", b"x-gzip", b"GZIP"]))
+def test_a_coded_body_is_what_it_was_or_too_large(body: bytes, limit: int, coding: bytes) -> None:
+    try:
+        assert decoded(gzip.compress(body), coding, limit) == body
+        assert len(body) <= limit
+    except ServingProblem as problem:
+        assert problem.kind.slug == "body-too-large"
+        assert len(body) > limit
+
+
+@given(st.binary(max_size=100), st.data())
+def test_a_coded_body_of_any_bytes_is_decoded_or_a_problem(body: bytes, data: st.DataObject) -> None:
+    coded = gzip.compress(body)
+    cut = data.draw(st.integers(0, len(coded) - 1))
+    for odd in (coded[:cut], coded[:cut] + b"?" + coded[cut + 1 :], body):
+        try:
+            assert len(decoded(odd, b"gzip", 1000)) <= 1000
+        except ServingProblem as problem:
+            assert problem.kind.slug == "malformed-coding"
+
+
+@pytest.mark.parametrize("coding", [b"br", b"deflate", b"zstd", b"gzip, gzip", b"compress", b"*", b"\xff"])
+def test_other_codings_are_refused_with_what_is_taken(coding: bytes) -> None:
+    with pytest.raises(ServingProblem) as caught:
+        decoded(b"x", coding, 1000)
+    assert caught.value.kind.slug == "content-coding"
+    assert ("Accept-Encoding", "gzip") in caught.value.headers
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"", b"Identity"])
+def test_no_coding(coding: bytes) -> None:
+    assert decoded(b"x", coding, 1000) == b"x"
+
+
+def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ServingProblem, match="over the limit"):
+            decoded(bomb, b"gzip", 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_are_joined_and_bounded() -> None:
+    member = gzip.compress(b"ab")
+    assert decoded(member * 3, b"gzip", 1000) == b"ababab"
+    with pytest.raises(ServingProblem, match="more than 16 members"):
+        decoded(gzip.compress(b"") * 100_000, b"gzip", 1000)

@@ -102,7 +102,7 @@ def test_outputs_can_be_chosen(server: Server) -> None:
     ("tensor", "pointer"),
     [
         ({"name": "image", "datatype": "FP32", "shape": [3], "data": [1, 2]}, "/inputs/0/shape"),
-        ({"name": "image", "datatype": "INT64", "shape": [1], "data": [1]}, "/inputs/0/datatype"),
+        ({"name": "image", "datatype": "INT64", "shape": [1], "data": [2**31]}, "/inputs/0/data/0"),
         ({"name": "other", "datatype": "INT32", "shape": [1], "data": [1]}, "/inputs/0/name"),
         ({"name": "image", "datatype": "BYTES", "shape": [1], "data": ["x"]}, "/inputs/0/datatype"),
         ({"name": "options", "datatype": "BYTES", "shape": [1], "data": ["{"]}, "/inputs/0/data"),

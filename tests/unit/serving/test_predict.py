@@ -366,13 +366,13 @@ def test_every_fault_of_a_request_is_told(echo: Server) -> None:
     request = {
         "parameters": {},
         "inputs": [{"name": "image", "datatype": "str", "data": ""}, 7, {"name": "text", "datatype": "FP32"}],
-        "output_fields": [{"name": "label"}, {"name": "text", "datatype": "dict"}],
+        "output_fields": [{"name": "label"}, {"name": 7, "datatype": "dict"}],
     }  # fmt: skip
     reply = echo.post(request)
     assert reply.status == 422
     assert {fault["pointer"] for fault in reply.json["errors"]} == {
         "/parameters", "/inputs/0/name", "/inputs/1", "/inputs/2/datatype",
-        "/output_fields/0/name", "/output_fields/1/datatype",
+        "/output_fields/0/name", "/output_fields/1/name",
     }  # fmt: skip
     assert "(and 5 more)" in reply.json["detail"]
 

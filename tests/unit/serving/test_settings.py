@@ -10,10 +10,10 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.serving.config import ConfigError, Settings, from_mapping, read
+from controller.serving.config import ConfigError, ServingSettings, from_mapping, read
 from controller.serving.files import check_key
 from controller.serving.loading import SetupError, accepted_arguments
-from controller.serving.metrics import Board
+from controller.serving.metrics import SharedMetrics
 from tests.unit.serving.server import LIBRARY, PYTHON
 
 GIVEN = {
@@ -31,15 +31,19 @@ def test_the_variable() -> None:
 
 
 def test_defaults() -> None:
-    assert from_mapping({"inference": "a:b"}) == Settings("a:b")
-    assert (Settings("a:b").port, Settings("a:b").concurrency, Settings("a:b").queue) == (8002, 4, 40)
+    assert from_mapping({"inference": "a:b"}) == ServingSettings("a:b")
+    assert (
+        ServingSettings("a:b").port,
+        ServingSettings("a:b").concurrency,
+        ServingSettings("a:b").queue,
+    ) == (8002, 4, 40)
 
 
 def test_options() -> None:
     settings = read(
         {}, ["--inference", "a:b", "--port", "9", "--pass-user", "--timeout", "2.5", "--model-path", "/w"]
     )
-    assert settings == Settings("a:b", port=9, pass_user=True, timeout=2.5, model_path="/w")
+    assert settings == ServingSettings("a:b", port=9, pass_user=True, timeout=2.5, model_path="/w")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_options() -> None:
         ({"inference": "a:b", "timeout": True}, "timeout: True is not a float"),
         ({"inference": "a:b", "app": None}, "app: None is not a str"),
         ({"inference": "a:b", "processes": 5}, "processes: more than concurrency"),
-        ({"inference": "a:b", "nothing": 1}, "nothing: unknown; known are app, component"),
+        ({"inference": "a:b", "nothing": 1}, "nothing: unknown; known are app, boxes"),
     ],
 )
 def test_wrong_settings(values: dict[str, object], words: str) -> None:
@@ -76,14 +80,14 @@ def test_a_wrong_variable(text: str, words: str) -> None:
 
 
 def test_the_metrics_are_prometheus_text() -> None:
-    board = Board(workers=2)
+    board = SharedMetrics(workers=2)
     board.rows[0].restarted()
     board.rows[1].inferred(200, 0.0009)
     board.rows[1].inferred(200, 0.001)
     board.rows[2].inferred(504, 60.5)
     board.rows[2].answered(404)
     board.rows[1].load(2, 1, 1)
-    board.rows[1].beat(5.0)
+    board.rows[1].heartbeat(5.0)
     assert board.rows[1].unanswered == 1
     assert board.rows[1].last_beat == 5.0
     samples = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import statistics
 import time
 from contextlib import closing
@@ -11,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.domain.errors import Stalled
+from controller.domain.apps.spec import Reclaim
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Api, Route, Service, ServiceKind
+from controller.domain.routing.routes import Api, Route, Service, ServiceKind
 from controller.domain.secret import Secret
-from controller.domain.spec import Reclaim
-from controller.domain.storage import BoxRecord, BoxState, Pending, Room, StorageAccess
+from controller.domain.storage.box import BoxRecord, BoxState, BoxUsage, PendingUpload, StorageAccess
 from controller.store import SqliteStore, open_store
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def other(store: SqliteStore, path: Path) -> Iterator[SqliteStore]:
 
 def upload(
     key: str, size: int = 10, now: float = NOW, part_of: str = "", bucket: str = BOX.bucket
-) -> Pending:
-    return Pending(0, bucket, key, size, created=now, expires=now + 900, upload=part_of)
+) -> PendingUpload:
+    return PendingUpload(0, bucket, key, size, created=now, expires=now + 900, upload=part_of)
 
 
-def reserved(store: SqliteStore, wish: Pending) -> int:
+def reserved(store: SqliteStore, wish: PendingUpload) -> int:
     answer = store.boxes.reserve(wish, wish.created)
     assert isinstance(answer, int), f"refused: {answer}"
     return answer
@@ -142,13 +142,12 @@ def test_forgetting_a_bucket_forgets_its_uploads(store: SqliteStore) -> None:
     assert [pending.id for pending in store.boxes.pending()] == [stays]
 
 
-def test_a_damaged_record(store: SqliteStore, path: Path) -> None:
-    store.boxes.save(BOX)
+def test_words_that_are_not_known_keep_the_data(store: SqliteStore, path: Path) -> None:
+    store.boxes.save(replace(BOX, reclaim=Reclaim.DELETE, state=BoxState.DOOMED))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE boxes SET state = 'odd'")
-    with pytest.raises(Stalled, match="odd") as caught:
-        store.boxes.all()
-    assert caught.value.reason == "StateCorrupt"
+        connection.execute("UPDATE boxes SET state = 'odd', reclaim = 'strange'")
+    [found] = store.boxes.all()
+    assert (found.bucket, found.reclaim, found.state) == (BOX.bucket, Reclaim.RETAIN, BoxState.KEPT)
 
 
 # --- room
@@ -158,9 +157,9 @@ def test_uploads_are_allowed_while_they_fit(store: SqliteStore, other: SqliteSto
     store.boxes.save(BOX)
     store.boxes.measured(BOX.bucket, used=30, files=1, at=NOW, settled=())
     first = reserved(store, upload("one", 50))
-    assert other.boxes.reserve(upload("two", 21), NOW) == Room(capacity=100, used=30, pending=50)
+    assert other.boxes.reserve(upload("two", 21), NOW) == BoxUsage(capacity=100, used=30, pending=50)
     second = reserved(other, upload("two", 20))
-    assert store.boxes.room(BOX.bucket, NOW) == Room(100, 30, 70)
+    assert store.boxes.room(BOX.bucket, NOW) == BoxUsage(100, 30, 70)
     assert store.boxes.pending() == (
         replace(upload("one", 50), id=first),
         replace(upload("two", 20), id=second),
@@ -172,12 +171,12 @@ def test_an_upload_of_unknown_size_needs_a_box_that_is_not_full(store: SqliteSto
     reserved(store, upload("one", 99))
     reserved(store, upload("unannounced", 0))
     reserved(store, upload("two", 1))
-    assert store.boxes.reserve(upload("another", 0), NOW) == Room(100, 0, 100)
+    assert store.boxes.reserve(upload("another", 0), NOW) == BoxUsage(100, 0, 100)
 
 
 def test_a_bucket_without_a_record_has_no_room(store: SqliteStore) -> None:
-    assert store.boxes.reserve(upload("k", 0), NOW) == Room(0, 0, 0)
-    assert store.boxes.room(BOX.bucket, NOW) == Room(0, 0, 0)
+    assert store.boxes.reserve(upload("k", 0), NOW) == BoxUsage(0, 0, 0)
+    assert store.boxes.room(BOX.bucket, NOW) == BoxUsage(0, 0, 0)
     assert store.boxes.pending() == ()
 
 
@@ -210,7 +209,7 @@ def test_a_newer_upload_of_a_key_takes_over_from_the_older(store: SqliteStore) -
 def test_a_newer_upload_that_does_not_fit_leaves_the_older(store: SqliteStore) -> None:
     store.boxes.save(BOX)
     older = reserved(store, upload("k", 60))
-    assert store.boxes.reserve(upload("k", 101), NOW) == Room(100, 0, 0), "what there is for this key"
+    assert store.boxes.reserve(upload("k", 101), NOW) == BoxUsage(100, 0, 0), "what there is for this key"
     assert [pending.id for pending in store.boxes.pending()] == [older]
 
 
@@ -231,7 +230,7 @@ def test_a_measurement_settles_what_it_has_counted(store: SqliteStore, clock: Ha
     store.boxes.save(BOX)
     seen, unseen = reserved(store, upload("seen", 30)), reserved(store, upload("unseen", 20))
     store.boxes.measured(BOX.bucket, used=30, files=1, at=NOW + 1, settled=[seen])
-    assert store.boxes.room(BOX.bucket, NOW + 1) == Room(100, used=30, pending=20)
+    assert store.boxes.room(BOX.bucket, NOW + 1) == BoxUsage(100, used=30, pending=20)
     assert [pending.id for pending in store.boxes.pending()] == [unseen]
     record = store.boxes.get(A, DATA)
     assert record is not None
@@ -263,15 +262,23 @@ def test_uploads_of_long_ago_are_forgotten(store: SqliteStore, clock: HandClock)
 # --- access
 
 
-def test_the_web_process_is_told_how_to_reach_the_storage(store: SqliteStore, other: SqliteStore) -> None:
+def test_the_web_process_is_told_how_to_reach_the_storage(
+    store: SqliteStore, other: SqliteStore, path: Path
+) -> None:
     access = StorageAccess("http://127.0.0.1:9000", "https://s3.example.org", "web", Secret("hunter22"), "eu")
     assert other.boxes.access() is None
     store.boxes.tell_access(replace(access, secret_key=Secret("older")))
     store.boxes.tell_access(access)
     assert other.boxes.access() == access
-    assert other.changed()
+    file = path.parent / "keys" / "storage.json"
+    before = file.stat()
+    assert stat.S_IMODE(before.st_mode) == 0o640
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o2750, "its group is that of the web process"
     store.boxes.tell_access(access)
-    assert not other.changed()
+    assert file.stat().st_ino == before.st_ino, "the same again writes nothing"
+    for damaged in ("", "{", "[]", '{"region": 3}'):
+        file.write_text(damaged)
+        assert other.boxes.access() is None
 
 
 # --- services
@@ -306,3 +313,38 @@ def test_services_and_routes_share_one_version(store: SqliteStore) -> None:
     store.routes.publish(A, (service(A),))
     assert store.routes.switch(Route(A, DATA, "1:aa", "abc", (), ())) == 2
     assert store.routes.version() == 2
+
+
+# --- accounts of components
+
+
+def test_an_upload_in_parts_grows_while_there_is_room(store: SqliteStore, other: SqliteStore) -> None:
+    store.boxes.save(BOX)
+    reserved(store, upload("k", size=0, part_of="u"))
+    assert store.boxes.grow(BOX.bucket, "k", "u", 60, NOW) is None
+    assert other.boxes.grow(BOX.bucket, "k", "u", 50, NOW) == BoxUsage(100, 0, 60)
+    assert other.boxes.grow(BOX.bucket, "k", "u", 40, NOW) is None
+    assert store.boxes.grow(BOX.bucket, "k", "u", -70, NOW) is None
+    assert [pending.size for pending in store.boxes.pending(BOX.bucket)] == [30]
+    for bucket, key, part_of in ((BOX.bucket, "k", "other"), (BOX.bucket, "other", "u")):
+        with pytest.raises(LookupError):
+            store.boxes.grow(bucket, key, part_of, 1, NOW)
+
+
+def test_nothing_grows_in_a_box_that_holds_too_much(store: SqliteStore) -> None:
+    store.boxes.save(BOX)
+    reserved(store, upload("k", size=0, part_of="u"))
+    store.boxes.measured(BOX.bucket, 101, 1, NOW, [])
+    assert store.boxes.grow(BOX.bucket, "k", "u", 1, NOW) == BoxUsage(100, 101, 0)
+
+
+def test_grants_are_all_that_an_account_has(store: SqliteStore, other: SqliteStore) -> None:
+    store.boxes.grant("p.a.1", ("p.a.data", "p.a.old"))
+    store.boxes.grant("p.b.1", ("p.b.data",))
+    assert other.boxes.grants("p.a.1") == {"p.a.data", "p.a.old"}
+    assert other.boxes.accounts("p.a.") == {"p.a.1"}
+    store.boxes.grant("p.a.1", ("p.a.data",))
+    assert other.boxes.grants("p.a.1") == {"p.a.data"}
+    store.boxes.grant("p.a.1", ())
+    assert not other.boxes.grants("p.a.1")
+    assert other.boxes.accounts("p.") == {"p.b.1"}

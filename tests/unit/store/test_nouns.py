@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
 from controller.domain.names import AppName, ComponentName
-from controller.domain.routes import Api, Route
-from controller.domain.status import AppStatus, Delivery, Event, EventType, RepositoryRecord
+from controller.domain.routing.routes import Api, Route
+from controller.domain.text import MAX_MESSAGE
 from controller.store import SqliteStore, open_store
+from controller.store.events import MOST_TEXT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +100,7 @@ def test_what_is_old_is_pruned(store: SqliteStore, clock: HandClock) -> None:
     done = store.requests.enqueue(A, "push")
     store.requests.claim(clock.at)
     store.requests.finish(done, "Ready", "", "")
-    delivery = Delivery("d-1", "demo", (done,), clock.at)
+    delivery = WebhookDelivery("d-1", "demo", (done,), clock.at)
     store.repositories.remember(delivery)
     clock.at += 29 * DAY
     store.prune()
@@ -129,6 +131,22 @@ def test_the_history_of_an_app_is_bounded(store: SqliteStore) -> None:
     store.events.add(event(A, f"E{n}") for n in range(12))
     assert [e.reason for e in store.events.list(A)] == ["E7", "E8", "E9", "E10", "E11"]
     assert [e.reason for e in store.events.list(B)] == ["Other"]
+
+
+def test_events_are_bounded_in_what_they_say(tmp_path: Path) -> None:
+    """Of each app by itself, the newest stay."""
+    store = open_store(tmp_path / "db" / "other.db", keep_events=10_000)
+    other = Event(B, EventType.NORMAL, "Ready", "all is well")
+    store.events.add([other])
+    long = "x" * MAX_MESSAGE
+    for number in range(MOST_TEXT // MAX_MESSAGE + 50):
+        store.events.add([Event(A, EventType.WARNING, "BuildFailed", f"{number:04}{long}"[:MAX_MESSAGE])])
+    kept = store.events.list(A, limit=10_000)
+    assert sum(len(event.message) for event in kept) <= MOST_TEXT
+    assert [event.message[:4] for event in kept][-1] == f"{MOST_TEXT // MAX_MESSAGE + 49:04}"
+    assert len(kept) == MOST_TEXT // MAX_MESSAGE
+    assert len(store.events.list(B)) == 1
+    store.close()
 
 
 def test_an_event_keeps_all_its_parts(store: SqliteStore) -> None:
@@ -233,7 +251,7 @@ def test_replacing_repositories_with_the_same_writes_nothing(store: SqliteStore,
 
 
 def test_a_delivery_is_new_once(store: SqliteStore) -> None:
-    delivery = Delivery("d-1", "demo", (7, 8), 12.0)
+    delivery = WebhookDelivery("d-1", "demo", (7, 8), 12.0)
     assert store.repositories.remember(delivery)
     assert not store.repositories.remember(replace(delivery, requests=()))
     assert store.repositories.remember(replace(delivery, repository="other"))

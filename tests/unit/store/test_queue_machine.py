@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from controller.domain.apps.status import RequestState
 from controller.domain.names import AppName
-from controller.domain.status import RequestState
 from controller.store import open_store
 
 apps = st.sampled_from([AppName("a"), AppName("b"), AppName("c")])

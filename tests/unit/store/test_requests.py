@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from controller.domain.apps.status import RequestState
 from controller.domain.names import AppName
-from controller.domain.status import RequestState
 from controller.store import SqliteStore
 from controller.store.requests import RequestQueue
 from controller.store.sqlite import Database

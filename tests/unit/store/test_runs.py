@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.errors import Stalled
+from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Run, RunCount, RunState, new_run
-from controller.ports import RunLimits
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunCount, RunFilter, RunInput, RunState, new_run
+from controller.ports import QueueLimits, RunLimits
 from controller.store import SqliteStore, open_store
 
 DEMO = AppName("demo")
@@ -153,10 +154,10 @@ def test_lists_are_newest_first_and_go_on_after_one(store: SqliteStore) -> None:
     store.runs.submit(run("a4", pipeline("other")))
     store.runs.submit(run("x1", pipeline(app="foreign")))
     assert [found.id for found in store.runs.list(DEMO)] == ["a4", "a3", "a2", "a1"]
-    assert [found.id for found in store.runs.list(DEMO, TRAIN, limit=2)] == ["a3", "a2"]
-    assert [found.id for found in store.runs.list(DEMO, TRAIN, after="a2")] == ["a1"]
+    assert [found.id for found in store.runs.list(DEMO, RunFilter(TRAIN), limit=2)] == ["a3", "a2"]
+    assert [found.id for found in store.runs.list(DEMO, RunFilter(TRAIN, after="a2"))] == ["a1"]
     end(store, store.runs.submit(run("a5")))
-    assert [found.id for found in store.runs.list(DEMO, state=RunState.SUCCEEDED)] == ["a5"]
+    assert [found.id for found in store.runs.list(DEMO, RunFilter(state=RunState.SUCCEEDED))] == ["a5"]
 
 
 def test_what_is_forgotten_is_known_to_be_gone(store: SqliteStore) -> None:
@@ -191,7 +192,7 @@ def test_lists_of_one_user(store: SqliteStore) -> None:
         ("clara", []),
         (None, ["a4", "a3", "a2", "a1"]),
     ):
-        assert [found.id for found in store.runs.list(DEMO, user=user)] == expected
+        assert [found.id for found in store.runs.list(DEMO, RunFilter(user=user))] == expected
 
 
 def test_versions_of_the_runs_that_are_there(store: SqliteStore) -> None:
@@ -212,3 +213,76 @@ def test_whose_run_is_gone(store: SqliteStore) -> None:
         True,
     ]
     assert [store.runs.is_gone(DEMO, "a2", user) for user in ("anna", "", None)] == [False, True, True]
+
+
+def test_texts_of_older_rows_tell_nothing_of_the_host(store: SqliteStore, tmp_path: Path) -> None:
+    """They were written when nobody looked what is in them."""
+    text = f"[Errno 13] Permission denied: '{tmp_path}/runs/19c0a7f3e2d5b1f04a6/fit.1/out/model/x'"
+    begun = run("a1").to(RunState.STARTING, 2.0).to(RunState.RUNNING, 3.0)
+    stage = begun.stage("fit").begin(2.0).to(RunState.RUNNING, 3.0).end_attempt(4.0, message=text)
+    begun = begun.with_stage(stage.to(RunState.FAILED, 4.0, "Broken", text))
+    store.runs.submit(begun.to(RunState.FAILED, 5.0, "Broken", f"stage fit: {text}"))
+    found = store.runs.get(DEMO, "a1")
+    for shown in (found, *store.runs.list(DEMO), *store.runs.ended_badly(DEMO, 9)):
+        assert shown is not None
+        assert str(tmp_path) not in repr(shown)
+        assert shown.message == "stage fit: [Errno 13] Permission denied: 'fit.1/out/model/x'"
+
+
+def test_an_earlier_run_of_a_key(store: SqliteStore) -> None:
+    assert store.runs.submitted(run("a1"), "k", "one") is None
+    first = store.runs.submit(run("a1"), "k", "one")
+    assert store.runs.submitted(run("a2"), "k", "one") == first
+    assert store.runs.submitted(run("a2"), "", "one") is None
+    with pytest.raises(Stalled, match="a1"):
+        store.runs.submitted(run("a2"), "k", "two")
+
+
+def test_the_queue_of_an_app_has_room_for_so_many(store: SqliteStore) -> None:
+    """Half of it for one user; what is not in the queue any more, or is another app's, does not count."""
+    few = QueueLimits(runs=4, bytes=10**6)
+    for id in ("a1", "a2"):
+        store.runs.submit(run(id, user="anna"), most=few)
+    with pytest.raises(Transient, match="a user may have 2 runs") as caught:
+        store.runs.submit(run("a3", user="anna"), most=few)
+    assert caught.value.reason == "QueueFull"
+    for id in ("b1", "b2"):
+        store.runs.submit(run(id), most=few)  # nobody in particular: the app's share
+    with pytest.raises(Transient, match="app demo may have 4 runs"):
+        store.runs.submit(run("b3", user="bert"), most=few)
+    store.runs.submit(run("c1", of=pipeline(app="other")), most=few)
+    store.runs.submit(run("b4"))  # the platform's own, by the clock, say
+    begun = store.runs.claim(MANY, 1.0)
+    assert begun is not None
+    end(store, begun)
+    end(store, store.runs.claim(MANY, 1.0) or begun)
+    store.runs.submit(run("b5"), "key", "digest", most=few)
+    assert store.runs.submit(run("b6"), "key", "digest", most=few).id == "b5", "the earlier one needs no room"
+
+
+def test_the_queue_of_an_app_takes_so_much_room(store: SqliteStore) -> None:
+    little = QueueLimits(runs=1000, bytes=100_000)
+    large = (RunInput("cmd", "str", json.dumps("x" * 30_000)),)
+    for id in ("a1", "a2", "a3"):
+        store.runs.submit(run(id, inputs=large), most=little)
+    with pytest.raises(Transient, match="1000 runs with 100 kB"):
+        store.runs.submit(run("a4", inputs=large), most=little)
+    store.runs.submit(run("a5"), most=little)
+    with pytest.raises(Transient, match="a user may have 500 runs with 50 kB"):
+        store.runs.submit(run("b1", of=pipeline(app="other"), user="anna", inputs=2 * large), most=little)
+
+
+def test_the_query_takes_what_the_rule_takes(store: SqliteStore) -> None:
+    """The rule is for runs that the daemon has yet to take."""
+    for id, name, user in (("a1", "train", "anna"), ("a2", "other", None), ("a3", "other", "anna")):
+        store.runs.submit(run(id, pipeline(name), user=user))
+    end(store, store.runs.submit(run("a4", user="anna")))
+    everything = store.runs.list(DEMO)
+    assert len(everything) == 4
+    for pipeline_name in (None, TRAIN, ComponentName("other"), ComponentName("none")):
+        for state in (None, RunState.QUEUED, RunState.SUCCEEDED):
+            for after in ("", "a1", "a3", "a9"):
+                for user in (None, "", "anna", "boris"):
+                    wanted = RunFilter(pipeline_name, state, after, user)
+                    taken = tuple(found for found in everything if wanted.takes(found))
+                    assert store.runs.list(DEMO, wanted) == taken, wanted

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.spec import Webhook
 from controller.domain.names import AppName, ComponentName
-from controller.domain.pipelines import Pipeline, Stage
-from controller.domain.runs import Run, RunState, cancel, new_run
-from controller.domain.spec import Webhook
-from controller.domain.steps import Finish, finish
-from controller.domain.webhooks import LONGEST
-from controller.ports import Underway
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunState, cancel, new_run
+from controller.domain.runs.steps import FinishRun, finish
+from controller.domain.runs.webhooks import LONGEST
+from controller.ports import WebhookUnderWay
 from controller.store import SqliteStore, open_store
 
-DEMO, NOBODY = AppName("demo"), Underway()
+DEMO, NOBODY = AppName("demo"), WebhookUnderWay()
 URL, OTHER = "https://example.org/a", "https://example.net/b"
 
 
@@ -42,7 +42,7 @@ def ended(store: SqliteStore, id: str, webhook: str = "", app: str = "demo") -> 
     store.runs.save(cancel(store.runs.submit(run(id, webhook, app)), 5.0))
 
 
-def due(store: SqliteStore, now: float = 10.0, underway: Underway = NOBODY) -> list[tuple[str, str]]:
+def due(store: SqliteStore, now: float = 10.0, underway: WebhookUnderWay = NOBODY) -> list[tuple[str, str]]:
     return [(message.run, message.url) for message in store.webhooks.due(now, underway)]
 
 
@@ -116,9 +116,9 @@ def test_no_receiver_stands_before_the_others(store: SqliteStore) -> None:
     ended(store, "b1", app="other")
     assert due(store) == [("a00", URL), ("a01", URL), ("b1", URL)]
     first = store.webhooks.due(10.0, NOBODY)[0]
-    assert due(store, underway=Underway(ids=frozenset({first.id})))[0] == ("a01", URL)
-    assert due(store, underway=Underway(lanes=frozenset({first.lane}))) == [("b1", URL)]
-    assert due(store, underway=Underway(apps=frozenset({"other"}))) == [("a00", URL), ("a01", URL)]
+    assert due(store, underway=WebhookUnderWay(ids=frozenset({first.id})))[0] == ("a01", URL)
+    assert due(store, underway=WebhookUnderWay(lanes=frozenset({first.lane}))) == [("b1", URL)]
+    assert due(store, underway=WebhookUnderWay(apps=frozenset({"other"}))) == [("a00", URL), ("a01", URL)]
 
 
 class Death(Exception):
@@ -139,7 +139,7 @@ ENDS = {RunState.SUCCEEDED, RunState.FAILED, RunState.ERROR, RunState.CANCELED}
 def test_each_run_that_ends_is_there_exactly_once(
     steps: list[tuple[int, str, bool]], hooks: tuple[str, ...]
 ) -> None:
-    """Whoever changes it, with what he saw some time ago; any transaction may die."""
+    """Any process changes it, based on what it saw some time ago; any transaction may die."""
     with tempfile.TemporaryDirectory() as folder, closing(open_store(Path(folder) / "s.db")) as store:
         seen = [[store.runs.submit(run(f"a{n}", hook))] for n, hook in enumerate(hooks)]
         for number, act, dies in steps:
@@ -164,7 +164,7 @@ def changed(run: Run, act: str) -> Run:
         return replace(run, message=f"{run.message}!")
     if act == "begin" and run.state is RunState.QUEUED:
         return run.to(RunState.STARTING, 2.0)
-    return cancel(run, 3.0) if act == "cancel" else finish(run, Finish(RunState.FAILED, "ExitCode"), 3.0)
+    return cancel(run, 3.0) if act == "cancel" else finish(run, FinishRun(RunState.FAILED, "ExitCode"), 3.0)
 
 
 def test_ended_by_many_at_once_it_is_there_once(store: SqliteStore) -> None:

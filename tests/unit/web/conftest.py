@@ -7,7 +7,7 @@ import pytest
 
 from controller.config import Settings, WebSettings
 from controller.domain.secret import Secret
-from controller.domain.storage import StorageAccess
+from controller.domain.storage.box import StorageAccess
 from controller.store import SqliteStore, open_store
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
@@ -17,7 +17,10 @@ ACCESS = StorageAccess("http://127.0.0.1:9000", "https://files.example.org", "we
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(state=tmp_path, web=WebSettings(admin_token=Secret("letmein-token"), max_body=1000))
+    return Settings(
+        state=tmp_path,
+        web=WebSettings(admin_token=Secret("letmein-token"), max_body=1000, trust_loopback=True),
+    )
 
 
 @pytest.fixture

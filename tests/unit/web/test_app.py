@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import time
@@ -11,17 +13,17 @@ import pytest
 from flask.testing import FlaskClient
 
 from controller.config import Settings
-from controller.domain.conditions import Condition, ConditionType
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.spec import HookProvider
+from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
 from controller.domain.names import AppName, ComponentName
-from controller.domain.runs import RunState, new_run, new_run_id
-from controller.domain.spec import HookProvider
-from controller.domain.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
-from controller.domain.storage import BoxRecord, BoxState, Pending
+from controller.domain.runs.run import RunState, new_run, new_run_id
+from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload
 from controller.store import SqliteStore
+from controller.web.api.platform.status import FRESH
 from controller.web.app import create_app
-from controller.web.gateway import meter
-from controller.web.gateway.meter import Meter
-from controller.web.platform.status import FRESH
+from controller.web.gateway import request_metrics
+from controller.web.gateway.request_metrics import RequestMetrics
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.runs import make_pipeline
@@ -137,6 +139,58 @@ def test_a_ping_is_answered(client: FlaskClient, store: SqliteStore) -> None:
     hook = next(hook for hook in CAPTURED if hook.name == "github-push")
     response = send(client, hook, x_github_event="ping")
     assert (response.status_code, response.json) == (200, {"status": "pong"})
+    assert store.requests.queued(APP) is None
+
+
+PINGS = [
+    (HookProvider.GITHUB, "x_github_event", "ping", "x_hub_signature_256"),
+    (HookProvider.BITBUCKET, "x_event_key", "diagnostics:ping", "x_hub_signature"),
+]
+
+
+@pytest.mark.parametrize(("provider", "field", "event", "signature"), PINGS)
+def test_pings_that_are_not_signed(
+    client: FlaskClient, store: SqliteStore, provider: HookProvider, field: str, event: str, signature: str
+) -> None:
+    """Bitbucket Data Center signs none, whatever secret is set."""
+    follow(store, provider)
+    headers = {field.replace("_", "-"): event, "Content-Type": "application/json"}
+    response = client.post("/-/hooks/demo-repo", data=b'{"test": true}', headers=headers)
+    assert response.status_code == 200
+    assert data(response)["status"] == "pong"
+    assert "not signed" in data(response)["reason"]
+    assert store.requests.queued(APP) is None
+    wrong = {**headers, signature.replace("_", "-"): "sha256=" + "0" * 64}
+    problem(client.post("/-/hooks/demo-repo", data=b'{"test": true}', headers=wrong), 401)
+    form = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+    refused = problem(client.post("/-/hooks/demo-repo", data=b"payload=%7B%7D", headers=form), 415)
+    assert "application/json" in refused["detail"]
+    assert "application/x-www-form-urlencoded" in refused["detail"]
+
+
+@pytest.mark.parametrize("provider", HookProvider)
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", ""]
+)
+def test_the_content_type_is_looked_at_first(
+    client: FlaskClient, store: SqliteStore, provider: HookProvider, kind: str
+) -> None:
+    follow(store, provider)
+    headers = {"Content-Type": kind} if kind else {}
+    refused = problem(client.post("/-/hooks/demo-repo", data=b"payload=%7B%7D", headers=headers), 415)
+    assert "content type to application/json" in refused["detail"]
+
+
+@pytest.mark.parametrize("provider", HookProvider)
+def test_a_push_that_says_it_is_a_ping_has_no_effect(
+    client: FlaskClient, store: SqliteStore, provider: HookProvider
+) -> None:
+    follow(store, provider)
+    named = dict.fromkeys(
+        ("X-GitHub-Event", "X-Gitea-Event", "X-Gogs-Event", "X-Event-Key", "X-Ping"), "ping"
+    )
+    response = client.post("/-/hooks/demo-repo", json={"ref": "refs/heads/main"}, headers=named)
+    assert response.status_code in (200, 401)
     assert store.requests.queued(APP) is None
 
 
@@ -331,10 +385,34 @@ def test_the_page_shows_and_escapes(client: FlaskClient, store: SqliteStore) -> 
     assert response.status_code == 200
     for shown in ("demo", "classify", "CrashLoop", "restarted 5 times", "it crashed", "/demo/image/docs"):
         assert shown in page
-    assert "<script" not in page, "the page has no script, and messages are escaped"
+    assert page.count("<script") == 1, "the page has one script, and messages are escaped"
     assert "/demo/off" not in page
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert not re.search(r"(src|href)=.https?://", page), "nothing is loaded from elsewhere"
+
+
+def test_what_a_reader_opens_is_known_again(client: FlaskClient, store: SqliteStore) -> None:
+    """Each part that can be opened has a name of its own, which later events do not change."""
+
+    def ids() -> list[str]:
+        return re.findall(r'<details id="([^"]+)">', client.get("/-/").text)
+
+    demo(store)
+    texts = (f"number {n}\nand more" for n in range(3))
+    store.events.add(Event(APP, EventType.NORMAL, "Started", text) for text in texts)
+    before = ids()
+    assert len(before) == len(set(before)) == 3
+    store.events.add([Event(APP, EventType.NORMAL, "Started", "another\none")])
+    assert set(before) < set(ids())
+    assert len(ids()) == 4
+
+
+def test_the_page_runs_its_own_script_and_no_other(client: FlaskClient) -> None:
+    response = client.get("/-/")
+    (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
+    assert '<noscript><meta http-equiv="refresh"' in response.text
 
 
 def test_the_page_without_anything(client: FlaskClient) -> None:
@@ -346,12 +424,12 @@ def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) ->
     store.heartbeat(time.time())
     store.requests.enqueue(APP, "manual")
     folder = settings.state / "web"
-    meter.clear(folder)
-    counts = Meter()
+    request_metrics.clear(folder)
+    counts = RequestMetrics()
     counts.observe("demo/image", 200, 0.004)
-    counts.flush(meter.worker_file(folder, 1))
+    counts.flush(request_metrics.worker_file(folder, 1))
     counts.observe("demo/image", 504, 70.0)
-    counts.flush(meter.worker_file(folder, 2))
+    counts.flush(request_metrics.worker_file(folder, 2))
     text = client.get("/-/metrics").text
     for line in (
         'prichal_app_condition{app="demo",component="classify",type="Ready"} 0.0',
@@ -370,8 +448,8 @@ def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) ->
 def test_metrics_of_boxes(client: FlaskClient, store: SqliteStore) -> None:
     now = time.time()
     store.boxes.save(BoxRecord(APP, ComponentName("data"), "bucket", 1000, used=3, files=2, measured=now))
-    store.boxes.reserve(Pending(0, "bucket", "k", 500, created=now, expires=now + 900), now)
-    store.boxes.reserve(Pending(0, "bucket", "old", 70, created=now - 901, expires=now - 1), now)
+    store.boxes.reserve(PendingUpload(0, "bucket", "k", 500, created=now, expires=now + 900), now)
+    store.boxes.reserve(PendingUpload(0, "bucket", "old", 70, created=now - 901, expires=now - 1), now)
     kept = BoxRecord(APP, ComponentName("old"), "older", 7, state=BoxState.KEPT, used=9)
     store.boxes.save(kept)
     lines = client.get("/-/metrics").text.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.web.problems import Kind, Problem
+from controller.web.problems import HttpProblem, Member, ProblemKind
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "http-api.md"
 
@@ -16,14 +16,14 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "http-api.md"
 def test_every_kind_is_documented_and_nothing_else() -> None:
     section = REFERENCE.read_text().partition("## Problems")[2].partition("## Metrics")[0]
     listed = dict(re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", section, re.MULTILINE))
-    assert set(listed) == {kind.slug for kind in Kind}
-    for kind in Kind:
-        assert listed[kind.slug] == ("any 4xx" if kind is Kind.HTTP else str(kind.status))
+    assert set(listed) == {kind.slug for kind in ProblemKind}
+    for kind in ProblemKind:
+        assert listed[kind.slug] == ("any 4xx" if kind is ProblemKind.HTTP else str(kind.status))
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_the_document(kind: Kind) -> None:
-    problem = Problem(kind, "Because.", retry_after=3, allow="GET", extra={"limit": 5})
+@pytest.mark.parametrize("kind", ProblemKind)
+def test_the_document(kind: ProblemKind) -> None:
+    problem = HttpProblem(kind, "Because.", retry_after=3, allow="GET", extra={"limit": 5})
     document = json.loads(problem.body("r-1"))
     assert document == {
         "type": f"urn:prichal:problem:{kind.slug}",
@@ -38,4 +38,37 @@ def test_the_document(kind: Kind) -> None:
 
 
 def test_slugs_are_unique() -> None:
-    assert len({kind.slug for kind in Kind}) == len(Kind)
+    assert len({kind.slug for kind in ProblemKind}) == len(ProblemKind)
+
+
+STATE = Path("/var/lib/prichal")
+TEXT = f"cannot write {STATE}/models/abc"
+CLEAN = "cannot write the state folder"
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"why": TEXT}, {"why": CLEAN}),
+        ({"whys": [TEXT, "else"]}, {"whys": [CLEAN, "else"]}),
+        ({"errors": [{"pointer": "/a", "detail": TEXT}]}, {"errors": [{"pointer": "/a", "detail": CLEAN}]}),
+        ({"limit": 5}, {"limit": 5}),
+    ],
+)
+def test_nobody_learns_where_something_lies_on_the_host(
+    extra: dict[str, Member], expected: dict[str, Member]
+) -> None:
+    told = HttpProblem(ProblemKind.INVALID, TEXT, extra=extra).without_paths(STATE)
+    assert (told.detail, told.extra) == (CLEAN, expected)
+
+
+@pytest.mark.parametrize("text", ["a\ud800", "\udfffb", "\x00", "\x1b[31mred", "a\u202eb"])
+def test_its_texts_can_be_read_by_any_parser_and_shown_by_any_terminal(text: str) -> None:
+    problem = HttpProblem(
+        ProblemKind.INVALID, text, extra={"errors": [{"pointer": f"/inputs/{text}", "detail": text}]}
+    )
+    body = problem.body("r-1", below_v2=True)
+    document = json.loads(body)
+    for told in (document["detail"], document["error"], *document["errors"][0].values()):
+        told.encode()
+        assert told.isprintable()

@@ -9,7 +9,7 @@ import pytest
 
 from controller.domain.errors import Transient
 from controller.domain.secret import Secret
-from controller.domain.storage import StorageAccess
+from controller.domain.storage.box import StorageAccess
 from controller.store import SqliteStore
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects

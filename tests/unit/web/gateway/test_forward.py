@@ -12,12 +12,12 @@ import pytest
 import uvloop
 
 from controller.web.gateway import upstream
-from controller.web.gateway.body import CallerGone, Incoming, RequestBody
-from controller.web.gateway.decide import RouteTable, Target
-from controller.web.gateway.forward import Answered, Call, Forwarder
-from controller.web.gateway.pool import Pool
-from controller.web.gateway.upstream import Dropped, TimedOut, UpstreamError
-from controller.web.problems import Kind, Refused
+from controller.web.gateway.body import CallerGone, IncomingBody, RequestBody
+from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState
+from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.router import Router, UpstreamTarget
+from controller.web.gateway.upstream import ConnectionDropped, UpstreamError, UpstreamTimeout
+from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.gateway import Caller, Handler, component, make_route, read_request, response
 
 
@@ -31,21 +31,21 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     uvloop.run(bounded())
 
 
-def target_of(*endpoints: str, timeout: float = 5.0) -> Target:
-    table = RouteTable.build(1, [make_route(upstreams=endpoints, timeout=timeout, any_path=True)])
+def target_of(*endpoints: str, timeout: float = 5.0, any_path: bool = True) -> UpstreamTarget:
+    table = Router.build(1, [make_route(upstreams=endpoints, timeout=timeout, any_path=any_path)])
     return next(iter(table.targets.values()))
 
 
 class Bench:
     """A forwarder and what became of the calls through it."""
 
-    def __init__(self, target: Target) -> None:
-        self.target: Target | None = target
-        self.pool = Pool(connect_timeout=1.0)
+    def __init__(self, target: UpstreamTarget) -> None:
+        self.target: UpstreamTarget | None = target
+        self.pool = ConnectionPool(connect_timeout=1.0)
         self.idle: list[str] = []
         self.forwarder = Forwarder(self.pool, lambda _: self.target, self.idle.append, self.wake)
 
-    async def wake(self, target: Target) -> None:
+    async def wake(self, target: UpstreamTarget) -> None:
         raise AssertionError(f"{target.label} is not asleep")
 
     async def call(
@@ -62,18 +62,18 @@ class Bench:
             chunked = len(parts) > 1 or caller._leaves
             size = b"%d" % sum(map(len, parts))
             headers = {b"transfer-encoding": b"chunked"} if chunked else {b"content-length": size}
-        body = RequestBody(Incoming(caller.receive, headers), headers, limit)
+        body = RequestBody(IncomingBody(caller.receive, headers), headers, limit)
         await body.begin()
         assert self.target is not None
-        call = Call(self.target, method, path, b"x-request-id: r1\r\naccept: */*\r\n", b"r1")
+        call = ForwardedCall(self.target, method, path, b"x-request-id: r1\r\naccept: */*\r\n", b"r1")
         try:
-            await self.forwarder.forward(call, body, caller.send, Answered())
+            await self.forwarder.forward(call, body, caller.send, ResponseState())
         finally:
             assert not self.pool.busy
         return caller
 
-    async def refused(self, *args: Any, **kwargs: Any) -> Kind:
-        with pytest.raises(Refused) as caught:
+    async def refused(self, *args: Any, **kwargs: Any) -> ProblemKind:
+        with pytest.raises(RequestRefused) as caught:
             await self.call(*args, **kwargs)
         problem = caught.value.problem
         assert "classify of app demo" in problem.detail, "a problem says who failed"
@@ -116,6 +116,40 @@ def test_request_and_response_pass() -> None:
             assert bench.idle == [endpoint]
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "answered", "own_server", "passes"),
+    [
+        ("200 OK", "X-Request-ID: r1", False, True),
+        ("200 OK", "X-Request-ID: r2", False, False),
+        ("200 OK", "x-request-id: secret", False, False),
+        ("200 OK", "x-other: r2", False, True),
+        ("503 No room", "X-Request-ID: -", False, True),
+        ("200 OK", "X-Request-ID: r2", True, True),
+    ],
+)
+def test_an_answer_to_another_call_reaches_nobody(
+    status: str, answered: str, own_server: bool, passes: bool
+) -> None:
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await answering(response(b"SECRET", answered, status=status))(reader, writer)
+
+    async def scenario() -> None:
+        async with component(handler) as endpoint:
+            bench = Bench(target_of(endpoint, any_path=own_server))
+            for _ in range(2):
+                if passes:
+                    assert (await bench.call()).body == b"SECRET"
+                else:
+                    assert await bench.refused() is ProblemKind.UPSTREAM_GARBAGE
+
+    run(scenario())
+    assert connections == (1 if passes else 2), "a connection that is out of step is not used again"
 
 
 def test_connections_are_kept_and_used_again() -> None:
@@ -305,7 +339,7 @@ def test_a_caller_who_never_reads_does_not_hold_the_component() -> None:
             await gone.wait()
             caller.reads.set()
             await asyncio.wait([task])
-            assert task.cancelled() or isinstance(task.exception(), TimedOut)
+            assert task.cancelled() or isinstance(task.exception(), UpstreamTimeout)
 
     run(scenario())
 
@@ -350,26 +384,26 @@ async def dies_in_the_header(reader: asyncio.StreamReader, writer: asyncio.Strea
 @pytest.mark.parametrize(
     ("handler", "kind"),
     [
-        (dies_after_the_request, Kind.UPSTREAM_DIED),
-        (dies_in_the_header, Kind.UPSTREAM_DIED),
-        (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), Kind.UPSTREAM_GARBAGE),
-        (answering(b"HTTP/1.1 two hundred\r\n\r\n"), Kind.UPSTREAM_GARBAGE),
+        (dies_after_the_request, ProblemKind.UPSTREAM_DIED),
+        (dies_in_the_header, ProblemKind.UPSTREAM_DIED),
+        (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), ProblemKind.UPSTREAM_GARBAGE),
+        (answering(b"HTTP/1.1 two hundred\r\n\r\n"), ProblemKind.UPSTREAM_GARBAGE),
         (
             answering(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"),
-            Kind.UPSTREAM_GARBAGE,
+            ProblemKind.UPSTREAM_GARBAGE,
         ),
         (
             answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc"),
-            Kind.UPSTREAM_GARBAGE,
+            ProblemKind.UPSTREAM_GARBAGE,
         ),
         (
             answering(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-            Kind.UPSTREAM_GARBAGE,
+            ProblemKind.UPSTREAM_GARBAGE,
         ),
-        (answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000), Kind.UPSTREAM_GARBAGE),
+        (answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000), ProblemKind.UPSTREAM_GARBAGE),
     ],
 )
-def test_a_component_that_fails_before_its_response(handler: Handler, kind: Kind) -> None:
+def test_a_component_that_fails_before_its_response(handler: Handler, kind: ProblemKind) -> None:
     async def scenario() -> None:
         async with component(handler) as endpoint:
             caller = Caller(b"{}")
@@ -419,7 +453,7 @@ def test_a_silent_component_times_out() -> None:
     async def scenario() -> None:
         async with component(handler) as endpoint:
             bench = Bench(target_of(endpoint, timeout=0.05))
-            assert await bench.refused() is Kind.UPSTREAM_TIMEOUT
+            assert await bench.refused() is ProblemKind.UPSTREAM_TIMEOUT
 
     run(scenario())
 
@@ -467,11 +501,11 @@ def test_the_limit_on_bodies(announced: bool) -> None:
     async def scenario() -> None:
         async with component(answering(response())) as endpoint:
             headers = {b"content-length": b"60"} if announced else {b"transfer-encoding": b"chunked"}
-            with pytest.raises(Refused) as caught:
+            with pytest.raises(RequestRefused) as caught:
                 await Bench(target_of(endpoint)).call(
                     Caller(b"x" * 20, b"x" * 20, b"x" * 20), headers=headers, limit=50
                 )
-            assert caught.value.problem.kind is Kind.TOO_LARGE
+            assert caught.value.problem.kind is ProblemKind.TOO_LARGE
             assert caught.value.problem.extra["limit"] == 50
 
     run(scenario())
@@ -482,7 +516,7 @@ def test_the_limit_on_bodies(announced: bool) -> None:
 
 def test_no_version_is_ready() -> None:
     async def scenario() -> None:
-        assert await Bench(target_of()).refused() is Kind.NOT_READY
+        assert await Bench(target_of()).refused() is ProblemKind.NOT_READY
 
     run(scenario())
 
@@ -492,12 +526,12 @@ def test_an_api_that_is_gone_by_now() -> None:
         bench = Bench(target_of("127.0.0.1:1"))
         goal = bench.target
         assert goal is not None
-        call = Call(goal, "GET", b"/", b"", b"r")
+        call = ForwardedCall(goal, "GET", b"/", b"", b"r")
         bench.target = None
-        body = RequestBody(Incoming(Caller().receive, {}), {}, 10)
-        with pytest.raises(Refused) as caught:
-            await bench.forwarder.forward(call, body, Caller().send, Answered())
-        assert caught.value.problem.kind is Kind.NOT_FOUND
+        body = RequestBody(IncomingBody(Caller().receive, {}), {}, 10)
+        with pytest.raises(RequestRefused) as caught:
+            await bench.forwarder.forward(call, body, Caller().send, ResponseState())
+        assert caught.value.problem.kind is ProblemKind.NOT_FOUND
 
     run(scenario())
 
@@ -510,7 +544,7 @@ async def free_endpoint() -> str:
 
 def test_nobody_listens() -> None:
     async def scenario() -> None:
-        assert await Bench(target_of(await free_endpoint())).refused() is Kind.UPSTREAM_UNREACHABLE
+        assert await Bench(target_of(await free_endpoint())).refused() is ProblemKind.UPSTREAM_UNREACHABLE
 
     run(scenario())
 
@@ -536,7 +570,7 @@ def test_replicas_take_turns() -> None:
 
 
 def test_the_least_busy_replica_is_chosen() -> None:
-    pool = Pool(1.0)
+    pool = ConnectionPool(1.0)
     pool.enter("a")
     pool.enter("a")
     pool.enter("b")
@@ -582,7 +616,7 @@ def test_what_the_component_may_have_seen_is_not_sent_again() -> None:
         async with component(handler) as endpoint:
             bench = Bench(target_of(endpoint))
             await bench.call()
-            assert await bench.refused() is Kind.UPSTREAM_DIED
+            assert await bench.refused() is ProblemKind.UPSTREAM_DIED
 
     run(scenario())
     assert len(requests) == 2
@@ -623,7 +657,7 @@ def test_the_kernel_knows_what_was_not_delivered(taken: bool) -> None:
             if taken:
                 assert await asyncio.to_thread(peer.recv, 100)
                 peer.close()
-            with pytest.raises(Dropped) as caught:
+            with pytest.raises(ConnectionDropped) as caught:
                 await connection.head()
             assert caught.value.undelivered is not taken
 
@@ -668,7 +702,7 @@ def test_a_call_waits_for_a_component_that_is_asleep() -> None:
             asleep = replace(awake, route=replace(awake.route, upstreams=(), asleep=True))
             bench.target, states = asleep, [asleep, awake]
 
-            async def wake(target: Target) -> None:
+            async def wake(target: UpstreamTarget) -> None:
                 assert target is bench.target
                 bench.target = states.pop(0)
 
@@ -687,11 +721,11 @@ def test_a_component_that_did_not_wake_up_is_not_ready() -> None:
         assert dead is not None
         bench.target = replace(dead, route=replace(dead.route, asleep=True))
 
-        async def wake(_: Target) -> None:
+        async def wake(_: UpstreamTarget) -> None:
             bench.target = dead
 
         bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, wake)
-        assert await bench.refused() is Kind.NOT_READY
+        assert await bench.refused() is ProblemKind.NOT_READY
 
     run(scenario())
 

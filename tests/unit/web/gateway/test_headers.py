@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.web.gateway.headers import DROPPED_IN, IDENTITY, request_id, response_headers, split
+from controller.web.gateway.headers import (
+    DROPPED_IN,
+    DROPPED_OUT,
+    HOP_BY_HOP,
+    IDENTITY,
+    host_for,
+    request_id,
+    response_headers,
+    split,
+)
+from controller.web.gateway.rewrite import REWRITTEN
+from tests.support.pages import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(DROPPED_IN))
@@ -52,14 +65,34 @@ def test_response_loses_hop_by_hop_fields_and_gets_our_id() -> None:
         (b"X-Request-ID", b"theirs"),
         (b"Set-Cookie", b"a=1"),
         (b"Set-Cookie", b"b=2"),
+        (b"Strict-Transport-Security", b"max-age=1"),
+        (b"Alt-Svc", b'h3=":8002"'),
+        (b"Service-Worker-Allowed", b"/"),
     ]
-    assert response_headers(upstream, b"ours") == [
+    assert response_headers(upstream, b"ours", lambda name, value: name + b":" + value) == [
         (b"x-request-id", b"ours"),
         (b"server", b"prichal"),
         (b"Content-Type", b"text/plain"),
-        (b"Set-Cookie", b"a=1"),
-        (b"Set-Cookie", b"b=2"),
+        (b"Set-Cookie", b"set-cookie:a=1"),
+        (b"Set-Cookie", b"set-cookie:b=2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "host"),
+    [
+        (b"models.example.org:8107", b"models.example.org:8107"),
+        (b"[2001:db8::1]:80", b"[2001:db8::1]:80"),
+        (b"first.example.org, second.example.org", b"first.example.org"),
+        (b"", b""),
+        (b"a b", b""),
+        (b"evil.example/path", b""),
+        (b"me@evil.example", b""),
+        (b"a" * 256, b""),
+    ],
+)
+def test_the_host_that_a_component_sees(sent: bytes, host: bytes) -> None:
+    assert host_for(sent) == host
 
 
 def test_a_good_request_id_is_kept() -> None:
@@ -71,3 +104,36 @@ def test_a_request_id_is_always_safe(sent: bytes | None) -> None:
     made = request_id(sent)
     assert 0 < len(made) <= 128
     assert all(chr(byte).isalnum() or chr(byte) in "._:-" for byte in made)
+
+
+def described() -> dict[str, str]:
+    """Field → what becomes of it, as the page on security has it."""
+    page = (
+        (ROOT / "docs" / "security.md")
+        .read_text()
+        .partition("### Fields of responses")[2]
+        .partition("\n#")[0]
+    )
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in page.splitlines()
+        if row.startswith("| `")
+    ]
+    return {name.lower(): row[1] for row in rows for name in re.findall("`([A-Za-z0-9*-]+)`", row[0])}
+
+
+def test_the_page_on_security_tells_all_that_is_dropped_and_rewritten() -> None:
+    told = described()
+    ours = {b"x-request-id", b"server", b"x-prichal-files"}
+    dropped = {name.decode() for name in DROPPED_OUT - HOP_BY_HOP - ours}
+    assert {name for name, fate in told.items() if fate == "dropped"} == dropped
+    assert {name for name, fate in told.items() if fate == "rewritten"} == {
+        name.decode() for name in REWRITTEN
+    }
+
+
+@pytest.mark.parametrize("name", sorted(name for name, fate in described().items() if fate == "dropped"))
+def test_what_reaches_beyond_the_component_is_dropped(name: str) -> None:
+    for spelled in (name, name.upper(), name.title()):
+        headers = [(b"x-own", b"1"), (spelled.encode(), b"/"), (spelled.encode(), b"*")]
+        assert response_headers(headers, b"id", lambda name, value: value)[2:] == [(b"x-own", b"1")]

@@ -1,0 +1,221 @@
+"""Keeps containers of ours from the host's own addresses, link-local ones, and, where so configured, private ones.
+
+The daemon has no right to change a firewall, but that of using Docker, which is more. So a short-lived container does
+it: without an image of anybody's (its file system is empty but for the host's own programs, read-only), in the host's
+network, with the right to change that and no other one. It is the engine's host, wherever that is. Called by the rooms
+that make networks and start containers; `prichal doctor` has it look.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import logging
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker.errors
+
+from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.egress_rules import bridge, looking, script
+from controller.adapters.docker.errors import EGRESS_OPEN, translated
+from controller.config import DockerSettings
+from controller.domain import labels
+from controller.domain.egress import Allowed, read_allowed
+from controller.domain.errors import ControllerError
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which rules are installed again: other programs restore the firewall to their own rules.
+LASTING = 600.0
+#: Seconds for the container.
+_LIMIT = 60
+_PAUSE = 0.05  # between two looks whether it has ended
+_WORDS = 2000  # of what it says, in characters
+#: Programs of the host. `/etc/alternatives` says which of its two firewalls is in use.
+_PROGRAMS = ("/usr", "/etc/alternatives")
+_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+
+#: Reasons of an engine that cannot do anything else either.
+_AWAY = {"EngineUnreachable", "EngineTimeout", "EngineForbidden", "EngineDiskFull"}
+#: When rules were installed at which engine, by this process, in which several objects have an `Egress`.
+_done: dict[tuple[str, str], float] = {}
+_doing = threading.Lock()
+
+
+class Egress:
+    """Thread-safe."""
+
+    def __init__(self, connection: EngineConnection, settings: DockerSettings, instance: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._instance = instance
+
+    @property
+    def internal(self) -> bool:
+        return self._settings.egress == "none"
+
+    def bridge(self, network: str) -> str | None:
+        """Return the name of the bridge of one of our networks, by which rules recognize it."""
+        return bridge(self._settings.egress, self._instance, network)
+
+    def hold(self) -> None:
+        """Install the rules. Raises Transient `EgressOpen` if `internet` cannot be enforced; with other
+        policies, which mostly depend on the engine's own rules, the log and `prichal doctor` report it.
+        """
+        if self._settings.egress == "open":
+            return
+        rules = script(self._instance, self._allowed(), resolvers())
+        with _doing:
+            key = (self._settings.host, rules)
+            if time.monotonic() - _done.get(key, -LASTING) < LASTING:
+                return
+            try:
+                self._run(rules)
+            except ControllerError as error:
+                if error.reason in _AWAY:
+                    raise
+                if self._settings.egress == "internet":
+                    raise
+                log.warning("egress of containers is not closed (docker.egress): %s", error.message)
+            _done[key] = time.monotonic()
+
+    def collect(self, age: float) -> None:
+        """Remove containers that ended after their daemon was killed; until then their image cannot be removed either.
+        `age` is in seconds.
+        """
+        client = self._connection.client
+        ours = {"label": f"{labels.FIREWALL}={self._instance}", "status": ["created", "exited", "dead"]}
+        with translated("cannot remove containers that set the firewall"):
+            for entry in client.containers(all=True, filters=ours):
+                if entry["Created"] <= time.time() - age:
+                    with suppress(docker.errors.NotFound):
+                        client.remove_container(entry["Id"], v=True, force=True)
+
+    def look(self) -> None:
+        """Raise Transient `EgressOpen` if rules are missing."""
+        self._run(looking())
+
+    def _allowed(self) -> Iterator[Allowed]:
+        for text in self._settings.egress_allow:
+            if "//" in text:
+                yield from _of_url(text)
+            else:
+                yield read_allowed(text)
+
+    # --- the container -----------------------------------------------------------------------------------------
+
+    def _run(self, text: str) -> None:
+        """Run a script. Raises Transient `EgressOpen` with its output if it fails."""
+        doing = "cannot set up the firewall of the engine's host"
+        with translated(doing), self._empty_image() as image:
+            client = self._connection.client
+            made = client.create_container_from_config(self._config(image, text))["Id"]  # type: ignore[no-untyped-call]
+            try:
+                client.start(made)
+                code = self._exit_code(made)
+                said = client.logs(made)[-_WORDS:].decode(errors="replace").strip()
+            finally:
+                with suppress(docker.errors.NotFound):
+                    client.remove_container(made, v=True, force=True)
+        if code != 0:
+            raise EGRESS_OPEN.error(
+                doing, said or (f"code {code}" if code else f"it did not end within {_LIMIT} s")
+            )
+
+    def _exit_code(self, id: str) -> int | None:
+        """Return None for a container that does not end. It is asked for again and again: an engine that is slow to
+        tell of an end must not keep containers from starting.
+        """
+        deadline = time.monotonic() + _LIMIT
+        while time.monotonic() < deadline:
+            state = self._connection.client.inspect_container(id)["State"]
+            if state["Status"] not in ("created", "running"):
+                return int(state["ExitCode"])
+            time.sleep(_PAUSE)
+        return None
+
+    @contextmanager
+    def _empty_image(self) -> Iterator[str]:
+        """Yield its id."""
+        client = self._connection.client
+        label = f"LABEL {labels.BUILT_BY}={self._instance}"
+        answer = client.import_image_from_data(_empty(), changes=[label])
+        image = answer.split('"status":"')[-1].split('"')[0]
+        try:
+            yield image
+        finally:
+            with suppress(docker.errors.APIError):  # `collect` does it later
+                client.remove_image(image)
+
+    def _config(self, image: str, text: str) -> dict[str, Any]:
+        mounts = [{"Type": "bind", "Source": path, "Target": path, "ReadOnly": True} for path in _PROGRAMS]
+        return {
+            "Image": image,
+            "Entrypoint": ["/usr/bin/sh", "-c", text],
+            "Env": ["PATH=/usr/sbin:/usr/bin"],
+            "Labels": {labels.BUILT_BY: self._instance, labels.FIREWALL: self._instance},
+            "HostConfig": {
+                "Mounts": mounts,
+                "NetworkMode": "host",
+                "UsernsMode": "host",  # else an engine with namespaces of its own for users refuses the host's network
+                "CapDrop": ["ALL"],
+                "CapAdd": ["NET_ADMIN", "NET_RAW"],
+                "SecurityOpt": ["no-new-privileges"],
+                "ReadonlyRootfs": True,
+                "Tmpfs": {"/run": "rw,noexec,nosuid,nodev,size=1m"},  # for a lock
+                "Memory": 64 * 2**20,
+                "PidsLimit": 64,
+            },
+        }
+
+
+def _empty() -> bytes:
+    """Return a tar of an image: mount points, and links as hosts have them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("usr", "etc", "etc/alternatives", "run", "proc", "sys", "dev"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for name, target in _LINKS.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+    return buffer.getvalue()
+
+
+def resolvers(files: Iterable[Path] = _RESOLVERS) -> tuple[str, ...]:
+    """Return the addresses of the name servers of containers: those of this host, except those that only the
+    host can reach, which the engine replaces by public ones.
+    """
+    found: list[str] = []
+    for path in files:
+        with suppress(OSError):
+            for line in path.read_text().splitlines():
+                with suppress(ValueError, IndexError):
+                    key, address = line.split()[:2]
+                    if key == "nameserver" and not ipaddress.ip_address(address).is_loopback:
+                        found.append(address)
+    return tuple(address for address in dict.fromkeys(found) if "%" not in address)  # such are of this link
+
+
+def _of_url(url: str) -> Iterator[Allowed]:
+    """Yield the addresses of a service of the host that containers may use."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        log.warning("containers will not reach %s: %s", url, error)
+        return
+    for address in sorted({str(entry[4][0]) for entry in found}):
+        yield Allowed(str(ipaddress.ip_network(address)), port)

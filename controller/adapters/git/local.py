@@ -1,0 +1,169 @@
+"""Repositories on this host, read without libgit2's own server if that fails.
+
+libgit2 parses every commit that it lists or packs, and refuses the whole repository because of one author
+without an e-mail or one date beyond its integers; Git itself serves such commits. Then the refs are read one
+by one, and missing objects are copied as they are, whatever a commit says about its author.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from controller.adapters.git.faults import DAMAGED, CloneDamaged, rule_of, translate
+from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
+from controller.adapters.git.remote import RemoteSession
+from controller.domain.errors import ControllerError, Transient
+
+_TREE, _PARENT, _OBJECT = (
+    re.compile(rb"%s ([0-9a-f]{40})\n" % name) for name in (b"tree", b"parent", b"object")
+)
+_ENTRY = re.compile(rb"([0-7]+) [^\0]+\0(.{20})", re.DOTALL)
+_SUBMODULE = 0o160000
+_ERRORS = (pygit2.GitError, KeyError, ValueError, OSError)
+
+
+class LocalSession(RemoteSession):
+    def advertised(self) -> Advertised:
+        try:
+            return super().advertised()
+        except CloneDamaged:
+            with self._readable() as source:
+                return refs_of(source)
+
+    def transfer(self, refspecs: Iterable[str], stored: int) -> None:
+        """Fetch objects. Copied ones get no references here, which libgit2 would fail to read later."""
+        refspecs = tuple(refspecs)
+        try:
+            super().transfer(refspecs, stored)
+        except CloneDamaged:
+            with self._readable() as source:
+                for commit in _meant(refspecs, refs_of(source)):
+                    copy(source, self._clone, commit, self._received)
+
+    def _received(self, number: int) -> None:
+        self._callbacks.transfer_progress(SimpleNamespace(received_bytes=number))
+
+    def _readable(self) -> _Readable:
+        return _Readable(self._access.location.url, self._subject)
+
+
+class _Readable:
+    """The opened repository. If it cannot be read, the local clone is not the cause: raises Transient."""
+
+    def __init__(self, path: str, subject: str) -> None:
+        self._path, self._subject = path, subject
+        self._source: pygit2.Repository | None = None
+
+    def __enter__(self) -> pygit2.Repository:
+        try:
+            self._source = pygit2.Repository(self._path)
+        except _ERRORS as error:
+            raise self._translated(error) from error
+        return self._source
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._source is not None:
+            self._source.free()
+        if isinstance(error, _ERRORS):
+            raise self._translated(error) from error
+
+    def _translated(self, error: BaseException) -> ControllerError:
+        if rule_of(error) is DAMAGED:
+            return Transient("CommitUnreadable", f"{self._subject}: the source cannot be read: {error}")
+        return translate(error, self._subject)
+
+
+def refs_of(source: pygit2.Repository) -> Advertised:
+    """Return the refs as a server would. Only references that cannot be read are left out."""
+    refs: dict[str, str] = {}
+    for raw in source.raw_listall_references():
+        name = raw.decode("utf-8", "surrogateescape")
+        with suppress(*_ERRORS):
+            id = source.references[name].resolve().target
+            refs[name] = str(id)
+            peeled = _peeled(source, pygit2.Oid(hex=str(id)))
+            if peeled != id:
+                refs[name + PEELED] = str(peeled)
+    default = None
+    with suppress(*_ERRORS):
+        head = source.references["HEAD"].target
+        default = head if isinstance(head, str) else None
+    return Advertised(refs, default)
+
+
+def _peeled(source: pygit2.Repository, id: pygit2.Oid) -> pygit2.Oid:
+    """Return the object of a tag, or of a tag of a tag."""
+    seen: set[pygit2.Oid] = set()
+    while id not in seen:
+        seen.add(id)
+        kind, content = source.odb.read(id)
+        if kind != ObjectType.TAG or not (found := _OBJECT.match(content)):
+            break
+        id = pygit2.Oid(hex=found[1].decode())
+    return id
+
+
+def _meant(refspecs: Iterable[str], there: Advertised) -> Iterator[str]:
+    """Yield the commits that refspecs stand for."""
+    for refspec in refspecs:
+        wanted = refspec.removeprefix("+").partition(":")[0]
+        if COMMIT_ID.fullmatch(wanted):
+            yield wanted
+        elif wanted.endswith("/*"):
+            names = (
+                name for name in there.refs if name.startswith(wanted[:-1]) and not name.endswith(PEELED)
+            )
+            yield from (there.refs.get(name + PEELED, there.refs[name]) for name in names)
+        elif wanted in there.refs:
+            yield there.refs.get(wanted + PEELED, there.refs[wanted])
+
+
+def copy(
+    source: pygit2.Repository, clone: pygit2.Repository, commit: str, received: Callable[[int], None]
+) -> None:
+    """Copy the commit, its history and all objects in them that the clone lacks. Each object comes after
+    those that it needs, so the clone is consistent after an interruption. `received` gets the number of bytes
+    so far, and may stop it by raising. What the source itself lacks, like the history of a shallow clone, is
+    skipped; `check_complete` decides whether that matters.
+    """
+    number = 0
+    waiting = [(pygit2.Oid(hex=commit), False)]
+    begun: set[pygit2.Oid] = set()
+    while waiting:
+        id, ready = waiting.pop()
+        if not ready and (id in begun or id in clone.odb or id not in source.odb):
+            continue
+        begun.add(id)
+        kind, content = source.odb.read(id)
+        if not ready and (needed := tuple(_needed(kind, content))):
+            waiting.append((id, True))
+            waiting.extend((other, False) for other in needed)
+            continue
+        if clone.odb.write(kind, content) != id:
+            raise ValueError(f"object {id} is damaged")
+        number += len(content)
+        received(number)
+
+
+def _needed(kind: int, content: bytes) -> Iterator[pygit2.Oid]:
+    if kind == ObjectType.TREE:
+        for mode, raw in _ENTRY.findall(content):
+            if int(mode, 8) != _SUBMODULE:
+                yield pygit2.Oid(raw=raw)
+    elif kind == ObjectType.COMMIT:
+        header = content.partition(b"\n\n")[0] + b"\n"
+        found = _TREE.match(header)
+        at = found.end() if found else 0
+        while parent := _PARENT.match(header, at):
+            at = parent.end()
+            yield pygit2.Oid(hex=parent[1].decode())
+        if found:
+            yield pygit2.Oid(hex=found[1].decode())
+    elif kind == ObjectType.TAG and (tagged := _OBJECT.match(content)):
+        yield pygit2.Oid(hex=tagged[1].decode())

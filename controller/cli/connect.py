@@ -1,0 +1,217 @@
+"""Commands that connect modules: documents in the platform folder, and repositories hosted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from controller.cli.exits import GOOD_OUTCOMES, Exit
+from controller.cli.output import echo, print_message, show_json, show_table
+from controller.cli.session import Session, config_option, output_option, wait_options, with_session
+from controller.cli.waiting import last_event, wait_for
+from controller.domain.apps.spec import GitRef, HookProvider, RefKind
+from controller.domain.errors import Stalled
+from controller.domain.names import PLATFORM, AppName
+from controller.domain.secret import Secret
+
+if TYPE_CHECKING:
+    from controller.config import Settings
+    from controller.daemon.connect import ConnectOptions
+
+
+@click.command()
+@click.argument("url")
+@click.option("--app", help="Name of the app.  [default: from the URL]")
+@click.option("--name", help="Name of the Repository.  [default: that of the app]")
+@click.option("--branch", help="Follow this branch.  [default: main]")
+@click.option("--tag", help="Stay at this tag.")
+@click.option("--commit", help="Stay at this commit.")
+@click.option("--semver", help='Follow the highest tag in this range, e.g. ">=1.2 <2".')
+@click.option("--path", default=".", show_default=True, help="Folder of the manifests in the repository.")
+@click.option("--interval", help="Time between polls, e.g. 30s; 0s: webhooks only.  [default: 60s]")
+@click.option(
+    "--credentials-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML with username and password, token, or sshPrivateKey and knownHosts.",
+)
+@click.option(
+    "--webhook",
+    type=click.Choice([provider.value for provider in HookProvider]),
+    help="Accept webhooks of this provider; prints a new secret.",
+)
+@click.option("--print", "print_only", is_flag=True, help="Print the manifests instead of writing them.")
+@wait_options
+@config_option
+@with_session
+def connect(
+    session: Session,
+    url: str,
+    app: str | None,
+    name: str | None,
+    branch: str | None,
+    tag: str | None,
+    commit: str | None,
+    semver: str | None,
+    path: str,
+    interval: str | None,
+    credentials_file: Path | None,
+    webhook: str | None,
+    print_only: bool,
+    wait: bool,
+    timeout: float,
+) -> int:
+    """Connect the module in a Git repository.
+
+    Writes a Repository and a PlatformApp into the platform folder. Existing documents are not overwritten.
+    Secrets are written to a separate file that only its owner may read.
+    """
+    from controller.daemon.connect import ConnectOptions, app_name, documents
+    from controller.daemon.hosted import local_url
+
+    settings = session.settings()
+    app = app or name or app_name(url)
+    connection = ConnectOptions(
+        url=url,
+        repository=name or app,
+        app=app,
+        ref=_ref(branch, tag, commit, semver),
+        path=path,
+        interval=interval,
+        credentials=_credentials(credentials_file),
+        hook=HookProvider(webhook) if webhook else None,
+        hook_secret=_draw_secret() if webhook else None,
+    )
+    if print_only:
+        echo("---\n".join(draft.text for draft in documents(connection)), nl=False)
+        return Exit.OK
+    _write(settings, connection)
+    if connection.hook and connection.hook_secret:
+        base = settings.web.public_url or local_url(settings)
+        echo(f"webhook: {base.rstrip('/')}/-/hooks/{connection.repository}")
+        echo(f"secret: {connection.hook_secret.reveal()}")
+    return _tell_daemon(session, AppName(app), wait, timeout)
+
+
+def _ref(branch: str | None, tag: str | None, commit: str | None, semver: str | None) -> GitRef:
+    given = {RefKind.BRANCH: branch, RefKind.TAG: tag, RefKind.COMMIT: commit, RefKind.SEMVER: semver}
+    chosen = [GitRef(kind, value) for kind, value in given.items() if value]
+    if len(chosen) > 1:
+        raise click.UsageError("give only one of --branch, --tag, --commit and --semver")
+    return chosen[0] if chosen else GitRef(RefKind.BRANCH, "main")
+
+
+def _credentials(file: Path | None) -> tuple[tuple[str, Secret], ...]:
+    if file is None:
+        return ()
+    from controller.manifests.platform import load_secret_values
+
+    return load_secret_values(file)
+
+
+def _draw_secret() -> Secret:
+    import secrets
+
+    return Secret(secrets.token_urlsafe(32))
+
+
+def _write(settings: Settings, connection: ConnectOptions) -> None:
+    from controller.daemon.connect import connect as write
+
+    for path in write(settings, connection):
+        print_message(f"wrote {path}")
+
+
+def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float) -> int:
+    """Request a pass at once; the daemon would notice the change of the folder only after some seconds."""
+    if not session.settings().database.exists():
+        print_message(f"{app} is connected; it is deployed when the daemon runs: prichal up")
+        return Exit.OK
+    with session.store() as store:
+        platform_seen, app_seen = last_event(store, PLATFORM), last_event(store, app)
+        request = store.requests.enqueue(PLATFORM, "platform")
+        if not wait:
+            print_message(f"{app} is connected; see: prichal events {app} -f")
+            return Exit.OK
+        found = wait_for(store, request, timeout, platform_seen)
+        if found.outcome in GOOD_OUTCOMES:
+            found = wait_for(store, store.requests.enqueue(app, "platform"), timeout, app_seen)
+    print_message(f"{app}: {found.outcome} {found.message}".rstrip())
+    return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
+
+
+@click.group()
+def repo() -> None:
+    """Manage Git repositories hosted here."""
+
+
+@repo.command()
+@click.argument("name")
+@click.option("--connect", "connected", is_flag=True, help="Also connect it as an app.")
+@click.option("--app", help="Name of the app.  [default: that of the repository]")
+@click.option("--path", default=".", show_default=True, help="Folder of the manifests in the repository.")
+@click.option("--branch", default="main", show_default=True, help="The branch that is deployed.")
+@click.option("--group", help="Group whose members may push.  [default: group of the repositories' folder]")
+@config_option
+@with_session
+def create(
+    session: Session, name: str, connected: bool, app: str | None, path: str, branch: str, group: str | None
+) -> int:
+    """Create a repository to push to.
+
+    Prints the path to push to; a push shows the progress until the app is ready. If the repository exists,
+    only its hook is renewed.
+    """
+    from controller.daemon.connect import ConnectOptions
+    from controller.daemon.hosted import create as make
+
+    if app and not connected:
+        raise click.UsageError("--app needs --connect")
+    settings = session.settings()
+    hosted, secret = make(settings, name, group)
+    if connected:
+        connection = ConnectOptions(
+            url=str(hosted.path),
+            repository=name,
+            app=app or name,
+            ref=GitRef(RefKind.BRANCH, branch),
+            path=path,
+            hook=HookProvider.GENERIC,
+            hook_secret=secret,
+        )
+        _write(settings, connection)
+        _tell_daemon(session, AppName(connection.app), wait=False, timeout=0.0)
+    print_message(f"Add it to a clone with: git remote add origin {hosted.path}")
+    print_message(f"From another machine it is ssh://USER@HOST{hosted.path}")
+    echo(str(hosted.path))
+    return Exit.OK
+
+
+@repo.command("list")
+@output_option
+@config_option
+@with_session
+def list_repositories(session: Session, output: str) -> int:
+    """List hosted repositories and the apps that follow them."""
+    from controller.daemon.hosted import repositories
+
+    hosted = repositories(session.settings())
+    try:
+        with session.store() as store:
+            apps = {record.name: record.apps for record in store.repositories.all()}
+    except Stalled:  # there is no state yet, so no app follows them
+        apps = {}
+    if output == "json":
+        show_json([{"name": h.name, "path": str(h.path), "apps": list(apps.get(h.name, ()))} for h in hosted])
+    elif hosted:
+        show_table(
+            ("NAME", "APPS", "PATH"),
+            [(h.name, ", ".join(apps.get(h.name, ())) or "-", str(h.path)) for h in hosted],
+        )
+    else:
+        print_message("No repository is hosted here yet. Create one with: prichal repo create NAME --connect")
+    return Exit.OK
+
+
+commands = (connect, repo)

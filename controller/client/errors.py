@@ -1,0 +1,143 @@
+"""The meaning of a server's response, or of its absence, as our errors."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3.exceptions
+from urllib3 import BaseHTTPResponse
+
+from controller.domain.errors import ControllerError, Stalled, Transient
+
+WORDS: Final = 64 * 1024  # bytes of a response that are searched for its reason
+
+
+class Unavailable(Transient):
+    """`retry_after` is in seconds, 0 if the server did not send it."""
+
+    def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
+
+
+class Stopped(Exception):
+    """The work was stopped from this side."""
+
+
+@dataclass(frozen=True)
+class ErrorRule:
+    """`advice` says what a person can do."""
+
+    kind: type[Stalled] | type[Transient]
+    reason: str
+    advice: str = ""
+
+    def error(self, message: str, retry_after: float = 0.0) -> ControllerError:
+        text = f"{message.rstrip('.')}. {self.advice}" if self.advice else message
+        return (
+            Stalled(self.reason, text)
+            if self.kind is Stalled
+            else Unavailable(self.reason, text, retry_after)
+        )
+
+
+UNREACHABLE: Final = ErrorRule(Transient, "ServerUnreachable")
+BUSY: Final = ErrorRule(Transient, "ServerBusy")
+REFUSED: Final = ErrorRule(Stalled, "RequestRefused")
+
+#: For all APIs.
+COMMON: Final[dict[int, ErrorRule]] = {
+    401: ErrorRule(Stalled, "CredentialsRefused", "Give --user NAME and its password, or --token-file FILE"),
+    403: ErrorRule(Stalled, "AccessDenied"),
+    408: BUSY,
+    429: BUSY,
+}
+
+
+@dataclass(frozen=True)
+class ErrorMeanings:
+    """The meaning of the responses of one API: `stranger` is used for what is not a response of such an API.
+    If neither `own` nor `COMMON` has a status, 5xx is `BUSY`, and 4xx `REFUSED`.
+    """
+
+    stranger: ErrorRule
+    own: Mapping[int, ErrorRule]
+
+    def error(self, answer: BaseHTTPResponse, doing: str) -> ControllerError:
+        """Return the error of a response, whose body has been read; its problem+json gives the reason."""
+        if 300 <= answer.status < 400:
+            place = urlsplit(answer.headers.get("Location", ""))
+            return self.stranger.error(f"{doing}: the server redirects to {place.scheme}://{place.netloc}")
+        default = BUSY if answer.status >= 500 else REFUSED
+        fault = self.own.get(answer.status) or COMMON.get(answer.status, default)
+        return fault.error(f"{doing}: {_problem(answer)}", retry_after(answer))
+
+    @contextmanager
+    def understood(self, what: str) -> Iterator[None]:
+        """Translate errors of reading a document, about `what`, that may come from another kind of server."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self.stranger.error(f"{what}: the response does not come from such an API") from error
+
+
+@contextmanager
+def reached(url: str, away: ErrorRule, stranger: ErrorRule) -> Iterator[None]:
+    """Translate errors of the network to `away`, and those of a URL or certificate to Stalled. Only the host
+    of `url` is shown: the rest of a link is a secret.
+    """
+    host = urlsplit(url).netloc
+    try:
+        yield
+    except (ValueError, urllib3.exceptions.DecodeError) as error:  # many of the library's own are ValueErrors
+        raise stranger.error(f"{host}: the request is not valid, or its response cannot be read") from error
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            message = (
+                f"{host}: its certificate is not trusted on this machine; set SSL_CERT_FILE to trust others"
+            )
+            raise Stalled("CertificateInvalid", message) from error
+        raise away.error(f"{host} cannot be reached: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return the system's message, without the names of Python's classes around it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    is_late = isinstance(error, urllib3.exceptions.TimeoutError)
+    return "no answer in time" if is_late else "the connection broke"
+
+
+def _problem(answer: BaseHTTPResponse) -> str:
+    """Return `errors` with their pointers, `detail` or `title` of problem+json (RFC 9457), or the status, as
+    one line.
+    """
+    try:
+        problem = json.loads(answer.data[:WORDS])
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return f"HTTP status {answer.status}"
+    said = _faults(problem.get("errors")) or problem.get("detail") or problem.get("title")
+    return " ".join(said.split()) if isinstance(said, str) else f"HTTP status {answer.status}"
+
+
+def _faults(errors: Any) -> str:
+    """Return all that is wrong with a request, with positions."""
+    if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
+        return ""
+    return "; ".join(f"{error.get('pointer') or 'the body'}: {error.get('detail')}" for error in errors)
+
+
+def retry_after(answer: BaseHTTPResponse) -> float:
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() else 0.0

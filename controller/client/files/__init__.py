@@ -1,0 +1,17 @@
+"""Client of the files API over HTTP: boxes of a platform that runs elsewhere. See `client`."""
+
+from controller.client.files.api import FilePage, RemoteBox, RemoteFile
+from controller.client.files.client import FilesClient
+from controller.client.files.local_files import Moved, is_stream
+from controller.client.files.tree import CopyTotals, FileCopy
+
+__all__ = [
+    "CopyTotals",
+    "FileCopy",
+    "FilePage",
+    "FilesClient",
+    "Moved",
+    "RemoteBox",
+    "RemoteFile",
+    "is_stream",
+]

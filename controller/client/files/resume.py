@@ -1,0 +1,83 @@
+"""What an interrupted command leaves to the next one: the upload in parts of a file, and the object of a
+partial download. JSON files in the cache of the user, readable only by them; losing them costs only the bytes
+already moved.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final, TextIO
+
+KEEP: Final = 7 * 86400.0  # seconds; servers give uploads up earlier
+
+Entries = dict[str, dict[str, str | float]]
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return `prichal` below $XDG_CACHE_HOME, by default ~/.cache."""
+    home = Path(environment.get("HOME") or Path.home())
+    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "prichal"
+
+
+class ResumeState:
+    """Texts by key in one file, which several processes may use at once. If it cannot be read or written,
+    nothing is remembered and nothing fails.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+
+    def recall(self, key: str) -> str:
+        """Return the text, or "" if there is none."""
+        return str(self._read().get(key, {}).get("value", ""))
+
+    def remember(self, key: str, value: str) -> None:
+        with self._changing() as entries:
+            entries[key] = {"value": value, "at": self._clock()}
+
+    def forget(self, key: str) -> None:
+        if self.recall(key):
+            with self._changing() as entries:
+                entries.pop(key, None)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Entries]:
+        with ExitStack() as held:
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = held.enter_context(_private(self._path.with_suffix(".lock")))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                yield {}
+                return
+            entries = self._read()
+            yield entries
+            self._write(entries)
+
+    def _read(self) -> Entries:
+        oldest = self._clock() - KEEP
+        try:
+            found = json.loads(self._path.read_bytes())
+            return {key: entry for key, entry in found.items() if float(entry["at"]) > oldest}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+            return {}
+
+    def _write(self, entries: Entries) -> None:
+        """Write the file by a rename, so that there is always the old file or the new one."""
+        draft = self._path.with_suffix(".new")
+        with suppress(OSError):
+            with _private(draft) as file:
+                json.dump(entries, file, indent=1)
+            draft.replace(self._path)
+
+
+def _private(path: Path) -> TextIO:
+    """Create an empty file that only its owner may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")

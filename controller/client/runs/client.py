@@ -1,0 +1,133 @@
+"""`RunsClient` starts and follows runs of pipelines over HTTP, for people on any machine. The command line
+creates it and shows the results; it knows nothing of configuration or state.
+
+Failed requests are retried. A request that starts a run carries a key, so that it can be repeated if its
+response was lost; waiting and following continue after a restart of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from controller.client.retry import PAUSES, RetryPolicy
+from controller.client.runs.logs import LogFollower, LogPiece, LogReader, RemoteStageLog, StageEnd
+from controller.client.runs.reports import RUNS, RunReport
+from controller.client.server import ServerClient, ServerResponse, new_pool
+from controller.domain.runs.addresses import PipelineAddress, RunAddress
+from controller.domain.runs.run import RunState
+from controller.domain.secret import Secret
+
+#: Seconds, some two minutes in all: waiting for a run is retried longer than a single request.
+LONG_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0, *(15.0,) * 7)
+WAIT: Final = 30  # seconds that the server holds a request until there is news
+PAGE: Final = 100  # runs of one list
+
+
+class RunsClient:
+    """`authorization` is the whole header, empty for anonymous requests. Must be closed. All methods raise
+    errors as `ServerClient.ask`, and Stalled `RunNotFound`, `RunGone`, `NotARunApi`.
+    """
+
+    def __init__(
+        self,
+        authorization: Secret,
+        pauses: tuple[float, ...] = PAUSES,
+        long_pauses: tuple[float, ...] = LONG_PAUSES,
+    ) -> None:
+        self._connections = new_pool()
+        self._server = ServerClient(self._connections, authorization, RUNS)
+        self._patience = RetryPolicy(pauses)
+        self._long_patience = RetryPolicy(long_pauses)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._patience.stop()
+        self._long_patience.stop()
+        self._connections.clear()
+
+    def start(self, pipeline: PipelineAddress, body: Mapping[str, Any], key: str) -> RunReport:
+        """Start a run. Another call with the same `key` and body returns the same run."""
+        return self._change(pipeline.url, f"cannot start a run of {pipeline}", key, body)
+
+    def retry(self, run: RunAddress, key: str) -> RunReport:
+        """Repeat a run, and return the new one. `key` is as for `start`."""
+        return self._change(f"{run.url}/retry", f"cannot repeat {run}", key)
+
+    def cancel(self, run: RunAddress) -> RunReport:
+        return self._change(f"{run.url}/cancel", f"cannot cancel {run}")
+
+    def list(
+        self, pipeline: PipelineAddress, state: RunState | None = None, limit: int = PAGE
+    ) -> tuple[tuple[RunAddress, RunReport], ...]:
+        """Return the newest runs."""
+        found: list[tuple[RunAddress, RunReport]] = []
+        after: str | None = ""
+        while after is not None and len(found) < limit:
+            query = {"limit": str(min(PAGE, limit - len(found)))}
+            query |= {"state": state.value} if state else {}
+            query |= {"after": after} if after else {}
+            answer = self._ask("GET", pipeline.url, f"cannot list the runs of {pipeline}", query)
+            with self._server.meaning.understood(str(pipeline)):
+                reports = [RunReport.of(document) for document in answer.document["runs"]]
+                found += [(pipeline.linked(report.link, report.pipeline), report) for report in reports]
+                after = answer.document["next"]
+        return tuple(found)
+
+    def find(self, run: RunAddress) -> RunReport:
+        return self._report(self._ask("GET", run.url, f"cannot see {run}"), str(run))
+
+    def watch(self, run: RunAddress) -> Iterator[RunReport]:
+        """Yield the run now and after each change, until it has ended. Quick changes may come together; the
+        history has all of them.
+        """
+        known: str | None = None
+        while True:
+            answer = self._poll(run, known)
+            if answer.status == 304:
+                continue
+            report = self._report(answer, str(run))
+            yield report
+            if report.state.terminal:
+                return
+            known = answer.etag
+
+    def _poll(self, run: RunAddress, known: str | None) -> ServerResponse:
+        """Return the run. If `known` is its ETag or "", wait for a change."""
+        query = {} if known is None else {"wait": str(WAIT)}
+        headers = {"If-None-Match": known} if known else {}
+        return self._long_patience.retry(
+            lambda: self._server.ask("GET", run.url, f"cannot see {run}", query, headers)
+        )
+
+    def log(self, run: RunAddress, stage: str, attempt: int | None, tell: Callable[[bytes], None]) -> None:
+        """Read the log as it is, byte by byte."""
+        reading = LogReader(self._server, RemoteStageLog(run, stage, attempt), tell)
+        self._patience.retry(reading.go_on, lambda: reading.offset)
+
+    def follow(
+        self, run: RunAddress, stage: str, attempt: int | None, tell: Callable[[LogPiece], None]
+    ) -> StageEnd:
+        """Read the log and what is added to it, until it is complete."""
+        following = LogFollower(self._server, RemoteStageLog(run, stage, attempt), tell)
+        return self._long_patience.retry(following.go_on, lambda: following.received)
+
+    def _change(
+        self, url: str, doing: str, key: str = "", body: Mapping[str, Any] | None = None
+    ) -> RunReport:
+        headers = {"Idempotency-Key": f'"{key}"'} if key else {}
+        return self._report(self._ask("POST", url, doing, headers=headers, content=body), url)
+
+    def _ask(
+        self, method: str, url: str, doing: str, query: Mapping[str, str] | None = None, **rest: Any
+    ) -> ServerResponse:
+        return self._patience.retry(lambda: self._server.ask(method, url, doing, query, **rest))
+
+    def _report(self, answer: ServerResponse, what: str) -> RunReport:
+        with self._server.meaning.understood(what):
+            return RunReport.of(answer.document)

@@ -1,0 +1,28 @@
+"""Writes down that a part of the daemon ended unasked: counted for the metrics, told in the platform's history. Called
+by what starts the part again, see guards.py."""
+
+from __future__ import annotations
+
+import time
+
+from controller.domain.apps.status import Event, EventType
+from controller.domain.names import PLATFORM
+from controller.ports import Store
+
+_QUIET = 600.0  # seconds between two events about one part: the history has a bound, and other events need room in it
+
+
+class RestartLog:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._told: dict[str, float] = {}
+
+    def record(self, part: str, how: str) -> None:
+        """Record a restart. May be called in any thread."""
+        self._store.count_restart(part)
+        now = time.monotonic()
+        if now - self._told.get(part, -_QUIET) < _QUIET:
+            return
+        self._told[part] = now
+        message = f"{part} has ended unexpectedly and is restarted: {how}"
+        self._store.events.add([Event(PLATFORM, EventType.WARNING, "Restarted", message)])

@@ -1,0 +1,65 @@
+"""Collects what apps use of their shares and stores it, so that people can see it. Called by the timers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from controller.domain.apps.spec import Limits
+from controller.domain.apps.usage import Bounds, Found, usage
+from controller.domain.errors import ControllerError
+from controller.domain.names import AppName
+from controller.domain.runs.stage_slots import Share
+from controller.reconcile.deps import ReconcilerDeps
+
+log = logging.getLogger(__name__)
+
+_LOOKS = 6  # of those at all else for one at the images, which takes the engine longer
+
+
+class Uses:
+    """`run_files`: bytes that the runs of each app hold on the disk, as they were counted last."""
+
+    def __init__(self, deps: ReconcilerDeps, run_files: Callable[[], Mapping[AppName, int]]) -> None:
+        self._deps = deps
+        self._run_files = run_files
+        self._images: Mapping[AppName, int] = {}
+        self._looks = 0
+
+    def tell(self) -> None:
+        if not self._deps.directory.known:
+            return
+        store = self._deps.store
+        found = Found(
+            declared=self._deps.uses,
+            active=store.runs.active(),
+            counts=store.runs.counts(),
+            boxes=store.boxes.all(),
+            queued=store.runs.queued_size(),
+            run_files=self._run_files(),
+            images=self._of_images(),
+        )
+        apps = self._deps.directory.spec.apps
+        store.tell_usage(each for app in apps for each in usage(app.name, app.limits, self._bounds, found))
+
+    @property
+    def _bounds(self) -> Bounds:
+        settings = self._deps.settings
+        runs = settings.runs
+        return Bounds(
+            runs=min(runs.per_app, runs.concurrent),
+            stages=Share(Limits(), runs.stages, per_app=runs.stages_per_app).slots,
+            queue=runs.queued,
+            queue_size=runs.queued_size,
+            run_files=runs.disk_per_app,
+            images=settings.docker.images_per_app,
+        )
+
+    def _of_images(self) -> Mapping[AppName, int]:
+        if self._looks % _LOOKS == 0:
+            try:
+                self._images = self._deps.engine.image_sizes()
+            except ControllerError as error:
+                log.debug("images are not counted: %s", error)
+        self._looks += 1
+        return self._images

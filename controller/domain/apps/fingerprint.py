@@ -1,0 +1,67 @@
+"""Defines what "changed" means for a running component: two equal fingerprints need no restart.
+
+The fingerprint has a version. A workload made under an older version is compared under that version, so upgrading
+the controller restarts nothing by itself. Adding a version: add a function to `_VERSIONS`, never change one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from controller.domain.apps.spec import MLComponentSpec, PlatformServer
+from controller.domain.secret import Secret
+
+Env = tuple[tuple[str, Secret], ...]
+
+
+def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str = "") -> tuple[str, ...]:
+    """`<version>:<64 hex>` under every known version that can tell this component from others, newest last.
+
+    `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
+    that a label does not give away whether two secrets are equal; `model` is the digest of its content, "" where
+    there is none.
+    """
+    first = _MODELS_SINCE if model else 1
+    return tuple(
+        f"{version}:{_digest(inputs(spec, image, env, key, model))}"
+        for version, inputs in _VERSIONS.items()
+        if version >= first
+    )
+
+
+def _digest(inputs: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
+    """Return everything that a running container cannot take over without being recreated. It excludes replicas,
+    rollout and the gateway's side, which change around a container that goes on running."""
+    return {
+        "image": image,
+        "port": spec.port,
+        "server": {
+            "kind": "platform" if isinstance(spec.server, PlatformServer) else "own",
+            **asdict(spec.server),
+        },
+        "env": {name: hmac.new(key, value.reveal().encode(), "sha256").hexdigest() for name, value in env},
+        "boxes": [asdict(box) for box in spec.boxes],
+        "model": [spec.model_box, spec.model_path],
+        "setupTimeout": spec.setup_timeout,
+        "resources": asdict(spec.resources),
+        # Only where something is said: components that were there before it could be are what they were.
+        **({"readOnlyRoot": spec.read_only_root} if spec.read_only_root is not None else {}),
+    }
+
+
+def _v2(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
+    """The content of the model, too."""
+    return {**_v1(spec, image, env, key, model), "modelDigest": model}
+
+
+_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes, str], dict[str, object]]] = {1: _v1, 2: _v2}
+#: Under an older version two contents of a model look alike; nothing with a model ever ran under it.
+_MODELS_SINCE = 2

@@ -1,0 +1,209 @@
+"""Judging what is there: conditions of a component and of the app from one snapshot. Pure; called after every pass."""
+
+from __future__ import annotations
+
+import re
+
+from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
+from controller.domain.apps.desired import DesiredComponent
+from controller.domain.apps.observed import ObservedApp, WorkloadState
+from controller.domain.apps.plan import Hold, Plan, subject_text
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.apps.status import BoxStatus, ComponentStatus, Setback
+from controller.domain.names import short
+from controller.domain.routing.routes import Route
+from controller.domain.units import render_duration
+
+#: Reasons of plans' holds which mean that nothing happens before the input changes.
+_STALLING = {"Failed", "CrashLoop", "PrunePending"}
+#: Kinds without a status of their own: what the plan holds back of them is the app's matter.
+_PARTS = {ComponentKind.API_COMPONENT, ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.PLATFORM_APP}
+
+
+#: What programs say of a read-only file system, in most languages, and the C library in the end.
+_READ_ONLY = re.compile(r"read-only file ?system|\bErrno 30\b|\bEROFS\b", re.IGNORECASE)
+
+
+def cannot_write(log: str) -> bool:
+    """Whether a container's last words are about a file system that it cannot write."""
+    return _READ_ONLY.search(log) is not None
+
+
+def judge_component(
+    component: DesiredComponent,
+    observed: ObservedApp,
+    route: Route | None,
+    memory: ComponentStatus,
+    unready: str = "",
+    setback: Setback | None = None,
+) -> tuple[Condition, ...]:
+    """`unready`: what the serving workload itself said when asked and it was not ready, else empty. `setback`: what
+    the last attempt to bring the component to its state came to."""
+    name, revision = component.spec.name, component.revision
+    if component.failure:
+        return _failed(component.failure_reason or "NotReady", component.failure, route, revision)
+    if memory.failed_fingerprint in component.fingerprints:
+        return _failed(memory.failure_reason or "NotReady", memory.failure, route, revision)
+    if route is None or route.fingerprint not in component.fingerprints:
+        if setback:
+            return _set_back(setback, route, revision)
+        return (
+            Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),
+        )
+    if component.asleep and route.asleep:
+        idle = render_duration(component.spec.idle_after or 0.0)
+        message = f"nobody has called for {idle}; the next call starts version {short(route.fingerprint)}"
+        return (Condition(ConditionType.READY, True, "Hibernating", message, revision=revision),)
+    alive = [
+        w
+        for w in observed.of(name)
+        if w.fingerprint == route.fingerprint
+        and w.state is WorkloadState.RUNNING
+        and w.endpoint in route.upstreams
+    ]
+    if len(alive) < component.spec.replicas:
+        message = f"{len(alive)} of {component.spec.replicas} replicas run"
+        why = setback.message if setback else memory.failure
+        return _degraded("ReplicasMissing", f"{message}. {why}" if why else message, revision)
+    if unready:
+        return _degraded("NotAnswering", unready, revision)
+    message = f"version {short(route.fingerprint)} serves"
+    if any(workload.root == "writable" for workload in alive):
+        message += ", with a root file system that it can write: it did not start without"
+    return (Condition(ConditionType.READY, True, "Serving", message, revision=revision),)
+
+
+def _failed(reason: str, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
+    serving = route is not None and route.in_service
+    kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
+    message = f"version {short(route.fingerprint)} keeps serving. {why}" if serving and route else why
+    return (
+        Condition(ConditionType.READY, False, reason, message, revision=revision),
+        Condition(kind, True, reason, message, revision=revision),
+    )
+
+
+def _set_back(setback: Setback, route: Route | None, revision: str) -> tuple[Condition, ...]:
+    message = setback.message
+    if route and route.in_service:
+        message = f"version {short(route.fingerprint)} keeps serving. {message}"
+    kind = ConditionType.STALLED if setback.stalled else ConditionType.APPLY_FAILED
+    return (
+        Condition(ConditionType.READY, False, setback.reason, message, revision=revision),
+        Condition(kind, True, setback.reason, message, revision=revision),
+    )
+
+
+def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]:
+    return (
+        Condition(ConditionType.READY, False, reason, message, revision=revision),
+        Condition(ConditionType.DEGRADED, True, reason, message, revision=revision),
+    )
+
+
+def judge_app(
+    components: tuple[ComponentStatus, ...],
+    plan: Plan,
+    warnings: tuple[str, ...],
+    boxes: tuple[BoxStatus, ...] = (),
+) -> tuple[Condition, ...]:
+    """The app's own conditions from those of its components and boxes and from what the plan held back."""
+    revision = plan.revision
+    parts: list[tuple[str, Conditions]] = [(c.name, c.conditions) for c in components]
+    parts += [(f"box {box.name}", box.conditions) for box in boxes]
+    parts += _shared(components, boxes, plan)
+    conditions = [_app_ready(parts, plan)]
+    for kind in (ConditionType.DEGRADED, ConditionType.STALLED, ConditionType.APPLY_FAILED):
+        hit = [(name, found) for name, own in parts if (found := find(own, kind))]
+        if hit:
+            text = "\n".join(f"{name}: {condition.message}" for name, condition in hit)
+            conditions.append(Condition(kind, True, hit[0][1].reason, text, revision=revision))
+    conditions += _held(
+        plan.holds, revision, stalled=any(c.type == ConditionType.STALLED for c in conditions)
+    )
+    if warnings:
+        conditions.append(
+            Condition(ConditionType.WARNING, True, "Warnings", "\n".join(warnings), revision=revision)
+        )
+    return tuple(conditions)
+
+
+def _shared(
+    components: tuple[ComponentStatus, ...], boxes: tuple[BoxStatus, ...], plan: Plan
+) -> list[tuple[str, Conditions]]:
+    """Return the failures and waits that no condition of a component or box reports."""
+    unready: set[str] = {c.name for c in components if not is_ready(c.conditions)}
+    unready |= {
+        subject_text(ComponentKind.DATA_BOX, box.name) for box in boxes if not is_ready(box.conditions)
+    }
+    return [
+        (hold.subject, (_of_hold(hold, ConditionType.READY), _of_hold(hold, kind)))
+        for hold in plan.holds
+        if (kind := _kind(hold)) and hold.subject not in unready
+    ]
+
+
+def _kind(hold: Hold) -> ConditionType | None:
+    if hold.reason == "AwaitingSuccessor":
+        return ConditionType.DEGRADED
+    if not hold.failed:
+        return None
+    return ConditionType.APPLY_FAILED if hold.transient else ConditionType.STALLED
+
+
+def _of_hold(hold: Hold, kind: ConditionType) -> Condition:
+    return Condition(kind, kind is not ConditionType.READY, hold.reason, hold.why)
+
+
+def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
+    revision = plan.revision
+    if pending := next((hold for hold in plan.holds if hold.reason == "PrunePending"), None):
+        return Condition(ConditionType.READY, False, pending.reason, pending.why, revision=revision)
+    waiting = [
+        (name, ready) for name, own in parts if (ready := find(own, ConditionType.READY)) and not ready.status
+    ]
+    waiting += [
+        (hold.subject, Condition(ConditionType.READY, False, hold.reason, hold.why))
+        for hold in plan.holds
+        if hold.kind in _PARTS and not hold.failed
+    ]
+    if waiting:
+        text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
+        return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
+    count = len(parts)
+    message = f"{count} component{'s' if count != 1 else ''} as declared"
+    return Condition(ConditionType.READY, True, "Ready", message, revision=revision)
+
+
+def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Condition]:
+    conditions = []
+    for hold in holds:
+        if hold.reason == "PrunePending":
+            conditions.append(
+                Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
+            )
+        elif hold.failed:
+            continue
+        elif (hold.reason in _STALLING or hold.kind in _PARTS) and hold.component and not stalled:
+            text = f"{hold.subject}: {hold.why}"
+            conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
+            stalled = True
+    return conditions
+
+
+def headline(conditions: Conditions) -> str:
+    """Return one word for tables: the most important condition."""
+    order = (
+        ConditionType.SUSPENDED,
+        ConditionType.MANIFEST_INVALID,
+        ConditionType.PRUNE_PENDING,
+        ConditionType.DEGRADED,
+        ConditionType.STALLED,
+        ConditionType.APPLY_FAILED,
+        ConditionType.RECONCILING,
+    )
+    for kind in order:
+        if find(conditions, kind):
+            return kind.value
+    ready = find(conditions, ConditionType.READY)
+    return "Ready" if ready and ready.status else "NotReady" if ready else "Unknown"

@@ -1,0 +1,54 @@
+"""Decides where in a container variables may be mounted: not over paths that commands need to run, nor over the
+platform's own mounts. Pure; used when manifests are checked."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+#: The platform's own folder in containers: the serving library, models, progress.
+OURS = "/opt/prichal"
+#: Where variables lie unless `mountTo` says otherwise.
+MOUNT = "/unip"
+
+MAX_NAME = 255  # bytes of one part of a path, as file systems allow
+
+#: The system of an image, with all below.
+_SYSTEM = frozenset(
+    f"/{top}{name}" for top in ("", "usr/") for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+) | {
+    "/boot",
+    "/dev",
+    "/etc",
+    "/proc",
+    "/sys",
+    "/usr/include",
+    "/usr/libexec",
+    "/usr/local",
+    "/usr/share",
+    "/var/lib/dpkg",
+    "/var/run",
+}
+#: Folders with much in them that commands need; what is below may be mounted over.
+_FULL = frozenset({"/", "/home", "/opt", "/root", "/run", "/tmp", "/usr", "/var", "/var/lib", "/var/tmp"})  # noqa: S108 - no file of ours there
+
+
+def unmountable(variable: str, target: str) -> str:
+    """Why the variable cannot lie at `target`, a normal absolute path; "" if it can."""
+    above = {target, *map(str, PurePosixPath(target).parents)}
+    if system := above & _SYSTEM:
+        return f"{min(system)} belongs to the system of the image"
+    if target in _FULL:
+        return f"{target} holds what commands need"
+    if OURS in above:
+        return f"{OURS} is the platform's own"
+    if MOUNT in above and target != f"{MOUNT}/{variable}":
+        return f"below {MOUNT} each variable has the place of its own name"
+    if any(len(part.encode()) > MAX_NAME for part in target.split("/")):
+        return f"no part of a path may have more than {MAX_NAME} bytes"
+    return ""
+
+
+def nested(one: str, other: str) -> bool:
+    """Return True if one of two paths is the other, or lies in it."""
+    first, second = PurePosixPath(one), PurePosixPath(other)
+    return first.is_relative_to(second) or second.is_relative_to(first)

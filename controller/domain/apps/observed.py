@@ -1,0 +1,95 @@
+"""The observed state: one snapshot of an app's containers and network, with parsed labels. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.routing.routes import Service
+from controller.domain.runs.pipeline import Pipeline
+from controller.domain.storage.box import BoxRecord
+
+
+class WorkloadState(StrEnum):
+    CREATED = "created"  # made, never started: a crash between the two
+    RUNNING = "running"
+    STOPPED = "stopped"  # exited, dead or paused: does not answer
+
+
+@dataclass(frozen=True)
+class ObservedWorkload:
+    """One container with our labels. `address` is its IP on the app's network, None while it does not run."""
+
+    id: str
+    name: str
+    component: ComponentName
+    fingerprint: str
+    revision: str
+    replica: int
+    port: int
+    state: WorkloadState
+    address: str | None = None
+    created: float = 0.0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    gpus: tuple[str, ...] = ()  # ids of those that it has, as it was made
+    root: str = ""  # `read-only` or `writable` where the manifest leaves the choice, see labels.ROOT
+
+    @property
+    def endpoint(self) -> str | None:
+        """`IP:PORT` to call it at, while it runs."""
+        return f"{self.address}:{self.port}" if self.address else None
+
+
+@dataclass(frozen=True)
+class ObservedBox:
+    """A box that we know of; `present` tells whether its bucket is there."""
+
+    record: BoxRecord
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class StorageFault:
+    """Why the storage could not be looked at; `transient`: it may answer later."""
+
+    reason: str
+    why: str
+    transient: bool
+
+
+@dataclass(frozen=True)
+class ObservedApp:
+    """Workloads are sorted by name. `network` tells whether the app's own network exists. The engine knows these; the
+    rest is added by the pass: boxes and storage accounts of the app, and the services in force."""
+
+    app: AppName
+    workloads: tuple[ObservedWorkload, ...] = ()
+    network: bool = False
+    boxes: tuple[ObservedBox, ...] = ()  # sorted by box
+    accounts: frozenset[str] = frozenset()
+    services: tuple[Service, ...] = ()  # sorted by path
+    pipelines: tuple[Pipeline, ...] = ()  # that can be run; sorted by name
+    runs: bool = False  # some are queued or under way
+    storage: StorageFault | None = None
+
+    def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:
+        return tuple(w for w in self.workloads if w.component == component)
+
+
+class ImageOrigin(StrEnum):
+    LOCAL = "local"  # made on this host, no registry knows it: used as it is
+    REGISTRY = "registry"  # a tag resolved to the digest that is deployed
+    BUILD = "build"  # built here from a commit's tree
+
+
+@dataclass(frozen=True)
+class ImagePin:
+    """A reference nailed to content. `deploy` is what a container is created from: `name@sha256:…` or an image id; it
+    never moves, unlike the tag that people write. `present`: no pull or build is needed. An image still to be built
+    has no id: until then its build tag, made from all that goes into it, stands in."""
+
+    deploy: str
+    origin: ImageOrigin
+    present: bool

@@ -1,0 +1,363 @@
+"""A plan is a value: it can be printed, stored and tested as text. Every action says why. No decisions here.
+
+Each action has a line in `describe`, a method of the executor and a golden test, found by the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.domain.apps.desired import BuildInput, Workload
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.names import AppName, ComponentName, is_stage, short
+from controller.domain.routing.routes import Route, Service
+from controller.domain.runs.pipeline import Pipeline
+from controller.domain.storage.box import Account, BoxRecord, ModelPin
+from controller.domain.units import about_size
+
+
+@dataclass(frozen=True)
+class EnsureNetwork:
+    why: str
+
+
+@dataclass(frozen=True)
+class PullImage:
+    component: ComponentName
+    reference: str
+    why: str
+
+
+@dataclass(frozen=True)
+class BuildImageAction:
+    """Alone in its group: only the image that comes out tells whether anything has to be replaced. `fingerprint`
+    stands for the version until then."""
+
+    component: ComponentName
+    tag: str
+    build: BuildInput
+    fingerprint: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StartWorkload:
+    """`heals`: it replaces one that had served and died; counted, so that a crash loop ends."""
+
+    workload: Workload
+    name: str
+    why: str
+    heals: bool = False
+
+
+@dataclass(frozen=True)
+class AwaitReady:
+    """Wait until all `names` answer as ready, at most `deadline` seconds after each was started."""
+
+    component: ComponentName
+    fingerprint: str
+    names: tuple[str, ...]
+    path: str  # asked for readiness
+    deadline: float
+    why: str
+
+
+@dataclass(frozen=True)
+class SwitchRoute:
+    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`. No names: the
+    component answers 503 until the next switch. In the same step its paths are taken from whatever answered them; those
+    in `keeps` are not taken, they stay until something else takes them."""
+
+    route: Route
+    names: tuple[str, ...]
+    why: str
+    keeps: frozenset[str] = frozenset()
+
+    @property
+    def takes(self) -> frozenset[str]:
+        return frozenset(api.path for api in self.route.apis) - self.keeps
+
+
+@dataclass(frozen=True)
+class WithdrawRoute:
+    component: ComponentName
+    why: str
+
+
+@dataclass(frozen=True)
+class DrainWorkload:
+    """Wait until no gateway has a request under way to it any more, at most `timeout` seconds."""
+
+    component: ComponentName
+    name: str
+    id: str
+    endpoint: str
+    timeout: float
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveWorkload:
+    component: ComponentName
+    name: str
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveNetwork:
+    why: str
+
+
+@dataclass(frozen=True)
+class CreateBucket:
+    """The record is written before the bucket is made, so that no bucket of ours is ever unknown."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class UpdateBox:
+    """Capacity, reclaim policy, or that it is declared again."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class KeepBucket:
+    """The box is none of the app's any more; its data stays and waits for a person."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveBucket:
+    """Remove the bucket with all its data."""
+
+    record: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
+class EnsureAccount:
+    """A user of the storage for one component, who reaches its connected boxes alone."""
+
+    account: Account
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveAccount:
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """Bring the model from its box to this host."""
+
+    component: ComponentName
+    model: ModelPin
+    why: str
+
+
+@dataclass(frozen=True)
+class PublishPipelines:
+    """Just these pipelines can be run; runs that have begun go on as they were."""
+
+    pipelines: tuple[Pipeline, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class PublishServices:
+    """Just these APIs are answered by the platform itself; `keeps` as for `SwitchRoute`."""
+
+    services: tuple[Service, ...]
+    why: str
+    keeps: frozenset[str] = frozenset()
+
+    @property
+    def takes(self) -> frozenset[str]:
+        return frozenset(service.api.path for service in self.services) - self.keeps
+
+
+StorageAction = (
+    CreateBucket | UpdateBox | KeepBucket | RemoveBucket | EnsureAccount | RemoveAccount | StageModel
+)
+
+#: Of these alone is made what goes.
+GOING = (WithdrawRoute, DrainWorkload, RemoveWorkload, RemoveBucket, RemoveAccount)
+
+Action = (
+    EnsureNetwork
+    | PullImage
+    | BuildImageAction
+    | StartWorkload
+    | AwaitReady
+    | SwitchRoute
+    | WithdrawRoute
+    | DrainWorkload
+    | RemoveWorkload
+    | RemoveNetwork
+    | PublishServices
+    | PublishPipelines
+    | StorageAction
+)
+
+
+def describe(action: Action) -> str:
+    """Return one line for people, without the reason. Holds no secret: environments are not shown."""
+    match action:
+        case EnsureNetwork():
+            return "create network"
+        case PullImage(reference=reference):
+            return f"pull image {reference}"
+        case BuildImageAction(tag=tag):
+            return f"build image {tag}"
+        case StartWorkload(name=name):
+            return f"start {name}"
+        case AwaitReady(component=component, fingerprint=fingerprint, names=names):
+            return f"await ready {component}@{short(fingerprint)} ({len(names)})"
+        case SwitchRoute(route=route, names=names):
+            return f"switch route {route.component} -> {short(route.fingerprint) if names else 'nothing'}"
+        case WithdrawRoute(component=component):
+            return f"withdraw route {component}"
+        case DrainWorkload(name=name):
+            return f"drain {name}"
+        case RemoveWorkload(name=name):
+            return f"remove {name}"
+        case RemoveNetwork():
+            return "remove network"
+        case PublishPipelines() | PublishServices():
+            return f"publish {_published(action)}"
+        case _:
+            return _describe_storage(action)
+
+
+def _published(action: PublishPipelines | PublishServices) -> str:
+    if isinstance(action, PublishPipelines):
+        return ", ".join(pipeline.name for pipeline in action.pipelines) or "no pipeline"
+    return ", ".join(service.api.path for service in action.services) or "no service"
+
+
+def _describe_storage(action: StorageAction) -> str:
+    match action:
+        case CreateBucket(record=record):
+            return f"create bucket {record.bucket} ({about_size(record.capacity)})"
+        case UpdateBox(record=record):
+            return f"update box {record.box} ({about_size(record.capacity)}, {record.reclaim})"
+        case KeepBucket(record=record):
+            return f"keep bucket {record.bucket} of box {record.box}"
+        case RemoveBucket(record=record):
+            return f"remove bucket {record.bucket} with {record.files} files"
+        case EnsureAccount(account=account):
+            return f"ensure storage account {account.name}"
+        case RemoveAccount(name=name):
+            return f"remove storage account {name}"
+        case StageModel(model=model):
+            return f"stage model {model.name}@{short(model.digest)} ({about_size(model.size)})"
+
+
+def subject(group: tuple[Action, ...]) -> tuple[ComponentKind, ComponentName]:
+    """The subject of a group of a plan: a component, a box, the image of a stage; or else a part of the app that
+    no component has to itself, which is named by a phrase."""
+    about = [_about(action) for action in group]
+    return next((found for found in about if found[0] is not ComponentKind.PLATFORM_APP), about[0])
+
+
+def version_of(group: tuple[Action, ...]) -> str:
+    """Fingerprint of the version that the group brings up; empty if it brings up none."""
+    return next((a.fingerprint for a in group if isinstance(a, (AwaitReady, BuildImageAction))), "")
+
+
+def _about(action: Action) -> tuple[ComponentKind, ComponentName]:
+    match action:
+        case StartWorkload(workload=workload):
+            return ComponentKind.ML_COMPONENT, workload.component
+        case SwitchRoute(route=route):
+            return ComponentKind.ML_COMPONENT, route.component
+        case PullImage(component=name) | BuildImageAction(component=name):
+            return ComponentKind.EXPERIMENT_PIPELINE if is_stage(name) else ComponentKind.ML_COMPONENT, name
+        case (
+            StageModel(component=name)
+            | AwaitReady(component=name)
+            | WithdrawRoute(component=name)
+            | DrainWorkload(component=name)
+            | RemoveWorkload(component=name)
+        ):
+            return ComponentKind.ML_COMPONENT, name
+        case CreateBucket() | UpdateBox() | KeepBucket() | RemoveBucket():
+            return ComponentKind.DATA_BOX, action.record.box
+        case _:
+            return ComponentKind.PLATFORM_APP, ComponentName(_shared_part(action))
+
+
+def _shared_part(action: Action) -> str:
+    match action:
+        case EnsureAccount(account=account):
+            return f"storage account {account.name}"
+        case RemoveAccount(name=name):
+            return f"storage account {name}"
+        case PublishPipelines():
+            return "the pipelines"
+        case PublishServices():
+            return "the APIs of the platform"
+        case _:
+            return "the network"
+
+
+def subject_text(kind: ComponentKind, name: str) -> str:
+    return name if kind in (ComponentKind.ML_COMPONENT, ComponentKind.PLATFORM_APP) else f"{kind} {name}"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Something that was deliberately not planned: shown beside the actions so that silence is explained."""
+
+    component: ComponentName | None
+    reason: (
+        str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff | CapacityBelowUse | …
+    )
+    why: str
+    retry_after: float | None = None  # seconds after which the verdict may change by itself
+    kind: ComponentKind = ComponentKind.ML_COMPONENT
+    failed: bool = False  # the last attempt at it failed
+    transient: bool = False  # and it is tried again by itself
+
+    @property
+    def subject(self) -> str:
+        """Return the subject of the action; it includes the kind, because names are unique only within a kind."""
+        return "app" if self.component is None else subject_text(self.kind, self.component)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` groups the actions of one component: groups are independent of each other, so that one component's
+    failure does not stop its neighbours; actions within a group run in order and stop at the first error. Groups that
+    only take away go last, once all others have succeeded."""
+
+    app: AppName
+    revision: str
+    steps: tuple[tuple[Action, ...], ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not any(self.steps)
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        return tuple(action for group in self.steps for action in group)
+
+    def render(self) -> str:
+        """The plan as text: a dry run for people and the oracle of the tests. Equal input, equal text."""
+        lines = [f"plan {self.app} @ {self.revision[:12] or '-'}"]
+        lines += [f"  {describe(action)}  # {action.why}" for action in self.actions]
+        lines += [f"  hold {h.subject}: {h.reason}  # {h.why}" for h in self.holds]
+        if self.empty and not self.holds:
+            lines.append("  nothing to do")
+        return "\n".join(lines)

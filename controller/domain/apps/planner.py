@@ -1,0 +1,644 @@
+"""The planner: desired state against observed state gives a plan. Pure; called by the reconciler and `prichal plan`.
+
+Safety rules, each held by a property test:
+- only workloads in the snapshot (hence ours) are ever named in a removal;
+- a serving workload is drained and removed only after the route points elsewhere (or its component left Git);
+- a version that failed is not started again before something changes;
+- only a version that has been ready is put to sleep, and its route stays, so that a call can wake it up;
+- planning on the result of a plan gives an empty plan.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from controller.domain.apps.desired import BuildInput, DesiredApp, DesiredComponent, ModelMount, Workload
+from controller.domain.apps.observed import ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.apps.plan import (
+    Action,
+    AwaitReady,
+    BuildImageAction,
+    DrainWorkload,
+    EnsureAccount,
+    EnsureNetwork,
+    Hold,
+    Plan,
+    PublishServices,
+    PullImage,
+    RemoveAccount,
+    RemoveNetwork,
+    RemoveWorkload,
+    StageModel,
+    StartWorkload,
+    SwitchRoute,
+    WithdrawRoute,
+    subject,
+    subject_text,
+    version_of,
+)
+from controller.domain.apps.spec import ComponentKind, MLComponentSpec, OwnServer, PlatformServer, Strategy
+from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
+from controller.domain.names import ComponentName, short, workload_name
+from controller.domain.routing.routes import Api, Route, Service
+from controller.domain.runs.planner import plan_pipelines
+from controller.domain.storage.planner import bound, plan_boxes
+from controller.domain.units import render_duration
+
+#: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
+GATEWAY_MARGIN = 2.0
+_GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
+
+
+@dataclass(frozen=True)
+class PlannerPolicy:
+    instance: str = "prichal"
+    backoff_initial: float = 2.0
+    backoff_max: float = 300.0
+    crash_limit: int = 5
+    crash_window: float = 600.0
+
+
+def plan_app(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: tuple[Route, ...],
+    status: AppStatus,
+    policy: PlannerPolicy,
+    now: float,
+) -> Plan:
+    """Return what to do, in which order and why. `routes` are those in force for the app, `status` what earlier
+    passes learned (failed versions, restarts), `now` Unix seconds."""
+    by_component = {route.component: route for route in routes}
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    for component in desired.components:
+        route = by_component.get(component.spec.name)
+        rollout = _Rollout(desired, component, observed, route, status, policy, now)
+        healing = rollout.healing()
+        actions, held = healing or rollout.plan()
+        steps.append(actions)
+        holds += held
+    holds += [
+        Hold(u.name, u.reason, u.why, kind=u.kind, failed=u.transient, transient=u.transient)
+        for u in desired.unresolved
+    ]
+    if everything := _all_would_go(desired, observed, by_component):
+        return Plan(desired.app, desired.revision, (), (*holds, everything))
+    for planned, held in (
+        plan_boxes(desired, observed, policy.instance),
+        plan_pipelines(desired, observed, status),
+        (_plan_services(desired, observed, routes), []),
+        (_plan_leftover_accounts(desired, observed), []),
+    ):
+        steps += planned
+        holds += held
+    steps = [step for step in steps if step]
+    if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
+        steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
+    steps, pauses = _pause_failed(steps, status, policy, now)
+    going, kept = _plan_gone(desired, observed, by_component, _taken(steps))
+    going, more = _pause_failed(going, status, policy, now)
+    kept += more  # containers that cannot be removed yet need the network
+    if observed.network and not _needs_network(desired, observed, [*holds, *kept]):
+        last, more = _pause_failed(
+            [(RemoveNetwork(why="the app has no component left"),)], status, policy, now
+        )
+        going += last
+        kept += more
+    return Plan(desired.app, desired.revision, (*steps, *going), (*holds, *kept, *pauses))
+
+
+def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
+    """Paths of APIs that these groups take from whatever answers them now."""
+    switches = (a for group in steps for a in group if isinstance(a, (SwitchRoute, PublishServices)))
+    return frozenset(path for switch in switches for path in switch.takes)
+
+
+def _pause_failed(
+    steps: list[tuple[Action, ...]], status: AppStatus, policy: PlannerPolicy, now: float
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Hold what failed until its pause is over, whatever triggered the pass. Traffic is still led away from what
+    died, which needs the route table alone; and nothing is started without the network. That one version of a
+    component fails keeps no other version of it from being healed."""
+    setbacks = {setback.subject: setback for setback in status.setbacks if not setback.resolving}
+    kept: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    networkless = False
+    for group in steps:
+        kind, name = subject(group)
+        setback = setbacks.get(subject_text(kind, name))
+        left = pause_left(setback, policy, now) if setback and _is_about(setback, group) else 0.0
+        starts = any(isinstance(action, StartWorkload) for action in group)
+        if setback and left > 0:
+            holds.append(_hold_setback(setback, kind, name, left, policy))
+            networkless = networkless or isinstance(group[0], EnsureNetwork)
+        elif not (networkless and starts):
+            kept.append(group)
+            continue
+        if rerouted := tuple(takewhile(lambda action: isinstance(action, SwitchRoute), group)):
+            kept.append(rerouted)
+    return kept, holds
+
+
+def _is_about(setback: Setback, group: tuple[Action, ...]) -> bool:
+    heals = any(isinstance(action, StartWorkload) and action.heals for action in group)
+    return not (heals and setback.version and setback.version != version_of(group))
+
+
+def _hold_setback(
+    setback: Setback, kind: ComponentKind, name: ComponentName, left: float, policy: PlannerPolicy
+) -> Hold:
+    if setback.stalled:
+        return Hold(name, setback.reason, setback.message, kind=kind, failed=True)
+    pause = backoff(setback.attempts, policy.backoff_initial, policy.backoff_max)
+    why = f"{setback.message.rstrip('.')}. Attempt {setback.attempts + 1} waits for {render_duration(pause)}"
+    return Hold(name, setback.reason, why, retry_after=left, kind=kind, failed=True, transient=True)
+
+
+def pause_left(setback: Setback, policy: PlannerPolicy, now: float) -> float:
+    """Seconds until another attempt may be made; infinite if none may before the input changes."""
+    if setback.stalled and not setback.resolving:
+        return math.inf
+    return setback.at + backoff(setback.attempts, policy.backoff_initial, policy.backoff_max) - now
+
+
+def _needs_network(desired: DesiredApp, observed: ObservedApp, holds: list[Hold]) -> bool:
+    """Return True if containers need it, may be left that do, or come with the next run."""
+    runs = desired.pipelines or observed.pipelines or observed.runs
+    return bool(desired.components or runs) or any(hold.kind is ComponentKind.ML_COMPONENT for hold in holds)
+
+
+def backoff(attempts: int, initial: float, cap: float) -> float:
+    """Seconds to wait before the next try after `attempts` failed ones: 0, initial, 2 × initial, … up to `cap`."""
+    return min(cap, initial * 2.0 ** min(attempts - 1, 30)) if attempts > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """The rules for one component that is declared."""
+
+    app: DesiredApp
+    component: DesiredComponent
+    observed: ObservedApp
+    route: Route | None
+    status: AppStatus
+    policy: PlannerPolicy
+    now: float
+
+    def plan(self) -> tuple[tuple[Action, ...], list[Hold]]:
+        """First matching rule wins; the order puts what forbids acting before what asks for it."""
+        memory = self.status.component(self.name) or ComponentStatus(self.name, "MLComponent")
+        if self.component.failure:
+            actions, holds = self._converge(memory)
+            return actions, [Hold(self.name, "Failed", self.component.failure), *holds]
+        if memory.failed_fingerprint in self.component.fingerprints and not self._serving:
+            return self._clear_failed(), [Hold(self.name, "Failed", memory.failure or "did not become ready")]
+        return self._converge(memory)
+
+    def healing(self) -> tuple[tuple[Action, ...], list[Hold]] | None:
+        """While the next attempt at a version waits, what the route leads to is healed if it needs it."""
+        setback = next((s for s in self.status.setbacks if s.subject == self.name and not s.resolving), None)
+        left = pause_left(setback, self.policy, self.now) if setback else 0.0
+        if setback is None or left <= 0 or self.component.last_good is None:
+            return None
+        before = replace(self, component=self.component.last_good)
+        actions, holds = before.plan()
+        if not any(isinstance(action, StartWorkload) for action in actions):
+            return None
+        return actions, [
+            _hold_setback(setback, ComponentKind.ML_COMPONENT, self.name, left, self.policy),
+            *holds,
+        ]
+
+    # --- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> ComponentName:
+        return self.component.spec.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of what runs already, if it matches under any version, else the newest
+        fingerprint."""
+        matching = [w.fingerprint for w in self._matching]
+        if self._serving and self.route and (self.route.fingerprint in matching or not matching):
+            return self.route.fingerprint
+        return matching[-1] if matching else self.component.fingerprint
+
+    @property
+    def _matching(self) -> list[ObservedWorkload]:
+        return [w for w in self.observed.of(self.name) if w.fingerprint in self.component.fingerprints]
+
+    @property
+    def _serving(self) -> bool:
+        """True if the version wanted is the one that the route is for: it has been ready once, dead or not."""
+        return self.route is not None and self.route.fingerprint in self.component.fingerprints
+
+    def _wanted(self) -> dict[int, ObservedWorkload | None]:
+        """Map each replica to its container. If two claim it (one was renamed by hand, say), the one that answers
+        wins."""
+        matching = [w for w in self._matching if w.fingerprint == self.fingerprint]
+        found = {w.replica: w for w in sorted(matching, key=_answers)}
+        return {replica: found.get(replica) for replica in range(self.component.spec.replicas)}
+
+    def _newcomers(self, wanted: dict[int, ObservedWorkload | None]) -> bool:
+        """Return True if something of the version runs that the route does not lead to yet."""
+        known = self.route.upstreams if self.route else ()
+        return any(w and w.endpoint and w.endpoint not in known for w in wanted.values())
+
+    def _names(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[str, ...]:
+        return tuple(
+            w.name if w and _answers(w) else self._workload_name(replica) for replica, w in wanted.items()
+        )
+
+    @property
+    def _idle(self) -> str:
+        return f"idle for {render_duration(self.component.spec.idle_after or 0.0)}"
+
+    def _workload_name(self, replica: int) -> str:
+        return workload_name(self.policy.instance, self.app.app, self.name, self.fingerprint, replica)
+
+    # --- rules -------------------------------------------------------------------------------------------------
+
+    def _clear_failed(self) -> tuple[Action, ...]:
+        return tuple(
+            RemoveWorkload(self.name, w.name, w.id, why="this version did not become ready")
+            for w in self._matching
+        )
+
+    def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
+        if self.component.asleep and self._serving:
+            return self._sleep(), []
+        if self.component.build and not self.component.pin.present:
+            return (self._build(self.component.build),), []
+        wanted = self._wanted()
+        missing = [replica for replica, w in wanted.items() if not _answers(w)]
+        obsolete = self._obsolete(wanted)
+        if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
+            return self._give_up_waking() or self._leave_out_dead(), [hold]
+        before: tuple[Action, ...] = ()
+        if (
+            missing
+            and obsolete
+            and self.component.spec.rollout.strategy is Strategy.RECREATE
+            and not self._serving
+        ):
+            before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
+        return (
+            *(self._leave_out_dead() if missing else ()),
+            *(self._image() if missing else ()),  # first of all: with Recreate nothing serves from here on
+            *(self._model() if missing else ()),
+            *self._account(),
+            *before,
+            *self._starts(missing, wanted),
+            *self._switch(wanted, bool(missing)),
+            *self._retire(obsolete),
+        ), []
+
+    def _sleep(self) -> tuple[Action, ...]:
+        """Calls are held back first, so that none is on its way to what is stopped. The route keeps the version."""
+        asleep = self._route((), asleep=True)
+        return (*self._switch_if_changed(asleep, ()), *self._retire(list(self.observed.of(self.name))))
+
+    def _give_up_waking(self) -> tuple[Action, ...]:
+        """While it does not come up, callers are told so at once instead of waiting."""
+        if not self.route or not self.route.asleep:
+            return ()
+        return (self._reroute(replace(self.route, asleep=False), (), why="it did not wake up"),)
+
+    def _obsolete(self, wanted: dict[int, ObservedWorkload | None]) -> list[ObservedWorkload]:
+        kept = {w.id for w in wanted.values() if w}
+        return [w for w in self.observed.of(self.name) if w.id not in kept]
+
+    def _hold_restart(self, memory: ComponentStatus) -> Hold | None:
+        recent = [at for at in memory.restarts if at > self.now - self.policy.crash_window]
+        if len(recent) >= self.policy.crash_limit:
+            why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
+            return Hold(self.name, "CrashLoop", why)
+        pause = backoff(len(recent), self.policy.backoff_initial, self.policy.backoff_max)
+        left = recent[-1] + pause - self.now if recent else 0.0
+        if left <= 0:
+            return None
+        return Hold(
+            self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
+        )
+
+    def _leave_out_dead(self) -> tuple[Action, ...]:
+        """A dead replica gets no more traffic: its address may soon be that of another component."""
+        if not self._serving or self.route is None:
+            return ()
+        alive = {w.endpoint: w.name for w in self.observed.of(self.name) if w.endpoint}
+        still = tuple(alive[upstream] for upstream in self.route.upstreams if upstream in alive)
+        if len(still) == len(self.route.upstreams):
+            return ()
+        if not still:
+            return (self._reroute(replace(self.route, upstreams=()), (), why="no replica answers any more"),)
+        return (self._reroute(self.route, still, why="a replica died, the others keep serving"),)
+
+    def _reroute(self, route: Route, names: tuple[str, ...], why: str) -> SwitchRoute:
+        """The paths of a version in service stay as they are, whatever the commit makes of them."""
+        return SwitchRoute(route, names, why, keeps=frozenset(api.path for api in route.apis))
+
+    def _starts(self, missing: list[int], wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
+        actions: list[Action] = []
+        for replica in missing:
+            dead = wanted[replica]
+            if dead and not self._adoptable(replica, dead):
+                actions.append(RemoveWorkload(self.name, dead.name, dead.id, why=_death(dead)))
+            actions.append(self._start(replica, dead))
+        return (*actions, self._await(wanted, "only ready versions get traffic")) if actions else ()
+
+    def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
+        """Return True if starting the replica means starting this one: made under the right name, never started."""
+        return dead.state is WorkloadState.CREATED and dead.name == self._workload_name(replica)
+
+    def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
+        spec = self.component.spec
+        names, path = self._names(wanted), spec.server.ready_path
+        return AwaitReady(self.name, self.fingerprint, names, path, spec.setup_timeout, why)
+
+    def _build(self, build: BuildInput) -> BuildImageAction:
+        why = "this content has not been built here"
+        return BuildImageAction(self.name, self.component.pin.deploy, build, self.component.fingerprint, why)
+
+    def _image(self) -> tuple[Action, ...]:
+        if self.component.pin.present:
+            return ()
+        return (PullImage(self.name, self.component.pin.deploy, why="not on this host"),)
+
+    def _model(self) -> tuple[Action, ...]:
+        model = self.component.model
+        if model is None or model.present:
+            return ()
+        return (StageModel(self.name, model, why="not on this host"),)
+
+    def _account(self) -> tuple[Action, ...]:
+        account = self.component.account
+        if account is None or account.name in self.observed.accounts or self.observed.storage:
+            return ()
+        return (EnsureAccount(account, why="the component has connected boxes"),)
+
+    def _start(self, replica: int, dead: ObservedWorkload | None) -> StartWorkload:
+        component, model = self.component, self.component.model
+        workload = Workload(
+            self.app.app,
+            self.name,
+            replica,
+            self.fingerprint,
+            component.revision or self.app.revision,
+            component.pin.deploy,
+            component.spec,
+            component.env,
+            ModelMount(model.folder, model.name) if model else None,
+        )
+        return StartWorkload(
+            workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead)
+        )
+
+    def _heals(self, dead: ObservedWorkload | None) -> bool:
+        """Return True if the replica had served; what was never started, is an additional one or was asleep, had
+        not."""
+        if not self._serving or self.route is None or self.route.asleep:
+            return False
+        if dead:
+            return dead.state is not WorkloadState.CREATED
+        return not self.route.upstreams or len(self.route.upstreams) >= self.component.spec.replicas
+
+    def _why_start(self, dead: ObservedWorkload | None) -> str:
+        if dead and dead.state is WorkloadState.CREATED:
+            return "it was made but never started"
+        if dead:
+            return f"its predecessor {_death(dead)}"
+        if self._serving and self.route and self.route.asleep:
+            return "it was asleep"
+        if self._serving:
+            return "its container is gone" if self._heals(dead) else f"{_replicas(self.component)} declared"
+        if self.route and self.route.in_service:
+            return f"replaces version {short(self.route.fingerprint)}"
+        return "declared, not running"
+
+    def _switch(self, wanted: dict[int, ObservedWorkload | None], started: bool) -> tuple[Action, ...]:
+        """The route that should be in force; its upstreams are known now only if nothing has to be started."""
+        endpoints = () if started else tuple(w.endpoint for w in wanted.values() if w and w.endpoint)
+        route = self._route(endpoints)
+        names = self._names(wanted)
+        if started:
+            return (self._switch_to(route, names, why="the version is ready"),)
+        if not self._serving or self.route is None:
+            return (
+                self._await(wanted, "it runs, not yet in use"),
+                self._switch_to(route, names, why="the version is ready"),
+            )
+        switch = self._switch_if_changed(route, names)
+        if switch and self._newcomers(wanted):
+            return (self._await(wanted, "it runs, not yet in use"), *switch)
+        return switch
+
+    def _switch_if_changed(self, route: Route, names: tuple[str, ...]) -> tuple[Action, ...]:
+        if self.route is None or _traffic(self.route) == _traffic(route):
+            return ()
+        why = self._idle if route.asleep and not self.route.asleep else _difference(self.route, route)
+        return (self._switch_to(route, names, why),)
+
+    def _switch_to(self, route: Route, names: tuple[str, ...], why: str) -> SwitchRoute:
+        keeps = frozenset(api.path for api in route.apis if self.app.moved(api.path, self.name))
+        return SwitchRoute(route, names, why, keeps)
+
+    def _apis(self) -> tuple[Api, ...]:
+        """Return the APIs declared for it, and those that the commit gives to a successor that does not answer
+        them yet."""
+        now = self.route.apis if self.route else ()
+        left = {api.path: api for api in now if self.app.moved(api.path, self.name)}
+        declared = {api.path: api for api in self.component.apis if not self.app.moved(api.path, self.name)}
+        return tuple(api for _, api in sorted((left | declared).items()))
+
+    def _route(self, upstreams: tuple[str, ...], asleep: bool = False) -> Route:
+        spec = self.component.spec
+        return Route(
+            app=self.app.app,
+            component=self.name,
+            fingerprint=self.fingerprint,
+            revision=self.component.revision or self.app.revision,
+            upstreams=upstreams,
+            apis=self._apis(),
+            timeout=spec.server.timeout + GATEWAY_MARGIN,
+            any_path=isinstance(spec.server, OwnServer),
+            asleep=asleep,
+            wake_within=spec.setup_timeout if spec.idle_after is not None else 0.0,
+            boxes=_boxes(spec) if isinstance(spec.server, PlatformServer) else (),
+        )
+
+    def _withdraw_traffic(self) -> tuple[Action, ...]:
+        if not self.route or not self.route.upstreams:
+            return ()
+        return (
+            self._reroute(
+                replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"
+            ),
+        )
+
+    def _retire(self, obsolete: list[ObservedWorkload]) -> tuple[Action, ...]:
+        timeout = self.component.spec.rollout.drain_timeout
+        return tuple(
+            action
+            for workload in obsolete
+            for action in _drain_and_remove(workload, timeout, self._why_obsolete(workload))
+        )
+
+    def _why_obsolete(self, workload: ObservedWorkload) -> str:
+        if workload.fingerprint == self.fingerprint and self.component.asleep:
+            return self._idle
+        if workload.fingerprint == self.fingerprint:
+            return f"{_replicas(self.component)} declared"
+        return f"not of version {short(self.fingerprint)}"
+
+
+def _boxes(spec: MLComponentSpec) -> tuple[ComponentName, ...]:
+    """Connected boxes, the default one first: where FILE variables of calls lie."""
+    links = sorted(spec.boxes, key=lambda link: not link.default)
+    return tuple(ComponentName(link.name) for link in links)
+
+
+def _traffic(route: Route) -> Route:
+    """Return what the gateway acts on, so that a new commit that changes nothing for a component switches nothing."""
+    return replace(route, revision="")
+
+
+def _all_would_go(
+    desired: DesiredApp, observed: ObservedApp, routes: dict[ComponentName, Route]
+) -> Hold | None:
+    """The guard against an empty desired state: a wrong folder must not take everything down."""
+    if not desired.empty or not desired.prune or desired.approved:
+        return None
+    services = {service.api.name for service in observed.services} | {p.name for p in observed.pipelines}
+    present = {w.component for w in observed.workloads} | set(routes) | set(bound(observed)) | services
+    if not present:
+        return None
+    names = ", ".join(sorted(present))
+    why = f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
+    return Hold(None, "PrunePending", why)
+
+
+def _plan_services(
+    desired: DesiredApp, observed: ObservedApp, routes: tuple[Route, ...]
+) -> list[tuple[Action, ...]]:
+    """APIs need no container to be withdrawn or changed: one transaction does it. With prune off they stay. A path that
+    is answered goes on being answered by what it leads to now, until what the commit gives it to can take it over."""
+    now = {service.api.path: service for service in observed.services}
+    answered = now.keys() | {api.path for route in routes for api in route.apis}
+    runnable = {pipeline.name for pipeline in observed.pipelines}
+    later = {
+        service.api.path
+        for service in desired.services
+        if service.pipeline and service.pipeline not in runnable and service.api.path in answered
+    }
+    moved = {path for path in now if desired.moved(path, None)}
+    kept = [] if desired.prune else [s for s in observed.services if not _declares(desired, s)]
+    found = {s.api.path: s for s in (*kept, *desired.services) if s.api.path not in later}
+    found |= {path: now[path] for path in (later | moved) if path in now}
+    wanted = tuple(found[path] for path in sorted(found))
+    if wanted == observed.services:
+        return []
+    before, after = ({s.api.path for s in services} for services in (observed.services, wanted))
+    parts = (("new", after - before), ("gone", before - after))
+    why = "; ".join(f"{word}: {', '.join(sorted(paths))}" for word, paths in parts if paths)
+    return [(PublishServices(wanted, why or "the rules of access changed", frozenset(moved)),)]
+
+
+def _declares(desired: DesiredApp, service: Service) -> bool:
+    return any(s.api.path == service.api.path or s.api.name == service.api.name for s in desired.services)
+
+
+def _plan_leftover_accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
+    """Accounts whose component or pipeline is gone or has another one by now; not while anything that may use them runs
+    or can be run."""
+    if observed.runs or observed.pipelines != tuple(declared.pipeline for declared in desired.pipelines):
+        return []
+    accounts = [c.account for c in desired.components] + [p.account for p in desired.pipelines]
+    wanted = {account.name for account in accounts if account}
+    running = {c.spec.name: c.fingerprints for c in desired.components}
+    if any(w.fingerprint not in running.get(w.component, ()) for w in observed.workloads):
+        return []
+    gone = sorted(observed.accounts - wanted)
+    return [tuple(RemoveAccount(name, why="no component uses it") for name in gone)]
+
+
+def _plan_gone(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: dict[ComponentName, Route],
+    taken: frozenset[str],
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Components that run or are routed but are not declared any more. One whose path the commit gives to something
+    else goes on serving until that takes the path over; `taken` are those that the rest of the plan takes over."""
+    declared = {c.spec.name for c in desired.components} | {u.name for u in desired.unresolved}
+    present = {w.component for w in observed.workloads} | set(routes)
+    gone = sorted(present - declared)
+    if not desired.prune:
+        return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
+    waits = {name: _awaited(desired, routes[name], taken) for name in gone if name in routes}
+    holds = [Hold(name, "AwaitingSuccessor", waits[name]) for name in gone if waits.get(name)]
+    leaves = [name for name in gone if not waits.get(name)]
+    return [_remove_component(name, observed, routes.get(name)) for name in leaves], holds
+
+
+def _awaited(desired: DesiredApp, route: Route, taken: frozenset[str]) -> str:
+    """Say which paths a component that left Git still has to answer, as a sentence; empty if there are none."""
+    left = [a.path for a in route.apis if desired.moved(a.path, route.component) and a.path not in taken]
+    holders = dict(desired.holders)
+    by = ", ".join(f"{path} (by {holders[path] or 'the platform'})" for path in left)
+    return f"left Git, and keeps serving until something else answers {by}" if by else ""
+
+
+def _remove_component(name: ComponentName, observed: ObservedApp, route: Route | None) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    if route:
+        actions.append(WithdrawRoute(name, why="left Git"))
+    for workload in observed.of(name):
+        actions += _drain_and_remove(workload, timeout=_GONE_DRAIN, why="left Git")
+    return tuple(actions)
+
+
+def _drain_and_remove(workload: ObservedWorkload, timeout: float, why: str) -> tuple[Action, ...]:
+    """Drain everything that answers, since it may have requests in progress: a route that does not name it (any
+    more) proves nothing, since the daemon may have died between the switch and the draining."""
+    component, name, id = workload.component, workload.name, workload.id
+    remove = RemoveWorkload(component, name, id, why)
+    if workload.endpoint is None:
+        return (remove,)
+    drain = DrainWorkload(component, name, id, workload.endpoint, timeout, why="requests under way")
+    return drain, remove
+
+
+def _answers(workload: ObservedWorkload | None) -> bool:
+    """Return True if it can be called: one that runs, but was taken off the app's network, cannot."""
+    return workload is not None and workload.state is WorkloadState.RUNNING and workload.endpoint is not None
+
+
+def _replicas(component: DesiredComponent) -> str:
+    count = component.spec.replicas
+    return f"{count} replica{'s are' if count != 1 else ' is'}"
+
+
+def _death(workload: ObservedWorkload) -> str:
+    if workload.state is WorkloadState.RUNNING:
+        return "was taken off the network"
+    if workload.state is WorkloadState.CREATED:
+        return "was never started"
+    if workload.oom_killed:
+        return "was OOM-killed"
+    return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"
+
+
+def _difference(before: Route, after: Route) -> str:
+    if before.apis != after.apis:
+        return "its APIs changed"
+    if len(before.upstreams) > len(after.upstreams):
+        return "fewer replicas are declared"
+    if before.asleep and not after.asleep:
+        return "it woke up"
+    if before.upstreams != after.upstreams:
+        return "its addresses changed"
+    return "its limits changed"

@@ -1,0 +1,403 @@
+"""Desired state, as the manifests say it after validation. Durations are seconds, sizes bytes, defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.secret import Secret
+
+GIGABYTE = 10**9
+MEBIBYTE = 2**20
+
+
+class ComponentKind(StrEnum):
+    ML_COMPONENT = "MLComponent"
+    EXPERIMENT_PIPELINE = "ExperimentPipeline"
+    API_COMPONENT = "APIComponent"
+    DATA_BOX = "DataBox"
+    SECRET = "Secret"  # noqa: S105 - no password: a name
+    REPOSITORY = "Repository"
+    PLATFORM_APP = "PlatformApp"
+
+
+# --- parts shared by components -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExistingImage:
+    """An image by reference, as `docker pull` takes it."""
+
+    reference: str
+
+
+@dataclass(frozen=True)
+class BuildImage:
+    """An image to be built from the commit's tree. `context` and `dockerfile` are normalised paths: `context`
+    relative to the repository's root, `dockerfile` relative to the context."""
+
+    context: str
+    dockerfile: str = "Dockerfile"
+    target: str | None = None
+    args: tuple[tuple[str, str], ...] = ()
+
+
+ImageSource = ExistingImage | BuildImage
+
+
+@dataclass(frozen=True)
+class EnvVar:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    cpus: float = 1.0
+    memory: int = 1024 * MEBIBYTE
+    gpus: int = 0
+    pids: int = 256
+
+
+@dataclass(frozen=True)
+class BoxLink:
+    name: str
+    default: bool = False
+
+
+# --- MLComponent ------------------------------------------------------------------------------------------------
+
+
+class Strategy(StrEnum):
+    BLUE_GREEN = "BlueGreen"
+    RECREATE = "Recreate"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    strategy: Strategy = Strategy.BLUE_GREEN
+    drain_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class PlatformServer:
+    """Served by the platform's serving library around `inference` (`module:function`)."""
+
+    inference: str
+    loader: str | None = None
+    concurrency: int = 4
+    queue: int = 40
+    timeout: float = 60.0
+
+    @property
+    def ready_path(self) -> str:
+        """The serving library's readiness path. It is fixed, so it is not a field."""
+        return "/health/ready"
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """The image's own command serves HTTP; `ready_path` answers 200 once it can take requests."""
+
+    ready_path: str = "/health/ready"
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class MLComponentSpec:
+    name: ComponentName
+    image: ImageSource
+    server: PlatformServer | OwnServer
+    port: int = 8002
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[str, ...] = ()  # names of Secrets
+    boxes: tuple[BoxLink, ...] = ()
+    model_box: str | None = None
+    model_path: str | None = None
+    follow_model: bool = False
+    package_registry: str | None = None
+    setup_timeout: float = 120.0
+    resources: Resources = Resources()
+    replicas: int = 1
+    rollout: Rollout = Rollout()
+    idle_after: float | None = None  # hibernation: scale to zero after so many idle seconds
+    read_only_root: bool | None = None  # None: as long as it starts so
+
+
+# --- ExperimentPipeline -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PipelineVar:
+    name: str
+    mount_from: tuple[str, str] | None = None  # (box, path in its developer area)
+    mount_to: str | None = None
+    publish_to: tuple[str, str] | None = None  # (box, group in its developer area, ending in `/`)
+
+
+@dataclass(frozen=True)
+class Retries:
+    limit: int = 0
+    backoff: float = 10.0
+    factor: float = 2.0
+    cap: float = 300.0
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    name: str
+    image: ImageSource
+    command: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    timeout: float | None = None
+    retries: Retries = Retries()
+    read_only_root: bool = False
+
+
+class Overlap(StrEnum):
+    ALLOW = "Allow"
+    FORBID = "Forbid"
+    REPLACE = "Replace"
+
+
+@dataclass(frozen=True)
+class CronSchedule:
+    cron: str
+    timezone: str = "UTC"
+    overlap: Overlap = Overlap.FORBID
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """The receiver of an event when a run ends; `secret` names the Secret that signs it. Without `url`, only
+    receivers named by callers get events."""
+
+    secret: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    name: ComponentName
+    vars: tuple[PipelineVar, ...]
+    stages: tuple[StageSpec, ...]
+    boxes: tuple[BoxLink, ...] = ()
+    continue_with: str | None = None
+    schedule: CronSchedule | None = None
+    concurrency: int = 1
+    ttl_succeeded: float = 7 * 86400.0
+    ttl_failed: float = 30 * 86400.0
+    webhook: Webhook | None = None
+
+
+# --- APIComponent -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MLTarget:
+    component: ComponentName
+
+
+@dataclass(frozen=True)
+class PipelineTarget:
+    pipeline: ComponentName
+
+
+@dataclass(frozen=True)
+class FilesTarget:
+    developers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipelinesTarget:
+    pass
+
+
+ApiTarget = MLTarget | PipelineTarget | FilesTarget | PipelinesTarget
+
+
+@dataclass(frozen=True)
+class OidcSpec:
+    issuer: str
+    audience: str
+    client_id: str | None = None
+    required_claims: tuple[tuple[str, str], ...] = ()
+    username_claim: str = ""
+
+
+@dataclass(frozen=True)
+class AuthSpec:
+    """Who may call. All empty: everybody. `basic` and `token` name Secrets."""
+
+    basic: str | None = None
+    token: str | None = None
+    oidc: OidcSpec | None = None
+    identity_pass_through: bool = False
+
+
+#: In place of origins: pages of all origins may call, but without credentials.
+ANY_ORIGIN = "*"
+
+
+@dataclass(frozen=True)
+class CorsSpec:
+    """Pages of which origins (`https://lab.example.org`) may call from a browser. `credentials`: browsers may send
+    cookies and passwords that they have kept. `max_age` is how long a browser may remember what it was told."""
+
+    origins: tuple[str, ...]
+    credentials: bool = False
+    max_age: float = 600.0
+    expose_headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ApiVariable:
+    name: str
+    description: str = ""
+    required: bool = True
+    datatypes: tuple[str, ...] = ("FILE",)
+
+
+@dataclass(frozen=True)
+class ApiSpec:
+    name: ComponentName
+    target: ApiTarget
+    path: str
+    published: bool = True
+    auth: AuthSpec = AuthSpec()
+    cors: CorsSpec | None = None
+    inputs: tuple[ApiVariable, ...] = ()
+    outputs: tuple[ApiVariable, ...] = ()
+
+
+# --- DataBox ----------------------------------------------------------------------------------------------------
+
+
+class Reclaim(StrEnum):
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+@dataclass(frozen=True)
+class BoxSpec:
+    name: ComponentName
+    capacity: int = GIGABYTE
+    reclaim: Reclaim = Reclaim.RETAIN
+
+
+# --- the app and the platform -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SecretSpec:
+    """`app` is None for the platform's own use."""
+
+    name: str
+    values: tuple[tuple[str, Secret], ...]
+    app: AppName | None = None
+
+    def get(self, key: str) -> Secret | None:
+        return dict(self.values).get(key)
+
+
+@dataclass(frozen=True)
+class AppSpec:
+    """Everything one commit declares for one app. Tuples are sorted by name."""
+
+    app: AppName
+    ml_components: tuple[MLComponentSpec, ...] = ()
+    pipelines: tuple[PipelineSpec, ...] = ()
+    apis: tuple[ApiSpec, ...] = ()
+    boxes: tuple[BoxSpec, ...] = ()
+    secrets: tuple[SecretSpec, ...] = ()  # plain Secrets found in the module's own repository
+    warnings: tuple[str, ...] = ()
+
+
+class RefKind(StrEnum):
+    BRANCH = "branch"
+    TAG = "tag"
+    COMMIT = "commit"
+    SEMVER = "semver"
+
+
+@dataclass(frozen=True)
+class GitRef:
+    kind: RefKind
+    value: str
+
+
+class HookProvider(StrEnum):
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    GITEA = "gitea"
+    FORGEJO = "forgejo"
+    GOGS = "gogs"
+    BITBUCKET = "bitbucket"
+    GENERIC = "generic"
+
+
+@dataclass(frozen=True)
+class RepositorySpec:
+    name: RepositoryName
+    url: str
+    ref: GitRef
+    interval: float = 60.0  # 0: webhooks only
+    credentials: str | None = None
+    hook_provider: HookProvider | None = None
+    hook_secret: str | None = None
+    signers: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds of one app over all its components; None is no bound."""
+
+    cpus: float | None = None
+    memory: int | None = None
+    storage: int | None = None
+    containers: int | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    name: str
+    url: str
+    credentials: str | None = None
+
+
+@dataclass(frozen=True)
+class PlatformAppSpec:
+    name: AppName
+    repository: RepositoryName
+    path: str = "."
+    prune: bool = True
+    suspend: bool = False
+    depends_on: tuple[AppName, ...] = ()
+    limits: Limits = Limits()
+    registries: tuple[Registry, ...] = ()
+    package_registries: tuple[Registry, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlatformSpec:
+    """The platform folder after validation."""
+
+    repositories: tuple[RepositorySpec, ...] = ()
+    apps: tuple[PlatformAppSpec, ...] = ()
+    secrets: tuple[SecretSpec, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def repository(self, name: RepositoryName) -> RepositorySpec | None:
+        return next((r for r in self.repositories if r.name == name), None)
+
+    def app(self, name: AppName) -> PlatformAppSpec | None:
+        return next((a for a in self.apps if a.name == name), None)
+
+    def secret(self, name: str, app: AppName | None) -> SecretSpec | None:
+        return next((s for s in self.secrets if s.name == name and s.app == app), None)

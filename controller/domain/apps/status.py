@@ -1,0 +1,194 @@
+"""Status of apps as kept in the store and shown to people: what was tried, what holds, what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from controller.domain.apps.conditions import Conditions
+from controller.domain.names import AppName, ComponentName
+from controller.domain.text import bounded, excerpt
+
+#: Characters of all texts of an app's status together. A message by itself has up to `text.MAX_MESSAGE`.
+MAX_TEXT = 131_072
+
+
+@dataclass(frozen=True)
+class ComponentStatus:
+    """`failed_fingerprint` is the version that did not become ready and is not tried again; `failure` without it is
+    why the version in service could not be repaired. `restarts`: Unix seconds of recent repairs, oldest first."""
+
+    name: ComponentName
+    kind: str
+    fingerprint: str = ""
+    image: str = ""
+    model: str = ""  # digest of the model, of a component that has one
+    conditions: Conditions = ()
+    failed_fingerprint: str = ""
+    failure_reason: str = ""
+    failure: str = ""
+    restarts: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoxStatus:
+    """Sizes in bytes; `used` and `files` as measured last. `bucket` is empty before it is made."""
+
+    name: ComponentName
+    bucket: str
+    capacity: int
+    used: int
+    files: int
+    conditions: Conditions = ()
+
+
+@dataclass(frozen=True)
+class Setback:
+    """The last attempt at something failed, and it is still wanted. `subject` is what the actions were about, as
+    `Hold.subject` names it; `attempts` have failed in a row, the last one at `at` (Unix seconds). `stalled`: another
+    attempt has to wait until the input changes. `resolving`: what failed was to find out what is wanted (the content
+    of an image or of a model), not to act. `version`: fingerprint of what was to be brought up, where it was that."""
+
+    subject: str
+    reason: str
+    message: str
+    attempts: int
+    at: float
+    stalled: bool = False
+    resolving: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    app: AppName
+    repository: str = ""
+    attempted_revision: str = ""
+    applied_revision: str = ""
+    desired_revision: str = ""  # the newest commit with valid manifests: what is converged to, come what may
+    conditions: Conditions = ()
+    components: tuple[ComponentStatus, ...] = ()  # sorted by name
+    boxes: tuple[BoxStatus, ...] = ()  # sorted by name
+    suspended: bool = False  # by a person (`prichal suspend`), beside the manifest's own `suspend`
+    approved_revision: str = ""  # `prichal approve`: everything may go at once at this revision
+    plan: str = ""  # text of the last plan
+    failures: int = 0  # consecutive failed passes, for the backoff
+    pins: tuple[
+        tuple[str, str], ...
+    ] = ()  # image reference -> what it was resolved to, at `desired_revision`
+    models: tuple[
+        tuple[ComponentName, str], ...
+    ] = ()  # component -> digest of its model, at `desired_revision`
+    setbacks: tuple[Setback, ...] = ()  # sorted by subject; a new commit forgets them
+
+    def bounded(self, most: int = MAX_TEXT) -> AppStatus:
+        """Fit to be kept and shown: with its texts cut, the longest most, where all together have more characters than
+        `most`. A module with many components, each of which says much, must not cost more than its share of the
+        database and of every page that shows it."""
+        texts = [*_messages(self.conditions), self.plan, *(setback.message for setback in self.setbacks)]
+        texts += [text for part in self.components for text in (*_messages(part.conditions), part.failure)]
+        texts += [text for box in self.boxes for text in _messages(box.conditions)]
+        limit = longest(map(len, texts), most)
+        if limit is None:
+            return self
+        return replace(
+            self,
+            conditions=_cut(self.conditions, limit),
+            plan=excerpt(self.plan, limit),
+            setbacks=tuple(replace(each, message=excerpt(each.message, limit)) for each in self.setbacks),
+            components=tuple(
+                replace(each, conditions=_cut(each.conditions, limit), failure=excerpt(each.failure, limit))
+                for each in self.components
+            ),
+            boxes=tuple(replace(each, conditions=_cut(each.conditions, limit)) for each in self.boxes),
+        )
+
+    def component(self, name: ComponentName) -> ComponentStatus | None:
+        return next((c for c in self.components if c.name == name), None)
+
+
+def longest(lengths: Iterable[int], most: int) -> int | None:
+    """Return how long each of the texts may be so that all together have no more than `most` characters, and the
+    short ones stay whole; None if all may."""
+    left, rest = most, sorted(lengths)
+    for number, length in enumerate(rest):
+        share = left // (len(rest) - number)
+        if length > share:
+            return share
+        left -= length
+    return None
+
+
+def _messages(conditions: Conditions) -> Iterator[str]:
+    return (condition.message for condition in conditions)
+
+
+def _cut(conditions: Conditions, limit: int) -> Conditions:
+    return tuple(replace(each, message=excerpt(each.message, limit)) for each in conditions)
+
+
+class EventType(StrEnum):
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A thing that happened, told once, on a transition. `id` grows; 0 until stored."""
+
+    app: AppName
+    type: EventType
+    reason: str
+    message: str
+    component: ComponentName | None = None
+    revision: str = ""
+    at: float = 0.0
+    id: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", bounded(self.message))
+
+
+class RequestState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class ReconcileRequest:
+    """A request to reconcile an app: only a key and a reason. `outcome` is set when done: Ready | Degraded |
+    Failed | Superseded | Suspended | Waiting."""
+
+    id: int
+    app: AppName
+    reasons: tuple[str, ...]  # poll | webhook | push | drift | manual | start | platform | retry | wake
+    state: RequestState
+    created: float
+    not_before: float = 0.0
+    outcome: str = ""
+    message: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class RepositoryRecord:
+    """The part of a repository that the web process may know: enough to check a webhook, nothing to fetch with."""
+
+    name: str
+    apps: tuple[AppName, ...]
+    ref: str  # "branch:main", "tag:v1", "semver:>=1", "commit:…"
+    interval: float
+    hook_provider: str | None = None
+    hook_secret: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class WebhookDelivery:
+    """An accepted webhook: `id` is the provider's delivery id (or ours), `requests` what it asked for."""
+
+    id: str
+    repository: str
+    requests: tuple[int, ...]
+    at: float

@@ -1,0 +1,121 @@
+"""Each app's use of limited resources, next to the limit. Pure; the daemon computes it every few seconds, so that
+people see it before the limit is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controller.domain.apps.spec import Limits
+from controller.domain.names import AppName
+from controller.domain.runs.run import Run, RunCount, RunState
+from controller.domain.runs.stage_slots import Use, in_use
+from controller.domain.storage.box import BoxRecord
+from controller.domain.units import about_size
+
+NEARLY = 0.8  # of a bound
+BOX = "box "  # and its name
+
+
+class Resource(StrEnum):
+    CPUS = "cpus"
+    MEMORY = "memory"
+    CONTAINERS = "containers"
+    GPUS = "gpus"
+    STORAGE = "storage"
+    RUNS = "runs"
+    STAGES = "stages"
+    QUEUE = "queue"
+    QUEUE_SIZE = "queue size"
+    RUN_FILES = "run files"
+    IMAGES = "images"
+
+
+_BYTES = frozenset(
+    {Resource.MEMORY, Resource.STORAGE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
+)
+#: What is declared, and what runs take for a while, may be all that there is: nothing is lost by it. The rest fills up,
+#: and then something is refused.
+_FILLING = frozenset(
+    {Resource.STORAGE, Resource.QUEUE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
+)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`bound` is None where there is none."""
+
+    app: AppName
+    resource: str
+    used: float
+    bound: float | None
+
+    @property
+    def fills(self) -> bool:
+        """True if something is refused once it is full."""
+        return self.resource in _FILLING or self.resource.startswith(BOX)
+
+    @property
+    def is_nearly_full(self) -> bool:
+        return self.fills and self.bound is not None and self.used >= NEARLY * self.bound > 0
+
+    def told(self, value: float | None) -> str:
+        if value is None:
+            return "-"
+        in_bytes = self.resource in _BYTES or self.resource.startswith(BOX)
+        return about_size(int(value)) if in_bytes else f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits of each app, from the configuration."""
+
+    runs: int
+    stages: int
+    queue: int
+    queue_size: int
+    run_files: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The measured use of all apps: `declared` by components, and what was measured in bytes."""
+
+    declared: Mapping[AppName, Use]
+    active: tuple[Run, ...]
+    counts: tuple[RunCount, ...]
+    boxes: tuple[BoxRecord, ...]
+    queued: Mapping[AppName, int] = field(default_factory=dict)
+    run_files: Mapping[AppName, int] = field(default_factory=dict)
+    images: Mapping[AppName, int] = field(default_factory=dict)
+
+
+def usage(app: AppName, limits: Limits, bounds: Bounds, found: Found) -> Iterator[Usage]:
+    """Return the use of each resource, in display order."""
+    stages = in_use(run for run in found.active if run.app == app)
+    use = found.declared.get(app, Use()) + stages
+    boxes = sorted((box for box in found.boxes if box.app == app), key=lambda box: box.box)
+    waiting = sum(each.number for each in _of(app, found.counts) if each.state is RunState.QUEUED)
+    going_on = sum(each.number for each in _of(app, found.counts) if each.active)
+    for resource, used, bound in (
+        (Resource.CPUS, round(use.cpus, 3), limits.cpus),
+        (Resource.MEMORY, use.memory, limits.memory),
+        (Resource.CONTAINERS, use.containers, limits.containers),
+        (Resource.GPUS, use.gpus, limits.gpus),
+        (Resource.STORAGE, sum(box.used for box in boxes), limits.storage),
+        *((f"{BOX}{box.box}", box.used, box.capacity) for box in boxes),
+        (Resource.RUNS, going_on, bounds.runs),
+        (Resource.STAGES, stages.containers, bounds.stages),
+        (Resource.QUEUE, waiting, bounds.queue),
+        (Resource.QUEUE_SIZE, found.queued.get(app, 0), bounds.queue_size),
+        (Resource.RUN_FILES, found.run_files.get(app, 0), bounds.run_files),
+        (Resource.IMAGES, found.images.get(app, 0), bounds.images),
+    ):
+        if resource != Resource.GPUS or used or bound is not None:
+            yield Usage(app, resource, used, bound)
+
+
+def _of(app: AppName, counts: Iterable[RunCount]) -> Iterator[RunCount]:
+    return (count for count in counts if count.app == app)

@@ -1,0 +1,1 @@
+"""What the gateway serves, and to whom: routes, callers and their names."""

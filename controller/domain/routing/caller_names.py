@@ -1,0 +1,35 @@
+"""Whose a name of a caller is. The name chooses the area of files, so within an app it belongs to one account: that of
+a password, of a token, or of an issuer's subject, whichever used it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain.names import AppName
+
+PASSWORD: Final = "password"  # noqa: S105 - no password: a name
+TOKEN: Final = "token"  # noqa: S105 - no password: a name
+_OPENID: Final = "openid"
+
+
+def openid(issuer: str, subject: str) -> str:
+    """The account of a subject at an issuer; an issuer's URL has no space."""
+    return f"{_OPENID} {issuer} {subject}"
+
+
+@dataclass(frozen=True)
+class ClaimedName:
+    app: AppName
+    name: str
+    owner: str
+    since: float
+
+    @property
+    def description(self) -> str:
+        """Describe the account for people."""
+        kind, _, account = self.owner.partition(" ")
+        if kind != _OPENID:
+            return kind
+        issuer, _, subject = account.partition(" ")
+        return f"{issuer}, subject {subject}"

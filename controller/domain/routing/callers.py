@@ -1,0 +1,55 @@
+"""Secrets as lists of those who may call an API: users with passwords or with tokens. What no request can carry, or
+what everybody could guess, is refused before an API is published with it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from controller.domain.apps.spec import SecretSpec
+from controller.domain.text import is_storable
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # what stands behind `Bearer ` in a header
+
+
+def unusable_passwords(secret: SecretSpec) -> Iterator[str]:
+    """Why callers could not log in with it, without any of its values."""
+    for user, value in secret.values:
+        if why := _wrong_user(user) or _wrong_password(user, value.reveal()):
+            yield f"the Secret {secret.name!r} is no list of users: {why}"
+
+
+def unusable_tokens(secret: SecretSpec) -> Iterator[str]:
+    for user, value in secret.values:
+        if why := _wrong_user(user, colon=True) or _wrong_token(user, value.reveal()):
+            yield f"the Secret {secret.name!r} is no list of tokens: {why}"
+
+
+def _wrong_user(user: str, colon: bool = False) -> str:
+    if not user.strip():
+        return "a user has no name"
+    if _CONTROL.search(user) or not is_storable(user):
+        return f"the user {user!r} has a control character in the name"
+    if ":" in user and not colon:
+        return f"the user {user!r} has a colon in the name, which HTTP takes for the end of it"
+    return ""
+
+
+def _wrong_password(user: str, password: str) -> str:
+    if not password:
+        return f"the password of {user!r} is empty"
+    if _CONTROL.search(password) or not is_storable(password):
+        return f"the password of {user!r} holds a line break or another control character"
+    return ""
+
+
+def _wrong_token(user: str, token: str) -> str:
+    if not token:
+        return f"the token of {user!r} is empty"
+    if not _TOKEN.fullmatch(token):
+        return (
+            f"the token of {user!r} holds what no header can: take letters, digits and signs of ASCII alone"
+        )
+    return ""

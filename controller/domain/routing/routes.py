@@ -1,0 +1,83 @@
+"""The routes of the gateway: for each component, its upstreams and the APIs that lead to them.
+
+The daemon writes routes, the web process reads them; a route changes in one transaction, so no request ever sees
+half of a rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.domain.apps.spec import ApiVariable, CorsSpec
+from controller.domain.names import AppName, ComponentName
+
+
+@dataclass(frozen=True)
+class Api:
+    """One published path. `users` maps a name to a password hash (werkzeug or bcrypt format), `tokens` a name to the
+    hash of a bearer token (`sha256:<hex>`), `oidc_claims` a claim to the value that it must have; no users, tokens and
+    issuer: everybody may call."""
+
+    path: str
+    name: ComponentName
+    published: bool
+    users: tuple[tuple[str, str], ...] = ()
+    tokens: tuple[tuple[str, str], ...] = ()
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_client: str | None = None
+    oidc_claims: tuple[tuple[str, str], ...] = ()
+    oidc_username: str = ""  # the claim that names the caller, if not the usual ones
+    pass_identity: bool = False
+    cors: CorsSpec | None = None  # None: no page of another origin may call
+
+    @property
+    def open_to_all(self) -> bool:
+        return not (self.users or self.tokens or self.oidc_issuer)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The traffic of one component. `fingerprint` is the version in service, which has been ready once;
+    `upstreams` are the `IP:PORT` of what answers of it, empty while nothing does: 503, unless it is `asleep`; then a
+    call wakes it up and waits for it."""
+
+    app: AppName
+    component: ComponentName
+    fingerprint: str
+    revision: str
+    upstreams: tuple[str, ...]
+    apis: tuple[Api, ...]
+    timeout: float = 60.0  # seconds for one call as seen by the gateway
+    any_path: bool = False  # an own server: every path and method below the API's path is passed on
+    asleep: bool = False  # nothing of it runs, because nobody has called
+    wake_within: float = 0.0  # seconds that a call waits for it to wake up; 0: it does not hibernate
+    boxes: tuple[
+        ComponentName, ...
+    ] = ()  # where FILE variables of calls lie, the default one first; none: not staged
+
+    @property
+    def in_service(self) -> bool:
+        """True if calls are answered, even if the first one has to wait."""
+        return self.asleep or bool(self.upstreams)
+
+
+class ServiceKind(StrEnum):
+    FILES = "files"
+    PIPELINE = "pipeline"
+    PIPELINES = "pipelines"
+
+
+@dataclass(frozen=True)
+class Service:
+    """An API that the platform answers itself: files of boxes, runs of one pipeline or of all. `inputs` and `outputs`
+    are what the `apiSpec` of a pipeline's API declares."""
+
+    app: AppName
+    api: Api
+    kind: ServiceKind
+    developers: tuple[str, ...] = ()  # files: users who may use the developer area
+    pipeline: ComponentName | None = None
+    inputs: tuple[ApiVariable, ...] = ()
+    outputs: tuple[ApiVariable, ...] = ()

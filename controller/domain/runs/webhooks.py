@@ -1,0 +1,274 @@
+"""Webhooks at the end of runs: what they say, how they are signed, when they are sent again. Pure.
+
+Signed by the rules of Standard Webhooks 1.0 (https://www.standardwebhooks.com). The text of a message is made once,
+with the end of the run, and so is its id: however often it is sent, receivers can tell that it is the same one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from controller.domain.names import AppName, ComponentName
+from controller.domain.runs.run import AreaKind, Run, RunOutput, RunState, StageRun
+from controller.domain.secret import Secret
+from controller.domain.units import rfc3339
+
+Json = dict[str, object]
+
+MAX_URL: Final = 2000  # characters
+SECRET_KEY: Final = "secret"  # noqa: S105 - of the Secret that webhooks are signed with
+
+#: Seconds before each repetition; after the last one it is given up, some three days after the end of the run.
+PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+JITTER: Final = 0.2  # of a pause, at the most, on top of it
+LONGEST: Final = 86400.0 * (1 + JITTER)  # seconds; receivers cannot ask for more
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """`id` is the header `webhook-id`, `secret` the name of a Secret of the app as of the commit `revision`. `attempts`
+    have failed; `due` is when to try next, Unix seconds."""
+
+    id: str
+    app: AppName
+    pipeline: ComponentName
+    revision: str
+    run: str
+    secret: str
+    url: str
+    body: str
+    attempts: int = 0
+    due: float = 0.0
+
+    @property
+    def origin(self) -> str:
+        """`https://example.org`: as much of the URL as may be told, for what follows is often as good as a password."""
+        return origin_of(self.url)
+
+    @property
+    def lane(self) -> str:
+        """The partition key: one receiver's events from one app. A slow receiver delays only its own lane."""
+        return f"{self.app} {self.origin}"
+
+
+def messages(run: Run) -> tuple[Message, ...]:
+    """Return the events to send when a run is over: to the receiver of the pipeline, then to that of the caller;
+    only once if both are the same."""
+    hook = run.pipeline.webhook
+    if hook is None or not run.state.terminal:
+        return ()
+    urls = [url for url in dict.fromkeys((hook.url, run.webhook)) if url]
+    if not urls:
+        return ()
+    body, ended = json.dumps(payload(run), separators=(",", ":")), run.ended or run.created
+    return tuple(
+        Message(
+            _id(run, url), run.app, run.name, run.pipeline.revision, run.id, hook.secret, url, body, due=ended
+        )
+        for url in urls
+    )
+
+
+def _id(run: Run, url: str) -> str:
+    """No dot, since dots separate what is signed."""
+    return f"msg_{run.id}_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def payload(run: Run) -> Json:
+    return {
+        "type": f"run.{run.state.lower()}",
+        "timestamp": rfc3339(run.ended or run.created),
+        "data": {
+            "id": run.id,
+            "app": run.app,
+            "pipeline": run.name,
+            "revision": run.pipeline.revision,
+            "state": run.state,
+            "reason": run.reason,
+            "message": run.message,
+            "created": rfc3339(run.created),
+            "started": rfc3339(run.started),
+            "ended": rfc3339(run.ended),
+            "user": run.user,
+            "public": run.public,
+            "cause": run.cause,
+            "origin": run.origin or None,
+            "outputs": [_output(run, output) for output in run.published if _is_there(run, output)],
+            "stages": [_stage(stage) for stage in run.stages],
+        },
+    }
+
+
+def _is_there(run: Run, output: RunOutput) -> bool:
+    """A stage has succeeded once its outputs lie where they were wanted; releases come after all stages."""
+    if output.name in run.pipeline.releases:
+        return output.name in run.released
+    return run.stage(run.pipeline.made[output.name]).state is RunState.SUCCEEDED
+
+
+def _output(run: Run, output: RunOutput) -> Json:
+    box = output.box or next(iter(run.pipeline.boxes), None)
+    area = {"area": output.area} if output.area is AreaKind.DEVELOPER else {}
+    return {"name": output.name, "box": box, "data": output.data, **area}
+
+
+def _stage(stage: StageRun) -> Json:
+    newest = stage.attempt
+    return {
+        "name": stage.name,
+        "state": stage.state,
+        "reason": stage.reason,
+        "message": stage.message,
+        "exitCode": newest.exit_code if newest else None,
+        "attempts": len(stage.attempts),
+    }
+
+
+# --- signatures -------------------------------------------------------------------------------------------------
+
+
+class SigningKeyInvalid(ValueError):
+    """A text that nothing can be signed with. Its message has nothing of it."""
+
+
+def signing_key(secret: Secret) -> bytes:
+    """Base64 behind `whsec_`, any other text as it is. Raises KeyInvalid."""
+    text = secret.reveal()
+    if not text.startswith("whsec_"):
+        key = text.encode()
+    else:
+        try:
+            key = base64.b64decode(text.removeprefix("whsec_").strip(), validate=True)
+        except (binascii.Error, ValueError):
+            raise SigningKeyInvalid("what follows whsec_ is not base64") from None
+    if not key:
+        raise SigningKeyInvalid("it is empty")
+    return key
+
+
+def headers(message: Message, key: bytes, now: float) -> dict[str, str]:
+    timestamp = str(int(now))
+    signed = f"{message.id}.{timestamp}.{message.body}".encode()
+    signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    return {
+        "webhook-id": message.id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{signature}",
+        "Content-Type": "application/json",
+    }
+
+
+# --- what an answer means ---------------------------------------------------------------------------------------
+
+
+class DeliveryOutcome(Enum):
+    DELIVERED = "delivered"
+    FAILED = "failed"  # to be sent again
+    REFUSED = "refused"  # not to be sent again
+
+
+@dataclass(frozen=True)
+class ReceiverResponse:
+    """`retry_after` is the header as it was sent, "" without one."""
+
+    status: int
+    retry_after: str = ""
+
+
+@dataclass(frozen=True)
+class DeliveryDecision:
+    """`wait`: seconds for which the receiver wants to be left alone."""
+
+    outcome: DeliveryOutcome
+    why: str = ""
+    wait: float = 0.0
+
+
+def judge(answer: ReceiverResponse, now: float) -> DeliveryDecision:
+    """Redirects are not followed: the address that was given is the one that may be told."""
+    status = answer.status
+    if 200 <= status < 300:
+        return DeliveryDecision(DeliveryOutcome.DELIVERED)
+    if status == 410:
+        return DeliveryDecision(DeliveryOutcome.REFUSED, "it answers 410: nothing more is wanted there")
+    if 300 <= status < 400:
+        return DeliveryDecision(
+            DeliveryOutcome.FAILED, f"it answers {status}, and redirects are not followed"
+        )
+    wait = _retry_after(answer.retry_after, now) if status in (429, 503) else 0.0
+    return DeliveryDecision(DeliveryOutcome.FAILED, f"it answers {status}", wait)
+
+
+def _retry_after(text: str, now: float) -> float:
+    """Seconds, from a number of them or a date (RFC 9110); 0 for anything else, never more than LONGEST."""
+    if text.isascii() and text.isdecimal():
+        return min(float(text), LONGEST)
+    try:
+        return min(max(0.0, parsedate_to_datetime(text).timestamp() - now), LONGEST)
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def pause(failed: int, random: float, wait: float = 0.0) -> float | None:
+    """Seconds after so many attempts have failed (from 1 on); None: that was the last one. `random` from 0 to 1, since
+    what failed together need not come again together."""
+    if failed > len(PAUSES):
+        return None
+    return max(PAUSES[failed - 1] * (1 + JITTER * random), wait)
+
+
+# --- where to ---------------------------------------------------------------------------------------------------
+
+
+def is_url(text: str) -> bool:
+    """Return True if webhooks can be sent there: http or https, without user and fragment."""
+    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = parts.username is None and parts.password is None and not parts.fragment and port != 0
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+_UNICAST = IPv6Network(
+    "2000::/3"
+)  # all that is assigned for the public; the rest is reserved or has another meaning
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Return True if the address, a number of IPv4 or IPv6, is one of the public internet. One that stands for an
+    IPv4 address is what that is."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv4Address):
+        return ip.is_global and not ip.is_multicast
+    if (embedded := _embedded(ip)) is not None:
+        return is_public(str(embedded))
+    return ip in _UNICAST and ip.is_global
+
+
+def _embedded(ip: IPv6Address) -> IPv4Address | None:
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    return IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None

@@ -1,0 +1,171 @@
+"""Planning for boxes: which buckets to make, change, keep and remove, and how the boxes are. Pure; called by
+`planner.plan_app` and after every pass.
+
+Safety rules, each held by a test:
+- data is removed only if its manifest asked for it (`reclaimPolicy: Delete`) and left Git, or if a person did;
+- disconnecting an app removes no data, whatever its manifests said;
+- a capacity below what is stored is not put in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from controller.domain.apps.conditions import Condition, Conditions, ConditionType
+from controller.domain.apps.desired import DesiredApp
+from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFault
+from controller.domain.apps.plan import Action, CreateBucket, Hold, KeepBucket, RemoveBucket, UpdateBox
+from controller.domain.apps.spec import BoxSpec, ComponentKind, Reclaim
+from controller.domain.apps.status import BoxStatus
+from controller.domain.names import ComponentName, bucket_name
+from controller.domain.storage.box import BoxRecord, BoxState
+from controller.domain.units import about_size
+
+_STORAGE_PAUSE = 5.0  # seconds until a storage that did not answer is asked again
+
+
+def plan_boxes(
+    desired: DesiredApp, observed: ObservedApp, instance: str
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """A group of actions for each box that needs any. While the storage does not answer nothing is planned."""
+    found = {box.record.box: box for box in observed.boxes}
+    if observed.storage is not None:
+        return _without_storage(desired, found, observed.storage)
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    for spec in desired.boxes:
+        actions, hold = _declared(desired, spec, found.get(spec.name), instance)
+        steps.append(actions)
+        holds += [hold] if hold else []
+    declared = {spec.name for spec in desired.boxes}
+    for name in sorted(found.keys() - declared):
+        actions, hold = _gone(desired, found[name])
+        steps.append(actions)
+        holds += [hold] if hold else []
+    return [step for step in steps if step], holds
+
+
+def _without_storage(
+    desired: DesiredApp, found: dict[ComponentName, ObservedBox], fault: StorageFault
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Without a storage, kept data still stays recorded: no other place says that it is kept."""
+    retry = _STORAGE_PAUSE if fault.transient else None
+    waiting = {spec.name for spec in desired.boxes}
+    steps: list[tuple[Action, ...]] = []
+    for name in sorted(found.keys() - waiting):
+        actions, _ = _gone(desired, found[name])
+        if any(isinstance(action, RemoveBucket) for action in actions):
+            waiting.add(name)
+        elif actions:
+            steps.append(actions)
+    return steps, [
+        Hold(name, fault.reason, fault.why, retry, ComponentKind.DATA_BOX) for name in sorted(waiting)
+    ]
+
+
+def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revision: str) -> BoxStatus:
+    """`record` and `hold` as they are after the pass; no record: it could not be made yet."""
+    if record is None or record.state is not BoxState.BOUND:
+        conditions = (
+            _not_ready(hold.reason, hold.why, revision)
+            if hold
+            else _not_ready("NotMade", "its bucket has not been made yet", revision)
+        )
+        return BoxStatus(spec.name, "", spec.capacity, 0, 0, conditions)
+    return BoxStatus(
+        spec.name,
+        record.bucket,
+        record.capacity,
+        record.used,
+        record.files,
+        _conditions(record, hold, revision),
+    )
+
+
+def _conditions(record: BoxRecord, hold: Hold | None, revision: str) -> Conditions:
+    if hold and hold.reason != "CapacityBelowUse":
+        return _not_ready(hold.reason, hold.why, revision)
+    room = f"{about_size(record.used)} of {about_size(record.capacity)} in {record.files} files"
+    ready = Condition(ConditionType.READY, True, "Stored", room, revision=revision)
+    if record.used > record.capacity:
+        why = f"{room}: uploads are refused until there is room"
+        return ready, Condition(ConditionType.DEGRADED, True, "OverCapacity", why, revision=revision)
+    if hold:
+        return ready, Condition(ConditionType.DEGRADED, True, hold.reason, hold.why, revision=revision)
+    return (ready,)
+
+
+def _not_ready(reason: str, why: str, revision: str) -> Conditions:
+    return (
+        Condition(ConditionType.READY, False, reason, why, revision=revision),
+        Condition(ConditionType.DEGRADED, True, reason, why, revision=revision),
+    )
+
+
+def bound(observed: ObservedApp) -> tuple[ComponentName, ...]:
+    """Boxes that were declared when the app was last brought to its state."""
+    return tuple(box.record.box for box in observed.boxes if box.record.state is BoxState.BOUND)
+
+
+def _declared(
+    desired: DesiredApp, spec: BoxSpec, found: ObservedBox | None, instance: str
+) -> tuple[tuple[Action, ...], Hold | None]:
+    if found is None:
+        return (CreateBucket(_new(desired, spec, instance), why="declared, not there"),), None
+    if found.record.state is BoxState.DOOMED:
+        return (
+            RemoveBucket(found.record, why="its deletion was asked for"),
+            CreateBucket(_new(desired, spec, instance), why="declared, not there"),
+        ), None
+    record, hold = _wanted(spec, found.record)
+    if not found.present:
+        return (CreateBucket(record, why="its bucket is gone, and all data in it"),), hold
+    if record == found.record:
+        return (), hold
+    return (UpdateBox(record, why="; ".join(_changes(found.record, record))),), hold
+
+
+def _new(desired: DesiredApp, spec: BoxSpec, instance: str) -> BoxRecord:
+    bucket = bucket_name(instance, desired.app, spec.name)
+    return BoxRecord(desired.app, spec.name, bucket, spec.capacity, spec.reclaim)
+
+
+def _wanted(spec: BoxSpec, record: BoxRecord) -> tuple[BoxRecord, Hold | None]:
+    wanted = replace(record, capacity=spec.capacity, reclaim=spec.reclaim, state=BoxState.BOUND)
+    if spec.capacity >= record.used or spec.capacity >= record.capacity:
+        return wanted, None
+    why = (
+        f"{about_size(spec.capacity)} are declared, but {about_size(record.used)} are stored: the capacity "
+        f"stays {about_size(record.capacity)} until there is less"
+    )
+    return replace(wanted, capacity=record.capacity), Hold(
+        spec.name, "CapacityBelowUse", why, kind=ComponentKind.DATA_BOX
+    )
+
+
+def _changes(before: BoxRecord, after: BoxRecord) -> Iterator[str]:
+    if before.state is not after.state:
+        yield "declared again, its data was kept"
+    if before.capacity != after.capacity:
+        yield f"capacity was {about_size(before.capacity)}"
+    if before.reclaim is not after.reclaim:
+        yield f"reclaimPolicy was {before.reclaim}"
+
+
+def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], Hold | None]:
+    """A box that no manifest declares."""
+    record = found.record
+    if record.state is BoxState.DOOMED:
+        return (RemoveBucket(record, why="its deletion was asked for"),), None
+    if record.state is BoxState.KEPT:
+        return (), None
+    if desired.disconnected:
+        return (KeepBucket(record, why="the app was disconnected, data stays"),), None
+    if not desired.prune:
+        return (), Hold(
+            record.box, "PruneDisabled", "left Git, kept because prune is off", kind=ComponentKind.DATA_BOX
+        )
+    if record.reclaim is Reclaim.DELETE:
+        return (RemoveBucket(record, why="left Git, reclaimPolicy is Delete"),), None
+    return (KeepBucket(record, why="left Git, data stays"),), None

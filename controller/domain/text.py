@@ -1,0 +1,126 @@
+"""Text from outside, made fit to be shown and stored.
+
+File names, branch names and messages come as bytes that need not be UTF-8, and JSON and YAML can spell halves of
+characters. Python carries both as lone surrogates, which no file, database or terminal accepts. `printable` is what
+everything passes on its way to people: errors, problems, conditions and events call it when they are made.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+_COLOURS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+#: The beginning of one at the end of a text, not longer than any in use.
+_BEGUN = re.compile(r"\x1b(?:\[[0-?]{0,30}[ -/]{0,2}|\][^\x07\x1b]{0,30})?\Z")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+#: Control characters except for tab and newline, separators of lines, what turns the direction of text, surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it and a terminal can show it: a byte that was not UTF-8 becomes `\\xe9`, a control
+    character `\\x00`, half of a character `\\ud83d`; colours of terminals are left out. Calling it twice changes
+    nothing more."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
+
+
+def shown(text: str) -> str:
+    """As `printable`, for what containers write: `\\r`, with which a progress bar goes back to the start of its line,
+    stays."""
+    return text if text.isprintable() else "\r".join(map(printable, text.split("\r")))
+
+
+class Shown:
+    """What a container writes, in pieces that end anywhere, as text that is `shown`. A sequence for the terminal and a
+    character that a piece cuts through are put together again."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._rest = ""
+
+    def take(self, piece: bytes, last: bool = False) -> str:
+        """`last`: nothing comes after this piece."""
+        text = self._rest + self._decoder.decode(piece, last)
+        cut = None if last else _BEGUN.search(text)
+        self._rest = cut[0] if cut else ""
+        return shown(text.removesuffix(self._rest) if self._rest else text)
+
+
+def paired(text: str) -> str:
+    """Two halves of one character, as JSON escapes spell it, become that character."""
+    return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+
+
+def excerpt(text: str, limit: int) -> str:
+    """`text`, or of one that is longer its beginning and its end, where programs say what they failed of."""
+    if len(text) <= limit:
+        return text
+    left_out = f"\n[{len(text) - limit} characters left out]\n"
+    return f"{text[: limit // 2]}{left_out}{text[len(text) - (limit - limit // 2) :]}"
+
+
+_LEFT_OUT = re.compile(r"\n\[\d+ characters left out\]\n")
+
+
+def is_excerpt(kept: str, text: str) -> bool:
+    """Return True if `kept` is what is left of `text`, be it all of it."""
+    if kept == text:
+        return True
+    begin, *rest = _LEFT_OUT.split(kept)
+    return bool(rest) and text.startswith(begin) and text.endswith(rest[-1])
+
+
+#: Characters of a message that is kept: in events, conditions and what else is told of an app. Builds and registries
+#: say as much as they like.
+MAX_MESSAGE = 16_384
+
+
+def bounded(text: str) -> str:
+    """Fit to be kept and shown."""
+    return excerpt(printable(excerpt(text, 4 * MAX_MESSAGE)), MAX_MESSAGE)
+
+
+def matches_glob(pattern: str, text: str) -> bool:
+    """Return True if `*` (anything) and `?` (any character) of the pattern fit the whole text. Takes the product
+    of both lengths at the most, where a regular expression would try all ways in which the stars could share the
+    text."""
+    place = star = kept = 0
+    starred = False
+    for_pattern = len(pattern)
+    number = 0
+    while place < len(text):
+        if number < for_pattern and pattern[number] == "*":
+            starred, star, kept = True, number, place
+            number += 1
+        elif number < for_pattern and pattern[number] in ("?", text[place]):
+            number += 1
+            place += 1
+        elif starred:  # only the last star need take more: what came before it fits as early as it can
+            kept += 1
+            number, place = star + 1, kept
+        else:
+            return False
+    return pattern[number:].strip("*") == ""
+
+
+def is_storable(text: str) -> bool:
+    """Return True if UTF-8 and the C strings of operating systems can hold it: no lone surrogate, no NUL."""
+    return (text.isascii() and "\0" not in text) or not _UNSTORABLE.search(text)
+
+
+def storable(text: str) -> str:
+    """With U+FFFD in place of each character that is not storable. Safe for JSON text, too, where such a character
+    stands only inside of strings."""
+    return text if is_storable(text) else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # what Python makes of a byte that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

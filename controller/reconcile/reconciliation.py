@@ -1,0 +1,539 @@
+"""One pass over one app: load, observe, plan, apply, judge, and save on every exit path.
+
+A pass is level-based: it compares what is declared with what exists, and ignores what an event said. It is
+safe at any time, any number of times, and after a crash at any line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
+from controller.domain.apps.desired import DesiredApp, DesiredComponent, Unresolved
+from controller.domain.apps.health import judge_app, judge_component
+from controller.domain.apps.observed import ObservedApp
+from controller.domain.apps.plan import BuildImageAction, Plan
+from controller.domain.apps.planner import backoff, pause_left, plan_app
+from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
+from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, ReconcileRequest
+from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
+from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.routing.routes import Route
+from controller.domain.runs.run import cancel, images_to_repeat
+from controller.domain.runs.stage_slots import Use
+from controller.domain.storage.planner import judge_box
+from controller.ports import Revision
+from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
+from controller.reconcile.gpu_leases import GpuLeases
+from controller.reconcile.loading import CommitLoader, LoadedCommit
+from controller.reconcile.models import in_use
+from controller.reconcile.observe import observe
+from controller.reconcile.status_writer import StatusWriter
+
+log = logging.getLogger(__name__)
+
+_REPEATABLE = 100  # the newest failed runs, whose images are kept for repetitions,
+_REPEATABLE_IMAGES = 10  # and the number of their images
+
+_MAX_ROUNDS = 4  # plan → apply → observe; more rounds would hide a planner that never finishes
+_DEPENDENCY_PAUSE = 5.0
+_UNREADY_PAUSE = 5.0
+_RUNS_PAUSE = 1.0
+#: Waiting that may last as long as others like: for a container of theirs in the network, or an image in use.
+_HELD_UP = {"NetworkInUse", "RunsStopping", "ImagesStay"}
+_LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
+_TIDY_INTERVAL = 30.0  # seconds between two removals of what is old, while nothing changes
+_KEPT_BUILDS = 2  # of each image that is declared: the one in service and the one before it
+_PERSON = {"manual"}  # reasons for which tags are resolved again
+_FORGIVING = _PERSON | {"platform"}  # something outside Git has changed: what failed may now succeed
+_QUIET = {"wake", "drift", "retry"}  # reasons that say nothing of a newer commit
+_MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a newer commit
+
+
+def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
+    """Bring one app to its declared state. Failures are in the status and the outcome. An exception is raised
+    only if the status cannot be read or saved; the loop logs it and tries again.
+    """
+    status_writer = StatusWriter(
+        deps.store, deps.clock, request.app, deps.directory.secret_values(request.app)
+    )
+    this = Reconciliation(deps, request, status_writer)
+    try:
+        outcome = this.run()
+    except Waiting as error:
+        outcome = this.waited(error)
+    except ControllerError as error:
+        outcome = this.failed(error)
+    # a bug is logged as an error and retried slowly, and other apps are not affected
+    except Exception as error:
+        log.exception("bug in a pass", extra={"app": request.app})
+        outcome = this.failed(Transient("InternalError", f"{type(error).__name__}: {error}"), bug=True)
+    if outcome.name == "Removed":
+        status_writer.delete()
+    else:
+        status_writer.save()
+    return outcome
+
+
+def preview(deps: ReconcilerDeps, app: AppName) -> Plan:
+    """Return the plan for the app as things stand, without acting or writing. Raises what prevents a plan."""
+    declared = deps.directory.spec.app(app)
+    if declared is None:
+        raise Stalled("UnknownApp", f"there is no PlatformApp {app!r}")
+    status = deps.store.apps.status(app)
+    loader = CommitLoader(deps, StatusWriter(deps.store, deps.clock, app, (), silent=True), declared)
+    loaded = loader.load()
+    desired = loader.desired(loaded, fresh=False)
+    if loader.follow_models(loaded):
+        desired = loader.desired(loaded, fresh=False)
+    observed = observe(deps, desired)
+    # what was never created can be planned without observing the storage
+    if observed.storage and not observed.boxes:
+        observed = replace(observed, storage=None)
+    return _plan(deps, desired, observed, status, deps.clock.now())
+
+
+def _plan(
+    deps: ReconcilerDeps, desired: DesiredApp, observed: ObservedApp, status: AppStatus, now: float
+) -> Plan:
+    routes = deps.store.routes.of(desired.app)
+    return plan_app(desired, observed, routes, status, deps.policy, now)
+
+
+def _images_built(desired: DesiredApp) -> int:
+    """Return the number of different images that are built for the app."""
+    pins = [component.pin for component in desired.components if component.build]
+    pins += [stage.pin for pipeline in desired.pipelines for stage in pipeline.stages if stage.build]
+    return len({pin.deploy for pin in pins})
+
+
+@dataclass(frozen=True)
+class _Converged:
+    """How the actions of a pass ended: what was wanted, what exists, the last plan, and all failures."""
+
+    desired: DesiredApp
+    observed: ObservedApp
+    plan: Plan
+    failures: list[ActionFailure]
+    acted: bool
+
+
+class Reconciliation:
+    """The state of one pass, created for one request and then discarded."""
+
+    def __init__(self, deps: ReconcilerDeps, request: ReconcileRequest, status_writer: StatusWriter) -> None:
+        self._deps = deps
+        self._request = request
+        self._status_writer = status_writer
+        self._app = request.app
+        self._next_head_check = 0.0
+
+    def run(self) -> PassOutcome:
+        deps = self._deps
+        declared = deps.directory.spec.app(self._app)
+        if declared is None:
+            return self._disconnect()
+        if declared.suspend or self._status_writer.before.suspended:
+            return self._stay_suspended()
+        personal = bool(_PERSON.intersection(self._request.reasons))
+        if _FORGIVING.intersection(self._request.reasons):
+            self._status_writer.reset_backoff()
+        self._await_dependencies(declared)
+        loader = CommitLoader(deps, self._status_writer, declared)
+        loaded = loader.load(fetch=not self._waited_for())
+        declared_uses = (Use.of(each.resources, each.replicas) for each in loaded.spec.ml_components)
+        deps.uses[self._app] = sum(declared_uses, Use())
+        desired = loader.desired(loaded, fresh=personal)
+        context = self._context(declared, loaded.revision, loader)
+        resolve = partial(loader.desired, loaded, fresh=False)
+        end = self._apply_until_quiet(desired, context, resolve)
+        if not end.failures and loader.follow_models(loaded):
+            end = self._apply_until_quiet(resolve(), context, resolve)
+        self._status_writer.drop_setbacks(end.plan)
+        settled = not end.failures and not self._status_writer.status.setbacks
+        keep = _KEPT_BUILDS * max(1, _images_built(end.desired))
+        tidied = settled and self._is_untidy() and self._tidy_images(keep)
+        outcome = self._judge(end, loaded, loader)
+        if tidied:
+            self._tidy_models(self._status_writer.status)
+            deps.tidied[self._app] = deps.clock.monotonic()
+        return outcome
+
+    def _is_untidy(self) -> bool:
+        """Return whether old images may be left. This does not depend on actions of this pass: an earlier
+        pass may have been interrupted before it tidied up, and an image may have been used by a run that has
+        ended since.
+        """
+        last = self._deps.tidied.get(self._app)
+        return last is None or self._deps.clock.monotonic() - last >= _TIDY_INTERVAL
+
+    def _waited_for(self) -> bool:
+        """Return whether a caller waits for a component to wake up, and must not wait for Git unless there
+        may be a newer commit.
+        """
+        return "wake" in self._request.reasons and _QUIET.issuperset(self._request.reasons)
+
+    def _await_dependencies(self, declared: PlatformAppSpec) -> None:
+        if self._status_writer.before.applied_revision:
+            return  # it has run before; problems of another app must not prevent repairs
+        for name in declared.depends_on:
+            if not is_ready(self._deps.store.apps.status(name).conditions):
+                raise Waiting(
+                    "DependencyNotReady", f"it waits until the app {name} is ready", _DEPENDENCY_PAUSE
+                )
+
+    def _disconnect(self) -> PassOutcome:
+        """Remove everything of an app whose PlatformApp is gone, except its data."""
+        deps = self._deps
+        self._cancel_runs()
+        desired = DesiredApp(self._app, "", prune=True, approved=True, disconnected=True)
+        nowhere = PlatformAppSpec(self._app, RepositoryName(""))
+        context = self._context(nowhere, Revision("", "", ""), None)
+        end = self._apply_until_quiet(desired, context, lambda: desired)
+        for hold in end.plan.holds:  # what cannot be removed, and a storage that does not answer
+            if hold.failed and not hold.transient:
+                raise Stalled(hold.reason, hold.why)
+            raise Waiting(hold.reason, hold.why, hold.retry_after or deps.settings.reconcile.backoff_max)
+        if end.failures:
+            raise end.failures[0].error
+        if deps.store.runs.unfinished(self._app, limit=1):
+            raise Waiting("RunsStopping", "its runs are being stopped", _RUNS_PAUSE)
+        for route in deps.store.routes.of(self._app):
+            deps.store.routes.withdraw(self._app, route.component)
+        if not self._tidy_images(keep=0):
+            raise Waiting(
+                "ImagesStay", "its images cannot be removed yet; see the daemon's log", _UNREADY_PAUSE
+            )
+        self._tidy_models(AppStatus(self._app))
+        if self._status_writer.before != AppStatus(self._app):
+            self._status_writer.record_event(
+                "Disconnected", "its PlatformApp was removed; its containers and routes are gone"
+            )
+        return PassOutcome("Removed", "disconnected: its containers and routes are gone")
+
+    def _cancel_runs(self) -> None:
+        """Cancel the app's runs. Waiting ones end at once; the runner stops those that have begun. The next
+        pass cancels a run that was changed concurrently.
+        """
+        runs, now = self._deps.store.runs, self._deps.clock.now()
+        for run in runs.unfinished(self._app):
+            canceled = cancel(run, now, "AppDisconnected", "its app was disconnected")
+            if canceled is not run:
+                runs.save(canceled)
+
+    def _stay_suspended(self) -> PassOutcome:
+        condition = Condition(
+            ConditionType.SUSPENDED,
+            True,
+            "Suspended",
+            "nothing is changed until the app is resumed: prichal resume",
+        )
+        before = self._status_writer.before.conditions
+        kept = [c for c in before if c.type in (ConditionType.READY, ConditionType.DEGRADED)]
+        self._status_writer.set_conditions([*kept, condition])
+        return PassOutcome("Suspended", condition.message)
+
+    # --- acting ------------------------------------------------------------------------------------------------
+
+    def _apply_until_quiet(
+        self, desired: DesiredApp, context: ExecutionContext, resolve: Callable[[], DesiredApp]
+    ) -> _Converged:
+        """Plan and apply until there is nothing to do. A failed rollout needs a second round, which removes
+        it and keeps the last good version running, and built images have to be resolved again; more than a
+        few rounds would be a bug. All rounds plan as of the start of the pass, so nothing that failed is
+        tried twice in it.
+        """
+        deps, status_writer = self._deps, self._status_writer
+        gpu_leases = GpuLeases(deps.store, deps.settings.runs.gpus)
+        executor = Executor(
+            deps.engine,
+            deps.prober,
+            deps.sources,
+            deps.store.routes,
+            deps.store.gateways,
+            deps.store.activity,
+            deps.storage,
+            deps.models,
+            deps.store.boxes,
+            deps.store.runs,
+            gpu_leases,
+            deps.clock,
+        )
+        failures: list[ActionFailure] = []
+        observed = observe(deps, desired)
+        gpu_leases.correct(observed)
+        plan = _plan(deps, desired, observed, status_writer.status, status_writer.begun)
+        rounds = 0
+        while not plan.empty:
+            if rounds == _MAX_ROUNDS:
+                raise Transient(
+                    "Restless", f"after {rounds} rounds there are still actions to do:\n{plan.render()}"
+                )
+            rounds += 1
+            status_writer.record_plan(plan)
+            deps.tidied.pop(self._app, None)
+            new = executor.apply(plan, context)
+            failed = [failure for failure in new if not isinstance(failure.error, Waiting)]
+            failures += failed
+            status_writer.record_failures(plan, new, deps.settings.reconcile.crash_window)
+            for failure in new:  # what waits for something that has failed tells less than that
+                if not failed or isinstance(failure.error, Superseded):
+                    raise failure.error
+            observed = observe(deps, desired)
+            if new or any(isinstance(action, BuildImageAction) for action in plan.actions):
+                desired = resolve()
+            plan = _plan(deps, desired, observed, status_writer.status, status_writer.begun)
+        return _Converged(desired, observed, plan, failures, acted=rounds > 0)
+
+    def _tidy_images(self, keep: int) -> bool:
+        """Remove old images, and return whether that worked. A sleeping component has no container that would
+        keep its image, and a pipeline has one only while it runs. Runs that can be repeated may be of older
+        commits.
+        """
+        asleep = {r.component for r in self._deps.store.routes.of(self._app) if r.asleep}
+        spare = {c.image for c in self._status_writer.status.components if c.name in asleep}
+        runs = self._deps.store.runs
+        for pipeline in (*runs.pipelines(self._app), *(run.pipeline for run in runs.unfinished(self._app))):
+            spare.update(stage.image for stage in pipeline.stages)
+        spare |= images_to_repeat(runs.ended_badly(self._app, _REPEATABLE), _REPEATABLE_IMAGES)
+        try:
+            self._deps.engine.prune_images(self._app, keep, frozenset(spare))
+        except ControllerError as error:  # doctor reports a full disk; running containers are not affected
+            log.warning("could not remove old images: %s", error.message, extra={"app": self._app})
+            return False
+        return True
+
+    def _tidy_models(self, now: AppStatus) -> None:
+        """Remove models that are not used. `now` is the app's status as it will be saved."""
+        others = (status for status in self._deps.store.apps.all() if status.app != self._app)
+        try:
+            self._deps.models.prune(in_use((*others, now)))
+        except ControllerError as error:
+            log.warning("could not remove old models: %s", error.message, extra={"app": self._app})
+
+    def _context(
+        self, declared: PlatformAppSpec, revision: Revision, loader: CommitLoader | None
+    ) -> ExecutionContext:
+        deps = self._deps
+        return ExecutionContext(
+            revision=revision,
+            registries=deps.directory.registries(declared),
+            secrets=self._status_writer.secrets,
+            superseded=lambda: deps.stopping() or (loader is not None and self._newer_commit(loader)),
+            emit=lambda event: deps.store.events.add([event]),
+        )
+
+    def _newer_commit(self, loader: CommitLoader) -> bool:
+        """Return whether a waiting request means a newer commit; the remote is called at most once a second."""
+        now = self._deps.clock.now()
+        if now < self._next_head_check:
+            return False
+        queued = self._deps.store.requests.queued(self._app)
+        if not queued or queued.not_before > now or not _MOVES.intersection(queued.reasons):
+            return False
+        self._next_head_check = now + 1.0
+        return loader.newer_commit()
+
+    # --- the verdict -------------------------------------------------------------------------------------------
+
+    def _judge(self, end: _Converged, loaded: LoadedCommit, loader: CommitLoader) -> PassOutcome:
+        deps, status_writer = self._deps, self._status_writer
+        desired, observed, plan = end.desired, end.observed, end.plan
+        routes = {route.component: route for route in deps.store.routes.of(self._app)}
+        judged = [
+            self._judged(
+                c, observed, routes.get(c.spec.name), plan.revision, loader.news.warnings.get(c.spec.name)
+            )
+            for c in desired.components
+        ]
+        judged += [
+            self._unresolved(missing, plan.revision)
+            for missing in desired.unresolved
+            if missing.kind is ComponentKind.ML_COMPONENT
+        ]
+        judged += self._unbuilt_stages(desired, plan.revision)
+        components = tuple(sorted(judged, key=lambda c: c.name))
+        status_writer.record_components(components, {*routes, *(w.component for w in observed.workloads)})
+        boxes = self._boxes(desired, plan)
+        status_writer.status = replace(status_writer.status, boxes=boxes)
+        models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
+        warnings = (*loaded.spec.warnings, *models)
+        conditions = judge_app(components, plan, warnings, boxes)
+        retries = self._retries(plan, components)
+        awake = [c for c in desired.components if not c.asleep]
+        retries += [max(left, _LEAST_PAUSE) for left in loader.idle_timeouts(awake).values()]
+        if loaded.current:
+            status_writer.record_success(desired.revision, conditions)
+        else:
+            status_writer.set_conditions(conditions)
+        if any(c.type is ConditionType.FETCH_FAILED for c in status_writer.extra_conditions):
+            status_writer.status = replace(status_writer.status, failures=status_writer.before.failures + 1)
+            retries.append(self._pause())
+        return self._outcome(conditions, desired.revision, min(retries, default=None))
+
+    def _retries(self, plan: Plan, components: tuple[ComponentStatus, ...]) -> list[float]:
+        """Return the seconds until each result may change by itself. What does not answer is checked less and
+        less often.
+        """
+        now = self._deps.clock.now()
+        passed = now - self._status_writer.begun
+        retries = [max(0.0, hold.retry_after - passed) for hold in plan.holds if hold.retry_after is not None]
+        retries += [
+            max(0.0, pause_left(setback, self._deps.policy, now))
+            for setback in self._status_writer.status.setbacks
+            if not setback.stalled
+        ]
+        silent = [
+            now - degraded.since
+            for component in components
+            if (degraded := find(component.conditions, ConditionType.DEGRADED))
+            and degraded.reason == "NotAnswering"
+        ]
+        longest = self._deps.settings.reconcile.backoff_max
+        return retries + [min(max(_UNREADY_PAUSE, since), longest) for since in silent]
+
+    def _boxes(self, desired: DesiredApp, plan: Plan) -> tuple[BoxStatus, ...]:
+        records = {record.box: record for record in self._deps.store.boxes.of(self._app)}
+        holds = {hold.component: hold for hold in plan.holds if hold.kind is ComponentKind.DATA_BOX}
+        before = {box.name: box.conditions for box in self._status_writer.before.boxes}
+        judged = [
+            judge_box(spec, records.get(spec.name), holds.get(spec.name), plan.revision)
+            for spec in desired.boxes
+        ]
+        return tuple(
+            replace(box, conditions=self._status_writer.merged(box.conditions, before.get(box.name, ())))
+            for box in judged
+        )
+
+    def _judged(
+        self,
+        component: DesiredComponent,
+        observed: ObservedApp,
+        route: Route | None,
+        revision: str,
+        warning: Condition | None,
+    ) -> ComponentStatus:
+        memory = self._status_writer.component(component.spec.name)
+        unready = self._why_unready(component.spec, route) if route else ""
+        setback = next(
+            (s for s in self._status_writer.status.setbacks if s.subject == component.spec.name), None
+        )
+        judged = judge_component(component, observed, route, memory, unready, setback)
+        if warning:
+            judged = (*judged, warning)
+            self._report_once(component.spec.name, warning, memory)
+        conditions = self._status_writer.merged(
+            (replace(c, revision=revision) for c in judged), memory.conditions
+        )
+        if is_ready(conditions):
+            memory = replace(memory, failed_fingerprint="", failure_reason="", failure="")
+        serving = route is not None and route.fingerprint in component.fingerprints
+        return replace(
+            memory,
+            fingerprint=route.fingerprint if route else "",
+            image=component.pin.deploy if serving else memory.image,
+            model=(component.model.digest if component.model else "") if serving else memory.model,
+            conditions=conditions,
+        )
+
+    def _report_once(self, name: ComponentName, warning: Condition, memory: ComponentStatus) -> None:
+        said = find(memory.conditions, warning.type)
+        if not said or (said.reason, said.message) != (warning.reason, warning.message):
+            self._status_writer.record_event(warning.reason, warning.message, name)
+
+    def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
+        """Return why a workload in service is not ready; empty if all are ready."""
+        for upstream in route.upstreams:
+            readiness = self._deps.prober.probe(upstream, spec.server.ready_path, timeout=2.0)
+            if not readiness.ready:
+                return readiness.detail or "it is not ready"
+        return ""
+
+    def _unresolved(self, missing: Unresolved, revision: str) -> ComponentStatus:
+        memory = self._status_writer.component(missing.name)
+        kind = ConditionType.APPLY_FAILED if missing.transient else ConditionType.STALLED
+        if (memory.failure_reason, memory.failure) != (missing.reason, missing.why):
+            self._status_writer.record_event(
+                missing.reason, missing.why, missing.name, warn=not missing.waiting
+            )
+        ready = Condition(ConditionType.READY, False, missing.reason, missing.why, revision=revision)
+        conditions = (ready,) if missing.waiting else (ready, replace(ready, type=kind, status=True))
+        return replace(
+            memory,
+            failure_reason=missing.reason,
+            failure=missing.why,
+            conditions=self._status_writer.merged(conditions, memory.conditions),
+        )
+
+    def _unbuilt_stages(self, desired: DesiredApp, revision: str) -> list[ComponentStatus]:
+        """Return the stages whose build has failed, so that it is not tried again before something changes."""
+        stages = [s for wanted in desired.pipelines for s in wanted.stages if not s.pin.present]
+        memories = [self._status_writer.component(stage.name) for stage in stages]
+        return [
+            replace(
+                self._unresolved(Unresolved(memory.name, memory.failure_reason, memory.failure), revision),
+                kind=ComponentKind.EXPERIMENT_PIPELINE,
+            )
+            for memory in memories
+            if memory.failed_fingerprint
+        ]
+
+    def _outcome(self, conditions: Conditions, revision: str, retry_after: float | None) -> PassOutcome:
+        beside = self._status_writer.extra_conditions
+        if beside:
+            return PassOutcome("Failed", beside[0].message, beside[0].revision, retry_after)
+        ready = conditions[0]
+        degraded = any(c.type is ConditionType.DEGRADED for c in conditions) or (
+            any(c.type is ConditionType.APPLY_FAILED for c in conditions) and self._serving
+        )
+        waiting = ready.reason == "AwaitingModel" and not any(
+            c.type in (ConditionType.STALLED, ConditionType.APPLY_FAILED) for c in conditions
+        )
+        return PassOutcome(
+            "Ready" if ready.status else "Degraded" if degraded else "Waiting" if waiting else "Failed",
+            ready.message,
+            revision,
+            retry_after,
+        )
+
+    def waited(self, error: Waiting) -> PassOutcome:
+        status_writer = self._status_writer
+        superseded = isinstance(error, Superseded)
+        if not superseded:
+            status_writer.set_conditions([Condition(ConditionType.READY, False, error.reason, error.message)])
+        name = "Superseded" if superseded else "Waiting"
+        return PassOutcome(
+            name, error.message, status_writer.status.attempted_revision, self._patience(error)
+        )
+
+    def _patience(self, error: Waiting) -> float:
+        """Seconds until it is looked at again: ever more while others hold it up."""
+        ready = find(self._status_writer.status.conditions, ConditionType.READY)
+        if error.reason not in _HELD_UP or not ready:
+            return error.retry_after
+        waited = self._deps.clock.now() - ready.since
+        return min(max(error.retry_after, waited), self._deps.settings.reconcile.backoff_max)
+
+    def failed(self, error: ControllerError, bug: bool = False) -> PassOutcome:
+        stalled = isinstance(error, Stalled)
+        status_writer = self._status_writer
+        status_writer.record_failure(ConditionType.STALLED if stalled else ConditionType.APPLY_FAILED, error)
+        longest = self._deps.settings.reconcile.backoff_max
+        return PassOutcome(
+            "Degraded" if self._serving else "Failed",
+            status_writer.status.conditions[0].message,
+            status_writer.status.attempted_revision,
+            longest if bug else None if stalled else self._pause(),
+        )
+
+    @property
+    def _serving(self) -> bool:
+        return any(route.in_service for route in self._deps.store.routes.of(self._app))
+
+    def _pause(self) -> float:
+        chosen = self._deps.settings.reconcile
+        return backoff(self._status_writer.status.failures, chosen.backoff_initial, chosen.backoff_max)

@@ -1,0 +1,48 @@
+"""Builds the image of a stage again from the commit of its pipeline. Called by the runner, whatever commit
+the app is at: a repeated run continues with the code that it began with.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.spec import BuildImage
+from controller.domain.errors import Stalled
+from controller.domain.names import build_tag
+from controller.domain.runs.pipeline import Pipeline
+from controller.ports import Revision
+from controller.reconcile.deps import ReconcilerDeps
+from controller.reconcile.loading import spec_at
+from controller.reconcile.resolve import build_content
+
+log = logging.getLogger(__name__)
+
+
+def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
+    """Return the id of the image. Raises Stalled `ImageNotFound` if it was not built from the commit;
+    otherwise errors as `Engine.build` and `Sources`.
+    """
+    declared = deps.directory.spec.app(pipeline.app)
+    if declared is None:
+        raise Stalled("ImageNotFound", "its app is no longer connected")
+    revision = Revision(declared.repository, pipeline.revision, "")
+    source = _source(deps, pipeline, stage)
+    tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
+    pin = deps.engine.pin(source, tag, ())
+    if not pin.present:
+        context = deps.sources.build_context(revision, source)
+        deps.engine.build(
+            tag, BuildInput(pipeline.revision, source), context, lambda line: log.debug("build: %s", line)
+        )
+        pin = deps.engine.pin(source, tag, ())
+    return pin.deploy
+
+
+def _source(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> BuildImage:
+    spec = spec_at(deps, pipeline.app, pipeline.revision)
+    for found in spec.pipelines if spec else ():
+        for declared in found.stages if found.name == pipeline.name else ():
+            if declared.name == stage and isinstance(declared.image, BuildImage):
+                return declared.image
+    raise Stalled("ImageNotFound", "its manifest does not say how to build it")

@@ -1,0 +1,259 @@
+"""The status of one pass: it builds the new status, records events on transitions, and saves once at the
+end.
+
+An event is recorded once, when something changes; a state that continues is only in the conditions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
+from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, Setback
+from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
+from controller.domain.names import AppName, ComponentName, is_dns_label
+from controller.domain.secret import Secret, scrub
+from controller.domain.text import is_excerpt
+from controller.ports import Clock, Store
+from controller.reconcile.executor import ActionFailure
+
+_WORDS = 8  # the least length, in characters, of a message that later ones need not repeat
+
+
+class StatusWriter:
+    """`status` is what will be saved and `before` the previous status. `beside` has conditions that hold
+    besides the outcome (fetch failed, manifests invalid). A `silent` writer records no events, for reading
+    without acting.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, app: AppName, secrets: tuple[Secret, ...], silent: bool = False
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._app = app
+        self.secrets = secrets
+        self._silent = silent
+        self.begun = clock.now()  # the time of the pass: what failed in it is not tried again in it
+        self.before: AppStatus = store.apps.status(app)
+        self.status: AppStatus = self.before
+        self.extra_conditions: list[Condition] = []
+        self._told: list[str] = []  # messages of the events of this pass
+
+    def record_event(
+        self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
+    ) -> None:
+        """Record an event at once, so that people who wait for the pass see its progress."""
+        if self._silent:
+            return
+        kind = EventType.WARNING if warn else EventType.NORMAL
+        revision = self.status.attempted_revision
+        text = scrub(message, self.secrets)
+        self._told.append(text)
+        self._store.events.add([Event(self._app, kind, reason, text, component, revision, self._clock.now())])
+
+    def hide(self, secrets: Iterable[Secret]) -> None:
+        """Add values that must not appear in any text of this pass."""
+        self.secrets = (*self.secrets, *secrets)
+
+    def component(self, name: ComponentName) -> ComponentStatus:
+        return self.status.component(name) or ComponentStatus(name, ComponentKind.ML_COMPONENT)
+
+    # --- on the way --------------------------------------------------------------------------------------------
+
+    def record_attempt(self, commit: str, subject: str) -> None:
+        self.status = replace(self.status, attempted_revision=commit)
+        if commit != self.before.attempted_revision:
+            self.record_event("NewRevision", f"{commit[:12]} {subject}".rstrip())
+
+    def reset_backoff(self) -> None:
+        """Forget earlier failures and crash loops, because a person asked for another attempt."""
+        components = tuple(
+            replace(c, failed_fingerprint="", failure="", failure_reason="", restarts=())
+            for c in self.status.components
+        )
+        self.status = replace(self.status, components=components, setbacks=())
+
+    def add_condition(self, kind: ConditionType, error: ControllerError, revision: str) -> None:
+        """Add a condition besides the outcome; an event is recorded only if it says something new."""
+        message = scrub(error.message, self.secrets)
+        self.extra_conditions.append(Condition(kind, True, error.reason, message, revision=revision))
+        said = find(self.before.conditions, kind)
+        if not said or said.reason != error.reason or not is_excerpt(said.message, message):
+            self.record_event(error.reason, message, warn=True)
+
+    def record_plan(self, plan: Plan) -> None:
+        """Store the plan before its first action."""
+        text = plan.render()
+        reconciling = Condition(ConditionType.RECONCILING, True, "Applying", text, revision=plan.revision)
+        others = [c for c in self.before.conditions if c.type is not ConditionType.RECONCILING]
+        if not find(self.before.conditions, ConditionType.READY):
+            others.append(
+                Condition(ConditionType.READY, False, "Applying", "first pass", revision=plan.revision)
+            )
+        self.status = replace(self.status, plan=text, conditions=self.merged((*others, reconciling)))
+        with self._store.transaction():
+            self._store.apps.record_plan(self._app, plan.revision, text)
+            self._store.apps.save(self.status)
+
+    def record_failures(self, plan: Plan, failures: Iterable[ActionFailure], window: float) -> None:
+        """Record what the next plan must know: versions that failed, restarts within `window` seconds, and
+        other failures, which are tried again after a pause.
+        """
+        now = self._clock.now()
+        serving = {r.component: r.fingerprint for r in self._store.routes.of(self._app)}
+        repaired = {a.workload.component for a in plan.actions if isinstance(a, StartWorkload) and a.heals}
+        for failure in failures:
+            if failure.component and failure.fingerprint:
+                in_service = serving.get(failure.component) == failure.fingerprint
+                self._record_failure(failure.component, failure, in_service)
+                repaired |= {failure.component} if in_service else set()
+            elif not isinstance(failure.error, Waiting):
+                self.set_back(subject_text(*failure.subject), failure.error, version=failure.version)
+                repaired.discard(failure.component or ComponentName(""))
+        for name in repaired:
+            memory = self.component(name)
+            self._put(replace(memory, restarts=(*(r for r in memory.restarts if r > now - window), now)))
+
+    def set_back(
+        self, subject: str, error: ControllerError, resolving: bool = False, version: str = ""
+    ) -> None:
+        """Record that another attempt has failed."""
+        before = next(
+            (s for s in self.status.setbacks if (s.subject, s.resolving) == (subject, resolving)), None
+        )
+        message = scrub(error.message, self.secrets)
+        attempts = before.attempts + 1 if before else 1
+        at, stalled = self._clock.now(), isinstance(error, Stalled)
+        now = Setback(subject, error.reason, message, attempts, at, stalled, resolving, version)
+        others = [s for s in self.status.setbacks if s is not before]
+        self.status = replace(self.status, setbacks=tuple(sorted([*others, now], key=lambda s: s.subject)))
+        if not resolving and (before is None or before.reason != error.reason):
+            declared = subject if is_dns_label(subject) else None
+            self.record_event(error.reason, message, ComponentName(declared) if declared else None, warn=True)
+
+    def drop_setbacks(self, plan: Plan) -> None:
+        """Forget the setbacks of what is done or no longer wanted: `plan` is what is left to do."""
+        wanted = {subject_text(*subject(group)) for group in plan.steps} | {h.subject for h in plan.holds}
+        self._keep_setbacks(lambda setback: setback.resolving or setback.subject in wanted)
+        if any(setback.reason == "ImageGone" for setback in self.status.setbacks):
+            # pins may refer to images that are no longer on this host
+            self.status = replace(self.status, pins=())
+
+    def drop_resolved(self, unresolved: Iterable[str]) -> None:
+        """Forget the setbacks of what could be resolved: all but these subjects."""
+        still = set(unresolved)
+        self._keep_setbacks(lambda setback: not setback.resolving or setback.subject in still)
+
+    def _keep_setbacks(self, wanted: Callable[[Setback], bool]) -> None:
+        self.status = replace(self.status, setbacks=tuple(filter(wanted, self.status.setbacks)))
+
+    def _record_failure(self, name: ComponentName, failure: ActionFailure, in_service: bool) -> None:
+        """Record the failure of a version. A version in service has been ready, so the failure does not
+        disqualify it.
+        """
+        message = scrub(failure.error.message, self.secrets)
+        before = self.component(name)
+        self._put(
+            replace(
+                before,
+                failed_fingerprint="" if in_service else failure.fingerprint,
+                failure_reason=failure.error.reason,
+                failure=message,
+            )
+        )
+        if before.failure_reason != failure.error.reason or not is_excerpt(before.failure, message):
+            self.record_event(failure.error.reason, message, name, warn=True)
+
+    def record_components(self, components: tuple[ComponentStatus, ...], present: set[ComponentName]) -> None:
+        """Store the judged components, and those that are `present` although they are not declared."""
+        judged = {c.name for c in components}
+        kept = [c for c in self.status.components if c.name not in judged and c.name in present]
+        self.status = replace(
+            self.status, components=tuple(sorted([*components, *kept], key=lambda c: c.name))
+        )
+
+    def _put(self, component: ComponentStatus) -> None:
+        others = [c for c in self.status.components if c.name != component.name]
+        components = tuple(sorted([*others, component], key=lambda c: c.name))
+        self.status = replace(self.status, components=components)
+
+    # --- at the end --------------------------------------------------------------------------------------------
+
+    def record_success(self, revision: str, conditions: Conditions) -> None:
+        """Conclude a pass that has finished; `conditions[0]` is Ready."""
+        ready = conditions[0]
+        self.status = replace(self.status, failures=0)
+        if ready.status and revision != self.before.applied_revision:
+            self.status = replace(self.status, applied_revision=revision)
+            self.record_event("Applied", f"{revision[:12]}: {ready.message}")
+        elif ready.status and not is_ready(self.before.conditions):
+            self.record_event("Ready", ready.message)
+        self.set_conditions(conditions)
+
+    def record_failure(self, kind: ConditionType, error: ControllerError) -> None:
+        revision, message = self.status.attempted_revision, scrub(error.message, self.secrets)
+        conditions = [Condition(ConditionType.READY, False, error.reason, message, revision=revision)]
+        if not self.extra_conditions:
+            conditions.append(Condition(kind, True, error.reason, message, revision=revision))
+            told = kind is ConditionType.PRUNE_PENDING or message in self._told
+            if not told and not self._is_known(conditions[-1]):
+                self.record_event(error.reason, message, warn=True)
+        self.status = replace(self.status, failures=self.before.failures + 1)
+        self.set_conditions(tuple(conditions))
+
+    def set_conditions(self, conditions: Iterable[Condition]) -> None:
+        merged = self.merged((*conditions, *self.extra_conditions))
+        if not find(merged, ConditionType.READY):
+            waiting = Condition(ConditionType.READY, False, merged[0].reason, merged[0].message)
+            merged = self.merged((waiting, *merged))
+        for now in merged:
+            told_here = (
+                now.type in (ConditionType.DEGRADED, ConditionType.PRUNE_PENDING) or now.reason == "CrashLoop"
+            )
+            if told_here and now.status and not self._is_known(now):
+                reason = "CrashLoop" if now.reason == "CrashLoop" else now.type
+                self.record_event(reason, self._without_reported(now.message), warn=True)
+        self.status = replace(self.status, conditions=merged)
+
+    def _without_reported(self, message: str) -> str:
+        """Return the message without texts that earlier events of the pass contained in full."""
+        text = message
+        for told in sorted(self._told, key=len, reverse=True):
+            if len(told) >= _WORDS:  # a short word may be within another one by chance
+                text = re.sub(rf"(?<!\w){re.escape(told)}(?!\w)", "", text)
+        return text.strip() or message
+
+    def merged(self, now: Iterable[Condition], before: Conditions | None = None) -> Conditions:
+        return merge(self.before.conditions if before is None else before, now, self._clock.now())
+
+    def _is_known(self, now: Condition) -> bool:
+        said = find(self.before.conditions, now.type)
+        return said is not None and (said.reason, said.revision) == (now.reason, now.revision)
+
+    def save(self) -> None:
+        """Save the status. If a bug makes it impossible to write, the previous status is saved with that
+        error, and Transient `InternalError` is raised.
+        """
+        settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
+        self.status = replace(self.status, conditions=settled)
+        try:
+            # Save even if it equals `before`: `intend` may have stored another one in between.
+            self._store.apps.save(self.status)
+        except ControllerError:
+            raise
+        except Exception as bug:
+            message = f"the status could not be saved: {type(bug).__name__}; see the daemon's log"
+            error = Transient("InternalError", message)
+            self.status, self.extra_conditions = self.before, []
+            self.record_failure(ConditionType.APPLY_FAILED, error)
+            self._store.apps.save(self.status)
+            raise error from bug
+
+    def delete(self) -> None:
+        """Delete the status of an app that is gone for good."""
+        self._store.apps.forget(self._app)

@@ -1,0 +1,144 @@
+"""What an ended container or an error means for the attempt: its cause, and whether it may be repeated. Pure.
+
+Reasons are documented in docs/reference/runs.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+from controller.domain.errors import ControllerError, Stalled
+from controller.domain.runs.pipeline import Stage
+from controller.domain.units import render_duration, render_size
+from controller.ports import ObservedJob
+
+TIMEOUT = "Timeout"
+STORAGE_FULL = "StorageFull"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class StageFailure:
+    """`platform` means that the user did not cause it; `final` means that a repetition cannot help."""
+
+    reason: str
+    message: str
+    platform: bool = False
+    final: bool = False
+    exit_code: int | None = None
+
+
+class StageFailed(Exception):
+    """The attempt has failed."""
+
+    def __init__(self, failure: StageFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+LOST = StageFailure("ContainerLost", "its container was removed from outside while it ran", platform=True)
+INTERRUPTED = StageFailure(
+    "EngineRestarted", "Docker was restarted while the command ran, and has ended it", platform=True
+)
+BUG = StageFailure("InternalError", "internal error; see the daemon's log", platform=True)
+
+#: Of the errors that a repetition cannot correct, those that users can correct.
+_THEIRS = frozenset(
+    {
+        "CommandDenied",
+        "CommandNotFound",
+        "EngineRefused",
+        "EnvironmentInvalid",
+        "ImagePull",
+        "InputInvalid",
+        "InputMissing",
+        "LimitsInvalid",
+        "MountInvalid",
+        "MountMismatch",
+        "NoCommand",
+        "NoGpu",
+        "OutputInvalid",
+        "OutputMissing",
+        "SecretInvalid",
+        "SecretMissing",
+        "StorageFull",
+        "UserNotFound",
+        "WorkdirInvalid",
+    }
+)
+#: Of these, those that another attempt may avoid.
+_REPEATABLE = frozenset({"OutputInvalid", "OutputMissing"})
+_IMAGE = frozenset(
+    {
+        "ImageGone",
+        "ImageNotFound",
+        "ImageUnusable",
+        "InvalidReference",
+        "RegistryDenied",
+        "RegistryLimited",
+        "RegistryUnreachable",
+        "RegistryUntrusted",
+    }
+)
+_RENAMED = {
+    **dict.fromkeys(_IMAGE, "ImagePull"),
+    "StateDiskFull": "DiskFull",
+    "EngineDiskFull": "DiskFull",
+}
+
+
+def failure_of_error(error: ControllerError) -> StageFailure:
+    reason = _RENAMED.get(error.reason, error.reason)
+    if not isinstance(error, Stalled):
+        return StageFailure(reason, error.message, platform=True)
+    theirs = reason in _THEIRS
+    return StageFailure(reason, error.message, platform=not theirs, final=reason not in _REPEATABLE)
+
+
+def failure_of_disk(error: OSError) -> StageFailure:
+    """Return the failure for an error of the state folder."""
+    full = error.errno in FULL
+    return StageFailure("DiskFull" if full else "StateIOError", f"the state folder: {error}", platform=True)
+
+
+def too_slow(stage: Stage) -> StageFailure:
+    """Return the failure of a container that was stopped for its timeout: its exit code says nothing."""
+    limit = render_duration(stage.timeout or 0.0)
+    return StageFailure(
+        TIMEOUT, f"it was stopped after {limit}; raise `timeout` of the stage if it needs longer"
+    )
+
+
+def too_much(why: str) -> StageFailure:
+    """Return the failure of an attempt that was stopped because it filled the disk."""
+    message = f"{why}; make the stage write less, or ask for a higher limit"
+    return StageFailure(STORAGE_FULL, message, final=True)
+
+
+def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
+    """Return the failure, or None if it has succeeded."""
+    if job.exit_code == 0:
+        return None
+    if job.interrupted:
+        return INTERRUPTED
+    if job.oom_killed:
+        memory = render_size(stage.resources.memory)
+        return StageFailure(
+            "OOMKilled", f"it needed more than {memory}; raise `resources.memory` of the stage"
+        )
+    return StageFailure(
+        "ExitCode", f"the command ended with {_described(job.exit_code)}; its log may say why"
+    )
+
+
+def _described(code: int | None) -> str:
+    """Describe an exit code. Shells and Docker use 128 + n for a process killed by signal n."""
+    if code is None:
+        return "no exit code"
+    hint = {126: "not executable", 127: "command not found"}.get(code, "")
+    with suppress(ValueError):
+        hint = f"killed by {signal.Signals(code - 128).name}"
+    return f"exit code {code} ({hint})" if hint else f"exit code {code}"

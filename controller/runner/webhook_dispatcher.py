@@ -1,0 +1,230 @@
+"""`WebhookDispatcher` sends the messages in the outbox. It is a thread of the daemon, besides the runner.
+
+Only this thread reads and writes the state; each message is sent by a separate thread, which does not use the
+state. A message that was sent but not recorded when the daemon died is sent again by the next one: receivers
+recognize its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from controller import __version__
+from controller.domain.apps.status import Event, EventType
+from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.runs.webhooks import (
+    SECRET_KEY,
+    DeliveryDecision,
+    DeliveryOutcome,
+    Message,
+    SigningKeyInvalid,
+    headers,
+    judge,
+    pause,
+    signing_key,
+)
+from controller.guards import GuardedStep, report
+from controller.ports import Sender, WebhookUnderWay
+from controller.runner.deps import RunnerDeps
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+PER_APP = 8
+PER_LANE = 2
+TIMEOUT = 20.0  # seconds for one attempt
+_POLL = 0.05  # seconds between checks of the database's change counter
+_BACKSTOP = 1.0  # the longest time between checks for due messages
+_GRACE = 1.0  # seconds at the end for messages under way: what is not recorded is sent again
+
+
+@dataclass(frozen=True)
+class _Sent:
+    message: Message
+    verdict: DeliveryDecision
+
+
+_BUG = DeliveryDecision(DeliveryOutcome.FAILED, "a fault of prichal; the daemon's log has the traceback")
+
+
+class WebhookDispatcher:
+    """Before `ready` nothing is sent, since no Secret would be found. `dice` returns numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        deps: RunnerDeps,
+        sender: Sender,
+        ready: Callable[[], bool] = lambda: True,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._deps = deps
+        self._sender = sender
+        self._ready = ready
+        self._dice = dice
+        self._underway: dict[str, Message] = {}
+        self._results: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
+        self._unwritten: list[_Sent] = []
+        self._last_look = -_BACKSTOP
+        self._look_now = False  # there is capacity again, or a change
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until `stop`. While the state cannot be read or written, it waits."""
+        steps = (
+            GuardedStep("could not record the results of webhooks", self._write_down),
+            GuardedStep("could not send webhooks", self._send_due_if_time),
+        )
+        while not stop.is_set():
+            self._collect(_POLL)
+            for step in steps:
+                step()
+        GuardedStep("could not record all results at the end; webhooks may be sent again", self._end)()
+
+    def _send_due_if_time(self) -> None:
+        changed = self._deps.store.changed()
+        self._look_now = self._look_now or changed
+        if self._look_now or self._deps.clock.monotonic() - self._last_look >= _BACKSTOP:
+            self._send_due()
+            self._look_now = False
+
+    def _send_due(self) -> None:
+        self._last_look = self._deps.clock.monotonic()
+        while self._ready() and (found := self._room_for()):
+            for message in found:
+                threading.Thread(target=self._carry, args=(message,), name="webhook", daemon=True).start()
+                self._underway[message.id] = message
+
+    def _room_for(self) -> list[Message]:
+        """Return the messages that can be sent now."""
+        lanes = Counter(message.lane for message in self._underway.values())
+        apps = Counter(str(message.app) for message in self._underway.values())
+        underway = WebhookUnderWay(
+            frozenset(self._underway),
+            frozenset(lane for lane, number in lanes.items() if number >= PER_LANE),
+            frozenset(app for app, number in apps.items() if number >= PER_APP),
+        )
+        taken: list[Message] = []
+        if len(self._underway) >= AT_ONCE:
+            return taken
+        for message in self._deps.store.webhooks.due(self._deps.clock.now(), underway):
+            full = len(self._underway) + len(taken) >= AT_ONCE
+            if not full and lanes[message.lane] < PER_LANE and apps[message.app] < PER_APP:
+                lanes[message.lane] += 1
+                apps[message.app] += 1
+                taken.append(message)
+        return taken
+
+    # --- in a thread of its own --------------------------------------------------------------------------------
+
+    def _carry(self, message: Message) -> None:
+        try:
+            verdict = self._send(message)
+        except BaseException:  # without a result it would be under way forever
+            log.exception("bug in a webhook", extra=_fields(message))
+            verdict = _BUG
+        self._results.put(_Sent(message, verdict))
+
+    def _send(self, message: Message) -> DeliveryDecision:
+        try:
+            key = self._key(message)
+        except ControllerError as error:
+            return DeliveryDecision(DeliveryOutcome.FAILED, f"could not sign it: {error.message}")
+        now = self._deps.clock.now()
+        signed = {**headers(message, key, now), "User-Agent": f"prichal/{__version__}"}
+        try:
+            answer = self._sender.send(message.url, signed, message.body.encode(), TIMEOUT)
+        except Stalled as error:
+            return DeliveryDecision(DeliveryOutcome.REFUSED, error.message)
+        except ControllerError as error:
+            return DeliveryDecision(DeliveryOutcome.FAILED, error.message)
+        return judge(answer, now)
+
+    def _key(self, message: Message) -> bytes:
+        """Return the key as the Secret is now: if it was changed meanwhile, the receiver knows the new one."""
+        found = self._deps.secret(message.app, message.secret, message.revision)
+        secret = found.get(SECRET_KEY) if found else None
+        if secret is None:
+            lack = f"has no key {SECRET_KEY!r}" if found else "does not exist"
+            raise Stalled("SecretMissing", f"the Secret {message.secret!r} {lack}")
+        try:
+            return signing_key(secret)
+        except SigningKeyInvalid as error:
+            raise Stalled("WebhookSecretInvalid", f"the Secret {message.secret!r}: {error}") from None
+
+    # --- what became of it -------------------------------------------------------------------------------------
+
+    def _collect(self, patience: float) -> None:
+        """Collect results, waiting up to `patience` seconds for the first."""
+        try:
+            self._unwritten.append(self._results.get(timeout=patience))
+            while True:
+                self._unwritten.append(self._results.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _write_down(self) -> None:
+        """Record the results. One that cannot be recorded does not delay the others. Raises Transient if the
+        state does not answer.
+        """
+        kept: list[_Sent] = []
+        while self._unwritten:
+            sent = self._unwritten[0]
+            try:
+                self._settle(sent.message, sent.verdict)
+            except Transient:
+                self._unwritten += kept
+                raise
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                report(f"could not record the result of webhook {sent.message.id}", error)
+                delivered = sent.verdict.outcome is DeliveryOutcome.DELIVERED
+                kept.append(sent if delivered else replace(sent, verdict=_BUG))
+                del self._unwritten[0]
+                continue
+            del self._unwritten[0], self._underway[sent.message.id]
+            self._look_now = True
+        if kept:
+            self._unwritten = kept
+            raise Transient("InternalError", f"{len(kept)} results could not be recorded; trying again")
+
+    def _settle(self, message: Message, verdict: DeliveryDecision) -> None:
+        outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
+        if verdict.outcome is DeliveryOutcome.DELIVERED:
+            outbox.delivered(message.id)
+            log.info("webhook delivered", extra=_fields(message))
+            return
+        rest = (
+            pause(failed, self._dice(), verdict.wait) if verdict.outcome is DeliveryOutcome.FAILED else None
+        )
+        if rest is None:
+            self._give_up(message, verdict.why, now)
+            return
+        outbox.failed(message.id, verdict.why, now + rest)
+        log.warning("webhook failed, next attempt in %.0f s: %s", rest, verdict.why, extra=_fields(message))
+
+    def _give_up(self, message: Message, why: str, now: float) -> None:
+        tries = "at the first attempt" if not message.attempts else f"after {message.attempts + 1} attempts"
+        text = f"the webhook of run {message.run} to {message.origin} was given up {tries}: {why}"
+        event = Event(
+            message.app, EventType.WARNING, "WebhookGivenUp", text, message.pipeline, message.revision
+        )
+        with self._deps.store.transaction():
+            self._deps.store.webhooks.give_up(message.id, why, now)
+            self._deps.store.events.add([event])
+        log.warning("webhook given up: %s", why, extra=_fields(message))
+
+    def _end(self) -> None:
+        until = time.monotonic() + _GRACE
+        while self._underway and (left := until - time.monotonic()) > 0:
+            self._collect(left)
+            self._write_down()
+
+
+def _fields(message: Message) -> dict[str, str]:
+    """Return fields for the log, without the URL, which may be a secret."""
+    return {"app": message.app, "run": message.run, "webhook": message.id, "to": message.origin}

@@ -1,0 +1,120 @@
+"""Reads JSON of callers, and writes JSON of results. Both are strict: there is no NaN and no infinity in JSON.
+
+What is read is bounded: a text that is nested deeper than ``MAX_DEPTH`` is refused, since the code of developers, and
+the standard library below it, walks through data by recursion. What is written may hold numpy's arrays and scalars,
+mappings and sequences of any kind; NaN and infinities become null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from .arrays import plain
+
+MAX_DEPTH = 100
+MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
+_CONTAINERS = frozenset({list, dict})
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+class TooDeep(ValueError):
+    """The text is JSON, but nested too deeply."""
+
+
+def read(text: str) -> Any:
+    """A value from JSON text. Raises ValueError with words for people."""
+    try:
+        value = _decoder.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raises TooDeep. Looks at each element once, level by level."""
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _CONTAINERS
+        ]
+        if not level:
+            return
+    raise TooDeep(f"it is nested too deeply: more than {MAX_DEPTH} levels")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; there is no way to send NaN or an infinity")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(text)} digits; {MAX_DIGITS} are allowed")
+    return int(text)
+
+
+def _is_bounded() -> bool:
+    """Does Python itself refuse integers of very many digits? Old versions do not, and it can be switched off."""
+    limit = getattr(sys, "get_int_max_str_digits", lambda: 0)()
+    return 0 < limit <= MAX_DIGITS
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=None if _is_bounded() else _bounded_int)
+
+
+def encode(value: Any) -> bytes:
+    """A value as JSON. Raises ValueError or TypeError, with words for people, if JSON cannot carry it."""
+    try:
+        return _encoder.encode(value).encode()
+    except (ValueError, TypeError, RecursionError):
+        # NaN, keys of numpy's types, or lone surrogates, which JSON can escape and UTF-8 cannot carry.
+        return _encode_slowly(value)
+
+
+def _encode_slowly(value: Any) -> bytes:
+    try:
+        return json.dumps(_finite(value), allow_nan=False, default=_default).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply, or holds itself") from None
+
+
+def _default(value: Any) -> Any:
+    """Convert a value that Python's JSON does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    found = plain(value)
+    if found is value:
+        raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+    return found
+
+
+_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
+
+
+def _finite(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_key(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    found = plain(value)
+    return value if found is value else _finite(found)
+
+
+def _key(key: Any) -> Any:
+    if type(key) is str:
+        return key
+    if not isinstance(key, tuple):  # a tuple stays one, for the encoder to name it
+        key = plain(key)
+    return str(key) if isinstance(key, float) and not math.isfinite(key) else key

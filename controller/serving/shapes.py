@@ -1,0 +1,72 @@
+"""Nested lists as one flat list and a shape: each element is touched once a level, and there are few levels."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Optional
+
+MAX_RANK = 32  # dimensions of a shape, as many as numpy's arrays had for long
+_LISTS = frozenset({list, tuple})
+_LEAVES = frozenset({int, float, bool, str, dict, type(None)})
+_KNOWN = _LISTS | _LEAVES
+
+
+class Shapeless(ValueError):
+    """Why nested lists have no shape, as the rest of a sentence about them."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def flatten(nested: Sequence[Any], plain: Callable[[Any], Any] = _same) -> tuple[list[int], list[Any]]:
+    """Shape and elements in row-major order. ``plain`` makes lists of what is one without being a list or tuple.
+    Raises Shapeless.
+    """
+    shape, level = [len(nested)], nested if isinstance(nested, list) else list(nested)
+    if _LEAVES.issuperset(map(type, level)):
+        return shape, level  # the usual case
+    _check_depth(nested)
+    while True:
+        kinds = set(map(type, level))
+        if not kinds <= _KNOWN:
+            level = [item if type(item) in _KNOWN else plain(item) for item in level]
+            kinds = set(map(type, level))
+        if kinds.isdisjoint(_LISTS):
+            return shape, level
+        sizes = set(map(len, level)) if kinds <= _LISTS else set()
+        if len(sizes) != 1:
+            raise Shapeless("is a list of lists of different lengths, which has no shape")
+        if len(shape) == MAX_RANK:
+            raise _too_deep()
+        shape.append(sizes.pop())
+        level = list(chain.from_iterable(level))
+
+
+def _check_depth(nested: Sequence[Any]) -> None:
+    """Check the depth before copying: a list that contains itself would grow with each level."""
+    inner: Any = nested
+    for _ in range(MAX_RANK):
+        if type(inner) not in _LISTS or not inner:
+            return
+        inner = inner[0]
+    if type(inner) in _LISTS:
+        raise _too_deep()
+
+
+def _too_deep() -> Shapeless:
+    return Shapeless(f"is nested deeper than {MAX_RANK} levels")
+
+
+def sizes(shape: Any) -> Optional[list[int]]:
+    """Return a shape as a list of integers, or None if it is not a shape."""
+    if isinstance(shape, (str, bytes)) or not hasattr(shape, "__len__") or len(shape) > MAX_RANK:
+        return None
+    try:
+        found = [operator.index(size) for size in shape]
+    except TypeError:
+        return None
+    return found if all(size >= 0 for size in found) and math.prod(found) < 2**63 else None

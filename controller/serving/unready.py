@@ -1,0 +1,133 @@
+"""Answers in the supervisor while there is no worker: alive, and not ready for a stated reason.
+
+Runs within the supervisor's one loop, without threads, so nothing here may block: each visitor sends one
+request head, gets one answer and is read on for a moment, so that closing does not destroy the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from . import http1, problems
+from .http1 import HttpRequest, HttpResponse
+from .metrics import SharedMetrics
+from .problems import ServingProblem
+
+MOST_VISITORS = 256
+PATIENCE = 5.0  # seconds for a visitor's whole stay
+LIVE = ("/health/live", "/v2/health/live")
+
+
+class UnreadyClient:
+    """A connection: what came so far, when it must go, whether it was answered."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.received = b""
+        self.deadline = time.monotonic() + PATIENCE
+        self.answered = False
+
+
+class UnreadyResponder:
+    """``reason`` tells why there is no worker; ``new_id`` makes request ids."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        listener: socket.socket,
+        board: SharedMetrics,
+        reason: Callable[[], str],
+        new_id: Callable[[HttpRequest], str],
+    ) -> None:
+        self._selector = selector
+        self._listener = listener
+        self._board = board
+        self._reason = reason
+        self._new_id = new_id
+        self._clients: set[UnreadyClient] = set()
+        self._on_duty = False
+
+    def serve(self, on_duty: bool) -> None:
+        """Accept visitors from now on, or leave them to the workers. Those inside are served to the end."""
+        if on_duty == self._on_duty:
+            return
+        self._on_duty = on_duty
+        if on_duty:
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        else:
+            self._selector.unregister(self._listener)
+
+    def close_expired(self, now: float) -> None:
+        """Close the visitors whose time is over."""
+        for client in [client for client in self._clients if client.deadline <= now]:
+            self._close(client)
+
+    def close_in_child(self) -> None:
+        """Close the supervisor's connections in a forked worker; they would otherwise stay open for as long as the
+        worker lives."""
+        for client in self._clients:
+            client.socket.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # a worker was faster, or the visitor left
+        if len(self._clients) >= MOST_VISITORS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = UnreadyClient(sock)
+        self._clients.add(client)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(client))
+
+    def _read(self, client: UnreadyClient) -> None:
+        try:
+            data = client.socket.recv(65536)
+            if not data:
+                self._close(client)
+            elif not client.answered:
+                client.received += data
+                self._answer_if_complete(client)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(client)
+
+    def _answer_if_complete(self, client: UnreadyClient) -> None:
+        end = client.received.find(b"\r\n\r\n")
+        if end < 0 and len(client.received) <= http1.MAX_HEAD:
+            return
+        request_id, path, without_body = "-", None, False
+        try:
+            if end < 0:
+                raise ServingProblem(
+                    problems.LARGE_HEAD, f"the header fields are larger than {http1.MAX_HEAD} bytes"
+                )
+            request = http1.parse_head(client.received[: end + 2])
+            request_id, path = self._new_id(request), request.path
+            without_body = request.method == "HEAD"
+            response = self._respond(request)
+        except ServingProblem as problem:
+            response = http1.problem_response(problem, request_id, path)
+        self._board.rows[0].answered(response.status)
+        client.answered = True
+        client.socket.send(http1.render(response, request_id, close=True, without_body=without_body))
+        client.socket.shutdown(socket.SHUT_WR)
+
+    def _respond(self, request: HttpRequest) -> HttpResponse:
+        if request.path in LIVE:
+            return HttpResponse(200, b'{"live": true}')
+        if request.path == "/metrics":
+            return HttpResponse(200, self._board.text().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        raise ServingProblem(problems.NOT_READY, self._reason(), retry_after=1)
+
+    def _close(self, client: UnreadyClient) -> None:
+        self._clients.discard(client)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.socket)
+        client.socket.close()

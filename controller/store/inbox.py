@@ -1,0 +1,162 @@
+"""The database of requests: the web process and operators write it, and the daemon does not trust it.
+
+It is next to the state, in a separate folder, and is attached to each connection under the name `asked`; its
+tables have names that no table of the state has. The daemon writes the state, takes what is to be done from
+here (`intake`), and validates the rest when it reads it. All other processes open the state read-only.
+
+    wishes       that an app be reconciled             taken in
+    submissions  runs                                  taken in
+    cancels      of runs                               taken in
+    caller_keys  Idempotency-Keys of callers           the daemon only deletes them
+    decisions    suspended by a person, approved       read at each pass
+    gateways, activity                                 what the gateway has loaded, and when components were called
+    pending, arriving, touched                         uploads that were allowed, uploads under way, changed buckets
+    deliveries   of webhooks, so that none counts twice
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cache
+
+NAME = "asked"
+#: The ids of wishes start here; ids of requests are lower.
+FIRST_WISH = 2**40
+LAST_WISH = 2**53 - 1  # the largest integer that JSON readers represent exactly
+
+# Some of these tables are in old migrations of the state, too (schema.py), whence `m008_owners` moved their rows. They
+# are written down here again on purpose: a migration stays as it was released, these are what is compared today.
+_TABLES = (
+    """CREATE TABLE wishes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    app TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created REAL NOT NULL,
+    not_before REAL NOT NULL
+) STRICT""",
+    "CREATE UNIQUE INDEX one_wish ON wishes (app, reason)",
+    """CREATE TABLE submissions (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    submission TEXT NOT NULL
+) STRICT""",
+    "CREATE INDEX submissions_by_app ON submissions (app, id)",
+    "CREATE TABLE cancels (run TEXT PRIMARY KEY, app TEXT NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE caller_keys (
+    app TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    user TEXT,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    run TEXT NOT NULL,
+    created REAL NOT NULL
+) STRICT""",
+    "CREATE UNIQUE INDEX one_run_per_key ON caller_keys (app, pipeline, user, key)",
+    "CREATE INDEX caller_keys_by_run ON caller_keys (run)",
+    """CREATE TABLE decisions (
+    app TEXT PRIMARY KEY,
+    suspended INTEGER NOT NULL DEFAULT 0,
+    approved_revision TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE gateways (
+    worker TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    busy TEXT NOT NULL,
+    heard REAL NOT NULL
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE activity (
+    app TEXT NOT NULL,
+    component TEXT NOT NULL,
+    last_used REAL NOT NULL,
+    PRIMARY KEY (app, component)
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE pending (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    bucket TEXT NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL CHECK (size >= 0),
+    created REAL NOT NULL,
+    expires REAL NOT NULL,
+    upload TEXT NOT NULL
+) STRICT""",
+    "CREATE UNIQUE INDEX one_pending_per_key ON pending (bucket, upload, key)",
+    "CREATE INDEX pending_room ON pending (bucket, expires, size) WHERE size > 0",
+    "CREATE INDEX pending_age ON pending (expires)",
+    """CREATE TABLE arriving (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    bucket TEXT NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL CHECK (size >= 0),
+    began REAL NOT NULL,
+    until REAL NOT NULL,
+    upload TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    stored REAL NOT NULL DEFAULT 0
+) STRICT""",
+    "CREATE INDEX arriving_by_name ON arriving (bucket, upload, key)",
+    "CREATE TABLE touched (bucket TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE deliveries (
+    repository TEXT NOT NULL,
+    id TEXT NOT NULL,
+    requests TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (repository, id)
+) STRICT""",
+)
+TABLES = tuple(text.split()[2] for text in _TABLES if text.startswith("CREATE TABLE"))
+_OBJECTS = r"SELECT type, name, sql FROM asked.sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\'"
+
+
+def make(connection: sqlite3.Connection, first_wish: int = FIRST_WISH) -> None:
+    """All tables, in an empty database of its own. Ids of wishes begin at `first_wish`."""
+    for text in _TABLES:
+        connection.execute(text)
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('wishes', ?)", (first_wish - 1,))
+
+
+@cache
+def _expected() -> frozenset[tuple[str, str, str]]:
+    with sqlite3.connect(":memory:") as made:
+        for text in _TABLES:
+            made.execute(text)
+        return frozenset(made.execute(_OBJECTS.replace(f"{NAME}.", "")).fetchall())
+
+
+def is_sound(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has exactly our tables and indexes as we create them, without triggers and
+    views.
+    """
+    return {tuple(row) for row in connection.execute(_OBJECTS).fetchall()} == _expected()
+
+
+def put_right(connection: sqlite3.Connection) -> None:
+    """Delete foreign objects and create missing ones. Called by the owner of the state, in a transaction."""
+    found = {tuple(row) for row in connection.execute(_OBJECTS).fetchall()}
+    foreign = found - _expected()
+    for kind in ("trigger", "view", "index", "table"):  # an index is dropped with its table
+        for type, name, _ in sorted(foreign):
+            if type == kind:
+                quoted = name.replace('"', '""')
+                connection.execute(f'DROP {kind} IF EXISTS {NAME}."{quoted}"')
+    there = {str(row[1]) for row in connection.execute(_OBJECTS).fetchall()}
+    for text in _TABLES:
+        name = text.split()[3 if text.startswith("CREATE UNIQUE") else 2]
+        if name not in there:
+            connection.execute(text.replace(f" {name}", f" {NAME}.{name}", 1))
+    if "wishes" not in there:
+        begin_wishes(connection)
+
+
+def begin_wishes(connection: sqlite3.Connection) -> None:
+    """Ids of wishes go on behind those that the daemon has taken, which count once."""
+    connection.execute("DELETE FROM asked.sqlite_sequence WHERE name = 'wishes'")
+    connection.execute("INSERT INTO asked.sqlite_sequence VALUES ('wishes', ?)", (next_wish(connection) - 1,))
+
+
+def next_wish(connection: sqlite3.Connection) -> int:
+    """Somebody may have made wishes with ids at the end of the range: those do not count."""
+    if not connection.execute("SELECT 1 FROM main.sqlite_schema WHERE name = 'wishes_taken'").fetchone():
+        return FIRST_WISH
+    query = "SELECT max(wish) FROM main.wishes_taken WHERE wish < ?"
+    last: int | None = connection.execute(query, (LAST_WISH // 2,)).fetchone()[0]
+    return FIRST_WISH if last is None else max(FIRST_WISH, last + 1)

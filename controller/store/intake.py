@@ -1,0 +1,165 @@
+"""Takes requests of other processes into the state, one by one, after checking them. Called only by the
+daemon, whenever it looks for work.
+
+A request is written to the state and deleted from `asked` in one transaction, of which SQLite commits the
+state first. If the daemon dies in between, the request is found again, and the state recognizes its id: so
+each is taken once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from controller.domain.errors import Transient
+from controller.domain.integrity import IntegrityError
+from controller.domain.names import PLATFORM, AppName, is_dns_label
+from controller.domain.runs.run import RunState
+from controller.domain.runs.submissions import RunSubmission, canceled
+from controller.domain.text import printable
+from controller.ports import QueueLimits
+from controller.store.codec import decode
+from controller.store.inbox import FIRST_WISH, LAST_WISH, begin_wishes
+from controller.store.requests import RequestQueue
+from controller.store.runs import RunTable
+from controller.store.sqlite import Database
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 50  # requests of a kind in one transaction
+AT_ONE_GO = 1000  # pieces, and the rest with the next look: others are served in between
+WAITING = 1000  # apps with a pass in the queue; beyond it, none is taken for apps that nothing is known of
+TOLD, QUIET = 20, 60.0  # lines of the log within so many seconds
+LARGEST = 16 * 2**20  # characters of a submission
+LATEST = 366 * 86400.0  # seconds for which a wish may wait
+_REASON = re.compile(r"[a-z]{1,20}")
+
+ANY = "SELECT EXISTS (SELECT 1 FROM wishes) + EXISTS (SELECT 1 FROM submissions) + EXISTS (SELECT 1 FROM cancels)"
+TAKEN = "SELECT 1 FROM wishes_taken WHERE wish = ?"
+IS_WELCOME = """
+SELECT EXISTS (SELECT 1 FROM apps WHERE app = :app) OR :app = :platform
+OR (SELECT count(*) FROM requests WHERE state = 'queued') < :most
+"""
+KNOWN = "SELECT 1 FROM runs WHERE id = :id UNION ALL SELECT 1 FROM runs_gone WHERE id = :id"
+
+
+class Intake:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        requests: RequestQueue,
+        runs: RunTable,
+        most: QueueLimits | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._requests = requests
+        self._runs = runs
+        self._most = most
+        self._told = 0
+        self._since = 0.0
+        self._refused = 0
+
+    def take(self) -> bool:
+        """Take in what there is now; return False if it is more than one call takes. Checking takes no lock."""
+        self._refused = 0
+        for _ in range(AT_ONE_GO // AT_ONCE):
+            if not self._is_any():
+                return True
+            with self._database.write() as db:
+                self._take(db)
+        return False
+
+    def _is_any(self) -> bool:
+        with self._database.read() as db:
+            return bool(db.execute(ANY).fetchone()[0])
+
+    def _take(self, db: sqlite3.Connection) -> None:
+        for row in db.execute("SELECT * FROM wishes ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
+            db.execute("DELETE FROM wishes WHERE id = ?", (row["id"],))
+            self._each(self._request, row, "a request")
+            if row["id"] >= LAST_WISH:  # or no other could follow
+                begin_wishes(db)
+        for row in db.execute("SELECT * FROM submissions ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
+            db.execute("DELETE FROM submissions WHERE id = ?", (row["id"],))
+            self._each(self._submission, row, "a run")
+        for row in db.execute("SELECT * FROM cancels ORDER BY run LIMIT ?", (AT_ONCE,)).fetchall():
+            db.execute("DELETE FROM cancels WHERE run = ?", (row["run"],))
+            self._each(self._cancel, row, "the end of a run")
+
+    def _each(self, take: Callable[[sqlite3.Row], None], row: sqlite3.Row, what: str) -> None:
+        """Take in one request. Invalid ones are dropped, so that they do not block others."""
+        try:
+            with self._database.write():
+                take(row)
+        except ValueError as error:
+            self._tell(what, error)
+
+    def _tell(self, what: str, error: Exception) -> None:
+        now = self._clock()
+        if not 0 <= now - self._since < QUIET:
+            self._told, self._since = 0, now
+        self._told += 1
+        if self._told <= TOLD:
+            log.warning("an invalid request for %s was dropped: %s", what, printable(str(error)[:300]))
+        elif self._told == TOLD + 1:
+            log.warning("more was asked for that cannot be")
+
+    def _request(self, row: sqlite3.Row) -> None:
+        id, app, reason, not_before = row["id"], row["app"], row["reason"], row["not_before"]
+        _require(FIRST_WISH <= id <= LAST_WISH, "id", id)
+        _require(app == PLATFORM or is_dns_label(app), "app", app)
+        _require(_REASON.fullmatch(reason), "reason", reason)
+        _require(math.isfinite(not_before) and not_before <= self._clock() + LATEST, "time", not_before)
+        with self._database.write() as db:
+            asked = {"app": app, "platform": PLATFORM, "most": WAITING}
+            _require(db.execute(IS_WELCOME, asked).fetchone()[0], "app that is known", app)
+            if db.execute(TAKEN, (id,)).fetchone() is None:
+                request = self._requests.enqueue(AppName(app), reason, not_before)
+                db.execute("INSERT INTO wishes_taken VALUES (?, ?)", (id, request))
+
+    def _submission(self, row: sqlite3.Row) -> None:
+        submission = read_submission(row)
+        with self._database.write() as db:
+            if db.execute(KNOWN, {"id": submission.id}).fetchone() is not None:
+                return
+            try:
+                self._runs.add(self._runs.admitted(submission), self._most)
+            except (ValueError, Transient) as error:
+                if isinstance(error, Transient) and error.reason != "QueueFull":
+                    raise
+                self._refused += 1
+                if self._refused <= AT_ONCE:  # callers of the others are told that there is no such run
+                    self._runs.refuse(submission)
+                self._tell("a run", error)
+
+    def _cancel(self, row: sqlite3.Row) -> None:
+        now = self._clock()
+        at = min(max(float(row["at"]), 0.0), now) if math.isfinite(row["at"]) else now
+        run = self._runs.get(AppName(row["app"]), row["run"])
+        if run is None or run.state.terminal:
+            return
+        changed = canceled(run, at, now)
+        if run.state is RunState.QUEUED:  # it was shown as being canceled before, and each step is a version
+            first = self._runs.save(run)
+            changed = replace(changed, version=first.version if first else changed.version)
+        if changed is not run:
+            self._runs.save(changed)
+
+
+def read_submission(row: sqlite3.Row) -> RunSubmission:
+    """Return a submission. Raises ValueError if it is invalid."""
+    _require(len(row["submission"]) <= LARGEST, "size", len(row["submission"]))
+    found = decode(RunSubmission, row["submission"])
+    _require((found.id, found.app) == (row["id"], row["app"]), "submission", row["id"])
+    return found
+
+
+def _require(sound: object, what: str, found: object) -> None:
+    if not sound:
+        raise IntegrityError(f"{str(found)[:80]!r} is not a valid {what}")

@@ -1,0 +1,72 @@
+"""Which account a caller's name belongs to, by app. A database of its own in the web process' folder: that process
+alone writes it, root may release names, and no other part decides anything by it.
+
+It is opened for each query: one per account and minute, and one write per name.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName
+from controller.domain.routing.caller_names import ClaimedName
+from controller.domain.text import storable
+from controller.store.sqlite import translated
+
+MOST = 100_000  # names in one app
+TIMEOUT = 5.0  # seconds to wait for another writer
+CREATE = """
+CREATE TABLE IF NOT EXISTS names (
+    app TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (app, name)
+) STRICT, WITHOUT ROWID
+"""
+
+
+class CallerNameTable:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def claim(self, app: AppName, name: str, owner: str, now: float) -> str:
+        """The account that owns the name: `owner` from now on, if there was none. Stalled, Transient."""
+        key = (app, storable(name))
+        with self._open() as db:
+            found = db.execute("SELECT owner FROM names WHERE app = ? AND name = ?", key).fetchone()
+            if found is not None:
+                return str(found[0])
+            if db.execute("SELECT count(*) FROM names WHERE app = ?", (app,)).fetchone()[0] >= MOST:
+                raise Stalled(
+                    "TooManyNames",
+                    f"{app} already has {MOST} names of callers: release unused ones with prichal names release",
+                )
+            db.execute(
+                "INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (*key, storable(owner), now)
+            )
+            (found,) = db.execute("SELECT owner FROM names WHERE app = ? AND name = ?", key)
+        return str(found[0])
+
+    def all(self, app: AppName | None = None) -> tuple[ClaimedName, ...]:
+        if not self._path.exists():
+            return ()
+        with self._open() as db:
+            query = "SELECT * FROM names WHERE ?1 IS NULL OR app = ?1 ORDER BY app, name"
+            return tuple(ClaimedName(AppName(app), *rest) for app, *rest in db.execute(query, (app,)))
+
+    def release(self, app: AppName, name: str) -> bool:
+        """Release a name, and return whether an account owned it. The next account that uses it gets it and
+        its files.
+        """
+        if not self._path.exists():
+            return False
+        with self._open() as db:
+            return db.execute("DELETE FROM names WHERE app = ? AND name = ?", (app, name)).rowcount > 0
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with translated(self._path), closing(sqlite3.connect(self._path, timeout=TIMEOUT)) as db, db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'names'").fetchone():
+                db.execute(CREATE)
+            yield db

@@ -1,0 +1,150 @@
+"""Uploads in parts, for files that are large or must survive a broken connection: begun here, their parts sent
+through links, completed here. An upload is identified by the storage's id and its reservation; no other state
+exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain.errors import Stalled
+from controller.domain.storage.box import Part, PendingUpload, StoredObject
+from controller.domain.storage.keys import FilePath
+from controller.web.api.files.area import MAX_PUT, BoxArea, FileLink
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+MAX_PARTS: Final = 10_000  # of one upload, as S3 allows
+MAX_FILE: Final = 5 * 2**40  # bytes, as S3 allows
+MIN_PART: Final = 16 * 2**20  # bytes; S3 takes 5 MiB, but every part costs a link and a round trip
+STEP: Final = 2**20  # part sizes are whole mebibytes
+SHOWN: Final = 100  # numbers of missing parts that an error names
+
+
+def part_size(size: int) -> int:
+    """Bytes of each part but the last of a file of `size` bytes: the least that stays within S3's limits."""
+    least = -(-size // MAX_PARTS)
+    return max(MIN_PART, -(-least // STEP) * STEP)
+
+
+def part_count(size: int) -> int:
+    return -(-size // part_size(size))
+
+
+def absent(size: int, parts: Iterable[Part]) -> list[int]:
+    """Numbers of the parts of `part_size` that are not there, or not with the right size."""
+    step, count = part_size(size), part_count(size)
+    there = {part.number: part.size for part in parts}
+    return [
+        n for n in range(1, count + 1) if there.get(n) != (step if n < count else size - step * (count - 1))
+    ]
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """The uploads in parts of one file."""
+
+    area: BoxArea
+    path: FilePath
+
+    def begin(self, size: int, abandon_after: float) -> str:
+        """The id of a new upload, which has `abandon_after` seconds."""
+        area = self.area
+        if not 1 <= size <= MAX_FILE:
+            detail = f"size must be 1 to {MAX_FILE} bytes; an empty file is uploaded through a link."
+            raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
+        room = area.store.boxes.room(area.bucket, area.now)
+        if not room.has_space_for(size):  # before the storage is asked for anything
+            raise RequestRefused(area.full(room, size))
+        area.check_name(self.path)
+        objects, key = area.objects, area.key(self.path)
+        upload = objects.begin_upload(area.bucket, key)
+        try:
+            area.reserve(self.path, size, area.now + abandon_after, upload)
+        except BaseException:
+            objects.abort_upload(area.bucket, key, upload)
+            raise
+        return upload
+
+    def find(self, upload: str) -> PendingUpload:
+        found = self.area.store.boxes.upload(self.area.bucket, upload)
+        if found is None or found.key != self.area.key(self.path):
+            raise RequestRefused(unknown(self.path))
+        return found
+
+    def part_link(self, upload: str, number: int) -> FileLink:
+        found = self.find(upload)
+        return self.area.sign("PUT", self.path, min(found.size, MAX_PUT), upload, number)
+
+    def parts(self, found: PendingUpload) -> tuple[Part, ...]:
+        try:
+            return self.area.objects.parts(found.bucket, found.key, found.upload)
+        except Stalled as error:
+            raise _refused(error, self.path) from error
+
+    def complete(self, upload: str) -> StoredObject:
+        """Complete the upload from all parts that have arrived. A repetition after a lost answer gives the same
+        answer."""
+        found = self.find(upload)
+        try:
+            return self._complete(found)
+        except RequestRefused as refused:
+            if refused.problem.kind is not ProblemKind.NOT_FOUND:
+                raise
+            stored = self._completed(found)
+            if stored is None:
+                raise
+            return stored
+
+    def abort(self, upload: str) -> None:
+        found = self.find(upload)
+        self.area.objects.abort_upload(found.bucket, found.key, upload)
+        self.area.store.boxes.release([found.id])
+
+    def _complete(self, found: PendingUpload) -> StoredObject:
+        area, parts = self.area, self.parts(found)
+        if sum(part.size for part in parts) != found.size:
+            raise RequestRefused(_incomplete(found.size, parts))
+        area.check_name(self.path)  # much may have happened since it began
+        try:
+            stored = area.objects.complete_upload(found.bucket, found.key, found.upload, parts)
+        except Stalled as error:
+            raise _refused(error, self.path) from error
+        # The room stays kept until a measurement has counted the file, for which this asks.
+        area.store.boxes.touch(area.bucket)
+        return stored
+
+    def _completed(self, found: PendingUpload) -> StoredObject | None:
+        stored = self.area.objects.stat(found.bucket, found.key)
+        # The storage tells whole seconds.
+        fits = stored is not None and stored.size == found.size and stored.modified >= int(found.created)
+        return stored if fits else None
+
+
+def unknown(path: FilePath) -> HttpProblem:
+    return HttpProblem(
+        ProblemKind.NOT_FOUND, f"There is no such upload of {path.text}, or not any more. Begin a new one."
+    )
+
+
+def _incomplete(size: int, parts: tuple[Part, ...]) -> HttpProblem:
+    there, lacking = sum(part.size for part in parts), absent(size, parts)
+    detail = f"The parts have {there} bytes, {size} were announced."
+    return HttpProblem(
+        ProblemKind.UPLOAD_INCOMPLETE, detail, extra={"size": size, "missing": lacking[:SHOWN]}
+    )
+
+
+def _refused(error: Stalled, path: FilePath) -> Exception:
+    """Translate errors that the caller can fix; other errors stay as they are."""
+    match error.reason:
+        case "UploadMissing":
+            return RequestRefused(unknown(path))
+        case "UploadIncomplete":
+            return RequestRefused(
+                HttpProblem(
+                    ProblemKind.UPLOAD_INCOMPLETE,
+                    f"The storage considers the upload incomplete: {error.message}",
+                )
+            )
+    return error

@@ -1,0 +1,1 @@
+"""The platform's own pages below `/-/`: webhooks, status for machines and for people, metrics."""

@@ -1,0 +1,63 @@
+"""Reports the progress of a webhook: the answer to `GET /-/hooks/<repository>/<id>`, for pushers who wait. Reads
+only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.domain.apps.status import Event, ReconcileRequest, RequestState, WebhookDelivery
+from controller.ports import Store
+
+#: Worst first: a repository with several apps answers with the worst.
+OUTCOMES = ("Failed", "Degraded", "Waiting", "Suspended", "Superseded", "Ready")
+EVENTS = 100  # in one answer
+
+
+@dataclass(frozen=True)
+class DeliveryProgress:
+    state: RequestState
+    outcome: str
+    message: str
+    events: tuple[Event, ...]
+
+    def document(self) -> dict[str, object]:
+        return {
+            "state": self.state.value,
+            "outcome": self.outcome,
+            "message": self.message,
+            "events": [event_document(event) for event in self.events],
+        }
+
+
+def progress(store: Store, delivery: WebhookDelivery, after: int) -> DeliveryProgress:
+    """Return the state of the delivery's requests, and the events of their apps with id > `after` since it came
+    in."""
+    record = store.repositories.get(delivery.repository)
+    apps = record.apps if record else ()
+    events = [e for app in apps for e in store.events.list(app, after, EVENTS) if e.at >= delivery.at]
+    events.sort(key=lambda event: event.id)
+    requests = [request for request in map(store.requests.get, delivery.requests) if request]
+    return _summary(requests, tuple(events))
+
+
+def _summary(requests: list[ReconcileRequest], events: tuple[Event, ...]) -> DeliveryProgress:
+    if any(request.state is not RequestState.DONE for request in requests):
+        running = any(request.state is not RequestState.QUEUED for request in requests)
+        return DeliveryProgress(RequestState.RUNNING if running else RequestState.QUEUED, "", "", events)
+    if not requests:
+        return DeliveryProgress(RequestState.DONE, "Ready", "no app is connected to this repository", events)
+    worst = min(requests, key=lambda r: OUTCOMES.index(r.outcome) if r.outcome in OUTCOMES else 0)
+    return DeliveryProgress(RequestState.DONE, worst.outcome, worst.message, events)
+
+
+def event_document(event: Event) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "app": event.app,
+        "component": event.component,
+        "type": event.type.value,
+        "reason": event.reason,
+        "message": event.message,
+        "revision": event.revision,
+        "at": event.at,
+    }

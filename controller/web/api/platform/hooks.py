@@ -1,0 +1,98 @@
+"""`POST /-/hooks/<repository>`: a forge tells that something was pushed. Verified, remembered, turned into a request
+for every app of the repository, answered; nothing is fetched or deployed here.
+
+The answer comes after the request is stored, so a forge that got 202 need not try again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+
+from flask import Blueprint, current_app, request
+from flask.typing import ResponseReturnValue
+
+from controller.domain.apps.spec import HookProvider
+from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
+from controller.ports import Store
+from controller.web import isolated_json
+from controller.web.api.platform.signatures import (
+    bears_signature,
+    concerns,
+    delivery_id,
+    is_genuine,
+    is_ping,
+    is_push,
+    refs_of,
+)
+from controller.web.bodies import require_json
+from controller.web.context import context
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+log = logging.getLogger(__name__)
+
+hooks = Blueprint("hooks", __name__)
+
+ASK_FOR_JSON = "Set the webhook's content type to application/json."
+
+
+@hooks.post("/-/hooks/<repository>")
+def receive(repository: str) -> ResponseReturnValue:
+    store, settings = context(current_app)
+    record, provider = _record(store, repository)
+    require_json(
+        request.mimetype, ASK_FOR_JSON
+    )  # before anything else, so that a forge shows it at its first ping
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if is_ping(provider, headers) and not bears_signature(provider, headers):
+        # Some forges never sign it. It has no effect, and says no more than the 401 would: that there is a hook.
+        return {"status": "pong", "reason": "this ping is not signed; pushes have to be"}, 200
+    request.max_content_length = settings.web.hook_max_body
+    body = request.get_data(cache=False)
+    if not is_genuine(provider, record.hook_secret, headers, body, time.time()):
+        raise RequestRefused(
+            HttpProblem(ProblemKind.BAD_SIGNATURE, "The body is not signed with this repository's secret.")
+        )
+    if is_ping(provider, headers):
+        return {"status": "pong"}, 200
+    if not is_push(provider, headers):
+        return {"status": "skipped", "reason": "this event is not about a push"}, 202
+    refs = isolated_json.read_here(len(body), refs_of, body)
+    if not concerns(refs, record.ref):
+        return {
+            "status": "skipped",
+            "reason": f"{', '.join(sorted(refs))} is not what is followed, {record.ref}",
+        }, 202
+    own = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1"
+    identity = delivery_id(provider, headers) or secrets.token_hex(16)
+    return _accept(store, record, identity, "push" if own else "webhook")
+
+
+def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvider]:
+    record = store.repositories.get(repository)
+    if record is None or record.hook_provider is None or not record.hook_secret:
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "No repository of this name has a webhook."))
+    return record, HookProvider(record.hook_provider)
+
+
+def _accept(store: Store, record: RepositoryRecord, identity: str, reason: str) -> ResponseReturnValue:
+    requests: tuple[int, ...] = ()
+    with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
+        known = store.repositories.delivery(record.name, identity)
+        if known is None:
+            requests = tuple(store.requests.enqueue(app, reason) for app in record.apps)
+            store.repositories.remember(WebhookDelivery(identity, record.name, requests, time.time()))
+    self_link = f"/-/hooks/{record.name}/{identity}"
+    if known is not None:
+        return {
+            "status": "replay",
+            "id": identity,
+            "requests": known.requests,
+            "links": {"self": self_link},
+        }, 200
+    log.info(
+        "webhook accepted", extra={"repository": record.name, "delivery": identity, "requests": requests}
+    )
+    answer = {"status": "accepted", "id": identity, "requests": requests, "links": {"self": self_link}}
+    return answer, 202, {"Location": self_link}

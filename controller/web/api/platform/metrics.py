@@ -1,0 +1,134 @@
+"""The page of metrics in Prometheus' text format: what the store knows, and what the gateway's workers counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from controller.domain.runs.run import RunState, id_time
+from controller.ports import Store
+from controller.web.gateway.request_metrics import BUCKETS, RequestMetrics, read_all
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def render(store: Store, counts: Path, now: float) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Page(store, counts, now))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    def __init__(self, store: Store, counts: Path, now: float) -> None:
+        self._store = store
+        self._meter = read_all(counts)
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._daemon()
+        yield from self._apps()
+        yield from self._boxes()
+        yield from self._runs()
+        yield from _gateway(self._meter)
+
+    def _daemon(self) -> Iterator[Metric]:
+        beat = self._store.last_heartbeat()
+        age = GaugeMetricFamily(
+            "prichal_daemon_heartbeat_age_seconds", "Since the daemon's control loop was last alive."
+        )
+        if beat is not None:
+            age.add_metric([], self._now - beat)
+        yield age
+        restarts = CounterMetricFamily(
+            "prichal_restarts", "Parts that ended unasked and were started again.", labels=["part"]
+        )
+        for part, count in sorted(self._store.restarts().items()):
+            restarts.add_metric([part], count)
+        restarts.add_metric(["web worker"], self._meter.lost)
+        yield restarts
+        yield GaugeMetricFamily(
+            "prichal_route_table_version", "Grows with every switch of a route.", self._store.routes.version()
+        )
+
+    def _apps(self) -> Iterator[Metric]:
+        conditions = GaugeMetricFamily(
+            "prichal_app_condition",
+            "1 while the condition holds, 0 if it is false.",
+            labels=["app", "component", "type"],
+        )
+        failures = GaugeMetricFamily("prichal_app_failures", "Failed passes in a row.", labels=["app"])
+        depth = 0
+        for app in self._store.apps.all():
+            failures.add_metric([app.app], app.failures)
+            depth += self._store.requests.queued(app.app) is not None
+            for owner, held in (("", app.conditions), *((c.name, c.conditions) for c in app.components)):
+                for condition in held:
+                    conditions.add_metric([app.app, owner, condition.type.value], float(condition.status))
+        yield conditions
+        yield failures
+        yield GaugeMetricFamily("prichal_requests_queued", "Apps that wait for a pass.", depth)
+
+    def _boxes(self) -> Iterator[Metric]:
+        """Return all boxes, including kept data, which takes space, too."""
+        used = _box_gauge("prichal_box_bytes", "Stored in the box when it was last measured.")
+        capacity = _box_gauge("prichal_box_capacity_bytes", "What the box may hold.")
+        files = _box_gauge("prichal_box_files", "Files in the box when it was last measured.")
+        pending = _box_gauge(
+            "prichal_box_pending_bytes", "Kept for uploads that were allowed and not counted yet."
+        )
+        for box in self._store.boxes.all():
+            labels = [box.app, box.box]
+            used.add_metric(labels, box.used)
+            capacity.add_metric(labels, box.capacity)
+            files.add_metric(labels, box.files)
+            pending.add_metric(labels, self._store.boxes.room(box.bucket, self._now).pending)
+        yield from (used, capacity, files, pending)
+
+    def _runs(self) -> Iterator[Metric]:
+        runs = GaugeMetricFamily(
+            "prichal_runs",
+            "Runs that are kept, by state; those that are over until their time to live has passed.",
+            labels=["app", "pipeline", "state"],
+        )
+        oldest = GaugeMetricFamily(
+            "prichal_runs_oldest_queued_seconds",
+            "Since the run that has been queued for longest was submitted.",
+            labels=["app", "pipeline"],
+        )
+        for count in self._store.runs.counts():
+            runs.add_metric([count.app, count.pipeline, count.state.value], count.number)
+            if count.state is RunState.QUEUED:
+                oldest.add_metric([count.app, count.pipeline], max(0.0, self._now - id_time(count.oldest)))
+        yield from (runs, oldest)
+
+
+def _box_gauge(name: str, meaning: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=["app", "box"])
+
+
+def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "prichal_gateway_requests", "Requests answered, by API and status code.", labels=["api", "code"]
+    )
+    for (api, status), count in sorted(meter.requests.items()):
+        requests.add_metric([api, str(status)], count)
+    yield requests
+    durations = HistogramMetricFamily(
+        "prichal_gateway_request_seconds", "From the request's header to the response's end.", labels=["api"]
+    )
+    for api, counts in sorted(meter.durations.items()):
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        durations.add_metric([api], buckets, meter.seconds[api] / 1e6)
+    yield durations

@@ -1,0 +1,193 @@
+"""Webhooks of all forges: is one genuine, what is it called, which ref does it speak of? Pure; used by `hooks`.
+
+The payload chooses nothing but the moment, so of it only the ref is read, to pass over pushes to other branches.
+Header names and formats are those of each provider's documentation on webhooks.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.domain.apps.spec import HookProvider
+from controller.web.bodies import read_json
+
+TOLERANCE = 300.0  # seconds that a signed timestamp may be off (Standard Webhooks)
+
+Headers = Mapping[str, str]  # names in lower case
+
+
+@dataclass(frozen=True)
+class SignatureScheme:
+    """`signatures`: headers with the HMAC-SHA256 of the body, in hex behind `prefix`; the first one there counts.
+    `delivery`: headers with the delivery id. `event`: header with the event's name; `pushes` are those of interest,
+    empty for all."""
+
+    signatures: tuple[tuple[str, str], ...]
+    delivery: tuple[str, ...]
+    event: str = ""
+    pushes: frozenset[str] = frozenset()
+    pings: frozenset[str] = frozenset()
+
+
+_PUSHES = frozenset(("push", "create"))
+_GITEA = SignatureScheme(
+    (("x-gitea-signature", ""), ("x-hub-signature-256", "sha256=")),
+    ("x-gitea-delivery",),
+    "x-gitea-event",
+    _PUSHES,
+)
+
+SCHEMES: Mapping[HookProvider, SignatureScheme] = {
+    HookProvider.GITHUB: SignatureScheme(
+        (("x-hub-signature-256", "sha256="),),
+        ("x-github-delivery",),
+        "x-github-event",
+        _PUSHES,
+        frozenset(("ping",)),
+    ),
+    HookProvider.GITLAB: SignatureScheme(
+        (),
+        ("webhook-id", "x-gitlab-event-uuid", "idempotency-key"),
+        "x-gitlab-event",
+        frozenset(("Push Hook", "Tag Push Hook", "System Hook")),
+    ),
+    HookProvider.GITEA: _GITEA,
+    HookProvider.FORGEJO: SignatureScheme(
+        (("x-forgejo-signature", ""), *_GITEA.signatures),
+        ("x-forgejo-delivery", "x-gitea-delivery"),
+        "x-forgejo-event",
+        _PUSHES,
+    ),
+    HookProvider.GOGS: SignatureScheme(
+        (("x-gogs-signature", ""),), ("x-gogs-delivery",), "x-gogs-event", _PUSHES
+    ),
+    HookProvider.BITBUCKET: SignatureScheme(
+        (("x-hub-signature", "sha256="),),
+        ("x-request-uuid", "x-request-id"),
+        "x-event-key",
+        frozenset(("repo:push", "repo:refs_changed")),
+        frozenset(("diagnostics:ping",)),
+    ),
+    HookProvider.GENERIC: SignatureScheme((("x-signature", "sha256="),), ("x-delivery",)),
+}
+
+
+def is_genuine(provider: HookProvider, secret: str, headers: Headers, body: bytes, now: float) -> bool:
+    """Return True if someone who knows `secret` sent exactly this body. An empty secret vouches for nothing."""
+    if not secret:
+        return False
+    if provider is HookProvider.GITLAB:
+        return _is_genuine_gitlab(secret, headers, body, now)
+    for name, prefix in SCHEMES[provider].signatures:
+        if name in headers:
+            return _equal(headers[name], prefix + hmac.new(secret.encode(), body, "sha256").hexdigest())
+    return False
+
+
+def bears_signature(provider: HookProvider, headers: Headers) -> bool:
+    """Return True if it claims to be genuine at all."""
+    return any(name in headers for name, _ in SCHEMES[provider].signatures)
+
+
+def sign(secret: str, data: bytes) -> str:
+    """The generic scheme's `X-Signature`."""
+    return "sha256=" + hmac.new(secret.encode(), data, "sha256").hexdigest()
+
+
+def is_signed(secret: str, data: bytes, signature: str) -> bool:
+    return bool(secret) and _equal(signature, sign(secret, data))
+
+
+def _is_genuine_gitlab(secret: str, headers: Headers, body: bytes, now: float) -> bool:
+    """A signing key (`whsec_…`) asks for the signature, any other secret for the token."""
+    if not secret.startswith("whsec_"):
+        return _equal(headers.get("x-gitlab-token", ""), secret)
+    identity, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        fresh = abs(int(timestamp) - now) <= TOLERANCE
+    except (binascii.Error, ValueError):
+        return False
+    data = b".".join((identity.encode(), timestamp.encode(), body))
+    expected = "v1," + base64.b64encode(hmac.digest(key, data, "sha256")).decode()
+    sent = headers.get("webhook-signature", "").split()
+    return bool(identity) and fresh and any(_equal(one, expected) for one in sent)
+
+
+def _equal(sent: str, expected: str) -> bool:
+    return hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def delivery_id(provider: HookProvider, headers: Headers) -> str:
+    """The provider's own id of this delivery; empty if it sent none that could stand in a URL."""
+    for name in SCHEMES[provider].delivery:
+        sent = headers.get(name, "").strip("{}")
+        if sent and len(sent) <= 128 and all(c.isascii() and (c.isalnum() or c in "-_.:") for c in sent):
+            return sent
+    return ""
+
+
+def is_ping(provider: HookProvider, headers: Headers) -> bool:
+    scheme = SCHEMES[provider]
+    return headers.get(scheme.event, "") in scheme.pings if scheme.event else False
+
+
+def is_push(provider: HookProvider, headers: Headers) -> bool:
+    """A provider that names no event is taken at its word."""
+    scheme = SCHEMES[provider]
+    event = headers.get(scheme.event, "") if scheme.event else ""
+    return not event or event in scheme.pushes
+
+
+def refs_of(body: bytes) -> frozenset[str]:
+    """Raises Refused."""
+    return pushed_refs(read_json(body))
+
+
+def pushed_refs(payload: Any) -> frozenset[str]:
+    """The full names of the refs that a payload speaks of; empty if it names none."""
+    if not isinstance(payload, dict):
+        return frozenset()
+    ref = payload.get("ref")
+    found = [_full_name(ref, payload.get("ref_type")), *_bitbucket_refs(payload)]
+    return frozenset(ref for ref in found if isinstance(ref, str) and ref)
+
+
+def _full_name(ref: Any, kind: Any) -> Any:
+    """GitHub's and Gitea's `create` events send the short name and, beside it, what it names."""
+    folder = {"tag": "refs/tags/", "branch": "refs/heads/"}.get(kind) if isinstance(kind, str) else None
+    return f"{folder}{ref.removeprefix(folder)}" if folder and isinstance(ref, str) else ref
+
+
+def _bitbucket_refs(payload: dict[str, Any]) -> Iterator[Any]:
+    """Cloud: `push.changes[].new|old.{type,name}`; Data Center: `changes[].ref.id`."""
+    push = payload.get("push")
+    changes = push.get("changes") if isinstance(push, dict) else payload.get("changes")
+    for change in changes if isinstance(changes, list) else []:
+        if not isinstance(change, dict):
+            continue
+        for side in (change.get("new"), change.get("old")):
+            if isinstance(side, dict):
+                yield _full_name(side.get("name"), "tag" if side.get("type") == "tag" else "branch")
+        if isinstance(change.get("ref"), dict):
+            yield change["ref"].get("id")
+
+
+def concerns(refs: frozenset[str], wanted: str) -> bool:
+    """Return True if one of `refs` may be what a repository follows (`branch:main`, `tag:v1`, `semver:>=1`,
+    `commit:…`)."""
+    kind, _, name = wanted.partition(":")
+    if not refs or kind == "commit":
+        return True
+    match kind:
+        case "branch":
+            return f"refs/heads/{name}" in refs
+        case "tag":
+            return f"refs/tags/{name}" in refs
+        case _:
+            return any(ref.startswith("refs/tags/") for ref in refs)

@@ -1,0 +1,325 @@
+"""The run API's requests that change something or list: submit, list, cancel, retry, and what the API says of itself.
+Runs are only written down here; the daemon takes them up when it comes to it. What reads or follows one run is
+answered on the event loop (`live`), which also waits where a caller wants to wait for the end.
+
+The gateway hands over calls that it has admitted, with the caller's name, below the kind of their API:
+`/pipeline/runs…` of one pipeline, `/pipelines/<name>/runs…` of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from flask import Blueprint, current_app, request
+from flask.typing import ResponseReturnValue
+
+from controller.domain.errors import Stalled, Transient
+from controller.domain.names import ComponentName
+from controller.domain.routing.routes import ServiceKind
+from controller.domain.runs.pipeline import Pipeline
+from controller.domain.runs.run import Run, RunFilter, RunState, is_run_id, new_run, new_run_id, retry_of
+from controller.ports import QueueLimits, Store
+from controller.serving.validate import quoted
+from controller.web.api.runs import openapi as runs_openapi
+from controller.web.api.runs.access import (
+    DEFAULT_PAGE,
+    PAGE,
+    RETRY_AFTER,
+    api_of,
+    base_of,
+    check_run,
+    etag,
+    pipeline_of,
+)
+from controller.web.api.runs.documents import (
+    interface_document,
+    pipeline_document,
+    run_document,
+    run_link,
+    summary_document,
+)
+from controller.web.api.runs.inputs import absent_inputs
+from controller.web.api.runs.submission import RunInterface, SubmissionInvalid, interface_of, read_submission
+from controller.web.auth.schemes import secured
+from controller.web.bodies import read_json, require_json
+from controller.web.context import context, query, service_call, storage_client
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.responses import description_page
+
+runs = Blueprint("runs", __name__)
+
+ONE, ALL = f"/{ServiceKind.PIPELINE}", f"/{ServiceKind.PIPELINES}"
+
+_KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+
+
+# --- submit -----------------------------------------------------------------------------------------------------
+
+
+@runs.post(f"{ONE}/runs")
+@runs.post(f"{ALL}/<name>/runs")
+def submit(name: str | None = None) -> ResponseReturnValue:
+    pipeline = _pipeline(name)
+    body = _body()
+    try:
+        asked = read_submission(body, _interface(pipeline))
+    except SubmissionInvalid as invalid:
+        raise RequestRefused(_invalid(invalid)) from None
+    now = time.time()
+    run = new_run(
+        new_run_id(now, secrets.randbits(32)),
+        pipeline,
+        now,
+        service_call().user or None,
+        asked.inputs,
+        asked.outputs,
+        priority=asked.priority,
+        webhook=asked.webhook,
+        pass_identity=service_call().service.api.pass_identity,
+    )
+    return _answer(_submitted(run, json.dumps(body, sort_keys=True), partial(_check, run, asked.places)))
+
+
+@runs.post(f"{ONE}/runs/<id>/retry")
+@runs.post(f"{ALL}/<name>/runs/<id>/retry")
+def retry(id: str, name: str | None = None) -> ResponseReturnValue:
+    """A new run that takes over what had succeeded."""
+    before = _find(id, name)
+    if not before.state.terminal:
+        raise RequestRefused(
+            HttpProblem(ProblemKind.RUN_STATE, f"Run {id} is {before.state}; cancel it first, or wait.")
+        )
+    if before.state is RunState.SUCCEEDED:
+        detail = f"Run {id} has succeeded and cannot be retried; submit a new one."
+        raise RequestRefused(HttpProblem(ProblemKind.RUN_STATE, detail))
+    now = time.time()
+    return _answer(_submitted(retry_of(before, new_run_id(now, secrets.randbits(32)), now), f"retry {id}"))
+
+
+def _check(run: Run, places: Sequence[str]) -> None:
+    """Raises Refused."""
+    if run.handed_out and not run.pipeline.boxes:
+        names = ", ".join(output.name for output in run.handed_out)
+        detail = (
+            f"Pipeline {run.name} has no connected box that its outputs ({names}) could go to; connect one."
+        )
+        raise RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
+    if faults := absent_inputs(run, places, _store(), storage_client(current_app)):
+        raise RequestRefused(_invalid(SubmissionInvalid(faults)))
+
+
+def _submitted(run: Run, content: str, check: Callable[[], None] = lambda: None) -> Run:
+    """The run, or the one that the same request with the same key had become: then nothing is checked. Whosever the run
+    is, the key is the caller's."""
+    key, digest = _key(), hashlib.sha256(content.encode()).hexdigest()
+    if key and run.public:
+        key = f"{service_call().user}/{key}"
+    try:
+        if earlier := _store().runs.submitted(run, key, digest):
+            return earlier
+        check()
+        limits = context(current_app).settings.runs
+        return _store().runs.submit(run, key, digest, QueueLimits(limits.queued, limits.queued_size))
+    except Transient as error:
+        if error.reason != "QueueFull":
+            raise
+        detail = f"{str(error)[:1].upper()}{str(error)[1:]}: wait until some have begun, or cancel some."
+        raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, detail, retry_after=10)) from error
+    except Stalled as error:
+        if error.reason != "IdempotencyConflict":
+            raise
+        raise RequestRefused(
+            HttpProblem(ProblemKind.KEY_REUSED, f"Choose another key: {error.message}.")
+        ) from error
+
+
+def _key() -> str:
+    """Return the idempotency key, which may be a string of HTTP's structured fields, as the draft requires, or
+    plain, as many clients send it."""
+    text = request.headers.get("Idempotency-Key")
+    if text is None:
+        return ""
+    found = _KEY.fullmatch(text)
+    if found is None:
+        detail = "Idempotency-Key must be 1 to 255 visible ASCII characters, best of all a UUID, in quotes."
+        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
+    return found[1] or found[2]
+
+
+def _body() -> object:
+    """Return the JSON body; an empty body counts as an empty object."""
+    content = request.get_data(cache=False)
+    if not content:
+        return {}
+    require_json(request.mimetype, "Send JSON, with Content-Type: application/json.")
+    document: object = read_json(content)
+    return document
+
+
+def _invalid(invalid: SubmissionInvalid) -> HttpProblem:
+    errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in invalid.faults]
+    first, more = errors[0], len(errors) - 1
+    place = _place_of(first["pointer"], first["detail"])
+    detail = f"{place}: {first['detail']}" + (f", and {more} more." if more else ".")
+    return HttpProblem(ProblemKind.INVALID, detail, extra={"errors": errors})
+
+
+def _place_of(pointer: str, detail: str) -> str:
+    """Name the place in words, unless the text names it already."""
+    above, _, token = pointer.rpartition("/")
+    name = token.replace("~1", "/").replace("~0", "~")
+    return (above if token and quoted(name) in detail else pointer) or "the body"
+
+
+# --- list and cancel --------------------------------------------------------------------------------------------
+
+
+@runs.get(f"{ONE}/runs")
+@runs.get(f"{ALL}/<name>/runs")
+def listing(name: str | None = None) -> ResponseReturnValue:
+    pipeline = pipeline_of(service_call(), name)
+    page = _page(pipeline)
+    if not page["runs"] and name is not None:
+        _pipeline(name)  # one that is not there has no list, either
+    return page
+
+
+@runs.get(f"{ALL}/runs")
+def listing_of_all() -> ResponseReturnValue:
+    return _page(None)
+
+
+def _page(pipeline: ComponentName | None) -> dict[str, object]:
+    """Return a page of the runs that the caller may see, newest first."""
+    call, asked = service_call(), query()
+    after, limit = asked.text("after") or "", asked.number("limit", DEFAULT_PAGE, least=1, most=PAGE)
+    if after and not is_run_id(after):
+        raise RequestRefused(
+            HttpProblem(ProblemKind.BAD_REQUEST, "after must be the id of a run, as next of the page before.")
+        )
+    app = call.service.app
+    wanted = RunFilter(pipeline, _state(asked.text("state")), after, call.user)
+    found = _store().runs.list(app, wanted, limit + 1)
+    more, found = len(found) > limit, found[:limit]
+    return {
+        "runs": [summary_document(run, base_of(call, run.name)) for run in found],
+        "next": found[-1].id if more else None,
+    }
+
+
+def _state(text: str | None) -> RunState | None:
+    try:
+        return RunState(text.upper()) if text else None
+    except ValueError:
+        states = ", ".join(RunState)
+        raise RequestRefused(
+            HttpProblem(ProblemKind.BAD_REQUEST, f"state must be one of {states}.")
+        ) from None
+
+
+@runs.post(f"{ONE}/runs/<id>/cancel")
+@runs.post(f"{ALL}/<name>/runs/<id>/cancel")
+def stop(id: str, name: str | None = None) -> ResponseReturnValue:
+    run = _find(id, name)
+    return _answer(_store().runs.cancel(run.app, id, time.time()) or _find(id, name))
+
+
+# --- what the API says of itself --------------------------------------------------------------------------------
+
+
+@runs.get(f"{ALL}/")
+def pipelines() -> ResponseReturnValue:
+    return _pipelines()
+
+
+@runs.get(f"{ONE}/openapi.json")
+def openapi() -> ResponseReturnValue:
+    return _description()
+
+
+@runs.get(f"{ALL}/openapi.json")
+def openapi_of_all() -> ResponseReturnValue:
+    return _description_of_all()
+
+
+@runs.get(f"{ONE}/docs")
+def docs() -> ResponseReturnValue:
+    shown = {"name": pipeline_of(service_call(), None), **interface_document(_declared())}
+    return description_page("runs.html", _description(), pipelines=[shown])
+
+
+@runs.get(f"{ALL}/docs")
+def docs_of_all() -> ResponseReturnValue:
+    return description_page("runs.html", _description_of_all(), **_pipelines())
+
+
+def _pipelines() -> dict[str, object]:
+    app = service_call().service.app
+    marks = {found.pipeline: found.followed for found in _store().schedules.all(app)}
+    found = _store().runs.pipelines(app)
+    return {"pipelines": [pipeline_document(p, _interface(p), marks.get(p.name)) for p in found]}
+
+
+def _declared() -> RunInterface:
+    """Return the declaration of the API's pipeline, even while it cannot be run."""
+    call = service_call()
+    pipeline = _store().runs.pipeline(call.service.app, pipeline_of(call, None))
+    if pipeline is None:
+        return RunInterface(call.service.inputs, call.service.outputs)
+    return interface_of(pipeline, call.service)
+
+
+def _description() -> runs_openapi.Json:
+    call = service_call()
+    document = runs_openapi.of_one(call.prefix, pipeline_of(call, None), _declared())
+    return secured(document, call.service.api)
+
+
+def _description_of_all() -> runs_openapi.Json:
+    call = service_call()
+    names = [pipeline.name for pipeline in _store().runs.pipelines(call.service.app)]
+    return secured(runs_openapi.of_all(call.prefix, names), call.service.api)
+
+
+# --- what a request is about ------------------------------------------------------------------------------------
+
+
+def _store() -> Store:
+    return context(current_app).store
+
+
+def _pipeline(name: str | None) -> Pipeline:
+    call = service_call()
+    wanted = pipeline_of(call, name)
+    pipeline = _store().runs.pipeline(call.service.app, wanted)
+    if pipeline is not None:
+        return pipeline
+    if name is not None:
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"The app has no pipeline {name[:63]!r}."))
+    detail = f"Pipeline {wanted} cannot be run yet; the status of the app says why."
+    raise RequestRefused(HttpProblem(ProblemKind.NOT_READY, detail, retry_after=5))
+
+
+def _interface(pipeline: Pipeline) -> RunInterface:
+    return interface_of(pipeline, api_of(_store(), service_call(), pipeline.name))
+
+
+def _find(id: str, name: str | None) -> Run:
+    call, store = service_call(), _store()
+    found = store.runs.get(call.service.app, id)
+    return check_run(found, call, pipeline_of(call, name), id, store)
+
+
+def _answer(run: Run) -> ResponseReturnValue:
+    """200 with a run that is over, 202 with one that is not."""
+    base = base_of(service_call(), run.name)
+    headers = {"Location": run_link(base, run), "ETag": etag(run), "Cache-Control": "no-store"}
+    if run.state.terminal:
+        return run_document(run, base), 200, headers
+    return run_document(run, base), 202, {**headers, "Retry-After": str(RETRY_AFTER)}

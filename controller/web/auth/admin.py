@@ -1,0 +1,104 @@
+"""Decides who may use the administrator's interface: a pure function for Flask and the event loop.
+
+The admin token opens everything, as `Authorization: Bearer <token>`, or as the password of HTTP Basic, so that a
+browser can show the page. Without it, and if `web.trustLoopback` is on, callers on the host itself are admitted,
+provided that no proxy speaks for someone else and no browser is being tricked:
+
+- any forwarding header means that the caller is someone else;
+- `Host` must name the loopback interface, so that a foreign name that resolves to 127.0.0.1 opens nothing;
+- a script in a page (also of a module, which may share our origin) is told by `Sec-Fetch-*` and `Origin`, which
+  browsers set and scripts cannot: only a person's own navigation, in a window and in no frame, may read. The same holds
+  for the token as a password, which browsers send along by themselves;
+- whatever changes something needs the header `X-Prichal: 1`, which neither a form nor a link can send.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.config import WebSettings
+from controller.web.auth.attempts import log_failure
+from controller.web.auth.authenticate import decode_basic
+from controller.web.gateway.proxies import TrustedProxies
+
+SAFE = frozenset(("GET", "HEAD"))
+_FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "via", "x-forwarded-host")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """The facts the rule looks at. `address` is the socket's, `headers` have lower-case names."""
+
+    method: str
+    address: str
+    headers: Mapping[str, str]
+
+
+def is_admin(visitor: ClientInfo, settings: WebSettings) -> bool:
+    if _has_token(visitor, settings):
+        return True
+    if not settings.trust_loopback or not is_loopback(visitor.address):
+        return False
+    if any(name in visitor.headers for name in _FORWARDING) or not _names_loopback(
+        visitor.headers.get("host", "")
+    ):
+        return False
+    return _is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)
+
+
+def log_refused(visitor: ClientInfo, settings: WebSettings) -> None:
+    """Log the refusal if the caller tried to sign in."""
+    scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+    if not scheme:
+        return
+    pair = decode_basic(value.encode("latin-1", "replace")) if scheme.lower() == "basic" else None
+    sent = {b"x-forwarded-for": visitor.headers.get("x-forwarded-for", "").encode("latin-1", "replace")}
+    origin = TrustedProxies(settings.trusted_proxies).origin(visitor.address, "", sent)
+    log_failure(origin.caller.decode("latin-1"), "admin", pair[0] if pair else "", "-")
+
+
+def _has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
+    if not settings.admin_token:
+        return False
+    scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        # Browsers send it along with any request to us, so it counts for less: see `_is_deliberate`.
+        pair = decode_basic(value.encode())
+        if pair is None or not (_is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)):
+            return False
+        value = pair[1]
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(value.strip().encode(), settings.admin_token.reveal().encode())
+
+
+def _is_read(visitor: ClientInfo) -> bool:
+    """A person who opens it in a window of its own, or a program. Browsers say nothing of it over plain HTTP to another
+    host: there they are known by the languages that they ask for, and refused, since a script may be behind them."""
+    headers = visitor.headers
+    if "origin" in headers or "service-worker" in headers:
+        return False
+    if "sec-fetch-mode" not in headers:
+        return not any(name.startswith("sec-fetch-") for name in headers) and "accept-language" not in headers
+    return headers["sec-fetch-mode"] == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
+
+
+def _is_deliberate(visitor: ClientInfo) -> bool:
+    from_page = any(name in visitor.headers for name in ("origin", "sec-fetch-site", "sec-fetch-mode"))
+    return visitor.headers.get("x-prichal") == "1" and not from_page
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _names_loopback(host: str) -> bool:
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    return name.lower() in _LOOPBACK_NAMES

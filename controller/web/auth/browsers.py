@@ -1,0 +1,49 @@
+"""Sets the response headers that keep a page of a module, which may share the platform's origin, from reading
+responses. Pure; the ASGI application applies it to every response of the platform's own, errors and streams too.
+
+The platform's pages and documents open in an origin of their own (`sandbox`), so that a window or frame of them is as
+strange to a module's page as one of another host. An opener policy would add nothing to that, and a page with both is
+an error by the HTML standard. They are never framed, embedded or kept. What a script
+of such a page may read is a matter of the request: see admin.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from controller.web.gateway.body import Message, Send
+from controller.web.gateway.headers import Header
+
+_POLICY: Final = b"content-security-policy"
+
+#: Of all that the platform answers in somebody's name: files, runs and their descriptions.
+PRIVATE: Final[tuple[Header, ...]] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+#: Of all below /-/, too.
+OWN: Final[tuple[Header, ...]] = (
+    *PRIVATE,
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+#: Of a response that has no policy of its own: it is no page.
+NOTHING: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+
+
+def with_browser_headers(send: Send, fields: tuple[Header, ...]) -> Send:
+    """`send`, for responses with these fields, whatever they had of them, and a policy."""
+    names = {name for name, _ in fields}
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [header for header in message["headers"] if header[0].lower() not in names]
+            if all(name.lower() != _POLICY for name, _ in kept):
+                kept.append((_POLICY, NOTHING))
+            message = {**message, "headers": [*kept, *fields]}
+        await send(message)
+
+    return guarded

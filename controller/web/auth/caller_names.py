@@ -1,0 +1,73 @@
+"""Checks that a caller's name belongs to their account: within an app it belongs to the account that used it
+first, see domain/routing/caller_names.py. `authenticate` calls it for authenticated callers; the database query runs
+in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+from controller.domain.errors import ControllerError
+from controller.domain.names import AppName
+from controller.domain.routing.caller_names import PASSWORD, TOKEN
+from controller.web.gateway.router import PublishedApi
+from controller.web.problems import HttpProblem, ProblemKind
+
+log = logging.getLogger(__name__)
+
+FRESH: Final = 60.0  # seconds that an answer counts
+KNOWN: Final = 4096  # answers
+
+_TAKEN: Final = (
+    "The name {name!r} belongs to another account in this app: {whose}. An administrator can release it: "
+    "prichal names release {app} {name}"
+)
+
+
+class NameClaims(Protocol):
+    def claim(self, app: AppName, name: str, owner: str, now: float) -> str: ...
+
+
+class CallerNames:
+    """On one event loop."""
+
+    def __init__(self, claims: NameClaims) -> None:
+        self._claims = claims
+        self._known: dict[tuple[str, str], tuple[str, float]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="names")
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def admit(self, target: PublishedApi, name: str, owner: str) -> HttpProblem | None:
+        """Return None if the name is the owner's, from now on at the latest. Names that the app's Secrets have are
+        no issuer's, whether they were used or not."""
+        app = AppName(target.prefix.split(b"/")[1].decode())
+        is_declared = owner in (PASSWORD, TOKEN)
+        if not is_declared and name in target.reserved:
+            return _taken(app, name, "it is one of those in the app's credentials")
+        key, now = (app, name), time.time()
+        known = self._known.get(key)
+        if known is not None and known[0] == owner and 0 <= now - known[1] < FRESH:
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._thread, self._claims.claim, app, name, owner, now)
+        except ControllerError as error:
+            log.error("whose a name is cannot be told: %s", error)
+            if is_declared:
+                return None  # nobody else can have got its password
+            return HttpProblem(
+                ProblemKind.STORE_BUSY, "Whose this name is cannot be told now.", retry_after=2
+            )
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[key] = (found, now)
+        return None if found == owner else _taken(app, name, "the one that used it first")
+
+
+def _taken(app: str, name: str, whose: str) -> HttpProblem:
+    return HttpProblem(ProblemKind.NAME_TAKEN, _TAKEN.format(app=app, name=name, whose=whose))

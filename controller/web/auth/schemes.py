@@ -1,0 +1,39 @@
+"""Describes in OpenAPI 3.1 how a caller signs in to a published API: security schemes and the requirement that one
+of them is used. Pure; used by the descriptions that the platform makes, and given to components for theirs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from controller.domain.routing.routes import Api
+
+Json = dict[str, Any]
+
+
+def schemes(api: Api) -> Json:
+    """Name to Security Scheme Object; empty if everybody may call."""
+    found: Json = {}
+    if api.users:
+        found["basic"] = {"type": "http", "scheme": "basic"}
+    if api.tokens:
+        found["token"] = {"type": "http", "scheme": "bearer"}
+    if api.oidc_issuer:
+        discovery = f"{api.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+        found["openid"] = {"type": "openIdConnect", "openIdConnectUrl": discovery}
+    return found
+
+
+def secured(document: Json, api: Api) -> Json:
+    """The OpenAPI document with what the API asks of callers: any one of its schemes."""
+    found = schemes(api)
+    if not found:
+        return document
+    components = {**document["components"], "securitySchemes": found}
+    return {**document, "components": components, "security": [{name: []} for name in found]}
+
+
+def header_value(api: Api) -> bytes:
+    """The schemes as the value of the field `X-Prichal-Security`, which components' descriptions are made with: JSON
+    in ASCII."""
+    return json.dumps(schemes(api), separators=(",", ":")).encode("ascii")

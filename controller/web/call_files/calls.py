@@ -1,0 +1,276 @@
+"""Calls with files: brings the FILE inputs of a call from the storage into the component, and the FILE outputs of its
+reply from the component into the storage, over the connection that carries the call. Called by the gateway for every
+call of a component that has boxes; the bytes stream through and are never held.
+
+Promises: a component gets no way to the storage; once a file's bytes flow the call reaches no other replica; space
+for outputs is reserved before they are stored, and freed if they are not; the caller learns of outputs once they
+are stored; the problem names the side that was slow or failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from controller.domain.errors import ControllerError
+from controller.web import isolated_json
+from controller.web.call_files import variables
+from controller.web.call_files.locations import FileCall, FileLocations, OutputSlot
+from controller.web.call_files.presigned import PresignedClient, PresignedDownload, TransferFailed
+from controller.web.call_files.variables import FileFault, FileInput, WantedOutputs
+from controller.web.gateway import coding
+from controller.web.gateway.body import RequestBody, Send
+from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState, headers_for, respond
+from controller.web.gateway.upstream import ProtocolError, UpstreamConnection
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.storage import storage_problem
+
+log = logging.getLogger(__name__)
+
+THREADS = 4  # for what blocks
+#: Bytes of requests that one worker keeps: what a request says of files is known at its end.
+HELD = 256 * 2**20
+
+T = TypeVar("T")
+
+
+class CallFileStaging:
+    """Staging in one gateway worker. `max_json`: bytes that the JSON of a reply with files may have."""
+
+    def __init__(
+        self, places: FileLocations, links: PresignedClient, forwarder: Forwarder, max_json: int
+    ) -> None:
+        self._places = places
+        self._links = links
+        self._forwarder = forwarder
+        self._max_json = max_json
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-staging")
+        self._held = 0
+
+    def sweep(self) -> None:
+        """Now and then: let go of connections that nobody uses."""
+        self._links.sweep()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._links.close()
+
+    async def forward(
+        self, call: ForwardedCall, user: str, body: RequestBody, send: Send, answered: ResponseState
+    ) -> None:
+        """Forward a call like the forwarder, with the same exceptions. `user` is empty for a caller without a
+        name."""
+        pieces: list[bytes] = []
+        try:
+            coded = await self._whole(body, pieces)
+            content, lines = await self._decoded(coded, call.lines, body.limit)
+            if content is not coded:
+                self._hold(content, pieces)
+            wanted = await self._read(content, call)
+            job = FileCall(call.target.route, user, call.request_id.decode(), wanted)
+            if wanted:
+                await self._forwarder.awake(call.target)  # before the storage begins to send
+            with ExitStack() as stack:
+                staged = StagedBody(content, job, await self._open(job, stack) if wanted else [])
+                lines += variables.write_header(len(content), staged.files())
+                reply = replace(call, lines=lines, respond=_Reply(self, job).respond)
+                await self._forwarder.forward(reply, staged, send, answered)
+        finally:
+            self._held -= sum(map(len, pieces))
+
+    async def _decoded(self, coded: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
+        """Decode a body; the result is limited like a body, since some kilobytes may expand."""
+        if not coding.is_coded(lines):
+            return coded, lines
+        return await asyncio.to_thread(coding.decoded, coded, lines, limit)
+
+    async def _whole(self, body: RequestBody, pieces: list[bytes]) -> bytes:
+        self._hold(body.head, pieces)
+        while body.more():
+            self._hold(await body.next(), pieces)
+        return b"".join(pieces)
+
+    def _hold(self, data: bytes, pieces: list[bytes]) -> None:
+        """Take memory for the call. Raises Refused if there is none left."""
+        pieces.append(data)
+        self._held += len(data)
+        if self._held > HELD:
+            detail = f"This gateway worker holds {HELD} bytes of requests to components with boxes."
+            raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))
+
+    async def _read(self, content: bytes, call: ForwardedCall) -> WantedOutputs:
+        """Parse a large request in another process, since the event loop serves other callers. Raises Refused."""
+        if not variables.may_name_files(content):
+            return WantedOutputs()
+        return await isolated_json.read(
+            len(content), variables.read_request, content, call.target.route.boxes
+        )
+
+    # --- inputs ------------------------------------------------------------------------------------------------
+
+    async def _open(self, job: FileCall, stack: ExitStack) -> list[PresignedDownload]:
+        """The inputs, ready to be read, in their order. Raises Refused that names all that are not there."""
+        urls = await self._in_thread("The call's files cannot be looked up", self._places.find, job)
+        wishes = zip(job.wanted.inputs, urls, strict=True)
+        # All are waited for, so that none is left open when another one fails.
+        opened = await asyncio.gather(
+            *(self._download(wish, url, stack) for wish, url in wishes), return_exceptions=True
+        )
+        failed = next((result for result in opened if isinstance(result, BaseException)), None)
+        if failed is not None:
+            raise failed
+        faults = [result for result in opened if isinstance(result, FileFault)]
+        if faults:
+            raise variables.refused(faults)
+        return [result for result in opened if isinstance(result, PresignedDownload)]
+
+    async def _download(self, wish: FileInput, url: str, stack: ExitStack) -> PresignedDownload | FileFault:
+        with _told(_unread(wish)):
+            try:
+                return stack.enter_context(await self._links.download(url))
+            except TransferFailed as answer:
+                error = self._places.explain(answer.status, answer.body, _unread(wish))
+                if error.reason == "ObjectMissing":
+                    return FileFault(wish.pointer, f"there is no file {wish.path.text!r} in box {wish.box}")
+                raise error from answer
+
+    # --- outputs -----------------------------------------------------------------------------------------------
+
+    async def take(self, job: FileCall, connection: UpstreamConnection, ends: bytes) -> bytes:
+        """The reply's JSON for the caller, once its files are stored. `ends` is what its header says of them. Raises
+        Refused, UpstreamError."""
+        try:
+            length, files = variables.read_header(ends)
+            if length > self._max_json:
+                raise ValueError(f"its JSON has {length} bytes; beside files it may have {self._max_json}")
+            content = await _exactly(connection, length)
+            outputs = await isolated_json.read(length, variables.read_reply, content, files)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(str(error)) from error
+        connection.pause_timeout(True)
+        doing = "The call's outputs cannot be stored"
+        places = await self._in_thread(doing, self._places.reserve, job, outputs)
+        stored = 0
+        try:
+            for place in places:
+                await self._store(job, place, connection)
+                stored += 1
+        finally:
+            if stored < len(places):  # not waited for: the call may have been cancelled
+                self._threads.submit(self._places.release, places[stored:])
+        paths = [place.path for place in places]
+        return await isolated_json.read(length, variables.tell_places, content, outputs, paths)
+
+    async def _store(self, job: FileCall, place: OutputSlot, connection: UpstreamConnection) -> None:
+        output = place.output
+        doing = f"Output {output.variable!r} cannot be stored"
+
+        async def allowed() -> None:
+            await self._in_thread(doing, self._places.require_settled, job, place.path)
+
+        with _told(doing):
+            try:
+                with await self._links.upload(place.url, output.size, output.content_type) as upload:
+                    await upload.take(connection, output.size, allowed)
+                    await upload.finish()
+            except TransferFailed as answer:
+                raise self._places.explain(answer.status, answer.body, doing) from answer
+
+    async def _in_thread(self, doing: str, work: Callable[..., T], *args: object) -> T:
+        with _told(doing):
+            return await self._loop.run_in_executor(self._threads, work, *args)
+
+
+class StagedBody:
+    """A request's JSON with its files behind it, as they come from the storage. Implements `OutgoingBody`."""
+
+    def __init__(self, content: bytes, job: FileCall, downloads: list[PresignedDownload]) -> None:
+        self.head = content
+        self._inputs = tuple(zip(job.wanted.inputs, downloads, strict=True))
+        self._length = len(content) + sum(download.size for download in downloads)
+        self._begun = False
+
+    def files(self) -> list[tuple[int, int]]:
+        """Place and size of each."""
+        return [(wish.index, download.size) for wish, download in self._inputs]
+
+    def more(self) -> bool:
+        return self._length > len(self.head)
+
+    def is_buffered(self) -> bool:
+        return not self._begun
+
+    def framing(self) -> bytes:
+        return b"content-length: %d\r\n" % self._length
+
+    def frame(self, data: bytes) -> bytes:
+        return data
+
+    async def send(self, connection: UpstreamConnection) -> None:
+        self._begun = True
+        for wish, download in self._inputs:
+            with _told(f"{_unread(wish)} to its end"):
+                await download.send_to(connection)
+
+
+async def _exactly(connection: UpstreamConnection, size: int) -> bytes:
+    pieces: list[bytes] = []
+    while size:
+        piece = await connection.read(size)
+        if not piece:
+            raise ProtocolError("it is shorter than its X-Prichal-Files says")
+        size -= len(piece)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _Reply:
+    """The state of one call's response."""
+
+    def __init__(self, staging: CallFileStaging, job: FileCall) -> None:
+        self._staging = staging
+        self._job = job
+
+    async def respond(
+        self, connection: UpstreamConnection, call: ForwardedCall, send: Send, answered: ResponseState
+    ) -> bytes:
+        """A response without files passes as it comes."""
+        ends = _field(connection.headers, variables.FIELD)
+        if ends is None:
+            return await respond(connection, call, send, answered)
+        content = await self._staging.take(self._job, connection, ends)
+        headers: Any = [
+            header for header in headers_for(connection, call) if header[0].lower() != b"content-length"
+        ]
+        headers.append((b"content-length", b"%d" % len(content)))
+        answered.status = connection.status
+        await send({"type": "http.response.start", "status": connection.status, "headers": headers})
+        return content
+
+
+def _field(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    return next((value for field, value in headers if field.lower() == name), None)
+
+
+def _unread(wish: FileInput) -> str:
+    return f"File {wish.path.text!r} of box {wish.box} cannot be read"
+
+
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """Errors of the storage and the database as problems that say what could not be done."""
+    try:
+        yield
+    except ControllerError as error:
+        log.warning("a call's files: %s", error, extra={"reason": error.reason})
+        problem = storage_problem(error)
+        if problem is None:
+            raise RequestRefused(
+                HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2)
+            ) from error
+        raise RequestRefused(replace(problem, detail=f"{doing}. {problem.detail}")) from error

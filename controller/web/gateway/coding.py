@@ -1,0 +1,55 @@
+"""Content codings of request bodies (RFC 9110 §8.4) that the platform reads; components decode theirs themselves, see
+`controller.serving`. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from controller.serving import http1, problems
+from controller.web.gateway.body import too_large
+from controller.web.gateway.headers import Header
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+_LINE = re.compile(rb"^content-encoding: (.*)\r\n", re.MULTILINE)
+_NONE = frozenset((b"", b"identity"))
+
+
+def refuse_coded(headers: Iterable[Header]) -> None:
+    """Refuse encoded bodies: requests that the platform answers itself must be sent without a content coding.
+    Raises Refused."""
+    coding = next((value for name, value in headers if name == b"content-encoding"), b"")
+    if coding.strip().lower() not in _NONE:
+        given = coding[:100].decode("latin-1")
+        raise RequestRefused(
+            _unsupported(f"Content-Encoding must be left out here, not {given!r}.", "identity")
+        )
+
+
+def is_coded(lines: bytes) -> bool:
+    return _LINE.search(lines) is not None
+
+
+def decoded(content: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
+    """A whole body without the coding that the header `lines` name, and the lines that then hold. Raises Refused."""
+    found = _LINE.search(lines)
+    if found is None:
+        return content, lines
+    try:
+        plain = http1.decoded(content, found[1].strip(), limit)
+    except problems.ServingProblem as problem:
+        raise _refused(problem, limit) from problem
+    return plain, lines[: found.start()] + lines[found.end() :]
+
+
+def _refused(problem: problems.ServingProblem, limit: int) -> RequestRefused:
+    if problem.kind is problems.TOO_LARGE:
+        return too_large(limit)
+    if problem.kind is problems.CONTENT_CODING:
+        return RequestRefused(_unsupported(f"{problem.detail}.", "gzip"))
+    return RequestRefused(HttpProblem(ProblemKind.MALFORMED_CODING, f"{problem.detail}."))
+
+
+def _unsupported(detail: str, supported: str) -> HttpProblem:
+    return HttpProblem(ProblemKind.CONTENT_CODING, detail, accept_encoding=supported)

@@ -1,0 +1,42 @@
+"""Limits each app's share of a worker's resources, so that the calls of one app never block those of others. Used
+only on the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+
+class WorkerShares:
+    """`most` at once, `each` of them for one key at the most. `what` is counted, in the plural: "calls"."""
+
+    def __init__(self, what: str, most: int, each: int) -> None:
+        self._what = what
+        self._most = most
+        self._each = min(each, most)
+        self._taken = 0
+        self._by_key: dict[Hashable, int] = {}
+
+    @contextmanager
+    def take(self, key: Hashable, whose: str) -> Iterator[None]:
+        """Room for one more until the end of the block. `whose`: "app demo". Raises Refused."""
+        own = self._by_key.get(key, 0)
+        if own >= self._each:
+            raise _full(f"This gateway worker has {own} {self._what} of {whose} under way, its share.")
+        if self._taken >= self._most:
+            raise _full(f"This gateway worker has {self._taken} {self._what} under way.")
+        self._taken += 1
+        self._by_key[key] = own + 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._by_key[key] -= 1
+            if not self._by_key[key]:
+                del self._by_key[key]
+
+
+def _full(detail: str) -> RequestRefused:
+    return RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))

@@ -1,0 +1,91 @@
+"""Reading large JSON of strangers in a process of its own, with bounds on memory and time.
+
+The standard library parses a text in one go and with the interpreter's lock held: 15 MiB that are made for it take
+seconds, in which no thread of a worker does anything, not even its event loop. Small texts are not worth a process.
+Called in threads; each waits for its process and for nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+#: Bytes of a text from which on it is read aside: parsing less takes some tens of milliseconds at the most.
+LARGE = 2**20
+#: Bytes that are read in a thread instead: looking through them takes longer than to ask one.
+MEDIUM = 64 * 2**10
+PROCESSES = 2  # at once in one worker
+DEADLINE = 20.0  # seconds for one text, the start of the process included
+NICE = 10  # on a busy host those go first who call with less
+MEMORY = 2 * 2**30  # bytes of address space of one process
+
+T = TypeVar("T")
+
+_threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="aside")
+
+
+async def read(size: int, work: Callable[..., T], *args: object) -> T:
+    """Run `work`, which reads a text of that many bytes, and return or raise what it does. It must be a function
+    of a module with plain values as arguments and result. Raises Refused if it takes too long."""
+    if size < MEDIUM:
+        return work(*args)
+    if size < LARGE:
+        return await asyncio.to_thread(work, *args)
+    return await asyncio.get_running_loop().run_in_executor(_threads, _ask, work, args)
+
+
+def read_here(size: int, work: Callable[..., T], *args: object) -> T:
+    """Do the same for a caller on a thread of its own."""
+    return work(*args) if size < LARGE else _threads.submit(_ask, work, args).result()
+
+
+def _ask(work: Callable[..., T], args: tuple[object, ...]) -> T:
+    """Ask in a separate thread."""
+    command = [sys.executable, "-I", "-m", "controller.web.isolated_json"]
+    try:
+        done = subprocess.run(
+            command, input=pickle.dumps((work, args)), capture_output=True, timeout=DEADLINE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_much() from None
+    if done.returncode:
+        raise _too_much()
+    result, error = pickle.loads(done.stdout)  # noqa: S301 - from our own process
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
+def _too_much() -> RequestRefused:
+    return RequestRefused(
+        HttpProblem(ProblemKind.TOO_LARGE, "Reading the JSON of the body takes too much time or memory.")
+    )
+
+
+def main() -> None:
+    """The process: one piece of work from the standard input, its outcome to the standard output."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.nice(NICE)
+    gc.disable()  # it ends when it is done; looking for circles takes longer than all else
+    work, args = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
+    try:
+        outcome: tuple[object, Exception | None] = (work(*args), None)
+    except MemoryError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - told to who asked
+        outcome = (None, error)
+    sys.stdout.buffer.write(pickle.dumps(outcome))
+
+
+if __name__ == "__main__":
+    main()

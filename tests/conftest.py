@@ -1,0 +1,38 @@
+"""What holds for every test: signals that a background job ignores, and the last resort against a test that hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+IGNORED_IN_BACKGROUND = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+hypothesis.settings.register_profile("whatever the load", deadline=None)
+hypothesis.settings.load_profile("whatever the load")  # no timing decides whether a test passes
+GRACE = 4.0  # seconds at least that a test which has timed out may take to clean up
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with SIGINT and SIGQUIT ignored, nohup does the same with SIGHUP, and every
+    program that a test starts would inherit that. A handler that does nothing has the same effect on pytest, but
+    programs get the default action back when they are executed."""
+    for number in IGNORED_IN_BACKGROUND:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that hangs is interrupted by a signal (`timeout_method` in setup.cfg). Where Python code does not get to
+    handle it, this process prints the stacks of its threads and exits: pytest-xdist reports this one test as failed
+    and goes on with the others in a new process."""
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + max(GRACE, limit / 4), exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,255 @@
+"""What reads the words of strangers, each as a function of bytes that must raise nothing and keep what it promises.
+
+`make fuzz` feeds them what covers ever more of their code (tests/fuzz/fuzz.py), `make test` a little of that
+(tests/unit/test_fuzz_targets.py). Each begins with the inputs in tests/fuzz/corpus/<name>/, where those are kept, too,
+that once did harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+from controller.adapters.dockerignore import rules_for
+from controller.config import Settings
+from controller.domain.apps.spec import HookProvider, PlatformAppSpec
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, RepositoryName
+from controller.domain.secret import Secret
+from controller.domain.storage.links import LinkInvalid, ObjectLink, link_key, parse, read_path
+from controller.domain.storage.sigv4 import SignatureInvalid, read_signature
+from controller.domain.text import Shown
+from controller.manifests.build import examine
+from controller.manifests.platform import examine_platform
+from controller.manifests.reader import read
+from controller.manifests.schema import check
+from controller.ports import SourceFile
+from controller.serving import docstring, http1, jsontext
+from controller.serving.problems import ServingProblem as ServingProblem
+from controller.web.api.platform.signatures import concerns, delivery_id, is_genuine, refs_of
+from controller.web.auth.authenticate import decode_basic
+from controller.web.auth.oidc import read_header
+from controller.web.gateway.headers import lines_for, response_headers, split
+from controller.web.gateway.hosts import HostNames, HostRedirect
+from controller.web.gateway.rewrite import REWRITTEN, PublicSite, is_below
+from controller.web.gateway.router import ForwardCall, Router, find_route
+from controller.web.objects.checksums import Malformed, Mismatch
+from controller.web.objects.chunks import ChunkedReader, ChunkFraming
+from controller.web.objects.s3 import (
+    S3Error,
+    canonical_query,
+    read_deletion,
+    read_request,
+    read_target,
+    rebuilt_completion,
+)
+from controller.web.problems import RequestRefused
+from tests.support.gateway import make_api, make_route
+
+Target = Callable[[bytes], None]
+
+SETTINGS = Settings()
+SECRET = "a-secret-that-nobody-guesses"
+TABLE = Router.build(
+    1, [make_route(make_api("image"), app=AppName("demo"), any_path=True, upstreams=("10.0.0.2:8002",))]
+)
+SITE = PublicSite(b"/demo/image", b"/a/b?c", b"ml.example.org", ("10.0.0.2:8002",), "demo.classify")
+HOSTS = HostNames(b"apps.example.org")
+OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def http1_head(data: bytes) -> None:
+    """The serving library's parser: what it takes has one reading."""
+    with suppress(ServingProblem):
+        request = http1.parse_head(data)
+        assert request.path.startswith("/") or request.method == "OPTIONS"
+        assert request.length >= 0
+        assert not (request.chunked and b"content-length" in request.headers)
+
+
+def http1_body(data: bytes) -> None:
+    with suppress(ServingProblem):
+        assert len(http1.decoded(data, b"gzip", 100_000)) <= 100_000
+
+
+def json_text(data: bytes) -> None:
+    with suppress(ValueError, ServingProblem):
+        jsontext.encode(jsontext.read(data.decode("utf-8", "surrogateescape")))
+
+
+def manifests(data: bytes) -> None:
+    file = SourceFile("a.yaml", data)
+    for document in read((file,)).documents:
+        check(document)
+    app = PlatformAppSpec(AppName("demo"), RepositoryName("demo"))
+    examine((file,), app, None, SETTINGS.limits)
+
+
+def platform(data: bytes) -> None:
+    def none(path: str) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    spec, problems = examine_platform((SourceFile("a.yaml", data),), SETTINGS, none)
+    assert data.strip(b"\0 \t\r\n") or problems
+    assert all(problem.message for problem in problems)
+    assert spec is not None
+
+
+def docstrings(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    docstring.parse(text)
+    with suppress(SyntaxError):
+        docstring.find(text, "predict")
+
+
+def dockerignore(data: bytes) -> None:
+    with suppress(Stalled):
+        rules = rules_for(lambda name: data, "Dockerfile").sparing("Dockerfile", ".dockerignore")
+        for path in ("Dockerfile", "a", "a/b.c", "a/b/c/d", ".git/config", "x" * 200):
+            rules.judge(path, ())
+            rules.leaves_out(path)
+            rules.enters(path)
+
+
+def webhooks(data: bytes) -> None:
+    """Nothing that is sent without the secret counts as genuine."""
+    head, _, body = data.partition(b"\n\n")
+    lines = (line.partition(":") for line in head.decode("latin-1").split("\n"))
+    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+    for provider in HookProvider:
+        for secret in (SECRET, "whsec_" + "QUFB" * 8, "whsec_%"):
+            assert not is_genuine(provider, secret, headers, body, 1.7e9)
+        identity = delivery_id(provider, headers)
+        assert re.fullmatch(r"[A-Za-z0-9_.:-]{0,128}", identity)
+    with suppress(ValueError, RequestRefused):
+        refs = refs_of(body)
+        for wanted in ("branch:main", "tag:v1", "semver:>=1", "commit:1"):
+            concerns(refs, wanted)
+
+
+def paths(data: bytes) -> None:
+    """What reaches a component cannot be read in two ways, and no host serves what is not its own."""
+    decision = find_route(TABLE, "GET", data)
+    if isinstance(decision, ForwardCall):
+        assert data.startswith(b"/demo/image")
+        assert not re.search(rb"/\.{1,2}(/|$)|\\|//|%2[fFeE]|%5[cC]|%00", decision.path)
+    host, _, path = data.partition(b"/")
+    judged = HOSTS.judge(host, b"/" + path, find_route(TABLE, "GET", b"/" + path))
+    if isinstance(judged, HostRedirect):
+        assert re.fullmatch(rb"demo\.apps\.example\.org(:\d{1,5})?", judged.authority)
+
+
+def fields(data: bytes) -> None:
+    """No field of a caller or a component breaks out of its line; what is a component's own stays below its path."""
+    pairs = [
+        (name.strip(), value.strip())
+        for name, _, value in (line.partition(b":") for line in data.split(b"\n"))
+    ]
+    pairs = [
+        (name, value.replace(b"\r", b"")) for name, value in pairs if re.fullmatch(rb"[A-Za-z0-9_-]+", name)
+    ]
+    _, lines = split([(name.lower(), value) for name, value in pairs])
+    sent = lines_for(SITE.prefix, lines)
+    assert sent.count(b"\r\n") <= len(pairs)
+    for name, value in response_headers(pairs, b"id", SITE.rewrite):
+        assert b"\n" not in value
+        if name.lower() == b"location" and value.startswith(b"/") and not re.match(rb"/[/\\]", value):
+            assert is_below(value, SITE.prefix), value
+        if name.lower() == b"set-cookie":
+            names = [part.partition(b"=")[0].strip().lower() for part in value.split(b";")[1:]]
+            assert b"domain" not in names, value
+
+
+def rewritten(data: bytes) -> None:
+    for name in REWRITTEN:
+        SITE.rewrite(name, data.replace(b"\n", b"").replace(b"\r", b""))
+
+
+def credentials(data: bytes) -> None:
+    decode_basic(data)
+    read_header(data)
+
+
+def terminal(data: bytes) -> None:
+    half = len(data) // 2
+    text = Shown()
+    shown = text.take(data[:half]) + text.take(data[half:]) + text.take(b"", last=True)
+    assert not OBEYED.search(shown)
+
+
+LINK_KEY = link_key(Secret(SECRET))
+LINK = ObjectLink("PUT", "prichal.demo.data", "users/ann/file_groups/g/f 1", 1_700_000_000, 900, 5)
+
+
+def links(data: bytes) -> None:
+    """Nobody makes a link but who has the key, and no other spelling of one leads to another object."""
+    text = data.decode("latin-1")
+    with suppress(LinkInvalid):
+        read_path(text.partition("?")[0])
+    changed = LINK.url("", LINK_KEY)
+    at = len(text) % len(changed)
+    for target in (text, changed[:at] + text, changed[:at] + text + changed[at + len(text) :]):
+        with suppress(LinkInvalid):
+            assert parse("PUT", target, LINK_KEY, 1_700_000_001.0) == LINK
+
+
+def objects(data: bytes) -> None:
+    """What a container asks of S3 stays in the bucket that it names, however it is spelled."""
+    head, _, body = data.partition(b"\n\n")
+    line, *rest = head.decode("latin-1").split("\n")
+    method, _, target = line.partition(" ")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (r.partition(":") for r in rest)}
+    with suppress(S3Error):
+        bucket, key, query = read_target(target)
+        ask = read_request(method, bucket, key, query, headers)
+        for name in (ask.key, (ask.source or ("", "x"))[1], ask.query.get("prefix", "")):
+            assert not {".", ".."} & {segment.strip() for segment in name.split("/")}
+            assert "\\" not in name
+        assert re.fullmatch(r"[A-Za-z0-9._~%&=-]*", canonical_query(ask.query))
+        assert not [name for name in ask.headers if "snowball" in name or "minio" in name]
+    with suppress(SignatureInvalid):
+        read_signature(headers, {})
+    for rebuilt in (read_deletion, rebuilt_completion):
+        with suppress(S3Error):
+            rebuilt(body)
+
+
+def chunks(data: bytes) -> None:
+    """A framed body is no longer than it says."""
+
+    async def taken() -> int:
+        left = [data[start : start + 9] for start in range(0, len(data), 9)]
+
+        async def piece() -> bytes:
+            return left.pop(0) if left else b""
+
+        size = 0
+        trailer = frozenset({"x-amz-checksum-crc32"}) if data[:1] == b"5" else frozenset[str]()
+        async for part in ChunkedReader(piece, 5, None, trailer).pieces():
+            size += len(part)
+        return size
+
+    with suppress(ChunkFraming, Malformed, Mismatch):
+        assert asyncio.run(taken()) == 5
+
+
+TARGETS: dict[str, Target] = {
+    "links": links,
+    "objects": objects,
+    "chunks": chunks,
+    "http1-head": http1_head,
+    "http1-body": http1_body,
+    "json": json_text,
+    "manifests": manifests,
+    "platform": platform,
+    "docstrings": docstrings,
+    "dockerignore": dockerignore,
+    "webhooks": webhooks,
+    "paths": paths,
+    "fields": fields,
+    "rewritten": rewritten,
+    "credentials": credentials,
+    "terminal": terminal,
+}

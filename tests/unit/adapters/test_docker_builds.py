@@ -1,0 +1,59 @@
+"""How the classic builder's failures are read."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from controller.adapters.docker import images
+from controller.adapters.docker.images import _build_failed
+from controller.domain.errors import Stalled, Transient
+from controller.domain.text import MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        (
+            "failed to export image: failed to set parent sha256:5552: unknown parent image ID sha256:5552",
+            Transient,
+            "EngineConflict",
+        ),
+        ("The command '/bin/sh -c false' returned a non-zero code: 1", Stalled, "BuildFailed"),
+    ],
+)
+def test_a_cache_that_is_removed_meanwhile_is_not_the_commits_fault(
+    text: str, kind: type[Exception], reason: str
+) -> None:
+    error = _build_failed(text, deque(), "cannot build image x")
+    assert isinstance(error, kind)
+    assert getattr(error, "reason", "") == reason
+
+
+def test_a_failed_build_is_told_by_its_last_lines_however_long_they_are() -> None:
+    tail: deque[str] = deque(maxlen=images.BUILD_TAIL)
+    for number in range(100):
+        message = {"stream": f"{'x' * 1_000_000} line {number}\n"}
+        images._read_build(message, tail, lambda line: None, str, "cannot build image x")
+    error = _build_failed("a non-zero code: 1" + "y" * 1_000_000, tail, "cannot build image x")
+    assert isinstance(error, Stalled)
+    assert len(error.message) < MAX_MESSAGE
+    assert "a non-zero code: 1" in error.message
+    assert error.message.endswith("line 99")
+
+
+@pytest.mark.parametrize(
+    ("state", "command", "is_one"),
+    [
+        ("created", "/bin/sh -c '#(nop) LABEL a=b'", True),
+        ("running", "/bin/sh -c '#(nop) LABEL a=b'", False),
+        ("created", "/bin/sh -c 'make'", False),
+        ("created", "python3 -m mine", False),
+    ],
+)
+def test_containers_of_cut_instructions_are_told_from_those_of_people(
+    state: str, command: str, is_one: bool
+) -> None:
+    """Who starts a container from an image that was built here gives it the label of builds, too."""
+    assert images._is_no_step({"State": state, "Command": command}) is is_one

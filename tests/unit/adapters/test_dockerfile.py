@@ -1,0 +1,113 @@
+"""What a Dockerfile asks of the engine: which images it names, and what the engine would fetch as the host."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.adapters.docker.dockerfile import images_of, instructions
+from controller.domain.errors import Stalled
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "expected"),
+    [
+        ("FROM a", ("a",)),
+        (
+            "from  --platform=linux/amd64 hub.org/a:1@sha256:12 as x\nFROM x\nFROM X AS y",
+            ("hub.org/a:1@sha256:12",),
+        ),
+        ("FROM scratch\nCOPY --from=dbd3a1 /code /\nCOPY --from=0 a b", ("dbd3a1",)),
+        ("FROM a AS one\nFROM b\nCOPY --chown=1 --from=one x y\nCOPY --from=c x y", ("a", "b", "c")),
+        ("ARG B=base\nARG T\nFROM ${B}:${T:-1}\nARG B=other\nFROM $B", ("base:1", "base")),
+        ("ARG B=dbd3a1\nFROM $B", ("dbd3a1",)),
+        ("ARG GIVEN=a\nFROM $GIVEN", ("from-outside",)),
+        ("ARG A=x B='y'\nFROM ${A:+set}$B", ("sety",)),
+        ("ARG A=x\nARG B=$A-y\nFROM \\\n# comment\n\n  $B \\\n  AS z\nFROM z", ("x-y",)),
+        ("# escape=`\nFROM a`\n  AS b\nFROM b", ("a",)),
+        ("FROM a\nONBUILD COPY --from=secret x y", ("a", "secret")),
+        ("\ufeffFROM a\r\nRUN x\r\n", ("a",)),
+        ("\u00a0FROM a", ("a",)),
+        ("", ()),
+        ("FROM", ()),
+        ("FROM $NOWHERE\nFROM ${NOWHERE} AS x", ()),
+    ],
+)
+def test_images(dockerfile: str, expected: tuple[str, ...]) -> None:
+    assert images_of(dockerfile.encode(), {"GIVEN": "from-outside"}) == expected
+
+
+REMOTE = (
+    "ADD http://127.0.0.1:8000/-/apps/alpha /x",
+    "ADD https://169.254.169.254/latest/meta-data/ /x",
+    "add\thttp://[::1]/ /x",
+    "ADD --chown=1:1 a http://localhost/ /x/",
+    'ADD ["http://127.0.0.1/", "/x"]',
+    'ADD ["\\u0068ttp://127.0.0.1/", "/x"]',
+    'ADD --chown=1 [ "a", "http:\\/\\/127.0.0.1/" , "/x" ]',
+    "ADD h\\ttp://127.0.0.1/ /x",
+    "ADD 'http'://127.0.0.1/ /x",
+    'ADD htt"p:"//127.0.0.1/ /x',
+    "ADD \\\n  http://127.0.0.1/ \\\n  /x",
+    "ADD ht\\\ntp://127.0.0.1/ /x",
+    "ADD $URL /x",
+    "ADD h${NOTHING}ttp://x /x",
+    "ADD git://127.0.0.1/x.git /x",
+    "ONBUILD ADD http://127.0.0.1/ /x",
+    "onbuild  add http://127.0.0.1/ /x",
+    "ONBUILD ADD $X /x",
+)
+
+
+@pytest.mark.parametrize("instruction", REMOTE)
+@pytest.mark.parametrize("before", ["FROM a\n", "FROM a\nENV URL=http://127.0.0.1/\nARG X\n"])
+def test_what_the_engine_would_fetch_is_refused(before: str, instruction: str) -> None:
+    with pytest.raises(Stalled, match=r"line [0-9]+ of the Dockerfile, ADD") as caught:
+        images_of(f"{before}{instruction}\n".encode(), {})
+    assert caught.value.reason == "BuildRefused"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "ADD a.tar.gz /x",
+        "ADD --chown=1:1 a b $WORKDIR/",
+        'ADD ["a b", "/x"]',
+        "RUN curl http://example.org/ > /x",
+        "ENV URL=http://127.0.0.1/",
+        "COPY a $X /x",
+        "# ADD http://127.0.0.1/ /x",
+        "RUN true \\\n# ADD http://127.0.0.1/ /x\n  && false",
+        "ADD",
+        "ONBUILD",
+        "ADD [",
+    ],
+)
+def test_what_stays_within_the_context_is_not(instruction: str) -> None:
+    assert images_of(f"FROM a\n{instruction}\n".encode(), {}) == ("a",)
+
+
+@pytest.mark.parametrize("name", ["${A%x}", "$1", "${A:?no}", "\\$A", "${A", "a$"])
+def test_a_base_that_cannot_be_told_is_refused(name: str) -> None:
+    with pytest.raises(Stalled, match="cannot determine the image"):
+        images_of(f"ARG A=x\nFROM {name}".encode(), {})
+
+
+@pytest.mark.parametrize("source", ["$X", "${X}", "a$X"])
+def test_an_image_to_copy_from_is_written_out(source: str) -> None:
+    with pytest.raises(Stalled, match="without variables"):
+        images_of(f"FROM a\nCOPY --from={source} x y".encode(), {})
+
+
+@given(st.binary(max_size=80) | st.text("FROMADCPY $\\\n#`[]\"'{}:=-/", max_size=60).map(str.encode))
+def test_whatever_it_is(content: bytes) -> None:
+    """And no line belongs to two instructions."""
+    found, _ = instructions(content)
+    lines = [(one.first, one.last) for one in found]
+    assert lines == sorted(lines)
+    assert all(first <= last for first, last in lines)
+    try:
+        images_of(content, {})
+    except Stalled as refused:
+        assert refused.reason == "BuildRefused"

@@ -1,0 +1,115 @@
+"""What a hook prints for a push: how it waits for a platform that is not ready for it, and its last line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.adapters.post_receive import DELETED, RETRIES, NoAnswer, announce, verdict
+
+WHY = "cannot start a.0: unable to find user app"
+SERVES = "a: version 1d0c keeps serving."
+
+
+@pytest.mark.parametrize(
+    ("message", "told", "wanted"),
+    [
+        ("1 component as declared", ["1 component as declared"], ""),
+        (f"a: {WHY}", [WHY], ": a: see above"),
+        (f"{SERVES} {WHY}", [WHY, SERVES], ": see above"),
+        (f"{SERVES}\n  {WHY}", [SERVES, WHY], ": see above"),
+        (f"a: {WHY}; b: {WHY}", [WHY], ": a: see above; b: see above"),
+        (f"{SERVES} {WHY}", [WHY], f": {SERVES} see above"),
+        ("the disk is full", ["", "built"], ": the disk is full"),
+        ("the classifier is unfit", ["class", "fit", "is"], ": the classifier is unfit"),
+        ("prechecked by the checker", ["checked by the check"], ": prechecked by the checker"),
+        (f"{SERVES} {WHY}", [WHY[:-4], WHY], f": {SERVES} see above"),
+    ],
+)
+def test_a_verdict_refers_once_to_what_was_printed(message: str, told: list[str], wanted: str) -> None:
+    line = verdict({"outcome": "Stalled", "message": message}, 1.0, told)
+    assert line.endswith(f"after 1.0 s{wanted}")
+
+
+WORDS = st.text("abc .:()\\", min_size=1, max_size=30)
+
+
+@given(
+    st.lists(WORDS, max_size=5), st.lists(WORDS, max_size=5), st.sampled_from(["Failed", "Degraded", "Odd"])
+)
+def test_a_verdict_loses_nothing_that_was_not_printed(
+    parts: list[str], told: list[str], outcome: str
+) -> None:
+    message = "|".join(parts)
+    line = verdict({"outcome": outcome, "message": message}, 1.0, told)
+    shown = line.partition(" after 1.0 s")[2].removeprefix(": ")
+    if shown:
+        pieces = [re.escape(piece) for piece in re.split(r"see above", shown)]
+        assert re.fullmatch("(?:.|\n)*".join(pieces), message)
+    else:
+        assert not message or any(message in event for event in told)
+    assert "see above see above" not in line
+
+
+# --- a platform that is not ready for it ------------------------------------------------------------------------
+
+CHANGE = f"{DELETED} {'1' * 40} refs/heads/main"
+DOWN = NoAnswer("the platform does not answer at 127.0.0.1:8000", passing=True)
+BUSY = NoAnswer("the platform answers 503: try again", "503", passing=True)
+UNKNOWN = NoAnswer("the platform answers 404: No repository of this name has a webhook", "404")
+REFUSED = NoAnswer("the platform answers 401: the signature is wrong", "401")
+
+
+class Platform:
+    """Answers announcements in turn with these errors, then accepts."""
+
+    def __init__(self, *errors: NoAnswer) -> None:
+        self.errors = list(errors)
+        self.asked = 0
+
+    def announce(self, before: str, after: str, ref: str) -> dict[str, Any]:
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return {"id": "7", "links": {"self": "/-/hooks/demo/7"}}
+
+
+def announced(platform: Any, patience: float) -> list[str]:
+    return announce(platform, [CHANGE], patience, pause=0.0)
+
+
+@pytest.mark.parametrize("errors", [[DOWN], [BUSY] * RETRIES, [DOWN, BUSY, DOWN]])
+def test_a_platform_that_is_started_again_is_waited_for(errors: list[NoAnswer]) -> None:
+    assert announced(Platform(*errors), patience=0.0) == ["7"]
+
+
+def test_a_new_repository_is_waited_for_and_the_pusher_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    platform = Platform(*[UNKNOWN] * 50, DOWN, *[UNKNOWN] * 50)
+    assert announced(platform, patience=1000.0) == ["7"]
+    assert platform.asked == 102
+    printed = capsys.readouterr().err
+    assert printed.count("this repository is new: waiting") == 1
+    assert "reconciling" in printed
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "asked"),
+    [
+        ([UNKNOWN], 0.0, 1),
+        ([REFUSED], 1000.0, 1),
+        ([DOWN] * 50, 1000.0, RETRIES + 1),
+        ([BUSY] * 50, 0.0, RETRIES + 1),
+    ],
+)
+def test_what_does_not_change_is_told_soon(errors: list[NoAnswer], patience: float, asked: int) -> None:
+    platform = Platform(*errors)
+    with pytest.raises(NoAnswer) as caught:
+        announced(platform, patience)
+    assert caught.value is errors[0]
+    assert platform.asked == asked

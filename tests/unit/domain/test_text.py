@@ -1,0 +1,133 @@
+"""Whatever bytes and escapes bring: it can be stored, printed and read back."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
+from controller.domain.errors import ManifestInvalid, ManifestProblem, Stalled
+from controller.domain.names import AppName, ComponentName
+from controller.domain.text import (
+    MAX_MESSAGE,
+    bounded,
+    excerpt,
+    is_storable,
+    matches_glob,
+    printable,
+    storable,
+)
+from controller.store import open_store
+
+anything = st.text(st.characters(), max_size=30) | st.binary(max_size=30).map(
+    lambda raw: raw.decode("utf-8", "surrogateescape")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, grün, 猫 \N{GRINNING FACE}", "plain, grün, 猫 \N{GRINNING FACE}"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        (b"caf\xe9.yaml".decode("utf-8", "surrogateescape"), r"caf\xe9.yaml"),
+        ("\ud83d\ude00", "\N{GRINNING FACE}"),
+        ("\ud83d alone", r"\ud83d alone"),
+        ("NUL \0, bell \a, C1 \x9b", r"NUL \x00, bell \x07, C1 \x9b"),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07text \x1b[2J", "red text "),
+        ("half an escape \x1b", r"half an escape \x1b"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("Windows\r\nlines", "Windows\nlines"),
+    ],
+)
+def test_how_it_is_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(anything)
+def test_what_is_printable_is_utf8_and_stays_as_it_is(text: str) -> None:
+    shown = printable(text)
+    shown.encode()
+    assert is_storable(shown)
+    assert "\x1b" not in shown
+    assert printable(shown) == shown
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_globs_are_matched_as_fnmatch_does(pattern: str, text: str) -> None:
+    assert matches_glob(pattern, text) == fnmatchcase(text, pattern)
+
+
+@given(anything, st.integers(min_value=0, max_value=20))
+def test_an_excerpt_has_both_ends(text: str, limit: int) -> None:
+    short = excerpt(text, limit)
+    assert short == text if len(text) <= limit else len(short) <= limit + 50
+    assert short.startswith(text[: limit // 2])
+    assert short.endswith(text[len(text) - (limit - limit // 2) :] if len(text) > limit else text)
+
+
+@given(anything)
+def test_what_is_storable_is_so_within_json_too(text: str) -> None:
+    assert is_storable(storable(text))
+    for ascii in (True, False):
+        (read,) = json.loads(storable(json.dumps([text], ensure_ascii=ascii)))
+        assert len(read) == len(text)
+
+
+@given(anything)
+def test_everything_that_people_are_told_is_printable(text: str) -> None:
+    error = Stalled("LfsPointer", text)
+    problem = ManifestProblem(text, 1, 1, text, text)
+    condition = Condition(ConditionType.READY, False, "LfsPointer", text)
+    event = Event(AppName("demo"), EventType.NORMAL, "LfsPointer", text)
+    for told in (
+        error.message,
+        str(error),
+        str(problem),
+        str(ManifestInvalid((problem,))),
+        condition.message,
+    ):
+        told.encode()
+        assert printable(told) == told
+    assert event.message == printable(text)
+
+
+def test_whatever_text_reaches_the_store_is_stored_and_read_back(tmp_path: Path) -> None:
+    """Past all that makes texts printable: the last resort."""
+    store = open_store(tmp_path / "db" / "state.db")
+    app = AppName("demo")
+
+    @given(anything)
+    def check(text: str) -> None:
+        component = ComponentStatus(ComponentName("classify"), "MLComponent", failure=text)
+        status = AppStatus(app, repository=text, plan=text, components=(component,))
+        store.apps.save(status)
+        read = store.apps.status(app)
+        assert read.plan.replace("\0", "\N{REPLACEMENT CHARACTER}") == storable(text)
+        request = store.requests.enqueue(app, text)
+        claimed = store.requests.claim(2e9)
+        assert claimed is not None
+        store.requests.finish(request, "Failed", text, text)
+        done = store.requests.get(request)
+        assert done is not None
+        assert done.message == storable(text)
+        store.events.add([Event(app, EventType.WARNING, text, text, ComponentName(text))])
+        assert store.events.list(app)[-1].message == storable(printable(text))
+
+    check()
+    store.close()
+
+
+@given(anything)
+def test_a_message_that_is_kept_is_printable_and_bounded(text: str) -> None:
+    assert bounded(text) == printable(text)
+    long = bounded(text * 5000 + "the end")
+    assert len(long) <= MAX_MESSAGE + 60
+    assert long.endswith("the end")
+    assert Event(AppName("demo"), EventType.WARNING, "BuildFailed", text * 5000 + "the end").message == long
+    assert Condition(ConditionType.STALLED, True, "BuildFailed", text * 5000 + "the end").message == long

@@ -1,0 +1,317 @@
+"""Rows that cannot be read back harm what they are about and nothing else: tried with every text of every table."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.domain.apps.spec import CronSchedule, Reclaim, Webhook
+from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, ComponentName
+from controller.domain.routing.routes import Api, Route, Service, ServiceKind
+from controller.domain.runs.gpus import Lease
+from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.runs.run import Run, RunFilter, RunState, cancel, new_run
+from controller.domain.storage.box import Arrival, BoxRecord, BoxState, PendingUpload
+from controller.ports import RunLimits, WebhookUnderWay
+from controller.store import SqliteStore, open_store
+from controller.store.inbox import TABLES
+from controller.store.sqlite import connect, shared_path
+
+BAD, GOOD = AppName("a"), AppName("b")  # in every order by app the bad one comes first
+C, TRAIN, BOX = ComponentName("c"), ComponentName("train"), ComponentName("box")
+LIMITS = RunLimits(host=10, app=10)
+NOW = 1e9
+# A name that rows of an app are found by in its table, where that is not `app`.
+WHOSE = {
+    "repositories": "name",
+    "deliveries": "repository",
+    "pending": "bucket",
+    "arriving": "bucket",
+    "touched": "bucket",
+    "gateways": "worker",
+    "grants": "account",
+}
+# The rows of no app, or without texts that anything is read from.
+NOBODYS = {"facts", "storage_access", "rows_aside"}
+DEEP = "[" * 100_000
+VALUES: tuple[str | bytes, ...] = (
+    "",
+    "{",
+    "[7, {}]",
+    '{"app": [], "at": 1e999}',
+    DEEP,
+    b"\xff\xfe\x00{",
+    "1" * 5000,
+)
+
+
+def pipeline(app: AppName, **fields: object) -> Pipeline:
+    schedule = CronSchedule("0 3 * * *", "UTC")
+    whole = Pipeline(app, TRAIN, "c0ffee", (Stage("fit", "sha256:1"),), concurrency=2, schedule=schedule)
+    return replace(whole, **fields)  # type: ignore[arg-type]
+
+
+def api(path: str) -> Api:
+    return Api(path, C, published=True)
+
+
+def route(app: AppName, fingerprint: str) -> Route:
+    return Route(app, C, fingerprint, "c0ffee", ("127.0.0.1:1",), (api("image"),))
+
+
+def fill(store: SqliteStore, app: AppName) -> None:
+    hook = Webhook("hooks", "https://example.org/hook")
+    active, ended = (new_run(f"{app}{n}", pipeline(app, webhook=hook), NOW) for n in range(2))
+    store.runs.publish(app, (pipeline(app),))
+    store.runs.submit(active)
+    store.runs.claim(LIMITS, NOW)
+    store.runs.save(cancel(store.runs.submit(ended, key="k", digest="d"), NOW))
+    store.apps.save(
+        AppStatus(app, applied_revision="c0ffee"), [Event(app, EventType.NORMAL, "Deployed", "it is")]
+    )
+    store.apps.set_suspended(app, True)
+    store.routes.switch(route(app, "1"))
+    store.routes.publish(app, (Service(app, api("files"), ServiceKind.FILES),))
+    store.repositories.replace(
+        (*store.repositories.all(), RepositoryRecord(app, (app,), "branch:main", 60.0))
+    )
+    store.repositories.remember(WebhookDelivery("1", app, (1, 2), NOW))
+    store.gpus.save(Lease(f"{app}.c", app, C, ("0",)))
+    store.boxes.save(BoxRecord(app, BOX, f"bucket-{app}", 100, Reclaim.RETAIN, BoxState.BOUND))
+    store.boxes.reserve(
+        PendingUpload(id=0, bucket=f"bucket-{app}", key="k", size=1, created=NOW, expires=NOW + 60), NOW
+    )
+    store.boxes.arrive(Arrival(0, f"bucket-{app}", "k", 1, NOW, NOW + 60), NOW)
+    store.boxes.grant(app, (f"bucket-{app}",))
+    store.activity.touch([(app, C)], NOW)
+    scheduled = next(item for item in store.schedules.all(app))
+    assert scheduled.schedule.cron == "0 3 * * *"
+    store.requests.enqueue(app, "poll")
+    store.requests.claim(NOW)
+    store.requests.enqueue(app, "push")
+
+
+def of_good(store: SqliteStore) -> dict[str, object]:
+    """All that is read, as far as it is the good app's."""
+    return {
+        "status": [s for s in store.apps.all() if s.app == GOOD],
+        "events": [(e.reason, e.type) for e in store.events.list(None) if e.app == GOOD],
+        "routes": [r for r in store.routes.all() if r.app == GOOD],
+        "services": [s for s in store.routes.services() if s.app == GOOD],
+        "repositories": [r for r in store.repositories.all() if r.name == GOOD],
+        "delivery": store.repositories.delivery(GOOD, "1"),
+        "leases": [lease for lease in store.gpus.leases() if lease.app == GOOD],
+        "boxes": [box for box in store.boxes.all() if box.app == GOOD],
+        "pending": [p for p in store.boxes.pending() if p.bucket == f"bucket-{GOOD}"],
+        "grants": store.boxes.grants(GOOD),
+        "activity": store.activity.of(GOOD),
+        "pipelines": store.runs.pipelines(GOOD),
+        "schedules": [s for s in store.schedules.all() if s.app == GOOD],
+        "active": [run for run in store.runs.active() if run.app == GOOD],
+        "unfinished": store.runs.unfinished(GOOD),
+        "listed": store.runs.list(GOOD),
+        "counts": [count for count in store.runs.counts() if count.app == GOOD],
+        "last": store.runs.last_ended(GOOD),
+        "badly": store.runs.ended_badly(GOOD, 10),
+        "expired": [run for run in store.runs.expired(NOW * 2) if run.app == GOOD],
+        "caused": store.runs.unfinished_of(GOOD, TRAIN, "schedule"),
+        "webhooks": [m for m in store.webhooks.due(NOW + 1, WebhookUnderWay()) if m.app == GOOD],
+        "queued": store.requests.queued(GOOD),
+    }
+
+
+def act(store: SqliteStore) -> None:
+    """What daemon and web process do all the time, for any app."""
+    store.requests.recover()
+    for app in (BAD, GOOD):
+        store.requests.enqueue(app, "drift")
+        store.apps.save(store.apps.status(app))
+        store.routes.switch(route(app, "2"))
+        store.routes.publish(app, (Service(app, api("pipelines"), ServiceKind.PIPELINES),))
+        store.gpus.settle(app, ())
+        store.runs.publish(app, (pipeline(app),))
+    store.repositories.replace([RepositoryRecord(GOOD, (GOOD,), "branch:main", 30.0)])
+    store.gateways.drained("127.0.0.1:1", 1, NOW)
+    store.prune()
+    assert {request.app for _ in range(9) if (request := store.requests.claim(NOW * 2))} >= {GOOD}
+    claimed = {run.app for _ in range(9) if (run := store.runs.claim(LIMITS, NOW))}
+    assert GOOD in claimed
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "state.db"
+    with closing(open_store(path, clock=lambda: NOW)) as store:
+        fill(store, BAD)
+        fill(store, GOOD)
+        for app in (BAD, GOOD):
+            store.runs.submit(new_run(f"{app}2", pipeline(app), NOW))
+        store.gateways.report("a", 1, frozenset(), NOW)
+    for file in (path, shared_path(path)):
+        with closing(sqlite3.connect(file, isolation_level=None)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+def copy(path: Path, target: Path) -> None:
+    """Both databases."""
+    for source, place in ((path, target), (shared_path(path), shared_path(target))):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
+
+
+def columns() -> Iterator[tuple[str, str]]:
+    """Every text column of every table."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.db"
+        open_store(path).close()
+        for file in (path, shared_path(path)):
+            with closing(sqlite3.connect(file)) as db:
+                tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+                for table in sorted(set(tables) - NOBODYS):
+                    if not table.startswith(("sqlite_", "_")):
+                        for row in db.execute(f"PRAGMA table_info({table})").fetchall():
+                            if row[2] == "TEXT":
+                                yield table, row[1]
+
+
+def spoil(path: Path, table: str, column: str, value: str | bytes) -> None:
+    """Of the bad app's rows one, as no program of ours would write it."""
+    whose = WHOSE.get(table, "app")
+    key = (
+        "rowid"
+        if table in {"runs", "requests", "events", "webhooks", "gpus", "run_keys", "runs_gone"}
+        else whose
+    )
+    text = "?" if isinstance(value, str) else "CAST(? AS TEXT)"
+    file = shared_path(path) if table in TABLES else path
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("PRAGMA foreign_keys = OFF")
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(
+            f"UPDATE OR IGNORE {table} SET {column} = {text} WHERE {key} ="  # noqa: S608
+            f" (SELECT min({key}) FROM {table} WHERE {whose} IN ('a', 'bucket-a'))",
+            (value,),
+        )
+
+
+@pytest.mark.parametrize(("table", "column"), list(columns()))
+def test_no_text_in_a_row_of_one_app_keeps_another_from_anything(
+    filled: Path, tmp_path: Path, table: str, column: str
+) -> None:
+    with closing(open_store(filled, clock=lambda: NOW)) as store:
+        before = of_good(store)
+    for number, value in enumerate(VALUES):
+        path = tmp_path / f"{number}" / "state.db"
+        copy(filled, path)
+        spoil(path, table, column, value)
+        with closing(open_store(path, clock=lambda: NOW)) as store:
+            assert of_good(store) == before, value[:20]
+            store.set_aside()
+            assert of_good(store) == before, value[:20]
+            act(store)
+
+
+def test_the_rows_of_all_tables_were_tried(filled: Path) -> None:
+    with closing(connect(filled)) as db:
+        tables = {table for table, _ in columns()}
+        empty = {name for name in tables if db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] == 0}  # noqa: S608
+    assert empty - {"wishes", "submissions", "cancels", "caller_keys"} == {
+        "runs_gone",
+        "schedules",
+        "ticks",
+    }, "nothing of them is decoded, or it is filled below; what is taken in has tests of its own"
+
+
+def test_what_is_put_aside_is_told_once_and_kept(
+    filled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state.db"
+    copy(filled, path)
+    spoil(path, "runs", "run", "{")
+    with closing(open_store(path, clock=lambda: NOW)) as store, caplog.at_level(logging.ERROR):
+        assert [row.name for row in store.unreadable()] == ["a0"] or [
+            row.name for row in store.unreadable()
+        ] == ["a1"]
+        name = store.unreadable()[0].name
+        with pytest.raises(Stalled, match=f"the run {name} cannot be read back") as caught:
+            store.runs.get(BAD, name)
+        assert caught.value.reason == "RowUnreadable"
+        store.runs.list(BAD)
+        store.runs.list(BAD)
+        assert (
+            len([r for r in caplog.records if f"the run {name} cannot be read back" in r.getMessage()]) == 1
+        )
+        assert store.set_aside() == 1
+        assert store.set_aside() == 0
+        assert store.runs.get(BAD, name) is None
+        assert store.runs.is_gone(BAD, name)
+        event = store.events.list(BAD)[-1]
+        assert (event.reason, event.type) == ("RowUnreadable", EventType.WARNING)
+        assert f"the run {name}" in event.message
+        assert [(row.app, row.name) for row in store.aside()] == [(BAD, name)]
+        assert store.unreadable() == ()
+    with closing(sqlite3.connect(path)) as db:
+        assert '"run":"{"' in db.execute("SELECT content FROM rows_aside").fetchone()[0]
+
+
+def test_a_status_that_cannot_be_read_is_that_of_a_new_app_and_stays_suspended(
+    filled: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.db"
+    copy(filled, path)
+    spoil(path, "apps", "status", "{")
+    with closing(open_store(path, clock=lambda: NOW)) as store:
+        for _ in range(2):
+            assert store.apps.status(BAD) == AppStatus(BAD, suspended=True)
+            assert [status.app for status in store.apps.all()] == [BAD, GOOD]
+            store.set_aside()
+
+
+def test_a_run_that_cannot_be_read_holds_no_place_and_no_queue(filled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    copy(filled, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE runs SET run = '{' WHERE app = 'a'")
+    with closing(open_store(path, clock=lambda: NOW)) as store:
+        assert store.runs.claim(RunLimits(host=1, app=1), NOW) is None, "its container may run still"
+        store.runs.active()
+        store.set_aside()
+        ended = replace(next(iter(store.runs.active())), state=RunState.CANCELED)
+        store.runs.save(ended)
+        claimed = store.runs.claim(RunLimits(host=1, app=1), NOW)
+        assert claimed is not None
+        assert claimed.app == GOOD
+        assert all(count.state.terminal for count in store.runs.counts(BAD))
+
+
+def test_a_page_of_runs_is_full_whatever_cannot_be_read(store: SqliteStore, path: Path) -> None:
+    runs: list[Run] = [store.runs.submit(new_run(f"r{n}", pipeline(BAD), NOW)) for n in range(9)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE runs SET run = '' WHERE id IN ('r8', 'r6', 'r5')")
+    assert [run.id for run in store.runs.list(BAD, limit=4)] == ["r7", "r4", "r3", "r2"]
+    assert [run.id for run in store.runs.list(BAD, RunFilter(after="r2"), limit=4)] == [
+        runs[1].id,
+        runs[0].id,
+    ]
+
+
+def test_what_is_written_anew_meanwhile_is_not_put_aside(store: SqliteStore, path: Path) -> None:
+    store.routes.switch(route(BAD, "1"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE routes SET route = ''")
+    assert store.routes.all() == ()
+    store.routes.switch(route(BAD, "2"))
+    assert store.set_aside() == 0
+    assert [found.fingerprint for found in store.routes.all()] == ["2"]

@@ -1,0 +1,370 @@
+"""Whatever others do to the file that they ask in: the daemon goes on, says so, and has a file again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controller.domain.apps.status import AppStatus
+from controller.domain.errors import ControllerError, Transient
+from controller.domain.names import PLATFORM, AppName
+from controller.store import SqliteStore, open_guest_store, open_store
+from controller.store import shared_file as room
+from controller.store import sqlite as sqlite_room
+from controller.store.inbox import FIRST_WISH, LAST_WISH
+from controller.store.shared_file import asides
+from controller.store.sqlite import shared_path
+
+DEMO = AppName("demo")
+NOW = 1_700_000_000.0
+
+
+def clock() -> float:
+    return NOW
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_room, "HELD", 0.2)
+    monkeypatch.setattr(sqlite_room, "BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr(sqlite_room, "_LOOK", 0.0)
+    monkeypatch.setattr(sqlite_room, "_LOOK_THROUGH", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "db" / "state.db"
+
+
+@pytest.fixture
+def owner(path: Path) -> Iterator[SqliteStore]:
+    with closing(open_store(path, clock=clock)) as store:
+        store.apps.save(AppStatus(DEMO))
+        yield store
+
+
+def as_web(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(shared_path(path), isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def turn(store: SqliteStore) -> None:
+    """What the daemon does all the time: reads and writes of both files."""
+    store.changed()
+    store.heartbeat(NOW)
+    store.apps.all()
+    store.apps.save(AppStatus(DEMO, plan=f"plan {time.monotonic()}"))
+    store.activity.of(DEMO)
+    store.boxes.pending()
+    store.repositories.replace(())
+    store.requests.enqueue(DEMO, "poll")
+    store.prune()
+    store.set_aside()
+    with store.transaction():
+        store.apps.status(DEMO)
+    while request := store.requests.claim(NOW * 2):
+        store.requests.finish(request.id, "Ready", "", "")
+
+
+def turns(store: SqliteStore, most: int) -> None:
+    """As loops do it: what fails for now is tried again. It may not fail more often than `most` times."""
+    for _ in range(most):
+        try:
+            turn(store)
+        except Transient:
+            continue
+        return
+    turn(store)
+
+
+def require_service(path: Path, store: SqliteStore) -> None:
+    """Others ask, and the daemon hears it."""
+    with closing(open_guest_store(path, clock=clock)) as guest:
+        wish = guest.requests.enqueue(DEMO, "manual")
+        store.changed()
+        while request := store.requests.claim(NOW * 2):
+            store.requests.finish(request.id, "Ready", f"{request.app} is done", "")
+        found = guest.requests.get(wish)
+        assert found is not None
+        assert found.message == "demo is done"
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(os.urandom(8192))
+
+
+def torn(file: Path) -> None:
+    """Its first page is whole."""
+    with file.open("r+b") as content:
+        content.seek(4096)
+        content.write(b"\xff" * (file.stat().st_size - 4096))
+
+
+def put(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def act(file: Path) -> None:
+        file.unlink(missing_ok=True)
+        make(file)
+
+    return act
+
+
+def large(file: Path) -> None:
+    with file.open("r+b") as content:
+        content.truncate(10 * 2**30)  # sparse
+
+
+def linked(file: Path) -> None:
+    """To a database of ours, in which nothing may be changed."""
+    file.unlink()
+    file.symlink_to("../state.db")
+
+
+def with_rows(file: Path) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 150000)"
+            " INSERT INTO activity SELECT 'demo', 'c' || i, 0 FROM n"
+        )
+
+
+def rebuilt(*statements: str) -> Callable[[Path], None]:
+    """Another database in its place."""
+
+    def act(file: Path) -> None:
+        for each in file.parent.glob("asked.db*"):
+            each.unlink()
+        with closing(sqlite3.connect(file, isolation_level=None)) as db:
+            for statement in statements:
+                db.execute(statement)
+
+    return act
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "garbage": garbage,
+    "a torn page": torn,
+    "nothing in it": lambda file: file.write_bytes(b""),
+    "cut off": lambda file: os.truncate(file, 5000),
+    "removed": lambda file: file.unlink(),
+    "a pipe": put(os.mkfifo),
+    "a folder": put(os.mkdir),
+    "a link to the state": linked,
+    "a link to nothing": put(lambda file: file.symlink_to(file.with_name("nowhere"))),
+    "a link to itself": put(lambda file: file.symlink_to(file)),
+    "another name of the state": put(lambda file: os.link(file.parent.parent / "state.db", file)),
+    "10 GiB": large,
+    "too many rows": with_rows,
+    "another encoding": rebuilt("PRAGMA encoding = 'UTF-16le'", "CREATE TABLE wishes (a)"),
+    "a foreign schema": rebuilt("CREATE TABLE wishes (a)", "CREATE VIEW runs AS SELECT 1 AS id"),
+    "an empty database": rebuilt("CREATE TABLE a (b)", "DROP TABLE a"),
+    "its log a link": lambda file: put(lambda log: log.symlink_to("/etc/passwd"))(
+        file.with_name("asked.db-wal")
+    ),
+}
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while it runs", "before it starts"])
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_is_spoilt_is_set_aside(path: Path, owner: SqliteStore, what: str, running: bool) -> None:
+    turn(owner)
+    before = path.parent.parent / "untouched"
+    before.write_text("as it was")
+    if running:
+        SPOILT[what](shared_path(path))
+        turns(owner, most=2)
+        store = owner
+    else:
+        owner.close()
+        SPOILT[what](shared_path(path))
+        store = open_store(path, clock=clock)
+    with closing(store):
+        turn(store)
+        assert store.apps.status(DEMO).plan.startswith("plan")
+        require_service(path, store)
+        assert store.damage() == ()
+        with closing(open_guest_store(path, clock=clock)) as guest:
+            assert guest.apps.status(DEMO).plan.startswith("plan"), "nothing was written through a link"
+        store.set_aside()
+        told = [event for event in store.events.list(PLATFORM) if event.reason == "StateSetAside"]
+        put_right = what in ("a foreign schema", "an empty database", "nothing in it", "removed")
+        assert put_right or "could not be used and was set aside" in told[-1].message
+
+
+def test_a_lock_that_is_never_let_go(path: Path, owner: SqliteStore) -> None:
+    with closing(sqlite3.connect(shared_path(path), isolation_level=None)) as web:
+        web.execute("INSERT INTO decisions VALUES ('other', 1, '')")
+        web.execute("BEGIN EXCLUSIVE")
+        turn(owner)
+        require_service(path, owner)
+        assert owner.apps.status(AppName("other")).suspended, "what can be read is carried over"
+    owner.set_aside()
+    assert "held locked" in owner.events.list(PLATFORM)[-1].message
+
+
+def test_all_threads_go_on(path: Path, owner: SqliteStore) -> None:
+    """Each of them has the file open that is set aside."""
+    failures: list[BaseException] = []
+    start, over = threading.Barrier(5), threading.Event()
+
+    def work() -> None:
+        turn(owner)
+        start.wait()
+        while not over.is_set():
+            try:
+                owner.heartbeat(NOW)
+                owner.apps.all()
+                owner.apps.forget(AppName("other"))
+            except Transient:
+                continue
+            except BaseException as error:  # noqa: BLE001 - for the test's own thread
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    garbage(shared_path(path))
+    turns(owner, most=3)
+    require_service(path, owner)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(asides(shared_path(path))) == 1
+
+
+def test_who_does_it_again_is_left_alone_for_a_while(
+    path: Path, owner: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon converges at its usual speed, and looks again later."""
+    monkeypatch.setattr(room, "_FIRST_PAUSE", 2.0)
+    for _ in range(2):
+        turns(owner, most=2)
+        owner.apps.set_suspended(DEMO, True)
+        turn(owner)
+        garbage(shared_path(path))
+    turns(owner, most=2)
+    for _ in range(20):
+        garbage(shared_path(path))
+        turn(owner)
+        assert owner.apps.status(DEMO).suspended, "what people have decided stays in force"
+    owner.set_aside()
+    assert "is not looked at for" in owner.events.list(PLATFORM)[-1].message
+    assert len(asides(shared_path(path))) == 1, "only the newest is kept"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        turns(owner, most=2)
+        try:
+            require_service(path, owner)
+            break
+        except (AssertionError, ControllerError):
+            time.sleep(0.1)
+    require_service(path, owner)
+
+
+def test_a_flood_of_wishes_keeps_nobody_waiting(
+    path: Path, owner: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) INSERT INTO {} SELECT {} FROM n"
+    as_web(
+        path,
+        many.format(5_000, "wishes (app, reason, created, not_before)", "'app-' || i, 'manual', 0, 0"),
+        many.format(5_000, "cancels", "'run-' || i, 'demo', 0"),
+        many.format(5_000, "submissions", "'run-' || i, 'demo', 'x'"),
+    )
+    with caplog.at_level(logging.WARNING):
+        begun = time.monotonic()
+        owner.changed()
+        owner.heartbeat(NOW)
+        assert time.monotonic() - begun < 10, "it is taken by and by"
+    assert len(caplog.records) < 50
+    for _ in range(20):
+        if not owner.changed() and not owner._untaken:
+            break
+    with closing(sqlite3.connect(path)) as db:
+        (queued,) = db.execute("SELECT count(*) FROM requests WHERE state = 'queued'").fetchone()
+        assert queued <= 1001
+    require_service(path, owner)
+
+
+@pytest.mark.parametrize("last", [LAST_WISH, LAST_WISH - 1, LAST_WISH + 5, 2**62])
+def test_ids_of_wishes_do_not_run_out(path: Path, owner: SqliteStore, last: int) -> None:
+    as_web(path, f"INSERT INTO wishes VALUES ({last}, 'demo', 'manual', 0, 0)")  # noqa: S608
+    turn(owner)
+    as_web(path, "INSERT INTO wishes (app, reason, created, not_before) VALUES ('demo', 'poll', 0, 0)")
+    turn(owner)
+    require_service(path, owner)
+
+
+def test_ids_of_wishes_are_not_given_again(path: Path, owner: SqliteStore) -> None:
+    """One that was taken counts once, also after the table was made again."""
+    acts: tuple[Callable[[], None], ...] = (
+        lambda: as_web(path, "DROP TABLE wishes"),
+        lambda: garbage(shared_path(path)),
+    )
+    for act in acts:
+        require_service(path, owner)
+        act()
+        turns(owner, most=2)
+        with closing(open_guest_store(path, clock=clock)) as guest:
+            assert guest.requests.enqueue(DEMO, "manual") > FIRST_WISH
+        require_service(path, owner)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.integers(0, 200_000),
+    what=st.binary(min_size=1, max_size=200),
+    file=st.sampled_from(["", "-wal"]),
+)
+def test_bytes_anywhere_stop_nothing(
+    path: Path, owner: SqliteStore, monkeypatch: pytest.MonkeyPatch, place: int, what: bytes, file: str
+) -> None:
+    monkeypatch.setattr(room, "_SOON", 0.0)  # the daemon would leave the file alone
+    with closing(open_guest_store(path, clock=clock)) as guest:
+        guest.requests.enqueue(DEMO, "manual")
+        guest.apps.set_suspended(DEMO, False)
+        spoilt = shared_path(path).with_name(f"asked.db{file}")
+        if spoilt.exists() and spoilt.stat().st_size:
+            with spoilt.open("r+b") as content:
+                content.seek(place % spoilt.stat().st_size)
+                content.write(what)
+    turns(owner, most=4)
+    assert owner.last_heartbeat() == NOW
+
+
+def test_a_guest_is_told_that_the_daemon_sees_to_it(path: Path, owner: SqliteStore) -> None:
+    with closing(open_guest_store(path, clock=clock)) as guest:
+        guest.requests.enqueue(DEMO, "manual")
+        garbage(shared_path(path))
+        with pytest.raises(Transient) as caught:
+            open_guest_store(path, clock=clock)
+        assert caught.value.reason == "StateSetAside"
+        turns(owner, most=2)
+        assert guest.requests.enqueue(DEMO, "poll") >= FIRST_WISH
+    require_service(path, owner)
+
+
+def test_what_can_be_read_is_carried_over(path: Path, owner: SqliteStore) -> None:
+    with closing(open_guest_store(path, clock=clock)) as guest:
+        guest.apps.set_suspended(AppName("other"), True)
+        guest.activity.touch([(DEMO, "c")], 5.0)  # type: ignore[list-item]
+    as_web(path, "INSERT INTO touched VALUES ('prichal.demo.box', 1)")
+    with_rows(shared_path(path))
+    turns(owner, most=2)
+    assert len(asides(shared_path(path))) == 1
+    assert owner.apps.status(AppName("other")).suspended
+    with closing(sqlite3.connect(shared_path(path))) as db:
+        assert db.execute("SELECT * FROM touched").fetchall() == [("prichal.demo.box", 1.0)]

@@ -1,0 +1,69 @@
+"""Texts are plain English: no word of the table below is in the code, the documentation or the tests' docstrings.
+
+docs/style.md says how texts are written. The table grows: clean a word everywhere, then add it here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.pages import ROOT
+
+#: What is refused, as a regular expression of whole words, and what to write instead.
+WORDS = {
+    r"anew": "again",
+    r"at hand": "available, buffered",
+    r"he|him|his|himself": "they, or name the role",
+    r"mend|mends|mended": "fix, repair",
+    r"nobody knows": "it is unknown",
+    r"to be had": "available",
+    r"for want of": "without",
+    r"whoever": "the one who, everybody who, or name it",
+}
+#: Quotes what is refused.
+QUOTES = {ROOT / "docs" / "style.md", Path(__file__)}
+
+_REFUSED = re.compile("|".join(rf"\b(?:{word})\b" for word in WORDS), re.IGNORECASE)
+_DOCSTRING = re.compile(r'^ *r?"""(.*?)"""', re.MULTILINE | re.DOTALL)
+_UNRELEASED = re.compile(r"^## \[Unreleased\]$(.*?)^## ", re.MULTILINE | re.DOTALL)
+
+
+def texts() -> Iterator[tuple[Path, int, str]]:
+    """Yield a file, the number of lines before the text, and the text."""
+    whole = [
+        *ROOT.glob("controller/**/*.py"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("manifests-schema/*.json"),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "config.example.yaml")),
+    ]
+    for path in whole:
+        yield path, 0, path.read_text(encoding="utf-8")
+    parts = [(path, _DOCSTRING) for path in ROOT.glob("tests/**/*.py")]
+    for path, part in [*parts, (ROOT / "CHANGELOG.md", _UNRELEASED)]:
+        text = path.read_text(encoding="utf-8")
+        for match in part.finditer(text):
+            yield path, text.count("\n", 0, match.start(1)), match[1]
+
+
+def findings(path: Path, before: int, text: str) -> Iterator[str]:
+    for match in _REFUSED.finditer(text):
+        instead = next(use for word, use in WORDS.items() if re.fullmatch(word, match[0], re.IGNORECASE))
+        line = before + text.count("\n", 0, match.start()) + 1
+        yield f"{path.relative_to(ROOT)}:{line}: {match[0]!r}: write {instead}"
+
+
+def test_no_text_has_a_word_that_is_refused() -> None:
+    found = [
+        one for path, before, text in texts() if path not in QUOTES for one in findings(path, before, text)
+    ]
+    assert found == []
+
+
+def test_a_finding_names_its_line_and_what_to_write() -> None:
+    file = ROOT / "README.md"
+    assert list(findings(file, 10, "One\ntwo, and Whoever asks.")) == [
+        "README.md:12: 'Whoever': write the one who, everybody who, or name it"
+    ]
+    assert list(findings(file, 0, "at_hand, then this")) == []

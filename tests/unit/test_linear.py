@@ -1,0 +1,146 @@
+"""What matches, parses or rewrites what others wrote takes time in proportion to its length.
+
+Each gets a text of a quarter of a megabyte that is the worst for an expression which tries all ways. What takes the
+square of that is not done within the limit of a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from controller import documents
+from controller.adapters.docker.context import labelled
+from controller.adapters.docker.errors import from_answer
+from controller.adapters.git import known_hosts
+from controller.adapters.git.faults import rule_of
+from controller.adapters.objects.errors import from_body
+from controller.domain.apps.versions import is_range
+from controller.domain.errors import ManifestProblem
+from controller.domain.host_paths import without_host_paths
+from controller.domain.text import matches_glob, printable
+from controller.domain.units import parse_size
+from controller.serving import docstring
+
+SIZE = 250_000
+STATE = Path("/var/lib/prichal")
+
+
+def filled(*pieces: str) -> list[str]:
+    """Each piece again and again, and with something at the end that lets nothing fit."""
+    return [piece * (SIZE // len(piece)) + end for piece in pieces for end in ("", "\0!")]
+
+
+def _dockerfile_errors(text: str) -> None:
+    many = labelled(b"FROM a\n" * 20_000, {"k": "v"})
+    many.translated(text)
+
+
+def _size(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
+CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
+    "paths of the host": (
+        lambda text: without_host_paths(text, STATE),
+        filled(
+            "/vfs/",
+            "/overlay2",
+            "/overlay2/x/merge",
+            "/",
+            "unix://",
+            f"{STATE}/",
+            f"{STATE}/runs/",
+            "http+docker://",
+        ),
+    ),
+    "answers of engines": (
+        lambda text: from_answer(text, "cannot start x"),
+        filled(
+            "env var ",
+            "envvar",
+            "manifest for ",
+            "exec",
+            "failed to resolve reference ",
+            "the working directory '",
+            "\t",
+        ),
+    ),
+    "away engines": (
+        lambda text: from_answer(text, "cannot start x", 503),
+        filled("\t", "<", " ", "service unavailable"),
+    ),
+    "answers of Git servers": (
+        lambda text: rule_of(ValueError(text)),
+        filled("failed to ", "unexpected ", " "),
+    ),
+    "answers of storages": (
+        lambda text: from_body(500, f"<E><Message>{text}</Message></E>".encode(), "x"),
+        filled("no ", " ", "quota"),
+    ),
+    "known hosts": (
+        lambda text: known_hosts.trusted(known_hosts.parse(text), "a" * 255),
+        filled("*a", "*", "?", "*a,", "|1|a|"),
+    ),
+    "stars": (lambda text: matches_glob("*a" * 500 + "b", text), [text[:4000] for text in filled("a")]),
+    "errors of builders": (_dockerfile_errors, filled("line 7 ", "line 99999999 ", "line ")),
+    "Dockerfiles": (
+        lambda text: labelled(text.encode(), {"k": "v"}),
+        filled("# a = ", "#a=", "FROM a\n", "FROM a \\\n", "#", "# escape=`\n", "\\\n", "\t", "RUN <<a\n"),
+    ),
+    "sizes": (
+        _size,
+        [f"{text}x" for text in filled("9", ".", "9.")],
+    ),
+    "ranges of versions": (is_range, filled("1.", "x ", ">", ">=1,", "-", "1 - ", "a-", "||", " ")),
+    "docstrings": (
+        docstring.parse,
+        filled(
+            ":param ",
+            ":",
+            " ",
+            ":param inputs.",
+            "\t:",
+            "a or ",
+            ":type inputs.x: a or ",
+            ":param inputs.a: b\n",
+            "\n",
+        ),
+    ),
+    "docstrings of types": (
+        docstring.parse,
+        [f":type inputs.x: {text}" for text in filled("a or ", " or", ",", "FP32 or ")],
+    ),
+    "what is shown": (
+        printable,
+        filled("\x1b[", "\x1b]", "\x1b[0", "\x1b]a", "\ud83d", "\r", "\r\n", "\u202e"),
+    ),
+    "YAML": (
+        lambda text: documents.parse("x", text.encode("utf-8", "replace")),
+        [
+            f"{before}{text}"
+            for before in ("a: ", 'a: "', "a: '", "a: !", "a: &", "a: |\n  ", "%TAG !a! ", "? ", "%YAML 1.1")
+            for text in filled(
+                "x", " ", "\n", "9", "- ", "[", "{", "%41", "\\x41", "''", "b\n  ", "? ", ": ", "!", "# c\n"
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_time_grows_with_the_length(kind: str) -> None:
+    read, texts = CASES[kind]
+    for text in texts:
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['a: "\\UFFFFFFFF"', 'a: "\\U00110000"', f"%YAML 1.{'1' * 5000}\n---\na: 1\n", f"a: !{'x' * 2000} b"],
+)
+def test_what_the_parser_of_yaml_stumbles_over_is_a_problem_of_the_file(text: str) -> None:
+    assert [type(problem) for problem in documents.parse("x", text.encode()).problems] == [ManifestProblem]

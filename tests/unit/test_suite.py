@@ -1,0 +1,81 @@
+"""The test suite's own promises: a test that hangs fails alone, and background jobs test the same as others."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+HANGING = """
+import time
+import pytest
+
+@pytest.mark.timeout(1)
+def test_that_waits():
+    time.sleep(3600)
+
+@pytest.mark.timeout(1)
+def test_that_no_signal_reaches():
+    sum(range(10**15))
+
+def test_that_is_well():
+    pass
+"""
+SIGNALS = """
+import subprocess
+import sys
+
+def test_programs_are_started_with_the_default_actions():
+    shown = "import signal; print([signal.getsignal(n) == signal.SIG_IGN for n in (2, 3, 1)])"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout == "[False, False, False]\\n"
+"""
+
+
+def run(folder: Path, source: str, ignored: tuple[signal.Signals, ...] = ()) -> str:
+    """The output of pytest with the suite's settings."""
+    shutil.copy(TESTS / "conftest.py", folder)
+    (folder / "test_it.py").write_text(source)
+    arguments = [
+        "-q",
+        "-n",
+        "1",
+        "--rootdir",
+        str(folder),
+        "-c",
+        str(TESTS.parent / "setup.cfg"),
+        str(folder),
+    ]
+
+    def ignore() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments, "-p", "no:cacheprovider"],
+        env={**os.environ, "PYTEST_XDIST_WORKER": ""},
+        preexec_fn=ignore,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+@pytest.mark.slow
+def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
+    output = run(tmp_path, HANGING)
+    assert re.search(r"FAILED .*::test_that_waits", output), output
+    assert re.search(r"FAILED .*::test_that_no_signal_reaches", output), output
+    assert "2 failed, 1 passed" in output, output
+
+
+@pytest.mark.slow
+def test_programs_of_a_background_job_can_be_interrupted(tmp_path: Path) -> None:
+    output = run(tmp_path, SIGNALS, (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
+    assert "1 passed" in output, output
