@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 from collections.abc import Generator
 
@@ -10,8 +11,11 @@ import hypothesis
 import pytest
 
 IGNORED_IN_BACKGROUND = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-hypothesis.settings.register_profile("whatever the load", deadline=None)
-hypothesis.settings.load_profile("whatever the load")  # no timing decides whether a test passes
+#: No timing decides whether a test passes, and no chance: the same inputs come in every run. Others are sought by
+#: `make fuzz`, or with HYPOTHESIS_PROFILE=search.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 GRACE = 4.0  # seconds at least that a test which has timed out may take to clean up
 
 

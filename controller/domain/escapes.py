@@ -26,12 +26,12 @@ _ESCAPE = re.compile(
 #: Of quoted-printable texts, with the breaks of their lines.
 _EQUALS = re.compile(rb"=(?:[0-9A-Fa-f]{2}|[ \t]*+\r?\n)")
 _HEX, _DECIMAL = rb"(?:0[xX])?[0-9A-Fa-f]{2}", rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-#: A byte as a number, with what separates it from the next one.
-_PAIR = re.compile(rb"%s(?:[\s:,;._-]{1,4}(?=%s))?" % (_HEX, _HEX))
-_NUMBER = re.compile(rb"(?<![\w.])%s(?![\w.])(?:[\s,;]{1,4}(?=[0-9]))?" % _DECIMAL)
+#: A byte as a number, with what separates it from the next one: a plus sign, too, which is a blank in a query.
+_PAIR = re.compile(rb"%s(?:[\s:,;._+-]{1,4}(?=%s))?" % (_HEX, _HEX))
+_NUMBER = re.compile(rb"(?<![\w.])%s(?![\w.])(?:[\s,;+]{1,4}(?=[0-9]))?" % _DECIMAL)
 #: Four bytes or more in a row, before which it is not worth while to look at each number.
-_PAIRS = re.compile(rb"%s([\s:,;._-]{1,4})(?:0[xX]|[0-9A-Fa-f]{2}|\1){3,}%s" % (_HEX, _HEX))
-_NUMBERS = re.compile(rb"%s([\s,;]{1,4})%s\1%s\1%s" % (_DECIMAL, _DECIMAL, _DECIMAL, _DECIMAL))
+_PAIRS = re.compile(rb"%s([\s:,;._+-]{1,4})(?:0[xX]|[0-9A-Fa-f]{2}|\1){3,}%s" % (_HEX, _HEX))
+_NUMBERS = re.compile(rb"%s([\s,;+]{1,4})%s\1%s\1%s" % (_DECIMAL, _DECIMAL, _DECIMAL, _DECIMAL))
 _SIMPLE = dict(zip(b"abefnrtv", b"\a\b\x1b\f\n\r\t\v", strict=True))
 _BREAK = re.compile(rb"(?<![ \t])[ \t]*+(?:\r?\n[ \t]*+)+")
 
@@ -93,6 +93,19 @@ def readings(text: bytes) -> Iterator[UnescapedText]:
             if not join:  # line breaks are part of these
                 yield from _decoded(reading)
             reading = _read(reading, _ESCAPE, _undone)
+
+
+def unescaped(text: bytes) -> bytes:
+    """The text without any escapes. What is quoted, once or many times, says this in the end, though its content may
+    look like escapes, too, as `100%25` does."""
+    reading: UnescapedText | None = UnescapedText(text)
+    content = text
+    for _ in range(LEVELS):
+        if reading is None:
+            break
+        content = reading.content
+        reading = _read(reading, _ESCAPE, _undone)
+    return content
 
 
 def _decoded(reading: UnescapedText) -> Iterator[UnescapedText]:

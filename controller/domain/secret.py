@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
-from controller.domain.escapes import readings
+from controller.domain.escapes import readings, unescaped
 from controller.domain.text import printable
 
 SHORT = 4  # characters; a shorter value would blank out ordinary words
@@ -38,7 +38,7 @@ class Secret:
 
 def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
     """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines. Values are
-    found as they are and as programs write them: quoted and escaped in whatever way (see readings.py), in URLs, in
+    found as they are and as programs write them: quoted and escaped in whatever way (see escapes.py), in URLs, in
     Base64 and Base32, within a longer text, too, as numbers of bytes, line by line and broken into lines. Short ones
     are found where something is set to them."""
     patterns = _patterns(frozenset(secrets))
@@ -81,11 +81,22 @@ def _patterns(secrets: frozenset[Secret]) -> _Patterns | None:
     whole = "|".join(longest_first)
     parted = (form.encode("utf-8", "surrogatepass").split() for form in sorted(forms, key=len, reverse=True))
     blanks = [rb"\s*".join(map(re.escape, parts)) for parts in parted if len(b"".join(parts)) >= _INNER]
+    quoted = [pattern for value in sorted(values) for pattern in _with_any_quotes(value)]
     return _Patterns(
         re.compile(whole),
-        re.compile(whole.encode("utf-8", "surrogatepass")),
-        re.compile(b"|".join(blanks) or b"(?!)"),
+        re.compile(b"|".join([whole.encode("utf-8", "surrogatepass"), *quoted])),
+        re.compile(b"|".join(blanks + quoted) or b"(?!)"),
     )
+
+
+def _with_any_quotes(value: str) -> Iterator[bytes]:
+    """Yield patterns that match a value with quotes in it, whatever quotes stand in their places: shells, SQL and CSV
+    write several for one, and so do those that quote these."""
+    raw = value.encode("utf-8", "surrogatepass")
+    for text in {raw, unescaped(raw)}:
+        pieces = [piece for piece in re.split(rb"['\"\\]+", text) if piece]
+        if len(pieces) > 1 and len(b"".join(pieces)) >= _INNER:
+            yield rb"['\"\\]++".join(map(re.escape, pieces))
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,10 @@ def _forms(value: str) -> Iterator[str]:
         if len(part) >= SHORT:
             yield part
             yield printable(part)
+    decoded = unescaped(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+    if decoded != value and len(decoded) >= SHORT:
+        yield decoded
+        yield from _escaped(decoded)
     for whole in {value, value.strip()} if len(value.strip()) >= SHORT else {value}:
         yield from _escaped(whole)
         yield from _encoded(whole.encode("utf-8", "surrogatepass"))
