@@ -15,7 +15,7 @@ from tests.support.reasons import reasons
 
 PAGE = (ROOT / "docs" / "reference" / "status.md").read_text()
 GIVEN = reasons()
-ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| (retried|waits|stalled|state|told) \|", re.MULTILINE)
+ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| (retried|waits|stalled|state|event) \|", re.MULTILINE)
 DESCRIBED = {reason: row[2] for row in ROW.finditer(PAGE) for reason in re.findall(r"`(\w+)`", row[1])}
 TYPES = {kind.value for kind in ConditionType}
 
@@ -47,7 +47,7 @@ def test_what_follows_is_what_the_error_says(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", sorted(reason for reason in DESCRIBED if not GIVEN.get(reason)))
 def test_what_is_no_error_promises_no_retry(reason: str) -> None:
-    assert DESCRIBED[reason] in ("state", "told")
+    assert DESCRIBED[reason] in ("state", "event")
 
 
 def test_every_condition_is_described() -> None:
