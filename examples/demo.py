@@ -85,10 +85,10 @@ def demo(platform: Platform) -> None:
 def survey(platform: Platform, table: Path) -> None:
     report = platform.home / "report.txt"
     print(f"   $ export PRICHAL_SERVER={platform.url}")
-    platform.typed("files", "put", str(table), f"{APP}:tables/paints/")
+    platform.typed("file", "put", str(table), f"{APP}:tables/paints/")
     chosen = ("--input", f"table=paints/{table.name}", "--output", "report=results")
     platform.typed("run", "start", f"{APP}/survey", *chosen, "--follow")
-    platform.typed("files", "get", f"{APP}:tables/results/report.txt", str(report))
+    platform.typed("file", "get", f"{APP}:tables/results/report.txt", str(report))
     print(f"   $ cat {report}\n{report.read_text()}", end="")
 
 
@@ -96,7 +96,7 @@ def stay(platform: Platform) -> None:
     print(f"\nUp until Ctrl-C. Try it:\n\n   curl -s {platform.url}/{APP}/colors/predict \\")
     print(f"     -H 'Content-Type: application/json' -d '{json.dumps(RED)}'\n")
     print(f"   descriptions of the APIs {platform.url}/{APP}/colors/docs, {platform.url}/{APP}/survey/docs")
-    print(f"   status page              {platform.url}/-/   (password: prichal admin-token)")
+    print(f"   status page              {platform.url}/-/   (password: prichal token show)")
     print(f"   the module's clone       {platform.home / 'work'}  (change it, commit, git push)")
     while True:
         time.sleep(3600)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.groups import Group
 from controller.cli.output import echo, print_message, show_json, show_table
 from controller.cli.session import Session, config_option, is_running, output_option, with_session
 from controller.domain.errors import Stalled
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from controller.ports import Store
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
+@click.group(cls=Group)
+@config_option
+def box() -> None:
+    """Show boxes, and decide about data whose box is gone."""
+
+
+@box.command()
 @click.option("--kept", is_flag=True, help="Show only data whose box is gone.")
 @output_option
 @config_option
-def boxes(context: click.Context, kept: bool, output: str) -> int:
-    """Show boxes, and data whose box is gone."""
-    if context.invoked_subcommand is not None:
-        return Exit.OK
-    session = context.ensure_object(Session)
+@with_session
+def ls(session: Session, kept: bool, output: str) -> int:
+    """List the boxes of all apps, and data whose box is gone."""
     with session.store() as store:
         found = [r for r in store.boxes.all() if not kept or r.state is BoxState.KEPT]
         documents = [_document(store, record) for record in found]
@@ -67,7 +71,7 @@ def _row(record: BoxRecord) -> tuple[str, ...]:
     return record.app, record.box, record.state, used, capacity, str(record.files), record.bucket
 
 
-@boxes.command()
+@box.command()
 @click.argument("bucket")
 @click.argument("target", metavar="APP/BOX")
 @config_option
@@ -77,12 +81,12 @@ def adopt(session: Session, bucket: str, target: str) -> int:
 
     The previous data of that box is kept in a bucket of its own.
     """
-    app, _, box = target.partition("/")
+    app, _, name = target.partition("/")
     with session.store(own=True) as store, store.transaction():
         kept = _kept(store, bucket)
-        taker = store.boxes.get(AppName(app), ComponentName(box))
+        taker = store.boxes.get(AppName(app), ComponentName(name))
         if taker is None or taker.state is not BoxState.BOUND:
-            message = f"no manifest declares the box {target!r}: push a DataBox called {box!r} first"
+            message = f"no manifest declares the box {target!r}: push a DataBox called {name!r} first"
             raise Stalled("UnknownBox", message)
         store.boxes.swap(kept, taker)
         store.requests.enqueue(taker.app, "manual")
@@ -90,7 +94,7 @@ def adopt(session: Session, bucket: str, target: str) -> int:
     return _said(session)
 
 
-@boxes.command()
+@box.command()
 @click.argument("bucket")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @config_option
@@ -112,7 +116,7 @@ def delete(session: Session, bucket: str, yes: bool) -> int:
 def _kept(store: Store, bucket: str) -> BoxRecord:
     found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
     if found is None:
-        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal boxes")
+        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal box ls")
     if found.state is BoxState.BOUND:
         message = f"bucket {bucket} belongs to the box {found.box} of {found.app}: remove its manifest from Git first"
         raise Stalled("BucketInUse", message)
@@ -128,4 +132,4 @@ def _said(session: Session) -> int:
     return Exit.OK
 
 
-commands = (boxes,)
+commands = (box,)

@@ -1,4 +1,4 @@
-"""Commands that connect modules: documents in the platform folder, and repositories hosted here."""
+"""`prichal repo`: connect and disconnect modules in the platform folder, and host repositories here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import GOOD_OUTCOMES, Exit
+from controller.cli.groups import Group
 from controller.cli.output import echo, print_message, show_json, show_table
 from controller.cli.session import Session, config_option, output_option, wait_options, with_session
 from controller.cli.waiting import last_event, wait_for
@@ -21,7 +22,39 @@ if TYPE_CHECKING:
     from controller.daemon.connect import ConnectOptions
 
 
-@click.command()
+@click.group(cls=Group)
+@config_option
+def repo() -> None:
+    """Connect Git repositories, and host them here."""
+
+
+@repo.command("ls")
+@output_option
+@config_option
+@with_session
+def list_repositories(session: Session, output: str) -> int:
+    """List hosted repositories and the apps that follow them."""
+    from controller.daemon.hosted import repositories
+
+    hosted = repositories(session.settings())
+    try:
+        with session.store() as store:
+            apps = {record.name: record.apps for record in store.repositories.all()}
+    except Stalled:  # there is no state yet, so no app follows them
+        apps = {}
+    if output == "json":
+        show_json([{"name": h.name, "path": str(h.path), "apps": list(apps.get(h.name, ()))} for h in hosted])
+    elif hosted:
+        show_table(
+            ("NAME", "APPS", "PATH"),
+            [(h.name, ", ".join(apps.get(h.name, ())) or "-", str(h.path)) for h in hosted],
+        )
+    else:
+        print_message("No repository is hosted here yet. Create one with: prichal repo create NAME --connect")
+    return Exit.OK
+
+
+@repo.command()
 @click.argument("url")
 @click.option("--app", help="Name of the app.  [default: from the URL]")
 @click.option("--name", help="Name of the Repository.  [default: that of the app]")
@@ -123,16 +156,16 @@ def _write(settings: Settings, connection: ConnectOptions) -> None:
         print_message(f"wrote {path}")
 
 
-def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float) -> int:
+def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, done: str = "connected") -> int:
     """Request a pass at once; the daemon would notice the change of the folder only after some seconds."""
     if not session.settings().database.exists():
-        print_message(f"{app} is connected; it is deployed when the daemon runs: prichal up")
+        print_message(f"{app} is {done}; this takes effect when the daemon runs: prichal up")
         return Exit.OK
     with session.store() as store:
         platform_seen, app_seen = last_event(store, PLATFORM), last_event(store, app)
         request = store.requests.enqueue(PLATFORM, "platform")
         if not wait:
-            print_message(f"{app} is connected; see: prichal events {app} -f")
+            print_message(f"{app} is {done}; see: prichal events {app} -f")
             return Exit.OK
         found = wait_for(store, request, timeout, platform_seen)
         if found.outcome in GOOD_OUTCOMES:
@@ -141,9 +174,37 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float) -> 
     return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
 
 
-@click.group()
-def repo() -> None:
-    """Manage Git repositories hosted here."""
+@repo.command()
+@click.argument("app")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@wait_options
+@config_option
+@with_session
+def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float) -> int:
+    """Disconnect an app from its Git repository.
+
+    Removes its documents from the platform folder; then the daemon removes its containers and cancels its
+    runs. The data of its boxes is kept (see: prichal box ls --kept), and so is the repository.
+    """
+    from controller.daemon.disconnect import plan_removal
+
+    removal = plan_removal(session.settings(), app)
+    if not yes:
+        files = ", ".join(map(str, removal.files))
+        click.confirm(f"Remove {files}, with all containers and runs of {app}?", abort=True, err=True)
+    removal.carry_out()
+    for file in removal.files:
+        print_message(f"removed {file}")
+    if removal.is_last:
+        _approve_empty_folder(session)
+    return _tell_daemon(session, AppName(app), wait, timeout, "disconnected")
+
+
+def _approve_empty_folder(session: Session) -> None:
+    """Approve that no app is left, which the daemon takes for a lost mount otherwise. The person was asked."""
+    if session.settings().database.exists():
+        with session.store() as store:
+            store.apps.approve(PLATFORM, "confirmed")
 
 
 @repo.command()
@@ -188,30 +249,4 @@ def create(
     return Exit.OK
 
 
-@repo.command("list")
-@output_option
-@config_option
-@with_session
-def list_repositories(session: Session, output: str) -> int:
-    """List hosted repositories and the apps that follow them."""
-    from controller.daemon.hosted import repositories
-
-    hosted = repositories(session.settings())
-    try:
-        with session.store() as store:
-            apps = {record.name: record.apps for record in store.repositories.all()}
-    except Stalled:  # there is no state yet, so no app follows them
-        apps = {}
-    if output == "json":
-        show_json([{"name": h.name, "path": str(h.path), "apps": list(apps.get(h.name, ()))} for h in hosted])
-    elif hosted:
-        show_table(
-            ("NAME", "APPS", "PATH"),
-            [(h.name, ", ".join(apps.get(h.name, ())) or "-", str(h.path)) for h in hosted],
-        )
-    else:
-        print_message("No repository is hosted here yet. Create one with: prichal repo create NAME --connect")
-    return Exit.OK
-
-
-commands = (connect, repo)
+commands = (repo, connect, disconnect)

@@ -1,4 +1,4 @@
-"""`prichal files`: use the boxes of a platform from any machine, through its files API.
+"""`prichal file`: use the boxes of a platform from any machine, through its files API.
 
 All commands tell addresses from local paths by one rule: a colon before the first slash makes it an address
 (`controller.domain.storage.addresses`).
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.groups import Group
 from controller.cli.output import echo, print_error, print_message, show_json, show_table
 from controller.cli.progress import progress
 from controller.cli.remote import Remote, area_option, remote_options
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 STANDARD_INPUT, STANDARD_OUTPUT = Path("/dev/stdin"), Path("/dev/stdout")
 
 
-@click.group()
-def files() -> None:
+@click.group(cls=Group)
+@config_option
+def file() -> None:
     """List and copy files in boxes, from any machine.
 
     An ADDRESS is APP:BOX/GROUP/FILE, or the URL of a file or group. If it ends in a slash, or names at most a
@@ -37,7 +39,7 @@ def files() -> None:
     """
 
 
-@files.command()
+@file.command()
 @click.argument("address")
 @click.option("-l", "--long", "detailed", is_flag=True, help="Show size and time of change.")
 @click.option("-R", "--recursive", is_flag=True, help="Also list the files of all groups below.")
@@ -96,7 +98,7 @@ def _rows(page: FilePage) -> list[tuple[str, str, str]]:
     return sorted([*rows, *(("-", "-", f"{name}/") for name in page.groups)], key=lambda row: row[2])
 
 
-@files.command()
+@file.command()
 @click.argument("address")
 @click.argument("local", default=".")
 @output_option
@@ -109,14 +111,14 @@ def get(remote: Remote, address: str, local: str, output: str) -> int:
     LOCAL is a folder, by default the current one, or a file, which is replaced; `-` is standard output. If
     the download was interrupted, the same command resumes it.
     """
-    source = _file(remote.address(address), "is a group: download it with: prichal files cp -r")
+    source = _file(remote.address(address), "is a group: download it with: prichal file cp -r")
     target = _local_target(_local_path(local), source.name)
     with remote.files() as client:
         _report(_download(client, source, target), target, output)
     return Exit.OK
 
 
-@files.command()
+@file.command()
 @click.argument("local")
 @click.argument("address")
 @output_option
@@ -137,7 +139,7 @@ def put(remote: Remote, local: str, address: str, output: str) -> int:
     return Exit.OK
 
 
-@files.command()
+@file.command()
 @click.argument("address")
 @click.option("-r", "--recursive", is_flag=True, help="Remove a group with all its files.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -168,7 +170,7 @@ def _remove(client: FilesClient, file: BoxAddress) -> int:
     return 1
 
 
-@files.command()
+@file.command()
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Copy a folder or group with all its files.")
@@ -320,4 +322,4 @@ def _remote_target(address: BoxAddress, local: Path) -> BoxAddress:
         raise click.UsageError(str(error)) from error
 
 
-commands = (files,)
+commands = (file,)

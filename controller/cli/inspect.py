@@ -1,23 +1,17 @@
-"""Commands that only read: check manifests, show plans, logs, the configuration and the machine; hash a
-password.
-"""
+"""Commands that only read: check manifests, the machine and the configuration."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 
 import click
 
-from controller.cli.documents import plan_document
 from controller.cli.exits import Exit
-from controller.cli.output import echo, print_message, show_json, show_table, write
-from controller.cli.session import Session, config_option, known_app, output_option, with_session
-from controller.domain.names import ComponentName
-from controller.domain.secret import Secret
-from controller.domain.text import Shown
+from controller.cli.groups import Group
+from controller.cli.output import echo, print_message, show_json, show_table
+from controller.cli.session import Session, config_option, output_option, with_session
 
 
 @click.command()
@@ -54,59 +48,6 @@ def validate(session: Session, folder: Path, app: str | None, output: str) -> in
 
 
 @click.command()
-@click.argument("app")
-@output_option
-@config_option
-@with_session
-def plan(session: Session, app: str, output: str) -> int:
-    """Show what would be done, and why.
-
-    The repository is fetched; nothing else is changed.
-    """
-    from controller.daemon.inspection import plan as make
-
-    with session.store() as store:
-        name = known_app(store, app)
-    found = make(session.settings(), name)
-    if output == "json":
-        show_json(plan_document(found))
-    else:
-        echo(found.render())
-    return Exit.OK
-
-
-@click.command()
-@click.argument("app")
-@click.argument("component", required=False)
-@click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new output.")
-@click.option(
-    "-n",
-    "--tail",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="Show at most N lines, the last ones.",
-)
-@config_option
-@with_session
-def logs(session: Session, app: str, component: str | None, following: bool, tail: int) -> int:
-    """Show the log of a container.
-
-    It is the newest container of APP, or of its COMPONENT.
-    """
-    from controller.daemon.inspection import logs as read
-
-    with session.store() as store:
-        name = known_app(store, app)
-    chosen = ComponentName(component) if component else None
-    text = Shown()
-    for chunk in read(session.settings(), name, chosen, tail, following):
-        write(text.take(chunk))
-    write(text.take(b"", last=True))
-    return Exit.OK
-
-
-@click.command()
 @output_option
 @config_option
 @with_session
@@ -130,52 +71,8 @@ def doctor(session: Session, output: str) -> int:
     return Exit.OK if all(check.ok for check in checks) else Exit.FAILED
 
 
-@click.command("hash-password")
-def hash_password() -> int:
-    """Hash a password for a Secret.
-
-    The password is asked for without echo, or read from the first line of standard input.
-    """
-    from controller.domain.routing.passwords import hash_password as make
-
-    if sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        password = sys.stdin.readline().rstrip("\n")
-    if not password:
-        raise click.UsageError("the password must not be empty")
-    echo(make(password))
-    return Exit.OK
-
-
-@click.command("admin-token")
+@click.group(cls=Group)
 @config_option
-@with_session
-def admin_token(session: Session) -> int:
-    """Print the token of the admin API.
-
-    Programs send it as `Authorization: Bearer …`; in a browser it is the password, with any user name. The
-    web process creates it at its first start, unless `web.adminTokenFile` is set; only its own user and root
-    may read it.
-    """
-    settings = session.settings()
-    token = settings.web.admin_token
-    if token is None:
-        try:
-            token = Secret(settings.admin_token_file.read_text().strip())
-        except OSError as error:
-            print_message(
-                f"cannot read {settings.admin_token_file}: {error.strerror}; start the platform, or run this as root"
-            )
-            return Exit.FAILED
-    if not token:
-        print_message("cannot read the file named by web.adminTokenFile: run this as its owner or as root")
-        return Exit.FAILED
-    echo(token.reveal())
-    return Exit.OK
-
-
-@click.group()
 def config() -> None:
     """Show the configuration."""
 
@@ -207,4 +104,4 @@ def _shown(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-commands = (validate, plan, logs, doctor, hash_password, admin_token, config)
+commands = (validate, doctor, config)

@@ -13,27 +13,40 @@ import click
 
 from controller import __version__
 from controller.cli.exits import Exit, exit_of
+from controller.cli.groups import Group, current_spelling
 from controller.cli.output import echo, print_error
 from controller.cli.session import Session, config_option
 from controller.domain.errors import ControllerError
 from controller.domain.text import printable
 
+#: The commands as the help lists them.
+SECTIONS = {
+    "Apps (short forms of `prichal app …`)": (
+        *("status", "events", "logs", "plan"),
+        *("reconcile", "suspend", "resume", "approve"),
+    ),
+    "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
+    "Nouns": ("app", "repo", "run", "file", "box", "name", "config", "token", "password"),
+    "Without the platform": ("validate", "serve-local", "run-local"),
+    "The platform": ("up", "daemon", "web", "doctor"),
+}
 #: The modules of the commands. Only the module of the called command is loaded, for a quick start.
 COMMAND_MODULES = {
-    "serve": ("up", "daemon", "web", "serve-local", "run-local"),
-    "connect": ("connect", "repo"),
-    "apps": ("status", "events", "reconcile", "suspend", "resume", "approve"),
-    "boxes": ("boxes",),
-    "files": ("files",),
+    "apps": ("app", "status", "events", "logs", "plan", "reconcile", "suspend", "resume", "approve"),
+    "connect": ("repo", "connect", "disconnect"),
     "runs": ("run",),
-    "names": ("names",),
-    "inspect": ("validate", "plan", "logs", "doctor", "config", "hash-password", "admin-token"),
+    "files": ("file",),
+    "boxes": ("box",),
+    "names": ("name",),
+    "credentials": ("token", "password"),
+    "inspect": ("validate", "doctor", "config"),
+    "serve": ("up", "daemon", "web", "serve-local", "run-local"),
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for names in COMMAND_MODULES.values() for name in names]
+        return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = next((module for module, names in COMMAND_MODULES.items() if cmd_name in names), None)
@@ -41,6 +54,20 @@ class Commands(click.Group):
             return None
         commands: tuple[click.Command, ...] = import_module(f"controller.cli.{module}").commands
         return next(command for command in commands if command.name == cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, current_spelling(args, is_quiet=ctx.resilient_parsing))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.list_commands(ctx)))
+        for title, names in SECTIONS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            limit = formatter.width - 6 - width
+            rows = [(f"{name:<{width}}", c.get_short_help_str(limit)) for name, c in found if c]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

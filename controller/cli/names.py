@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.groups import Group
 from controller.cli.output import date, echo, print_message, show_json, show_table
 from controller.cli.session import Session, config_option, output_option, with_session
 from controller.domain.errors import Stalled
@@ -12,15 +13,16 @@ from controller.domain.names import AppName
 from controller.store.names import CallerNameTable
 
 
-@click.group()
-def names() -> None:
+@click.group(cls=Group)
+@config_option
+def name() -> None:
     """Show and release names of callers.
 
     Within an app, a name and its area of files belong to the account that first used it.
     """
 
 
-@names.command("list")
+@name.command("ls")
 @click.argument("app", required=False)
 @output_option
 @config_option
@@ -43,7 +45,7 @@ def list_names(session: Session, app: str | None, output: str) -> int:
     return Exit.OK
 
 
-@names.command()
+@name.command()
 @click.argument("app")
 @click.argument("name")
 @config_option
@@ -55,9 +57,9 @@ def release(session: Session, app: str, name: str) -> int:
     five minutes.
     """
     if not CallerNameTable(session.settings().names).release(AppName(app), name):
-        raise Stalled("UnknownName", f"no account owns {name!r} in {app}; see: prichal names list {app}")
+        raise Stalled("UnknownName", f"no account owns {name!r} in {app}; see: prichal name ls {app}")
     echo(f"{app}: {name} is released")
     return Exit.OK
 
 
-commands: tuple[click.Command, ...] = (names,)
+commands: tuple[click.Command, ...] = (name,)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.groups import Group
 from controller.cli.output import echo, print_message, show_json, show_table, write, write_bytes
 from controller.cli.remote import Remote, remote_options
 from controller.cli.run_view import LISTED, ending, listed, show_run, watch
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from controller.client.runs import LogPiece, RunReport, RunsClient, StageEnd
 
 
-@click.group()
+@click.group(cls=Group)
+@config_option
 def run() -> None:
     """Start, follow and cancel runs of pipelines, from any machine.
 
@@ -132,7 +134,7 @@ def _attend(
         return Exit.OK
     if output != "json":
         echo(str(run), err=follow)
-    with _leaving_alone(f"prichal run show {run} --watch"):
+    with _leaving_alone(f"prichal run status {run} --watch"):
         if follow:
             _follow_all(client, run)
             ended = client.find(run)
@@ -207,8 +209,8 @@ def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: str
 @output_option
 @remote_options
 @config_option
-def show(remote: Remote, run: str, watching: bool, output: str) -> int:
-    """Show a run.
+def status(remote: Remote, run: str, watching: bool, output: str) -> int:
+    """Show the status of a run.
 
     Shows its stages, their attempts and its outputs. With --watch, changes are shown until the run ends, and
     the exit code is 0 only if it has SUCCEEDED.
@@ -222,7 +224,7 @@ def show(remote: Remote, run: str, watching: bool, output: str) -> int:
             else:
                 show_run(address, report, time.time())
             return Exit.OK
-        with _leaving_alone(f"prichal run show {address} --watch"):
+        with _leaving_alone(f"prichal run status {address} --watch"):
             ended = watch(address, client.watch(address), beside=output == "json")
     if output == "json":
         show_json(ended.document)
@@ -338,7 +340,7 @@ def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
     with remote.runs() as client:
         report = client.cancel(address)
         if wait and not report.state.terminal:
-            with _leaving_alone(f"prichal run show {address} --watch"):
+            with _leaving_alone(f"prichal run status {address} --watch"):
                 report = watch(address, client.watch(address), beside=True)
     if output == "json":
         show_json(report.document)

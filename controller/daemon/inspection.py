@@ -43,10 +43,8 @@ def logs(
 @contextmanager
 def _deps(settings: Settings) -> Iterator[ReconcilerDeps]:
     """Connect the adapters to the daemon's state. Creates no state folder: the user of a command may not be
-    its owner.
+    its owner. Raises Transient `StateMissing`.
     """
-    if not settings.database.exists():
-        raise Stalled("NoState", f"there is no state in {settings.state} yet: start the daemon first")
     store = open_guest_store(settings.database)
     # A daemon may use the embedded storage, and a second server there would damage it.
     deps = build_reconciler_deps(

@@ -278,7 +278,7 @@ class _Group:
         record = action.record
         self._save_box(record, BoxState.KEPT)
         size = f"{about_size(record.used)} in {record.files} files"
-        text = f"box {record.box}: {action.why}. Its data is in bucket {record.bucket} ({size}); see: prichal boxes"
+        text = f"box {record.box}: {action.why}. Its data is in bucket {record.bucket} ({size}); see: prichal box ls"
         self._record_event("DataKept", text, warn=True)
 
     def _remove_bucket(self, action: RemoveBucket) -> None:

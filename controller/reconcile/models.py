@@ -141,7 +141,7 @@ def awaiting_model(component: MLComponentSpec, spec: AppSpec) -> Unresolved:
         for api in spec.apis
         if isinstance(api.target, PipelineTarget) and api.target.pipeline in makers
     ]
-    upload = f"upload it with `prichal files put --area developer FILE {spec.app}:{box}/{path}`"
+    upload = f"upload it with `prichal file put --area developer FILE {spec.app}:{box}/{path}`"
     run = f"run the pipeline {makers[0]}, which creates it" if makers else ""
     if paths:
         run = f"{run}: `prichal run start {spec.app}/{paths[0]}`"

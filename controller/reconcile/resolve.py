@@ -424,7 +424,7 @@ class Resolver:
     def _hashed(self, app: AppName, user: str, value: Secret) -> str:
         if is_hash(value.reveal()):
             if problem := cost_problem(value.reveal()):
-                advice = "create one with `prichal hash-password`"
+                advice = "create one with `prichal password hash`"
                 text = f"the password hash of {user!r} takes too long to check: {problem}; {advice}"
                 raise Stalled("PasswordHashTooCostly", text)
             return value.reveal()

@@ -40,7 +40,7 @@ class CallerNameTable:
             if db.execute("SELECT count(*) FROM names WHERE app = ?", (app,)).fetchone()[0] >= MOST:
                 raise Stalled(
                     "TooManyNames",
-                    f"{app} already has {MOST} names of callers: release unused ones with prichal names release",
+                    f"{app} already has {MOST} names of callers: release unused ones with prichal name release",
                 )
             db.execute(
                 "INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (*key, storable(owner), now)

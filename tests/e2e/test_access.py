@@ -52,7 +52,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def test_basic_auth_with_plain_and_hashed_passwords(platform: Platform, module: Module, app: str) -> None:
-    hashed = platform.prichal("hash-password", input="hash-me-please\n").stdout.strip()
+    hashed = platform.prichal("password", "hash", input="hash-me-please\n").stdout.strip()
     auth = {"basic": {"credentials": "users"}, "identityPassThrough": True}
     first = module.served(WHO).api(restfulApi={"auth": auth}).push()
     secrets = {"users": {"ivanov": "plain-and-long", "petrov": hashed}}

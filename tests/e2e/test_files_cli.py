@@ -1,4 +1,4 @@
-"""`prichal files` on the whole platform: what a user's machine does, killed in the middle, too."""
+"""`prichal file` on the whole platform: what a user's machine does, killed in the middle, too."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def variables(platform: Platform, tmp_path: Path) -> dict[str, str]:
 
 
 def start(variables: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "controller", "files", *arguments]
+    command = [sys.executable, "-m", "controller", "file", *arguments]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -77,7 +77,7 @@ class Stored(Platform):
         return S3Objects(f"http://{self.storage_address()}", *keys)
 
     def boxes(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.prichal("boxes", "-o", "json").stdout)
+        found: list[dict[str, Any]] = json.loads(self.prichal("box", "ls", "-o", "json").stdout)
         return found
 
     def box(self, app: str, name: str) -> dict[str, Any]:
@@ -164,13 +164,13 @@ def test_a_renamed_box_finds_its_data_by_adoption(platform: Stored, module: Modu
     assert platform.get(f"/{app}/files/archive/g/file", bearer("anna")).status == 404
     told = next(event for event in platform.events(app) if event["reason"] == "DataKept")
     assert old in told["message"]
-    platform.prichal("boxes", "adopt", old, f"{app}/archive")
+    platform.prichal("box", "adopt", old, f"{app}/archive")
     assert platform.get_file(app, "archive/g/file", headers=bearer("anna")).body == b"mine"
     left = platform.box(app, "data")
     assert left["state"] == "kept"
-    platform.prichal("boxes", "delete", left["bucket"], "--yes")
+    platform.prichal("box", "delete", left["bucket"], "--yes")
     platform.until(lambda: not platform.box(app, "data"))
-    refused = platform.prichal("boxes", "delete", old, "--yes", check=False)
+    refused = platform.prichal("box", "delete", old, "--yes", check=False)
     assert refused.returncode != 0
     assert "BucketInUse" in refused.stderr
     assert platform.get_file(app, "archive/g/file", headers=bearer("anna")).body == b"mine"

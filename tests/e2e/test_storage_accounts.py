@@ -94,7 +94,7 @@ def test_a_container_reaches_its_boxes_and_no_others(platform: Platform, module:
     platform.until_ready(app, revision)
     for box in ("data", "plans"):
         assert platform.put_file(app, f"{box}/g/file", b"x").status == 200
-    buckets = {b["box"]: b["bucket"] for b in json.loads(platform.prichal("boxes", "-o", "json").stdout)}
+    buckets = {b["box"]: b["bucket"] for b in json.loads(platform.prichal("box", "ls", "-o", "json").stdout)}
 
     def ask(bucket: str) -> dict[str, object]:
         reply = platform.predict(app, [{"name": "bucket", "datatype": "str", "data": bucket}])

@@ -23,7 +23,7 @@ KNOWN: Final = 4096  # answers
 
 _TAKEN: Final = (
     "The name {name!r} belongs to another account in this app: {whose}. An administrator can release it: "
-    "prichal names release {app} {name}"
+    "prichal name release {app} {name}"
 )
 
 

@@ -1,5 +1,5 @@
 """The administrator's token where none is configured: made at the first start of the web process, and kept in its
-folder, readable by its user alone (and by root). `prichal admin-token` prints it."""
+folder, readable by its user alone (and by root). `prichal token show` prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prichal files` through a real web process against real storages: the embedded one and MinIO."""
+"""`prichal file` through a real web process against real storages: the embedded one and MinIO."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SERVERS = {"embedded": embedded_server, "minio": minio_server}
 
 @dataclass
 class Machine:
-    """Somebody's machine: `prichal files` in the folder `here`, with nothing but the variables that it reads."""
+    """Somebody's machine: `prichal file` in the folder `here`, with nothing but the variables that it reads."""
 
     web: Web
     storage: StorageServer
@@ -67,7 +67,7 @@ class Machine:
             "PRICHAL_TOKEN": token,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "controller", "files", *arguments],
+            [sys.executable, "-m", "controller", "file", *arguments],
             cwd=self.here,
             env=variables,
             stdout=subprocess.PIPE,

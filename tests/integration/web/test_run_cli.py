@@ -143,12 +143,12 @@ def test_a_run_is_watched_over_the_servers_death(machine: Machine) -> None:
 
 def test_ctrl_c_leaves_the_run_alone(machine: Machine) -> None:
     id = machine.begin()
-    watching = machine.start("show", f"demo/train/{id}", "--watch")
+    watching = machine.start("status", f"demo/train/{id}", "--watch")
     wait_for(lambda: any("RUNNING" in line for line in watching.lines))
     watching.send_signal(signal.SIGINT)
     assert watching.end() == Exit.INTERRUPTED
-    assert f"prichal run show demo/train/{id} --watch" in watching.complaint
-    shown = machine.start("show", f"demo/train/{id}", "-o", "json")
+    assert f"prichal run status demo/train/{id} --watch" in watching.complaint
+    shown = machine.start("status", f"demo/train/{id}", "-o", "json")
     assert shown.end() == Exit.OK
     assert json.loads("\n".join(shown.lines))["state"] == "RUNNING"
     machine.player.finish(id)

@@ -1,4 +1,4 @@
-"""`prichal boxes`: what is stored, and what becomes of data whose box is gone."""
+"""`prichal box ls`: what is stored, and what becomes of data whose box is gone."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def boxes(store: SqliteStore) -> SqliteStore:
 
 
 def test_all_of_them(machine: Machine, boxes: SqliteStore) -> None:
-    found = machine.run("boxes")
+    found = machine.run("box", "ls")
     assert [line.split() for line in found.stdout.splitlines()] == [
         ["APP", "BOX", "STATE", "USED", "CAPACITY", "FILES", "BUCKET"],
         ["demo", "data", "bound", "0", "bytes", "1", "GB", "0", "prichal.demo.data"],
         ["demo", "old", "kept", "4", "kB", "2", "GB", "3", "prichal.demo.old"],
     ]
-    (kept,) = json.loads(machine.run("boxes", "--kept", "-o", "json").stdout)
+    (kept,) = json.loads(machine.run("box", "ls", "--kept", "-o", "json").stdout)
     assert (kept["bucket"], kept["used"], kept["state"]) == ("prichal.demo.old", 4000, "kept")
 
 
 def test_none(machine: Machine, store: SqliteStore) -> None:
-    assert "no boxes" in machine.run("boxes").stderr
-    assert "No data is kept" in machine.run("boxes", "--kept").stderr
+    assert "no boxes" in machine.run("box", "ls").stderr
+    assert "No data is kept" in machine.run("box", "ls", "--kept").stderr
 
 
 def test_a_declared_box_takes_over_kept_data(machine: Machine, boxes: SqliteStore) -> None:
-    assert machine.run("boxes", "adopt", "prichal.demo.old", "demo/data").code == Exit.OK
+    assert machine.run("box", "adopt", "prichal.demo.old", "demo/data").code == Exit.OK
     data, old = boxes.boxes.of(DEMO)
     assert (data.box, data.bucket, data.state, data.used) == (
         "data",
@@ -70,16 +70,16 @@ def test_what_cannot_be_done(
     machine: Machine, boxes: SqliteStore, arguments: tuple[str, ...], reason: str
 ) -> None:
     before = boxes.boxes.all()
-    refused = machine.run("boxes", *arguments)
+    refused = machine.run("box", *arguments)
     assert refused.code == (Exit.FAILED if reason == "BucketInUse" else Exit.NOT_FOUND)
     assert reason in refused.stderr
     assert boxes.boxes.all() == before
 
 
 def test_deletion_is_asked_about(machine: Machine, boxes: SqliteStore) -> None:
-    assert machine.run("boxes", "delete", KEPT.bucket, stdin="n\n").code == Exit.INTERRUPTED
+    assert machine.run("box", "delete", KEPT.bucket, stdin="n\n").code == Exit.INTERRUPTED
     assert boxes.boxes.of(DEMO)[1].state is BoxState.KEPT
-    asked = machine.run("boxes", "delete", KEPT.bucket, stdin="y\n")
+    asked = machine.run("box", "delete", KEPT.bucket, stdin="y\n")
     assert "4 kB in 3 files of demo/old" in asked.stdout + asked.stderr
     assert boxes.boxes.of(DEMO)[1].state is BoxState.DOOMED
     assert boxes.requests.queued(DEMO) is not None

@@ -205,6 +205,98 @@ def test_a_url_that_no_name_can_be_made_from() -> None:
         app_name("https://host/мир")
 
 
+# --- disconnect
+
+
+def test_disconnect_undoes_connect(machine: Machine, tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials.yaml"
+    credentials.write_text("username: ivanov\npassword: secret\n")
+    machine.run("connect", URL, "--credentials-file", str(credentials), "--webhook", "gitea")
+    machine.run("connect", "https://git.example.org/other.git")
+    found = machine.run("disconnect", "demo-model", "--yes")
+    assert found.code == Exit.OK, found.stderr
+    assert files(machine) == {"other.yaml": 0o640}
+    removed = [line for line in found.stderr.splitlines() if line.startswith("removed ")]
+    assert [Path(line).name for line in removed] == ["demo-model.yaml", "demo-model.secret.yaml"]
+
+
+def test_disconnect_asks_before_it_removes(machine: Machine) -> None:
+    machine.run("connect", URL)
+    refused = machine.run("repo", "disconnect", "demo-model", stdin="n\n")
+    assert refused.code == Exit.INTERRUPTED
+    assert str(machine.platform / "demo-model.yaml") in refused.stderr
+    assert files(machine) == {"demo-model.yaml": 0o640}
+    assert machine.run("repo", "disconnect", "demo-model", stdin="y\n").code == Exit.OK
+    assert files(machine) == {}
+
+
+def test_disconnect_of_what_is_not_connected(machine: Machine) -> None:
+    machine.run("connect", URL)
+    found = machine.run("disconnect", "demo-modle", "--yes")
+    assert (found.code, "Did you mean demo-model?" in found.stderr) == (Exit.NOT_FOUND, True)
+    assert "prichal app ls" in machine.run("disconnect", "other", "--yes").stderr
+    assert files(machine) == {"demo-model.yaml": 0o640}
+
+
+APP_DOCUMENT = """
+apiVersion: unified-platform.cs.hse.ru/v1
+kind: PlatformApp
+metadata: {name: second}
+spec: {repository: demo-model%s}
+"""
+
+
+def test_a_repository_that_another_app_follows_stays(machine: Machine) -> None:
+    machine.run("connect", URL)
+    (machine.platform / "second.yaml").write_text(APP_DOCUMENT % "")
+    shared = machine.run("disconnect", "demo-model", "--yes")
+    assert (shared.code, "Repository demo-model" in shared.stderr) == (Exit.FAILED, True), "in the same file"
+    assert machine.run("disconnect", "second", "--yes").code == Exit.OK
+    assert files(machine) == {"demo-model.yaml": 0o640}
+
+
+def test_a_secret_that_another_app_names_stays(machine: Machine, tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials.yaml"
+    credentials.write_text("username: ivanov\npassword: secret\n")
+    machine.run("connect", URL, "--credentials-file", str(credentials))
+    other = machine.run("connect", "https://git.example.org/second.git", "--print").stdout
+    (machine.platform / "second.yaml").write_text(
+        other.replace("  ref:", "  credentials: demo-model-git\n  ref:")
+    )
+    assert machine.run("disconnect", "demo-model", "--yes").code == Exit.OK
+    assert sorted(files(machine)) == ["demo-model.secret.yaml", "second.yaml"]
+    assert machine.run("disconnect", "second", "--yes").code == Exit.OK
+    assert files(machine) == {}
+
+
+def test_disconnect_leaves_a_folder_that_is_valid(machine: Machine) -> None:
+    machine.run("connect", URL)
+    machine.run("connect", "https://git.example.org/other.git")
+    file = machine.platform / "other.yaml"
+    file.write_text(
+        file.read_text().replace("  repository: other", "  repository: other\n  dependsOn: [demo-model]")
+    )
+    found = machine.run("disconnect", "demo-model", "--yes")
+    assert (found.code, "other.yaml" in found.stderr) == (Exit.INVALID, True)
+    assert sorted(files(machine)) == ["demo-model.yaml", "other.yaml"]
+
+
+def test_a_platform_folder_in_git_is_not_changed(machine: Machine) -> None:
+    config = f"state: {machine.state}\nplatform: {{url: 'https://git.example.org/platform.git', path: .}}\n"
+    machine.config.write_text(config)
+    found = machine.run("disconnect", "demo", "--yes")
+    assert (found.code, "PlatformInGit" in found.stderr) == (Exit.FAILED, True)
+
+
+def test_the_last_app_that_goes_needs_no_approval(machine: Machine, store: SqliteStore) -> None:
+    machine.run("connect", URL)
+    with worker(store, lambda request: "Ready" if request.app == PLATFORM else "Removed") as taken:
+        found = machine.run("disconnect", "demo-model", "--yes", "--wait")
+    assert found.code == Exit.OK, found.stderr
+    assert [request.app for request in taken][-2:] == [PLATFORM, "demo-model"]
+    assert store.apps.status(PLATFORM).approved_revision != ""
+
+
 # --- repositories hosted here
 
 
@@ -237,11 +329,11 @@ def test_making_it_again_renews_the_hook_and_keeps_its_secret(machine: Machine) 
 
 
 def test_repositories_are_listed_with_the_apps_that_follow_them(machine: Machine) -> None:
-    assert "repo create" in machine.run("repo", "list").stderr
+    assert "repo create" in machine.run("repo", "ls").stderr
     machine.run("repo", "create", "colors")
     path = str(machine.state / "git" / "colors.git")
-    assert machine.run("repo", "list").stdout.split() == ["NAME", "APPS", "PATH", "colors", "-", path]
-    assert json.loads(machine.run("repo", "list", "-o", "json").stdout) == [
+    assert machine.run("repo", "ls").stdout.split() == ["NAME", "APPS", "PATH", "colors", "-", path]
+    assert json.loads(machine.run("repo", "ls", "-o", "json").stdout) == [
         {"name": "colors", "path": path, "apps": []}
     ]
 

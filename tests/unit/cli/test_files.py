@@ -1,4 +1,4 @@
-"""`prichal files` against a server of the files API in this process; what goes wrong on the way is tested with the
+"""`prichal file` against a server of the files API in this process; what goes wrong on the way is tested with the
 client (tests/unit/client/test_files.py)."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def server() -> Iterator[FilesServer]:
 
 @pytest.fixture
 def run(machine: Machine, server: FilesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`prichal files …` as anna, in an empty folder."""
+    """`prichal file …` as anna, in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -40,7 +40,7 @@ def run(machine: Machine, server: FilesServer, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PRICHAL_PASSWORD", "p:w")
 
     def call(*arguments: str, user: str = "anna") -> Outcome:
-        return machine.run("files", *arguments, *(("--user", user) if user else ()))
+        return machine.run("file", *arguments, *(("--user", user) if user else ()))
 
     return call
 
@@ -103,7 +103,7 @@ def test_rm(server: FilesServer, run: Run, machine: Machine) -> None:
     assert run("rm", "demo:data/g/a").code == Exit.NOT_FOUND
     assert run("rm", "demo:data/g").code == Exit.USAGE
     assert run("rm", "-r", "demo:data/g").code == Exit.INTERRUPTED, "nobody said yes"
-    refused = machine.run("files", "rm", "-r", "demo:data/g", "--user", "anna", stdin="n\n")
+    refused = machine.run("file", "rm", "-r", "demo:data/g", "--user", "anna", stdin="n\n")
     assert refused.code == Exit.INTERRUPTED
     assert server.names() == ["g/b", "g/c/d", "h/e"]
     found = run("rm", "-r", "--yes", "demo:data/g", "-o", "json")
@@ -202,7 +202,7 @@ def test_the_server_is_that_of_the_address_the_option_or_the_configuration(
 def test_neither_configuration_nor_state_is_needed(server: FilesServer, tmp_path: Path) -> None:
     server.store("g/a", b"x")
     done = subprocess.run(
-        [sys.executable, "-m", "controller", "files", "ls", "demo:data/g", "--user", "anna"],
+        [sys.executable, "-m", "controller", "file", "ls", "demo:data/g", "--user", "anna"],
         env=environment(server, tmp_path),
         capture_output=True,
         text=True,
@@ -288,7 +288,7 @@ def test_a_terminal_is_asked_for_the_password_and_shown_a_bar(server: FilesServe
     gate = Gate()
     server.order("storage", "GET", gate)
     with subprocess.Popen(
-        [sys.executable, "-m", "controller", "files", "get", "demo:data/g/a", "--user", "anna"],
+        [sys.executable, "-m", "controller", "file", "get", "demo:data/g/a", "--user", "anna"],
         cwd=tmp_path,
         env=variables,
         stdin=theirs,
@@ -328,7 +328,7 @@ def test_a_large_upload_that_is_killed_goes_on(
         sys.executable,
         "-m",
         "controller",
-        "files",
+        "file",
         "put",
         str(large),
         "demo:data/g/",

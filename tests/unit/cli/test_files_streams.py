@@ -1,4 +1,4 @@
-"""`prichal files get|put|cp` with links, devices, pipes and standard input and output, as real processes see them."""
+"""`prichal file get|put|cp` with links, devices, pipes and standard input and output, as real processes see them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def files(
 ) -> subprocess.CompletedProcess[bytes]:
     here.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, "-m", "controller", "files", *arguments, "--user", "anna"],
+        [sys.executable, "-m", "controller", "file", *arguments, "--user", "anna"],
         cwd=here,
         env={
             **os.environ,

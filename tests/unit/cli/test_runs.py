@@ -83,7 +83,7 @@ def test_start_prints_the_name_of_the_run(server: RunsServer, run: Run) -> None:
 def test_start_by_url(server: RunsServer, run: Run) -> None:
     url = f"{server.url}/demo/train/runs"
     assert run("start", url, "--input", "data=g/x").stdout == f"{url}/{server.newest().id}\n"
-    assert run("show", f"{url}/{server.newest().id}").code == Exit.OK
+    assert run("status", f"{url}/{server.newest().id}").code == Exit.OK
 
 
 def test_what_start_sends(server: RunsServer, run: Run) -> None:
@@ -156,7 +156,7 @@ def test_wrong_usage(
 def test_what_is_no_pipeline(run: Run, name: str) -> None:
     assert run("start", name).code == Exit.USAGE
     assert run("ls", name).code == Exit.USAGE
-    assert run("show", name).code == Exit.USAGE
+    assert run("status", name).code == Exit.USAGE
 
 
 def test_all_faults_are_told_in_one_line(run: Run) -> None:
@@ -171,11 +171,11 @@ def test_whoever_is_not_there_or_may_not(server: RunsServer, run: Run) -> None:
     assert run(*START, user="").code == Exit.FAILED
     assert "CredentialsRefused" in run(*START, user="").stderr
     assert run("start", "demo/nothing").code == Exit.NOT_FOUND
-    assert run("show", f"demo/train/{'0' * 19}").code == Exit.NOT_FOUND
+    assert run("status", f"demo/train/{'0' * 19}").code == Exit.NOT_FOUND
     id = server.submit()
     server.player.finish(id)
     server.player.forget(id)
-    gone = run("show", f"demo/train/{id}")
+    gone = run("status", f"demo/train/{id}")
     assert (gone.code, "was removed" in gone.stderr) == (Exit.NOT_FOUND, True)
 
 
@@ -237,7 +237,7 @@ def test_show(server: RunsServer, run: Run) -> None:
     server.player.end_attempt(id, "fit", 3, RunState.QUEUED, "ExitCode")
     server.player.begin(id)
     server.player.stage(id, "fit", lambda stage: replace(stage, progress="7/9"))
-    shown = run("show", f"demo/train/{id}")
+    shown = run("status", f"demo/train/{id}")
     assert shown.code == Exit.OK
     text = shown.stdout
     assert text.startswith(f"demo/train/{id}: RUNNING\n")
@@ -247,18 +247,18 @@ def test_show(server: RunsServer, run: Run) -> None:
     assert any(row.startswith("fit RUNNING 2 7/9 ") for row in rows)
     assert any(row.startswith("fit 1 ") and row.endswith("3 ExitCode") for row in rows)
     assert rows[-1].endswith("fit RUNNING")
-    assert run("show", "demo/train").stdout.startswith(f"demo/train/{id}: "), "the newest one"
-    assert json.loads(run("show", f"demo/train/{id}", "-o", "json").stdout)["id"] == id
+    assert run("status", "demo/train").stdout.startswith(f"demo/train/{id}: "), "the newest one"
+    assert json.loads(run("status", f"demo/train/{id}", "-o", "json").stdout)["id"] == id
 
 
 def test_show_of_the_newest_where_there_is_none(run: Run) -> None:
-    assert run("show", "demo/train").code == Exit.NOT_FOUND
+    assert run("status", "demo/train").code == Exit.NOT_FOUND
 
 
 def test_show_watches_line_by_line(server: RunsServer, run: Run, later: Callable[..., None]) -> None:
     id = server.submit()
     later(lambda id: server.player.finish(id))
-    done = run("show", f"demo/train/{id}", "--watch")
+    done = run("status", f"demo/train/{id}", "--watch")
     assert done.code == Exit.OK
     lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
     assert lines == sorted(set(lines), key=lines.index), "nothing is told twice"
@@ -272,7 +272,7 @@ def test_show_draws_a_table_on_a_terminal(server: RunsServer, machine: Machine) 
     variables = {"PRICHAL_SERVER": server.url, "PRICHAL_PASSWORD": "p:w", "TERM": "xterm", "COLUMNS": "200"}
     command = [
         "run",
-        "show",
+        "status",
         f"demo/train/{id}",
         "--watch",
         "--user",
@@ -370,4 +370,4 @@ def test_retry(server: RunsServer, run: Run) -> None:
     again = run("retry", f"demo/train/{id}")
     assert (again.code, again.stdout) == (Exit.OK, f"demo/train/{server.newest().id}\n")
     assert server.newest().origin == id
-    assert f"retry of {id}" in run("show", "demo/train").stdout
+    assert f"retry of {id}" in run("status", "demo/train").stdout

@@ -140,7 +140,7 @@ def test_a_component_waits_for_its_model_and_its_neighbour_does_not(harness: Har
     assert ready is not None
     assert ready.reason == "AwaitingModel"
     assert "'weights'" in ready.message
-    assert f"prichal files put --area developer FILE demo:weights/{PATH}" in ready.message
+    assert f"prichal file put --area developer FILE demo:weights/{PATH}" in ready.message
     assert harness.outcome.name == "Waiting"
     told_of = [e for e in harness.store.events.list(APP, limit=100) if e.reason == "AwaitingModel"]
     assert [e.type for e in told_of] == [EventType.NORMAL], "once, and not as a warning"
@@ -463,7 +463,7 @@ def runs_of(pipeline: str, path: str) -> str:
     return manifest("APIComponent", f"{path}-api", published=True, **spec)
 
 
-UPLOAD = f"upload it with `prichal files put --area developer FILE demo:weights/{PATH}`"
+UPLOAD = f"upload it with `prichal file put --area developer FILE demo:weights/{PATH}`"
 
 
 @pytest.mark.parametrize(

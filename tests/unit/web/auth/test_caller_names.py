@@ -55,7 +55,7 @@ def test_the_first_one_has_it_and_no_other_one(names: CallerNameTable, first: st
             else:
                 assert problem is not None
                 assert problem.kind is ProblemKind.NAME_TAKEN
-                assert "prichal names release demo ann" in problem.detail
+                assert "prichal name release demo ann" in problem.detail
                 assert ISSUER not in problem.detail, "whose it is is nobody's business"
     assert admit(CallerNames(names), ACCOUNTS[0] if first != ACCOUNTS[0] else ACCOUNTS[1], "bob") is None
     assert admit(CallerNames(names), PASSWORD, goal=target(AppName("other"))) is None, (

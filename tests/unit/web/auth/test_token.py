@@ -62,10 +62,10 @@ def test_where_a_caller_is_says_nothing(tmp_path: Path, address: str) -> None:
 def test_the_command_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"state: {tmp_path / 'state'}\n")
-    assert main(["--config", str(config), "admin-token"]) == Exit.FAILED
+    assert main(["--config", str(config), "token", "show"]) == Exit.FAILED
     assert "start the platform" in capsys.readouterr().err
     made = token(replace(Settings(), state=tmp_path / "state"))
-    assert main(["--config", str(config), "admin-token"]) == Exit.OK
+    assert main(["--config", str(config), "token", "show"]) == Exit.OK
     assert capsys.readouterr().out == f"{made}\n"
 
 
@@ -86,7 +86,7 @@ def test_one_that_this_user_may_not_read_opens_nothing_to_him() -> None:
             for value in ("Bearer ", "Bearer", "Basic Og==", "Bearer 0123456789abcdef"):
                 headers = {"host": "127.0.0.1:8000", "authorization": value}
                 assert not is_admin(ClientInfo("GET", "127.0.0.1", headers), settings.web)
-            assert main(["admin-token", "--config", str(config)]) is Exit.FAILED
+            assert main(["token", "show", "--config", str(config)]) is Exit.FAILED
 
         as_another(look, 4242)
         assert token(load(config)) == "0123456789abcdef"

@@ -1,0 +1,116 @@
+"""`prichal app reconcile`, `suspend`, `resume` and `approve`: requests that the daemon handles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from controller.cli.documents import request_document
+from controller.cli.exits import GOOD_OUTCOMES, Exit
+from controller.cli.output import echo, print_message, show_json
+from controller.cli.session import (
+    Session,
+    config_option,
+    is_running,
+    known_app,
+    output_option,
+    wait_options,
+    with_session,
+)
+from controller.cli.waiting import last_event, wait_for
+from controller.domain.errors import Stalled
+from controller.domain.names import PLATFORM, AppName
+
+if TYPE_CHECKING:
+    from controller.ports import Store
+
+
+@click.command()
+@click.argument("app")
+@wait_options
+@output_option
+@config_option
+@with_session
+def reconcile(session: Session, app: str, wait: bool, timeout: float, output: str) -> int:
+    """Reconcile an app now.
+
+    Earlier failures no longer delay it. Use @platform as APP for the platform folder.
+    """
+    with session.store() as store:
+        return _ask(store, known_app(store, app), "manual", wait, timeout, output)
+
+
+def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, output: str = "table") -> int:
+    after = last_event(store, app)
+    request = store.requests.enqueue(app, reason)
+    found = wait_for(store, request, timeout, after) if wait else store.requests.get(request)
+    if found is None:
+        raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")
+    if output == "json":
+        show_json(request_document(found))
+    elif wait:
+        echo(f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}")
+    else:
+        echo(f"{app}: requested (request {request}); follow it with: prichal events {app} -f")
+    if not wait:
+        if not is_running(store):
+            print_message(
+                "The daemon does not run; it handles the request once you start it with: prichal daemon"
+            )
+        return Exit.OK
+    return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
+
+
+@click.command()
+@click.argument("app")
+@config_option
+@with_session
+def suspend(session: Session, app: str) -> int:
+    """Stop reconciling an app until it is resumed.
+
+    Running containers keep running; failures are not repaired.
+    """
+    with session.store() as store:
+        name = known_app(store, app)
+        with store.transaction():
+            store.apps.set_suspended(name, True)
+            store.requests.enqueue(name, "manual")
+    echo(f"{name}: suspended; resume it with: prichal resume {name}")
+    return Exit.OK
+
+
+@click.command()
+@click.argument("app")
+@wait_options
+@config_option
+@with_session
+def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
+    """Resume a suspended app."""
+    with session.store() as store:
+        name = known_app(store, app)
+        store.apps.set_suspended(name, False)
+        return _ask(store, name, "manual", wait, timeout)
+
+
+@click.command()
+@click.argument("app")
+@wait_options
+@config_option
+@with_session
+def approve(session: Session, app: str, wait: bool, timeout: float) -> int:
+    """Approve the removal of everything.
+
+    If one commit would remove all components of APP, nothing is removed until you approve it.
+    """
+    with session.store() as store:
+        name = known_app(store, app)
+        found = store.apps.status(name)
+        # A platform folder that is not a Git repository has no revision. Any word approves it, once.
+        revision = found.attempted_revision or ("confirmed" if name == PLATFORM else "")
+        if not revision:
+            raise Stalled(
+                "NothingPending", f"{name} has no revision to approve yet; see: prichal status {name}"
+            )
+        store.apps.approve(name, revision)
+        return _ask(store, name, "manual", wait, timeout)

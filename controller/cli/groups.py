@@ -1,0 +1,61 @@
+"""The grammar of the command line: nouns, then verbs. A noun is a group whose verbs are listed in the order of
+their use. Spellings of the last release still work, and say what to write instead.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import click
+
+from controller.cli.output import print_message
+
+#: Words after `prichal` as they were spelled, and what they are now. The longest match counts.
+#: They work for one release, and neither help nor completion shows them.
+RENAMED: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("admin-token",): ("token", "show"),
+    ("boxes",): ("box", "ls"),
+    ("boxes", "adopt"): ("box", "adopt"),
+    ("boxes", "delete"): ("box", "delete"),
+    ("files",): ("file",),
+    ("files", "cp"): ("file", "cp"),
+    ("files", "get"): ("file", "get"),
+    ("files", "ls"): ("file", "ls"),
+    ("files", "put"): ("file", "put"),
+    ("files", "rm"): ("file", "rm"),
+    ("hash-password",): ("password", "hash"),
+    ("names",): ("name",),
+    ("names", "list"): ("name", "ls"),
+    ("names", "release"): ("name", "release"),
+    ("repo", "list"): ("repo", "ls"),
+    ("run", "show"): ("run", "status"),
+}
+
+
+class Group(click.Group):
+    """A group with a useful error for unknown commands, and with its commands in the order of their use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            near = get_close_matches(name, self.list_commands(ctx), n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"there is no command {name!r}{advice}")
+        return super().resolve_command(ctx, args)
+
+
+def current_spelling(words: list[str], is_quiet: bool = False) -> list[str]:
+    """Return the words after `prichal` as they are spelled now; say so if they were spelled as before."""
+    for length in (2, 1):
+        now = RENAMED.get(tuple(words[:length]))
+        if now is not None and len(words) >= length:
+            if not is_quiet:
+                before, after = " ".join(words[:length]), " ".join(now)
+                print_message(f"`prichal {before}` is deprecated: write `prichal {after}`")
+            return [*now, *words[length:]]
+    return words
