@@ -15,6 +15,7 @@ from typing import Final
 
 from controller.documents import Json
 from controller.domain.egress import read_allowed
+from controller.domain.labels import MAX_VALUE, gpu_value
 from controller.domain.names import is_dns_label
 from controller.domain.secret import Secret
 from controller.domain.units import parse_duration, parse_size, render_duration, render_size
@@ -168,9 +169,13 @@ def _devices(value: Json, _: Path) -> object:
     """People write `[0, 1]` as well as `["0", "1"]`."""
     entries = value if isinstance(value, list) else [None]
     ids = [str(entry) if type(entry) is int else entry for entry in entries]
-    if not all(isinstance(id, str) and _DEVICE.fullmatch(id) for id in ids) or len(set(ids)) < len(ids):
+    if not all(isinstance(id, str) and _is_device(id) for id in ids) or len(set(ids)) < len(ids):
         raise ValueError("must be a list of different device ids, such as [0, 1] or [GPU-3a23c669]")
     return tuple(str(id) for id in ids)
+
+
+def _is_device(id: str) -> bool:
+    return bool(_DEVICE.fullmatch(id)) and len(gpu_value(id)) <= MAX_VALUE
 
 
 def _token_file(value: Json, base: Path) -> object:
@@ -265,6 +270,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "runs.scratch": _size(2**20),
     "runs.minFree": _count(0, 90),
     "runs.gpus": _devices,
+    "runs.startDeadline": _duration(1),
     "runs.lostAfter": _duration(1),
     "runs.webhookPrivate": _flag,
     "limits.cpus": _cpus,

@@ -69,5 +69,5 @@ def build_tag(instance: str, app: AppName, content: str) -> str:
 
 
 def short(fingerprint: str) -> str:
-    """The eight characters shown to people and used in names; a leading version (`1:`) is cut off."""
-    return fingerprint.rpartition(":")[2][:8]
+    """The eight characters shown to people and used in names; a leading version (`3-`, before that `1:`) is cut off."""
+    return re.split("[:-]", fingerprint)[-1][:8]

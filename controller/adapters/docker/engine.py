@@ -330,4 +330,4 @@ def _version(workload: Workload | ObservedWorkload, app: AppName) -> Version:
 
 def _has_gpus(found: Json, workload: Workload) -> bool:
     """Return whether a container was created for the GPUs that the workload has now."""
-    return bool((found["Config"]["Labels"] or {}).get(labels.GPUS, "") == ",".join(workload.gpus))
+    return labels.gpus(found["Config"]["Labels"] or {}) == workload.gpus

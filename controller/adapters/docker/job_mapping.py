@@ -76,14 +76,7 @@ def _mount(mount: JobMount) -> dict[str, Any]:
 
 
 def job_labels(instance: str, job: Job) -> dict[str, str]:
-    return {
-        labels.INSTANCE: instance,
-        labels.APP: job.app,
-        labels.KIND: ComponentKind.EXPERIMENT_PIPELINE,
-        labels.RUN: job.run,
-        labels.STAGE: job.stage,
-        labels.ATTEMPT: str(job.attempt),
-    }
+    return labels.of_job(instance, job.app, job.run, job.stage, job.attempt)
 
 
 # --- Docker's to ours -------------------------------------------------------------------------------------------

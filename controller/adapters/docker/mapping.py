@@ -18,7 +18,7 @@ from controller.domain import labels
 from controller.domain.apps.desired import Workload
 from controller.domain.apps.mounts import OURS
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
-from controller.domain.apps.spec import ComponentKind, PlatformServer, Resources
+from controller.domain.apps.spec import PlatformServer, Resources
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.ports import EngineEvent
 
@@ -85,7 +85,7 @@ def container_config(
         "Image": workload.image,
         "Hostname": workload.component,
         "Env": [f"{name}={value}" for name, value in environment(workload, policy, image_env).items()],
-        "Labels": workload_labels(policy.instance, workload) | _root_label(workload, writes),
+        "Labels": labels.of_workload(policy.instance, workload) | _root_label(workload, writes),
         "HostConfig": host_config(workload, policy, library, writes),
         "NetworkingConfig": {"EndpointsConfig": {network: {}}},
     }
@@ -233,28 +233,11 @@ def serving_settings(workload: Workload, server: PlatformServer, policy: Restart
     }
 
 
-def workload_labels(instance: str, workload: Workload) -> dict[str, str]:
-    return {
-        labels.INSTANCE: instance,
-        labels.APP: workload.app,
-        labels.COMPONENT: workload.component,
-        labels.KIND: ComponentKind.ML_COMPONENT,
-        labels.FINGERPRINT: workload.fingerprint,
-        labels.REVISION: workload.revision,
-        labels.REPLICA: str(workload.replica),
-        labels.PORT: str(workload.spec.port),
-    } | ({labels.GPUS: ",".join(workload.gpus)} if workload.gpus else {})
-
-
-def network_labels(instance: str, app: AppName) -> dict[str, str]:
-    return {labels.INSTANCE: instance, labels.APP: app}
-
-
 def same_workload(instance: str, workload: Workload, found: Mapping[str, str]) -> bool:
     """Return whether a container with the labels `found` is exactly this workload. The revision may differ: a
     commit that changes nothing about a component restarts nothing.
     """
-    wanted = workload_labels(instance, workload)
+    wanted = labels.of_workload(instance, workload)
     keys = (labels.INSTANCE, labels.APP, labels.COMPONENT, labels.FINGERPRINT, labels.REPLICA)
     return all(found.get(key) == wanted[key] for key in keys)
 
@@ -302,7 +285,7 @@ def observed_workload(
         created=float(summary["Created"]),
         exit_code=details["ExitCode"] if details else None,
         oom_killed=bool(details and details["OOMKilled"]),
-        gpus=tuple(filter(None, found.get(labels.GPUS, "").split(","))),
+        gpus=labels.gpus(found),
         root=found.get(labels.ROOT, ""),
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import docker.errors
 
-from controller.adapters.docker import mapping
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import NAME_TAKEN, translated
@@ -53,7 +52,7 @@ class Networks:
                     name,
                     driver="bridge",
                     options={BRIDGE: made_for} if made_for else None,
-                    labels=mapping.network_labels(self._instance, app),
+                    labels=labels.of_app(self._instance, app),
                     check_duplicate=True,
                     internal=self._egress.internal,
                 )

@@ -19,7 +19,8 @@ Env = tuple[tuple[str, Secret], ...]
 
 
 def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str = "") -> tuple[str, ...]:
-    """`<version>:<64 hex>` under every known version that can tell this component from others, newest last.
+    """Return the fingerprint under every known version that can tell this component from others, newest last:
+    `3-<60 hex>`, which fits into a label of Kubernetes, and `<version>:<64 hex>` under earlier versions.
 
     `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
     that a label does not give away whether two secrets are equal; `model` is the digest of its content, "" where
@@ -27,10 +28,14 @@ def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes, model:
     """
     first = _MODELS_SINCE if model else 1
     return tuple(
-        f"{version}:{_digest(inputs(spec, image, env, key, model))}"
+        _written(version, _digest(inputs(spec, image, env, key, model)))
         for version, inputs in _VERSIONS.items()
         if version >= first
     )
+
+
+def _written(version: int, digest: str) -> str:
+    return f"{version}-{digest[:_DIGITS]}" if version >= _LABELS_SINCE else f"{version}:{digest}"
 
 
 def _digest(inputs: dict[str, object]) -> str:
@@ -62,6 +67,13 @@ def _v2(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> 
     return {**_v1(spec, image, env, key, model), "modelDigest": model}
 
 
-_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes, str], dict[str, object]]] = {1: _v1, 2: _v2}
+#: Version 3 is version 2 in another form.
+_VERSIONS: dict[int, Callable[[MLComponentSpec, str, Env, bytes, str], dict[str, object]]] = {
+    1: _v1,
+    2: _v2,
+    3: _v2,
+}
 #: Under an older version two contents of a model look alike; nothing with a model ever ran under it.
 _MODELS_SINCE = 2
+_LABELS_SINCE = 3
+_DIGITS = 60

@@ -22,7 +22,6 @@ from controller.adapters.docker.mapping import (
     image_environment,
     observed_workload,
     same_workload,
-    workload_labels,
 )
 from controller.domain import labels
 from controller.domain.apps.desired import ModelMount, Workload
@@ -205,15 +204,15 @@ def test_the_gpus_that_were_lent_are_given_and_told_by_a_label() -> None:
     assert config["HostConfig"]["DeviceRequests"] == [
         {"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}
     ]
-    assert config["Labels"][labels.GPUS] == "0,GPU-b"
-    assert labels.GPUS not in workload_labels("prichal", OWN)
+    assert labels.gpus(config["Labels"]) == ("0", "GPU-b")
+    assert labels.gpus(labels.of_workload("prichal", OWN)) == ()
 
 
 @pytest.mark.parametrize(
     "label", [labels.INSTANCE, labels.APP, labels.COMPONENT, labels.FINGERPRINT, labels.REPLICA]
 )
 def test_who_is_adopted(label: str) -> None:
-    found = workload_labels("prichal", OWN)
+    found = labels.of_workload("prichal", OWN)
     assert same_workload("prichal", OWN, found)
     assert same_workload("prichal", OWN, found | {labels.REVISION: "other"})
     assert not same_workload("prichal", OWN, found | {label: "other"})
@@ -225,7 +224,7 @@ def summary(**changes: object) -> dict[str, object]:
     entry: dict[str, object] = {
         "Id": "f" * 64,
         "Names": ["/prichal.demo.web.abc.0"],
-        "Labels": workload_labels("prichal", OWN),
+        "Labels": labels.of_workload("prichal", OWN),
         "State": "running",
         "Created": 1_700_000_000,
         "NetworkSettings": {"Networks": {"prichal.demo": {"IPAddress": "172.18.0.2"}}},
@@ -265,7 +264,7 @@ def test_an_event() -> None:
     raw = {
         "Action": "die",
         "timeNano": 1_700_000_000_500_000_000,
-        "Actor": {"ID": "f" * 64, "Attributes": workload_labels("prichal", OWN) | {"exitCode": "137"}},
+        "Actor": {"ID": "f" * 64, "Attributes": labels.of_workload("prichal", OWN) | {"exitCode": "137"}},
     }
     assert engine_event(raw) == EngineEvent(OWN.app, OWN.component, "die", "f" * 64, 1_700_000_000.5)
 

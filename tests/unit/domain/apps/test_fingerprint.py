@@ -106,16 +106,21 @@ def test_it_stays_the_same_from_release_to_release() -> None:
     assert of() == (
         "1:0cda6f5a5e361f3c3fc4b8bcf770002f64b21fd5ed01825df20fb7d40b461139",
         "2:7eaf42d940873443a3d867f22690b7ccf9289ffd7c795fff80c217d94441b10f",
+        "3-7eaf42d940873443a3d867f22690b7ccf9289ffd7c795fff80c217d94441",
     )
 
 
 def test_a_component_with_a_model_has_no_version_that_knows_nothing_of_models() -> None:
     """Version 1 would take two contents of a model for the same."""
     one, other = of(model="11"), of(model="22")
-    assert [text.partition(":")[0] for text in one] == ["2"]
+    assert [version_of(text) for text in one] == [2, 3]
     assert one[0] not in (*other, *of())
 
 
 def test_the_newest_version_is_last() -> None:
-    versions = [int(text.partition(":")[0]) for text in of()]
+    versions = [version_of(text) for text in of()]
     assert versions == sorted(versions)
+
+
+def version_of(text: str) -> int:
+    return int(text.replace("-", ":").partition(":")[0])
