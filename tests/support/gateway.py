@@ -87,7 +87,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def component(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def component(handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[str]:
     """A server on loopback whose connections `handler` plays; gives its endpoint."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -102,7 +102,7 @@ async def component(handler: Handler, tls: ssl.SSLContext | None = None) -> Asyn
         finally:
             writer.close()
 
-    server = await asyncio.start_server(play, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(play, "127.0.0.1", port, ssl=tls)
     host, port = server.sockets[0].getsockname()[:2]
     try:
         yield f"{host}:{port}"

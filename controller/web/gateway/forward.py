@@ -163,6 +163,8 @@ class Forwarder:
         try:
             return await self._exchange(call, body, endpoint, send, answered, fresh)
         except UpstreamError as error:
+            if isinstance(error, UpstreamTimeout) and error.undelivered:
+                self._pool.eject(endpoint)  # its node has gone, so that nothing even refuses the connection
             if answered.status:
                 raise
             if not may_repeat(call.method, body, error):

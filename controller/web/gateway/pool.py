@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
+from controller.web.gateway.outliers import Outliers
 from controller.web.gateway.upstream import UpstreamConnection, UpstreamUnreachable
 
 IDLE_LIMIT = 64  # connections kept per endpoint
@@ -16,22 +18,43 @@ IDLE_SECONDS = 30.0
 class ConnectionPool:
     """The connections of one gateway worker; used only on its event loop. With `tls` they are encrypted."""
 
-    def __init__(self, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        connect_timeout: float,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connect_timeout = connect_timeout
         self._tls = tls
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._busy: dict[str, int] = {}
+        self._outliers = Outliers(clock)
         self._turn = 0
 
     def choose(self, endpoints: tuple[str, ...], tried: Iterable[str] = ()) -> str | None:
-        """The endpoint with the fewest requests under way, in turn among equals; None if all were tried."""
-        left = [e for e in endpoints if e not in tried] if tried else endpoints
-        if len(left) < 2:
-            return left[0] if left else None
+        """The endpoint with the fewest requests under way, in turn among equals; None if all were tried. One that took
+        no connection is left out for a while if there are others."""
+        left = tuple(e for e in endpoints if e not in tried) if tried else endpoints
+        if self._outliers and len(left) > 1:
+            left = self._outliers.admitted(left)
+            chosen = self._least_busy(left)
+            self._outliers.chosen(chosen)
+            return chosen
+        return self._least_busy(left) if left else None
+
+    def _least_busy(self, left: tuple[str, ...]) -> str:
+        if len(left) == 1:
+            return left[0]
         self._turn += 1
         start = self._turn % len(left)
         turned: tuple[str, ...] = (*left[start:], *left[:start])
         return min(turned, key=lambda endpoint: self._busy.get(endpoint, 0))
+
+    def eject(self, endpoint: str) -> None:
+        """Leave the endpoint out for a while: it took no connection, or nothing that was sent over one."""
+        self._outliers.failed(endpoint)
+        for connection in self._idle.pop(endpoint, ()):
+            connection.close()
 
     def enter(self, endpoint: str) -> None:
         self._busy[endpoint] = self._busy.get(endpoint, 0) + 1
@@ -72,9 +95,12 @@ class ConnectionPool:
                     server_hostname=host if self._tls else None,
                 )
         except TimeoutError:
+            self.eject(endpoint)
             raise UpstreamUnreachable(f"no connection within {self._connect_timeout:g} s") from None
         except OSError as error:
+            self.eject(endpoint)
             raise UpstreamUnreachable(error.strerror or str(error)) from error
+        self._outliers.succeeded(endpoint)
         return connection
 
     def give_back(self, connection: UpstreamConnection, now: float) -> None:
@@ -87,6 +113,7 @@ class ConnectionPool:
 
     def sweep(self, endpoints: frozenset[str], now: float) -> None:
         """Close what was idle for long, and all idle connections to endpoints that left the table."""
+        self._outliers.keep(endpoints)
         for endpoint in list(self._idle):
             kept = self._idle[endpoint]
             keep = endpoint in endpoints

@@ -44,7 +44,11 @@ class ProtocolError(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """No progress in time."""
+    """No progress in time. `undelivered`: the component's kernel has not taken a single byte of the request."""
+
+    def __init__(self, message: str, undelivered: bool = False) -> None:
+        super().__init__(message)
+        self.undelivered = undelivered
 
 
 class UpstreamConnection(HttpConnection):
@@ -173,7 +177,7 @@ class UpstreamConnection(HttpConnection):
         left = self._progress + self._timeout - self._loop.time()
         if left <= 0:
             self._timer = None
-            self.fail(UpstreamTimeout(f"no progress for {self._timeout:g} s"))
+            self.fail(UpstreamTimeout(f"no progress for {self._timeout:g} s", self._undelivered()))
         else:
             self._timer = self._loop.call_later(left, self._check_progress)
 
