@@ -138,7 +138,8 @@ class Sources(Protocol):
 @dataclass(frozen=True)
 class EngineEvent:
     """Something happened to a container of ours that we may not have done. `action`: die | oom | stop | pause |
-    destroy, or `reconnected`: the engine was away, look at the whole app (`component` and `workload_id` are empty)."""
+    destroy | lost | found (the node of a lost one answers again) | refused, or `reconnected`: the engine was away, look
+    at the whole app (`component` and `workload_id` are empty)."""
 
     app: AppName
     component: ComponentName
@@ -192,14 +193,16 @@ class Engine(Protocol):
     def start(self, workload: Workload, name: str) -> None:
         """Create and start. A container of that name and fingerprint is adopted; a foreign one is Stalled
         `NameTaken`. Idempotent. What cannot start leaves no container behind; Transient `ImageGone`, `NetworkGone`:
-        plan again."""
+        plan again. An engine that decides later returns at once: the workload is PENDING until it runs or is REFUSED.
+        REFUSED is what only another input can help; what may get better by itself stays PENDING."""
 
     def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
         """Start this version with a root file system that it can write from now on: it does not start without one."""
 
     def remove(self, workload_id: str, grace: float) -> None:
         """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine; Stalled `NotOurs` for one
-        that lacks our label."""
+        that lacks our label. One that is LOST is given up: its name is free at once, and the engine ends it should its
+        node come back."""
 
     def logs(self, workload_id: str, tail: int) -> str:
         """The last `tail` lines of stdout and stderr. Transient `WorkloadGone` if there is no such container."""
@@ -244,13 +247,22 @@ class Job:
 
 class JobState(StrEnum):
     CREATED = "created"  # made, never started
+    PENDING = "pending"  # started, and not running yet: the engine has accepted it
     RUNNING = "running"
     ENDED = "ended"
+    REFUSED = "refused"  # accepted at first; the engine will not run it
+    LOST = "lost"  # its node does not answer, so it is unknown whether it runs
+
+    @property
+    def is_over(self) -> bool:
+        """True if there is nothing to wait for."""
+        return self in (JobState.ENDED, JobState.REFUSED, JobState.LOST)
 
 
 @dataclass(frozen=True)
 class ObservedJob:
-    """`started` and `ended` are Unix seconds by the engine's clock, 0 where it has not come to that."""
+    """`started` and `ended` are Unix seconds by the engine's clock, 0 where it has not come to that. `detail`: why it
+    is PENDING, REFUSED or LOST, in the engine's words."""
 
     id: str
     name: str
@@ -264,6 +276,7 @@ class ObservedJob:
     exit_code: int | None = None
     oom_killed: bool = False
     interrupted: bool = False  # it was killed because the engine was stopped or died
+    detail: str = ""
 
 
 class Jobs(Protocol):
@@ -282,9 +295,10 @@ class Jobs(Protocol):
     def has_image(self, reference: str) -> bool:
         """Return True if a container could be made from it now."""
 
-    def start(self, id: str) -> None:
+    def start(self, id: str) -> ObservedJob:
         """Start it; one that was started already is fine, even if it has ended. Stalled `CommandNotFound`,
-        MountMismatch and the like: it cannot start. Transient `ContainerLost`."""
+        MountMismatch and the like: it cannot start. Transient `ContainerLost`. An engine that decides later returns it
+        as PENDING; then it runs, or is REFUSED if only another input can help."""
 
     def find(self, name: str) -> ObservedJob | None: ...
 
@@ -295,13 +309,14 @@ class Jobs(Protocol):
         """Return running jobs with the bytes that they have written into their own file systems."""
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
-        """Block until it has ended; None once `stop()` turns true. Transient `ContainerLost`: it was removed, and as
-        the engine's errors are: the caller may wait again."""
+        """Block until it has ended, is refused or lost; None once `stop()` turns true. Transient `ContainerLost`: it
+        was removed, and as the engine's errors are: the caller may wait again."""
 
     def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
-        """Yield stdout and stderr in pieces, each with the place in the log after it, until the container has ended
-        or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the start: nothing is
-        lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient `ContainerLost`.
+        """Yield stdout and stderr in pieces, each with the place in the log after it, until the container has ended, is
+        refused or lost, or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the
+        start: nothing is lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient
+        `ContainerLost`.
 
         A line comes when it is complete, and what goes back to its start with `\\r` as it comes, if the container was
         started here; one above 1 MiB is cut. A container that writes faster than it is read here has to wait: go on
@@ -309,10 +324,12 @@ class Jobs(Protocol):
         missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine; Stalled `NotOurs`."""
+        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine, and so is one that is lost;
+        one that is pending ends without exit code. Stalled `NotOurs`."""
 
     def remove(self, id: str) -> None:
-        """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`."""
+        """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`. One that is lost is given up: the
+        engine ends it should its node come back."""
 
     def close(self) -> None: ...
 

@@ -118,6 +118,7 @@ class RunSettings:
     scratch: int = 10 * 1024 * MEBIBYTE  # of each container, beside its outputs
     min_free: int = 5  # percent of the disk: below, no new run begins; below half of it, the largest is ended
     gpus: tuple[str, ...] = ()  # device ids that components and stages are lent
+    start_deadline: float = 600.0  # seconds in which the engine must run what it has accepted
     lost_after: float = 3600.0  # seconds without an answer of the engine after which a stage is given up
     webhook_private: bool = False  # whether webhooks may lead to addresses that are not public
 

@@ -237,7 +237,7 @@ class _LocalRun:
             )
         if asked > 1:
             for job in deps.jobs.all():
-                if job.state is JobState.RUNNING:
+                if job.state in (JobState.RUNNING, JobState.PENDING):
                     deps.jobs.stop(job.id, grace=0)
 
     def _conclude(self, run: Run, folders: RunFolders) -> None:

@@ -184,6 +184,7 @@ class _Group:
         self._app = app
         self._context = context
         self._snapshot: ObservedApp | None = None
+        self._pending: dict[str, str] = {}  # name of a workload -> why the engine does not run it yet
 
     def act(self, action: Action) -> None:
         match action:
@@ -354,10 +355,27 @@ class _Group:
             raise Transient("ContainerLost", f"the container {name} was removed before it was ready")
         if workload.state is WorkloadState.STOPPED:
             raise self._exited(workload, action)
+        if workload.state is WorkloadState.REFUSED:
+            text = f"the engine does not start {action.component}: {workload.detail or 'it gives no reason'}"
+            raise Stalled("StartRefused", text)
+        if workload.state is WorkloadState.LOST:
+            text = f"the node of {name} does not answer: {workload.detail or 'it is unknown whether it runs'}"
+            raise Transient("NodeLost", text)
+        if workload.state is WorkloadState.PENDING:
+            return self._tell_pending(workload, action)
         if workload.endpoint is None:
             return "it has no address yet"
         readiness = self._do.prober.probe(workload.endpoint, action.path, _PROBE_TIMEOUT)
         return "" if readiness.ready else readiness.detail or "it is not ready"
+
+    def _tell_pending(self, workload: ObservedWorkload, action: AwaitReady) -> str:
+        """Record why the engine does not run it yet, whenever that changes."""
+        why = workload.detail or "it gives no reason"
+        if self._pending.get(workload.name) != why:
+            self._pending[workload.name] = why
+            text = f"the engine has accepted {workload.name} and does not run it yet: {why}"
+            self._record_event("StartPending", text, action.component, warn=True)
+        return why
 
     def _exited(self, workload: ObservedWorkload, action: AwaitReady) -> Stalled:
         how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
@@ -382,8 +400,11 @@ class _Group:
 
     def _not_ready(
         self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]
-    ) -> Stalled:
+    ) -> Stalled | Transient:
         name, detail = next(iter(waiting.items()))
+        if name in found and found[name].state is WorkloadState.PENDING:
+            text = f"the engine did not start {action.component} within {action.deadline:.0f} s: {detail}"
+            return Transient("StartPending", text)
         lines = self._last_lines(found[name]) if name in found else ""
         if name in found:
             self._let_write(found[name], action, f"{detail}{lines}")

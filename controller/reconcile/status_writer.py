@@ -106,7 +106,8 @@ class StatusWriter:
         """
         now = self._clock.now()
         serving = {r.component: r.fingerprint for r in self._store.routes.of(self._app)}
-        repaired = {a.workload.component for a in plan.actions if isinstance(a, StartWorkload) and a.heals}
+        starts = [action for action in plan.actions if isinstance(action, StartWorkload)]
+        repaired = {a.workload.component for a in starts if a.heals and not a.node_lost}
         for failure in failures:
             if failure.component and failure.fingerprint:
                 in_service = serving.get(failure.component) == failure.fingerprint

@@ -6,8 +6,10 @@ What is about to be done is recorded first, so that a daemon that restarts knows
     STARTING                        anything            inputs, container (created or adopted), RUNNING is recorded
     RUNNING                         no container        it was removed from outside: ContainerLost
     RUNNING                         created             it is started
+    RUNNING                         pending             it is waited for until it runs, is refused or is too late
     RUNNING                         running             it is awaited, and its log is read on
     RUNNING                         ended               its exit code is the result
+    RUNNING                         refused, lost       the attempt has failed, which is not the user's doing
     RUNNING, reason Timeout         running             it is stopped; whatever its exit code, it was too slow
     CANCELING                       running             it is stopped; whatever its exit code, it was canceled
     RUNNING, attempt ended well     anything            outputs are published, again if necessary
@@ -52,6 +54,7 @@ from controller.runner.failures import (
     failure_of_disk,
     failure_of_error,
     failure_of_job,
+    not_started,
     too_much,
     too_slow,
 )
@@ -80,6 +83,8 @@ _KEPT = "; the outputs of the stage are kept, and `retry` publishes them without
 _DRAIN = 60.0  # seconds that the rest of an ended container's log may take
 _SETTLE = 2.0  # seconds after which people see that the rest of the log is still being read
 _STAGING = 3600.0  # seconds that the inputs of an attempt may take, whatever its timeout
+_LOOK = 1.0  # seconds between looks at a container that the engine has accepted and does not run yet
+_NOT_BEGUN = (JobState.CREATED, JobState.PENDING)
 _WATCH = 60.0  # seconds after which waiting starts again
 _AWAY = "EngineUnreachable"  # the only error that says nothing about this attempt
 _STOPPING = 300.0  # seconds for which an unreachable engine may delay the record of an attempt's end
@@ -159,7 +164,7 @@ class AttemptWork:
         job = self._create() if stage.state is RunState.STARTING else self._find()
         if job is None:
             raise StageFailed(LOST)
-        fresh = job.state is JobState.CREATED
+        fresh = job.state in _NOT_BEGUN
         if fresh and stage.state is RunState.CANCELING:
             raise Canceled
         self._write_result(self._watch(self._started(job), fresh))
@@ -222,12 +227,29 @@ class AttemptWork:
         return run.with_stage(run.stage(self._stage.name).to(RunState.RUNNING, self._now()))
 
     def _started(self, job: ObservedJob) -> ObservedJob:
-        return self._at_first(lambda: self._start(job)) if job.state is JobState.CREATED else job
+        begun = self._at_first(lambda: self._start(job)) if job.state is JobState.CREATED else job
+        return self._admitted(begun) if begun.state is JobState.PENDING else begun
+
+    def _admitted(self, job: ObservedJob) -> ObservedJob:
+        """Wait until the engine, which has accepted the container, runs it or refuses to. Raises Failed, Canceled."""
+        clock, limit = self._deps.clock, self._deps.settings.runs.start_deadline
+        begun = clock.monotonic()
+        while job.state is JobState.PENDING:
+            if clock.monotonic() - begun >= limit:
+                raise StageFailed(not_started(job, limit))
+            self._show_reason("StartPending", f"the engine does not run it yet: {job.detail}")
+            self._signals.pause(_LOOK)
+            found = self._find()
+            if found is None:
+                raise StageFailed(LOST)
+            job = found
+        self._show_reason("", "")
+        return job
 
     def _start(self, job: ObservedJob) -> ObservedJob:
         """Start the container. An engine that did not answer may have started it nevertheless."""
         try:
-            self._deps.jobs.start(job.id)
+            return self._deps.jobs.start(job.id)
         except MountMismatch as error:
             raise StageFailed(self._misplaced(error)) from error
         except Transient as error:
@@ -237,7 +259,6 @@ class AttemptWork:
             if found.state is JobState.CREATED:
                 raise
             return found
-        return job
 
     def _misplaced(self, error: MountMismatch) -> StageFailure:
         """Return the failure of a mount: only a variable of a file can be mounted onto a file, and only one
@@ -296,7 +317,7 @@ class AttemptWork:
             return waited
         with suppress(Transient):  # it may have ended at this moment, which was too late
             found = self._deps.jobs.find(self._name)
-            return found if found and found.state is JobState.ENDED else None
+            return found if found and found.state.is_over else None
         return None
 
     def _overdue(self, job: ObservedJob, fresh: bool) -> Callable[[], bool]:
@@ -590,7 +611,7 @@ class AttemptWork:
 
     def _stopped(self, grace: float) -> ObservedJob | None:
         job = self._deps.jobs.find(self._name)
-        if job and job.state is JobState.RUNNING:
+        if job and job.state in (JobState.RUNNING, JobState.PENDING):
             self._deps.jobs.stop(job.id, grace)
             job = self._deps.jobs.find(self._name)
         if job and job.state is JobState.RUNNING:

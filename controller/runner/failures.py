@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.runs.pipeline import Stage
 from controller.domain.units import render_duration, render_size
-from controller.ports import ObservedJob
+from controller.ports import JobState, ObservedJob
 
 TIMEOUT = "Timeout"
 STORAGE_FULL = "StorageFull"
@@ -42,6 +42,9 @@ class StageFailed(Exception):
 LOST = StageFailure("ContainerLost", "its container was removed from outside while it ran", platform=True)
 INTERRUPTED = StageFailure(
     "EngineRestarted", "Docker was restarted while the command ran, and has ended it", platform=True
+)
+NODE_LOST = StageFailure(
+    "NodeLost", "the node that it ran on does not answer, so it is unknown what became of it", platform=True
 )
 BUG = StageFailure("InternalError", "internal error; see the daemon's log", platform=True)
 
@@ -118,8 +121,20 @@ def too_much(why: str) -> StageFailure:
     return StageFailure(STORAGE_FULL, message, final=True)
 
 
+def not_started(job: ObservedJob, limit: float) -> StageFailure:
+    """Return the failure of a container that the engine has accepted and did not run in time."""
+    why = job.detail or "it gives no reason"
+    text = f"the engine did not start it within {render_duration(limit)} (`runs.startDeadline`): {why}"
+    return StageFailure("StartPending", text, platform=True)
+
+
 def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
     """Return the failure, or None if it has succeeded."""
+    if job.state is JobState.LOST:
+        return NODE_LOST
+    if job.state is JobState.REFUSED:
+        message = f"the engine does not run it: {job.detail or 'it gives no reason'}"
+        return StageFailure("StartRefused", message, platform=True, final=True)
     if job.exit_code == 0:
         return None
     if job.interrupted:

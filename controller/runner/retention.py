@@ -71,7 +71,7 @@ class ContainerSweep:
 
     def _remove(self, job: ObservedJob) -> None:
         try:
-            if job.state is JobState.RUNNING:
+            if job.state in (JobState.RUNNING, JobState.PENDING):
                 self._deps.jobs.stop(job.id, grace=10.0)
             self._deps.jobs.remove(job.id)
         except ControllerError as error:

@@ -376,3 +376,127 @@ class EngineContract:
         assert present[1]
         assert sum(present[2:]) <= 1  # which one is the newest, is told by times in whole seconds
         assert engine.pin(source, other, ()).present
+
+
+class ClusterScript(Script, Protocol):
+    """What befalls workloads on an engine that places them on nodes and decides later."""
+
+    def pend(self, component: str, detail: str) -> None:
+        """From now on it is accepted, and does not run."""
+
+    def admit(self, workload_id: str) -> None:
+        """A node has room for it."""
+
+    def refuse(self, workload_id: str, detail: str) -> None:
+        """The engine will not run what it had accepted."""
+
+    def lose(self, workload_id: str, detail: str) -> None:
+        """Its node does not answer any more."""
+
+    def find_again(self, workload_id: str) -> None:
+        """The node answers again."""
+
+
+class ClusterContract(EngineContract):
+    """What an engine promises beside that which accepts workloads before it runs them, and whose nodes may be lost."""
+
+    # --- accepted, and not running yet -------------------------------------------------------------------------
+
+    def pending(self, engine: Engine, script: ClusterScript, app: AppName, image: str) -> Workload:
+        script.pend("web", "0/2 nodes have enough memory")
+        return self.started(engine, script, app, image)
+
+    def test_what_was_accepted_says_why_it_does_not_run(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        self.pending(engine, script, app, image)
+        seen = self.one(engine, app)
+        assert (seen.state, seen.detail) == (WorkloadState.PENDING, "0/2 nodes have enough memory")
+        assert (seen.address, seen.endpoint, seen.exit_code) == (None, None, None)
+
+    def test_starting_what_is_pending_again_is_idempotent(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        workload = self.pending(engine, script, app, image)
+        before = self.one(engine, app)
+        engine.start(workload, before.name)
+        assert self.one(engine, app) == before
+
+    def test_what_was_pending_runs(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        self.pending(engine, script, app, image)
+        before = self.one(engine, app)
+        script.admit(before.id)
+        seen = wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.RUNNING)
+        assert (seen.id, seen.detail) == (before.id, "")
+        assert seen.address
+
+    def test_what_was_accepted_may_be_refused_later(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        workload = self.pending(engine, script, app, image)
+        before = self.one(engine, app)
+        script.refuse(before.id, "the volume does not exist")
+        seen = wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.REFUSED)
+        assert (seen.detail, seen.address) == ("the volume does not exist", None)
+        engine.start(workload, before.name)
+        assert self.one(engine, app).id != before.id, "it is made again, like what has exited"
+
+    def test_what_is_pending_can_be_removed(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        self.pending(engine, script, app, image)
+        engine.remove(self.one(engine, app).id, grace=0)
+        assert engine.observe(app).workloads == ()
+
+    # --- lost --------------------------------------------------------------------------------------------------
+
+    def test_a_workload_of_a_lost_node_is_lost(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        script.lose(self.one(engine, app).id, "node-2 has not been heard of for 40 s")
+        seen = wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.LOST)
+        assert seen.detail == "node-2 has not been heard of for 40 s"
+        assert (seen.address, seen.endpoint) == (None, None)
+
+    def test_the_loss_is_told(self, engine: Engine, script: ClusterScript, app: AppName, image: str) -> None:
+        self.started(engine, script, app, image)
+        id = self.one(engine, app).id
+        stop = threading.Event()
+        events = engine.watch(stop.is_set)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(next, events)
+            while not first.done():  # the watcher sees what happens after it began
+                script.lose(id, "")
+                if not first.done():
+                    script.find_again(id)
+                stop.wait(0.05)
+            stop.set()
+        told = first.result()
+        assert (told.app, told.component, told.workload_id) == (app, "web", id)
+        assert told.action in ("lost", "found")
+
+    def test_what_is_lost_gives_its_name_up(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        workload = self.started(engine, script, app, image)
+        before = self.one(engine, app)
+        script.lose(before.id, "")
+        engine.remove(before.id, grace=5)
+        engine.start(workload, before.name)
+        seen = self.one(engine, app)
+        assert seen.state is WorkloadState.RUNNING
+        assert seen.id != before.id
+
+    def test_a_node_that_comes_back_brings_its_workloads(
+        self, engine: Engine, script: ClusterScript, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        before = self.one(engine, app)
+        script.lose(before.id, "")
+        script.find_again(before.id)
+        seen = wait_for(lambda: self.one(engine, app), lambda w: w.state is WorkloadState.RUNNING)
+        assert (seen.id, seen.detail) == (before.id, "")
+        assert seen.address

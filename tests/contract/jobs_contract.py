@@ -414,3 +414,99 @@ class JobsContract:
             made = list(pool.map(jobs.create, [job] * 4))
         assert len({seen.id for seen in made}) == 1
         wait_for(jobs.all, lambda seen: len(seen) == 1)
+
+
+class ClusterScript(Script, Protocol):
+    """What befalls jobs on an engine that places them on nodes and decides later."""
+
+    def pend(self, stage: str, detail: str) -> None:
+        """From now on it is accepted, and does not run."""
+
+    def admit(self, id: str) -> None:
+        """A node has room for it."""
+
+    def refuse(self, id: str, detail: str) -> None:
+        """The engine will not run what it had accepted."""
+
+    def lose(self, id: str, detail: str) -> None:
+        """Its node does not answer any more."""
+
+    def find_again(self, id: str) -> None:
+        """The node answers again."""
+
+
+class ClusterJobsContract(JobsContract):
+    """What an engine promises beside that which accepts jobs before it runs them, and whose nodes may be lost."""
+
+    def pending(self, jobs: Jobs, script: ClusterScript, app: AppName) -> ObservedJob:
+        script.pend("train", "0/2 nodes have a free GPU")
+        made = jobs.create(script.job(app))
+        seen = jobs.start(made.id)
+        assert (seen.id, seen.state, seen.detail) == (made.id, JobState.PENDING, "0/2 nodes have a free GPU")
+        return seen
+
+    def test_what_was_accepted_says_why_it_does_not_run(
+        self, jobs: Jobs, script: ClusterScript, app: AppName
+    ) -> None:
+        seen = self.pending(jobs, script, app)
+        assert (seen.started, seen.ended, seen.exit_code) == (0.0, 0.0, None)
+        assert jobs.find(seen.name) == seen == jobs.start(seen.id)
+        assert jobs.wait(seen.id, after(3)) is None
+
+    def test_what_was_pending_runs(self, jobs: Jobs, script: ClusterScript, app: AppName) -> None:
+        made = self.pending(jobs, script, app)
+        waiting = in_background(lambda: jobs.wait(made.id, never))
+        script.admit(made.id)
+        running = wait_for(
+            lambda: jobs.find(made.name), lambda job: bool(job and job.state is JobState.RUNNING)
+        )
+        assert running
+        assert running.started > 0
+        assert running.detail == ""
+        script.exit(made.id, 3)
+        seen = waiting.result(LIMIT)
+        assert isinstance(seen, ObservedJob)
+        assert (seen.state, seen.exit_code) == (JobState.ENDED, 3)
+
+    def test_what_was_accepted_may_be_refused_later(
+        self, jobs: Jobs, script: ClusterScript, app: AppName
+    ) -> None:
+        made = self.pending(jobs, script, app)
+        waiting = in_background(lambda: jobs.wait(made.id, never))
+        following = in_background(lambda: self.text(jobs, made.id))
+        script.refuse(made.id, "the image has no manifest for this architecture")
+        seen = waiting.result(LIMIT)
+        assert isinstance(seen, ObservedJob)
+        assert (seen.state, seen.exit_code) == (JobState.REFUSED, None)
+        assert seen.detail == "the image has no manifest for this architecture"
+        assert following.result(LIMIT) == b""
+
+    def test_what_is_pending_can_be_stopped(self, jobs: Jobs, script: ClusterScript, app: AppName) -> None:
+        made = self.pending(jobs, script, app)
+        jobs.stop(made.id, grace=10)
+        seen = self.ended(jobs, made.id)
+        assert (seen.state, seen.exit_code) == (JobState.ENDED, None)
+
+    def test_a_job_of_a_lost_node_is_lost(self, jobs: Jobs, script: ClusterScript, app: AppName) -> None:
+        made = self.started(jobs, script, app)
+        script.say(made.id, b"so far\n")
+        waiting = in_background(lambda: jobs.wait(made.id, never))
+        following = in_background(lambda: self.text(jobs, made.id))
+        script.lose(made.id, "node-2 has not been heard of for 40 s")
+        seen = waiting.result(LIMIT)
+        assert isinstance(seen, ObservedJob)
+        assert (seen.state, seen.exit_code) == (JobState.LOST, None)
+        assert seen.detail == "node-2 has not been heard of for 40 s"
+        assert b"so far\n".startswith(following.result(LIMIT)), "its log ends, wherever that is"  # type: ignore[arg-type]
+        jobs.stop(made.id, grace=0)
+        jobs.remove(made.id)
+        assert jobs.find(made.name) is None
+
+    def test_a_node_that_comes_back_brings_its_jobs(
+        self, jobs: Jobs, script: ClusterScript, app: AppName
+    ) -> None:
+        made = self.started(jobs, script, app)
+        script.lose(made.id, "")
+        script.find_again(made.id)
+        script.exit(made.id, 0)
+        assert self.ended(jobs, made.id).exit_code == 0

@@ -10,7 +10,7 @@ from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.ports import Engine
-from tests.contract.engine_contract import EngineContract, Script
+from tests.contract.engine_contract import ClusterContract, ClusterScript
 from tests.support.engines import context_of
 from tests.support.fake_engine import FakeEngine
 
@@ -36,14 +36,29 @@ class FakeScript:
     def stranger(self) -> Engine:
         return FakeEngine("other")
 
+    def pend(self, component: str, detail: str) -> None:
+        self.engine.pends[component] = detail
 
-class TestFakeEngine(EngineContract):
+    def admit(self, workload_id: str) -> None:
+        self.engine.admit(workload_id)
+
+    def refuse(self, workload_id: str, detail: str) -> None:
+        self.engine.refuse(workload_id, detail)
+
+    def lose(self, workload_id: str, detail: str) -> None:
+        self.engine.lose(workload_id, detail)
+
+    def find_again(self, workload_id: str) -> None:
+        self.engine.find_again(workload_id)
+
+
+class TestFakeEngine(ClusterContract):
     @pytest.fixture
     def engine(self) -> FakeEngine:
         return FakeEngine(images={"web:1"})
 
     @pytest.fixture
-    def script(self, engine: FakeEngine) -> Script:
+    def script(self, engine: FakeEngine) -> ClusterScript:
         return FakeScript(engine)
 
     @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, job_name
 from controller.ports import Job, Jobs
-from tests.contract.jobs_contract import JobsContract, Script, never
+from tests.contract.jobs_contract import ClusterJobsContract, ClusterScript, Script, never
 from tests.support.fake_jobs import FakeJobs
 
 
@@ -45,8 +45,23 @@ class FakeScript:
     def mend(self) -> None:
         self.jobs.down = False
 
+    def pend(self, stage: str, detail: str) -> None:
+        self.jobs.pends[stage] = detail
 
-class TestFakeJobs(JobsContract):
+    def admit(self, id: str) -> None:
+        self.jobs.admit(id)
+
+    def refuse(self, id: str, detail: str) -> None:
+        self.jobs.refuse(id, detail)
+
+    def lose(self, id: str, detail: str) -> None:
+        self.jobs.lose(id, detail)
+
+    def find_again(self, id: str) -> None:
+        self.jobs.find_again(id)
+
+
+class TestFakeJobs(ClusterJobsContract):
     @pytest.fixture
     def jobs(self) -> FakeJobs:
         jobs = FakeJobs(images={"train:1"})
@@ -54,7 +69,7 @@ class TestFakeJobs(JobsContract):
         return jobs
 
     @pytest.fixture
-    def script(self, jobs: FakeJobs) -> Script:
+    def script(self, jobs: FakeJobs) -> ClusterScript:
         return FakeScript(jobs)
 
     @pytest.fixture

@@ -318,8 +318,8 @@ class RemoteJobs(Remote):
     def all(self) -> tuple[ObservedJob, ...]:
         return cast(tuple[ObservedJob, ...], self.ask("jobs", "all"))
 
-    def start(self, id: str) -> None:
-        self.ask("jobs", "start", id)
+    def start(self, id: str) -> ObservedJob:
+        return cast(ObservedJob, self.ask("jobs", "start", id))
 
     def stop(self, id: str, grace: float) -> None:
         self.ask("jobs", "stop", id, grace)

@@ -56,6 +56,8 @@ class FakeEngine:
         self.build_failures: dict[str, str] = {}  # Dockerfile's path -> last line of the log
         self.start_failures: dict[str, ControllerError] = {}  # component -> what `start` raises
         self.exits_at_start: dict[str, int] = {}  # component -> exit code right after its start
+        self.pends: dict[str, str] = {}  # component -> why it does not run at once
+        self.refuses: dict[str, str] = {}  # component -> why it is refused after it was accepted
         self.writers: set[ComponentName] = set()  # that do not start where they cannot write
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
@@ -86,6 +88,39 @@ class FakeEngine:
                 oom_killed=oom_killed,
             )
             self._emit(container, "die")
+
+    def admit(self, workload_id: str) -> None:
+        """The engine runs what it had accepted."""
+        with self._changed:
+            assert self._containers[workload_id].seen.state is WorkloadState.PENDING
+            self._go(workload_id)
+
+    def refuse(self, workload_id: str, detail: str) -> None:
+        """The engine will not run what it had accepted."""
+        self._turn(workload_id, WorkloadState.PENDING, WorkloadState.REFUSED, detail)
+        self._tell(workload_id, "refused")
+
+    def lose(self, workload_id: str, detail: str = "") -> None:
+        """The node does not answer any more."""
+        self._turn(workload_id, WorkloadState.RUNNING, WorkloadState.LOST, detail)
+        self._tell(workload_id, "lost")
+
+    def find_again(self, workload_id: str) -> None:
+        """The node of a lost one answers again."""
+        with self._changed:
+            assert self._containers[workload_id].seen.state is WorkloadState.LOST
+            self._go(workload_id)
+        self._tell(workload_id, "found")
+
+    def _turn(self, workload_id: str, before: WorkloadState, after: WorkloadState, detail: str) -> None:
+        with self._changed:
+            container = self._containers[workload_id]
+            assert container.seen.state is before
+            container.seen = replace(container.seen, state=after, address=None, detail=detail)
+
+    def _tell(self, workload_id: str, action: str) -> None:
+        with self._changed:
+            self._emit(self._containers[workload_id], action)
 
     def vanish(self, workload_id: str) -> None:
         """A person removes the container."""
@@ -242,7 +277,7 @@ class FakeEngine:
             if workload.model and not workload.model.folder.is_dir():
                 raise Transient("MountGone", f"cannot start {name}: {workload.model.folder} does not exist")
             container = self._adopt(workload, name) or self._add(workload, name, WorkloadState.CREATED)
-            self._run(container)
+            self._run(container, workload.component)
             self.starts.append(name)
             self.last_started = workload
             if workload.component in self.exits_at_start:
@@ -312,7 +347,8 @@ class FakeEngine:
         mine = (workload.app, workload.component, workload.fingerprint, workload.replica)
         if (found.app, found.seen.component, found.seen.fingerprint, found.seen.replica) != mine:
             raise Stalled("NameTaken", f"cannot start {name}: another container has that name")
-        if found.seen.state is not WorkloadState.STOPPED and found.seen.gpus == workload.gpus:
+        usable = (WorkloadState.CREATED, WorkloadState.PENDING, WorkloadState.RUNNING)
+        if found.seen.state in usable and found.seen.gpus == workload.gpus:
             return found.seen.id
         del self._containers[found.seen.id]
         return None
@@ -341,13 +377,24 @@ class FakeEngine:
         version = (workload.app, workload.component, workload.fingerprint)
         return "writable" if version in self.writing else "read-only"
 
-    def _run(self, workload_id: str) -> None:
+    def _run(self, workload_id: str, component: ComponentName) -> None:
         container = self._containers[workload_id]
         if container.seen.state is WorkloadState.RUNNING:
             return
+        if component in self.refuses:
+            why = self.refuses[component]
+            container.seen = replace(container.seen, state=WorkloadState.REFUSED, detail=why)
+        elif component in self.pends:
+            why = self.pends[component]
+            container.seen = replace(container.seen, state=WorkloadState.PENDING, detail=why)
+        else:
+            self._go(workload_id)
+
+    def _go(self, workload_id: str) -> None:
+        container = self._containers[workload_id]
         number = int(workload_id, 16)
         address = f"10.99.{number // 250 % 256}.{number % 250 + 2}"
-        container.seen = replace(container.seen, state=WorkloadState.RUNNING, address=address)
+        container.seen = replace(container.seen, state=WorkloadState.RUNNING, address=address, detail="")
 
     def _emit(self, container: FakeContainer, action: str) -> None:
         if container.app is not None:

@@ -39,6 +39,7 @@ class FakeJobs:
         self.networks: int | None = None  # how many apps may have one; None: all
         self.start_failures: dict[str, ControllerError] = {}  # stage -> what `start` raises
         self.exits_at_start: dict[str, int] = {}  # stage -> exit code right after its start
+        self.pends: dict[str, str] = {}  # stage -> why its container does not run at once
         self.on_call: Callable[[str, str], None] = lambda call, stage: None  # before each call; may raise
         self.on_start: Callable[[Job, str], None] = lambda job, id: None  # what the command does at once
         self.scratch: dict[
@@ -75,6 +76,32 @@ class FakeJobs:
         """A person removes the container."""
         with self._changed:
             del self._jobs[id]
+            self._changed.notify_all()
+
+    def admit(self, id: str) -> None:
+        """The engine runs what it had accepted."""
+        self._turn(id, JobState.PENDING, state=JobState.RUNNING, detail="", started=self._now())
+        job = self._jobs[id].job
+        assert job
+        self.on_start(job, id)
+
+    def refuse(self, id: str, detail: str) -> None:
+        """The engine will not run what it had accepted."""
+        self._turn(id, JobState.PENDING, state=JobState.REFUSED, detail=detail)
+
+    def lose(self, id: str, detail: str = "") -> None:
+        """The node does not answer any more."""
+        self._turn(id, JobState.RUNNING, state=JobState.LOST, detail=detail)
+
+    def find_again(self, id: str) -> None:
+        """The node of a lost one answers again."""
+        self._turn(id, JobState.LOST, state=JobState.RUNNING, detail="")
+
+    def _turn(self, id: str, before: JobState, **now: object) -> None:
+        with self._changed:
+            found = self._jobs[id]
+            assert found.seen.state is before
+            found.seen = replace(found.seen, **now)  # type: ignore[arg-type]
             self._changed.notify_all()
 
     def say(self, id: str, content: bytes) -> None:
@@ -143,25 +170,30 @@ class FakeJobs:
         with self._changed:
             return reference in self.images
 
-    def start(self, id: str) -> None:
+    def start(self, id: str) -> ObservedJob:
         self._require_up("start", self._stage_of(id))
         with self._changed:
             found = self._present(id)
             assert found.job
             if found.seen.state is not JobState.CREATED:
-                return
+                return found.seen
             stage = found.job.stage
             if stage in self.start_failures:
                 raise self.start_failures[stage]
             if found.job.command and found.job.command[0] in self.unknown_commands:
                 text = f"cannot start container {id[:12]}: {found.job.image} has no {found.job.command[0]}"
                 raise Stalled("CommandNotFound", text)
-            found.seen = replace(found.seen, state=JobState.RUNNING, started=self._now())
             self.starts.append(found.seen.name)
+            if stage in self.pends:
+                found.seen = replace(found.seen, state=JobState.PENDING, detail=self.pends[stage])
+                self._changed.notify_all()
+                return found.seen
+            found.seen = replace(found.seen, state=JobState.RUNNING, started=self._now())
             if stage in self.exits_at_start:
                 self.exit(id, self.exits_at_start[stage])
             self._changed.notify_all()
         self.on_start(found.job, id)
+        return found.seen
 
     def find(self, name: str) -> ObservedJob | None:
         self._require_up("find", name.split(".")[-2])
@@ -179,7 +211,7 @@ class FakeJobs:
             self._require_up("wait", self._stage_of(id))
             with self._changed:
                 seen = self._present(id).seen
-                if seen.state is JobState.ENDED:
+                if seen.state.is_over:
                     return seen
                 self._changed.wait(PAUSE)
         return None
@@ -191,7 +223,7 @@ class FakeJobs:
             with self._changed:
                 found = None if self._down else self._present(id)
                 new = bytes(found.log[at:]) if found else b""
-                ended = found is not None and found.seen.state is JobState.ENDED
+                ended = found is not None and found.seen.state.is_over
                 if not ended:
                     new = new[: new.rfind(b"\n") + 1]  # the engine keeps lines
                 if ended and not new:
@@ -211,6 +243,9 @@ class FakeJobs:
             self.stops.append(found.seen.name)
             if found.seen.state is JobState.RUNNING:
                 self.exit(id, 143)
+            if found.seen.state is JobState.PENDING:
+                found.seen = replace(found.seen, state=JobState.ENDED, detail="", ended=self._now())
+                self._changed.notify_all()
 
     def remove(self, id: str) -> None:
         self._require_up("remove", self._stage_of(id))

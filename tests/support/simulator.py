@@ -121,7 +121,9 @@ class World:
         assert not wanted.model or wanted.model.folder.name in self.models, f"{wanted.model} is not here"
         number = self.starts + 1
         found = next((w for w in self.observed.workloads if w.name == action.name), None)
-        assert found is None or found.state is WorkloadState.CREATED, f"the name {action.name} is taken"
+        assert found is None or found.state in (WorkloadState.CREATED, WorkloadState.PENDING), (
+            f"the name {action.name} is taken"
+        )
         started = ObservedWorkload(
             id=found.id if found else f"started-{number}",
             name=action.name,

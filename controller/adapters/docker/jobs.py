@@ -116,13 +116,13 @@ class DockerJobs:
                 return False
         return True
 
-    def start(self, id: str) -> None:
+    def start(self, id: str) -> ObservedJob:
         doing = f"cannot start container {id[:12]}"
         with translated(doing):
             details = self._present(id)
             job = observed_job(details)
             if job.state is not JobState.CREATED:
-                return
+                return self._judged(job)
             self._require_program(details, doing)
             self._taps.attach(id)
             try:
@@ -132,6 +132,7 @@ class DockerJobs:
                 if isinstance(error, docker.errors.APIError):
                     self._blame_mounts(details, error)
                 raise
+            return self._judged(observed_job(self._present(id)))
 
     def _start(self, job: ObservedJob, details: Json) -> None:
         try:

@@ -63,7 +63,7 @@ def judge_component(
     ]
     if len(alive) < component.spec.replicas:
         message = f"{len(alive)} of {component.spec.replicas} replicas run"
-        why = setback.message if setback else memory.failure
+        why = setback.message if setback else memory.failure or _engine_says(observed, route)
         return _degraded("ReplicasMissing", f"{message}. {why}" if why else message, revision)
     if unready:
         return _degraded("NotAnswering", unready, revision)
@@ -71,6 +71,12 @@ def judge_component(
     if any(workload.root == "writable" for workload in alive):
         message += ", with a root file system that it can write: it did not start without"
     return (Condition(ConditionType.READY, True, "Serving", message, revision=revision),)
+
+
+def _engine_says(observed: ObservedApp, route: Route) -> str:
+    """Return what the engine says of a replica that it does not run (yet), "" if it says nothing."""
+    of_version = (w for w in observed.of(route.component) if w.fingerprint == route.fingerprint)
+    return next((f"{w.name} is {w.state}: {w.detail}" for w in of_version if w.detail), "")
 
 
 def _failed(reason: str, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:

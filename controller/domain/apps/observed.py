@@ -13,13 +13,17 @@ from controller.domain.storage.box import BoxRecord
 
 class WorkloadState(StrEnum):
     CREATED = "created"  # made, never started: a crash between the two
+    PENDING = "pending"  # accepted, and not running yet: it may still start
     RUNNING = "running"
     STOPPED = "stopped"  # exited, dead or paused: does not answer
+    REFUSED = "refused"  # accepted at first; the engine will not start it
+    LOST = "lost"  # its node does not answer, so it is unknown whether it runs
 
 
 @dataclass(frozen=True)
 class ObservedWorkload:
-    """One container with our labels. `address` is its IP on the app's network, None while it does not run."""
+    """One container with our labels. `address` is its IP on the app's network, None in all states but RUNNING.
+    `detail`: why it is PENDING, REFUSED or LOST, in the engine's words."""
 
     id: str
     name: str
@@ -35,6 +39,7 @@ class ObservedWorkload:
     oom_killed: bool = False
     gpus: tuple[str, ...] = ()  # ids of those that it has, as it was made
     root: str = ""  # `read-only` or `writable` where the manifest leaves the choice, see labels.ROOT
+    detail: str = ""
 
     @property
     def endpoint(self) -> str | None:

@@ -48,6 +48,7 @@ class StartWorkload:
     name: str
     why: str
     heals: bool = False
+    node_lost: bool = False  # why it heals: it is not counted, since no crash loop is behind it
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from controller.domain.units import render_duration
 #: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
 GATEWAY_MARGIN = 2.0
 _GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
+_NOT_BEGUN = (WorkloadState.CREATED, WorkloadState.PENDING)
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,7 @@ class _Rollout:
 
     def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
         """Return True if starting the replica means starting this one: made under the right name, never started."""
-        return dead.state is WorkloadState.CREATED and dead.name == self._workload_name(replica)
+        return dead.state in _NOT_BEGUN and dead.name == self._workload_name(replica)
 
     def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
         spec = self.component.spec
@@ -394,7 +395,11 @@ class _Rollout:
             ModelMount(model.folder, model.name) if model else None,
         )
         return StartWorkload(
-            workload, self._workload_name(replica), self._why_start(dead), heals=self._heals(dead)
+            workload,
+            self._workload_name(replica),
+            self._why_start(dead),
+            heals=self._heals(dead),
+            node_lost=dead is not None and dead.state is WorkloadState.LOST,
         )
 
     def _heals(self, dead: ObservedWorkload | None) -> bool:
@@ -403,12 +408,14 @@ class _Rollout:
         if not self._serving or self.route is None or self.route.asleep:
             return False
         if dead:
-            return dead.state is not WorkloadState.CREATED
+            return dead.state not in _NOT_BEGUN
         return not self.route.upstreams or len(self.route.upstreams) >= self.component.spec.replicas
 
     def _why_start(self, dead: ObservedWorkload | None) -> str:
         if dead and dead.state is WorkloadState.CREATED:
             return "it was made but never started"
+        if dead and dead.state is WorkloadState.PENDING:
+            return "it was accepted and does not run yet"
         if dead:
             return f"its predecessor {_death(dead)}"
         if self._serving and self.route and self.route.asleep:
@@ -625,8 +632,12 @@ def _replicas(component: DesiredComponent) -> str:
 def _death(workload: ObservedWorkload) -> str:
     if workload.state is WorkloadState.RUNNING:
         return "was taken off the network"
-    if workload.state is WorkloadState.CREATED:
+    if workload.state in _NOT_BEGUN:
         return "was never started"
+    if workload.state is WorkloadState.REFUSED:
+        return "was refused by the engine"
+    if workload.state is WorkloadState.LOST:
+        return "is on a node that does not answer"
     if workload.oom_killed:
         return "was OOM-killed"
     return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"

@@ -79,6 +79,13 @@ def test_a_replica_is_missing(dead: object) -> None:
     assert conditions[1].message == "1 of 2 replicas run"
 
 
+def test_a_missing_replica_says_what_the_engine_says_of_it() -> None:
+    waits = replace(workload(replica=1, state=WorkloadState.PENDING), detail="0/2 nodes have enough memory")
+    two = component(replicas=2)
+    _, degraded = judge_component(two, observed(RUNS, waits), route(two, RUNS), BLANK)
+    assert degraded.message == (f"1 of 2 replicas run. {waits.name} is pending: 0/2 nodes have enough memory")
+
+
 def test_a_repair_that_failed_says_why() -> None:
     memory = replace(BLANK, failure_reason="Exited", failure="classify exited with code 3")
     _, degraded = judge_component(V1, observed(), route(V1, RUNS), memory)

@@ -14,7 +14,7 @@ import pytest
 
 from controller.domain.apps.desired import BuildInput, DesiredApp, Unresolved
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ObservedApp, WorkloadState
-from controller.domain.apps.plan import Plan
+from controller.domain.apps.plan import Plan, StartWorkload
 from controller.domain.apps.planner import PlannerPolicy, backoff, plan_app
 from controller.domain.apps.spec import BuildImage, OwnServer
 from controller.domain.apps.status import AppStatus, ComponentStatus
@@ -122,6 +122,20 @@ def one_replica_died() -> Plan:
     dead = workload(replica=1)
     there = observed(OLD, replace(dead, state=STOPPED, address=None, exit_code=3))
     return plan(desired(component(replicas=2)), there, route(V1, OLD, dead))
+
+
+def one_replica_is_lost_with_its_node() -> Plan:
+    lost = workload(replica=1)
+    there = observed(OLD, replace(lost, state=WorkloadState.LOST, address=None))
+    return plan(desired(component(replicas=2)), there, route(V1, OLD, lost))
+
+
+def the_engine_has_accepted_it_and_does_not_run_it() -> Plan:
+    return plan(desired(V1), observed(workload(state=WorkloadState.PENDING)))
+
+
+def refused_after_it_was_accepted() -> Plan:
+    return plan(desired(V1), observed(workload(state=WorkloadState.REFUSED)), SERVING)
 
 
 def the_only_replica_died() -> Plan:
@@ -360,6 +374,9 @@ SITUATIONS: tuple[Callable[[], Plan], ...] = (
     scale_up,
     scale_down,
     one_replica_died,
+    one_replica_is_lost_with_its_node,
+    the_engine_has_accepted_it_and_does_not_run_it,
+    refused_after_it_was_accepted,
     the_only_replica_died,
     out_of_memory,
     stopped_by_hand_without_an_exit_code,
@@ -438,9 +455,17 @@ def test_repairs_are_counted_and_growth_is_not() -> None:
         == heals(one_replica_died())
         == [True]
     )
+    assert heals(the_engine_has_accepted_it_and_does_not_run_it()) == [False]
     assert heals(scale_up()) == [False, False]
     assert heals(called_while_asleep()) == [False]
     assert heals(first_deploy()) == heals(new_version()) == heals(created_but_never_started()) == [False]
+
+
+def test_a_lost_node_is_no_crash() -> None:
+    (start,) = [a for a in one_replica_is_lost_with_its_node().actions if isinstance(a, StartWorkload)]
+    assert (start.heals, start.node_lost) == (True, True)
+    (start,) = [a for a in one_replica_died().actions if isinstance(a, StartWorkload)]
+    assert not start.node_lost
 
 
 def test_backoff_grows_and_is_capped() -> None:
