@@ -16,12 +16,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
+from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError
 
 log = logging.getLogger(__name__)
 
-FIRST, LONGEST = 0.1, 10.0  # seconds of pause
+BACKOFF = Backoff(0.1, 10.0)
 _STEADY = 60.0  # seconds after which a thread or child that ends counts as failing for the first time
 _LIVES = 5  # of a child that never becomes steady
 _LOOK = 0.05  # seconds between looks at a child
@@ -33,18 +35,18 @@ Tell = Callable[[str, str], object]
 
 
 class Pauses:
-    """Seconds to wait after each failure in a row."""
+    """Counts failures in a row; `next` counts one more and returns the seconds to wait after it."""
 
-    def __init__(self, first: float = FIRST, longest: float = LONGEST) -> None:
-        self._first = self._next = first
-        self._longest = longest
+    def __init__(self, backoff: Backoff = BACKOFF) -> None:
+        self._backoff = backoff
+        self._failures = 0
 
     def next(self) -> float:
-        pause, self._next = self._next, min(2 * self._next, self._longest)
-        return pause
+        self._failures += 1
+        return self._backoff.after(self._failures)
 
     def reset(self) -> None:
-        self._next = self._first
+        self._failures = 0
 
 
 def report(what: str, error: BaseException) -> None:
@@ -58,11 +60,11 @@ def report(what: str, error: BaseException) -> None:
 class GuardedStep:
     """One step of a loop. After a failure the calls do nothing until the pause is over; the other steps go on."""
 
-    def __init__(self, what: str, work: Callable[..., object], longest: float = LONGEST) -> None:
+    def __init__(self, what: str, work: Callable[..., object], longest: float = BACKOFF.cap) -> None:
         """`what` is for the log and says what a failure means: "no requests are claimed"."""
         self._what = what
         self._work = work
-        self._pauses = Pauses(longest=longest)
+        self._pauses = Pauses(replace(BACKOFF, cap=longest))
         self._not_before = 0.0
 
     def __call__(self, *args: object) -> None:
@@ -90,12 +92,12 @@ class GuardedGroup:
     """The threads and children of one process. Who ends before `stop` is set is told and started again. A child that
     cannot live ends the process: `failed` says why, and `stop` is set."""
 
-    def __init__(self, stop: threading.Event, tell: Tell, first: float = FIRST) -> None:
+    def __init__(self, stop: threading.Event, tell: Tell, first: float = BACKOFF.initial) -> None:
         """`first` is the pause after the first failure in a row, in seconds."""
         self.failed = ""
         self._stop = stop
         self._tell = tell
-        self._first = first
+        self._backoff = replace(BACKOFF, initial=first)
         self._threads: list[threading.Thread] = []
         self._keepers: list[threading.Thread] = []
 
@@ -120,7 +122,7 @@ class GuardedGroup:
         return thread
 
     def _live(self, name: str, life: Life) -> None:
-        pauses = Pauses(self._first)
+        pauses = Pauses(self._backoff)
         while not self._stop.is_set():
             born = time.monotonic()
             try:
@@ -136,7 +138,7 @@ class GuardedGroup:
             self._stop.wait(pauses.next())
 
     def _keep(self, name: str, command: Sequence[str]) -> None:
-        pauses, first, young = Pauses(self._first), True, 0
+        pauses, first, young = Pauses(self._backoff), True, 0
         while not self._stop.is_set():
             born = time.monotonic()
             how, is_broken = self._one_life(command)

@@ -7,7 +7,6 @@ Each has a post-receive hook that reports pushes to the platform and shows the r
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -18,6 +17,7 @@ import pygit2
 from pygit2.enums import RepositoryInitFlag, RepositoryInitMode
 
 from controller.adapters import post_receive
+from controller.atomic import replace_file
 from controller.domain.errors import Stalled
 from controller.domain.names import is_dns_label
 from controller.domain.secret import Secret
@@ -90,13 +90,7 @@ def _write(path: Path, content: str, mode: int) -> None:
     secret.
     """
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-    draft.chmod(mode)
-    draft.replace(path)
+    replace_file(path, content, mode)
 
 
 def _hand_over(path: Path, group: str) -> None:

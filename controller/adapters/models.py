@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from controller.adapters.sealing import flush, seal
+from controller.adapters.sealing import seal
+from controller.atomic import flush
 from controller.domain.errors import Stalled, Transient
 from controller.domain.runs.file_index import FILE_INDEX, MARK, listed
 from controller.domain.storage.box import ModelPin, StoredObject

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from contextlib import closing
 
-from controller.adapters.deadline import ended_after
+from controller.fetch import fetched
 from controller.ports import Readiness
 
 #: Bytes of a response that are read; the rest is ignored.
@@ -34,15 +33,11 @@ class HttpProber:
 
 
 def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
-    with closing(http.client.HTTPConnection(endpoint, timeout=timeout)) as connection:
-        connection.connect()
-        with ended_after(timeout, connection.sock):
-            connection.request("GET", path, headers={"Accept": "application/json, */*;q=0.5"})
-            answer = connection.getresponse()
-            if answer.status == http.client.OK:
-                return Readiness(True)
-            words = _words(answer.headers.get_content_type(), answer.read(BODY_LIMIT))
-            return Readiness(False, f"{path} answers {answer.status}{words}")
+    with fetched(endpoint, path, accept="application/json, */*;q=0.5", within=timeout) as answer:
+        if answer.status == http.client.OK:
+            return Readiness(True)
+        words = _words(answer.headers.get_content_type(), answer.read(BODY_LIMIT))
+        return Readiness(False, f"{path} answers {answer.status}{words}")
 
 
 def _words(kind: str, body: bytes) -> str:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from controller.atomic import flush
 
 
 def seal(draft: Path) -> None:
@@ -15,12 +16,3 @@ def seal(draft: Path) -> None:
     for path in (draft, *draft.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
         flush(path)
-
-
-def flush(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from urllib.parse import SplitResult, urlsplit
 
-from controller.adapters.deadline import ended_after
 from controller.domain.errors import Stalled, Transient
 from controller.domain.runs.webhooks import ReceiverResponse, is_public
+from controller.fetch import ended_after
 
 #: Returns the addresses of a name, the best one first. Raises OSError if it has none.
 Resolve = Callable[[str], Sequence[str]]

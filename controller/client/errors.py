@@ -13,38 +13,14 @@ from urllib.parse import urlsplit
 import urllib3.exceptions
 from urllib3 import BaseHTTPResponse
 
+from controller.domain.error_table import ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
 
 WORDS: Final = 64 * 1024  # bytes of a response that are searched for its reason
 
 
-class Unavailable(Transient):
-    """`retry_after` is in seconds, 0 if the server did not send it."""
-
-    def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason, message)
-        self.retry_after = retry_after
-
-
 class Stopped(Exception):
     """The work was stopped from this side."""
-
-
-@dataclass(frozen=True)
-class ErrorRule:
-    """`advice` says what a person can do."""
-
-    kind: type[Stalled] | type[Transient]
-    reason: str
-    advice: str = ""
-
-    def error(self, message: str, retry_after: float = 0.0) -> ControllerError:
-        text = f"{message.rstrip('.')}. {self.advice}" if self.advice else message
-        return (
-            Stalled(self.reason, text)
-            if self.kind is Stalled
-            else Unavailable(self.reason, text, retry_after)
-        )
 
 
 UNREACHABLE: Final = ErrorRule(Transient, "ServerUnreachable")
@@ -52,7 +28,7 @@ BUSY: Final = ErrorRule(Transient, "ServerBusy")
 REFUSED: Final = ErrorRule(Stalled, "RequestRefused")
 
 #: For all APIs.
-COMMON: Final[dict[int, ErrorRule]] = {
+_COMMON: Final[dict[int, ErrorRule]] = {
     401: ErrorRule(Stalled, "CredentialsRefused", "Give --user NAME and its password, or --token-file FILE"),
     403: ErrorRule(Stalled, "AccessDenied"),
     408: BUSY,
@@ -62,21 +38,23 @@ COMMON: Final[dict[int, ErrorRule]] = {
 
 @dataclass(frozen=True)
 class ErrorMeanings:
-    """The meaning of the responses of one API: `stranger` is used for what is not a response of such an API.
-    If neither `own` nor `COMMON` has a status, 5xx is `BUSY`, and 4xx `REFUSED`.
-    """
+    """The meaning of the responses of one API: `stranger` is used for what is not a response of such an API."""
 
     stranger: ErrorRule
-    own: Mapping[int, ErrorRule]
+    table: ErrorTable
+
+    @classmethod
+    def of(cls, stranger: ErrorRule, own: Mapping[int, ErrorRule]) -> ErrorMeanings:
+        """`own`: of statuses that all APIs have, or that have a special meaning here."""
+        return cls(stranger, ErrorTable(REFUSED, BUSY, status={**_COMMON, **own}))
 
     def error(self, answer: BaseHTTPResponse, doing: str) -> ControllerError:
         """Return the error of a response, whose body has been read; its problem+json gives the reason."""
         if 300 <= answer.status < 400:
             place = urlsplit(answer.headers.get("Location", ""))
-            return self.stranger.error(f"{doing}: the server redirects to {place.scheme}://{place.netloc}")
-        default = BUSY if answer.status >= 500 else REFUSED
-        fault = self.own.get(answer.status) or COMMON.get(answer.status, default)
-        return fault.error(f"{doing}: {_problem(answer)}", retry_after(answer))
+            return self.stranger.error(doing, f"the server redirects to {place.scheme}://{place.netloc}")
+        rule = self.table.of_response(answer.status)
+        return rule.error(doing, _problem(answer), retry_after=retry_after(answer))
 
     @contextmanager
     def understood(self, what: str) -> Iterator[None]:
@@ -84,7 +62,7 @@ class ErrorMeanings:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self.stranger.error(f"{what}: the response does not come from such an API") from error
+            raise self.stranger.error(what, "the response does not come from such an API") from error
 
 
 @contextmanager
@@ -96,14 +74,14 @@ def reached(url: str, away: ErrorRule, stranger: ErrorRule) -> Iterator[None]:
     try:
         yield
     except (ValueError, urllib3.exceptions.DecodeError) as error:  # many of the library's own are ValueErrors
-        raise stranger.error(f"{host}: the request is not valid, or its response cannot be read") from error
+        raise stranger.error(host, "the request is not valid, or its response cannot be read") from error
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             message = (
                 f"{host}: its certificate is not trusted on this machine; set SSL_CERT_FILE to trust others"
             )
             raise Stalled("CertificateInvalid", message) from error
-        raise away.error(f"{host} cannot be reached: {_cause(error)}") from error
+        raise away.error(f"{host} cannot be reached", _cause(error)) from error
 
 
 def _cause(error: BaseException) -> str:

@@ -7,20 +7,23 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from controller.client.errors import Stopped, Unavailable
+from controller.client.errors import Stopped
+from controller.domain.backoff import Backoff, jittered
 from controller.domain.errors import Transient
 
 T = TypeVar("T")
 
-PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before the second attempt, the third …
+BACKOFF: Final = Backoff(0.5, 8.0)
+RETRIES: Final = 5
 LONGEST: Final = 60.0  # seconds; a server cannot ask for a longer pause
 
 
 class RetryPolicy:
     """Shared by the threads of one command."""
 
-    def __init__(self, pauses: tuple[float, ...] = PAUSES) -> None:
-        self._pauses = pauses
+    def __init__(self, backoff: Backoff = BACKOFF, retries: int = RETRIES) -> None:
+        self._backoff = backoff
+        self._retries = retries
         self._stopped = threading.Event()
 
     def retry(self, work: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
@@ -35,10 +38,10 @@ class RetryPolicy:
             except Transient as error:
                 if progress() > best:
                     best, tried = progress(), 0
-                if tried == len(self._pauses):
+                if tried == self._retries:
                     raise
-                self._pause(self._pauses[tried], error)
                 tried += 1
+                self._pause(self._backoff.after(tried), error)
 
     def stop(self) -> None:
         """Make everything that is under way raise Stopped with its next piece."""
@@ -54,10 +57,8 @@ class RetryPolicy:
         return told
 
     def _pause(self, seconds: float, error: Transient) -> None:
-        """Pause for a random time, so that clients that failed together do not return together."""
-        asked = error.retry_after if isinstance(error, Unavailable) else 0.0
-        seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter
-        self._stopped.wait(max(seconds, min(asked, LONGEST)) if seconds else 0.0)
+        pause = jittered(seconds, random.random())  # noqa: S311 - nobody gains by guessing it
+        self._stopped.wait(max(pause, min(error.retry_after, LONGEST)) if seconds else 0.0)
 
     def _check(self) -> None:
         if self._stopped.is_set():

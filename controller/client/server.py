@@ -77,7 +77,7 @@ class ServerClient:
         try:
             document = json.loads(answer.data) if answer.data else None
         except ValueError as error:
-            raise self.meaning.stranger.error(f"{doing}: the server's response is not JSON") from error
+            raise self.meaning.stranger.error(doing, "the server's response is not JSON") from error
         return ServerResponse(answer.status, document, answer.headers.get("ETag", ""))
 
     @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.domain.apps.spec import Limits
+from controller.domain.backoff import Backoff
 from controller.domain.secret import Secret
 
 MEBIBYTE = 2**20
@@ -62,6 +63,10 @@ class ReconcileSettings:
     crash_limit: int = 5  # restarts within crash_window end in CrashLoop
     crash_window: float = 600.0
     keep_events: int = 1000  # per app
+
+    @property
+    def backoff(self) -> Backoff:
+        return Backoff(self.backoff_initial, self.backoff_max)
 
 
 @dataclass(frozen=True)

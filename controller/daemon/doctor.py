@@ -37,6 +37,7 @@ from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key
+from controller.fetch import fetched_url
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
 from controller.store import open_guest_store
@@ -46,6 +47,7 @@ from controller.store.sqlite import shared_path
 
 OLDEST_DOCKER = (20, 10)
 LEAST_SPACE = 2 * 2**30  # bytes free
+SHOWN = 2000  # bytes of a response
 FRESH = 15.0  # seconds since the daemon's last heartbeat
 ANSWER = 3.0  # seconds for the web process
 
@@ -435,21 +437,15 @@ def _status_of_storage(settings: Settings) -> StorageAccess | None:
 
 
 def _follow(link: str, address: str) -> tuple[int, str]:
-    parts = urlsplit(link)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=ANSWER)
     try:
-        connection.request("GET", f"{parts.path}?{parts.query}")
-        reply = connection.getresponse()
-        return reply.status, reply.read(2000).decode(errors="replace")
+        with fetched_url(urlsplit(link), within=ANSWER) as reply:
+            return reply.status, reply.read(SHOWN).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         advice = (
             "the web process serves links at storage.listen, and they start with storage.publicUrl: check that "
             "it runs, that the address is free, and that the name is right"
         )
         raise Finding(f"{address} does not answer ({error})", advice) from error
-    finally:
-        connection.close()
 
 
 def _storage_space(settings: Settings) -> str:
@@ -544,22 +540,17 @@ def _daemon(settings: Settings) -> str:
 
 def _web(settings: Settings) -> str:
     address = local_url(settings)
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER)
     try:
-        connection.request("GET", "/-/readyz")
-        reply = connection.getresponse()
-        body = reply.read(2000).decode(errors="replace")
+        with fetched_url(urlsplit(f"{address}/-/readyz"), within=ANSWER) as reply:
+            status, body = reply.status, reply.read(SHOWN).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         advice = (
             "start it with: prichal web, or: systemctl start prichal-web.socket; web.listen sets the address"
         )
         raise Finding(f"{address} does not answer ({error})", advice) from error
-    finally:
-        connection.close()
-    if reply.status != http.client.OK:
+    if status != http.client.OK:
         raise Finding(
-            f"{address}/-/readyz answers {reply.status}: {body.strip()}",
+            f"{address}/-/readyz answers {status}: {body.strip()}",
             "follow its message about what is not ready",
         )
     return f"ready at {address}"

@@ -11,12 +11,14 @@ import logging
 import time
 from pathlib import Path
 
+from controller.domain.backoff import Backoff
+
 log = logging.getLogger(__name__)
 
 _BEGIN = b"the daemon starts\n"
 _BUS_ERROR = b"Bus error"
 _SOON = 3600.0  # seconds; older ones are forgotten
-_FIRST, _LONGEST = 10.0, 600.0  # seconds without the database of others
+_BACKOFF = Backoff(10.0, 600.0)  # without the database of others
 _MOST = 2**20  # bytes
 
 
@@ -35,7 +37,7 @@ class LastFault:
         self._file = self._path.open("ab" if content else "wb", buffering=0)
         self._file.write(_BEGIN)
         faulthandler.enable(self._file, all_threads=False)
-        return min(_FIRST * 2 ** (number - 1), _LONGEST) if _BUS_ERROR in last else 0.0
+        return _BACKOFF.after(number) if _BUS_ERROR in last else 0.0
 
     def end(self) -> None:
         faulthandler.disable()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.adapters.sealing import flush
+from controller.atomic import replace_file
 from controller.manifests.platform import read_host_file
 from controller.ports import SourceFile
 
@@ -60,16 +58,7 @@ class LastGood:
                 "host": {path: _text(value) for path, value in content.host.items()},
             }
         )
-        draft = self.path.with_name(f"{self.path.name}.new")
-        with suppress(FileNotFoundError):
-            draft.unlink()  # whatever its mode was
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-        flush(self.path.parent)
+        replace_file(self.path, text, durable=True)
         self._kept = content
 
     def read(self) -> FolderContent | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,6 +18,7 @@ from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.webhooks import HttpSender
+from controller.atomic import replace_file
 from controller.config import DockerSettings, Settings
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.names import AppName
@@ -185,8 +185,5 @@ def instance_key(private: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.touch(0o600)
-        draft.write_bytes(secrets.token_bytes(32))
-        draft.rename(path)
+        replace_file(path, secrets.token_bytes(32), durable=True)
         return path.read_bytes()

@@ -20,7 +20,12 @@ class ControllerError(Exception):
 
 
 class Transient(ControllerError):
-    """May get better by itself: tried again with a growing backoff."""
+    """May get better by itself: tried again with a growing backoff. `retry_after`: not before so many seconds, as the
+    other side asks; 0 if it does not."""
+
+    def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
 
 
 class Waiting(ControllerError):

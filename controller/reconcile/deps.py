@@ -40,8 +40,7 @@ class ReconcilerDeps:
         chosen = self.settings.reconcile
         return PlannerPolicy(
             instance=self.settings.instance,
-            backoff_initial=chosen.backoff_initial,
-            backoff_max=chosen.backoff_max,
+            backoff=chosen.backoff,
             crash_limit=chosen.crash_limit,
             crash_window=chosen.crash_window,
         )

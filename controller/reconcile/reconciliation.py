@@ -16,7 +16,7 @@ from controller.domain.apps.desired import DesiredApp, DesiredComponent, Unresol
 from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, Plan
-from controller.domain.apps.planner import backoff, pause_left, plan_app
+from controller.domain.apps.planner import pause_left, plan_app
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
 from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, ReconcileRequest
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
@@ -535,5 +535,4 @@ class Reconciliation:
         return any(route.in_service for route in self._deps.store.routes.of(self._app))
 
     def _pause(self) -> float:
-        chosen = self._deps.settings.reconcile
-        return backoff(self._status_writer.status.failures, chosen.backoff_initial, chosen.backoff_max)
+        return self._deps.settings.reconcile.backoff.after(self._status_writer.status.failures)

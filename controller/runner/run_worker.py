@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 
 from controller.domain.apps.spec import Limits
+from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError
 from controller.domain.host_paths import without_host_paths
 from controller.domain.names import AppName
@@ -33,6 +34,7 @@ from controller.domain.runs.steps import (
     finish,
     next_step,
 )
+from controller.guards import Pauses
 from controller.runner.attempt import AttemptWork, StageWork
 from controller.runner.deps import RunnerDeps
 from controller.runner.folders import RunFolders
@@ -46,7 +48,7 @@ from controller.runner.signals import RunSignals, ShuttingDown
 log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds between checks of the clock while stages run
-_NETWORK_PAUSES = (2.0, 30.0)  # between tries for a network, the first and the longest
+_NETWORK_BACKOFF = Backoff(2.0, 30.0)  # between tries for a network
 _PROGRESS = 1.0  # between checks of the progress that stages report
 
 
@@ -84,7 +86,7 @@ class RunWorker:
         )
         self._working: dict[str, Future[None]] = {}  # by stage
         self._next_progress = 0.0
-        self._network_pause = 0.0
+        self._network_pauses = Pauses(_NETWORK_BACKOFF)
 
     def cancel(self) -> None:
         self._signals.cancel()
@@ -173,12 +175,11 @@ class RunWorker:
         except ControllerError as error:
             if error.reason != "AddressesExhausted":
                 return False
-            self._network_pause = min(_NETWORK_PAUSES[1], max(_NETWORK_PAUSES[0], 2 * self._network_pause))
-            at = self._deps.clock.now() + self._network_pause
+            at = self._deps.clock.now() + self._network_pauses.next()
             for name in waiting:
                 self._record.update_stage(name, _waits(error.reason, error.message, at))
             return True
-        self._network_pause = 0.0
+        self._network_pauses.reset()
         return False
 
     def _begun(self, run: Run) -> Run:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import threading
 from collections.abc import Collection, Mapping
@@ -20,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from controller.atomic import replace_file
 from controller.domain.secret import Secret
 from controller.domain.storage.box import StorageAccess
 
@@ -59,15 +59,7 @@ class _File:
         if not folder.exists():
             folder.mkdir(parents=True)
             folder.chmod(FOLDER_MODE)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w") as file:
-            json.dump(content, file)
-            os.fchmod(descriptor, FILE_MODE)
-            file.flush()
-            os.fsync(descriptor)
-        draft.replace(self.path)
+        replace_file(self.path, json.dumps(content), FILE_MODE, durable=True)
 
 
 class StorageKeys:

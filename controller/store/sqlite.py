@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from controller.domain.error_table import ErrorRule
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.text import storable
 from controller.store import inbox
@@ -305,7 +306,7 @@ class Database:
                 if isinstance(cause, UnicodeDecodeError):  # of a row that was being fetched
                     cause = damaged(cause)
                 if isinstance(cause, sqlite3.Error) and self._are_others_to_blame(cause, reading):
-                    raise Transient("StateSetAside", _SET_ASIDE.format(path=self.shared.path)) from cause
+                    raise _set_aside(self.path, cause) from cause
                 raise
 
     def _are_others_to_blame(self, error: sqlite3.Error, reading: bool) -> bool:
@@ -486,7 +487,7 @@ def _claim_folder(path: Path) -> int:
             _close(path.with_name(path.name + suffix), FILE_MODE)
         _close(shared, SHARED_FILE_MODE)
     except OSError as error:
-        raise Stalled("StateUnwritable", f"{_UNWRITABLE.format(path=path)} ({error.strerror})") from error
+        raise _UNWRITABLE.error(_doing(path), str(error.strerror)) from error
     return folder
 
 
@@ -539,39 +540,52 @@ def translate(error: sqlite3.Error, path: Path) -> ControllerError | None:
     """Return what an SQLite error means for the caller; None if only a bug can have caused it."""
     code = getattr(error, "sqlite_errorcode", None)  # extended code; the low byte is the primary one
     if isinstance(error, _Shared) and (code or 0) & 0xFF in _SPOILT:
-        return Transient("StateSetAside", _SET_ASIDE.format(path=shared_path(path)))
-    meaning = _MEANING.get((code or 0) & 0xFF)
-    if meaning is None:
-        return None
-    kind, reason, text = meaning
-    return kind(reason, f"{text.format(path=path)} (SQLite: {error})")
+        return _set_aside(path, error)
+    rule = _MEANING.get((code or 0) & 0xFF)
+    return None if rule is None else rule.error(_doing(path), f"SQLite: {error}")
 
 
-_UNWRITABLE = (
-    "cannot open or write the state at {path}: the daemon's user must be able to write it, its group to read it and to "
-    "write the files in the folder asked next to it; 'prichal doctor' shows what differs"
+def _set_aside(path: Path, error: sqlite3.Error) -> ControllerError:
+    return _SET_ASIDE.error(f"cannot use what others ask for, at {shared_path(path)}", f"SQLite: {error}")
+
+
+def _doing(path: Path) -> str:
+    return f"cannot use the state at {path}"
+
+
+_SET_ASIDE = ErrorRule(
+    Transient,
+    "StateSetAside",
+    "It was set aside and is tried again. The history of @platform and 'prichal doctor' say why",
 )
-_SET_ASIDE = (
-    "what others ask for, at {path}, could not be used and was set aside; tried again. The history of @platform and "
-    "'prichal doctor' say why"
+_BUSY = ErrorRule(
+    Transient, "StateBusy", f"Another process has held it locked for {BUSY_TIMEOUT:.0f} s; trying again"
 )
-_BUSY = f"another process has held the state at {{path}} locked for {BUSY_TIMEOUT:.0f} s; trying again"
-_FULL = "no space left for the state at {path}: free some on that disk; trying again"
-_IO = "reading or writing the state at {path} failed: check the disk; trying again"
-_CORRUPT = (
-    "the state at {path} is damaged. Stop prichal, move the file and its -wal and -shm away, and start again: what is "
-    "deployed is found again from Git, the container engine and the storage; suspensions, the history of events and "
-    "which kept box was adopted by which are lost"
+_FULL = ErrorRule(Transient, "StateDiskFull", "Free some space on that disk; trying again")
+_IO = ErrorRule(Transient, "StateIOError", "Check the disk; trying again")
+_UNWRITABLE = ErrorRule(
+    Stalled,
+    "StateUnwritable",
+    "The daemon's user must be able to write it, its group to read it and to write the files in the folder asked next "
+    "to it; 'prichal doctor' shows what differs",
 )
-_MEANING: dict[int, tuple[type[Stalled | Transient], str, str]] = {
-    sqlite3.SQLITE_BUSY: (Transient, "StateBusy", _BUSY),
-    sqlite3.SQLITE_LOCKED: (Transient, "StateBusy", _BUSY),
-    sqlite3.SQLITE_FULL: (Transient, "StateDiskFull", _FULL),
-    sqlite3.SQLITE_IOERR: (Transient, "StateIOError", _IO),
-    sqlite3.SQLITE_PERM: (Stalled, "StateUnwritable", _UNWRITABLE),
-    sqlite3.SQLITE_AUTH: (Stalled, "StateUnwritable", _UNWRITABLE),
-    sqlite3.SQLITE_READONLY: (Stalled, "StateUnwritable", _UNWRITABLE),
-    sqlite3.SQLITE_CANTOPEN: (Stalled, "StateUnwritable", _UNWRITABLE),
-    sqlite3.SQLITE_CORRUPT: (Stalled, "StateCorrupt", _CORRUPT),
-    sqlite3.SQLITE_NOTADB: (Stalled, "StateCorrupt", _CORRUPT),
+_CORRUPT = ErrorRule(
+    Stalled,
+    "StateCorrupt",
+    "It is damaged. Stop prichal, move the file and its -wal and -shm away, and start again: what is deployed is found "
+    "again from Git, the container engine and the storage; suspensions, the history of events and which kept box was "
+    "adopted by which are lost",
+)
+#: By SQLite's primary result code.
+_MEANING: dict[int, ErrorRule] = {
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR: _IO,
+    sqlite3.SQLITE_PERM: _UNWRITABLE,
+    sqlite3.SQLITE_AUTH: _UNWRITABLE,
+    sqlite3.SQLITE_READONLY: _UNWRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _UNWRITABLE,
+    sqlite3.SQLITE_CORRUPT: _CORRUPT,
+    sqlite3.SQLITE_NOTADB: _CORRUPT,
 }

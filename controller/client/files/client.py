@@ -24,7 +24,7 @@ from controller.client.files.links import LinkTransport
 from controller.client.files.local_files import LocalFile, Moved, opened, own_descriptor, usable
 from controller.client.files.resume import ResumeState, cache_folder
 from controller.client.files.upload import PartUpload, put_whole
-from controller.client.retry import PAUSES, RetryPolicy
+from controller.client.retry import RetryPolicy
 from controller.client.server import ServerClient, new_pool
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import BoxAddress
@@ -42,11 +42,11 @@ class FilesClient:
         self,
         authorization: Secret,
         cache: Path | None = None,
-        pauses: tuple[float, ...] = PAUSES,
+        patience: RetryPolicy | None = None,
         parts_from: int = PARTS_FROM,
     ) -> None:
         cache = cache or cache_folder()
-        self._patience = RetryPolicy(pauses)
+        self._patience = patience or RetryPolicy()
         self._connections = new_pool()
         self._links = LinkTransport(self._connections)
         self._api = FilesApi(ServerClient(self._connections, authorization, FILES), self._patience)

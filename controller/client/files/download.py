@@ -74,7 +74,7 @@ class Download:
         headers = {"If-Match": f'"{file.etag}"', **({"Range": f"bytes={start}-"} if start else {})}
         with self.links.get(link, headers, f"cannot read {self.address}") as answer:
             if answer.status in (412, 416):
-                raise CHANGED.error(f"{self.address} was replaced while it was read")
+                raise CHANGED.error(f"cannot read {self.address}", "it was replaced while it was read")
             if start and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 self._empty()  # it is sent from the beginning
             for piece in self.links.pieces(answer, link):
@@ -82,8 +82,8 @@ class Download:
                 self.moved(len(piece))
             comparable = is_checksum(answer.headers)
         if self.sink.size != file.size:
-            message = f"{self.address}: received {self.sink.size} bytes instead of {file.size}"
-            raise STORAGE_AWAY.error(message)
+            received = f"received {self.sink.size} bytes instead of {file.size}"
+            raise STORAGE_AWAY.error(str(self.address), received)
         return comparable
 
     def _mismatch(self) -> None:
@@ -92,7 +92,7 @@ class Download:
         """
         self._empty()
         self.mismatches += 1
-        message = f"the content of {self.address} does not match its checksum"
+        found = "the content does not match its checksum"
         if self.mismatches > 1:
-            raise Stalled("ChecksumMismatch", f"{message}, in two attempts")
-        raise MISMATCH.error(message)
+            raise Stalled("ChecksumMismatch", f"{self.address}: {found}, in two attempts")
+        raise MISMATCH.error(str(self.address), found)

@@ -10,7 +10,8 @@ from typing import Final
 
 from urllib3 import BaseHTTPResponse
 
-from controller.client.errors import WORDS, ErrorMeanings, ErrorRule, reached, retry_after
+from controller.client.errors import WORDS, ErrorMeanings, reached, retry_after
+from controller.domain.error_table import ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
 
 NOT_FILES: Final = ErrorRule(Stalled, "NotAFilesApi", "Is this the address of a prichal server? See --server")
@@ -19,23 +20,23 @@ STORAGE_AWAY: Final = ErrorRule(Transient, "StorageUnreachable")
 MISMATCH: Final = ErrorRule(Transient, "ChecksumMismatch")
 CHANGED: Final = ErrorRule(Transient, "FileChanged")
 
-FILES: Final = ErrorMeanings(
+FILES: Final = ErrorMeanings.of(
     NOT_FILES, {404: ErrorRule(Stalled, "FileNotFound"), 507: ErrorRule(Stalled, "BoxFull")}
 )
-#: For what a link leads to. All other 5xx are `STORAGE_AWAY`, all other 4xx `StorageRefused`.
-STORAGE: Final[dict[int, ErrorRule]] = {
-    403: LINK_DENIED,
-    404: ErrorRule(Stalled, "FileNotFound"),
-    408: STORAGE_AWAY,
-    429: STORAGE_AWAY,
-    507: ErrorRule(Stalled, "StorageRefused"),
-}
-#: S3's codes that say more than their status.
-CODES: Final[dict[str, ErrorRule]] = {
-    "BadDigest": MISMATCH,
-    "IncompleteBody": STORAGE_AWAY,
-    "RequestTimeout": STORAGE_AWAY,
-}
+_REFUSED: Final = ErrorRule(Stalled, "StorageRefused")
+#: For what a link leads to. S3's codes say more than their status.
+_STORAGE: Final = ErrorTable(
+    _REFUSED,
+    STORAGE_AWAY,
+    codes={"BadDigest": MISMATCH, "IncompleteBody": STORAGE_AWAY, "RequestTimeout": STORAGE_AWAY},
+    status={
+        403: LINK_DENIED,
+        404: ErrorRule(Stalled, "FileNotFound"),
+        408: STORAGE_AWAY,
+        429: STORAGE_AWAY,
+        507: _REFUSED,
+    },
+)
 
 
 def from_storage(answer: BaseHTTPResponse, doing: str) -> ControllerError:
@@ -44,9 +45,8 @@ def from_storage(answer: BaseHTTPResponse, doing: str) -> ControllerError:
     """
     text = answer.data[:WORDS].decode("utf-8", "replace")
     code, words = _problem(text) if text.startswith("{") else _error(text)
-    default = STORAGE_AWAY if answer.status >= 500 else ErrorRule(Stalled, "StorageRefused")
-    fault = CODES.get(code) or STORAGE.get(answer.status, default)
-    return fault.error(f"{doing}: {words or f'the storage answers {answer.status}'}", retry_after(answer))
+    rule = _STORAGE.of_response(answer.status, code)
+    return rule.error(doing, words or f"the storage answers {answer.status}", retry_after=retry_after(answer))
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TextIO
 
+from controller.atomic import replace_file
+
 KEEP: Final = 7 * 86400.0  # seconds; servers give uploads up earlier
 
 Entries = dict[str, dict[str, str | float]]
@@ -70,12 +72,8 @@ class ResumeState:
             return {}
 
     def _write(self, entries: Entries) -> None:
-        """Write the file by a rename, so that there is always the old file or the new one."""
-        draft = self._path.with_suffix(".new")
         with suppress(OSError):
-            with _private(draft) as file:
-                json.dump(entries, file, indent=1)
-            draft.replace(self._path)
+            replace_file(self._path, json.dumps(entries, indent=1))
 
 
 def _private(path: Path) -> TextIO:

@@ -63,7 +63,7 @@ def _send(
         )
         etag = headers.get("ETag", "").strip('"')
         if checksums.is_checksum(headers) and checksums.contradicts(etag, digest):
-            raise MISMATCH.error(f"the content that arrived at {address} differs from what was sent")
+            raise MISMATCH.error(str(address), "the content that arrived differs from what was sent")
     except BaseException:
         with suppress(Stopped):
             sending.take_back()

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from controller.client.retry import PAUSES, RetryPolicy
+from controller.client.retry import RetryPolicy
 from controller.client.runs.logs import LogFollower, LogPiece, LogReader, RemoteStageLog, StageEnd
 from controller.client.runs.reports import RUNS, RunReport
 from controller.client.server import ServerClient, ServerResponse, new_pool
+from controller.domain.backoff import Backoff
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
 from controller.domain.runs.run import RunState
 from controller.domain.secret import Secret
 
-#: Seconds, some two minutes in all: waiting for a run is retried longer than a single request.
-LONG_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0, *(15.0,) * 7)
+#: Some two minutes in all: waiting for a run is retried longer than a single request.
+LONG_BACKOFF, LONG_RETRIES = Backoff(0.5, 15.0), 12
 WAIT: Final = 30  # seconds that the server holds a request until there is news
 PAGE: Final = 100  # runs of one list
 
@@ -33,13 +34,13 @@ class RunsClient:
     def __init__(
         self,
         authorization: Secret,
-        pauses: tuple[float, ...] = PAUSES,
-        long_pauses: tuple[float, ...] = LONG_PAUSES,
+        patience: RetryPolicy | None = None,
+        long_patience: RetryPolicy | None = None,
     ) -> None:
         self._connections = new_pool()
         self._server = ServerClient(self._connections, authorization, RUNS)
-        self._patience = RetryPolicy(pauses)
-        self._long_patience = RetryPolicy(long_pauses)
+        self._patience = patience or RetryPolicy()
+        self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES)
 
     def __enter__(self) -> Self:
         return self

@@ -95,10 +95,10 @@ class LogFollower:
                     case "end":
                         return self._end(event)
                     case "gone":
-                        raise GONE.error(f"{self._log.doing}: the run was deleted meanwhile")
+                        raise GONE.error(self._log.doing, "the run was deleted meanwhile")
                     case _:
                         self._take(event)
-        raise UNREACHABLE.error(f"{self._log.doing}: the server has ended the stream")
+        raise UNREACHABLE.error(self._log.doing, "the server has ended the stream")
 
     def _counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:

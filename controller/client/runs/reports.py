@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from controller.client.errors import ErrorMeanings, ErrorRule
+from controller.client.errors import ErrorMeanings
+from controller.domain.error_table import ErrorRule
 from controller.domain.errors import Stalled
 from controller.domain.runs.run import Attempt, RunOutput, RunState, StageRun, Transition
 
 GONE: Final = ErrorRule(Stalled, "RunGone")
-RUNS: Final = ErrorMeanings(
+RUNS: Final = ErrorMeanings.of(
     ErrorRule(
         Stalled, "NotARunApi", "Is this the address of a prichal server, and of a pipeline? See --server"
     ),

@@ -40,6 +40,7 @@ from controller.domain.apps.plan import (
 )
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, OwnServer, PlatformServer, Strategy
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
+from controller.domain.backoff import Backoff
 from controller.domain.names import ComponentName, short, workload_name
 from controller.domain.routing.routes import Api, Route, Service
 from controller.domain.runs.planner import plan_pipelines
@@ -48,6 +49,7 @@ from controller.domain.units import render_duration
 
 #: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
 GATEWAY_MARGIN = 2.0
+_BACKOFF = Backoff(2.0, 300.0)
 _GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
 _NOT_BEGUN = (WorkloadState.CREATED, WorkloadState.PENDING)
 
@@ -55,8 +57,7 @@ _NOT_BEGUN = (WorkloadState.CREATED, WorkloadState.PENDING)
 @dataclass(frozen=True)
 class PlannerPolicy:
     instance: str = "prichal"
-    backoff_initial: float = 2.0
-    backoff_max: float = 300.0
+    backoff: Backoff = _BACKOFF
     crash_limit: int = 5
     crash_window: float = 600.0
 
@@ -153,7 +154,7 @@ def _hold_setback(
 ) -> Hold:
     if setback.stalled:
         return Hold(name, setback.reason, setback.message, kind=kind, failed=True)
-    pause = backoff(setback.attempts, policy.backoff_initial, policy.backoff_max)
+    pause = policy.backoff.after(setback.attempts)
     why = f"{setback.message.rstrip('.')}. Attempt {setback.attempts + 1} waits for {render_duration(pause)}"
     return Hold(name, setback.reason, why, retry_after=left, kind=kind, failed=True, transient=True)
 
@@ -162,18 +163,13 @@ def pause_left(setback: Setback, policy: PlannerPolicy, now: float) -> float:
     """Seconds until another attempt may be made; infinite if none may before the input changes."""
     if setback.stalled and not setback.resolving:
         return math.inf
-    return setback.at + backoff(setback.attempts, policy.backoff_initial, policy.backoff_max) - now
+    return setback.at + policy.backoff.after(setback.attempts) - now
 
 
 def _needs_network(desired: DesiredApp, observed: ObservedApp, holds: list[Hold]) -> bool:
     """Return True if containers need it, may be left that do, or come with the next run."""
     runs = desired.pipelines or observed.pipelines or observed.runs
     return bool(desired.components or runs) or any(hold.kind is ComponentKind.ML_COMPONENT for hold in holds)
-
-
-def backoff(attempts: int, initial: float, cap: float) -> float:
-    """Seconds to wait before the next try after `attempts` failed ones: 0, initial, 2 × initial, … up to `cap`."""
-    return min(cap, initial * 2.0 ** min(attempts - 1, 30)) if attempts > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -318,7 +314,7 @@ class _Rollout:
         if len(recent) >= self.policy.crash_limit:
             why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
             return Hold(self.name, "CrashLoop", why)
-        pause = backoff(len(recent), self.policy.backoff_initial, self.policy.backoff_max)
+        pause = self.policy.backoff.after(len(recent))
         left = recent[-1] + pause - self.now if recent else 0.0
         if left <= 0:
             return None

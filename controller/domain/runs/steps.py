@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from controller.domain.backoff import Backoff
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import BAD_ENDS, Run, RunOutput, RunState, StageRun, over
 
@@ -125,4 +126,4 @@ def after_failure(
 def _pause(spec: Stage, failed: int) -> float:
     """Seconds before the repetition after so many failures (from 1 on)."""
     retries = spec.retries
-    return min(retries.cap, retries.backoff * retries.factor ** min(failed - 1, 64))
+    return Backoff(retries.backoff, retries.cap, retries.factor).after(failed)

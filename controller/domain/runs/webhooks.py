@@ -18,20 +18,19 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from controller.domain.backoff import jittered
 from controller.domain.names import AppName, ComponentName
-from controller.domain.runs.run import AreaKind, Run, RunOutput, RunState, StageRun
+from controller.domain.runs.documents import Json, run_summary, stage_summary
+from controller.domain.runs.run import AreaKind, Run, RunOutput, RunState
 from controller.domain.secret import Secret
 from controller.domain.units import rfc3339
-
-Json = dict[str, object]
 
 MAX_URL: Final = 2000  # characters
 SECRET_KEY: Final = "secret"  # noqa: S105 - of the Secret that webhooks are signed with
 
 #: Seconds before each repetition; after the last one it is given up, some three days after the end of the run.
 PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
-JITTER: Final = 0.2  # of a pause, at the most, on top of it
-LONGEST: Final = 86400.0 * (1 + JITTER)  # seconds; receivers cannot ask for more
+LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for more
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------
@@ -92,22 +91,11 @@ def payload(run: Run) -> Json:
         "type": f"run.{run.state.lower()}",
         "timestamp": rfc3339(run.ended or run.created),
         "data": {
-            "id": run.id,
+            **run_summary(run),
             "app": run.app,
-            "pipeline": run.name,
             "revision": run.pipeline.revision,
-            "state": run.state,
-            "reason": run.reason,
-            "message": run.message,
-            "created": rfc3339(run.created),
-            "started": rfc3339(run.started),
-            "ended": rfc3339(run.ended),
-            "user": run.user,
-            "public": run.public,
-            "cause": run.cause,
-            "origin": run.origin or None,
             "outputs": [_output(run, output) for output in run.published if _is_there(run, output)],
-            "stages": [_stage(stage) for stage in run.stages],
+            "stages": [{**stage_summary(stage), "attempts": len(stage.attempts)} for stage in run.stages],
         },
     }
 
@@ -123,18 +111,6 @@ def _output(run: Run, output: RunOutput) -> Json:
     box = output.box or next(iter(run.pipeline.boxes), None)
     area = {"area": output.area} if output.area is AreaKind.DEVELOPER else {}
     return {"name": output.name, "box": box, "data": output.data, **area}
-
-
-def _stage(stage: StageRun) -> Json:
-    newest = stage.attempt
-    return {
-        "name": stage.name,
-        "state": stage.state,
-        "reason": stage.reason,
-        "message": stage.message,
-        "exitCode": newest.exit_code if newest else None,
-        "attempts": len(stage.attempts),
-    }
 
 
 # --- signatures -------------------------------------------------------------------------------------------------
@@ -223,11 +199,10 @@ def _retry_after(text: str, now: float) -> float:
 
 
 def pause(failed: int, random: float, wait: float = 0.0) -> float | None:
-    """Seconds after so many attempts have failed (from 1 on); None: that was the last one. `random` from 0 to 1, since
-    what failed together need not come again together."""
+    """Seconds after so many attempts have failed (from 1 on); None: that was the last one. `random` from 0 to 1."""
     if failed > len(PAUSES):
         return None
-    return max(PAUSES[failed - 1] * (1 + JITTER * random), wait)
+    return max(jittered(PAUSES[failed - 1], random), wait)
 
 
 # --- where to ---------------------------------------------------------------------------------------------------

@@ -13,18 +13,17 @@ import ipaddress
 import json
 import logging
 import math
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from http.client import OK, HTTPConnection, HTTPException, HTTPSConnection
+from http.client import OK, HTTPException
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
+
+from controller.fetch import fetched_url
 
 log = logging.getLogger(__name__)
 
@@ -185,15 +184,9 @@ def _is_loopback(host: str) -> bool:
 def fetch_json(url: SplitResult, limit: float = ANSWER) -> dict[str, Any]:
     """The JSON object at a URL, within `limit` seconds once it is connected. Redirects are failures: they would lead
     where nobody has looked."""
-    connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:
-        with closing(connect(url.hostname or "", url.port, timeout=SILENCE)) as connection:
-            connection.connect()
-            with _ended_after(limit, connection.sock):
-                connection.request("GET", path, headers={"Accept": "application/json"})
-                response = connection.getresponse()
-                text = response.read(ANSWER_BYTES + 1)
+        with fetched_url(url, accept="application/json", within=limit, silence=SILENCE) as response:
+            text = response.read(ANSWER_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         raise IssuerFailed(f"{url.geturl()}: {str(error) or type(error).__name__}") from error
     if response.status != OK:
@@ -211,26 +204,6 @@ def _object(url: str, text: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise IssuerFailed(f"{url} is not a JSON object")
     return found
-
-
-@contextmanager
-def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
-    """End the request after a total time: the socket's own timeout restarts with every byte, so a slow server
-    would hold a thread for hours."""
-
-    def end() -> None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # closed already
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def read_keys(document: dict[str, Any]) -> KeySet:

@@ -8,12 +8,13 @@ its file to that of the ended ones, so that counters never go back.
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from controller.atomic import replace_file
 
 #: Upper bounds in seconds; the last bucket has none.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -113,6 +114,4 @@ def _write(path: Path, meter: RequestMetrics) -> None:
         "seconds": meter.seconds,
         "lost": meter.lost,
     }
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.write_text(json.dumps(document))
-    draft.replace(path)
+    replace_file(path, json.dumps(document))

@@ -22,6 +22,8 @@ from controller.client.files import FilesClient, checksums, tree
 from controller.client.files.checksums import Match
 from controller.client.files.errors import NOT_FILES, from_storage
 from controller.client.files.resume import KEEP, ResumeState
+from controller.client.retry import RetryPolicy
+from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import BoxAddress, parse_address
@@ -47,7 +49,9 @@ def client(server: FilesServer, tmp_path: Path) -> Iterator[FilesClient]:
 
 
 def make_client(folder: Path, authorization: Secret = ANNA) -> FilesClient:
-    return FilesClient(authorization, folder / "cache", pauses=(0.0,) * (TRIES - 1), parts_from=8 * MIB)
+    return FilesClient(
+        authorization, folder / "cache", RetryPolicy(Backoff(0.0, 0.0), TRIES - 1), parts_from=8 * MIB
+    )
 
 
 @pytest.fixture
@@ -414,7 +418,11 @@ def test_stopping_ends_what_is_under_way(
 @pytest.mark.parametrize(
     ("path", "reason", "words"),
     [
-        ("g/missing", "FileNotFound", "There is no file g/missing."),
+        (
+            "g/missing",
+            "FileNotFound",
+            "There is no file g/missing",
+        ),
         ("g/f?area=developer", "AccessDenied", "developer area"),
     ],
 )

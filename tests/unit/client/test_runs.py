@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from controller.client.retry import RetryPolicy
 from controller.client.runs import LogPiece, RunsClient
 from controller.client.runs.events import ServerSentEvent, read_events
 from controller.client.runs.multiplex import follow_all
+from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
 from controller.domain.runs.run import RunState
@@ -31,8 +33,8 @@ def server(tmp_path: Path) -> Iterator[RunsServer]:
 
 @pytest.fixture
 def client() -> Iterator[RunsClient]:
-    pauses = (0.0,) * (TRIES - 1)
-    with RunsClient(ANNA, pauses, pauses) as client:
+    at_once = Backoff(0.0, 0.0)
+    with RunsClient(ANNA, RetryPolicy(at_once, TRIES - 1), RetryPolicy(at_once, TRIES - 1)) as client:
         yield client
 
 

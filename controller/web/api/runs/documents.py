@@ -6,13 +6,12 @@ import json
 import math
 
 from controller.domain.apps.spec import CronSchedule
+from controller.domain.runs.documents import Json, run_summary, stage_summary
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import AreaKind, Attempt, Run, RunInput, RunOutput, StageRun, Transition
 from controller.domain.runs.schedules import Checkpoint
 from controller.domain.units import rfc3339
 from controller.web.api.runs.submission import RunInterface
-
-Json = dict[str, object]
 
 
 def run_link(base: str, run: Run) -> str:
@@ -38,21 +37,7 @@ def summary_document(run: Run, base: str) -> Json:
 
 
 def _head(run: Run) -> Json:
-    return {
-        "id": run.id,
-        "pipeline": run.name,
-        "state": run.state,
-        "reason": run.reason,
-        "message": run.message,
-        "created": rfc3339(run.created),
-        "started": rfc3339(run.started),
-        "ended": rfc3339(run.ended),
-        "user": run.user,
-        "public": run.public,
-        "priority": run.priority,
-        "cause": run.cause,
-        "origin": run.origin or None,
-    }
+    return {**run_summary(run), "priority": run.priority}
 
 
 def _input(given: RunInput, area: AreaKind) -> Json:
@@ -79,11 +64,7 @@ def _area(area: AreaKind) -> Json:
 def _stage(stage: StageRun) -> Json:
     newest = stage.attempt
     return {
-        "name": stage.name,
-        "state": stage.state,
-        "reason": stage.reason,
-        "message": stage.message,
-        "exitCode": newest.exit_code if newest else None,
+        **stage_summary(stage),
         "attempt": newest.number if newest else None,
         "attempts": [_attempt(attempt) for attempt in stage.attempts],
         "progress": stage.progress or None,

@@ -15,7 +15,7 @@ import pytest
 from controller.domain.apps.desired import BuildInput, DesiredApp, Unresolved
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ObservedApp, WorkloadState
 from controller.domain.apps.plan import Plan, StartWorkload
-from controller.domain.apps.planner import PlannerPolicy, backoff, plan_app
+from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.spec import BuildImage, OwnServer
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.routing.routes import Route
@@ -466,12 +466,6 @@ def test_a_lost_node_is_no_crash() -> None:
     assert (start.heals, start.node_lost) == (True, True)
     (start,) = [a for a in one_replica_died().actions if isinstance(a, StartWorkload)]
     assert not start.node_lost
-
-
-def test_backoff_grows_and_is_capped() -> None:
-    pauses = [backoff(attempts, initial=2.0, cap=300.0) for attempts in range(12)]
-    assert pauses == [0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert backoff(10**6, 2.0, 300.0) == 300.0
 
 
 def test_a_plan_shows_no_environment() -> None:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.apps.spec import Webhook
+from controller.domain.backoff import JITTER
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunOutput, RunState, cancel, new_run
 from controller.domain.runs.webhooks import (
-    JITTER,
     LONGEST,
     PAUSES,
     DeliveryOutcome,
