@@ -311,15 +311,19 @@ def _database_folder(settings: Settings) -> str:
     if not folder.exists():
         return f"{folder} will be created at the first start"
     asked = folder / "asked"
-    for path, wanted in ((folder, 0o2750), (asked, 0o2770)):
+    for path, wanted in ((folder, 0o2750), (asked, 0o3770)):
         mode = path.stat().st_mode if path.exists() else stat.S_IFDIR | wanted
         if stat.S_IMODE(mode) & ~wanted:
             raise Finding(
                 f"more users than necessary can access {path} ({stat.filemode(mode)})",
                 f"chmod {wanted:o} {path}",
             )
+    if asked.exists() and not asked.stat().st_mode & stat.S_ISVTX:
+        raise Finding(f"the web process may remove files of the daemon in {asked}", f"chmod 3770 {asked}")
     group = folder.stat().st_gid
     for file in (path for path in (*folder.glob("state.db*"), *asked.glob("asked.db*")) if path.is_file()):
+        if file.name.endswith("-journal"):  # empty, and the daemon's alone
+            continue
         found, shared = file.stat(), file.parent == asked
         if found.st_gid != group or not found.st_mode & (stat.S_IWGRP if shared else stat.S_IRGRP):
             rights = "g+rw" if shared else "g+r"

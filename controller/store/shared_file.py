@@ -3,11 +3,14 @@ with millions of rows, put a pipe or a link in its place, lock it for ever. Noth
 is set aside beside a new one, to which is carried over what can be read of it. Should that happen again soon, the
 daemon works with a file of its own for a while, that others do not reach, and looks at the shared one again later.
 
-Links are never followed: SQLite opens a file without following, and its path is looked at before.
+Links are never followed: SQLite opens a file without following, and its path is looked at before. The folder is
+sticky, so that nobody but the daemon removes or renames what the daemon has made there, and the journal is an empty
+file of the daemon's own: SQLite would roll a planted one back, and then delete the file that its last page names.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -28,12 +31,15 @@ MOST_BYTES = 2**30  # of the file, and of its log
 MOST_ROWS = 100_000  # of a table
 LONGEST_VALUE = 128 * 2**20  # bytes
 FILE_MODE = 0o660
+JOURNAL_MODE = 0o600
 _UNBOUNDED = {"caller_keys"}  # of a year; the daemon reads none of them
 _CARRIED = 10_000  # rows of a table
 _PATIENCE = 5.0  # seconds for reading a file that is doubtful
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds
 _SOON = 3600.0  # seconds between two times
-_LOGS = ("-wal", "-shm", "-journal")
+_LOGS = ("-wal", "-shm")
+_JOURNAL = "-journal"  # that a database in WAL mode never has
+_TRIES = 100  # to be faster than somebody who puts a journal there again and again
 
 Rows = Mapping[str, Sequence[tuple[object, ...]]]
 #: Which file it is: device and inode.
@@ -66,7 +72,7 @@ class SharedFile:
         """The file that is to be used now."""
         if time.monotonic() < self._closed_until:
             return Place(self._own, look(self._own)[1])
-        problem, mark = look(self.path)
+        problem, mark = guarded(self.path)
         if not problem:
             return Place(self.path, mark)
         self.set_aside(problem, mark)
@@ -105,7 +111,7 @@ class SharedFile:
     def fault(self) -> str:
         """What is wrong with the content, found by reading it apart from the state; "" if nothing is, or if somebody
         just has it locked, or it is too large to be looked through."""
-        problem, _ = look(self.path)
+        problem, _ = guarded(self.path)
         if problem:
             return problem
         try:
@@ -123,7 +129,7 @@ class SharedFile:
         """Put a new one in its place, unless another thread has done so: `mark` is the file that this is about.
         `unread`: it is not read, and what was carried over the last time is carried over again."""
         with self._lock:
-            problem, found = look(self.path)
+            problem, found = guarded(self.path)
             if found != mark or (mark is None and not problem):
                 return
             now = time.monotonic()
@@ -222,6 +228,44 @@ def look(path: Path) -> tuple[str, Mark | None]:
     return "", mark
 
 
+def guarded(path: Path) -> tuple[str, Mark | None]:
+    """The same, after it was made sure that SQLite finds no journal which others have put there."""
+    problem, mark = look(path)
+    if problem:
+        return problem, mark
+    try:
+        _guard_journal(path.with_name(path.name + _JOURNAL))
+    except OSError as error:
+        return f"its journal cannot be replaced ({error.strerror})", mark
+    return "", mark
+
+
+def _guard_journal(journal: Path) -> None:
+    """Put an empty file of our own in its place, unless it is there. Raises OSError."""
+    owners = {os.geteuid(), journal.parent.stat().st_uid}
+    for _ in range(_TRIES):
+        try:
+            found = journal.lstat()
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.close(os.open(journal, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, JOURNAL_MODE))
+                return
+            continue
+        if stat.S_ISREG(found.st_mode) and not found.st_size and found.st_uid in owners:
+            return
+        log.error("somebody has put a journal beside %s, which is removed", journal)
+        _take_away(journal)
+    raise OSError(errno.EEXIST, "somebody makes it again and again")
+
+
+def _take_away(path: Path) -> None:
+    """Remove a file, or rename a folder. Raises OSError."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        path.rename(path.with_name(f"{path.name}.aside-{time.monotonic_ns()}"))
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     """Apart from the state. What takes long is broken off."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
@@ -252,7 +296,7 @@ def _readable(path: Path) -> Rows:
 def _make(path: Path, rows: Rows, first_wish: int, own: Path) -> None:
     """Create the file atomically: in the daemon's folder, then renamed."""
     draft = own.with_name(f".{own.name}.new")
-    for each in (draft, *(draft.with_name(draft.name + suffix) for suffix in _LOGS)):
+    for each in (draft, *(draft.with_name(draft.name + suffix) for suffix in (*_LOGS, _JOURNAL))):
         _remove(each)
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

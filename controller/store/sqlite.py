@@ -43,7 +43,7 @@ WAL_LIMIT = 16 * 2**20  # bytes kept of the write-ahead log after a checkpoint
 #: Set-gid: the web process has another user and the same group; it reads.
 FOLDER_MODE, FILE_MODE = 0o2750, 0o640
 #: SQLite gives its -wal and -shm files the mode of the database.
-SHARED_FOLDER_MODE, SHARED_FILE_MODE = 0o2770, 0o660
+SHARED_FOLDER_MODE, SHARED_FILE_MODE = 0o3770, 0o660
 
 
 class _Connection(sqlite3.Connection):
@@ -485,6 +485,7 @@ def _claim_folder(path: Path) -> int:
         _make_file(path, FILE_MODE)
         for suffix in LOGS:
             _close(path.with_name(path.name + suffix), FILE_MODE)
+        _make_sticky(shared.parent)
         _close(shared, SHARED_FILE_MODE)
     except OSError as error:
         raise _UNWRITABLE.error(_doing(path), str(error.strerror)) from error
@@ -496,6 +497,13 @@ def _make_folder(path: Path, mode: int) -> None:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
     _close(path, mode)
+
+
+def _make_sticky(folder: Path) -> None:
+    """An older version let all who write there remove what others have made."""
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX)
 
 
 def _make_file(path: Path, mode: int) -> None:

@@ -151,7 +151,7 @@ class TestFilesOfTheHost:
         assert rules["/etc/prichal/platform"] == ("0700", "prichal", "prichal")
         assert rules["/var/lib/prichal/db"] == ("2750", "prichal", "prichal")
         assert rules["/var/lib/prichal/db/state.db"] == ("0640", "prichal", "prichal")
-        assert rules["/var/lib/prichal/db/asked"] == ("2770", "prichal", "prichal")
+        assert rules["/var/lib/prichal/db/asked"] == ("3770", "prichal", "prichal")
         assert rules["/var/lib/prichal/db/asked/asked.db"] == ("0660", "prichal", "prichal")
         assert rules["/var/lib/prichal/db/keys"] == ("2750", "prichal", "prichal-web")
         assert rules["/etc/prichal/config.yaml"] == ("0640", "root", "prichal")

@@ -120,7 +120,8 @@ def test_folders_that_are_open_to_others(bare: Machine, store: SqliteStore) -> N
         ("state.db", 0o600, "chmod g+r "),
         ("state.db", 0o660, "chmod g-w,o-w "),
         ("asked/asked.db", 0o640, "chmod g+rw "),
-        ("asked", 0o2777, "chmod 2770 "),
+        ("asked", 0o3777, "chmod 3770 "),
+        ("asked", 0o2770, "chmod 3770 "),
     ):
         before = stat.S_IMODE((database / file).stat().st_mode)
         (database / file).chmod(mode)
@@ -150,7 +151,7 @@ def test_what_others_ask_for_was_set_aside(bare: Machine, store: SqliteStore) ->
     asked.write_bytes(b"garbage" * 1000)
     found = examine(bare)["state"]
     assert not found["ok"]
-    assert "could not be used" in str(found), "before the daemon has seen to it"
+    assert "cannot use what others ask for" in str(found), "before the daemon has seen to it"
     store.close()
     store.heartbeat(1.0)
     found = examine(bare)["asked"]

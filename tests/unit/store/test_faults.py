@@ -35,10 +35,11 @@ def test_the_folder_and_the_files_belong_to_the_group(store: SqliteStore, path: 
         "state.db": 0o640,
         "state.db-wal": 0o640,
         "state.db-shm": 0o640,
-        "asked": 0o2770,
+        "asked": 0o3770,
         "asked.db": 0o660,
         "asked.db-wal": 0o660,
         "asked.db-shm": 0o660,
+        "asked.db-journal": 0o600,
     }
 
 

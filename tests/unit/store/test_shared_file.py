@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -172,6 +174,113 @@ SPOILT: dict[str, Callable[[Path], object]] = {
         file.with_name("asked.db-wal")
     ),
 }
+
+
+def journal_of(victim: Path) -> bytes:
+    """Of an interrupted transaction of several databases. Rolled back, it makes SQLite delete the file that it names
+    as the one which holds them together (https://www.sqlite.org/fileformat.html#the_rollback_journal)."""
+    magic, sector, page = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", 512, 4096
+    header = (magic + struct.pack(">IIIII", 0, 0, 2, sector, page)).ljust(sector, b"\0")
+    name = os.fsencode(victim)
+    checksum = sum(struct.unpack(f"{len(name)}b", name)) & 0xFFFFFFFF
+    locked_page = 2**30 // page + 1
+    return header + struct.pack(">I", locked_page) + name + struct.pack(">II", len(name), checksum) + magic
+
+
+def planted(journal: Path, victim: Path) -> Path:
+    """A journal in the same folder, by another name."""
+    other = journal.with_name("other")
+    other.write_bytes(journal_of(victim))
+    return other
+
+
+def folder_with_file(journal: Path, victim: Path) -> None:
+    journal.mkdir()
+    (journal / "file").write_text(victim.name)
+
+
+JOURNALS: dict[str, Callable[[Path, Path], object]] = {
+    "a journal": lambda journal, victim: journal.write_bytes(journal_of(victim)),
+    "a link to one": lambda journal, victim: os.symlink(planted(journal, victim), journal),
+    "another name of one": lambda journal, victim: os.link(planted(journal, victim), journal),
+    "a pipe": lambda journal, victim: os.mkfifo(journal),
+    "a folder with files": folder_with_file,
+}
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while it runs", "before it starts"])
+@pytest.mark.parametrize("what", JOURNALS)
+def test_a_planted_journal_deletes_nothing(
+    path: Path, owner: SqliteStore, what: str, running: bool, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    turn(owner)
+    shared = shared_path(path)
+    if not running:
+        owner.close()
+    journal = shared.with_name("asked.db-journal")
+    journal.unlink()
+    JOURNALS[what](journal, victim)
+    if running:
+        thread = threading.Thread(target=turn, args=(owner,))
+        thread.start()  # has a connection of its own
+        thread.join()
+        store = owner
+    else:
+        store = open_store(path, clock=clock)
+    with closing(store):
+        turn(store)
+        require_service(path, store)
+        assert victim.read_text() == "kept"
+        found = journal.lstat()
+        assert stat.S_ISREG(found.st_mode)
+        assert not found.st_size
+        assert not store.set_aside()
+
+
+def test_a_planted_journal_is_a_danger(tmp_path: Path) -> None:
+    """Else the test above shows nothing."""
+    victim, path = tmp_path / "victim", tmp_path / "some.db"
+    victim.write_text("deleted")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (a)")
+    path.with_name("some.db-journal").write_bytes(journal_of(victim))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("SELECT * FROM t").fetchall()
+    assert not victim.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_others_cannot_replace_what_the_daemon_has_made(path: Path, owner: SqliteStore) -> None:
+    turn(owner)
+    folder = shared_path(path).parent
+    child = os.fork()
+    if not child:
+        os._exit(replaced_as_another_user(folder))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (folder / "mine").exists()
+
+
+def replaced_as_another_user(folder: Path) -> int:
+    """How many files of the daemon another member of the group can remove, rename or replace; in a process of its
+    own."""
+    acts = (os.unlink, lambda name: os.rename(name, "other"), lambda name: os.replace("mine", name))
+    done = 0
+    os.chdir(folder)
+    os.setgroups([])
+    os.setgid(folder.stat().st_gid)
+    os.setuid(65534)
+    for act in acts:
+        for name in ("asked.db", "asked.db-journal"):
+            Path("mine").touch()
+            try:
+                act(name)
+                done += 1
+            except PermissionError:
+                continue
+    return done
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "before it starts"])
