@@ -71,7 +71,7 @@ def test_the_guide_lists_every_thread_and_child_of_the_daemon() -> None:
         for key in node.value.keys
         if isinstance(key, ast.Constant)
     }  # fmt: skip
-    table = GUIDE.read_text().partition("## What is started again")[2].partition("## ")[0]
+    table = GUIDE.read_text().partition("## Automatic restarts")[2].partition("## ")[0]
     listed = set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"(?m)^\| ([^|]*) \|", table))))
     assert len(names) >= 6
     assert {*names, "storage", "web"} <= listed
