@@ -1,7 +1,5 @@
-"""Errors are decisions: the class says what happens next, `reason` (CamelCase) is for machines, the text for people.
-
-Adapters translate the errors of their SDK into these at the edge; nothing else crosses a port.
-"""
+"""Errors are decisions: the class says what happens next, `reason` (CamelCase) is for machines, the text for
+people. Adapters translate the errors of their SDK into these; no other error crosses a port."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ class ControllerError(Exception):
 
 
 class Transient(ControllerError):
-    """May get better by itself: tried again with a growing backoff. `retry_after`: not before so many seconds, as the
-    other side asks; 0 if it does not."""
+    """The failure may resolve itself: it is retried with a growing backoff. `retry_after`: not before so many
+    seconds, as the other side asks; 0 if it does not."""
 
     def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(reason, message)
@@ -29,7 +27,8 @@ class Transient(ControllerError):
 
 
 class Waiting(ControllerError):
-    """Nothing is wrong, something is just not there yet: tried again after exactly `retry_after` seconds, no alarm."""
+    """Nothing is wrong, but something is not available yet: it is retried after exactly `retry_after`
+    seconds, without an alarm."""
 
     def __init__(self, reason: str, message: str, retry_after: float) -> None:
         super().__init__(reason, message)
@@ -37,11 +36,12 @@ class Waiting(ControllerError):
 
 
 class Stalled(ControllerError):
-    """Cannot get better until the input changes (a new commit, new config, a person): not tried again before that."""
+    """The input has to change first (a new commit, another configuration, a person's request): it is not
+    retried before that."""
 
 
 class Superseded(Waiting):
-    """The work was left because something newer is already asked for."""
+    """The work ended early because something newer was requested."""
 
     def __init__(self, message: str) -> None:
         super().__init__("Superseded", message, retry_after=0.0)
@@ -59,13 +59,14 @@ class MountMismatch(Stalled):
 
 @dataclass(frozen=True, order=True)
 class ManifestProblem:
-    """One thing wrong in a manifest or config. `line` and `column` count from 1, 0 where there is no position."""
+    """A mistake in a manifest or in the configuration. `line` and `column` count from 1, and are 0 without a
+    position."""
 
     file: str
     line: int
     column: int
     field: str  # path of the field, e.g. "spec.mlService.timeout"; "" for the document
-    message: str  # what is wrong and what would be right
+    message: str  # what is wrong and what is expected
 
     def __post_init__(self) -> None:
         for name in ("file", "field", "message"):

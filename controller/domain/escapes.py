@@ -1,11 +1,10 @@
 r"""Decodes the escapes in a text, and maps each decoded piece to its place in the text.
 
-Programs escape what they quote, one upon the other: an engine quotes a value, a client the engine's answer, JSON the
-whole. `readings` undoes that up to `LEVELS` times: `%2F`, `\x2f`, `\u002f`, `\57`, `&#47;`, `\"`, in any mixture; and
-what was broken into lines is read as one, too. So is what spells bytes as numbers, `68:75` or `104, 117`, and what
-is quoted-printable, `=3D`. Everything is bytes here, since escapes may spell halves of characters. Each reading costs
-time in proportion to the text. Pure.
-"""
+Programs escape what they quote, in several layers: an engine quotes a value, a client the engine's answer,
+JSON the whole. `readings` undoes that up to `LEVELS` times: `%2F`, `\x2f`, `\u002f`, `\57`, `&#47;`, `\"`, in
+any mixture; and what was broken into lines is read as one, too. So is what spells bytes as numbers, `68:75`
+or `104, 117`, and what is quoted-printable, `=3D`. Everything is bytes here, since escapes may spell halves
+of characters. Each reading costs time in proportion to the text. Pure."""
 
 from __future__ import annotations
 
@@ -79,8 +78,8 @@ class _Parts:
 
 
 def readings(text: bytes) -> Iterator[UnescapedText]:
-    """The text as it is and what else it says, also as other codes of bytes; then the same once more, without line
-    breaks."""
+    """Yield the text itself and its decoded readings, also of other encodings of bytes; then the same without
+    line breaks."""
     for join in (False, True):
         reading: UnescapedText | None = UnescapedText(text)
         for _ in range(LEVELS):
@@ -96,8 +95,8 @@ def readings(text: bytes) -> Iterator[UnescapedText]:
 
 
 def unescaped(text: bytes) -> bytes:
-    """The text without any escapes. What is quoted, once or many times, says this in the end, though its content may
-    look like escapes, too, as `100%25` does."""
+    """Return the text without any escapes, which is its meaning if it was quoted once or several times; its
+    content may look like escapes, too, as `100%25` does."""
     reading: UnescapedText | None = UnescapedText(text)
     content = text
     for _ in range(LEVELS):

@@ -23,7 +23,7 @@ _WORDS = ("docker", "containerd", "/merged", "/rootfs", "/fs", "http+")
 
 
 def may_have_host_paths(text: str, state: Path) -> bool:
-    """Quick, and right where it is false."""
+    """Return False only if there are none; this check is fast."""
     return str(state) in text or any(word in text for word in _WORDS)
 
 

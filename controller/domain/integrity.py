@@ -47,7 +47,7 @@ class IntegrityError(ValueError):
 
 @singledispatch
 def require_integrity(value: object) -> None:
-    """Raises Unsound. Of a value the parts of which are sound; kinds that name nothing have no rules."""
+    """Check a value whose parts have been checked. Kinds that name nothing have no rules. Raises IntegrityError."""
 
 
 def variable(name: str) -> None:

@@ -1,5 +1,5 @@
-"""The labels that an engine keeps on workloads, jobs and networks. What lacks `INSTANCE` with our value is never
-touched.
+"""The labels that an engine keeps on workloads, jobs and networks. Objects without our value of `INSTANCE`
+are never changed.
 
 Keys and values fit into the labels of Kubernetes: at most 63 of `A-Za-z0-9._-`, a letter or digit at either end.
 """
@@ -26,8 +26,8 @@ GPU = "io.prichal.gpu-"  # and a number from 0 on: one label for each
 RUN = "io.prichal.run"
 STAGE = "io.prichal.stage"
 ATTEMPT = "io.prichal.attempt"
-#: Of components that do not say whether they write to their root file system: `read-only`, or `writable` after they
-#: did not start with that.
+#: For components whose manifest does not say whether they write to their root file system: `read-only`, or
+#: `writable` after they did not start with that.
 ROOT = "io.prichal.root"
 
 #: On images. Not `INSTANCE`: a container that a person starts from the image inherits its labels, and is not ours.
@@ -69,8 +69,9 @@ def of_job(instance: str, app: AppName, run: str, stage: str, attempt: int) -> d
 
 
 def gpu_value(gpu: str) -> str:
-    """Return the id of a GPU as the value of a label. Ids may have `:` and `/`, which labels may not: all but letters,
-    digits, `_` and `-` are escaped as `.` and two hexadecimal digits, and so is what a value may not end with."""
+    """Return the id of a GPU as the value of a label. Ids may have `:` and `/`, which labels may not: all but
+    letters, digits, `_` and `-` are escaped as `.` and two hexadecimal digits, and so is what a value may not
+    end with."""
     whole = [char if _PLAIN.fullmatch(char) else _escape(char) for char in gpu]
     if gpu[-1:] in ("-", "_"):
         whole[-1] = _escape(gpu[-1])

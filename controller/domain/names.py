@@ -1,5 +1,5 @@
-"""How things are called on the host. Names are deterministic, so that a crash between "created" and "written
-down" is repaired by finding the thing again under its name.
+"""Names of objects on the host. They are deterministic, so that after a crash between creating and recording
+an object it is found again by its name.
 
 A DNS label holds no dot, hence dots separate the parts without ambiguity: app `a-b` with component `c` and app `a`
 with component `b-c` get different names.
@@ -30,7 +30,7 @@ def is_dns_label(text: str) -> bool:
 def workload_name(
     instance: str, app: AppName, component: ComponentName, fingerprint: str, replica: int
 ) -> str:
-    """Container name, e.g. `prichal.pu-x-pa-demo.classify.1a2b3c4d.0`."""
+    """Return a container's name, e.g. `prichal.pu-x-pa-demo.classify.1a2b3c4d.0`."""
     return f"{instance}.{app}.{component}.{short(fingerprint)}.{replica}"
 
 
@@ -44,7 +44,7 @@ def is_stage(name: ComponentName) -> bool:
 
 
 def job_name(instance: str, app: AppName, run: str, stage: str, attempt: int) -> str:
-    """Container name of one attempt of a stage, e.g. `prichal.pu-x-pa-demo.01jd3f0r7k.train.1`."""
+    """Return the container's name for one attempt of a stage, e.g. `prichal.pu-x-pa-demo.01jd3f0r7k.train.1`."""
     return f"{instance}.{app}.{run}.{stage}.{attempt}"
 
 
@@ -53,8 +53,8 @@ def network_name(instance: str, app: AppName) -> str:
 
 
 def bucket_name(instance: str, app: AppName, box: ComponentName) -> str:
-    """Bucket of a box when it is made, e.g. `prichal.pu-x-pa-demo.userdata`: 3 to 63 characters. A longer one is cut
-    and gets a digest of the whole."""
+    """Return the name of a box's new bucket, e.g. `prichal.pu-x-pa-demo.userdata`: 3 to 63 characters. A
+    longer one is cut and gets a digest of the whole."""
     whole = f"{instance}.{app}.{box}"
     if len(whole) <= 63:
         return whole
@@ -63,11 +63,12 @@ def bucket_name(instance: str, app: AppName, box: ComponentName) -> str:
 
 
 def build_tag(instance: str, app: AppName, content: str) -> str:
-    """Image tag of a build; `content` is the digest of all that went into it. Components and stages of the app whose
-    builds have equal input share the image."""
+    """Return the image tag of a build; `content` is the digest of its whole input. Components and stages of
+    the app whose builds have equal input share the image."""
     return f"{instance}.local/{app}/build:{content[:32]}"
 
 
 def short(fingerprint: str) -> str:
-    """The eight characters shown to people and used in names; a leading version (`3-`, before that `1:`) is cut off."""
+    """The eight characters shown to people and used in names; a leading version (`3-`, before that `1:`) is
+    cut off."""
     return re.split("[:-]", fingerprint)[-1][:8]

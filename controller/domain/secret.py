@@ -1,4 +1,4 @@
-"""A text that must not be seen: `repr`, `str` and formatting show asterisks; `reveal()` is the one way to it."""
+"""A confidential text: `repr`, `str` and formatting show asterisks; only `reveal()` returns it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
 
 
 def _hidden(raw: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
-    """`spans` are sorted and may overlap. A character of which they have a part goes as a whole."""
+    """Replace the spans, which are sorted and may overlap. A character that they contain in part is replaced
+    as a whole."""
     parts, place = [], 0
     for start, end in spans:
         while start > place and raw[start] & 0xC0 == 0x80:

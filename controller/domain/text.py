@@ -1,9 +1,9 @@
-"""Text from outside, made fit to be shown and stored.
+"""Text from outside, made safe to show and to store.
 
-File names, branch names and messages come as bytes that need not be UTF-8, and JSON and YAML can spell halves of
-characters. Python carries both as lone surrogates, which no file, database or terminal accepts. `printable` is what
-everything passes on its way to people: errors, problems, conditions and events call it when they are made.
-"""
+File names, branch names and messages come as bytes that need not be UTF-8, and JSON and YAML can spell halves
+of characters. Python carries both as lone surrogates, which no file, database or terminal accepts.
+`printable` is what all texts for people pass: errors, problems, conditions and events call it when they are
+created."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text` as UTF-8 can hold it and a terminal can show it: a byte that was not UTF-8 becomes `\\xe9`, a control
-    character `\\x00`, half of a character `\\ud83d`; colours of terminals are left out. Calling it twice changes
-    nothing more."""
+    """Return `text` in valid UTF-8 that a terminal can show: a byte that was not UTF-8 becomes `\\xe9`, a
+    control character `\\x00`, half of a character `\\ud83d`; colours of terminals are left out. The function
+    is idempotent."""
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
 
 
 def shown(text: str) -> str:
-    """As `printable`, for what containers write: `\\r`, with which a progress bar goes back to the start of its line,
-    stays."""
+    """Return `text` as `printable` does, for output of containers: `\\r`, by which a progress bar returns to
+    the start of its line, stays."""
     return text if text.isprintable() else "\r".join(map(printable, text.split("\r")))
 
 
 class Shown:
-    """What a container writes, in pieces that end anywhere, as text that is `shown`. A sequence for the terminal and a
-    character that a piece cuts through are put together again."""
+    """Converts the output of a container, in pieces that end anywhere, as `shown` does. Escape sequences and
+    characters that are split between pieces are joined."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -52,12 +52,12 @@ class Shown:
 
 
 def paired(text: str) -> str:
-    """Two halves of one character, as JSON escapes spell it, become that character."""
+    """Join surrogate pairs, as JSON escapes contain them."""
     return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
 
 
 def excerpt(text: str, limit: int) -> str:
-    """`text`, or of one that is longer its beginning and its end, where programs say what they failed of."""
+    """Return `text`, or beginning and end of a longer one, since programs report an error at the end."""
     if len(text) <= limit:
         return text
     left_out = f"\n[{len(text) - limit} characters left out]\n"
@@ -68,20 +68,19 @@ _LEFT_OUT = re.compile(r"\n\[\d+ characters left out\]\n")
 
 
 def is_excerpt(kept: str, text: str) -> bool:
-    """Return True if `kept` is what is left of `text`, be it all of it."""
+    """Return True if `kept` is `text` or an excerpt of it."""
     if kept == text:
         return True
     begin, *rest = _LEFT_OUT.split(kept)
     return bool(rest) and text.startswith(begin) and text.endswith(rest[-1])
 
 
-#: Characters of a message that is kept: in events, conditions and what else is told of an app. Builds and registries
-#: say as much as they like.
+#: Characters of a message in events, conditions and so on, because output of builds and registries has no limit.
 MAX_MESSAGE = 16_384
 
 
 def bounded(text: str) -> str:
-    """Fit to be kept and shown."""
+    """Return the text, safe to show and at most that long."""
     return excerpt(printable(excerpt(text, 4 * MAX_MESSAGE)), MAX_MESSAGE)
 
 
@@ -114,8 +113,8 @@ def is_storable(text: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """With U+FFFD in place of each character that is not storable. Safe for JSON text, too, where such a character
-    stands only inside of strings."""
+    """Return `text` with U+FFFD in place of each character that is not storable. It is safe for JSON text,
+    too, in which such characters occur only within strings."""
     return text if is_storable(text) else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

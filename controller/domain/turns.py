@@ -1,4 +1,4 @@
-"""Waiting for one's turn without losing sight of what may end the wait. The lock is the caller's."""
+"""Acquires a lock of the caller while checking whether the wait should end."""
 
 from __future__ import annotations
 

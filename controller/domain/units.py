@@ -1,5 +1,5 @@
-"""Durations and sizes as people write them in manifests and in the config, and back; points in time as documents tell
-them.
+"""Durations and sizes as people write them in manifests and in the configuration, and back; points in time as
+in documents.
 
 Durations are seconds: `500ms`, `30s`, `10m`, `1h30m`, `7d`, or a bare number of seconds. Sizes are bytes, with
 the suffixes of Kubernetes quantities: `k M G T P` are powers of 1000, `Ki Mi Gi Ti Pi` powers of 1024; a `B` may
@@ -62,7 +62,7 @@ def parse_size(value: str | float) -> int:
 
 
 def render_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration` reads back: `90.0` is `1m30s`."""
+    """Return the shortest text that `parse_duration` reads back: `90.0` is `1m30s`."""
     milliseconds = round(seconds * 1000)
     text = ""
     for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
@@ -72,7 +72,7 @@ def render_duration(seconds: float) -> str:
 
 
 def render_size(size: int) -> str:
-    """The shortest text that `parse_size` reads back: `2**30` is `1Gi`, `30 * 10**9` is `30G`."""
+    """Return the shortest text that `parse_size` reads back: `2**30` is `1Gi`, `30 * 10**9` is `30G`."""
     texts = [str(size)]
     for base, suffix in ((1024, "i"), (1000, "")):
         for prefix in ("K" if suffix else "k", "M", "G", "T", "P"):
@@ -98,7 +98,8 @@ _LAST = 253_402_300_799.0  # the end of the year 9999, the last one that it can 
 
 
 def rfc3339(at: float | None) -> str | None:
-    """Unix seconds as `2026-01-31T12:00:00.000Z`; what lies outside of 1970 to 9999 as the nearest of those."""
+    """Return Unix seconds as `2026-01-31T12:00:00.000Z`; times outside of 1970 to 9999 become the nearest of
+    these."""
     if at is None:
         return None
     moment = datetime.fromtimestamp(min(max(at, 0.0), _LAST), UTC)

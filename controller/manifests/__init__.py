@@ -1,4 +1,5 @@
-"""Manifests: from the files of a commit to its spec, or to all problems at once. No I/O but reading our schemas."""
+"""Manifests: turns the files of a commit into its spec, or reports all problems at once. The only I/O is
+reading our schemas."""
 
 from controller.manifests.build import load_app
 from controller.manifests.platform import load_platform

@@ -1,6 +1,6 @@
 """A commit's manifests become an AppSpec, or the list of everything that is wrong with them.
 
-The reconciler calls `load_app` for each new commit before it touches anything; `prichal validate` calls `examine`
+The reconciler calls `load_app` for each new commit before it changes anything; `prichal validate` calls `examine`
 for a folder. Pure: files in, values out.
 """
 
@@ -22,7 +22,7 @@ from controller.ports import SourceFile
 
 @dataclass(frozen=True)
 class ExaminedApp:
-    """`notes` are problems only if the platform's side lacks what they name, which was not known here."""
+    """`notes` are problems only if the platform folder lacks what they name, which is not known here."""
 
     commit: CheckedCommit
     problems: tuple[ManifestProblem, ...]
@@ -36,9 +36,9 @@ def load_app(
     known_secrets: frozenset[str] | None,
     limits: DefaultLimits,
 ) -> AppSpec:
-    """The desired state that `files` declare for `app`. `known_secrets` are the names of the Secrets that the
-    platform keeps for the app (None: not known here, take references to them as given), `limits` fill in what
-    manifests leave out. ManifestInvalid with all problems."""
+    """Return the desired state that `files` declare for `app`. `known_secrets` are the names of the
+    platform's Secrets for the app (None: not known here, so accept references to them); `limits` has the
+    defaults. Raises ManifestInvalid with all problems."""
     found = examine(files, app, known_secrets, limits)
     if found.problems:
         raise ManifestInvalid(found.problems)
@@ -69,7 +69,7 @@ def examine(
     reading = read(files)
     problems = [*reading.problems, *identity(reading.documents, app)]
     sound: list[ManifestDocument] = []
-    # What was put in place of such a text is no name that anybody has given: nothing more is said of it.
+    # The replacement of such a text is not a name that somebody has chosen, so no other problem is reported for it.
     unusable = {(p.file, p.line, p.column) for p in reading.problems if p.message == UNUSABLE}
     odd = {file for file, _, _ in unusable}
     for document in reading.documents:

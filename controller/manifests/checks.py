@@ -51,7 +51,7 @@ T = TypeVar("T", int, float)
 
 
 def identity(documents: Collection[ManifestDocument], app: PlatformAppSpec) -> Iterator[ManifestProblem]:
-    """Names, namespaces and kinds; for all documents, whatever else is wrong with them."""
+    """Check names, namespaces and kinds of all documents, even of invalid ones."""
     yield from duplicates(documents)
     for document in documents:
         if document.kind in _PLATFORM_KINDS:
@@ -79,7 +79,7 @@ def duplicates(documents: Collection[ManifestDocument]) -> Iterator[ManifestProb
 
 
 def references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """Boxes, pipelines and components that are named must be there."""
+    """Check that boxes, pipelines and components that are named exist."""
     for document, path, kind in _references(commit):
         name = str(document.get(*path))
         if name not in commit.declared[kind]:
@@ -108,7 +108,7 @@ def _references(commit: CheckedCommit) -> Iterator[tuple[ManifestDocument, Path,
 
 
 def outside_references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """Secrets and package registries that are named must be there; some of them lie on the platform's side."""
+    """Check that Secrets and package registries that are named exist; some of them are in the platform folder."""
     secrets = commit.declared[ComponentKind.SECRET] | (commit.secrets or frozenset())
     registries = frozenset(registry.name for registry in commit.app.package_registries)
     unknown = "is not in this folder: the platform must have it"
@@ -195,7 +195,7 @@ def unique_names(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 
 
 def _variable_key(name: str) -> str:
-    """Names that would share UNIP_PIPELINE_<NAME> are the same."""
+    """Return the key of the variable; names that would share UNIP_PIPELINE_<NAME> have the same."""
     return name.upper().replace("-", "_")
 
 
@@ -286,7 +286,7 @@ def open_variables(pipeline: Mapping[str, Any]) -> tuple[frozenset[str], frozens
 
 
 def files_without_box(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """A pipeline that no box is connected to can be passed no file, and nobody can ask for what its stages hand on."""
+    """Report pipelines without a connected box whose callers would pass a file or ask for an output."""
     boxless = {
         document.name: document
         for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE)
@@ -351,7 +351,7 @@ def offered_variables(pipeline: Mapping[str, Any]) -> frozenset[str]:
 
 
 def variables(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """Stages use declared variables, and each is filled from one side only."""
+    """Check that stages use declared variables, and that each has one source."""
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         declared = {var["name"]: var for var in spec_of(document).get("vars", [])}
         filled: dict[str, str] = {name: "its box" for name, var in declared.items() if "mountFrom" in var}
@@ -395,7 +395,8 @@ def _overlap(place: tuple[str, str, str, str], path: str, pipeline: str) -> bool
 
 
 def mount_points(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """No variable lies over what commands or the platform need, nor over another one that a stage of it uses."""
+    """Check that no variable is mounted over paths that commands or the platform need, or over another
+    variable of a stage."""
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         spec = spec_of(document)
         stages = [
@@ -508,7 +509,7 @@ def stage_timeouts(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 
 
 def totals(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """The sums over all components against the limits of the PlatformApp."""
+    """Compare the sums over all components with the limits of the PlatformApp."""
     limits = commit.app.limits
     workloads = [
         (document, resources(spec_of(document), commit.limits), int(spec_of(document).get("replicas", 1)))

@@ -54,7 +54,7 @@ Raw = Mapping[str, Any]
 
 
 def spec_of(document: ManifestDocument) -> Raw:
-    """The document's `spec`; empty for Secrets, which have none."""
+    """Return the document's `spec`; empty for Secrets, which have none."""
     return _mapping(document.get("spec"))
 
 
@@ -177,7 +177,7 @@ def api(document: ManifestDocument) -> ApiSpec:
 
 
 def api_path(spec: Raw) -> str:
-    """The URL segment, which two targets have a default for."""
+    """Return the URL segment, for which two targets have a default."""
     default = next((target for target in ("files", "pipelines") if target in spec), "")
     path: str = spec.get("restfulApi", {}).get("path", default)
     return path
@@ -250,7 +250,8 @@ def box(document: ManifestDocument) -> BoxSpec:
 def secret(
     document: ManifestDocument, app: AppName | None, files: Mapping[str, str] | None = None
 ) -> SecretSpec:
-    """`files` holds the content of the host's files by key. The three ways to give a value are read alike."""
+    """Return the Secret; `files` has the content of the host's files by key. All three ways to give a value
+    are treated alike."""
     values: dict[str, str] = dict(files or {})
     for key, text in _mapping(document.get("data")).items():
         values[key] = base64.b64decode("".join(text.split())).decode()
@@ -260,7 +261,8 @@ def secret(
 
 
 def without_line_end(text: str) -> str:
-    """A private key ends with a line end that belongs to it; to a password an editor, `echo` or `|` has added it."""
+    """Return the text without a line end that an editor, `echo` or `|` has added; that of a private key
+    belongs to it."""
     return text if "\n" in text.strip() else text.rstrip("\r\n")
 
 

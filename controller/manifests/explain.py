@@ -1,4 +1,4 @@
-"""Explains a schema's errors to the author of a manifest: where, what is wrong, what would be right.
+"""Explains a schema's errors to the author of a manifest: the place, the mistake, and the expected value.
 
 The schemas help: the `title` of a value is the noun that completes "must be …" and "… is not …", and the title
 within a `not` is the whole sentence. Values marked `writeOnly` (JSON Schema's word for secrets) are never quoted.
@@ -22,7 +22,7 @@ _TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean":
 
 
 def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:
-    """Path and message of each problem in one error of the validator. The same problem may come more than once."""
+    """Yield path and message of each problem in one error of the validator. A problem may occur more than once."""
     path: Location = tuple(error.absolute_path)
     schema: Schema = error.schema if isinstance(error.schema, dict) else {}
     value: Any = error.instance

@@ -1,4 +1,4 @@
-"""Formats that a pattern cannot describe: what the `format`s of the schemas mean. Pure.
+"""Checks of the `format`s of the schemas, which a pattern cannot express. Pure.
 
 `cron` is the five fields of crontab(5) with its names of months and days; no `@daily`, no seconds, no `L`, `W`, `#`.
 """
@@ -40,7 +40,7 @@ def is_cron(text: str) -> bool:
 
 
 def _has_day(fields: list[str], values: list[frozenset[int]]) -> bool:
-    """Return True if there is such a day at all: 30 February never comes."""
+    """Return True if such a day exists: 30 February does not."""
     _, _, days, months, _ = values
     if not fields[4].startswith("*"):  # either day field suffices
         return True
@@ -48,7 +48,7 @@ def _has_day(fields: list[str], values: list[frozenset[int]]) -> bool:
 
 
 def _values(field: str, low: int, high: int, names: Mapping[str, int]) -> frozenset[int]:
-    """The numbers that a cron field stands for; empty if it is wrong."""
+    """Return the numbers that a cron field stands for; empty if it is wrong."""
     found: set[int] = set()
     for part in field.split(","):
         match = _PART.fullmatch(part)

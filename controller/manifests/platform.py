@@ -1,8 +1,7 @@
 """The platform folder becomes a PlatformSpec, or the list of everything that is wrong with it.
 
-The daemon calls `load_platform` for each new state of the folder (or Git repository) that the config names. Pure but
-for the files of this host that Secrets name, which are read through one function.
-"""
+The daemon calls `load_platform` for each new state of the folder (or Git repository) that the config names.
+Pure except for the files of this host that Secrets name, which are read through one function."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ def read_host_file(path: str) -> bytes:
 
 @dataclass(frozen=True)
 class LoadedPlatform:
-    """The sound documents of the platform folder, and the values of its Secrets by document."""
+    """The valid documents of the platform folder, and the values of its Secrets by document."""
 
     documents: tuple[ManifestDocument, ...]
     secrets: Mapping[tuple[str, str | None], SecretSpec | None]  # None: there, but wrong
@@ -81,9 +80,9 @@ class LoadedPlatform:
 def load_platform(
     files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
 ) -> PlatformSpec:
-    """The repositories, apps and Secrets that `files` declare. Repositories on this host must lie below a folder
-    that `settings` allow. `read_file` gives a file of this host or raises OSError. ManifestInvalid with all
-    problems."""
+    """Return the repositories, apps and Secrets that `files` declare. Repositories on this host must lie
+    below a folder that `settings` allow. `read_file` returns a file of this host or raises OSError. Raises
+    ManifestInvalid with all problems."""
     spec, problems = examine_platform(files, settings, read_file)
     if problems:
         raise ManifestInvalid(problems)
@@ -91,7 +90,7 @@ def load_platform(
 
 
 def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
-    """A YAML file with the `stringData` of a Secret: a mapping of keys to texts. ManifestInvalid."""
+    """Return the mapping in a YAML file with the `stringData` of a Secret. Raises ManifestInvalid."""
     try:
         parsed = parse(str(path), read_host_file(str(path)))
     except OSError as error:
@@ -171,7 +170,7 @@ def _broken(file: SourceFile) -> Iterator[ManifestProblem]:
         yield ManifestProblem(file.path, 0, 0, "", "is empty: write what it is to declare, or remove it")
         return
     for problem in parse(file.path, file.content).problems:
-        if problem.message.startswith(_CUT_OFF):  # tags and the like are other tools' ways
+        if problem.message.startswith(_CUT_OFF):  # tags and other features that only other tools use
             yield problem
 
 
@@ -181,7 +180,7 @@ def _broken(file: SourceFile) -> Iterator[ManifestProblem]:
 def _secret(
     document: ManifestDocument, read_file: ReadFile, problems: list[ManifestProblem]
 ) -> SecretSpec | None:
-    """The Secret with the content of its files; None if one cannot be read."""
+    """Return the Secret with the content of its files; None if one cannot be read."""
     files = document.get("files")
     contents: dict[str, str] = {}
     for key, path in (files if isinstance(files, dict) else {}).items():
@@ -287,7 +286,7 @@ def _unsendable(document: ManifestDocument, path: Path, secret: SecretSpec) -> I
 
 
 def url_scheme(url: str) -> str:
-    """`http`, `ssh`, `git` or `file`; https counts as http, git's `user@host:path` as ssh."""
+    """Return `http`, `ssh`, `git` or `file`; https counts as http, git's `user@host:path` as ssh."""
     if url.startswith("/"):
         return "file"
     scheme, separator, _ = url.partition("://")

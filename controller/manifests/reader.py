@@ -1,9 +1,8 @@
-"""Reads the documents of a commit: which of them are ours, their kind and their name.
+"""Reads the documents of a commit, and finds ours with their kind and name.
 
-The first step of `load_app` and `load_platform`; looks no further into a document than apiVersion, kind and name.
-Files that cannot hold a document of ours are not even parsed: a repository may be full of other YAML, templates
-included, which is none of our business and would only cost time. Only a document with our apiVersion can be wrong.
-"""
+The first step of `load_app` and `load_platform`; looks no further into a document than apiVersion, kind and
+name. Files that cannot hold a document of ours are not even parsed: a repository may be full of other YAML,
+templates included, which would only cost time. Only a document with our apiVersion can be invalid."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ MAX_FOREIGN = 40_000  # of them in files that only look as if they might be ours
 MAX_PROBLEMS = 500
 
 _GROUP = API_VERSION.partition("/")[0]
-#: Kinds that nobody else uses: a document of such a kind with another apiVersion is probably a slip.
+#: Kinds that no other tool uses: a document of such a kind with another apiVersion is probably a mistake.
 _DISTINCTIVE = frozenset(ComponentKind) - {ComponentKind.SECRET, ComponentKind.REPOSITORY}
 _KIND = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(ComponentKind))})\b".encode("ascii"))
 _SLIP = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(_DISTINCTIVE))})\b".encode("ascii"))
@@ -45,7 +44,7 @@ _FIRST_LINE = re.compile(rb"^(?!---)( *)([^\s#])", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ManifestDocument:
-    """One document of ours. `name` is "" where the manifest has none that could be one."""
+    """A document of ours. `name` is "" if the manifest has no valid one."""
 
     file: str
     kind: ComponentKind
@@ -57,7 +56,7 @@ class ManifestDocument:
         return ManifestProblem(self.file, line, column, render_path(path), message)
 
     def get(self, *path: str | int) -> object:
-        """The value at `path`, None where there is none."""
+        """Return the value at `path`; None if there is none."""
         node = self.node
         for step in path:
             child = node.children.get(step)
@@ -78,7 +77,7 @@ class ReadDocuments:
 
 
 def render_path(path: Path) -> str:
-    """`spec.stages[0].env`, and `stringData["a.b"]` for keys that would be misread."""
+    """Return a path as text: `spec.stages[0].env`, and `stringData["a.b"]` for keys that would be ambiguous."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -91,7 +90,7 @@ def render_path(path: Path) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing if no known word is near."""
+    """Return `; did you mean 'x'?`, or nothing if no known word is similar."""
     by_lower = {str(name).lower(): str(name) for name in known}
     match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
@@ -109,7 +108,7 @@ def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]
 
 
 def read(files: Iterable[SourceFile]) -> ReadDocuments:
-    """Documents in the order of the files, with everything that is wrong before their content is looked at."""
+    """Return the documents in the order of the files, and all problems that do not concern their content."""
     documents: list[ManifestDocument] = []
     problems: list[ManifestProblem] = []
     warnings: list[str] = []
@@ -210,7 +209,7 @@ def _sort(
     problems: list[ManifestProblem],
     warnings: list[str],
 ) -> None:
-    """Put one document where it belongs: ours, wrong, suspicious or none of our business."""
+    """Classify a document as ours, invalid, suspicious or foreign."""
     if not isinstance(node.value, dict):
         return
     version, kind = node.value.get("apiVersion"), node.value.get("kind")

@@ -1,7 +1,6 @@
-"""`python -m controller.manifests.reference docs/reference/manifests.md` renews the generated part of that page: all
-kinds with all fields, as the schemas describe them. A test fails while page and schemas differ. No part of a running
-controller.
-"""
+"""`python -m controller.manifests.reference docs/reference/manifests.md` renews the generated part of that
+page: all kinds with all fields, as the schemas describe them. A test fails while page and schemas differ. The
+running controller does not use it."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from controller.manifests.schema import schema
 
 MARKER = "<!-- From here on generated: python -m controller.manifests.reference -->\n"
 
-#: Parts that several kinds have: described once, the kinds refer to them. With their paths in MLComponent.
+#: Parts of several kinds, which are described once, with their paths in MLComponent.
 _SHARED = {
     "metadata": "metadata",
     "image": "spec.image",
@@ -29,7 +28,7 @@ _SHARED = {
 }
 _WIDTH = 100
 _PLAIN = re.compile(r"[\w./][\w./@:-]*(?: [\w./-]+)*")
-_WORDS = frozenset({"yes", "no", "on", "off"})  # truth values to readers with YAML 1.1 in their heads
+_WORDS = frozenset({"yes", "no", "on", "off"})  # truth values in YAML 1.1
 _KINDS_OF_VALUE = {"object": "mapping", "array": "list", "boolean": "true or false"}
 
 
@@ -82,7 +81,7 @@ def _rows(part: Mapping[str, Any], prefix: str, shared: Collection[str]) -> Iter
 
 
 def _value(field: Mapping[str, Any]) -> str:
-    """Return the kind of value in a few words: the beginning of its title."""
+    """Return a short description of the value: the beginning of its title."""
     if "enum" in field:
         return " or ".join(f"`{option}`" for option in field["enum"])
     if isinstance(field.get("type"), str) and field["type"] in _KINDS_OF_VALUE:
@@ -92,7 +91,7 @@ def _value(field: Mapping[str, Any]) -> str:
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:
-    """Block style as people write it; what is short stands in one line."""
+    """Return YAML in block style; short values stay in one line."""
     pad = " " * indent
     text = ""
     for key, item in value.items():

@@ -1,8 +1,7 @@
 """The JSON Schemas of `manifests-schema/` as the controller uses them: compiled once, no network, no file but ours.
 
-The folder lies inside of this package under the name `schemas` (a link in the repository, real files in a wheel), so
-that editors and the controller read the very same files and their verdicts agree.
-"""
+The folder lies inside of this package under the name `schemas` (a link in the repository, real files in a
+wheel), so that editors and the controller read the same files and agree."""
 
 from __future__ import annotations
 
@@ -43,8 +42,8 @@ def check(document: ManifestDocument) -> Iterator[ManifestProblem]:
 
 @cache
 def schema(kind: ComponentKind) -> Schema:
-    """The schema of a kind with all references resolved in place: the definitions are not recursive, and looking
-    them up at each use would take half of the time of a validation."""
+    """Return the schema of a kind with all references resolved in place: the definitions are not recursive,
+    and looking them up at each use would take half of the time of a validation."""
     root = _file(f"{kind}.schema.json")
     resolved = _resolve(root, root)
     assert isinstance(resolved, dict)
@@ -59,7 +58,7 @@ def _file(name: str) -> Schema:
 
 
 def _resolve(node: Any, root: Schema) -> Any:
-    """`{"$ref": …, "description": …}` becomes what is referred to, with the annotations of the reference."""
+    """Replace `{"$ref": …, "description": …}` by the definition, with the annotations of the reference."""
     if isinstance(node, list):
         return [_resolve(item, root) for item in node]
     if not isinstance(node, dict):
@@ -83,7 +82,7 @@ def _validator(kind: ComponentKind) -> Draft202012Validator:
 
 @cache
 def formats_of() -> FormatChecker:
-    """The formats that our schemas use, and no others."""
+    """Return the formats that our schemas use."""
     checker = FormatChecker(())
     for name, is_valid in formats.CHECKS.items():
         checker.checks(name)(lambda value, ok=is_valid: not isinstance(value, str) or ok(value))

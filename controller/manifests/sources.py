@@ -1,8 +1,8 @@
-"""Checks a module's code without running it: whether the inference function of an MLComponent can serve at all.
-Called by `prichal validate`, where the code lies beside the manifests; what this does not see, the set-up of the
-component does (`controller.serving.loading`).
+"""Checks, without running a module's code, whether the inference function of an MLComponent can serve at all.
+Called by `prichal validate`, where the code lies beside the manifests; the set-up of the component finds the
+rest (`controller.serving.loading`).
 
-Only what is certain is a problem. A function that is not found, or is decorated, is passed over.
+Only what is certain is a problem. A function that is not found, or is decorated, is skipped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def code_problems(folder: Path, documents: Iterable[ManifestDocument]) -> Iterat
 
 
 def _find(folder: Path, context: str, module: str) -> Path | None:
-    """The module's file. The build context is relative to the repository, which may begin above the folder."""
+    """Find the module's file. The build context is relative to the repository, whose root may be above the folder."""
     repository = next((p for p in (folder, *folder.resolve().parents) if (p / ".git").exists()), folder)
     parts = Path(*module.split("."))
     places = [
@@ -55,7 +55,7 @@ def _of_function(document: ManifestDocument, file: Path, name: str) -> Iterator[
         source = file.read_text("utf-8")
         node = _definition(ast.parse(source), name)
     except (OSError, ValueError, SyntaxError, RecursionError):
-        return  # whether it can be imported is for Python in the image to say
+        return  # only Python in the image can say whether it can be imported
     if node is None or node.decorator_list:
         return
     where = f"{file.name}:{node.lineno}"
@@ -75,7 +75,7 @@ def _of_function(document: ManifestDocument, file: Path, name: str) -> Iterator[
 
 
 def _definition(module: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """A function at the top level, if it is defined once and nothing else is called so."""
+    """Return the function at the top level, if it is defined once and nothing else has its name."""
     named = [
         item for item in module.body if isinstance(item, (*_FUNCTIONS, ast.ClassDef)) and item.name == name
     ]

@@ -1,7 +1,7 @@
-"""`prichal validate DIR`: the verdict on a folder as the daemon would give it, without a daemon, Docker or Git, and
-what `sources` sees in the module's code, which the daemon would hear from the component's set-up.
+"""`prichal validate DIR`: checks a folder as the daemon would, without a daemon, Docker or Git, and adds what
+`sources` finds in the module's code, which otherwise the set-up of the component would report.
 
-Only these two modules of the package read folders; everything else gets its files handed in.
+Only these two modules of the package read folders; all others get files as arguments.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ValidationResult:
 def validate_folder(
     folder: Path, app: str | None = None, settings: Settings | None = None
 ) -> ValidationResult:
-    """`app` is the app's name; without it the first `metadata.namespace` counts as such. A folder with a Repository
-    or PlatformApp is the platform's. OSError if the folder cannot be read."""
+    """`app` is the app's name; without it, the first `metadata.namespace` is used. A folder with a Repository
+    or PlatformApp is a platform folder. Raises OSError if the folder cannot be read."""
     files = tuple(read_folder(folder))
     documents = read(files).documents
     chosen = settings or Settings()
@@ -61,7 +61,7 @@ def validate_folder(
 
 
 def read_folder(folder: Path) -> Iterator[SourceFile]:
-    """The files that the same folder would give as part of a commit: hidden ones are skipped."""
+    """Return the files that this folder would have in a commit, without hidden ones."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)

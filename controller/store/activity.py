@@ -1,6 +1,5 @@
-"""When components were last called. Workers of the gateway record this about once a second for components
-that hibernate; the daemon reads it, and puts unused ones to sleep.
-"""
+"""The last calls of components. Workers of the gateway record them about once a second for components that
+can hibernate; the daemon reads them, and stops unused components."""
 
 from __future__ import annotations
 

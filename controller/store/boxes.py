@@ -138,9 +138,10 @@ class BoxTable:
             db.execute(TOUCH, (self._clock(), bucket))
 
     def reserve(self, upload: PendingUpload, now: float, most: int | None = None) -> BoxUsage | int:
-        """A bucket without a record has no room. A taken-over reservation gets a new id: a measurement under way that
-        has seen the older upload must not settle the newer one. It keeps no less room than the older one, which may be
-        stored by now and not yet counted."""
+        """Reserve space for an upload. A bucket without a record has none. A reservation that replaces
+        another gets a new id, because a measurement in progress that has seen the older upload must not
+        settle the newer one. It reserves at least as much as the older one, which may be stored and not
+        counted yet."""
         key = None if upload.upload else upload.key
         with self._database.write() as db:
             room = _room(db, upload.bucket, now, key)
@@ -182,7 +183,8 @@ class BoxTable:
             db.executemany("UPDATE arriving SET until = ? WHERE id = ?", [(until, each) for each in ids])
 
     def arrived(self, arrival: Arrival, until: float, now: float) -> None:
-        """It counts on beside what still comes for its name, and instead of what has come before."""
+        """Record that the body has arrived. It still counts, in addition to other bodies for its name, and
+        replaces earlier ones."""
         with self._database.write() as db:
             if arrival.upload:
                 db.execute("DELETE FROM arriving WHERE id = ?", (arrival.id,))
@@ -280,12 +282,13 @@ class BoxTable:
 
 
 def _with_contents_of(record: BoxRecord, other: BoxRecord) -> BoxRecord:
-    """Return `record` with what is known of the content of the other's bucket."""
+    """Return `record` with the bucket of the other, and the figures of its content."""
     return replace(record, used=other.used, files=other.files, measured=other.measured, changed=other.changed)
 
 
 def _require_few(db: sqlite3.Connection, upload: PendingUpload, now: float, most: int) -> None:
-    """Transient `TooManyUploads`. Another link for the same file takes the place of the one before."""
+    """Raise Transient `TooManyUploads` if there are too many. Another link for the same file replaces the one
+    before."""
     count = "SELECT count(*) FROM pending WHERE bucket = ? AND expires > ? AND NOT (upload = ? AND key = ?)"
     (number,) = db.execute(count, (upload.bucket, now, upload.upload, upload.key)).fetchone()
     if number >= most:

@@ -45,7 +45,7 @@ def decode(kind: type[T], text: str) -> T:
         return cast(T, _typed(kind, json.loads(text)))
     except ValueError:
         raise
-    # Whatever a text that we have not written causes: depth, sizes, checks of a value.
+    # All errors that a foreign text can cause: depth, sizes, checks of a value.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

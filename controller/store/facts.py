@@ -1,5 +1,5 @@
 """Single numbers that belong to no table: the version of the route table, the daemon's last heartbeat, how
-often each part was restarted, and how much apps use of their shares.
+often each part was restarted, and how much apps use of their limits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""What each worker of the gateway has loaded and is busy with, as reported by itself. A worker without a
-recent report is considered dead: its requests have ended with it.
-"""
+"""Reports of the gateway's workers: the route table that each has loaded, and the endpoints with calls in
+progress. A worker without a recent report is considered dead: its requests have ended with it."""
 
 from __future__ import annotations
 

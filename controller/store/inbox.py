@@ -24,8 +24,8 @@ NAME = "asked"
 FIRST_WISH = 2**40
 LAST_WISH = 2**53 - 1  # the largest integer that JSON readers represent exactly
 
-# Some of these tables are in old migrations of the state, too (schema.py), whence `m008_owners` moved their rows. They
-# are written down here again on purpose: a migration stays as it was released, these are what is compared today.
+# Some of these tables are in old migrations of the state, too (schema.py), whence `m008_owners` moved their
+# rows. They are repeated here on purpose: a migration never changes, while these are compared with the database.
 _TABLES = (
     """CREATE TABLE wishes (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -108,7 +108,7 @@ _OBJECTS = r"SELECT type, name, sql FROM asked.sqlite_schema WHERE name NOT LIKE
 
 
 def make(connection: sqlite3.Connection, first_wish: int = FIRST_WISH) -> None:
-    """All tables, in an empty database of its own. Ids of wishes begin at `first_wish`."""
+    """Create all tables in an empty database. Ids of wishes begin at `first_wish`."""
     for text in _TABLES:
         connection.execute(text)
     connection.execute("INSERT INTO sqlite_sequence VALUES ('wishes', ?)", (first_wish - 1,))
@@ -148,13 +148,13 @@ def put_right(connection: sqlite3.Connection) -> None:
 
 
 def begin_wishes(connection: sqlite3.Connection) -> None:
-    """Ids of wishes go on behind those that the daemon has taken, which count once."""
+    """Continue ids of wishes after those that the daemon has taken, so that each counts once."""
     connection.execute("DELETE FROM asked.sqlite_sequence WHERE name = 'wishes'")
     connection.execute("INSERT INTO asked.sqlite_sequence VALUES ('wishes', ?)", (next_wish(connection) - 1,))
 
 
 def next_wish(connection: sqlite3.Connection) -> int:
-    """Somebody may have made wishes with ids at the end of the range: those do not count."""
+    """Return the next id; ignore foreign wishes with ids at the end of the range."""
     if not connection.execute("SELECT 1 FROM main.sqlite_schema WHERE name = 'wishes_taken'").fetchone():
         return FIRST_WISH
     query = "SELECT max(wish) FROM main.wishes_taken WHERE wish < ?"

@@ -31,8 +31,8 @@ from controller.store.sqlite import Database
 log = logging.getLogger(__name__)
 
 AT_ONCE = 50  # requests of a kind in one transaction
-AT_ONE_GO = 1000  # pieces, and the rest with the next look: others are served in between
-WAITING = 1000  # apps with a pass in the queue; beyond it, none is taken for apps that nothing is known of
+AT_ONE_GO = 1000  # requests at once; the rest is taken in the next call, so that others are served in between
+WAITING = 1000  # apps with a pass in the queue; beyond it, none is taken for unknown apps
 TOLD, QUIET = 20, 60.0  # lines of the log within so many seconds
 LARGEST = 16 * 2**20  # characters of a submission
 LATEST = 366 * 86400.0  # seconds for which a wish may wait

@@ -1,8 +1,6 @@
-"""Which account a caller's name belongs to, by app. A database of its own in the web process' folder: that process
-alone writes it, root may release names, and no other part decides anything by it.
-
-It is opened for each query: one per account and minute, and one write per name.
-"""
+"""The account that owns each caller's name, by app. It is a separate database in the web process' folder:
+only that process writes it, root may release names, and no other part uses it. It is opened for each query:
+one per account and minute, and one write per name."""
 
 from __future__ import annotations
 
@@ -31,7 +29,8 @@ class CallerNameTable:
         self._path = path
 
     def claim(self, app: AppName, name: str, owner: str, now: float) -> str:
-        """The account that owns the name: `owner` from now on, if there was none. Stalled, Transient."""
+        """Return the account that owns the name; if there was none, it is `owner` from now on. Raises
+        Stalled, Transient."""
         key = (app, storable(name))
         with self._open() as db:
             found = db.execute("SELECT owner FROM names WHERE app = ? AND name = ?", key).fetchone()

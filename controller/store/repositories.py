@@ -1,6 +1,5 @@
-"""What the web process may know of the connected repositories, and the webhooks that it has accepted for
-them. Their secrets are in a separate file that operators cannot read (keys.py).
-"""
+"""The connected repositories, as far as the web process may know them, and the webhooks that it has accepted
+for them. Their secrets are in a separate file that operators cannot read (keys.py)."""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ class RowReader:
         return tuple(value for _, value in self.each(kind, rows))
 
     def found(self, kind: RowKind[T], query: str, parameters: Parameters = ()) -> tuple[T, ...]:
-        """What a query of rows of this kind finds, as far as it can be read."""
+        """Return the readable values of a query for rows of this kind."""
         with self._database.read() as db:
             return self.all(kind, db.execute(query, parameters).fetchall())
 
     def readable(self, kind: RowKind[T], row: sqlite3.Row | None) -> T | None:
-        """None if there is no row, or one that cannot be read."""
+        """Return the value of a row; None if there is no row, or it cannot be read."""
         return next(iter(self.all(kind, (row,) if row else ())), None)
 
     def one(self, kind: RowKind[T], row: sqlite3.Row | None) -> T | None:

@@ -237,7 +237,7 @@ class RunTable:
             self._insert(db, run)
 
     def refuse(self, asked: RunSubmission) -> None:
-        """Its caller is told that it is gone."""
+        """Refuse a submission; its caller gets the answer that the run is gone."""
         with self._database.write() as db:
             row = (asked.id, asked.app, asked.user or "", id_time(asked.id) if is_run_id(asked.id) else 0.0)
             db.execute("INSERT OR IGNORE INTO runs_gone VALUES (?, ?, ?, ?)", row)
@@ -329,14 +329,14 @@ class RunTable:
             while row := db.execute(CLAIMABLE, {"per_app": limits.app}).fetchone():
                 try:
                     run = _run(row)
-                except ValueError as error:  # it would stand before all others for ever
+                except ValueError as error:  # it would stay first in the queue for ever
                     self._rows.put_aside(self._kind, row, error, now)
                 else:
                     return self._saved(db, run, run.to(RunState.STARTING, now))
         return None
 
     def cancel(self, app: AppName, id: str, at: float) -> Run | None:
-        """After a change by another process at the same time, it is decided again upon the changed run."""
+        """Cancel a run. On a conflict with another process, reload the run and decide again."""
         while (run := self.get(app, id)) is not None:
             wanted = cancel(run, at)
             if wanted is run:
@@ -348,7 +348,7 @@ class RunTable:
     def save(self, run: Run) -> Run | None:
         with self._database.write() as db:
             if run.state.terminal and db.execute(CANCELED, (run.id,)).fetchone():
-                self.take_in()  # or it would end as what nobody expects any more, and then be canceled
+                self.take_in()  # or it would be canceled after its end
             return self._saved(db, run, run)
 
     def _saved(self, db: sqlite3.Connection, before: Run, after: Run) -> Run | None:

@@ -1,8 +1,6 @@
-"""How far the schedules of pipelines were followed, and which ticks were handled.
-
-A mark is changed by compare-and-set, and a tick is a primary key: several daemons, or one that restarts,
-agree on which starts the run of a tick, in the transaction that starts it.
-"""
+"""Checkpoints of the pipelines' schedules, and the handled ticks. A checkpoint is changed by compare-and-set,
+and a tick is a primary key. So of several daemons, or one that restarts, exactly one starts the run of a
+tick, in the transaction that starts it."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def m007_grants(db: Database) -> None:
 
 @migrations()
 def m008_owners(db: Database) -> None:
-    """Move what other processes write into the attached database (see asked.py). It is copied first, so a
+    """Move what other processes write into the attached database (see inbox.py). It is copied first, so a
     crash does no harm.
     """
     for statement in (

@@ -34,7 +34,7 @@ FILE_MODE = 0o660
 JOURNAL_MODE = 0o600
 _UNBOUNDED = {"caller_keys"}  # of a year; the daemon reads none of them
 _CARRIED = 10_000  # rows of a table
-_PATIENCE = 5.0  # seconds for reading a file that is doubtful
+_PATIENCE = 5.0  # seconds for reading a file that may be damaged
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds
 _SOON = 3600.0  # seconds between two times
 _LOGS = ("-wal", "-shm")
@@ -42,13 +42,13 @@ _JOURNAL = "-journal"  # that a database in WAL mode never has
 _TRIES = 100  # to be faster than somebody who puts a journal there again and again
 
 Rows = Mapping[str, Sequence[tuple[object, ...]]]
-#: Which file it is: device and inode.
+#: The identity of a file: device and inode.
 Mark = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A file to attach. Once `mark` changes, it is another one."""
+    """A file to attach. Another `mark` means another file."""
 
     path: Path
     mark: Mark | None
@@ -58,18 +58,18 @@ class SharedFile:
     """May be shared by threads."""
 
     def __init__(self, path: Path, own: Path) -> None:
-        """`own` is where the daemon's own file is made, in a folder that others do not write."""
+        """`own` is the path of the daemon's own file, in a folder that others cannot write."""
         self.path = path
         self._own = own
         self._lock = threading.RLock()
         self._closed_until = 0.0  # monotonic
         self._last = -_SOON
         self._pause = 0.0
-        self._known: Rows = {}  # what people have decided, as it was read last
+        self._known: Rows = {}  # the decisions of people that were read last
         self._notices: list[str] = []
 
     def place(self) -> Place:
-        """The file that is to be used now."""
+        """Return the file to use now."""
         if time.monotonic() < self._closed_until:
             return Place(self._own, look(self._own)[1])
         problem, mark = guarded(self.path)
@@ -96,7 +96,7 @@ class SharedFile:
         return found
 
     def remember(self, connection: sqlite3.Connection) -> str:
-        """Look whether it is as large as it may be, and at what is worst to lose. Why it cannot be used, or ""."""
+        """Check the size of the file and remember the decisions in it. Return why it cannot be used, or ""."""
         for table in inbox.TABLES:
             many = f"SELECT 1 FROM {inbox.NAME}.{table} LIMIT 1 OFFSET {MOST_ROWS}"  # noqa: S608
             if table not in _UNBOUNDED and connection.execute(many).fetchone():
@@ -126,8 +126,8 @@ class SharedFile:
     def set_aside(
         self, why: str, mark: Mark | None, first_wish: int = inbox.FIRST_WISH, unread: bool = False
     ) -> None:
-        """Put a new one in its place, unless another thread has done so: `mark` is the file that this is about.
-        `unread`: it is not read, and what was carried over the last time is carried over again."""
+        """Replace the file by a new one, unless another thread has done so: `mark` identifies the bad file.
+        `unread`: do not read it, and copy the rows of the last time again."""
         with self._lock:
             problem, found = guarded(self.path)
             if found != mark or (mark is None and not problem):
@@ -149,7 +149,7 @@ class SharedFile:
             self._tell(why, kept)
 
     def distrust(self, seconds: float) -> None:
-        """Set it aside, and go on without it for so long. Before it is opened."""
+        """Set the file aside before it is opened, and ignore the shared one for this many seconds."""
         with self._lock:
             self._last, self._pause = time.monotonic(), seconds / 2
             problem, mark = look(self.path)
@@ -181,7 +181,8 @@ class SharedFile:
 
 
 def damaged(error: UnicodeDecodeError) -> sqlite3.DatabaseError:
-    """What Python's binding raises where SQLite says that a schema is malformed, and quotes what is no text."""
+    """Return True for the error that Python's binding raises if SQLite reports a malformed schema and quotes
+    invalid text."""
     found = sqlite3.DatabaseError(f"malformed: {error.object[:200]!r}")
     found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return found
@@ -210,7 +211,7 @@ _KINDS = {
 
 
 def look(path: Path) -> tuple[str, Mark | None]:
-    """Why it must not be opened, or ""; and which file it is."""
+    """Return why it must not be opened, or ""; and the identity of the file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -267,7 +268,7 @@ def _take_away(path: Path) -> None:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Apart from the state. What takes long is broken off."""
+    """Open the file without the state; long queries are interrupted."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=0.0, isolation_level=None)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
@@ -278,7 +279,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _readable(path: Path) -> Rows:
-    """Some rows of each table, of those tables that can be read."""
+    """Return some rows of each readable table."""
     found: dict[str, Sequence[tuple[object, ...]]] = {}
     try:
         with closing(_opened(path)) as connection:
@@ -309,7 +310,7 @@ def _make(path: Path, rows: Rows, first_wish: int, own: Path) -> None:
     for suffix in _LOGS:
         _remove(path.with_name(path.name + suffix))
     if path != own:
-        with suppress(OSError):  # set-gid folders do not give their group to what is moved into them
+        with suppress(OSError):  # files that are moved into a set-gid folder do not get its group
             os.chown(draft, -1, path.parent.stat().st_gid)
         draft.chmod(FILE_MODE)
     draft.replace(path)
@@ -317,11 +318,11 @@ def _make(path: Path, rows: Rows, first_wish: int, own: Path) -> None:
 
 def _insert(connection: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
     holes = ", ".join("?" * len(row))
-    with suppress(sqlite3.Error):  # what does not fit is not carried over
+    with suppress(sqlite3.Error):  # rows that do not fit are not copied
         connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({holes})", row)  # noqa: S608
 
 
 def _remove(path: Path) -> None:
-    """A folder, which we never made, may stay."""
+    """Remove the file. A folder may stay."""
     with suppress(OSError):
         path.unlink()

@@ -179,7 +179,7 @@ class Database:
         return tuple(finding for finding in findings if finding != "ok")
 
     def look_through(self) -> None:
-        """Others may have damaged what this process does not read: nobody could ask for anything any more."""
+        """Check the whole file of others: damage that this process does not notice could block all requests."""
         now = time.monotonic()
         if now - self._looked_through < _LOOK_THROUGH:
             return
@@ -227,12 +227,12 @@ class Database:
         return handle
 
     def _place(self) -> Place:
-        """Also who only asks has to see that another file is there than the one that it has open."""
+        """Return the file of others. Guests must notice, too, that the file was replaced."""
         path = self.shared.path
         return Place(path, look(path)[1]) if self.guest else self.shared.place()
 
     def _begun(self) -> tuple[sqlite3.Connection, bool]:
-        """A connection with a transaction that has just begun, and whether it is a savepoint within another one."""
+        """Yield a connection with a new transaction, and whether it is a savepoint within another one."""
         for left in reversed(range(_TRIES)):
             connection = self._handle().connection
             if connection.in_transaction:
@@ -247,8 +247,8 @@ class Database:
         raise AssertionError
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        """With the locks of both files. The daemon takes that of the state first: no other thread of it can be what
-        keeps it waiting for the other one."""
+        """Begin a transaction with the locks of both files. The daemon takes that of the state first, so no
+        other thread of the daemon can hold the lock of the other file."""
         if self.guest:
             connection.execute("BEGIN IMMEDIATE")
             return
@@ -296,8 +296,8 @@ class Database:
 
     @contextmanager
     def _watched(self, reading: bool = False) -> Iterator[None]:
-        """Errors in words. One that others have caused is told as such, and does not come again. Who reads waits for
-        nobody but them."""
+        """Translate errors. One that others have caused is reported as such, and handled, so that it does not
+        occur again. Readers wait only for the file of others."""
         with translated(self.path):
             try:
                 yield
@@ -310,7 +310,8 @@ class Database:
                 raise
 
     def _are_others_to_blame(self, error: sqlite3.Error, reading: bool) -> bool:
-        """If so, the daemon sets their file aside. Not decided within a transaction, which ends with the same error."""
+        """Return True if others have caused the error; the daemon then sets their file aside. Do not call it
+        within a transaction, which ends with the same error."""
         code, handle = _primary(error), getattr(self._local, "handle", None)
         if code in _OURS or (handle is not None and handle.connection.in_transaction):
             return False
@@ -408,7 +409,7 @@ def connect(path: Path, guest: bool = False, shared: Path | None = None) -> sqli
 def _set_up(connection: sqlite3.Connection, name: str) -> None:
     connection.execute(f"PRAGMA {name}.synchronous = NORMAL")
     connection.execute(f"PRAGMA {name}.journal_size_limit = {WAL_LIMIT}")
-    connection.execute(f"PRAGMA {name}.schema_version")  # reads the file: what is wrong with it is found here
+    connection.execute(f"PRAGMA {name}.schema_version")  # reads the file, which detects damage
 
 
 @contextmanager
@@ -430,7 +431,7 @@ def prepare(path: Path, shared: SharedFile) -> Iterator[sqlite3.Connection]:
 
 
 def _prepared(path: Path, shared: SharedFile) -> sqlite3.Connection:
-    """Set aside what others have made unusable."""
+    """Prepare the file of others, or set it aside if it is unusable."""
     shared.make_if_missing()
     for left in reversed(range(_TRIES)):
         place = shared.place()
@@ -463,7 +464,7 @@ def _set_right(path: Path, place: Place) -> sqlite3.Connection:
 
 @contextmanager
 def unprepared(path: Path) -> Iterator[None]:
-    """Prevent that the files are set up meanwhile."""
+    """Prevent other processes from setting up the files meanwhile."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_SH)
@@ -517,7 +518,7 @@ def _make_file(path: Path, mode: int) -> None:
 def _close(path: Path, mode: int) -> None:
     """Remove rights that exceed the mode: an older version let the group write."""
     with suppress(FileNotFoundError):
-        found = path.lstat()  # in a folder of others, a link may be in its place
+        found = path.lstat()  # in a folder of others, a link may have replaced it
         if stat.S_ISLNK(found.st_mode):
             return
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & ~mode:
@@ -540,7 +541,7 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         known = translate(error, path)
         if known is None:
-            raise  # a wrong statement or a violated rule of ours is a bug, and shown as one
+            raise  # a wrong statement or a violated constraint is a bug, and raised as one
         raise known from error
 
 

@@ -188,7 +188,7 @@ class SqliteStore:
         now = self._clock()
         for table, age in self._aging:
             table.prune(before=now - age)
-        with self._database.write():  # what is being written now is in no row yet, and has to wait
+        with self._database.write():  # a value that is being written now is in no row yet
             self._credentials.keep(self._handles())
 
     def set_aside(self) -> int:
@@ -228,11 +228,10 @@ def open_store(
     """Open the state at `path` as its owner, the daemon. It is created if missing, and migrated if it is
     older than this program.
 
-    `clock` gives Unix seconds for what is stamped in here; `keep_events` bounds the history of each app, `queue` the
-    runs of each that are taken in. For `distrust` seconds nothing is heard of what others ask for, and their database
-    is set aside.
-    Stalled `StateTooNew`, `StateUnwritable`, `StateCorrupt`; Transient `StateBusy`, `StateDiskFull`, `StateIOError`.
-    """
+    `clock` gives Unix seconds for what is stamped in here; `keep_events` bounds the history of each app,
+    `queue` the runs of each that are taken in. For `distrust` seconds the database of other processes is set
+    aside and their requests are ignored. Stalled `StateTooNew`, `StateUnwritable`, `StateCorrupt`; Transient
+    `StateBusy`, `StateDiskFull`, `StateIOError`."""
     database = Database(path)
     if distrust:
         database.shared.distrust(distrust)

@@ -16,7 +16,7 @@ INSERT = """
 INSERT INTO webhooks (id, app, pipeline, revision, run, secret, url, lane, body, attempts, due)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# A few of each lane: otherwise messages that one receiver does not accept would block all others. If a
+# A few of each lane: otherwise messages to one failing receiver would block all others. If a
 # message is due later than the longest pause, the clock was set back, and it is due now.
 DUE = """
 WITH due AS (

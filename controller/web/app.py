@@ -1,7 +1,7 @@
-"""The Flask application: webhooks, status, metrics, the page for people, and the services that the platform answers
-itself. Made by the ASGI application, which hands it everything below `/-/` that need not be answered on the event loop,
-and calls of services below their kind (`/files/…`, `/pipeline/…`), where no request from outside can lead; also usable
-by itself in tests.
+"""The Flask application: webhooks, status, metrics, the page for people, and the services that the platform
+answers itself. Made by the ASGI application, which passes it everything below `/-/` that need not be answered
+on the event loop, and calls of services below their kind (`/files/…`, `/pipeline/…`), where no request from
+outside can lead; also usable by itself in tests.
 
 Every error leaves as problem+json, Flask's own ones too.
 """

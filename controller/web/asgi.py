@@ -1,10 +1,7 @@
-"""The ASGI application: what a gunicorn worker runs. It decides who answers a request: a component, through the
-forwarder; the live endpoints, on the event loop; or the Flask application, behind WSGI bridges in threads: one for the
-files API, one for all else, so that a slow storage holds up nothing but files.
-
-Every response carries `X-Request-ID`; every error is a problem document. What is opened at the lifespan's start is
-closed at its end.
-"""
+"""The ASGI application: what a gunicorn worker runs. It decides who answers a request: a component, through
+the forwarder; the live endpoints, on the event loop; or the Flask application, behind WSGI bridges in
+threads: one for the files API, one for all else, so that a slow storage delays only files. Every response
+carries `X-Request-ID`; every error is a problem document."""
 
 from __future__ import annotations
 
@@ -75,23 +72,23 @@ log = logging.getLogger(__name__)
 
 THREADS = 8  # that run Flask in one worker, behind each bridge
 WAITING = 64  # requests that may wait for a bridge's threads
-TRANSFERS = 60.0  # seconds that files under way get when a worker stops
+TRANSFERS = 60.0  # seconds that file transfers get when a worker stops
 WAITING_EACH = 24  # of them for one app, or for one kind of the platform's own
 SMALL_BODY = 2**20  # bytes of a request to the platform itself; webhooks have a limit of their own
 HOOKS, HOOKS_EACH = 64, 4  # webhooks that are read at once, and of them for one repository
-LINGER = 5.0  # seconds that the rest of a refused body is read and thrown away
+LINGER = 5.0  # seconds for which the rest of a refused body is read and discarded
 LINGER_BYTES = 32 * 2**20
 PAGES = frozenset(("hooks", "healthz", "readyz", "metrics", "apps"))  # that have a share of their own
 HOOK = re.compile(r"/-/hooks/([^/]+)")
-DESCRIBED = (b"/openapi.json", b"/docs")  # what a platform server is told the security schemes for
+DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
 NOT_YET = ("StateMissing", "StateUnwritable", "StateBusy", "StateSetAside")
-PATIENCE, LOOK = 60.0, 0.1  # seconds for which the daemon is waited for, and between two looks
+PATIENCE, LOOK = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
 CALLER_LEFT = 499  # counted as this; nobody sees it
 
 
 class Application:
-    """The callable that gunicorn is given. Opens the store when the worker starts. `door` is where links to files
-    arrive, None where that is not served."""
+    """The ASGI callable for gunicorn. Opens the store when the worker starts. `door` receives requests for
+    files; None if links are not served."""
 
     def __init__(self, settings: Settings, connect: Connect, door: socket.socket | None = None) -> None:
         self._settings = settings
@@ -110,7 +107,7 @@ class Application:
             )  # no WebSockets here: the handshake gets a 403
 
     def begin_stop(self) -> None:
-        """The worker was told to stop: answers that wait for news end, all others go on."""
+        """Begin to stop: long polls and event streams end, all others continue."""
         if self._gateway is not None:
             self._gateway.watch.end_waits()
             self._gateway.objects.begin_stop()
@@ -125,7 +122,7 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._gateway = gateway
-        gc.freeze()  # what is loaded now stays: full collections need not look at it, which would hold up calls
+        gc.freeze()  # objects loaded so far stay: full collections should skip them, because that would delay calls
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await gateway.stop()
@@ -134,7 +131,8 @@ class Application:
 
 
 async def _visited(path: Path) -> SqliteStore:
-    """The daemon makes the state and brings it up to date: after an installation or an upgrade that takes a moment."""
+    """Open the store once the daemon has created or migrated it, which takes a moment after an installation
+    or upgrade."""
     for _ in range(int(PATIENCE / LOOK)):
         try:
             return open_guest_store(path)
@@ -147,7 +145,7 @@ async def _visited(path: Path) -> SqliteStore:
 
 @dataclass(slots=True)
 class InboundRequest:
-    """A request on its way through: what ASGI gave, and what was made of its header."""
+    """A request in progress: the ASGI scope, and its parsed header."""
 
     scope: Message
     special: dict[bytes, bytes]  # fields that the gateway acts on
@@ -355,7 +353,8 @@ class GatewayApp:
     # --- the platform's own ------------------------------------------------------------------------------------
 
     async def _serve(self, decision: ServeService, request: InboundRequest) -> None:
-        """The Flask application finds a service below its kind, whatever path it is published at."""
+        """Pass the call of a service to the Flask application, which has it below its kind, not below its
+        published path."""
         target = decision.target
         with self._calls.take(target.service.app, f"app {target.service.app}"):
             await self._answer_service(decision, await self._admit(target, request), request)
@@ -391,7 +390,7 @@ class GatewayApp:
     async def _body(self, scope: Message, request: InboundRequest) -> bytes:
         """Read the body for the Flask application here, because a slow caller would hold one of its threads. A
         body that will not be used, because the caller may not do this or the hook does not exist, is not read.
-        Raises Refused."""
+        Raises RequestRefused."""
         if not request.incoming.more():
             return b""
         if found := HOOK.fullmatch(scope["path"]):
@@ -424,20 +423,21 @@ class GatewayApp:
 
 
 class WsgiBridge:
-    """The Flask application behind threads of its own."""
+    """Runs the Flask application in separate threads."""
 
-    def __init__(self, application: Any) -> None:  # it describes WSGI in other types than the bridge
+    def __init__(self, application: Any) -> None:  # its types for WSGI differ from those of the bridge
         self._wsgi: Any = WSGIMiddleware(application, workers=THREADS)
         self._waiting = WorkerShares("requests to the platform itself", WAITING, WAITING_EACH)
 
     async def answer(self, scope: Message, request: InboundRequest, content: bytes, whose: str) -> None:
-        """`content` is the body, `whose` an app's name or that of a page. Raises Refused if too many wait already."""
+        """Answer a request. `content` is the body, `whose` the name of an app or a page. Raises
+        RequestRefused if too many wait already."""
         await self._ask(whose, scope, once(content), _mark(request))
         if request.answered.status >= 400:
             await _linger(request)
 
     async def ask(self, scope: Message, receive: Receive, send: Send) -> None:
-        """On behalf of a service that has read the body itself. Raises Refused."""
+        """Answer a request for a service that has read the body itself. Raises RequestRefused."""
         call: ServiceCall = scope[CALL]
         await self._ask(call.service.app, scope, receive, send)
 
@@ -447,14 +447,14 @@ class WsgiBridge:
 
 
 def page_of(path: str) -> str:
-    """Return which of the platform's own a path is; no app is called so."""
+    """Return the page of the platform that a path names; no app has such a name."""
     page = path.split("/", 3)[2] if path.startswith("/-/") else ""
     return f"/-/{page}" if page in PAGES else "/-/"
 
 
 @contextmanager
 def _store_problem(request: InboundRequest) -> Iterator[None]:
-    """On the event loop, where no view's error handler sees it."""
+    """Return the problem for an error of the store on the event loop, where no error handler of Flask applies."""
     try:
         yield
     except ControllerError as error:
@@ -465,7 +465,7 @@ def _store_problem(request: InboundRequest) -> Iterator[None]:
 
 
 def header_text(user: str) -> bytes:
-    """A user's name as a header value: UTF-8, with whatever could break the header percent-encoded."""
+    """Return a user's name as a header value: UTF-8, with unsafe characters percent-encoded."""
     if user.isascii() and user.isalnum():
         return user.encode()
     return b"".join(
@@ -490,8 +490,8 @@ async def _refuse(problem: HttpProblem, request: InboundRequest) -> None:
 
 
 async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:
-    """Return True if it was a preflight and is answered. If not, whatever answers the request says what the rule
-    says."""
+    """Return True if the request was a preflight and has been answered. Else the response gets the headers of
+    the rule."""
     asked = CorsRequest.by(request.scope["headers"])
     if request.scope["method"] != "OPTIONS" or asked.origin is None or asked.method is None:
         request.send = cors.sending(request.send, asked)
@@ -509,7 +509,7 @@ def _ours(request: InboundRequest) -> list[Header]:
 
 
 def _scope(request: InboundRequest) -> Message:
-    """The request for an application of our own, under the id that was settled."""
+    """Return the ASGI scope for an application of our own, with the chosen request id."""
     others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
     return {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
 
@@ -525,8 +525,9 @@ def _mark(request: InboundRequest) -> Send:
 
 
 async def _linger(request: InboundRequest) -> None:
-    """Read a refused request's body for a while and throw it away: closing at once would reset the connection, and
-    the caller, still sending, would never see why. A caller who waits for `100 Continue` sends nothing more."""
+    """Read a refused request's body for a while and discard it: closing at once would reset the connection,
+    and a caller who is still sending would not see the answer. A caller who waits for `100 Continue` sends
+    nothing more."""
     incoming = request.incoming
     if b"expect" in request.special or not incoming.more():
         return

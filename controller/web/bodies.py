@@ -1,4 +1,4 @@
-"""JSON bodies of requests that the platform answers itself: one reading for webhooks, runs and the administrator."""
+"""Parses JSON bodies of requests to the platform itself: webhooks, runs and the administrator's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def require_json(media_type: str, detail: str) -> None:
-    """Raises Refused, with what is to be done."""
+    """Check that the body is JSON. Raises RequestRefused, with advice."""
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise RequestRefused(
             HttpProblem(ProblemKind.MEDIA_TYPE, f"{detail} This is {media_type or 'without a content type'}.")
@@ -24,7 +24,7 @@ def require_json(media_type: str, detail: str) -> None:
 
 def read_json(content: bytes) -> Any:
     """Read JSON that can be stored and written again: finite numbers, valid Unicode, and no more levels than a
-    call may have. Raises Refused."""
+    call may have. Raises RequestRefused."""
     try:
         text = content.decode("utf-8-sig")
         document = json.loads(text, parse_float=_finite, parse_constant=_refuse_constant)

@@ -15,7 +15,7 @@ from controller.web.query import QueryParameters
 from controller.web.storage import StorageClient
 
 _KEY, _STORAGE = "prichal", "prichal.storage"
-#: In the ASGI scope, where no caller can put anything: header fields come to views under other names.
+#: A key of the ASGI scope, which callers cannot set: views see header fields under other names.
 CALL = "prichal.call"
 
 
@@ -26,7 +26,7 @@ class WebContext(NamedTuple):
 
 @dataclass(frozen=True)
 class ServiceCall:
-    """A call of a service, admitted by the gateway. `user` is empty if no authentication is required."""
+    """An admitted call of a service. `user` is empty if no authentication is required."""
 
     service: Service
     user: str
@@ -47,16 +47,16 @@ def storage_client(app: Flask) -> StorageClient:
 
 
 def service_call() -> ServiceCall:
-    """The present request, as the gateway handed it over."""
+    """Return the current call, as the gateway passed it on."""
     return cast(ServiceCall, request.environ["asgi.scope"][CALL])
 
 
 def query() -> QueryParameters:
-    """Return the query of the current request. Raises Refused."""
+    """Return the query of the current request. Raises RequestRefused."""
     return QueryParameters.of(request.query_string)
 
 
 def visitor() -> ClientInfo:
-    """The facts about the present request that the admin rule looks at."""
+    """Return the facts about the current request for the admin rule."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     return ClientInfo(request.method, request.remote_addr or "", headers)

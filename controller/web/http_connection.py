@@ -1,10 +1,10 @@
-"""The common part of connections to components and to the storage, and of callers' connections: the body of a message
-that a parser takes apart, writing with backpressure, and bytes that the kernel moves past the process (splice(2)).
-The base of `gateway.upstream.UpstreamConnection` and `objects.caller.CallerConnection`; `splice` joins two of them.
+"""The common part of connections to components and to the storage, and of callers' connections: the parsed
+body of a message, writing with backpressure, and bytes that the kernel moves past the process (splice(2)).
+The base of `gateway.upstream.UpstreamConnection` and `objects.caller.CallerConnection`; `splice` joins two of
+them.
 
-Promises: only a bounded piece of a body is kept; waiters are woken when the connection ends; the descriptor for
-`splice` is open as long as the connection is.
-"""
+Promises: only a bounded piece of a body is buffered; waiters are notified when the connection ends; the
+descriptor for `splice` is open as long as the connection is."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ class HttpConnection(asyncio.Protocol):
 
     @abstractmethod
     def _length(self) -> int | None:
-        """Bytes of the body, None if they are not known."""
+        """Return the bytes of the body, None if they are not known."""
 
     @abstractmethod
     def _fault(self) -> Exception | None:
-        """Why no more of the body will come."""
+        """Return the error if the body ended early."""
 
     @abstractmethod
     def _broken_off(self, why: str) -> Exception:
-        """The connection has ended within the body: what is raised."""
+        """Return the error for a connection that ended within the body."""
 
     @abstractmethod
     def _unwritable(self) -> None:
-        """The other end takes nothing more."""
+        """Return True if the other end accepts no more bytes."""
 
     @abstractmethod
     def _took(self, count: int) -> None:
-        """So many bytes of the body were taken."""
+        """Record that bytes of the body were read."""
 
     @abstractmethod
     def _gave(self, count: int) -> None:
-        """So many bytes were sent, or the other end has taken what was sent before (0)."""
+        """Record that bytes were sent, or, with 0, that the other end has acknowledged earlier ones."""
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class HttpConnection(asyncio.Protocol):
         return data
 
     def _keep(self, body: bytes, high_water: int) -> None:
-        """A piece of the body from the parser."""
+        """Buffer a piece of the body from the parser."""
         self._chunks.append(body)
         self._buffered += len(body)
         self._body += len(body)
@@ -129,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
         return self._left > 0
 
     async def splice(self, pipe: int, most: int) -> int:
-        """Move at least one byte of the body into an empty pipe; how many."""
+        """Move at least one byte of the body into an empty pipe, and return how many."""
         assert self._left is not None
         while (fault := self._fault()) is None:
             try:
@@ -155,7 +155,8 @@ class HttpConnection(asyncio.Protocol):
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait while the other end does not read. Raises nothing: the end of the exchange tells."""
+        """Wait while the other end does not read. It does not raise: failures are reported at the end of the
+        exchange."""
         if self._writable is not None:
             await self._writable
             self._gave(0)
@@ -168,8 +169,8 @@ class HttpConnection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=self._write_buffer)
 
     async def splice_in(self, pipe: int, count: int) -> int:
-        """Move bytes from a pipe to the other end; how many, 0 once it has gone. What was written before must be
-        flushed."""
+        """Move bytes from a pipe to the other end, and return how many, 0 once it has disconnected. Flush
+        earlier writes before."""
         while not self._closed:
             try:
                 moved = os.splice(pipe, self._descriptor, count)
@@ -197,8 +198,8 @@ class HttpConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     async def _readable(self, most: int) -> None:
-        """Many bytes are waited for, since to be woken for each few of them costs more than to move them; when they do
-        not come soon, any will do."""
+        """Wait for many bytes, since a wake-up for a few of them costs more than moving them; after a short
+        time any number suffices."""
         self._wait_for(min(most, LOW_WATER))
         timer = self._loop.call_later(PATIENCE, self._wait_for, 1)
         self._loop.add_reader(self._descriptor, self._wake)
@@ -211,7 +212,7 @@ class HttpConnection(asyncio.Protocol):
                 self._wait_for(1)
 
     def _wait_for(self, count: int) -> None:
-        """So many bytes, or the end, make the connection readable."""
+        """Make the connection readable only with this many bytes, or at its end."""
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
@@ -234,7 +235,8 @@ class HttpConnection(asyncio.Protocol):
         self._descriptor = os.dup(sock.fileno())
         self._socket = socket.socket(fileno=self._descriptor)
         if _is_on_this_host(self._socket):
-            # What paces packets for the sake of networks, as BBR does, moves half as much there, where none is lost.
+            # Congestion control that paces packets, such as BBR, halves the rate on loopback, where no packet
+            # is lost.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 

@@ -1,9 +1,8 @@
-"""Reading large JSON of strangers in a process of its own, with bounds on memory and time.
+"""Parses large untrusted JSON in a separate process, with bounds on memory and time.
 
-The standard library parses a text in one go and with the interpreter's lock held: 15 MiB that are made for it take
-seconds, in which no thread of a worker does anything, not even its event loop. Small texts are not worth a process.
-Called in threads; each waits for its process and for nothing else.
-"""
+The standard library parses a text in one go and with the interpreter's lock held: a malicious text of 15 MiB
+takes seconds, in which it blocks all threads of a worker, even its event loop. Small texts are parsed here.
+Called in threads; each waits only for its process."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ from typing import TypeVar, cast
 
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
-#: Bytes of a text from which on it is read aside: parsing less takes some tens of milliseconds at the most.
+#: Texts with at least this many bytes are parsed in a process: less takes some tens of milliseconds at the most.
 LARGE = 2**20
 #: Bytes that are read in a thread instead: looking through them takes longer than to ask one.
 MEDIUM = 64 * 2**10
 PROCESSES = 2  # at once in one worker
 DEADLINE = 20.0  # seconds for one text, the start of the process included
-NICE = 10  # on a busy host those go first who call with less
+NICE = 10  # on a busy host callers with smaller texts have priority
 MEMORY = 2 * 2**30  # bytes of address space of one process
 
 T = TypeVar("T")
@@ -35,8 +34,9 @@ _threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="aside")
 
 
 async def read(size: int, work: Callable[..., T], *args: object) -> T:
-    """Run `work`, which reads a text of that many bytes, and return or raise what it does. It must be a function
-    of a module with plain values as arguments and result. Raises Refused if it takes too long."""
+    """Run `work`, which parses a text of that many bytes, and return its result or raise its error. It must
+    be a function of a module with plain values as arguments and result. Raises RequestRefused if it takes too
+    long."""
     if size < MEDIUM:
         return work(*args)
     if size < LARGE:
@@ -45,7 +45,7 @@ async def read(size: int, work: Callable[..., T], *args: object) -> T:
 
 
 def read_here(size: int, work: Callable[..., T], *args: object) -> T:
-    """Do the same for a caller on a thread of its own."""
+    """Do the same for a caller on its own thread."""
     return work(*args) if size < LARGE else _threads.submit(_ask, work, args).result()
 
 
@@ -73,10 +73,10 @@ def _too_much() -> RequestRefused:
 
 
 def main() -> None:
-    """The process: one piece of work from the standard input, its outcome to the standard output."""
+    """Run in the process: read one task from the standard input, and write its result to the standard output."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     os.nice(NICE)
-    gc.disable()  # it ends when it is done; looking for circles takes longer than all else
+    gc.disable()  # the process ends after it; searching for cycles takes longer than everything else
     work, args = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
     try:
         outcome: tuple[object, Exception | None] = (work(*args), None)

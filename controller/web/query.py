@@ -31,7 +31,7 @@ class QueryParameters:
 
     @classmethod
     def of(cls, sent: bytes) -> QueryParameters:
-        """`sent` is what stands behind the question mark. Raises Refused."""
+        """`sent` is what stands behind the question mark. Raises RequestRefused."""
         values: dict[str, list[str]] = {}
         try:
             for name, value in parse_qsl(sent.decode(), keep_blank_values=True, errors="strict"):
@@ -82,7 +82,7 @@ class QueryParameters:
 
 
 def whole(name: str, text: str, least: int = 0, most: int = GREATEST) -> int:
-    """A whole number that stands in the query, or in a header field called `name`. Raises Refused."""
+    """A whole number that stands in the query, or in a header field called `name`. Raises RequestRefused."""
     found = _WHOLE.fullmatch(text)
     if found is None or not least <= int(found[1]) <= most:
         raise _refused(f"{name} is {text[:40]!r}: it must be a whole number, {least} to {most}.")

@@ -1,1 +1,2 @@
-"""Apps and their components: what a commit declares, what there is, and the plan that leads from one to the other."""
+"""Apps and their components: the declared state of a commit, the observed state, and the plan that leads from
+one to the other."""

@@ -40,7 +40,7 @@ Conditions = tuple[Condition, ...]
 
 
 def merge(before: Conditions, now: Iterable[Condition], at: float) -> Conditions:
-    """The conditions that hold now, sorted by type; one that says the same as before keeps its `since`."""
+    """Return the conditions that hold now, sorted by type; unchanged ones keep their `since`."""
     old = {c.type: c for c in before}
     merged = []
     for condition in now:

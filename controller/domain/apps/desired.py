@@ -35,7 +35,7 @@ class ModelMount:
 
 @dataclass(frozen=True)
 class Workload:
-    """One container to be made; an engine needs nothing else. `env` holds secrets, hence no repr."""
+    """A container to be created; an engine needs nothing else. `env` holds secrets, hence no repr."""
 
     app: AppName
     component: ComponentName
@@ -64,15 +64,13 @@ class DesiredComponent:
     model: ModelPin | None = None
     revision: str = ""
     asleep: bool = (
-        False  # nobody calls: what runs of the version in service is to be stopped (see hibernation.py)
+        False  # there are no calls: stop the containers of the version in service (see hibernation.py)
     )
     failure_reason: str = ""
-    failure: str = (
-        ""  # set: a newer version failed for this reason; this is the last good one, kept up meanwhile
-    )
+    failure: str = ""  # set: a newer version failed for this reason; this is the last good one
 
     last_good: DesiredComponent | None = (
-        None  # what serves, where this version could not be brought up so far
+        None  # the version that serves, if this one could not be started so far
     )
 
     @property
@@ -98,14 +96,15 @@ class DesiredPipeline:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Declared, but it cannot be planned (say, its image does not exist): what runs of it is left alone."""
+    """A component that cannot be planned, for example because its image does not exist: its containers are
+    not changed."""
 
     name: ComponentName
     reason: str
     why: str
-    transient: bool = False  # it may get better by itself
+    transient: bool = False  # the failure may resolve itself
     kind: ComponentKind = ComponentKind.ML_COMPONENT
-    waiting: bool = False  # nothing is wrong, something that it needs has not been made yet
+    waiting: bool = False  # nothing is wrong, but something that it needs does not exist yet
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ class DesiredApp:
         tuple[str, ComponentName | None], ...
     ] = ()  # path of an API -> component, None: the platform itself
     prune: bool = True
-    approved: bool = False  # a person confirmed that everything may go at once
-    disconnected: bool = False  # no PlatformApp names it: data stays, whatever its manifests said
+    approved: bool = False  # a person confirmed that everything may be removed at once
+    disconnected: bool = False  # no PlatformApp names it: data is always kept
 
     def moved(self, path: str, component: ComponentName | None) -> bool:
         """Return True if the commit gives this path to something else than `component` (None: the platform
@@ -131,5 +130,5 @@ class DesiredApp:
 
     @property
     def empty(self) -> bool:
-        """True if nothing at all is declared: perhaps a wrong folder."""
+        """Return True if nothing at all is declared: perhaps the folder is wrong."""
         return not (self.components or self.boxes or self.pipelines or self.services or self.unresolved)

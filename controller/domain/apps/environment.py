@@ -1,7 +1,6 @@
-"""Secrets as environment variables of containers: which of their keys and values can be any, and which are the
-platform's own to set. What cannot be used is refused before a container is made of it: an engine would repeat the value
-in its complaint. Pure.
-"""
+"""Decides which keys and values of Secrets can become environment variables of containers; some are reserved
+for the platform. Others are refused before a container is created, because an engine would repeat the value
+in its error message. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from controller.domain.secret import Secret
 from controller.domain.text import is_storable
 
 RESERVED = ("UNIP_", "PRICHAL_")  # how the names of the platform's own variables begin
-#: What a program is, and what is loaded into it, is not for a key of a Secret to say.
+#: A key of a Secret must not decide which program runs and what is loaded into it.
 _STEERING = re.compile(r"PYTHON[A-Z0-9_]*|LD_[A-Z0-9_]+|PATH|GCONV_PATH|GLIBC_TUNABLES")
 #: With these the platform's own server would not start, not end, or not find the function or its docstring.
 _INTERPRETER = frozenset({"PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONINSPECT"})
@@ -23,14 +22,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def unusable(secret: SecretSpec) -> Iterator[str]:
-    """Why it cannot become environment variables, without any of its values."""
+    """Return why it cannot become environment variables, without any of its values."""
     for key, value in secret.values:
         if why := _why(key, value.reveal()):
             yield f"the Secret {secret.name!r} cannot become environment variables: {why}"
 
 
 def variables(secret: SecretSpec) -> Mapping[str, Secret]:
-    """Stalled `SecretInvalid`."""
+    """Return the variables of the Secret. Raises Stalled `SecretInvalid`."""
     for why in unusable(secret):
         raise Stalled("SecretInvalid", why)
     return dict(secret.values)
@@ -53,7 +52,7 @@ def _why(key: str, value: str) -> str:
 
 
 def misleading(name: str, value: str) -> str:
-    """Why a variable must not be set where the platform's own server runs; "" for the others."""
+    """Return why a variable must not be set where the platform's own server runs; "" if it may be."""
     if name in _INTERPRETER:
         return f"{name} leads Python away from the platform's server: leave it out, or bring a server of your own"
     if name == "PYTHONOPTIMIZE" and value not in ("", "0", "1"):

@@ -1,4 +1,4 @@
-"""Defines what "changed" means for a running component: two equal fingerprints need no restart.
+"""Defines when a running component has changed: equal fingerprints need no restart.
 
 The fingerprint has a version. A workload made under an older version is compared under that version, so upgrading
 the controller restarts nothing by itself. Adding a version: add a function to `_VERSIONS`, never change one.
@@ -22,10 +22,9 @@ def fingerprints(spec: MLComponentSpec, image: str, env: Env, key: bytes, model:
     """Return the fingerprint under every known version that can tell this component from others, newest last:
     `3-<60 hex>`, which fits into a label of Kubernetes, and `<version>:<64 hex>` under earlier versions.
 
-    `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under `key`, so
-    that a label does not give away whether two secrets are equal; `model` is the digest of its content, "" where
-    there is none.
-    """
+    `image` is the pinned reference, `env` the full environment with secrets, which enter as HMACs under
+    `key`, so that a label does not reveal whether two secrets are equal; `model` is the digest of its
+    content, "" where there is none."""
     first = _MODELS_SINCE if model else 1
     return tuple(
         _written(version, _digest(inputs(spec, image, env, key, model)))
@@ -57,13 +56,13 @@ def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> 
         "model": [spec.model_box, spec.model_path],
         "setupTimeout": spec.setup_timeout,
         "resources": asdict(spec.resources),
-        # Only where something is said: components that were there before it could be are what they were.
+        # Only if the field is set: components from before the field existed keep their fingerprint.
         **({"readOnlyRoot": spec.read_only_root} if spec.read_only_root is not None else {}),
     }
 
 
 def _v2(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
-    """The content of the model, too."""
+    """Return the same with the content of the model."""
     return {**_v1(spec, image, env, key, model), "modelDigest": model}
 
 

@@ -1,4 +1,4 @@
-"""Judging what is there: conditions of a component and of the app from one snapshot. Pure; called after every pass."""
+"""Derives the conditions of a component and of the app from one snapshot. Pure; called after every pass."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from controller.domain.units import render_duration
 
 #: Reasons of plans' holds which mean that nothing happens before the input changes.
 _STALLING = {"Failed", "CrashLoop", "PrunePending"}
-#: Kinds without a status of their own: what the plan holds back of them is the app's matter.
+#: Kinds without a status of their own: the app reports what the plan holds back of them.
 _PARTS = {ComponentKind.API_COMPONENT, ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.PLATFORM_APP}
 
 
-#: What programs say of a read-only file system, in most languages, and the C library in the end.
+#: How programs in most languages, and the C library, report a read-only file system.
 _READ_ONLY = re.compile(r"read-only file ?system|\bErrno 30\b|\bEROFS\b", re.IGNORECASE)
 
 
 def cannot_write(log: str) -> bool:
-    """Whether a container's last words are about a file system that it cannot write."""
+    """Return True if the last lines of a container's log report a read-only file system."""
     return _READ_ONLY.search(log) is not None
 
 
@@ -113,7 +113,7 @@ def judge_app(
     warnings: tuple[str, ...],
     boxes: tuple[BoxStatus, ...] = (),
 ) -> tuple[Condition, ...]:
-    """The app's own conditions from those of its components and boxes and from what the plan held back."""
+    """Return the app's own conditions, from those of its components and boxes and the holds of the plan."""
     revision = plan.revision
     parts: list[tuple[str, Conditions]] = [(c.name, c.conditions) for c in components]
     parts += [(f"box {box.name}", box.conditions) for box in boxes]

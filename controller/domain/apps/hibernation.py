@@ -1,23 +1,23 @@
 """Decides when a component hibernates: after its idle time without a call. Pure; the reconciler calls it.
 
-Only a version in service goes to sleep: it has been ready, so that waking it up is a start like any other. What is new
-or cannot be brought up is not idle, even without calls.
-"""
+Only a version in service hibernates: it has been ready, so starting it again is an ordinary start. A version
+that is new or does not start is not idle, even without calls."""
 
 from __future__ import annotations
 
 from controller.domain.apps.desired import DesiredComponent
 from controller.domain.routing.routes import Route
 
-#: Seconds that the news of a call may take from the gateway to here.
+#: Seconds that the report of a call may take from the gateway to here.
 NEWS_DELAY = 2.0
 
 
 def sleeps_in(
     component: DesiredComponent, route: Route | None, last_used: float | None, now: float
 ) -> float | None:
-    """Seconds until the component may sleep, 0 if it may by now, None if it may not. `last_used`: Unix seconds of the
-    last call, or of the last change of its route; None where that is forgotten."""
+    """Return the seconds until the component may hibernate, 0 if it may now, None if it may not. `last_used`
+    is the time of the last call, or of the last change of its route, in Unix seconds; None if it is not
+    known."""
     idle_after = component.spec.idle_after
     if idle_after is None or route is None or not route.in_service:
         return None

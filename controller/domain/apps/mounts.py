@@ -33,7 +33,7 @@ _FULL = frozenset({"/", "/home", "/opt", "/root", "/run", "/tmp", "/usr", "/var"
 
 
 def unmountable(variable: str, target: str) -> str:
-    """Why the variable cannot lie at `target`, a normal absolute path; "" if it can."""
+    """Return why the variable cannot be mounted at `target`, a normal absolute path; "" if it can."""
     above = {target, *map(str, PurePosixPath(target).parents)}
     if system := above & _SYSTEM:
         return f"{min(system)} belongs to the system of the image"

@@ -22,7 +22,7 @@ class WorkloadState(StrEnum):
 
 @dataclass(frozen=True)
 class ObservedWorkload:
-    """One container with our labels. `address` is its IP on the app's network, None in all states but RUNNING.
+    """A container with our labels. `address` is its IP on the app's network, None in all states but RUNNING.
     `detail`: why it is PENDING, REFUSED or LOST, in the engine's words."""
 
     id: str
@@ -43,7 +43,7 @@ class ObservedWorkload:
 
     @property
     def endpoint(self) -> str | None:
-        """`IP:PORT` to call it at, while it runs."""
+        """Return the `IP:PORT` at which it can be called while it runs."""
         return f"{self.address}:{self.port}" if self.address else None
 
 
@@ -57,7 +57,7 @@ class ObservedBox:
 
 @dataclass(frozen=True)
 class StorageFault:
-    """Why the storage could not be looked at; `transient`: it may answer later."""
+    """Why the storage could not be observed; `transient`: it may answer later."""
 
     reason: str
     why: str
@@ -91,9 +91,9 @@ class ImageOrigin(StrEnum):
 
 @dataclass(frozen=True)
 class ImagePin:
-    """A reference nailed to content. `deploy` is what a container is created from: `name@sha256:…` or an image id; it
-    never moves, unlike the tag that people write. `present`: no pull or build is needed. An image still to be built
-    has no id: until then its build tag, made from all that goes into it, stands in."""
+    """An image reference resolved to content. A container is created from `deploy`, which is `name@sha256:…`
+    or an image id; it never changes, unlike a tag. `present`: no pull or build is needed. An image still to
+    be built has no id: until then its build tag, made from all that goes into it, stands in."""
 
     deploy: str
     origin: ImageOrigin

@@ -30,7 +30,7 @@ class PullImage:
 
 @dataclass(frozen=True)
 class BuildImageAction:
-    """Alone in its group: only the image that comes out tells whether anything has to be replaced. `fingerprint`
+    """Is alone in its group: only the resulting image shows whether anything has to be replaced. `fingerprint`
     stands for the version until then."""
 
     component: ComponentName
@@ -42,7 +42,7 @@ class BuildImageAction:
 
 @dataclass(frozen=True)
 class StartWorkload:
-    """`heals`: it replaces one that had served and died; counted, so that a crash loop ends."""
+    """`heals` means that it replaces one that had served and died; these are counted, so that a crash loop ends."""
 
     workload: Workload
     name: str
@@ -65,9 +65,9 @@ class AwaitReady:
 
 @dataclass(frozen=True)
 class SwitchRoute:
-    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`. No names: the
-    component answers 503 until the next switch. In the same step its paths are taken from whatever answered them; those
-    in `keeps` are not taken, they stay until something else takes them."""
+    """Put `route` in force; its upstreams are filled in from the addresses of the workloads `names`. No
+    names: the component answers 503 until the next switch. In the same step its paths are taken from whatever
+    answered them; those in `keeps` are not taken, they stay until something else takes them."""
 
     route: Route
     names: tuple[str, ...]
@@ -120,7 +120,7 @@ class CreateBucket:
 
 @dataclass(frozen=True)
 class UpdateBox:
-    """Capacity, reclaim policy, or that it is declared again."""
+    """Change the capacity or reclaim policy, or record that the box is declared again."""
 
     record: BoxRecord
     why: str
@@ -128,7 +128,7 @@ class UpdateBox:
 
 @dataclass(frozen=True)
 class KeepBucket:
-    """The box is none of the app's any more; its data stays and waits for a person."""
+    """Keep the data of a box that the app no longer declares, until a person decides."""
 
     record: BoxRecord
     why: str
@@ -144,7 +144,7 @@ class RemoveBucket:
 
 @dataclass(frozen=True)
 class EnsureAccount:
-    """A user of the storage for one component, who reaches its connected boxes alone."""
+    """Create a user of the storage for one component, who can reach only its connected boxes."""
 
     account: Account
     why: str
@@ -158,7 +158,7 @@ class RemoveAccount:
 
 @dataclass(frozen=True)
 class StageModel:
-    """Bring the model from its box to this host."""
+    """Fetch the model from its box."""
 
     component: ComponentName
     model: ModelPin
@@ -167,7 +167,7 @@ class StageModel:
 
 @dataclass(frozen=True)
 class PublishPipelines:
-    """Just these pipelines can be run; runs that have begun go on as they were."""
+    """Publish exactly these pipelines; runs that have started do not change."""
 
     pipelines: tuple[Pipeline, ...]
     why: str
@@ -175,7 +175,7 @@ class PublishPipelines:
 
 @dataclass(frozen=True)
 class PublishServices:
-    """Just these APIs are answered by the platform itself; `keeps` as for `SwitchRoute`."""
+    """Publish exactly these APIs of the platform itself; `keeps` as for `SwitchRoute`."""
 
     services: tuple[Service, ...]
     why: str
@@ -190,7 +190,7 @@ StorageAction = (
     CreateBucket | UpdateBox | KeepBucket | RemoveBucket | EnsureAccount | RemoveAccount | StageModel
 )
 
-#: Of these alone is made what goes.
+#: Groups that only remove consist of these actions.
 GOING = (WithdrawRoute, DrainWorkload, RemoveWorkload, RemoveBucket, RemoveAccount)
 
 Action = (
@@ -271,7 +271,7 @@ def subject(group: tuple[Action, ...]) -> tuple[ComponentKind, ComponentName]:
 
 
 def version_of(group: tuple[Action, ...]) -> str:
-    """Fingerprint of the version that the group brings up; empty if it brings up none."""
+    """Return the fingerprint of the version that the group starts; empty if it starts none."""
     return next((a.fingerprint for a in group if isinstance(a, (AwaitReady, BuildImageAction))), "")
 
 
@@ -317,17 +317,17 @@ def subject_text(kind: ComponentKind, name: str) -> str:
 
 @dataclass(frozen=True)
 class Hold:
-    """Something that was deliberately not planned: shown beside the actions so that silence is explained."""
+    """Something that was deliberately not planned, with the reason; shown with the actions."""
 
     component: ComponentName | None
     reason: (
         str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff | CapacityBelowUse | …
     )
     why: str
-    retry_after: float | None = None  # seconds after which the verdict may change by itself
+    retry_after: float | None = None  # seconds after which the decision may change by itself
     kind: ComponentKind = ComponentKind.ML_COMPONENT
     failed: bool = False  # the last attempt at it failed
-    transient: bool = False  # and it is tried again by itself
+    transient: bool = False  # and it is retried
 
     @property
     def subject(self) -> str:
@@ -355,7 +355,7 @@ class Plan:
         return tuple(action for group in self.steps for action in group)
 
     def render(self) -> str:
-        """The plan as text: a dry run for people and the oracle of the tests. Equal input, equal text."""
+        """Return the plan as text, for dry runs and for the tests. Equal plans give equal text."""
         lines = [f"plan {self.app} @ {self.revision[:12] or '-'}"]
         lines += [f"  {describe(action)}  # {action.why}" for action in self.actions]
         lines += [f"  hold {h.subject}: {h.reason}  # {h.why}" for h in self.holds]

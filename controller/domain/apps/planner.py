@@ -1,10 +1,11 @@
-"""The planner: desired state against observed state gives a plan. Pure; called by the reconciler and `prichal plan`.
+"""The planner compares the desired with the observed state and returns a plan. Pure; called by the reconciler
+and `prichal plan`.
 
 Safety rules, each held by a property test:
 - only workloads in the snapshot (hence ours) are ever named in a removal;
 - a serving workload is drained and removed only after the route points elsewhere (or its component left Git);
 - a version that failed is not started again before something changes;
-- only a version that has been ready is put to sleep, and its route stays, so that a call can wake it up;
+- only a version that has been ready hibernates, and its route stays, so that a call can start it;
 - planning on the result of a plan gives an empty plan.
 """
 
@@ -47,10 +48,10 @@ from controller.domain.runs.planner import plan_pipelines
 from controller.domain.storage.planner import bound, plan_boxes
 from controller.domain.units import render_duration
 
-#: Seconds that the gateway waits longer than the serving library, so that the one who knows more answers.
+#: Seconds that the gateway waits longer than the serving library, which can give a better answer.
 GATEWAY_MARGIN = 2.0
 _BACKOFF = Backoff(2.0, 300.0)
-_GONE_DRAIN = 30.0  # seconds; the manifest that would say is gone, too
+_GONE_DRAIN = 30.0  # seconds; the manifest with the timeout is gone, too
 _NOT_BEGUN = (WorkloadState.CREATED, WorkloadState.PENDING)
 
 
@@ -70,8 +71,8 @@ def plan_app(
     policy: PlannerPolicy,
     now: float,
 ) -> Plan:
-    """Return what to do, in which order and why. `routes` are those in force for the app, `status` what earlier
-    passes learned (failed versions, restarts), `now` Unix seconds."""
+    """Return the plan. `routes` are those in force for the app, `status` has results of earlier passes
+    (failed versions, restarts), `now` is in Unix seconds."""
     by_component = {route.component: route for route in routes}
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
@@ -113,7 +114,7 @@ def plan_app(
 
 
 def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
-    """Paths of APIs that these groups take from whatever answers them now."""
+    """Return the paths of APIs that these groups take over from others."""
     switches = (a for group in steps for a in group if isinstance(a, (SwitchRoute, PublishServices)))
     return frozenset(path for switch in switches for path in switch.takes)
 
@@ -121,9 +122,9 @@ def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
 def _pause_failed(
     steps: list[tuple[Action, ...]], status: AppStatus, policy: PlannerPolicy, now: float
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
-    """Hold what failed until its pause is over, whatever triggered the pass. Traffic is still led away from what
-    died, which needs the route table alone; and nothing is started without the network. That one version of a
-    component fails keeps no other version of it from being healed."""
+    """Hold failed actions until their pause is over, in every pass. Traffic is still routed away from dead
+    containers, which needs only the route table; and nothing is started without the network. The failure of
+    one version of a component does not prevent repairs of another."""
     setbacks = {setback.subject: setback for setback in status.setbacks if not setback.resolving}
     kept: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
@@ -160,14 +161,14 @@ def _hold_setback(
 
 
 def pause_left(setback: Setback, policy: PlannerPolicy, now: float) -> float:
-    """Seconds until another attempt may be made; infinite if none may before the input changes."""
+    """Return the seconds until the next attempt; infinite if the input has to change first."""
     if setback.stalled and not setback.resolving:
         return math.inf
     return setback.at + policy.backoff.after(setback.attempts) - now
 
 
 def _needs_network(desired: DesiredApp, observed: ObservedApp, holds: list[Hold]) -> bool:
-    """Return True if containers need it, may be left that do, or come with the next run."""
+    """Return True if containers need it, containers that need it may be left, or the next run will need it."""
     runs = desired.pipelines or observed.pipelines or observed.runs
     return bool(desired.components or runs) or any(hold.kind is ComponentKind.ML_COMPONENT for hold in holds)
 
@@ -185,7 +186,7 @@ class _Rollout:
     now: float
 
     def plan(self) -> tuple[tuple[Action, ...], list[Hold]]:
-        """First matching rule wins; the order puts what forbids acting before what asks for it."""
+        """Apply the first matching rule; rules that forbid an action come before those that ask for it."""
         memory = self.status.component(self.name) or ComponentStatus(self.name, "MLComponent")
         if self.component.failure:
             actions, holds = self._converge(memory)
@@ -195,7 +196,7 @@ class _Rollout:
         return self._converge(memory)
 
     def healing(self) -> tuple[tuple[Action, ...], list[Hold]] | None:
-        """While the next attempt at a version waits, what the route leads to is healed if it needs it."""
+        """Repair the version in service while the next attempt at a new one waits."""
         setback = next((s for s in self.status.setbacks if s.subject == self.name and not s.resolving), None)
         left = pause_left(setback, self.policy, self.now) if setback else 0.0
         if setback is None or left <= 0 or self.component.last_good is None:
@@ -217,8 +218,7 @@ class _Rollout:
 
     @property
     def fingerprint(self) -> str:
-        """Return the fingerprint of what runs already, if it matches under any version, else the newest
-        fingerprint."""
+        """Return the fingerprint of the running version, if it matches under any version, else the newest one."""
         matching = [w.fingerprint for w in self._matching]
         if self._serving and self.route and (self.route.fingerprint in matching or not matching):
             return self.route.fingerprint
@@ -230,12 +230,12 @@ class _Rollout:
 
     @property
     def _serving(self) -> bool:
-        """True if the version wanted is the one that the route is for: it has been ready once, dead or not."""
+        """Return True if the route is for the wanted version, which then has been ready once, even if it is dead."""
         return self.route is not None and self.route.fingerprint in self.component.fingerprints
 
     def _wanted(self) -> dict[int, ObservedWorkload | None]:
-        """Map each replica to its container. If two claim it (one was renamed by hand, say), the one that answers
-        wins."""
+        """Map each replica to its container. If two claim it (for example because one was renamed by hand),
+        the one that answers wins."""
         matching = [w for w in self._matching if w.fingerprint == self.fingerprint]
         found = {w.replica: w for w in sorted(matching, key=_answers)}
         return {replica: found.get(replica) for replica in range(self.component.spec.replicas)}
@@ -295,12 +295,13 @@ class _Rollout:
         ), []
 
     def _sleep(self) -> tuple[Action, ...]:
-        """Calls are held back first, so that none is on its way to what is stopped. The route keeps the version."""
+        """Hold calls first, so that none is in progress when the containers are stopped. The route keeps the
+        version."""
         asleep = self._route((), asleep=True)
         return (*self._switch_if_changed(asleep, ()), *self._retire(list(self.observed.of(self.name))))
 
     def _give_up_waking(self) -> tuple[Action, ...]:
-        """While it does not come up, callers are told so at once instead of waiting."""
+        """Let callers get 503 at once while the component cannot be started, instead of waiting."""
         if not self.route or not self.route.asleep:
             return ()
         return (self._reroute(replace(self.route, asleep=False), (), why="it did not wake up"),)
@@ -323,7 +324,7 @@ class _Rollout:
         )
 
     def _leave_out_dead(self) -> tuple[Action, ...]:
-        """A dead replica gets no more traffic: its address may soon be that of another component."""
+        """Take a dead replica out of the route: its address may soon belong to another component."""
         if not self._serving or self.route is None:
             return ()
         alive = {w.endpoint: w.name for w in self.observed.of(self.name) if w.endpoint}
@@ -335,7 +336,7 @@ class _Rollout:
         return (self._reroute(self.route, still, why="a replica died, the others keep serving"),)
 
     def _reroute(self, route: Route, names: tuple[str, ...], why: str) -> SwitchRoute:
-        """The paths of a version in service stay as they are, whatever the commit makes of them."""
+        """Update the route of a version in service; paths that it already answers stay."""
         return SwitchRoute(route, names, why, keeps=frozenset(api.path for api in route.apis))
 
     def _starts(self, missing: list[int], wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
@@ -348,7 +349,8 @@ class _Rollout:
         return (*actions, self._await(wanted, "only ready versions get traffic")) if actions else ()
 
     def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
-        """Return True if starting the replica means starting this one: made under the right name, never started."""
+        """Return True if this container can be started as the replica: it has the right name and was never
+        started."""
         return dead.state in _NOT_BEGUN and dead.name == self._workload_name(replica)
 
     def _await(self, wanted: dict[int, ObservedWorkload | None], why: str) -> AwaitReady:
@@ -399,8 +401,7 @@ class _Rollout:
         )
 
     def _heals(self, dead: ObservedWorkload | None) -> bool:
-        """Return True if the replica had served; what was never started, is an additional one or was asleep, had
-        not."""
+        """Return True if the replica had served, which is not the case for new, additional and hibernating ones."""
         if not self._serving or self.route is None or self.route.asleep:
             return False
         if dead:
@@ -423,7 +424,7 @@ class _Rollout:
         return "declared, not running"
 
     def _switch(self, wanted: dict[int, ObservedWorkload | None], started: bool) -> tuple[Action, ...]:
-        """The route that should be in force; its upstreams are known now only if nothing has to be started."""
+        """Return the wanted route; its upstreams are known now only if nothing has to be started."""
         endpoints = () if started else tuple(w.endpoint for w in wanted.values() if w and w.endpoint)
         route = self._route(endpoints)
         names = self._names(wanted)
@@ -499,7 +500,7 @@ class _Rollout:
 
 
 def _boxes(spec: MLComponentSpec) -> tuple[ComponentName, ...]:
-    """Connected boxes, the default one first: where FILE variables of calls lie."""
+    """Return the connected boxes, the default one first, for the FILE variables of calls."""
     links = sorted(spec.boxes, key=lambda link: not link.default)
     return tuple(ComponentName(link.name) for link in links)
 
@@ -512,7 +513,7 @@ def _traffic(route: Route) -> Route:
 def _all_would_go(
     desired: DesiredApp, observed: ObservedApp, routes: dict[ComponentName, Route]
 ) -> Hold | None:
-    """The guard against an empty desired state: a wrong folder must not take everything down."""
+    """Guard against an empty desired state: a wrong folder must not remove everything."""
     if not desired.empty or not desired.prune or desired.approved:
         return None
     services = {service.api.name for service in observed.services} | {p.name for p in observed.pipelines}
@@ -527,8 +528,8 @@ def _all_would_go(
 def _plan_services(
     desired: DesiredApp, observed: ObservedApp, routes: tuple[Route, ...]
 ) -> list[tuple[Action, ...]]:
-    """APIs need no container to be withdrawn or changed: one transaction does it. With prune off they stay. A path that
-    is answered goes on being answered by what it leads to now, until what the commit gives it to can take it over."""
+    """Plan the APIs of the platform itself, which one transaction changes. With prune off they stay. A path
+    keeps leading to its present target until the new one can take it over."""
     now = {service.api.path: service for service in observed.services}
     answered = now.keys() | {api.path for route in routes for api in route.apis}
     runnable = {pipeline.name for pipeline in observed.pipelines}
@@ -555,8 +556,8 @@ def _declares(desired: DesiredApp, service: Service) -> bool:
 
 
 def _plan_leftover_accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, ...]]:
-    """Accounts whose component or pipeline is gone or has another one by now; not while anything that may use them runs
-    or can be run."""
+    """Remove accounts whose component or pipeline is gone or has another one, unless something that may use
+    them runs or can be run."""
     if observed.runs or observed.pipelines != tuple(declared.pipeline for declared in desired.pipelines):
         return []
     accounts = [c.account for c in desired.components] + [p.account for p in desired.pipelines]
@@ -574,8 +575,9 @@ def _plan_gone(
     routes: dict[ComponentName, Route],
     taken: frozenset[str],
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
-    """Components that run or are routed but are not declared any more. One whose path the commit gives to something
-    else goes on serving until that takes the path over; `taken` are those that the rest of the plan takes over."""
+    """Remove components that run or are routed but are no longer declared. If the commit gives a component's
+    path to something else, the component keeps serving until the path is taken over; `taken` are the paths
+    that the rest of the plan takes over."""
     declared = {c.spec.name for c in desired.components} | {u.name for u in desired.unresolved}
     present = {w.component for w in observed.workloads} | set(routes)
     gone = sorted(present - declared)
@@ -588,7 +590,8 @@ def _plan_gone(
 
 
 def _awaited(desired: DesiredApp, route: Route, taken: frozenset[str]) -> str:
-    """Say which paths a component that left Git still has to answer, as a sentence; empty if there are none."""
+    """Return the paths that a component that was removed from Git still has to answer, as a sentence; empty
+    if there are none."""
     left = [a.path for a in route.apis if desired.moved(a.path, route.component) and a.path not in taken]
     holders = dict(desired.holders)
     by = ", ".join(f"{path} (by {holders[path] or 'the platform'})" for path in left)
@@ -605,8 +608,8 @@ def _remove_component(name: ComponentName, observed: ObservedApp, route: Route |
 
 
 def _drain_and_remove(workload: ObservedWorkload, timeout: float, why: str) -> tuple[Action, ...]:
-    """Drain everything that answers, since it may have requests in progress: a route that does not name it (any
-    more) proves nothing, since the daemon may have died between the switch and the draining."""
+    """Drain everything that answers, since it may have requests in progress, even if no route names it: the
+    daemon may have died between the switch and the draining."""
     component, name, id = workload.component, workload.name, workload.id
     remove = RemoveWorkload(component, name, id, why)
     if workload.endpoint is None:

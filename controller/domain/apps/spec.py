@@ -122,7 +122,7 @@ class MLComponentSpec:
     replicas: int = 1
     rollout: Rollout = Rollout()
     idle_after: float | None = None  # hibernation: scale to zero after so many idle seconds
-    read_only_root: bool | None = None  # None: as long as it starts so
+    read_only_root: bool | None = None  # None: true if it starts with that
 
 
 # --- ExperimentPipeline -----------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class OidcSpec:
 
 @dataclass(frozen=True)
 class AuthSpec:
-    """Who may call. All empty: everybody. `basic` and `token` name Secrets."""
+    """The rules for callers; if all are empty, everybody may call. `basic` and `token` name Secrets."""
 
     basic: str | None = None
     token: str | None = None
@@ -246,8 +246,9 @@ ANY_ORIGIN = "*"
 
 @dataclass(frozen=True)
 class CorsSpec:
-    """Pages of which origins (`https://lab.example.org`) may call from a browser. `credentials`: browsers may send
-    cookies and passwords that they have kept. `max_age` is how long a browser may remember what it was told."""
+    """The origins (`https://lab.example.org`) whose pages may call from a browser. `credentials`: browsers
+    may send stored cookies and passwords. `max_age` is how long a browser may cache the answer to a
+    preflight."""
 
     origins: tuple[str, ...]
     credentials: bool = False

@@ -1,4 +1,4 @@
-"""Status of apps as kept in the store and shown to people: what was tried, what holds, what happened."""
+"""The status of apps as it is stored and shown to people: attempted revisions, conditions, and events."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class BoxStatus:
 
 @dataclass(frozen=True)
 class Setback:
-    """The last attempt at something failed, and it is still wanted. `subject` is what the actions were about, as
-    `Hold.subject` names it; `attempts` have failed in a row, the last one at `at` (Unix seconds). `stalled`: another
-    attempt has to wait until the input changes. `resolving`: what failed was to find out what is wanted (the content
-    of an image or of a model), not to act. `version`: fingerprint of what was to be brought up, where it was that."""
+    """The last attempt at something failed, and it is still wanted. `subject` names it as `Hold.subject`
+    does; `attempts` have failed in a row, the last one at `at` (Unix seconds). `stalled`: another attempt has
+    to wait until the input changes. `resolving`: resolving the content of an image or of a model failed, not
+    an action. `version`: the fingerprint of the version that was to be started, if there was one."""
 
     subject: str
     reason: str
@@ -66,12 +66,12 @@ class AppStatus:
     repository: str = ""
     attempted_revision: str = ""
     applied_revision: str = ""
-    desired_revision: str = ""  # the newest commit with valid manifests: what is converged to, come what may
+    desired_revision: str = ""  # the newest commit with valid manifests, which is the one to converge to
     conditions: Conditions = ()
     components: tuple[ComponentStatus, ...] = ()  # sorted by name
     boxes: tuple[BoxStatus, ...] = ()  # sorted by name
     suspended: bool = False  # by a person (`prichal suspend`), beside the manifest's own `suspend`
-    approved_revision: str = ""  # `prichal approve`: everything may go at once at this revision
+    approved_revision: str = ""  # `prichal approve`: everything may be removed at once at this revision
     plan: str = ""  # text of the last plan
     failures: int = 0  # consecutive failed passes, for the backoff
     pins: tuple[
@@ -83,9 +83,9 @@ class AppStatus:
     setbacks: tuple[Setback, ...] = ()  # sorted by subject; a new commit forgets them
 
     def bounded(self, most: int = MAX_TEXT) -> AppStatus:
-        """Fit to be kept and shown: with its texts cut, the longest most, where all together have more characters than
-        `most`. A module with many components, each of which says much, must not cost more than its share of the
-        database and of every page that shows it."""
+        """Return the status with its texts cut, the longest ones most, if all together have more than `most`
+        characters, so that a module with many long messages does not fill the database and the pages that
+        show it."""
         texts = [*_messages(self.conditions), self.plan, *(setback.message for setback in self.setbacks)]
         texts += [text for part in self.components for text in (*_messages(part.conditions), part.failure)]
         texts += [text for box in self.boxes for text in _messages(box.conditions)]
@@ -135,7 +135,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """A thing that happened, told once, on a transition. `id` grows; 0 until stored."""
+    """Something that happened, recorded once, on a transition. `id` grows; 0 until stored."""
 
     app: AppName
     type: EventType
@@ -174,7 +174,7 @@ class ReconcileRequest:
 
 @dataclass(frozen=True)
 class RepositoryRecord:
-    """The part of a repository that the web process may know: enough to check a webhook, nothing to fetch with."""
+    """The part of a repository that the web process may know: enough to check a webhook, but no credentials."""
 
     name: str
     apps: tuple[AppName, ...]
@@ -186,7 +186,7 @@ class RepositoryRecord:
 
 @dataclass(frozen=True)
 class WebhookDelivery:
-    """An accepted webhook: `id` is the provider's delivery id (or ours), `requests` what it asked for."""
+    """An accepted webhook: `id` is the provider's delivery id (or ours), `requests` are those that it caused."""
 
     id: str
     repository: str

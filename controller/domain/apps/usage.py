@@ -35,8 +35,8 @@ class Resource(StrEnum):
 _BYTES = frozenset(
     {Resource.MEMORY, Resource.STORAGE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
 )
-#: What is declared, and what runs take for a while, may be all that there is: nothing is lost by it. The rest fills up,
-#: and then something is refused.
+#: Declared resources, and those that runs use temporarily, may be used up without harm. If the others are
+#: full, something is refused.
 _FILLING = frozenset(
     {Resource.STORAGE, Resource.QUEUE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
 )

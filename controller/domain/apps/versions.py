@@ -55,7 +55,7 @@ _ZERO = _Version((0, 0, 0), _LOWEST)
 
 @dataclass(frozen=True)
 class _Alternative:
-    """Conditions that must all hold, each as the span from its first version up to, but without, its second."""
+    """Conditions that must all hold, each a half-open span of versions."""
 
     spans: tuple[tuple[_Version, _Version | None], ...]
     prereleases: bool
@@ -68,27 +68,27 @@ class _Alternative:
 
 @dataclass(frozen=True)
 class _Operand:
-    """A version that may be cut short: `parts` holds the numbers that are there."""
+    """A version that may be incomplete: `parts` has the given numbers."""
 
     parts: tuple[int, ...]
     precedence: _Precedence = _RELEASE
 
     @property
     def low(self) -> _Version:
-        """The first version that the operand stands for."""
+        """Return the first version that the operand stands for."""
         return _Version((*self.parts, 0, 0, 0)[:3], self.precedence)
 
     @property
     def end(self) -> _Version | None:
-        """The first version after all that the operand stands for; None: there is none."""
+        """Return the first version after all that the operand stands for; None if there is none."""
         if len(self.parts) < 3:
             return self.beyond(len(self.parts) - 1)
         is_release, identifiers = self.precedence
         return self.beyond(2) if is_release else _Version(self.parts, (False, (*identifiers, (False, 0, ""))))
 
     def beyond(self, position: int) -> _Version | None:
-        """The first version after all that agree with this one up to and including part `position`: the lowest
-        pre-release (`-0`), which keeps all pre-releases of the next version out, too."""
+        """Return the first version after all that agree with this one up to and including part `position`:
+        the lowest pre-release (`-0`), which excludes all pre-releases of the next version, too."""
         if position < 0:
             return None
         return _Version((*self.parts[:position], self.parts[position] + 1, 0, 0)[:3], _LOWEST)
@@ -105,7 +105,7 @@ def is_range(text: str) -> bool:
 
 def pick(range: str, tags: Iterable[str]) -> str | None:
     """Return the tag with the highest version within `range`, or None. Equal versions (`1.2.0` and `v1.2.0`, or
-    other build metadata) are told apart by their text, so that the answer does not depend on the order of `tags`.
+    other build metadata) are distinguished by their text, so that the answer does not depend on the order of `tags`.
     Raises ValueError if `range` is invalid."""
     alternatives = _parse(range)
     versions = ((_version(tag), tag) for tag in tags)
@@ -159,7 +159,7 @@ def _operand(text: str) -> _Operand:
 
 
 def _span(sign: str, operand: _Operand) -> tuple[_Version, _Version | None]:
-    """The versions that fulfil a condition, from the first one up to, but without, the second."""
+    """Return the half-open span of versions that fulfil a condition."""
     low, end, last = operand.low, operand.end, len(operand.parts) - 1
     match sign:
         case ">":

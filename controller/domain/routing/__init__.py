@@ -1,1 +1,1 @@
-"""What the gateway serves, and to whom: routes, callers and their names."""
+"""Routes of the gateway, callers and their names."""

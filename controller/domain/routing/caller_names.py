@@ -1,5 +1,5 @@
-"""Whose a name of a caller is. The name chooses the area of files, so within an app it belongs to one account: that of
-a password, of a token, or of an issuer's subject, whichever used it first."""
+"""Ownership of callers' names. The name chooses the area of files, so within an app it belongs to one
+account: that of a password, of a token, or of an issuer's subject, whichever used it first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPENID: Final = "openid"
 
 
 def openid(issuer: str, subject: str) -> str:
-    """The account of a subject at an issuer; an issuer's URL has no space."""
+    """Return the account of a subject at an issuer; an issuer's URL has no space."""
     return f"{_OPENID} {issuer} {subject}"
 
 

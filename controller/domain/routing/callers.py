@@ -1,6 +1,5 @@
-"""Secrets as lists of those who may call an API: users with passwords or with tokens. What no request can carry, or
-what everybody could guess, is refused before an API is published with it. Pure.
-"""
+"""Secrets as lists of the callers of an API: users with passwords or with tokens. Names and values that
+cannot be sent in a request, or could be guessed, are refused before an API is published with them. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +10,11 @@ from controller.domain.apps.spec import SecretSpec
 from controller.domain.text import is_storable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TOKEN = re.compile(r"[\x21-\x7e]+")  # what stands behind `Bearer ` in a header
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # a token after `Bearer ` in a header
 
 
 def unusable_passwords(secret: SecretSpec) -> Iterator[str]:
-    """Why callers could not log in with it, without any of its values."""
+    """Return why callers could not log in with it, without any of its values."""
     for user, value in secret.values:
         if why := _wrong_user(user) or _wrong_password(user, value.reveal()):
             yield f"the Secret {secret.name!r} is no list of users: {why}"

@@ -22,8 +22,8 @@ def is_hash(text: str) -> bool:
 
 
 def cost_problem(text: str) -> str:
-    """Why a hash is not checked: one that takes minutes or gigabytes would keep all others waiting. Empty if it is
-    fine, and for what cannot be read, which matches nothing anyway."""
+    """Return why a hash is too costly to check: minutes or gigabytes would delay all other callers. Empty if
+    it is fine, or cannot be parsed and so matches nothing."""
     method, _, rest = text.partition("$")
     kind, *numbers = method.split(":")
     if method == "":
@@ -55,5 +55,6 @@ def stable_salt(key: bytes, *context: str) -> str:
 
 
 def hash_token(token: str) -> str:
-    """API tokens are long and random, so a plain digest suffices: `sha256:<hex>`; such a digest stays as it is."""
+    """Return `sha256:<hex>`; a plain digest suffices, since API tokens are long and random. Such a digest is
+    not hashed again."""
     return token if token.startswith("sha256:") else "sha256:" + hashlib.sha256(token.encode()).hexdigest()

@@ -1,8 +1,7 @@
 """The routes of the gateway: for each component, its upstreams and the APIs that lead to them.
 
-The daemon writes routes, the web process reads them; a route changes in one transaction, so no request ever sees
-half of a rollout.
-"""
+The daemon writes routes, the web process reads them; a route changes in one transaction, so no request ever
+sees an incomplete rollout."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ from controller.domain.names import AppName, ComponentName
 
 @dataclass(frozen=True)
 class Api:
-    """One published path. `users` maps a name to a password hash (werkzeug or bcrypt format), `tokens` a name to the
-    hash of a bearer token (`sha256:<hex>`), `oidc_claims` a claim to the value that it must have; no users, tokens and
-    issuer: everybody may call."""
+    """One published path. `users` maps a name to a password hash (werkzeug or bcrypt format), `tokens` a name
+    to the hash of a bearer token (`sha256:<hex>`), `oidc_claims` a claim to the value that it must have; no
+    users, tokens and issuer: everybody may call."""
 
     path: str
     name: ComponentName
@@ -40,8 +39,8 @@ class Api:
 @dataclass(frozen=True)
 class Route:
     """The traffic of one component. `fingerprint` is the version in service, which has been ready once;
-    `upstreams` are the `IP:PORT` of what answers of it, empty while nothing does: 503, unless it is `asleep`; then a
-    call wakes it up and waits for it."""
+    `upstreams` are the `IP:PORT` of its containers. Without upstreams calls get 503, unless the route is
+    `asleep`: then a call starts the component and waits for it."""
 
     app: AppName
     component: ComponentName
@@ -51,15 +50,15 @@ class Route:
     apis: tuple[Api, ...]
     timeout: float = 60.0  # seconds for one call as seen by the gateway
     any_path: bool = False  # an own server: every path and method below the API's path is passed on
-    asleep: bool = False  # nothing of it runs, because nobody has called
-    wake_within: float = 0.0  # seconds that a call waits for it to wake up; 0: it does not hibernate
+    asleep: bool = False  # it hibernates: none of its containers runs
+    wake_within: float = 0.0  # seconds that a call waits until it has started; 0: it does not hibernate
     boxes: tuple[
         ComponentName, ...
     ] = ()  # where FILE variables of calls lie, the default one first; none: not staged
 
     @property
     def in_service(self) -> bool:
-        """True if calls are answered, even if the first one has to wait."""
+        """Return True if calls are answered, even if the first one has to wait."""
         return self.asleep or bool(self.upstreams)
 
 

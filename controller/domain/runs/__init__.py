@@ -1,1 +1,1 @@
-"""Runs of pipelines: their states, what comes next, when they start, and what they may use."""
+"""Runs of pipelines: their states and steps, schedules, limits, GPUs and webhooks."""

@@ -20,8 +20,9 @@ _RUNS = re.compile(r"(?P<path>.+)/runs(?:/(?P<id>[^/]+))?/?")
 
 @dataclass(frozen=True)
 class PipelineAddress:
-    """`path` is that of the API, `APP/PATH`; `server` is where the platform answers, `https://host[:port][/prefix]`, ""
-    if the address does not tell. `by_url`: it was named by a URL, whose path may begin with a prefix."""
+    """`path` is that of the API, `APP/PATH`; `server` is where the platform answers,
+    `https://host[:port][/prefix]`, "" if the address has none. `by_url`: the address is a URL, whose
+    path may begin with a prefix."""
 
     path: str
     server: str = ""
@@ -43,8 +44,8 @@ class PipelineAddress:
         return RunAddress(self, id)
 
     def linked(self, link: str, pipeline: str) -> RunAddress:
-        """The run that the API lists with `link`, its path on the server: in an API of all pipelines it lies below that
-        of its `pipeline`. Raises AddressInvalid."""
+        """The run that the API lists with `link`, its path on the server: in an API of all pipelines it lies
+        below that of its `pipeline`. Raises AddressInvalid."""
         found = _RUNS.fullmatch(unquote(link))
         if found is None or not is_run_id(found["id"] or ""):
             raise AddressInvalid(f"{link!r} is no link to a run")
@@ -79,13 +80,13 @@ def parse_pipeline(text: str) -> PipelineAddress:
 
 
 def parse_run(text: str) -> RunAddress | PipelineAddress:
-    """A run, or the pipeline whose newest run is meant. Raises AddressInvalid."""
+    """Parse the address of a run, or of a pipeline, which stands for its newest run. Raises AddressInvalid."""
     pipeline, id = _parse(text)
     return pipeline.run(id) if id else pipeline
 
 
 def _parse(text: str) -> tuple[PipelineAddress, str]:
-    """The pipeline, and the id of the run or ""."""
+    """Return the pipeline, and the id of the run or ""."""
     if "://" in text:
         return _parse_url(text)
     path, _, last = text.rpartition("/")

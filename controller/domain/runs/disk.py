@@ -1,4 +1,4 @@
-"""Decides which runs are forgotten or ended so that no app holds more than its share of this host's disk. Pure;
+"""Decides which runs are removed or ended so that no app uses more than its share of this host's disk. Pure;
 the runner calls it with its measurements."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from controller.domain.units import about_size
 
 @dataclass(frozen=True)
 class Held:
-    """What a run has on the disk, outputs and logs, in bytes. `kept`: it is over, and nothing under way needs it. Ids
+    """The disk use of a run, outputs and logs, in bytes. `kept`: it is over, and no active run needs it. Ids
     of runs grow with time."""
 
     run: str

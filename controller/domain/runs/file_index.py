@@ -52,15 +52,15 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class FileIndex:
-    """`files` with their names; None if the group is being replaced and they are not told. While it is being replaced,
-    a name may be there twice: as it was, and as it is to be."""
+    """`files` with their names; None if the group is being replaced and they are not told. While it is being
+    replaced, a name may be there twice: as it was, and as it is to be."""
 
     run: str
     complete: bool
     files: tuple[tuple[str, IndexedFile], ...] | None
 
     def concerns(self, path: str) -> bool:
-        """Return True if it tells of this file, or of files in this group, which ends in `/`; both are relative to
+        """Return True if it lists this file, or files in this group, which ends in `/`; both are relative to
         its own group, which is empty."""
         if self.files is None or not path:
             return True
@@ -74,12 +74,12 @@ def index_head(run: str, stage: str, attempt: int) -> str:
 
 
 def unfinished_head(head: str) -> str:
-    """The beginning of a mark, to be gone on with as `head`."""
+    """Return the beginning of a mark, which is continued like that of `index_head`."""
     return f'{head}, "complete": false'
 
 
 def unfinished(head: str) -> str:
-    """The mark of a group that is being replaced as a whole."""
+    """Return the mark of a group that is being replaced as a whole."""
     return f"{unfinished_head(head)}}}\n"
 
 
@@ -100,6 +100,7 @@ def _listed(file: Mapping[str, object]) -> IndexedFile:
 
 
 def listed(content: bytes) -> Mapping[str, int] | None:
-    """Sizes (bytes) of the files of the group by name, None if it is being written. ValueError as `parse_index`."""
+    """Return the sizes (bytes) of the group's files by name, None if it is being written. Raises ValueError
+    as `parse_index`."""
     manifest = parse_index(content)
     return {name: file.size for name, file in manifest.files or ()} if manifest.complete else None

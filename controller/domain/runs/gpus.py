@@ -1,5 +1,5 @@
-"""GPUs that this host lends to containers: who has which, and who is next. Pure; called in the transaction that writes
-down what comes of it, by the runner for stages of runs and by the reconciler for components.
+"""GPUs that this host lends to containers: who has which, and who is next. Pure; called in the transaction
+that writes down what comes of it, by the runner for stages of runs and by the reconciler for components.
 
 All take from one pool, and no GPU has two holders. One that a stage has belongs to the attempt that it is written on,
 from the attempt's begin until its end is written down, when nothing of it runs any more. One that a component has
@@ -51,8 +51,8 @@ def allocated(leases: Iterable[Lease]) -> frozenset[str]:
 def allocate(
     asked: Lease, wanted: int, gpus: tuple[str, ...], leases: tuple[Lease, ...], active: Iterable[Run]
 ) -> Lease:
-    """The lease of a container that is about to be started: the one that it has already, if there is one. Waiting
-    `WaitingForGpu`; Stalled `NoGpu` if the host has fewer."""
+    """Return the lease of a container that is about to be started, or the one that it has already. Raises
+    Waiting `WaitingForGpu`, or Stalled `NoGpu` if the host has fewer."""
     others = tuple(lease for lease in leases if lease.workload != asked.workload)
     has = next((lease.gpus for lease in leases if lease.workload == asked.workload), ())
     by_components, by_stages = allocated(others), held(active)
@@ -109,7 +109,7 @@ def _allocate(
     taken = held(active)
     free = tuple(gpu for gpu in left if gpu not in taken)
     line = dict(_line(active))
-    # Who waits for what components have keeps nobody waiting behind them.
+    # Stages that wait for GPUs of components do not delay stages behind them.
     ahead = [
         count for ticket, count in line.items() if not 0 < waiting.ticket <= ticket and count <= len(left)
     ]
@@ -130,7 +130,7 @@ def in_line(run: Run, waiting: StageRun, active: Iterable[Run], reason: str, mes
 
 
 def _line(active: Iterable[Run]) -> Iterator[tuple[int, int]]:
-    """Tickets and how many GPUs are waited for with each. Of a run that comes to its end nothing begins any more."""
+    """Return tickets with the number of GPUs that each waits for. Runs that are ending start nothing more."""
     for run in active:
         for stage in run.stages if can_begin(run) else ():
             if stage.ticket and stage.reason == WAITING:

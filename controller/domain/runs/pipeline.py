@@ -1,4 +1,4 @@
-"""A pipeline as it can be run: images nailed to content, defaults filled in. Pure. The daemon makes one of each
+"""A pipeline as it can be run: images resolved to content, defaults filled in. Pure. The daemon makes one of each
 declared pipeline; a run carries its own copy, so that no later commit changes what was started.
 """
 
@@ -36,8 +36,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """`boxes` are the connected ones, the default first: where a caller's files lie. `stage_limits`: what the limits of
-    the app leave to all its stages together."""
+    """`boxes` are the connected ones, the default first: where a caller's files lie. `stage_limits`: what the
+    limits of the app leave to all its stages together."""
 
     app: AppName
     name: ComponentName
@@ -49,7 +49,7 @@ class Pipeline:
     concurrency: int = 1
     ttl_succeeded: float = 7 * 86400.0
     ttl_failed: float = 30 * 86400.0
-    optional: tuple[str, ...] = ()  # variables that callers may leave out: the stages then find nothing there
+    optional: tuple[str, ...] = ()  # variables that callers may leave out
     webhook: Webhook | None = None
     schedule: CronSchedule | None = None
     stage_limits: Limits = _LIMITS
@@ -78,7 +78,8 @@ class Pipeline:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Variables that the caller is given: outputs that no stage takes in and no box of the module gets. Sorted."""
+        """Variables that the caller is given: outputs that no stage takes in and no box of the module gets.
+        Sorted."""
         taken = {name for stage in self.stages for name in stage.inputs}
         return tuple(sorted(self.made.keys() - taken - set(self.releases)))
 

@@ -1,9 +1,8 @@
-"""Planning for pipelines: which images of stages to bring here, and which pipelines can be run. Pure; called by
+"""Planning for pipelines: which images of stages to pull or build, and which pipelines can be run. Pure; called by
 `planner.plan_app`.
 
-A pipeline is published when all its images are here, so that no run waits for one. Until then, and while an image
-cannot be had, the version before it can be run.
-"""
+A pipeline is published when all its images are on this host, so that no run waits for one. Until then, and
+while an image is not available, the previous version can be run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Runs and their stages as they are written down: the states, who may follow whom, and how one run comes from another.
-Pure. What is to be done with a run is said by `steps`."""
+"""Runs and their stages as they are stored: the states, their transitions, and how one run follows from
+another. Pure. The next step of a run is decided by `steps`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunState(StrEnum):
 _ENDS = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.ERROR, RunState.CANCELED})
 BAD_ENDS = _ENDS - {RunState.SUCCEEDED}
 
-#: What may follow what. A terminal state is followed by nothing.
+#: The allowed transitions. Terminal states have none.
 FOLLOWS: dict[RunState, frozenset[RunState]] = {
     RunState.QUEUED: frozenset({RunState.STARTING, RunState.CANCELING}) | _ENDS,
     RunState.STARTING: frozenset({RunState.RUNNING, RunState.QUEUED, RunState.CANCELING}) | _ENDS,
@@ -49,7 +49,7 @@ FOLLOWS: dict[RunState, frozenset[RunState]] = {
 
 
 class TransitionRefused(Exception):
-    """A bug: somebody tried to go from a state to one that cannot follow it."""
+    """A transition that is not allowed, which is a bug."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Transition:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One container of a stage. `ended` is 0 until its end was written down; `platform`: it ended by no fault of the
-    user's code, and counts apart. `unpublished`: its command ended well, and what it has made is kept on the host, but
-    could not be published."""
+    """One container of a stage. `ended` is 0 until its end was recorded; `platform`: the user's code did not
+    cause its failure, which is counted separately. `unpublished`: its command ended with 0, and its outputs
+    are kept on the host, but could not be published."""
 
     number: int
     started: float
@@ -73,15 +73,15 @@ class Attempt:
     reason: str = ""
     message: str = ""
     platform: bool = False
-    gpus: tuple[str, ...] = ()  # ids of those that are its alone until its end
+    gpus: tuple[str, ...] = ()  # ids of those that it has until its end
     unpublished: bool = False
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """`not_before`: a repetition waits until then. `reused_from`: the run whose outputs this stage took over, or takes
-    over to publish them: it is not executed again. `ticket`: its place among all stages that wait for GPUs, from 1 on;
-    0: it does not."""
+    """`not_before`: a repetition waits until then. `reused_from`: the run whose outputs this stage reuses; it
+    is not executed again. `ticket`: its place among all stages that wait for GPUs, from 1 on; 0: it does not
+    wait."""
 
     name: str
     state: RunState = RunState.QUEUED
@@ -96,23 +96,24 @@ class StageRun:
 
     @property
     def attempt(self) -> Attempt | None:
-        """The newest."""
+        """Return the newest attempt."""
         return self.attempts[-1] if self.attempts else None
 
     def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> StageRun:
-        """The stage in its next state. TransitionRefused."""
+        """Return the stage in its next state. Raises TransitionRefused."""
         _check(self.state, state)
         step = Transition(state, at, reason, message)
         return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
 
     @property
     def active(self) -> bool:
-        """Somebody is at work on it."""
+        """Return True if it is in progress."""
         return self.state in (RunState.STARTING, RunState.RUNNING, RunState.CANCELING)
 
     @property
     def has_made_it(self) -> bool:
-        """The command of the newest attempt has ended well, or need not be executed: what is left is to publish."""
+        """Return True if the command of the newest attempt has ended with 0, or need not be executed, so that
+        only its outputs have to be published."""
         last = self.attempt
         return bool(self.reused_from or (last and last.ended and last.exit_code == 0 and not last.reason))
 
@@ -123,7 +124,7 @@ class StageRun:
         return bool(self.state is RunState.SUCCEEDED or self.reused_from or (last and last.unpublished))
 
     def begin(self, at: float, gpus: tuple[str, ...] = ()) -> StageRun:
-        """A new attempt, written down before its container is made."""
+        """Return the stage with a new attempt, which is stored before its container is created."""
         starting = self.to(RunState.STARTING, at)
         return replace(
             starting,
@@ -134,12 +135,12 @@ class StageRun:
         )
 
     def note(self, **what: object) -> StageRun:
-        """More is known of the newest attempt."""
+        """Return the stage with changes to its newest attempt."""
         last = replace(self.attempts[-1], **what)  # type: ignore[arg-type]
         return replace(self, attempts=(*self.attempts[:-1], last))
 
     def end_attempt(self, at: float, **how: object) -> StageRun:
-        """The end that was written down first stays the end."""
+        """Record the end of the newest attempt, unless one was recorded before."""
         return self.note(ended=self.attempts[-1].ended or at, **how)
 
 
@@ -171,8 +172,8 @@ class RunOutput:
 
 @dataclass(frozen=True)
 class Run:
-    """`version` grows with each change, and saving names the version that was changed. `user` None: a caller
-    without a name, or nobody: a `public` run is that of all who may call the pipeline."""
+    """`version` grows with each change, and saving names the version that was changed. `user` is None for a
+    caller without a name, and for `public` runs, which have no owner."""
 
     id: str
     app: AppName
@@ -191,8 +192,8 @@ class Run:
     cause: str = "api"  # api | schedule | continue | retry
     origin: str = ""  # the run that it repeats or continues
     webhook: str = ""
-    pass_identity: bool = False  # whether the stages are told the caller's name
-    released: tuple[str, ...] = ()  # of `releases`, what is at its place
+    pass_identity: bool = False  # whether the stages get the caller's name
+    released: tuple[str, ...] = ()  # those of `releases` that have been published
     public: bool = False
 
     @property
@@ -201,7 +202,7 @@ class Run:
 
     @property
     def area(self) -> AreaKind:
-        """The area of its inputs, and of outputs that have no other destination."""
+        """Return the area of its inputs, and of outputs that have no other destination."""
         return AreaKind.DEVELOPER if self.public else AreaKind.CALLER
 
     def prefix(self, area: AreaKind) -> str:
@@ -209,7 +210,7 @@ class Run:
         return DEVELOPER_AREA if area is AreaKind.DEVELOPER else user_area(self.user)
 
     def is_visible_to(self, user: str) -> bool:
-        """`user` is "" for callers without a name."""
+        """Return True if this user may see it; "" for callers without a name."""
         return self.public or (self.user or "") == user
 
     @property
@@ -222,7 +223,7 @@ class Run:
 
     @property
     def expires(self) -> float | None:
-        """The time when the run may be deleted, in Unix seconds."""
+        """Return when the run may be deleted, in Unix seconds."""
         if self.ended is None:
             return None
         well = self.state in (RunState.SUCCEEDED, RunState.CANCELED)
@@ -235,8 +236,8 @@ class Run:
 
     @property
     def handed_out(self) -> tuple[RunOutput, ...]:
-        """Published once its stage has succeeded: to where the caller wants it, also if it is internal, and all else
-        that is not to `runs/<id>/`."""
+        """Return the outputs to publish when their stages have succeeded: to the destination that the caller
+        gave, else to `runs/<id>/`, where internal ones do not go."""
         asked = {output.name: output for output in self.outputs}
         names = sorted({*self.pipeline.offered, *asked} - set(self.pipeline.releases))
         return tuple(
@@ -263,7 +264,7 @@ class Run:
         )
 
     def maker(self, variable: str) -> str:
-        """Id of the run whose stage made it: this one, or the one that it repeats and took over from."""
+        """Return the id of the run whose stage made it: this one, or one that it repeats."""
         return self.stage(self.pipeline.made[variable]).reused_from or self.id
 
     def stage(self, name: str) -> StageRun:
@@ -273,7 +274,7 @@ class Run:
         return replace(self, stages=tuple(stage if s.name == stage.name else s for s in self.stages))
 
     def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> Run:
-        """The run in its next state. TransitionRefused."""
+        """Return the run in its next state. Raises TransitionRefused."""
         _check(self.state, state)
         step = Transition(state, at, reason, message)
         return replace(self, state=state, reason=reason, message=message, history=(*self.history, step))
@@ -281,8 +282,8 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """A filter for runs of an app. `after`: only runs older than this id; `user`: only their own runs and those without
-    an owner, "" for callers without a name."""
+    """A filter for runs of an app. `after`: only runs older than this id; `user`: only their own runs and
+    those without an owner, "" for callers without a name."""
 
     pipeline: ComponentName | None = None
     state: RunState | None = None
@@ -303,7 +304,7 @@ EVERY_RUN = RunFilter()
 
 @dataclass(frozen=True)
 class RunCount:
-    """How many runs of a pipeline are in a state; `oldest` is the id of the one submitted first."""
+    """The number of a pipeline's runs in a state; `oldest` is the id of the one submitted first."""
 
     app: AppName
     pipeline: ComponentName
@@ -346,8 +347,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{19}")
 
 
 def new_run_id(now: float, random: int) -> str:
-    """19 hexadecimal digits: the milliseconds since 1970, then 32 bits of `random`, so that ids are in the order of
-    time."""
+    """Return 19 hexadecimal digits: the milliseconds since 1970, then 32 bits of `random`, so that ids sort
+    by time."""
     return f"{int(now * 1000):011x}{random & 0xFFFFFFFF:08x}"
 
 
@@ -371,7 +372,7 @@ def cancel(run: Run, at: float, reason: str = "Canceled", why: str = "canceled b
 
 
 def retry_of(before: Run, id: str, at: float) -> Run:
-    """A new run of the same pipeline that takes over what had been made, and publishes what was not published."""
+    """Return a new run of the same pipeline that reuses the outputs, and publishes those that were not published."""
     run = new_run(
         id,
         before.pipeline,
@@ -399,7 +400,7 @@ def retry_of(before: Run, id: str, at: float) -> Run:
 
 
 def images_to_repeat(runs: Iterable[Run], most: int) -> frozenset[str]:
-    """Images of what is left to do in repetitions of these runs, those of the first runs first; `most` at the most."""
+    """Return the images that repetitions of these runs need, those of the first runs first; at most `most`."""
     needed = (
         stage.image for run in runs for stage in run.pipeline.stages if not run.stage(stage.name).is_kept
     )
@@ -407,13 +408,13 @@ def images_to_repeat(runs: Iterable[Run], most: int) -> frozenset[str]:
 
 
 def reused_reason(source: str) -> tuple[str, str]:
-    """Reason and message of a stage that takes over what the run `source` has made."""
+    """Return reason and message of a stage that reuses the outputs of the run `source`."""
     return "Reused", f"outputs of run {source}"
 
 
 def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
-    """The run of the next pipeline after this one succeeded: what was published to the caller's area is handed on under
-    the same name, and so is what the caller had passed. What is the module's own data is taken with `mountFrom`."""
+    """Return the run of the next pipeline after this one succeeded. Outputs in the caller's area, and inputs
+    of the caller, are passed on under the same name. The module's own data is read with `mountFrom`."""
     inputs = {given.name: given for given in run.inputs}
     inputs |= {made.name: RunInput(made.name, "FILE", made.data, made.box) for made in run.handed_out}
     inputs = {name: _named_box(given, run.pipeline, pipeline) for name, given in inputs.items()}
@@ -433,7 +434,7 @@ def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
 
 
 def _named_box(given: RunInput, before: Pipeline, after: Pipeline) -> RunInput:
-    """The default box of one pipeline need not be that of the other."""
+    """Name the default box, since the other pipeline may have another one."""
     if given.datatype != "FILE" or given.box or before.boxes[:1] == after.boxes[:1]:
         return given
     return replace(given, box=next(iter(before.boxes), ""))
@@ -443,8 +444,7 @@ def in_order(
     histories: Sequence[tuple[str | None, Sequence[Transition]]], told: Sequence[int]
 ) -> Iterator[tuple[int, Transition]]:
     """Return the transitions of a run (named None here) and of its stages in order of time, each with its index in
-    the history, without the first ones of each that were `told`. A run begins before its stages and ends after
-    them."""
+    the history, without those that were `told` before. A run begins before its stages and ends after them."""
     lines = [
         [(step.at, _rank(name, step), place, step) for step in history[count:]]
         for place, ((name, history), count) in enumerate(zip(histories, told, strict=True))
@@ -470,7 +470,7 @@ def over(run: Run, at: float) -> Run:
 
 
 def with_messages(run: Run, change: Callable[[str], str]) -> Run:
-    """Apply `change` to each of its texts for people."""
+    """Return the run with `change` applied to each of its messages."""
 
     def history(steps: tuple[Transition, ...]) -> tuple[Transition, ...]:
         return tuple(replace(step, message=change(step.message)) for step in steps)

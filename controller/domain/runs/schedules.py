@@ -1,8 +1,6 @@
-"""Runs that start by the clock: which tick is due, and what becomes of it. Pure; asked by `runner.cron_scheduler`.
-
-A tick is a moment that a schedule names. How far its ticks have been dealt with is written down in a Mark, never
-remembered: so a daemon that was away finds what it has missed, and makes up for it with one run.
-"""
+"""Scheduled runs: which tick is due, and what to do about it. Pure; called by `runner.cron_scheduler`. A tick
+is a time that a schedule names. A Checkpoint stores which ticks have been handled, so that a restarted daemon
+finds the ticks that it has missed, and starts one run for all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ScheduleState:
-    """A pipeline that can be run and has a schedule. `mark` None: nobody has looked at it yet."""
+    """A pipeline that can be run and has a schedule. `mark` is None before the first check."""
 
     app: AppName
     pipeline: ComponentName
@@ -40,18 +38,16 @@ class ScheduleState:
 
     @property
     def followed(self) -> Checkpoint | None:
-        """The mark, unless it is of what the schedule was before."""
+        """Return the checkpoint, unless it belongs to an earlier version of the schedule."""
         mark = self.mark
         same = mark and (mark.cron, mark.timezone) == (self.schedule.cron, self.schedule.timezone)
         return mark if same else None
 
 
 def look(scheduled: ScheduleState, now: float, after: After) -> tuple[Checkpoint, float | None]:
-    """The mark as it is to be, and the tick that is due, if one is.
-
-    A schedule that is new, or another one than before, begins now. So does one whose last tick lies in the future:
-    the clock was set back. The code that starts runs makes sure that no tick that occurs again starts a second
-    run."""
+    """Return the new checkpoint, and the tick that is due, if there is one. A schedule that is new or was
+    changed begins now. So does one whose last tick lies in the future, because the clock was set back. The
+    code that starts runs makes sure that no tick that occurs again starts a second run."""
     mark = scheduled.followed
     if mark is None or now < mark.at:
         return Checkpoint(scheduled.schedule.cron, scheduled.schedule.timezone, now, after(now)), None
@@ -62,8 +58,8 @@ def look(scheduled: ScheduleState, now: float, after: After) -> tuple[Checkpoint
 
 
 def _newest(tick: float, now: float, after: After) -> float:
-    """The last tick that is not after `now`, beginning with one that is not. By halves: a minutely schedule that
-    nobody looked at for a year has half a million."""
+    """Return the last tick that is not after `now`, beginning with one that is not. Search by bisection: a
+    minutely schedule has half a million ticks in a year."""
     end = now
     while (following := after(tick)) <= now:
         tick = following
@@ -78,14 +74,14 @@ def _newest(tick: float, now: float, after: After) -> float:
 
 @dataclass(frozen=True)
 class Start:
-    """A run, in place of those that are not over."""
+    """Start a run, and cancel those that it replaces."""
 
     replaced: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
 class Skip:
-    """No run: that one is not over."""
+    """Start no run, because that one is not over."""
 
     behind: Run
 

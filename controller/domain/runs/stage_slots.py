@@ -1,13 +1,12 @@
 """Decides how many stages run at once, within the limits of their app and of the host. Pure; the runner calls it in
 the transaction that records the result.
 
-No app has all slots of the host, and the next free one goes to the app that has the fewest; within an app, to the stage
-that has waited longest. So an app that asks for more than its share makes nobody wait but itself.
-
-What an attempt uses counts from its begin until the end of its container was written down. Only runs are
-counted, so a process that dies leaks nothing. Waiting stages queue in order, so that small ones do not overtake a
-large one for ever. Stages that publish only what an earlier run has made need no container, and wait for nothing.
-"""
+No app has all slots of the host, and the next free one goes to the app that has the fewest; within an app, to
+the stage that has waited longest. So an app that asks for more than its share delays only itself. The
+resources of an attempt count from its begin until the end of its container was recorded. Only runs are
+counted, so a process that dies leaks nothing. Waiting stages queue in order, so that small ones do not
+overtake a large one for ever. Stages that publish only what an earlier run has made need no container, and
+wait for nothing."""
 
 from __future__ import annotations
 
@@ -151,7 +150,7 @@ def _by_app(runs: Iterable[Run]) -> dict[AppName, list[Run]]:
 
 
 def _line(runs: Iterable[Run]) -> list[int]:
-    """Tickets of those that wait for a slot."""
+    """Return the tickets of stages that wait for a slot."""
     waiting = (stage for run in runs if can_begin(run) for stage in run.stages)
     return sorted(stage.ticket for stage in waiting if stage.ticket and stage.reason == WAITING_FOR_SLOT)
 

@@ -1,8 +1,7 @@
 """Decides the next step of a run. Pure; `runner.run_worker` calls it.
 
-A run is driven by looking at it, not by remembering: `next_step` says from what is written down what is to be done,
-and everything is written down before it is done. So it makes no difference whether the daemon went on or came back.
-"""
+Runs are level-triggered: `next_step` decides from the stored state only, and every step is stored before it
+is done. So a restart of the daemon makes no difference."""
 
 from __future__ import annotations
 
@@ -13,13 +12,14 @@ from controller.domain.backoff import Backoff
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import BAD_ENDS, Run, RunOutput, RunState, StageRun, over
 
-#: Seconds before the repetitions after faults of the platform, which are repeated so often, whatever the manifest says.
+#: Seconds before each repetition after a failure of the platform. There are as many repetitions, independent
+#: of the manifest.
 PLATFORM_PAUSES = (2.0, 15.0, 60.0)
 
 
 @dataclass(frozen=True)
 class BeginStage:
-    """These stages get a new attempt now."""
+    """Begin a new attempt of these stages."""
 
     stages: tuple[Stage, ...]
 
@@ -33,7 +33,7 @@ class WaitForStage:
 
 @dataclass(frozen=True)
 class ReleaseOutputs:
-    """These outputs go to the developer area now."""
+    """Publish these outputs to the developer area."""
 
     outputs: tuple[RunOutput, ...]
 
@@ -61,7 +61,7 @@ def next_step(run: Run, now: float) -> Step:
     if run.state is RunState.CANCELING:
         return WaitForStage() if active else FinishRun(RunState.CANCELED, run.reason, run.message)
     if bad:
-        # Its neighbours come to their end first: what they make can be reused by a repetition.
+        # Other stages end first: a repetition can reuse their outputs.
         return (
             WaitForStage() if active else FinishRun(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
         )
@@ -88,7 +88,7 @@ def _begin_or_wait(run: Run, now: float) -> Step:
 
 
 def _is_due(stage: StageRun, now: float) -> bool:
-    """A clock that was set back makes nobody wait for the time to come round again."""
+    """Return True if the pause is over; a clock that was set back must not prolong it."""
     return stage.not_before <= now or now < stage.history[-1].at
 
 
@@ -105,15 +105,15 @@ def release(run: Run, output: RunOutput) -> Run:
 
 
 def finish(run: Run, end: FinishRun, at: float) -> Run:
-    """The run at its end; stages that will never begin are over with it."""
+    """Return the run at its end; stages that have not begun end with it."""
     return over(run.to(end.state, at, end.reason, end.message), at)
 
 
 def after_failure(
     stage: StageRun, spec: Stage, at: float, reason: str, message: str, *, platform: bool, final: bool = False
 ) -> StageRun:
-    """The stage after its attempt ended badly (and was written down as ended): QUEUED for another one, or over.
-    `final`: it cannot get better, no repetition helps."""
+    """Return the stage after its attempt failed and its end was recorded: QUEUED for another one, or over.
+    `final` means that a repetition cannot help."""
     failed = sum(bool(a.ended and a.reason) and a.platform == platform for a in stage.attempts)
     limit = len(PLATFORM_PAUSES) if platform else spec.retries.limit
     if final or failed > limit:
@@ -124,6 +124,6 @@ def after_failure(
 
 
 def _pause(spec: Stage, failed: int) -> float:
-    """Seconds before the repetition after so many failures (from 1 on)."""
+    """Return the seconds before the repetition after this number of failures (from 1 on)."""
     retries = spec.retries
     return Backoff(retries.backoff, retries.cap, retries.factor).after(failed)

@@ -1,6 +1,5 @@
-"""What a caller may say of a run: its pipeline by name, inputs, outputs, and whom to tell. All else of a run is filled
-in by the daemon from what it has published itself. Pure.
-"""
+"""The part of a run that a caller decides: the pipeline's name, inputs, outputs, and a webhook. The daemon
+fills in the rest from the pipelines that it has published. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ PRIORITIES = range(-10, 1)  # callers may let others go first, not push ahead of
 
 @dataclass(frozen=True)
 class RunSubmission:
-    """`repeats`: the run whose repetition is asked for; it has inputs and outputs of its own."""
+    """`repeats`: the run that is to be repeated, which has its own inputs and outputs."""
 
     id: str
     app: AppName
@@ -42,7 +41,7 @@ class RunSubmission:
 
 
 def submission_of(run: Run) -> RunSubmission:
-    """What is to be asked for, so that it becomes this run."""
+    """Return the submission that becomes this run."""
     if run.cause == "retry":
         return RunSubmission(run.id, run.app, run.name, repeats=run.origin)
     return RunSubmission(
@@ -59,8 +58,9 @@ def submission_of(run: Run) -> RunSubmission:
 
 
 def admit(asked: RunSubmission, pipeline: Pipeline, before: Run | None, may_pass: bool) -> Run:
-    """The run that is asked for. `pipeline` as it is published; `before`: the run that is to be repeated; `may_pass`:
-    an API of the pipeline tells callers' names. Unsound for what no caller can ask for."""
+    """Return the requested run. `pipeline` is the published one; `before`: the run that is to be repeated;
+    `may_pass`: an API of the pipeline passes on callers' names. Raises IntegrityError for what no caller can
+    ask for."""
     _require(is_run_id(asked.id), "the id of a run", asked.id)
     at = id_time(asked.id)
     if asked.repeats:
@@ -107,7 +107,7 @@ def _require(sound: object, what: str, found: object) -> None:
 
 
 def being_canceled(run: Run, at: float) -> Run:
-    """As the run looks once somebody has asked for its end, until the daemon has seen to it."""
+    """Return the run as it is shown between a request to cancel it and the daemon's handling of that request."""
     if run.state.terminal or run.state is RunState.CANCELING:
         return run
     return run.to(RunState.CANCELING, at, "Canceled", "canceled by a person")

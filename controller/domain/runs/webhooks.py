@@ -1,8 +1,7 @@
-"""Webhooks at the end of runs: what they say, how they are signed, when they are sent again. Pure.
+"""Webhooks at the end of runs: their content, signature and retries. Pure.
 
-Signed by the rules of Standard Webhooks 1.0 (https://www.standardwebhooks.com). The text of a message is made once,
-with the end of the run, and so is its id: however often it is sent, receivers can tell that it is the same one.
-"""
+Signed by the rules of Standard Webhooks 1.0 (https://www.standardwebhooks.com). The text and the id of a
+message are created once, at the end of the run, so that receivers recognise repetitions."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from controller.domain.units import rfc3339
 MAX_URL: Final = 2000  # characters
 SECRET_KEY: Final = "secret"  # noqa: S105 - of the Secret that webhooks are signed with
 
-#: Seconds before each repetition; after the last one it is given up, some three days after the end of the run.
+#: Seconds before each repetition; the last one is some three days after the end of the run.
 PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for more
 
@@ -38,8 +37,8 @@ LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for mor
 
 @dataclass(frozen=True)
 class Message:
-    """`id` is the header `webhook-id`, `secret` the name of a Secret of the app as of the commit `revision`. `attempts`
-    have failed; `due` is when to try next, Unix seconds."""
+    """`id` is the header `webhook-id`, `secret` the name of a Secret of the app as of the commit `revision`.
+    `attempts` have failed; `due` is when to try next, Unix seconds."""
 
     id: str
     app: AppName
@@ -54,7 +53,7 @@ class Message:
 
     @property
     def origin(self) -> str:
-        """`https://example.org`: as much of the URL as may be told, for what follows is often as good as a password."""
+        """Return the origin of the URL (`https://example.org`), since the rest often contains a password."""
         return origin_of(self.url)
 
     @property
@@ -82,7 +81,7 @@ def messages(run: Run) -> tuple[Message, ...]:
 
 
 def _id(run: Run, url: str) -> str:
-    """No dot, since dots separate what is signed."""
+    """Return an id without a dot, since dots separate the signed parts."""
     return f"msg_{run.id}_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
@@ -101,7 +100,8 @@ def payload(run: Run) -> Json:
 
 
 def _is_there(run: Run, output: RunOutput) -> bool:
-    """A stage has succeeded once its outputs lie where they were wanted; releases come after all stages."""
+    """Return True if the output is at its destination: once its stage has succeeded, or for releases once all
+    have."""
     if output.name in run.pipeline.releases:
         return output.name in run.released
     return run.stage(run.pipeline.made[output.name]).state is RunState.SUCCEEDED
@@ -117,11 +117,12 @@ def _output(run: Run, output: RunOutput) -> Json:
 
 
 class SigningKeyInvalid(ValueError):
-    """A text that nothing can be signed with. Its message has nothing of it."""
+    """The text cannot be used as a signing key. The message does not contain it."""
 
 
 def signing_key(secret: Secret) -> bytes:
-    """Base64 behind `whsec_`, any other text as it is. Raises KeyInvalid."""
+    """Return the key of a secret: the decoded Base64 after `whsec_`, else the text itself. Raises
+    SigningKeyInvalid."""
     text = secret.reveal()
     if not text.startswith("whsec_"):
         key = text.encode()
@@ -166,7 +167,7 @@ class ReceiverResponse:
 
 @dataclass(frozen=True)
 class DeliveryDecision:
-    """`wait`: seconds for which the receiver wants to be left alone."""
+    """`wait`: seconds to wait according to the receiver."""
 
     outcome: DeliveryOutcome
     why: str = ""
@@ -174,7 +175,7 @@ class DeliveryDecision:
 
 
 def judge(answer: ReceiverResponse, now: float) -> DeliveryDecision:
-    """Redirects are not followed: the address that was given is the one that may be told."""
+    """Decide about the response. Redirects are not followed, since only the given address may be used."""
     status = answer.status
     if 200 <= status < 300:
         return DeliveryDecision(DeliveryOutcome.DELIVERED)
@@ -189,7 +190,7 @@ def judge(answer: ReceiverResponse, now: float) -> DeliveryDecision:
 
 
 def _retry_after(text: str, now: float) -> float:
-    """Seconds, from a number of them or a date (RFC 9110); 0 for anything else, never more than LONGEST."""
+    """Return seconds, from a number or a date (RFC 9110); 0 for anything else, at most LONGEST."""
     if text.isascii() and text.isdecimal():
         return min(float(text), LONGEST)
     try:
@@ -233,8 +234,8 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Return True if the address, a number of IPv4 or IPv6, is one of the public internet. One that stands for an
-    IPv4 address is what that is."""
+    """Return True if the address, a number of IPv4 or IPv6, is one of the public internet. An IPv6 address
+    that stands for an IPv4 address is treated like it."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast

@@ -1,1 +1,1 @@
-"""Boxes and what lies in them: buckets, capacity, keys, accounts, and links to objects."""
+"""Boxes and their content: buckets, capacity, keys, accounts, and links to objects."""

@@ -1,9 +1,6 @@
-"""Accounts of the storage: how they are called and what their secret is. Pure. Those of components are no accounts of
-the storage itself: the web process answers them in its place.
-
-A secret is derived from the key of this installation, so it is the same whenever it is needed and written down nowhere;
-the storage is brought to it again after it was restored or replaced.
-"""
+"""Names and secrets of the storage's accounts. Pure. The storage itself does not know the accounts of
+components: the web process serves them in its place. A secret is derived from the key of this installation
+and stored nowhere; after the storage was restored or replaced, its accounts are created again."""
 
 from __future__ import annotations
 
@@ -20,13 +17,13 @@ _SECRET = 40  # characters: the most that old servers take
 
 
 def account_secret(key: bytes, name: str) -> Secret:
-    """240 bits of HMAC-SHA-256 over the account's name, as text."""
+    """Return 240 bits of HMAC-SHA-256 over the account's name, as text."""
     digest = hmac.digest(key, f"storage account {name}".encode(), "sha256")
     return Secret(base64.urlsafe_b64encode(digest).decode()[:_SECRET])
 
 
 def web_account(key: bytes, instance: str) -> Account:
-    """The web process's account: objects of all buckets of this instance, also of those that are made later."""
+    """Return the web process' account for the objects of all buckets of this instance, including later ones."""
     name = f"{instance}-web"
     return Account(name, account_secret(key, name), (AccountGrant(f"{instance}.*"),))
 
@@ -40,10 +37,10 @@ def account_prefix(instance: str, app: AppName) -> str:
 def component_account(
     instance: str, app: AppName, component: ComponentName, buckets: Iterable[str], key: bytes
 ) -> Account:
-    """The account of one component or pipeline. Other boxes make another account, so that what still runs keeps the old
-    one until it is gone. What shares name and boxes shares the account."""
+    """Return the account of one component or pipeline. With other boxes it is another account, so that
+    running containers keep the old one. The same name and boxes mean the same account."""
     buckets = tuple(sorted(buckets))
-    # The first part tells these from accounts that releases of before made in the storage itself.
+    # The first part distinguishes these from accounts that older releases created in the storage itself.
     digest = hashlib.sha256("/".join(["2", component, *buckets]).encode()).hexdigest()[:12]
     name = f"{account_prefix(instance, app)}{digest}"
     secret = component_secret(web_account(key, instance).secret, name)

@@ -1,9 +1,8 @@
-"""Addresses: how people name a box, group or file of a server on the command line. Pure.
+"""Addresses of boxes, groups and files on the command line. Pure.
 
-An address is written `APP:BOX/GROUP/FILE`, as for scp: it has a colon before its first slash. So has the URL that the
-files API knows it by, which is an address, too. All else is a path on this machine; one with a colon in its first
-segment is written with `./` before it. What is a group and what a file, `controller.domain.storage.keys` decides.
-"""
+An address is written `APP:BOX/GROUP/FILE`, as for scp: it has a colon before its first slash. Its URL in the
+files API is an address, too. Everything else is a path on this machine; one with a colon in its first segment
+needs `./` before it. `controller.domain.storage.keys` decides whether an address is a group or a file."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ class AddressInvalid(ValueError):
 
 @dataclass(frozen=True)
 class BoxAddress:
-    """`server` is where the platform answers, `https://host[:port][/prefix]`, "" if the address does not tell. Without
-    `box` all boxes of the app are meant."""
+    """`server` is where the platform answers, `https://host[:port][/prefix]`, "" if the address has none.
+    Without `box` it stands for all boxes of the app."""
 
     app: str
     box: str
@@ -38,17 +37,17 @@ class BoxAddress:
 
     @property
     def name(self) -> str:
-        """The last segment."""
+        """Return the last segment."""
         return self.path.text.rstrip("/").rpartition("/")[2]
 
     def as_group(self) -> Self:
-        """The group of this path, where only a group can be meant: `a/b` as `a/b/`."""
+        """Return the group of this path, for places where only a group is possible: `a/b` becomes `a/b/`."""
         if self.path.is_group:
             return self
         return replace(self, path=FilePath(self.path.text + "/", is_group=True))
 
     def below(self, name: str) -> Self:
-        """The file `name`, which may be a path, in this group. Raises AddressInvalid."""
+        """Return the address of the file `name`, which may be a path, in this group. Raises AddressInvalid."""
         try:
             path = parse_path(self.path.text + name)
         except FileKeyInvalid as error:

@@ -1,8 +1,6 @@
-"""Boxes as they lie in the storage: buckets, their records, links, accounts, and the arithmetic of capacity. Pure.
-
-A box is what a manifest declares, a bucket is where its data lies. The record joins them, so that data can outlive its
-manifest (`kept`) and be joined to another box again.
-"""
+"""Boxes in the storage: buckets, their records, links, accounts, and the calculation of capacity. Pure. A
+manifest declares a box, and a bucket has its data. The record connects them, so that data can outlive its
+manifest (`kept`) and be connected to another box."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from controller.domain.secret import Secret
 
 class BoxState(StrEnum):
     BOUND = "bound"  # declared by a manifest
-    KEPT = "kept"  # its manifest left Git or its app was disconnected; nobody can reach the data, nothing deletes it
-    DOOMED = "doomed"  # a person asked for its deletion; gone with the next pass
+    KEPT = "kept"  # not declared any more; the data is kept, and cannot be accessed
+    DOOMED = "doomed"  # a person requested its deletion; the next pass deletes it
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class BoxRecord:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a bucket. `etag` has no quotes; of an object that was put in one piece it is the MD5 of its
-    content in hex. `modified` is Unix seconds."""
+    """An object of a bucket. `etag` has no quotes; for an object that was put in one piece it is the MD5 of
+    its content in hex. `modified` is Unix seconds."""
 
     key: str
     size: int
@@ -53,7 +51,7 @@ class StoredObject:
 @dataclass(frozen=True)
 class ObjectPage:
     """Part of a listing in the order of the keys' UTF-8 bytes. `prefixes` are the folders of a listing by delimiter,
-    each ending in `/`; `next` is what to give as `after` for the rest, which may be empty; None at the end."""
+    each ending in `/`; `next` is the `after` of the next page, which may be empty; None at the end."""
 
     objects: tuple[StoredObject, ...] = ()
     prefixes: tuple[str, ...] = ()
@@ -62,9 +60,9 @@ class ObjectPage:
 
 @dataclass(frozen=True)
 class ModelPin:
-    """A model nailed to content: `digest` (hex) over names, ETags and sizes of its objects. `key` is the file, or the
-    folder ending in `/`. `folder` holds it on this host under its own `name` once it is `present`; the `objects` of
-    one that was present already are not known."""
+    """A model resolved to content: `digest` (hex) is that of names, ETags and sizes of its objects. `key` is
+    the file, or the folder ending in `/`. `folder` has it on this host under its own `name` once it is
+    `present`; the `objects` of a model that was already present are not known."""
 
     bucket: str
     key: str
@@ -85,7 +83,7 @@ class ModelPin:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of an upload in parts. Numbers count from 1."""
+    """A part of an upload in parts. Numbers count from 1."""
 
     number: int
     size: int
@@ -94,8 +92,9 @@ class Part:
 
 @dataclass(frozen=True)
 class PendingUpload:
-    """An upload that was allowed and may be under way: room is kept for `size` bytes (0: not announced) until a
-    measurement has counted the object, or until `expires`. `upload` is the storage's id of an upload in parts."""
+    """An upload that was allowed and may be in progress: space is reserved for `size` bytes (0: not
+    announced) until a measurement has counted the object, or until `expires`. `upload` is the storage's id of
+    an upload in parts."""
 
     id: int
     bucket: str
@@ -108,8 +107,8 @@ class PendingUpload:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A body that is on its way to the storage: an object, or with `upload` and `part` a part of one. Room is kept for
-    all of its `size` until it has arrived or failed, or nobody has said before `until` that it still comes."""
+    """A body that is being sent to the storage: an object, or with `upload` and `part` a part of one. Space
+    for its `size` is reserved until it has arrived or failed, or until `until`, unless that was extended."""
 
     id: int
     bucket: str
@@ -123,7 +122,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class BoxUsage:
-    """What there is in a box, in bytes. `pending` is kept for uploads that were allowed."""
+    """The use of a box, in bytes. `pending` is reserved for uploads that were allowed."""
 
     capacity: int
     used: int
@@ -141,7 +140,7 @@ class BoxUsage:
 
 @dataclass(frozen=True)
 class AccountGrant:
-    """What an account may do with one bucket."""
+    """The permissions of an account for one bucket."""
 
     bucket: str
     write: bool = True
@@ -149,7 +148,7 @@ class AccountGrant:
 
 @dataclass(frozen=True)
 class Account:
-    """A user of the storage who reaches just what is granted. `name` is its access key."""
+    """A user of the storage with exactly these grants. `name` is its access key."""
 
     name: str
     secret: Secret
@@ -158,8 +157,8 @@ class Account:
 
 @dataclass(frozen=True)
 class StorageAccess:
-    """With what the web process reaches the storage. URLs are `http(s)://host[:port]`: links for users are signed for
-    `public_url`, since a signature covers the host; what the platform fetches itself goes to `internal_url`."""
+    """The web process' access to the storage. URLs are `http(s)://host[:port]`: links for users are signed
+    for `public_url`, since a signature covers the host; the platform's own requests go to `internal_url`."""
 
     internal_url: str
     public_url: str

@@ -25,7 +25,7 @@ _MORE: Final = {
     ".yml": "application/yaml",
     ".zst": "application/zstd",
 }
-#: What a compressed file is, whatever it holds: nobody who downloads it wants it decompressed on the way.
+#: Types of compressed files, independent of their content, because a download must not decompress them.
 _COMPRESSED: Final = {
     "gzip": "application/gzip",
     "bzip2": "application/x-bzip2",

@@ -1,9 +1,8 @@
-"""Keys: where in a box a user's or a developer's file lies, and which paths name files and groups. Pure.
+"""Keys of users' and developers' files in a box, and the paths that name files and groups. Pure.
 
-A file of a user lies at `users/<user>/file_groups/<group>/<file>`, the module's own data below `developer/`. In URLs
-and FILE variables people write what comes after that: one segment, or a path ending in `/`, is a group; several
-segments not ending in `/` are a file.
-"""
+A file of a user lies at `users/<user>/file_groups/<group>/<file>`, the module's own data below `developer/`.
+URLs and FILE variables have only the rest of the key: one segment, or a path ending in `/`, is a group;
+several segments not ending in `/` are a file."""
 
 from __future__ import annotations
 
@@ -35,14 +34,14 @@ class FilePath:
 
 
 def user_area(user: str | None) -> str:
-    """Prefix of the keys of one user, None: a caller without a name. Two users never share one, and no name leads
-    out of `users/`: what is not plain is percent-encoded."""
+    """Return the prefix of a user's keys; None is a caller without a name. Two users never share one, and no
+    name leads out of `users/`, because special characters are percent-encoded."""
     return f"users/{encode_user(user) if user else ANONYMOUS}/file_groups/"
 
 
 def encode_user(user: str) -> str:
-    """A user's name as one segment of a key: UTF-8, with all but `A-Za-z0-9-_.@+`, and names of dots alone,
-    percent-encoded."""
+    """Return a user's name as one segment of a key: UTF-8, with all characters except `A-Za-z0-9-_.@+`, and
+    names of dots alone, percent-encoded."""
     if not user.strip("."):
         return "".join(f"%{byte:02X}" for byte in user.encode())
     return "".join(
@@ -51,7 +50,7 @@ def encode_user(user: str) -> str:
 
 
 def parse_path(path: str) -> FilePath:
-    """The path as decoded from a URL or given as a FILE variable's `data`. Raises KeyInvalid."""
+    """Parse a path that was decoded from a URL or given as a FILE variable's `data`. Raises FileKeyInvalid."""
     if not path:
         return FilePath("", is_group=True)
     if len(path.encode(errors="surrogatepass")) > MAX_KEY:
@@ -67,7 +66,7 @@ def parse_path(path: str) -> FilePath:
 def _check_segment(segment: str) -> None:
     if not segment:
         raise FileKeyInvalid("the path has an empty segment: two slashes in a row, or one at the start")
-    if segment.strip() in (".", ".."):  # MinIO and the JuiceFS gateway look at it so, too
+    if segment.strip() in (".", ".."):  # as MinIO and the JuiceFS gateway do
         raise FileKeyInvalid(f"the path has a segment {segment!r}")
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in segment):
         raise FileKeyInvalid("the path has a control character or is not valid UTF-8")
@@ -78,8 +77,8 @@ def _check_segment(segment: str) -> None:
 
 
 def check_cursor(text: str) -> None:
-    """Check a cursor. It may name keys made by other clients of the storage, so only what no storage can hold is
-    refused. Raises KeyInvalid."""
+    """Check a cursor. It may name keys made by other clients of the storage, so only keys that no storage can
+    have are refused. Raises FileKeyInvalid."""
     segments = text.removesuffix("/").split("/") if text else []
     for segment in segments:
         if segment.strip() in ("", ".", ".."):
@@ -89,6 +88,6 @@ def check_cursor(text: str) -> None:
 
 
 def ancestors(text: str) -> tuple[str, ...]:
-    """Paths that must not be files if `text` is to be one: for `a/b/c` these are `a` and `a/b`."""
+    """Return the paths that must not be files if `text` is to be one: for `a/b/c` these are `a` and `a/b`."""
     segments = text.rstrip("/").split("/")
     return tuple("/".join(segments[:count]) for count in range(1, len(segments)))

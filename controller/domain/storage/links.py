@@ -1,9 +1,8 @@
-"""Links to objects: what one allows, and how it is written and read. Pure.
-
-A link is a URL that permits its holder to send one request: one method, on one object, until a moment, with at
-most so many bytes. Its signature covers all of that, by a key of the platform's that the storage does not know; a
-link has one spelling, so what was not written by `url` is never read by `parse`. The names in the query are those
-of S3's presigned links, for programs that look at them."""
+"""Links to objects: their permissions, and how they are written and parsed. Pure. A link is a URL that
+permits its holder to send one method for one object, until it expires, with a maximum number of bytes. Its
+signature covers all of that, with a key of the platform that the storage does not know. A link has one
+spelling, so `parse` accepts only what `url` has written. The names in the query are those of S3's presigned
+links, for programs that look at them."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from controller.domain.secret import Secret
 
 ALGORITHM = "PRICHAL-HMAC-SHA256"
 _DATE = "%Y%m%dT%H%M%SZ"
-#: Characters of a path that programs escape or leave as they are; those of `url` are escaped.
+#: Characters of a path that some programs escape and others do not; `url` escapes them.
 _LOOSE = {char: f"%{ord(char):02X}" for char in "!$&'()*+,;=:@"}
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _QUERY = re.compile(
@@ -36,8 +35,8 @@ class LinkInvalid(ValueError):
 
 @dataclass(frozen=True)
 class ObjectLink:
-    """`size`: bytes at most, 0 where none were announced; `begins` in Unix seconds, whole ones; `lifetime` in seconds;
-    `upload` and `part` where it is one part of an upload."""
+    """`size`: bytes at most, 0 where none were announced; `begins` in Unix seconds, whole ones; `lifetime` in
+    seconds; `upload` and `part` where it is one part of an upload."""
 
     method: str
     bucket: str
@@ -80,13 +79,13 @@ def link_key(secret: Secret) -> bytes:
 
 
 def path_of(bucket: str, key: str) -> str:
-    """The one spelling that is signed and sent."""
+    """Return the path in the one spelling that is signed and sent."""
     return f"/{bucket}/{quote(key, safe='/-_.~')}"
 
 
 def read_path(path: str) -> tuple[str, str]:
-    """Bucket and key of a path as it was sent, the key empty for a bucket alone. Raises LinkInvalid unless it is
-    spelled as `path_of` does: what could be read in more than one way is nobody's."""
+    """Return bucket and key of a path as it was sent; the key is empty for a bucket alone. Raises LinkInvalid
+    unless it is spelled as by `path_of`, so that it cannot be read in more than one way."""
     bucket, _, rest = path.removeprefix("/").partition("/")
     try:
         key = unquote_to_bytes(rest).decode()
@@ -105,7 +104,7 @@ def read_path(path: str) -> tuple[str, str]:
 
 
 def check_key(key: str) -> None:
-    """No server may take the key for another one. Raises LinkInvalid."""
+    """Check that no server can mistake the key for another one. Raises LinkInvalid."""
     for segment in key.removesuffix("/").split("/"):
         if not segment or segment.strip() in (".", ".."):
             raise LinkInvalid(f"the path has a segment {segment!r}")
@@ -114,13 +113,13 @@ def check_key(key: str) -> None:
 
 
 def _strict(rest: str) -> str:
-    """Escapes in upper case, and what programs leave as it is escaped."""
+    """Return the path with escapes in upper case, and with all special characters escaped."""
     upper = _ESCAPE.sub(lambda found: found[0].upper(), rest)
     return "".join(_LOOSE.get(char, char) for char in upper)
 
 
 def parse(method: str, target: str, key: bytes, now: float) -> ObjectLink:
-    """The link that a request was sent to. Raises LinkInvalid."""
+    """Parse the link that a request was sent to. Raises LinkInvalid."""
     path, _, query = target.partition("?")
     found = _QUERY.fullmatch(query)
     if found is None:

@@ -1,11 +1,11 @@
-"""Planning for boxes: which buckets to make, change, keep and remove, and how the boxes are. Pure; called by
+"""Planning for boxes: which buckets to create, change, keep and remove, and the conditions of boxes. Pure; called by
 `planner.plan_app` and after every pass.
 
 Safety rules, each held by a test:
-- data is removed only if its manifest asked for it (`reclaimPolicy: Delete`) and left Git, or if a person did;
-- disconnecting an app removes no data, whatever its manifests said;
-- a capacity below what is stored is not put in force.
-"""
+- data is removed only if its manifest asked for it (`reclaimPolicy: Delete`) and was removed from Git, or if
+  a person asked for it;
+- disconnecting an app never removes data;
+- a capacity below what is stored is not put in force."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plan_boxes(
 def _without_storage(
     desired: DesiredApp, found: dict[ComponentName, ObservedBox], fault: StorageFault
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
-    """Without a storage, kept data still stays recorded: no other place says that it is kept."""
+    """Keep the records of kept data even without a storage, since nothing else says that it is kept."""
     retry = _STORAGE_PAUSE if fault.transient else None
     waiting = {spec.name for spec in desired.boxes}
     steps: list[tuple[Action, ...]] = []
@@ -65,7 +65,8 @@ def _without_storage(
 
 
 def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revision: str) -> BoxStatus:
-    """`record` and `hold` as they are after the pass; no record: it could not be made yet."""
+    """Return the status of a box. `record` and `hold` are those after the pass; without a record, the bucket
+    could not be created yet."""
     if record is None or record.state is not BoxState.BOUND:
         conditions = (
             _not_ready(hold.reason, hold.why, revision)
@@ -104,7 +105,7 @@ def _not_ready(reason: str, why: str, revision: str) -> Conditions:
 
 
 def bound(observed: ObservedApp) -> tuple[ComponentName, ...]:
-    """Boxes that were declared when the app was last brought to its state."""
+    """Return the boxes that were declared in the last pass."""
     return tuple(box.record.box for box in observed.boxes if box.record.state is BoxState.BOUND)
 
 

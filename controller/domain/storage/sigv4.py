@@ -1,4 +1,4 @@
-"""Amazon's Signature Version 4 over a request to an S3 server: how it is made and what is needed to check one. Pure.
+"""Amazon's Signature Version 4 of a request to an S3 server: signing and checking. Pure.
 
 Paths and queries are given as they are sent; nothing here decodes them.
 """
@@ -37,8 +37,8 @@ class Signer:
         now: float,
         payload: str = UNSIGNED,
     ) -> dict[str, str]:
-        """`headers`, in lower case and with `host`, and those that sign the request; `payload` is the digest of its
-        body, if that is to be covered. `query` is sorted already, its names and values escaped."""
+        """Return `headers`, in lower case and with `host`, and those of the signature; `payload` is the
+        digest of the body, if the signature covers it. `query` is sorted and escaped."""
         date = datetime.fromtimestamp(now, UTC).strftime(DATE)
         signed = {**headers, "x-amz-content-sha256": payload, "x-amz-date": date}
         covered = sorted(name for name in signed if name != "content-length")
@@ -102,7 +102,7 @@ _SKEW = 15 * 60  # seconds between the clocks of two hosts
 
 
 def read_signature(headers: Mapping[str, str], query: Mapping[str, str]) -> Signed:
-    """Raises SignatureInvalid."""
+    """Read the signature of a request. Raises SignatureInvalid."""
     line = headers.get("authorization")
     if line is not None:
         found = _AUTHORIZATION.fullmatch(line)
@@ -130,7 +130,7 @@ def check_signature(
     payload: str,
     now: float,
 ) -> None:
-    """`path` and `query` in their canonical spelling, without the signature itself. Raises SignatureInvalid."""
+    """Check the signature; `path` and `query` are canonical and do not contain it. Raises SignatureInvalid."""
     try:
         date = datetime.strptime(signed.date, DATE).replace(tzinfo=UTC).timestamp()
     except ValueError:

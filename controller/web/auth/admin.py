@@ -1,8 +1,9 @@
 """Decides who may use the administrator's interface: a pure function for Flask and the event loop.
 
-The admin token opens everything, as `Authorization: Bearer <token>`, or as the password of HTTP Basic, so that a
-browser can show the page. Without it, and if `web.trustLoopback` is on, callers on the host itself are admitted,
-provided that no proxy speaks for someone else and no browser is being tricked:
+The admin token opens everything, as `Authorization: Bearer <token>`, or as the password of HTTP Basic, so
+that a browser can show the page. Without it, and if `web.trustLoopback` is on, callers on the host itself are
+admitted, unless a proxy forwards for somebody else, or a page of another origin makes the browser send the
+request:
 
 - any forwarding header means that the caller is someone else;
 - `Host` must name the loopback interface, so that a foreign name that resolves to 127.0.0.1 opens nothing;
@@ -31,7 +32,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """The facts the rule looks at. `address` is the socket's, `headers` have lower-case names."""
+    """The facts that the rule uses. `address` is the socket's, `headers` have lower-case names."""
 
     method: str
     address: str
@@ -66,7 +67,7 @@ def _has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
         return False
     scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
-        # Browsers send it along with any request to us, so it counts for less: see `_is_deliberate`.
+        # Browsers add it to every request, so it is not sufficient: see `_is_deliberate`.
         pair = decode_basic(value.encode())
         if pair is None or not (_is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)):
             return False
@@ -77,8 +78,9 @@ def _has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
 
 
 def _is_read(visitor: ClientInfo) -> bool:
-    """A person who opens it in a window of its own, or a program. Browsers say nothing of it over plain HTTP to another
-    host: there they are known by the languages that they ask for, and refused, since a script may be behind them."""
+    """Return True for a person who opens the page in a window, or a program. Over plain HTTP to another host
+    browsers do not send these headers: there they are recognised by `Accept-Language`, and refused, since the
+    request may come from a script."""
     headers = visitor.headers
     if "origin" in headers or "service-worker" in headers:
         return False

@@ -1,10 +1,9 @@
 """Limits how often somebody may try a password, and logs each failed sign-in as one line that programs such as
 fail2ban can parse (docs/guide/operations.md).
 
-A try is counted against the address and name together, so that nobody is locked out by what others do elsewhere, and
-against the address, so that one cannot try a password on all names. Who has signed in from an address before may go on
-there whatever others at it do. In memory, in each worker, bounded.
-"""
+An attempt counts for the address and name together, so that attempts from elsewhere lock nobody out, and for
+the address, so that nobody can try one password with all names. Users who have signed in from an address
+before are not blocked there by others. The counts are in memory, in each worker, bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-#: A name that stays whatever the module is called: filters of fail2ban look for it.
+#: The name does not change with the module, because filters of fail2ban use it.
 log = logging.getLogger("prichal.auth")
 
 KEPT: Final = 8192  # keys of each kind
@@ -24,7 +23,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class AttemptRate:
-    """So many at once, and one more after each `pause` seconds."""
+    """A rate: a burst, and one more after each `pause` seconds."""
 
     burst: int
     pause: float
@@ -43,7 +42,7 @@ class LoginAttempts:
         self._good: dict[tuple[str, str, str], None] = {}
 
     def begin(self, address: str, api: str, name: str) -> int:
-        """0 if a password may be checked now, else the seconds until then."""
+        """Return 0 if a password may be checked now, else the seconds until then."""
         key = (_network(address), api, name)
         waits = [self._by_name.wait(key)]
         if key not in self._good and not _is_here(address):
@@ -55,7 +54,7 @@ class LoginAttempts:
         return 0
 
     def give_back(self, address: str, api: str, name: str) -> None:
-        """It was no failure."""
+        """Take back an attempt that did not fail."""
         self._by_name.give_back((_network(address), api, name))
         self._by_address.give_back(_network(address))
 
@@ -107,7 +106,7 @@ def log_failure(address: str, scheme: str, user: str, api: str) -> None:
 
 
 def _network(address: str) -> str:
-    """A caller of IPv6 has 2^64 addresses."""
+    """Return the network of an address, since a caller with IPv6 has 2^64 addresses."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -120,7 +119,7 @@ def _network(address: str) -> str:
 
 
 def _is_here(address: str) -> bool:
-    """Programs of this host, or a proxy that is not told of: then all callers have this address."""
+    """Return True for programs of this host; behind a proxy that is not configured, all callers have this address."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

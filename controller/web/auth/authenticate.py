@@ -47,16 +47,16 @@ CHECKERS = 4  # threads, of which an app has one at a time
 PENDING = 256  # checks that may wait; more would only time out later
 PENDING_APP = 32  # of them for one app
 PENDING_ADDRESS = 8  # of them from one address
-NICENESS = 10  # of the threads: who logs in waits for those who have
+NICENESS = 10  # of the threads: sign-ins wait for requests of callers who have signed in
 
 
-#: Whether a stored hash was made of a password.
+#: A function that checks a password against a stored hash.
 Check = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
 class AuthenticatedCaller:
-    """`user` is empty for an API that is open to all."""
+    """A caller; `user` is empty for an API that is open to all."""
 
     user: str
 
@@ -110,7 +110,8 @@ class Authenticator:
     async def identify(
         self, target: PublishedApi, authorization: bytes | None, address: bytes = b""
     ) -> AuthenticatedCaller | HttpProblem:
-        """`address` is the caller's, as far as it is known. Raises Refused if too many checks wait."""
+        """Authenticate the caller. `address` is empty if it is not known. Raises RequestRefused if too many
+        checks wait."""
         caller = self.recall(target, authorization)
         if caller is not None:
             return caller
@@ -204,7 +205,7 @@ class Authenticator:
     def _checked(self, digest: bytes, finished: asyncio.Future[str | None]) -> None:
         self._pending.pop(digest, None)
         if not finished.cancelled():
-            finished.exception()  # who asked has it; if nobody waits any more, it is no news
+            finished.exception()  # the caller gets the error; if nobody waits any more, it is not logged
 
     def _remember(self, digest: bytes, user: str, lifetime: float = REMEMBER) -> None:
         if len(self._known) >= REMEMBERED:
@@ -231,7 +232,7 @@ def _failed(target: PublishedApi, scheme: str, user: str, address: bytes) -> Htt
 
 
 def challenge(target: PublishedApi, error: str = "") -> str:
-    """The schemes that the API takes (RFC 9110 §11.6.1); `error` is what was wrong with a bearer token."""
+    """Return the schemes that the API accepts (RFC 9110 §11.6.1); `error` describes an invalid bearer token."""
     realm = target.prefix.decode()
     schemes = []
     if target.api.users:
@@ -242,7 +243,7 @@ def challenge(target: PublishedApi, error: str = "") -> str:
 
 
 def decode_basic(value: bytes) -> tuple[str, str] | None:
-    """User and password of RFC 7617 credentials; None if they are malformed."""
+    """Return user and password of RFC 7617 credentials; None if they are malformed."""
     try:
         text = base64.b64decode(value.strip(), validate=True).decode()
     except (binascii.Error, ValueError):
@@ -260,13 +261,13 @@ def find_user(api: Api, user: str, password: str, check: Check) -> str | None:
 
 
 def check_password(stored: str, password: str) -> bool:
-    """A hash that cannot be read, or costs too much, matches nothing."""
+    """Return True if the password matches. A hash that cannot be parsed, or costs too much, matches nothing."""
     if problem := cost_problem(stored):
         log.warning("a password hash is not checked: %s", problem)
         return False
     try:
         if stored.startswith("$2"):
-            # The format looks at 72 bytes; other tools cut silently, the library raises.
+            # bcrypt uses 72 bytes; other tools truncate silently, the library raises.
             return bcrypt.checkpw(password.encode()[:72], stored.encode())
         return check_password_hash(stored, password)
     except ValueError:
@@ -275,7 +276,7 @@ def check_password(stored: str, password: str) -> bool:
 
 
 def find_token(api: Api, token: bytes) -> str | None:
-    """The name that belongs to a bearer token. Every stored digest is compared, each in constant time."""
+    """Return the name that belongs to a bearer token. Every stored digest is compared, each in constant time."""
     digest = "sha256:" + hashlib.sha256(token).hexdigest()
     found = None
     for name, stored in api.tokens:

@@ -1,11 +1,10 @@
 """Sets the response headers that keep a page of a module, which may share the platform's origin, from reading
 responses. Pure; the ASGI application applies it to every response of the platform's own, errors and streams too.
 
-The platform's pages and documents open in an origin of their own (`sandbox`), so that a window or frame of them is as
-strange to a module's page as one of another host. An opener policy would add nothing to that, and a page with both is
-an error by the HTML standard. They are never framed, embedded or kept. What a script
-of such a page may read is a matter of the request: see admin.py.
-"""
+The platform's pages and documents open in an origin of their own (`sandbox`), so that to a module's page they
+are like pages of another host. An opener policy would add nothing to that, and a page with both is an error
+by the HTML standard. They are never framed, embedded or cached. Which requests of scripts are refused: see
+admin.py."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from controller.web.gateway.headers import Header
 
 _POLICY: Final = b"content-security-policy"
 
-#: Of all that the platform answers in somebody's name: files, runs and their descriptions.
+#: For all responses on behalf of a user: files, runs and their descriptions.
 PRIVATE: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -35,7 +34,7 @@ NOTHING: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; fram
 
 
 def with_browser_headers(send: Send, fields: tuple[Header, ...]) -> Send:
-    """`send`, for responses with these fields, whatever they had of them, and a policy."""
+    """Return a `send` that sets these fields and a policy in each response."""
     names = {name for name, _ in fields}
 
     async def guarded(message: Message) -> None:

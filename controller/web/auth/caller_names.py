@@ -32,7 +32,7 @@ class NameClaims(Protocol):
 
 
 class CallerNames:
-    """On one event loop."""
+    """Checks names of callers; used only on one event loop."""
 
     def __init__(self, claims: NameClaims) -> None:
         self._claims = claims
@@ -43,8 +43,8 @@ class CallerNames:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def admit(self, target: PublishedApi, name: str, owner: str) -> HttpProblem | None:
-        """Return None if the name is the owner's, from now on at the latest. Names that the app's Secrets have are
-        no issuer's, whether they were used or not."""
+        """Return None if the account owns the name, or owns it from now on. Names in the app's Secrets never
+        belong to an issuer's subject."""
         app = AppName(target.prefix.split(b"/")[1].decode())
         is_declared = owner in (PASSWORD, TOKEN)
         if not is_declared and name in target.reserved:
@@ -59,7 +59,7 @@ class CallerNames:
         except ControllerError as error:
             log.error("whose a name is cannot be told: %s", error)
             if is_declared:
-                return None  # nobody else can have got its password
+                return None  # nobody else has its password
             return HttpProblem(
                 ProblemKind.STORE_BUSY, "Whose this name is cannot be told now.", retry_after=2
             )

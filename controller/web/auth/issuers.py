@@ -1,10 +1,9 @@
 """The public keys of OpenID Connect issuers: found by discovery, kept in memory. Called by `oidc`, on the event loop;
 what talks to an issuer runs in a few threads.
 
-Promises: nothing is fetched but the issuer that a manifest names and the key set that its discovery document names,
-over TLS and without redirects; every answer is bounded in size and time; an issuer that does not answer is asked
-again after a pause, and until then what is known of its keys goes on counting, for a day at most.
-"""
+Promises: nothing is fetched but the issuer that a manifest names and the key set that its discovery document
+names, over TLS and without redirects; every answer is bounded in size and time; an issuer that does not
+answer is asked again after a pause; until then its known keys stay valid, for a day at most."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ AGAIN = 60.0  # between two looks at an issuer of whom a key set is known
 RETRY = 5.0  # the same if none is
 SILENCE = 5.0  # without a byte
 ANSWER = 10.0  # one whole answer
-PATIENCE = 20.0  # of a caller, whatever the threads are busy with
+PATIENCE = 20.0  # for a caller, even if all threads are busy
 
 ANSWER_BYTES = 256 * 1024
 KEYS = 64  # of one issuer
@@ -44,7 +43,7 @@ MODULUS, EXPONENT = (
     32,
 )  # bits of an RSA key: signatures are checked on the event loop, with keys of strangers
 
-#: What each kind of key may sign with (RFC 7518 §3.1, RFC 8037), by `kty` and `crv`. Asymmetric only: with a shared
+#: The algorithms of each kind of key (RFC 7518 §3.1, RFC 8037), by `kty` and `crv`. Asymmetric only: with a shared
 #: secret, everybody who can check a token can make one.
 ALGORITHMS: dict[tuple[str, str | None], tuple[str, ...]] = {
     ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -61,7 +60,7 @@ class IssuerFailed(Exception):
 
 
 class IssuerUnreachable(Exception):
-    """No keys are known and none can be fetched. `retry_after` in whole seconds, at least 1."""
+    """The keys are not known and cannot be fetched. `retry_after` is in whole seconds, at least 1."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(retry_after)
@@ -70,7 +69,7 @@ class IssuerUnreachable(Exception):
 
 @dataclass(frozen=True)
 class KeySet:
-    """Keys by what they are asked for: algorithm and `kid`."""
+    """Keys by algorithm and `kid`."""
 
     keys: tuple[PyJWK, ...]
 
@@ -103,7 +102,7 @@ class Issuers:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def key(self, issuer: str, algorithm: str, kid: str | None) -> PyJWK | None:
-        """Return None if the issuer has no such key. Raises IssuerUnreachable if that cannot be told."""
+        """Return the key; None if the issuer has no such key. Raises IssuerUnreachable if that is unknown."""
         entry = self._entries.setdefault(issuer, _Entry())
         key = entry.keys.find(algorithm, kid)
         if key is None or self._age(entry) >= LIFETIME:
@@ -125,7 +124,7 @@ class Issuers:
             entry.tried = self._clock()
             entry.fetch = asyncio.get_running_loop().run_in_executor(self._threads, fetch_keys, issuer)
             entry.fetch.add_done_callback(lambda fetch: self._settle(issuer, entry, fetch))
-        # Unlike `wait_for`, neither raises nor takes the fetch along when this caller leaves.
+        # Unlike `wait_for`, it neither raises nor cancels the fetch when this caller disconnects.
         await asyncio.wait([entry.fetch], timeout=self._patience)
 
     def _settle(self, issuer: str, entry: _Entry, fetch: asyncio.Future[KeySet]) -> None:
@@ -149,7 +148,7 @@ def _pause(entry: _Entry) -> float:
 
 
 def fetch_keys(issuer: str) -> KeySet:
-    """OpenID Connect Discovery 1.0 §4, then RFC 7517. Blocking; raises IssuerFailed."""
+    """Fetch the keys (OpenID Connect Discovery 1.0 §4, RFC 7517). It blocks. Raises IssuerFailed."""
     base = checked_url(issuer, plain=True)
     discovered = fetch_json(checked_url(issuer.rstrip("/") + "/.well-known/openid-configuration", plain=True))
     if discovered.get("issuer") != issuer:
@@ -182,8 +181,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def fetch_json(url: SplitResult, limit: float = ANSWER) -> dict[str, Any]:
-    """The JSON object at a URL, within `limit` seconds once it is connected. Redirects are failures: they would lead
-    where nobody has looked."""
+    """Return the JSON object at a URL, within `limit` seconds after connecting. Redirects are failures, since
+    their targets are not checked."""
     try:
         with fetched_url(url, accept="application/json", within=limit, silence=SILENCE) as response:
             text = response.read(ANSWER_BYTES + 1)
@@ -207,8 +206,7 @@ def _object(url: str, text: bytes) -> dict[str, Any]:
 
 
 def read_keys(document: dict[str, Any]) -> KeySet:
-    """Keys for signatures of the accepted algorithms; all others are passed over. Raises IssuerFailed if none is
-    left."""
+    """Return the keys for signatures with accepted algorithms. Raises IssuerFailed if there is none."""
     listed = document.get("keys")
     raws = [raw for raw in listed[:KEYS] if isinstance(raw, dict)] if isinstance(listed, list) else []
     keys = tuple(key for raw in raws for algorithm in _algorithms(raw) if (key := _key(raw, algorithm)))
@@ -218,7 +216,7 @@ def read_keys(document: dict[str, Any]) -> KeySet:
 
 
 def _algorithms(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Return the algorithms that fit the key's type, whatever a token says."""
+    """Return the algorithms that fit the key's type, independent of a token."""
     kind, curve, bound, uses = raw.get("kty"), raw.get("crv"), raw.get("alg"), raw.get("key_ops")
     if raw.get("use") not in (None, "sig") or (isinstance(uses, list) and "verify" not in uses):
         return ()
@@ -228,7 +226,7 @@ def _algorithms(raw: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _key(raw: dict[str, Any], algorithm: str) -> PyJWK | None:
-    """Return None for a key that is malformed, too short (RFC 7518 §3.3: RSA with less than 2048 bits) or too
+    """Return the key; None for one that is malformed, too short (RFC 7518 §3.3: RSA with less than 2048 bits) or too
     long."""
     if _bits(raw.get("n")) > MODULUS or _bits(raw.get("e")) > EXPONENT:
         return None
@@ -241,5 +239,5 @@ def _key(raw: dict[str, Any], algorithm: str) -> PyJWK | None:
 
 
 def _bits(number: object) -> int:
-    """About how many bits a base64url number has: six in each character, the last one's may be padding."""
+    """Return about how many bits a base64url number has: six for each character, of which the last may be padding."""
     return len(number) * 6 // 8 * 8 if isinstance(number, str) else 0

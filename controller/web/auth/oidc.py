@@ -1,10 +1,8 @@
-"""Verifies a bearer token of the API's OpenID Connect issuer and returns its user. `authenticate` calls it on the event
-loop: a signature costs less to check (0.03–0.3 ms) than a thread to ask; keys are fetched elsewhere (`issuers`).
-
-Promises: of the token's header only `alg` and `kid` are looked at, the latter as a name among the issuer's keys and
-never as a place (`jku`, `x5u`, `jwk` are nothing here); only asymmetric algorithms, each with keys of its own kind;
-a refusal tells no more than expired, invalid, or not entitled.
-"""
+"""Verifies a bearer token of the API's OpenID Connect issuer and returns its user. `authenticate` calls it on
+the event loop: checking a signature (0.03–0.3 ms) is cheaper than handing it to a thread; keys are fetched
+elsewhere (`issuers`). Promises: only `alg` and `kid` of the token's header are used, and `kid` only to select
+one of the issuer's keys (`jku`, `x5u` and `jwk` are ignored); only asymmetric algorithms, each with keys of
+its own kind; a refusal reveals no more than expired, invalid, or not entitled."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ LEEWAY = 30.0  # seconds that two clocks may differ
 
 #: Claims that name the client that a token was given to: OpenID Connect, RFC 9068, Okta, Entra.
 CLIENTS: Final = ("azp", "client_id", "cid", "appid")
-#: Claims that are a list written as one text, with spaces between (RFC 8693, Entra).
+#: Claims that are lists separated by spaces (RFC 8693, Entra).
 SPACED: Final = frozenset(("scope", "scp"))
 
 _MISSING: Final = object()
@@ -36,7 +34,7 @@ _STEP = re.compile(r"\\(.)|(\.)|([^.\\]+|\\$)", re.DOTALL)
 
 
 class TokenRefusal(Enum):
-    """Kind of problem, error code of RFC 6750 §3.1, detail."""
+    """A refusal: kind of problem, error code of RFC 6750 §3.1, detail."""
 
     EXPIRED = (ProblemKind.INVALID_TOKEN, "invalid_token", "The token has expired.")
     INVALID = (ProblemKind.INVALID_TOKEN, "invalid_token", "The token is not valid here.")
@@ -54,10 +52,10 @@ class TokenRefusal(Enum):
 
 @dataclass(frozen=True)
 class VerifiedToken:
-    """`lifetime` in seconds; not positive in the last moments, when only the leeway is left."""
+    """A valid token. `lifetime` is in seconds; it is not positive when only the leeway is left."""
 
     user: str
-    subject: str  # at the issuer; "" if it does not say
+    subject: str  # at the issuer; "" if the token does not say
     lifetime: float
 
 
@@ -68,7 +66,7 @@ class TokenHeader:
 
 
 async def identify(issuers: Issuers, api: Api, token: bytes) -> VerifiedToken | TokenRefusal:
-    """`api` has an issuer. Raises IssuerUnreachable."""
+    """Return the token's user; `api` has an issuer. Raises IssuerUnreachable."""
     header = read_header(token)
     if header is None:
         return TokenRefusal.INVALID
@@ -89,7 +87,7 @@ def read_header(token: bytes) -> TokenHeader | None:
 
 
 def verify(api: Api, token: bytes, key: PyJWK) -> VerifiedToken | TokenRefusal:
-    """RFC 7519 §7.2 and OpenID Connect Core §3.1.3.7."""
+    """Verify the claims (RFC 7519 §7.2, OpenID Connect Core §3.1.3.7)."""
     audiences = [audience for audience in (api.oidc_audience, api.oidc_client) if audience]
     try:
         claims: dict[str, Any] = jwt.decode(
@@ -116,8 +114,8 @@ def verify(api: Api, token: bytes, key: PyJWK) -> VerifiedToken | TokenRefusal:
 
 
 def user_of(claims: dict[str, Any], claim: str = "") -> str | None:
-    """The text of that claim, if the manifest names one; else `preferred_username`, else `email`, else `sub`. An email
-    counts only if the issuer says that it has checked it."""
+    """Return the user's name: the claim that the manifest names, else `preferred_username`, else `email`, else `sub`.
+    An email counts only if the issuer says that it has checked it."""
     for name in (claim,) if claim else ("preferred_username", "email", "sub"):
         value = find_claim(claims, name)
         is_checked = name != "email" or claims.get("email_verified") is True
@@ -127,7 +125,7 @@ def user_of(claims: dict[str, Any], claim: str = "") -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """JSON can hold halves of surrogate pairs, which nothing can be made of."""
+    """Return True for a valid text; JSON can contain lone surrogates."""
     try:
         return bool(value.encode().strip())
     except UnicodeEncodeError:
@@ -152,7 +150,7 @@ def has_claim(claims: dict[str, Any], name: str, value: str) -> bool:
 
 
 def find_claim(claims: dict[str, Any], name: str) -> object:
-    """The claim of exactly this name, which may have dots, else the one at the end of the path that it is."""
+    """Return the claim with exactly this name, which may have dots, else the one at this path."""
     if name in claims:
         return claims[name]
     found: object = claims
@@ -165,7 +163,7 @@ def find_claim(claims: dict[str, Any], name: str) -> object:
 
 @lru_cache(maxsize=1024)
 def claim_path(name: str) -> tuple[str, ...]:
-    """`realm_access.roles` as its steps; a backslash stands before a dot or backslash that is part of a name."""
+    """Return the steps of `realm_access.roles`; a backslash precedes a dot or backslash that is part of a name."""
     steps = [""]
     for escaped, dot, text in _STEP.findall(name):
         if dot:

@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 def schemes(api: Api) -> Json:
-    """Name to Security Scheme Object; empty if everybody may call."""
+    """Return Security Scheme Objects by name; empty if everybody may call."""
     found: Json = {}
     if api.users:
         found["basic"] = {"type": "http", "scheme": "basic"}
@@ -25,7 +25,7 @@ def schemes(api: Api) -> Json:
 
 
 def secured(document: Json, api: Api) -> Json:
-    """The OpenAPI document with what the API asks of callers: any one of its schemes."""
+    """Return the OpenAPI document with the requirement of any one of the API's schemes."""
     found = schemes(api)
     if not found:
         return document
@@ -34,6 +34,6 @@ def secured(document: Json, api: Api) -> Json:
 
 
 def header_value(api: Api) -> bytes:
-    """The schemes as the value of the field `X-Prichal-Security`, which components' descriptions are made with: JSON
-    in ASCII."""
+    """Return the schemes as JSON in ASCII, for the field `X-Prichal-Security`, from which components make
+    their descriptions."""
     return json.dumps(schemes(api), separators=(",", ":")).encode("ascii")

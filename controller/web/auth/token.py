@@ -1,5 +1,5 @@
-"""The administrator's token where none is configured: made at the first start of the web process, and kept in its
-folder, readable by its user alone (and by root). `prichal token show` prints it."""
+"""The administrator's token if none is configured. It is created at the first start of the web process, in
+its folder, readable only by its user and root. `prichal token show` prints it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def with_token(settings: Settings) -> Settings:
-    """The settings with a token. Without one, should it be impossible to keep it: the admin API is closed then."""
+    """Return the settings with a token, or without one if it cannot be stored: the admin API is closed then."""
     if settings.web.admin_token:
         return settings
     if settings.web.admin_token is not None:
@@ -41,7 +41,7 @@ def _kept(path: Path) -> Secret:
             with open(descriptor, "w") as file:
                 file.write(f"{secrets.token_urlsafe(32)}\n")
             with suppress(FileExistsError):
-                os.link(draft, path)  # The file is whole when it appears, and the first one stays.
+                os.link(draft, path)  # The file appears atomically, and the first one stays.
         finally:
             os.unlink(draft)
     return Secret(path.read_text().strip())

@@ -1,4 +1,2 @@
-"""Calls with files: brought from the storage into the component, and from its reply into the storage.
-
-`calls` is the way of one call, `locations` where its files lie, `presigned` and `web.splice` how their bytes travel.
-"""
+"""Transfers files of calls: from the storage into the component, and from its reply into the storage. `calls`
+handles one call, `locations` finds its files, `presigned` and `web.splice` transfer the bytes."""

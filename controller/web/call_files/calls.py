@@ -1,10 +1,9 @@
-"""Calls with files: brings the FILE inputs of a call from the storage into the component, and the FILE outputs of its
-reply from the component into the storage, over the connection that carries the call. Called by the gateway for every
-call of a component that has boxes; the bytes stream through and are never held.
-
-Promises: a component gets no way to the storage; once a file's bytes flow the call reaches no other replica; space
-for outputs is reserved before they are stored, and freed if they are not; the caller learns of outputs once they
-are stored; the problem names the side that was slow or failed."""
+"""Transfers files of calls: sends the FILE inputs of a call from the storage into the component, and the FILE
+outputs of its reply from the component into the storage, over the connection that carries the call. Called by
+the gateway for every call of a component that has boxes; the bytes stream through and are never kept.
+Promises: a component gets no access to the storage; once bytes of a file were sent the call reaches no other
+replica; space for outputs is reserved before they are stored, and freed if they are not; the caller gets the
+reply once the outputs are stored; a problem names the side that was slow or failed."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ from controller.web.storage import storage_problem
 log = logging.getLogger(__name__)
 
 THREADS = 4  # for what blocks
-#: Bytes of requests that one worker keeps: what a request says of files is known at its end.
+#: Bytes of requests that one worker buffers, since files are known only at the end of a request.
 HELD = 256 * 2**20
 
 T = TypeVar("T")
@@ -53,7 +52,7 @@ class CallFileStaging:
         self._held = 0
 
     def sweep(self) -> None:
-        """Now and then: let go of connections that nobody uses."""
+        """Close unused connections. Called periodically."""
         self._links.sweep()
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class CallFileStaging:
         return b"".join(pieces)
 
     def _hold(self, data: bytes, pieces: list[bytes]) -> None:
-        """Take memory for the call. Raises Refused if there is none left."""
+        """Take memory for the call. Raises RequestRefused if there is none left."""
         pieces.append(data)
         self._held += len(data)
         if self._held > HELD:
@@ -104,7 +103,8 @@ class CallFileStaging:
             raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))
 
     async def _read(self, content: bytes, call: ForwardedCall) -> WantedOutputs:
-        """Parse a large request in another process, since the event loop serves other callers. Raises Refused."""
+        """Parse a large request in another process, since the event loop serves other callers. Raises
+        RequestRefused."""
         if not variables.may_name_files(content):
             return WantedOutputs()
         return await isolated_json.read(
@@ -114,10 +114,10 @@ class CallFileStaging:
     # --- inputs ------------------------------------------------------------------------------------------------
 
     async def _open(self, job: FileCall, stack: ExitStack) -> list[PresignedDownload]:
-        """The inputs, ready to be read, in their order. Raises Refused that names all that are not there."""
+        """Return the opened inputs, in their order. Raises RequestRefused that names all missing ones."""
         urls = await self._in_thread("The call's files cannot be looked up", self._places.find, job)
         wishes = zip(job.wanted.inputs, urls, strict=True)
-        # All are waited for, so that none is left open when another one fails.
+        # Wait for all, so that none is left open when another one fails.
         opened = await asyncio.gather(
             *(self._download(wish, url, stack) for wish, url in wishes), return_exceptions=True
         )
@@ -142,8 +142,8 @@ class CallFileStaging:
     # --- outputs -----------------------------------------------------------------------------------------------
 
     async def take(self, job: FileCall, connection: UpstreamConnection, ends: bytes) -> bytes:
-        """The reply's JSON for the caller, once its files are stored. `ends` is what its header says of them. Raises
-        Refused, UpstreamError."""
+        """Return the reply's JSON for the caller, once its files are stored. `ends` are their ends according
+        to the header. Raises RequestRefused, UpstreamError."""
         try:
             length, files = variables.read_header(ends)
             if length > self._max_json:
@@ -187,7 +187,7 @@ class CallFileStaging:
 
 
 class StagedBody:
-    """A request's JSON with its files behind it, as they come from the storage. Implements `OutgoingBody`."""
+    """A request's JSON followed by its files, as they arrive from the storage. Implements `OutgoingBody`."""
 
     def __init__(self, content: bytes, job: FileCall, downloads: list[PresignedDownload]) -> None:
         self.head = content
@@ -196,7 +196,7 @@ class StagedBody:
         self._begun = False
 
     def files(self) -> list[tuple[int, int]]:
-        """Place and size of each."""
+        """Return index and size of each file."""
         return [(wish.index, download.size) for wish, download in self._inputs]
 
     def more(self) -> bool:
@@ -239,7 +239,7 @@ class _Reply:
     async def respond(
         self, connection: UpstreamConnection, call: ForwardedCall, send: Send, answered: ResponseState
     ) -> bytes:
-        """A response without files passes as it comes."""
+        """Respond to the caller; a response without files is passed on unchanged."""
         ends = _field(connection.headers, variables.FIELD)
         if ends is None:
             return await respond(connection, call, send, answered)
@@ -263,7 +263,7 @@ def _unread(wish: FileInput) -> str:
 
 @contextmanager
 def _told(doing: str) -> Iterator[None]:
-    """Errors of the storage and the database as problems that say what could not be done."""
+    """Translate errors of the storage and the database into problems."""
     try:
         yield
     except ControllerError as error:

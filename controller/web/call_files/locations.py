@@ -1,9 +1,9 @@
-"""Locates files of calls in the storage: links to inputs, and reservations, conflicts and links for outputs. Asks the
-database and the storage, so it blocks; `calls` calls it in threads and moves the bytes itself.
+"""Locates files of calls in the storage: links to inputs, and reservations, conflicts and links for outputs.
+It queries the database and the storage, so it blocks; `calls` uses threads for it and transfers the bytes
+itself.
 
-A caller reaches only their own area in boxes of the component's app: their name and the route determine the bucket and
-the prefix, and the request only what follows it.
-"""
+A caller reaches only their own area in boxes of the component's app: their name and the route determine the
+bucket and the prefix, and the request only what follows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINK_SECONDS = 300.0  # an own link is used at once; the clocks of two hosts may
 
 @dataclass(frozen=True)
 class FileCall:
-    """One call: its caller, and what its request says about files. `user` is empty for a caller without a name."""
+    """A call: its caller, and the files of its request. `user` is empty for a caller without a name."""
 
     route: Route
     user: str
@@ -42,7 +42,7 @@ class FileCall:
 
 @dataclass(frozen=True)
 class OutputSlot:
-    """Room that is reserved for one output, and the link that fills it."""
+    """The reserved space of an output, and the link to upload it."""
 
     output: FileOutput
     path: FilePath
@@ -52,7 +52,7 @@ class OutputSlot:
 
 class FileLocations:
     """`reserve_for`: seconds that space is reserved for an output until it is counted. Errors are those of
-    `ports.Objects` and the store, and Refused."""
+    `ports.Objects` and the store, and RequestRefused."""
 
     def __init__(self, store: Store, storage: StorageClient, reserve_for: float) -> None:
         self._store = store
@@ -60,8 +60,8 @@ class FileLocations:
         self._reserve_for = reserve_for
 
     def find(self, job: FileCall) -> list[str]:
-        """Links to the inputs, whether they are there or not. Refuses targets that cannot become files now, before
-        the component has worked in vain."""
+        """Return links to the inputs, even to missing ones. Refuse targets that cannot become files now,
+        before the component computes in vain."""
         for path in job.wanted.targets.values():
             self._area(job, job.route.boxes[0]).check_name(path)
         for wish in job.wanted.inputs:
@@ -69,11 +69,11 @@ class FileLocations:
         return [self._link("GET", self._area(job, wish.box), wish.path) for wish in job.wanted.inputs]
 
     def require_settled(self, job: FileCall, path: FilePath) -> None:
-        """Refused if a run has begun to publish into the group of an output."""
+        """Raise RequestRefused if a run has begun to publish into the group of an output."""
         self._require_settled(self._area(job, job.route.boxes[0]), path)
 
     def reserve(self, job: FileCall, outputs: list[FileOutput]) -> list[OutputSlot]:
-        """Room for all of them, or for none and Refused."""
+        """Reserve space for all of them; otherwise for none, and raise RequestRefused."""
         area = self._area(job, job.route.boxes[0])
         paths = variables.places(outputs, job.wanted, job.request_id)
         for path in paths:
@@ -93,7 +93,7 @@ class FileLocations:
             log.warning("room for outputs that were not stored is kept for a while: %s", error)
 
     def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
-        """Explain the storage's answer to a link."""
+        """Return the problem for the storage's answer to a link."""
         return self._storage.objects().explain(status, body, doing)
 
     def _area(self, job: FileCall, box: ComponentName) -> BoxArea:

@@ -1,10 +1,7 @@
-"""Bytes to and from the storage by presigned links, on the event loop. Used by `calls`; knows HTTP and nothing of
-buckets, keys and signatures.
-
-Promises: both directions have backpressure; time counts against the storage only while it is its turn; a download may
-be asked for twice, an upload never is. Errors are Transient `StorageUnreachable`, and NotDone with what the storage
-answered.
-"""
+"""Transfers bytes to and from the storage by presigned links, on the event loop. Used by `calls`; knows HTTP,
+but not buckets, keys and signatures. Promises: both directions have backpressure; the storage's time limit
+counts only while it has to act; a download may be requested twice, an upload never is. Errors are Transient
+`StorageUnreachable`, and TransferFailed with the storage's answer."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.upstream import ConnectionDropped, UpstreamConnection, UpstreamError
 from controller.web.splice import pass_on, pass_on_if
 
-#: Seconds without progress of the storage. Less than the serving library waits for the next piece of a request
-#: (20 s): else the component would be told to have been slow, or would say that the gateway was.
+#: Seconds without progress of the storage. Less than the serving library waits for the next piece of a
+#: request (20 s); otherwise the component or the gateway would be reported as slow.
 SILENCE = 15.0
 MAX_ERROR = 64 * 1024  # bytes of an answer that is an error
 
 
 class TransferFailed(Exception):
-    """The storage answered that it did not do it."""
+    """The storage answered with an error."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"HTTP status {status}")
@@ -38,7 +35,7 @@ class TransferFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PresignedLink:
-    """A URL, taken apart. `host` is what the signature covers."""
+    """A parsed URL. The signature covers `host`."""
 
     secure: bool
     endpoint: str
@@ -61,7 +58,7 @@ class PresignedLink:
 
 
 class PresignedClient:
-    """Requests with links from one gateway worker; used only on its event loop. `tls`: by default the system's
+    """Sends requests with links, for one gateway worker; used only on its event loop. `tls`: by default the system's
     authorities; `silence`: seconds without progress of the storage."""
 
     def __init__(
@@ -75,7 +72,7 @@ class PresignedClient:
         self._loop = asyncio.get_running_loop()
 
     async def download(self, url: str) -> PresignedDownload:
-        """A GET; returns when its answer has begun."""
+        """Send a GET, and return when its answer has begun."""
         link = PresignedLink.of(url)
         pool = self._pool(link)
         kept = pool.idle(link.endpoint)
@@ -83,19 +80,19 @@ class PresignedClient:
             try:
                 return await PresignedDownload.begin(kept, pool, link, self._silence)
             except _Stale:
-                pass  # the server had closed it just before
+                pass  # the server had closed it just before the request
         return await PresignedDownload.begin(await _connect(pool, link), pool, link, self._silence)
 
     async def upload(self, url: str, size: int, content_type: str) -> PresignedUpload:
-        """A PUT of so many bytes; returns when they can be sent. On a new connection: with one that the server is
-        about to close, they would be lost."""
+        """Send the header of a PUT, and return when the bytes can be sent. It uses a new connection: on one
+        that the server is about to close, they would be lost."""
         link = PresignedLink.of(url)
         pool = self._pool(link)
         head = link.head("PUT", f"content-length: {size}", f"content-type: {content_type}")
         return PresignedUpload(await _connect(pool, link), pool, head, self._silence)
 
     def sweep(self) -> None:
-        """Close connections that were idle for long, and those to storages of former times."""
+        """Close connections that were idle for long, and those to earlier addresses of the storage."""
         for pool in self._pools.values():
             pool.sweep(self._endpoints, self._loop.time())
 
@@ -113,7 +110,7 @@ class PresignedClient:
 
 
 class _Stale(Exception):
-    """A kept connection was closed without an answer."""
+    """A kept-alive connection was closed without an answer."""
 
 
 class _Exchange:
@@ -178,7 +175,7 @@ class PresignedDownload(_Exchange):
         connection.pause_timeout(True)
 
     async def send_to(self, sink: UpstreamConnection) -> None:
-        """Pass it on. Raises Transient."""
+        """Pass the file on. Raises Transient."""
         try:
             await pass_on(self._connection, sink, self.size)
         except UpstreamError as error:
@@ -198,12 +195,13 @@ class PresignedUpload(_Exchange):
     async def take(
         self, source: UpstreamConnection, size: int, allowed: Callable[[], Awaitable[None]]
     ) -> None:
-        """Send the next `size` bytes of what `source` answers, the last one once `allowed()` has returned; less if the
-        storage does not want them, which `finish` tells. Raises UpstreamError of `source` and what `allowed` raises."""
+        """Send the next `size` bytes of the answer of `source`, the last one once `allowed()` has returned;
+        less if the storage refuses them, which `finish` reports. Raises UpstreamError of `source` and errors
+        of `allowed`."""
         await pass_on_if(source, self._connection, size, allowed)
 
     async def finish(self) -> None:
-        """Returns when the storage has it. Raises Transient, NotDone."""
+        """Return when the storage has stored it. Raises Transient, TransferFailed."""
         connection = self._connection
         connection.pause_timeout(False)
         try:

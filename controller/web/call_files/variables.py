@@ -1,9 +1,8 @@
-"""FILE variables in the JSON of a call and of its reply, and the header field that says where their bytes lie. Pure;
-used by `calls`, which moves the bytes.
+"""FILE variables in the JSON of a call and of its reply, and the header field with the lengths of their
+files. Pure; used by `calls`, which transfers the bytes.
 
-`X-Prichal-Files: <length of the JSON>[; <place in inputs or outputs>=<length of the file>]…`: behind the JSON lie the
-files, in this order. `controller.serving.call_files` is the other side of it.
-"""
+`X-Prichal-Files: <length of the JSON>[; <index in inputs or outputs>=<length of the file>]…`: the files
+follow the JSON, in this order. `controller.serving.call_files` is the other side of it."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ class FileFault:
 
 @dataclass(frozen=True)
 class FileInput:
-    """A file that the call wants: `index` is its place in `inputs`."""
+    """A file that the call needs: `index` is that in `inputs`."""
 
     index: int
     box: ComponentName
@@ -54,7 +53,7 @@ class FileInput:
 
 @dataclass(frozen=True)
 class FileOutput:
-    """A file that came with the reply, `size` bytes; `index` is its place in `outputs`."""
+    """A file of the reply, with `size` bytes; `index` is that in `outputs`."""
 
     index: int
     variable: str
@@ -65,7 +64,7 @@ class FileOutput:
 
 @dataclass(frozen=True)
 class WantedOutputs:
-    """What a request says about files. `targets`: destinations of outputs, by the variable's name."""
+    """The files of a request. `targets`: destinations of outputs, by the variable's name."""
 
     inputs: tuple[FileInput, ...] = ()
     targets: Mapping[str, FilePath] = field(default_factory=dict)
@@ -75,7 +74,7 @@ class WantedOutputs:
 
 
 def refused(faults: Iterable[FileFault]) -> RequestRefused:
-    """A problem like that of the serving library, which checks all else in a request."""
+    """Return a problem like that of the serving library, which checks the rest of a request."""
     listed = [{"pointer": fault.pointer, "detail": fault.detail} for fault in islice(faults, MAX_FAULTS)]
     more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
     detail = f"{listed[0]['pointer']}: {listed[0]['detail']}{more}"
@@ -86,13 +85,14 @@ def refused(faults: Iterable[FileFault]) -> RequestRefused:
 
 
 def may_name_files(content: bytes) -> bool:
-    """Return True if there is anything to look for."""
+    """Return True if the request may contain FILE variables."""
     return any(word in content for word in (b"FILE", b"output_fields", b'"outputs"'))
 
 
 def read_request(content: bytes, boxes: tuple[ComponentName, ...]) -> WantedOutputs:
-    """`boxes`: those connected, the default one first. Malformed requests are ignored here, since the component
-    reports their faults. Raises Refused with all that is wrong with files."""
+    """Return the files of a request. `boxes` are the connected ones, the default one first. Malformed
+    requests are ignored here, since the component reports their errors. Raises RequestRefused with all
+    problems of files."""
     if not may_name_files(content):
         return WantedOutputs()
     try:
@@ -162,7 +162,7 @@ def _objects(items: object) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _text(data: object) -> str | None:
-    """A path as it is, or as the only element of a tensor of the Open Inference Protocol."""
+    """Return a path, which may be the only element of a tensor of the Open Inference Protocol."""
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     return data if isinstance(data, str) else None
@@ -172,13 +172,13 @@ def _text(data: object) -> str | None:
 
 
 def write_header(length: int, files: Iterable[tuple[int, int]]) -> bytes:
-    """A header line; `files` are place and size of each."""
+    """Return a header line; `files` are index and size of each."""
     ends = b"".join(b"; %d=%d" % entry for entry in files)
     return b"%b: %d%b\r\n" % (FIELD, length, ends)
 
 
 def read_header(value: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Length of the JSON, place and size of each file. Raises ValueError."""
+    """Return the length of the JSON, and index and size of each file. Raises ValueError."""
     match = _VALUE.fullmatch(value.strip())
     if match is None:
         raise ValueError("its X-Prichal-Files is malformed")
@@ -189,12 +189,12 @@ def read_header(value: bytes) -> tuple[int, list[tuple[int, int]]]:
 
 
 def read_reply(content: bytes, files: list[tuple[int, int]]) -> list[FileOutput]:
-    """The outputs whose files come with a reply. Raises ValueError, RecursionError."""
+    """Return the outputs whose files come with a reply. Raises ValueError, RecursionError."""
     return read_outputs(json.loads(content), files)
 
 
 def read_outputs(document: Any, files: list[tuple[int, int]]) -> list[FileOutput]:
-    """The outputs whose files come with a reply. Raises ValueError."""
+    """Return the outputs whose files come with a reply. Raises ValueError."""
     if len(files) > MAX_OUTPUTS:
         raise ValueError(f"it has {len(files)} files; a reply may have {MAX_OUTPUTS}")
     try:
@@ -240,7 +240,7 @@ def _named(folder: str, name: str) -> FilePath | None:
 
 
 def tell_places(content: bytes, outputs: Iterable[FileOutput], paths: Iterable[FilePath]) -> bytes:
-    """The reply as the caller gets it: `data` of each output is its path in the caller's area."""
+    """Return the reply for the caller: `data` of each output is its path in the caller's area."""
     document = json.loads(content)
     for output, path in zip(outputs, paths, strict=True):
         item = document["outputs"][output.index]

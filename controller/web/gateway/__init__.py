@@ -1,4 +1,2 @@
-"""Calls to components, on the event loop: who answers one (`router`), and its bytes there and back (`forward`).
-
-`watch` keeps the table that is decided by the same as the store's; connections to components are `pool` and `upstream`.
-"""
+"""Calls to components, on the event loop: `router` decides who answers, `forward` forwards the bytes. `watch`
+keeps the route table equal to the store's; `pool` and `upstream` are the connections to components."""

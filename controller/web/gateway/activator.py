@@ -1,7 +1,8 @@
-"""Components that hibernate, as a gateway worker sees them: it tells the daemon who is called, and a call to one that
-is asleep asks for it and waits. Used by the gateway and its forwarder, on the event loop; writes go through a thread.
+"""Hibernating components in a gateway worker: it reports calls to the daemon, and a call to a hibernating
+component requests its start and waits. Used by the gateway and its forwarder, on the event loop; writes go
+through a thread.
 
-The daemon hibernates and wakes components. A waiting caller counts as a call, so that nothing hibernates while
+The daemon stops and starts components. A waiting caller counts as a call, so that nothing hibernates while
 they wait; if they disconnect, the server cancels the wait."""
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
 
-WAITING = 200  # calls in one worker that may wait for components to wake up
-RETRY_AFTER = 5  # seconds, told to those who waited in vain
+WAITING = 200  # calls in one worker that may wait for hibernating components
+RETRY_AFTER = 5  # seconds, for callers who waited in vain
 
 Key = tuple[AppName, ComponentName]
 
@@ -35,9 +36,9 @@ class Activator:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-activator")
-        self._called: set[Key] = set()  # since they were told last
+        self._called: set[Key] = set()  # since the last report
         self._waiting: Counter[Key] = Counter()
-        self._asked: dict[Key, asyncio.Future[None]] = {}  # of those that are waited for
+        self._asked: dict[Key, asyncio.Future[None]] = {}  # of components that calls wait for
 
     async def stop(self) -> None:
         """Stop, after reporting the last calls."""
@@ -57,12 +58,13 @@ class Activator:
             self._loop.run_in_executor(self._thread, self._touch, in_use)
 
     async def wake(self, target: UpstreamTarget) -> None:
-        """Returns when the target is not asleep any more, or gone. Refused: it took too long, or too many wait."""
+        """Return when the target no longer hibernates, or is gone. Raises RequestRefused if it took too long,
+        or too many wait."""
         if self._waiting.total() >= WAITING:
             detail = f"In this gateway worker {WAITING} calls wait for components that are asleep."
             raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
         key = _key(target)
-        if key not in self._asked:  # one pass wakes it up for all
+        if key not in self._asked:  # one pass starts it for all
             self._asked[key] = self._loop.run_in_executor(self._thread, self._ask, key)
         self._waiting[key] += 1
         try:
@@ -82,7 +84,7 @@ class Activator:
             await self._watch.wait(left)
 
     def _in_use(self) -> frozenset[Key]:
-        """A call may take longer than its component stays awake without any."""
+        """Return components with calls in progress, since a call may take longer than the idle time."""
         busy = self._pool.busy
         routes = {target.route for target in self._watch.table.targets.values()} if busy else set()
         working = {(r.app, r.component) for r in routes if r.wake_within and not busy.isdisjoint(r.upstreams)}
@@ -97,7 +99,8 @@ class Activator:
             log.warning("the daemon cannot be told which components are in use: %s", error)
 
     def _ask(self, key: Key) -> None:
-        """Both or none: a pass that does not know of the call would leave the component asleep."""
+        """Record the call and request a pass, both or none: a pass that does not know of the call would not
+        start the component."""
         try:
             with self._store.transaction():
                 self._store.activity.touch([key], time.time())

@@ -1,4 +1,4 @@
-"""The caller's request body as it comes in over ASGI, with the platform's limit on its size. Used by `forward`."""
+"""The caller's request body as it arrives over ASGI, with the platform's limit on its size. Used by `forward`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from controller.web.gateway.upstream import UpstreamConnection
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
-GRACE = 30.0  # seconds that a caller may take for the first of a body, and be late with the rest
-PACE = 8 * 2**10  # bytes a second that the caller has to send on average, after that
+GRACE = 30.0  # seconds until the first bytes of a body, and of delay for the rest
+PACE = 8 * 2**10  # bytes a second that the caller has to send on average after that
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,8 +22,8 @@ class CallerGone(Exception):
 
 
 class IncomingBody:
-    """The server's `receive`, which remembers whether a part of the body is still to come: asking after the last one
-    would wait until the caller leaves."""
+    """Wraps the server's `receive` and records whether a part of the body is still to come: a call after the
+    last one would wait until the caller disconnects."""
 
     def __init__(self, receive: Receive, special: dict[bytes, bytes]) -> None:
         self._receive = receive
@@ -39,7 +39,7 @@ class IncomingBody:
 
 
 class OutgoingBody(Protocol):
-    """The request to a component: `head` with the request's header, then, if there is `more`, the rest."""
+    """The request to a component: `head` with the request's header, then the rest if there is `more`."""
 
     @property
     def head(self) -> bytes: ...
@@ -56,11 +56,11 @@ class OutgoingBody(Protocol):
         """A piece as it is sent."""
 
     async def send(self, connection: UpstreamConnection) -> None:
-        """Send the rest. While the component is not to act, its clock is held. Raises Refused, CallerGone."""
+        """Send the rest. While the component is not to act, its clock is held. Raises RequestRefused, CallerGone."""
 
 
 class RequestBody:
-    """`head` is what has arrived with the header, `more` whether something is still to come."""
+    """`head` has the bytes that arrived with the header, `more` says whether there are others."""
 
     def __init__(self, incoming: IncomingBody, special: dict[bytes, bytes], limit: int) -> None:
         self.head = b""
@@ -69,7 +69,7 @@ class RequestBody:
         self._incoming = incoming
         self.limit = limit
         self._seen = 0
-        self._waited = 0.0  # seconds for the caller; not for the component, who may be slow to take it
+        self._waited = 0.0  # seconds for the caller, without those in which the component is slow
 
     def more(self) -> bool:
         return self._incoming.more()
@@ -79,7 +79,7 @@ class RequestBody:
         return not self.more() and self._seen == len(self.head)
 
     async def begin(self) -> None:
-        """Check the announced size and take what is there. A caller who waits for `100 Continue` gets it now."""
+        """Check the announced size and read the available part. A caller who waits for `100 Continue` gets it now."""
         if self.length > self.limit:
             raise too_large(self.limit)
         if self.more():

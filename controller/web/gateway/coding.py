@@ -18,7 +18,7 @@ _NONE = frozenset((b"", b"identity"))
 
 def refuse_coded(headers: Iterable[Header]) -> None:
     """Refuse encoded bodies: requests that the platform answers itself must be sent without a content coding.
-    Raises Refused."""
+    Raises RequestRefused."""
     coding = next((value for name, value in headers if name == b"content-encoding"), b"")
     if coding.strip().lower() not in _NONE:
         given = coding[:100].decode("latin-1")
@@ -32,7 +32,7 @@ def is_coded(lines: bytes) -> bool:
 
 
 def decoded(content: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
-    """A whole body without the coding that the header `lines` name, and the lines that then hold. Raises Refused."""
+    """Return the decoded body, and the header `lines` without the coding. Raises RequestRefused."""
     found = _LINE.search(lines)
     if found is None:
         return content, lines

@@ -2,10 +2,9 @@
 standard). Called by the ASGI application for every API whose manifest has `restfulApi.cors`, independent of what
 answers it: a component, the event loop or the Flask application.
 
-Promises: a preflight is answered here, before anybody is asked who calls, since it never carries credentials; every
-other response says the same of its caller's origin, errors too; an origin that is not listed gets nothing; what a
-component says about the matter is replaced, so that browsers never see two answers.
-"""
+Promises: a preflight is answered here, before authentication, since it never carries credentials; every other
+response, also an error, has the CORS headers for its caller's origin; an origin that is not listed gets none;
+CORS headers of a component are replaced, so that browsers never see two answers."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from controller.web.gateway.body import Message, Send
 from controller.web.gateway.headers import Header
 
 METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE")
-#: What browsers hide from a page unless it is named, of what the platform's APIs answer.
+#: Headers of the platform's APIs that browsers hide from a page unless they are exposed.
 EXPOSED: Final = (
     "Accept-Ranges",
     "Allow",
@@ -50,7 +49,7 @@ class CorsRequest:
 
     @classmethod
     def by(cls, headers: Iterable[Header]) -> CorsRequest:
-        """A field that comes twice says nothing."""
+        """Read the fields; a repeated field is ignored."""
         found: dict[bytes, bytes | None] = {}
         for name, value in headers:
             if name == b"origin" or name.startswith(b"access-control-request-"):
@@ -61,7 +60,7 @@ class CorsRequest:
 
 @dataclass(frozen=True)
 class CorsPolicy:
-    """The rule of one API, made ready for requests. `always` are the header fields of every response, `allowed` the
+    """The prepared rule of one API. `always` are the header fields of every response, `allowed` the
     further ones of a response to a listed origin."""
 
     origins: frozenset[bytes]
@@ -107,7 +106,7 @@ class CorsPolicy:
         return [*headers, (b"access-control-max-age", self.max_age)]
 
     def sending(self, send: Send, asked: CorsRequest) -> Send:
-        """`send`, for responses that say the same as `headers`, and nothing else about the matter."""
+        """Return a `send` that sets the fields of `headers` in each response, and removes other CORS headers."""
 
         async def shared(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,10 +1,8 @@
-"""Forward one call to a component and its answer back, on the event loop. Called by the gateway once it is decided
-who answers and who calls.
-
-Promises: a call reaches at most one component, unless it certainly was not taken by the one before, or its method
-allows repeating; bodies stream both ways with backpressure; a caller who leaves ends the component's work by closing
-the connection; every failure before the response has begun becomes a problem that says who failed.
-"""
+"""Forwards one call to a component and the response back, on the event loop. Called by the gateway after
+routing and authentication. Promises: a call reaches at most one component, unless the first one certainly did
+not receive it, or its method is idempotent; bodies stream both ways with backpressure; when a caller
+disconnects, the component's connection is closed; every failure before the response has begun becomes a
+problem that says who failed."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 _METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 
 
-#: Passes a response on as it comes, up to its last part, which is returned.
+#: A function that passes a response on as it arrives, up to its last part, which it returns.
 Respond = Callable[[UpstreamConnection, "ForwardedCall", Send, "ResponseState"], Awaitable[bytes]]
 
 
@@ -68,7 +66,7 @@ async def respond(
 
 
 def headers_for(connection: UpstreamConnection, call: ForwardedCall) -> list[Header]:
-    """The header of the component's response as the caller has to see it."""
+    """Return the header of the component's response for the caller."""
     endpoint = connection.endpoint
     return response_headers(
         connection.headers, call.request_id, lambda name, value: call.site(endpoint).rewrite(name, value)
@@ -97,8 +95,9 @@ class ForwardedCall:
 
 
 class Forwarder:
-    """`resolve` gives a target as the table in force has it, None once it is gone; `on_idle` is told when an endpoint
-    has nothing under way any more; `wake` returns when a target that is asleep may have woken up, or raises Refused."""
+    """`resolve` returns a target of the current table, None once it is gone; `on_idle` is called when an
+    endpoint has no calls in progress any more; `wake` returns when a hibernating target may have started, or
+    raises RequestRefused."""
 
     def __init__(
         self,
@@ -114,7 +113,7 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
 
     async def awake(self, target: UpstreamTarget) -> UpstreamTarget:
-        """The target as the table in force has it, woken up if need be. Raises Refused."""
+        """Return the target of the current table, started if necessary. Raises RequestRefused."""
         found = self._resolve(target)
         while found is not None and found.route.asleep:
             await self._wake(found)
@@ -126,13 +125,14 @@ class Forwarder:
     async def forward(
         self, call: ForwardedCall, body: OutgoingBody, send: Send, answered: ResponseState
     ) -> None:
-        """Raises Refused with the problem to answer, CallerGone, or UpstreamError once the response has begun."""
+        """Forward the call. Raises RequestRefused with the problem to answer, CallerGone, or UpstreamError
+        once the response has begun."""
         tried: list[str] = []
         failure: UpstreamError | None = None
         for _ in range(ATTEMPTS):
             target = await self.awake(call.target)
-            # Nothing is awaited between the look at the table and `enter`: an endpoint that was retired and reported
-            # as idle never gets another call.
+            # Nothing is awaited between reading the table and `enter`, so that an endpoint that was retired
+            # and reported as idle never gets another call.
             endpoint = self._pool.choose(target.route.upstreams, tried)
             if endpoint is None:
                 break
@@ -145,7 +145,7 @@ class Forwarder:
                 if isinstance(outcome, UpstreamUnreachable):
                     tried.append(endpoint)
                 continue
-            # The component is free again; how slowly the caller reads the rest is no concern of it.
+            # The component is free again, even if the caller reads the rest slowly.
             await send({"type": "http.response.body", "body": outcome, "more_body": False})
             return
         raise RequestRefused(problem_of(call.target, failure)) from failure
@@ -159,7 +159,7 @@ class Forwarder:
         answered: ResponseState,
         fresh: bool,
     ) -> bytes | UpstreamError:
-        """The last part of the response, or a failure after which another attempt may be made."""
+        """Return the last part of the response, or a failure after which another attempt may be made."""
         try:
             return await self._exchange(call, body, endpoint, send, answered, fresh)
         except UpstreamError as error:
@@ -207,8 +207,9 @@ class Forwarder:
 
 
 def _check_id(connection: UpstreamConnection, call: ForwardedCall) -> None:
-    """The platform's server says whose answer it is; another call's must not reach this caller. Refusals that it sends
-    before it knows the request have ids of their own. Raises Garbage."""
+    """Check the request id of a response of the serving library: an answer to another call must not reach
+    this caller. Refusals that it sends before it knows the request have their own ids. Raises
+    ProtocolError."""
     if call.target.route.any_path or connection.status >= 400:
         return
     answered = next((value for name, value in connection.headers if name.lower() == b"x-request-id"), None)
@@ -228,7 +229,7 @@ def may_repeat(method: str, body: OutgoingBody, error: UpstreamError) -> bool:
 
 
 def _request(call: ForwardedCall, endpoint: str, body: OutgoingBody) -> bytes:
-    """The head, and what there is of the body, for one write."""
+    """Return the head and the available part of the body, for one write."""
     framing = body.framing() if body.more() or body.head or call.method in _METHODS_WITH_BODY else b""
     host = call.host or endpoint.encode()
     head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, host)

@@ -20,7 +20,8 @@ HOP_BY_HOP = frozenset(
     b"transfer-encoding upgrade http2-settings".split()
 )
 
-#: What proxies and identity-aware front ends use to tell an application who calls. Only the gateway may say so.
+#: Fields in which proxies and identity-aware front ends pass the caller to an application. Only the gateway
+#: may set them.
 IDENTITY = frozenset(
     b"x-forwarded-user x-forwarded-email x-forwarded-groups x-forwarded-preferred-username x-forwarded-access-token "
     b"x-auth-request-user x-auth-request-email x-auth-request-groups x-auth-request-preferred-username "
@@ -35,7 +36,7 @@ _REWRITTEN = frozenset(
     b"x-prichal-files x-prichal-security".split()
 )
 
-#: What browsers apply to a whole origin, which all apps may share: no component may decide for the others. Each with
+#: Fields that browsers apply to a whole origin, which all apps may share, so no component may set them. Each with
 #: its reason in docs/security.md.
 ORIGIN_WIDE = frozenset(
     b"""
@@ -48,7 +49,7 @@ ORIGIN_WIDE = frozenset(
     """.split()
 )
 
-#: What proxies in front of the platform obey: a component must not have them open files or other pages of theirs.
+#: Fields that proxies in front of the platform obey: a component must not make them send files or other pages.
 TO_PROXIES = frozenset(
     b"""
     cdn-cache-control proxy-authentication-info proxy-status surrogate-control x-accel-charset
@@ -91,7 +92,7 @@ def connection_options(value: bytes) -> list[bytes]:
 
 
 def lines_for(prefix: bytes, lines: list[bytes]) -> bytes:
-    """The header lines for the component at `prefix`, without the cookies that are known to be of others."""
+    """Return the header lines for the component at `prefix`, without cookies of other APIs."""
     joined = b"".join(lines)
     if joined.find(_COOKIE) < 0:
         return joined
@@ -106,8 +107,8 @@ def lines_for(prefix: bytes, lines: list[bytes]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def host_for(sent: bytes) -> bytes:
-    """The caller's host as the component's `Host`; empty if it could be read in more than one way. Of several proxies
-    the first one names it."""
+    """Return the caller's host as the component's `Host`; empty if it is ambiguous. With several proxies, the
+    first one names it."""
     host = sent.partition(b",")[0].strip()
     return host if _HOST.fullmatch(host) else b""
 

@@ -1,6 +1,7 @@
-"""Decides what each host name serves. With `web.appDomain` each app has one of its own, `APP.<appDomain>`, which is
-an origin of its own to browsers: its pages can neither read nor frame those of other apps and of the platform. Every
-other name is the platform's. Pure; called by the ASGI application for each request, after `router`.
+"""Decides what each host name serves. With `web.appDomain` each app has its own name, `APP.<appDomain>`, and
+so its own origin in browsers: its pages can neither read nor frame those of other apps and of the platform.
+Every other name belongs to the platform. Pure; called by the ASGI application for each request, after
+`router`.
 
 Paths are the same at both: `https://demo.apps.example.org/demo/image/predict`.
 """
@@ -25,13 +26,13 @@ class HostRedirect:
 
 @dataclass(frozen=True)
 class HostNames:
-    """`domain`: what the names of apps end with, without a dot at its front."""
+    """`domain` is the common domain of apps' names, without a leading dot."""
 
     domain: bytes
 
     def judge(self, host: bytes, path: bytes, decision: Decision) -> Decision | HostRedirect:
-        """Adapt `decision` to this host, the value of the `Host` field. A name of an app serves what lies below
-        that app and nothing of the platform; all other names serve nothing of apps."""
+        """Adapt `decision` to this host, the value of the `Host` field. A name of an app serves only that
+        app; all other names serve only the platform."""
         name, port = _split(host)
         app = self._app(name)
         if app is None:
@@ -49,8 +50,8 @@ class HostNames:
 
 
 def _split(host: bytes) -> tuple[bytes, bytes]:
-    """The name, in lower case and without the dot of the root, and the port with its colon. Proxies may send several
-    hosts, of which the first is the caller's."""
+    """Return the name, in lower case and without the dot of the root, and the port with its colon. Proxies
+    may send several hosts, of which the first is the caller's."""
     host = host.partition(b",")[0].strip().lower()
     found = _PORT.search(host)
     port = found[0] if found else b""

@@ -1,5 +1,5 @@
-"""Kept-alive connections to components, and how many requests each endpoint has under way. Used by `forward`; the
-route watcher tells it which endpoints are still in the table."""
+"""Kept-alive connections to components, and the number of requests in progress at each endpoint. Used by
+`forward`; the route watcher passes it the endpoints of the table."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ConnectionPool:
         self._turn = 0
 
     def choose(self, endpoints: tuple[str, ...], tried: Iterable[str] = ()) -> str | None:
-        """The endpoint with the fewest requests under way, in turn among equals; None if all were tried. One that took
-        no connection is left out for a while if there are others."""
+        """Return the endpoint with the fewest requests in progress, in turn among equals; None if all were tried. One
+        that took no connection is left out for a while if there are others."""
         left = tuple(e for e in endpoints if e not in tried) if tried else endpoints
         if self._outliers and len(left) > 1:
             left = self._outliers.admitted(left)
@@ -60,7 +60,7 @@ class ConnectionPool:
         self._busy[endpoint] = self._busy.get(endpoint, 0) + 1
 
     def leave(self, endpoint: str) -> bool:
-        """Return True if the endpoint has nothing under way any more."""
+        """Return True if the endpoint has no requests in progress any more."""
         left = self._busy[endpoint] - 1
         if left:
             self._busy[endpoint] = left
@@ -73,7 +73,7 @@ class ConnectionPool:
         return frozenset(self._busy)
 
     def idle(self, endpoint: str) -> UpstreamConnection | None:
-        """The kept connection that was used last."""
+        """Return the kept connection that was used last."""
         kept = self._idle.get(endpoint)
         while kept:
             connection = kept.pop()
@@ -112,7 +112,8 @@ class ConnectionPool:
         kept.append(connection)
 
     def sweep(self, endpoints: frozenset[str], now: float) -> None:
-        """Close what was idle for long, and all idle connections to endpoints that left the table."""
+        """Close connections that were idle for long, and all idle ones to endpoints that are no longer in the
+        table."""
         self._outliers.keep(endpoints)
         for endpoint in list(self._idle):
             kept = self._idle[endpoint]

@@ -18,7 +18,8 @@ class RequestOrigin:
 
     @property
     def caller(self) -> bytes:
-        """The address that the nearest proxy was called from, or else ours: what is before it may be made up."""
+        """Return the address of the nearest proxy's client, or else that of the socket: earlier addresses may
+        be forged."""
         hops = self.address.rsplit(b",", 2)
         return hops[-2].strip() if len(hops) > 1 else hops[0]
 
@@ -34,7 +35,8 @@ class TrustedProxies:
         return bool(self._networks) and self._trusts(address)
 
     def origin(self, address: str, scheme: str, headers: Mapping[bytes, bytes]) -> RequestOrigin:
-        """A trusted proxy's `X-Forwarded-For` is kept and its own address put behind it; anybody else's is dropped."""
+        """Return the origin. The address of a trusted proxy is appended to its `X-Forwarded-For`; other
+        callers' fields are dropped."""
         host = headers.get(b"host", b"")
         if not self.trusts(address):
             return RequestOrigin(address.encode(), scheme.encode(), host)

@@ -1,9 +1,8 @@
 """Counts requests in a gateway worker, and merges the counts of all workers into one page of metrics.
 
-A worker counts in plain integers, which costs the hot path less than a microsecond, and writes them once a second
-into a file of its own; the worker that is asked adds up the files. When a worker has ended, the arbiter adds
-its file to that of the ended ones, so that counters never go back.
-"""
+A worker counts in plain integers, which costs the hot path less than a microsecond, and writes them once a
+second into its own file; the worker that answers a request for metrics adds up the files. When a worker has
+ended, the arbiter adds its file to that of the ended ones, so that counters never go back."""
 
 from __future__ import annotations
 
@@ -23,12 +22,12 @@ ENDED = "ended.json"
 
 @dataclass
 class RequestMetrics:
-    """Requests by (API, status code) and their durations by API. An API is `<app>/<path>`; `-` is all else."""
+    """Requests by (API, status code) and their durations by API. An API is `<app>/<path>`; `-` is everything else."""
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     durations: dict[str, list[int]] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)  # sums, as microseconds
-    lost: int = 0  # workers that ended unasked
+    lost: int = 0  # workers that ended unexpectedly
     _observed: int = 0
     _written: int = -1
 
@@ -63,7 +62,7 @@ def worker_file(folder: Path, process: int) -> Path:
 
 
 def read_all(folder: Path) -> RequestMetrics:
-    """The sum over all workers, living and ended."""
+    """Return the sum over all workers, running and ended."""
     total = RequestMetrics()
     for meter in _read_each(folder):
         total.add(meter)

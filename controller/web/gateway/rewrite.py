@@ -1,7 +1,8 @@
-"""Translates addresses and cookies in a component's response for its callers: the component believes that it lies at
-the root of a host, and is published below `/<app>/<path>`. Pure; called by `headers` for the few fields that need it.
+"""Translates addresses and cookies in a component's response for its callers: the component assumes that it
+is at the root of a host, but is published below `/<app>/<path>`. Pure; called by `headers` for the few fields
+that need it.
 
-Every function takes time that is linear in its input, since a component may send anything.
+Every function takes time linear in its input, since a component may send anything.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-#: As browsers read it (https://url.spec.whatwg.org/): a backslash is a slash, and more than two of them are two.
+#: URLs as browsers read them (https://url.spec.whatwg.org/): a backslash is a slash, and more than two
+#: slashes are two.
 _URL = re.compile(rb"(?:https?:[/\\]*|[/\\]{2,})([^/\\?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 #: Of /\NAME and ///NAME, too, browsers make a host, but servers mean a path.
 _HOST = re.compile(rb"//[^/\\]")
@@ -31,8 +33,8 @@ HOST_PREFIX: Final = b"__host-"
 
 @dataclass(frozen=True, slots=True)
 class PublicSite:
-    """The published address of a component, and the names by which it may know itself. `path` is what it was asked
-    for; `host` is the caller's; `endpoints` are `IP:PORT`; `component` is `<app>.<component>`, part of its
+    """The published address of a component, and the names that it may use for itself. `path` is the requested
+    one; `host` is the caller's; `endpoints` are `IP:PORT`; `component` is `<app>.<component>`, part of its
     containers' names."""
 
     prefix: bytes
@@ -42,7 +44,7 @@ class PublicSite:
     component: str
 
     def rewrite(self, name: bytes, value: bytes) -> bytes:
-        """The value of a field of REWRITTEN as the caller has to see it."""
+        """Return the value of a field of REWRITTEN for the caller."""
         match name:
             case b"set-cookie":
                 return set_cookie(value, self)
@@ -67,7 +69,7 @@ class PublicSite:
         return b"%b%b%b%b%b" % (before, quote, location(url, self), end, more)
 
     def is_own(self, authority: bytes) -> bool:
-        """Return True if an authority of a URL is this component, by whatever name."""
+        """Return True if the authority of a URL is one of the component's names."""
         text = authority.rpartition(b"@")[2]
         host, port = _host_and_port(text)
         caller, caller_port = _host_and_port(self.host)
@@ -76,8 +78,8 @@ class PublicSite:
             return True
         if host == caller and _same_port(port, caller_port):
             return True
-        # A server that knows only its own port puts it behind the host that it was asked for, its loopback address, or
-        # a name that means something in its network alone.
+        # A server that knows only its own port appends it to the requested host, its loopback address, or a
+        # name of its network.
         local = host == caller or host in _LOOPBACK or not set(host) & set(".:")
         return local and any(port == number for _, number in own)
 
@@ -88,12 +90,12 @@ class PublicSite:
         return re.fullmatch(name, host) is not None
 
 
-#: Fields, in lower case, that say where something is or to whom it belongs.
+#: Fields with addresses or cookies, in lower case.
 REWRITTEN: Final = frozenset((b"location", b"content-location", b"refresh", b"link", b"set-cookie"))
 
 
 def location(value: bytes, site: PublicSite) -> bytes:
-    """A URL of the component's own, whole or a path, as a path below the prefix; any other one as it is."""
+    """Return a URL or path of the component as a path below the prefix, and any other URL unchanged."""
     found = _URL.fullmatch(value)
     if found is not None and found[1] and site.is_own(found[1]):
         return _below(found[2], site.prefix)
@@ -105,7 +107,7 @@ def location(value: bytes, site: PublicSite) -> bytes:
         or value[:1] in (b"", b"/", b".", b"?", b"#")
     ):
         return value
-    # The caller may have asked for the prefix without a slash at its end, which would lead beside it.
+    # If the caller requested the prefix without a slash at its end, a relative URL would lead out of it.
     return b"%b/%b" % (site.prefix, value)
 
 
@@ -141,8 +143,9 @@ def _host_and_port(authority: bytes) -> tuple[str, str]:
 
 
 def set_cookie(value: bytes, site: PublicSite) -> bytes:
-    """The cookie for this API alone: its path lies below the prefix, and it has no domain. One whose name begins with
-    `__Host-` must have the path `/`, so the API becomes part of its name, by which `cookies` knows it again."""
+    """Return the cookie for this API only: its path lies below the prefix, and it has no domain. One whose
+    name begins with `__Host-` must have the path `/`, so the API becomes part of its name, by which `cookies`
+    recognises it."""
     pair, *attributes = value.split(b";")
     kept, path = [], b""
     for attribute in attributes:
@@ -163,12 +166,12 @@ def set_cookie(value: bytes, site: PublicSite) -> bytes:
 
 
 def _folder(path: bytes) -> bytes:
-    """The path of a cookie that has none (RFC 6265 §5.1.4)."""
+    """Return the path of a cookie that has none (RFC 6265 §5.1.4)."""
     return path.partition(b"?")[0].rpartition(b"/")[0] or b"/"
 
 
 def _tag(prefix: bytes) -> bytes:
-    """No dot is in the name of an app or in the path of an API, so no tag begins with another one."""
+    """Return the tag of the API. Names of apps and paths of APIs have no dot, so no tag begins with another one."""
     return prefix[1:].replace(b"/", b".") + b"."
 
 
@@ -178,8 +181,8 @@ def _tagged(pair: bytes, prefix: bytes) -> bytes:
 
 
 def cookies(value: bytes, prefix: bytes) -> bytes:
-    """A `Cookie` field as the component has to see it: `__Host-` cookies have their own names again, and those of other
-    APIs, which browsers send to all, are left out."""
+    """Return a `Cookie` field for the component: `__Host-` cookies get their own names back, and those of
+    other APIs, which browsers send to all, are left out."""
     tag, size, kept = _tag(prefix), len(HOST_PREFIX), []
     for pair in (part.strip() for part in value.split(b";")):
         if pair[:size].lower() != HOST_PREFIX:

@@ -1,11 +1,10 @@
-"""Decides what answers a request, or why nothing does. Pure: a table made of routes and services, and the request's
-method and path; called by the gateway for every request, so everything that can be made ready is made when the table
-is built.
+"""Decides what answers a request, or why nothing does. Pure: it uses a table of routes and services, and the
+request's method and path. The gateway calls it for every request, so the table is prepared as far as
+possible.
 
-URLs: `/<app>/<path>/predict`, `/openapi.json`, `/docs` and the Open Inference Protocol below `/v2`; for components with
-their own server any method and path below `/<app>/<path>`. What lies below the path of a service is the platform's to
-answer, in the caller's name. `/` and `/-/…` are the platform's own.
-"""
+URLs: `/<app>/<path>/predict`, `/openapi.json`, `/docs` and the Open Inference Protocol below `/v2`; for
+components with their own server any method and path below `/<app>/<path>`. The platform answers what is below
+the path of a service, on behalf of the caller. `/` and `/-/…` belong to the platform."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from controller.web.problems import HttpProblem, ProblemKind
 
 @dataclass(frozen=True)
 class PublishedApi:
-    """One published API, made ready for calls. `credentials` changes whenever anything about the access rules does.
+    """A published API, prepared for calls. `credentials` changes whenever anything about the access rules does.
     `reserved` are the names in the credentials of all APIs of the app, which no issuer's account gets."""
 
     api: Api
@@ -53,8 +52,7 @@ class ServiceTarget(PublishedApi):
 
 @dataclass(frozen=True)
 class ForwardCall:
-    """The request is forwarded to one of the target's upstreams. `path` is what the component is asked for,
-    without query."""
+    """The request is forwarded to one of the target's upstreams. `path` is the component's, without query."""
 
     target: UpstreamTarget
     path: bytes
@@ -62,8 +60,8 @@ class ForwardCall:
 
 @dataclass(frozen=True)
 class ServeService:
-    """The platform itself answers the request after authentication. `path` is what comes after the API's path and
-    its slash, decoded."""
+    """The platform itself answers the request after authentication. `path` is the rest after the API's path
+    and its slash, decoded."""
 
     target: ServiceTarget
     path: str
@@ -71,7 +69,7 @@ class ServeService:
 
 @dataclass(frozen=True)
 class PlatformEndpoint:
-    """The platform's own: answered by the Flask application or by the live endpoints."""
+    """The Flask application or the live endpoints answer the request."""
 
 
 Decision = ForwardCall | ServeService | HttpProblem | PlatformEndpoint
@@ -80,9 +78,9 @@ LOCAL = PlatformEndpoint()
 
 @dataclass(frozen=True)
 class Router:
-    """All routes in force. `targets` and `services` hold published APIs only, so an unpublished one cannot be told
-    from none; `usual` are the calls that most requests make, decided in advance; `cors` are the rules of APIs that
-    pages of other origins may call."""
+    """All current routes. `targets` and `services` have published APIs only, so an unpublished one looks like
+    none; `usual` are the most frequent calls, decided in advance; `cors` are the rules of APIs that pages of
+    other origins may call."""
 
     version: int
     targets: dict[tuple[bytes, bytes], UpstreamTarget]
@@ -124,7 +122,7 @@ class Router:
         return cls(version, targets, own, endpoints, usual, cors)
 
     def cors_of(self, path: bytes) -> CorsPolicy | None:
-        """The rule of the API that a request target lies in, whether there is anything at it or not."""
+        """Return the CORS rule of the API that a request target lies in, even if there is nothing at it."""
         if not self.cors:
             return None
         segments = path.split(b"/", 3)
@@ -160,7 +158,7 @@ def _credentials(app: AppName, api: Api) -> bytes:
 
 _NAME = rb"[A-Za-z0-9][A-Za-z0-9._-]*"
 
-#: What a platform server is asked for: exact paths, then patterns. Values are the methods, as a 405 lists them.
+#: The paths of a platform server: exact ones, then patterns. Values are the methods, as a 405 lists them.
 _PATHS: dict[bytes, str] = {
     b"/predict": "POST",
     b"/openapi.json": "GET, HEAD",
@@ -174,16 +172,17 @@ _PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"/v2/models/%b(/versions/%b)?/infer" % (_NAME, _NAME)), "POST"),
 )
 
-#: One reading only: no empty segment but a last one, no `.` or `..`, no backslash, control or space.
+#: Unambiguous paths: no empty segment except the last one, no `.` or `..`, no backslash, control character or space.
 _CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@%\x80-\xff-]+)*/?")
-#: Escapes that every decoder reads alike: neither a separator, dot, percent or control nor malformed.
+#: Escapes that every decoder reads alike: not malformed, and no separator, dot, percent sign or control character.
 _SAFE_ESCAPE = re.compile(
     rb"%(?:2[0-46-9A-Da-d]|[346][0-9A-Fa-f]|5[0-9ABDEFabdef]|7[0-9A-Ea-e]|[89A-Fa-f][0-9A-Fa-f])"
 )
 
 
 def find_route(table: Router, method: str, path: bytes) -> Decision:
-    """`path` is the request target before `?`, exactly as it was sent: what is compared is what is forwarded."""
+    """Find what answers. `path` is the request target before `?`, exactly as it was sent, so that the
+    compared path is the forwarded one."""
     usual = table.usual.get((method, path))
     if usual is not None:
         return usual
@@ -237,9 +236,10 @@ _MALFORMED_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def _serve(target: ServiceTarget, raw: bytes) -> Decision:
-    """Names in these paths are people's own, so all characters but those that could mislead are let through: decoded
-    once, with `+` a plus and `%25` a percent sign. An escaped slash separates segments like any other, since no name
-    can have one: clients that were generated from a description escape the slashes of a path parameter."""
+    """Route to a service. Names in these paths belong to users, so all characters except ambiguous ones are
+    accepted: they are decoded once, and `+` is a plus and `%25` a percent sign. An escaped slash separates
+    segments like any other, since no name can have one: clients that were generated from a description escape
+    the slashes of a path parameter."""
     if _MALFORMED_ESCAPE.search(raw):
         return _ambiguous(
             "A percent sign is followed by two hexadecimal digits; one of its own is written %25."

@@ -10,7 +10,7 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 
 class WorkerShares:
-    """`most` at once, `each` of them for one key at the most. `what` is counted, in the plural: "calls"."""
+    """Allows `most` at once, and at most `each` of them for one key. `what` names them in the plural: "calls"."""
 
     def __init__(self, what: str, most: int, each: int) -> None:
         self._what = what
@@ -21,7 +21,7 @@ class WorkerShares:
 
     @contextmanager
     def take(self, key: Hashable, whose: str) -> Iterator[None]:
-        """Room for one more until the end of the block. `whose`: "app demo". Raises Refused."""
+        """Take a slot until the end of the block. `whose`: "app demo". Raises RequestRefused."""
         own = self._by_key.get(key, 0)
         if own >= self._each:
             raise _full(f"This gateway worker has {own} {self._what} of {whose} under way, its share.")

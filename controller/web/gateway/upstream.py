@@ -1,9 +1,8 @@
 """One connection to a component: HTTP/1.1 over asyncio, the response parsed by httptools as it arrives.
 
-Used by `pool`, `forward`, and for the storage by `presigned`, one exchange at a time. Never retries and never decides;
-what goes wrong is one of the exceptions below. Both directions have backpressure: `drain` waits while the
-component does not read, and the component is not read from while the caller does not read.
-"""
+Used by `pool`, `forward`, and for the storage by `presigned`, one exchange at a time. It never retries;
+failures are the exceptions below. Both directions have backpressure: `drain` waits while the component does
+not read, and the component is not read from while the caller does not read."""
 
 from __future__ import annotations
 
@@ -27,12 +26,12 @@ class UpstreamError(Exception):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection came about: nothing was sent."""
+    """The connection failed, so nothing was sent."""
 
 
 class ConnectionDropped(UpstreamError):
-    """The connection ended before the response did. `undelivered`: the component's kernel had not taken a single
-    byte of the request, so it cannot have been acted on."""
+    """The connection ended before the response did. `undelivered`: the component's kernel had not
+    acknowledged a single byte of the request, so the component cannot have acted on it."""
 
     def __init__(self, message: str, undelivered: bool = False) -> None:
         super().__init__(message)
@@ -40,7 +39,7 @@ class ConnectionDropped(UpstreamError):
 
 
 class ProtocolError(UpstreamError):
-    """The response is not HTTP as we know it."""
+    """The response is not valid HTTP."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -118,7 +117,7 @@ class UpstreamConnection(HttpConnection):
         return ConnectionDropped(f"it closed the connection in the middle of its response{why}")
 
     def _unwritable(self) -> None:
-        self._closed = True  # what it has answered before is still to be read
+        self._closed = True  # the part that it has answered is still to be read
 
     def _took(self, count: int) -> None:
         self._progress = self._loop.time()
@@ -130,13 +129,13 @@ class UpstreamConnection(HttpConnection):
     # --- time and end ------------------------------------------------------------------------------------------
 
     def sending(self, task: asyncio.Task[object] | None) -> None:
-        """`task` passes a part of the response on and may wait for the caller; it is cancelled when that takes longer
-        than the time limit, since a caller who does not read must not hold a component for ever."""
+        """Run `task`, which passes on a part of the response and may wait for the caller; it is cancelled
+        after the time limit, since a caller who does not read must not block a component for ever."""
         self._sender = task
         self._progress = self._loop.time()
 
     def pause_timeout(self, held: bool) -> None:
-        """While it is held somebody else is to act, and time does not count against the component."""
+        """Stop the component's time limit while somebody else has to act."""
         self._held = held
         self._progress = self._loop.time()
 
@@ -150,7 +149,7 @@ class UpstreamConnection(HttpConnection):
             self._sender.cancel()
 
     def end(self) -> bool:
-        """The exchange is over; whether the connection can carry another one. If not, it is closed."""
+        """End the exchange, and return whether the connection can be reused; if not, it is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -165,7 +164,7 @@ class UpstreamConnection(HttpConnection):
         return True
 
     def _resume_parsing(self) -> None:
-        """The parser has seen only the beginning of a response that was bypassed."""
+        """Replace the parser, which has seen only the beginning of a response that was bypassed."""
         self._left = None
         self._parser = httptools.HttpResponseParser(self)
         if self._transport is not None:
@@ -185,7 +184,7 @@ class UpstreamConnection(HttpConnection):
 
     def data_received(self, data: bytes) -> None:
         if not self._active or self._complete:
-            self.close()  # an answer nobody asked for: this connection is out of step
+            self.close()  # an answer without a request: this connection is out of step
             return
         self._progress = self._loop.time()
         self._received += len(data)
@@ -249,7 +248,7 @@ class UpstreamConnection(HttpConnection):
         self._until_close = self._ends_with_connection()
         self._head_done = True
         if self._head_only:
-            # The parser would wait for the body that a HEAD's Content-Length speaks of.
+            # The parser would wait for a body with the Content-Length of a response to HEAD.
             self._complete, self._keep_alive = True, False
 
     def _ends_with_connection(self) -> bool:

@@ -1,8 +1,9 @@
-"""Keeps one worker's route table the same as the store's, and tells the daemon what this worker has loaded and which
-retired endpoints still have calls under way. Runs on the worker's event loop; only its reports, which write, go to a
-thread, since a write may have to wait for another process.
+"""Keeps a worker's route table equal to the store's, and reports to the daemon the loaded version and the
+retired endpoints that still have calls in progress. Runs on the worker's event loop; only its reports, which
+write, go to a thread, since a write may have to wait for another process.
 
-Also wakes everything that waits for a change (`wait`), so that one poll serves all long polls and event streams."""
+It also notifies everything that waits for a change (`wait`), so that one poll serves all long polls and event
+streams."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ from controller.web.gateway.router import EMPTY_TABLE, Router, UpstreamTarget
 
 log = logging.getLogger(__name__)
 
-POLL = 0.01  # seconds; asking costs about 5 µs, waking up for it ten times that
+POLL = 0.01  # seconds; a query takes about 5 µs, the timer ten times that
 HEARTBEAT = 1.0
 RETRY = 0.2  # seconds after which a table that could not be loaded is asked for again
-PASSING = ("StateBusy", "StateSetAside", "StateUnwritable")  # reasons that may be gone in a moment
+PASSING = ("StateBusy", "StateSetAside", "StateUnwritable")  # reasons that may be temporary
 PATIENCE = 60.0  # seconds
 
 
@@ -53,8 +54,8 @@ class RouteWatch:
         self._report_step = GuardedStep("the daemon is not told what this worker has loaded", self._report)
 
     async def start(self) -> None:
-        """Returns once the table is loaded and the daemon knows of this worker. What is over in a moment, as the daemon
-        sets aside what others have spoiled, is waited for: a worker that cannot start ends the whole process."""
+        """Return once the table is loaded and reported. Wait for temporary failures, for example while the
+        daemon sets a damaged file aside, because a worker that cannot start ends the whole process."""
         deadline = self._loop.time() + PATIENCE
         while not await self._has_begun(deadline):
             await asyncio.sleep(RETRY)
@@ -84,12 +85,12 @@ class RouteWatch:
         self._thread.shutdown(wait=False)
 
     def resolve(self, target: UpstreamTarget) -> UpstreamTarget | None:
-        """The target as the table in force has it."""
+        """Return the target in the current table."""
         _, app, path = target.prefix.split(b"/")
         return self.table.targets.get((app, path))
 
     def went_idle(self, endpoint: str) -> None:
-        """The last call to this endpoint has ended; of interest if it is retired."""
+        """Report, if the endpoint is retired, that its last call has ended."""
         if endpoint not in self.table.endpoints:
             self._report()
 
@@ -109,7 +110,7 @@ class RouteWatch:
             self._waiters.discard(waiter)
 
     def end_waits(self) -> None:
-        """The worker is to stop: long polls answer now, streams end."""
+        """End all waits, because the worker stops: long polls answer now, streams end."""
         self._stopping = True
         self._wake()
 
@@ -124,14 +125,14 @@ class RouteWatch:
                 self._wake()
             self._failing = self._stale = False
         except Exception as error:  # noqa: BLE001 - reported, and tried again
-            if not self._failing:  # what is loaded goes on being served
+            if not self._failing:  # the loaded routes stay in use
                 report("the route table cannot be refreshed", error)
             self._failing = self._stale = True
         if not self._left:
             self._loop.call_later(RETRY if self._failing else POLL, self._tick)
 
     def _load(self) -> None:
-        # The version first: routes that are newer than the version we claim do no harm, older ones would.
+        # Read the version first: routes that are newer than the reported version do no harm, older ones would.
         version = self._store.routes.version()
         routes, services = self._store.routes.all(), self._store.routes.services()
         try:
@@ -156,7 +157,7 @@ class RouteWatch:
             _settle(waiter)
 
     def _report(self) -> None:
-        """Reports follow one another; what happens during one is told by the next."""
+        """Send one report after another; changes during one are in the next."""
         if self._reporting is not None:
             self._report_again = True
             return

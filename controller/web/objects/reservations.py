@@ -35,7 +35,7 @@ UNMEASURED = 3600.0  # seconds that room is kept at most for what was stored and
 @dataclass
 class Reservations:
     """The reservations of one gateway worker. `abandon_after`: seconds that an upload in parts has. Errors are
-    Refused and those of the store and `ports.Objects`."""
+    RequestRefused and those of the store and `ports.Objects`."""
 
     store: Store
     storage: StorageClient

@@ -38,7 +38,7 @@ class FileLink:
 
 @dataclass(frozen=True)
 class AreaPage:
-    """Names relative to the group; `next` is what to give as `after` for the rest."""
+    """A page of a listing, with names relative to the group; `next` is the `after` of the next page."""
 
     files: tuple[tuple[str, StoredObject], ...]
     groups: tuple[str, ...]
@@ -105,11 +105,11 @@ class BoxArea:
         return FileLink(link.url(access.public_url, link_key(access.secret_key)), link.expires)
 
     def allow(self, path: FilePath, size: int) -> FileLink:
-        """A link to upload a file in one piece. `size` 0: not announced."""
+        """Return a link to upload a file in one piece. `size` 0: not announced."""
         if size > MAX_PUT:
             detail = f"A link takes {MAX_PUT} bytes; upload larger files in parts (POST with ?uploads&size=)."
             raise RequestRefused(HttpProblem(ProblemKind.TOO_LARGE, detail, extra={"limit": MAX_PUT}))
-        self.storage.linked()  # before room is kept for nothing
+        self.storage.linked()  # before space is reserved in vain
         self.check_name(path)
         self.reserve(path, size, self.now + self.lifetime)
         return self.sign("PUT", path, size)
@@ -129,8 +129,8 @@ class BoxArea:
             raise RequestRefused(self.full(allowed, size))
 
     def check_name(self, path: FilePath) -> None:
-        """No group on the way may be a file, and the file no group. One segment is never a file. Nor may a run be
-        publishing there."""
+        """Check that no group in the path is a file, that the file is not a group, that it has more than one
+        segment, and that no run is publishing there."""
         key = self.key(path)
         self._require_settled(key)
         above = [self.prefix + text for text in ancestors(path.text) if "/" in text]

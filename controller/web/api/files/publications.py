@@ -1,9 +1,7 @@
-"""Groups that a run is publishing into at the moment: nobody else writes there until it is done, and nobody is shown
-half of it. Used by the files API and by what takes in uploads through its links.
-
-Room in the box is kept for a publication from its first file to its last, under a name that tells group and run. One
-that a dead daemon has left counts as long as its run is not over.
-"""
+"""Groups into which a run is publishing: until it is done, others can neither write there nor read an
+incomplete group. Used by the files API and by the object proxy. Space in the box is reserved for a
+publication from its first file to its last, under a name that contains group and run. A reservation that a
+dead daemon has left counts as long as its run is not over."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ RETRY_AFTER: Final = 2  # seconds, told to those who are refused
 
 
 def being_published(store: Store, record: BoxRecord, now: float) -> dict[str, str]:
-    """Prefix of the keys of each group -> the run that publishes into it."""
+    """Map the prefix of each group to the run that publishes into it."""
     found = {}
     for each in store.boxes.publishing(record.bucket, now):
         run = store.runs.get(record.app, each.run)
@@ -28,7 +26,8 @@ def being_published(store: Store, record: BoxRecord, now: float) -> dict[str, st
 
 
 def require_settled(store: Store, record: BoxRecord, key: str, now: float, around: bool = False) -> None:
-    """Refused while a run publishes into a group that `key` lies in, or, with `around`, into one that lies below it."""
+    """Raise RequestRefused while a run publishes into a group that contains `key`, or, with `around`, into
+    one below it."""
     require_all_settled(store, record, [key], now, around)
 
 

@@ -22,7 +22,7 @@ SHOWN: Final = 100  # numbers of missing parts that an error names
 
 
 def part_size(size: int) -> int:
-    """Bytes of each part but the last of a file of `size` bytes: the least that stays within S3's limits."""
+    """Return the size of each part but the last for a file of `size` bytes: the smallest within S3's limits."""
     least = -(-size // MAX_PARTS)
     return max(MIN_PART, -(-least // STEP) * STEP)
 
@@ -32,7 +32,7 @@ def part_count(size: int) -> int:
 
 
 def absent(size: int, parts: Iterable[Part]) -> list[int]:
-    """Numbers of the parts of `part_size` that are not there, or not with the right size."""
+    """Return the numbers of the parts of `part_size` that are missing or have a wrong size."""
     step, count = part_size(size), part_count(size)
     there = {part.number: part.size for part in parts}
     return [
@@ -48,7 +48,7 @@ class Uploads:
     path: FilePath
 
     def begin(self, size: int, abandon_after: float) -> str:
-        """The id of a new upload, which has `abandon_after` seconds."""
+        """Return the id of a new upload, which has to be completed within `abandon_after` seconds."""
         area = self.area
         if not 1 <= size <= MAX_FILE:
             detail = f"size must be 1 to {MAX_FILE} bytes; an empty file is uploaded through a link."
@@ -110,13 +110,13 @@ class Uploads:
             stored = area.objects.complete_upload(found.bucket, found.key, found.upload, parts)
         except Stalled as error:
             raise _refused(error, self.path) from error
-        # The room stays kept until a measurement has counted the file, for which this asks.
+        # The space stays reserved until a measurement, which this requests, has counted the file.
         area.store.boxes.touch(area.bucket)
         return stored
 
     def _completed(self, found: PendingUpload) -> StoredObject | None:
         stored = self.area.objects.stat(found.bucket, found.key)
-        # The storage tells whole seconds.
+        # The storage has a resolution of seconds.
         fits = stored is not None and stored.size == found.size and stored.modified >= int(found.created)
         return stored if fits else None
 

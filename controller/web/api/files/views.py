@@ -1,5 +1,5 @@
-"""`/<app>/files`: the files of an app's boxes. Views that read the request and write the answer; what is done in an
-area is in `area`, uploads in parts are in `uploads`.
+"""`/<app>/files`: the files of an app's boxes. Views that read the request and write the answer; operations
+in an area are in `area`, uploads in parts in `uploads`.
 
 The gateway passes on admitted calls with the caller's name. That name selects the area; nothing that a caller
 sends does."""
@@ -58,7 +58,7 @@ def docs() -> ResponseReturnValue:
 
 @files.get("/<path:target>")
 def read(target: str) -> ResponseReturnValue:
-    """A group is listed; of a file there is a link, or what of an upload has arrived."""
+    """List a group, return a link to a file, or the parts of an upload that have arrived."""
     area, path = _locate(target)
     if path.is_group:
         return _listing(area, path)
@@ -86,7 +86,7 @@ def write(target: str) -> ResponseReturnValue:
 
 @files.post("/<path:target>")
 def upload_in_parts(target: str) -> ResponseReturnValue:
-    """Begins or completes an upload in parts."""
+    """Begin or complete an upload in parts."""
     area, path = _locate_file(target)
     uploads, asked = Uploads(area, path), query()
     if "uploads" in asked:
@@ -118,7 +118,7 @@ def delete(target: str) -> ResponseReturnValue:
 
 @files.errorhandler(ControllerError)
 def storage_failed(error: ControllerError) -> Response:
-    """Errors of the storage; what else there is comes from the store."""
+    """Return the problem for an error of the storage; all other errors come from the store."""
     problem = storage_problem(error)
     if problem is None:
         return store_failed(error)
@@ -130,7 +130,7 @@ def storage_failed(error: ControllerError) -> Response:
 
 
 def _ask_for_bucket(problem: HttpProblem) -> Response:
-    """A pass of the daemon makes it again."""
+    """Request a pass, in which the daemon creates the bucket again."""
     try:
         context(current_app).store.requests.enqueue(service_call().service.app, "drift")
     except ControllerError as error:
@@ -142,13 +142,13 @@ def _ask_for_bucket(problem: HttpProblem) -> Response:
 
 
 def _bound() -> tuple[BoxRecord, ...]:
-    """The app's boxes, but for those that no manifest declares any more."""
+    """Return the declared boxes of the app."""
     records = context(current_app).store.boxes.of(service_call().service.app)
     return tuple(record for record in records if record.state is BoxState.BOUND)
 
 
 def _locate(target: str) -> tuple[BoxArea, FilePath]:
-    """The area that the caller asks for, and what in it."""
+    """Return the area and the path that the request names."""
     store, settings = context(current_app)
     box, _, rest = target.partition("/")
     record = store.boxes.get(service_call().service.app, ComponentName(box))
@@ -239,5 +239,5 @@ def _link(method: str, link: FileLink) -> dict[str, object]:
 
 
 def rfc3339(at: float) -> str:
-    """Unix seconds as `2026-01-31T12:00:00Z`."""
+    """Return Unix seconds as `2026-01-31T12:00:00Z`."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,7 @@ from controller.domain.runs.run import Run, RunCount, RunState
 
 
 def summary_document(app: AppStatus) -> dict[str, object]:
-    """One line of a list of apps."""
+    """Return an entry of the list of apps."""
     return {
         "app": app.app,
         "ready": is_ready(app.conditions),

@@ -1,5 +1,5 @@
-"""`POST /-/hooks/<repository>`: a forge tells that something was pushed. Verified, remembered, turned into a request
-for every app of the repository, answered; nothing is fetched or deployed here.
+"""`POST /-/hooks/<repository>`: a forge reports a push. The delivery is verified and recorded, and becomes a
+request for every app of the repository; nothing is fetched or deployed here.
 
 The answer comes after the request is stored, so a forge that got 202 need not try again.
 """
@@ -43,10 +43,10 @@ def receive(repository: str) -> ResponseReturnValue:
     record, provider = _record(store, repository)
     require_json(
         request.mimetype, ASK_FOR_JSON
-    )  # before anything else, so that a forge shows it at its first ping
+    )  # first of all, so that a forge shows this error for its first ping
     headers = {name.lower(): value for name, value in request.headers.items()}
     if is_ping(provider, headers) and not bears_signature(provider, headers):
-        # Some forges never sign it. It has no effect, and says no more than the 401 would: that there is a hook.
+        # Some forges never sign it. It has no effect, and reveals no more than a 401 would: that the hook exists.
         return {"status": "pong", "reason": "this ping is not signed; pushes have to be"}, 200
     request.max_content_length = settings.web.hook_max_body
     body = request.get_data(cache=False)

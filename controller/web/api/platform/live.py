@@ -1,7 +1,6 @@
-"""Answers that wait: the progress of a webhook (long poll) and an app's events as they happen (SSE). On the event
-loop, because they would hold the WSGI bridge's few threads; the store is read when it has changed, at most ten times
-a second each.
-"""
+"""Long polls for the progress of a webhook, and streams of an app's events (SSE). They run on the event loop,
+because they would block the WSGI bridge's few threads; each reads the store when it has changed, at most ten
+times a second."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ class LiveEndpoints:
         )
 
     async def answer(self, scope: Message, send: Send) -> None:
-        """Raises Refused."""
+        """Answer a long poll or an event stream. Raises RequestRefused."""
         if self._open >= LIMIT:
             raise RequestRefused(
                 HttpProblem(ProblemKind.OVERLOADED, "Too many callers wait for news.", retry_after=5)
@@ -67,8 +66,8 @@ class LiveEndpoints:
     # --- long poll ---------------------------------------------------------------------------------------------
 
     async def _delivery(self, scope: Message, repository: str, identity: str, send: Send) -> None:
-        """Answers at once if there is an event with id > `after`, or all is done; else as soon as there is, at the
-        latest after `wait` seconds."""
+        """Answer as soon as there is an event with id > `after` or all passes have ended, at the latest after
+        `wait` seconds."""
         self._admit_delivery(scope, repository)
         query = QueryParameters.of(scope["query_string"])
         after, wait = query.number("after", 0), query.number("wait", 0, most=int(MAX_WAIT))
@@ -87,7 +86,7 @@ class LiveEndpoints:
         await _send_json(send, now.document())
 
     def _admit_delivery(self, scope: Message, repository: str) -> None:
-        """The repository's secret over `path?query`, or the admin rule."""
+        """Admit callers who sign `path?query` with the repository's secret, and administrators."""
         record = self._store.repositories.get(repository)
         signature = client_info_of(scope).headers.get("x-signature", "")
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
@@ -102,7 +101,7 @@ class LiveEndpoints:
     # --- event stream ------------------------------------------------------------------------------------------
 
     async def _events(self, scope: Message, name: str, send: Send) -> None:
-        """Events with id > `after` (or `Last-Event-ID`), then each new one, until the caller leaves."""
+        """Send events with id > `after` (or `Last-Event-ID`), then each new one, until the caller disconnects."""
         visitor = client_info_of(scope)
         if not is_admin(visitor, self._settings.web):
             log_refused(visitor, self._settings.web)

@@ -1,4 +1,4 @@
-"""The page of metrics in Prometheus' text format: what the store knows, and what the gateway's workers counted."""
+"""Metrics in Prometheus' text format, from the store and from the counters of the gateway's workers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Webhooks of all forges: is one genuine, what is it called, which ref does it speak of? Pure; used by `hooks`.
-
-The payload chooses nothing but the moment, so of it only the ref is read, to pass over pushes to other branches.
-Header names and formats are those of each provider's documentation on webhooks.
-"""
+"""Webhooks of all forges: signature, delivery id and refs. Pure; used by `hooks`. The payload only triggers a
+fetch, so only the ref is read from it, to ignore pushes to other branches. Header names and formats are those
+of each provider's documentation on webhooks."""
 
 from __future__ import annotations
 
@@ -78,7 +76,7 @@ SCHEMES: Mapping[HookProvider, SignatureScheme] = {
 
 
 def is_genuine(provider: HookProvider, secret: str, headers: Headers, body: bytes, now: float) -> bool:
-    """Return True if someone who knows `secret` sent exactly this body. An empty secret vouches for nothing."""
+    """Return True if someone who knows `secret` sent exactly this body. An empty secret never matches."""
     if not secret:
         return False
     if provider is HookProvider.GITLAB:
@@ -90,12 +88,12 @@ def is_genuine(provider: HookProvider, secret: str, headers: Headers, body: byte
 
 
 def bears_signature(provider: HookProvider, headers: Headers) -> bool:
-    """Return True if it claims to be genuine at all."""
+    """Return True if the request has a signature."""
     return any(name in headers for name, _ in SCHEMES[provider].signatures)
 
 
 def sign(secret: str, data: bytes) -> str:
-    """The generic scheme's `X-Signature`."""
+    """Return the generic scheme's `X-Signature`."""
     return "sha256=" + hmac.new(secret.encode(), data, "sha256").hexdigest()
 
 
@@ -104,7 +102,7 @@ def is_signed(secret: str, data: bytes, signature: str) -> bool:
 
 
 def _is_genuine_gitlab(secret: str, headers: Headers, body: bytes, now: float) -> bool:
-    """A signing key (`whsec_…`) asks for the signature, any other secret for the token."""
+    """Check GitLab's signature if the secret is a signing key (`whsec_…`), else its token."""
     if not secret.startswith("whsec_"):
         return _equal(headers.get("x-gitlab-token", ""), secret)
     identity, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
@@ -124,7 +122,7 @@ def _equal(sent: str, expected: str) -> bool:
 
 
 def delivery_id(provider: HookProvider, headers: Headers) -> str:
-    """The provider's own id of this delivery; empty if it sent none that could stand in a URL."""
+    """Return the provider's id of this delivery; empty if there is none that is valid in a URL."""
     for name in SCHEMES[provider].delivery:
         sent = headers.get(name, "").strip("{}")
         if sent and len(sent) <= 128 and all(c.isascii() and (c.isalnum() or c in "-_.:") for c in sent):
@@ -138,19 +136,19 @@ def is_ping(provider: HookProvider, headers: Headers) -> bool:
 
 
 def is_push(provider: HookProvider, headers: Headers) -> bool:
-    """A provider that names no event is taken at its word."""
+    """Return True for a push; requests of providers without an event's name count as pushes."""
     scheme = SCHEMES[provider]
     event = headers.get(scheme.event, "") if scheme.event else ""
     return not event or event in scheme.pushes
 
 
 def refs_of(body: bytes) -> frozenset[str]:
-    """Raises Refused."""
+    """Return the refs that the body names. Raises RequestRefused."""
     return pushed_refs(read_json(body))
 
 
 def pushed_refs(payload: Any) -> frozenset[str]:
-    """The full names of the refs that a payload speaks of; empty if it names none."""
+    """Return the full names of the refs in a payload."""
     if not isinstance(payload, dict):
         return frozenset()
     ref = payload.get("ref")
@@ -159,7 +157,7 @@ def pushed_refs(payload: Any) -> frozenset[str]:
 
 
 def _full_name(ref: Any, kind: Any) -> Any:
-    """GitHub's and Gitea's `create` events send the short name and, beside it, what it names."""
+    """Return the full name; GitHub's and Gitea's `create` events send the short name and its type."""
     folder = {"tag": "refs/tags/", "branch": "refs/heads/"}.get(kind) if isinstance(kind, str) else None
     return f"{folder}{ref.removeprefix(folder)}" if folder and isinstance(ref, str) else ref
 

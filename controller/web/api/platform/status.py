@@ -1,5 +1,5 @@
-"""Status for machines and people below `/-/`: health, metrics, apps, events, and the four things an administrator may
-ask for. Views read the store and put requests into it; nothing is done here."""
+"""Status for machines and people below `/-/`: health, metrics, apps, events, and the four requests of
+administrators. Views read the store and put requests into it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def readyz() -> ResponseReturnValue:
 
 
 def readiness(store: Store, now: float) -> dict[str, str]:
-    """A schema that this program does not know is refused when the store is opened, so an answer covers it."""
+    """Return the checks of readiness. An unknown schema is refused when the store is opened, so it needs no check."""
     try:
         beat = store.last_heartbeat()
         store.routes.version()
@@ -162,7 +162,7 @@ def approve(name: str) -> ResponseReturnValue:
     store, _ = context(current_app)
     found = _known(store, name)
     named = _named_revision()
-    # A platform folder that is no Git repository has no revision: any word will do, and it is good for one time.
+    # A platform folder outside of Git has no revision: the approval then counts once.
     revision = named or (found.attempted_revision or ("confirmed" if found.app == PLATFORM else ""))
     if not revision:
         raise RequestRefused(

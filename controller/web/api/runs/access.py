@@ -1,6 +1,6 @@
-"""Finds the run that a call of the run API is about, and checks that its caller may see it. Used by the views and
-by the answers on the event loop, so that both draw the same line: nobody sees the runs of another caller, or
-learns of them, and runs without an owner are visible to all."""
+"""Finds the run that a call of the run API is about, and checks that its caller may see it. Used by the views
+and by the answers on the event loop, so that both apply the same rule: a caller cannot see or detect the runs
+of others, and runs without an owner are visible to all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from controller.web.query import QueryParameters
 MAX_WAIT = 60.0  # seconds that one request may wait for a run
 PAGE = 100  # runs of one list at most
 DEFAULT_PAGE = 20
-RETRY_AFTER = 1  # seconds, told with a run that is not over
+RETRY_AFTER = 1  # seconds, in the answer for a run that is not over
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A request about one run. `headers` have one value a name, in lower case."""
+    """A request for a run. `headers` has one value for each name, in lower case."""
 
     call: ServiceCall
     pipeline: ComponentName
@@ -34,24 +34,25 @@ class RunRequest:
 
 
 def pipeline_of(call: ServiceCall, named: str | None) -> ComponentName:
-    """The pipeline of the API, or for an API of all pipelines the one that the path has `named`."""
+    """Return the pipeline of the API, or the one `named` in the path of an API of all pipelines."""
     return call.service.pipeline or ComponentName(named or "")
 
 
 def base_of(call: ServiceCall, pipeline: ComponentName) -> str:
-    """The path that the runs of the pipeline lie below in this API."""
+    """Return the path in this API below which the runs of the pipeline are."""
     return call.prefix if call.service.pipeline else f"{call.prefix}/{pipeline}"
 
 
 def api_of(store: Store, call: ServiceCall, pipeline: ComponentName) -> Service | None:
-    """The API whose `apiSpec` says what the pipeline takes, also for calls of the API of all pipelines."""
+    """Return the API whose `apiSpec` declares the pipeline's inputs, also for calls of the API of all pipelines."""
     if call.service.kind is ServiceKind.PIPELINE:
         return call.service
     return next((s for s in store.routes.services(call.service.app) if s.pipeline == pipeline), None)
 
 
 def check_run(found: Run | None, call: ServiceCall, pipeline: ComponentName, id: str, store: Store) -> Run:
-    """The run if the caller may see it and it is of this pipeline. Refused, 410 if it was."""
+    """Return the run if the caller may see it and it belongs to this pipeline. Raises RequestRefused, with
+    410 if it was removed."""
     if found is not None and found.name == pipeline and found.is_visible_to(call.user):
         return found
     if found is None and is_run_id(id) and store.runs.is_gone(call.service.app, id, call.user):
@@ -61,5 +62,5 @@ def check_run(found: Run | None, call: ServiceCall, pipeline: ComponentName, id:
 
 
 def etag(run: Run) -> str:
-    """Changes with every change of the run."""
+    """Return a tag that changes with every change of the run."""
     return f'"{run.version}"'

@@ -32,7 +32,7 @@ def run_document(run: Run, base: str) -> Json:
 
 
 def summary_document(run: Run, base: str) -> Json:
-    """One line of a list of runs."""
+    """Return an entry of the list of runs."""
     return {**_head(run), "links": {"self": run_link(base, run)}}
 
 
@@ -52,12 +52,12 @@ def _output(output: RunOutput) -> Json:
 
 
 def _box(box: str) -> Json:
-    """Named only where it is not the default one."""
+    """Return the box as a member, unless it is the default one."""
     return {"box": box} if box else {}
 
 
 def _area(area: AreaKind) -> Json:
-    """Named only where it is not the caller's."""
+    """Return the area as a member, unless it is the caller's."""
     return {"area": area} if area is AreaKind.DEVELOPER else {}
 
 

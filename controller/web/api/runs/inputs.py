@@ -1,8 +1,6 @@
-"""Checks that the input files of a run are in their boxes: the caller who submits the run learns what is missing at
-once, and not after the run has waited in the queue. Used by the views of the run API.
-
-A storage that does not answer, or not soon, holds up nobody: the stage finds out.
-"""
+"""Checks that the input files of a run are in their boxes: so callers learn of missing files at submission,
+not after the run has waited in the queue. Used by the views of the run API. If the storage does not answer
+soon, the check is skipped, and the stage detects missing files."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ PATIENCE: Final = 5.0  # seconds that all questions about one run may take toget
 def absent_inputs(
     run: Run, places: Sequence[str], store: Store, storage: StorageClient
 ) -> list[RequestFault]:
-    """`places`: pointers to what the request has of each of the run's inputs."""
+    """Return the missing inputs. `places` has the pointer into the request for each input."""
     files = [
         (given, place) for given, place in zip(run.inputs, places, strict=True) if given.datatype == "FILE"
     ]
@@ -56,7 +54,7 @@ def _looking(run: Run, store: Store, objects: Objects) -> Callable[[RunInput], b
         box = given.box or next(iter(run.pipeline.boxes), "")
         record = store.boxes.get(run.app, ComponentName(box))
         if record is None:
-            return True  # it is being made
+            return True  # it is being created
         path = parse_path(given.data)
         key = path.key(run.prefix(run.area))
         if path.is_group:

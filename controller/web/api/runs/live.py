@@ -1,6 +1,6 @@
-"""Answers requests that read or follow one run, on the event loop, where a waiting caller costs next to nothing: the
-run itself, at once or as soon as there is news; its log and its transitions (`streams`). A caller who submits and
-wants the end is made to wait here, too, after the Flask application (`views`) has written the run down.
+"""Answers requests that read or follow one run, on the event loop, where waiting callers cost little: the run
+itself, at once or as soon as it changes; its log and its transitions (`streams`). A caller who submits a run
+and waits for its end waits here, too, after the Flask application (`views`) has stored the run.
 
 Bodies are read here before they go to the Flask application, so that a slow caller holds none of its threads.
 """
@@ -54,8 +54,8 @@ class LiveRunApi:
         self._logs.close()
 
     async def answer(self, path: str, scope: Message, body: RequestBody, send: Send) -> bool:
-        """Return True if it was answered; if not, the Flask application is to. `path` is what comes after the
-        API's own. Raises Refused."""
+        """Return True if the request was answered; else the Flask application has to. `path` is the rest
+        after the API's own. Raises RequestRefused."""
         call: ServiceCall = scope[CALL]
         found = _RUN.fullmatch(path)
         if found is None or (found["pipeline"] is None) == (call.service.pipeline is None):
@@ -87,7 +87,8 @@ class LiveRunApi:
     # --- submit, cancel, retry ---------------------------------------------------------------------------------
 
     async def _change(self, call: ServiceCall, scope: Message, body: RequestBody, send: Send) -> None:
-        """The Flask application's answer, or the run at its end, if the caller prefers to wait and it comes in time."""
+        """Send the Flask application's answer, or the finished run if the caller prefers to wait and it ends
+        in time."""
         answer = _Kept()
         await self._ask(scope, once(await body.whole()), answer.send)
         wait = min(_preferred_wait(scope), MAX_WAIT)
@@ -100,7 +101,7 @@ class LiveRunApi:
         await answer.forward(send)
 
     async def _end(self, call: ServiceCall, id: str, wait: float) -> Run | None:
-        """The run once it is over; None if that takes longer."""
+        """Return the run once it is over; None if that takes too long."""
         deadline = self._loop.time() + wait
         while (run := self._news.run(call.service.app, id)) is not None and not run.state.terminal:
             left = deadline - self._loop.time()
@@ -122,7 +123,7 @@ class LiveRunApi:
                 await self._run(request, find, send)
 
     def _finder(self, request: RunRequest) -> Callable[[], Run]:
-        """The caller's run as it is now. Raises Refused."""
+        """Return a function for the current state of the caller's run. Raises RequestRefused."""
 
         def find() -> Run:
             found = self._news.run(request.call.service.app, request.id)
@@ -174,14 +175,14 @@ async def _send_run(send: Send, run: Run, call: ServiceCall, status: int, head: 
 
 
 def _preferred_wait(scope: Message) -> float:
-    """Seconds of `Prefer: wait=N` (RFC 7240); a preference that is not understood is none."""
+    """Return the seconds of `Prefer: wait=N` (RFC 7240); invalid preferences are ignored."""
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"prefer"]
     found = _WAIT.search(", ".join(lines))
     return float(found[1]) if found else 0.0
 
 
 class _Kept:
-    """An answer that is not sent yet."""
+    """Buffers an answer."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []

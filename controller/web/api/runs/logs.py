@@ -1,10 +1,8 @@
-"""The log of a stage as callers read it: the files of its attempts, one after another, as one text whose offsets never
-change their meaning. Also how a piece of it looks as a server-sent event. Used by the run API's answers on the event
-loop.
+"""The log of a stage for callers: the files of its attempts, concatenated, so that offsets never change their
+meaning. Also formats a piece of it as a server-sent event. Used by the run API's answers on the event loop.
 
-The files are the runner's: they only grow, but for what a dying daemon wrote last, which comes again as it was; and all
-of an attempt's log is in its file before its end is written down.
-"""
+The files are the runner's: they only grow, except that the last bytes before a crash of the daemon are
+written again, unchanged; and an attempt's log is complete in its file before its end is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ PIECE: Final = 2**16  # bytes of one event, and of one step of a download
 
 @dataclass(frozen=True)
 class StoredStageLog:
-    """Files that are not there (yet, or any more) are as good as empty."""
+    """The log files of a stage. Missing files count as empty."""
 
     files: tuple[Path, ...]
 
@@ -34,14 +32,14 @@ class StoredStageLog:
 
     @property
     def tail(self) -> Path | None:
-        """The file that grows, if one does."""
+        """Return the file that still grows, if there is one."""
         return self.files[-1] if self.files else None
 
     def size(self) -> int:
         return sum(map(file_size, self.files))
 
     def read(self, offset: int, limit: int = PIECE) -> bytes:
-        """Less than `limit` bytes only at the end of what there is."""
+        """Return a piece; it has less than `limit` bytes only at the current end."""
         pieces = []
         for path in self.files:
             size = file_size(path)
@@ -71,8 +69,8 @@ def _read(path: Path, offset: int, limit: int) -> bytes:
 
 
 def whole_lines(data: bytes, full: bool) -> int:
-    """Return how many bytes of the piece can be sent: up to the end of its last line, since the rest of it may
-    still be written. `full`: the line is longer than a piece, so what there is of it goes first, but no half
+    """Return how many bytes of the piece can be sent: up to the end of its last line, since the next line may
+    be incomplete. `full`: the line is longer than a piece, so its first part is sent, but no partial
     character."""
     # A \r at the very end may be half of a \r\n.
     cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1
@@ -82,7 +80,7 @@ def whole_lines(data: bytes, full: bool) -> int:
 
 
 def _half_character(data: bytes) -> int:
-    """Bytes at the end that begin a character of UTF-8 and do not end it."""
+    """Return the number of bytes of an incomplete UTF-8 character at the end."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte & 0xC0 != 0x80:
@@ -92,8 +90,8 @@ def _half_character(data: bytes) -> int:
 
 
 def log_event(data: bytes, end: int) -> bytes:
-    """One event whose data are the lines, and whose id is the offset that comes after them. An event stream is UTF-8
-    without other line ends, so what is not is replaced."""
+    """Return an event with these lines; its id is the offset after them. An event stream is UTF-8 with one
+    kind of line end, so other bytes are replaced."""
     text = data.decode("utf-8", "replace").encode()
     lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n")
     return event_of(lines, str(end))

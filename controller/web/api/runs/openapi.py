@@ -186,7 +186,7 @@ _EVENTS: Json = {
 
 
 def _submission(interface: RunInterface) -> Json:
-    """Return the schema of a submission. The API refuses whatever it refuses."""
+    """Return the schema of a submission. The API refuses everything that the schema refuses."""
     required = [variable.name for variable in interface.inputs if variable.required]
     properties = {
         "inputs": {"oneOf": [_input_list(interface, required), _input_mapping(interface, required)]},
@@ -240,7 +240,7 @@ def _output_list(interface: RunInterface) -> Json:
 
 
 def _items(forms: list[Json]) -> Json:
-    """Generators of clients cannot work with an array that does not say what its items are."""
+    """Return the schema of the items, which generators of clients need."""
     return {"items": {"oneOf": forms}} if forms else {"items": {}, "maxItems": 0}
 
 

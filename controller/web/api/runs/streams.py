@@ -1,9 +1,7 @@
-"""The log of a run's stage, as text or as events, and the transitions of a run as events: the parts of the run API that
-may last as long as the run. On the event loop; used by `live`.
-
-However long a log is, one piece of it is in memory for each reader, and a reader who is slow is waited for. A stream
-can be resumed: the id of each event says all that is needed (`Last-Event-ID`).
-"""
+"""The log of a run's stage, as text or as events, and the transitions of a run as events: the parts of the
+run API that may last as long as the run. On the event loop; used by `live`. Only one piece of a log is in
+memory for each reader, with backpressure for slow readers. A stream can be resumed with the id of an event
+(`Last-Event-ID`)."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ Find = Callable[[], Run]
 
 
 class LogReader:
-    """Reads in threads of its own: a disk may be slow. `folder` holds the runs' folders."""
+    """Reads logs in separate threads, because a disk may be slow. `folder` holds the runs' folders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -145,14 +143,15 @@ async def _send_text(request: RunRequest, stage: StoredStageLog, reader: LogRead
 
 
 def _span(request: RunRequest, size: int) -> tuple[int, int, int]:
-    """First byte, the one after the last, and the status of the answer."""
+    """Return the first byte, the one after the last, and the status of the answer."""
     offset, ranges = request.query.number("offset", None), request.headers.get("range")
     if offset is not None and ranges is not None:
         raise _bad("Send either offset or the header Range.")
     if offset is not None:
         return _within(offset, size), size, 200
     found = _RANGE.fullmatch(ranges or "")
-    # Without validators If-Range never holds; what is no single range of bytes is passed over (RFC 9110 §14.2).
+    # Without validators If-Range never matches; everything except a single range of bytes is ignored (RFC
+    # 9110 §14.2).
     if found is None or "if-range" in request.headers or found[0] == "bytes=-":
         return 0, size, 200
     first, last = found[1], found[2]
@@ -171,14 +170,14 @@ def _within(offset: int, size: int) -> int:
 
 
 def _before(first: int, size: int) -> int:
-    """A range has at least one byte."""
+    """Return the error for a range without bytes in the log."""
     return _within(first if first < size else max(first, size + 1), size)
 
 
 async def _follow_log(
     request: RunRequest, wanted: LogRequest, find: Find, news: RunWatcher, reader: LogReader, send: Send
 ) -> None:
-    """Send the content from the offset on, then what is written, until the log is complete."""
+    """Send the content from the offset on, and new content as it is written, until the log is complete."""
     run = find()
     offset = _resumed(request)
     if offset is None:
@@ -193,7 +192,7 @@ async def _follow_log(
 
 @dataclass
 class _Log:
-    """A log as it is told to one follower, who has got what comes before `offset`."""
+    """A log as it is sent to a follower, who has everything before `offset`."""
 
     wanted: LogRequest
     offset: int
@@ -202,7 +201,7 @@ class _Log:
     stream: EventStream
 
     async def send_new(self, run: Run) -> Seen | None:
-        # In this order: of what is written down as over, all of the log is in the file.
+        # In this order: the log of an ended attempt is complete in the file.
         over, stage = self.wanted.over(run), self.wanted.log(run, self.reader.folder)
         size = await self.reader.size(StoredStageLog(stage.files[-1:]))
         await self._tell_lines(stage, over)
@@ -225,8 +224,8 @@ class _Log:
 
 
 def _resumed(request: RunRequest) -> int | None:
-    """Return the offset at which a follower resumes. It may be more than there is: after a daemon's death the last
-    bytes of a log are written again."""
+    """Return the offset at which a follower resumes. It may be beyond the end: after a crash of the daemon
+    the last bytes of a log are written again."""
     text = request.headers.get("last-event-id")
     if text is None:
         return None
@@ -268,7 +267,7 @@ async def answer_transitions(request: RunRequest, find: Find, news: RunWatcher, 
 
 @dataclass
 class _Transitions:
-    """The transitions of a run as they are told to one follower."""
+    """The transitions of a run as they are sent to a follower."""
 
     seen: Cursor
     stream: EventStream
@@ -312,7 +311,7 @@ def _cursor(request: RunRequest, run: Run) -> Cursor:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was sent already: everything that differs from it is news, and so is another version of the run."""
+    """The state that a follower has seen; a new version of the run, or any difference, is sent."""
 
     tail: Path | None = None
     size: int = 0
@@ -321,8 +320,8 @@ class Seen:
 async def _follow(
     run: Run, tell: Callable[[Run], Awaitable[Seen | None]], find: Find, news: RunWatcher, stream: EventStream
 ) -> None:
-    """Whenever there is news it is told, until `tell` says that there will be none (None) or the worker stops; then the
-    caller comes back to another one."""
+    """Send each change until `tell` returns None, because there will be no more, or until the worker stops;
+    clients then reconnect to another worker."""
     while not news.stopping:
         seen = await tell(run)
         if seen is None:
@@ -340,7 +339,7 @@ async def _follow(
 
 
 async def _no_more(send: Send) -> None:
-    """Tells a client of event streams to stop coming back."""
+    """Tell a client of event streams not to reconnect."""
     await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
     await _end(send)
 

@@ -1,9 +1,6 @@
-"""Parses the request of a caller to start a run: the body of `POST …/runs`, read against what the pipeline takes and
-gives. Pure; used by the views of the run API.
-
-Inputs are held to the same rules as those of an inference call, by the same code. All faults are told at once, each
-with its JSON pointer into the body as it was sent.
-"""
+"""Parses the request of a caller to start a run: the body of `POST …/runs`, checked against the inputs and
+outputs of the pipeline. Pure; used by the views of the run API. The same code checks inputs of inference
+calls. All problems are reported at once, each with its JSON pointer into the body."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ from controller.serving.validate import (
 
 LEAST_PRIORITY: Final = -10  # callers may let others go first, not push ahead of them
 
-#: Tried in this order where the caller does not say: the first one that the value fits.
+#: Without a datatype, the first of these that fits the value is used.
 ANY_DATATYPE: Final = ("FILE", "str", "dict", "INT32", "FP64", "FP32")
 
 _MEMBERS = ("inputs", "outputs", "priority", "webhook")
@@ -48,8 +45,8 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class RunInterface:
     """The inputs and outputs that callers of a pipeline may name; `boxes` are its connected ones, the default
-    first; `releases` are outputs that go to boxes of the module regardless of callers; `signs`: it has a secret
-    that signs webhooks."""
+    first; `releases` are outputs that always go to boxes of the module; `signs`: it has a secret that signs
+    webhooks."""
 
     inputs: tuple[ApiVariable, ...]
     outputs: tuple[ApiVariable, ...]
@@ -89,7 +86,7 @@ def interface_of(pipeline: Pipeline, api: Service | None) -> RunInterface:
 
 
 def read_submission(body: object, interface: RunInterface) -> SubmittedRun:
-    """Raises SubmissionInvalid."""
+    """Parse the body. Raises SubmissionInvalid."""
     if not isinstance(body, dict):
         raise SubmissionInvalid([RequestFault("", f"the body must be an object, not {json_name(body)}")])
     inputs, outputs = _entries(body, "inputs"), _entries(body, "outputs")
@@ -114,7 +111,7 @@ def read_submission(body: object, interface: RunInterface) -> SubmittedRun:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One input or output as it was sent, and the pointers to it, its name and its data."""
+    """An input or output of the request, with the pointers to it, its name and its data."""
 
     item: Any
     place: str
@@ -187,7 +184,7 @@ def _check(entries: list[_Entry], interface: RunInterface) -> list[RequestFault]
 
 
 def _sent_at(entry: _Entry, rest: list[str]) -> str:
-    """The pointer to a part of the entry, where it was sent."""
+    """Return the pointer to a part of the entry in the request."""
     if not rest:
         return entry.place
     begin = {"name": entry.name, "data": entry.data}.get(rest[0], f"{entry.place}/{rest[0]}")
@@ -228,7 +225,7 @@ def _run_input(item: Json) -> RunInput:
 
 
 def _nested(flat: list[Any], shape: list[int]) -> list[Any]:
-    """The flat data in lists of these dimensions, since the stage is given nothing but the data."""
+    """Return the flat data as nested lists of these dimensions, since the stage gets only the data."""
     if len(shape) == 1 or not flat:
         return flat
     step = len(flat) // shape[0]

@@ -1,6 +1,6 @@
-"""The run API's requests that change something or list: submit, list, cancel, retry, and what the API says of itself.
-Runs are only written down here; the daemon takes them up when it comes to it. What reads or follows one run is
-answered on the event loop (`live`), which also waits where a caller wants to wait for the end.
+"""The run API's requests that change or list runs: submit, list, cancel, retry, and the API's description.
+Runs are only stored here; the daemon executes them. Requests that read or follow one run are answered on the
+event loop (`live`), which also waits for callers who want to wait for the end.
 
 The gateway hands over calls that it has admitted, with the caller's name, below the kind of their API:
 `/pipeline/runs…` of one pipeline, `/pipelines/<name>/runs…` of all.
@@ -89,7 +89,7 @@ def submit(name: str | None = None) -> ResponseReturnValue:
 @runs.post(f"{ONE}/runs/<id>/retry")
 @runs.post(f"{ALL}/<name>/runs/<id>/retry")
 def retry(id: str, name: str | None = None) -> ResponseReturnValue:
-    """A new run that takes over what had succeeded."""
+    """Start a new run that reuses the stages that succeeded."""
     before = _find(id, name)
     if not before.state.terminal:
         raise RequestRefused(
@@ -103,7 +103,7 @@ def retry(id: str, name: str | None = None) -> ResponseReturnValue:
 
 
 def _check(run: Run, places: Sequence[str]) -> None:
-    """Raises Refused."""
+    """Check that the run can be repeated. Raises RequestRefused."""
     if run.handed_out and not run.pipeline.boxes:
         names = ", ".join(output.name for output in run.handed_out)
         detail = (
@@ -115,8 +115,8 @@ def _check(run: Run, places: Sequence[str]) -> None:
 
 
 def _submitted(run: Run, content: str, check: Callable[[], None] = lambda: None) -> Run:
-    """The run, or the one that the same request with the same key had become: then nothing is checked. Whosever the run
-    is, the key is the caller's."""
+    """Return the new run, or, without further checks, the one that the same request with the same key has
+    started. The key belongs to the caller, even if the run is public."""
     key, digest = _key(), hashlib.sha256(content.encode()).hexdigest()
     if key and run.public:
         key = f"{service_call().user}/{key}"
@@ -186,7 +186,7 @@ def listing(name: str | None = None) -> ResponseReturnValue:
     pipeline = pipeline_of(service_call(), name)
     page = _page(pipeline)
     if not page["runs"] and name is not None:
-        _pipeline(name)  # one that is not there has no list, either
+        _pipeline(name)  # a pipeline that does not exist has no list, either
     return page
 
 
@@ -317,7 +317,7 @@ def _find(id: str, name: str | None) -> Run:
 
 
 def _answer(run: Run) -> ResponseReturnValue:
-    """200 with a run that is over, 202 with one that is not."""
+    """Answer 200 with a run that is over, else 202."""
     base = base_of(service_call(), run.name)
     headers = {"Location": run_link(base, run), "ETag": etag(run), "Cache-Control": "no-store"}
     if run.state.terminal:

@@ -62,7 +62,7 @@ class RunWatcher:
 
     async def wait(self, run: Run, timeout: float, tail: Path | None = None, size: int = 0) -> bool:
         """Wait until the run has another version, the file `tail` has another size than `size`, or the worker
-        stops. False after `timeout` seconds without news."""
+        stops. Return False after `timeout` seconds without a change."""
         waiter = _Waiter(run.id, run.version, tail, size, self._loop.create_future())
         timer = self._loop.call_later(timeout, waiter.settle, False)
         self._waiters.add(waiter)
