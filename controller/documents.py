@@ -1,4 +1,5 @@
-"""YAML text as trees of values that know where they stand, for manifests and for the config.
+"""YAML text as trees of values that know where they stand, for manifests and for the config; and back, for results
+of commands.
 
 ruamel.yaml parses; the tree is our own, because positions are needed for every key and value, and because going
 from parser events straight to plain values takes half the time of its round-trip mode. The values are those of
@@ -16,6 +17,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any, Final, cast
 
 from ruamel.yaml import YAML
@@ -29,6 +31,8 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
 )
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.scanner import Scanner
 
 from controller.domain.errors import ManifestProblem
@@ -323,3 +327,35 @@ class _Builder:
             return text
         self._problem(event, "is not a number that JSON could hold; text needs quotes")
         return 0
+
+
+#: YAML 1.1 takes these for booleans, and many of its readers are in use.
+_OLD_WORDS = re.compile("y|n|yes|no|on|off", re.IGNORECASE)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f]")
+
+
+def dump(value: object, quoted: re.Pattern[str]) -> str:
+    """Return a value of JSON as a YAML document in block style, mappings in their order. Texts that contain
+    `quoted` become double-quoted scalars, in which any character may be escaped later.
+    """
+
+    def text_of(representer: SafeRepresenter, text: str) -> ScalarNode:
+        style = "|" if "\n" in text else "'" if _OLD_WORDS.fullmatch(text) else None
+        if quoted.search(text) or _CONTROLS.search(text):
+            style = '"'
+        return representer.represent_scalar(f"{_TAG}str", text, style=style)
+
+    class Representer(SafeRepresenter):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True  # what is twice in a document is written twice
+
+    Representer.add_representer(str, text_of)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.representer.sort_base_mapping_type_on_output = False
+    yaml.width = 2**31
+    stream = StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("...\n")

@@ -86,7 +86,7 @@ def survey(platform: Platform, table: Path) -> None:
     report = platform.home / "report.txt"
     print(f"   $ export PRICHAL_SERVER={platform.url}")
     platform.typed("file", "put", str(table), f"{APP}:tables/paints/")
-    chosen = ("--input", f"table=paints/{table.name}", "--output", "report=results")
+    chosen = ("--input", f"table=paints/{table.name}", "--output-group", "report=results")
     platform.typed("run", "start", f"{APP}/survey", *chosen, "--follow")
     platform.typed("file", "get", f"{APP}:tables/results/report.txt", str(report))
     print(f"   $ cat {report}\n{report.read_text()}", end="")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import app_argument, component_argument
 from controller.cli.documents import plan_document
 from controller.cli.exits import Exit
-from controller.cli.output import echo, event_line, show_json, write
-from controller.cli.session import Session, config_option, known_app, output_option, with_session
+from controller.cli.formats import Format, nameless_output_option
+from controller.cli.output import date, echo, event_line, write
+from controller.cli.session import Session, config_option, known_app, with_session
 from controller.cli.waiting import follow, last_event
 from controller.domain.names import AppName, ComponentName
 from controller.domain.text import Shown
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from controller.ports import Store
 
 
-@click.command()
-@click.argument("app", required=False)
+@click.command(epilog="\b\nExamples:\n  prichal events demo -f\n  prichal events -n 0 -f -o json")
+@app_argument(required=False)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new events.")
 @click.option(
     "-n",
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Show at most N events, the newest ones.",
 )
-@output_option
+@nameless_output_option
 @config_option
 @with_session
-def events(session: Session, app: str | None, following: bool, limit: int, output: str) -> int:
+def events(session: Session, app: str | None, following: bool, limit: int, output: Format) -> int:
     """Show events of all apps, or of one.
 
-    With -o json, each line is one event.
+    With -o json, each line is one event; with -o yaml, each event is a document.
     """
     with session.store() as store:
         chosen = _app_of_events(store, app) if app else None
@@ -56,21 +58,21 @@ def _app_of_events(store: Store, app: str) -> AppName:
     return AppName(app) if store.events.list(AppName(app), limit=1) else known_app(store, app)
 
 
-def _show_event(event: Event, chosen: AppName | None, output: str) -> None:
-    if output == "json":
-        from controller.web.api.platform.deliveries import event_document
+def _show_event(event: Event, chosen: AppName | None, output: Format) -> None:
+    from controller.web.api.platform.deliveries import event_document
 
-        show_json(event_document(event), indent=None)
-    else:
-        echo(event_line(event) if chosen else f"{event.app}  {event_line(event)}")
+    line = event_line(event)
+    if output.is_wide:
+        line = f"{date(event.at)} {event.revision[:12] or '-'} {line.partition(' ')[2]}"
+    output.show_next(event_document(event), lambda: echo(line if chosen else f"{event.app}  {line}"))
 
 
 @click.command()
-@click.argument("app")
-@output_option
+@app_argument()
+@nameless_output_option
 @config_option
 @with_session
-def plan(session: Session, app: str, output: str) -> int:
+def plan(session: Session, app: str, output: Format) -> int:
     """Show what would be done, and why.
 
     The repository is fetched; nothing else is changed.
@@ -80,16 +82,13 @@ def plan(session: Session, app: str, output: str) -> int:
     with session.store() as store:
         name = known_app(store, app)
     found = make(session.settings(), name)
-    if output == "json":
-        show_json(plan_document(found))
-    else:
-        echo(found.render())
+    output.show(plan_document(found), lambda: echo(found.render()))
     return Exit.OK
 
 
-@click.command()
-@click.argument("app")
-@click.argument("component", required=False)
+@click.command(epilog="\b\nExamples:\n  prichal logs demo\n  prichal logs demo namer -f -n 20")
+@app_argument()
+@component_argument(required=False)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new output.")
 @click.option(
     "-n",

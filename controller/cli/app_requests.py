@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import app_argument
 from controller.cli.documents import request_document
 from controller.cli.exits import GOOD_OUTCOMES, Exit
-from controller.cli.output import echo, print_message, show_json
+from controller.cli.formats import Format, output_option
+from controller.cli.output import echo, print_message
 from controller.cli.session import (
     Session,
     config_option,
     is_running,
     known_app,
-    output_option,
     wait_options,
     with_session,
 )
-from controller.cli.waiting import last_event, wait_for
+from controller.cli.waiting import get_request, last_event, wait_for
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from controller.ports import Store
 
 
-@click.command()
-@click.argument("app")
+@click.command(epilog="\b\nExamples:\n  prichal reconcile demo --wait\n  prichal reconcile @platform")
+@app_argument()
 @wait_options
 @output_option
 @config_option
 @with_session
-def reconcile(session: Session, app: str, wait: bool, timeout: float, output: str) -> int:
+def reconcile(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Reconcile an app now.
 
     Earlier failures no longer delay it. Use @platform as APP for the platform folder.
@@ -41,18 +42,15 @@ def reconcile(session: Session, app: str, wait: bool, timeout: float, output: st
         return _ask(store, known_app(store, app), "manual", wait, timeout, output)
 
 
-def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, output: str = "table") -> int:
+def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, output: Format) -> int:
     after = last_event(store, app)
     request = store.requests.enqueue(app, reason)
-    found = wait_for(store, request, timeout, after) if wait else store.requests.get(request)
-    if found is None:
-        raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")
-    if output == "json":
-        show_json(request_document(found))
-    elif wait:
-        echo(f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}")
+    found = wait_for(store, request, timeout, after) if wait else get_request(store, request)
+    if wait:
+        text = f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}"
     else:
-        echo(f"{app}: requested (request {request}); follow it with: prichal events {app} -f")
+        text = f"{app}: requested (request {request}); follow it with: prichal events {app} -f"
+    output.show(request_document(found), lambda: echo(text), (app,))
     if not wait:
         if not is_running(store):
             print_message(
@@ -63,10 +61,11 @@ def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, ou
 
 
 @click.command()
-@click.argument("app")
+@app_argument()
+@output_option
 @config_option
 @with_session
-def suspend(session: Session, app: str) -> int:
+def suspend(session: Session, app: str, output: Format) -> int:
     """Stop reconciling an app until it is resumed.
 
     Running containers keep running; failures are not repaired.
@@ -75,30 +74,34 @@ def suspend(session: Session, app: str) -> int:
         name = known_app(store, app)
         with store.transaction():
             store.apps.set_suspended(name, True)
-            store.requests.enqueue(name, "manual")
-    echo(f"{name}: suspended; resume it with: prichal resume {name}")
+            request = store.requests.enqueue(name, "manual")
+        found = get_request(store, request)
+    text = f"{name}: suspended; resume it with: prichal resume {name}"
+    output.show(request_document(found), lambda: echo(text), (name,))
     return Exit.OK
 
 
 @click.command()
-@click.argument("app")
+@app_argument()
 @wait_options
+@output_option
 @config_option
 @with_session
-def resume(session: Session, app: str, wait: bool, timeout: float) -> int:
+def resume(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Resume a suspended app."""
     with session.store() as store:
         name = known_app(store, app)
         store.apps.set_suspended(name, False)
-        return _ask(store, name, "manual", wait, timeout)
+        return _ask(store, name, "manual", wait, timeout, output)
 
 
 @click.command()
-@click.argument("app")
+@app_argument()
 @wait_options
+@output_option
 @config_option
 @with_session
-def approve(session: Session, app: str, wait: bool, timeout: float) -> int:
+def approve(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Approve the removal of everything.
 
     If one commit would remove all components of APP, nothing is removed until you approve it.
@@ -113,4 +116,4 @@ def approve(session: Session, app: str, wait: bool, timeout: float) -> int:
                 "NothingPending", f"{name} has no revision to approve yet; see: prichal status {name}"
             )
         store.apps.approve(name, revision)
-        return _ask(store, name, "manual", wait, timeout)
+        return _ask(store, name, "manual", wait, timeout, output)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import box_argument, bucket_argument
 from controller.cli.exits import Exit
+from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
-from controller.cli.output import echo, print_message, show_json, show_table
-from controller.cli.session import Session, config_option, is_running, output_option, with_session
+from controller.cli.output import Column, date, echo, print_message, show_view, table_of
+from controller.cli.session import Session, config_option, is_running, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxState
@@ -24,28 +26,40 @@ if TYPE_CHECKING:
     from controller.ports import Store
 
 
+COLUMNS: tuple[Column[BoxRecord], ...] = (
+    Column("APP", lambda record: record.app),
+    Column("BOX", lambda record: record.box),
+    Column("STATE", lambda record: record.state),
+    Column("USED", lambda record: about_size(record.used)),
+    Column("CAPACITY", lambda record: about_size(record.capacity)),
+    Column("FILES", lambda record: str(record.files)),
+    Column("RECLAIM", lambda record: record.reclaim, is_wide=True),
+    Column("MEASURED", lambda record: date(record.measured or None), is_wide=True),
+    Column("SINCE", lambda record: date(record.since or None), is_wide=True),
+    Column("BUCKET", lambda record: record.bucket),
+)
+
+
 @click.group(cls=Group)
 @config_option
 def box() -> None:
     """Show boxes, and decide about data whose box is gone."""
 
 
-@box.command()
+@box.command(epilog="\b\nExamples:\n  prichal box ls\n  prichal box ls --kept -o name")
 @click.option("--kept", is_flag=True, help="Show only data whose box is gone.")
 @output_option
 @config_option
 @with_session
-def ls(session: Session, kept: bool, output: str) -> int:
+def ls(session: Session, kept: bool, output: Format) -> int:
     """List the boxes of all apps, and data whose box is gone."""
     with session.store() as store:
         found = [r for r in store.boxes.all() if not kept or r.state is BoxState.KEPT]
         documents = [_document(store, record) for record in found]
-    if output == "json":
-        show_json(documents)
-    elif not found:
+    view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
+    output.show(documents, lambda: show_view(view), [record.bucket for record in found])
+    if not found:
         print_message("There are no boxes." if not kept else "No data is kept beyond its box.")
-    else:
-        show_table(("APP", "BOX", "STATE", "USED", "CAPACITY", "FILES", "BUCKET"), map(_row, found))
     return Exit.OK
 
 
@@ -66,14 +80,9 @@ def _document(store: Store, record: BoxRecord) -> dict[str, object]:
     }
 
 
-def _row(record: BoxRecord) -> tuple[str, ...]:
-    used, capacity = about_size(record.used), about_size(record.capacity)
-    return record.app, record.box, record.state, used, capacity, str(record.files), record.bucket
-
-
 @box.command()
-@click.argument("bucket")
-@click.argument("target", metavar="APP/BOX")
+@bucket_argument
+@box_argument
 @config_option
 @with_session
 def adopt(session: Session, bucket: str, target: str) -> int:
@@ -95,7 +104,7 @@ def adopt(session: Session, bucket: str, target: str) -> int:
 
 
 @box.command()
-@click.argument("bucket")
+@bucket_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @config_option
 @with_session

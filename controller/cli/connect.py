@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import app_argument
 from controller.cli.exits import GOOD_OUTCOMES, Exit
+from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
-from controller.cli.output import echo, print_message, show_json, show_table
-from controller.cli.session import Session, config_option, output_option, wait_options, with_session
+from controller.cli.output import Column, echo, print_message, show_view, table_of
+from controller.cli.session import Session, config_option, wait_options, with_session
 from controller.cli.waiting import last_event, wait_for
 from controller.domain.apps.spec import GitRef, HookProvider, RefKind
-from controller.domain.errors import Stalled
+from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.secret import Secret
 
@@ -28,33 +31,69 @@ def repo() -> None:
     """Connect Git repositories, and host them here."""
 
 
-@repo.command("ls")
+@dataclass(frozen=True)
+class ListedRepository:
+    """A repository that is hosted here, connected, or both. `path` is "" if it is hosted elsewhere."""
+
+    name: str
+    path: str = ""
+    apps: tuple[AppName, ...] = ()
+    ref: str = ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "path": self.path or None,
+            "apps": list(self.apps),
+            "ref": self.ref or None,
+        }
+
+
+COLUMNS: tuple[Column[ListedRepository], ...] = (
+    Column("NAME", lambda each: each.name),
+    Column("APPS", lambda each: ", ".join(each.apps) or "-"),
+    Column("REF", lambda each: each.ref or "-", is_wide=True),
+    Column("PATH", lambda each: each.path or "-"),
+)
+
+
+@repo.command(epilog="\b\nExamples:\n  prichal repo ls\n  prichal repo ls -o name")
 @output_option
 @config_option
 @with_session
-def list_repositories(session: Session, output: str) -> int:
-    """List hosted repositories and the apps that follow them."""
-    from controller.daemon.hosted import repositories
+def ls(session: Session, output: Format) -> int:
+    """List repositories and the apps that follow them.
 
-    hosted = repositories(session.settings())
-    try:
-        with session.store() as store:
-            apps = {record.name: record.apps for record in store.repositories.all()}
-    except Stalled:  # there is no state yet, so no app follows them
-        apps = {}
-    if output == "json":
-        show_json([{"name": h.name, "path": str(h.path), "apps": list(apps.get(h.name, ()))} for h in hosted])
-    elif hosted:
-        show_table(
-            ("NAME", "APPS", "PATH"),
-            [(h.name, ", ".join(apps.get(h.name, ())) or "-", str(h.path)) for h in hosted],
-        )
-    else:
-        print_message("No repository is hosted here yet. Create one with: prichal repo create NAME --connect")
+    PATH is that of repositories hosted here.
+    """
+    found = _repositories(session)
+    view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
+    output.show([each.document() for each in found], lambda: show_view(view), [each.name for each in found])
+    if not found:
+        print_message("There is no repository yet. Create one with: prichal repo create NAME --connect")
     return Exit.OK
 
 
-@repo.command()
+def _repositories(session: Session) -> list[ListedRepository]:
+    from controller.daemon.hosted import repositories
+
+    found = {h.name: ListedRepository(h.name, str(h.path)) for h in repositories(session.settings())}
+    try:
+        with session.store() as store:
+            records = store.repositories.all()
+    except ControllerError:  # there is no state yet, so nothing is connected
+        records = ()
+    for record in records:
+        hosted = found.get(record.name, ListedRepository(record.name))
+        found[record.name] = replace(hosted, apps=record.apps, ref=record.ref)
+    return sorted(found.values(), key=lambda each: each.name)
+
+
+@repo.command(
+    epilog="\b\nExamples:\n"
+    "  prichal connect https://git.example.org/team/demo.git --path manifests --wait\n"
+    "  prichal connect https://git.example.org/team/demo.git --semver '>=1.2 <2'"
+)
 @click.argument("url")
 @click.option("--app", help="Name of the app.  [default: from the URL]")
 @click.option("--name", help="Name of the Repository.  [default: that of the app]")
@@ -175,7 +214,7 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
 
 
 @repo.command()
-@click.argument("app")
+@app_argument()
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_options
 @config_option
@@ -207,7 +246,7 @@ def _approve_empty_folder(session: Session) -> None:
             store.apps.approve(PLATFORM, "confirmed")
 
 
-@repo.command()
+@repo.command(epilog="\b\nExamples:\n  prichal repo create demo --connect --path manifests")
 @click.argument("name")
 @click.option("--connect", "connected", is_flag=True, help="Also connect it as an app.")
 @click.option("--app", help="Name of the app.  [default: that of the repository]")

@@ -24,6 +24,7 @@ _BY_REASON = {
     "UnknownApp": Exit.NOT_FOUND,
     "UnknownComponent": Exit.NOT_FOUND,
     "UnknownName": Exit.NOT_FOUND,
+    "UnknownRequest": Exit.NOT_FOUND,
     "UnknownBox": Exit.NOT_FOUND,
     "UnknownBucket": Exit.NOT_FOUND,
     "NoContainer": Exit.NOT_FOUND,
@@ -34,7 +35,9 @@ _BY_REASON = {
     "InputMissing": Exit.USAGE,
     "InputInvalid": Exit.USAGE,
     "OutputExists": Exit.USAGE,
+    "SecretInvalid": Exit.USAGE,  # of run-local --secret
     "ChecksumMismatch": Exit.FAILED,
+    "FileChanged": Exit.FAILED,
     "NotRunning": Exit.UNREACHABLE,
     "StateMissing": Exit.UNREACHABLE,
     "StateUnwritable": Exit.UNREACHABLE,

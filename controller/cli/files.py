@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import address_argument
 from controller.cli.exits import Exit
+from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
-from controller.cli.output import echo, print_error, print_message, show_json, show_table
+from controller.cli.output import (
+    Column,
+    echo,
+    print_error,
+    print_message,
+    show_view,
+    table_of,
+)
 from controller.cli.progress import progress
 from controller.cli.remote import Remote, area_option, remote_options
-from controller.cli.session import config_option, output_option
+from controller.cli.session import config_option
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, is_address
 from controller.domain.units import about_size
 
@@ -39,24 +48,24 @@ def file() -> None:
     """
 
 
-@file.command()
-@click.argument("address")
+@file.command(epilog="\b\nExamples:\n  prichal file ls demo:\n  prichal file ls demo:data/photos/ -l")
+@address_argument
 @click.option("-l", "--long", "detailed", is_flag=True, help="Show size and time of change.")
 @click.option("-R", "--recursive", is_flag=True, help="Also list the files of all groups below.")
 @output_option
 @remote_options
 @area_option
 @config_option
-def ls(remote: Remote, address: str, detailed: bool, recursive: bool, output: str) -> int:
+def ls(remote: Remote, address: str, detailed: bool, recursive: bool, output: Format) -> int:
     """List the boxes of an app or the files of a group, or show one file."""
     place = remote.address(address)
     with remote.files() as client:
         if not place.box:
-            _show_boxes(client.boxes(place), output)
+            _show_boxes(place, client.boxes(place), output)
         elif place.path.is_group:
-            _show(client.pages(place, recursive), detailed, output)
+            _show(place, client.pages(place, recursive), detailed, output)
         else:
-            _show([_only(client.find(place))], detailed, output)
+            _show(place, [_only(client.find(place))], detailed, output)
     return Exit.OK
 
 
@@ -66,46 +75,71 @@ def _only(file: RemoteFile) -> FilePage:
     return FilePage((file,), ())
 
 
-def _show_boxes(boxes: Iterable[RemoteBox], output: str) -> None:
-    if output == "json":
-        show_json({"boxes": [asdict(box) for box in boxes]})
-        return
-    show_table(
-        ("BOX", "USED", "PENDING", "CAPACITY", "FILES"),
-        [
-            (b.name, about_size(b.used), about_size(b.pending), about_size(b.capacity), str(b.files))
-            for b in boxes
-        ],
-    )
+BOX_COLUMNS: tuple[Column[RemoteBox], ...] = (
+    Column("BOX", lambda box: box.name),
+    Column("USED", lambda box: about_size(box.used)),
+    Column("PENDING", lambda box: about_size(box.pending)),
+    Column("CAPACITY", lambda box: about_size(box.capacity)),
+    Column("FILES", lambda box: str(box.files)),
+)
 
 
-def _show(pages: Iterable[FilePage], detailed: bool, output: str) -> None:
-    if output == "json":
-        found = list(pages)
-        listed = [asdict(file) for page in found for file in page.files]
-        show_json({"files": listed, "groups": [name for page in found for name in page.groups]})
-    elif detailed:
-        show_table(("SIZE", "MODIFIED", "NAME"), [row for page in pages for row in _rows(page)])
-    else:
+def _show_boxes(place: BoxAddress, boxes: Iterable[RemoteBox], output: Format) -> None:
+    boxes = list(boxes)
+    view = (table_of(BOX_COLUMNS, boxes, output.is_wide),)
+    document = {"boxes": [asdict(box) for box in boxes]}
+    output.show(document, lambda: show_view(view), [f"{place.app}:{box.name}/" for box in boxes])
+
+
+def _show(place: BoxAddress, pages: Iterable[FilePage], detailed: bool, output: Format) -> None:
+    """Print files and groups; for people in pages as they come, since there may be many."""
+    if output.is_for_people and not (detailed or output.is_wide):
         for page in pages:
-            for *_, name in _rows(page):
+            for name, _ in _entries(page):
                 echo(name)
+        return
+    found = list(pages)
+    entries = [entry for page in found for entry in _entries(page)]
+    document = {
+        "files": [asdict(file) for page in found for file in page.files],
+        "groups": [name for page in found for name in page.groups],
+    }
+    view = (table_of(FILE_COLUMNS, entries, output.is_wide),)
+    output.show(document, lambda: show_view(view), [_address(place, name) for name, _ in entries])
 
 
-def _rows(page: FilePage) -> list[tuple[str, str, str]]:
-    """Return rows sorted by name; names of groups end in a slash."""
-    rows = [(about_size(file.size), file.modified or "-", file.name) for file in page.files]
-    return sorted([*rows, *(("-", "-", f"{name}/") for name in page.groups)], key=lambda row: row[2])
+#: The name of a file or of a group, which ends in a slash, with the file.
+Entry = tuple[str, "RemoteFile | None"]
+
+FILE_COLUMNS: tuple[Column[Entry], ...] = (
+    Column("SIZE", lambda entry: about_size(entry[1].size) if entry[1] else "-"),
+    Column("MODIFIED", lambda entry: (entry[1].modified if entry[1] else None) or "-"),
+    Column("ETAG", lambda entry: entry[1].etag if entry[1] else "-", is_wide=True),
+    Column("NAME", lambda entry: entry[0]),
+)
+
+
+def _entries(page: FilePage) -> list[Entry]:
+    """Return files and groups, sorted by name."""
+    groups: list[Entry] = [(f"{name}/", None) for name in page.groups]
+    return sorted([*((file.name, file) for file in page.files), *groups], key=lambda entry: entry[0])
+
+
+def _address(place: BoxAddress, name: str) -> str:
+    """Return the address of something in a group, or of the file itself."""
+    if not place.path.is_group:
+        return str(place)
+    return f"{str(place).removesuffix('/')}/{name}"
 
 
 @file.command()
-@click.argument("address")
+@address_argument
 @click.argument("local", default=".")
 @output_option
 @remote_options
 @area_option
 @config_option
-def get(remote: Remote, address: str, local: str, output: str) -> int:
+def get(remote: Remote, address: str, local: str, output: Format) -> int:
     """Download a file.
 
     LOCAL is a folder, by default the current one, or a file, which is replaced; `-` is standard output. If
@@ -120,12 +154,12 @@ def get(remote: Remote, address: str, local: str, output: str) -> int:
 
 @file.command()
 @click.argument("local")
-@click.argument("address")
+@address_argument
 @output_option
 @remote_options
 @area_option
 @config_option
-def put(remote: Remote, local: str, address: str, output: str) -> int:
+def put(remote: Remote, local: str, address: str, output: Format) -> int:
     """Upload a file.
 
     LOCAL is stored in a group under its own name, or as the file that ADDRESS names, which is replaced; `-`
@@ -140,14 +174,14 @@ def put(remote: Remote, local: str, address: str, output: str) -> int:
 
 
 @file.command()
-@click.argument("address")
+@address_argument
 @click.option("-r", "--recursive", is_flag=True, help="Remove a group with all its files.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
 @remote_options
 @area_option
 @config_option
-def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: str) -> int:
+def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: Format) -> int:
     """Remove a file or a group."""
     place = remote.address(address)
     if place.path.is_group:
@@ -158,10 +192,7 @@ def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: str) ->
         click.confirm(f"Remove all files in {place}?", abort=True, err=True)
     with remote.files() as client:
         removed = client.remove_group(place) if place.path.is_group else _remove(client, place)
-    if output == "json":
-        show_json({"removed": removed})
-    else:
-        echo(f"{place}: {_count(removed)} removed")
+    output.show({"removed": removed}, lambda: echo(f"{place}: {_count(removed)} removed"), (str(place),))
     return Exit.OK
 
 
@@ -170,7 +201,9 @@ def _remove(client: FilesClient, file: BoxAddress) -> int:
     return 1
 
 
-@file.command()
+@file.command(
+    epilog="\b\nExamples:\n  prichal file cp -r photos demo:data/photos/\n  prichal file cp demo:data/photos/cat.png ."
+)
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Copy a folder or group with all its files.")
@@ -178,7 +211,7 @@ def _remove(client: FilesClient, file: BoxAddress) -> int:
 @remote_options
 @area_option
 @config_option
-def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -> int:
+def cp(remote: Remote, source: str, target: str, recursive: bool, output: Format) -> int:
     """Copy between this machine and a box, or between boxes.
 
     With -r, everything in the folder or group SOURCE is copied into TARGET. Files that are there already with
@@ -199,7 +232,7 @@ def cp(remote: Remote, source: str, target: str, recursive: bool, output: str) -
     return Exit.OK
 
 
-def _copy(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: str) -> None:
+def _copy(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: Format) -> None:
     match source, target:
         case Path(), BoxAddress():
             target = _remote_target(target, source)
@@ -216,14 +249,16 @@ def _copy(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | P
     _report(found, target, output)
 
 
-def _copy_tree(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: str) -> int:
+def _copy_tree(
+    client: FilesClient, source: BoxAddress | Path, target: BoxAddress | Path, output: Format
+) -> int:
     from controller.client.files import tree
 
     jobs = _jobs(client, source, target)
     total = sum(job.size for job in jobs)
     with progress(f"{len(jobs)} files", total) as moved:
         totals = tree.run(client, jobs, moved)
-    _tell_totals(totals, output)
+    _tell_totals(totals, target, output)
     return Exit.FAILED if totals.failed else Exit.OK
 
 
@@ -240,20 +275,21 @@ def _jobs(client: FilesClient, source: BoxAddress | Path, target: BoxAddress | P
     raise AssertionError("one of them is an address")
 
 
-def _tell_totals(totals: CopyTotals, output: str) -> None:
+def _tell_totals(totals: CopyTotals, target: BoxAddress | Path, output: Format) -> None:
     for name, error in totals.failed:
         print_error(error.reason, f"{name}: {error.message}")
-    if output == "json":
-        failed = [{"name": name, "reason": e.reason, "message": e.message} for name, e in totals.failed]
-        numbers = {"copied": totals.copied, "bytes": totals.bytes, "skipped": totals.skipped}
-        show_json({**numbers, "failed": failed})
-        return
+    failed = [{"name": name, "reason": e.reason, "message": e.message} for name, e in totals.failed]
+    numbers = {"copied": totals.copied, "bytes": totals.bytes, "skipped": totals.skipped}
+    output.show({**numbers, "failed": failed}, lambda: echo(_summary(totals)), (str(target),))
+    if totals.failed and output.is_for_people:
+        print_message("Run the same command again to copy the files that failed.")
+
+
+def _summary(totals: CopyTotals) -> str:
     parts = [f"{_count(totals.copied)} copied ({about_size(totals.bytes)})"]
     parts += [f"{totals.skipped} skipped (already there)"] if totals.skipped else []
     parts += [f"{len(totals.failed)} failed"] if totals.failed else []
-    echo(", ".join(parts))
-    if totals.failed:
-        print_message("Run the same command again to copy the files that failed.")
+    return ", ".join(parts)
 
 
 def _download(client: FilesClient, source: BoxAddress, target: Path) -> RemoteFile:
@@ -267,16 +303,15 @@ def _upload(client: FilesClient, source: Path, target: BoxAddress) -> RemoteFile
         return client.upload(source, target, moved)
 
 
-def _report(file: RemoteFile, place: BoxAddress | Path, output: str) -> None:
+def _report(file: RemoteFile, place: BoxAddress | Path, output: Format) -> None:
     """Print the result, or a note on standard error if standard output has the content."""
     from controller.client.files import is_stream
 
     if isinstance(place, Path) and is_stream(place):
         print_message(f"{about_size(file.size)} written")
-    elif output == "json":
-        show_json({"place": str(place), "size": file.size, "etag": file.etag})
-    else:
-        echo(f"{place}: {about_size(file.size)}")
+        return
+    document = {"place": str(place), "size": file.size, "etag": file.etag}
+    output.show(document, lambda: echo(f"{place}: {about_size(file.size)}"), (str(place),))
 
 
 def _count(number: int) -> str:

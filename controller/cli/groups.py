@@ -4,7 +4,9 @@ their use. Spellings of the last release still work, and say what to write inste
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 import click
 
@@ -30,6 +32,32 @@ RENAMED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("repo", "list"): ("repo", "ls"),
     ("run", "show"): ("run", "status"),
 }
+
+
+class RenamedOption(click.Command):
+    """A command with an option that is spelled `new` now. `is_old` tells the values of the old one from those
+    of another option that has its name now.
+    """
+
+    def __init__(
+        self, *arguments: Any, old: str, new: str, is_old: Callable[[str], bool], **attributes: Any
+    ) -> None:
+        super().__init__(*arguments, **attributes)
+        self._old, self._new, self._is_old = old, new, is_old
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spelled = list(self._spelled_now(args))
+        if spelled != args and not ctx.resilient_parsing:
+            print_message(f"`{self._old}` is deprecated here: write `{self._new}`")
+        return super().parse_args(ctx, spelled)
+
+    def _spelled_now(self, args: list[str]) -> Iterator[str]:
+        for word, following in zip(args, [*args[1:], ""], strict=False):
+            option, sign, value = word.partition("=")
+            if option == self._old and self._is_old(value if sign else following):
+                yield f"{self._new}{sign}{value}"
+            else:
+                yield word
 
 
 class Group(click.Group):

@@ -5,22 +5,35 @@ from __future__ import annotations
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.formats import Format, nameless_output_option, output_option
 from controller.cli.groups import Group
-from controller.cli.output import echo, print_message, show_json, show_table
-from controller.cli.session import Session, config_option, output_option, with_session
+from controller.cli.output import Column, print_message, show_view, table_of
+from controller.cli.session import Session, config_option, with_session
+
+if TYPE_CHECKING:
+    from controller.daemon.doctor import Check
+    from controller.manifests.validate import ValidationResult
 
 
-@click.command()
+CHECK_COLUMNS: tuple[Column[Check], ...] = (
+    Column("CHECK", lambda check: check.name),
+    Column("RESULT", lambda check: "ok" if check.ok else "problem"),
+    Column("FOUND", lambda check: check.detail),
+)
+
+
+@click.command(epilog="\b\nExamples:\n  prichal validate manifests/\n  prichal validate . -o json")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".")
 @click.option("--app", help="Name of the app.  [default: as in the manifests]")
-@output_option
+@nameless_output_option
 @config_option
 @with_session
-def validate(session: Session, folder: Path, app: str | None, output: str) -> int:
+def validate(session: Session, folder: Path, app: str | None, output: Format) -> int:
     """Check the manifests in a folder.
 
     FOLDER is that of a module or a platform folder. All problems are listed with their positions; the exit
@@ -30,28 +43,27 @@ def validate(session: Session, folder: Path, app: str | None, output: str) -> in
 
     verdict = validate_folder(folder, app, session.settings())
     problems, notes = verdict.problems, verdict.notes
-    if output == "json":
-        found = {"valid": not problems, "kind": verdict.kind, "documents": verdict.documents}
-        show_json({**found, "problems": [asdict(problem) for problem in problems], "notes": list(notes)})
-        return Exit.INVALID if problems else Exit.OK
-    for problem in problems:
-        echo(str(problem))
-    for note in notes:
+    found = {"valid": not problems, "kind": verdict.kind, "documents": verdict.documents}
+    document = {**found, "problems": [asdict(problem) for problem in problems], "notes": list(notes)}
+    output.show(document, lambda: show_view(tuple(map(str, problems))))
+    if output.is_for_people:
+        _sum_up(verdict)
+    return Exit.INVALID if problems else Exit.OK
+
+
+def _sum_up(verdict: ValidationResult) -> None:
+    for note in verdict.notes:
         print_message(f"note: {note}")
-    count = len(problems)
-    print_message(
-        f"{count} problem{'s' if count != 1 else ''}"
-        if count
-        else f"{verdict.documents} documents, no problems"
-    )
-    return Exit.INVALID if count else Exit.OK
+    count = len(verdict.problems)
+    good = f"{verdict.documents} documents, no problems"
+    print_message(f"{count} problem{'s' if count != 1 else ''}" if count else good)
 
 
 @click.command()
 @output_option
 @config_option
 @with_session
-def doctor(session: Session, output: str) -> int:
+def doctor(session: Session, output: Format) -> int:
     """Check this machine and say what to do.
 
     Checks Docker, Git, state, permissions and processes. The exit code is 1 if there is a problem.
@@ -59,12 +71,10 @@ def doctor(session: Session, output: str) -> int:
     from controller.daemon.doctor import doctor as examine
 
     checks = examine(session.settings())
-    if output == "json":
-        show_json([{"name": c.name, "ok": c.ok, "detail": c.detail, "advice": c.advice} for c in checks])
-    else:
-        show_table(
-            ("CHECK", "RESULT", "FOUND"), [(c.name, "ok" if c.ok else "problem", c.detail) for c in checks]
-        )
+    documents = [{"name": c.name, "ok": c.ok, "detail": c.detail, "advice": c.advice} for c in checks]
+    view = (table_of(CHECK_COLUMNS, checks, output.is_wide),)
+    output.show(documents, lambda: show_view(view), [check.name for check in checks])
+    if output.is_for_people:
         for check in checks:
             if not check.ok:
                 print_message(f"{check.name}: {check.advice}")
@@ -81,7 +91,7 @@ def config() -> None:
 @output_option
 @config_option
 @with_session
-def show(session: Session, output: str) -> int:
+def show(session: Session, output: Format) -> int:
     """Show the settings in force, with secrets hidden.
 
     Defaults are filled in; durations are in seconds, sizes in bytes.
@@ -90,11 +100,8 @@ def show(session: Session, output: str) -> int:
 
     settings = session.settings()
     shown = {key: _shown(attrgetter(field_of(key))(settings)) for key in OPTIONS}
-    if output == "json":
-        show_json(shown)
-    else:
-        for key, value in shown.items():
-            echo(f"{key} = {'' if value is None else value}")
+    lines = tuple(f"{key} = {'' if value is None else value}" for key, value in shown.items())
+    output.show(shown, lambda: show_view(lines), shown)
     return Exit.OK
 
 

@@ -28,7 +28,7 @@ SECTIONS = {
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
     "Nouns": ("app", "repo", "run", "file", "box", "name", "config", "token", "password"),
     "Without the platform": ("validate", "serve-local", "run-local"),
-    "The platform": ("up", "daemon", "web", "doctor"),
+    "The platform": ("up", "daemon", "web", "doctor", "completion"),
 }
 #: The modules of the commands. Only the module of the called command is loaded, for a quick start.
 COMMAND_MODULES = {
@@ -39,6 +39,7 @@ COMMAND_MODULES = {
     "boxes": ("box",),
     "names": ("name",),
     "credentials": ("token", "password"),
+    "completion": ("completion",),
     "inspect": ("validate", "doctor", "config"),
     "serve": ("up", "daemon", "web", "serve-local", "run-local"),
 }

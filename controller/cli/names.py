@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from controller.cli.completion import app_argument
 from controller.cli.exits import Exit
+from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
-from controller.cli.output import date, echo, print_message, show_json, show_table
-from controller.cli.session import Session, config_option, output_option, with_session
+from controller.cli.output import Column, date, echo, print_message, show_view, table_of
+from controller.cli.session import Session, config_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.store.names import CallerNameTable
+
+if TYPE_CHECKING:
+    from controller.domain.routing.caller_names import ClaimedName
+
+
+COLUMNS: tuple[Column[ClaimedName], ...] = (
+    Column("APP", lambda each: each.app),
+    Column("NAME", lambda each: each.name),
+    Column("ACCOUNT", lambda each: each.description),
+    Column("OWNER", lambda each: each.owner, is_wide=True),
+    Column("SINCE", lambda each: date(each.since)),
+)
 
 
 @click.group(cls=Group)
@@ -23,30 +39,27 @@ def name() -> None:
 
 
 @name.command("ls")
-@click.argument("app", required=False)
+@app_argument(required=False)
 @output_option
 @config_option
 @with_session
-def list_names(session: Session, app: str | None, output: str) -> int:
+def list_names(session: Session, app: str | None, output: Format) -> int:
     """Show which account owns which name.
 
     Shows the names of APP, or of all apps.
     """
     found = CallerNameTable(session.settings().names).all(AppName(app) if app else None)
-    if output == "json":
-        fields = ("app", "name", "owner", "since")
-        show_json([{field: getattr(each, field) for field in fields} for each in found])
-        return Exit.OK
+    fields = ("app", "name", "owner", "since")
+    documents = [{field: getattr(each, field) for field in fields} for each in found]
+    view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
+    output.show(documents, lambda: show_view(view), [f"{each.app} {each.name}" for each in found])
     if not found:
         print_message("No caller has signed in yet.")
-        return Exit.OK
-    rows = [(each.app, each.name, each.description, date(each.since)) for each in found]
-    show_table(("APP", "NAME", "ACCOUNT", "SINCE"), rows)
     return Exit.OK
 
 
 @name.command()
-@click.argument("app")
+@app_argument()
 @click.argument("name")
 @config_option
 @with_session

@@ -1,5 +1,5 @@
 """What commands print. A terminal gets tables and colours from rich. A pipe gets plain columns, which are
-never wrapped or cut and need no import of rich. Scripts get JSON. rich respects `NO_COLOR`.
+never wrapped or cut and need no import of rich. Scripts get JSON or YAML. rich respects `NO_COLOR`.
 
 All output passes through the functions here, which keep only printable characters of what comes from Git,
 containers and callers. A test checks that commands use nothing else.
@@ -11,8 +11,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 import click
 
@@ -20,10 +21,12 @@ from controller.domain.text import printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     from controller.domain.apps.status import Event
+
+T = TypeVar("T")
 
 #: Control characters that JSON leaves unescaped. They occur only within strings.
 _OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -77,8 +80,64 @@ def show_json(value: object, indent: int | None = 2) -> None:
     """Print JSON. Characters that a terminal obeys, such as C1 controls, are escaped, which means the same to
     programs.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    click.echo(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(_escaped(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def show_yaml(value: object) -> None:
+    """Print a YAML document with the same content as `show_json`, escaped in the same way."""
+    from controller.documents import dump
+
+    click.echo(_escaped(dump(plain(value), quoted=_OBEYED)), nl=False)
+
+
+def plain(value: object) -> object:
+    """Return what a program reads from the JSON: lists for tuples, texts for enums."""
+    return json.loads(json.dumps(value))
+
+
+def show_value(value: object) -> None:
+    """Print one value of a result in a line: a text as it is, anything else as JSON."""
+    if isinstance(value, str):
+        echo(value)
+    else:
+        show_json(value, indent=None)
+
+
+def _escaped(text: str) -> str:
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """A column of a table; `is_wide` ones are shown with `-o wide` alone."""
+
+    header: str
+    cell: Callable[[T], str]
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+#: What people see of a result: lines and tables.
+View = tuple[str | Table, ...]
+
+
+def table_of(columns: Sequence[Column[T]], records: Iterable[T], wide: bool) -> Table:
+    shown = [column for column in columns if wide or not column.is_wide]
+    rows = (tuple(column.cell(record) for column in shown) for record in records)
+    return Table(tuple(column.header for column in shown), tuple(rows))
+
+
+def show_view(view: View) -> None:
+    for part in view:
+        if isinstance(part, Table):
+            show_table(part.headers, part.rows)
+        else:
+            echo(part)
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -91,11 +150,11 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console().print(coloured_table(headers, rows))
 
 
-def coloured_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    from rich.table import Table
+def coloured_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> RichTable:
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Table(*headers, box=None, pad_edge=False, header_style="bold")
+    table = RichTable(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     return table

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from controller.cli.output import clock, coloured_table, console, date, echo, label, show_table
+from controller.cli.output import Column, clock, coloured_table, console, date, echo, label, show_table
 from controller.domain.runs.addresses import RunAddress
 from controller.domain.runs.run import Attempt, StageRun, Transition, in_order
 from controller.domain.units import about_duration
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from controller.client.runs import RunReport
 
 STAGE = ("STAGE", "STATE", "ATTEMPT", "PROGRESS", "TOOK", "REASON", "MESSAGE")
-LISTED = ("RUN", "PIPELINE", "STATE", "REASON", "STARTED", "TOOK")
 
-
-def listed(address: RunAddress, run: RunReport, now: float) -> tuple[str, ...]:
-    """Return one row of a list of runs."""
-    return (
-        str(address),
-        run.pipeline,
-        run.state.value,
-        run.reason or "-",
-        date(run.started),
-        took(run.started, run.ended, now),
-    )
+#: The columns of a list of runs.
+LISTED: tuple[Column[tuple[RunAddress, RunReport]], ...] = (
+    Column("RUN", lambda listed: str(listed[0])),
+    Column("PIPELINE", lambda listed: listed[1].pipeline),
+    Column("STATE", lambda listed: listed[1].state.value),
+    Column("REASON", lambda listed: listed[1].reason or "-"),
+    Column("CREATED", lambda listed: date(listed[1].created), is_wide=True),
+    Column("STARTED", lambda listed: date(listed[1].started)),
+    Column("TOOK", lambda listed: took(listed[1].started, listed[1].ended, time.time())),
+    Column("USER", lambda listed: str(listed[1].document.get("user") or "-"), is_wide=True),
+)
 
 
 def took(started: float | None, ended: float | None, now: float) -> str:

@@ -7,16 +7,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from controller.cli.completion import pipeline_argument, run_argument
 from controller.cli.exits import Exit
-from controller.cli.groups import Group
-from controller.cli.output import echo, print_message, show_json, show_table, write, write_bytes
+from controller.cli.formats import Format, output_option
+from controller.cli.groups import Group, RenamedOption
+from controller.cli.output import echo, print_message, show_view, table_of, write, write_bytes
 from controller.cli.remote import Remote, remote_options
-from controller.cli.run_view import LISTED, ending, listed, show_run, watch
-from controller.cli.session import F, config_option, output_option
+from controller.cli.run_view import LISTED, ending, show_run, watch
+from controller.cli.session import F, config_option
 from controller.cli.submission import read_submission
 from controller.domain.errors import Stalled
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
@@ -38,14 +41,27 @@ def run() -> None:
     """
 
 
+def _is_output_group(value: str) -> bool:
+    """Tell NAME=GROUP, which `--output` took before, from a format of the output."""
+    return "=" in value and not value.startswith("jsonpath=")
+
+
 def _until_the_end(command: F) -> F:
     follow = click.option("--follow", is_flag=True, help="Show the logs until the run ends.")
     wait = click.option("--wait", is_flag=True, help="Wait until the run ends, showing its states.")
     return wait(follow(command))
 
 
-@run.command()
-@click.argument("pipeline")
+@run.command(
+    cls=RenamedOption,
+    old="--output",
+    new="--output-group",
+    is_old=_is_output_group,
+    epilog="\b\nExamples:\n"
+    "  prichal run start demo/train --input data=tables/in.csv --wait\n"
+    "  prichal run start demo/train --input data=@in.csv --upload data/tables --follow",
+)
+@pipeline_argument
 @click.option(
     "--input",
     "inputs",
@@ -54,7 +70,11 @@ def _until_the_end(command: F) -> F:
     help="A path in your area, a number or a text; NAME:=JSON; NAME=@FILE for a local file, see --upload.",
 )
 @click.option(
-    "--output", "outputs", multiple=True, metavar="NAME=GROUP", help="Group to publish an output to."
+    "--output-group",
+    "outputs",
+    multiple=True,
+    metavar="NAME=GROUP",
+    help="Group to store an output in.  [default: runs/ID/NAME/]",
 )
 @click.option("--upload", metavar="BOX/GROUP", help="Group to upload local files to before the start.")
 @click.option("--priority", type=click.IntRange(-10, 0), help="Lower values yield to other runs.")
@@ -63,14 +83,7 @@ def _until_the_end(command: F) -> F:
     "--key", metavar="TEXT", help="Idempotency key: the same key gives the same run.  [default: random]"
 )
 @_until_the_end
-@click.option(
-    "-o",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output format: table for people, json for scripts.",
-)
+@output_option
 @remote_options
 @config_option
 def start(
@@ -84,13 +97,13 @@ def start(
     key: str | None,
     wait: bool,
     follow: bool,
-    form: str,
+    output: Format,
 ) -> int:
     """Start a run.
 
     Prints the name of the run. With --wait or --follow, the exit code is 0 only if the run has SUCCEEDED.
     """
-    _check_form(follow, form)
+    _check_format(follow, output)
     place = remote.pipeline(pipeline)
     submission = read_submission(remote, place, inputs, outputs, upload)
     rest = {"priority": priority, "webhook": webhook}
@@ -98,41 +111,41 @@ def start(
     submission.upload()
     with remote.runs() as client:
         begun = client.start(place, body, key or str(uuid.uuid4()))
-        return _attend(client, place.run(begun.id), begun, wait, follow, form)
+        return _attend(client, place.run(begun.id), begun, wait, follow, output)
 
 
 @run.command()
-@click.argument("run")
+@run_argument
 @_until_the_end
 @output_option
 @remote_options
 @config_option
-def retry(remote: Remote, run: str, wait: bool, follow: bool, output: str) -> int:
+def retry(remote: Remote, run: str, wait: bool, follow: bool, output: Format) -> int:
     """Repeat a failed run.
 
     This starts a new run, which reuses the stages that succeeded, and prints its name. Exit codes are those
     of start.
     """
-    _check_form(follow, output)
+    _check_format(follow, output)
     before = _run(remote, run)
     with remote.runs() as client:
         begun = client.retry(before, str(uuid.uuid4()))
         return _attend(client, before.pipeline.run(begun.id), begun, wait, follow, output)
 
 
-def _check_form(follow: bool, output: str) -> None:
-    if follow and output == "json":
-        raise click.UsageError("--follow shows logs, which are not JSON: use --wait with -o json")
+def _check_format(follow: bool, output: Format) -> None:
+    if follow and not output.is_for_people:
+        raise click.UsageError("--follow shows logs, which have no other format: use --wait with -o")
 
 
 def _attend(
-    client: RunsClient, run: RunAddress, begun: RunReport, wait: bool, follow: bool, output: str
+    client: RunsClient, run: RunAddress, begun: RunReport, wait: bool, follow: bool, output: Format
 ) -> int:
     """Print a run that was started and, if asked to, wait for its end or follow its logs."""
     if not wait and not follow:
         _tell(run, begun, output)
         return Exit.OK
-    if output != "json":
+    if output.is_for_people:
         echo(str(run), err=follow)
     with _leaving_alone(f"prichal run status {run} --watch"):
         if follow:
@@ -141,16 +154,13 @@ def _attend(
             print_message(f"{run}: {ending(ended)}")
         else:
             ended = watch(run, client.watch(run), beside=True)
-    if output == "json":
-        show_json(ended.document)
+    if not output.is_for_people:
+        _tell(run, ended, output)
     return _exit(ended)
 
 
-def _tell(run: RunAddress, report: RunReport, output: str) -> None:
-    if output == "json":
-        show_json(report.document)
-    else:
-        echo(str(run))
+def _tell(run: RunAddress, report: RunReport, output: Format) -> None:
+    output.show(report.document, lambda: echo(str(run)), (str(run),))
 
 
 def _exit(ended: RunReport | StageEnd) -> int:
@@ -170,7 +180,7 @@ def _leaving_alone(again: str) -> Iterator[None]:
 
 
 @run.command()
-@click.argument("pipeline")
+@pipeline_argument
 @click.option(
     "--state",
     type=click.Choice([state.value for state in RunState], case_sensitive=False),
@@ -187,7 +197,7 @@ def _leaving_alone(again: str) -> Iterator[None]:
 @output_option
 @remote_options
 @config_option
-def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: str) -> int:
+def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: Format) -> int:
     """List your runs of a pipeline.
 
     The newest run is listed first. APP/pipelines lists runs of all pipelines of the app.
@@ -195,21 +205,19 @@ def ls(remote: Remote, pipeline: str, state: str | None, limit: int, output: str
     place = remote.pipeline(pipeline)
     with remote.runs() as client:
         found = client.list(place, RunState(state) if state else None, limit)
-    if output == "json":
-        show_json({"runs": [report.document for _, report in found]})
-    else:
-        now = time.time()
-        show_table(LISTED, [listed(address, report, now) for address, report in found])
+    document = {"runs": [report.document for _, report in found]}
+    view = (table_of(LISTED, found, output.is_wide),)
+    output.show(document, lambda: show_view(view), [str(address) for address, _ in found])
     return Exit.OK
 
 
 @run.command()
-@click.argument("run")
+@run_argument
 @click.option("--watch", "watching", is_flag=True, help="Keep showing changes until the run ends.")
 @output_option
 @remote_options
 @config_option
-def status(remote: Remote, run: str, watching: bool, output: str) -> int:
+def status(remote: Remote, run: str, watching: bool, output: Format) -> int:
     """Show the status of a run.
 
     Shows its stages, their attempts and its outputs. With --watch, changes are shown until the run ends, and
@@ -219,20 +227,18 @@ def status(remote: Remote, run: str, watching: bool, output: str) -> int:
         address = _run_or_newest(client, remote.run(run))
         if not watching:
             report = client.find(address)
-            if output == "json":
-                show_json(report.document)
-            else:
-                show_run(address, report, time.time())
+            people = partial(show_run, address, report, time.time())
+            output.show(report.document, people, (str(address),))
             return Exit.OK
         with _leaving_alone(f"prichal run status {address} --watch"):
-            ended = watch(address, client.watch(address), beside=output == "json")
-    if output == "json":
-        show_json(ended.document)
+            ended = watch(address, client.watch(address), beside=not output.is_for_people)
+    if not output.is_for_people:
+        _tell(address, ended, output)
     return _exit(ended)
 
 
 @run.command()
-@click.argument("run")
+@run_argument
 @click.option("--stage", help="Show only this stage, unchanged.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Show only this attempt of the stage.")
 @click.option(
@@ -326,12 +332,12 @@ def _width(report: RunReport) -> int:
 
 
 @run.command()
-@click.argument("run")
+@run_argument
 @click.option("--wait", is_flag=True, help="Wait until the run has stopped.")
 @output_option
 @remote_options
 @config_option
-def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
+def cancel(remote: Remote, run: str, wait: bool, output: Format) -> int:
     """Cancel a run.
 
     A run that is over stays as it is. With --wait, the exit code is 0 only if the run was CANCELED.
@@ -342,10 +348,7 @@ def cancel(remote: Remote, run: str, wait: bool, output: str) -> int:
         if wait and not report.state.terminal:
             with _leaving_alone(f"prichal run status {address} --watch"):
                 report = watch(address, client.watch(address), beside=True)
-    if output == "json":
-        show_json(report.document)
-    else:
-        echo(f"{address}: {report.state}")
+    output.show(report.document, lambda: echo(f"{address}: {report.state}"), (str(address),))
     return Exit.OK if not wait or report.state is RunState.CANCELED else Exit.FAILED
 
 

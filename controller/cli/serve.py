@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli.exits import Exit
+from controller.cli.groups import RenamedOption
 from controller.cli.output import echo, print_message
 from controller.cli.session import Session, config_option, with_session
 
@@ -62,7 +63,7 @@ def web(session: Session) -> int:
     return Exit.OK
 
 
-@click.command("serve-local")
+@click.command("serve-local", epilog="\b\nExamples:\n  prichal serve-local demo:1 manifests/ --files ./files")
 @click.argument("image")
 @click.argument("manifest", type=click.Path(exists=True, path_type=Path))
 @click.option("--component", help="MLComponent to serve, if the manifest has several.")
@@ -115,7 +116,16 @@ def serve_local(
     return serve_local(session.settings(), chosen)
 
 
-@click.command("run-local")
+@click.command(
+    "run-local",
+    cls=RenamedOption,
+    old="--output",
+    new="--output-dir",
+    is_old=lambda value: True,
+    epilog="\b\nExamples:\n"
+    "  prichal run-local manifests/ --input data=in.csv\n"
+    "  prichal run-local manifests/train.yaml --input rate:=0.1 --output-dir results",
+)
 @click.argument("manifest", type=click.Path(exists=True, path_type=Path))
 @click.option("--pipeline", help="ExperimentPipeline to run, if the manifest has several.")
 @click.option(
@@ -126,7 +136,7 @@ def serve_local(
     help="VALUE is a file or folder if it exists, otherwise a text; NAME:=JSON for other values.",
 )
 @click.option(
-    "--output",
+    "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default="out",
     show_default=True,
@@ -155,7 +165,7 @@ def run_local(
     manifest: Path,
     pipeline: str | None,
     inputs: tuple[str, ...],
-    output: Path,
+    output_dir: Path,
     secrets: tuple[str, ...],
     root: Path | None,
     force: bool,
@@ -172,7 +182,7 @@ def run_local(
     from controller.local.run import run_local as run
 
     chosen = LocalRunOptions(
-        manifest, output, pipeline, _inputs(inputs), _secrets(secrets), root, force=force, keep=keep
+        manifest, output_dir, pipeline, _inputs(inputs), _secrets(secrets), root, force=force, keep=keep
     )
     state = run(session.settings(), chosen, out=echo, note=print_message)
     return {RunState.SUCCEEDED: Exit.OK, RunState.CANCELED: Exit.INTERRUPTED}.get(state, Exit.FAILED)

@@ -85,17 +85,6 @@ def config_option(command: F) -> F:
     )(command)
 
 
-def output_option(command: F) -> F:
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        show_default=True,
-        help="Output format: table for people, json for scripts.",
-    )(command)
-
-
 def wait_options(command: F) -> F:
     timeout = click.option(
         "--timeout",

@@ -68,8 +68,8 @@ def read_submission(
         _once(name, given, "--input")
         given[name] = value
     wanted: dict[str, str] = {}
-    for name, text in _pairs(outputs, "--output"):
-        _once(name, wanted, "--output")
+    for name, text in _pairs(outputs, "--output-group"):
+        _once(name, wanted, "--output-group")
         wanted[name] = text
     return TypedSubmission(remote, given, wanted, uploads)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from controller.cli.output import console, event_line, label
 from controller.cli.session import is_running
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from controller.domain.names import AppName
     from controller.ports import Store
 
+T = TypeVar("T")
+
 _LOOK = 0.05  # seconds between checks of the database's change counter
+_PAUSE = 0.2  # the same, for what people look at
+_STALE = 2.0  # seconds after which a state without a change is looked at again
 #: Outcomes that are not final, with the seconds until another pass is requested. We request it rather than
 #: look for the daemon's own next request, which may finish before we see it; an extra pass changes nothing.
 _PASSING = {"Superseded": 0.0, "Waiting": 1.0}
@@ -40,17 +44,29 @@ def follow(store: Store, app: AppName | None, after: int) -> Iterator[tuple[Even
         time.sleep(_LOOK)
 
 
+def looks(store: Store, look: Callable[[], T]) -> Iterator[T]:
+    """Yield what `look` returns at once and after each change of the state, forever. The state changes about
+    once a second while the daemon runs; without a change it is looked at again after `_STALE` seconds, since
+    the daemon may have ended.
+    """
+    while True:
+        deadline = time.monotonic() + _STALE
+        yield look()
+        while not store.changed() and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+
+
 def wait_for(store: Store, request: int, timeout: float, after: int) -> ReconcileRequest:
     """Return the finished request; its events are shown on stderr meanwhile. Raises Stalled `TimedOut` after
     `timeout` seconds, and `NotRunning` if the daemon does not run.
     """
-    found = _get(store, request)
+    found = get_request(store, request)
     deadline = time.monotonic() + timeout
     with _progress(f"waiting for {found.app}") as show:
         for events in follow(store, found.app, after):
             for event in events:
                 show(event)
-            found = _get(store, request)
+            found = get_request(store, request)
             if found.state is RequestState.DONE and not events:
                 if found.outcome not in _PASSING:
                     return found
@@ -66,7 +82,7 @@ def wait_for(store: Store, request: int, timeout: float, after: int) -> Reconcil
     raise AssertionError("follow never ends")
 
 
-def _get(store: Store, request: int) -> ReconcileRequest:
+def get_request(store: Store, request: int) -> ReconcileRequest:
     found = store.requests.get(request)
     if found is None:
         raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")

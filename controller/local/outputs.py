@@ -38,7 +38,7 @@ def refuse_taken(output: Path, variables: Iterable[str]) -> None:
     if taken:
         raise Stalled(
             "OutputExists",
-            f"{', '.join(taken)} exists already: remove it, or give --force or another --output",
+            f"{', '.join(taken)} exists already: remove it, or give --force or another --output-dir",
         )
 
 

@@ -50,10 +50,10 @@ def told(platform: Platform, home: Path) -> Told:
 
 
 def test_a_file_there_and_back(told: Told, home: Path) -> None:
-    first = told.of("files put cat.png", SHOWN)
+    first = told.of("file put cat.png", SHOWN)
     assert "cat.png" in first
     assert "3 bytes" in first
-    assert "userdata" in told.of("files ls pu-ivanov-pa-demo:", SHOWN)
+    assert "userdata" in told.of("file ls pu-ivanov-pa-demo:", SHOWN)
     assert (home / "copy.png").read_text() == "cat", "as curl has fetched it"
     assert told.of("-o copy.png", SHOWN).splitlines() == ["cat.png", "dog.png"]
 

@@ -1,7 +1,8 @@
-"""The tree of commands of `prichal`, as tests walk it."""
+"""The tree of commands of `prichal`, as tests walk it, and calls of them in texts."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import click
@@ -22,3 +23,33 @@ def every_command(
 
 
 COMMANDS = dict(every_command(prichal))
+
+
+def calls(line: str) -> Iterator[tuple[str, ...]]:
+    """The arguments of each call of `prichal` in a line of shell; `repo=$(prichal …)` is one."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] | None = None
+    for token in (*lexer, ";"):
+        if set(token) <= set("();<>|&"):
+            if words and words[0][0].isalpha():
+                yield tuple(words)
+            words = None
+        elif token in ("prichal", "$prichal"):
+            words = []
+        elif words is not None and token != "…":
+            words.append(token)
+
+
+def resolve(words: list[str]) -> tuple[click.Command, click.Context]:
+    """The command that the words begin with, which are taken off."""
+    command: click.Command = prichal
+    context = click.Context(command, info_name="prichal")
+    while isinstance(command, click.Group) and words:
+        while words and words[0] == "--config":
+            del words[:2]
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"there is no command {name!r}"
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    return command, context

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from controller.cli.main import prichal
+from controller.cli.formats import FormatType
 from controller.config import DefaultLimits, Settings
 from controller.config.loader import ConfigInvalid, read
 from controller.config.options import OPTIONS
@@ -29,6 +28,7 @@ from controller.manifests.schema import check
 from controller.manifests.validate import validate_folder
 from controller.ports import SourceFile
 from controller.serving import docstring
+from tests.support.commands import calls, resolve
 from tests.support.pages import README, ROOT, Block, anchors, blocks, inline_code, links, pages, section
 
 PAGES = pages()
@@ -170,22 +170,6 @@ def joined(text: str) -> list[str]:
     return text.replace("\\\n", " ").splitlines()
 
 
-def calls(line: str) -> Iterator[tuple[str, ...]]:
-    """The arguments of each call of `prichal` in a line of shell; `repo=$(prichal …)` is one."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    words: list[str] | None = None
-    for token in (*lexer, ";"):
-        if set(token) <= set("();<>|&"):
-            if words and words[0][0].isalpha():
-                yield tuple(words)
-            words = None
-        elif token in ("prichal", "$prichal"):
-            words = []
-        elif words is not None and token != "…":
-            words.append(token)
-
-
 @pytest.mark.parametrize(("place", "arguments"), sorted(set(commands())), ids=str)
 def test_commands_exist_with_their_options(place: str, arguments: tuple[str, ...]) -> None:
     words = list(arguments)
@@ -195,6 +179,8 @@ def test_commands_exist_with_their_options(place: str, arguments: tuple[str, ...
     for param in command.params:
         if isinstance(param.type, click.Choice) and isinstance(value := options.get(param.name or ""), str):
             assert value in param.type.choices or value.isupper()
+        if isinstance(param.type, FormatType) and (value := options.get(param.name or "")) is not None:
+            param.type.convert(value, param, context)  # raises for an unknown format
     missing = [p.name for p in command.params if p.required and options.get(p.name or "") is None]
     assert missing == [] or (":" not in place and is_a_mention(words)), f"{missing} are missing"
 
@@ -211,20 +197,6 @@ def test_the_transcript_in_the_readme_is_an_excerpt_of_its_chapter() -> None:
     assert printed
     for line in shown + printed:
         assert " ".join(line.split()) in typed, line
-
-
-def resolve(words: list[str]) -> tuple[click.Command, click.Context]:
-    """The command that the words begin with, which are taken off."""
-    command: click.Command = prichal
-    context = click.Context(command, info_name="prichal")
-    while isinstance(command, click.Group) and words:
-        while words and words[0] == "--config":
-            del words[:2]
-        name = words.pop(0)
-        found = command.get_command(context, name)
-        assert found is not None, f"there is no command {name!r}"
-        command, context = found, click.Context(found, info_name=name, parent=context)
-    return command, context
 
 
 def is_a_mention(words: list[str]) -> bool:

@@ -128,7 +128,7 @@ class Place:
                 started.process.kill()
         if self.left():  # the next one removes what that has left
             self.declare("true")
-            self._started.append(Started(self.folder, "--output", "last"))
+            self._started.append(Started(self.folder, "--output-dir", "last"))
         for started in self._started:
             started.end()
 
@@ -258,7 +258,7 @@ def test_an_ordinary_user_gets_what_root_has_closed() -> None:
             "p.yaml",
             "--root",
             ".",
-            "--output",
+            "--output-dir",
             "out",
         ]
         environment = {**os.environ, "HOME": folder, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}

@@ -334,7 +334,7 @@ def test_repositories_are_listed_with_the_apps_that_follow_them(machine: Machine
     path = str(machine.state / "git" / "colors.git")
     assert machine.run("repo", "ls").stdout.split() == ["NAME", "APPS", "PATH", "colors", "-", path]
     assert json.loads(machine.run("repo", "ls", "-o", "json").stdout) == [
-        {"name": "colors", "path": path, "apps": []}
+        {"name": "colors", "path": path, "apps": [], "ref": None}
     ]
 
 

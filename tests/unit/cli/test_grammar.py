@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ import pytest
 from controller.cli.exits import Exit
 from controller.cli.groups import RENAMED
 from controller.cli.main import SECTIONS
-from tests.support.commands import COMMANDS
+from tests.support.commands import COMMANDS, calls, resolve
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
@@ -36,6 +37,23 @@ def test_every_option_is_explained_by_a_phrase(path: tuple[str, ...]) -> None:
             text = (parameter.help or "").partition("  [")[0]
             assert text[:1].isupper(), f"{parameter.opts}: {text!r}"
             assert text.endswith("."), f"{parameter.opts}: {text!r}"
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if COMMANDS[path].epilog], ids=" ".join)
+def test_examples_in_the_help_are_commands(path: tuple[str, ...]) -> None:
+    typed = [words for line in (COMMANDS[path].epilog or "").splitlines() for words in calls(line)]
+    assert typed
+    for words in typed:
+        rest = list(words)
+        command, context = resolve(rest)
+        assert command is COMMANDS[path]
+        _, left, _ = command.make_parser(context).parse_args(rest)
+        assert left == []
+
+
+@pytest.mark.parametrize("name", ["status", "connect", "validate", "run-local", "serve-local", "completion"])
+def test_the_main_commands_show_examples(name: str) -> None:
+    assert "Examples:" in (COMMANDS[name,].epilog or "")
 
 
 def test_nouns_are_groups_and_verbs_are_not() -> None:
@@ -72,6 +90,40 @@ def test_an_old_spelling_works_and_names_the_new_one(machine: Machine, old: tupl
 def test_old_spellings_are_hidden() -> None:
     assert not set(RENAMED) & set(COMMANDS)
     assert set(RENAMED.values()) <= set(COMMANDS)
+
+
+OLD_OPTIONS = [
+    (("run", "start"), ("demo/train", "--output", "report=g"), "outputs", ("report=g",)),
+    (
+        ("run", "start"),
+        ("demo/train", "--output=report=g", "--output", "log=h"),
+        "outputs",
+        ("report=g", "log=h"),
+    ),
+    (("run-local",), (".", "--output", "somewhere"), "output_dir", Path("somewhere")),
+    (("run-local",), (".", "--output=somewhere"), "output_dir", Path("somewhere")),
+]
+
+
+@pytest.mark.parametrize(("path", "arguments", "parameter", "value"), OLD_OPTIONS)
+def test_an_old_option_works_and_names_the_new_one(
+    path: tuple[str, ...],
+    arguments: tuple[str, ...],
+    parameter: str,
+    value: object,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    context = COMMANDS[path].make_context(path[-1], list(arguments))
+    assert context.params[parameter] == value
+    new = "--output-group" if path == ("run", "start") else "--output-dir"
+    assert capsys.readouterr().err == f"`--output` is deprecated here: write `{new}`\n"
+
+
+@pytest.mark.parametrize("spelled", [("-o", "json"), ("--output", "json"), ("--output", "jsonpath=.state")])
+def test_a_format_is_not_an_old_option(spelled: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    context = COMMANDS["run", "start"].make_context("start", ["demo/train", *spelled])
+    assert context.params["output"].kind == spelled[1].partition("=")[0]
+    assert capsys.readouterr().err == ""
 
 
 def test_old_spellings_take_arguments_and_options(machine: Machine, store: SqliteStore) -> None:

@@ -90,7 +90,7 @@ def test_what_start_sends(server: RunsServer, run: Run) -> None:
     done = run(
         *START,
         *("--input", "rate=0.5", "--input", 'note:={"a": [1]}'),
-        *("--output", "report=results/today", "--priority", "-1"),
+        *("--output-group", "report=results/today", "--priority", "-1"),
         *("--webhook", "https://example.org/done", "--key", "my-key"),
     )
     assert done.code == Exit.OK, done.stderr
@@ -135,7 +135,7 @@ def test_files_of_this_machine_are_uploaded_first(
         (("--input", "data"), "NAME=VALUE"),
         (("--input", "=x"), "NAME=VALUE"),
         (("--input", "data=a", "--input", "data=b"), "twice"),
-        (("--output", "r=a", "--output", "r=b"), "twice"),
+        (("--output-group", "r=a", "--output-group", "r=b"), "twice"),
         (("--input", "data:={"), "not valid JSON"),
         (("--input", "data=@nothing.csv", "--upload", "data/g"), "no file"),
         (("--input", "data=@nothing.csv"), "--upload"),

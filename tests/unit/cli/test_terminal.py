@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.cli import output
+from controller.documents import parse
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName
 from controller.domain.text import Shown, printable, shown
@@ -60,6 +61,9 @@ def test_every_way_to_the_terminal_is_clean(
     output.print_error(dirty, dirty)
     output.show_table(("NAME",), [(dirty,)])
     output.show_json({dirty: [dirty]})
+    output.show_yaml({dirty: [dirty]})
+    output.show_value(dirty)
+    output.show_view((dirty, output.Table(("NAME",), ((dirty,),))))
     output.console().print(output.label(dirty))
     output.echo(output.event_line(Event(AppName("demo"), EventType.NORMAL, dirty, dirty)))
     seen = capsys.readouterr()
@@ -100,6 +104,29 @@ def test_json_says_the_same(text: str) -> None:
         "utf-16", "surrogatepass"
     )
     assert not OBEYED.search(stream.getvalue())
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
+def test_yaml_says_the_same(text: str) -> None:
+    stream = io.StringIO()
+    before, sys.stdout = sys.stdout, stream
+    try:
+        output.show_yaml({"text": text, text: [None, True, 1, 1.5, {}, []]})
+    finally:
+        sys.stdout = before
+    (document,) = parse("output", stream.getvalue().encode()).documents
+    assert document.value == {"text": text, text: [None, True, 1, 1.5, {}, []]}
+    assert not OBEYED.search(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "word", ["yes", "No", "on", "OFF", "y", "true", "null", "~", "1", "1e3", "0x1f", "- a"]
+)
+def test_yaml_quotes_what_readers_take_for_something_else(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.show_yaml([word])
+    assert capsys.readouterr().out == f"- '{word}'\n"
 
 
 def test_what_is_shown_is_as_printable_but_for_the_start_of_the_line() -> None:

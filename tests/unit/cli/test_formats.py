@@ -1,0 +1,316 @@
+"""Every command of the tree, with every format of its result and with names of things that are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from controller.cli.exits import Exit
+from controller.cli.formats import FormatType, Kind
+from controller.documents import parse
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
+from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.routing.caller_names import PASSWORD
+from controller.domain.runs.run import RunState
+from controller.domain.storage.box import BoxRecord, BoxState
+from controller.store import SqliteStore
+from controller.store.names import CallerNameTable
+from tests.support.commands import COMMANDS
+from tests.support.files_server import FilesServer, files_server
+from tests.support.runs_server import RunsServer, runs_server
+from tests.unit.cli.conftest import Machine, Outcome
+
+DEMO = AppName("demo")
+MANIFEST = """
+apiVersion: unified-platform.cs.hse.ru/v1
+kind: MLComponent
+metadata: {name: namer}
+spec:
+  image: {existingImageName: "demo:1"}
+  mlService: {inference: "app:predict"}
+"""
+
+
+@dataclass
+class World:
+    """A platform with something of each kind, on this host and on servers."""
+
+    machine: Machine
+    files: FilesServer
+    runs: RunsServer
+    patch: pytest.MonkeyPatch
+    folder: Path
+
+    def run(self, path: tuple[str, ...], *arguments: str) -> Outcome:
+        remote = path[0] in ("file", "run")
+        self.patch.setenv("PRICHAL_SERVER", self.runs.url if path[0] == "run" else self.files.url)
+        return self.machine.run(*path, *arguments, *(("--user", "anna") if remote else ()))
+
+    def stored(self) -> str:
+        self.files.store("g/a", b"12345")
+        return "demo:data/g/a"
+
+    def ended(self, state: RunState = RunState.FAILED) -> str:
+        id = self.runs.submit()
+        self.runs.player.finish(id, state, "ExitCode")
+        return f"demo/train/{id}"
+
+
+@pytest.fixture
+def world(
+    machine: Machine, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "manifest.yaml").write_text(MANIFEST)
+    (folder / "local").write_bytes(b"12345")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRICHAL_PASSWORD", "p:w")
+    _fill(store)
+    names = CallerNameTable(machine.state / "web" / "names.db")
+    (machine.state / "web").mkdir()
+    names.claim(DEMO, "ann", PASSWORD, 1.0)
+    machine.run("repo", "create", "colors")
+    with ExitStack() as stack:
+        files = stack.enter_context(files_server())
+        runs = stack.enter_context(runs_server(tmp_path / "runs"))
+        yield World(machine, files, runs, monkeypatch, folder)
+
+
+def _fill(store: SqliteStore) -> None:
+    ready = (Condition(ConditionType.READY, True, "Ready", "кот: yes\nall well\u202e", 1.0),)
+    component = ComponentStatus(ComponentName("namer"), "MLComponent", conditions=ready)
+    status = AppStatus(
+        DEMO,
+        "colors",
+        attempted_revision="a" * 40,
+        applied_revision="a" * 40,
+        conditions=ready,
+        components=(component,),
+    )
+    store.apps.save(status)
+    store.apps.save(AppStatus(PLATFORM, conditions=ready))
+    store.events.add(
+        [Event(DEMO, EventType.NORMAL, reason, "it happened", at=5.0) for reason in ("One", "Two")]
+    )
+    store.boxes.save(BoxRecord(DEMO, ComponentName("data"), "prichal.demo.data", 10**9, since=2.0))
+    kept = BoxRecord(DEMO, ComponentName("old"), "prichal.demo.old", 10**9, state=BoxState.KEPT, since=2.0)
+    store.boxes.save(kept)
+
+
+Arguments = Callable[[World], tuple[str, ...]]
+
+#: Arguments with which each command that has a format succeeds, and the names that it shows.
+SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
+    ("app", "ls"): (lambda w: (), ["demo"]),
+    ("app", "status"): (lambda w: ("demo",), ["demo"]),
+    ("app", "events"): (lambda w: ("demo",), None),
+    ("app", "reconcile"): (lambda w: ("demo",), ["demo"]),
+    ("app", "suspend"): (lambda w: ("demo",), ["demo"]),
+    ("app", "resume"): (lambda w: ("demo",), ["demo"]),
+    ("app", "approve"): (lambda w: ("demo",), ["demo"]),
+    ("repo", "ls"): (lambda w: (), ["colors"]),
+    ("box", "ls"): (lambda w: (), ["prichal.demo.data", "prichal.demo.old"]),
+    ("name", "ls"): (lambda w: (), ["demo ann"]),
+    ("config", "show"): (lambda w: (), []),
+    ("validate",): (lambda w: (str(w.folder),), None),
+    ("doctor",): (lambda w: (), []),
+    ("file", "ls"): (lambda w: (w.stored().removesuffix("a"),), ["demo:data/g/a"]),
+    ("file", "get"): (lambda w: (w.stored(), "copy"), ["copy"]),
+    ("file", "put"): (lambda w: ("local", "demo:data/g/b"), ["demo:data/g/b"]),
+    ("file", "cp"): (lambda w: ("local", "demo:data/g/c"), ["demo:data/g/c"]),
+    ("file", "rm"): (lambda w: (w.stored(),), ["demo:data/g/a"]),
+    ("run", "ls"): (lambda w: ("demo/train",), []),
+    ("run", "start"): (lambda w: ("demo/train", "--input", "data=g/in.csv", "--key", "same"), []),
+    ("run", "status"): (lambda w: (w.ended(),), []),
+    ("run", "cancel"): (lambda w: (w.ended(),), []),
+    ("run", "retry"): (lambda w: (w.ended(),), []),
+}
+#: Commands with a format that no test of this table can call.
+ELSEWHERE = {("app", "plan"): "it needs an engine: tests/e2e/test_push.py"}
+#: Fields that differ between two calls.
+VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail"}
+
+
+def has_format(command: click.Command) -> bool:
+    return any(isinstance(parameter.type, FormatType) for parameter in command.params)
+
+
+def nouns_and_verbs() -> Iterator[tuple[str, ...]]:
+    """Yield the path of each command once; short forms are the same commands."""
+    known: list[click.Command] = []
+    for path in sorted(COMMANDS, key=lambda path: -len(path)):
+        if not isinstance(COMMANDS[path], click.Group) and not any(COMMANDS[path] is c for c in known):
+            known.append(COMMANDS[path])
+            yield path
+
+
+def test_every_command_with_a_format_is_in_the_table() -> None:
+    offered = {path for path in nouns_and_verbs() if has_format(COMMANDS[path])}
+    assert offered == {*SHOWN, *ELSEWHERE}
+
+
+def documents(text: str) -> list[Any]:
+    """The documents of a YAML stream, as the platform reads manifests."""
+    found = parse("output", text.encode())
+    assert found.problems == ()
+    return [node.value for node in found.documents]
+
+
+def stable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: stable(item) for key, item in value.items() if key not in VOLATILE}
+    if isinstance(value, str):
+        return re.sub("[0-9a-f]{19}", "ID", value)
+    return [stable(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=" ".join)
+def test_yaml_says_the_same_as_json(world: World, path: tuple[str, ...]) -> None:
+    arguments, _ = SHOWN[path]
+    as_json = world.run(path, *arguments(world), "-o", "json")
+    as_yaml = world.run(path, *arguments(world), "-o", "yaml")
+    assert as_json.code == as_yaml.code, as_json.stderr
+    assert as_json.code == Exit.OK or path == ("doctor",), as_json.stderr
+    if path == ("app", "events"):
+        found = [json.loads(line) for line in as_json.stdout.splitlines()]
+    else:
+        found = [json.loads(as_json.stdout)]
+    assert found
+    assert stable(documents(as_yaml.stdout)) == stable(found)
+    assert "\u202e" not in as_json.stdout + as_yaml.stdout
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=" ".join)
+def test_names_are_what_other_commands_take(world: World, path: tuple[str, ...]) -> None:
+    arguments, names = SHOWN[path]
+    found = world.run(path, *arguments(world), "-o", "name")
+    if names is None:
+        assert (found.code, "'name' is not one of table, wide, json" in found.stderr) == (Exit.USAGE, True)
+    elif names:
+        assert found.stdout.splitlines() == names
+    else:
+        assert found.code == Exit.OK or path == ("doctor",), found.stderr
+        assert all(line.strip() for line in found.stdout.splitlines())
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=" ".join)
+def test_people_see_a_table_which_may_be_wide(world: World, path: tuple[str, ...]) -> None:
+    arguments, _ = SHOWN[path]
+    shown = world.run(path, *arguments(world))
+    wide = world.run(path, *arguments(world), "-o", "wide")
+    assert shown.code == wide.code
+    assert shown.stdout + shown.stderr != ""
+    assert len(wide.stdout.splitlines()) >= len(shown.stdout.splitlines())
+    assert not shown.stdout.startswith(("{", "["))
+
+
+@pytest.mark.parametrize(
+    ("path", "expression", "printed"),
+    [
+        (("app", "ls"), "[*].app", "demo\n"),
+        (("app", "status"), "{.appliedRevision}", "a" * 40 + "\n"),
+        (("app", "status"), ".components[0].ready", "true\n"),
+        (("app", "events"), ".reason", "One\nTwo\n"),
+        (("box", "ls"), "[-1].box", "old\n"),
+        (("config", "show"), "['reconcile.workers']", "4\n"),
+        (("config", "show"), ".nothing", ""),
+    ],
+)
+def test_a_path_selects_from_the_document(
+    world: World, path: tuple[str, ...], expression: str, printed: str
+) -> None:
+    found = world.run(path, *SHOWN[path][0](world), "-o", f"jsonpath={expression}")
+    assert (found.code, found.stdout) == (Exit.OK, printed)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("xml", "'xml' is not one of table, wide, json, yaml, name, jsonpath=PATH"),
+        ("json=.a", "is not one of"),
+        ("jsonpath", "the path is missing"),
+        ("jsonpath=", "the path is missing"),
+        ("jsonpath=..a", "'..a' in '..a' is not"),
+    ],
+)
+def test_an_unknown_format_is_wrong_usage(machine: Machine, text: str, words: str) -> None:
+    found = machine.run("app", "ls", "-o", text)
+    assert (found.code, words in found.stderr, "prichal app ls --help" in found.stderr) == (
+        Exit.USAGE,
+        True,
+        True,
+    )
+
+
+def test_formats_are_completed() -> None:
+    context = click.Context(COMMANDS["app", "ls"])
+    (option,) = [p for p in COMMANDS["app", "ls"].params if isinstance(p.type, FormatType)]
+    offered = [item.value for item in option.type.shell_complete(context, option, "j")]
+    assert offered == [Kind.JSON, "jsonpath="]
+
+
+# --- names of things that are not there -------------------------------------------------------------------------
+
+RUN = f"demo/train/{'0' * 19}"
+#: What is typed, the exit code, and words of the error.
+UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
+    ("app", "status"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "events"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "logs"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "plan"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "reconcile"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "suspend"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "resume"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "approve"): (("xyz",), Exit.NOT_FOUND, "prichal status"),
+    ("repo", "disconnect"): (("demo", "--yes"), Exit.NOT_FOUND, "prichal app ls"),
+    ("repo", "connect"): (("https://host/мир",), Exit.FAILED, "--name"),
+    ("repo", "create"): (("../evil",), Exit.FAILED, "NameInvalid"),
+    ("box", "adopt"): (("nothing", "demo/data"), Exit.NOT_FOUND, "prichal box ls"),
+    ("box", "delete"): (("nothing", "--yes"), Exit.NOT_FOUND, "prichal box ls"),
+    ("name", "release"): (("demo", "bob"), Exit.NOT_FOUND, "prichal name ls demo"),
+    ("file", "ls"): (("demo:data/g/nothing",), Exit.NOT_FOUND, "FileNotFound"),
+    ("file", "get"): (("demo:data/g/nothing",), Exit.NOT_FOUND, "FileNotFound"),
+    ("file", "put"): (("nothing", "demo:data/g/"), Exit.FAILED, "LocalFileUnusable"),
+    ("file", "cp"): (("demo:data/g/nothing", "."), Exit.NOT_FOUND, "FileNotFound"),
+    ("file", "rm"): (("nothing:data/g/a",), Exit.NOT_FOUND, "FileNotFound"),
+    ("run", "ls"): (("demo/nothing",), Exit.NOT_FOUND, "RunNotFound"),
+    ("run", "start"): (("demo/nothing",), Exit.NOT_FOUND, "RunNotFound"),
+    ("run", "status"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("run", "logs"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("run", "cancel"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("run", "retry"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("validate",): (("nothing",), Exit.USAGE, "nothing"),
+    ("serve-local",): (("image", "nothing"), Exit.USAGE, "nothing"),
+    ("run-local",): (("nothing",), Exit.USAGE, "nothing"),
+    ("completion",): (("cmd",), Exit.USAGE, "'bash', 'zsh', 'fish'"),
+}
+#: Commands that take no name of anything; `name ls APP` lists no names of an app that has none.
+NAMELESS = {
+    *(("app", "ls"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
+    *(("token", "show"), ("password", "hash"), ("up",), ("daemon",), ("web",), ("doctor",)),
+}
+
+
+def test_every_command_that_takes_a_name_is_in_the_table() -> None:
+    assert {*nouns_and_verbs()} == {*UNKNOWN, *NAMELESS}
+
+
+@pytest.mark.parametrize("path", UNKNOWN, ids=" ".join)
+def test_an_unknown_name_is_a_clear_error(world: World, path: tuple[str, ...]) -> None:
+    arguments, code, words = UNKNOWN[path]
+    found = world.run(path, *arguments)
+    assert (found.code, found.stdout) == (code, ""), found.stderr
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
