@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from controller.domain.apps.desired import BuildInput, Workload
-from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload
+from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, ScratchUse
 from controller.domain.apps.spec import (
     BuildImage,
     ImageSource,
@@ -178,6 +178,10 @@ class Engine(Protocol):
 
     def image_sizes(self) -> Mapping[AppName, int]:
         """Bytes of the images that were built here for each app."""
+
+    def scratch(self) -> tuple[ScratchUse, ...]:
+        """What each running container of a component has written where only it writes. Takes the engine some seconds
+        where there are many files."""
 
     def collect_builds(self, age: float) -> None:
         """Remove what builds that failed or were cut off have left, but not what is younger than `age` seconds."""

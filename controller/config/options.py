@@ -220,6 +220,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "docker.buildMemory": _size(16 * 2**20),
     "docker.buildPids": _count(16, 2**22),
     "docker.imagesPerApp": _size(2**20),
+    "docker.scratch": _size(2**20),
     "docker.buildNetwork": _choice("own", "bridge", "none"),
     "docker.egress": _choice("all", "internet", "none", "open"),
     "docker.egressAllow": _allowed,

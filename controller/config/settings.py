@@ -46,6 +46,7 @@ class DockerSettings:
     build_memory: int = 4096 * MEBIBYTE
     build_pids: int = 1024
     images_per_app: int = 40 * 1024 * MEBIBYTE
+    scratch: int = 10 * 1024 * MEBIBYTE  # of each container of a component, in its own file system
     build_network: str = "own"  # own | bridge | none
     egress: str = "all"  # all | internet | none | open: what containers reach beyond their network
     egress_allow: tuple[str, ...] = ()  # and besides: networks, addresses with a port, URLs

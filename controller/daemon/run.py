@@ -38,6 +38,7 @@ from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.loop import ControlLoop
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
+from controller.reconcile.scratch import ScratchScan
 from controller.reconcile.usage import UsageScanner
 from controller.runner.runner import Runner
 from controller.runner.webhook_dispatcher import WebhookDispatcher
@@ -111,9 +112,16 @@ def _turn(
     jobs = build_jobs(reconciler_deps.settings)
     deps = build_runner_deps(reconciler_deps, jobs)
     runner = Runner(deps)
-    uses = Uses(reconciler_deps, lambda: runner.disk.used)
+    scratch = ScratchScan(reconciler_deps)
+    uses = Uses(reconciler_deps, lambda: runner.disk.used, lambda: scratch.used)
     schedule = Timers(
-        reconciler_deps.settings, store, reconciler_deps.directory, folder, reconciler_deps.engine, uses.tell
+        reconciler_deps.settings,
+        store,
+        reconciler_deps.directory,
+        folder,
+        reconciler_deps.engine,
+        uses.tell,
+        scratch.scan,
     )
     webhook_dispatcher = WebhookDispatcher(
         deps, build_sender(reconciler_deps.settings), lambda: reconciler_deps.directory.known

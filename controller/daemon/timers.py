@@ -25,6 +25,7 @@ _LOOK = 2.0  # seconds between checks of the platform folder's modification time
 _JITTER = 0.1  # of the interval, so that a hundred repositories on one server are not polled at once
 _DAY = 86400.0
 _USAGE = 5.0  # seconds between looks at what apps use of their shares
+_SCRATCH = 60.0  # seconds between looks at what containers of components have written
 _COLLECT = 600.0  # seconds between checks for leftovers of builds
 
 
@@ -37,6 +38,7 @@ class Timers:
         folder: PlatformFolder,
         engine: Engine,
         tell_usage: Callable[[], object] = lambda: None,
+        scan_scratch: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -44,6 +46,7 @@ class Timers:
         self._folder = folder
         self._engine = engine
         self._tell_usage = tell_usage
+        self._scan_scratch = scan_scratch
         self._mark = folder.mark()
         self._polls: dict[str, RepositorySpec] = {}
         self._scheduler: BaseScheduler = BlockingScheduler()
@@ -61,6 +64,7 @@ class Timers:
         self._every(_LOOK, self._store.set_aside, "unreadable rows")
         self._every(_DAY, self._store.prune, "retention")
         self._every(_USAGE, self._tell_usage, "usage")
+        self._every(_SCRATCH, self._scan_scratch, "scratch")
         self._every(min(self._settings.docker.keep_unfinished, _COLLECT), self._collect, "builds")
         self._every(_COLLECT, self._hold_egress, "egress")
         try:

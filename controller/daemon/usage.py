@@ -18,11 +18,18 @@ _LOOKS = 6  # of those at all else for one at the images, which takes the engine
 
 
 class Uses:
-    """`run_files`: bytes that the runs of each app hold on the disk, as they were counted last."""
+    """`run_files`: bytes that the runs of each app hold on the disk, as they were counted last. `scratch`: those of the
+    container of each app that has written the most."""
 
-    def __init__(self, deps: ReconcilerDeps, run_files: Callable[[], Mapping[AppName, int]]) -> None:
+    def __init__(
+        self,
+        deps: ReconcilerDeps,
+        run_files: Callable[[], Mapping[AppName, int]],
+        scratch: Callable[[], Mapping[AppName, int]] = dict,
+    ) -> None:
         self._deps = deps
         self._run_files = run_files
+        self._scratch = scratch
         self._images: Mapping[AppName, int] = {}
         self._looks = 0
 
@@ -38,6 +45,7 @@ class Uses:
             queued=store.runs.queued_size(),
             run_files=self._run_files(),
             images=self._of_images(),
+            scratch=self._scratch(),
         )
         apps = self._deps.directory.spec.apps
         store.tell_usage(each for app in apps for each in usage(app.name, app.limits, self._bounds, found))
@@ -53,6 +61,7 @@ class Uses:
             queue_size=runs.queued_size,
             run_files=runs.disk_per_app,
             images=settings.docker.images_per_app,
+            scratch=settings.docker.scratch,
         )
 
     def _of_images(self) -> Mapping[AppName, int]:

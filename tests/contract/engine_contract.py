@@ -37,6 +37,9 @@ class Script(Protocol):
 
     def vanish(self, workload_id: str) -> None: ...
 
+    def write(self, workload_id: str, size: int) -> None:
+        """A process in the container writes so many bytes."""
+
     def create(self, workload: Workload, name: str) -> str:
         """Make the container and do not start it."""
 
@@ -227,6 +230,23 @@ class EngineContract:
         assert len({w.address for w in seen}) == 3
 
     # --- remove ------------------------------------------------------------------------------------------------
+
+    def test_what_a_container_writes_is_counted(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        workload = self.one(engine, app)
+        (before,) = (each for each in engine.scratch() if each.app == app)
+        script.write(workload.id, 3 * 2**20)
+        (after,) = (each for each in engine.scratch() if each.app == app)
+        assert (after.workload_id, after.name, after.component) == (
+            workload.id,
+            workload.name,
+            workload.component,
+        )
+        assert 0 <= after.size - before.size - 3 * 2**20 < 2**20, "the engine may count what folders take"
+        engine.remove(workload.id, 0)
+        assert all(each.app != app for each in engine.scratch())
 
     def test_removing_is_idempotent(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
         self.started(engine, script, app, image)

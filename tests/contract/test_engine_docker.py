@@ -33,6 +33,12 @@ class DockerScript:
     def vanish(self, workload_id: str) -> None:
         self.client.remove_container(workload_id, force=True)
 
+    def write(self, workload_id: str, size: int) -> None:
+        command = ["sh", "-c", f"head -c {size} /dev/zero > /tmp/written"]
+        asked = self.client.exec_create(workload_id, command)
+        self.client.exec_start(asked["Id"])
+        assert self.client.exec_inspect(asked["Id"])["ExitCode"] == 0
+
     def create(self, workload: Workload, name: str) -> str:
         config = mapping.container_config(workload, mapping.RestartPolicy(self.instance), None, {})
         made = self.client.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]

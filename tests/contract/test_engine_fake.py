@@ -27,6 +27,9 @@ class FakeScript:
     def vanish(self, workload_id: str) -> None:
         self.engine.vanish(workload_id)
 
+    def write(self, workload_id: str, size: int) -> None:
+        self.engine.write(workload_id, size)
+
     def create(self, workload: Workload, name: str) -> str:
         return self.engine.create(workload, name)
 

@@ -16,6 +16,7 @@ from controller.domain.apps.observed import (
     ImagePin,
     ObservedApp,
     ObservedWorkload,
+    ScratchUse,
     WorkloadState,
 )
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
@@ -35,6 +36,7 @@ class FakeContainer:
     image: str = ""
     model: ModelMount | None = None
     logs: list[str] = field(default_factory=list)
+    written: int = 0
 
 
 def image_id(tag: str) -> str:
@@ -231,6 +233,19 @@ class FakeEngine:
     def image_sizes(self) -> Mapping[AppName, int]:
         self._require_up()
         return {}
+
+    def scratch(self) -> tuple[ScratchUse, ...]:
+        self._require_up()
+        with self._changed:
+            return tuple(
+                ScratchUse(each.app, each.seen.component, each.seen.id, each.seen.name, each.written)
+                for each in self._containers.values()
+                if each.app and each.seen.state is WorkloadState.RUNNING
+            )
+
+    def write(self, workload_id: str, size: int) -> None:
+        """A process in the container writes so many bytes."""
+        self._container(workload_id).written += size
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         self._require_up()

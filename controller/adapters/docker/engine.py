@@ -26,11 +26,12 @@ from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.errors import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
 from controller.adapters.docker.images import ImageStore, Registries
 from controller.adapters.docker.networks import Networks
+from controller.adapters.docker.scratch import written
 from controller.adapters.docker.serving import package_folder, stage_serving
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput, Workload
-from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, WorkloadState
+from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, ScratchUse, WorkloadState
 from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
@@ -135,6 +136,16 @@ class DockerEngine:
 
     def image_sizes(self) -> Mapping[AppName, int]:
         return self._images.sizes()
+
+    def scratch(self) -> tuple[ScratchUse, ...]:
+        filters = {"label": [f"{labels.INSTANCE}={self._instance}", labels.APP, WORKLOADS]}
+        with translated("cannot get the sizes of containers"):
+            found = written(self._connection.client, filters)
+        return tuple(
+            mapping.scratch_use(entry, size)
+            for entry, size in found
+            if mapping.has_our_name(entry, self._instance, AppName(entry["Labels"][labels.APP]))
+        )
 
     def collect_builds(self, age: float) -> None:
         self._egress.collect(age)

@@ -39,6 +39,7 @@ from controller.adapters.docker.job_mapping import (
 from controller.adapters.docker.job_tap import AttachStreams
 from controller.adapters.docker.mapping import image_environment, policy_of
 from controller.adapters.docker.networks import Networks
+from controller.adapters.docker.scratch import written
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.errors import MountMismatch, Transient
@@ -210,14 +211,10 @@ class DockerJobs:
         return tuple(sorted(jobs, key=lambda job: job.name))
 
     def written(self) -> Iterable[tuple[ObservedJob, int]]:
-        """Return the sizes of containers' own file systems. The engine counts as slowly as `du`, so it has
-        its own timeout.
-        """
         filters = {"label": [f"{labels.INSTANCE}={self._instance}", JOBS]}
         with translated("cannot get the sizes of containers of runs"):
-            listed = self._connection.client.containers(size=True, filters=filters)
-            sizes = {entry["Id"]: int(entry.get("SizeRw") or 0) for entry in listed}
-            found = [(self._observed(self._inspect(id)), size) for id, size in sizes.items()]
+            sizes = written(self._connection.client, filters)
+            found = [(self._observed(self._inspect(entry["Id"])), size) for entry, size in sizes]
         return tuple((job, size) for job, size in found if job)
 
     def _observed(self, found: Json | None) -> ObservedJob | None:

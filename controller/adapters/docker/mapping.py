@@ -17,7 +17,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import Workload
 from controller.domain.apps.mounts import OURS
-from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.observed import ObservedWorkload, ScratchUse, WorkloadState
 from controller.domain.apps.spec import PlatformServer, Resources
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.ports import EngineEvent
@@ -255,6 +255,18 @@ def has_our_name(summary: Mapping[str, Any], instance: str, app: AppName) -> boo
     container has those of its image, which its developer sets.
     """
     return any(name.startswith(f"/{instance}.{app}.") for name in summary["Names"] or ())
+
+
+def scratch_use(summary: Mapping[str, Any], size: int) -> ScratchUse:
+    """Map an entry of `GET /containers/json` that has our labels."""
+    found = summary["Labels"]
+    return ScratchUse(
+        AppName(found[labels.APP]),
+        ComponentName(found[labels.COMPONENT]),
+        summary["Id"],
+        summary["Names"][0].lstrip("/"),
+        size,
+    )
 
 
 def is_about_ours(event: Mapping[str, Any], instance: str) -> bool:

@@ -48,6 +48,17 @@ class ObservedWorkload:
 
 
 @dataclass(frozen=True)
+class ScratchUse:
+    """`size` is what a container of a component has written into its own file system, in bytes."""
+
+    app: AppName
+    component: ComponentName
+    workload_id: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class ObservedBox:
     """A box that we know of; `present` tells whether its bucket is there."""
 

@@ -30,15 +30,30 @@ class Resource(StrEnum):
     QUEUE_SIZE = "queue size"
     RUN_FILES = "run files"
     IMAGES = "images"
+    SCRATCH = "container files"
 
 
 _BYTES = frozenset(
-    {Resource.MEMORY, Resource.STORAGE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
+    {
+        Resource.MEMORY,
+        Resource.STORAGE,
+        Resource.QUEUE_SIZE,
+        Resource.RUN_FILES,
+        Resource.IMAGES,
+        Resource.SCRATCH,
+    }
 )
 #: Declared resources, and those that runs use temporarily, may be used up without harm. If the others are
 #: full, something is refused.
 _FILLING = frozenset(
-    {Resource.STORAGE, Resource.QUEUE, Resource.QUEUE_SIZE, Resource.RUN_FILES, Resource.IMAGES}
+    {
+        Resource.STORAGE,
+        Resource.QUEUE,
+        Resource.QUEUE_SIZE,
+        Resource.RUN_FILES,
+        Resource.IMAGES,
+        Resource.SCRATCH,
+    }
 )
 
 
@@ -77,6 +92,7 @@ class Bounds:
     queue_size: int
     run_files: int
     images: int
+    scratch: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,7 @@ class Found:
     queued: Mapping[AppName, int] = field(default_factory=dict)
     run_files: Mapping[AppName, int] = field(default_factory=dict)
     images: Mapping[AppName, int] = field(default_factory=dict)
+    scratch: Mapping[AppName, int] = field(default_factory=dict)  # of the container that has written the most
 
 
 def usage(app: AppName, limits: Limits, bounds: Bounds, found: Found) -> Iterator[Usage]:
@@ -112,6 +129,7 @@ def usage(app: AppName, limits: Limits, bounds: Bounds, found: Found) -> Iterato
         (Resource.QUEUE_SIZE, found.queued.get(app, 0), bounds.queue_size),
         (Resource.RUN_FILES, found.run_files.get(app, 0), bounds.run_files),
         (Resource.IMAGES, found.images.get(app, 0), bounds.images),
+        (Resource.SCRATCH, found.scratch.get(app, 0), bounds.scratch),
     ):
         if resource != Resource.GPUS or used or bound is not None:
             yield Usage(app, resource, used, bound)

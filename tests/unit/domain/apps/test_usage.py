@@ -14,7 +14,7 @@ from controller.domain.storage.box import BoxRecord
 
 APP, OTHER = AppName("demo"), AppName("other")
 TRAIN = ComponentName("train")
-BOUNDS = Bounds(runs=3, stages=12, queue=1000, queue_size=64, run_files=50, images=40)
+BOUNDS = Bounds(runs=3, stages=12, queue=1000, queue_size=64, run_files=50, images=40, scratch=30)
 
 
 def test_what_is_declared_and_what_runs_is_added_up() -> None:
@@ -38,6 +38,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
         queued={APP: 6, OTHER: 60},
         run_files={APP: 7},
         images={OTHER: 8},
+        scratch={APP: 9},
     )
     shown = {
         each.resource: (each.used, each.bound)
@@ -56,6 +57,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
         "queue size": (6, 64),
         "run files": (7, 50),
         "images": (0, 40),
+        "container files": (9, 30),
     }
     with_gpus = usage(APP, Limits(gpus=2), BOUNDS, Found({}, (), (), ()))
     assert [each.bound for each in with_gpus if each.resource == "gpus"] == [2]
