@@ -360,3 +360,36 @@ def test_instructions_of_a_base_image_are_looked_at(
         assert caught.value.reason == "BuildRefused"
     finally:
         client.remove_image(image)
+
+
+def test_images_of_one_app_have_a_bound(
+    client: docker.APIClient, instance: str, app: AppName, tmp_path: Path
+) -> None:
+    """A build after which they would take more fails and leaves no image; layers that several have count once; the
+    images of others count for nothing."""
+    megabyte = "0" * 2**20
+    settings = DockerSettings(images_per_app=5 * 2**20)
+
+    def context(*files: str) -> dict[str, str]:
+        copies = "".join(f"COPY {name} /{name}\n" for name in files)
+        return {"Dockerfile": f'FROM scratch\nCMD ["/none"]\n{copies}', **{n: n + megabyte for n in files}}
+
+    def used(tag: str) -> None:
+        made = client.create_container(tag, labels={labels.INSTANCE: instance, labels.APP: app})
+        assert made["Id"]
+
+    with closing(DockerEngine(settings, instance, tmp_path)) as engine:
+        of_app = f"{instance}.local/{app}/web"
+        build(engine, f"{of_app}:1", context("a", "b", "c"))
+        used(f"{of_app}:1")
+        build(engine, f"{instance}.local/{app}-2/web:1", context("d", "e", "f"))
+        build(engine, f"{of_app}:2", context("a", "b", "c", "g"))
+        used(f"{of_app}:2")
+        sizes = engine.image_sizes()
+        assert 4 * 2**20 <= sizes[app] < 5 * 2**20
+        assert 3 * 2**20 <= sizes[AppName(f"{app}-2")] < 4 * 2**20
+        with pytest.raises(Stalled, match=r"docker\.imagesPerApp") as caught:
+            build(engine, f"{of_app}:3", context("h", "i"))
+        assert caught.value.reason == "ImageTooLarge"
+        assert not engine.pin(BuildImage("."), f"{of_app}:3", ()).present
+        assert engine.image_sizes() == sizes
