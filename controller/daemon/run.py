@@ -148,7 +148,7 @@ def _turn(
     log.info("daemon started", extra={"state": reconciler_deps.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
-        loop.run(stop)
+        _run_loop(loop, stop)
     finally:
         notify("STOPPING=1")
         stop.set()
@@ -156,6 +156,17 @@ def _turn(
         group.join(timeout=5.0)
         jobs.close()
         log.info("daemon stopped")
+
+
+def _run_loop(loop: ControlLoop, stop: threading.Event) -> None:
+    """Raises if the loop ends although nobody has asked for it: the exit code tells the service manager to start
+    the daemon again."""
+    try:
+        loop.run(stop)
+    except SystemExit as error:
+        raise RuntimeError("the control loop was left by SystemExit") from error
+    if not stop.is_set():
+        raise RuntimeError("the control loop ended by itself")
 
 
 def _worker(

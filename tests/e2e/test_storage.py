@@ -258,6 +258,11 @@ def test_who_serves_goes_on_while_the_storage_is_down(platform: Stored, module: 
         platform.until(lambda: bool(platform.condition(app, "Ready").get("status")))
     assert callers.failures == []
     assert platform.get_file(app, "data/g/file", headers=bearer("anna")).body == b"safe"
+    if not platform.minio:  # a part of the daemon, whose restart is told
+        metrics = platform.get("/-/metrics").body.decode()
+        assert 'prichal_restarts_total{part="storage"} ' in metrics
+        restarted = [event["message"] for event in platform.events("@platform")]
+        assert any("storage" in message and "SIGKILL" in message for message in restarted)
 
 
 def _take_storage_away(platform: Stored) -> None:
