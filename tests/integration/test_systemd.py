@@ -115,6 +115,13 @@ class TestExposure:
         codes = set(found["RestartPreventExitStatus"][0].split())
         assert codes == {str(int(code)) for code in (Exit.USAGE, Exit.INVALID, Exit.NOT_FOUND)}
 
+    def test_the_platform_comes_before_containers_when_processors_are_busy(self) -> None:
+        """Their weight is systemd's default, 100. Calls of all apps pass through the web process."""
+        weights = [
+            int(settings(unit)["CPUWeight"][0]) for unit in ("prichal-web.service", "prichal-daemon.service")
+        ]
+        assert weights[0] > weights[1] > 100
+
     def test_stopping_the_daemon_leaves_what_is_not_its_own(self) -> None:
         daemon = settings("prichal-daemon.service")
 
