@@ -1,7 +1,7 @@
-"""`python -m benchmarks.attacking NAME PORT APP`: callers who mean ill, until they are ended. Says `under way` when all
-has begun.
+"""`python -m benchmarks.attacking NAME PORT APP`: callers who mean ill, until they are ended. Says `under
+way` when all has begun.
 
-A process of its own, of low priority: what attackers need of this machine's processors for themselves is no cost of
+A separate process with low priority: the processor time of attackers themselves is not a cost of
 the platform.
 """
 

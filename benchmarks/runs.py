@@ -309,7 +309,7 @@ def measure_logs(ground: Environment) -> Section:
         "follower told the end, after the run's", "ms", [1e3 * (follower.ended - _unix(over["ended"]))]
     )
     section.add("log kept, and read by the follower", "MiB", [size / 2**20, follower.offset / 2**20])
-    section.add("on the disk at the most: log kept", "MiB", [watch.kept / 2**20], aim="64 MiB (runs.logMax)")
+    section.add("most on the disk: log kept", "MiB", [watch.kept / 2**20], aim="64 MiB (runs.logMax)")
     if watch.engine:
         section.add(
             "  the engine's own", "MiB", [watch.engine / 2**20], aim="180 MiB (18 × docker.logMaxSize)"

@@ -1,11 +1,11 @@
 """YAML text as trees of values that know where they stand, for manifests and for the config; and back, for results
 of commands.
 
-ruamel.yaml parses; the tree is our own, because positions are needed for every key and value, and because going
-from parser events straight to plain values takes half the time of its round-trip mode. The values are those of
-JSON: YAML 1.2's core schema, text as keys, no tags but `!!str`, no duplicate or merge keys, no NaN. What is not so
-becomes a Problem with its position; nothing is raised. Texts are never quoted in these problems: they may be
-passwords.
+ruamel.yaml parses; the tree is our own, because positions are needed for every key and value, and because
+going from parser events straight to plain values takes half the time of its round-trip mode. The values are
+those of JSON: YAML 1.2's core schema, text as keys, no tags but `!!str`, no duplicate or merge keys, no NaN.
+Everything else becomes a Problem with its position; nothing is raised. Texts are never quoted in these
+problems: they may be passwords.
 
 Bounds keep a small hostile file from becoming a large job: size, depth, and the number of values with what aliases
 stand for.
@@ -47,7 +47,7 @@ MAX_PROBLEMS: Final = 50  # of a file, then the rest is not read
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Path = Sequence[str | int]
 
-#: What is said of a text that is no text to others.
+#: The message for a text that is not valid Unicode.
 UNUSABLE = "holds NUL or half of a character (\\ud83d alone), which no program can be given"
 _NO_TAGS: Final = "tags (!…) are not allowed; text that begins with ! needs quotes"
 _TAG = "tag:yaml.org,2002:"
@@ -64,8 +64,9 @@ _WORDS: Final[Mapping[str, Json]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place; `line` and `column` count from 1. `children` are by key or index, `keys` are the
-    places of a mapping's keys. `refused`: a problem tells that this value cannot be read, a stand-in is here."""
+    """A value with its position; `line` and `column` count from 1. `children` are by key or index, `keys` are
+    the positions of a mapping's keys. `refused`: the value could not be read and was reported; this is a
+    replacement."""
 
     value: Json
     line: int
@@ -75,7 +76,7 @@ class Node:
     refused: bool = False
 
     def at(self, path: Path) -> Node:
-        """The node at `path`, or the nearest one above it that exists."""
+        """Return the node at `path`, or the nearest existing one above it."""
         node = self
         for step in path:
             child = node.children.get(step)
@@ -85,7 +86,7 @@ class Node:
         return node
 
     def place(self, path: Path) -> tuple[int, int]:
-        """Line and column to point to for `path`: those of its key, where it has one."""
+        """Return the line and column for `path`: those of its key, if it has one."""
         if path and isinstance(path[-1], str):
             parent = self.at(path[:-1])
             if path[-1] in parent.keys:
@@ -96,7 +97,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The documents of a file as far as they could be read, and what is wrong with it."""
+    """The readable documents of a file, and its problems."""
 
     documents: tuple[Node, ...]
     problems: tuple[ManifestProblem, ...] = ()
@@ -134,7 +135,7 @@ def parse(file: str, content: bytes, before: int = 0) -> Parsed:
 
 class _Scanner(Scanner):
     def scan_tag(self) -> Any:
-        """The parser takes time for a tag that grows with the square of its length."""
+        """Scan a tag in linear time; the parser needs quadratic time."""
         token = super().scan_tag()
         if sum(len(part or "") for part in token.value) > MAX_TAG:
             raise MarkedYAMLError("a tag is too long", token.start_mark)
@@ -142,7 +143,7 @@ class _Scanner(Scanner):
 
 
 def _events(text: str, before: int) -> Iterator[Any]:
-    """The parser's events; its errors in our words."""
+    """Yield the parser's events, with its errors in our words."""
     try:
         parser = YAML(typ="safe", pure=True)
         parser.Scanner = _Scanner
@@ -214,7 +215,7 @@ class _Builder:
             raise _UnreadableError(message, *self._place(event))
 
     def _node(self, event: Any, depth: int) -> tuple[Node, int]:
-        """The node that begins with `event`, and the height of the tree below it."""
+        """Return the node that begins with `event`, and the height of the tree below it."""
         if depth > MAX_DEPTH:
             raise _UnreadableError(f"is nested deeper than {MAX_DEPTH} levels", *self._place(event))
         if isinstance(event, AliasEvent):
@@ -280,7 +281,7 @@ class _Builder:
         return Node(value, *self._place(start), children, keys), highest + 1
 
     def _key(self, event: Any, seen: Mapping[str, tuple[int, int]], depth: int) -> str | None:
-        """Keys are text whatever they look like. None: it was refused, with a problem."""
+        """Return the key, which is always a text; None if it was refused, with a problem."""
         node, _ = self._node(event, depth + 1)
         key = storable(paired(event.value)) if isinstance(event, ScalarEvent) else node.value
         if not isinstance(key, str) or (key == "" and node.value is None):
@@ -304,7 +305,8 @@ class _Builder:
         return self._plain(event, text) if event.implicit[0] else text
 
     def _text(self, event: ScalarEvent) -> str:
-        """JSON spells characters beyond the first 65536 as two escapes, and so may YAML, which is its superset."""
+        """Return the text with surrogate pairs joined: JSON, and so YAML, may spell characters beyond the
+        first 65536 as two escapes."""
         text = paired(event.value)
         if is_storable(text):
             return text
@@ -321,7 +323,7 @@ class _Builder:
                 return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         elif _FLOAT.fullmatch(text):
             if math.isfinite(number := float(text)):
-                # Tools that go through floats write whole numbers so: 1.34217728e+08.
+                # Tools that use floats write whole numbers like this: 1.34217728e+08.
                 return int(number) if number.is_integer() and abs(number) < _EXACT else number
         elif not _SPECIAL_FLOAT.fullmatch(text):
             return text

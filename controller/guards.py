@@ -1,11 +1,10 @@
 """Keeps a long-lived process running when one of its steps raises: a bug in the work of one app must end neither the
 loop that does it nor the thread of that loop.
 
-A loop calls its steps through `GuardedStep`; the threads and children of a process are a `GuardedGroup`. Both write
-the traceback to the log and pause before the next attempt; the pause doubles with each failure in a row, so that a bug
-does not keep a processor busy and does not fill the disk with tracebacks. Which part belongs to which group, and what
-happens when it ends, is a table in docs/guide/operations.md.
-"""
+A loop calls its steps through `GuardedStep`; the threads and children of a process are a `GuardedGroup`. Both
+write the traceback to the log and pause before the next attempt; the pause doubles with each failure in a
+row, so that a bug does not keep a processor busy and does not fill the disk with tracebacks. Which part
+belongs to which group, and what happens when it ends, is a table in docs/guide/operations.md."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ _LOOK = 0.05  # seconds between looks at a child
 
 #: A thread's whole work: returns once the event is set.
 Life = Callable[[threading.Event], object]
-#: Told of each part that ended unasked: its name, and how it ended.
+#: Called for each part that ended unexpectedly, with its name and how it ended.
 Tell = Callable[[str, str], object]
 
 
@@ -50,7 +49,7 @@ class Pauses:
 
 
 def report(what: str, error: BaseException) -> None:
-    """Into the log: an expected failure with its message, a bug with its traceback. `what` says what did not work."""
+    """Log an expected failure with its message, or a bug with its traceback. `what` says what did not work."""
     if isinstance(error, ControllerError | OSError):
         log.error("%s: %s", what, error)
     else:
@@ -58,7 +57,7 @@ def report(what: str, error: BaseException) -> None:
 
 
 class GuardedStep:
-    """One step of a loop. After a failure the calls do nothing until the pause is over; the other steps go on."""
+    """A step of a loop. After a failure its calls do nothing until the pause is over; the other steps continue."""
 
     def __init__(self, what: str, work: Callable[..., object], longest: float = BACKOFF.cap) -> None:
         """`what` is for the log and says what a failure means: "no requests are claimed"."""
@@ -81,7 +80,7 @@ class GuardedStep:
 
 
 def turn(steps: Iterable[GuardedStep], stop: threading.Event, pause: float) -> None:
-    """Take the steps in turn until `stop`, with a pause of so many seconds after each round."""
+    """Call the steps in turn until `stop`, with a pause in seconds after each round."""
     while not stop.is_set():
         for step in steps:
             step()
@@ -89,8 +88,8 @@ def turn(steps: Iterable[GuardedStep], stop: threading.Event, pause: float) -> N
 
 
 class GuardedGroup:
-    """The threads and children of one process. Who ends before `stop` is set is told and started again. A child that
-    cannot live ends the process: `failed` says why, and `stop` is set."""
+    """The threads and children of one process. One that ends before `stop` is set is reported and restarted.
+    A child that cannot start ends the process: `failed` says why, and `stop` is set."""
 
     def __init__(self, stop: threading.Event, tell: Tell, first: float = BACKOFF.initial) -> None:
         """`first` is the pause after the first failure in a row, in seconds."""
@@ -105,12 +104,12 @@ class GuardedGroup:
         self._threads.append(self._start(name, self._live, life))
 
     def child(self, name: str, command: Sequence[str]) -> None:
-        """A process that gets SIGTERM when `stop` is set, and when this process ends otherwise. It inherits all that
-        a process inherits."""
+        """Start a process that gets SIGTERM when `stop` is set, and when this process ends."""
         self._keepers.append(self._start(name, self._keep, tuple(command)))
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads, `timeout` seconds for each; for children, which end their work first, however long."""
+        """Wait for the threads, at most `timeout` seconds for each, and without a limit for children, which
+        end their work first."""
         for thread in self._threads:
             thread.join(timeout)
         for keeper in self._keepers:
@@ -155,8 +154,8 @@ class GuardedGroup:
             self._stop.wait(pauses.next())
 
     def _one_life(self, command: Sequence[str]) -> tuple[str, bool]:
-        """Return how it ended, and whether by its own failure. The thread that waits for it also starts it: the
-        kernel ends it with that thread."""
+        """Run it once, and return how it ended, and whether by its own failure. The thread that waits for it
+        also starts it: the kernel ends it with that thread."""
         try:
             process = subprocess.Popen([*dying_with_us(), *command])
         except OSError as error:

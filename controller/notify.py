@@ -1,4 +1,4 @@
-"""Tell systemd how this service does (sd_notify(3)). Used by the daemon; gunicorn tells for itself."""
+"""Reports the state of this service to systemd (sd_notify(3)). Used by the daemon; gunicorn does this itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import socket
 
 
 def notify(state: str) -> bool:
-    """Send `state` (`READY=1`, `WATCHDOG=1`, `STATUS=…`); whether anybody was told. Never raises: a service goes on
-    working when its supervisor does not listen."""
+    """Send `state` (`READY=1`, `WATCHDOG=1`, `STATUS=…`), and return whether there is a receiver. Never
+    raises: a service keeps working when its supervisor does not listen."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False

@@ -1,5 +1,5 @@
-"""The ports: what the core needs from the world, in domain types only. Adapters and the store implement them;
-tests put small fakes in their place which are held to the same contract suites.
+"""The ports: the interfaces that the core needs, in domain types only. Adapters and the store implement them;
+tests replace them by small fakes that pass the same contract suites.
 
 Every method may raise `controller.domain.errors` (Transient, Waiting, Stalled) and nothing else that is expected.
 """
@@ -57,18 +57,19 @@ from controller.domain.storage.box import (
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Unix seconds. People and time servers set it forward and back."""
+        """Return Unix seconds, which people and time servers may set forward and back."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment; only ever goes forward."""
+        """Return seconds since an arbitrary time; they never go back."""
 
     def sleep(self, seconds: float) -> None: ...
 
 
 class Ticks(Protocol):
     def after(self, cron: str, timezone: str, moment: float) -> float:
-        """The first tick after a moment, both Unix seconds; infinity if there is none. `cron` and `timezone` are as
-        manifests may have them. When clocks change, ticks are those of Debian's cron."""
+        """Return the first tick after a time, both in Unix seconds; infinity if there is none. `cron` and
+        `timezone` are valid values of manifests. When daylight saving time begins or ends, ticks are those of
+        Debian's cron."""
 
 
 # --- Git --------------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Ticks(Protocol):
 
 @dataclass(frozen=True)
 class Revision:
-    """An immutable commit that lies in the local clone. `ref` is what it was found under, e.g. `refs/heads/main`."""
+    """An immutable commit in the local clone. `ref` is the reference that led to it, e.g. `refs/heads/main`."""
 
     repository: str
     commit: str
@@ -89,7 +90,7 @@ class Revision:
 @dataclass(frozen=True)
 class SourceFile:
     """`path` is relative to the repository's root (or platform folder), with forward slashes, and printable.
-    `passed_over`: why it has no content that could be read, for a warning."""
+    `passed_over`: why its content cannot be read, for a warning."""
 
     path: str
     content: bytes
@@ -110,7 +111,7 @@ class Sources(Protocol):
     """Git repositories: one bare clone each, no work tree. Calls on one repository are serialised inside."""
 
     def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
-        """Commit id that the remote's ref points to now; nothing is fetched (about 5 ms)."""
+        """Return the commit id that the remote's ref points to now; nothing is fetched (about 5 ms)."""
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None
@@ -118,15 +119,16 @@ class Sources(Protocol):
         """Bring the ref's commit into the clone. An unchanged remote costs one round trip."""
 
     def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
-        """Files below `path` with one of `suffixes`, sorted by path; hidden folders and files are skipped. Stalled
-        `PathNotFound` if `path` is not a folder of the commit."""
+        """Return files below `path` with one of `suffixes`, sorted by path; hidden folders and files are
+        skipped. Raises Stalled `PathNotFound` if `path` is not a folder of the commit."""
 
     def content_id(self, revision: Revision, source: BuildImage) -> str:
         """Return the id of what a build of `source` can see, without what `.dockerignore` excludes. Equal content
         has equal ids."""
 
     def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
-        """Deterministic (fixed times and owners). What `.dockerignore` leaves out is not judged."""
+        """Return the context, which is deterministic (fixed times and owners). Files that `.dockerignore`
+        excludes are not checked."""
 
     def forget(self, names: Iterable[str]) -> None:
         """Delete the clones of these repositories."""
@@ -137,9 +139,9 @@ class Sources(Protocol):
 
 @dataclass(frozen=True)
 class EngineEvent:
-    """Something happened to a container of ours that we may not have done. `action`: die | oom | stop | pause |
-    destroy | lost | found (the node of a lost one answers again) | refused, or `reconnected`: the engine was away, look
-    at the whole app (`component` and `workload_id` are empty)."""
+    """Something happened to a container of ours that we may not have done. `action`: die | oom | stop | pause
+    | destroy | lost | found (the node of a lost one answers again) | refused, or `reconnected`: the engine
+    was away, look at the whole app (`component` and `workload_id` are empty)."""
 
     app: AppName
     component: ComponentName
@@ -149,76 +151,80 @@ class EngineEvent:
 
 
 class Engine(Protocol):
-    """Runs workloads and makes images. Touches only what carries our instance label."""
+    """Runs workloads and builds images. It changes only objects with our instance label."""
 
     def ping(self) -> str:
-        """The engine's name and version."""
+        """Return the engine's name and version."""
 
     def observe(self, app: AppName) -> ObservedApp: ...
 
     def apps(self) -> frozenset[AppName]:
-        """Apps that own anything here, connected or not."""
+        """Return the apps that own any object here, connected or not."""
 
     def pin(
         self, source: ImageSource, tag: str | None, registries: tuple[tuple[Registry, SecretSpec | None], ...]
     ) -> ImagePin:
-        """Nail an image to content. `tag` is the build's tag (None for existing images). A local image is used as
-        it is; else the registry is asked for the digest. Stalled `ImageNotFound`, `RegistryDenied`; Transient
-        `RegistryUnreachable`."""
+        """Resolve an image to content. `tag` is the build's tag (None for existing images). A local image is
+        used unchanged; else the registry is asked for the digest. Raises Stalled `ImageNotFound`,
+        `RegistryDenied`; Transient `RegistryUnreachable`."""
 
     def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None:
-        """Stalled `ImageNotFound` also for what was made on this host: no registry has it."""
+        """Pull the image. Raises Stalled `ImageNotFound`, also for images that were built on this host, which
+        no registry has."""
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        """Stalled `BuildFailed` with the last lines of the build log."""
+        """Build the image. Raises Stalled `BuildFailed` with the last lines of the build log."""
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
-        """Remove images built here for the app which no container uses, but for the `keep` newest, since going back to
-        one of them needs no build, and those in `spare` (`ImagePin.deploy`)."""
+        """Remove images that were built here for the app and that no container uses, except the `keep`
+        newest, so that going back needs no build, and those in `spare` (`ImagePin.deploy`)."""
 
     def image_sizes(self) -> Mapping[AppName, int]:
-        """Bytes of the images that were built here for each app."""
+        """Return the bytes of the images that were built here for each app."""
 
     def scratch(self) -> tuple[ScratchUse, ...]:
         """What each running container of a component has written where only it writes. Takes the engine some seconds
         where there are many files."""
 
     def collect_builds(self, age: float) -> None:
-        """Remove what builds that failed or were cut off have left, but not what is younger than `age` seconds."""
+        """Remove images of steps of failed or interrupted builds that are older than `age` seconds."""
 
     def ensure_network(self, app: AppName) -> None: ...
 
     def remove_network(self, app: AppName) -> None: ...
 
     def hold_egress(self) -> None:
-        """Containers reach what the operator lets them reach, and nothing else of this host; where that is so already,
-        nothing is done. Transient `EgressOpen`."""
+        """Ensure that containers can reach only what the operator allows. Idempotent. Raises Transient
+        `EgressOpen`."""
 
     def start(self, workload: Workload, name: str) -> None:
-        """Create and start. A container of that name and fingerprint is adopted; a foreign one is Stalled
-        `NameTaken`. Idempotent. What cannot start leaves no container behind; Transient `ImageGone`, `NetworkGone`:
-        plan again. An engine that decides later returns at once: the workload is PENDING until it runs or is REFUSED.
-        REFUSED is what only another input can help; what may get better by itself stays PENDING."""
+        """Create and start a container. One with that name and fingerprint is adopted; a foreign one is
+        Stalled `NameTaken`. Idempotent. A container that cannot start is removed. Transient `ImageGone` and
+        `NetworkGone` mean: plan again. An engine that decides later returns at once: the workload is PENDING
+        until it runs or is REFUSED. REFUSED is what only another input can help; what may get better by
+        itself stays PENDING."""
 
     def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
-        """Start this version with a root file system that it can write from now on: it does not start without one."""
+        """From now on start this version with a writable root file system, because it does not start with a
+        read-only one."""
 
     def remove(self, workload_id: str, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL, remove. A container already gone is fine; Stalled `NotOurs` for one
-        that lacks our label. One that is LOST is given up: its name is free at once, and the engine ends it should its
-        node come back."""
+        """Stop a container (SIGTERM, after `grace` seconds SIGKILL) and remove it. A missing one is fine; one
+        without our label is Stalled `NotOurs`. One that is LOST is given up: its name is free at once, and
+        the engine ends it should its node come back."""
 
     def logs(self, workload_id: str, tail: int) -> str:
-        """The last `tail` lines of stdout and stderr. Transient `WorkloadGone` if there is no such container."""
+        """Return the last `tail` lines of stdout and stderr. Raises Transient `WorkloadGone` if there is no
+        such container."""
 
     def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]: ...
 
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
-        """Events from now on; resumes after the engine's restart; ends soon after `stop()` turns true. Removals
-        through this object are not reported, since they are not drift."""
+        """Yield events from now on; it resumes after the engine's restart, and ends soon after `stop()` turns
+        true. Removals through this object are not reported, since they are not drift."""
 
     def close(self) -> None:
-        """Let go of the connections; the engine is not used afterwards."""
+        """Close the connections; the engine is not used afterwards."""
 
 
 @dataclass(frozen=True)
@@ -232,8 +238,8 @@ class JobMount:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt of a stage as a container. `name` is deterministic: what bears it is this attempt. `env` holds
-    secrets, hence no repr."""
+    """An attempt of a stage as a container. `name` is deterministic, so a container with it is this attempt.
+    `env` has secrets, hence no repr."""
 
     name: str
     app: AppName
@@ -259,13 +265,13 @@ class JobState(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """True if there is nothing to wait for."""
+        """Return True if there is nothing to wait for."""
         return self in (JobState.ENDED, JobState.REFUSED, JobState.LOST)
 
 
 @dataclass(frozen=True)
 class ObservedJob:
-    """`started` and `ended` are Unix seconds by the engine's clock, 0 where it has not come to that. `detail`: why it
+    """`started` and `ended` are Unix seconds by the engine's clock; 0 before that. `detail`: why it
     is PENDING, REFUSED or LOST, in the engine's words."""
 
     id: str
@@ -284,25 +290,26 @@ class ObservedJob:
 
 
 class Jobs(Protocol):
-    """Containers that run to their end. Touches only what carries our instance label and is a job. Nothing is ever
-    removed by the engine itself: an ended container is the result, until it was written down."""
+    """Containers that run to their end. It changes only jobs with our instance label. The engine never
+    removes a container by itself: an ended container is the result until that is recorded."""
 
     def create(self, job: Job) -> ObservedJob:
-        """Make the container, not started. One of that name and of this very attempt is adopted, whatever its state;
-        a foreign one is Stalled `NameTaken`. Makes the app's network if need be. Transient `ImageGone`, `MountGone`,
-        `NameBusy`: what is missing must be brought first."""
+        """Create the container without starting it. One with that name and of this attempt is adopted in any
+        state; a foreign one is Stalled `NameTaken`. It creates the app's network if necessary. Raises
+        Transient `ImageGone`, `MountGone`, `NameBusy`."""
 
     def prepare(self, app: AppName) -> None:
-        """Make what containers of the app share, its network. Transient `AddressesExhausted`: the engine has none left
-        for now."""
+        """Create the network that containers of the app share. Raises Transient `AddressesExhausted` if the
+        engine has none left for now."""
 
     def has_image(self, reference: str) -> bool:
         """Return True if a container could be made from it now."""
 
     def start(self, id: str) -> ObservedJob:
-        """Start it; one that was started already is fine, even if it has ended. Stalled `CommandNotFound`,
-        MountMismatch and the like: it cannot start. Transient `ContainerLost`. An engine that decides later returns it
-        as PENDING; then it runs, or is REFUSED if only another input can help."""
+        """Start the container; one that was started already is fine, even if it has ended. Raises Stalled
+        `CommandNotFound`, MountMismatch and others if it cannot start, and Transient `ContainerLost`. An
+        engine that decides later returns it as PENDING; then it runs, or is REFUSED if only another input can
+        help."""
 
     def find(self, name: str) -> ObservedJob | None: ...
 
@@ -313,34 +320,35 @@ class Jobs(Protocol):
         """Return running jobs with the bytes that they have written into their own file systems."""
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
-        """Block until it has ended, is refused or lost; None once `stop()` turns true. Transient `ContainerLost`: it
-        was removed, and as the engine's errors are: the caller may wait again."""
+        """Return the container once it has ended, is refused or lost; None once `stop()` turns true.
+        Transient `ContainerLost`: it was removed, and as the engine's errors are: the caller may wait
+        again."""
 
     def logs(self, id: str, after: str, stop: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
-        """Yield stdout and stderr in pieces, each with the place in the log after it, until the container has ended, is
-        refused or lost, or `stop()` turns true. `after` is the place of the last piece that was taken in, "" for the
-        start: nothing is lost and nothing comes twice, also over breaks. Survives a restart of the engine. Transient
-        `ContainerLost`.
+        """Yield stdout and stderr in pieces, each with the position in the log after it, until the container
+        has ended, is refused or lost, or `stop()` turns true. `after` is the position of the last received
+        piece, "" for the start: nothing is lost or repeated, even over interruptions. Survives a restart of
+        the engine. Transient `ContainerLost`.
 
-        A line comes when it is complete, and what goes back to its start with `\\r` as it comes, if the container was
-        started here; one above 1 MiB is cut. A container that writes faster than it is read here has to wait: go on
-        with the iteration, or end it. What it writes while nobody reads is kept by the engine up to a limit; if more is
-        missing, a line tells so."""
+        A line comes when it is complete, and what goes back to its start with `\\r` as it comes, if the
+        container was started here; one above 1 MiB is cut. A container that writes faster than it is read
+        here has to wait: go on with the iteration, or end it. What it writes while nobody reads is kept by
+        the engine up to a limit; if more is missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine, and so is one that is lost;
-        one that is pending ends without exit code. Stalled `NotOurs`."""
+        """Stop the container: SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine,
+        and so is one that is lost; one that is pending ends without exit code. Stalled `NotOurs`."""
 
     def remove(self, id: str) -> None:
-        """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`. One that is lost is given up: the
-        engine ends it should its node come back."""
+        """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`. One that is lost is
+        given up: the engine ends it should its node come back."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """`ready`, or why not: `detail` is the server's own words where it has any."""
+    """Whether a server is ready; if not, `detail` has its answer, if there is one."""
 
     ready: bool
     detail: str = ""
@@ -348,16 +356,16 @@ class Readiness:
 
 class Prober(Protocol):
     def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
-        """GET `http://endpoint/path`; never raises."""
+        """Request `http://endpoint/path`; never raises."""
 
 
 class Sender(Protocol):
-    """Webhooks over HTTP, to addresses that strangers chose. Thread-safe."""
+    """Sends webhooks over HTTP to addresses that callers chose. Thread-safe."""
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> ReceiverResponse:
-        """POST it; no answer of the receiver is an error. `timeout`: seconds for all of it. Transient
-        `WebhookUnreachable`; Stalled `WebhookAddressRefused`: it must not go there. Errors tell nothing of the URL
-        and of the answer."""
+        """Send a POST request; every answer of the receiver is a result. `timeout` is in seconds, for the
+        whole request. Raises Transient `WebhookUnreachable`, and Stalled `WebhookAddressRefused` for an
+        address that is not allowed. Errors reveal neither the URL nor the answer."""
 
 
 # --- the object storage -----------------------------------------------------------------------------------------
@@ -366,13 +374,13 @@ class Sender(Protocol):
 class Objects(Protocol):
     """Buckets and their objects at one S3 endpoint, under one account. Thread-safe.
 
-    Every call may raise Transient `StorageUnreachable` (down, restarting, too slow), Transient `StorageFull` (no room
-    on its disk or within its quota), Stalled `StorageDenied` (this account may not), Stalled `BucketMissing`,
-    Stalled `StorageRefused` (anything else that the server answers with an error of ours). Keys are any text that
-    `domain.storage.keys` lets through."""
+    Every call may raise Transient `StorageUnreachable` (down, restarting, too slow), Transient `StorageFull`
+    (no room on its disk or within its quota), Stalled `StorageDenied` (this account may not), Stalled
+    `BucketMissing`, Stalled `StorageRefused` (anything else that the server answers with an error of ours).
+    Keys are texts that `domain.storage.keys` accepts."""
 
     def ping(self) -> str:
-        """The server's name, as far as it tells. Its answer is awaited for a few seconds at most, with no retry."""
+        """Return the server's name, as far as it is known. It waits a few seconds at most, and does not retry."""
 
     def buckets(self) -> frozenset[str]: ...
 
@@ -388,12 +396,14 @@ class Objects(Protocol):
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
     ) -> ObjectPage:
-        """Objects whose key starts with `prefix` and comes after `after`, at most `limit` (1..1000) objects and
-        prefixes together. `folders`: what shares the part up to the next `/` after `prefix` is one prefix."""
+        """Return objects whose key starts with `prefix` and is greater than `after`, at most `limit`
+        (1..1000) objects and prefixes together. With `folders`, keys with the same part up to the next `/`
+        after `prefix` are one prefix."""
 
     def open(self, bucket: str, key: str, etag: str = "") -> AbstractContextManager[Iterator[bytes]]:
-        """The content in pieces. Stalled `ObjectMissing`; with `etag` also Stalled `ObjectChanged` if the object is
-        another one by now. A stream that breaks off raises Transient `StorageUnreachable`."""
+        """Yield the content in pieces. Raises Stalled `ObjectMissing`; with `etag` also Stalled
+        `ObjectChanged` if the object was replaced. An interrupted stream raises Transient
+        `StorageUnreachable`."""
 
     def put(
         self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
@@ -401,7 +411,7 @@ class Objects(Protocol):
         """Store an object. Without `content_type`, it is guessed from the key."""
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
-        """Keys that are gone already are fine."""
+        """Remove the objects; missing ones are fine."""
 
     def sign(
         self,
@@ -411,22 +421,23 @@ class Objects(Protocol):
         lifetime: float,
         query: Mapping[str, str] | None = None,
     ) -> str:
-        """Return a link that permits `method` on the object for `lifetime` seconds. It permits more to a client
-        that sends other header fields, so it never leaves the platform's own processes. Nothing is sent to the
-        storage."""
+        """Return a link that permits `method` on the object for `lifetime` seconds. A client could do more
+        with other header fields, so only the platform's own processes may have it. No request is sent."""
 
     def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
-        """Return the error for an unsuccessful answer to a link, for code that sends the request itself. `doing`
-        begins the error's text ("cannot read x"). ObjectMissing and BucketMissing are told apart for GET and PUT."""
+        """Return the error for an unsuccessful answer to a link, for code that sends the request itself.
+        `doing` begins the error's text ("cannot read x"). ObjectMissing and BucketMissing are distinguished
+        for GET and PUT."""
 
     def begin_upload(self, bucket: str, key: str) -> str:
-        """Id of a new upload in parts."""
+        """Return the id of a new upload in parts."""
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         """Return the parts of the upload that have arrived, by number. Stalled `UploadMissing`."""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
-        """Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too small)."""
+        """Complete the upload. Raises Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too
+        small)."""
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
         """Remove it; a missing one is fine."""
@@ -438,10 +449,10 @@ class StorageAdmin(Protocol):
     """Accounts and quotas, of storages that have them. Same errors as Objects."""
 
     def set_quota(self, bucket: str, capacity: int) -> None:
-        """A second fence, in bytes; it may lag. Storages without quotas pass over it."""
+        """Set an additional limit in bytes, which may lag. Storages without quotas ignore it."""
 
     def ensure_account(self, account: Account) -> None:
-        """Make it or bring it to just these grants and this secret."""
+        """Create the account, or give it exactly these grants and this secret."""
 
     def remove_account(self, name: str) -> None:
         """Remove it; a missing one is fine."""
@@ -450,12 +461,12 @@ class StorageAdmin(Protocol):
 
 
 class Storage(Protocol):
-    """The object storage that config names, as the daemon reaches it. A server of our own is started by the first
-    call that needs it."""
+    """The configured object storage, for the daemon. The embedded server is started by the first call that
+    needs it."""
 
     def objects(self) -> Objects:
-        """Return a client with all rights. Transient `StorageUnreachable` while a server of our own does not
-        answer; Stalled `StorageDisabled` where config says `backend: none`."""
+        """Return a client with all rights. Raises Transient `StorageUnreachable` while the embedded server
+        does not answer, and Stalled `StorageDisabled` with `backend: none`."""
 
     def admin(self) -> StorageAdmin | None:
         """Return the admin client, or None if this storage has no accounts and quotas that we can set."""
@@ -474,37 +485,37 @@ class Models(Protocol):
         """Remove partial copies of a dead daemon; called when the daemon starts."""
 
     def pin(self, bucket: str, path: str) -> ModelPin:
-        """Return what lies in the developer area at `path` now. Stalled `ModelMissing`, `BucketMissing`,
+        """Return the present content of the developer area at `path`. Raises Stalled `ModelMissing`, `BucketMissing`,
         `ModelInvalid` (its names cannot be those of files); Transient `ModelIncomplete` (a run is replacing it);
         otherwise as Objects."""
 
     def stage(self, pin: ModelPin, check: Callable[[], None] = lambda: None) -> None:
-        """Bring it into the cache, complete or not at all; one that is there already is fine. `check` is called all the
-        while; what it raises ends the work. Transient `ModelChanged` (it is another one by now: look again),
-        `StateDiskFull`, `StateIOError`; otherwise as Objects."""
+        """Fetch it into the cache, atomically; a cached one is fine. `check` is called repeatedly; its errors
+        end the work. Raises Transient `ModelChanged` (it was replaced: pin it again), `StateDiskFull`,
+        `StateIOError`; otherwise as Objects."""
 
     def folder(self, digest: str) -> Path:
         """Return its folder, which is mounted read-only into containers."""
 
     def has(self, digest: str) -> bool:
-        """Asking counts as a use."""
+        """Return True if it is cached; this counts as a use."""
 
     def prune(self, spare: frozenset[str]) -> None:
-        """Remove models beyond the cache's size, those used longest ago first; never those in `spare`."""
+        """Remove the least recently used models beyond the cache's size; never those in `spare`."""
 
 
 # --- the store --------------------------------------------------------------------------------------------------
 
 
 class Requests(Protocol):
-    """The queue: at most one queued and one running request an app, kept by the database itself."""
+    """The queue: at most one queued and one running request for each app, enforced by the database."""
 
     def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
-        """Id of the new request, or of the queued one that it was merged into (whose reasons grow and whose
-        `not_before` becomes the earlier of both)."""
+        """Return the id of the new request, or of the queued one that it was merged into, which gets its
+        reasons, and the earlier `not_before` of both."""
 
     def claim(self, now: float) -> ReconcileRequest | None:
-        """Take the oldest due request whose app has none running."""
+        """Claim the oldest due request whose app has none running."""
 
     def finish(self, request: int, outcome: str, message: str, revision: str) -> None: ...
 
@@ -515,20 +526,22 @@ class Requests(Protocol):
     def queued(self, app: AppName) -> ReconcileRequest | None: ...
 
     def get(self, request: int) -> ReconcileRequest | None:
-        """Every id that was handed out is answered, also when another request took over after a crash."""
+        """Return the request for any id that was returned before, even if another request replaced it after a
+        crash."""
 
     def next_due(self) -> float | None:
-        """Earliest `not_before` of the queued requests whose app has none running."""
+        """Return the earliest `not_before` of the queued requests whose app has none running."""
 
 
 class Apps(Protocol):
     def status(self, app: AppName) -> AppStatus:
-        """An app that is not known has an empty status."""
+        """Return the status of an app, which is empty for an unknown one."""
 
     def all(self) -> tuple[AppStatus, ...]: ...
 
     def save(self, status: AppStatus, events: Iterable[Event] = ()) -> None:
-        """Status and events in one transaction. `suspended` and `approved_revision` are a person's and not saved."""
+        """Save status and events in one transaction, without `suspended` and `approved_revision`, which are
+        decisions of people."""
 
     def record_plan(self, app: AppName, revision: str, plan: str) -> None: ...
 
@@ -543,7 +556,7 @@ class Events(Protocol):
     def add(self, events: Iterable[Event]) -> None: ...
 
     def list(self, app: AppName | None, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
-        """Events with id > `after`, oldest first; after=0 gives the newest `limit`, oldest first."""
+        """Return events with id > `after`, oldest first; after=0 returns the newest `limit`, oldest first."""
 
 
 class Routes(Protocol):
@@ -552,19 +565,19 @@ class Routes(Protocol):
     def of(self, app: AppName) -> tuple[Route, ...]: ...
 
     def switch(self, route: Route, keeps: frozenset[str] = frozenset()) -> int:
-        """Put the route in force in one transaction, which takes its paths from the other routes and services of the
-        app; the version of the table that holds it. A path in `keeps` is not taken: it stays the route's as long as
-        nothing else has taken it."""
+        """Put the route in force in one transaction, which takes its paths from the other routes and services
+        of the app, and return the version of the table. Paths in `keeps` are not taken from others; the route
+        keeps them until something else takes them."""
 
     def withdraw(self, app: AppName, component: ComponentName) -> int: ...
 
     def services(self, app: AppName | None = None) -> tuple[Service, ...]:
-        """APIs that the platform answers itself, of one app or of all, sorted by app and path."""
+        """Return the APIs of the platform itself, of one app or of all, sorted by app and path."""
 
     def publish(
         self, app: AppName, services: tuple[Service, ...], keeps: frozenset[str] = frozenset()
     ) -> int:
-        """Put just these in force for the app, as `switch` does; the version of the table that holds them."""
+        """Put exactly these in force for the app, as `switch` does, and return the version of the table."""
 
     def version(self) -> int: ...
 
@@ -573,12 +586,14 @@ class Gateways(Protocol):
     """The table version that each gateway worker has loaded; it lets the daemon drain without guessing."""
 
     def report(self, worker: str, version: int, busy: frozenset[str], now: float) -> None:
-        """`busy`: retired endpoints (`IP:PORT`) that still have requests under way from this worker."""
+        """Store a worker's report. `busy`: retired endpoints (`IP:PORT`) that still have requests of this
+        worker in progress."""
 
     def leave(self, worker: str) -> None: ...
 
     def drained(self, endpoint: str, version: int, now: float) -> bool:
-        """Every living worker (heard of within 3 s) has loaded `version` and is not busy with `endpoint`."""
+        """Return True if every live worker (with a report within 3 s) has loaded `version` and is not busy
+        with `endpoint`."""
 
 
 class Repositories(Protocol):
@@ -589,7 +604,7 @@ class Repositories(Protocol):
     def replace(self, records: Iterable[RepositoryRecord]) -> None: ...
 
     def remember(self, delivery: WebhookDelivery) -> bool:
-        """False if that delivery id of that repository was seen before: a replay."""
+        """Record a delivery; return False if its id was seen before for that repository: a replay."""
 
     def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None: ...
 
@@ -598,7 +613,7 @@ class Activity(Protocol):
     """The time of the last call of each hibernating component."""
 
     def touch(self, used: Iterable[tuple[AppName, ComponentName]], at: float) -> None:
-        """They were in use at `at`, Unix seconds; what is known to be later stays."""
+        """Record that they were in use at `at`, in Unix seconds; a later time is kept."""
 
     def of(self, app: AppName) -> Mapping[ComponentName, float]: ...
 
@@ -621,19 +636,19 @@ class Boxes(Protocol):
         """Delete the record with its pending uploads."""
 
     def swap(self, one: BoxRecord, other: BoxRecord) -> None:
-        """Exchange their buckets with all that was measured; both must be there."""
+        """Exchange their buckets with all measurements; both must exist."""
 
     def measured(self, bucket: str, used: int, files: int, at: float, settled: Iterable[int]) -> None:
         """Save the counts of a listing that began at `at`; the pending uploads `settled` are part of it."""
 
     def touch(self, bucket: str) -> None:
-        """Something was removed from it just now, or an upload in parts completed: it is measured again within a second
-        or two. Uploads that are reserved need no telling."""
+        """Record that files were removed, or an upload in parts was completed, so that the box is measured
+        again within a second or two. Reserved uploads do not need this."""
 
     def reserve(self, upload: PendingUpload, now: float, most: int | None = None) -> BoxUsage | int:
-        """Allow an upload if the box has space for it, in one transaction, and return its id; else return the free
-        space. A newer one for the same key takes over from the older, unless it is an upload in parts. `upload.id`
-        is ignored. Transient `TooManyUploads`: `most` others are allowed already and are awaited."""
+        """Allow an upload if the box has space for it, in one transaction, and return its id; else return the
+        free space. A newer one for the same key replaces the older, unless it is an upload in parts.
+        `upload.id` is ignored. Raises Transient `TooManyUploads` if `most` others are pending."""
 
     def arrive(self, arrival: Arrival, now: float) -> BoxUsage | int:
         """Admit a body if the box has space for it besides all reservations and arrivals of all processes, and
@@ -641,33 +656,34 @@ class Boxes(Protocol):
         ignored."""
 
     def arriving(self, bucket: str, upload: str, now: float) -> tuple[Arrival, ...]:
-        """Parts of an upload that are on their way, oldest first."""
+        """Return the parts of an upload that are being sent, oldest first."""
 
     def prolong(self, ids: Iterable[int], until: float) -> None:
-        """These still arrive."""
+        """Extend arrivals that are still in progress."""
 
     def arrived(self, arrival: Arrival, until: float, now: float) -> None:
-        """The storage has it. Room is kept for an object until a measurement that began later has counted it, or
-        `until`."""
+        """Record that the storage has it. Space for an object stays reserved until a later measurement has
+        counted it, or until `until`."""
 
     def removed(self, bucket: str, keys: Iterable[str], before: float) -> None:
-        """Files were deleted: what was kept for them is free, but for what was stored after the moment `before`."""
+        """Record that files were deleted, which frees their reservations, except for objects that were stored
+        after `before`."""
 
     def failed(self, arrival: Arrival) -> None:
-        """It did not arrive. What a link has kept for it stays kept, so that it can be tried again."""
+        """Record that it did not arrive. The reservation of a link stays, so that the upload can be retried."""
 
     def room(self, bucket: str, now: float) -> BoxUsage: ...
 
     def pending(self, bucket: str | None = None) -> tuple[PendingUpload, ...]: ...
 
     def upload(self, bucket: str, upload: str) -> PendingUpload | None:
-        """The upload in parts with this id."""
+        """Return the upload in parts with this id."""
 
     def guard(self, upload: PendingUpload) -> None:
         """Reserve the name without space, or with the space that is reserved for it already: see `publishing`."""
 
     def publishing(self, bucket: str, now: float) -> tuple[UnderWayMark, ...]:
-        """Groups that are guarded since runs publish into them; a daemon may have died meanwhile."""
+        """Return the groups that are guarded because runs publish into them; a dead daemon may have left some."""
 
     def release(self, ids: Iterable[int]) -> None:
         """Release uploads that ended without an object. Completed ones keep their space until a measurement has
@@ -683,7 +699,7 @@ class Boxes(Protocol):
         the free space. LookupError if there is no such upload."""
 
     def grant(self, account: str, buckets: Iterable[str]) -> None:
-        """Let the account of a component use only these buckets; an empty list deletes the account."""
+        """Allow the account of a component to use exactly these buckets; an empty list deletes the account."""
 
     def grants(self, account: str) -> frozenset[str]: ...
 
@@ -716,15 +732,15 @@ class Runs(Protocol):
     def pipeline(self, app: AppName, name: ComponentName) -> Pipeline | None: ...
 
     def publish(self, app: AppName, pipelines: tuple[Pipeline, ...]) -> None:
-        """Just these can be run."""
+        """Make exactly these runnable."""
 
     def submit(self, run: Run, key: str = "", digest: str = "", most: QueueLimits | None = None) -> Run:
-        """The run, written down; or the earlier one of the same caller with that `key`. Stalled
-        `IdempotencyConflict`: the key stands for a request with another `digest`; Transient `QueueFull`: its app, or
-        its caller, has so much in the queue."""
+        """Store the run and return it, or the earlier one of the same caller with that `key`. Raises Stalled
+        `IdempotencyConflict` if the key was used with another `digest`, and Transient `QueueFull` if the
+        queue of the app or of the caller is full."""
 
     def submitted(self, run: Run, key: str, digest: str) -> Run | None:
-        """The earlier one, if there is one and the key is not ""; otherwise as `submit`."""
+        """Return the earlier run with that key, unless the key is ""; errors as `submit`."""
 
     def get(self, app: AppName, id: str) -> Run | None: ...
 
@@ -732,45 +748,45 @@ class Runs(Protocol):
         """Return the versions of the given runs that still exist."""
 
     def queued_size(self) -> Mapping[AppName, int]:
-        """Bytes that the runs of each app take that wait."""
+        """Return the bytes that waiting runs of each app take."""
 
     def owners(self, ids: Iterable[str]) -> Mapping[str, AppName]:
-        """Apps of those of the runs that are there."""
+        """Return the apps of the runs that exist."""
 
     def is_gone(self, app: AppName, id: str, user: str | None = None) -> bool:
         """Return True if the run existed and has expired. `user` limits it to runs visible to them ("": callers
         without a name)."""
 
     def list(self, app: AppName, wanted: RunFilter = EVERY_RUN, limit: int = 100) -> tuple[Run, ...]:
-        """Newest first. For the next page: `after` the last one of this page."""
+        """Return a page of runs, newest first. The next page begins `after` the last one of this page."""
 
     def active(self) -> tuple[Run, ...]:
-        """Begun and not over."""
+        """Return the runs that have started and are not over."""
 
     def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
-        """Queued or active, the oldest first."""
+        """Return the queued and active runs, the oldest first."""
 
     def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
         """Return the number of runs of each pipeline in each state, in that order, of one app or of all."""
 
     def ended_badly(self, app: AppName, limit: int) -> tuple[Run, ...]:
-        """Runs that can be repeated: FAILED, ERROR or CANCELED; newest first."""
+        """Return runs that can be repeated: FAILED, ERROR or CANCELED; newest first."""
 
     def last_ended(self, app: AppName) -> Run | None:
         """Return the finished run that was submitted last."""
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
-        """Take the next queued run that the limits let through, by priority, then age: it is STARTING."""
+        """Claim the next queued run within the limits, by priority, then age, and set it to STARTING."""
 
     def cancel(self, app: AppName, id: str, at: float) -> Run | None:
-        """Ask for its end: the run as it is then, None if it is not there. One that is over or being canceled stays as
-        it is."""
+        """Cancel a run and return its new state; None if there is none. A run that is over or being canceled
+        does not change."""
 
     def save(self, run: Run) -> Run | None:
-        """Write it down if nobody has changed it since: the run with its new version, else None."""
+        """Save the run if it was not changed since, and return it with its new version; else None."""
 
     def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
-        """Queued or under way, of that `cause`, oldest first."""
+        """Return the runs with that `cause` that are not over, oldest first."""
 
     def expired(self, now: float) -> tuple[Run, ...]:
         """Return some of the runs that have expired (`Run.expires`), the oldest first."""
@@ -780,7 +796,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class WebhookUnderWay:
-    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that cannot send more now."""
+    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that are at their limit."""
 
     ids: frozenset[str] = frozenset()
     lanes: frozenset[str] = frozenset()
@@ -799,7 +815,7 @@ class Webhooks(Protocol):
     def delivered(self, id: str) -> None: ...
 
     def failed(self, id: str, error: str, due: float) -> None:
-        """An attempt has; the next one is at `due`, Unix seconds."""
+        """Record a failed attempt; the next one is at `due`, in Unix seconds."""
 
     def give_up(self, id: str, error: str, at: float) -> None: ...
 
@@ -812,15 +828,16 @@ class Schedules(Protocol):
         """Sorted by app and pipeline."""
 
     def advance(self, scheduled: ScheduleState, to: Checkpoint) -> bool:
-        """Write the mark down, if it is the one of `scheduled` that is there and the pipeline still has this
-        schedule; else False: look again."""
+        """Save the checkpoint and return True, if the stored one is that of `scheduled` and the pipeline
+        still has this schedule; else return False."""
 
     def take(self, app: AppName, pipeline: ComponentName, tick: float) -> bool:
-        """False if this tick of the pipeline has been taken before, by whomever. Known for 35 days."""
+        """Return False if this tick of the pipeline has been taken before. Ticks are remembered for 35 days."""
 
 
 class Gpus(Protocol):
-    """Records which GPUs containers of components hold. Leases are decided in a transaction, see `domain.runs.gpus`."""
+    """Records which GPUs containers of components hold. Leases are decided in a transaction, see
+    `domain.runs.gpus`."""
 
     def leases(self) -> tuple[Lease, ...]:
         """Sorted by workload."""
@@ -828,10 +845,10 @@ class Gpus(Protocol):
     def save(self, lease: Lease) -> None: ...
 
     def release(self, workload: str) -> None:
-        """Nothing happens if it has none."""
+        """Release the lease of a workload, if it has one."""
 
     def settle(self, app: AppName, leases: Iterable[Lease]) -> None:
-        """The app's are these, as its containers say, and no others."""
+        """Replace the app's leases by these, which its containers have."""
 
 
 class Store(Protocol):
@@ -849,11 +866,11 @@ class Store(Protocol):
     gpus: Gpus
 
     def changed(self) -> bool:
-        """Return True if another connection has committed since this thread's last call (`PRAGMA data_version`,
-        about 5 µs). Yes at the first call; a thread's own commits do not count."""
+        """Return True if another connection has committed since this thread's last call (`PRAGMA
+        data_version`, about 5 µs), and at the first call; a thread's own commits do not count."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """BEGIN IMMEDIATE … COMMIT; nested use joins the outer one."""
+        """Run a transaction (BEGIN IMMEDIATE … COMMIT); a nested one joins the outer one."""
 
     def heartbeat(self, now: float) -> None: ...
 
@@ -871,10 +888,10 @@ class Store(Protocol):
         """Return the use of one app or of all, as last recorded, in that order."""
 
     def set_aside(self) -> int:
-        """Put aside the rows that readers in this process had to pass over, and tell their apps; how many. Called by
-        the daemon alone."""
+        """Set aside the rows that readers in this process could not read, record events of their apps, and
+        return how many. Called only by the daemon."""
 
     def prune(self) -> None:
-        """Retention: old events, finished requests, deliveries, gateways that are gone, calls of long ago."""
+        """Delete old events, finished requests, deliveries, reports of ended gateways, and old calls."""
 
     def close(self) -> None: ...

@@ -187,7 +187,7 @@ def _token_file(value: Json, base: Path) -> object:
         return Secret("")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not a text'}"
         ) from None
     if len(token) < _MIN_TOKEN:
         raise ValueError(

@@ -157,7 +157,7 @@ class DefaultLimits:
         )
 
     def of_stage(self, timeout: float | None) -> float:
-        """Return how long an attempt may take at the most."""
+        """Return how long an attempt may take at most."""
         return min(self.stage_timeout, self.max_stage_timeout) if timeout is None else timeout
 
 

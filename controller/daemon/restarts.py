@@ -1,5 +1,5 @@
-"""Writes down that a part of the daemon ended unasked: counted for the metrics, told in the platform's history. Called
-by what starts the part again, see guards.py."""
+"""Records that a part of the daemon ended unexpectedly: counted for the metrics, and reported as an event of
+the platform. Called by what starts the part again, see guards.py."""
 
 from __future__ import annotations
 

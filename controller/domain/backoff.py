@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-JITTER: Final = 0.2  # of a pause, at the most, on top of it
+JITTER: Final = 0.2  # the most that is added to a pause, as a share of it
 _MOST: Final = 64  # steps; more would overflow, and all caps are below
 
 

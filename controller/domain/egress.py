@@ -31,5 +31,5 @@ def read_allowed(text: str) -> Allowed:
     if not found:
         return Allowed(str(ipaddress.ip_network(text)))
     if not 0 < int(found[3]) < 2**16:
-        raise ValueError(f"{found[3]} is no port")
+        raise ValueError(f"{found[3]} is not a port")
     return Allowed(str(ipaddress.ip_network(found[1] or found[2])), int(found[3]))

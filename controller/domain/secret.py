@@ -38,7 +38,7 @@ class Secret:
 
 def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
     """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines. Values are
-    found as they are and as programs write them: quoted and escaped in whatever way (see escapes.py), in URLs, in
+    found as they are and as programs write them: quoted and escaped in any way (see escapes.py), in URLs, in
     Base64 and Base32, within a longer text, too, as numbers of bytes, line by line and broken into lines. Short ones
     are found where something is set to them."""
     patterns = _patterns(frozenset(secrets))

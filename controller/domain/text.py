@@ -85,9 +85,9 @@ def bounded(text: str) -> str:
 
 
 def matches_glob(pattern: str, text: str) -> bool:
-    """Return True if `*` (anything) and `?` (any character) of the pattern fit the whole text. Takes the product
-    of both lengths at the most, where a regular expression would try all ways in which the stars could share the
-    text."""
+    """Return True if `*` (anything) and `?` (any character) of the pattern fit the whole text. Takes at most
+    the product of both lengths, where a regular expression would try all ways in which the stars could share
+    the text."""
     place = star = kept = 0
     starred = False
     for_pattern = len(pattern)

@@ -246,10 +246,12 @@ def api_specs(commit: CheckedCommit) -> Iterator[ManifestProblem]:
             continue
         described = spec_of(document)["apiSpec"]
         open_inputs, outputs = open_variables(pipelines[target])
-        yield from _api_variables(document, "inputs", described, open_inputs, f"input of pipeline {target!r}")
+        yield from _api_variables(
+            document, "inputs", described, open_inputs, f"an input of pipeline {target!r}"
+        )
         published = {var["name"] for var in pipelines[target].get("vars", []) if "publishTo" in var}
         yield from _api_variables(
-            document, "outputs", described, outputs, f"output of pipeline {target!r}", published
+            document, "outputs", described, outputs, f"an output of pipeline {target!r}", published
         )
         for name in sorted(open_inputs - set(names(described.get("inputs", [])))):
             message = f"the input {name!r} of pipeline {target!r} is missing: nobody could pass it"
@@ -267,7 +269,7 @@ def _api_variables(
     for i, name in enumerate(names(described.get(field, []))):
         path = ("spec", "apiSpec", field, i, "name")
         if name not in known:
-            yield document.problem(path, f"{name!r} is no {role}{nearest(name, known)}")
+            yield document.problem(path, f"{name!r} is not {role}{nearest(name, known)}")
         elif name in published:
             message = f"{name!r} goes to a box of the module (publishTo): callers cannot ask for it"
             yield document.problem(path, message)

@@ -219,7 +219,7 @@ def _sort(
             warnings.append(str(ManifestProblem(file, *node.place(["apiVersion"]), "apiVersion", message)))
         return
     if not isinstance(kind, str) or kind not in set(ComponentKind):
-        said = f"{kind!r} is no kind of ours{nearest(str(kind), ComponentKind)}" if kind else "is missing"
+        said = f"{kind!r} is not a kind of ours{nearest(str(kind), ComponentKind)}" if kind else "is missing"
         message = f"{said}; kinds are {', '.join(ComponentKind)}"
         problems.append(ManifestProblem(file, *node.place(["kind"]), "kind", message))
         return

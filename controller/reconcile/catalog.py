@@ -1,4 +1,4 @@
-"""The directory: which apps, repositories and Secrets the platform has right now. One per daemon, shared by
+"""The catalog: the apps, repositories and Secrets that the platform has now. One per daemon, shared by
 its threads; replaced as a whole when the platform folder changes.
 """
 

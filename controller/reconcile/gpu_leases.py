@@ -20,7 +20,7 @@ class GpuLeases:
     gpus: tuple[str, ...]
 
     def allocate(self, workload: Workload, name: str) -> Workload:
-        """Return the workload with its GPUs. Raises errors as `domain.runs.gpus.lend`. One transaction prevents
+        """Return the workload with its GPUs. Raises errors as `domain.runs.gpus.allocate`. One transaction prevents
         that two workloads take the same GPU.
         """
         wanted = workload.spec.resources.gpus

@@ -1,6 +1,5 @@
-"""The platform folder, reconciled like an app: its content becomes the directory, the web process gets what
-it must check, and a pass is requested for every app that was added, changed or removed.
-"""
+"""The platform folder, reconciled like an app: its content becomes the catalog, the web process gets what it
+must check, and a pass is requested for every app that was added, changed or removed."""
 
 from __future__ import annotations
 
@@ -85,7 +84,7 @@ class PlatformReconciler:
         return PassOutcome("Ready", message, revision)
 
     def _put_in_force(self, spec: PlatformSpec) -> set[str]:
-        """Replace the directory, and return the names of repositories that were known before."""
+        """Replace the catalog, and return the names of repositories that were known before."""
         self.deps.directory.replace(spec)
         before = {record.name for record in self.deps.store.repositories.all()}
         self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)

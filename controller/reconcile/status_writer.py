@@ -243,7 +243,7 @@ class StatusWriter:
         settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
         self.status = replace(self.status, conditions=settled)
         try:
-            # Save even if it equals `before`: `intend` may have stored another one in between.
+            # Save even if it equals `before`: `record_plan` may have stored another one in between.
             self._store.apps.save(self.status)
         except ControllerError:
             raise

@@ -142,7 +142,7 @@ def next_look(record: BoxRecord, last: LastScan) -> float:
         return last.ended + rest
     if last.waiting:
         return last.ended + max(rest, min(_IDLE, _PATIENCE * (last.ended - record.changed)))
-    if record.state is BoxState.KEPT:  # no user can reach it, and it is no reason to start a storage
+    if record.state is BoxState.KEPT:  # no user can reach it, and a storage should not be started for it
         return math.inf
     return last.ended + max(rest, _IDLE)
 
@@ -172,7 +172,7 @@ class UsageScanner:
         self._told = False  # whether the web process has the access to the storage
 
     def run(self, stop: threading.Event) -> None:
-        """Run until `stop`. Whatever fails is tried again."""
+        """Run until `stop`. Failures are retried."""
         while not stop.is_set():
             try:
                 pause = 0.0 if self.scan_next(stop.is_set) else _POLL

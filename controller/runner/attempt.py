@@ -152,7 +152,7 @@ class AttemptWork:
     # --- until its result is written down ----------------------------------------------------------------------
 
     def _execute(self) -> None:
-        """Run the command. Raises Failed, Canceled."""
+        """Run the command. Raises StageFailed, Canceled."""
         stage = self._written()
         if stage.attempts[-1].ended:
             return
@@ -231,7 +231,7 @@ class AttemptWork:
         return self._admitted(begun) if begun.state is JobState.PENDING else begun
 
     def _admitted(self, job: ObservedJob) -> ObservedJob:
-        """Wait until the engine, which has accepted the container, runs it or refuses to. Raises Failed, Canceled."""
+        """Wait until the engine runs or refuses the container that it has accepted. Raises StageFailed, Canceled."""
         clock, limit = self._deps.clock, self._deps.settings.runs.start_deadline
         begun = clock.monotonic()
         while job.state is JobState.PENDING:
@@ -357,7 +357,7 @@ class AttemptWork:
             following.result()
 
     def _write_result(self, job: ObservedJob | None) -> None:
-        """Record the result. Raises Failed or Canceled if it is not a success."""
+        """Record the result. Raises StageFailed or Canceled if it is not a success."""
         stage = self._written()
         if stage.state is RunState.CANCELING:
             raise Canceled
@@ -400,7 +400,8 @@ class AttemptWork:
         )
 
     def _in_time(self) -> Callable[[], None]:
-        """Return a function that raises Halted, Canceled, and Failed once the inputs have taken too long."""
+        """Return a function that raises ShuttingDown, Canceled, and StageFailed once the inputs have taken
+        too long."""
         clock, timeout = self._deps.clock, self._stage.timeout
         limit = math.inf if timeout is None else max(timeout, _STAGING)
         begun = clock.monotonic()
@@ -454,7 +455,7 @@ class AttemptWork:
     # --- what it has made --------------------------------------------------------------------------------------
 
     def _check_before(self, run: Run) -> None:
-        """Report known obstacles to the end of the run before the work starts. Raises Failed."""
+        """Report known obstacles to the end of the run before the work starts. Raises StageFailed."""
         if not run.pipeline.boxes and not self._deps.keeps_files and run.handed_out:
             raise StageFailed(StageFailure("OutputInvalid", _no_box(run), final=True))
         left = [stage for stage in run.pipeline.stages if not run.stage(stage.name).is_kept]
@@ -594,7 +595,7 @@ class AttemptWork:
 
     def _silence(self, grace: float = GRACE) -> ObservedJob | None:
         """Stop the container and return it; None if there is none, or if the engine could not stop it. In
-        that case `_stuck` says why, and the sweep keeps trying. Raises Halted.
+        that case `_stuck` says why, and the sweep keeps trying. Raises ShuttingDown.
         """
         if self._stuck:
             return None
@@ -640,7 +641,7 @@ class AttemptWork:
         self._work.record.update_stage(self._stage.name, change)
 
     def _find(self) -> ObservedJob | None:
-        """Return the container in whatever state. Raises Halted, Canceled."""
+        """Return the container in any state. Raises ShuttingDown, Canceled."""
         limit = self._deps.settings.runs.lost_after
         return self._insist(
             lambda: self._deps.jobs.find(self._name), limit, PLATFORM_PAUSES, self._signals.pause
@@ -650,7 +651,7 @@ class AttemptWork:
 
     def _at_first(self, call: Callable[[], T]) -> T:
         """Make a call before the command runs: wait if the engine is away, without counting an attempt; any
-        other error ends the attempt, and nothing is lost. Raises Halted, Canceled.
+        other error ends the attempt, and nothing is lost. Raises ShuttingDown, Canceled.
         """
         limit = self._deps.settings.runs.lost_after
         if self._stage.timeout is not None:
@@ -659,7 +660,7 @@ class AttemptWork:
 
     def _surely(self, call: Callable[[], T], limit: float, until: Callable[[], bool] = lambda: False) -> T:
         """Make a call while the command may run: only the engine can tell, so a few errors are tolerated.
-        Pauses end early once `until()` is true. Raises Halted.
+        Pauses end early once `until()` is true. Raises ShuttingDown.
         """
         return self._insist(call, limit, PLATFORM_PAUSES, lambda seconds: self._signals.rest(seconds, until))
 

@@ -73,7 +73,7 @@ class RunInputs:
     def bring(self, run: Run, name: str, hooks: StagingHooks | None = None) -> Path | None:
         """Return where the variable is; None if it is optional and the caller left it out. By default the
         work ends when the daemon ends or the run is canceled. Raises Stalled `InputMissing`, `InputInvalid`;
-        Transient `InputChanged`, `StateDiskFull`, `StateIOError`; otherwise errors as Objects; Halted,
+        Transient `InputChanged`, `StateDiskFull`, `StateIOError`; otherwise errors as Objects; ShuttingDown,
         Canceled, and what `check` raises.
         """
         maker = run.pipeline.made.get(name)

@@ -126,7 +126,7 @@ def guarded(deps: RunnerDeps, output: Publication) -> Iterator[None]:
 def publish(deps: RunnerDeps, signals: RunSignals, output: Publication) -> None:
     """Publish an output when it is its turn. Nothing in the box changes before names and space are checked,
     and nothing of an older output is removed before the new one is complete. Raises Stalled `StorageFull` if
-    the box is full, `OutputInvalid`; Transient `StateDiskFull`; otherwise errors as Objects; Halted,
+    the box is full, `OutputInvalid`; Transient `StateDiskFull`; otherwise errors as Objects; ShuttingDown,
     Canceled. Call it within `guarded`.
     """
     objects = deps.storage.objects()

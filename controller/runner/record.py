@@ -36,7 +36,7 @@ class RunRecord:
         self.id = id
 
     def load(self) -> Run:
-        """Return the stored run. Raises Over."""
+        """Return the stored run. Raises RunEnded."""
         run = self.insist(lambda: self._runs.get(self.app, self.id))
         if run is None or run.state.terminal:
             raise RunEnded
@@ -44,7 +44,7 @@ class RunRecord:
 
     def update(self, change: Callable[[Run], Run]) -> Run:
         """Change the run and return it as saved. `change` may be called more than once, and may raise. Raises
-        Over, Halted.
+        RunEnded, ShuttingDown.
         """
         while True:
             run = self.load()

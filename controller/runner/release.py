@@ -49,7 +49,7 @@ class OutputReleaser:
 
     def carry_out(self, output: RunOutput) -> FinishRun | None:
         """Publish an output and record that, and return None; or return how the run has to end. Waits if the
-        storage does not answer. Raises Halted, Over, and errors of the state.
+        storage does not answer. Raises ShuttingDown, RunEnded, and errors of the state.
         """
         failure = self._try(output)
         for pause in PLATFORM_PAUSES:

@@ -117,7 +117,7 @@ class RunWorker:
             self._signals.rest()
 
     def _step(self) -> None:
-        """Do the next step. Raises Over at the end."""
+        """Do the next step. Raises RunEnded at the end."""
         self._collect()
         run = self._record.load()
         if run.state is RunState.CANCELING:

@@ -33,18 +33,18 @@ class RunSignals:
         return self._canceled.is_set()
 
     def check_halted(self) -> None:
-        """Raise Halted if the daemon ends."""
+        """Raise ShuttingDown if the daemon ends."""
         if self.stopping():
             raise ShuttingDown
 
     def check(self) -> None:
-        """Raise Halted or Canceled."""
+        """Raise ShuttingDown or Canceled."""
         self.check_halted()
         if self.canceled():
             raise Canceled
 
     def pause(self, seconds: float) -> None:
-        """Pause. Raises Halted or Canceled soon after either happens."""
+        """Pause. Raises ShuttingDown or Canceled soon after either happens."""
         self.check()
         while seconds > 0:
             self._clock.sleep(min(seconds, _SLICE))
@@ -52,7 +52,7 @@ class RunSignals:
             self.check()
 
     def rest(self, seconds: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:
-        """Pause, also if the run is canceled; ends early once `until()` is true. Raises Halted."""
+        """Pause, also if the run is canceled; ends early once `until()` is true. Raises ShuttingDown."""
         self.check_halted()
         while seconds > 0 and not until():
             self._clock.sleep(min(seconds, _SLICE))

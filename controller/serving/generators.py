@@ -42,9 +42,8 @@ def gives_generator(function: Any) -> bool:
 
 
 def _gives(function: Any, seen: frozenset[int]) -> bool:
-    """A function that says itself that it stands for a generator function (``functools.wraps``) has to be seen to take
-    apart what that gives, or to give something else.
-    """
+    """A function that says itself that it stands for a generator function (``functools.wraps``) has to be
+    seen to take apart what that gives, or to give something else."""
     wraps, instance = _wraps(function), _instance(function)
     function = _bare(function)
     if yields(function) or any(function is lazy for lazy in _LAZY):
@@ -186,7 +185,7 @@ class _Look:
         return given if self._stores.count(name) == len(given) else []
 
     def _call(self, call: ast.Call) -> Optional[bool]:
-        """Does the call of whatever may be meant hand out a generator?"""
+        """Return True if the call of any possible target returns a generator."""
         verdicts = [self._called(one) for one in self._meant(call.func)]
         return _all(verdicts) if verdicts else None
 

@@ -191,7 +191,7 @@ class RequestReader:
         buffer = self._buffer[self._at :] or self._receive(65536)
         if buffer == b"\r":
             buffer += self._receive(65536)
-        if buffer.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request is no fault
+        if buffer.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request is not an error
             buffer = buffer[2:] or self._receive(65536)
         end = buffer.find(b"\r\n\r\n")
         while end < 0 and len(buffer) <= MAX_HEAD:

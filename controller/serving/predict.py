@@ -170,7 +170,9 @@ class Predictor:
                 if read_at - started > self._settings.timeout:
                     raise self._timed_out("was still waiting for the request to be read")
                 self._fetch_files(request, body, files)
-                started += time.monotonic() - read_at  # how long the files took is no fault of the function
+                started += (
+                    time.monotonic() - read_at
+                )  # the time for files does not count against the function
             payload = self._call(InferringCall(request, body, checked, files, folder, started), write, caller)
         except BaseException as error:
             if isinstance(error, ServingProblem):

@@ -3,11 +3,10 @@ fault with its pointer.
 
 Plain Python made once per signature: lists of numbers are checked with set, min and max, at C speed, and
 looked at one by one only when something is wrong. Strict about inputs: null, NaN and booleans are not
-numbers. ``1.0`` is an integer, as JSON Schema has it, and the check makes it one in place. Members that
-the interface does not know are passed over, as in the Open Inference Protocol; so is the ``shape`` of what
-is no number, which callers write in many forms. Every check is linear in the size of the request, and what
-it tells is bounded.
-"""
+numbers. ``1.0`` is an integer, as JSON Schema has it, and the check makes it one in place. Members that the
+interface does not know are ignored, as in the Open Inference Protocol; so is the ``shape`` of values other
+than numbers, which callers write in many forms. Every check is linear in the size of the request, and what it
+tells is bounded."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ FP32_MAX = math.nextafter(
     2.0**128 - 2.0**103, 0.0
 )  # the last number that rounds to a finite FP32, not up to infinity
 FP64_MAX = 1.7976931348623157e308
-MAX_FAULTS = 100  # that are told of one request
+MAX_FAULTS = 100  # that are reported for one request
 
 
 class Numbers(NamedTuple):

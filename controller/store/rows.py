@@ -1,5 +1,5 @@
-"""Rows that cannot be read back, for whatever reason: another version of the program, a disk, a bug, a person
-with an editor. Such a row affects only what it is about. Queries of several rows skip it and log it once; the
+"""Rows that cannot be read back, because of another version of the program, a disk, a bug, or a person with
+an editor. Such a row affects only what it is about. Queries of several rows skip it and log it once; the
 daemon then sets it aside (`set_aside`), so that it takes no place and blocks no queue, and records an event
 of its app. `prichal doctor` lists rows that were set aside.
 
@@ -123,7 +123,7 @@ class RowReader:
         with self._database.write() as db:
             whole = db.execute(f"SELECT * FROM {kind.table} WHERE {kind.where()}", keys).fetchone()  # noqa: S608
             found = UnreadableRow(kind.name, _app(whole), _name(kind, row), printable(str(error)))
-            content = encode({name: _plain(whole[name]) for name in whole.keys()})  # noqa: SIM118 - a row is no dict
+            content = encode({name: _plain(whole[name]) for name in whole.keys()})  # noqa: SIM118 - a row is not a dict
             db.execute(PUT_ASIDE, (now, found.kind, found.app, found.name, found.problem, content))
             db.execute(FORGET, (KEEP,))
             for statement in kind.statements():
@@ -175,7 +175,7 @@ def _name(kind: RowKind[T], row: sqlite3.Row) -> str:
 
 
 def _app(row: sqlite3.Row) -> str:
-    return str(row["app"]) if "app" in row.keys() else ""  # noqa: SIM118 - a row is no dict
+    return str(row["app"]) if "app" in row.keys() else ""  # noqa: SIM118 - a row is not a dict
 
 
 def _plain(value: object) -> object:

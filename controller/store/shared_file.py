@@ -1,12 +1,11 @@
-"""The file of what others ask for, as the daemon has it. Who may write it may also spoil it: fill it with garbage or
-with millions of rows, put a pipe or a link in its place, lock it for ever. Nothing of that stops the daemon: the file
-is set aside beside a new one, to which is carried over what can be read of it. Should that happen again soon, the
-daemon works with a file of its own for a while, that others do not reach, and looks at the shared one again later.
-
-Links are never followed: SQLite opens a file without following, and its path is looked at before. The folder is
-sticky, so that nobody but the daemon removes or renames what the daemon has made there, and the journal is an empty
-file of the daemon's own: SQLite would roll a planted one back, and then delete the file that its last page names.
-"""
+"""The file of requests of other processes, as the daemon uses it. A process that may write it can also damage
+it: fill it with garbage or with millions of rows, put a pipe or a link in its place, or lock it for ever.
+None of that stops the daemon: it sets the file aside and creates a new one with the rows that it can read. If
+that happens again soon, the daemon uses a file of its own for a while, which others cannot reach, and tries
+the shared one again later. Links are never followed: SQLite opens a file without following them, and its path
+is checked before. The folder is sticky, so that nobody but the daemon removes or renames what the daemon has
+made there, and the journal is an empty file of the daemon's own: SQLite would roll a planted one back, and
+then delete the file that its last page names."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ MOST_ROWS = 100_000  # of a table
 LONGEST_VALUE = 128 * 2**20  # bytes
 FILE_MODE = 0o660
 JOURNAL_MODE = 0o600
-_UNBOUNDED = {"caller_keys"}  # of a year; the daemon reads none of them
+_UNBOUNDED = {"caller_keys"}  # in a file of one year; the daemon does not read them
 _CARRIED = 10_000  # rows of a table
 _PATIENCE = 5.0  # seconds for reading a file that may be damaged
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds
@@ -109,8 +108,8 @@ class SharedFile:
         return ""
 
     def fault(self) -> str:
-        """What is wrong with the content, found by reading it apart from the state; "" if nothing is, or if somebody
-        just has it locked, or it is too large to be looked through."""
+        """Return what is wrong with the content, by reading it without the state; "" if nothing is, if the
+        file is locked, or if it is too large to check."""
         problem, _ = guarded(self.path)
         if problem:
             return problem

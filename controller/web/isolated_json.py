@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
-#: Texts with at least this many bytes are parsed in a process: less takes some tens of milliseconds at the most.
+#: Texts with at least this many bytes are parsed in a process: less takes at most some tens of milliseconds.
 LARGE = 2**20
 #: Bytes that are read in a thread instead: looking through them takes longer than to ask one.
 MEDIUM = 64 * 2**10

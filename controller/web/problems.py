@@ -116,7 +116,7 @@ class HttpProblem:
     def body(self, request_id: str, below_v2: bool = False) -> bytes:
         """The problem document, with this occurrence's request id as its instance. Below `/v2` of an API, the detail
         is the member `error`, too: there the Open Inference Protocol's clients look."""
-        told = self._with_texts(printable)  # halves of characters are no JSON for many parsers
+        told = self._with_texts(printable)  # many parsers refuse lone surrogates in JSON
         document: dict[str, object] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
             "title": self.title or self.kind.title,

@@ -165,13 +165,13 @@ def _die_of_signals() -> None:
 
 def _retire(folder: Path, server: WorkerArbiter, process: int) -> None:
     """A worker has ended; that its counts may not be kept must not take the arbiter down."""
-    unasked = process not in server.stopped
+    unexpected = process not in server.stopped
     server.stopped.discard(process)
-    if unasked:
+    if unexpected:
         log.error(
             "a web worker ended although nobody stopped it; another one is started", extra={"pid": process}
         )
     try:
-        request_metrics.retire(folder, process, unasked)
+        request_metrics.retire(folder, process, unexpected)
     except OSError:
         return

@@ -399,7 +399,7 @@ class EngineContract:
 
 
 class ClusterScript(Script, Protocol):
-    """What befalls workloads on an engine that places them on nodes and decides later."""
+    """What happens to workloads on an engine that places them on nodes and decides later."""
 
     def pend(self, component: str, detail: str) -> None:
         """From now on it is accepted, and does not run."""
@@ -418,7 +418,8 @@ class ClusterScript(Script, Protocol):
 
 
 class ClusterContract(EngineContract):
-    """What an engine promises beside that which accepts workloads before it runs them, and whose nodes may be lost."""
+    """What an engine promises beside that which accepts workloads before it runs them, and whose nodes may be
+    lost."""
 
     # --- accepted, and not running yet -------------------------------------------------------------------------
 

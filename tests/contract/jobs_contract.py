@@ -417,7 +417,7 @@ class JobsContract:
 
 
 class ClusterScript(Script, Protocol):
-    """What befalls jobs on an engine that places them on nodes and decides later."""
+    """What happens to jobs on an engine that places them on nodes and decides later."""
 
     def pend(self, stage: str, detail: str) -> None:
         """From now on it is accepted, and does not run."""

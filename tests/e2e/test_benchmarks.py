@@ -1,4 +1,4 @@
-"""Every benchmark is run once, shortened: each must give its figures. What the figures are is no test's business."""
+"""Every benchmark is run once, shortened: each must print its figures. No test judges the figures."""
 
 from __future__ import annotations
 

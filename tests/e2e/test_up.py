@@ -1,4 +1,4 @@
-"""`prichal up` as a newcomer starts it: in whatever folder they are in."""
+"""`prichal up` as a newcomer starts it, in the current folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A receiver of webhooks on loopback, over real HTTP: it answers as it is told, and verifies as any receiver would."""
+"""A receiver of webhooks on loopback, over real HTTP: it answers as configured, and verifies as any receiver
+would."""
 
 from __future__ import annotations
 

@@ -13,12 +13,22 @@ from tests.support.pages import ROOT
 #: What is refused, as a regular expression of whole words, and what to write instead.
 WORDS = {
     r"anew": "again",
+    r"as it is told": "as it is given",
     r"at hand": "available, buffered",
+    r"at the most": "at most",
+    r"befall|befalls": "happen to",
+    r"by and by": "gradually",
+    r"(?:for|in|of) whatever": "for any, in any, or name it",
+    r"for want of": "without",
+    r"go on running|goes on running": "keep running",
     r"he|him|his|himself": "they, or name the role",
+    r"(?!there\b)\w+\s+(?:is|are)\s+no\b(?!\s+longer)": "is not a",
     r"mend|mends|mended": "fix, repair",
     r"nobody knows": "it is unknown",
+    r"puts aside": "set aside",
+    r"(?:tell|tells|told)\s+of": "report",
     r"to be had": "available",
-    r"for want of": "without",
+    r"unasked": "unexpectedly",
     r"whoever": "the one who, everybody who, or name it",
 }
 #: Quotes what is refused.
@@ -59,6 +69,12 @@ def test_no_text_has_a_word_that_is_refused() -> None:
         one for path, before, text in texts() if path not in QUOTES for one in findings(path, before, text)
     ]
     assert found == []
+
+
+def test_there_is_no_mistake_in_sentences_that_need_the_word() -> None:
+    right = "There is no bucket. If there are\nno links, it is no longer served. Is no one there?"
+    assert list(findings(ROOT / "README.md", 0, right)) == []
+    assert len(list(findings(ROOT / "README.md", 0, "This is no key, and those are\nno names."))) == 2
 
 
 def test_a_finding_names_its_line_and_what_to_write() -> None:

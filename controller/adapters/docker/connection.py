@@ -30,7 +30,7 @@ _FOLDER, _LINK = 1 << 31, 1 << 27
 
 
 class CachedClient(Enum):
-    """What is at a path; whatever is not a folder is a file."""
+    """The kind of an entry at a path; everything except a folder counts as a file."""
 
     NOTHING = "nothing"
     FILE = "a file"

@@ -1,9 +1,9 @@
 """Keeps containers of ours from the host's own addresses, link-local ones, and, where so configured, private ones.
 
-The daemon has no right to change a firewall, but that of using Docker, which is more. So a short-lived container does
-it: without an image of anybody's (its file system is empty but for the host's own programs, read-only), in the host's
-network, with the right to change that and no other one. It is the engine's host, wherever that is. Called by the rooms
-that make networks and start containers; `prichal doctor` has it look.
+The daemon has no right to change a firewall, but that of using Docker, which is more. So a short-lived
+container does it: without an image of anybody's (its file system is empty but for the host's own programs,
+read-only), in the host's network, with the right to change that and no other one. It is the engine's host,
+wherever that is. Called by the rooms that make networks and start containers; `prichal doctor` has it look.
 """
 
 from __future__ import annotations
@@ -89,9 +89,8 @@ class Egress:
             _done[key] = time.monotonic()
 
     def collect(self, age: float) -> None:
-        """Remove containers that ended after their daemon was killed; until then their image cannot be removed either.
-        `age` is in seconds.
-        """
+        """Remove containers that ended after their daemon was killed; until then their image cannot be
+        removed either. `age` is in seconds."""
         client = self._connection.client
         ours = {"label": f"{labels.FIREWALL}={self._instance}", "status": ["created", "exited", "dead"]}
         with translated("cannot remove containers that set the firewall"):
@@ -132,9 +131,8 @@ class Egress:
             )
 
     def _exit_code(self, id: str) -> int | None:
-        """Return None for a container that does not end. It is asked for again and again: an engine that is slow to
-        tell of an end must not keep containers from starting.
-        """
+        """Return None for a container that does not end. It is queried repeatedly: an engine that reports the
+        end late must not keep containers from starting."""
         deadline = time.monotonic() + _LIMIT
         while time.monotonic() < deadline:
             state = self._connection.client.inspect_container(id)["State"]

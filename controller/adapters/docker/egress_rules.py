@@ -1,8 +1,7 @@
-"""What the firewall of the engine's host is told about bridges of ours: names of bridges, and a script for `sh`. Pure.
-
-A bridge's name begins with `prc` and says its policy, so that rules for all of them, also for those that come, can be
-written once; they are the same for every instance on a host, but for what that lets through besides. The rules hang in
-`INPUT`, where containers would reach the host's own addresses, and in `DOCKER-USER`, where they would reach others.
+"""The firewall's rules for our bridges: names of bridges, and a script for `sh`. Pure. A bridge's name begins
+with `prc` and contains its policy, so that one set of rules covers all of them, including later ones; they
+are the same for every instance on a host, but for what that lets through besides. The rules hang in `INPUT`,
+where containers would reach the host's own addresses, and in `DOCKER-USER`, where they would reach others.
 """
 
 from __future__ import annotations
@@ -72,8 +71,8 @@ def _digest(text: str) -> str:
 
 
 def script(instance: str, allowed: Iterable[Allowed], resolvers: Iterable[str]) -> str:
-    """Brings the rules in, however far they are there already. `resolvers`: where the host's names are looked up, which
-    containers do themselves."""
+    """Brings the rules in, however far they are there already. `resolvers`: where the host's names are looked
+    up, which containers do themselves."""
     asked, exceptions = tuple(resolvers), tuple(allowed)
     lines = ["set -eu"]
     for family, command in _FAMILIES:
@@ -99,8 +98,8 @@ def looking() -> str:
 def _installed(
     family: int, command: str, resolvers: list[str], instance: str, allowed: list[Allowed]
 ) -> Iterator[str]:
-    """First what closes, whole at once; then what this instance lets through, in place of what it did before; then the
-    way there."""
+    """First what closes, whole at once; then what this instance lets through, in place of what it did before;
+    then the way there."""
     comment = f"prichal-of-{instance}"
     for chain in ("PRICHAL-IN", "PRICHAL-OUT"):
         yield f"{command} -w -N {chain} 2>/dev/null || :"
@@ -125,8 +124,8 @@ def _installed(
 
 
 def _closing(family: int, resolvers: list[str]) -> Iterator[str]:
-    """For `iptables-restore`, which empties the chains that it is told of. RETURN leads back to the engine's own rules:
-    nothing is let through that these would not."""
+    """Return the input of `iptables-restore`, which empties the named chains. RETURN leads back to the
+    engine's own rules, so no additional packet is accepted."""
     yield from ("*filter", ":PRICHAL-IN-CLOSED - [0:0]", ":PRICHAL-OUT-CLOSED - [0:0]")
     for chain in ("PRICHAL-IN-CLOSED", "PRICHAL-OUT-CLOSED"):
         yield f"-A {chain} {_ANSWERS}"

@@ -52,7 +52,7 @@ REMOVED_KEPT = 1000
 #: Versions that are known not to start without writing. One that is forgotten fails once more.
 WRITING_KEPT = 1000
 Version = tuple[AppName, ComponentName, str]
-#: Jobs are containers of ours, too, and none of this room's business.
+#: Jobs are containers of ours, too, but this module ignores them.
 WORKLOADS = f"{labels.KIND}={ComponentKind.ML_COMPONENT}"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -174,7 +174,7 @@ class DockerEngine:
                 self._require_python(workload, container, image, doing)
                 self._connection.client.start(container)
             except (docker.errors.APIError, ControllerError):
-                # What cannot start would only obstruct what comes next.
+                # A container that cannot start would only obstruct the next one.
                 with suppress(docker.errors.APIError):
                     self._remove_container(container)
                 raise

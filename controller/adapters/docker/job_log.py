@@ -35,7 +35,7 @@ LINE_PARTS = 64
 BEYOND = LINE_PARTS + 2
 #: Entries asked for when little is new, and by how much more if that was not enough.
 FEW, MORE, MANY = 20, 4, 50_000
-#: Entries that are passed on at once, at the most.
+#: The most entries that are passed on at once.
 BATCH = 5_000
 #: Bytes of a progress bar that are passed on at once, if its line is too long to be kept.
 BAR = 1024
@@ -187,7 +187,7 @@ class JobLog:
         return sum(self._known.behind(stream, written) for stream in written.entries)
 
     def is_worth_asking(self, written: LineCounter | None) -> bool:
-        """Return whether to read although the tap is silent; a long line that continues is no reason."""
+        """Return whether to read although the tap is silent; a long line that continues does not count."""
         return self.behind(written) != 0 or not self._known.amidst
 
     def unread(self, written: LineCounter | None = None) -> Iterator[tuple[str, bytes]]:

@@ -75,7 +75,7 @@ class LocalServing:
                 raise NAME_TAKEN.error(f"cannot create {name}", "another container has that name")
 
     def remove(self, name: str) -> None:
-        """Remove the container in whatever state; do nothing if it is gone."""
+        """Remove the container in any state; do nothing if it is gone."""
         with translated(f"cannot remove {name}"), suppress(docker.errors.NotFound):
             self._connection.client.remove_container(name, v=True, force=True)
 

@@ -167,7 +167,7 @@ class GatewayProcess:
             *("--bucket", self._volume.data),
             *("--cache-size", "0"),  # it would be a cache of local files in other local files
             *("--buffer-size", str(buffers)),
-            *("--io-retries", "1"),  # a full disk is told within a second
+            *("--io-retries", "1"),  # a full disk is reported within a second
             *("--backup-meta", "1h"),
             *("--metrics", "127.0.0.1:0"),  # has no switch; a port of the kernel's choice collides with none
         ]
@@ -232,7 +232,7 @@ class GatewayProcess:
             process.wait()
 
     def _wait(self, seconds: float, ended: int | None = None) -> None:
-        """So long, but not beyond `close()` or the end of the process that `ended` (a pidfd) tells."""
+        """Wait this long, but at most until `close()` or the end of the process, which `ended` (a pidfd) reports."""
         poller = select.poll()
         for descriptor in (self._wake, ended):
             if descriptor is not None:

@@ -37,7 +37,7 @@ def variables(secret: SecretSpec) -> Mapping[str, Secret]:
 
 def _why(key: str, value: str) -> str:
     if not _NAME.fullmatch(key):
-        return f"the key {key!r} is no name of one (letters, digits and _, no digit first)"
+        return f"the key {key!r} is not the name of a variable (letters, digits and _, no digit first)"
     if key.startswith(RESERVED):
         return (
             f"names that begin with {' or '.join(RESERVED)} are set by the platform; rename the key {key!r}"

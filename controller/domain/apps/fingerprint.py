@@ -43,7 +43,7 @@ def _digest(inputs: dict[str, object]) -> str:
 
 def _v1(spec: MLComponentSpec, image: str, env: Env, key: bytes, model: str) -> dict[str, object]:
     """Return everything that a running container cannot take over without being recreated. It excludes replicas,
-    rollout and the gateway's side, which change around a container that goes on running."""
+    rollout and the gateway's side, which change around a running container."""
     return {
         "image": image,
         "port": spec.port,

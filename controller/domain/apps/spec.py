@@ -356,7 +356,7 @@ class RepositorySpec:
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds of one app over all its components; None is no bound."""
+    """Upper bounds of one app over all its components; None means unbounded."""
 
     cpus: float | None = None
     memory: int | None = None

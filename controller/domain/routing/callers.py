@@ -17,13 +17,13 @@ def unusable_passwords(secret: SecretSpec) -> Iterator[str]:
     """Return why callers could not log in with it, without any of its values."""
     for user, value in secret.values:
         if why := _wrong_user(user) or _wrong_password(user, value.reveal()):
-            yield f"the Secret {secret.name!r} is no list of users: {why}"
+            yield f"the Secret {secret.name!r} is not a list of users: {why}"
 
 
 def unusable_tokens(secret: SecretSpec) -> Iterator[str]:
     for user, value in secret.values:
         if why := _wrong_user(user, colon=True) or _wrong_token(user, value.reveal()):
-            yield f"the Secret {secret.name!r} is no list of tokens: {why}"
+            yield f"the Secret {secret.name!r} is not a list of tokens: {why}"
 
 
 def _wrong_user(user: str, colon: bool = False) -> str:

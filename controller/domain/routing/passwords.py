@@ -41,7 +41,7 @@ def cost_problem(text: str) -> str:
 
 def _exceeds(what: str, given: list[str], most: int) -> str:
     too_many = any(len(number) > 9 or int(number) > most for number in given if number.isdecimal())
-    return f"{what} may be {most} at the most" if too_many else ""
+    return f"{what} may be at most {most}" if too_many else ""
 
 
 def hash_password(password: str, salt: str | None = None) -> str:

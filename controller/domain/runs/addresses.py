@@ -48,7 +48,7 @@ class PipelineAddress:
         below that of its `pipeline`. Raises AddressInvalid."""
         found = _RUNS.fullmatch(unquote(link))
         if found is None or not is_run_id(found["id"] or ""):
-            raise AddressInvalid(f"{link!r} is no link to a run")
+            raise AddressInvalid(f"{link!r} is not a link to a run")
         base = found["path"].strip("/")
         # A server may lie behind a prefix that its own links do not have.
         own = f"/{self.path}".endswith(f"/{base}")
@@ -93,7 +93,7 @@ def _parse(text: str) -> tuple[PipelineAddress, str]:
     path, id = (path, last) if is_run_id(last) else (text, "")
     app, _, rest = path.partition("/")
     if not is_dns_label(app) or not all(rest.split("/")) or not _plain(rest):
-        raise AddressInvalid(f"{text!r} is no pipeline or run: write APP/PATH or APP/PATH/ID")
+        raise AddressInvalid(f"{text!r} is not a pipeline or run: write APP/PATH or APP/PATH/ID")
     return PipelineAddress(path), id
 
 
@@ -101,11 +101,11 @@ def _parse_url(text: str) -> tuple[PipelineAddress, str]:
     parts = urlsplit(text)
     found = _RUNS.fullmatch(unquote(parts.path))
     if parts.scheme not in ("http", "https") or not parts.hostname or found is None:
-        raise AddressInvalid(f"{text!r} is no pipeline or run: a URL ends in /APP/PATH/runs or /runs/ID")
+        raise AddressInvalid(f"{text!r} is not a pipeline or run: a URL ends in /APP/PATH/runs or /runs/ID")
     if parts.username is not None or parts.query or parts.fragment:
         raise AddressInvalid("a URL as an address has neither credentials nor ? or #: see --user")
     if not is_run_id(found["id"] or "0" * 19):
-        raise AddressInvalid(f"{found['id']!r} is no id of a run: those have 19 hexadecimal digits")
+        raise AddressInvalid(f"{found['id']!r} is not the id of a run: those have 19 hexadecimal digits")
     server = f"{parts.scheme}://{parts.netloc}"
     return PipelineAddress(found["path"].strip("/"), server, by_url=True), found["id"] or ""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 FILE_INDEX = ".manifest.json"
 MARK = ".publishing.json"
-OURS = frozenset({FILE_INDEX, MARK})  # names in a group that are no files of the output
+OURS = frozenset({FILE_INDEX, MARK})  # names in a group that are not files of the output
 
 
 _UNDER_WAY = ".publishing."

@@ -68,7 +68,7 @@ def is_address(text: str) -> bool:
 def parse_address(text: str) -> BoxAddress:
     """Raises AddressInvalid."""
     if not is_address(text):
-        raise AddressInvalid(f"{text!r} is no address: write APP:BOX/GROUP/FILE")
+        raise AddressInvalid(f"{text!r} is not an address: write APP:BOX/GROUP/FILE")
     if "://" in text:
         return _parse_url(text)
     app, _, rest = text.partition(":")
@@ -79,7 +79,7 @@ def _parse_url(text: str) -> BoxAddress:
     parts = urlsplit(text)
     segments = parts.path.split("/")
     if parts.scheme not in ("http", "https") or "files" not in segments[2:]:
-        raise AddressInvalid(f"{text!r} is no address: a URL ends in /APP/files/BOX/GROUP/FILE")
+        raise AddressInvalid(f"{text!r} is not an address: a URL ends in /APP/files/BOX/GROUP/FILE")
     if parts.username is not None or parts.fragment:
         raise AddressInvalid("a URL as an address has neither credentials nor #: those are given by --user")
     place = segments.index("files", 2)

@@ -123,7 +123,7 @@ def parse(method: str, target: str, key: bytes, now: float) -> ObjectLink:
     path, _, query = target.partition("?")
     found = _QUERY.fullmatch(query)
     if found is None:
-        raise LinkInvalid("this is no link of the files API")
+        raise LinkInvalid("this is not a link of the files API")
     bucket, name = read_path(path)
     link = ObjectLink(
         method,
@@ -148,7 +148,7 @@ def _seconds(date: str) -> int:
     try:
         return int(datetime.strptime(date, _DATE).replace(tzinfo=UTC).timestamp())
     except ValueError:
-        raise LinkInvalid("this is no link of the files API") from None
+        raise LinkInvalid("this is not a link of the files API") from None
 
 
 def is_link(query: str) -> bool:

@@ -29,7 +29,7 @@ OWN: Final[tuple[Header, ...]] = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
-#: Of a response that has no policy of its own: it is no page.
+#: Of a response that has no policy of its own: it is not a page.
 NOTHING: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 
 

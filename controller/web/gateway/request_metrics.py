@@ -69,10 +69,10 @@ def read_all(folder: Path) -> RequestMetrics:
     return total
 
 
-def retire(folder: Path, process: int, unasked: bool = False) -> None:
+def retire(folder: Path, process: int, unexpected: bool = False) -> None:
     """Add an ended worker's counts to those of the ended ones."""
     path = worker_file(folder, process)
-    total = RequestMetrics(lost=int(unasked))
+    total = RequestMetrics(lost=int(unexpected))
     for meter in filter(None, (_read(folder / ENDED), _read(path))):
         total.add(meter)
     _write(folder / ENDED, total)

@@ -80,7 +80,7 @@ class CallerConnection(HttpConnection):
         self._target = b""
         self._fields: list[Header] = []
         self._head_size = 0
-        self._wrong = ""  # why this is no request
+        self._wrong = ""  # why this is not a valid request
         self._forget_body()
         self._announced: int | None = 0
         self._continue = False  # the caller waits for `100 Continue`
@@ -242,7 +242,7 @@ class CallerConnection(HttpConnection):
             if self._task is not None and self._is_whole():  # it is what comes behind the request
                 self._keep_alive = False
             else:
-                self._wrong = self._wrong or str(error) or "it is no HTTP request"
+                self._wrong = self._wrong or str(error) or "it is not an HTTP request"
         if self._wrong:
             self._refuse()
         self._wake()

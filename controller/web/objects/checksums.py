@@ -22,7 +22,7 @@ class Mismatch(ValueError):
 
 
 class Malformed(ValueError):
-    """What was given is no checksum."""
+    """The given value is not a valid checksum."""
 
 
 class Counter(Protocol):
@@ -75,7 +75,7 @@ class Checksum:
         except (binascii.Error, ValueError):
             given = b""
         if len(given) != self._size:
-            raise Malformed(f"{self.name} is no such checksum in Base64")
+            raise Malformed(f"{self.name} is not a valid checksum in Base64")
         if not hmac.compare_digest(given, self._counter.digest()):
             raise Mismatch(f"{self.name} does not fit the content")
 

@@ -2,9 +2,9 @@
 storage only gets requests that are built here: with the name that a link was signed for, a few allowed fields, and a
 length that fits into the box.
 
-Promises: a link is good for one method on one object until it expires, in one spelling; nothing is stored without room
-in its box; bytes flow from socket to socket with backpressure; every refusal is a problem document.
-"""
+Promises: a link is good for one method on one object until it expires, in one spelling; nothing is stored
+without room in its box; bytes flow from socket to socket with backpressure; every refusal is a problem
+document."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from controller.web.storage import StorageClient, storage_problem
 log = logging.getLogger(__name__)
 
 THREADS: Final = 8  # for what blocks
-FRESH: Final = 1.0  # seconds that what the daemon told of the storage is believed without asking again
+FRESH: Final = 1.0  # seconds for which the daemon's record of the storage is used without reading it again
 _ELEMENT = re.compile(rb"<(Code|Message)>([^<]{0,1000})</")
-#: What a caller is told of the storage's refusals, by its status; others are the platform's trouble.
+#: Problems for callers by the status of the storage's refusal; others are errors of the platform.
 _KINDS: Final = {404: ProblemKind.NOT_FOUND, 416: ProblemKind.RANGE, 413: ProblemKind.TOO_LARGE}
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class ObjectProxy:
             return
         if "service-worker" in request.headers:
             raise RequestRefused(
-                HttpProblem(ProblemKind.LINK, "What is stored is no program of this host's pages.")
+                HttpProblem(ProblemKind.LINK, "Stored files must not run as scripts of this host's pages.")
             )
         if not is_link(query):
             raise RequestRefused(HttpProblem(ProblemKind.LINK, "Only links of the files API lead here."))

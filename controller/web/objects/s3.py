@@ -92,7 +92,7 @@ FORMS: Mapping[tuple[str, bool], tuple[OperationForm, ...]] = {
     ("DELETE", True): (_form(S3Operation.ABORT, "uploadId"), _form(S3Operation.DELETE)),
 }
 _COPIES = {S3Operation.PUT: S3Operation.COPY, S3Operation.PUT_PART: S3Operation.COPY_PART}
-#: Names in a query that are no matter of the storage: SDKs name the operation, and links are signed there.
+#: Names in a query that do not concern the storage: SDKs name the operation, and links are signed there.
 _ASIDE = frozenset(
     f"X-Amz-{name}" for name in ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 ) | {"x-id"}
@@ -309,7 +309,7 @@ def read_deletion(body: bytes) -> DeleteRequest:
     """Raises S3Error."""
     root = _parsed(body)
     if _name(root) != "Delete":
-        raise S3Error(400, "MalformedXML", "The body is no Delete document.")
+        raise S3Error(400, "MalformedXML", "The body is not a Delete document.")
     keys: list[str] = []
     quiet = False
     for child in root:
@@ -342,7 +342,7 @@ def rebuilt_completion(body: bytes) -> bytes:
             raise S3Error(400, "MalformedXML", "A part has a number and an ETag.")
         parts.append(f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>")
     if _name(root) != "CompleteMultipartUpload" or not 1 <= len(parts) <= 10_000:
-        raise S3Error(400, "MalformedXML", "The body is no CompleteMultipartUpload document.")
+        raise S3Error(400, "MalformedXML", "The body is not a CompleteMultipartUpload document.")
     document = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{"".join(parts)}</CompleteMultipartUpload>'
     return document.encode()
 

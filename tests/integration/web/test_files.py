@@ -539,7 +539,7 @@ def test_a_bucket_that_was_deleted_by_hand_is_asked_for(files: Files) -> None:
 
 
 def test_a_storage_that_hangs_holds_up_nothing_else(files: Files) -> None:
-    """More calls than there are threads wait for it; and it is another storage that the daemon tells of meanwhile."""
+    """More calls than there are threads wait for it; and the daemon records another storage meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(40) as threads:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         told = access(files.server, files.web.state)

@@ -203,7 +203,7 @@ def test_who_waits_in_vain_is_told_where_to_ask(runs: Runs) -> None:
 
 
 def test_the_same_key_over_both_workers(runs: Runs) -> None:
-    """Many callers with one key and two bodies: one run, and nobody is told of another one."""
+    """Many callers with one key and two bodies: one run, and no caller gets another one."""
     together = threading.Barrier(12)
 
     def submit(number: int) -> tuple[int, Reply]:
@@ -373,7 +373,8 @@ def reset_peak(worker: int) -> None:
 
 @pytest.fixture
 def large(runs: Runs) -> Iterator[str]:
-    """A run whose log has 1 GB: lines of 100 bytes, most of them holes of the file system, and 64 MB that are none."""
+    """A run whose log has 1 GB: lines of 100 bytes, most of them holes of the file system, and 64 MB that are
+    none."""
     id = runs.submit()
     runs.player.begin(id)
     log = runs.player.log(id, "fit", 1)

@@ -53,7 +53,7 @@ OUTPUTS = (ApiVariable("report", "What came out"),)
 
 
 class Runner(threading.Thread):
-    """Plays what the page tells of: a run that succeeds, one whose report fails, one that somebody has to stop."""
+    """Plays the runs of the page: one that succeeds, one whose report fails, one that somebody has to stop."""
 
     def __init__(self, store: SqliteStore, folder: Path) -> None:
         super().__init__()

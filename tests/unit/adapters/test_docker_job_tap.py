@@ -16,7 +16,7 @@ from controller.adapters.docker.job_tap import ENTRY, LineCounter
 
 
 def as_kept(content: bytes) -> bytes:
-    """As the engine's log keeps it: each byte that is no text becomes U+FFFD."""
+    """Return the text as the engine's log keeps it: each byte that is not valid UTF-8 becomes U+FFFD."""
     kept = io.StringIO()
     while content:
         try:
@@ -196,7 +196,7 @@ def test_a_text_without_any_line_end_waits_for_it() -> None:
 
 def test_a_bar_without_end_is_seen_for_ever_and_costs_little() -> None:
     """Its line is cut where others are, and what it shows is told on. The log is not asked for again and again: what
-    has been told of the line is long."""
+    has been passed on of the line is long."""
     engine = Engine()
     reader = Reader(engine)
     updates = 3 * LINE_PARTS * ENTRY // len(bar(0))

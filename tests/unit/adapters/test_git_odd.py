@@ -1,5 +1,6 @@
-"""Commits and trees that odd tools, old histories and bad luck have made: each is fetched, read and named, and none of
-them costs the clone. The objects are written raw, so that neither Git nor libgit2 puts them right."""
+"""Commits and trees that odd tools, old histories and bad luck have made: each is fetched, read and named,
+and none of them costs the clone. The objects are written raw, so that neither Git nor libgit2 puts them
+right."""
 
 from __future__ import annotations
 
@@ -451,7 +452,7 @@ def test_a_branch_that_is_missing_is_told_with_those_that_are_there(server: Serv
 
 
 def test_a_clone_is_replaced_only_if_an_object_is_damaged(server: Server) -> None:
-    """Any other error while reading is a matter of this program, for which a new clone is no help."""
+    """Any other error while reading is a bug of this program, for which a new clone does not help."""
     server.commit()
     revision = server.fetch()
     clone = server.identity()

@@ -220,8 +220,8 @@ def test_an_embedded_storage_that_should_run_and_does_not(bare: Machine, store: 
 
 
 class S3(http.server.BaseHTTPRequestHandler):
-    """Answers as an S3 server does to somebody who may list buckets and is no administrator; `link` is the answer to a
-    link."""
+    """Answers as an S3 server does to a user who may list buckets but is not an administrator; `link` is the
+    answer to a link."""
 
     def do_GET(self) -> None:
         buckets = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"

@@ -1,4 +1,4 @@
-"""What ends unasked is counted each time, and told in the platform's history without filling it."""
+"""Each unexpected end is counted, and the platform's events report it without being filled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is decoded is held to the rules by which it was once made: names that lead elsewhere are no names."""
+"""Decoded values are checked by the rules by which they were created: names that lead elsewhere are refused."""
 
 from __future__ import annotations
 

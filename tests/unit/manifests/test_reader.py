@@ -330,7 +330,7 @@ def test_many_values_in_many_files() -> None:
 
 
 def test_many_values_in_files_of_others() -> None:
-    """They are no problem of the commit, and cost no more than their share; ours among them are read."""
+    """They are not problems of the commit, and cost no more than their share; ours among them are read."""
     many = [file(f"kind: Secret\nx:\n{VALUES}", f"{i:02}.yaml") for i in range(30)]
     found = read([*many, file(BOX, "99.yaml")])
     assert found.problems == ()

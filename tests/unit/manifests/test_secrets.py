@@ -89,7 +89,9 @@ def test_variables_that_a_developer_may_set(name: str) -> None:
 @pytest.mark.parametrize("way", ["basic", "token"])
 def test_callers_who_could_not_call(way: str, value: str) -> None:
     problem = told(component(), published(way), secret("callers", bob="letmein", ann=value))
-    assert problem.startswith(f"spec.restfulApi.auth.{way}.credentials: the Secret 'callers' is no list of ")
+    assert problem.startswith(
+        f"spec.restfulApi.auth.{way}.credentials: the Secret 'callers' is not a list of "
+    )
     assert "'ann'" in problem
 
 

@@ -1,7 +1,7 @@
 """Whatever fails, and whatever asks for passes meanwhile: attempts at it are few, and its neighbours go on.
 
 The table has every action that can fail; half an hour of it is played with the queue's own rules in fake time, while
-drift is reported every minute and after each pass in which the engine told of anything.
+drift is reported every minute and after each pass in which the engine reported an event.
 """
 
 from __future__ import annotations

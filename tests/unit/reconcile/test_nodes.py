@@ -49,7 +49,7 @@ def test_the_replica_of_a_lost_node_is_replaced(harness: Harness, pair: list[Obs
 
 
 def test_nodes_may_be_lost_again_and_again(harness: Harness, pair: list[ObservedWorkload]) -> None:
-    """That is no crash loop of the component."""
+    """That is not a crash loop of the component."""
     for _ in range(20):
         harness.engine.lose(harness.running()[0].id)
         assert harness.run("drift").name == "Ready"

@@ -63,7 +63,7 @@ class Sink:
 
 
 def peak_memory() -> int:
-    """Bytes at the most since the process began, or since `forget_peak`."""
+    """Return the most bytes since the process began, or since `forget_peak`."""
     status = Path("/proc/self/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
 

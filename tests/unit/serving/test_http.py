@@ -129,7 +129,7 @@ def test_a_request_in_single_bytes(echo: Server) -> None:
         for i in range(len(GOOD)):
             sock.sendall(GOOD[i : i + 1])
         assert read_response(stream).outputs == {"text": "hi"}
-        sock.sendall(b"\r\n" + GOOD)  # an empty line before a request is no fault
+        sock.sendall(b"\r\n" + GOOD)  # an empty line before a request is not an error
         assert read_response(stream).outputs == {"text": "hi"}
 
 

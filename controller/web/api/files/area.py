@@ -82,7 +82,7 @@ class BoxArea:
         page = self.objects.page(
             self.bucket, prefix, prefix + after if after else "", limit, folders=not recursive
         )
-        # S3 clients mark empty folders with an object whose key ends in a slash; it is no file.
+        # S3 clients mark empty folders with an object whose key ends in a slash; it is not a file.
         shown = (o for o in page.objects if not o.key.endswith("/") and not o.key.startswith(half))
         files = tuple((o.key.removeprefix(prefix), o) for o in shown)
         groups = tuple(name.removeprefix(prefix).removesuffix("/") for name in page.prefixes)

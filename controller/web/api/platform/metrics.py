@@ -49,7 +49,7 @@ class _Page(Collector):
             age.add_metric([], self._now - beat)
         yield age
         restarts = CounterMetricFamily(
-            "prichal_restarts", "Parts that ended unasked and were started again.", labels=["part"]
+            "prichal_restarts", "Parts that ended unexpectedly and were restarted.", labels=["part"]
         )
         for part, count in sorted(self._store.restarts().items()):
             restarts.add_metric([part], count)

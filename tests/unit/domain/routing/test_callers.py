@@ -48,7 +48,7 @@ PASSWORDS = (
 @pytest.mark.parametrize("user", [*USERS, "a:b"])
 def test_names_that_nobody_can_log_in_with(user: str) -> None:
     [why] = unusable_passwords(listed(user, "correct-horse"))
-    assert why.startswith("the Secret 'users' is no list of users: ")
+    assert why.startswith("the Secret 'users' is not a list of users: ")
     assert "horse" not in why
 
 

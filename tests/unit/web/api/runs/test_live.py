@@ -143,7 +143,7 @@ def events(caller: Caller) -> list[Event]:
 
 
 def text(caller: Caller) -> str:
-    """All that was told of a log."""
+    """Return all that was sent of a log."""
     return "\n".join(event.data for event in events(caller) if event.kind == "message")
 
 
