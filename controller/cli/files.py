@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT, STANDARD_OUTPUT = Path("/dev/stdin"), Path("/dev/stdout")
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, verbs=("ls", "cp", "get", "put", "rm"))
 @config_option
 def file() -> None:
     """List and copy files in boxes, from any machine.

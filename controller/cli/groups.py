@@ -61,10 +61,15 @@ class RenamedOption(click.Command):
 
 
 class Group(click.Group):
-    """A group with a useful error for unknown commands, and with its commands in the order of their use."""
+    """A group with a useful error for unknown commands, and with its verbs in the order of their use."""
+
+    def __init__(self, *arguments: Any, verbs: tuple[str, ...] = (), **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        last = len(self._verbs)
+        return sorted(self.commands, key=lambda n: self._verbs.index(n) if n in self._verbs else last)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -44,9 +44,9 @@ def name() -> None:
 @config_option
 @with_session
 def list_names(session: Session, app: str | None, output: Format) -> int:
-    """Show which account owns which name.
+    """List the names of callers and the accounts that own them.
 
-    Shows the names of APP, or of all apps.
+    Lists the names of APP, or of all apps.
     """
     found = CallerNameTable(session.settings().names).all(AppName(app) if app else None)
     fields = ("app", "name", "owner", "since")

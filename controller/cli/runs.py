@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from controller.client.runs import LogPiece, RunReport, RunsClient, StageEnd
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, verbs=("ls", "start", "status", "logs", "cancel", "retry"))
 @config_option
 def run() -> None:
     """Start, follow and cancel runs of pipelines, from any machine.
@@ -77,7 +77,12 @@ def _until_the_end(command: F) -> F:
     help="Group to store an output in.  [default: runs/ID/NAME/]",
 )
 @click.option("--upload", metavar="BOX/GROUP", help="Group to upload local files to before the start.")
-@click.option("--priority", type=click.IntRange(-10, 0), help="Lower values yield to other runs.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-10, 0),
+    metavar="N",
+    help="From -10 to 0; lower values yield to other runs.",
+)
 @click.option("--webhook", metavar="URL", help="URL to call when the run ends.")
 @click.option(
     "--key", metavar="TEXT", help="Idempotency key: the same key gives the same run.  [default: random]"
@@ -190,6 +195,7 @@ def _leaving_alone(again: str) -> Iterator[None]:
     "-n",
     "--limit",
     type=click.IntRange(min=1),
+    metavar="N",
     default=20,
     show_default=True,
     help="Show at most N runs, the newest ones.",
@@ -240,14 +246,16 @@ def status(remote: Remote, run: str, watching: bool, output: Format) -> int:
 @run.command()
 @run_argument
 @click.option("--stage", help="Show only this stage, unchanged.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Show only this attempt of the stage.")
+@click.option(
+    "--attempt", type=click.IntRange(min=1), metavar="N", help="Show only this attempt of the stage."
+)
 @click.option(
     "-f", "--follow", "following", is_flag=True, help="Keep streaming new output until the run ends."
 )
 @remote_options
 @config_option
 def logs(remote: Remote, run: str, stage: str | None, attempt: int | None, following: bool) -> int:
-    """Show what the stages of a run have written.
+    """Show the logs of the stages of a run.
 
     If there are several stages, each line starts with the name of its stage. With -f, the exit code is 0 only
     if the run, or the chosen stage, has SUCCEEDED.

@@ -70,6 +70,7 @@ def web(session: Session) -> int:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="PORT",
     default=8002,
     show_default=True,
     help="Port to serve on; 0 chooses a free one.",

@@ -89,9 +89,10 @@ def wait_options(command: F) -> F:
     timeout = click.option(
         "--timeout",
         type=click.FloatRange(min=0),
+        metavar="SECONDS",
         default=300.0,
         show_default=True,
-        help="Longest time to wait, in seconds.",
+        help="Longest time to wait.",
     )
     wait = click.option("--wait", is_flag=True, help="Wait until it is done, and show the events meanwhile.")
     return wait(timeout(command))

@@ -62,6 +62,16 @@ def test_nouns_are_groups_and_verbs_are_not() -> None:
     assert all(len(path) == 2 for path in COMMANDS if path[0] in nouns and len(path) > 1)
 
 
+def test_verbs_are_listed_in_the_order_of_their_use() -> None:
+    for noun in ("app", "repo", "run", "file", "box", "name"):
+        assert next(path[1] for path in COMMANDS if path[0] == noun and len(path) > 1) == "ls"
+    assert [path[1] for path in COMMANDS if path[0] == "run" and len(path) > 1][:3] == [
+        "ls",
+        "start",
+        "status",
+    ]
+
+
 def test_short_forms_are_the_same_commands() -> None:
     by_noun = {
         "app": "Apps (short forms of `prichal app …`)",
