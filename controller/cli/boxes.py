@@ -83,9 +83,10 @@ def _document(store: Store, record: BoxRecord) -> dict[str, object]:
 @box.command()
 @bucket_argument
 @box_argument
+@output_option
 @config_option
 @with_session
-def adopt(session: Session, bucket: str, target: str) -> int:
+def adopt(session: Session, bucket: str, target: str, output: Format) -> int:
     """Give the data of a BUCKET without a box to a declared box.
 
     The previous data of that box is kept in a bucket of its own.
@@ -99,36 +100,46 @@ def adopt(session: Session, bucket: str, target: str) -> int:
             raise Stalled("UnknownBox", message)
         store.boxes.swap(kept, taker)
         store.requests.enqueue(taker.app, "manual")
-    echo(f"{target}: now has the data of bucket {bucket}; its previous data is kept in {taker.bucket}")
+        document = _document(store, _of_bucket(store, bucket))
+    text = f"{target}: now has the data of bucket {bucket}; its previous data is kept in {taker.bucket}"
+    output.show(document, lambda: echo(text), (bucket,))
     return _said(session)
 
 
 @box.command()
 @bucket_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@output_option
 @config_option
 @with_session
-def delete(session: Session, bucket: str, yes: bool) -> int:
+def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
     """Delete a BUCKET whose box is gone, with all its files."""
     with session.store(own=True) as store:
         kept = _kept(store, bucket)
         what = f"{about_size(kept.used)} in {kept.files} files of {kept.app}/{kept.box}"
         if not yes:
-            click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True)
+            click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True, err=True)
         with store.transaction():
             store.boxes.save(replace(_kept(store, bucket), state=BoxState.DOOMED, since=time.time()))
             store.requests.enqueue(kept.app, "manual")
-    echo(f"{bucket}: will be deleted in the next pass; see: prichal events {kept.app}")
+        document = _document(store, _of_bucket(store, bucket))
+    text = f"{bucket}: will be deleted in the next pass; see: prichal events {kept.app}"
+    output.show(document, lambda: echo(text), (bucket,))
     return _said(session)
 
 
 def _kept(store: Store, bucket: str) -> BoxRecord:
-    found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
-    if found is None:
-        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal box ls")
+    found = _of_bucket(store, bucket)
     if found.state is BoxState.BOUND:
         message = f"bucket {bucket} belongs to the box {found.box} of {found.app}: remove its manifest from Git first"
         raise Stalled("BucketInUse", message)
+    return found
+
+
+def _of_bucket(store: Store, bucket: str) -> BoxRecord:
+    found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
+    if found is None:
+        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal box ls")
     return found
 
 

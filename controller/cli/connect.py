@@ -115,6 +115,7 @@ def _repositories(session: Session) -> list[ListedRepository]:
 )
 @click.option("--print", "print_only", is_flag=True, help="Print the manifests instead of writing them.")
 @wait_options
+@output_option
 @config_option
 @with_session
 def connect(
@@ -133,6 +134,7 @@ def connect(
     print_only: bool,
     wait: bool,
     timeout: float,
+    output: Format,
 ) -> int:
     """Connect the module in a Git repository.
 
@@ -140,7 +142,6 @@ def connect(
     Secrets are written to a separate file that only its owner may read.
     """
     from controller.daemon.connect import ConnectOptions, app_name, documents
-    from controller.daemon.hosted import local_url
 
     settings = session.settings()
     app = app or name or app_name(url)
@@ -158,12 +159,24 @@ def connect(
     if print_only:
         echo("---\n".join(draft.text for draft in documents(connection)), nl=False)
         return Exit.OK
-    _write(settings, connection)
-    if connection.hook and connection.hook_secret:
-        base = settings.web.public_url or local_url(settings)
-        echo(f"webhook: {base.rstrip('/')}/-/hooks/{connection.repository}")
-        echo(f"secret: {connection.hook_secret.reveal()}")
+    files = _write(settings, connection)
+    hook = _webhook(settings, connection)
+    names = {"app": app, "repository": connection.repository}
+    document = {**names, "files": [str(path) for path in files], "webhook": hook}
+    lines = (f"webhook: {hook['url']}", f"secret: {hook['secret']}") if hook else ()
+    output.show(document, lambda: show_view(lines), (app,))
     return _tell_daemon(session, AppName(app), wait, timeout)
+
+
+def _webhook(settings: Settings, connection: ConnectOptions) -> dict[str, str] | None:
+    """Return what the Git server has to be told, if webhooks are accepted."""
+    if connection.hook is None or connection.hook_secret is None:
+        return None
+    from controller.daemon.hosted import local_url
+
+    base = (settings.web.public_url or local_url(settings)).rstrip("/")
+    secret = connection.hook_secret.reveal()
+    return {"url": f"{base}/-/hooks/{connection.repository}", "secret": secret}
 
 
 def _ref(branch: str | None, tag: str | None, commit: str | None, semver: str | None) -> GitRef:
@@ -188,11 +201,13 @@ def _draw_secret() -> Secret:
     return Secret(secrets.token_urlsafe(32))
 
 
-def _write(settings: Settings, connection: ConnectOptions) -> None:
+def _write(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
     from controller.daemon.connect import connect as write
 
-    for path in write(settings, connection):
+    files = write(settings, connection)
+    for path in files:
         print_message(f"wrote {path}")
+    return files
 
 
 def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, done: str = "connected") -> int:
@@ -217,9 +232,10 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
 @app_argument()
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_options
+@output_option
 @config_option
 @with_session
-def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float) -> int:
+def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float, output: Format) -> int:
     """Disconnect an app from its Git repository.
 
     Removes its documents from the platform folder; then the daemon removes its containers and cancels its
@@ -234,6 +250,8 @@ def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float
     removal.carry_out()
     for file in removal.files:
         print_message(f"removed {file}")
+    document = {"app": app, "repository": removal.repository, "removed": [str(f) for f in removal.files]}
+    output.show(document, lambda: None, (app,))
     if removal.is_last:
         _approve_empty_folder(session)
     return _tell_daemon(session, AppName(app), wait, timeout, "disconnected")
@@ -253,10 +271,18 @@ def _approve_empty_folder(session: Session) -> None:
 @click.option("--path", default=".", show_default=True, help="Folder of the manifests in the repository.")
 @click.option("--branch", default="main", show_default=True, help="The branch that is deployed.")
 @click.option("--group", help="Group whose members may push.  [default: group of the repositories' folder]")
+@output_option
 @config_option
 @with_session
 def create(
-    session: Session, name: str, connected: bool, app: str | None, path: str, branch: str, group: str | None
+    session: Session,
+    name: str,
+    connected: bool,
+    app: str | None,
+    path: str,
+    branch: str,
+    group: str | None,
+    output: Format,
 ) -> int:
     """Create a repository to push to.
 
@@ -284,7 +310,8 @@ def create(
         _tell_daemon(session, AppName(connection.app), wait=False, timeout=0.0)
     print_message(f"Add it to a clone with: git remote add origin {hosted.path}")
     print_message(f"From another machine it is ssh://USER@HOST{hosted.path}")
-    echo(str(hosted.path))
+    document = {"name": name, "path": str(hosted.path), "app": (app or name) if connected else None}
+    output.show(document, lambda: echo(str(hosted.path)), (name,))
     return Exit.OK
 
 

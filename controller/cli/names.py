@@ -61,9 +61,10 @@ def list_names(session: Session, app: str | None, output: Format) -> int:
 @name.command()
 @app_argument()
 @click.argument("name")
+@output_option
 @config_option
 @with_session
-def release(session: Session, app: str, name: str) -> int:
+def release(session: Session, app: str, name: str, output: Format) -> int:
     """Release a name, so that the next account that uses it owns it.
 
     The files in its area stay, and will belong to that account. The gateway forgets the previous owner within
@@ -71,7 +72,7 @@ def release(session: Session, app: str, name: str) -> int:
     """
     if not CallerNameTable(session.settings().names).release(AppName(app), name):
         raise Stalled("UnknownName", f"no account owns {name!r} in {app}; see: prichal name ls {app}")
-    echo(f"{app}: {name} is released")
+    output.show({"app": app, "name": name}, lambda: echo(f"{app}: {name} is released"), (f"{app} {name}",))
     return Exit.OK
 
 

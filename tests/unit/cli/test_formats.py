@@ -47,6 +47,7 @@ class World:
     machine: Machine
     files: FilesServer
     runs: RunsServer
+    store: SqliteStore
     patch: pytest.MonkeyPatch
     folder: Path
 
@@ -58,6 +59,26 @@ class World:
     def stored(self) -> str:
         self.files.store("g/a", b"12345")
         return "demo:data/g/a"
+
+    def disconnected(self) -> str:
+        for file in self.machine.platform.iterdir():
+            file.unlink()
+        return "https://git.example.org/module.git"
+
+    def connected(self) -> str:
+        assert self.machine.run("connect", self.disconnected()).code == Exit.OK
+        return "module"
+
+    def kept(self) -> str:
+        for record in self.store.boxes.all():
+            self.store.boxes.forget(record.bucket)
+        _fill_boxes(self.store)
+        return "prichal.demo.old"
+
+    def claimed(self) -> str:
+        names = CallerNameTable(self.machine.state / "web" / "names.db")
+        names.claim(DEMO, "ann", PASSWORD, 1.0)
+        return "ann"
 
     def ended(self, state: RunState = RunState.FAILED) -> str:
         id = self.runs.submit()
@@ -78,14 +99,12 @@ def world(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PRICHAL_PASSWORD", "p:w")
     _fill(store)
-    names = CallerNameTable(machine.state / "web" / "names.db")
     (machine.state / "web").mkdir()
-    names.claim(DEMO, "ann", PASSWORD, 1.0)
     machine.run("repo", "create", "colors")
     with ExitStack() as stack:
         files = stack.enter_context(files_server())
         runs = stack.enter_context(runs_server(tmp_path / "runs"))
-        yield World(machine, files, runs, monkeypatch, folder)
+        yield World(machine, files, runs, store, monkeypatch, folder)
 
 
 def _fill(store: SqliteStore) -> None:
@@ -104,6 +123,10 @@ def _fill(store: SqliteStore) -> None:
     store.events.add(
         [Event(DEMO, EventType.NORMAL, reason, "it happened", at=5.0) for reason in ("One", "Two")]
     )
+    _fill_boxes(store)
+
+
+def _fill_boxes(store: SqliteStore) -> None:
     store.boxes.save(BoxRecord(DEMO, ComponentName("data"), "prichal.demo.data", 10**9, since=2.0))
     kept = BoxRecord(DEMO, ComponentName("old"), "prichal.demo.old", 10**9, state=BoxState.KEPT, since=2.0)
     store.boxes.save(kept)
@@ -121,8 +144,14 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("app", "resume"): (lambda w: ("demo",), ["demo"]),
     ("app", "approve"): (lambda w: ("demo",), ["demo"]),
     ("repo", "ls"): (lambda w: (), ["colors"]),
+    ("repo", "create"): (lambda w: ("colors",), ["colors"]),
+    ("repo", "connect"): (lambda w: (w.disconnected(),), ["module"]),
+    ("repo", "disconnect"): (lambda w: (w.connected(), "--yes"), ["module"]),
     ("box", "ls"): (lambda w: (), ["prichal.demo.data", "prichal.demo.old"]),
-    ("name", "ls"): (lambda w: (), ["demo ann"]),
+    ("box", "adopt"): (lambda w: (w.kept(), "demo/data"), ["prichal.demo.old"]),
+    ("box", "delete"): (lambda w: (w.kept(), "--yes"), ["prichal.demo.old"]),
+    ("name", "ls"): (lambda w: ("demo",) if w.claimed() else (), ["demo ann"]),
+    ("name", "release"): (lambda w: ("demo", w.claimed()), ["demo ann"]),
     ("config", "show"): (lambda w: (), []),
     ("validate",): (lambda w: (str(w.folder),), None),
     ("doctor",): (lambda w: (), []),
@@ -140,7 +169,7 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
 #: Commands with a format that no test of this table can call.
 ELSEWHERE = {("app", "plan"): "it needs an engine: tests/e2e/test_push.py"}
 #: Fields that differ between two calls.
-VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail"}
+VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail", "since"}
 
 
 def has_format(command: click.Command) -> bool:
