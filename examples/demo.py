@@ -96,7 +96,7 @@ def stay(platform: Platform) -> None:
     print(f"\nUp until Ctrl-C. Try it:\n\n   curl -s {platform.url}/{APP}/colors/predict \\")
     print(f"     -H 'Content-Type: application/json' -d '{json.dumps(RED)}'\n")
     print(f"   descriptions of the APIs {platform.url}/{APP}/colors/docs, {platform.url}/{APP}/survey/docs")
-    print(f"   status page              {platform.url}/-/   (password: prichal token show)")
+    print(f"   status page              {platform.url}/-/   (prichal doctor shows the link to sign in)")
     print(f"   the module's clone       {platform.home / 'work'}  (change it, commit, git push)")
     while True:
         time.sleep(3600)

@@ -38,21 +38,14 @@ def hash_password() -> int:
     return Exit.OK
 
 
-@click.group(cls=Group)
-@config_option
-def token() -> None:
-    """Show the token of the admin API."""
-
-
-@token.command()
+@click.command("show")
 @config_option
 @with_session
-def show(session: Session) -> int:
+def show_token(session: Session) -> int:
     """Print the token of the admin API.
 
-    Programs send it as `Authorization: Bearer …`; in a browser it is the password, with any user name. The
-    web process creates it at its first start, unless `web.adminTokenFile` is set; only its own user and root
-    may read it.
+    Programs send it as `Authorization: Bearer …`. The web process creates it at its first start, unless
+    `web.adminTokenFile` is set; only its own user and root may read it.
     """
     settings = session.settings()
     token = settings.web.admin_token
@@ -71,4 +64,4 @@ def show(session: Session) -> int:
     return Exit.OK
 
 
-commands = (token, password)
+commands = (password,)

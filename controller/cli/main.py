@@ -26,9 +26,12 @@ SECTIONS = {
         *("reconcile", "suspend", "resume", "approve"),
     ),
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
-    "Nouns": ("app", "repo", "run", "file", "box", "name", "config", "token", "password"),
+    "Nouns": (
+        *("app", "repo", "run", "file", "box", "name"),
+        *("user", "role", "session", "token", "config", "password"),
+    ),
     "Without the platform": ("validate", "serve-local", "run-local"),
-    "The platform": ("up", "daemon", "web", "doctor", "completion"),
+    "The platform": ("up", "daemon", "web", "doctor", "audit", "completion"),
 }
 #: The modules of the commands. Only the module of the called command is loaded, for a quick start.
 COMMAND_MODULES = {
@@ -38,7 +41,8 @@ COMMAND_MODULES = {
     "files": ("file",),
     "boxes": ("box",),
     "names": ("name",),
-    "credentials": ("token", "password"),
+    "people": ("user", "role", "session", "token", "audit"),
+    "credentials": ("password",),
     "completion": ("completion",),
     "inspect": ("validate", "doctor", "config"),
     "serve": ("up", "daemon", "web", "serve-local", "run-local"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 def up(session: Session) -> int:
     """Run the daemon and the web process together."""
     from controller.daemon.run import up
+    from controller.daemon.wiring import prepare_folders
     from controller.logs import configure
+    from controller.store.first_admin import first_login_url, prepare_first_admin
 
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
+    prepare_folders(settings)
+    prepare_first_admin(settings)
+    with suppress(OSError):
+        if url := first_login_url(settings):
+            print_message(f"The first administrator chooses a password, within a day, at {url}")
     return up(settings)
 
 

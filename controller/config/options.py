@@ -248,6 +248,8 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "web.connectTimeout": _duration(0.01),
     "web.queueLimit": _count(1, 1_000_000),
     "web.perApp": _count(1, 1_000_000),
+    "web.sessionIdle": _duration(60.0),
+    "web.sessionLifetime": _duration(60.0),
     "storage.backend": _choice("embedded", "s3", "none"),
     "storage.listen": _listen,
     "storage.memory": _size(64 * 2**20),

@@ -84,6 +84,8 @@ class WebSettings:
     connect_timeout: float = 2.0
     queue_limit: int = 1000  # concurrent requests in one gateway worker; more get 503
     per_app: int = 250  # of them to one app
+    session_idle: float = 12 * 3600.0  # a person who does nothing for so long has to sign in again
+    session_lifetime: float = 7 * 86400.0  # and so does everybody after this time
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,16 @@ class Settings:
     def names(self) -> Path:
         """The database that records which account each caller's name belongs to. Only the web process uses it."""
         return self.state / "web" / "names.db"
+
+    @property
+    def people(self) -> Path:
+        """The database with accounts, sessions and tokens of people. Only the web process uses it."""
+        return self.state / "web" / "people.db"
+
+    @property
+    def first_login(self) -> Path:
+        """The code of the first administrator's one-time link, until it was used."""
+        return self.state / "web" / "first-login"
 
     @property
     def run_files(self) -> Path:

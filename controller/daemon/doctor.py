@@ -35,13 +35,16 @@ from controller.daemon.lock import holder
 from controller.domain.apps.usage import Usage
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM
+from controller.domain.people.roles import Role
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key
 from controller.fetch import fetched_url
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
 from controller.store import open_guest_store
+from controller.store.first_admin import first_login_url
 from controller.store.keys import keys_folder
+from controller.store.people import PeopleStore
 from controller.store.shared_file import asides
 from controller.store.sqlite import shared_path
 
@@ -560,6 +563,27 @@ def _web(settings: Settings) -> str:
     return f"ready at {address}"
 
 
+def _people(settings: Settings) -> str:
+    """Also shows the first administrator's link."""
+    path = settings.people
+    if not path.exists():
+        return "nobody has an account yet: the web process makes the first one when it starts"
+    try:
+        people = PeopleStore(path)
+        accounts, grants = people.accounts(), people.grants()
+        link = first_login_url(settings)
+    except (ControllerError, PermissionError):
+        return f"only root and the user of the web process may read {path}"
+    if link:
+        return f"nobody has signed in yet; the first administrator chooses a password at {link}"
+    if [account.has_password for account in accounts] == [False]:
+        return (
+            "nobody has signed in yet, and the first link has expired; another one: prichal user passwd admin"
+        )
+    admins = {grant.user for grant in grants if grant.role is Role.ADMIN}
+    return f"{len(accounts)} accounts, {len(admins)} of administrators"
+
+
 def _me() -> str:
     return _user(os.geteuid())
 
@@ -593,4 +617,5 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "storage space": _storage_space,
     "daemon": _daemon,
     "web": _web,
+    "people": _people,
 }

@@ -18,10 +18,13 @@ from controller.config import Settings
 from controller.domain.errors import ControllerError
 from controller.ports import Store
 from controller.web.api.files.views import files
+from controller.web.api.platform.admission import admit_requests
 from controller.web.api.platform.hooks import hooks
+from controller.web.api.platform.people import people
 from controller.web.api.platform.status import status
 from controller.web.api.runs.views import runs
 from controller.web.context import bind
+from controller.web.pages.sign_in import sign_in
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import problem_response, store_failed, this_request
 from controller.web.storage import StorageClient
@@ -45,8 +48,11 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.url_map.merge_slashes = False  # a path means one thing
     bind(app, store, settings, storage)
     app.wsgi_app = _accept_chunked(app.wsgi_app)  # type: ignore[method-assign]
+    admit_requests(app)
     app.register_blueprint(hooks)
     app.register_blueprint(status)
+    app.register_blueprint(sign_in)
+    app.register_blueprint(people)
     app.register_blueprint(files)
     app.register_blueprint(runs)
     app.register_error_handler(RequestRefused, lambda error: problem_response(error.problem))

@@ -28,13 +28,16 @@ from controller.guards import GuardedStep
 from controller.ports import Store
 from controller.store import SqliteStore, open_guest_store
 from controller.store.names import CallerNameTable
+from controller.store.people import PeopleStore
+from controller.web.api.platform.admission import FORM
 from controller.web.api.platform.live import LiveEndpoints, client_info_of
 from controller.web.api.runs.live import MAX_BODY, LiveRunApi
 from controller.web.app import INTERNAL, create_app
 from controller.web.auth import browsers
-from controller.web.auth.admin import SAFE, is_admin
+from controller.web.auth.admin import SAFE, ClientInfo
 from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
 from controller.web.auth.caller_names import CallerNames
+from controller.web.auth.people import Callers
 from controller.web.auth.schemes import header_value
 from controller.web.call_files.calls import CallFileStaging
 from controller.web.call_files.locations import FileLocations
@@ -76,9 +79,13 @@ TRANSFERS = 60.0  # seconds that file transfers get when a worker stops
 WAITING_EACH = 24  # of them for one app, or for one kind of the platform's own
 SMALL_BODY = 2**20  # bytes of a request to the platform itself; webhooks have a limit of their own
 HOOKS, HOOKS_EACH = 64, 4  # webhooks that are read at once, and of them for one repository
+SMALL_FORM = 2**14  # bytes of a form, which is read before its sender is known
+FORMS, FORMS_EACH = 64, 8  # forms that are read at once, and of them from one address
 LINGER = 5.0  # seconds for which the rest of a refused body is read and discarded
 LINGER_BYTES = 32 * 2**20
-PAGES = frozenset(("hooks", "healthz", "readyz", "metrics", "apps"))  # that have a share of their own
+PAGES = frozenset(
+    ("hooks", "healthz", "readyz", "metrics", "apps", "login")
+)  # that have a share of their own
 HOOK = re.compile(r"/-/hooks/([^/]+)")
 DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
 NOT_YET = ("StateMissing", "StateUnwritable", "StateBusy", "StateSetAside")
@@ -172,7 +179,8 @@ class GatewayApp:
         self._forwarder = Forwarder(
             self._pool, self.watch.resolve, self.watch.went_idle, self._activator.wake
         )
-        self._live = LiveEndpoints(store, settings, self.watch)
+        self._callers = Callers(PeopleStore(settings.people), settings.web)
+        self._live = LiveEndpoints(store, settings, self.watch, self._callers)
         self._storage = StorageClient(store, connect, serves_links=door is not None)
         places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
         links = PresignedClient(settings.web.connect_timeout)
@@ -194,6 +202,7 @@ class GatewayApp:
         self._beat: asyncio.TimerHandle | None = None
         self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
         self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
+        self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
         self._store = store
         self._max_body = settings.web.max_body
         self._steps = (
@@ -399,7 +408,14 @@ class GatewayApp:
                 return b""
             with self._hooks.take(repository.name, f"repository {repository.name}"):
                 return await self._whole(request, self._settings.web.hook_max_body)
-        if scope["method"] in SAFE or not is_admin(client_info_of(scope), self._settings.web):
+        if scope["method"] in SAFE:
+            return b""
+        caller = client_info_of(scope)
+        if _is_form(caller):  # it says itself whose it is
+            whose = self._origin(request).caller
+            with self._forms.take(whose, whose.decode("latin-1")):
+                return await self._whole(request, SMALL_FORM)
+        if await asyncio.to_thread(self._callers.identify, caller) is None:
             return b""
         return await self._whole(request, SMALL_BODY)
 
@@ -420,6 +436,11 @@ class GatewayApp:
 
     def _write_meter(self) -> None:
         self._meter.flush(self._meter_file)
+
+
+def _is_form(caller: ClientInfo) -> bool:
+    media_type = caller.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == FORM and "authorization" not in caller.headers
 
 
 class WsgiBridge:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from flask import Flask, request
+from flask import Flask, g, request
 
 from controller.config import Settings
+from controller.domain.people.roles import Principal
 from controller.domain.routing.routes import Service
 from controller.ports import Store
+from controller.store.people import PeopleStore
 from controller.web.auth.admin import ClientInfo
+from controller.web.auth.people import Callers
+from controller.web.auth.sign_in import SignIn
 from controller.web.query import QueryParameters
 from controller.web.storage import StorageClient
 
-_KEY, _STORAGE = "prichal", "prichal.storage"
+_KEY, _STORAGE, _PEOPLE = "prichal", "prichal.storage", "prichal.people"
 #: A key of the ASGI scope, which callers cannot set: views see header fields under other names.
 CALL = "prichal.call"
 
@@ -22,6 +26,12 @@ CALL = "prichal.call"
 class WebContext(NamedTuple):
     store: Store
     settings: Settings
+
+
+class PeopleContext(NamedTuple):
+    store: PeopleStore
+    callers: Callers
+    sign_in: SignIn
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,9 @@ class ServiceCall:
 def bind(app: Flask, store: Store, settings: Settings, storage: StorageClient) -> None:
     app.extensions[_KEY] = WebContext(store, settings)
     app.extensions[_STORAGE] = storage
+    people = PeopleStore(settings.people)
+    callers = Callers(people, settings.web)
+    app.extensions[_PEOPLE] = PeopleContext(people, callers, SignIn(people, callers.limits))
 
 
 def context(app: Flask) -> WebContext:
@@ -44,6 +57,15 @@ def context(app: Flask) -> WebContext:
 
 def storage_client(app: Flask) -> StorageClient:
     return cast(StorageClient, app.extensions[_STORAGE])
+
+
+def people_context(app: Flask) -> PeopleContext:
+    return cast(PeopleContext, app.extensions[_PEOPLE])
+
+
+def principal() -> Principal:
+    """Who makes the present request; views of open routes have none."""
+    return cast(Principal, g.principal)
 
 
 def service_call() -> ServiceCall:
@@ -59,4 +81,4 @@ def query() -> QueryParameters:
 def visitor() -> ClientInfo:
     """Return the facts about the current request for the admin rule."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return ClientInfo(request.method, request.remote_addr or "", headers)
+    return ClientInfo(request.method, request.remote_addr or "", headers, request.scheme)

@@ -35,6 +35,7 @@ class ProblemKind(Enum):
     CLAIMS = (403, "claim-missing", "The bearer token does not permit this")
     NAME_TAKEN = (403, "name-taken", "The name belongs to another account")
     FORBIDDEN = (403, "not-a-developer", "Only developers may use this area")
+    NOT_ALLOWED = (403, "not-allowed", "Your role does not allow this")
     LINK = (403, "link-refused", "The link does not allow this")
     NOT_FOUND = (404, "not-found", "There is nothing at this path")
     METHOD = (405, "method-not-allowed", "This path does not take this method")

@@ -23,6 +23,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from controller import memory
 from controller.config import Settings
+from controller.store.first_admin import prepare_first_admin
 from controller.web.asgi import Application
 from controller.web.auth.token import with_token
 from controller.web.gateway import request_metrics
@@ -120,6 +121,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings, connect: Connect) -> None:
     """Serve until a signal; exits the process. `connect` makes a client of the object storage."""
     memory.keep_little()
+    prepare_first_admin(settings)
     WorkerArbiter(WebServer(with_token(settings), connect)).run()
 
 

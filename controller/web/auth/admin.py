@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from controller.config import WebSettings
 from controller.web.auth.attempts import log_failure
 from controller.web.auth.authenticate import decode_basic
-from controller.web.gateway.proxies import TrustedProxies
+from controller.web.gateway.proxies import RequestOrigin, TrustedProxies
 
 SAFE = frozenset(("GET", "HEAD"))
 _FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "via", "x-forwarded-host")
@@ -37,18 +37,33 @@ class ClientInfo:
     method: str
     address: str
     headers: Mapping[str, str]
+    scheme: str = "http"
+
+
+def origin_of(visitor: ClientInfo, settings: WebSettings) -> RequestOrigin:
+    """Return the caller's address, scheme and host, as far as trusted proxies tell them."""
+    names = ("host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
+    sent = {
+        name.encode(): visitor.headers[name].encode("latin-1", "replace")
+        for name in names
+        if name in visitor.headers
+    }
+    return TrustedProxies(settings.trusted_proxies).origin(visitor.address, visitor.scheme, sent)
 
 
 def is_admin(visitor: ClientInfo, settings: WebSettings) -> bool:
-    if _has_token(visitor, settings):
-        return True
+    return has_token(visitor, settings) or is_trusted(visitor, settings)
+
+
+def is_trusted(visitor: ClientInfo, settings: WebSettings) -> bool:
+    """Return True for a caller of this host, where the configuration trusts them."""
     if not settings.trust_loopback or not is_loopback(visitor.address):
         return False
-    if any(name in visitor.headers for name in _FORWARDING) or not _names_loopback(
+    if any(name in visitor.headers for name in _FORWARDING) or not names_loopback(
         visitor.headers.get("host", "")
     ):
         return False
-    return _is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)
+    return is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)
 
 
 def log_refused(visitor: ClientInfo, settings: WebSettings) -> None:
@@ -57,19 +72,19 @@ def log_refused(visitor: ClientInfo, settings: WebSettings) -> None:
     if not scheme:
         return
     pair = decode_basic(value.encode("latin-1", "replace")) if scheme.lower() == "basic" else None
-    sent = {b"x-forwarded-for": visitor.headers.get("x-forwarded-for", "").encode("latin-1", "replace")}
-    origin = TrustedProxies(settings.trusted_proxies).origin(visitor.address, "", sent)
-    log_failure(origin.caller.decode("latin-1"), "admin", pair[0] if pair else "", "-")
+    address = origin_of(visitor, settings).caller.decode("latin-1")
+    log_failure(address, "admin", pair[0] if pair else "", "-")
 
 
-def _has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
+def has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
+    """Return True if the request carries the admin token."""
     if not settings.admin_token:
         return False
     scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         # Browsers add it to every request, so it is not sufficient: see `_is_deliberate`.
         pair = decode_basic(value.encode())
-        if pair is None or not (_is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)):
+        if pair is None or not (is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)):
             return False
         value = pair[1]
     elif scheme.lower() != "bearer":
@@ -77,7 +92,7 @@ def _has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
     return hmac.compare_digest(value.strip().encode(), settings.admin_token.reveal().encode())
 
 
-def _is_read(visitor: ClientInfo) -> bool:
+def is_read(visitor: ClientInfo) -> bool:
     """Return True for a person who opens the page in a window, or a program. Over plain HTTP to another host
     browsers do not send these headers: there they are recognised by `Accept-Language`, and refused, since the
     request may come from a script."""
@@ -101,6 +116,6 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _names_loopback(host: str) -> bool:
+def names_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     return name.lower() in _LOOPBACK_NAMES

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +17,16 @@ from urllib.parse import quote
 import pytest
 
 from controller.domain.names import AppName
+from controller.domain.people.accounts import SessionRecord
+from controller.domain.people.roles import Grant, Role
 from controller.store import open_store
-from tests.support.browser import browser, browsing
+from controller.store.people import PeopleStore, SessionLimits
+from controller.web.auth.people import SESSION
+from tests.support.browser import DrivenBrowser, browser, browsing
 from tests.support.gateway import make_api, make_route
+from tests.support.people import add_person
 from tests.support.serve_web import settings_of, with_web
+from tests.support.waiting import wait_for
 
 from .conftest import Web, echo, serving
 
@@ -125,17 +132,41 @@ def is_control_sound(report: dict[str, str]) -> bool:
     return all(text for way, text in report.items() if way.endswith(" own"))
 
 
-@pytest.mark.parametrize("signed_in", ["loopback", "password"])
-def test_a_page_of_a_module_gets_nothing_of_the_platform(tmp_path: Path, signed_in: str) -> None:
-    by_loopback = signed_in == "loopback"
-    with hostile() as module, platform(tmp_path / "state", module, trust_loopback=by_loopback) as web:
+def test_a_page_of_a_module_gets_nothing_of_the_platform(tmp_path: Path) -> None:
+    with hostile() as module, platform(tmp_path / "state", module, trust_loopback=True) as web:
         host = "{}:{}".format(*web.address)
-        window = f"http://admin:letmein-token@{host}/-/" if not by_loopback else f"http://{host}/-/"
         report = attack(
-            module, f"http://{host}/evil/s/attack.html", tmp_path, targets=",".join(TARGETS), signIn=window
+            module,
+            f"http://{host}/evil/s/attack.html",
+            tmp_path,
+            targets=",".join(TARGETS),
+            signIn=f"http://{host}/-/",
         )
         assert is_control_sound(report), report
         assert read(report) == {}
+
+
+def test_nor_where_an_administrator_has_signed_in(tmp_path: Path) -> None:
+    with hostile() as module, platform(tmp_path / "state", module, trust_loopback=False) as web:
+        host = "{}:{}".format(*web.address)
+        people = PeopleStore(settings_of(web.state).people)
+        add_person(people, "ann", Grant("ann", Role.ADMIN), password=False)
+        now = time.time()
+        session = SessionRecord("1", "ann", now, now, "", "")
+        people.begin_session("cookie", session, SessionLimits(3600.0, 3600.0))
+        targets = quote(",".join((*TARGETS, "/-/tokens", "/-/sessions", "/-/audit", "/-/login")))
+        with closing(DrivenBrowser(tmp_path / "profile", "--disable-popup-blocking")) as window:
+            cookie = {"name": SESSION, "value": "cookie", "path": "/-/", "httpOnly": True, "sameSite": "Lax"}
+            window.call("Network.setCookie", url=f"http://{host}/-/", **cookie)
+            window.open(f"http://{host}/-/audit")
+            wait_for(lambda: "What people did" in window.text())
+            place = f"http://{host}/evil/s/attack.html"
+            window.open(f"{place}?targets={targets}&signIn={quote(f'http://{host}/-/')}")
+            report = module.reports.get(timeout=100)
+        assert is_control_sound(report), report
+        assert read(report) == {}
+        assert people.tokens() == ()
+        assert [each.id for each in people.sessions(SessionLimits(3600.0, 3600.0), time.time())] == ["1"]
 
 
 def test_with_a_domain_for_apps_it_is_not_even_at_the_same_origin(tmp_path: Path) -> None:

@@ -519,11 +519,11 @@ def test_a_bug_is_told_without_its_insides(
 ) -> None:
     app = create_app(store, settings, storage)
 
-    @app.get("/-/bug")
+    @app.get("/bug")
     def bug() -> str:
         raise ZeroDivisionError("secret inside")
 
-    document = problem(app.test_client().get("/-/bug", headers={"X-Request-ID": "r-1"}), 500)
+    document = problem(app.test_client().get("/bug", headers={"X-Request-ID": "r-1"}), 500)
     assert document["instance"] == "urn:prichal:request:r-1"
     assert "secret" not in json.dumps(document)
 

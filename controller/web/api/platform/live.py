@@ -12,10 +12,13 @@ import time
 from controller.config import Settings
 from controller.domain.apps.status import RequestState
 from controller.domain.names import AppName
+from controller.domain.people.roles import Act, Verdict, decide
 from controller.ports import Store
+from controller.web.api.platform.admission import judge, unknown_app
 from controller.web.api.platform.deliveries import event_document, progress
 from controller.web.api.platform.signatures import is_signed
-from controller.web.auth.admin import ClientInfo, is_admin, log_refused
+from controller.web.auth.admin import ClientInfo, log_refused
+from controller.web.auth.people import Callers
 from controller.web.gateway.body import Message, Send
 from controller.web.gateway.watch import RouteWatch
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -27,14 +30,16 @@ PAUSE = 0.1  # seconds between two looks at the store
 KEEP_ALIVE = 15.0  # seconds between two comments in a silent event stream
 LIMIT = 200  # of these answers at once in one worker
 
-_DELIVERY = re.compile(r"/-/hooks/([^/]+)/([^/]+)")
-_EVENTS = re.compile(r"/-/apps/([^/]+)/events")
+#: In Flask's notation, as in the table of rules (web/auth/rules.py).
+ROUTES = ("/-/hooks/<repository>/<delivery>", "/-/apps/<name>/events")
+_DELIVERY, _EVENTS = (re.compile(re.sub("<[a-z]+>", "([^/]+)", route)) for route in ROUTES)
 
 
 class LiveEndpoints:
-    def __init__(self, store: Store, settings: Settings, watch: RouteWatch) -> None:
+    def __init__(self, store: Store, settings: Settings, watch: RouteWatch, callers: Callers) -> None:
         self._store = store
         self._settings = settings
+        self._callers = callers
         self._watch = watch
         self._open = 0
 
@@ -68,7 +73,7 @@ class LiveEndpoints:
     async def _delivery(self, scope: Message, repository: str, identity: str, send: Send) -> None:
         """Answer as soon as there is an event with id > `after` or all passes have ended, at the latest after
         `wait` seconds."""
-        self._admit_delivery(scope, repository)
+        await self._admit_delivery(scope, repository)
         query = QueryParameters.of(scope["query_string"])
         after, wait = query.number("after", 0), query.number("wait", 0, most=int(MAX_WAIT))
         delivery = self._store.repositories.delivery(repository, identity)
@@ -85,14 +90,15 @@ class LiveEndpoints:
             await self._news(left)
         await _send_json(send, now.document())
 
-    def _admit_delivery(self, scope: Message, repository: str) -> None:
-        """Admit callers who sign `path?query` with the repository's secret, and administrators."""
+    async def _admit_delivery(self, scope: Message, repository: str) -> None:
+        """Admit callers who sign `path?query` with the repository's secret, and those who may see all apps."""
         record = self._store.repositories.get(repository)
         signature = client_info_of(scope).headers.get("x-signature", "")
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         if record is not None and is_signed(record.hook_secret, target, signature):
             return
-        if not is_admin(client_info_of(scope), self._settings.web):
+        who = await asyncio.to_thread(self._callers.identify, client_info_of(scope))
+        if who is None or decide(who, Act.WATCH) is not Verdict.ALLOWED:
             detail = (
                 "Sign path and query with the repository's secret (X-Signature), or send the admin token."
             )
@@ -103,16 +109,13 @@ class LiveEndpoints:
     async def _events(self, scope: Message, name: str, send: Send) -> None:
         """Send events with id > `after` (or `Last-Event-ID`), then each new one, until the caller disconnects."""
         visitor = client_info_of(scope)
-        if not is_admin(visitor, self._settings.web):
+        who = await asyncio.to_thread(self._callers.identify, visitor)
+        if who is None:
             log_refused(visitor, self._settings.web)
-            raise RequestRefused(
-                HttpProblem(
-                    ProblemKind.UNAUTHORIZED, "The admin token is needed.", challenge='Bearer realm="prichal"'
-                )
-            )
+        judge(who, Act.SEE, name)
         app = AppName(name)
         if not any(status.app == app for status in self._store.apps.all()):
-            raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"No app is called {name}."))
+            raise RequestRefused(unknown_app(name))
         seen = visitor.headers.get("last-event-id")
         after = (
             QueryParameters.of(scope["query_string"]).number("after", 0)
@@ -139,7 +142,7 @@ class LiveEndpoints:
 def client_info_of(scope: Message) -> ClientInfo:
     client = scope.get("client")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    return ClientInfo(scope["method"], client[0] if client else "", headers)
+    return ClientInfo(scope["method"], client[0] if client else "", headers, scope.get("scheme", "http"))
 
 
 async def _send_json(send: Send, document: dict[str, object]) -> None:

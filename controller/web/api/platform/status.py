@@ -1,5 +1,5 @@
 """Status for machines and people below `/-/`: health, metrics, apps, events, and the four requests of
-administrators. Views read the store and put requests into it."""
+administrators and developers. Views read the store and put requests into it; `admission` decides who may call them."""
 
 from __future__ import annotations
 
@@ -12,47 +12,29 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from flask.typing import ResponseReturnValue
 
 from controller import __version__
-from controller.domain.apps.status import AppStatus
+from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.people.roles import ALL, Act, Verdict, decide
 from controller.ports import Store
+from controller.web.api.platform.admission import note, unknown_app
 from controller.web.api.platform.deliveries import event_document
 from controller.web.api.platform.documents import app_document, runs_document, summary_document
 from controller.web.api.platform.metrics import CONTENT_TYPE, render
-from controller.web.auth.admin import is_admin, log_refused
 from controller.web.bodies import read_json
-from controller.web.context import context, query, storage_client, visitor
+from controller.web.context import context, principal, query, storage_client
 from controller.web.pages.status_page import app_rows, event_rows
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 status = Blueprint("status", __name__)
 
 FRESH = 15.0  # seconds since the daemon's control loop was last alive
-PUBLIC = frozenset(("status.healthz", "status.readyz", "status.front"))
 MAX_EVENTS = 1000
+MAX_SHOWN = 50  # events on the page
 MAX_REVISION = 200  # characters
 #: The only script that the page may run, and its digest for the page's Content-Security-Policy.
 SCRIPT = (Path(__file__).parents[2] / "templates" / "status.js").read_text()
 SCRIPT_DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-
-
-@status.before_request
-def admit() -> None:
-    if request.endpoint in PUBLIC:
-        return
-    _, settings = context(current_app)
-    who = visitor()
-    if is_admin(who, settings.web):
-        return
-    log_refused(who, settings.web)
-    detail = (
-        "Send the admin token as a bearer token, or call from the host itself (docs/reference/http-api.md)."
-    )
-    raise RequestRefused(
-        HttpProblem(
-            ProblemKind.UNAUTHORIZED, detail, challenge='Bearer realm="prichal", Basic realm="prichal"'
-        )
-    )
 
 
 @status.get("/")
@@ -110,16 +92,16 @@ def overview() -> ResponseReturnValue:
     return {
         "version": __version__,
         "heartbeat": store.last_heartbeat(),
-        "checks": checks_of(store, time.time()),
+        "checks": _checks(store, time.time()),
         "routes": store.routes.version(),
-        "apps": [summary_document(app) for app in store.apps.all()],
+        "apps": [summary_document(app) for app in _seen(store)],
     }
 
 
 @status.get("/-/apps")
 def apps() -> ResponseReturnValue:
     store, _ = context(current_app)
-    return {"apps": [summary_document(app) for app in store.apps.all()]}
+    return {"apps": [summary_document(app) for app in _seen(store)]}
 
 
 @status.get("/-/apps/<name>")
@@ -169,6 +151,7 @@ def approve(name: str) -> ResponseReturnValue:
             HttpProblem(ProblemKind.CONFLICT, f"{name} has no revision yet that could be approved.")
         )
     store.apps.approve(found.app, revision)
+    note(name, revision)
     return _ask(found.app)
 
 
@@ -181,9 +164,10 @@ def page() -> ResponseReturnValue:
             "status.html",
             version=__version__,
             script=SCRIPT,
-            checks=checks_of(store, now),
-            apps=[row for app in store.apps.all() for row in app_rows(app, store.routes.of(app.app), now)],
-            events=event_rows(store.events.list(None, 0, 50), now),
+            who=principal().name,
+            checks=_checks(store, now),
+            apps=[row for app in _seen(store) for row in app_rows(app, store.routes.of(app.app), now)],
+            events=event_rows(_seen_events(store, MAX_SHOWN), now),
         ),
         content_type="text/html; charset=utf-8",
     )
@@ -192,6 +176,25 @@ def page() -> ResponseReturnValue:
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
     )
     return response
+
+
+def _seen(store: Store) -> list[AppStatus]:
+    """The apps that the caller may see."""
+    who = principal()
+    return [app for app in store.apps.all() if who.sees(app.app)]
+
+
+def _seen_events(store: Store, limit: int) -> tuple[Event, ...]:
+    """The newest events of apps that the caller may see."""
+    if principal().sees(ALL):
+        return store.events.list(None, 0, limit)
+    found = [event for app in _seen(store) for event in store.events.list(app.app, 0, limit)]
+    return tuple(sorted(found, key=lambda event: event.id)[-limit:])
+
+
+def _checks(store: Store, now: float) -> dict[str, str]:
+    """They tell about this machine, so they are for those who watch the platform as a whole."""
+    return checks_of(store, now) if decide(principal(), Act.WATCH) is Verdict.ALLOWED else {}
 
 
 def _named_revision() -> str:
@@ -225,5 +228,5 @@ def _known(store: Store, name: str) -> AppStatus:
         return store.apps.status(PLATFORM)
     found = next((app for app in store.apps.all() if app.app == name), None)
     if found is None:
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"No app is called {name}."))
+        raise RequestRefused(unknown_app(name))
     return found

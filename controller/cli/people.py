@@ -1,0 +1,440 @@
+"""Commands about people: accounts, roles, sessions, API tokens, and what they did. They write the database of the web
+process, so root runs them; they go on as that process' user, and files keep their owner.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from controller.cli.credentials import show_token
+from controller.cli.exits import Exit
+from controller.cli.formats import Format, nameless_output_option, output_option
+from controller.cli.groups import Group
+from controller.cli.output import Column, date, echo, print_message, show_view, table_of
+from controller.cli.session import Session, config_option, with_session
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName, is_dns_label
+from controller.domain.people.accounts import (
+    LABEL,
+    Account,
+    AuditEntry,
+    Scope,
+    SessionRecord,
+    TokenRecord,
+    password_problem,
+)
+from controller.domain.people.roles import ALL, Grant, Role
+from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
+from controller.domain.routing.passwords import hash_password
+
+if TYPE_CHECKING:
+    from controller.config import Settings
+    from controller.store.people import PeopleStore
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def _people(settings: Settings) -> Iterator[PeopleStore]:
+    """Yield the database, as the user that owns its folder."""
+    from controller.store.people import PeopleStore
+
+    folder = settings.people.parent
+    if not folder.exists():
+        raise Stalled("StateMissing", f"there is no folder {folder}: start the platform first: prichal up")
+    with _as_owner(folder.stat()):
+        yield PeopleStore(settings.people)
+
+
+@contextmanager
+def _as_owner(folder: os.stat_result) -> Iterator[None]:
+    """Go on as the owner of a folder, if this is root: what the web process may put there cannot lead root astray."""
+    user, group = os.geteuid(), os.getegid()
+    if user != 0:
+        yield
+        return
+    os.setegid(folder.st_gid)
+    os.seteuid(folder.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+
+
+def _record(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:
+    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    people.record(AuditEntry(time.time(), f"host:{name}", "command line", act, subject, detail, ""))
+
+
+def _link(settings: Settings, people: PeopleStore, name: str) -> str:
+    from controller.store.first_admin import login_url
+    from controller.store.people import LINK
+
+    code = secrets.token_urlsafe(32)
+    people.put_link(name, code, time.time() + LINK)
+    return login_url(settings, code)
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------
+
+
+@click.group(cls=Group)
+@config_option
+def user() -> None:
+    """Show, add and remove accounts of people."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="Make this person an administrator.")
+@config_option
+@with_session
+def add_user(session: Session, name: str, admin: bool) -> int:
+    """Add an account, and print a one-time link to choose its password.
+
+    The link is good once and for a day. Without a role the person sees nothing yet; see `prichal role add`.
+    """
+    settings = session.settings()
+    with _people(settings) as people:
+        people.add(name, time.time())
+        if admin:
+            people.grant(Grant(name, Role.ADMIN))
+        _record(people, "user add", name, "admin" if admin else "")
+        link = _link(settings, people, name)
+    print_message(f"{name} chooses a password, within a day, at:")
+    echo(link)
+    return Exit.OK
+
+
+@user.command("ls")
+@output_option
+@config_option
+@with_session
+def list_users(session: Session, output: Format) -> int:
+    """Show all accounts with their roles."""
+    with _people(session.settings()) as people:
+        found, grants = people.accounts(), people.grants()
+    roles = {each.name: [grant for grant in grants if grant.user == each.name] for each in found}
+    columns: tuple[Column[Account], ...] = (
+        Column("NAME", lambda each: each.name),
+        Column("PASSWORD", lambda each: "set" if each.has_password else "not chosen yet"),
+        Column("ROLES", lambda each: ", ".join(map(_words, roles[each.name])) or "-"),
+        Column("SINCE", lambda each: date(each.created)),
+    )
+    documents = [{**asdict(each), "roles": [_role(grant) for grant in roles[each.name]]} for each in found]
+    _show(output, documents, columns, found, [each.name for each in found])
+    return Exit.OK
+
+
+def _show(
+    output: Format,
+    documents: object,
+    columns: tuple[Column[T], ...],
+    found: Sequence[T],
+    names: Sequence[str] = (),
+) -> None:
+    output.show(documents, lambda: show_view((table_of(columns, found, output.is_wide),)), names)
+
+
+@user.command("rm")
+@click.argument("name")
+@config_option
+@with_session
+def remove_user(session: Session, name: str) -> int:
+    """Remove an account with its roles, sessions and tokens."""
+    with _people(session.settings()) as people:
+        people.remove(name)
+        _record(people, "user rm", name)
+    echo(f"{name} is removed")
+    return Exit.OK
+
+
+@user.command("passwd")
+@click.argument("name")
+@click.option("--stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@config_option
+@with_session
+def change_password(session: Session, name: str, stdin: bool) -> int:
+    """Print a one-time link to choose another password.
+
+    Earlier links end. The previous password and all sessions end when the link is used, or at once with --stdin.
+    """
+    settings = session.settings()
+    password = sys.stdin.readline().rstrip("\n") if stdin else ""
+    if stdin and (problem := password_problem(password, name)):
+        raise click.UsageError(problem)
+    with _people(settings) as people:
+        if stdin:
+            people.set_hash(name, hash_password(password))
+        link = "" if stdin else _link(settings, people, name)
+        _record(people, "user passwd", name, "password set" if stdin else "one-time link")
+    if stdin:
+        echo(f"the password of {name} is set, and their sessions have ended")
+    else:
+        print_message(f"{name} chooses a password, within a day, at:")
+        echo(link)
+    return Exit.OK
+
+
+# --- roles ------------------------------------------------------------------------------------------------------
+
+_ROLE = click.Choice([role.value for role in Role])
+
+
+@click.group(cls=Group)
+@config_option
+def role() -> None:
+    """Show, give and take away roles."""
+
+
+@role.command("add")
+@click.argument("name", metavar="USER")
+@click.argument("word", metavar="ROLE", type=_ROLE)
+@click.argument("app", required=False, default=ALL)
+@config_option
+@with_session
+def add_role(session: Session, name: str, word: str, app: str) -> int:
+    """Give a person a role: admin, developer of an app, or viewer of one or all apps.
+
+    A developer sees and steers APP, and knows of no other app. The app need not exist yet.
+    """
+    grant = _grant(name, word, app)
+    with _people(session.settings()) as people:
+        if people.grant(grant):
+            _record(people, "role add", name, _words(grant))
+    echo(f"{name} is {_words(grant)}")
+    return Exit.OK
+
+
+@role.command("rm")
+@click.argument("name", metavar="USER")
+@click.argument("word", metavar="ROLE", type=_ROLE)
+@click.argument("app", required=False, default=ALL)
+@config_option
+@with_session
+def remove_role(session: Session, name: str, word: str, app: str) -> int:
+    """Take a role away from a person, which counts for their next request."""
+    grant = _grant(name, word, app)
+    with _people(session.settings()) as people:
+        if not people.take_back(grant):
+            raise Stalled("UnknownRole", f"{name} is not {_words(grant)}; see: prichal role ls")
+        _record(people, "role rm", name, _words(grant))
+    echo(f"{name} is not {_words(grant)} any more")
+    return Exit.OK
+
+
+@role.command("ls")
+@click.argument("name", metavar="USER", required=False)
+@output_option
+@config_option
+@with_session
+def list_roles(session: Session, name: str | None, output: Format) -> int:
+    """Show the roles of USER, or of all people."""
+    with _people(session.settings()) as people:
+        found = people.grants(name)
+    columns: tuple[Column[Grant], ...] = (
+        Column("USER", lambda each: each.user),
+        Column("ROLE", lambda each: each.role),
+        Column("APP", lambda each: each.app or "-"),
+    )
+    documents = [{"user": grant.user, **_role(grant)} for grant in found]
+    _show(
+        output, documents, columns, found, [f"{each.user} {each.role} {each.app}".strip() for each in found]
+    )
+    return Exit.OK
+
+
+def _grant(name: str, word: str, app: str) -> Grant:
+    if app != ALL and not is_dns_label(app):
+        raise Stalled("RoleInvalid", f"{app!r} cannot be the name of an app")
+    return Grant(name, Role(word), AppName(app))
+
+
+def _role(grant: Grant) -> dict[str, str | None]:
+    return {"role": grant.role.value, "app": grant.app or None}
+
+
+def _words(grant: Grant) -> str:
+    return f"{grant.role} of {grant.app}" if grant.app else grant.role.value
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------
+
+
+@click.group("session", cls=Group)
+@config_option
+def session_group() -> None:
+    """Show and end sessions of people in browsers."""
+
+
+@session_group.command("ls")
+@click.argument("name", metavar="USER", required=False)
+@output_option
+@config_option
+@with_session
+def list_sessions(session: Session, name: str | None, output: Format) -> int:
+    """Show the sessions of USER, or of all people."""
+    from controller.store.people import SessionLimits
+
+    web = session.settings().web
+    with _people(session.settings()) as people:
+        found = people.sessions(SessionLimits(web.session_idle, web.session_lifetime), time.time(), name)
+    columns: tuple[Column[SessionRecord], ...] = (
+        Column("SESSION", lambda each: each.id),
+        Column("USER", lambda each: each.user),
+        Column("SINCE", lambda each: date(each.created)),
+        Column("USED", lambda each: date(each.seen)),
+        Column("ADDRESS", lambda each: each.address),
+        Column("BROWSER", lambda each: each.agent, is_wide=True),
+    )
+    _show(output, [asdict(each) for each in found], columns, found, [each.id for each in found])
+    return Exit.OK
+
+
+@session_group.command("revoke")
+@click.argument("id", metavar="SESSION")
+@config_option
+@with_session
+def revoke_session(session: Session, id: str) -> int:
+    """End a session at once."""
+    with _people(session.settings()) as people:
+        found = people.end_session(id)
+        if found is None:
+            raise Stalled("UnknownSession", f"there is no session {id!r}; see: prichal session ls")
+        _record(people, "session revoke", f"session {id}", f"of {found.user}")
+    echo(f"session {id} of {found.user} has ended")
+    return Exit.OK
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------
+
+
+@click.group(cls=Group)
+@config_option
+def token() -> None:
+    """Show, add and revoke API tokens."""
+
+
+@token.command("add")
+@click.argument("name", metavar="USER")
+@click.option("--label", default="", help="What the token is for.")
+@click.option(
+    "--scope",
+    type=click.Choice([scope.value for scope in Scope]),
+    default=Scope.READ.value,
+    show_default=True,
+    help="What it allows: to see; also to steer apps; all that the person may.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, LONGEST_DAYS),
+    default=USUAL_DAYS,
+    show_default=True,
+    help="Days after which the token expires.",
+)
+@config_option
+@with_session
+def add_token(session: Session, name: str, label: str, scope: str, days: int) -> int:
+    """Make an API token for a person and print it, this once.
+
+    It allows what its scope and the person's roles allow.
+    """
+    if len(label) > LABEL or not label.isprintable():
+        raise click.BadParameter(f"at most {LABEL} printable characters", param_hint="--label")
+    made, record = new_token(name, label, Scope(scope), days, time.time(), secrets.token_urlsafe(32))
+    with _people(session.settings()) as people:
+        people.add_token(made, record)
+        _record(people, "token add", f"token {record.id}", f"{scope} of {name}")
+    print_message(f"token {record.id} of {name}, {scope}, until {date(record.expires)}:")
+    echo(made)
+    return Exit.OK
+
+
+@token.command("ls")
+@click.argument("name", metavar="USER", required=False)
+@output_option
+@config_option
+@with_session
+def list_tokens(session: Session, name: str | None, output: Format) -> int:
+    """Show the tokens of USER, or of all people, without their secrets."""
+    with _people(session.settings()) as people:
+        found = people.tokens(name)
+    columns: tuple[Column[TokenRecord], ...] = (
+        Column("TOKEN", lambda each: each.id),
+        Column("USER", lambda each: each.user),
+        Column("LABEL", lambda each: each.label or "-"),
+        Column("SCOPE", lambda each: each.scope),
+        Column("SINCE", lambda each: date(each.created), is_wide=True),
+        Column("USED", lambda each: date(each.used) if each.used else "never"),
+        Column("UNTIL", lambda each: _until(each.expires)),
+    )
+    _show(output, [asdict(each) for each in found], columns, found, [each.id for each in found])
+    return Exit.OK
+
+
+def _until(expires: float) -> str:
+    return f"{date(expires)}{' (expired)' if expires <= time.time() else ''}"
+
+
+@token.command("revoke")
+@click.argument("id", metavar="TOKEN")
+@config_option
+@with_session
+def revoke_token(session: Session, id: str) -> int:
+    """Revoke a token at once. TOKEN is its id, as `prichal token ls` shows it."""
+    with _people(session.settings()) as people:
+        found = people.revoke_token(id)
+        if found is None:
+            raise Stalled("UnknownToken", f"there is no token {id!r}; see: prichal token ls")
+        _record(people, "token revoke", f"token {id}", f"of {found.user}")
+    echo(f"token {id} of {found.user} is revoked")
+    return Exit.OK
+
+
+token.add_command(show_token)
+
+# --- audit ------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name", metavar="USER", required=False)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Show at most N acts, the newest ones.",
+)
+@nameless_output_option
+@config_option
+@with_session
+def audit(session: Session, name: str | None, limit: int, output: Format) -> int:
+    """Show what people did, the newest last."""
+    with _people(session.settings()) as people:
+        found = people.acts(limit, name)[::-1]
+    columns: tuple[Column[AuditEntry], ...] = (
+        Column("AT", lambda each: date(each.at)),
+        Column("WHO", lambda each: each.who),
+        Column("BY", lambda each: each.via),
+        Column("ACT", lambda each: each.act),
+        Column("ABOUT", lambda each: f"{each.subject} {each.detail}".strip() or "-"),
+        Column("ADDRESS", lambda each: each.address or "-", is_wide=True),
+    )
+    _show(output, [asdict(each) for each in found], columns, found)
+    return Exit.OK
+
+
+commands = (user, role, session_group, token, audit)

@@ -1,0 +1,1 @@
+"""People who use the platform's own interface: accounts, roles, sessions, tokens. Pure."""

@@ -1,0 +1,117 @@
+"""Decides who may do what at the platform's own interface: one table of acts and the roles that they need.
+
+A caller who may not see an app gets the same answer as for an app that does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final
+
+from controller.domain.people.accounts import Scope
+
+#: The app of a role that holds for the whole platform.
+ALL: Final = ""
+
+
+class Role(StrEnum):
+    """`viewer` of an app or of all apps; `developer` of an app; `admin` of the platform."""
+
+    VIEWER = "viewer"
+    DEVELOPER = "developer"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, order=True)
+class Grant:
+    user: str
+    role: Role
+    app: str = ALL
+
+
+def grant_problem(role: Role, app: str) -> str:
+    """Return why this role cannot be given, or ""."""
+    if role is Role.DEVELOPER and app == ALL:
+        return "a developer needs an app: prichal role add USER developer APP"
+    if role is Role.ADMIN and app != ALL:
+        return "an admin is one of the whole platform, not of an app"
+    return ""
+
+
+class Act(Enum):
+    """What a request does, with the scope that a token needs for it. None: everybody may."""
+
+    PUBLIC = ("public", None)  # health checks, the sign-in page
+    SIGNED = ("signed", None)  # the request carries a signature, which its view checks
+    LIST = ("list", Scope.READ)  # shows the apps that the caller may see
+    SEE = ("see", Scope.READ)  # an app
+    STEER = ("steer", Scope.DEPLOY)  # an app
+    OWN = ("own", Scope.ADMIN)  # the caller's sessions and tokens
+    WATCH = ("watch", Scope.READ)  # the platform as a whole
+    ADMINISTER = ("administer", Scope.ADMIN)
+
+    def __init__(self, word: str, scope: Scope | None) -> None:
+        self.word = word
+        self.scope = scope
+
+    @property
+    def is_open(self) -> bool:
+        return self.scope is None
+
+
+#: The roles that may do an act; empty: every person who has signed in.
+_NEEDED: Final = {
+    Act.LIST: frozenset[Role](),
+    Act.OWN: frozenset[Role](),
+    Act.SEE: frozenset((Role.VIEWER, Role.DEVELOPER, Role.ADMIN)),
+    Act.STEER: frozenset((Role.DEVELOPER, Role.ADMIN)),
+    Act.WATCH: frozenset((Role.VIEWER, Role.ADMIN)),
+    Act.ADMINISTER: frozenset((Role.ADMIN,)),
+}
+
+
+class Verdict(Enum):
+    ALLOWED = "allowed"
+    FORBIDDEN = "forbidden"
+    UNKNOWN = "unknown"  # the answer is that of an app which does not exist
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who makes a request. `name` is empty for the holder of the admin token and for trusted callers of this host,
+    which have no account. `via` says how they proved who they are; `session` is the id of their session."""
+
+    name: str
+    grants: tuple[Grant, ...]
+    scope: Scope
+    via: str
+    session: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        return Role.ADMIN in self.roles(ALL)
+
+    def roles(self, app: str) -> frozenset[Role]:
+        """The roles that hold for an app; for `ALL` those of the platform."""
+        return frozenset(grant.role for grant in self.grants if grant.app in (ALL, app))
+
+    def sees(self, app: str) -> bool:
+        return decide(self, Act.SEE, app) is Verdict.ALLOWED
+
+
+def decide(principal: Principal, act: Act, app: str = ALL) -> Verdict:
+    """`app` is the one that an act of `SEE` or `STEER` is about."""
+    if act.scope is None:
+        return Verdict.ALLOWED
+    roles = principal.roles(app)
+    if act in (Act.SEE, Act.STEER) and not roles & _NEEDED[Act.SEE]:
+        return Verdict.UNKNOWN
+    if _NEEDED[act] and not roles & _NEEDED[act]:
+        return Verdict.FORBIDDEN
+    return Verdict.ALLOWED if principal.scope.covers(act.scope) else Verdict.FORBIDDEN
+
+
+def administrator(via: str) -> Principal:
+    """The holder of the admin token, or a caller of this host that the configuration trusts."""
+    return Principal("", (Grant("", Role.ADMIN),), Scope.ADMIN, via)

@@ -1,0 +1,118 @@
+"""Admits requests below `/-/` by the table of rules, before any view runs, and writes down what people did.
+
+`judge` is also the rule of the live endpoints, which answer on the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from urllib.parse import urlencode
+
+from flask import Flask, Response, current_app, g, redirect, request
+from flask.typing import ResponseReturnValue
+
+from controller.domain.errors import ControllerError
+from controller.domain.people.accounts import AuditEntry
+from controller.domain.people.roles import Act, Principal, Verdict, decide
+from controller.web.auth.admin import ClientInfo, log_refused
+from controller.web.auth.people import Callers, is_window
+from controller.web.auth.rules import RouteRule, rule_of
+from controller.web.context import context, people_context, visitor
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+log = logging.getLogger(__name__)
+
+FORM = "application/x-www-form-urlencoded"
+_SIGN_IN = (
+    "Send a token as a bearer token, sign in at /-/login, or call from this host (docs/reference/people.md)."
+)
+_CHALLENGE = 'Bearer realm="prichal", Basic realm="prichal"'
+
+
+def admit_requests(app: Flask) -> None:
+    app.before_request(_admit)
+    app.after_request(_record)
+
+
+def judge(principal: Principal | None, act: Act, app: str = "") -> None:
+    """Raises RequestRefused if this caller may not do it."""
+    if act.is_open:
+        return
+    if principal is None:
+        raise RequestRefused(HttpProblem(ProblemKind.UNAUTHORIZED, _SIGN_IN, challenge=_CHALLENGE))
+    match decide(principal, act, app):
+        case Verdict.UNKNOWN:
+            raise RequestRefused(unknown_app(app))
+        case Verdict.FORBIDDEN:
+            whose = "this token" if not principal.scope.covers(act.scope or principal.scope) else "your role"
+            detail = f"You are known as {principal.name or principal.via}, but {whose} does not allow this."
+            raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
+        case Verdict.ALLOWED:
+            return
+
+
+def unknown_app(name: str) -> HttpProblem:
+    """The answer for an app that does not exist, and for one that the caller may not see."""
+    return HttpProblem(ProblemKind.NOT_FOUND, f"No app is called {name}.")
+
+
+def note(subject: str = "", detail: str = "") -> None:
+    """Tell the audit what the present act is about."""
+    g.told = (subject, detail)
+
+
+def record_act(who: str, via: str, act: str, subject: str = "", detail: str = "") -> None:
+    """Write down what a person did. The log has it, too, should that fail."""
+    people = people_context(current_app)
+    address = people.callers.address(visitor())
+    entry = AuditEntry(time.time(), who, via, act, subject, detail, address)
+    log.info(
+        "a person acted",
+        extra={"who": who, "via": via, "act": act, "subject": subject, "detail": detail, "address": address},
+    )
+    try:
+        people.store.record(entry)
+    except ControllerError as error:
+        log.error("what a person did is not in the audit: %s", error)
+
+
+def _admit() -> ResponseReturnValue | None:
+    rule = _present_rule()
+    if rule is None:
+        return None
+    caller, who = visitor(), None
+    if not rule.act.is_open:
+        who = _caller(people_context(current_app).callers, caller, rule)
+    g.principal = who
+    if who is None and not rule.act.is_open:
+        if is_window(caller):
+            return redirect("/-/login?" + urlencode({"next": request.full_path.rstrip("?")}), 303)
+        log_refused(caller, context(current_app).settings.web)
+    judge(who, rule.act, (request.view_args or {}).get("name", ""))
+    return None
+
+
+def _present_rule() -> RouteRule | None:
+    """None where no route fits, and for services, which the gateway has admitted."""
+    route = request.url_rule.rule if request.url_rule is not None else ""
+    if route != "/" and not route.startswith("/-/"):
+        return None
+    found = rule_of(request.method, route)
+    if found is None:
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "This route has no rule."))
+    return found
+
+
+def _caller(callers: Callers, caller: ClientInfo, rule: RouteRule) -> Principal | None:
+    is_form = request.mimetype == FORM and "authorization" not in caller.headers and bool(rule.told)
+    return callers.by_form(caller, request.form.get("form", "")) if is_form else callers.identify(caller)
+
+
+def _record(response: Response) -> Response:
+    rule = rule_of(request.method, request.url_rule.rule) if request.url_rule is not None else None
+    who: Principal | None = g.get("principal")
+    if rule is not None and rule.told and who is not None and response.status_code < 400:
+        subject, detail = g.get("told", ((request.view_args or {}).get("name", ""), ""))
+        record_act(who.name or who.via, who.via, rule.told, subject, detail)
+    return response

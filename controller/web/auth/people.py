@@ -1,0 +1,115 @@
+"""Finds out who makes a request to the platform's own interface: the admin token, a person's API token, a person's
+session, or this host where it is trusted. Used by the Flask application and, in a thread, by the live endpoints.
+
+The cookie of a session opens only what a person opens in a window of its own (`is_read`): pages of modules may share
+our origin, and browsers send the cookie along for them, too. What changes something is a form of ours, which carries
+a value that only the holder of the session was shown. Our pages are sandboxed, so browsers send no cookie with their
+forms, and that value stands for the session by itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import Final
+
+from controller.config import WebSettings
+from controller.domain.people.roles import Principal, administrator
+from controller.store.people import PeopleStore, SessionLimits
+from controller.web.auth.admin import (
+    SAFE,
+    ClientInfo,
+    has_token,
+    is_read,
+    is_trusted,
+    names_loopback,
+    origin_of,
+)
+
+SESSION: Final = "prichal-session"
+LOGIN: Final = "prichal-login"  # the cookie that binds a sign-in to the browser in which it began
+LONGEST: Final = 200  # characters of a secret that is looked up
+_BEARER: Final = "bearer"
+
+
+class Callers:
+    """Threads may share it."""
+
+    def __init__(
+        self, people: PeopleStore, settings: WebSettings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._people = people
+        self._settings = settings
+        self._clock = clock
+        self.limits = SessionLimits(settings.session_idle, settings.session_lifetime)
+
+    def identify(self, visitor: ClientInfo) -> Principal | None:
+        """None if the request proves nothing, or something that is not valid any more."""
+        if has_token(visitor, self._settings):
+            return administrator("admin token")
+        scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == _BEARER:
+            return self._people.by_token(value.strip(), self._clock()) if len(value) <= LONGEST else None
+        secret = self.cookie(visitor, SESSION)
+        if secret and visitor.method in SAFE and is_read(visitor):
+            found = self._people.session(secret, self.limits, self._clock())
+            if found is not None:
+                return found
+        return administrator("this host") if is_trusted(visitor, self._settings) else None
+
+    def by_form(self, visitor: ClientInfo, value: str) -> Principal | None:
+        """Return who was shown the form with this value; a browser that sends a cookie, too, must send theirs."""
+        id, _, signature = value.partition(".")
+        if not is_form_post(visitor) or not 0 < len(value) <= LONGEST:
+            return None
+        key = self._people.session_key(id)
+        if not key or not hmac.compare_digest(_signature(key).encode(), signature.encode("utf-8", "replace")):
+            return None
+        found = self._people.session_by_id(id, self.limits, self._clock())
+        secret = self.cookie(visitor, SESSION)
+        if secret and found is not None:
+            other = self._people.session(secret, self.limits, self._clock())
+            return found if other is not None and other.session == found.session else None
+        return found
+
+    def form_value(self, principal: Principal) -> str:
+        """Return what forms for this session carry; "" for callers without one, who get no forms."""
+        key = self._people.session_key(principal.session) if principal.session else ""
+        return f"{principal.session}.{_signature(key)}" if key else ""
+
+    def address(self, visitor: ClientInfo) -> str:
+        return origin_of(visitor, self._settings).caller.decode("latin-1")
+
+    def is_https(self, visitor: ClientInfo) -> bool:
+        return origin_of(visitor, self._settings).scheme.partition(b",")[0].strip() == b"https"
+
+    def is_private(self, visitor: ClientInfo) -> bool:
+        """Return True if nobody on the way can read a password: over HTTPS, or on this host."""
+        return self.is_https(visitor) or names_loopback(visitor.headers.get("host", ""))
+
+    def cookie_name(self, visitor: ClientInfo, name: str) -> str:
+        """Over HTTPS with the prefix that keeps scripts of other hosts and paths from setting it."""
+        return f"__Host-{name}" if self.is_https(visitor) else name
+
+    def cookie(self, visitor: ClientInfo, name: str) -> str:
+        """Return the value of a cookie of ours. If there are several, another page has set one: none counts."""
+        wanted = self.cookie_name(visitor, name)
+        pairs = (part.strip().partition("=") for part in visitor.headers.get("cookie", "").split(";"))
+        found = [value for key, _, value in pairs if key == wanted]
+        return found[0] if len(found) == 1 and len(found[0]) <= LONGEST else ""
+
+
+def is_form_post(visitor: ClientInfo) -> bool:
+    """Return True for a form that a window sends, or a program; False for what scripts and frames send."""
+    mode, dest = (visitor.headers.get(f"sec-fetch-{name}", "") for name in ("mode", "dest"))
+    return visitor.method == "POST" and mode in ("", "navigate") and dest in ("", "document")
+
+
+def is_window(visitor: ClientInfo) -> bool:
+    """Return True if a browser opens this in a window of its own, so that a page helps more than a document."""
+    return visitor.method in SAFE and visitor.headers.get("sec-fetch-mode") == "navigate" and is_read(visitor)
+
+
+def _signature(key: str) -> str:
+    return hmac.new(key.encode(), b"form", "sha256").hexdigest()

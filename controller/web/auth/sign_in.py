@@ -1,0 +1,164 @@
+"""Signs people in: checks a password or a one-time link, and begins a session.
+
+A sign-in takes three requests, like the code flow of OAuth 2.0, because our pages are sandboxed and browsers send no
+cookie with their forms. The page sets a cookie and carries a value made from it. The form with the password gets a
+ticket in a redirect, and the ticket begins the session of the browser whose cookie fits. So nobody signs somebody
+else's browser in, and no cookie that was there before becomes a session.
+
+Passwords are tried as often as `attempts` allows, and hashed one after the other in a bounded number of threads.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from controller.domain.errors import Stalled
+from controller.domain.people.accounts import SessionRecord, is_account_name
+from controller.domain.routing.passwords import hash_password
+from controller.store.people import PeopleStore, SessionLimits, Ticket
+from controller.web.auth.attempts import LoginAttempts, log_failure
+from controller.web.auth.authenticate import Check, check_password
+from controller.web.auth.people import LONGEST
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+CHECKS: Final = 3  # passwords that are hashed at once in one worker
+HOME: Final = "/-/"
+REALM: Final = "-"  # stands for the API in the limits and in lines of the log
+_LINK: Final = "-link-"  # no account is called so
+_MOST_NEXT: Final = 500
+_MOST_AGENT: Final = 200
+_MOST_NAME: Final = 64
+
+
+@dataclass(frozen=True)
+class BegunSession:
+    """`secret` is the value of the cookie."""
+
+    user: str
+    id: str
+    secret: str
+    next: str
+
+
+class SignIn:
+    """Threads may share it."""
+
+    def __init__(
+        self,
+        people: PeopleStore,
+        limits: SessionLimits,
+        clock: Callable[[], float] = time.time,
+        check: Check = check_password,
+        passing: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._people = people
+        self._limits = limits
+        self._clock = clock
+        self._matches = check
+        self._attempts = LoginAttempts(passing)
+        self._lock = threading.Lock()
+        self._checks = threading.BoundedSemaphore(CHECKS)
+        #: Checked for accounts that do not exist or have no password, so that they take as long as others.
+        self._nobody = hash_password(secrets.token_hex(16))
+
+    def by_password(self, address: str, name: str, password: str) -> str | None:
+        """Return the name if the password is right. Raises RequestRefused."""
+
+        def check() -> str | None:
+            known = self._people.hash_of(name) if is_account_name(name) else ""
+            return name if self._matches(known or self._nobody, password) and known else None
+
+        return self._tried(address, name[:_MOST_NAME], check)
+
+    def by_link(self, address: str, code: str, password: str) -> str | None:
+        """Set the password of whom the one-time link is for, and return their name. Raises RequestRefused."""
+
+        def use() -> str | None:
+            now = self._clock()
+            if len(code) > LONGEST or self._people.link_user(code, now) is None:
+                return None
+            return self._people.use_link(code, hash_password(password), now)
+
+        return self._tried(address, _LINK, use)
+
+    def link_user(self, code: str) -> str | None:
+        return self._people.link_user(code, self._clock()) if 0 < len(code) <= LONGEST else None
+
+    def ticket(self, user: str, form: str, next: str) -> str:
+        secret = secrets.token_urlsafe(32)
+        try:
+            self._people.put_ticket(secret, Ticket(user, form, local_path(next)), self._clock())
+        except Stalled as error:
+            raise RequestRefused(_busy()) from error
+        return secret
+
+    def finish(self, ticket: str, cookie: str, address: str, agent: str, former: str) -> BegunSession | None:
+        """Begin a session if the browser is the one that the form was given to. `former` is the cookie of an earlier
+        session in it, which ends."""
+        found = self._people.take_ticket(ticket, self._clock()) if len(ticket) <= LONGEST else None
+        if found is None or not cookie or not hmac.compare_digest(form_of(cookie), found.form):
+            return None
+        if former:
+            self._people.end_cookie(former)
+        now = self._clock()
+        begun = BegunSession(found.user, secrets.token_hex(6), secrets.token_urlsafe(32), found.next)
+        record = SessionRecord(begun.id, begun.user, now, now, address, agent[:_MOST_AGENT])
+        self._people.begin_session(begun.secret, record, self._limits)
+        return begun
+
+    def _tried(self, address: str, name: str, check: Callable[[], str | None]) -> str | None:
+        with self._lock:
+            wait = self._attempts.begin(address, REALM, name)
+        if wait:
+            detail = "Too many sign-ins from there have failed."
+            raise RequestRefused(HttpProblem(ProblemKind.ATTEMPTS, detail, retry_after=wait))
+        found = None
+        counts = False
+        try:
+            if not self._checks.acquire(blocking=False):
+                raise RequestRefused(_busy())
+            try:
+                found = check()
+            finally:
+                self._checks.release()
+            counts = True
+        finally:
+            with self._lock:
+                if found is not None:
+                    self._attempts.succeeded(address, REALM, name)
+                elif not counts:
+                    self._attempts.give_back(address, REALM, name)
+        if found is None:
+            log_failure(address, "person", name, REALM)
+        return found
+
+
+def form_of(cookie: str) -> str:
+    """Return what the form carries for the browser with this cookie."""
+    return hmac.new(cookie.encode("utf-8", "replace"), b"sign in", "sha256").hexdigest()
+
+
+def local_path(text: str) -> str:
+    """Return where to go after signing in: a path below `/-/`, as no other server can be reached by one."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return HOME
+    is_plain = text.isascii() and text.isprintable() and " " not in text and "\\" not in text
+    steps = parts.path.split("/")
+    is_ours = text.startswith(HOME) and not parts.scheme and not parts.netloc and len(text) <= _MOST_NEXT
+    has_odd_step = "" in steps[1:-1] or "." in steps or ".." in steps or "%" in parts.path
+    if not is_plain or not is_ours or has_odd_step or parts.path in ("/-/login", "/-/logout"):
+        return HOME
+    return text
+
+
+def _busy() -> HttpProblem:
+    return HttpProblem(ProblemKind.OVERLOADED, "Too many people sign in at once.", retry_after=1)
