@@ -79,7 +79,7 @@ class GuardedStep:
             self._not_before = 0.0
 
 
-def turn(steps: Iterable[GuardedStep], stop: threading.Event, pause: float) -> None:
+def run_steps(steps: Iterable[GuardedStep], stop: threading.Event, pause: float) -> None:
     """Call the steps in turn until `stop`, with a pause in seconds after each round."""
     while not stop.is_set():
         for step in steps:

@@ -672,7 +672,7 @@ class Boxes(Protocol):
     def failed(self, arrival: Arrival) -> None:
         """Record that it did not arrive. The reservation of a link stays, so that the upload can be retried."""
 
-    def room(self, bucket: str, now: float) -> BoxUsage: ...
+    def usage(self, bucket: str, now: float) -> BoxUsage: ...
 
     def pending(self, bucket: str | None = None) -> tuple[PendingUpload, ...]: ...
 
@@ -692,7 +692,7 @@ class Boxes(Protocol):
     def access(self) -> StorageAccess | None:
         """Return how the web process reaches the storage, as the daemon recorded it."""
 
-    def tell_access(self, access: StorageAccess) -> None: ...
+    def record_access(self, access: StorageAccess) -> None: ...
 
     def grow(self, bucket: str, key: str, upload: str, by: int, now: float) -> BoxUsage | None:
         """Reserve this many more or fewer bytes for an upload in parts if the box has space for them; else return
@@ -847,7 +847,7 @@ class Gpus(Protocol):
     def release(self, workload: str) -> None:
         """Release the lease of a workload, if it has one."""
 
-    def settle(self, app: AppName, leases: Iterable[Lease]) -> None:
+    def replace(self, app: AppName, leases: Iterable[Lease]) -> None:
         """Replace the app's leases by these, which its containers have."""
 
 
@@ -881,7 +881,7 @@ class Store(Protocol):
     def restarts(self) -> Mapping[str, int]:
         """Return how often each part of the daemon was restarted because it had ended unexpectedly, in total."""
 
-    def tell_usage(self, usage: Iterable[Usage]) -> None:
+    def record_usage(self, usage: Iterable[Usage]) -> None:
         """Record what all apps use now, in place of earlier values. Called by the daemon alone."""
 
     def usage(self, app: AppName | None = None) -> tuple[Usage, ...]:

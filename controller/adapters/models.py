@@ -85,7 +85,7 @@ class ModelCache:
 
     def stage(self, pin: ModelPin, check: Callable[[], None] = lambda: None) -> None:
         """Stage a model, with one download for each content, however many callers need it at once."""
-        with self._turn(pin.digest, check), _translated(self._folder, pin):
+        with self._locked(pin.digest, check), _translated(self._folder, pin):
             if self.has(pin.digest):
                 return
             self._folder.mkdir(exist_ok=True)
@@ -99,7 +99,7 @@ class ModelCache:
                 shutil.rmtree(draft, ignore_errors=True)
 
     @contextmanager
-    def _turn(self, digest: str, check: Callable[[], None]) -> Iterator[None]:
+    def _locked(self, digest: str, check: Callable[[], None]) -> Iterator[None]:
         with self._lock:
             turn = self._turns.setdefault(digest, threading.Lock())
         with taken(turn, check):

@@ -64,7 +64,7 @@ def ls(session: Session, kept: bool, output: Format) -> int:
 
 
 def _document(store: Store, record: BoxRecord) -> dict[str, object]:
-    room = store.boxes.room(record.bucket, time.time())
+    usage = store.boxes.usage(record.bucket, time.time())
     return {
         "app": record.app,
         "box": record.box,
@@ -72,7 +72,7 @@ def _document(store: Store, record: BoxRecord) -> dict[str, object]:
         "bucket": record.bucket,
         "capacity": record.capacity,
         "used": record.used,
-        "pending": room.pending,
+        "pending": usage.pending,
         "files": record.files,
         "reclaimPolicy": record.reclaim.value,
         "measured": record.measured or None,

@@ -160,7 +160,7 @@ def _egress(settings: Settings) -> str:
         if not networks.all():
             return f"{policy}: rules are made with the first network of an app"
         try:
-            egress.look()
+            egress.check()
         except Transient as error:
             advice = (
                 "the daemon brings rules in by a container with iptables of the host: see the daemon's log; "
@@ -281,7 +281,7 @@ def _shares(settings: Settings) -> str:
         more = f"; and {len(full) - 3} more" if full[3:] else ""
         raise Finding(
             f"{told}{more}",
-            "see `prichal status APP`; make room, or raise the bound: docs/guide/operations.md, Limits",
+            "see `prichal status APP`; free some space, or raise the bound: docs/guide/operations.md, Limits",
         )
     fullest = max((each for each in usage if each.fills), key=_share, default=None)
     if fullest is None or not fullest.used:

@@ -88,7 +88,7 @@ def serve(
         reconciler_deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
         group = GuardedGroup(stop, restarts.record)
         try:
-            _turn(reconciler_deps, store, stop, group, children or {})
+            _run_until_stop(reconciler_deps, store, stop, group, children or {})
         finally:
             reconciler_deps.engine.close()
             reconciler_deps.storage.close()
@@ -97,7 +97,7 @@ def serve(
     return 1 if group.failed else 0
 
 
-def _turn(
+def _run_until_stop(
     reconciler_deps: ReconcilerDeps,
     store: Store,
     stop: threading.Event,
@@ -120,7 +120,7 @@ def _turn(
         reconciler_deps.directory,
         folder,
         reconciler_deps.engine,
-        uses.tell,
+        uses.record,
         scratch.scan,
     )
     webhook_dispatcher = WebhookDispatcher(

@@ -37,7 +37,7 @@ class Timers:
         directory: PlatformCatalog,
         folder: PlatformFolder,
         engine: Engine,
-        tell_usage: Callable[[], object] = lambda: None,
+        record_usage: Callable[[], object] = lambda: None,
         scan_scratch: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class Timers:
         self._directory = directory
         self._folder = folder
         self._engine = engine
-        self._tell_usage = tell_usage
+        self._tell_usage = record_usage
         self._scan_scratch = scan_scratch
         self._mark = folder.mark()
         self._polls: dict[str, RepositorySpec] = {}

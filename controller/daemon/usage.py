@@ -33,7 +33,7 @@ class Uses:
         self._images: Mapping[AppName, int] = {}
         self._looks = 0
 
-    def tell(self) -> None:
+    def record(self) -> None:
         if not self._deps.directory.known:
             return
         store = self._deps.store
@@ -48,7 +48,7 @@ class Uses:
             scratch=self._scratch(),
         )
         apps = self._deps.directory.spec.apps
-        store.tell_usage(each for app in apps for each in usage(app.name, app.limits, self._bounds, found))
+        store.record_usage(each for app in apps for each in usage(app.name, app.limits, self._bounds, found))
 
     @property
     def _bounds(self) -> Bounds:

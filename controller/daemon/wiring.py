@@ -47,7 +47,7 @@ def build_reconciler_deps(
     that the daemon started has ended unexpectedly.
     """
     key = instance_key(settings.private)
-    storage = storage or build_storage(settings, key, tell, store.boxes.tell_access)
+    storage = storage or build_storage(settings, key, tell, store.boxes.record_access)
     return ReconcilerDeps(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),

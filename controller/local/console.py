@@ -46,12 +46,12 @@ class _StageView:
 
     def show(self, stage: StageRun) -> None:
         for step in stage.history[self._told :]:
-            self._tell(stage, step)
+            self._print_transition(stage, step)
         self._told = len(stage.history)
-        self._tell_progress(stage)
+        self._print_progress(stage)
         self._write(end=False)
 
-    def _tell(self, stage: StageRun, step: Transition) -> None:
+    def _print_transition(self, stage: StageRun, step: Transition) -> None:
         if step is stage.history[0]:  # the first state, QUEUED, tells nothing
             return
         if step.state is RunState.STARTING:
@@ -59,7 +59,7 @@ class _StageView:
             self._log = _Log(self._folders.log(self.name, self._attempt))
         elif step.state not in (RunState.RUNNING, RunState.CANCELING):
             if step is stage.history[-1]:
-                self._tell_progress(stage)
+                self._print_progress(stage)
             self._write(end=True)
             self._log = None
         self._note(f"{self._head} * {self._described(stage, step)}")
@@ -76,7 +76,7 @@ class _StageView:
             text += f"; again in {stage.not_before - step.at:.0f} s"
         return text
 
-    def _tell_progress(self, stage: StageRun) -> None:
+    def _print_progress(self, stage: StageRun) -> None:
         if stage.progress not in ("", self._progress):
             self._note(f"{self._head} * {stage.progress}")
         self._progress = stage.progress

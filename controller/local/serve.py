@@ -68,14 +68,14 @@ def serve_local(settings: Settings, local: LocalServeOptions) -> int:
         Path(folder).chmod(0o755)  # processes in the container have other users
         try:
             made = workload(local, spec)
-            engine.create(made, name, place, library, settings.web.max_body, _say)
-            _say(f"serving {local.image} on http://127.0.0.1:{place.port} (Ctrl-C ends)")
+            engine.create(made, name, place, library, settings.web.max_body, _print)
+            _print(f"serving {local.image} on http://127.0.0.1:{place.port} (Ctrl-C ends)")
             code, complains = _run(settings, name)
             if code and complains and spec.read_only_root is None:
-                _say(_WRITES)
+                _print(_WRITES)
                 made = replace(made, spec=replace(spec, read_only_root=False))
                 engine.remove(name)
-                engine.create(made, name, place, library, settings.web.max_body, _say)
+                engine.create(made, name, place, library, settings.web.max_body, _print)
                 code, _ = _run(settings, name)
             return code
         except KeyboardInterrupt:  # before the container ran
@@ -157,7 +157,7 @@ def _show(stream: IO[bytes], out: TextIO, complaints: list[str]) -> None:
     stream.close()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 

@@ -268,7 +268,7 @@ class _Group:
         self._save_box(record, BoxState.BOUND)
         self._do.storage.objects().create_bucket(record.bucket)
         self._set_quota(record)
-        self._do.boxes.tell_access(self._do.storage.access())
+        self._do.boxes.record_access(self._do.storage.access())
         self._record_event("BoxCreated", f"box {record.box} has bucket {record.bucket}: {action.why}")
 
     def _set_quota(self, record: BoxRecord) -> None:

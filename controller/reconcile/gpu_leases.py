@@ -43,4 +43,4 @@ class GpuLeases:
         people remove containers.
         """
         leases = (Lease(w.name, observed.app, w.component, w.gpus) for w in observed.workloads if w.gpus)
-        self.store.gpus.settle(observed.app, leases)
+        self.store.gpus.replace(observed.app, leases)

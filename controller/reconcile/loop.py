@@ -17,7 +17,7 @@ from functools import partial
 
 from controller.domain.apps.status import ReconcileRequest
 from controller.domain.errors import ControllerError
-from controller.guards import GuardedStep, Pauses, report, turn
+from controller.guards import GuardedStep, Pauses, report, run_steps
 from controller.ports import Clock, Store
 from controller.reconcile.deps import PassOutcome
 
@@ -52,7 +52,7 @@ class ControlLoop:
                 GuardedStep("could not claim requests", partial(self._claim_if_due, pool, stop)),
             )
             try:
-                turn(steps, stop, _POLL)
+                run_steps(steps, stop, _POLL)
             finally:
                 stop.set()  # otherwise the passes under way would run to their ends
 

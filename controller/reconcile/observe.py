@@ -29,13 +29,13 @@ def observe(deps: ReconcilerDeps, desired: DesiredApp) -> ObservedApp:
     if not desired.boxes and all(record.state is BoxState.KEPT for record in records) and not leaving:
         return seen  # nothing needs to be done there, so our own storage need not even run
     try:
-        return _look_at_storage(deps, seen, records)
+        return _observe_storage(deps, seen, records)
     except (Transient, Stalled) as error:
         fault = StorageFault(error.reason, error.message, isinstance(error, Transient))
         return replace(seen, storage=fault)
 
 
-def _look_at_storage(deps: ReconcilerDeps, seen: ObservedApp, records: tuple[BoxRecord, ...]) -> ObservedApp:
+def _observe_storage(deps: ReconcilerDeps, seen: ObservedApp, records: tuple[BoxRecord, ...]) -> ObservedApp:
     present = deps.storage.objects().buckets()
     boxes = tuple(ObservedBox(record, record.bucket in present) for record in records)
     return replace(seen, boxes=boxes, accounts=_accounts(deps, seen))

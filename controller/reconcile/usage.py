@@ -193,12 +193,12 @@ class UsageScanner:
         """
         records = self._store.boxes.all()
         now = self._clock.now()
-        self._looks = {record.bucket: self._look(record, now) for record in records}
+        self._looks = {record.bucket: self._scan(record, now) for record in records}
         record = most_due(records, self._looks, now)
         if record is None:
             return False
         if not self._told:  # the configuration may have changed
-            self._store.boxes.tell_access(self._storage.access())
+            self._store.boxes.record_access(self._storage.access())
             self._told = True
         try:
             self._measure(record, stopping)
@@ -211,7 +211,7 @@ class UsageScanner:
             self._give_up(record, Stalled("InternalError", f"bug: {type(error).__name__}"))
         return True
 
-    def _look(self, record: BoxRecord, now: float) -> LastScan:
+    def _scan(self, record: BoxRecord, now: float) -> LastScan:
         """Return the last measurement. If the clock was set back, its time is limited to now, so that no box
         waits for the clock to catch up.
         """

@@ -68,7 +68,7 @@ from controller.runner.outputs import (
     publication,
     publish,
     require_place,
-    require_room,
+    require_space,
 )
 from controller.runner.record import RunEnded, RunRecord
 from controller.runner.signals import Canceled, RunSignals, ShuttingDown
@@ -479,7 +479,7 @@ class AttemptWork:
         with suppress(Transient):
             objects = self._deps.storage.objects()
             require_place(objects, target)
-            require_room(self._deps, objects, target)
+            require_space(self._deps, objects, target)
 
     def _deliver(self) -> None:
         run = self._work.record.load()

@@ -17,7 +17,7 @@ from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, cancel, new_run, new_run_id
-from controller.domain.runs.schedules import Checkpoint, ScheduleState, Skip, Start, decide, look
+from controller.domain.runs.schedules import Checkpoint, ScheduleState, Skip, Start, check_ticks, decide
 from controller.guards import GuardedStep
 from controller.ports import Clock, Store, Ticks
 
@@ -38,9 +38,9 @@ class CronScheduler:
         self._steps: dict[tuple[AppName, ComponentName], GuardedStep] = {}
 
     def run(self, stop: threading.Event) -> None:
-        look = GuardedStep("could not start runs by schedule", self.run_once)
+        check_ticks = GuardedStep("could not start runs by schedule", self.run_once)
         while not stop.is_set():
-            look()
+            check_ticks()
             stop.wait(_LOOK)
 
     def run_once(self) -> None:
@@ -58,7 +58,7 @@ class CronScheduler:
     def _follow_schedule(self, scheduled: ScheduleState) -> None:
         schedule = scheduled.schedule
         after = partial(self._ticks.after, schedule.cron, schedule.timezone)
-        mark, tick = look(scheduled, self._clock.now(), after)
+        mark, tick = check_ticks(scheduled, self._clock.now(), after)
         if mark != scheduled.mark:
             self._follow(scheduled, mark, tick)
 

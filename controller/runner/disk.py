@@ -54,7 +54,7 @@ def counted(folder: Path, patience: float = PATIENCE) -> int:
 
 
 class Disk:
-    """`turn` is called by one thread at a time, `refusal` by all. `most` is in bytes for all runs of an app,
+    """`check_all` is called by one thread at a time, `refusal` by all. `most` is in bytes for all runs of an app,
     `scratch` for a container besides its outputs; `is_short` returns whether the disk itself is nearly full.
     """
 
@@ -83,7 +83,7 @@ class Disk:
         """Return why a run has to end; "" if it may continue."""
         return self._refused.get(run, "")
 
-    def turn(self) -> None:
+    def check_all(self) -> None:
         active = {run.id: run for run in self._runs.active()}
         refused: dict[str, str] = {}
         held = [*self._kept(active), *self._under_way(active.values(), refused)]

@@ -58,8 +58,8 @@ class LogFile:
     def append(self, piece: bytes, place: str) -> bool:
         """Append a piece, and return whether more can be appended."""
         if len(piece) > self._limit - self._size:
-            room = piece[: self._limit - self._size]
-            piece, place = room[: room.rfind(b"\n") + 1] + self._note, _CUT
+            head = piece[: self._limit - self._size]
+            piece, place = head[: head.rfind(b"\n") + 1] + self._note, _CUT
         self._write(piece)
         self._size, self.place = self._size + len(piece), place
         os.pwrite(self._beside, f"{self._size} {place}".encode().ljust(_RECORD), 0)

@@ -135,7 +135,7 @@ def publish(deps: RunnerDeps, signals: RunSignals, output: Publication) -> None:
         _guard(deps, output)  # first, so that the group does not change while it is read
         require_place(objects, output)
         before = _before(objects, output)
-        stale, replaced, in_the_way = before.look()
+        stale, replaced, in_the_way = before.compare()
         reserved = _reserve(deps, output, size - replaced)
         _mark(objects, output, before)
         before.clear(signals, in_the_way)  # storages on folders do not accept a file in place of a folder
@@ -144,7 +144,7 @@ def publish(deps: RunnerDeps, signals: RunSignals, output: Publication) -> None:
             _put_manifest(objects, output, FILE_INDEX, manifest, length)
         if not output.whole:
             objects.remove(output.bucket, [output.key(MARK)])
-        _settle(deps, output, reserved)
+        _keep_reserved(deps, output, reserved)
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class _Before:
     output: Publication
     listed: Mapping[str, tuple[IndexedFile, ...]]
 
-    def look(self) -> tuple[tuple[StoredObject, ...], int, tuple[StoredObject, ...]]:
+    def compare(self) -> tuple[tuple[StoredObject, ...], int, tuple[StoredObject, ...]]:
         """Return the objects to remove, the bytes that are removed or overwritten, and those of the objects
         that obstruct new files. Raises Stalled `OutputInvalid` if an obstructing object has to stay.
         """
@@ -383,18 +383,18 @@ def _guard(deps: RunnerDeps, output: Publication) -> None:
 def _reserve(deps: RunnerDeps, output: Publication, size: int) -> PendingUpload:
     """Reserve space for what the output needs beyond what it replaces, which already counts."""
     asked = _under_way(deps, output, max(size, 0))
-    room = deps.store.boxes.reserve(asked, asked.created) if size > 0 else 0
-    if isinstance(room, BoxUsage):
+    usage = deps.store.boxes.reserve(asked, asked.created) if size > 0 else 0
+    if isinstance(usage, BoxUsage):
         raise Stalled(
             "StorageFull",
             f"the output {output.name!r} needs {about_size(size)} more than what it replaces, but only "
-            f"{about_size(room.free)} of {about_size(room.capacity)} are free in the box: remove files, or raise its "
+            f"{about_size(usage.free)} of {about_size(usage.capacity)} are free in the box: remove files, or raise its "
             "`capacity`",
         )
     return asked
 
 
-def _settle(deps: RunnerDeps, output: Publication, reserved: PendingUpload) -> None:
+def _keep_reserved(deps: RunnerDeps, output: Publication, reserved: PendingUpload) -> None:
     """Keep the space of a complete output reserved until a measurement has seen its manifest, in addition to
     what an earlier output still reserves.
     """
@@ -415,14 +415,14 @@ def give_up(deps: RunnerDeps, output: Publication) -> None:
     boxes.touch(output.bucket)
 
 
-def require_room(deps: RunnerDeps, objects: Objects, output: Publication) -> None:
+def require_space(deps: RunnerDeps, objects: Objects, output: Publication) -> None:
     """Raise Stalled `StorageFull` before an output is made, if the box is full and the output would replace
     nothing.
     """
-    room = deps.store.boxes.room(output.bucket, deps.clock.now())
-    if not room.has_space_for(0) and not objects.page(output.bucket, output.prefix, limit=1).objects:
+    usage = deps.store.boxes.usage(output.bucket, deps.clock.now())
+    if not usage.has_space_for(0) and not objects.page(output.bucket, output.prefix, limit=1).objects:
         raise Stalled(
             "StorageFull",
-            f"the box has no space for the output {output.name!r}: all of its {about_size(room.capacity)} are used; "
+            f"the box has no space for the output {output.name!r}: all of its {about_size(usage.capacity)} are used; "
             "remove files, or raise its `capacity`",
         )

@@ -16,7 +16,7 @@ from functools import partial
 
 from controller.domain.runs.run import Run, RunState
 from controller.domain.runs.steps import FinishRun, finish
-from controller.guards import GuardedStep, report, turn
+from controller.guards import GuardedStep, report, run_steps
 from controller.ports import RunLimits
 from controller.runner.deps import RunnerDeps
 from controller.runner.disk import Disk
@@ -83,12 +83,12 @@ class Runner:
             steps = (
                 GuardedStep("could not finish ended runs", self._collect),
                 GuardedStep("could not begin runs", partial(self._claim_if_due, pool, stop)),
-                GuardedStep("could not drive the runs under way", partial(self._look_if_due, pool, stop)),
+                GuardedStep("could not drive the runs under way", partial(self._check_if_due, pool, stop)),
                 GuardedStep("could not tidy up", partial(self._tidy, pool, stop)),
                 GuardedStep("could not measure what runs take on the disk", partial(self._measure, pool)),
             )
             try:
-                turn(steps, stop, _POLL)
+                run_steps(steps, stop, _POLL)
             finally:
                 self._ending = True  # otherwise it would wait for the ends of all runs
                 # A pool that shuts down takes no new tasks, and runs that are stopping may still need a
@@ -111,9 +111,9 @@ class Runner:
             self._claim_all(pool, stop)
             self._has_ended, self._last_claim = False, time.monotonic()
 
-    def _look_if_due(self, pool: Executor, stop: threading.Event) -> None:
+    def _check_if_due(self, pool: Executor, stop: threading.Event) -> None:
         if time.monotonic() - self._last_look >= (_LOOK if self._changed else _BACKSTOP):
-            self._look(pool, stop)
+            self._check_runs(pool, stop)
 
     def _now(self) -> float:
         return self._deps.clock.monotonic()
@@ -121,13 +121,13 @@ class Runner:
     # --- who is driven -----------------------------------------------------------------------------------------
 
     def _claim_all(self, pool: Executor, stop: threading.Event) -> None:
-        while not stop.is_set() and self._has_room():
+        while not stop.is_set() and self._has_slot():
             run = self._deps.store.runs.claim(self._limits, self._deps.clock.now())
             if run is None:
                 return
             self._drive(pool, stop, run)
 
-    def _has_room(self) -> bool:
+    def _has_slot(self) -> bool:
         free, least = (
             self._deps.free_percent(self._deps.settings.run_files),
             self._deps.settings.runs.min_free,
@@ -142,7 +142,7 @@ class Runner:
                 log.info("new runs begin again")
         return not self._disk_is_low
 
-    def _look(self, pool: Executor, stop: threading.Event) -> None:
+    def _check_runs(self, pool: Executor, stop: threading.Event) -> None:
         """Check all active runs: drive those that are not driven, and cancel those that are to be canceled."""
         self._changed, self._last_look = False, time.monotonic()
         active = self._deps.store.runs.active()
@@ -196,7 +196,7 @@ class Runner:
     def _measure_disk(self) -> float:
         """Measure, and return the seconds it took."""
         begun = time.monotonic()
-        self.disk.turn()
+        self.disk.check_all()
         return time.monotonic() - begun
 
     def _tidy_up(self, stop: threading.Event) -> None:

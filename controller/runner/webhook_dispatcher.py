@@ -95,12 +95,12 @@ class WebhookDispatcher:
 
     def _send_due(self) -> None:
         self._last_look = self._deps.clock.monotonic()
-        while self._ready() and (found := self._room_for()):
+        while self._ready() and (found := self._sendable()):
             for message in found:
                 threading.Thread(target=self._carry, args=(message,), name="webhook", daemon=True).start()
                 self._underway[message.id] = message
 
-    def _room_for(self) -> list[Message]:
+    def _sendable(self) -> list[Message]:
         """Return the messages that can be sent now."""
         lanes = Counter(message.lane for message in self._underway.values())
         apps = Counter(str(message.app) for message in self._underway.values())
@@ -176,7 +176,7 @@ class WebhookDispatcher:
         while self._unwritten:
             sent = self._unwritten[0]
             try:
-                self._settle(sent.message, sent.verdict)
+                self._record_result(sent.message, sent.verdict)
             except Transient:
                 self._unwritten += kept
                 raise
@@ -192,7 +192,7 @@ class WebhookDispatcher:
             self._unwritten = kept
             raise Transient("InternalError", f"{len(kept)} results could not be recorded; trying again")
 
-    def _settle(self, message: Message, verdict: DeliveryDecision) -> None:
+    def _record_result(self, message: Message, verdict: DeliveryDecision) -> None:
         outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
         if verdict.outcome is DeliveryOutcome.DELIVERED:
             outbox.delivered(message.id)

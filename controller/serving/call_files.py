@@ -47,7 +47,7 @@ class CallFiles:
             with open(path, "wb", buffering=0) as file:
                 self._copy(size, file)
         except OSError as error:
-            raise _no_room(error) from error
+            raise _disk_full(error) from error
         return path
 
     def _copy(self, size: int, file: BinaryIO) -> None:
@@ -77,11 +77,11 @@ class CallFiles:
         return [(HEADER, "; ".join([str(length), *ends]))]
 
 
-def _no_room(error: OSError) -> ServingProblem:
+def _disk_full(error: OSError) -> ServingProblem:
     if error.errno == errno.ENAMETOOLONG:
         return ServingProblem(
             problems.INVALID, "the name of a file is longer than the container's file system takes"
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
     detail = f"the container cannot keep the call's files in its TMPDIR: {reason}"
-    return ServingProblem(problems.NO_ROOM, detail)
+    return ServingProblem(problems.DISK_FULL, detail)

@@ -80,7 +80,7 @@ class ConcurrencyLimiter:
             if len(self._running) < self.capacity:
                 self._running.add(call)
                 return
-            if self._has_no_room():
+            if self._is_full():
                 raise QueueFull
             call._turn = turn = threading.Lock()
             turn.acquire()
@@ -99,9 +99,9 @@ class ConcurrencyLimiter:
     def is_full(self) -> bool:
         """Would a call be turned away now?"""
         with self._lock:
-            return len(self._running) >= self.capacity and self._has_no_room()
+            return len(self._running) >= self.capacity and self._is_full()
 
-    def _has_no_room(self) -> bool:
+    def _is_full(self) -> bool:
         """Under the lock: is the queue full, even without those whose callers have gone?"""
         if len(self._waiting) < self.queue:
             return False

@@ -107,7 +107,7 @@ class OutputEncoder:
             raise BadOutput(f"output {name!r} has the datatype {stated!r}; there are {known}") from None
         if described and datatype not in described:
             words = " or ".join(datatype.value for datatype in described)
-            self._tell_once(
+            self._log_once(
                 f"the function returns output {name!r} as {datatype.value}, its docstring says {words}"
             )
             numeric = tuple(datatype for datatype in described if datatype.numeric)
@@ -123,14 +123,12 @@ class OutputEncoder:
         if names == self._variables.keys():
             return
         for name in names - self._variables.keys():
-            self._tell_once(f"the function returns output {name!r}, which its docstring does not describe")
+            self._log_once(f"the function returns output {name!r}, which its docstring does not describe")
         for name, variable in self._variables.items():
             if name not in names and not variable.optional and (not fields or name in fields):
-                self._tell_once(
-                    f"the function does not return output {name!r}, which its docstring describes"
-                )
+                self._log_once(f"the function does not return output {name!r}, which its docstring describes")
 
-    def _tell_once(self, message: str) -> None:
+    def _log_once(self, message: str) -> None:
         if message not in self._told and len(self._told) < 100:
             self._told.add(message)
             log.write_line(message)

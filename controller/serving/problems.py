@@ -42,7 +42,7 @@ TRANSFER_CODING = ProblemKind(501, "transfer-coding", "The transfer coding is no
 QUEUE_FULL = ProblemKind(503, "queue-full", "The component cannot take another call")
 NOT_READY = ProblemKind(503, "not-ready", "The component is not ready")
 TIMEOUT = ProblemKind(504, "function-timeout", "The inference function did not answer in time")
-NO_ROOM = ProblemKind(507, "no-room", "The container has no space for the call's files")
+DISK_FULL = ProblemKind(507, "disk-full", "The container has no space for the call's files")
 HTTP_VERSION = ProblemKind(505, "http-version", "The HTTP version is not supported")
 
 

@@ -144,9 +144,9 @@ class BoxTable:
         counted yet."""
         key = None if upload.upload else upload.key
         with self._database.write() as db:
-            room = _room(db, upload.bucket, now, key)
-            if not room.has_space_for(upload.size):
-                return room
+            usage = _usage(db, upload.bucket, now, key)
+            if not usage.has_space_for(upload.size):
+                return usage
             if most is not None:
                 _require_few(db, upload, now, most)
             reserved = _reserve(db, upload, now)
@@ -157,14 +157,14 @@ class BoxTable:
         """Record an arriving upload, if the box is not full and has space for all uploads of that name."""
         with self._database.write() as db:
             if arrival.upload:  # its upload has reserved the space
-                room = _room(db, arrival.bucket, now)
-                if room.used + room.pending > room.capacity:
-                    return room
+                usage = _usage(db, arrival.bucket, now)
+                if usage.used + usage.pending > usage.capacity:
+                    return usage
             else:
-                room = _room(db, arrival.bucket, now, arrival.key)
+                usage = _usage(db, arrival.bucket, now, arrival.key)
                 coming = db.execute(COMING, (arrival.bucket, arrival.key, now)).fetchone()["size"]
-                if not room.has_space_for(coming + arrival.size):
-                    return room
+                if not usage.has_space_for(coming + arrival.size):
+                    return usage
             row = (arrival.began, arrival.until, arrival.upload, arrival.part)
             begun = db.execute(ARRIVE, (arrival.bucket, arrival.key, arrival.size, *row)).lastrowid
         assert begun is not None
@@ -210,10 +210,10 @@ class BoxTable:
             db.executemany(f"{COUNTED} AND key = ?", [(bucket, before, key) for _, key in gone])
             db.execute(TOUCH, (self._clock(), bucket))
 
-    def room(self, bucket: str, now: float) -> BoxUsage:
+    def usage(self, bucket: str, now: float) -> BoxUsage:
         """Return the space of a bucket; none without a record."""
         with self._database.read() as db:
-            return _room(db, bucket, now)
+            return _usage(db, bucket, now)
 
     def pending(self, bucket: str | None = None) -> tuple[PendingUpload, ...]:
         """Return the uploads, including expired ones, oldest first."""
@@ -243,9 +243,9 @@ class BoxTable:
         space there is. Raises LookupError if there is no such upload.
         """
         with self._database.write() as db:
-            room = _room(db, bucket, now)
-            if by > 0 and (by > room.free or room.used + room.pending > room.capacity):
-                return room
+            usage = _usage(db, bucket, now)
+            if by > 0 and (by > usage.free or usage.used + usage.pending > usage.capacity):
+                return usage
             changed = db.execute(GROW, (by, bucket, key, upload)).rowcount
             if not changed:
                 raise LookupError(f"no upload {upload} of {key}")
@@ -276,7 +276,7 @@ class BoxTable:
     def access(self) -> StorageAccess | None:
         return self._keys.read()
 
-    def tell_access(self, access: StorageAccess) -> None:
+    def record_access(self, access: StorageAccess) -> None:
         """Store the access. Writes nothing if it is unchanged."""
         self._keys.write(access)
 
@@ -310,7 +310,7 @@ def _taken_over(db: sqlite3.Connection, upload: PendingUpload, now: float) -> in
     return int(row["size"]) if row else 0
 
 
-def _room(db: sqlite3.Connection, bucket: str, now: float, key: str | None = None) -> BoxUsage:
+def _usage(db: sqlite3.Connection, bucket: str, now: float, key: str | None = None) -> BoxUsage:
     row = db.execute(ROOM, {"bucket": bucket, "now": now, "key": key}).fetchone()
     return BoxUsage(row["capacity"], row["used"], row["pending"]) if row else BoxUsage(0, 0, 0)
 

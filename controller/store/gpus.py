@@ -40,7 +40,7 @@ class GpuTable:
         with self._database.write() as db:
             db.execute("DELETE FROM gpus WHERE workload = ?", (workload,))
 
-    def settle(self, app: AppName, leases: Iterable[Lease]) -> None:
+    def replace(self, app: AppName, leases: Iterable[Lease]) -> None:
         found = tuple(sorted(leases, key=lambda lease: lease.workload))
         if found == tuple(lease for lease in self.leases() if lease.app == app):
             return  # as almost always: no lock is needed

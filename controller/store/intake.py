@@ -98,9 +98,9 @@ class Intake:
             with self._database.write():
                 take(row)
         except ValueError as error:
-            self._tell(what, error)
+            self._report(what, error)
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _report(self, what: str, error: Exception) -> None:
         now = self._clock()
         if not 0 <= now - self._since < QUIET:
             self._told, self._since = 0, now
@@ -136,7 +136,7 @@ class Intake:
                 self._refused += 1
                 if self._refused <= AT_ONCE:  # callers of the others are told that there is no such run
                     self._runs.refuse(submission)
-                self._tell("a run", error)
+                self._report("a run", error)
 
     def _cancel(self, row: sqlite3.Row) -> None:
         now = self._clock()

@@ -70,17 +70,21 @@ class SharedFile:
     def place(self) -> Place:
         """Return the file to use now."""
         if time.monotonic() < self._closed_until:
-            return Place(self._own, look(self._own)[1])
+            return Place(self._own, inspect_path(self._own)[1])
         problem, mark = guarded(self.path)
         if not problem:
             return Place(self.path, mark)
         self.set_aside(problem, mark)
-        return self.place() if time.monotonic() < self._closed_until else Place(self.path, look(self.path)[1])
+        return (
+            self.place()
+            if time.monotonic() < self._closed_until
+            else Place(self.path, inspect_path(self.path)[1])
+        )
 
     def make_if_missing(self) -> None:
         """Create the file at the first start."""
         with self._lock:
-            if look(self.path) == (_GONE, None):
+            if inspect_path(self.path) == (_GONE, None):
                 _make(self.path, {}, inbox.FIRST_WISH, self._own)
 
     @property
@@ -145,18 +149,18 @@ class SharedFile:
             if self._pause:
                 _make(self._own, rows, first_wish, self._own)
                 self._closed_until = time.monotonic() + self._pause
-            self._tell(why, kept)
+            self._report(why, kept)
 
     def distrust(self, seconds: float) -> None:
         """Set the file aside before it is opened, and ignore the shared one for this many seconds."""
         with self._lock:
             self._last, self._pause = time.monotonic(), seconds / 2
-            problem, mark = look(self.path)
+            problem, mark = inspect_path(self.path)
             if problem != _GONE:
                 why = "the daemon was ended by a bus error: somebody had cut off the index of its log"
                 self.set_aside(why, mark, unread=_is_recent(self._own))
 
-    def _tell(self, why: str, kept: Path | None) -> None:
+    def _report(self, why: str, kept: Path | None) -> None:
         where = f" It is {kept} now." if kept else ""
         pause = f" It is not looked at for {self._pause:.0f} s." if self._pause else ""
         text = f"what others ask for ({self.path}) could not be used and was set aside: {why}.{where}{pause}"
@@ -209,7 +213,7 @@ _KINDS = {
 }
 
 
-def look(path: Path) -> tuple[str, Mark | None]:
+def inspect_path(path: Path) -> tuple[str, Mark | None]:
     """Return why it must not be opened, or ""; and the identity of the file."""
     try:
         found = os.lstat(path)
@@ -230,7 +234,7 @@ def look(path: Path) -> tuple[str, Mark | None]:
 
 def guarded(path: Path) -> tuple[str, Mark | None]:
     """The same, after it was made sure that SQLite finds no journal which others have put there."""
-    problem, mark = look(path)
+    problem, mark = inspect_path(path)
     if problem:
         return problem, mark
     try:

@@ -29,7 +29,7 @@ from controller.domain.error_table import ErrorRule
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.text import storable
 from controller.store import inbox
-from controller.store.shared_file import LONGEST_VALUE, Place, SharedFile, damaged, look
+from controller.store.shared_file import LONGEST_VALUE, Place, SharedFile, damaged, inspect_path
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Database:
             return (str(error.__cause__),)
         return tuple(finding for finding in findings if finding != "ok")
 
-    def look_through(self) -> None:
+    def check_shared(self) -> None:
         """Check the whole file of others: damage that this process does not notice could block all requests."""
         now = time.monotonic()
         if now - self._looked_through < _LOOK_THROUGH:
@@ -229,7 +229,7 @@ class Database:
     def _place(self) -> Place:
         """Return the file of others. Guests must notice, too, that the file was replaced."""
         path = self.shared.path
-        return Place(path, look(path)[1]) if self.guest else self.shared.place()
+        return Place(path, inspect_path(path)[1]) if self.guest else self.shared.place()
 
     def _begun(self) -> tuple[sqlite3.Connection, bool]:
         """Yield a connection with a new transaction, and whether it is a savepoint within another one."""
@@ -349,7 +349,7 @@ class Database:
             raise error
         handle: _Handle | None = getattr(self._local, "handle", None)
         why = _HELD if _primary(error) == sqlite3.SQLITE_BUSY else str(error)
-        self.shared.set_aside(why, look(self.shared.path)[1], self._first_wish(handle))
+        self.shared.set_aside(why, inspect_path(self.shared.path)[1], self._first_wish(handle))
 
     def _first_wish(self, handle: _Handle | None) -> int:
         try:

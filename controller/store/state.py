@@ -161,7 +161,7 @@ class SqliteStore:
     def count_restart(self, part: str) -> None:
         self._facts.increase(f"{RESTARTS}{part}")
 
-    def tell_usage(self, usage: Iterable[Usage]) -> None:
+    def record_usage(self, usage: Iterable[Usage]) -> None:
         values: dict[str, float] = {}
         for number, each in enumerate(usage):
             name = f"{each.app}:{number:04}:{each.resource}"
@@ -192,7 +192,7 @@ class SqliteStore:
             self._credentials.keep(self._handles())
 
     def set_aside(self) -> int:
-        self._database.look_through()
+        self._database.check_shared()
         for text in self._database.shared.notices():
             self.events.add([Event(PLATFORM, EventType.WARNING, "StateSetAside", text)])
         found = self._rows.set_aside(self._clock())

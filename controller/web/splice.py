@@ -133,7 +133,7 @@ async def pour_if(
 
 
 async def _read(source: SpliceSource, most: int) -> bytes:
-    with turn(source):
+    with counting(source):
         data = await source.read(most)
     if not data:
         raise ConnectionDropped("its response is shorter than it says")
@@ -141,27 +141,27 @@ async def _read(source: SpliceSource, most: int) -> bytes:
 
 
 async def _write(sink: SpliceSink, data: bytes) -> None:
-    with turn(sink):
+    with counting(sink):
         sink.write(data)
         await sink.drain()
 
 
 async def _splice(source: SpliceSource, sink: SpliceSink, count: int) -> None:
     with _pipe() as (outlet, inlet):
-        with turn(sink):
+        with counting(sink):
             await sink.flush()
         while count and not sink.closed:
-            with turn(source):
+            with counting(source):
                 filled = await source.splice(inlet, min(count, PIPE))
             count -= filled
-            with turn(sink):
+            with counting(sink):
                 while filled and not sink.closed:
                     filled -= await sink.splice_in(outlet, filled)
             await asyncio.sleep(0)  # two fast ends must not keep the others of this worker waiting
 
 
 @contextlib.contextmanager
-def turn(connection: _End) -> Iterator[None]:
+def counting(connection: _End) -> Iterator[None]:
     """Meanwhile time counts against this one."""
     connection.pause_timeout(False)
     try:

@@ -52,7 +52,7 @@ LOOKS = frozenset(
         "stat",
         "open",
         "page",
-        "room",
+        "usage",
     }
     | {"claim"}  # before the first write that follows it
 )

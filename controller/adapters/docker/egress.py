@@ -99,7 +99,7 @@ class Egress:
                     with suppress(docker.errors.NotFound):
                         client.remove_container(entry["Id"], v=True, force=True)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raise Transient `EgressOpen` if rules are missing."""
         self._run(looking())
 

@@ -60,7 +60,7 @@ class HostKeyTypes:
         self._lines: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
-    def learn(self, access: Access) -> None:
+    def add(self, access: Access) -> None:
         keys = known_hosts.trusted(access.known_hosts, access.host)
         # One line that libssh2 cannot read makes the whole file useless; no real key is that short.
         lines = frozenset(f"{access.host} {key}\n" for key in keys if len(key.blob) > 32)

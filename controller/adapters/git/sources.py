@@ -84,7 +84,7 @@ class GitSources:
         subject = f"repository {repository.name} ({location.url})"
         access = Access(location, credentials)
         if location.scheme is UrlScheme.SSH:
-            self._host_key_types.learn(access)
+            self._host_key_types.add(access)
         kind = LocalSession if location.scheme is UrlScheme.LOCAL else RemoteSession
         return kind(clone, access, subject, self._settings)
 

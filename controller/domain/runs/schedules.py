@@ -44,7 +44,7 @@ class ScheduleState:
         return mark if same else None
 
 
-def look(scheduled: ScheduleState, now: float, after: After) -> tuple[Checkpoint, float | None]:
+def check_ticks(scheduled: ScheduleState, now: float, after: After) -> tuple[Checkpoint, float | None]:
     """Return the new checkpoint, and the tick that is due, if there is one. A schedule that is new or was
     changed begins now. So does one whose last tick lies in the future, because the clock was set back. The
     code that starts runs makes sure that no tick that occurs again starts a second run."""

@@ -87,10 +87,10 @@ def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revisi
 def _conditions(record: BoxRecord, hold: Hold | None, revision: str) -> Conditions:
     if hold and hold.reason != "CapacityBelowUse":
         return _not_ready(hold.reason, hold.why, revision)
-    room = f"{about_size(record.used)} of {about_size(record.capacity)} in {record.files} files"
-    ready = Condition(ConditionType.READY, True, "Stored", room, revision=revision)
+    stored = f"{about_size(record.used)} of {about_size(record.capacity)} in {record.files} files"
+    ready = Condition(ConditionType.READY, True, "Stored", stored, revision=revision)
     if record.used > record.capacity:
-        why = f"{room}: uploads are refused until there is room"
+        why = f"{stored}: uploads are refused until there is space"
         return ready, Condition(ConditionType.DEGRADED, True, "OverCapacity", why, revision=revision)
     if hold:
         return ready, Condition(ConditionType.DEGRADED, True, hold.reason, hold.why, revision=revision)

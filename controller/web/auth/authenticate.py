@@ -181,7 +181,7 @@ class Authenticator:
         many of them. Only refusals count as failed attempts."""
         app, place = target.prefix.split(b"/")[1], (address.decode("latin-1"), target.label, user)
         try:
-            found = await self._turn(target, user, password, address or app, app)
+            found = await self._check_in_turn(target, user, password, address or app, app)
         except BaseException:
             self._attempts.give_back(*place)
             raise
@@ -189,7 +189,7 @@ class Authenticator:
             self._attempts.succeeded(*place)
         return found
 
-    async def _turn(
+    async def _check_in_turn(
         self, target: PublishedApi, user: str, password: str, address: bytes, app: bytes
     ) -> str | None:
         with (

@@ -123,11 +123,11 @@ class Issuers:
                 return
             entry.tried = self._clock()
             entry.fetch = asyncio.get_running_loop().run_in_executor(self._threads, fetch_keys, issuer)
-            entry.fetch.add_done_callback(lambda fetch: self._settle(issuer, entry, fetch))
+            entry.fetch.add_done_callback(lambda fetch: self._store_keys(issuer, entry, fetch))
         # Unlike `wait_for`, it neither raises nor cancels the fetch when this caller disconnects.
         await asyncio.wait([entry.fetch], timeout=self._patience)
 
-    def _settle(self, issuer: str, entry: _Entry, fetch: asyncio.Future[KeySet]) -> None:
+    def _store_keys(self, issuer: str, entry: _Entry, fetch: asyncio.Future[KeySet]) -> None:
         entry.fetch, entry.tried = None, self._clock()
         if fetch.cancelled():
             return

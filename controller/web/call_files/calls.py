@@ -164,7 +164,7 @@ class CallFileStaging:
             if stored < len(places):  # not waited for: the call may have been cancelled
                 self._threads.submit(self._places.release, places[stored:])
         paths = [place.path for place in places]
-        return await isolated_json.read(length, variables.tell_places, content, outputs, paths)
+        return await isolated_json.read(length, variables.with_paths, content, outputs, paths)
 
     async def _store(self, job: FileCall, place: OutputSlot, connection: UpstreamConnection) -> None:
         output = place.output

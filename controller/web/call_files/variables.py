@@ -239,7 +239,7 @@ def _named(folder: str, name: str) -> FilePath | None:
     return None if path.is_group or "/" in name else path
 
 
-def tell_places(content: bytes, outputs: Iterable[FileOutput], paths: Iterable[FilePath]) -> bytes:
+def with_paths(content: bytes, outputs: Iterable[FileOutput], paths: Iterable[FilePath]) -> bytes:
     """Return the reply for the caller: `data` of each output is its path in the caller's area."""
     document = json.loads(content)
     for output, path in zip(outputs, paths, strict=True):

@@ -101,7 +101,7 @@ class RouteWatch:
     async def wait(self, timeout: float) -> None:
         """Wait until the store changes, the worker stops, or `timeout` seconds have passed."""
         waiter: asyncio.Future[None] = self._loop.create_future()
-        timer = self._loop.call_later(timeout, _settle, waiter)
+        timer = self._loop.call_later(timeout, _wake, waiter)
         self._waiters.add(waiter)
         try:
             await waiter
@@ -154,7 +154,7 @@ class RouteWatch:
 
     def _wake(self) -> None:
         for waiter in self._waiters:
-            _settle(waiter)
+            _wake(waiter)
 
     def _report(self) -> None:
         """Send one report after another; changes during one are in the next."""
@@ -198,6 +198,6 @@ def _is_sound(app: AppName, routes: Iterable[Route] = (), services: Iterable[Ser
     return True
 
 
-def _settle(waiter: asyncio.Future[None]) -> None:
+def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -54,7 +54,7 @@ from controller.web.objects.s3 import (
 )
 from controller.web.objects.storage import StorageRequests, whole
 from controller.web.problems import ProblemKind, RequestRefused
-from controller.web.splice import pass_on, pass_on_if, pieces_of, pour_if, turn
+from controller.web.splice import counting, pass_on, pass_on_if, pieces_of, pour_if
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +90,10 @@ class AccountApi:
     """The S3 API of one gateway worker. `in_thread` runs blocking code."""
 
     def __init__(
-        self, store: Store, rooms: Reservations, requests: StorageRequests, in_thread: InThread
+        self, store: Store, reservations: Reservations, requests: StorageRequests, in_thread: InThread
     ) -> None:
         self._store = store
-        self._rooms = rooms
+        self._reservations = reservations
         self._requests = requests
         self._in_thread = in_thread
 
@@ -154,9 +154,9 @@ class AccountApi:
         upload = ask.query.get("uploadId", "")
         pending = None
         if upload:
-            await self._in_thread(self._rooms.grow, ask.bucket, ask.key, upload, length)
+            await self._in_thread(self._reservations.grow, ask.bucket, ask.key, upload, length)
         else:
-            pending = await self._in_thread(self._rooms.put, ask.bucket, ask.key, length)
+            pending = await self._in_thread(self._reservations.put, ask.bucket, ask.key, length)
         done = False
 
         async def allowed() -> None:
@@ -171,13 +171,13 @@ class AccountApi:
                 _check(storage, await whole(storage))
                 done = True
                 if pending is not None:
-                    await self._settle(self._rooms.stored, pending)
+                    await self._record(self._reservations.stored, pending)
                 _send(caller, request, 200, _answered(storage, but=b"content-length"), b"")
         finally:
             if pending is not None and not done:
-                await self._settle(self._rooms.failed, pending)
+                await self._record(self._reservations.failed, pending)
             elif not done:
-                await self._settle(self._rooms.shrink, ask.bucket, ask.key, upload, length)
+                await self._record(self._reservations.shrink, ask.bucket, ask.key, upload, length)
 
     async def _copy(
         self, caller: CallerConnection, request: ObjectRequest, ask: S3Request, access: StorageAccess
@@ -186,9 +186,11 @@ class AccountApi:
         upload = ask.query.get("uploadId", "")
         pending, length, done = None, 0, False
         if upload:
-            length = await self._in_thread(self._rooms.grow_by_copy, ask.bucket, ask.key, upload, ask.source)
+            length = await self._in_thread(
+                self._reservations.grow_by_copy, ask.bucket, ask.key, upload, ask.source
+            )
         else:
-            pending = await self._in_thread(self._rooms.copy, ask.bucket, ask.key, ask.source)
+            pending = await self._in_thread(self._reservations.copy, ask.bucket, ask.key, ask.source)
         try:
             with self._requests.connected(await self._send(access, ask), access) as storage:
                 body = await whole(storage)
@@ -198,13 +200,13 @@ class AccountApi:
                     raise S3Error(500, "InternalError", "The storage could not copy it.")
                 done = True
                 if pending is not None:
-                    await self._settle(self._rooms.stored, pending)
+                    await self._record(self._reservations.stored, pending)
                 _send(caller, request, 200, _answered(storage, but=b"content-length"), body)
         finally:
             if pending is not None and not done:
-                await self._settle(self._rooms.failed, pending)
+                await self._record(self._reservations.failed, pending)
             elif upload and not done:
-                await self._settle(self._rooms.shrink, ask.bucket, ask.key, upload, length)
+                await self._record(self._reservations.shrink, ask.bucket, ask.key, upload, length)
 
     # --- all else ----------------------------------------------------------------------------------------------
 
@@ -243,9 +245,9 @@ class AccountApi:
                 answer = deletion.result(answer)
             if ask.operation is S3Operation.BEGIN:
                 found = dict(_ELEMENT.findall(answer)).get(b"UploadId", b"").decode()
-                await self._in_thread(self._rooms.begun, ask.bucket, ask.key, found)
+                await self._in_thread(self._reservations.begun, ask.bucket, ask.key, found)
             elif request.method in ("POST", "DELETE"):
-                await self._settle(self._rooms.changed, ask.bucket)
+                await self._record(self._reservations.changed, ask.bucket)
             empty = storage.status == 204
             _send(caller, request, storage.status, _answered(storage, but=b"content-length"), answer, empty)
 
@@ -270,9 +272,9 @@ class AccountApi:
         )
 
     async def _require_settled(self, bucket: str, keys: Iterable[str]) -> None:
-        await self._in_thread(self._rooms.require_settled, bucket, keys)
+        await self._in_thread(self._reservations.require_settled, bucket, keys)
 
-    async def _settle(self, work: Callable[..., None], *args: object) -> None:
+    async def _record(self, work: Callable[..., None], *args: object) -> None:
         with suppress(RuntimeError):  # the worker has stopped; what is kept expires by itself
             await asyncio.shield(asyncio.ensure_future(self._in_thread(work, *args)))
 
@@ -352,7 +354,7 @@ def _chunks(
         signer = ChunkSigner(signing_key(secret, signed.scope), signed.date, signed.scope, signed.signature)
 
     async def read() -> bytes:
-        with turn(caller):
+        with counting(caller):
             return await caller.read()
 
     return ChunkedReader(read, int(length), signer, frozenset(trailer))

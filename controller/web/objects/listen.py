@@ -106,11 +106,11 @@ class ObjectListener:
         connection = CallerConnection(self._face.answer, self._left)
         self._connections[connection] = None
         self._empty.clear()
-        if len(self._connections) > MAX_CONNECTIONS and not self._make_room():
+        if len(self._connections) > MAX_CONNECTIONS and not self._close_an_idle_one():
             connection.refuse()
         return connection
 
-    def _make_room(self) -> bool:
+    def _close_an_idle_one(self) -> bool:
         """Close idle connections in favour of new ones."""
         silent = next((each for each in self._connections if each.is_silent), None)
         if silent is not None:

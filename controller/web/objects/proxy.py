@@ -61,9 +61,9 @@ class ObjectProxy:
         observe: Callable[[int, float], None] = lambda _status, _seconds: None,
     ) -> None:
         self._storage = storage
-        self._rooms = Reservations(store, storage, abandon_after)
+        self._reservations = Reservations(store, storage, abandon_after)
         self._requests = StorageRequests(connect_timeout)
-        self._accounts = AccountApi(store, self._rooms, self._requests, self._in_thread)
+        self._accounts = AccountApi(store, self._reservations, self._requests, self._in_thread)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-objects")
         self._loop = asyncio.get_running_loop()
         self._observe = observe
@@ -77,7 +77,7 @@ class ObjectProxy:
         if self._loop.time() - self._told >= TELL:
             self._told = self._loop.time()
             with suppress(RuntimeError):
-                self._threads.submit(self._rooms.prolong)
+                self._threads.submit(self._reservations.prolong)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -153,12 +153,12 @@ class ObjectProxy:
             claim = claim_of(passed)
             if claim is not None and not request.length:  # the storage would have all of it with the header
                 claim.require()
-        arrival = await self._in_thread(self._rooms.admit, link, request.length)
+        arrival = await self._in_thread(self._reservations.admit, link, request.length)
         done = False
 
         async def allowed() -> None:
             if not link.upload:  # parts are nothing yet
-                await self._in_thread(self._rooms.require_settled, link.bucket, [link.key])
+                await self._in_thread(self._reservations.require_settled, link.bucket, [link.key])
 
         try:
             query = (
@@ -174,11 +174,11 @@ class ObjectProxy:
                 await self._take(caller, request.length, storage, claim, allowed)
                 # Written down before it is told: who has the answer finds the room as it is.
                 done = True
-                await self._settle(self._rooms.stored, arrival)
+                await self._record(self._reservations.stored, arrival)
                 _send(caller, request, 200, [*header_fields.SHARED, *_without_length(storage)], b"")
         finally:
             if not done:
-                await self._settle(self._rooms.failed, arrival)
+                await self._record(self._reservations.failed, arrival)
 
     async def _take(
         self,
@@ -205,7 +205,7 @@ class ObjectProxy:
         if storage.status not in (200, 201, 204):
             raise _told(storage, body)
 
-    async def _settle(self, work: Callable[..., None], *args: object) -> None:
+    async def _record(self, work: Callable[..., None], *args: object) -> None:
         with suppress(RuntimeError):  # the worker has stopped; what is kept expires by itself
             await asyncio.shield(self._loop.run_in_executor(self._threads, work, *args))
 

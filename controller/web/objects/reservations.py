@@ -127,11 +127,11 @@ class Reservations:
         if length > MAX_PUT:
             raise RequestRefused(HttpProblem(ProblemKind.TOO_LARGE, f"A part has at most {MAX_PUT} bytes."))
         try:
-            room = self.store.boxes.grow(bucket, key, upload, length, time.time())
+            usage = self.store.boxes.grow(bucket, key, upload, length, time.time())
         except LookupError:
             raise RequestRefused(_no_upload()) from None
-        if room is not None:
-            raise RequestRefused(full(record, room, length))
+        if usage is not None:
+            raise RequestRefused(full(record, usage, length))
 
     def grow_by_copy(self, bucket: str, key: str, upload: str, source: tuple[str, str]) -> int:
         found = self.storage.objects().stat(*source)
@@ -199,13 +199,13 @@ def together(stored: Iterable[Part], coming: Iterable[Arrival]) -> int:
     return sum(max(sizes.get(number, 0), again[number]) for number in sizes.keys() | again.keys())
 
 
-def full(record: BoxRecord, room: BoxUsage, size: int) -> HttpProblem:
+def full(record: BoxRecord, usage: BoxUsage, size: int) -> HttpProblem:
     detail = (
-        f"Box {record.box} has {room.free} bytes free of {room.capacity}; {room.used} are stored, "
-        f"{room.pending} are kept for uploads under way, {size} more were to come."
+        f"Box {record.box} has {usage.free} bytes free of {usage.capacity}; {usage.used} are stored, "
+        f"{usage.pending} are kept for uploads under way, {size} more were to come."
     )
-    numbers = {"capacity": room.capacity, "used": room.used, "pending": room.pending}
-    return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": room.free, "size": size})
+    numbers = {"capacity": usage.capacity, "used": usage.used, "pending": usage.pending}
+    return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": usage.free, "size": size})
 
 
 def _no_upload() -> HttpProblem:

@@ -250,13 +250,13 @@ def test_rules_are_missed_and_removed_as_the_documentation_says(engine: OwnEngin
         before = engine.inside("iptables", "-S").stdout.replace("10.1.1.1", "10.1.1.2")
         again.hold()
         assert engine.inside("iptables", "-S").stdout == before
-        again.look()
+        again.check()
         done = engine.inside("sh", "-c", removal)
         assert done.returncode == 0, done.stderr
         for command in ("iptables", "ip6tables"):
             assert "PRICHAL" not in engine.inside(command, "-S").stdout
         with pytest.raises(Transient, match="no rule of ours"):
-            again.look()
+            again.check()
     with closing(engine.client()) as client:
         assert not client.containers(all=True)
         assert not client.images(filters={"dangling": True})

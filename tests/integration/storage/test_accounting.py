@@ -213,11 +213,11 @@ def test_an_upload_in_parts_keeps_its_room_until_it_is_counted(box: Box) -> None
     usage_scanner = box.usage_scanner()
     upload = begin_upload(box, "users/big", b"x" * 70_000)
     usage_scanner.scan_next()
-    assert box.store.boxes.room(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=0, pending=70_000)
+    assert box.store.boxes.usage(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=0, pending=70_000)
     box.objects.complete_upload(BUCKET, "users/big", upload, box.objects.parts(BUCKET, "users/big", upload))
     box.store.boxes.touch(BUCKET)
     wait_for(usage_scanner.scan_next)
-    assert box.store.boxes.room(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=70_000, pending=0)
+    assert box.store.boxes.usage(BUCKET, box.clock.now()) == BoxUsage(CAPACITY, used=70_000, pending=0)
 
 
 def test_an_upload_in_parts_that_nobody_completes_is_collected(box: Box) -> None:
@@ -229,7 +229,7 @@ def test_an_upload_in_parts_that_nobody_completes_is_collected(box: Box) -> None
         box.objects.parts(BUCKET, "users/half", upload)
     assert caught.value.reason == "UploadMissing"
     assert box.store.boxes.pending() == ()
-    assert box.store.boxes.room(BUCKET, box.clock.now()).free == CAPACITY
+    assert box.store.boxes.usage(BUCKET, box.clock.now()).free == CAPACITY
 
 
 class Interrupted:

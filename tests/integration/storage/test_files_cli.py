@@ -118,7 +118,7 @@ def web(storage: StorageServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     tokens = (("ann", hash_token("anns-token")), ("dev", hash_token("devs-token")))
     with closing(open_store(settings_of(state).database)) as store, echo("none") as component:
         store.routes.publish(APP, (make_service(developers=("dev",), tokens=tokens),))
-        store.boxes.tell_access(
+        store.boxes.record_access(
             StorageAccess(
                 storage.url, f"http://{objects_address(state)}", storage.access_key, storage.secret_key
             )

@@ -44,7 +44,7 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, st
         echo("none") as component,
     ):
         url = f"http://{objects_address(state)}"
-        store.boxes.tell_access(StorageAccess(server.url, url, server.access_key, server.secret_key))
+        store.boxes.record_access(StorageAccess(server.url, url, server.access_key, server.secret_key))
         store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), BUCKET, 10**9))
         store.boxes.grant(ACCOUNT, (BUCKET,))
         for bucket in (BUCKET, OTHERS):

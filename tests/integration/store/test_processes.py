@@ -100,7 +100,7 @@ def test_no_byte_is_promised_twice(path: Path) -> None:
         promised = sum(pool.starmap(upload, [(path, seed) for seed in range(UPLOADERS)]))
         pool.close()
         pool.join()
-    room = store.boxes.room("bucket", now=0.0)
+    room = store.boxes.usage("bucket", now=0.0)
     assert room.pending == promised <= CAPACITY
     assert room.free < 100, "only what did not fit was refused"
     store.close()

@@ -130,7 +130,7 @@ def module_files(server: StorageServer, tmp_path_factory: pytest.TempPathFactory
         echo("none") as component,
     ):
         store.routes.publish(APP, (make_service(developers=("dev",), users=users, tokens=tokens),))
-        store.boxes.tell_access(access(server, state))
+        store.boxes.record_access(access(server, state))
         with serving(state, store, component) as web:
             yield Files(web, server, objects)
 
@@ -139,7 +139,7 @@ def module_files(server: StorageServer, tmp_path_factory: pytest.TempPathFactory
 def files(module_files: Files) -> Files:
     """With an empty box."""
     files = module_files
-    files.web.store.boxes.tell_access(access(files.server, files.web.state))
+    files.web.store.boxes.record_access(access(files.server, files.web.state))
     files.objects.remove_bucket(BUCKET)
     files.objects.create_bucket(BUCKET)
     files.web.store.boxes.save(BoxRecord(APP, BOX, BUCKET, CAPACITY))
@@ -543,7 +543,7 @@ def test_a_storage_that_hangs_holds_up_nothing_else(files: Files) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(40) as threads:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         told = access(files.server, files.web.state)
-        files.web.store.boxes.tell_access(
+        files.web.store.boxes.record_access(
             StorageAccess(silent_url, silent_url, told.access_key, told.secret_key)
         )
         waiting = [threads.submit(files.ask, "GET", "data/g") for _ in range(40)]
@@ -553,7 +553,7 @@ def test_a_storage_that_hangs_holds_up_nothing_else(files: Files) -> None:
         assert not all(call.done() for call in waiting)
         silent.close()
         assert {call.result().status for call in waiting} <= {200, 503}
-        files.web.store.boxes.tell_access(told)
+        files.web.store.boxes.record_access(told)
         assert files.ask("GET", "data/g").status == 200
 
 

@@ -47,7 +47,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
         store.routes.publish(
             APP, (Service(APP, make_api("files", users=users), ServiceKind.FILES, ("ivanov",)),)
         )
-        store.boxes.tell_access(
+        store.boxes.record_access(
             StorageAccess(
                 server.url, f"http://{objects_address(state)}", server.access_key, server.secret_key
             )

@@ -502,7 +502,7 @@ def test_bodies_that_never_end_hold_up_nobody(runs: Runs) -> None:
 def test_a_storage_that_hangs_holds_up_no_run(runs: Runs) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(40) as threads:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        runs.web.store.boxes.tell_access(StorageAccess(url, url, "key", Secret("secret")))
+        runs.web.store.boxes.record_access(StorageAccess(url, url, "key", Secret("secret")))
         runs.web.store.boxes.save(BoxRecord(APP, ComponentName("data"), "prichal.demo.data", 10**9))
         waiting = [threads.submit(runs.web.ask, "GET", "/demo/files/data") for _ in range(40)]
         silent.accept()[0].close()

@@ -91,7 +91,7 @@ class Scene:
 
     @property
     def pending(self) -> int:
-        return self.web.store.boxes.room(BUCKET, time.time()).pending
+        return self.web.store.boxes.usage(BUCKET, time.time()).pending
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -108,7 +108,7 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
         objects.create_bucket(BUCKET)
         store.boxes.save(BoxRecord(APP, ComponentName("userdata"), BUCKET, CAPACITY))
-        store.boxes.tell_access(
+        store.boxes.record_access(
             StorageAccess(storage.url, storage.url, storage.access_key, storage.secret_key)
         )
         component = Server(tmp_path_factory.mktemp("component"), FUNCTION)

@@ -123,7 +123,7 @@ def test_one_app_tells_what_it_uses_of_its_shares(
         Usage(DEMO, "queue", 0, 1000),
         Usage(DEMO, "gpus", 1, None),
     ]
-    store.tell_usage([Usage(AppName("another"), "cpus", 1, 2), *usage])
+    store.record_usage([Usage(AppName("another"), "cpus", 1, 2), *usage])
     shown = machine.run("status", DEMO).stdout.splitlines()
     assert [
         line.split("  ") for line in columns_of(shown[shown.index("RESOURCE    USED     BOUND    SHARE") :])

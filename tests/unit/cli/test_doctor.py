@@ -133,7 +133,7 @@ def test_folders_that_are_open_to_others(bare: Machine, store: SqliteStore) -> N
 
 
 def test_keys_that_operators_read(bare: Machine, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.boxes.tell_access(StorageAccess("http://a", "http://a", "key", Secret("the-secret")))
+    store.boxes.record_access(StorageAccess("http://a", "http://a", "key", Secret("the-secret")))
     keys = bare.state / "db" / "keys"
     keys.chmod(0o2755)
     assert examine(bare)["database folder"]["advice"] == f"chmod 2750 {keys}"
@@ -210,7 +210,7 @@ def test_a_storage_that_nobody_needs(
 
 def test_an_embedded_storage_that_should_run_and_does_not(bare: Machine, store: SqliteStore) -> None:
     store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), "prichal.demo.data", 10**9))
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     bare.configure("storage: {listen: '127.0.0.1:1'}")
     checks = examine(bare)
     assert "gateway.log" in str(checks["storage"]["advice"])
@@ -248,7 +248,7 @@ def s3() -> Iterator[http.server.ThreadingHTTPServer]:
 def test_a_storage_elsewhere(
     bare: Machine, store: SqliteStore, tmp_path: Path, s3: http.server.ThreadingHTTPServer
 ) -> None:
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     keys = tmp_path / "storage-keys.yaml"
     keys.write_text("accessKey: platform\nsecretKey: the-key-of-the-platform\n")
     where = f"backend: s3, endpoint: 'http://127.0.0.1:{s3.server_port}', credentials: {keys}"
@@ -315,12 +315,12 @@ def test_shares_that_are_nearly_used_up(machine: Machine, store: SqliteStore, tm
     machine.configure(f"docker: {{host: 'unix://{tmp_path}/docker.sock'}}")
     assert examine(machine)["shares"]["detail"] == "no app is near a bound"
     of_demo = [Usage(DEMO, "cpus", 16, 16), Usage(DEMO, "runs", 3, 3), Usage(DEMO, "gpus", 1, None)]
-    store.tell_usage([*of_demo, Usage(DEMO, "queue", 799, 1000)])
+    store.record_usage([*of_demo, Usage(DEMO, "queue", 799, 1000)])
     assert examine(machine)["shares"]["ok"], "what is declared and what runs may be all that there is"
     assert (
         examine(machine)["shares"]["detail"] == "no app is near a bound; the nearest: demo: queue 799 of 1000"
     )
-    store.tell_usage(
+    store.record_usage(
         [*of_demo, Usage(DEMO, "queue", 800, 1000), Usage(AppName("other"), "box tables", 95e6, 100e6)]
     )
     found = examine(machine)["shares"]

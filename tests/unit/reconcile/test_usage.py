@@ -346,7 +346,7 @@ def test_a_measurement_is_written_down(
     clock.advance(1.0)
     assert usage_scanner.scan_next()
     assert not usage_scanner.scan_next(), "once is enough for now"
-    assert store.boxes.room(BOX.bucket, clock.now()) == BoxUsage(100, used=30, pending=20)
+    assert store.boxes.usage(BOX.bucket, clock.now()) == BoxUsage(100, used=30, pending=20)
     assert stored(store) == replace(BOX, used=30, files=1, measured=T + 1, changed=T)
     assert asked_for(store) == (), "nothing that a pass would act on"
 
@@ -376,7 +376,7 @@ def test_what_was_removed_is_noticed_about_a_second_later(
     del shelf.held["one"]
     store.boxes.touch(BOX.bucket)
     assert usage_scanner.scan_next()
-    assert store.boxes.room(BOX.bucket, clock.now()).free == 100
+    assert store.boxes.usage(BOX.bucket, clock.now()).free == 100
 
 
 def test_over_capacity_and_back_ask_for_a_pass_once_each(
@@ -457,7 +457,7 @@ def test_what_is_allowed_during_a_listing_stays_reserved(
     usage_scanner.scan_next()
     assert older not in newer
     assert [pending.id for pending in store.boxes.pending()] == newer
-    assert store.boxes.room(BOX.bucket, clock.now()) == BoxUsage(100, used=30, pending=40)
+    assert store.boxes.usage(BOX.bucket, clock.now()) == BoxUsage(100, used=30, pending=40)
 
 
 def test_what_is_allowed_during_a_listing_is_awaited(
@@ -646,7 +646,7 @@ def test_announced_uploads_never_go_over(steps: list[object]) -> None:
                 shelf.lay(key, links.pop(key))
             elif verb == "remove" and key not in links:
                 shelf.held.pop(key, None)
-            room = store.boxes.room(BOX.bucket, clock.now())
+            room = store.boxes.usage(BOX.bucket, clock.now())
             assert shelf.bytes <= room.used + room.pending, "every byte is counted or reserved"
             assert shelf.bytes <= BOX.capacity
 

@@ -43,7 +43,7 @@ LOOKS = frozenset(
         "wait",
         "logs",
         "pending",
-        "room",
+        "usage",
     }
 )
 

@@ -88,7 +88,7 @@ def test_a_run_that_is_being_repeated_is_not_forgotten(harness: Harness) -> None
     harness.store.runs.submit(
         replace(before, id=f"f{before.id[1:]}", origin=before.id, state=RunState.RUNNING, version=0)
     )
-    keeper.turn()
+    keeper.check_all()
     assert harness.store.runs.get(APP, before.id) is not None
 
 

@@ -244,7 +244,7 @@ def test_what_is_replaced_gives_its_room(harness: Harness) -> None:
     fits(harness, "b", content="y" * 1000)
     run = harness.finish(training())
     assert run.state is RunState.SUCCEEDED, run.message
-    room = harness.store.boxes.room(BUCKET, harness.clock.now())
+    room = harness.store.boxes.usage(BUCKET, harness.clock.now())
     assert room.used + room.pending >= 1000, "until it is measured"
     assert room.used + room.pending <= room.capacity
 
@@ -254,7 +254,7 @@ def test_what_was_published_and_not_yet_measured_is_counted(harness: Harness) ->
     harness.finish(training())
     fits(harness, "a", content="y" * 1000)
     harness.finish(training())
-    room = harness.store.boxes.room(BUCKET, harness.clock.now())
+    room = harness.store.boxes.usage(BUCKET, harness.clock.now())
     assert (room.used, room.pending >= 1000) == (0, True)
     (pending,) = harness.store.boxes.pending(BUCKET)
     assert pending.key == DEVELOPER_AREA + GROUP + FILE_INDEX, "its arrival ends the reservation"

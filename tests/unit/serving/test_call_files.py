@@ -275,7 +275,7 @@ def test_a_container_without_room_says_so(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
     server = serve(function(SEEN)).ready()
     reply = send(server, framed({"inputs": [item("first", "g/a")]}, (0, b"x" * 1000)))
-    assert (reply.status, reply.json["type"]) == (507, "urn:prichal:problem:no-room")
+    assert (reply.status, reply.json["type"]) == (507, "urn:prichal:problem:disk-full")
     assert "TMPDIR" in reply.json["detail"]
 
 

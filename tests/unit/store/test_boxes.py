@@ -159,7 +159,7 @@ def test_uploads_are_allowed_while_they_fit(store: SqliteStore, other: SqliteSto
     first = reserved(store, upload("one", 50))
     assert other.boxes.reserve(upload("two", 21), NOW) == BoxUsage(capacity=100, used=30, pending=50)
     second = reserved(other, upload("two", 20))
-    assert store.boxes.room(BOX.bucket, NOW) == BoxUsage(100, 30, 70)
+    assert store.boxes.usage(BOX.bucket, NOW) == BoxUsage(100, 30, 70)
     assert store.boxes.pending() == (
         replace(upload("one", 50), id=first),
         replace(upload("two", 20), id=second),
@@ -176,7 +176,7 @@ def test_an_upload_of_unknown_size_needs_a_box_that_is_not_full(store: SqliteSto
 
 def test_a_bucket_without_a_record_has_no_room(store: SqliteStore) -> None:
     assert store.boxes.reserve(upload("k", 0), NOW) == BoxUsage(0, 0, 0)
-    assert store.boxes.room(BOX.bucket, NOW) == BoxUsage(0, 0, 0)
+    assert store.boxes.usage(BOX.bucket, NOW) == BoxUsage(0, 0, 0)
     assert store.boxes.pending() == ()
 
 
@@ -192,8 +192,8 @@ def test_a_change_is_dated_when_it_is_written_down(store: SqliteStore, clock: Ha
 def test_an_expired_upload_keeps_no_room(store: SqliteStore) -> None:
     store.boxes.save(BOX)
     old = reserved(store, upload("one", 100))
-    assert store.boxes.room(BOX.bucket, NOW + 899.0).free == 0
-    assert store.boxes.room(BOX.bucket, NOW + 900.0).free == 100
+    assert store.boxes.usage(BOX.bucket, NOW + 899.0).free == 0
+    assert store.boxes.usage(BOX.bucket, NOW + 900.0).free == 100
     reserved(store, upload("two", 100, now=NOW + 900.0))
     assert old in [pending.id for pending in store.boxes.pending()], "until a measurement has settled it"
 
@@ -218,7 +218,7 @@ def test_uploads_in_parts_of_one_key_stand_beside_each_other(store: SqliteStore)
     plain = reserved(store, upload("k", 20))
     first = reserved(store, upload("k", 30, part_of="u1"))
     second = reserved(store, upload("k", 40, part_of="u2"))
-    assert store.boxes.room(BOX.bucket, NOW).pending == 90
+    assert store.boxes.usage(BOX.bucket, NOW).pending == 90
     assert store.boxes.upload(BOX.bucket, "u2") == replace(upload("k", 40, part_of="u2"), id=second)
     assert store.boxes.upload("elsewhere", "u2") is None
     assert store.boxes.upload(BOX.bucket, "") is None
@@ -230,7 +230,7 @@ def test_a_measurement_settles_what_it_has_counted(store: SqliteStore, clock: Ha
     store.boxes.save(BOX)
     seen, unseen = reserved(store, upload("seen", 30)), reserved(store, upload("unseen", 20))
     store.boxes.measured(BOX.bucket, used=30, files=1, at=NOW + 1, settled=[seen])
-    assert store.boxes.room(BOX.bucket, NOW + 1) == BoxUsage(100, used=30, pending=20)
+    assert store.boxes.usage(BOX.bucket, NOW + 1) == BoxUsage(100, used=30, pending=20)
     assert [pending.id for pending in store.boxes.pending()] == [unseen]
     record = store.boxes.get(A, DATA)
     assert record is not None
@@ -267,14 +267,14 @@ def test_the_web_process_is_told_how_to_reach_the_storage(
 ) -> None:
     access = StorageAccess("http://127.0.0.1:9000", "https://s3.example.org", "web", Secret("hunter22"), "eu")
     assert other.boxes.access() is None
-    store.boxes.tell_access(replace(access, secret_key=Secret("older")))
-    store.boxes.tell_access(access)
+    store.boxes.record_access(replace(access, secret_key=Secret("older")))
+    store.boxes.record_access(access)
     assert other.boxes.access() == access
     file = path.parent / "keys" / "storage.json"
     before = file.stat()
     assert stat.S_IMODE(before.st_mode) == 0o640
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o2750, "its group is that of the web process"
-    store.boxes.tell_access(access)
+    store.boxes.record_access(access)
     assert file.stat().st_ino == before.st_ino, "the same again writes nothing"
     for damaged in ("", "{", "[]", '{"region": 3}'):
         file.write_text(damaged)

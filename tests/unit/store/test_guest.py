@@ -128,7 +128,7 @@ def test_another_user_of_the_group_asks_and_changes_nothing() -> None:
 
         with closing(open_store(path)) as store:
             store.apps.save(AppStatus(DEMO))
-            store.boxes.tell_access(StorageAccess("http://a", "http://a", "key", Secret("the-secret")))
+            store.boxes.record_access(StorageAccess("http://a", "http://a", "key", Secret("the-secret")))
             for each in (path.parent, *path.parent.rglob("*")):
                 mode = stat.S_IMODE(each.stat().st_mode)
                 os.chown(each, 0, 4243 if "keys" in each.parts else 4242)
@@ -440,7 +440,7 @@ def act(owner: SqliteStore) -> None:
         owner.requests.queued(app)
     owner.apps.all()
     owner.boxes.pending()
-    owner.boxes.room("prichal.demo.box", NOW)
+    owner.boxes.usage("prichal.demo.box", NOW)
     owner.boxes.measured("prichal.demo.box", 1, 1, NOW, [1])
     owner.gateways.drained("10.0.0.1:80", 1, NOW)
     owner.repositories.replace(())

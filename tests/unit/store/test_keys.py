@@ -52,7 +52,7 @@ def fill(store: SqliteStore) -> None:
     store.routes.switch(ROUTE)
     store.routes.publish(DEMO, (SERVICE,))
     store.repositories.replace((RECORD,))
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
 
 
 def require_all(store: SqliteStore) -> None:
@@ -191,7 +191,7 @@ def test_secrets_of_an_older_state_leave_it_for_good(path: Path) -> None:
             db.execute("INSERT INTO facts VALUES (?, 1)", (f"{PASSWORD}{number}",))
         db.execute("DELETE FROM facts")
     with closing(open_store(path)) as store:
-        store.boxes.tell_access(ACCESS)
+        store.boxes.record_access(ACCESS)
         require_all(store)
         content = what_operators_read(path)
         assert [secret for secret in SECRETS if secret.encode() in content] == []

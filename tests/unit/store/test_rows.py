@@ -137,7 +137,7 @@ def act(store: SqliteStore) -> None:
         store.apps.save(store.apps.status(app))
         store.routes.switch(route(app, "2"))
         store.routes.publish(app, (Service(app, api("pipelines"), ServiceKind.PIPELINES),))
-        store.gpus.settle(app, ())
+        store.gpus.replace(app, ())
         store.runs.publish(app, (pipeline(app),))
     store.repositories.replace([RepositoryRecord(GOOD, (GOOD,), "branch:main", 30.0)])
     store.gateways.drained("127.0.0.1:1", 1, NOW)

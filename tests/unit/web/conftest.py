@@ -37,7 +37,7 @@ def objects() -> FakeObjects:
 
 @pytest.fixture
 def storage(store: SqliteStore, objects: FakeObjects) -> Iterator[StorageClient]:
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     client = StorageClient(store, lambda access: objects)
     yield client
     client.close()

@@ -225,7 +225,7 @@ def serving(store: SqliteStore, settings: Settings, objects: FakeObjects) -> Ite
         "tokens": (("ann", hash_token(TOKEN)),),
         "cors": CorsSpec(("https://lab.example.org",)),
     }
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     store.boxes.save(BoxRecord(APP, ComponentName("data"), "bucket", 10**9))
     objects.create_bucket("bucket")
     store.runs.publish(APP, (make_pipeline(),))

@@ -67,9 +67,7 @@ async def test_what_is_found_and_refused_is_the_same_wherever_it_is_read(filler:
     ]
     reply = json.dumps({"outputs": [{"name": "o", "data": "n.txt"}], "filler": "x" * filler}).encode()
     outputs = await isolated_json.read(len(reply), variables.read_reply, reply, [(0, 5)])
-    told = await isolated_json.read(
-        len(reply), variables.tell_places, reply, outputs, [parse_path("p/n.txt")]
-    )
+    told = await isolated_json.read(len(reply), variables.with_paths, reply, outputs, [parse_path("p/n.txt")])
     assert json.loads(told)["outputs"][0]["data"] == "p/n.txt"
     with pytest.raises(ValueError, match="does not fit its outputs"):
         await isolated_json.read(len(reply), variables.read_reply, reply, [(7, 5)])

@@ -55,7 +55,7 @@ def test_nothing_is_made_before_it_is_needed(client: StorageClient, connections:
 
 
 def test_one_client_serves_all(store: SqliteStore, client: StorageClient, connections: Connections) -> None:
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     threads = [threading.Thread(target=client.objects) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -69,9 +69,9 @@ def test_one_client_serves_all(store: SqliteStore, client: StorageClient, connec
 def test_another_access_makes_another_client(
     store: SqliteStore, client: StorageClient, connections: Connections
 ) -> None:
-    store.boxes.tell_access(ACCESS)
+    store.boxes.record_access(ACCESS)
     first = client.objects()
-    store.boxes.tell_access(replace(ACCESS, secret_key=Secret("second")))
+    store.boxes.record_access(replace(ACCESS, secret_key=Secret("second")))
     second = client.objects()
     assert first is not second
     assert [made.closed for made in connections.made] == [True, False]

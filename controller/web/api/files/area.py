@@ -164,13 +164,13 @@ class BoxArea:
     def _require_settled(self, key: str, around: bool = False) -> None:
         require_settled(self.store, self.record, key, self.now, around)
 
-    def full(self, room: BoxUsage, size: int) -> HttpProblem:
+    def full(self, usage: BoxUsage, size: int) -> HttpProblem:
         detail = (
-            f"Box {self.record.box} has {room.free} bytes free of {room.capacity}; {room.used} are stored, "
-            f"{room.pending} are kept for uploads under way, {size or 'some'} more are asked for."
+            f"Box {self.record.box} has {usage.free} bytes free of {usage.capacity}; {usage.used} are stored, "
+            f"{usage.pending} are kept for uploads under way, {size or 'some'} more are asked for."
         )
-        numbers = {"capacity": room.capacity, "used": room.used, "pending": room.pending}
-        return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": room.free, "size": size})
+        numbers = {"capacity": usage.capacity, "used": usage.used, "pending": usage.pending}
+        return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": usage.free, "size": size})
 
 
 def _missing(path: FilePath) -> HttpProblem:

@@ -53,9 +53,9 @@ class Uploads:
         if not 1 <= size <= MAX_FILE:
             detail = f"size must be 1 to {MAX_FILE} bytes; an empty file is uploaded through a link."
             raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
-        room = area.store.boxes.room(area.bucket, area.now)
-        if not room.has_space_for(size):  # before the storage is asked for anything
-            raise RequestRefused(area.full(room, size))
+        usage = area.store.boxes.usage(area.bucket, area.now)
+        if not usage.has_space_for(size):  # before the storage is asked for anything
+            raise RequestRefused(area.full(usage, size))
         area.check_name(self.path)
         objects, key = area.objects, area.key(self.path)
         upload = objects.begin_upload(area.bucket, key)

@@ -43,7 +43,7 @@ files = Blueprint("files", __name__, url_prefix=f"/{ServiceKind.FILES}")
 @files.get("/")
 def boxes() -> ResponseReturnValue:
     store, now = context(current_app).store, time.time()
-    return {"boxes": [_box(record, store.boxes.room(record.bucket, now).pending) for record in _bound()]}
+    return {"boxes": [_box(record, store.boxes.usage(record.bucket, now).pending) for record in _bound()]}
 
 
 @files.get("/openapi.json")

@@ -90,7 +90,7 @@ class _Page(Collector):
             used.add_metric(labels, box.used)
             capacity.add_metric(labels, box.capacity)
             files.add_metric(labels, box.files)
-            pending.add_metric(labels, self._store.boxes.room(box.bucket, self._now).pending)
+            pending.add_metric(labels, self._store.boxes.usage(box.bucket, self._now).pending)
         yield from (used, capacity, files, pending)
 
     def _runs(self) -> Iterator[Metric]:

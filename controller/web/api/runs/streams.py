@@ -204,13 +204,13 @@ class _Log:
         # In this order: the log of an ended attempt is complete in the file.
         over, stage = self.wanted.over(run), self.wanted.log(run, self.reader.folder)
         size = await self.reader.size(StoredStageLog(stage.files[-1:]))
-        await self._tell_lines(stage, over)
+        await self._send_lines(stage, over)
         if over and not self.news.stopping:
             await self.stream.send(_event(_end_of_log(run, self.wanted), END, END))
             return None
         return Seen(stage.tail, size)
 
-    async def _tell_lines(self, stage: StoredStageLog, over: bool) -> None:
+    async def _send_lines(self, stage: StoredStageLog, over: bool) -> None:
         """Send all complete lines."""
         while not self.news.stopping:
             data = await self.reader.read(stage, self.offset)

@@ -28,7 +28,7 @@ class _Waiter:
     size: int
     news: asyncio.Future[bool] = field(repr=False)
 
-    def settle(self, news: bool) -> None:
+    def notify(self, news: bool) -> None:
         if not self.news.done():
             self.news.set_result(news)
 
@@ -64,7 +64,7 @@ class RunWatcher:
         """Wait until the run has another version, the file `tail` has another size than `size`, or the worker
         stops. Return False after `timeout` seconds without a change."""
         waiter = _Waiter(run.id, run.version, tail, size, self._loop.create_future())
-        timer = self._loop.call_later(timeout, waiter.settle, False)
+        timer = self._loop.call_later(timeout, waiter.notify, False)
         self._waiters.add(waiter)
         if self._looking is None:
             self._looking = self._loop.create_task(self._poll())
@@ -83,7 +83,7 @@ class RunWatcher:
         finally:
             self._looking = None
             for waiter in self._waiters:
-                waiter.settle(True)
+                waiter.notify(True)
 
     def _check(self) -> None:
         versions = self._store.runs.versions({waiter.id for waiter in self._waiters})
@@ -93,7 +93,7 @@ class RunWatcher:
                 sizes[waiter.tail] = _size_of(waiter.tail)
             grown = waiter.tail is not None and sizes[waiter.tail] != waiter.size
             if grown or versions.get(waiter.id) != waiter.version:
-                waiter.settle(True)
+                waiter.notify(True)
 
 
 def _size_of(path: Path) -> int:

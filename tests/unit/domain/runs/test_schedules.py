@@ -14,7 +14,15 @@ from controller.domain.apps.spec import CronSchedule, Overlap
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, new_run
-from controller.domain.runs.schedules import After, Checkpoint, ScheduleState, Skip, Start, decide, look
+from controller.domain.runs.schedules import (
+    After,
+    Checkpoint,
+    ScheduleState,
+    Skip,
+    Start,
+    check_ticks,
+    decide,
+)
 
 HOURLY = CronSchedule("0 * * * *")
 HOUR = 3600.0
@@ -49,31 +57,33 @@ def run(id: str = "a1") -> Run:
 
 
 def test_a_new_schedule_begins_now() -> None:
-    assert look(scheduled(None), 5 * HOUR + 1, hourly) == (mark(5 * HOUR + 1), None)
-    assert look(scheduled(None), 5 * HOUR, hourly) == (mark(5 * HOUR), None), "its first tick is the next one"
+    assert check_ticks(scheduled(None), 5 * HOUR + 1, hourly) == (mark(5 * HOUR + 1), None)
+    assert check_ticks(scheduled(None), 5 * HOUR, hourly) == (mark(5 * HOUR), None), (
+        "its first tick is the next one"
+    )
 
 
 @pytest.mark.parametrize("other", [CronSchedule("1 * * * *"), CronSchedule("0 * * * *", "Europe/Berlin")])
 def test_a_changed_schedule_begins_now(other: CronSchedule) -> None:
     now = 9 * HOUR + 1
-    assert look(scheduled(mark(HOUR, other)), now, hourly) == (mark(now), None)
+    assert check_ticks(scheduled(mark(HOUR, other)), now, hourly) == (mark(now), None)
 
 
 def test_another_overlap_rule_is_no_other_schedule() -> None:
     allowing = CronSchedule(HOURLY.cron, HOURLY.timezone, Overlap.ALLOW)
-    assert look(scheduled(mark(HOUR), allowing), 2 * HOUR, hourly)[1] == 2 * HOUR
+    assert check_ticks(scheduled(mark(HOUR), allowing), 2 * HOUR, hourly)[1] == 2 * HOUR
 
 
 def test_a_tick_is_due_from_its_moment_on() -> None:
     before = mark(HOUR)
-    assert look(scheduled(before), 2 * HOUR - 0.001, hourly) == (before, None)
-    assert look(scheduled(before), 2 * HOUR, hourly) == (mark(2 * HOUR), 2 * HOUR)
+    assert check_ticks(scheduled(before), 2 * HOUR - 0.001, hourly) == (before, None)
+    assert check_ticks(scheduled(before), 2 * HOUR, hourly) == (mark(2 * HOUR), 2 * HOUR)
 
 
 def test_of_those_missed_the_newest_is_made_up_for() -> None:
-    after, due = look(scheduled(mark(HOUR)), 99.5 * HOUR, hourly)
+    after, due = check_ticks(scheduled(mark(HOUR)), 99.5 * HOUR, hourly)
     assert (after, due) == (mark(99 * HOUR), 99 * HOUR)
-    assert look(scheduled(after), 99.5 * HOUR, hourly) == (after, None)
+    assert check_ticks(scheduled(after), 99.5 * HOUR, hourly) == (after, None)
 
 
 def test_a_year_of_minutes_is_made_up_for_at_once() -> None:
@@ -85,21 +95,21 @@ def test_a_year_of_minutes_is_made_up_for_at_once() -> None:
 
     year = 365 * 86400.0
     before = Checkpoint(HOURLY.cron, HOURLY.timezone, 0.0, 60.0)
-    assert look(scheduled(before), year + 1, minutely)[1] == year
+    assert check_ticks(scheduled(before), year + 1, minutely)[1] == year
     assert len(asked) < 100
 
 
 def test_a_clock_set_back_stalls_nothing() -> None:
     """What has been run is kept elsewhere: here the schedule begins again."""
-    after, due = look(scheduled(mark(1000 * HOUR)), 10.5 * HOUR, hourly)
+    after, due = check_ticks(scheduled(mark(1000 * HOUR)), 10.5 * HOUR, hourly)
     assert (after, due) == (mark(10.5 * HOUR), None)
-    assert look(scheduled(after), 11 * HOUR, hourly)[1] == 11 * HOUR
+    assert check_ticks(scheduled(after), 11 * HOUR, hourly)[1] == 11 * HOUR
 
 
 def test_no_tick_will_come() -> None:
-    after, due = look(scheduled(Checkpoint(HOURLY.cron, HOURLY.timezone, 1.0, 2.0)), 3.0, at([2.0]))
+    after, due = check_ticks(scheduled(Checkpoint(HOURLY.cron, HOURLY.timezone, 1.0, 2.0)), 3.0, at([2.0]))
     assert (after.next, due) == (math.inf, 2.0)
-    assert look(scheduled(after), 1e12, at([2.0])) == (after, None)
+    assert check_ticks(scheduled(after), 1e12, at([2.0])) == (after, None)
 
 
 def test_overlap() -> None:
@@ -122,10 +132,10 @@ def test_one_run_for_all_that_was_missed_between_two_looks(
 ) -> None:
     """Time goes on: every look that finds ticks since the one before starts just the newest, and none comes twice."""
     after, now = at(ticks), begin
-    found, _ = look(scheduled(None), begin, after)
+    found, _ = check_ticks(scheduled(None), begin, after)
     for following in sorted(each for each in looks if each >= begin):
         missed = [tick for tick in ticks if now < tick <= following]
-        moved, due = look(scheduled(found), following, after)
+        moved, due = check_ticks(scheduled(found), following, after)
         assert due == max(missed, default=None)
         assert moved.at >= found.at
         assert moved.next == after(following)
@@ -137,13 +147,13 @@ def test_whatever_clocks_do(ticks: set[float], looks: list[float]) -> None:
     """They jump at every look. A tick is run once, none that lies in the future, none from before the schedule began;
     and after a look no tick that is still to come is passed over."""
     after, run = at(ticks), set[float]()
-    found, _ = look(scheduled(None), looks[0], after)
+    found, _ = check_ticks(scheduled(None), looks[0], after)
     for now in looks[1:]:
-        moved, due = look(scheduled(found), now, after)
+        moved, due = check_ticks(scheduled(found), now, after)
         if due is not None and due not in run:  # as the store sees to
             assert found.at < due <= now
             run.add(due)
         assert moved.at <= now
         assert moved.next == after(now), "the next one is awaited, wherever the clock stands"
-        assert look(scheduled(moved), now, after) == (moved, None), "looking twice does nothing"
+        assert check_ticks(scheduled(moved), now, after) == (moved, None), "looking twice does nothing"
         found = moved

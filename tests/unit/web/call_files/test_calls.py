@@ -142,7 +142,7 @@ def boxed(store: SqliteStore) -> SqliteStore:
     """Boxes `userdata` of 10 MB and `archive`."""
     for name in ("userdata", "archive"):
         store.boxes.save(BoxRecord(APP, ComponentName(name), f"b-{name}", 10**7))
-    store.boxes.tell_access(StorageAccess(INTERNAL_URL, "", ROOT, ROOT_SECRET))
+    store.boxes.record_access(StorageAccess(INTERNAL_URL, "", ROOT, ROOT_SECRET))
     return store
 
 

@@ -181,7 +181,7 @@ def test_the_reply_has_paths() -> None:
     document = {"id": "\udcff", "outputs": [file("x.png"), {"name": "n", "data": 1}, file(["y"], shape=[1])]}
     outputs = variables.read_outputs(document, [(0, 1), (2, 1)])
     paths = variables.places(outputs, WantedOutputs(), "r")
-    reply = json.loads(variables.tell_places(json.dumps(document).encode(), outputs, paths))
+    reply = json.loads(variables.with_paths(json.dumps(document).encode(), outputs, paths))
     assert reply["id"] == "\udcff"
     assert reply["outputs"] == [
         file("predictions/r/x.png", content_type="image/png"),

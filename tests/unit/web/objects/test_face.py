@@ -100,7 +100,7 @@ async def a_scene(folder: Path) -> AsyncIterator[Scene]:
     host, port = behind.sockets[0].getsockname()
     store = open_store(folder / "db" / "state.db")
     access = StorageAccess(f"http://{host}:{port}", "http://h", "web", SECRET)
-    store.boxes.tell_access(access)
+    store.boxes.record_access(access)
     store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), BUCKET, 10**9))
     store.boxes.grant(ACCOUNT, (BUCKET,))
     client = StorageClient(store, lambda _: FakeObjects())
@@ -143,7 +143,7 @@ def test_what_has_another_checksum_is_not_stored(tmp_path: Path, name: str, cont
                     status, answer = await put(wrong)
                     assert (status, code in answer) == (400, True), (way, answer)
                 assert harness.storage.objects.get(path) is None, way
-                assert harness.store.boxes.room(BUCKET, time.time()).pending == 0, way
+                assert harness.store.boxes.usage(BUCKET, time.time()).pending == 0, way
                 status, answer = await put(right)
                 assert (status, harness.storage.objects.pop(path)) == (200, content), (way, answer)
                 harness.store.boxes.removed(BUCKET, [KEY], time.time() + 1)
@@ -168,6 +168,6 @@ def test_a_body_that_is_signed_whole_goes_on_with_its_digest(tmp_path: Path) -> 
         async with a_scene(tmp_path) as harness:
             status, answer = await harness.by_account({}, b"signed", sha256(b"signed").hexdigest())
             assert (status, harness.storage.objects[path_of(BUCKET, KEY)]) == (200, b"signed"), answer
-            assert harness.store.boxes.room(BUCKET, time.time()).pending == 6
+            assert harness.store.boxes.usage(BUCKET, time.time()).pending == 6
 
     asyncio.run(look())

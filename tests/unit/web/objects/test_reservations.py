@@ -36,7 +36,7 @@ class Workers:
         self.objects.create_bucket(BUCKET)
         self.stores: tuple[SqliteStore, ...] = (open_store(path), open_store(path))
         self.stores[0].boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), BUCKET, CAPACITY))
-        self.stores[0].boxes.tell_access(self.storage.access())
+        self.stores[0].boxes.record_access(self.storage.access())
         self.clients = [StorageClient(store, self.storage.connect) for store in self.stores]
         self.rooms = [
             Reservations(store, client) for store, client in zip(self.stores, self.clients, strict=True)
@@ -93,7 +93,7 @@ def test_parts_through_several_workers_share_one_upload(tmp_path: Path) -> None:
             "the storage has the first"
         )
         other.stored(other.admit(link(upload=upload, part=1), 6))  # sent again
-        assert workers.stores[0].boxes.room(BUCKET, time.time()).pending == 10
+        assert workers.stores[0].boxes.usage(BUCKET, time.time()).pending == 10
 
 
 def test_a_part_of_no_upload_takes_nothing(tmp_path: Path) -> None:
@@ -110,15 +110,15 @@ def test_what_still_comes_is_told_and_what_a_dead_worker_left_expires(tmp_path: 
     with closing(Workers(tmp_path)) as workers:
         boxes = workers.stores[1].boxes
         arrival = workers.rooms[0].admit(link("a"), 60)
-        assert boxes.room(BUCKET, arrival.until - 1).free == 40
-        assert boxes.room(BUCKET, arrival.until).free == CAPACITY
+        assert boxes.usage(BUCKET, arrival.until - 1).free == 40
+        assert boxes.usage(BUCKET, arrival.until).free == CAPACITY
         workers.stores[0].boxes.prolong([arrival.id], arrival.until + 60)
-        assert boxes.room(BUCKET, arrival.until).free == 40
+        assert boxes.usage(BUCKET, arrival.until).free == 40
         workers.rooms[0].prolong()
-        assert boxes.room(BUCKET, time.time() + 100).free == 40
+        assert boxes.usage(BUCKET, time.time() + 100).free == 40
         workers.rooms[0].failed(arrival)
         workers.rooms[0].prolong()
-        assert boxes.room(BUCKET, time.time()).free == CAPACITY
+        assert boxes.usage(BUCKET, time.time()).free == CAPACITY
 
 
 parts = st.dictionaries(st.integers(1, 3), st.integers(0, 9))
@@ -185,5 +185,5 @@ def test_a_box_never_holds_more_than_it_holds(
             else:
                 table.failed(own)
         assert sum(stored.values()) + sum(each.size for each in coming) <= CAPACITY
-        room = table.room(BUCKET, now)
+        room = table.usage(BUCKET, now)
         assert room.used + room.pending <= CAPACITY

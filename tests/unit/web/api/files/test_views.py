@@ -422,7 +422,7 @@ def test_a_box_that_is_full(files: Files) -> None:
 def test_an_upload_that_is_asked_for_twice_keeps_room_once(files: Files) -> None:
     for size in (10, 30, 20):
         files.ask("PUT", "data/g/a", size=size)
-    assert files.store.boxes.room(BUCKET, time.time()).pending == 30, "the larger one may be stored by now"
+    assert files.store.boxes.usage(BUCKET, time.time()).pending == 30, "the larger one may be stored by now"
 
 
 def test_what_is_deleted_makes_room_at_once(files: Files) -> None:
@@ -566,7 +566,7 @@ def test_an_upload_in_parts_keeps_its_room_when_the_file_of_its_name_is_deleted(
     pending = PendingUpload(0, BUCKET, ANN + "g/a", 99, time.time(), time.time() + 900, upload="u-1")
     files.store.boxes.reserve(pending, time.time())
     assert files.ask("DELETE", "data/g/a").status_code == 204
-    assert files.store.boxes.room(BUCKET, time.time()).pending == 99
+    assert files.store.boxes.usage(BUCKET, time.time()).pending == 99
 
 
 # --- groups that a run publishes into -----------------------------------------------------------------------------
