@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.environment import Adder, Environment, RunningPlatform, running_platform, wait_for
 from benchmarks.figures import Section, in_turns
 from controller.domain import labels
-from controller.domain.apps.status import RequestState
+from controller.domain.apps.requests import RequestState, Trigger
 from controller.domain.names import AppName
 from controller.ports import Store
 from controller.store import open_store
@@ -56,7 +56,7 @@ def _passes(
 def _one_pass(store: Store, app: AppName) -> float:
     """Seconds from the request to its outcome."""
     begun = time.perf_counter()
-    request = store.requests.enqueue(app, "drift")
+    request = store.requests.enqueue(app, Trigger.DRIFT)
     wait_for("a pass", lambda: _is_done(store, request))
     return time.perf_counter() - begun
 

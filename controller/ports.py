@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, ScratchUse
+from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import (
     BuildImage,
     ImageSource,
@@ -26,7 +27,6 @@ from controller.domain.apps.spec import (
 from controller.domain.apps.status import (
     AppStatus,
     Event,
-    ReconcileRequest,
     RepositoryRecord,
     WebhookDelivery,
 )
@@ -37,7 +37,7 @@ from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.file_index import UnderWayMark
 from controller.domain.runs.gpus import Lease
 from controller.domain.runs.pipeline import Pipeline
-from controller.domain.runs.run import EVERY_RUN, Run, RunCount, RunFilter
+from controller.domain.runs.run import EVERY_RUN, Run, RunCause, RunCount, RunFilter
 from controller.domain.runs.schedules import Checkpoint, ScheduleState
 from controller.domain.runs.webhooks import Message, ReceiverResponse
 from controller.domain.secret import Secret
@@ -510,14 +510,14 @@ class Models(Protocol):
 class Requests(Protocol):
     """The queue: at most one queued and one running request for each app, enforced by the database."""
 
-    def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
+    def enqueue(self, app: AppName, trigger: Trigger, not_before: float = 0.0) -> int:
         """Return the id of the new request, or of the queued one that it was merged into, which gets its
         reasons, and the earlier `not_before` of both."""
 
     def claim(self, now: float) -> ReconcileRequest | None:
         """Claim the oldest due request whose app has none running."""
 
-    def finish(self, request: int, outcome: str, message: str, revision: str) -> None: ...
+    def finish(self, request: int, outcome: Outcome, message: str, revision: str) -> None: ...
 
     def recover(self) -> int:
         """Queue the requests again that a dead daemon left running, and return their number; called when the
@@ -785,7 +785,7 @@ class Runs(Protocol):
     def save(self, run: Run) -> Run | None:
         """Save the run if it was not changed since, and return it with its new version; else None."""
 
-    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
+    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: RunCause) -> tuple[Run, ...]:
         """Return the runs with that `cause` that are not over, oldest first."""
 
     def expired(self, now: float) -> tuple[Run, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 import re2
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 NAME = ".dockerignore"
 #: The client refuses longer lines.
@@ -159,7 +160,7 @@ def rules_for(read: Callable[[str], bytes | None], dockerfile: str) -> IgnoreRul
 
 
 def _invalid(source: str, why: str) -> Stalled:
-    return Stalled("BuildFailed", f"{source} in the build context cannot be applied: {why}")
+    return Stalled(Reason.BUILD_FAILED, f"{source} in the build context cannot be applied: {why}")
 
 
 def _compiled(expression: str, among: int) -> Any:

@@ -20,6 +20,7 @@ from controller.adapters import post_receive
 from controller.atomic import replace_file
 from controller.domain.errors import Stalled
 from controller.domain.names import is_dns_label
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
 HOOK = """\
@@ -50,7 +51,8 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
     """
     if not is_dns_label(name):
         raise Stalled(
-            "NameInvalid", f"{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens"
+            Reason.NAME_INVALID,
+            f"{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens",
         )
     path = hosted / f"{name}.git"
     try:
@@ -60,7 +62,7 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
         if group is not None:
             _hand_over(path, group)
     except (OSError, LookupError, pygit2.GitError) as error:
-        raise Stalled("HostingFailed", f"cannot create the repository {path}: {error}") from error
+        raise Stalled(Reason.HOSTING_FAILED, f"cannot create the repository {path}: {error}") from error
     return path
 
 

@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 from controller.adapters.sealing import seal
 from controller.atomic import flush
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import FILE_INDEX, MARK, listed
 from controller.domain.storage.box import ModelPin, StoredObject
 from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, ancestors, parse_path
@@ -64,7 +65,7 @@ class ModelCache:
     def pin(self, bucket: str, path: str) -> ModelPin:
         key, objects = self._find(bucket, path)
         if not objects:
-            raise Stalled("ModelMissing", f"bucket {bucket} has no file or group {key}")
+            raise Stalled(Reason.MODEL_MISSING, f"bucket {bucket} has no file or group {key}")
         digest = _digest(_layout(key, objects))
         return ModelPin(bucket, key, digest, self.folder(digest), self.has(digest), objects)
 
@@ -171,7 +172,7 @@ def _whole(
     except ValueError:
         return found  # a file of the same name that is not ours
     except Stalled as error:
-        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+        if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
         raise _incomplete(folder) from error
     if sizes != {each.key.removeprefix(folder): each.size for each in files}:
@@ -189,7 +190,7 @@ def _read(source: Objects, bucket: str, manifest: StoredObject) -> bytes:
 
 def _incomplete(folder: str) -> Transient:
     return Transient(
-        "ModelIncomplete",
+        Reason.MODEL_INCOMPLETE,
         f"{folder} does not have the files that its {FILE_INDEX} lists: a run is publishing it, or failed and must be "
         f"repeated; files added by hand count only after {FILE_INDEX} is removed",
     )
@@ -204,7 +205,7 @@ def _layout(key: str, objects: Iterable[StoredObject]) -> Mapping[str, StoredObj
     for name in layout:
         _require_sound(name)
         if above := next((parent for parent in ancestors(name) if parent in layout), None):
-            raise Stalled("ModelInvalid", f"model {key}: {above} is a file, but {name} is below it")
+            raise Stalled(Reason.MODEL_INVALID, f"model {key}: {above} is a file, but {name} is below it")
     return layout
 
 
@@ -213,7 +214,7 @@ def _require_sound(name: str) -> None:
         parse_path(name)
     except FileKeyInvalid as error:
         raise Stalled(
-            "ModelInvalid", f"{name!r} is not a valid name for a file of a model: {error}"
+            Reason.MODEL_INVALID, f"{name!r} is not a valid name for a file of a model: {error}"
         ) from error
 
 
@@ -234,11 +235,11 @@ def _fetch(
                 check()
                 file.write(piece)
     except Stalled as error:
-        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+        if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
-        raise Transient("ModelChanged", f"{found.key} was replaced while it was downloaded") from error
+        raise Transient(Reason.MODEL_CHANGED, f"{found.key} was replaced while it was downloaded") from error
     if (size := place.stat().st_size) != found.size:
-        raise Transient("ModelChanged", f"{found.key} has {size} bytes, but {found.size} were listed")
+        raise Transient(Reason.MODEL_CHANGED, f"{found.key} has {size} bytes, but {found.size} were listed")
 
 
 @contextmanager
@@ -248,11 +249,11 @@ def _translated(folder: Path, pin: ModelPin | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in _FULL:
-            raise Transient("StateIOError", f"cannot keep models in {folder}: {error}") from error
+            raise Transient(Reason.STATE_IO_ERROR, f"cannot keep models in {folder}: {error}") from error
         free = about_size(shutil.disk_usage(folder).free)
         need = f"model {pin.name} needs {about_size(pin.size)}" if pin else "space is needed"
         raise Transient(
-            "StateDiskFull",
+            Reason.STATE_DISK_FULL,
             f"{need}, but only {free} are free below {folder}: free some space, or set a smaller "
             "storage.modelCache to remove old models",
         ) from error

@@ -20,6 +20,7 @@ from contextlib import closing, suppress
 from urllib.parse import SplitResult, urlsplit
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import ReceiverResponse, is_public
 from controller.fetch import ended_after
 
@@ -73,7 +74,7 @@ class HttpSender:
         addresses = _in_time(lambda: self._resolve(host), deadline)
         if not self._private and not all(map(is_public, addresses)):
             message = "the address is not public; webhooks may use it only if runs.webhookPrivate is set"
-            raise Stalled("WebhookAddressRefused", message)
+            raise Stalled(Reason.WEBHOOK_ADDRESS_REFUSED, message)
         return addresses
 
 
@@ -147,7 +148,7 @@ def _left(deadline: float) -> float:
 
 
 def _unreachable(message: str) -> Transient:
-    return Transient("WebhookUnreachable", message)
+    return Transient(Reason.WEBHOOK_UNREACHABLE, message)
 
 
 def _words(error: Exception) -> str:

@@ -20,8 +20,10 @@ from controller.cli.session import (
     with_session,
 )
 from controller.cli.waiting import get_request, last_event, wait_for
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.reasons import Reason
 
 if TYPE_CHECKING:
     from controller.ports import Store
@@ -39,12 +41,12 @@ def reconcile(session: Session, app: str, wait: bool, timeout: float, output: Fo
     Earlier failures no longer delay it. Use @platform as APP for the platform folder.
     """
     with session.store() as store:
-        return _ask(store, known_app(store, app), "manual", wait, timeout, output)
+        return _ask(store, known_app(store, app), Trigger.MANUAL, wait, timeout, output)
 
 
-def _ask(store: Store, app: AppName, reason: str, wait: bool, timeout: float, output: Format) -> int:
+def _ask(store: Store, app: AppName, trigger: Trigger, wait: bool, timeout: float, output: Format) -> int:
     after = last_event(store, app)
-    request = store.requests.enqueue(app, reason)
+    request = store.requests.enqueue(app, trigger)
     found = wait_for(store, request, timeout, after) if wait else get_request(store, request)
     if wait:
         text = f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}"
@@ -74,7 +76,7 @@ def suspend(session: Session, app: str, output: Format) -> int:
         name = known_app(store, app)
         with store.transaction():
             store.apps.set_suspended(name, True)
-            request = store.requests.enqueue(name, "manual")
+            request = store.requests.enqueue(name, Trigger.MANUAL)
         found = get_request(store, request)
     text = f"{name}: suspended; resume it with: prichal resume {name}"
     output.show(request_document(found), lambda: echo(text), (name,))
@@ -92,7 +94,7 @@ def resume(session: Session, app: str, wait: bool, timeout: float, output: Forma
     with session.store() as store:
         name = known_app(store, app)
         store.apps.set_suspended(name, False)
-        return _ask(store, name, "manual", wait, timeout, output)
+        return _ask(store, name, Trigger.MANUAL, wait, timeout, output)
 
 
 @click.command()
@@ -113,7 +115,7 @@ def approve(session: Session, app: str, wait: bool, timeout: float, output: Form
         revision = found.attempted_revision or ("confirmed" if name == PLATFORM else "")
         if not revision:
             raise Stalled(
-                "NothingPending", f"{name} has no revision to approve yet; see: prichal status {name}"
+                Reason.NOTHING_PENDING, f"{name} has no revision to approve yet; see: prichal status {name}"
             )
         store.apps.approve(name, revision)
-        return _ask(store, name, "manual", wait, timeout, output)
+        return _ask(store, name, Trigger.MANUAL, wait, timeout, output)

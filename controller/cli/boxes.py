@@ -16,8 +16,10 @@ from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
 from controller.cli.session import Session, config_option, is_running, with_session
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxState
 from controller.domain.units import about_size
 
@@ -97,9 +99,9 @@ def adopt(session: Session, bucket: str, target: str, output: Format) -> int:
         taker = store.boxes.get(AppName(app), ComponentName(name))
         if taker is None or taker.state is not BoxState.BOUND:
             message = f"no manifest declares the box {target!r}: push a DataBox called {name!r} first"
-            raise Stalled("UnknownBox", message)
+            raise Stalled(Reason.UNKNOWN_BOX, message)
         store.boxes.swap(kept, taker)
-        store.requests.enqueue(taker.app, "manual")
+        store.requests.enqueue(taker.app, Trigger.MANUAL)
         document = _document(store, _of_bucket(store, bucket))
     text = f"{target}: now has the data of bucket {bucket}; its previous data is kept in {taker.bucket}"
     output.show(document, lambda: echo(text), (bucket,))
@@ -121,7 +123,7 @@ def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
             click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True, err=True)
         with store.transaction():
             store.boxes.save(replace(_kept(store, bucket), state=BoxState.DOOMED, since=time.time()))
-            store.requests.enqueue(kept.app, "manual")
+            store.requests.enqueue(kept.app, Trigger.MANUAL)
         document = _document(store, _of_bucket(store, bucket))
     text = f"{bucket}: will be deleted in the next pass; see: prichal events {kept.app}"
     output.show(document, lambda: echo(text), (bucket,))
@@ -132,14 +134,14 @@ def _kept(store: Store, bucket: str) -> BoxRecord:
     found = _of_bucket(store, bucket)
     if found.state is BoxState.BOUND:
         message = f"bucket {bucket} belongs to the box {found.box} of {found.app}: remove its manifest from Git first"
-        raise Stalled("BucketInUse", message)
+        raise Stalled(Reason.BUCKET_IN_USE, message)
     return found
 
 
 def _of_bucket(store: Store, bucket: str) -> BoxRecord:
     found = next((record for record in store.boxes.all() if record.bucket == bucket), None)
     if found is None:
-        raise Stalled("UnknownBucket", f"there is no bucket {bucket!r}; list all with: prichal box ls")
+        raise Stalled(Reason.UNKNOWN_BUCKET, f"there is no bucket {bucket!r}; list all with: prichal box ls")
     return found
 
 

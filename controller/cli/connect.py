@@ -15,6 +15,7 @@ from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.session import Session, config_option, wait_options, with_session
 from controller.cli.waiting import last_event, wait_for
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import GitRef, HookProvider, RefKind
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
@@ -217,13 +218,13 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
         return Exit.OK
     with session.store() as store:
         platform_seen, app_seen = last_event(store, PLATFORM), last_event(store, app)
-        request = store.requests.enqueue(PLATFORM, "platform")
+        request = store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
         if not wait:
             print_message(f"{app} is {done}; see: prichal events {app} -f")
             return Exit.OK
         found = wait_for(store, request, timeout, platform_seen)
         if found.outcome in GOOD_OUTCOMES:
-            found = wait_for(store, store.requests.enqueue(app, "platform"), timeout, app_seen)
+            found = wait_for(store, store.requests.enqueue(app, Trigger.PLATFORM), timeout, app_seen)
     print_message(f"{app}: {found.outcome} {found.message}".rstrip())
     return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
 

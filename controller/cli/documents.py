@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller.domain.apps.conditions import ConditionType, find, is_ready
-from controller.domain.apps.status import AppStatus, ReconcileRequest
+from controller.domain.apps.requests import ReconcileRequest
+from controller.domain.apps.status import AppStatus
 
 if TYPE_CHECKING:
     from controller.domain.apps.plan import Plan

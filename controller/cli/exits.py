@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from controller.domain.apps.requests import Outcome
 from controller.domain.errors import ControllerError, ManifestInvalid, Transient
+from controller.domain.reasons import Reason
 
 
 class Exit(IntEnum):
@@ -20,34 +22,34 @@ class Exit(IntEnum):
 
 
 _BY_REASON = {
-    "ConfigInvalid": Exit.INVALID,
-    "UnknownApp": Exit.NOT_FOUND,
-    "UnknownComponent": Exit.NOT_FOUND,
-    "UnknownName": Exit.NOT_FOUND,
-    "UnknownRequest": Exit.NOT_FOUND,
-    "UnknownUser": Exit.NOT_FOUND,
-    "UnknownRole": Exit.NOT_FOUND,
-    "UnknownSession": Exit.NOT_FOUND,
-    "UnknownToken": Exit.NOT_FOUND,
-    "UserInvalid": Exit.USAGE,
-    "RoleInvalid": Exit.USAGE,
-    "UnknownBox": Exit.NOT_FOUND,
-    "UnknownBucket": Exit.NOT_FOUND,
-    "NoContainer": Exit.NOT_FOUND,
-    "PathNotFound": Exit.NOT_FOUND,
-    "FileNotFound": Exit.NOT_FOUND,
-    "RunNotFound": Exit.NOT_FOUND,
-    "RunGone": Exit.NOT_FOUND,
-    "InputMissing": Exit.USAGE,
-    "InputInvalid": Exit.USAGE,
-    "OutputExists": Exit.USAGE,
-    "SecretInvalid": Exit.USAGE,  # of run-local --secret
-    "ChecksumMismatch": Exit.FAILED,
-    "FileChanged": Exit.FAILED,
-    "NotRunning": Exit.UNREACHABLE,
-    "StateMissing": Exit.UNREACHABLE,
-    "StateUnwritable": Exit.UNREACHABLE,
-    "TimedOut": Exit.TIMEOUT,
+    Reason.CONFIG_INVALID: Exit.INVALID,
+    Reason.UNKNOWN_APP: Exit.NOT_FOUND,
+    Reason.UNKNOWN_COMPONENT: Exit.NOT_FOUND,
+    Reason.UNKNOWN_NAME: Exit.NOT_FOUND,
+    Reason.UNKNOWN_REQUEST: Exit.NOT_FOUND,
+    Reason.UNKNOWN_USER: Exit.NOT_FOUND,
+    Reason.UNKNOWN_ROLE: Exit.NOT_FOUND,
+    Reason.UNKNOWN_SESSION: Exit.NOT_FOUND,
+    Reason.UNKNOWN_TOKEN: Exit.NOT_FOUND,
+    Reason.USER_INVALID: Exit.USAGE,
+    Reason.ROLE_INVALID: Exit.USAGE,
+    Reason.UNKNOWN_BOX: Exit.NOT_FOUND,
+    Reason.UNKNOWN_BUCKET: Exit.NOT_FOUND,
+    Reason.NO_CONTAINER: Exit.NOT_FOUND,
+    Reason.PATH_NOT_FOUND: Exit.NOT_FOUND,
+    Reason.FILE_NOT_FOUND: Exit.NOT_FOUND,
+    Reason.RUN_NOT_FOUND: Exit.NOT_FOUND,
+    Reason.RUN_GONE: Exit.NOT_FOUND,
+    Reason.INPUT_MISSING: Exit.USAGE,
+    Reason.INPUT_INVALID: Exit.USAGE,
+    Reason.OUTPUT_EXISTS: Exit.USAGE,
+    Reason.SECRET_INVALID: Exit.USAGE,  # of run-local --secret
+    Reason.CHECKSUM_MISMATCH: Exit.FAILED,
+    Reason.FILE_CHANGED: Exit.FAILED,
+    Reason.NOT_RUNNING: Exit.UNREACHABLE,
+    Reason.STATE_MISSING: Exit.UNREACHABLE,
+    Reason.STATE_UNWRITABLE: Exit.UNREACHABLE,
+    Reason.TIMED_OUT: Exit.TIMEOUT,
 }
 
 
@@ -59,4 +61,4 @@ def exit_of(error: ControllerError) -> Exit:
 
 
 #: The outcomes of a request that count as success; all others end in `Exit.FAILED`.
-GOOD_OUTCOMES = frozenset(("Ready", "Removed"))
+GOOD_OUTCOMES = frozenset((Outcome.READY, Outcome.REMOVED))

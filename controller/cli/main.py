@@ -17,6 +17,7 @@ from controller.cli.groups import Group, current_spelling
 from controller.cli.output import echo, print_error
 from controller.cli.session import Session, config_option
 from controller.domain.errors import ControllerError
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 
 #: The commands as the help lists them.
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return Exit.OK
     except PermissionError as error:
-        print_error("PermissionDenied", f"{error.filename}: run this as the daemon's user or as root")
+        print_error(Reason.PERMISSION_DENIED, f"{error.filename}: run this as the daemon's user or as root")
         return Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
 

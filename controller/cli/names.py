@@ -14,6 +14,7 @@ from controller.cli.output import Column, date, echo, print_message, show_view, 
 from controller.cli.session import Session, config_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.store.names import CallerNameTable
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def release(session: Session, app: str, name: str, output: Format) -> int:
     five minutes.
     """
     if not CallerNameTable(session.settings().names).release(AppName(app), name):
-        raise Stalled("UnknownName", f"no account owns {name!r} in {app}; see: prichal name ls {app}")
+        raise Stalled(Reason.UNKNOWN_NAME, f"no account owns {name!r} in {app}; see: prichal name ls {app}")
     output.show({"app": app, "name": name}, lambda: echo(f"{app}: {name} is released"), (f"{app} {name}",))
     return Exit.OK
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 import click
 
+from controller.domain.apps.status import Event, EventType
 from controller.domain.text import printable, shown
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from controller.domain.apps.status import Event
+    from controller.domain.reasons import Reason
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ def print_message(text: str) -> None:
     echo(text, err=True)
 
 
-def print_error(reason: str, message: str) -> None:
+def print_error(reason: Reason, message: str) -> None:
     click.echo(click.style(f"error ({printable(reason)}): ", fg="red") + printable(message), err=True)
 
 
@@ -187,7 +188,7 @@ def console(file: IO[str] | None = None) -> Console:
 def event_line(event: Event) -> str:
     """Return `14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0`. Newlines in the message are kept."""
     who = f"{event.component} " if event.component else ""
-    mark = "! " if event.type.value == "Warning" else ""
+    mark = "! " if event.type is EventType.WARNING else ""
     return f"{clock(event.at)} {mark}{who}{event.reason}: {event.message}"
 
 

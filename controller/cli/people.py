@@ -35,6 +35,7 @@ from controller.domain.people.accounts import (
 )
 from controller.domain.people.roles import ALL, Grant, Role
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
+from controller.domain.reasons import Reason
 from controller.domain.routing.passwords import hash_password
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def _people(settings: Settings) -> Iterator[PeopleStore]:
 
     folder = settings.people.parent
     if not folder.exists():
-        raise Stalled("StateMissing", f"there is no folder {folder}: start the platform first: prichal up")
+        raise Stalled(
+            Reason.STATE_MISSING, f"there is no folder {folder}: start the platform first: prichal up"
+        )
     with _as_owner(folder.stat()):
         yield PeopleStore(settings.people)
 
@@ -229,7 +232,7 @@ def remove_role(session: Session, name: str, word: str, app: str) -> int:
     grant = _grant(name, word, app)
     with _people(session.settings()) as people:
         if not people.take_back(grant):
-            raise Stalled("UnknownRole", f"{name} is not {_words(grant)}; see: prichal role ls")
+            raise Stalled(Reason.UNKNOWN_ROLE, f"{name} is not {_words(grant)}; see: prichal role ls")
         _record(people, "role rm", name, _words(grant))
     echo(f"{name} is not {_words(grant)} any more")
     return Exit.OK
@@ -258,7 +261,7 @@ def list_roles(session: Session, name: str | None, output: Format) -> int:
 
 def _grant(name: str, word: str, app: str) -> Grant:
     if app != ALL and not is_dns_label(app):
-        raise Stalled("RoleInvalid", f"{app!r} cannot be the name of an app")
+        raise Stalled(Reason.ROLE_INVALID, f"{app!r} cannot be the name of an app")
     return Grant(name, Role(word), AppName(app))
 
 
@@ -312,7 +315,7 @@ def revoke_session(session: Session, id: str) -> int:
     with _people(session.settings()) as people:
         found = people.end_session(id)
         if found is None:
-            raise Stalled("UnknownSession", f"there is no session {id!r}; see: prichal session ls")
+            raise Stalled(Reason.UNKNOWN_SESSION, f"there is no session {id!r}; see: prichal session ls")
         _record(people, "session revoke", f"session {id}", f"of {found.user}")
     echo(f"session {id} of {found.user} has ended")
     return Exit.OK
@@ -397,7 +400,7 @@ def revoke_token(session: Session, id: str) -> int:
     with _people(session.settings()) as people:
         found = people.revoke_token(id)
         if found is None:
-            raise Stalled("UnknownToken", f"there is no token {id!r}; see: prichal token ls")
+            raise Stalled(Reason.UNKNOWN_TOKEN, f"there is no token {id!r}; see: prichal token ls")
         _record(people, "token revoke", f"token {id}", f"of {found.user}")
     echo(f"token {id} of {found.user} is revoked")
     return Exit.OK

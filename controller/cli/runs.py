@@ -22,6 +22,7 @@ from controller.cli.run_view import LISTED, ending, show_run, watch
 from controller.cli.session import F, config_option
 from controller.cli.submission import read_submission
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
 from controller.domain.runs.run import RunState
 from controller.domain.text import Shown
@@ -377,7 +378,7 @@ def _run_or_newest(client: RunsClient, place: RunAddress | PipelineAddress) -> R
         return place
     newest = client.list(place, limit=1)
     if not newest:
-        raise Stalled("RunNotFound", f"you have no run of {place} yet")
+        raise Stalled(Reason.RUN_NOT_FOUND, f"you have no run of {place} yet")
     return newest[0][0]
 
 

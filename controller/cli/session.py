@@ -14,6 +14,7 @@ import click
 
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.reasons import Reason
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -46,7 +47,7 @@ class Session:
             message = (
                 f"there is no state at {path}: the platform has not run here yet. Start it with: prichal up"
             )
-            raise Stalled("StateMissing", message)
+            raise Stalled(Reason.STATE_MISSING, message)
         store = (open_store if own else open_guest_store)(path)
         try:
             yield store
@@ -61,7 +62,7 @@ def known_app(store: Store, name: str) -> AppName:
         return AppName(name)
     near = get_close_matches(name, apps, n=1)
     hint = f" Did you mean {near[0]}?" if near else " List all with: prichal status"
-    raise Stalled("UnknownApp", f"there is no app {name!r}.{hint}")
+    raise Stalled(Reason.UNKNOWN_APP, f"there is no app {name!r}.{hint}")
 
 
 def is_running(store: Store) -> bool:

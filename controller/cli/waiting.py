@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from controller.cli.output import console, event_line, label
 from controller.cli.session import is_running
-from controller.domain.apps.status import Event, ReconcileRequest, RequestState
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
+from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 if TYPE_CHECKING:
     from controller.domain.names import AppName
@@ -24,7 +26,7 @@ _PAUSE = 0.2  # the same, for what people look at
 _STALE = 2.0  # seconds after which a state without a change is looked at again
 #: Outcomes that are not final, with the seconds until another pass is requested. We request it rather than
 #: look for the daemon's own next request, which may finish before we see it; an extra pass changes nothing.
-_PASSING = {"Superseded": 0.0, "Waiting": 1.0}
+_PASSING = {Outcome.SUPERSEDED: 0.0, Outcome.WAITING: 1.0}
 
 
 def last_event(store: Store, app: AppName | None) -> int:
@@ -70,22 +72,24 @@ def wait_for(store: Store, request: int, timeout: float, after: int) -> Reconcil
             if found.state is RequestState.DONE and not events:
                 if found.outcome not in _PASSING:
                     return found
-                request = store.requests.enqueue(found.app, "retry", time.time() + _PASSING[found.outcome])
+                request = store.requests.enqueue(
+                    found.app, Trigger.RETRY, time.time() + _PASSING[found.outcome]
+                )
             if time.monotonic() > deadline:
                 message = f"{found.app} is not done after {timeout:g} s; follow it with: prichal events {found.app} -f"
-                raise Stalled("TimedOut", message)
+                raise Stalled(Reason.TIMED_OUT, message)
             if not is_running(store):
                 message = (
                     "the daemon does not run; it handles the request once you start it with: prichal daemon"
                 )
-                raise Stalled("NotRunning", message)
+                raise Stalled(Reason.NOT_RUNNING, message)
     raise AssertionError("follow never ends")
 
 
 def get_request(store: Store, request: int) -> ReconcileRequest:
     found = store.requests.get(request)
     if found is None:
-        raise Stalled("UnknownRequest", f"request {request} does not exist, or is over and was deleted")
+        raise Stalled(Reason.UNKNOWN_REQUEST, f"request {request} does not exist, or is over and was deleted")
     return found
 
 
@@ -101,7 +105,7 @@ def _progress(title: str) -> Iterator[Callable[[Event], None]]:
             out.print(
                 label(event_line(event)),
                 soft_wrap=True,
-                style="yellow" if event.type.value == "Warning" else None,
+                style="yellow" if event.type is EventType.WARNING else None,
             )
             status.update(label(f"{title}: {event.reason}"))
 

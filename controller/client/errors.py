@@ -15,6 +15,7 @@ from urllib3 import BaseHTTPResponse
 
 from controller.domain.error_table import ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 
 WORDS: Final = 64 * 1024  # bytes of a response that are searched for its reason
 
@@ -23,14 +24,16 @@ class Stopped(Exception):
     """The work was stopped from this side."""
 
 
-UNREACHABLE: Final = ErrorRule(Transient, "ServerUnreachable")
-BUSY: Final = ErrorRule(Transient, "ServerBusy")
-REFUSED: Final = ErrorRule(Stalled, "RequestRefused")
+UNREACHABLE: Final = ErrorRule(Transient, Reason.SERVER_UNREACHABLE)
+BUSY: Final = ErrorRule(Transient, Reason.SERVER_BUSY)
+REFUSED: Final = ErrorRule(Stalled, Reason.REQUEST_REFUSED)
 
 #: For all APIs.
 _COMMON: Final[dict[int, ErrorRule]] = {
-    401: ErrorRule(Stalled, "CredentialsRefused", "Give --user NAME and its password, or --token-file FILE"),
-    403: ErrorRule(Stalled, "AccessDenied"),
+    401: ErrorRule(
+        Stalled, Reason.CREDENTIALS_REFUSED, "Give --user NAME and its password, or --token-file FILE"
+    ),
+    403: ErrorRule(Stalled, Reason.ACCESS_DENIED),
     408: BUSY,
     429: BUSY,
 }
@@ -80,7 +83,7 @@ def reached(url: str, away: ErrorRule, stranger: ErrorRule) -> Iterator[None]:
             message = (
                 f"{host}: its certificate is not trusted on this machine; set SSL_CERT_FILE to trust others"
             )
-            raise Stalled("CertificateInvalid", message) from error
+            raise Stalled(Reason.CERTIFICATE_INVALID, message) from error
         raise away.error(f"{host} cannot be reached", _cause(error)) from error
 
 

@@ -13,6 +13,7 @@ from controller.config.options import OPTIONAL, OPTIONS, SECTIONS, field_of
 from controller.config.settings import PlatformSource, Settings
 from controller.documents import Node, parse
 from controller.domain.errors import ManifestProblem, Stalled
+from controller.domain.reasons import Reason
 
 SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
 
@@ -24,7 +25,7 @@ class ConfigInvalid(Stalled):
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the config"
-        super().__init__("ConfigInvalid", "\n".join([head, *map(str, self.problems)]))
+        super().__init__(Reason.CONFIG_INVALID, "\n".join([head, *map(str, self.problems)]))
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:

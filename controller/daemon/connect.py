@@ -19,6 +19,7 @@ from controller.config import Settings
 from controller.domain.apps.spec import GitRef, HookProvider
 from controller.domain.errors import Stalled
 from controller.domain.names import DNS_LABEL
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
@@ -73,11 +74,15 @@ def connect(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
     source = settings.platform
     if source.url:
         advice = "commit there what --print shows"
-        raise Stalled("PlatformInGit", f"the platform folder is the Git repository {source.url}: {advice}")
+        raise Stalled(
+            Reason.PLATFORM_IN_GIT, f"the platform folder is the Git repository {source.url}: {advice}"
+        )
     folder = Path(source.path)
     if not folder.is_dir():
         advice = "create it, or set platform.path in the configuration to another folder"
-        raise Stalled("PlatformFolderMissing", f"the platform folder {folder} does not exist; {advice}")
+        raise Stalled(
+            Reason.PLATFORM_FOLDER_MISSING, f"the platform folder {folder} does not exist; {advice}"
+        )
     drafts = documents(connection)
     for draft in drafts:
         if (folder / draft.name).exists():
@@ -102,7 +107,7 @@ def app_name(url: str) -> str:
     last = re.split(r"[/:]", url.rstrip("/"))[-1].removesuffix(".git").lower()
     name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63].strip("-")
     if not DNS_LABEL.fullmatch(name):
-        raise Stalled("NameInvalid", f"cannot derive a name from {url!r}; give one with --name")
+        raise Stalled(Reason.NAME_INVALID, f"cannot derive a name from {url!r}; give one with --name")
     return name
 
 
@@ -204,5 +209,5 @@ def _write(folder: Path, draft: NewManifest) -> None:
 
 def _taken(path: Path) -> Stalled:
     return Stalled(
-        "AlreadyConnected", f"{path} exists already: edit it, or connect under another name (--app)"
+        Reason.ALREADY_CONNECTED, f"{path} exists already: edit it, or connect under another name (--app)"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from controller.config import Settings
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.manifests import load_platform
 from controller.manifests.reader import ManifestDocument, read
 from controller.manifests.validate import read_folder
@@ -57,7 +58,7 @@ def plan_removal(settings: Settings, app: str) -> Removal:
         message = (
             f"{folder / shared[0].file} also declares {others}: remove the documents of {app} from it by hand"
         )
-        raise Stalled("SharedFile", message)
+        raise Stalled(Reason.SHARED_FILE, message)
     load_platform([file for file in files if file.path not in names], settings)
     staying = {d.kind for d in documents if d not in leaving}
     is_last = not staying & {ComponentKind.PLATFORM_APP, ComponentKind.REPOSITORY}
@@ -69,18 +70,18 @@ def _folder(settings: Settings, app: str) -> Path:
     if settings.platform.url:
         advice = f"remove the documents of {app} there"
         message = f"the platform folder is the Git repository {settings.platform.url}: {advice}"
-        raise Stalled("PlatformInGit", message)
+        raise Stalled(Reason.PLATFORM_IN_GIT, message)
     folder = Path(settings.platform.path)
     if not folder.is_dir():
         message = f"the platform folder {folder} does not exist; set platform.path in the configuration"
-        raise Stalled("PlatformFolderMissing", message)
+        raise Stalled(Reason.PLATFORM_FOLDER_MISSING, message)
     return folder
 
 
 def _unknown(app: str, declared: Iterable[str], folder: Path) -> Stalled:
     near = get_close_matches(app, declared, n=1)
     hint = f"Did you mean {near[0]}?" if near else "List all with: prichal app ls"
-    return Stalled("UnknownApp", f"no file in {folder} connects an app {app!r}. {hint}")
+    return Stalled(Reason.UNKNOWN_APP, f"no file in {folder} connects an app {app!r}. {hint}")
 
 
 def _leaving(

@@ -12,6 +12,7 @@ from controller.daemon.wiring import build_reconciler_deps
 from controller.domain.apps.plan import Plan
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.reconciliation import preview
 from controller.store import open_guest_store
@@ -32,7 +33,9 @@ def logs(
     with _deps(settings) as deps:
         workloads = [w for w in deps.engine.observe(app).workloads if component in (None, w.component)]
         if not workloads:
-            raise Stalled("NoContainer", f"{component or app!r} has no container; see: prichal status {app}")
+            raise Stalled(
+                Reason.NO_CONTAINER, f"{component or app!r} has no container; see: prichal status {app}"
+            )
         newest = max(workloads, key=lambda workload: workload.created)
         if follow:
             yield from deps.engine.follow_logs(newest.id, tail)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def only_one(private: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             message = f"a daemon (process {holder}) already uses the state folder {private.parent}"
-            raise Stalled("AlreadyRunning", f"{message}; stop it or use another state folder") from None
+            raise Stalled(Reason.ALREADY_RUNNING, f"{message}; stop it or use another state folder") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield

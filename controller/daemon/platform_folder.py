@@ -14,6 +14,7 @@ from controller.daemon.last_good import FolderContent, LastGood, ReadRecorder
 from controller.domain.apps.spec import GitRef, PlatformSpec, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.names import PLATFORM, RepositoryName
+from controller.domain.reasons import Reason
 from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values
 from controller.ports import SourceFile, Sources
@@ -80,11 +81,13 @@ class PlatformFolder:
         root = Path(self.settings.platform.path)
         if not root.is_dir():
             advice = "create it, or set platform.path in the configuration to another folder"
-            raise Stalled("PlatformFolderMissing", f"the platform folder {root} does not exist; {advice}")
+            raise Stalled(
+                Reason.PLATFORM_FOLDER_MISSING, f"the platform folder {root} does not exist; {advice}"
+            )
         try:
             return tuple(SourceFile(p.relative_to(root).as_posix(), p.read_bytes()) for p in self._paths())
         except OSError as error:
-            raise Stalled("PlatformFolderUnreadable", f"{error.filename}: {error.strerror}") from error
+            raise Stalled(Reason.PLATFORM_FOLDER_UNREADABLE, f"{error.filename}: {error.strerror}") from error
 
     def _from_git(self) -> tuple[tuple[SourceFile, ...], str]:
         chosen = self.settings.platform

@@ -7,6 +7,7 @@ import time
 
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import PLATFORM
+from controller.domain.reasons import Reason
 from controller.ports import Store
 
 _QUIET = 600.0  # seconds between two events about one part: the history has a bound, and other events need room in it
@@ -25,4 +26,4 @@ class RestartLog:
             return
         self._told[part] = now
         message = f"{part} has ended unexpectedly and is restarted: {how}"
-        self._store.events.add([Event(PLATFORM, EventType.WARNING, "Restarted", message)])
+        self._store.events.add([Event(PLATFORM, EventType.WARNING, Reason.RESTARTED, message)])

@@ -29,7 +29,7 @@ from controller.daemon.wiring import (
     build_sender,
     prepare_folders,
 )
-from controller.domain.apps.status import ReconcileRequest
+from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.names import PLATFORM
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
@@ -108,7 +108,7 @@ def _run_until_stop(
     platform = PlatformReconciler(reconciler_deps, folder.read, folder.keep, folder.last)
     requeued = store.requests.recover()
     reconciler_deps.models.recover()
-    store.requests.enqueue(PLATFORM, "start")
+    store.requests.enqueue(PLATFORM, Trigger.START)
     jobs = build_jobs(reconciler_deps.settings)
     deps = build_runner_deps(reconciler_deps, jobs)
     runner = Runner(deps)
@@ -180,7 +180,7 @@ def _worker(
         if (
             not reconciler_deps.directory.known
         ):  # before the folder was read, every app would look disconnected
-            return PassOutcome("Waiting", "the platform folder has not been read yet", retry_after=1.0)
+            return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
         return reconcile(reconciler_deps, request)
 
     return work
@@ -206,7 +206,7 @@ def _watch(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
 
 def _follow_events(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
     for event in reconciler_deps.engine.watch(stop.is_set):
-        reconciler_deps.store.requests.enqueue(event.app, "drift")
+        reconciler_deps.store.requests.enqueue(event.app, Trigger.DRIFT)
 
 
 def _usage_scanner(reconciler_deps: ReconcilerDeps) -> UsageScanner:

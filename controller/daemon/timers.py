@@ -15,6 +15,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from controller.config import Settings
 from controller.daemon.platform_folder import PlatformFolder
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import RepositorySpec
 from controller.domain.names import PLATFORM, AppName
 from controller.guards import GuardedStep
@@ -59,7 +60,7 @@ class Timers:
         self._scheduler = BlockingScheduler(job_defaults=defaults, timezone="UTC")
         self._polls = {}
         self._every(_LOOK, self._check_folder, "folder")
-        self._every(self._settings.platform.interval, lambda: self._ask(PLATFORM, "poll"), "platform")
+        self._every(self._settings.platform.interval, lambda: self._ask(PLATFORM, Trigger.POLL), "platform")
         self._every(self._settings.reconcile.drift_interval, self._ask_all, "drift")
         self._every(_LOOK, self._store.set_aside, "unreadable rows")
         self._every(_DAY, self._store.prune, "retention")
@@ -92,7 +93,7 @@ class Timers:
         """
         mark = self._folder.mark()
         if mark != self._mark:
-            self._ask(PLATFORM, "platform")
+            self._ask(PLATFORM, Trigger.PLATFORM)
             self._mark = mark
         self._follow_repositories()
 
@@ -109,7 +110,7 @@ class Timers:
 
     def _poll(self, name: str) -> Callable[[], None]:
         def tick() -> None:
-            self._ask_each((a.name for a in self._directory.spec.apps if a.repository == name), "poll")
+            self._ask_each((a.name for a in self._directory.spec.apps if a.repository == name), Trigger.POLL)
 
         return tick
 
@@ -120,13 +121,13 @@ class Timers:
         """Other programs put the firewall back to what they know."""
         self._engine.hold_egress()
 
-    def _ask(self, app: AppName, reason: str) -> None:
-        self._store.requests.enqueue(app, reason)
+    def _ask(self, app: AppName, trigger: Trigger) -> None:
+        self._store.requests.enqueue(app, trigger)
 
     def _ask_all(self) -> None:
-        self._ask_each((app.name for app in self._directory.spec.apps), "drift")
+        self._ask_each((app.name for app in self._directory.spec.apps), Trigger.DRIFT)
 
-    def _ask_each(self, apps: Iterable[AppName], reason: str) -> None:
+    def _ask_each(self, apps: Iterable[AppName], trigger: Trigger) -> None:
         """Request passes over all apps, even if some requests fail."""
         for app in apps:
-            GuardedStep(f"could not request a pass ({reason}) over {app}", self._ask)(app, reason)
+            GuardedStep(f"could not request a pass ({trigger}) over {app}", self._ask)(app, trigger)

@@ -20,6 +20,7 @@ from controller.adapters.probe import HttpProber
 from controller.adapters.webhooks import HttpSender
 from controller.atomic import replace_file
 from controller.config import DockerSettings, Settings
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.names import AppName
 from controller.domain.runs.pipeline import Pipeline
@@ -93,7 +94,7 @@ def build_runner_deps(deps: ReconcilerDeps, jobs: DockerJobs) -> RunnerDeps:
         try:
             return rebuilt(deps, pipeline, stage)
         finally:  # a pass over the app publishes the built image, or reports what is missing
-            deps.store.requests.enqueue(pipeline.app, "drift")
+            deps.store.requests.enqueue(pipeline.app, Trigger.DRIFT)
 
     def unlock(folder: Path, image: str) -> None:
         """Open a folder of a container's user. The daemon as installed could do it itself; `prichal up` as an

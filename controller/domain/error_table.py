@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import excerpt
 
@@ -24,7 +25,7 @@ class ErrorRule:
     """`advice` says what a person can do, "" if it is enough to wait."""
 
     kind: type[Stalled] | type[Transient]
-    reason: str
+    reason: Reason
     advice: str = ""
 
     def error(

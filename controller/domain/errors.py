@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 
 
 class ControllerError(Exception):
     """Base of all expected failures. `reason` is stable and documented in docs/reference/status.md."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         self.reason = reason
         self.message = printable(message)
         super().__init__(self.message)
@@ -21,7 +22,7 @@ class Transient(ControllerError):
     """The failure may resolve itself: it is retried with a growing backoff. `retry_after`: not before so many
     seconds, as the other side asks; 0 if it does not."""
 
-    def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, reason: Reason, message: str, retry_after: float = 0.0) -> None:
         super().__init__(reason, message)
         self.retry_after = retry_after
 
@@ -30,7 +31,7 @@ class Waiting(ControllerError):
     """Nothing is wrong, but something is not available yet: it is retried after exactly `retry_after`
     seconds, without an alarm."""
 
-    def __init__(self, reason: str, message: str, retry_after: float) -> None:
+    def __init__(self, reason: Reason, message: str, retry_after: float) -> None:
         super().__init__(reason, message)
         self.retry_after = retry_after
 
@@ -44,7 +45,7 @@ class Superseded(Waiting):
     """The work ended early because something newer was requested."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("Superseded", message, retry_after=0.0)
+        super().__init__(Reason.SUPERSEDED, message, retry_after=0.0)
 
 
 class MountMismatch(Stalled):
@@ -52,7 +53,7 @@ class MountMismatch(Stalled):
     image")."""
 
     def __init__(self, target: str, found: str) -> None:
-        super().__init__("MountMismatch", f"nothing can be mounted at {target}: {found}")
+        super().__init__(Reason.MOUNT_MISMATCH, f"nothing can be mounted at {target}: {found}")
         self.target = target
         self.found = found
 
@@ -84,4 +85,4 @@ class ManifestInvalid(Stalled):
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the manifests; nothing was changed"
-        super().__init__("ManifestInvalid", "\n".join([head, *map(str, self.problems)]))
+        super().__init__(Reason.MANIFEST_INVALID, "\n".join([head, *map(str, self.problems)]))

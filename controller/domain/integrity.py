@@ -32,7 +32,6 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]")
 _UPSTREAM = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 _PROGRESS = re.compile(r"(?:[0-9]{1,12}/[0-9]{1,12})?")
 _DATATYPE = re.compile(r"[A-Za-z0-9_]{1,40}")
-_CAUSES = ("api", "schedule", "continue", "retry")
 
 MOST_STAGES = 100
 MOST_VARIABLES = 200
@@ -225,7 +224,6 @@ def _run_output(value: RunOutput) -> None:
 def _run(value: Run) -> None:
     _require(_RUN.fullmatch(value.id), "a run", value.id)
     _require(value.app == value.pipeline.app, "the app of its pipeline", value.app)
-    _require(value.cause in _CAUSES, "a cause", value.cause)
     _require(not value.origin or _RUN.fullmatch(value.origin), "a run", value.origin)
     _require(not value.webhook or is_url(value.webhook), "the URL of a webhook", value.webhook)
     user = value.user or ""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from controller.domain.apps.spec import ApiVariable
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import RunInput
 from controller.domain.units import about_size
@@ -69,13 +70,13 @@ def inputs_of(
     found: dict[str, GivenInput] = {}
     for each in passed:
         if each.name in found:
-            raise Stalled("InputInvalid", f"the input {each.name!r} was passed twice")
+            raise Stalled(Reason.INPUT_INVALID, f"the input {each.name!r} was passed twice")
         if each.name not in wanted:
-            raise Stalled("InputInvalid", _unknown(each.name, pipeline, wanted))
+            raise Stalled(Reason.INPUT_INVALID, _unknown(each.name, pipeline, wanted))
         found[each.name] = _input(each, declared.passed.get(each.name))
     missing = [name for name in wanted if name not in found and name not in pipeline.optional]
     if missing:
-        raise Stalled("InputMissing", "\n".join(["inputs are missing:", *_lines(missing, declared)]))
+        raise Stalled(Reason.INPUT_MISSING, "\n".join(["inputs are missing:", *_lines(missing, declared)]))
     return tuple(found.values())
 
 
@@ -114,7 +115,7 @@ def _input(passed: GivenInputs, variable: ApiVariable | None) -> GivenInput:
             return GivenInput(RunInput(passed.name, "FILE", passed.text), _sound(passed.name, Path(place)))
         if datatypes == frozenset({"FILE"}) or "/" in passed.text or not passed.text:
             raise Stalled(
-                "InputMissing", f"input {passed.name!r}: there is no file or folder {passed.text!r}"
+                Reason.INPUT_MISSING, f"input {passed.name!r}: there is no file or folder {passed.text!r}"
             )
     if datatypes is None or "str" in datatypes:
         return _value(passed.name, passed.text, datatypes)
@@ -123,7 +124,7 @@ def _input(passed: GivenInputs, variable: ApiVariable | None) -> GivenInput:
 
 def _sound(name: str, path: Path) -> Path:
     if path.is_dir() and not any(files for _, _, files in os.walk(path, followlinks=True)):
-        raise Stalled("InputMissing", f"input {name!r}: there are no files in {path}")
+        raise Stalled(Reason.INPUT_MISSING, f"input {name!r}: there are no files in {path}")
     return path
 
 
@@ -132,7 +133,7 @@ def _parsed(passed: GivenInputs) -> object:
         parsed: object = json.loads(passed.text)
     except ValueError as error:
         raise Stalled(
-            "InputInvalid", f"input {passed.name!r}: {passed.text!r} is not valid JSON: {error}"
+            Reason.INPUT_INVALID, f"input {passed.name!r}: {passed.text!r} is not valid JSON: {error}"
         ) from error
     return parsed
 
@@ -145,7 +146,7 @@ def _value(name: str, value: object, datatypes: frozenset[str] | None) -> GivenI
     if found is None:
         wanted = " or ".join(d for d in _VALUES if datatypes is None or d in datatypes)
         raise Stalled(
-            "InputInvalid", f"input {name!r}: {json.dumps(value)} is not of type {wanted or 'FILE'}"
+            Reason.INPUT_INVALID, f"input {name!r}: {json.dumps(value)} is not of type {wanted or 'FILE'}"
         )
     return GivenInput(RunInput(name, found, json.dumps(value, ensure_ascii=False)))
 
@@ -191,4 +192,4 @@ def _translated(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # for a folder, a list of all that failed
-        raise Stalled("InputInvalid", f"input {name!r} cannot be copied: {error}") from error
+        raise Stalled(Reason.INPUT_INVALID, f"input {name!r} cannot be copied: {error}") from error

@@ -21,6 +21,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.local.selection import choose, namespace_of
 from controller.manifests import components
@@ -107,6 +108,6 @@ def secret_of(name: str, file: Path) -> SecretSpec:
             continue
         key, sign, value = line.partition("=")
         if not sign or not key.strip():
-            raise Stalled("SecretInvalid", f"{file}:{number}: the line is not KEY=value")
+            raise Stalled(Reason.SECRET_INVALID, f"{file}:{number}: the line is not KEY=value")
         values.append((key.strip(), Secret(value)))
     return SecretSpec(name, tuple(values))

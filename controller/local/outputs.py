@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import mount_path
 from controller.domain.runs.run import Run, RunState
 from controller.domain.units import about_size
@@ -37,7 +38,7 @@ def refuse_taken(output: Path, variables: Iterable[str]) -> None:
     taken = [str(output / name) for name in sorted(variables) if _taken(output / name)]
     if taken:
         raise Stalled(
-            "OutputExists",
+            Reason.OUTPUT_EXISTS,
             f"{', '.join(taken)} exists already: remove it, or give --force or another --output-dir",
         )
 
@@ -59,7 +60,7 @@ def collect_outputs(run: Run, folders: RunFolders, output: Path) -> tuple[Result
             for name in stage.outputs
         )
     except OSError as error:
-        raise Stalled("LocalFileUnusable", f"cannot write the outputs: {error}") from error
+        raise Stalled(Reason.LOCAL_FILE_UNUSABLE, f"cannot write the outputs: {error}") from error
 
 
 def _contents(run: Run, folders: RunFolders, stage: str, name: str) -> OutputContents:

@@ -24,6 +24,7 @@ from controller.daemon.wiring import prepare_folders
 from controller.domain.apps.spec import BuildImage, ImageSource, PipelineVar, SecretSpec, StageSpec
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, cancel, new_run, new_run_id
 from controller.local.console import Console, Say
@@ -96,7 +97,7 @@ def _require_secrets(found: DeclaredPipeline) -> None:
         for name in stage.env_from:
             if name not in found.secrets:
                 raise Stalled(
-                    "SecretMissing",
+                    Reason.SECRET_MISSING,
                     f"the stage {stage.name!r} takes variables from the Secret {name!r}: pass them with "
                     f"--secret {name}=FILE (lines KEY=value), or put the Secret's manifest beside the pipeline's",
                 )
@@ -224,7 +225,8 @@ class _LocalRun:
                 view.show(run)
                 if not runner.is_alive():
                     raise Stalled(
-                        "InternalError", "the runner has ended by an error in prichal; the traceback is above"
+                        Reason.INTERNAL_ERROR,
+                        "the runner has ended by an error in prichal; the traceback is above",
                     )
         return run
 
@@ -249,5 +251,6 @@ class _LocalRun:
 
 def _pull(app: AppName, reference: str) -> None:
     raise Stalled(
-        "ImageNotFound", f"the image {reference} was removed from this host during the run; start it again"
+        Reason.IMAGE_NOT_FOUND,
+        f"the image {reference} was removed from this host during the run; start it again",
     )

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.manifests.reader import read
 from controller.ports import SourceFile
 
@@ -38,8 +39,10 @@ def choose(candidates: Sequence[T], name: str | None, noun: str, option: str) ->
     if name is None:
         several = f"several {noun}s ({names}): choose one with {option}"
         none = f"no {noun}: check the path of the manifest"
-        raise Stalled("UnknownComponent", f"the manifest has {several if candidates else none}")
+        raise Stalled(Reason.UNKNOWN_COMPONENT, f"the manifest has {several if candidates else none}")
     found = next((each for each in candidates if each.name == name), None)
     if found is None:
-        raise Stalled("UnknownComponent", f"the manifest has no {noun} {name!r}, only: {names or 'none'}")
+        raise Stalled(
+            Reason.UNKNOWN_COMPONENT, f"the manifest has no {noun} {name!r}, only: {names or 'none'}"
+        )
     return found

@@ -27,6 +27,7 @@ from controller.domain.apps.health import cannot_write
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import RepositoryName
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import Shown
 from controller.local.selection import APP, choose, namespace_of
@@ -120,7 +121,7 @@ def _run(settings: Settings, name: str) -> tuple[int, bool]:
         )
     except FileNotFoundError:
         advice = "serve-local needs the docker command: install the package docker.io"
-        raise Stalled("NoDockerCommand", advice) from None
+        raise Stalled(Reason.NO_DOCKER_COMMAND, advice) from None
     complaints: list[str] = []
     pumps = [
         threading.Thread(target=_show, args=(*pair, complaints), daemon=True)

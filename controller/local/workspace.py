@@ -27,6 +27,7 @@ from pathlib import Path
 from controller.adapters.docker import LocalEngine
 from controller.daemon.lock import holder, only_one
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.local.signals import ignore_signals
 from controller.runner.folders import remove_tree
 
@@ -82,7 +83,9 @@ def _base() -> Path:
     base = Path(tempfile.gettempdir()) / f"prichal-local-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise Stalled("StateUnwritable", f"{base} belongs to another user: set TMPDIR to your own folder")
+        raise Stalled(
+            Reason.STATE_UNWRITABLE, f"{base} belongs to another user: set TMPDIR to your own folder"
+        )
     return base
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -23,4 +24,4 @@ def as_transient(app: AppName, doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         log.exception("bug", extra={"app": app, "doing": doing})
-        raise Transient("InternalError", f"{doing}: {type(error).__name__}: {error}") from error
+        raise Transient(Reason.INTERNAL_ERROR, f"{doing}: {type(error).__name__}: {error}") from error

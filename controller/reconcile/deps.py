@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from controller.config import Settings
 from controller.domain.apps.planner import PlannerPolicy
+from controller.domain.apps.requests import Outcome
 from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Use
 from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store
@@ -50,7 +51,7 @@ class ReconcilerDeps:
 class PassOutcome:
     """How a pass ended. `retry_after` is in seconds, or None if there is nothing to wait for."""
 
-    name: str  # Ready | Degraded | Failed | Superseded | Suspended | Waiting | Removed
+    name: Outcome
     message: str = ""
     revision: str = ""
     retry_after: float | None = None

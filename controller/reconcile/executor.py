@@ -48,6 +48,7 @@ from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, short
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.domain.units import about_size
@@ -197,7 +198,7 @@ class _Group:
             case StartWorkload():
                 self._do.engine.start(self._do.gpu_leases.allocate(action.workload, action.name), action.name)
                 self._record_event(
-                    "Started", f"started {action.name}: {action.why}", action.workload.component
+                    Reason.STARTED, f"started {action.name}: {action.why}", action.workload.component
                 )
             case AwaitReady():
                 self._await_ready(action)
@@ -205,13 +206,13 @@ class _Group:
                 self._switch_route(action)
             case WithdrawRoute():
                 self._do.routes.withdraw(self._app, action.component)
-                self._record_event("Withdrawn", f"no longer published: {action.why}", action.component)
+                self._record_event(Reason.WITHDRAWN, f"no longer published: {action.why}", action.component)
             case DrainWorkload():
                 self._drain_workload(action)
             case RemoveWorkload():
                 self._do.engine.remove(action.id, _REMOVE_GRACE)
                 self._do.gpu_leases.release(action.name)
-                self._record_event("Removed", f"removed {action.name}: {action.why}", action.component)
+                self._record_event(Reason.REMOVED, f"removed {action.name}: {action.why}", action.component)
             case RemoveNetwork():
                 self._remove_network()
             case PublishPipelines() | PublishServices():
@@ -226,17 +227,17 @@ class _Group:
         try:
             self._do.engine.remove_network(self._app)
         except Transient as error:
-            if error.reason != "NetworkInUse":
+            if error.reason != Reason.NETWORK_IN_USE:
                 raise
-            raise Waiting("NetworkInUse", error.message, _NETWORK_PAUSE) from error
+            raise Waiting(Reason.NETWORK_IN_USE, error.message, _NETWORK_PAUSE) from error
 
     def _publish(self, action: PublishPipelines | PublishServices) -> None:
         if isinstance(action, PublishPipelines):
             self._do.runs.publish(self._app, action.pipelines)
-            self._record_event("Published", f"pipelines: {action.why}")
+            self._record_event(Reason.PUBLISHED, f"pipelines: {action.why}")
         else:
             self._do.routes.publish(self._app, action.services, action.keeps)
-            self._record_event("Published", f"platform services: {action.why}")
+            self._record_event(Reason.PUBLISHED, f"platform services: {action.why}")
 
     # --- storage -----------------------------------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class _Group:
             case UpdateBox():
                 self._save_box(action.record, BoxState.BOUND)
                 self._set_quota(action.record)
-                self._record_event("BoxUpdated", f"box {action.record.box}: {action.why}")
+                self._record_event(Reason.BOX_UPDATED, f"box {action.record.box}: {action.why}")
             case KeepBucket():
                 self._keep_bucket(action)
             case RemoveBucket():
@@ -269,7 +270,7 @@ class _Group:
         self._do.storage.objects().create_bucket(record.bucket)
         self._set_quota(record)
         self._do.boxes.record_access(self._do.storage.access())
-        self._record_event("BoxCreated", f"box {record.box} has bucket {record.bucket}: {action.why}")
+        self._record_event(Reason.BOX_CREATED, f"box {record.box} has bucket {record.bucket}: {action.why}")
 
     def _set_quota(self, record: BoxRecord) -> None:
         if admin := self._do.storage.admin():
@@ -280,7 +281,7 @@ class _Group:
         self._save_box(record, BoxState.KEPT)
         size = f"{about_size(record.used)} in {record.files} files"
         text = f"box {record.box}: {action.why}. Its data is in bucket {record.bucket} ({size}); see: prichal box ls"
-        self._record_event("DataKept", text, warn=True)
+        self._record_event(Reason.DATA_KEPT, text, warn=True)
 
     def _remove_bucket(self, action: RemoveBucket) -> None:
         """Remove a bucket. Its record is deleted last, so that none of our buckets is ever unknown."""
@@ -288,7 +289,7 @@ class _Group:
         self._do.storage.objects().remove_bucket(record.bucket)
         self._do.boxes.forget(record.bucket)
         self._record_event(
-            "DataRemoved", f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True
+            Reason.DATA_REMOVED, f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True
         )
 
     def _save_box(self, record: BoxRecord, state: BoxState) -> None:
@@ -297,13 +298,13 @@ class _Group:
     def _stage_model(self, action: StageModel) -> None:
         model = action.model
         what = f"model {model.name}@{short(model.digest)} ({about_size(model.size)})"
-        self._record_event("Staging", f"downloading {what} from bucket {model.bucket}", action.component)
+        self._record_event(Reason.STAGING, f"downloading {what} from bucket {model.bucket}", action.component)
         self._do.models.stage(model)
 
     # --- images ------------------------------------------------------------------------------------------------
 
     def _pull_image(self, action: PullImage) -> None:
-        self._record_event("Pulling", f"pulling {action.reference}", action.component)
+        self._record_event(Reason.PULLING, f"pulling {action.reference}", action.component)
         self._do.engine.pull(action.reference, self._context.registries)
 
     def _build_image(self, action: BuildImageAction) -> None:
@@ -314,7 +315,7 @@ class _Group:
             if self._context.superseded():  # while it waited for its turn
                 raise Superseded(f"{action.tag}: not built, because there is a newer commit")
             where = f"building {source.dockerfile} in {source.context or '.'}"
-            self._record_event("Building", where)
+            self._record_event(Reason.BUILDING, where)
             context = self._do.sources.build_context(self._context.revision, source)
             self._do.engine.build(
                 action.tag, action.build, context, lambda line: log.debug("build: %s", line)
@@ -344,7 +345,9 @@ class _Group:
             if self._context.superseded():
                 raise Superseded(f"{action.component}: no longer waited for, because there is a newer commit")
             self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited / 10), _PROBE_PAUSE[1]))
-        self._record_event("BecameReady", f"version {short(action.fingerprint)} is ready", action.component)
+        self._record_event(
+            Reason.BECAME_READY, f"version {short(action.fingerprint)} is ready", action.component
+        )
 
     def _observed(self) -> dict[str, ObservedWorkload]:
         self._snapshot = self._do.engine.observe(self._app)
@@ -352,15 +355,15 @@ class _Group:
 
     def _why_unready(self, workload: ObservedWorkload | None, name: str, action: AwaitReady) -> str:
         if workload is None:
-            raise Transient("ContainerLost", f"the container {name} was removed before it was ready")
+            raise Transient(Reason.CONTAINER_LOST, f"the container {name} was removed before it was ready")
         if workload.state is WorkloadState.STOPPED:
             raise self._exited(workload, action)
         if workload.state is WorkloadState.REFUSED:
             text = f"the engine does not start {action.component}: {workload.detail or 'it gives no reason'}"
-            raise Stalled("StartRefused", text)
+            raise Stalled(Reason.START_REFUSED, text)
         if workload.state is WorkloadState.LOST:
             text = f"the node of {name} does not answer: {workload.detail or 'it is unknown whether it runs'}"
-            raise Transient("NodeLost", text)
+            raise Transient(Reason.NODE_LOST, text)
         if workload.state is WorkloadState.PENDING:
             return self._tell_pending(workload, action)
         if workload.endpoint is None:
@@ -374,14 +377,14 @@ class _Group:
         if self._pending.get(workload.name) != why:
             self._pending[workload.name] = why
             text = f"the engine has accepted {workload.name} and does not run it yet: {why}"
-            self._record_event("StartPending", text, action.component, warn=True)
+            self._record_event(Reason.START_PENDING, text, action.component, warn=True)
         return why
 
     def _exited(self, workload: ObservedWorkload, action: AwaitReady) -> Stalled:
         how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
         lines = self._last_lines(workload)
         self._let_write(workload, action, lines)
-        return Stalled("Exited", f"{action.component} {how} before it was ready.{lines}")
+        return Stalled(Reason.EXITED, f"{action.component} {how} before it was ready.{lines}")
 
     def _let_write(self, workload: ObservedWorkload, action: AwaitReady, lines: str) -> None:
         """Transient `RootNotWritable` where a version says that it cannot write to its root file system, and was not
@@ -395,8 +398,8 @@ class _Group:
             "system, and is started with one that it can write. It had better write below /tmp; or say "
             "`readOnlyRootFilesystem: false`"
         )
-        self._record_event("RootNotWritable", text, action.component, warn=True)
-        raise Transient("RootNotWritable", f"{text}.{lines}")
+        self._record_event(Reason.ROOT_NOT_WRITABLE, text, action.component, warn=True)
+        raise Transient(Reason.ROOT_NOT_WRITABLE, f"{text}.{lines}")
 
     def _not_ready(
         self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]
@@ -404,12 +407,12 @@ class _Group:
         name, detail = next(iter(waiting.items()))
         if name in found and found[name].state is WorkloadState.PENDING:
             text = f"the engine did not start {action.component} within {action.deadline:.0f} s: {detail}"
-            return Transient("StartPending", text)
+            return Transient(Reason.START_PENDING, text)
         lines = self._last_lines(found[name]) if name in found else ""
         if name in found:
             self._let_write(found[name], action, f"{detail}{lines}")
         message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
-        return Stalled("NotReady", message)
+        return Stalled(Reason.NOT_READY, message)
 
     def _last_lines(self, workload: ObservedWorkload) -> str:
         try:
@@ -428,7 +431,7 @@ class _Group:
             upstreams = tuple(e for name in action.names if (e := endpoints.get(name)))
             if len(upstreams) < len(action.names):
                 raise Transient(
-                    "ContainerLost",
+                    Reason.CONTAINER_LOST,
                     f"{route.component}: a ready container was removed before traffic was switched",
                 )
             route = replace(route, upstreams=upstreams)
@@ -436,7 +439,7 @@ class _Group:
         if action.names and route.wake_within:  # a version is not idle from its first moment
             self._do.activity.touch([(self._app, route.component)], self._do.clock.now())
         target = f"version {short(route.fingerprint)}" if action.names else "nothing"
-        self._record_event("Switched", f"traffic goes to {target}: {action.why}", route.component)
+        self._record_event(Reason.SWITCHED, f"traffic goes to {target}: {action.why}", route.component)
 
     def _drain_workload(self, action: DrainWorkload) -> None:
         version = self._do.routes.version()
@@ -444,7 +447,7 @@ class _Group:
         while not self._do.gateways.drained(action.endpoint, version, self._do.clock.now()):
             if self._do.clock.now() - begun > action.timeout:
                 self._record_event(
-                    "DrainTimeout",
+                    Reason.DRAIN_TIMEOUT,
                     f"{action.name} still had requests after {action.timeout:.0f} s, and is removed",
                     action.component,
                     warn=True,
@@ -455,7 +458,7 @@ class _Group:
             self._do.clock.sleep(0.02)
 
     def _record_event(
-        self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
+        self, reason: Reason, message: str, component: ComponentName | None = None, warn: bool = False
     ) -> None:
         kind = EventType.WARNING if warn else EventType.NORMAL
         at, commit = self._do.clock.now(), self._context.revision.commit

@@ -26,6 +26,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, bucket_name
+from controller.domain.reasons import Reason
 from controller.manifests import load_app
 from controller.manifests.reader import may_be_ours
 from controller.ports import Revision, SourceFile
@@ -264,7 +265,7 @@ class CommitLoader:
         repository = self._deps.directory.spec.repository(self._declared.repository)
         if repository is None:
             raise Stalled(
-                "RepositoryMissing",
+                Reason.REPOSITORY_MISSING,
                 f"the Repository {self._declared.repository!r} does not exist: add it to the platform folder",
             )
         return repository

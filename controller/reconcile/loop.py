@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from controller.domain.apps.status import ReconcileRequest
+from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.errors import ControllerError
 from controller.guards import GuardedStep, Pauses, report, run_steps
 from controller.ports import Clock, Store
@@ -97,7 +97,7 @@ class ControlLoop:
                 if expected
                 else f"internal error ({type(error).__name__}); see the traceback in the daemon's log"
             )
-            return PassOutcome("Failed", why, retry_after=_AFTER_FAILURE)
+            return PassOutcome(Outcome.FAILED, why, retry_after=_AFTER_FAILURE)
 
     def _write_down(self, request: ReconcileRequest, outcome: PassOutcome, stop: threading.Event) -> None:
         """Save the outcome, and retry until it is saved: a request left "running" would block all others of
@@ -120,4 +120,6 @@ class ControlLoop:
         with self.store.transaction():
             self.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
             if outcome.retry_after is not None:
-                self.store.requests.enqueue(request.app, "retry", self.clock.now() + outcome.retry_after)
+                self.store.requests.enqueue(
+                    request.app, Trigger.RETRY, self.clock.now() + outcome.retry_after
+                )

@@ -17,6 +17,7 @@ from controller.domain.apps.spec import AppSpec, MLComponentSpec, PipelineTarget
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import ComponentName, short
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import ModelPin
 from controller.domain.storage.keys import DEVELOPER_AREA
 from controller.ports import Models
@@ -61,7 +62,7 @@ class ModelPins:
         found = self._here(component, pinned) or self.find(component)
         if pinned == serving and pinned not in ("", found.digest) and not component.follow_model:
             raise Stalled(
-                "ModelMissing",
+                Reason.MODEL_MISSING,
                 f"the model {short(pinned)} in service is no longer on this host or in the box "
                 f"{component.model_box!r}, which has {short(found.digest)}: upload it again, or take the "
                 "new one with `prichal reconcile`",
@@ -77,7 +78,9 @@ class ModelPins:
             return None
         found = self._here(component, digest) or self.find(component)
         if found.digest != digest:
-            raise Stalled("ModelMissing", f"the model {short(digest)} is neither in the cache nor in the box")
+            raise Stalled(
+                Reason.MODEL_MISSING, f"the model {short(digest)} is neither in the cache nor in the box"
+            )
         return found
 
     def find(self, component: MLComponentSpec) -> ModelPin:
@@ -88,10 +91,10 @@ class ModelPins:
         try:
             return self.models.pin(self.bucket(box), path)
         except Stalled as error:
-            if error.reason not in ("ModelMissing", "BucketMissing"):
+            if error.reason not in (Reason.MODEL_MISSING, Reason.BUCKET_MISSING):
                 raise
             message = f"the developer area of the box {box!r} has no model at {path!r}: upload it there"
-            raise Stalled("ModelMissing", message) from error
+            raise Stalled(Reason.MODEL_MISSING, message) from error
 
     def _here(self, component: MLComponentSpec, digest: str) -> ModelPin | None:
         """Return the model on this host, whatever the box contains now."""
@@ -110,7 +113,7 @@ class ModelPins:
             try:
                 found = self.find(component)
             except (Stalled, Transient) as error:
-                if isinstance(error, Transient) and error.reason != "ModelIncomplete":
+                if isinstance(error, Transient) and error.reason != Reason.MODEL_INCOMPLETE:
                     break  # it will not answer for the next one either
                 warnings[component.name] = Condition(
                     ConditionType.WARNING,
@@ -147,7 +150,7 @@ def awaiting_model(component: MLComponentSpec, spec: AppSpec) -> Unresolved:
         run = f"{run}: `prichal run start {spec.app}/{paths[0]}`"
     how = f"{run}; or {upload}" if run else upload
     why = f"it waits for its first model, {path!r} in the box {box!r}: {how}"
-    return Unresolved(component.name, "AwaitingModel", why, waiting=True)
+    return Unresolved(component.name, Reason.AWAITING_MODEL, why, waiting=True)
 
 
 def _publishes(target: tuple[str, str] | None, box: str, path: str) -> bool:
@@ -159,4 +162,4 @@ def _newer(component: MLComponentSpec, pinned: str, found: str) -> Condition:
         f"the box {component.model_box!r} has model {short(found)}, but {short(pinned)} is in use: the next commit "
         "or `prichal reconcile` takes the new one; `followModel: true` takes new models automatically"
     )
-    return Condition(ConditionType.WARNING, True, "NewerModelAvailable", message)
+    return Condition(ConditionType.WARNING, True, Reason.NEWER_MODEL_AVAILABLE, message)

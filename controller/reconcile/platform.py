@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import PlatformSpec, RepositorySpec
-from controller.domain.apps.status import ReconcileRequest, RepositoryRecord
+from controller.domain.apps.status import RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.status_writer import StatusWriter
 
@@ -48,7 +50,7 @@ class PlatformReconciler:
         except Exception as error:  # a bug must not end the loop
             log.exception("bug while reconciling the platform folder")
             outcome = self._failed(
-                status_writer, Transient("InternalError", f"{type(error).__name__}: {error}")
+                status_writer, Transient(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
             )
         status_writer.save()
         return outcome
@@ -58,7 +60,9 @@ class PlatformReconciler:
             self._go_on_with_the_last()
         status_writer.record_failure(_condition_of(error), error)
         message = status_writer.status.conditions[0].message
-        return PassOutcome("Failed", message, retry_after=None if isinstance(error, Stalled) else _RETRY)
+        return PassOutcome(
+            Outcome.FAILED, message, retry_after=None if isinstance(error, Stalled) else _RETRY
+        )
 
     def _go_on_with_the_last(self) -> None:
         """After a restart with a broken folder, continue with what it declared before."""
@@ -76,22 +80,24 @@ class PlatformReconciler:
         self.deps.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
         message = f"{count} app{'s' if count != 1 else ''} connected"
-        conditions = [Condition(ConditionType.READY, True, "Ready", message, revision=revision)]
+        conditions = [Condition(ConditionType.READY, True, Reason.READY, message, revision=revision)]
         if spec.warnings:
             text = "\n".join(spec.warnings)
-            conditions.append(Condition(ConditionType.WARNING, True, "Warnings", text, revision=revision))
+            conditions.append(
+                Condition(ConditionType.WARNING, True, Reason.WARNINGS, text, revision=revision)
+            )
         status_writer.record_success(revision, tuple(conditions))
-        return PassOutcome("Ready", message, revision)
+        return PassOutcome(Outcome.READY, message, revision)
 
     def _put_in_force(self, spec: PlatformSpec) -> set[str]:
         """Replace the catalog, and return the names of repositories that were known before."""
         self.deps.directory.replace(spec)
         before = {record.name for record in self.deps.store.repositories.all()}
         self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
-        reason = "platform" if self._marks is not None else "start"
+        trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
         for app in sorted(self._changed(marks)):
-            self.deps.store.requests.enqueue(app, reason)
+            self.deps.store.requests.enqueue(app, trigger)
         self._marks = marks  # set last, so that the next try requests passes that this one could not
         return before
 
@@ -109,7 +115,7 @@ class PlatformReconciler:
             names = ", ".join(sorted(connected))
             message = f"the platform folder is empty: all apps ({names}) would be removed; "
             message += f"if that is intended: prichal approve {PLATFORM}"
-            raise Stalled("PrunePending", message)
+            raise Stalled(Reason.PRUNE_PENDING, message)
 
     def _changed(self, marks: Mapping[AppName, str]) -> set[AppName]:
         known = {status.app for status in self.deps.store.apps.all()} | self.deps.engine.apps()
@@ -141,6 +147,6 @@ class PlatformReconciler:
 def _condition_of(error: ControllerError) -> ConditionType:
     if isinstance(error, ManifestInvalid):
         return ConditionType.MANIFEST_INVALID
-    if error.reason == ConditionType.PRUNE_PENDING:
+    if error.reason == Reason.PRUNE_PENDING:
         return ConditionType.PRUNE_PENDING
     return ConditionType.STALLED if isinstance(error, Stalled) else ConditionType.APPLY_FAILED

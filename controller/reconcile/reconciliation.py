@@ -17,10 +17,12 @@ from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, Plan
 from controller.domain.apps.planner import pause_left, plan_app
+from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
-from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, ReconcileRequest
+from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.domain.runs.run import cancel, images_to_repeat
 from controller.domain.runs.stage_slots import Use
@@ -44,14 +46,19 @@ _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
 _RUNS_PAUSE = 1.0
 #: Waiting that may last as long as others like: for a container of theirs in the network, or an image in use.
-_HELD_UP = {"NetworkInUse", "RunsStopping", "ImagesStay"}
+_HELD_UP = {Reason.NETWORK_IN_USE, Reason.RUNS_STOPPING, Reason.IMAGES_STAY}
 _LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _TIDY_INTERVAL = 30.0  # seconds between two removals of what is old, while nothing changes
 _KEPT_BUILDS = 2  # of each image that is declared: the one in service and the one before it
-_PERSON = {"manual"}  # reasons for which tags are resolved again
-_FORGIVING = _PERSON | {"platform"}  # something outside Git has changed: what failed may now succeed
-_QUIET = {"wake", "drift", "retry"}  # reasons that say nothing of a newer commit
-_MOVES = {"webhook", "push", "poll", "manual"}  # reasons that may stand for a newer commit
+_PERSON = {Trigger.MANUAL}  # triggers for which tags are resolved again
+_FORGIVING = _PERSON | {Trigger.PLATFORM}  # something outside Git has changed: what failed may now succeed
+_QUIET = {Trigger.WAKE, Trigger.DRIFT, Trigger.RETRY}  # those that say nothing of a newer commit
+_MOVES = {
+    Trigger.WEBHOOK,
+    Trigger.PUSH,
+    Trigger.POLL,
+    Trigger.MANUAL,
+}  # those that may stand for a newer commit
 
 
 def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
@@ -71,8 +78,8 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     # a bug is logged as an error and retried slowly, and other apps are not affected
     except Exception as error:
         log.exception("bug in a pass", extra={"app": request.app})
-        outcome = this.failed(Transient("InternalError", f"{type(error).__name__}: {error}"), bug=True)
-    if outcome.name == "Removed":
+        outcome = this.failed(Transient(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}"), bug=True)
+    if outcome.name is Outcome.REMOVED:
         status_writer.delete()
     else:
         status_writer.save()
@@ -83,7 +90,7 @@ def preview(deps: ReconcilerDeps, app: AppName) -> Plan:
     """Return the plan for the app as things stand, without acting or writing. Raises what prevents a plan."""
     declared = deps.directory.spec.app(app)
     if declared is None:
-        raise Stalled("UnknownApp", f"there is no PlatformApp {app!r}")
+        raise Stalled(Reason.UNKNOWN_APP, f"there is no PlatformApp {app!r}")
     status = deps.store.apps.status(app)
     loader = CommitLoader(deps, StatusWriter(deps.store, deps.clock, app, (), silent=True), declared)
     loaded = loader.load()
@@ -175,7 +182,7 @@ class Reconciliation:
         """Return whether a caller waits for a component to wake up, and must not wait for Git unless there
         may be a newer commit.
         """
-        return "wake" in self._request.reasons and _QUIET.issuperset(self._request.reasons)
+        return Trigger.WAKE in self._request.reasons and _QUIET.issuperset(self._request.reasons)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
         if self._status_writer.before.applied_revision:
@@ -183,7 +190,7 @@ class Reconciliation:
         for name in declared.depends_on:
             if not is_ready(self._deps.store.apps.status(name).conditions):
                 raise Waiting(
-                    "DependencyNotReady", f"it waits until the app {name} is ready", _DEPENDENCY_PAUSE
+                    Reason.DEPENDENCY_NOT_READY, f"it waits until the app {name} is ready", _DEPENDENCY_PAUSE
                 )
 
     def _disconnect(self) -> PassOutcome:
@@ -201,19 +208,19 @@ class Reconciliation:
         if end.failures:
             raise end.failures[0].error
         if deps.store.runs.unfinished(self._app, limit=1):
-            raise Waiting("RunsStopping", "its runs are being stopped", _RUNS_PAUSE)
+            raise Waiting(Reason.RUNS_STOPPING, "its runs are being stopped", _RUNS_PAUSE)
         for route in deps.store.routes.of(self._app):
             deps.store.routes.withdraw(self._app, route.component)
         if not self._tidy_images(keep=0):
             raise Waiting(
-                "ImagesStay", "its images cannot be removed yet; see the daemon's log", _UNREADY_PAUSE
+                Reason.IMAGES_STAY, "its images cannot be removed yet; see the daemon's log", _UNREADY_PAUSE
             )
         self._tidy_models(AppStatus(self._app))
         if self._status_writer.before != AppStatus(self._app):
             self._status_writer.record_event(
-                "Disconnected", "its PlatformApp was removed; its containers and routes are gone"
+                Reason.DISCONNECTED, "its PlatformApp was removed; its containers and routes are gone"
             )
-        return PassOutcome("Removed", "disconnected: its containers and routes are gone")
+        return PassOutcome(Outcome.REMOVED, "disconnected: its containers and routes are gone")
 
     def _cancel_runs(self) -> None:
         """Cancel the app's runs. Waiting ones end at once; the runner stops those that have begun. The next
@@ -221,7 +228,7 @@ class Reconciliation:
         """
         runs, now = self._deps.store.runs, self._deps.clock.now()
         for run in runs.unfinished(self._app):
-            canceled = cancel(run, now, "AppDisconnected", "its app was disconnected")
+            canceled = cancel(run, now, Reason.APP_DISCONNECTED, "its app was disconnected")
             if canceled is not run:
                 runs.save(canceled)
 
@@ -229,13 +236,13 @@ class Reconciliation:
         condition = Condition(
             ConditionType.SUSPENDED,
             True,
-            "Suspended",
+            Reason.SUSPENDED,
             "nothing is changed until the app is resumed: prichal resume",
         )
         before = self._status_writer.before.conditions
         kept = [c for c in before if c.type in (ConditionType.READY, ConditionType.DEGRADED)]
         self._status_writer.set_conditions([*kept, condition])
-        return PassOutcome("Suspended", condition.message)
+        return PassOutcome(Outcome.SUSPENDED, condition.message)
 
     # --- acting ------------------------------------------------------------------------------------------------
 
@@ -271,7 +278,7 @@ class Reconciliation:
         while not plan.empty:
             if rounds == _MAX_ROUNDS:
                 raise Transient(
-                    "Restless", f"after {rounds} rounds there are still actions to do:\n{plan.render()}"
+                    Reason.RESTLESS, f"after {rounds} rounds there are still actions to do:\n{plan.render()}"
                 )
             rounds += 1
             status_writer.record_plan(plan)
@@ -391,7 +398,7 @@ class Reconciliation:
             now - degraded.since
             for component in components
             if (degraded := find(component.conditions, ConditionType.DEGRADED))
-            and degraded.reason == "NotAnswering"
+            and degraded.reason == Reason.NOT_ANSWERING
         ]
         longest = self._deps.settings.reconcile.backoff_max
         return retries + [min(max(_UNREADY_PAUSE, since), longest) for since in silent]
@@ -430,7 +437,7 @@ class Reconciliation:
             (replace(c, revision=revision) for c in judged), memory.conditions
         )
         if is_ready(conditions):
-            memory = replace(memory, failed_fingerprint="", failure_reason="", failure="")
+            memory = replace(memory, failed_fingerprint="", failure_reason=Reason.NONE, failure="")
         serving = route is not None and route.fingerprint in component.fingerprints
         return replace(
             memory,
@@ -485,27 +492,24 @@ class Reconciliation:
     def _outcome(self, conditions: Conditions, revision: str, retry_after: float | None) -> PassOutcome:
         beside = self._status_writer.extra_conditions
         if beside:
-            return PassOutcome("Failed", beside[0].message, beside[0].revision, retry_after)
+            return PassOutcome(Outcome.FAILED, beside[0].message, beside[0].revision, retry_after)
         ready = conditions[0]
         degraded = any(c.type is ConditionType.DEGRADED for c in conditions) or (
             any(c.type is ConditionType.APPLY_FAILED for c in conditions) and self._serving
         )
-        waiting = ready.reason == "AwaitingModel" and not any(
+        waiting = ready.reason == Reason.AWAITING_MODEL and not any(
             c.type in (ConditionType.STALLED, ConditionType.APPLY_FAILED) for c in conditions
         )
-        return PassOutcome(
-            "Ready" if ready.status else "Degraded" if degraded else "Waiting" if waiting else "Failed",
-            ready.message,
-            revision,
-            retry_after,
-        )
+        short = Outcome.DEGRADED if degraded else Outcome.WAITING if waiting else Outcome.FAILED
+        name = Outcome.READY if ready.status else short
+        return PassOutcome(name, ready.message, revision, retry_after)
 
     def waited(self, error: Waiting) -> PassOutcome:
         status_writer = self._status_writer
         superseded = isinstance(error, Superseded)
         if not superseded:
             status_writer.set_conditions([Condition(ConditionType.READY, False, error.reason, error.message)])
-        name = "Superseded" if superseded else "Waiting"
+        name = Outcome.SUPERSEDED if superseded else Outcome.WAITING
         return PassOutcome(
             name, error.message, status_writer.status.attempted_revision, self._patience(error)
         )
@@ -524,7 +528,7 @@ class Reconciliation:
         status_writer.record_failure(ConditionType.STALLED if stalled else ConditionType.APPLY_FAILED, error)
         longest = self._deps.settings.reconcile.backoff_max
         return PassOutcome(
-            "Degraded" if self._serving else "Failed",
+            Outcome.DEGRADED if self._serving else Outcome.FAILED,
             status_writer.status.conditions[0].message,
             status_writer.status.attempted_revision,
             longest if bug else None if stalled else self._pause(),

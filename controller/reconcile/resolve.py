@@ -44,6 +44,7 @@ from controller.domain.apps.spec import (
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName, build_tag, stage_image
+from controller.domain.reasons import Reason
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
 from controller.domain.routing.passwords import cost_problem, hash_password, hash_token, is_hash, stable_salt
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
@@ -166,7 +167,7 @@ class Resolver:
             if kept := self._last_good(component, status, route, error.reason, why):
                 found.components.append(kept)
                 found.note(component.name, ComponentKind.ML_COMPONENT, error)
-            elif error.reason == "ModelMissing" and route is None:
+            elif error.reason == Reason.MODEL_MISSING and route is None:
                 found.unresolved.append(awaiting_model(component, spec))
             else:
                 found.miss(component.name, ComponentKind.ML_COMPONENT, error, why)
@@ -335,10 +336,10 @@ class Resolver:
         failing = any(setback.subject == name and not setback.resolving for setback in status.setbacks)
         if not failing or route is None or route.fingerprint in desired.fingerprints:
             return desired
-        return replace(desired, last_good=self._last_good(desired.spec, status, route, "", ""))
+        return replace(desired, last_good=self._last_good(desired.spec, status, route, Reason.NONE, ""))
 
     def _last_good(
-        self, component: MLComponentSpec, status: AppStatus, route: Route | None, reason: str, failure: str
+        self, component: MLComponentSpec, status: AppStatus, route: Route | None, reason: Reason, failure: str
     ) -> DesiredComponent | None:
         """Return what the route serves, to keep it alive while a newer version is not available."""
         memory = status.component(component.name)
@@ -382,7 +383,7 @@ class Resolver:
     def _need(self, name: str) -> SecretSpec:
         secret = self.secret(name)
         if secret is None:
-            raise Stalled("SecretMissing", f"the Secret {name!r} does not exist")
+            raise Stalled(Reason.SECRET_MISSING, f"the Secret {name!r} does not exist")
         return secret
 
     def _apis(self, component: ComponentName, spec: AppSpec) -> tuple[Api, ...]:
@@ -416,9 +417,11 @@ class Resolver:
         """
         found = self._need(name)
         if not found.values:
-            raise Stalled("SecretEmpty", f"the Secret {name!r} names no callers; add `user: password hash`")
+            raise Stalled(
+                Reason.SECRET_EMPTY, f"the Secret {name!r} names no callers; add `user: password hash`"
+            )
         for why in unusable(found):
-            raise Stalled("CallersInvalid", why)
+            raise Stalled(Reason.CALLERS_INVALID, why)
         return found.values
 
     def _hashed(self, app: AppName, user: str, value: Secret) -> str:
@@ -426,7 +429,7 @@ class Resolver:
             if problem := cost_problem(value.reveal()):
                 advice = "create one with `prichal password hash`"
                 text = f"the password hash of {user!r} takes too long to check: {problem}; {advice}"
-                raise Stalled("PasswordHashTooCostly", text)
+                raise Stalled(Reason.PASSWORD_HASH_TOO_COSTLY, text)
             return value.reveal()
         return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))
 

@@ -9,8 +9,10 @@ import logging
 from collections.abc import Mapping
 
 from controller.domain.apps.observed import ScratchUse
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.units import about_size
 from controller.reconcile.deps import ReconcilerDeps
 
@@ -43,6 +45,6 @@ class ScratchScan:
         )
         log.warning("%s", message, extra={"app": found.app})
         self._deps.engine.remove(found.workload_id, GRACE)
-        event = Event(found.app, EventType.WARNING, "ScratchFull", message, found.component)
+        event = Event(found.app, EventType.WARNING, Reason.SCRATCH_FULL, message, found.component)
         self._deps.store.events.add([event])
-        self._deps.store.requests.enqueue(found.app, "drift")
+        self._deps.store.requests.enqueue(found.app, Trigger.DRIFT)

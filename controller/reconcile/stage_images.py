@@ -10,6 +10,7 @@ from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.spec import BuildImage
 from controller.domain.errors import Stalled
 from controller.domain.names import build_tag
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.ports import Revision
 from controller.reconcile.deps import ReconcilerDeps
@@ -25,7 +26,7 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     """
     declared = deps.directory.spec.app(pipeline.app)
     if declared is None:
-        raise Stalled("ImageNotFound", "its app is no longer connected")
+        raise Stalled(Reason.IMAGE_NOT_FOUND, "its app is no longer connected")
     revision = Revision(declared.repository, pipeline.revision, "")
     source = _source(deps, pipeline, stage)
     tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
@@ -45,4 +46,4 @@ def _source(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> BuildImage:
         for declared in found.stages if found.name == pipeline.name else ():
             if declared.name == stage and isinstance(declared.image, BuildImage):
                 return declared.image
-    raise Stalled("ImageNotFound", "its manifest does not say how to build it")
+    raise Stalled(Reason.IMAGE_NOT_FOUND, "its manifest does not say how to build it")

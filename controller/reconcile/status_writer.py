@@ -16,6 +16,7 @@ from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, Setback
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, is_dns_label
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import is_excerpt
 from controller.ports import Clock, Store
@@ -45,7 +46,7 @@ class StatusWriter:
         self._told: list[str] = []  # messages of the events of this pass
 
     def record_event(
-        self, reason: str, message: str, component: ComponentName | None = None, warn: bool = False
+        self, reason: Reason, message: str, component: ComponentName | None = None, warn: bool = False
     ) -> None:
         """Record an event at once, so that people who wait for the pass see its progress."""
         if self._silent:
@@ -68,12 +69,12 @@ class StatusWriter:
     def record_attempt(self, commit: str, subject: str) -> None:
         self.status = replace(self.status, attempted_revision=commit)
         if commit != self.before.attempted_revision:
-            self.record_event("NewRevision", f"{commit[:12]} {subject}".rstrip())
+            self.record_event(Reason.NEW_REVISION, f"{commit[:12]} {subject}".rstrip())
 
     def reset_backoff(self) -> None:
         """Forget earlier failures and crash loops, because a person asked for another attempt."""
         components = tuple(
-            replace(c, failed_fingerprint="", failure="", failure_reason="", restarts=())
+            replace(c, failed_fingerprint="", failure="", failure_reason=Reason.NONE, restarts=())
             for c in self.status.components
         )
         self.status = replace(self.status, components=components, setbacks=())
@@ -89,11 +90,13 @@ class StatusWriter:
     def record_plan(self, plan: Plan) -> None:
         """Store the plan before its first action."""
         text = plan.render()
-        reconciling = Condition(ConditionType.RECONCILING, True, "Applying", text, revision=plan.revision)
+        reconciling = Condition(
+            ConditionType.RECONCILING, True, Reason.APPLYING, text, revision=plan.revision
+        )
         others = [c for c in self.before.conditions if c.type is not ConditionType.RECONCILING]
         if not find(self.before.conditions, ConditionType.READY):
             others.append(
-                Condition(ConditionType.READY, False, "Applying", "first pass", revision=plan.revision)
+                Condition(ConditionType.READY, False, Reason.APPLYING, "first pass", revision=plan.revision)
             )
         self.status = replace(self.status, plan=text, conditions=self.merged((*others, reconciling)))
         with self._store.transaction():
@@ -141,7 +144,7 @@ class StatusWriter:
         """Forget the setbacks of what is done or no longer wanted: `plan` is what is left to do."""
         wanted = {subject_text(*subject(group)) for group in plan.steps} | {h.subject for h in plan.holds}
         self._keep_setbacks(lambda setback: setback.resolving or setback.subject in wanted)
-        if any(setback.reason == "ImageGone" for setback in self.status.setbacks):
+        if any(setback.reason == Reason.IMAGE_GONE for setback in self.status.setbacks):
             # pins may refer to images that are no longer on this host
             self.status = replace(self.status, pins=())
 
@@ -191,9 +194,9 @@ class StatusWriter:
         self.status = replace(self.status, failures=0)
         if ready.status and revision != self.before.applied_revision:
             self.status = replace(self.status, applied_revision=revision)
-            self.record_event("Applied", f"{revision[:12]}: {ready.message}")
+            self.record_event(Reason.APPLIED, f"{revision[:12]}: {ready.message}")
         elif ready.status and not is_ready(self.before.conditions):
-            self.record_event("Ready", ready.message)
+            self.record_event(Reason.READY, ready.message)
         self.set_conditions(conditions)
 
     def record_failure(self, kind: ConditionType, error: ControllerError) -> None:
@@ -214,10 +217,11 @@ class StatusWriter:
             merged = self.merged((waiting, *merged))
         for now in merged:
             told_here = (
-                now.type in (ConditionType.DEGRADED, ConditionType.PRUNE_PENDING) or now.reason == "CrashLoop"
+                now.type in (ConditionType.DEGRADED, ConditionType.PRUNE_PENDING)
+                or now.reason == Reason.CRASH_LOOP
             )
             if told_here and now.status and not self._is_known(now):
-                reason = "CrashLoop" if now.reason == "CrashLoop" else now.type
+                reason = Reason.CRASH_LOOP if now.reason == Reason.CRASH_LOOP else Reason(now.type)
                 self.record_event(reason, self._without_reported(now.message), warn=True)
         self.status = replace(self.status, conditions=merged)
 
@@ -249,7 +253,7 @@ class StatusWriter:
             raise
         except Exception as bug:
             message = f"the status could not be saved: {type(bug).__name__}; see the daemon's log"
-            error = Transient("InternalError", message)
+            error = Transient(Reason.INTERNAL_ERROR, message)
             self.status, self.extra_conditions = self.before, []
             self.record_failure(ConditionType.APPLY_FAILED, error)
             self._store.apps.save(self.status)

@@ -16,7 +16,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled, Superseded
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload, StoredObject
 from controller.domain.storage.keys import DEVELOPER_AREA
 from controller.guards import report
@@ -24,7 +26,6 @@ from controller.ports import Clock, Objects, Storage, Store
 
 log = logging.getLogger(__name__)
 
-REASON = "box"  # the reason of the requested passes
 LATE = 3600.0  # seconds that an upload may take to arrive, if it began before its link expired
 
 _POLL = 0.5  # seconds between checks of the records: one query of some 20 µs
@@ -97,7 +98,7 @@ def _is_over(objects: Objects, upload: PendingUpload, now: float) -> bool:
     try:
         objects.parts(upload.bucket, upload.key, upload.upload)
     except Stalled as error:
-        if error.reason != "UploadMissing":
+        if error.reason != Reason.UPLOAD_MISSING:
             raise
         return True
     return False
@@ -208,7 +209,7 @@ class UsageScanner:
             raise
         except Exception as error:  # noqa: BLE001 - a bug with this box must not keep the others from being measured
             report(f"could not measure box {record.app}/{record.box}", error)
-            self._give_up(record, Stalled("InternalError", f"bug: {type(error).__name__}"))
+            self._give_up(record, Stalled(Reason.INTERNAL_ERROR, f"bug: {type(error).__name__}"))
         return True
 
     def _scan(self, record: BoxRecord, now: float) -> LastScan:
@@ -250,7 +251,7 @@ class UsageScanner:
         with self._store.transaction():
             self._store.boxes.measured(record.bucket, found.used, found.files, began, found.settled)
             if record.state is BoxState.BOUND and self._is_news(record, found):
-                self._store.requests.enqueue(record.app, REASON)
+                self._store.requests.enqueue(record.app, Trigger.BOX)
 
     def _is_news(self, record: BoxRecord, found: Measurement) -> bool:
         """Return whether the app needs a pass. After a restart the previous developer area is unknown: an
@@ -267,9 +268,9 @@ class UsageScanner:
         self._looks[record.bucket] = replace(last, ended=self._clock.now(), trouble=error.reason)
         if error.reason == last.trouble:
             return
-        missing = error.reason == "BucketMissing"
+        missing = error.reason == Reason.BUCKET_MISSING
         if missing and record.state is BoxState.BOUND and record.measured:
-            self._store.requests.enqueue(record.app, REASON)
+            self._store.requests.enqueue(record.app, Trigger.BOX)
         level = logging.INFO if missing else logging.WARNING
         log.log(
             level, "could not measure box: %s", error.message, extra={"app": record.app, "box": record.box}

@@ -36,6 +36,7 @@ from controller.domain.apps.environment import variables
 from controller.domain.apps.mounts import OURS
 from controller.domain.errors import ControllerError, MountMismatch, Stalled, Transient
 from controller.domain.names import job_name
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage, env_name, mount_path
 from controller.domain.runs.run import Run, RunOutput, RunState, StageRun, reused_reason
 from controller.domain.runs.steps import PLATFORM_PAUSES, after_failure
@@ -86,7 +87,7 @@ _STAGING = 3600.0  # seconds that the inputs of an attempt may take, whatever it
 _LOOK = 1.0  # seconds between looks at a container that the engine has accepted and does not run yet
 _NOT_BEGUN = (JobState.CREATED, JobState.PENDING)
 _WATCH = 60.0  # seconds after which waiting starts again
-_AWAY = "EngineUnreachable"  # the only error that says nothing about this attempt
+_AWAY = Reason.ENGINE_UNREACHABLE  # the only error that says nothing about this attempt
 _STOPPING = 300.0  # seconds for which an unreachable engine may delay the record of an attempt's end
 
 
@@ -182,7 +183,7 @@ class AttemptWork:
         try:
             return self._deps.jobs.create(job)
         except ControllerError as error:
-            if error.reason != "ImageGone":
+            if error.reason != Reason.IMAGE_GONE:
                 raise
         self._bring_image(self._stage)
         return self._deps.jobs.create(replace(job, image=self._stage.image))
@@ -195,14 +196,14 @@ class AttemptWork:
         try:
             self._deps.pull(run.app, stage.image)
         except Stalled as error:
-            if error.reason != "ImageNotFound" or not stage.image.startswith("sha256:"):
+            if error.reason != Reason.IMAGE_NOT_FOUND or not stage.image.startswith("sha256:"):
                 raise  # an image of a registry, which has a name
             self._build_image(run, stage)
 
     def _build_image(self, run: Run, stage: Stage) -> None:
         commit = run.pipeline.revision[:12]
         gone = f"the image of stage {stage.name!r}, of commit {commit}, was removed from this host"
-        self._show_reason("BuildingImage", f"{gone} and is being built again")
+        self._show_reason(Reason.BUILDING_IMAGE, f"{gone} and is being built again")
         try:
             image = self._deps.rebuild(run.pipeline, stage.name)
         except Stalled as error:
@@ -210,8 +211,8 @@ class AttemptWork:
                 f"{gone} and cannot be built again ({error.message}): load it again, or start a new run, "
                 "which runs the current commit"
             )
-            raise Stalled("ImageNotFound", message) from error
-        self._show_reason("", "")
+            raise Stalled(Reason.IMAGE_NOT_FOUND, message) from error
+        self._show_reason(Reason.NONE, "")
         if image != stage.image:
             self._work.record.update(
                 lambda run: replace(run, pipeline=run.pipeline.with_image(stage.image, image))
@@ -237,13 +238,13 @@ class AttemptWork:
         while job.state is JobState.PENDING:
             if clock.monotonic() - begun >= limit:
                 raise StageFailed(not_started(job, limit))
-            self._show_reason("StartPending", f"the engine does not run it yet: {job.detail}")
+            self._show_reason(Reason.START_PENDING, f"the engine does not run it yet: {job.detail}")
             self._signals.pause(_LOOK)
             found = self._find()
             if found is None:
                 raise StageFailed(LOST)
             job = found
-        self._show_reason("", "")
+        self._show_reason(Reason.NONE, "")
         return job
 
     def _start(self, job: ObservedJob) -> ObservedJob:
@@ -270,7 +271,7 @@ class AttemptWork:
         place = name and self._place(run, name)
         if not place:
             return failure_of_error(error)
-        reason = "InputInvalid" if name in self._stage.inputs else "OutputInvalid"
+        reason = Reason.INPUT_INVALID if name in self._stage.inputs else Reason.OUTPUT_INVALID
         what = "folder" if place.is_dir() else "file"
         message = f"{error.found}, but {name!r} is a {what}: give it another `mountTo`"
         return StageFailure(reason, message, final=True)
@@ -350,7 +351,7 @@ class AttemptWork:
             yield
             ended = not self._stuck
             if ended and wait([following], timeout=_SETTLE).not_done:
-                self._show_reason("ReadingLog", "the command has ended; reading the rest of its log")
+                self._show_reason(Reason.READING_LOG, "the command has ended; reading the rest of its log")
                 wait([following], timeout=_DRAIN)
         finally:
             enough = True
@@ -436,7 +437,7 @@ class AttemptWork:
         for name in self._stage.env_from:
             found = self._deps.secret(run.app, name, run.pipeline.revision)
             if found is None:
-                raise Stalled("SecretMissing", f"the Secret {name!r} does not exist")
+                raise Stalled(Reason.SECRET_MISSING, f"the Secret {name!r} does not exist")
             env |= variables(found)
         env |= {variable.name: Secret(variable.value) for variable in self._stage.env}
         env |= self._deps.storage_env(run.pipeline)
@@ -457,7 +458,7 @@ class AttemptWork:
     def _check_before(self, run: Run) -> None:
         """Report known obstacles to the end of the run before the work starts. Raises StageFailed."""
         if not run.pipeline.boxes and not self._deps.keeps_files and run.handed_out:
-            raise StageFailed(StageFailure("OutputInvalid", _no_box(run), final=True))
+            raise StageFailed(StageFailure(Reason.OUTPUT_INVALID, _no_box(run), final=True))
         left = [stage for stage in run.pipeline.stages if not run.stage(stage.name).is_kept]
         try:
             for stage in {stage.image: stage for stage in reversed(left)}.values():
@@ -540,7 +541,7 @@ class AttemptWork:
 
     def _note_turn(self, group: str) -> None:
         self._show_reason(
-            "WaitingForGroup", f"waiting until other runs have finished with the group {group!r}"
+            Reason.WAITING_FOR_GROUP, f"waiting until other runs have finished with the group {group!r}"
         )
 
     # --- its end -----------------------------------------------------------------------------------------------
@@ -574,7 +575,7 @@ class AttemptWork:
         known = {} if failure.exit_code is None else {"exit_code": failure.exit_code}
 
         def over(stage: StageRun) -> StageRun:
-            made = stage.has_made_it and reason != "OutputMissing"
+            made = stage.has_made_it and reason != Reason.OUTPUT_MISSING
             ended = stage.end_attempt(
                 self._now(),
                 reason=reason,
@@ -616,7 +617,7 @@ class AttemptWork:
             self._deps.jobs.stop(job.id, grace)
             job = self._deps.jobs.find(self._name)
         if job and job.state is JobState.RUNNING:
-            raise Transient("EngineFailed", "the container still runs although it was stopped")
+            raise Transient(Reason.ENGINE_FAILED, "the container still runs although it was stopped")
         return job
 
     def _remove(self) -> None:
@@ -689,11 +690,11 @@ class AttemptWork:
                 self._show_reason(error.reason, f"trying again: {error.message}")
             else:
                 if since is not None:
-                    self._show_reason("", "")
+                    self._show_reason(Reason.NONE, "")
                 return answer
             rest(pause)
 
-    def _show_reason(self, reason: str, message: str) -> None:
+    def _show_reason(self, reason: Reason, message: str) -> None:
         """Show people what is waited for. The text of the same reason stays, since it may change with each
         try.
         """

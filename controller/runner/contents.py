@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import OURS
 from controller.runner.safe_paths import Place, change_mode, open_below, opened
 
@@ -109,7 +110,9 @@ class OutputContents:
                 entries = [_entry(each.name, each.stat(follow_symlinks=False)) for each in found]
         except OSError as error:
             place = "/".join(here.name)[:200] or self.folder.name
-            raise Stalled("OutputInvalid", f"cannot read the folder {place!r}: {error.strerror}") from error
+            raise Stalled(
+                Reason.OUTPUT_INVALID, f"cannot read the folder {place!r}: {error.strerror}"
+            ) from error
         return sorted(entries, key=lambda entry: entry.name)
 
     # --- links -------------------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ def _entry(name: str, found: os.stat_result) -> _Entry:
 
 
 def _refused(name: Place, why: str) -> Stalled:
-    return Stalled("OutputInvalid", f"{'/'.join(name)!r} {why}")
+    return Stalled(Reason.OUTPUT_INVALID, f"{'/'.join(name)!r} {why}")
 
 
 def _leaves(name: Place, mount: str) -> Stalled:
@@ -183,10 +186,10 @@ def open_up(folder: Path) -> None:
     for what cannot be read.
     """
     if not folder.is_dir() or folder.is_symlink():
-        raise Stalled("OutputMissing", f"the output {folder.name!r} is not a folder")
+        raise Stalled(Reason.OUTPUT_MISSING, f"the output {folder.name!r} is not a folder")
     if not sum(not stat.S_ISDIR(mode) for mode in _opened_up(folder)):
         raise Stalled(
-            "OutputMissing",
+            Reason.OUTPUT_MISSING,
             f"the stage has written no files to its output {folder.name!r}; its path is in the environment",
         )
 
@@ -223,7 +226,7 @@ def _entries_opened_up(root: Path, here: Place) -> list[tuple[str, int]]:
                 elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                     _close_device(folder, name)
     except OSError as error:
-        raise Stalled("OutputInvalid", f"cannot read {_closed(path, error)}") from error
+        raise Stalled(Reason.OUTPUT_INVALID, f"cannot read {_closed(path, error)}") from error
     return sorted(
         entry
         for entry in entries

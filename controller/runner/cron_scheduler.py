@@ -15,15 +15,15 @@ from functools import partial
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
-from controller.domain.runs.run import Run, cancel, new_run, new_run_id
+from controller.domain.runs.run import Run, RunCause, cancel, new_run, new_run_id
 from controller.domain.runs.schedules import Checkpoint, ScheduleState, Skip, Start, check_ticks, decide
 from controller.guards import GuardedStep
 from controller.ports import Clock, Store, Ticks
 
 log = logging.getLogger(__name__)
 
-CAUSE = "schedule"  # the cause of the runs started here
 
 _LOOK = 1.0  # seconds
 
@@ -71,7 +71,9 @@ class CronScheduler:
             if tick is None or self._is_suspended(app):
                 schedules.advance(scheduled, mark)
                 return
-            verdict = decide(scheduled.schedule.overlap, self._store.runs.unfinished_of(app, name, CAUSE))
+            verdict = decide(
+                scheduled.schedule.overlap, self._store.runs.unfinished_of(app, name, RunCause.SCHEDULE)
+            )
             moved = schedules.advance(scheduled, replace(mark, skipping=isinstance(verdict, Skip)))
             pipeline = self._store.runs.pipeline(app, name)
             if not moved or pipeline is None:
@@ -89,13 +91,15 @@ class CronScheduler:
 
     def _start(self, pipeline: Pipeline, tick: float, replaced: tuple[Run, ...]) -> None:
         now = self._clock.now()
-        run = new_run(new_run_id(now, secrets.randbits(32)), pipeline, now, cause=CAUSE, public=True)
+        run = new_run(
+            new_run_id(now, secrets.randbits(32)), pipeline, now, cause=RunCause.SCHEDULE, public=True
+        )
         for earlier in replaced:
             canceled = cancel(earlier, now, why=f"replaced by run {run.id} of the same schedule")
             if canceled is not earlier:
                 self._store.runs.save(canceled)
                 message = f"run {earlier.id} had not ended when the next one was due, and is canceled"
-                self._record_event(pipeline, EventType.NORMAL, "RunReplaced", message)
+                self._record_event(pipeline, EventType.NORMAL, Reason.RUN_REPLACED, message)
         self._store.runs.submit(run)
         fields = {"app": run.app, "pipeline": run.name, "run": run.id, "late": round(now - tick, 1)}
         log.info("run started by schedule", extra=fields)
@@ -110,8 +114,8 @@ class CronScheduler:
             message = (
                 f"the schedule starts no run until run {behind.id} has ended (concurrencyPolicy: Forbid)"
             )
-            self._record_event(pipeline, EventType.WARNING, "RunSkipped", message)
+            self._record_event(pipeline, EventType.WARNING, Reason.RUN_SKIPPED, message)
 
-    def _record_event(self, pipeline: Pipeline, type: EventType, reason: str, message: str) -> None:
+    def _record_event(self, pipeline: Pipeline, type: EventType, reason: Reason, message: str) -> None:
         event = Event(pipeline.app, type, reason, message, pipeline.name, pipeline.revision)
         self._store.events.add([event])

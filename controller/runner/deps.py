@@ -11,6 +11,7 @@ from controller.config import Settings
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
 from controller.ports import Clock, Jobs, Models, Storage, Store
@@ -23,7 +24,7 @@ def free_percent(folder: Path) -> float:
 
 
 def _not_rebuilt(pipeline: Pipeline, stage: str) -> str:
-    raise Stalled("ImageNotFound", "there is no commit to build it from")
+    raise Stalled(Reason.IMAGE_NOT_FOUND, "there is no commit to build it from")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.domain.units import render_duration, render_size
 from controller.ports import JobState, ObservedJob
 
-TIMEOUT = "Timeout"
-STORAGE_FULL = "StorageFull"
+TIMEOUT = Reason.TIMEOUT
+STORAGE_FULL = Reason.STORAGE_FULL
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -24,7 +25,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class StageFailure:
     """`platform` means that the user did not cause it; `final` means that a repetition cannot help."""
 
-    reason: str
+    reason: Reason
     message: str
     platform: bool = False
     final: bool = False
@@ -39,57 +40,61 @@ class StageFailed(Exception):
         self.failure = failure
 
 
-LOST = StageFailure("ContainerLost", "its container was removed from outside while it ran", platform=True)
+LOST = StageFailure(
+    Reason.CONTAINER_LOST, "its container was removed from outside while it ran", platform=True
+)
 INTERRUPTED = StageFailure(
-    "EngineRestarted", "Docker was restarted while the command ran, and has ended it", platform=True
+    Reason.ENGINE_RESTARTED, "Docker was restarted while the command ran, and has ended it", platform=True
 )
 NODE_LOST = StageFailure(
-    "NodeLost", "the node that it ran on does not answer, so it is unknown what became of it", platform=True
+    Reason.NODE_LOST,
+    "the node that it ran on does not answer, so it is unknown what became of it",
+    platform=True,
 )
-BUG = StageFailure("InternalError", "internal error; see the daemon's log", platform=True)
+BUG = StageFailure(Reason.INTERNAL_ERROR, "internal error; see the daemon's log", platform=True)
 
 #: Of the errors that a repetition cannot correct, those that users can correct.
 _THEIRS = frozenset(
     {
-        "CommandDenied",
-        "CommandNotFound",
-        "EngineRefused",
-        "EnvironmentInvalid",
-        "ImagePull",
-        "InputInvalid",
-        "InputMissing",
-        "LimitsInvalid",
-        "MountInvalid",
-        "MountMismatch",
-        "NoCommand",
-        "NoGpu",
-        "OutputInvalid",
-        "OutputMissing",
-        "SecretInvalid",
-        "SecretMissing",
-        "StorageFull",
-        "UserNotFound",
-        "WorkdirInvalid",
+        Reason.COMMAND_DENIED,
+        Reason.COMMAND_NOT_FOUND,
+        Reason.ENGINE_REFUSED,
+        Reason.ENVIRONMENT_INVALID,
+        Reason.IMAGE_PULL,
+        Reason.INPUT_INVALID,
+        Reason.INPUT_MISSING,
+        Reason.LIMITS_INVALID,
+        Reason.MOUNT_INVALID,
+        Reason.MOUNT_MISMATCH,
+        Reason.NO_COMMAND,
+        Reason.NO_GPU,
+        Reason.OUTPUT_INVALID,
+        Reason.OUTPUT_MISSING,
+        Reason.SECRET_INVALID,
+        Reason.SECRET_MISSING,
+        Reason.STORAGE_FULL,
+        Reason.USER_NOT_FOUND,
+        Reason.WORKDIR_INVALID,
     }
 )
 #: Of these, those that another attempt may avoid.
-_REPEATABLE = frozenset({"OutputInvalid", "OutputMissing"})
+_REPEATABLE = frozenset({Reason.OUTPUT_INVALID, Reason.OUTPUT_MISSING})
 _IMAGE = frozenset(
     {
-        "ImageGone",
-        "ImageNotFound",
-        "ImageUnusable",
-        "InvalidReference",
-        "RegistryDenied",
-        "RegistryLimited",
-        "RegistryUnreachable",
-        "RegistryUntrusted",
+        Reason.IMAGE_GONE,
+        Reason.IMAGE_NOT_FOUND,
+        Reason.IMAGE_UNUSABLE,
+        Reason.INVALID_REFERENCE,
+        Reason.REGISTRY_DENIED,
+        Reason.REGISTRY_LIMITED,
+        Reason.REGISTRY_UNREACHABLE,
+        Reason.REGISTRY_UNTRUSTED,
     }
 )
 _RENAMED = {
-    **dict.fromkeys(_IMAGE, "ImagePull"),
-    "StateDiskFull": "DiskFull",
-    "EngineDiskFull": "DiskFull",
+    **dict.fromkeys(_IMAGE, Reason.IMAGE_PULL),
+    Reason.STATE_DISK_FULL: Reason.DISK_FULL,
+    Reason.ENGINE_DISK_FULL: Reason.DISK_FULL,
 }
 
 
@@ -104,7 +109,8 @@ def failure_of_error(error: ControllerError) -> StageFailure:
 def failure_of_disk(error: OSError) -> StageFailure:
     """Return the failure for an error of the state folder."""
     full = error.errno in FULL
-    return StageFailure("DiskFull" if full else "StateIOError", f"the state folder: {error}", platform=True)
+    reason = Reason.DISK_FULL if full else Reason.STATE_IO_ERROR
+    return StageFailure(reason, f"the state folder: {error}", platform=True)
 
 
 def too_slow(stage: Stage) -> StageFailure:
@@ -125,7 +131,7 @@ def not_started(job: ObservedJob, limit: float) -> StageFailure:
     """Return the failure of a container that the engine has accepted and did not run in time."""
     why = job.detail or "it gives no reason"
     text = f"the engine did not start it within {render_duration(limit)} (`runs.startDeadline`): {why}"
-    return StageFailure("StartPending", text, platform=True)
+    return StageFailure(Reason.START_PENDING, text, platform=True)
 
 
 def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
@@ -134,7 +140,7 @@ def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
         return NODE_LOST
     if job.state is JobState.REFUSED:
         message = f"the engine does not run it: {job.detail or 'it gives no reason'}"
-        return StageFailure("StartRefused", message, platform=True, final=True)
+        return StageFailure(Reason.START_REFUSED, message, platform=True, final=True)
     if job.exit_code == 0:
         return None
     if job.interrupted:
@@ -142,10 +148,10 @@ def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
     if job.oom_killed:
         memory = render_size(stage.resources.memory)
         return StageFailure(
-            "OOMKilled", f"it needed more than {memory}; raise `resources.memory` of the stage"
+            Reason.OOM_KILLED, f"it needed more than {memory}; raise `resources.memory` of the stage"
         )
     return StageFailure(
-        "ExitCode", f"the command ended with {_described(job.exit_code)}; its log may say why"
+        Reason.EXIT_CODE, f"the command ended with {_described(job.exit_code)}; its log may say why"
     )
 
 

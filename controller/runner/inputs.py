@@ -17,6 +17,7 @@ from pathlib import Path
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import OURS, parse_index
 from controller.domain.runs.run import Run, RunInput
 from controller.domain.storage.box import BoxRecord, StoredObject
@@ -47,10 +48,10 @@ class StagingHooks:
 _NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL)
 
 _RENAMED = {
-    "ModelMissing": "InputMissing",
-    "ModelInvalid": "InputInvalid",
-    "ModelChanged": "InputChanged",
-    "ModelIncomplete": "InputChanged",
+    Reason.MODEL_MISSING: Reason.INPUT_MISSING,
+    Reason.MODEL_INVALID: Reason.INPUT_INVALID,
+    Reason.MODEL_CHANGED: Reason.INPUT_CHANGED,
+    Reason.MODEL_INCOMPLETE: Reason.INPUT_CHANGED,
 }
 
 
@@ -104,7 +105,7 @@ class RunInputs:
         elif source:
             self._link_model(run, source, draft, hooks)
         elif given is None:
-            raise Stalled("InputMissing", f"no value was passed for the input {name!r}")
+            raise Stalled(Reason.INPUT_MISSING, f"no value was passed for the input {name!r}")
         elif given.datatype == "FILE":
             self._download(run, given, draft, hooks)
         else:
@@ -148,7 +149,7 @@ class RunInputs:
         try:
             path = parse_path(given.data)
         except FileKeyInvalid as error:
-            raise Stalled("InputInvalid", f"input {given.name!r} ({given.data}): {error}") from error
+            raise Stalled(Reason.INPUT_INVALID, f"input {given.name!r} ({given.data}): {error}") from error
         objects, area = self._deps.storage.objects(), run.prefix(run.area)
         group = path.text if path.is_group else f"{path.text.rpartition('/')[0]}/"
         with self._reading(record.bucket, area, group, hooks):
@@ -158,7 +159,7 @@ class RunInputs:
             elif found := objects.stat(record.bucket, path.key(area)):
                 _save(objects, record.bucket, _Download(found, draft), hooks.check)
         if not draft.exists():
-            raise Stalled("InputMissing", _missing(given, record, path))
+            raise Stalled(Reason.INPUT_MISSING, _missing(given, record, path))
 
     @contextmanager
     def _reading(self, bucket: str, area: str, group: str, hooks: StagingHooks) -> Iterator[None]:
@@ -188,7 +189,8 @@ class RunInputs:
         record = self._deps.store.boxes.get(run.app, ComponentName(name))
         if record is None:
             raise Stalled(
-                "InputMissing", f"there is no box {name!r}" if name else "the pipeline has no connected box"
+                Reason.INPUT_MISSING,
+                f"there is no box {name!r}" if name else "the pipeline has no connected box",
             )
         return record
 
@@ -205,9 +207,11 @@ def _save(objects: Objects, bucket: str, each: _Download, check: Check) -> None:
                 file.write(piece)
             os.fchmod(file.fileno(), 0o644)
     except Stalled as error:
-        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+        if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
-        raise Transient("InputChanged", f"{each.found.key} was replaced while it was downloaded") from error
+        raise Transient(
+            Reason.INPUT_CHANGED, f"{each.found.key} was replaced while it was downloaded"
+        ) from error
 
 
 def _require_whole(objects: Objects, bucket: str, area: str, group: str, path: str) -> None:
@@ -231,7 +235,7 @@ def _require_finished(manifest: Path) -> None:
 
 def _unfinished(group: str, run: str) -> Transient:
     return Transient(
-        "InputChanged",
+        Reason.INPUT_CHANGED,
         f"the group {group!r} is not complete: run {run} began to publish into it and has not finished; repeat "
         "that run, or publish into the group again",
     )
@@ -244,7 +248,7 @@ def _sound(name: str) -> str:
     try:
         parse_path(name)
     except FileKeyInvalid as error:
-        raise Stalled("InputInvalid", f"{name!r} cannot be the name of a file: {error}") from error
+        raise Stalled(Reason.INPUT_INVALID, f"{name!r} cannot be the name of a file: {error}") from error
     return name
 
 
@@ -256,7 +260,7 @@ def _missing(given: RunInput, record: BoxRecord, path: FilePath) -> str:
 
 def _gone(name: str, run: str) -> Stalled:
     return Stalled(
-        "InputMissing", f"{name!r} was an output of run {run}, which has been deleted: start a new run"
+        Reason.INPUT_MISSING, f"{name!r} was an output of run {run}, which has been deleted: start a new run"
     )
 
 
@@ -266,9 +270,13 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise Transient("StateDiskFull", f"no space left on this host for the input {name!r}") from error
+            raise Transient(
+                Reason.STATE_DISK_FULL, f"no space left on this host for the input {name!r}"
+            ) from error
         if error.errno in _NAMES:
             raise Stalled(
-                "InputInvalid", f"input {name!r} has names that are not allowed for files: {error}"
+                Reason.INPUT_INVALID, f"input {name!r} has names that are not allowed for files: {error}"
             ) from error
-        raise Transient("StateIOError", f"cannot store the input {name!r} on this host: {error}") from error
+        raise Transient(
+            Reason.STATE_IO_ERROR, f"cannot store the input {name!r} on this host: {error}"
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import FILE_INDEX, MARK, FileIndex, parse_index
 from controller.domain.storage.box import StoredObject
 from controller.ports import Objects
@@ -39,6 +40,6 @@ def _manifest(objects: Objects, bucket: str, key: str) -> FileIndex | None:
     except ValueError:
         return None  # a file of the same name that is not ours
     except Stalled as error:
-        if error.reason != "ObjectMissing":
+        if error.reason != Reason.OBJECT_MISSING:
             raise
         return None

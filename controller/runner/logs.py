@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from controller.domain.errors import ControllerError
+from controller.domain.reasons import Reason
 from controller.domain.units import render_size
 from controller.ports import Clock, Jobs
 from controller.runner.safe_paths import open_below
@@ -108,7 +109,7 @@ def follow(
                 _append_all(jobs, id, file, stop)
             return
         except ControllerError as error:
-            if error.reason == "ContainerLost":
+            if error.reason == Reason.CONTAINER_LOST:
                 return
             found = error.message
             tries += ended()

@@ -23,6 +23,7 @@ from typing import BinaryIO, cast
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import (
     FILE_INDEX,
     MARK,
@@ -87,11 +88,11 @@ def publication(deps: RunnerDeps, run: Run, output: RunOutput, folder: Path) -> 
     box = output.box or next(iter(run.pipeline.boxes), "")
     record = deps.store.boxes.get(run.app, ComponentName(box))
     if record is None:
-        raise Stalled("OutputInvalid", f"output {output.name!r}: there is no box {box!r}")
+        raise Stalled(Reason.OUTPUT_INVALID, f"output {output.name!r}: there is no box {box!r}")
     try:
         group = parse_path(output.data.rstrip("/") + "/")
     except FileKeyInvalid as error:
-        raise Stalled("OutputInvalid", f"output {output.name!r} ({output.data}): {error}") from error
+        raise Stalled(Reason.OUTPUT_INVALID, f"output {output.name!r} ({output.data}): {error}") from error
     stage, maker = run.pipeline.made[output.name], run.maker(output.name)
     made_by = run if maker == run.id else deps.store.runs.get(run.app, maker) or run
     return Publication(
@@ -154,8 +155,10 @@ def _translated(output: Publication) -> Iterator[None]:
     except OSError as error:
         what = f"the output {output.name!r}"
         if error.errno in FULL:
-            raise Transient("StateDiskFull", f"no space left on this host to publish {what}") from error
-        raise Stalled("OutputInvalid", f"cannot read {what}: {error}") from error
+            raise Transient(
+                Reason.STATE_DISK_FULL, f"no space left on this host to publish {what}"
+            ) from error
+        raise Stalled(Reason.OUTPUT_INVALID, f"cannot read {what}: {error}") from error
 
 
 # --- names and places -------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def _total(output: Publication) -> int:
     size = 0
     for found in output.contents.files():
         if (fault := _fault(output.group + found.name)) is not None:
-            raise Stalled("OutputInvalid", f"{found.name!r} cannot be published: {fault}")
+            raise Stalled(Reason.OUTPUT_INVALID, f"{found.name!r} cannot be published: {fault}")
         size += found.size
     return size
 
@@ -185,7 +188,7 @@ def require_place(objects: Objects, output: Publication) -> None:
     for above in (*ancestors(group), group):
         if objects.stat(output.bucket, output.area + above):
             raise Stalled(
-                "OutputInvalid",
+                Reason.OUTPUT_INVALID,
                 f"output {output.name!r} cannot be put into {output.group!r}: {above!r} is a file; remove that "
                 "file, or choose another group",
             )
@@ -215,7 +218,7 @@ class _Before:
                 continue
             goes, obstructs = self._goes(found, name), self._obstructs(name)
             if obstructs and not goes:
-                raise Stalled("OutputInvalid", _obstructed(self.output, name))
+                raise Stalled(Reason.OUTPUT_INVALID, _obstructed(self.output, name))
             if goes:
                 (in_the_way if obstructs else stale).append(found)
                 replaced += found.size
@@ -281,7 +284,7 @@ def _digest(objects: Objects, bucket: str, found: StoredObject) -> str:
             for piece in pieces:
                 sha256.update(piece)
     except Stalled as error:
-        if error.reason not in ("ObjectChanged", "ObjectMissing"):
+        if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
         return ""
     return sha256.hexdigest()
@@ -386,7 +389,7 @@ def _reserve(deps: RunnerDeps, output: Publication, size: int) -> PendingUpload:
     usage = deps.store.boxes.reserve(asked, asked.created) if size > 0 else 0
     if isinstance(usage, BoxUsage):
         raise Stalled(
-            "StorageFull",
+            Reason.STORAGE_FULL,
             f"the output {output.name!r} needs {about_size(size)} more than what it replaces, but only "
             f"{about_size(usage.free)} of {about_size(usage.capacity)} are free in the box: remove files, or raise its "
             "`capacity`",
@@ -422,7 +425,7 @@ def require_space(deps: RunnerDeps, objects: Objects, output: Publication) -> No
     usage = deps.store.boxes.usage(output.bucket, deps.clock.now())
     if not usage.has_space_for(0) and not objects.page(output.bucket, output.prefix, limit=1).objects:
         raise Stalled(
-            "StorageFull",
+            Reason.STORAGE_FULL,
             f"the box has no space for the output {output.name!r}: all of its {about_size(usage.capacity)} are used; "
             "remove files, or raise its `capacity`",
         )

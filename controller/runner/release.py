@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.runs.run import Run, RunOutput, RunState
 from controller.domain.runs.steps import PLATFORM_PAUSES, FinishRun, release
@@ -29,8 +30,6 @@ from controller.runner.record import RunEnded, RunRecord
 from controller.runner.signals import RunSignals, ShuttingDown
 
 log = logging.getLogger(__name__)
-
-NEWS = "box"  # why the app is reconciled: components may follow what was released
 
 
 class OutputReleaser:
@@ -97,7 +96,7 @@ class OutputReleaser:
         with self._deps.store.transaction():
             run = self._record.load()
             self._deps.store.runs.save(release(run, output))
-            self._deps.store.requests.enqueue(run.app, NEWS)
+            self._deps.store.requests.enqueue(run.app, Trigger.BOX)
         fields = {
             "app": run.app,
             "run": run.id,

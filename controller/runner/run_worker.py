@@ -23,6 +23,7 @@ from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError
 from controller.domain.host_paths import without_host_paths
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import allocated
 from controller.domain.runs.run import Run, RunState, StageRun, continuation, new_run_id, with_messages
 from controller.domain.runs.stage_slots import Share, begin_admitted
@@ -173,7 +174,7 @@ class RunWorker:
         try:
             self._deps.jobs.prepare(begun.app)
         except ControllerError as error:
-            if error.reason != "AddressesExhausted":
+            if error.reason != Reason.ADDRESSES_EXHAUSTED:
                 return False
             at = self._deps.clock.now() + self._network_pauses.next()
             for name in waiting:
@@ -272,7 +273,7 @@ class RunWorker:
         self._deps.store.runs.submit(follower, key=f"continue:{run.id}")
 
 
-def _waits(reason: str, message: str, until: float) -> Callable[[StageRun], StageRun]:
+def _waits(reason: Reason, message: str, until: float) -> Callable[[StageRun], StageRun]:
     def change(stage: StageRun) -> StageRun:
         if stage.state is not RunState.QUEUED:
             return stage

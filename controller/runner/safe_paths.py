@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 Place = tuple[str, ...]  # names, from a folder of ours down
 
@@ -22,7 +23,7 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY
 def part(name: str) -> str:
     """Return the name if it can be one step down. Raises Stalled `PathRefused`."""
     if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
-        raise Stalled("PathRefused", f"{name[:80]!r} cannot be the name of a file or a folder")
+        raise Stalled(Reason.PATH_REFUSED, f"{name[:80]!r} cannot be the name of a file or a folder")
     return name
 
 
@@ -84,4 +85,4 @@ def require_below(root: Path, path: Path) -> Path:
 
 
 def _refused(path: Path, root: Path) -> Stalled:
-    return Stalled("PathRefused", f"{path.name[:80]!r} is not a file or folder below {root}")
+    return Stalled(Reason.PATH_REFUSED, f"{path.name[:80]!r} is not a file or folder below {root}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from controller import __version__
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import (
     SECRET_KEY,
     DeliveryDecision,
@@ -151,11 +152,11 @@ class WebhookDispatcher:
         secret = found.get(SECRET_KEY) if found else None
         if secret is None:
             lack = f"has no key {SECRET_KEY!r}" if found else "does not exist"
-            raise Stalled("SecretMissing", f"the Secret {message.secret!r} {lack}")
+            raise Stalled(Reason.SECRET_MISSING, f"the Secret {message.secret!r} {lack}")
         try:
             return signing_key(secret)
         except SigningKeyInvalid as error:
-            raise Stalled("WebhookSecretInvalid", f"the Secret {message.secret!r}: {error}") from None
+            raise Stalled(Reason.WEBHOOK_SECRET_INVALID, f"the Secret {message.secret!r}: {error}") from None
 
     # --- what became of it -------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class WebhookDispatcher:
             self._look_now = True
         if kept:
             self._unwritten = kept
-            raise Transient("InternalError", f"{len(kept)} results could not be recorded; trying again")
+            raise Transient(Reason.INTERNAL_ERROR, f"{len(kept)} results could not be recorded; trying again")
 
     def _record_result(self, message: Message, verdict: DeliveryDecision) -> None:
         outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
@@ -211,7 +212,7 @@ class WebhookDispatcher:
         tries = "at the first attempt" if not message.attempts else f"after {message.attempts + 1} attempts"
         text = f"the webhook of run {message.run} to {message.origin} was given up {tries}: {why}"
         event = Event(
-            message.app, EventType.WARNING, "WebhookGivenUp", text, message.pipeline, message.revision
+            message.app, EventType.WARNING, Reason.WEBHOOK_GIVEN_UP, text, message.pipeline, message.revision
         )
         with self._deps.store.transaction():
             self._deps.store.webhooks.give_up(message.id, why, now)

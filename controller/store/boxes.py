@@ -19,6 +19,7 @@ from controller.domain.apps.spec import Reclaim
 from controller.domain.errors import Transient
 from controller.domain.integrity import require_integrity
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import UnderWayMark
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, BoxUsage, PendingUpload, StorageAccess
 from controller.store.keys import StorageKeys
@@ -292,7 +293,9 @@ def _require_few(db: sqlite3.Connection, upload: PendingUpload, now: float, most
     count = "SELECT count(*) FROM pending WHERE bucket = ? AND expires > ? AND NOT (upload = ? AND key = ?)"
     (number,) = db.execute(count, (upload.bucket, now, upload.upload, upload.key)).fetchone()
     if number >= most:
-        raise Transient("TooManyUploads", f"{number} uploads of the box have been allowed and are awaited")
+        raise Transient(
+            Reason.TOO_MANY_UPLOADS, f"{number} uploads of the box have been allowed and are awaited"
+        )
 
 
 def _reserve(db: sqlite3.Connection, upload: PendingUpload, now: float) -> int:

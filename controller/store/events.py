@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.store.sqlite import Database
 
 INSERT = """
@@ -81,7 +82,7 @@ def _event(row: sqlite3.Row) -> Event:
         app=AppName(row["app"]),
         component=ComponentName(row["component"]) if row["component"] is not None else None,
         type=EventType(row["type"]) if row["type"] in _TYPES else EventType.WARNING,
-        reason=row["reason"],
+        reason=Reason(row["reason"]),
         message=row["message"],
         revision=row["revision"],
         at=row["at"],

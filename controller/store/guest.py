@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.names import AppName
 from controller.domain.runs.run import EVERY_RUN, Run, RunCount, RunFilter, RunState
 from controller.domain.runs.submissions import being_canceled, submission_of
@@ -32,8 +33,8 @@ MOST = 1000  # submissions that are read for a list; the daemon takes them in co
 
 
 class GuestRequests(RequestQueue):
-    def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
-        asked = {"app": app, "reason": reason, "now": self._clock(), "not_before": not_before}
+    def enqueue(self, app: AppName, trigger: Trigger, not_before: float = 0.0) -> int:
+        asked = {"app": app, "reason": trigger, "now": self._clock(), "not_before": not_before}
         with self._database.write() as db:
             return int(db.execute(WISH, asked).fetchone()["id"])
 

@@ -15,9 +15,11 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import Transient
 from controller.domain.integrity import IntegrityError
 from controller.domain.names import PLATFORM, AppName, is_dns_label
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState
 from controller.domain.runs.submissions import RunSubmission, canceled
 from controller.domain.text import printable
@@ -120,7 +122,7 @@ class Intake:
             asked = {"app": app, "platform": PLATFORM, "most": WAITING}
             _require(db.execute(IS_WELCOME, asked).fetchone()[0], "app that is known", app)
             if db.execute(TAKEN, (id,)).fetchone() is None:
-                request = self._requests.enqueue(AppName(app), reason, not_before)
+                request = self._requests.enqueue(AppName(app), Trigger(reason), not_before)
                 db.execute("INSERT INTO wishes_taken VALUES (?, ?)", (id, request))
 
     def _submission(self, row: sqlite3.Row) -> None:
@@ -131,7 +133,7 @@ class Intake:
             try:
                 self._runs.add(self._runs.admitted(submission), self._most)
             except (ValueError, Transient) as error:
-                if isinstance(error, Transient) and error.reason != "QueueFull":
+                if isinstance(error, Transient) and error.reason != Reason.QUEUE_FULL:
                     raise
                 self._refused += 1
                 if self._refused <= AT_ONCE:  # callers of the others are told that there is no such run

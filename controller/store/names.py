@@ -11,6 +11,7 @@ from pathlib import Path
 
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import ClaimedName
 from controller.domain.text import storable
 from controller.store.sqlite import translated
@@ -38,7 +39,7 @@ class CallerNameTable:
                 return str(found[0])
             if db.execute("SELECT count(*) FROM names WHERE app = ?", (app,)).fetchone()[0] >= MOST:
                 raise Stalled(
-                    "TooManyNames",
+                    Reason.TOO_MANY_NAMES,
                     f"{app} already has {MOST} names of callers: release unused ones with prichal name release",
                 )
             db.execute(

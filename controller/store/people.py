@@ -27,6 +27,7 @@ from controller.domain.people.accounts import (
     is_account_name,
 )
 from controller.domain.people.roles import Grant, Principal, Role, grant_problem
+from controller.domain.reasons import Reason
 from controller.domain.text import storable
 from controller.store.sqlite import translated
 
@@ -114,12 +115,12 @@ class PeopleStore:
     def add(self, name: str, now: float) -> None:
         """Add an account without a password. Stalled `UserExists`, `UserInvalid`, `TooManyUsers`."""
         if not is_account_name(name):
-            raise Stalled("UserInvalid", f"{name!r} cannot be the name of an account: {NAME_RULE}")
+            raise Stalled(Reason.USER_INVALID, f"{name!r} cannot be the name of an account: {NAME_RULE}")
         with self._open(write=True) as db:
             if _one(db, "SELECT 1 FROM accounts WHERE name = ?", name):
-                raise Stalled("UserExists", f"there is an account {name} already; see: prichal user ls")
+                raise Stalled(Reason.USER_EXISTS, f"there is an account {name} already; see: prichal user ls")
             if db.execute("SELECT count(*) FROM accounts").fetchone()[0] >= MOST_USERS:
-                raise Stalled("TooManyUsers", f"there are {MOST_USERS} accounts already")
+                raise Stalled(Reason.TOO_MANY_USERS, f"there are {MOST_USERS} accounts already")
             db.execute("INSERT INTO accounts VALUES (?, ?, '')", (name, now))
 
     def remove(self, name: str) -> None:
@@ -169,7 +170,7 @@ class PeopleStore:
     def grant(self, grant: Grant) -> bool:
         """Give a role; return False if the person has it already. Stalled `UnknownUser`, `RoleInvalid`."""
         if problem := grant_problem(grant.role, grant.app):
-            raise Stalled("RoleInvalid", problem)
+            raise Stalled(Reason.ROLE_INVALID, problem)
         with self._open(write=True) as db:
             _require_user(db, grant.user)
             row = (grant.user, grant.role, grant.app)
@@ -187,7 +188,7 @@ class PeopleStore:
         with self._open(write=True) as db:
             db.execute("DELETE FROM tickets WHERE expires <= ?", (now,))
             if db.execute("SELECT count(*) FROM tickets").fetchone()[0] >= MOST_TICKETS:
-                raise Stalled("TooManyTickets", "too many people sign in at once")
+                raise Stalled(Reason.TOO_MANY_TICKETS, "too many people sign in at once")
             row = (digest_of(secret), ticket.user, ticket.form, ticket.next, now + TICKET)
             db.execute("INSERT INTO tickets VALUES (?, ?, ?, ?, ?)", row)
 
@@ -266,7 +267,9 @@ class PeopleStore:
                 db.execute("SELECT count(*) FROM tokens WHERE user = ?", (token.user,)).fetchone()[0]
                 >= MOST_TOKENS
             ):
-                raise Stalled("TooManyTokens", f"{token.user} has {MOST_TOKENS} tokens: revoke unused ones")
+                raise Stalled(
+                    Reason.TOO_MANY_TOKENS, f"{token.user} has {MOST_TOKENS} tokens: revoke unused ones"
+                )
             row = (digest_of(secret), token.id, token.user, storable(token.label), token.scope)
             times = (token.created, token.expires, token.used)
             db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, *times))
@@ -327,7 +330,9 @@ class PeopleStore:
                 db.execute("PRAGMA foreign_keys = ON")
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found > _SCHEMA:
-                    raise Stalled("StateTooNew", f"{self._path} was written by a newer version of prichal")
+                    raise Stalled(
+                        Reason.STATE_TOO_NEW, f"{self._path} was written by a newer version of prichal"
+                    )
                 db.execute("BEGIN IMMEDIATE" if write or found < _SCHEMA else "BEGIN")
                 try:
                     for statement in _CREATE.split(";\n") if found < _SCHEMA else ():
@@ -347,7 +352,7 @@ class PeopleStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
         except OSError as error:
             message = f"cannot write {self._path} ({error.strerror}): run this as root or the user of the web process"
-            raise Stalled("PeopleUnwritable", message) from error
+            raise Stalled(Reason.PEOPLE_UNWRITABLE, message) from error
 
 
 def _one(db: sqlite3.Connection, query: str, *parameters: object) -> sqlite3.Row | None:
@@ -357,7 +362,7 @@ def _one(db: sqlite3.Connection, query: str, *parameters: object) -> sqlite3.Row
 
 def _require_user(db: sqlite3.Connection, name: str) -> None:
     if not _one(db, "SELECT 1 FROM accounts WHERE name = ?", name):
-        raise Stalled("UnknownUser", f"there is no account {name!r}; see: prichal user ls")
+        raise Stalled(Reason.UNKNOWN_USER, f"there is no account {name!r}; see: prichal user ls")
 
 
 def _set_hash(db: sqlite3.Connection, name: str, hash: str) -> None:

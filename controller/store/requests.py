@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
-from controller.domain.apps.status import ReconcileRequest, RequestState
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
 from controller.domain.names import AppName
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
@@ -65,8 +65,8 @@ class RequestQueue:
         self._keep_done = keep_done
         self.take_in: Callable[[], None] = lambda: None  # takes in requests of other processes
 
-    def enqueue(self, app: AppName, reason: str, not_before: float = 0.0) -> int:
-        add_request = {"app": app, "reason": reason, "now": self._clock(), "not_before": not_before}
+    def enqueue(self, app: AppName, trigger: Trigger, not_before: float = 0.0) -> int:
+        add_request = {"app": app, "reason": trigger, "now": self._clock(), "not_before": not_before}
         with self._database.write() as db:
             return int(db.execute(ENQUEUE, add_request).fetchone()["id"])
 
@@ -80,7 +80,7 @@ class RequestQueue:
             row = db.execute(CLAIM, {"now": now}).fetchone()
         return _request(row) if row else None
 
-    def finish(self, request: int, outcome: str, message: str, revision: str) -> None:
+    def finish(self, request: int, outcome: Outcome, message: str, revision: str) -> None:
         """Store the result. A request that is not running stays as it is."""
         result = {
             "id": request,
@@ -170,7 +170,7 @@ def _request(row: sqlite3.Row) -> ReconcileRequest:
         state=RequestState(row["state"]),
         created=row["created"],
         not_before=row["not_before"],
-        outcome=row["outcome"],
+        outcome=Outcome(row["outcome"]),
         message=row["message"],
         revision=row["revision"],
     )
@@ -178,13 +178,13 @@ def _request(row: sqlite3.Row) -> ReconcileRequest:
 
 def add_request(row: sqlite3.Row) -> ReconcileRequest:
     """Return a request of another process that was not taken in yet."""
-    state, reasons = RequestState.QUEUED, (str(row["reason"]),)
+    state, reasons = RequestState.QUEUED, (Trigger(row["reason"]),)
     return ReconcileRequest(row["id"], AppName(row["app"]), reasons, state, row["created"], row["not_before"])
 
 
-def _reasons(text: str) -> tuple[str, ...]:
+def _reasons(text: str) -> tuple[Trigger, ...]:
     """Return the reasons; none if they cannot be read, since the pass is what counts."""
     try:
-        return decode(tuple[str, ...], text)
+        return decode(tuple[Trigger, ...], text)
     except ValueError:
         return ()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 from controller.store.codec import encode
 from controller.store.sqlite import Database
@@ -108,7 +109,7 @@ class RowReader:
             self._notice(kind, row, error)
             what = f"{kind.name} {_name(kind, row)}"
             message = f"{what} cannot be read back from the state, and is set aside: {error}"
-            raise Stalled("RowUnreadable", message) from error
+            raise Stalled(Reason.ROW_UNREADABLE, message) from error
 
     def set_aside(self, now: float) -> tuple[UnreadableRow, ...]:
         """Set aside rows that this process has skipped, if they are still unreadable."""

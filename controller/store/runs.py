@@ -18,11 +18,13 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.host_paths import may_have_host_paths, without_host_paths
 from controller.domain.integrity import IntegrityError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import (
     EVERY_RUN,
     Run,
+    RunCause,
     RunCount,
     RunFilter,
     RunState,
@@ -148,11 +150,11 @@ def check_queue(db: sqlite3.Connection, run: Run, most: QueueLimits, query: str 
     of_app = (sum(number for _, number, _ in waiting) + 1, sum(size for _, _, size in waiting) + size)
     if of_app[0] > most.runs or of_app[1] > most.bytes:
         text = f"app {run.app} may have {most.runs} runs with {about_size(most.bytes)} in the queue"
-        raise Transient("QueueFull", text)
+        raise Transient(Reason.QUEUE_FULL, text)
     of_user = next(((n + 1, s + size) for user, n, s in waiting if user == run.user), (1, size))
     if run.user and (of_user[0] > most.runs // 2 or of_user[1] > most.bytes // 2):
         text = f"a user may have {most.runs // 2} runs with {about_size(most.bytes // 2)} in the queue of app {run.app}"
-        raise Transient("QueueFull", text)
+        raise Transient(Reason.QUEUE_FULL, text)
 
 
 class RunTable:
@@ -315,7 +317,7 @@ class RunTable:
     def ended_badly(self, app: AppName, limit: int) -> tuple[Run, ...]:
         return self._rows.found(self._kind, ENDED_BADLY, (app, limit))
 
-    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: str) -> tuple[Run, ...]:
+    def unfinished_of(self, app: AppName, pipeline: ComponentName, cause: RunCause) -> tuple[Run, ...]:
         return self._rows.found(self._kind, UNFINISHED_OF, (app, pipeline, cause))
 
     def claim(self, limits: RunLimits, now: float) -> Run | None:
@@ -390,4 +392,4 @@ def owner_of(run: Run) -> str | None:
 
 def conflict(key: str, run: str) -> Stalled:
     message = f"the key {key!r} was used for a different request, which became run {run}"
-    return Stalled("IdempotencyConflict", message)
+    return Stalled(Reason.IDEMPOTENCY_CONFLICT, message)

@@ -27,6 +27,7 @@ from typing import Any
 
 from controller.domain.error_table import ErrorRule
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.text import storable
 from controller.store import inbox
 from controller.store.shared_file import LONGEST_VALUE, Place, SharedFile, damaged, inspect_path
@@ -173,7 +174,7 @@ class Database:
             with self.read() as connection:
                 findings = [row[0] for row in connection.execute("PRAGMA quick_check").fetchall()]
         except Stalled as error:
-            if error.reason != "StateCorrupt":
+            if error.reason != Reason.STATE_CORRUPT:
                 raise
             return (str(error.__cause__),)
         return tuple(finding for finding in findings if finding != "ok")
@@ -564,23 +565,23 @@ def _doing(path: Path) -> str:
 
 _SET_ASIDE = ErrorRule(
     Transient,
-    "StateSetAside",
+    Reason.STATE_SET_ASIDE,
     "It was set aside and is tried again. The history of @platform and 'prichal doctor' say why",
 )
 _BUSY = ErrorRule(
-    Transient, "StateBusy", f"Another process has held it locked for {BUSY_TIMEOUT:.0f} s; trying again"
+    Transient, Reason.STATE_BUSY, f"Another process has held it locked for {BUSY_TIMEOUT:.0f} s; trying again"
 )
-_FULL = ErrorRule(Transient, "StateDiskFull", "Free some space on that disk; trying again")
-_IO = ErrorRule(Transient, "StateIOError", "Check the disk; trying again")
+_FULL = ErrorRule(Transient, Reason.STATE_DISK_FULL, "Free some space on that disk; trying again")
+_IO = ErrorRule(Transient, Reason.STATE_IO_ERROR, "Check the disk; trying again")
 _UNWRITABLE = ErrorRule(
     Stalled,
-    "StateUnwritable",
+    Reason.STATE_UNWRITABLE,
     "The daemon's user must be able to write it, its group to read it and to write the files in the folder asked next "
     "to it; 'prichal doctor' shows what differs",
 )
 _CORRUPT = ErrorRule(
     Stalled,
-    "StateCorrupt",
+    Reason.STATE_CORRUPT,
     "It is damaged. Stop prichal, move the file and its -wal and -shm away, and start again: what is deployed is found "
     "again from Git, the container engine and the storage; suspensions, the history of events and which kept box was "
     "adopted by which are lost",

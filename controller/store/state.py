@@ -14,6 +14,7 @@ from controller.domain.apps.status import Event, EventType
 from controller.domain.apps.usage import Usage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.reasons import Reason
 from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
@@ -66,7 +67,7 @@ _KINDS: tuple[RowKind[Any], ...] = (
 
 def _told(row: UnreadableRow) -> Event:
     message = f"{row.kind} {row.name} could not be read back from the state and was set aside: {row.problem}"
-    return Event(AppName(row.app), EventType.WARNING, "RowUnreadable", message)
+    return Event(AppName(row.app), EventType.WARNING, Reason.ROW_UNREADABLE, message)
 
 
 class _Aging(Protocol):
@@ -194,7 +195,7 @@ class SqliteStore:
     def set_aside(self) -> int:
         self._database.check_shared()
         for text in self._database.shared.notices():
-            self.events.add([Event(PLATFORM, EventType.WARNING, "StateSetAside", text)])
+            self.events.add([Event(PLATFORM, EventType.WARNING, Reason.STATE_SET_ASIDE, text)])
         found = self._rows.set_aside(self._clock())
         for row in found:
             log.error("%s %s was set aside", row.kind, row.name)
@@ -253,7 +254,7 @@ def open_guest_store(
     """
     if not path.exists() or not shared_path(path).exists():
         raise Transient(
-            "StateMissing",
+            Reason.STATE_MISSING,
             f"there is no state at {path}: the platform has not run here yet; start it with: prichal up",
         )
     database = Database(path, guest=True)
@@ -266,7 +267,7 @@ def open_guest_store(
     if found < VERSION:
         database.close()
         message = f"the state at {path} is of an older version: start the daemon, which migrates it"
-        raise Transient("StateMissing", message)
+        raise Transient(Reason.STATE_MISSING, message)
     return SqliteStore(database, clock, keep_events)
 
 
@@ -274,7 +275,7 @@ def _require_known(connection: sqlite3.Connection, path: Path) -> int:
     found: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
     if found > VERSION:
         raise Stalled(
-            "StateTooNew",
+            Reason.STATE_TOO_NEW,
             f"the state at {path} has schema {found}, but this prichal knows {VERSION}: it was written by a newer "
             "version. Install that version again, or move the state away to start with an empty one",
         )

@@ -23,6 +23,7 @@ from a2wsgi import WSGIMiddleware
 
 from controller.config import Settings
 from controller.domain.errors import ControllerError
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
 from controller.guards import GuardedStep
 from controller.ports import Store
@@ -88,7 +89,7 @@ PAGES = frozenset(
 )  # that have a share of their own
 HOOK = re.compile(r"/-/hooks/([^/]+)")
 DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
-NOT_YET = ("StateMissing", "StateUnwritable", "StateBusy", "StateSetAside")
+NOT_YET = (Reason.STATE_MISSING, Reason.STATE_UNWRITABLE, Reason.STATE_BUSY, Reason.STATE_SET_ASIDE)
 PATIENCE, LOOK = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
 CALLER_LEFT = 499  # counted as this; nobody sees it
 

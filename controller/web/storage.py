@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.ports import Objects, Store
 from controller.web.problems import HttpProblem, ProblemKind
@@ -27,27 +28,27 @@ U = TypeVar("U")
 Connect = Callable[[StorageAccess], Objects]
 
 _ERRORS: dict[str, HttpProblem] = {
-    "StorageUnreachable": HttpProblem(
+    Reason.STORAGE_UNREACHABLE: HttpProblem(
         ProblemKind.STORAGE_UNREACHABLE, "The storage does not answer at the moment.", retry_after=RETRY_AFTER
     ),
-    "LinksNotServed": HttpProblem(
+    Reason.LINKS_NOT_SERVED: HttpProblem(
         ProblemKind.STORAGE_UNREACHABLE,
         "Links to files are not served at the moment: their address is in use by another program. The platform's "
         "operator finds more in `prichal doctor`.",
         retry_after=RETRY_AFTER,
     ),
-    "StorageFull": HttpProblem(
+    Reason.STORAGE_FULL: HttpProblem(
         ProblemKind.STORAGE_FULL, "The storage itself is full; the platform's operator has to free space."
     ),
-    "BucketMissing": HttpProblem(
+    Reason.BUCKET_MISSING: HttpProblem(
         ProblemKind.BUCKET_MISSING,
         "The box has lost its bucket; it is being made again.",
         retry_after=RETRY_AFTER,
     ),
-    "StorageDenied": HttpProblem(
+    Reason.STORAGE_DENIED: HttpProblem(
         ProblemKind.STORAGE_REFUSED, "The storage does not let the platform do this.", retry_after=RETRY_AFTER
     ),
-    "StorageRefused": HttpProblem(
+    Reason.STORAGE_REFUSED: HttpProblem(
         ProblemKind.STORAGE_REFUSED,
         "The storage answered with an error; the platform's log has it.",
         retry_after=RETRY_AFTER,
@@ -72,14 +73,14 @@ class StorageClient:
         """Transient `StorageUnreachable` before the daemon has told anything."""
         access = self._store.boxes.access()
         if access is None:
-            raise Transient("StorageUnreachable", "the daemon has not made a storage known yet")
+            raise Transient(Reason.STORAGE_UNREACHABLE, "the daemon has not made a storage known yet")
         return access
 
     def linked(self) -> StorageAccess:
         """Return the storage for code that makes links. Transient `LinksNotServed` while another program would be
         given them."""
         if not self.serves_links:
-            raise Transient("LinksNotServed", "another program listens where links to files lead")
+            raise Transient(Reason.LINKS_NOT_SERVED, "another program listens where links to files lead")
         return self.access()
 
     def objects(self) -> Objects:

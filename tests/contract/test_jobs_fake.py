@@ -6,6 +6,7 @@ import pytest
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, job_name
+from controller.domain.reasons import Reason
 from controller.ports import Job, Jobs
 from tests.contract.jobs_contract import ClusterJobsContract, ClusterScript, Script, never
 from tests.support.fake_jobs import FakeJobs
@@ -77,12 +78,12 @@ class TestFakeJobs(ClusterJobsContract):
         return AppName("demo")
 
     def test_failures_are_scripted(self, jobs: FakeJobs, script: Script, app: AppName) -> None:
-        jobs.create_failures["train"] = Transient("EngineDiskFull", "no room")
+        jobs.create_failures["train"] = Transient(Reason.ENGINE_DISK_FULL, "no room")
         with pytest.raises(Transient, match="no room"):
             jobs.create(script.job(app))
         del jobs.create_failures["train"]
         made = jobs.create(script.job(app))
-        jobs.start_failures["train"] = Stalled("NoGpu", "no driver")
+        jobs.start_failures["train"] = Stalled(Reason.NO_GPU, "no driver")
         with pytest.raises(Stalled, match="no driver"):
             jobs.start(made.id)
         assert jobs.starts == []

@@ -26,6 +26,7 @@ from controller.adapters.models import ModelCache
 from controller.config import Settings
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, StageRun
 from controller.ports import Job, JobState, ObservedJob
 from controller.runner.deps import RunnerDeps
@@ -284,7 +285,7 @@ class Remote:
     def ask(self, target: str, name: str, *args: Any) -> Any:
         found = self._world.call(target, name, *args)
         if isinstance(found, Refused):
-            raise found.kind(found.reason, found.message)
+            raise found.kind(Reason(found.reason), found.message)
         return found
 
 
@@ -330,7 +331,7 @@ class RemoteJobs(Remote):
     def _seen(self, id: str) -> ObservedJob:
         found = next((seen for seen in self.all() if seen.id == id), None)
         if found is None:
-            raise Transient("ContainerLost", f"container {id[:12]} was removed while it was waited for")
+            raise Transient(Reason.CONTAINER_LOST, f"container {id[:12]} was removed while it was waited for")
         return found
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:

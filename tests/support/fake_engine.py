@@ -22,6 +22,7 @@ from controller.domain.apps.observed import (
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, network_name
+from controller.domain.reasons import Reason
 from controller.ports import BuildContext, EngineEvent
 
 Registries = tuple[tuple[Registry, SecretSpec | None], ...]
@@ -199,25 +200,27 @@ class FakeEngine:
             return ImagePin(reference, ImageOrigin.LOCAL, True)
         self._require_registry(reference, "resolve")
         if reference in self.denied:
-            raise Stalled("RegistryDenied", f"cannot resolve image {reference}")
+            raise Stalled(Reason.REGISTRY_DENIED, f"cannot resolve image {reference}")
         if self.registry_down:
-            raise Transient("RegistryUnreachable", f"cannot resolve image {reference}")
+            raise Transient(Reason.REGISTRY_UNREACHABLE, f"cannot resolve image {reference}")
         if reference not in self.registry:
-            raise Stalled("ImageNotFound", f"cannot resolve image {reference}")
+            raise Stalled(Reason.IMAGE_NOT_FOUND, f"cannot resolve image {reference}")
         pinned = f"{reference.rpartition(':')[0]}@{self.registry[reference]}"
         return ImagePin(pinned, ImageOrigin.REGISTRY, pinned in self.images)
 
     def pull(self, reference: str, registries: Registries) -> None:
         self._require_up()
         if self.registry_down:
-            raise Transient("RegistryUnreachable", f"cannot pull image {reference}")
+            raise Transient(Reason.REGISTRY_UNREACHABLE, f"cannot pull image {reference}")
         self._require_registry(reference, "pull")
         self.pulls.append(reference)
         self.images.add(reference)
 
     def _require_registry(self, reference: str, verb: str) -> None:
         if reference.startswith(("sha256:", f"{self.instance}.local/")):
-            raise Stalled("ImageNotFound", f"cannot {verb} image {reference}: it was made on this host")
+            raise Stalled(
+                Reason.IMAGE_NOT_FOUND, f"cannot {verb} image {reference}: it was made on this host"
+            )
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         self._require_up()
@@ -227,7 +230,7 @@ class FakeEngine:
         log(f"Step 1/1 : FROM {build.source.dockerfile}")
         if (last := self.build_failures.get(build.source.dockerfile)) is not None:
             log(last)
-            raise Stalled("BuildFailed", f"cannot build image {tag}\n{last}")
+            raise Stalled(Reason.BUILD_FAILED, f"cannot build image {tag}\n{last}")
         self.images |= {tag, image_id(tag)}
 
     def image_sizes(self) -> Mapping[AppName, int]:
@@ -276,7 +279,9 @@ class FakeEngine:
         with self._changed:
             if any(c.app == app and c.seen.state is WorkloadState.RUNNING for c in self._containers.values()):
                 name = network_name(self.instance, app)
-                raise Transient("NetworkInUse", f"cannot remove network {name}: it has active endpoints")
+                raise Transient(
+                    Reason.NETWORK_IN_USE, f"cannot remove network {name}: it has active endpoints"
+                )
             self._networks.discard(app)
 
     def start(self, workload: Workload, name: str) -> None:
@@ -286,11 +291,13 @@ class FakeEngine:
             if failure is not None:
                 raise failure
             if workload.image not in self.images:
-                raise Transient("ImageGone", f"cannot start {name}: no such image: {workload.image}")
+                raise Transient(Reason.IMAGE_GONE, f"cannot start {name}: no such image: {workload.image}")
             if workload.app not in self._networks:
-                raise Transient("NetworkGone", f"cannot start {name}: its network is gone")
+                raise Transient(Reason.NETWORK_GONE, f"cannot start {name}: its network is gone")
             if workload.model and not workload.model.folder.is_dir():
-                raise Transient("MountGone", f"cannot start {name}: {workload.model.folder} does not exist")
+                raise Transient(
+                    Reason.MOUNT_GONE, f"cannot start {name}: {workload.model.folder} does not exist"
+                )
             container = self._adopt(workload, name) or self._add(workload, name, WorkloadState.CREATED)
             self._run(container, workload.component)
             self.starts.append(name)
@@ -308,7 +315,7 @@ class FakeEngine:
             if container is None:
                 return
             if container.app is None:
-                raise Stalled("NotOurs", f"cannot remove container {workload_id[:12]}: it is not ours")
+                raise Stalled(Reason.NOT_OURS, f"cannot remove container {workload_id[:12]}: it is not ours")
             self.removals.append(container.seen.name)
             del self._containers[workload_id]
             self._changed.notify_all()
@@ -346,14 +353,14 @@ class FakeEngine:
 
     def _require_up(self) -> None:
         if self.down:
-            raise Transient("EngineUnreachable", "the engine does not answer")
+            raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
     def _container(self, workload_id: str) -> FakeContainer:
         self._require_up()
         try:
             return self._containers[workload_id]
         except KeyError:
-            raise Transient("WorkloadGone", f"no such container: {workload_id[:12]}") from None
+            raise Transient(Reason.WORKLOAD_GONE, f"no such container: {workload_id[:12]}") from None
 
     def _adopt(self, workload: Workload, name: str) -> str | None:
         found = next((c for c in self._containers.values() if c.seen.name == name), None)
@@ -361,7 +368,7 @@ class FakeEngine:
             return None
         mine = (workload.app, workload.component, workload.fingerprint, workload.replica)
         if (found.app, found.seen.component, found.seen.fingerprint, found.seen.replica) != mine:
-            raise Stalled("NameTaken", f"cannot start {name}: another container has that name")
+            raise Stalled(Reason.NAME_TAKEN, f"cannot start {name}: another container has that name")
         usable = (WorkloadState.CREATED, WorkloadState.PENDING, WorkloadState.RUNNING)
         if found.seen.state in usable and found.seen.gpus == workload.gpus:
             return found.seen.id

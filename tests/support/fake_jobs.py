@@ -11,6 +11,7 @@ from itertools import count
 
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.ports import Job, JobState, ObservedJob
 
 #: Seconds between looks at `stop()`.
@@ -149,7 +150,7 @@ class FakeJobs:
                 found.job is None
                 or (found.job.app, found.job.run, found.job.stage, found.job.attempt) != mine
             ):
-                raise Stalled("NameTaken", f"cannot create {job.name}: another container has that name")
+                raise Stalled(Reason.NAME_TAKEN, f"cannot create {job.name}: another container has that name")
             return found.seen
 
     def prepare(self, app: AppName) -> None:
@@ -157,7 +158,7 @@ class FakeJobs:
         with self._changed:
             others = {found.job.app for found in self._jobs.values() if found.job} - {app}
             if self.networks is not None and len(others) >= self.networks:
-                raise Transient("AddressesExhausted", "no subnet is left for another network")
+                raise Transient(Reason.ADDRESSES_EXHAUSTED, "no subnet is left for another network")
 
     def written(self) -> Iterable[tuple[ObservedJob, int]]:
         with self._changed:
@@ -182,7 +183,7 @@ class FakeJobs:
                 raise self.start_failures[stage]
             if found.job.command and found.job.command[0] in self.unknown_commands:
                 text = f"cannot start container {id[:12]}: {found.job.image} has no {found.job.command[0]}"
-                raise Stalled("CommandNotFound", text)
+                raise Stalled(Reason.COMMAND_NOT_FOUND, text)
             self.starts.append(found.seen.name)
             if stage in self.pends:
                 found.seen = replace(found.seen, state=JobState.PENDING, detail=self.pends[stage])
@@ -264,7 +265,7 @@ class FakeJobs:
     def _require_up(self, call: str, stage: str = "") -> None:
         self.on_call(call, stage)
         if self._down:
-            raise Transient("EngineUnreachable", "the engine does not answer")
+            raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
     def _stage_of(self, id: str) -> str:
         with self._changed:
@@ -276,7 +277,7 @@ class FakeJobs:
 
     def _add(self, job: Job) -> ObservedJob:
         if job.image not in self.images:
-            raise Transient("ImageGone", f"cannot create {job.name}: no such image: {job.image}")
+            raise Transient(Reason.IMAGE_GONE, f"cannot create {job.name}: no such image: {job.image}")
         id = f"{next(self._numbers):064x}"
         seen = ObservedJob(id, job.name, job.app, job.run, job.stage, job.attempt, JobState.CREATED)
         self._jobs[id] = FakeJob(job, seen)
@@ -286,11 +287,11 @@ class FakeJobs:
     def _owned(self, id: str, verb: str) -> FakeJob | None:
         found = self._jobs.get(id)
         if found and found.job is None:
-            raise Stalled("NotOurs", f"cannot {verb} container {id[:12]}: it is not ours")
+            raise Stalled(Reason.NOT_OURS, f"cannot {verb} container {id[:12]}: it is not ours")
         return found
 
     def _present(self, id: str) -> FakeJob:
         found = self._owned(id, "use")
         if found is None:
-            raise Transient("ContainerLost", f"container {id[:12]} was removed while it was waited for")
+            raise Transient(Reason.CONTAINER_LOST, f"container {id[:12]} was removed while it was waited for")
         return found

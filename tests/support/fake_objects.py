@@ -21,6 +21,7 @@ from typing import BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
 from controller.domain.storage.box import Account, ObjectPage, Part, StorageAccess, StoredObject
@@ -64,7 +65,7 @@ class FakeServer:
     def call(self) -> Iterator[None]:
         with self.lock:
             if self.down:
-                raise Transient("StorageUnreachable", "the storage is down")
+                raise Transient(Reason.STORAGE_UNREACHABLE, "the storage is down")
             yield
 
     def secret(self, name: str) -> Secret | None:
@@ -123,11 +124,11 @@ class FakeObjects(_Switches):
         self.requests += 1
         with self.server.call():
             if self.server.secret(self._name) != self._secret:
-                raise Stalled("StorageDenied", "no such account, or another secret")
+                raise Stalled(Reason.STORAGE_DENIED, "no such account, or another secret")
             if bucket and not self.server.allows(self._name, bucket, write):
-                raise Stalled("StorageDenied", f"{self._name} may not use {bucket}")
+                raise Stalled(Reason.STORAGE_DENIED, f"{self._name} may not use {bucket}")
             if bucket and bucket not in self.server.buckets:
-                raise Stalled("BucketMissing", f"there is no bucket {bucket}")
+                raise Stalled(Reason.BUCKET_MISSING, f"there is no bucket {bucket}")
             yield self.server.buckets.get(bucket, {})
 
     def ping(self) -> str:
@@ -152,7 +153,7 @@ class FakeObjects(_Switches):
 
     def _root_only(self, bucket: str) -> None:
         if self._name != ROOT:
-            raise Stalled("StorageDenied", f"{self._name} may not create and remove {bucket}")
+            raise Stalled(Reason.STORAGE_DENIED, f"{self._name} may not create and remove {bucket}")
 
     def stat(self, bucket: str, key: str) -> StoredObject | None:
         try:
@@ -189,10 +190,10 @@ class FakeObjects(_Switches):
     def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
         with self._request(bucket) as objects:
             if key not in objects:
-                raise Stalled("ObjectMissing", f"there is no {bucket}/{key}")
+                raise Stalled(Reason.OBJECT_MISSING, f"there is no {bucket}/{key}")
             found, content = objects[key]
             if etag and etag != found.etag:
-                raise Stalled("ObjectChanged", f"{bucket}/{key} is another one by now")
+                raise Stalled(Reason.OBJECT_CHANGED, f"{bucket}/{key} is another one by now")
         yield self._pieces(content)
 
     def _pieces(self, content: bytes) -> Iterator[bytes]:
@@ -209,7 +210,7 @@ class FakeObjects(_Switches):
         while len(body) < size and (piece := content.read(size - len(body))):
             body += piece
         if len(body) < size:
-            raise Stalled("UploadIncomplete", f"{size - len(body)} bytes are missing at its end")
+            raise Stalled(Reason.UPLOAD_INCOMPLETE, f"{size - len(body)} bytes are missing at its end")
         with self._request(bucket, write=True):
             return self._store(bucket, key, body, hashlib.md5(body).hexdigest())
 
@@ -221,7 +222,7 @@ class FakeObjects(_Switches):
 
     def _room(self) -> None:
         if self.server.full:
-            raise Transient("StorageFull", "the disk of the storage is full")
+            raise Transient(Reason.STORAGE_FULL, "the disk of the storage is full")
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         chosen = tuple(keys)
@@ -279,7 +280,7 @@ class FakeObjects(_Switches):
         if reason not in _STATUS:
             reason = "StorageUnreachable" if status >= 500 else "StorageRefused"
         kind = Transient if reason in ("StorageUnreachable", "StorageFull") else Stalled
-        return kind(reason, f"{doing}: HTTP status {status}")
+        return kind(Reason(reason), f"{doing}: HTTP status {status}")
 
     def begin_upload(self, bucket: str, key: str) -> str:
         with self._request(bucket, write=True):
@@ -290,7 +291,7 @@ class FakeObjects(_Switches):
     def _upload(self, bucket: str, key: str, upload: str) -> _Upload:
         found = self.server.uploads.get(upload)
         if found is None or (found.bucket, found.key) != (bucket, key):
-            raise Stalled("UploadMissing", f"there is no upload {upload} of {bucket}/{key}")
+            raise Stalled(Reason.UPLOAD_MISSING, f"there is no upload {upload} of {bucket}/{key}")
         return found
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
@@ -304,9 +305,9 @@ class FakeObjects(_Switches):
             numbers = [part.number for part in parts]
             there = [_part(number, found.parts[number]) for number in numbers if number in found.parts]
             if not parts or [part.etag for part in there] != [part.etag for part in parts]:
-                raise Stalled("UploadIncomplete", "its parts differ from the given ones")
+                raise Stalled(Reason.UPLOAD_INCOMPLETE, "its parts differ from the given ones")
             if any(part.size < self.server.min_part for part in there[:-1]):
-                raise Stalled("UploadIncomplete", "a part is too small")
+                raise Stalled(Reason.UPLOAD_INCOMPLETE, "a part is too small")
             digests = b"".join(bytes.fromhex(part.etag) for part in there)
             body = b"".join(found.parts[number] for number in numbers)
             stored = self._store(bucket, key, body, f"{hashlib.md5(digests).hexdigest()}-{len(parts)}")

@@ -8,6 +8,7 @@ from itertools import count
 
 from controller.domain.apps.spec import BuildImage, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.ports import BuildContext, Revision, SourceFile
 from tests.support.engines import tar_of
 
@@ -49,7 +50,7 @@ class FakeSources:
         if self.fault:
             raise self.fault
         if repository.name not in self._heads:
-            raise Stalled("RefNotFound", f"{repository.name} has no branch {repository.ref.value}")
+            raise Stalled(Reason.REF_NOT_FOUND, f"{repository.name} has no branch {repository.ref.value}")
         return self._heads[repository.name]
 
     def fetch(
@@ -79,11 +80,11 @@ class FakeSources:
         tree = self._commits.get((revision.repository, revision.commit))
         if tree is None:
             raise Stalled(
-                "CommitNotFound", f"{revision.commit[:12]} is not in the clone of {revision.repository}"
+                Reason.REVISION_GONE, f"{revision.commit[:12]} is not in the clone of {revision.repository}"
             )
         if path == ".":
             return tree
         below = {name: content for name, content in tree.items() if name.startswith(f"{path}/")}
         if not below:
-            raise Stalled("PathNotFound", f"there is no folder {path} in {revision.commit[:12]}")
+            raise Stalled(Reason.PATH_NOT_FOUND, f"there is no folder {path} in {revision.commit[:12]}")
         return below

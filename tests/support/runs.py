@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from controller.domain.apps.spec import ApiVariable, PipelineVar, Webhook
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, StageRun
@@ -134,7 +135,7 @@ class RunDriver:
                 return saved
 
     def to(self, id: str, state: RunState, reason: str = "", message: str = "") -> Run:
-        return self.change(id, lambda run: run.to(state, time.time(), reason, message))
+        return self.change(id, lambda run: run.to(state, time.time(), Reason(reason), message))
 
     def stage(self, id: str, name: str, change: Callable[[StageRun], StageRun]) -> Run:
         return self.change(id, lambda run: run.with_stage(change(run.stage(name))))
@@ -154,7 +155,7 @@ class RunDriver:
         return self.stage(
             id,
             stage,
-            lambda s: s.end_attempt(now, exit_code=exit_code, reason=reason).to(state, now, reason),
+            lambda s: s.end_attempt(now, exit_code=exit_code, reason=reason).to(state, now, Reason(reason)),
         )
 
     def finish(self, id: str, state: RunState = RunState.SUCCEEDED, reason: str = "") -> Run:
@@ -166,7 +167,7 @@ class RunDriver:
             self.to(id, RunState.RUNNING)
         for stage in run.stages:
             if not stage.state.terminal:
-                self.stage(id, stage.name, lambda s: s.to(state, time.time(), reason))
+                self.stage(id, stage.name, lambda s: s.to(state, time.time(), Reason(reason)))
         return self.to(id, state, reason)
 
     def forget(self, id: str) -> None:

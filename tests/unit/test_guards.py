@@ -13,6 +13,7 @@ import pytest
 
 from controller.domain.backoff import Backoff
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.guards import GuardedGroup, GuardedStep, Pauses
 from tests.support.waiting import wait_for
 
@@ -44,7 +45,7 @@ def test_a_step_that_failed_rests_and_the_log_says_why(caplog: pytest.LogCapture
 
 
 def _busy() -> None:
-    raise Transient("StateBusy", "the state is locked")
+    raise Transient(Reason.STATE_BUSY, "the state is locked")
 
 
 @dataclass

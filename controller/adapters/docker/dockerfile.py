@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)\s*$")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^{}$]*))?\})")
@@ -154,5 +155,5 @@ def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction)
 
 def _refused(instruction: Instruction, why: str) -> Stalled:
     return Stalled(
-        "BuildRefused", f"line {instruction.first} of the Dockerfile, {instruction.keyword}: {why}"
+        Reason.BUILD_REFUSED, f"line {instruction.first} of the Dockerfile, {instruction.keyword}: {why}"
     )

@@ -30,6 +30,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.egress import Allowed, read_allowed
 from controller.domain.errors import ControllerError
+from controller.domain.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 #: Reasons of an engine that cannot do anything else either.
-_AWAY = {"EngineUnreachable", "EngineTimeout", "EngineForbidden", "EngineDiskFull"}
+_AWAY = {Reason.ENGINE_UNREACHABLE, Reason.ENGINE_TIMEOUT, Reason.ENGINE_FORBIDDEN, Reason.ENGINE_DISK_FULL}
 #: When rules were installed at which engine, by this process, in which several objects have an `Egress`.
 _done: dict[tuple[str, str], float] = {}
 _doing = threading.Lock()

@@ -35,6 +35,7 @@ from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkl
 from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
+from controller.domain.reasons import Reason
 from controller.ports import BuildContext, EngineEvent
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,9 @@ class DockerEngine:
             container = self._connection.create(config, name) or self._adopt(workload, name)
             if container:
                 return container
-        raise Transient("NameBusy", f"cannot start {name}: a container of that name is still being removed")
+        raise Transient(
+            Reason.NAME_BUSY, f"cannot start {name}: a container of that name is still being removed"
+        )
 
     def _adopt(self, workload: Workload, name: str) -> str | None:
         """Return the id of the container that has the name, if it belongs to this workload and is usable;

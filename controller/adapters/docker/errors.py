@@ -19,6 +19,7 @@ import urllib3.exceptions
 
 from controller.domain.error_table import MAX_TEXT, ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt
 
@@ -33,45 +34,49 @@ def _without_environment(text: str) -> str:
 
 
 BUILD_OF_AN_APP = ErrorRule(
-    Stalled, "ImageRefused", "Name an image of a registry, or let this app build its own (`build`)"
+    Stalled, Reason.IMAGE_REFUSED, "Name an image of a registry, or let this app build its own (`build`)"
 )
 EGRESS_OPEN = ErrorRule(
     Transient,
-    "EgressOpen",
+    Reason.EGRESS_OPEN,
     "The engine's host needs iptables, or `docker.egress` another value; see `prichal doctor`",
 )
-IMAGE_ID = ErrorRule(Stalled, "ImageRefused", "Name the image by its tag, or by its registry and digest")
-UNREACHABLE = ErrorRule(Transient, "EngineUnreachable", "Is Docker running? See `systemctl status docker`")
-FAILED = ErrorRule(Transient, "EngineFailed")
+IMAGE_ID = ErrorRule(
+    Stalled, Reason.IMAGE_REFUSED, "Name the image by its tag, or by its registry and digest"
+)
+UNREACHABLE = ErrorRule(
+    Transient, Reason.ENGINE_UNREACHABLE, "Is Docker running? See `systemctl status docker`"
+)
+FAILED = ErrorRule(Transient, Reason.ENGINE_FAILED)
 HOST_FAILED = ErrorRule(
     Transient,
     FAILED.reason,
     "This has to be corrected on this host, not in the image: see `journalctl -u docker -u containerd`",
 )
-REFUSED = ErrorRule(Stalled, "EngineRefused")
-MISUSED = ErrorRule(Stalled, "EngineMisused", "This is an error in prichal; please report it")
+REFUSED = ErrorRule(Stalled, Reason.ENGINE_REFUSED)
+MISUSED = ErrorRule(Stalled, Reason.ENGINE_MISUSED, "This is an error in prichal; please report it")
 
 REGISTRY_DENIED = ErrorRule(
     Stalled,
-    "RegistryDenied",
+    Reason.REGISTRY_DENIED,
     "Check that the image exists, and the credentials under `registries` of the PlatformApp",
 )
-REGISTRY_UNREACHABLE = ErrorRule(Transient, "RegistryUnreachable", "It is tried again automatically")
+REGISTRY_UNREACHABLE = ErrorRule(Transient, Reason.REGISTRY_UNREACHABLE, "It is tried again automatically")
 REGISTRY_LIMITED = ErrorRule(
     Transient,
-    "RegistryLimited",
+    Reason.REGISTRY_LIMITED,
     "It is tried again automatically. Credentials under `registries` of the PlatformApp often raise the limit",
 )
 REGISTRY_UNTRUSTED = ErrorRule(
     Transient,
-    "RegistryUntrusted",
+    Reason.REGISTRY_UNTRUSTED,
     "Put the certificate of its authority into /etc/docker/certs.d/HOST/ca.crt; a registry without TLS has to be "
     "listed under `insecure-registries` in /etc/docker/daemon.json",
 )
 IMAGE_UNUSABLE = ErrorRule(
-    Stalled, "ImageUnusable", "Build and push the image for this host's platform, in a current format"
+    Stalled, Reason.IMAGE_UNUSABLE, "Build and push the image for this host's platform, in a current format"
 )
-IMAGE_NOT_FOUND = ErrorRule(Stalled, "ImageNotFound", "Push the image, or correct its name and tag")
+IMAGE_NOT_FOUND = ErrorRule(Stalled, Reason.IMAGE_NOT_FOUND, "Push the image, or correct its name and tag")
 MADE_HERE = ErrorRule(
     Stalled,
     IMAGE_NOT_FOUND.reason,
@@ -80,51 +85,53 @@ MADE_HERE = ErrorRule(
 )
 NO_PYTHON = ErrorRule(
     Stalled,
-    "NoPython",
+    Reason.NO_PYTHON,
     "The serving library needs Python 3.9 or newer in the image: install python3 there, or bring a server of your "
     "own with `mlService: {server: own}`",
 )
 COMMAND_NOT_FOUND = ErrorRule(
     Stalled,
-    "CommandNotFound",
+    Reason.COMMAND_NOT_FOUND,
     "Check `command`, CMD and ENTRYPOINT of the image, and its architecture",
 )
 COMMAND_DENIED = ErrorRule(
     Stalled,
-    "CommandDenied",
+    Reason.COMMAND_DENIED,
     "Its user cannot execute the image's command: make it executable (`RUN chmod +x …`), and name a file",
 )
 USER_NOT_FOUND = ErrorRule(
     Stalled,
-    "UserNotFound",
+    Reason.USER_NOT_FOUND,
     "The image's USER does not exist in it: create it in the Dockerfile (`RUN useradd …`), or give a number",
 )
 WORKDIR_INVALID = ErrorRule(
     Stalled,
-    "WorkdirInvalid",
+    Reason.WORKDIR_INVALID,
     "The image's WORKDIR has to be an absolute path to a folder that its user may enter",
 )
 ENVIRONMENT_INVALID = ErrorRule(
     Stalled,
-    "EnvironmentInvalid",
+    Reason.ENVIRONMENT_INVALID,
     "Correct `env`, `envFrom` and the values of the Secrets; they may be too long",
 )
 MOUNT_INVALID = ErrorRule(
     Stalled,
-    "MountInvalid",
+    Reason.MOUNT_INVALID,
     "A file cannot be mounted onto a folder of the image or the reverse, and nothing below /proc or /sys: "
     "choose another path",
 )
-MOUNT_GONE = ErrorRule(Transient, "MountGone", "What was removed from the state folder is put there again")
-LIMITS_INVALID = ErrorRule(Stalled, "LimitsInvalid", "Change `resources` of the component")
+MOUNT_GONE = ErrorRule(
+    Transient, Reason.MOUNT_GONE, "What was removed from the state folder is put there again"
+)
+LIMITS_INVALID = ErrorRule(Stalled, Reason.LIMITS_INVALID, "Change `resources` of the component")
 NO_GPU = ErrorRule(
     Stalled,
-    "NoGpu",
+    Reason.NO_GPU,
     "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one",
 )
-DISK_FULL = ErrorRule(Transient, "EngineDiskFull", "Free some space on the disk below /var/lib/docker")
-NAME_TAKEN = ErrorRule(Stalled, "NameTaken", "Remove or rename it by hand")
-NOT_OURS = ErrorRule(Stalled, "NotOurs")
+DISK_FULL = ErrorRule(Transient, Reason.ENGINE_DISK_FULL, "Free some space on the disk below /var/lib/docker")
+NAME_TAKEN = ErrorRule(Stalled, Reason.NAME_TAKEN, "Remove or rename it by hand")
+NOT_OURS = ErrorRule(Stalled, Reason.NOT_OURS)
 
 #: The first match wins, without regard to case. What reports a failure is recognized before its words are
 #: read: a runtime that is denied an executable, or the command of a build step, may use the words with which
@@ -132,7 +139,7 @@ NOT_OURS = ErrorRule(Stalled, "NotOurs")
 #: fall back to the status.
 #: A step of a build ran and failed; the text quotes its command.
 STEP = r"^the command '|^process \"|executor failed running"
-STEP_FAILED = ErrorRule(Stalled, "BuildFailed")
+STEP_FAILED = ErrorRule(Stalled, Reason.BUILD_FAILED)
 
 #: The container was created, but the runtime (runc, crun, through containerd's shim) could not start it.
 RUNTIME = (
@@ -206,20 +213,23 @@ ANSWERS: Words = (
     ),
     (
         r"invalid reference format|invalid repository name|invalid tag format",
-        ErrorRule(Stalled, "InvalidReference", "An image is named as `docker pull` takes it"),
+        ErrorRule(Stalled, Reason.INVALID_REFERENCE, "An image is named as `docker pull` takes it"),
     ),
-    (r"no such image", ErrorRule(Transient, "ImageGone", "It is pulled or built again")),
+    (r"no such image", ErrorRule(Transient, Reason.IMAGE_GONE, "It is pulled or built again")),
     (r"bind source path does not exist", MOUNT_GONE),
     (r"invalid mount config|duplicate mount point|invalid mount path", MOUNT_INVALID),
-    (r"no such container", ErrorRule(Transient, "WorkloadGone")),
+    (r"no such container", ErrorRule(Transient, Reason.WORKLOAD_GONE)),
     (r"container name .* is already in use", NAME_TAKEN),
-    (r"network .* not found|no such network", ErrorRule(Transient, "NetworkGone", "It is created again")),
-    (r"has active endpoints", ErrorRule(Transient, "NetworkInUse")),
+    (
+        r"network .* not found|no such network",
+        ErrorRule(Transient, Reason.NETWORK_GONE, "It is created again"),
+    ),
+    (r"has active endpoints", ErrorRule(Transient, Reason.NETWORK_IN_USE)),
     (
         r"endpoint with name .* already exists",
         ErrorRule(
             Transient,
-            "EngineConflict",
+            Reason.ENGINE_CONFLICT,
             "Docker still reserves the place of a removed container: `docker network disconnect -f NETWORK NAME`",
         ),
     ),
@@ -227,7 +237,7 @@ ANSWERS: Words = (
         r"non-overlapping ipv4 address pool|all predefined address pools",
         ErrorRule(
             Transient,
-            "AddressesExhausted",
+            Reason.ADDRESSES_EXHAUSTED,
             "Docker has no subnet left for the network of another app: add `default-address-pools` to "
             "/etc/docker/daemon.json and restart Docker, or remove unused networks (`docker network "
             "prune`). It is tried again automatically",
@@ -236,7 +246,9 @@ ANSWERS: Words = (
     (
         r"port is already allocated|address already in use",
         ErrorRule(
-            Transient, "PortTaken", "Another program on this host has the port: stop it, or change the port"
+            Transient,
+            Reason.PORT_TAKEN,
+            "Another program on this host has the port: stop it, or change the port",
         ),
     ),
     (
@@ -253,7 +265,7 @@ ANSWERS: Words = (
         ),
         LIMITS_INVALID,
     ),
-    (r"no command specified", ErrorRule(Stalled, "NoCommand", "Give the image a CMD or ENTRYPOINT")),
+    (r"no command specified", ErrorRule(Stalled, Reason.NO_COMMAND, "Give the image a CMD or ENTRYPOINT")),
     (
         r"unable to find (user|group)|no matching entries in (passwd|group)|uids and gids must be in range",
         USER_NOT_FOUND,
@@ -277,8 +289,8 @@ ANSWERS: Words = (
 STATUS: dict[int, ErrorRule] = {
     400: REFUSED,
     403: REFUSED,
-    404: ErrorRule(Transient, "EngineObjectGone"),
-    409: ErrorRule(Transient, "EngineConflict"),
+    404: ErrorRule(Transient, Reason.ENGINE_OBJECT_GONE),
+    409: ErrorRule(Transient, Reason.ENGINE_CONFLICT),
     502: UNREACHABLE,  # from a proxy in front of an engine that is away
     503: UNREACHABLE,
     504: UNREACHABLE,
@@ -293,39 +305,41 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     docker.errors.DockerException: FAILED,
     docker.errors.APIError: FAILED,
     docker.errors.NotFound: STATUS[404],
-    docker.errors.ImageNotFound: ErrorRule(Transient, "ImageGone", "It is pulled or built again"),
+    docker.errors.ImageNotFound: ErrorRule(Transient, Reason.IMAGE_GONE, "It is pulled or built again"),
     docker.errors.InvalidVersion: ErrorRule(
-        Stalled, "EngineTooOld", "Docker Engine 20.10 or newer is needed"
+        Stalled, Reason.ENGINE_TOO_OLD, "Docker Engine 20.10 or newer is needed"
     ),
-    docker.errors.InvalidRepository: ErrorRule(Stalled, "InvalidReference"),
-    docker.errors.InvalidConfigFile: ErrorRule(Stalled, "EngineConfig", "Correct ~/.docker/config.json"),
+    docker.errors.InvalidRepository: ErrorRule(Stalled, Reason.INVALID_REFERENCE),
+    docker.errors.InvalidConfigFile: ErrorRule(
+        Stalled, Reason.ENGINE_CONFIG, "Correct ~/.docker/config.json"
+    ),
     docker.errors.TLSParameterError: ErrorRule(
-        Stalled, "EngineConfig", "Correct `docker.host` of the config"
+        Stalled, Reason.ENGINE_CONFIG, "Correct `docker.host` of the config"
     ),
     docker.errors.InvalidArgument: MISUSED,
     docker.errors.DeprecatedMethod: MISUSED,
     docker.errors.NullResource: MISUSED,
     docker.errors.ContainerError: FAILED,
     docker.errors.StreamParseError: FAILED,
-    docker.errors.BuildError: ErrorRule(Stalled, "BuildFailed"),
+    docker.errors.BuildError: ErrorRule(Stalled, Reason.BUILD_FAILED),
     docker.errors.ImageLoadError: FAILED,
-    docker.errors.MissingContextParameter: ErrorRule(Stalled, "EngineConfig"),
-    docker.errors.ContextAlreadyExists: ErrorRule(Stalled, "EngineConfig"),
-    docker.errors.ContextException: ErrorRule(Stalled, "EngineConfig"),
-    docker.errors.ContextNotFound: ErrorRule(Stalled, "EngineConfig"),
+    docker.errors.MissingContextParameter: ErrorRule(Stalled, Reason.ENGINE_CONFIG),
+    docker.errors.ContextAlreadyExists: ErrorRule(Stalled, Reason.ENGINE_CONFIG),
+    docker.errors.ContextException: ErrorRule(Stalled, Reason.ENGINE_CONFIG),
+    docker.errors.ContextNotFound: ErrorRule(Stalled, Reason.ENGINE_CONFIG),
     requests.exceptions.RequestException: UNREACHABLE,
-    requests.exceptions.Timeout: ErrorRule(Transient, "EngineTimeout"),
+    requests.exceptions.Timeout: ErrorRule(Transient, Reason.ENGINE_TIMEOUT),
     requests.exceptions.JSONDecodeError: FAILED,
     urllib3.exceptions.HTTPError: UNREACHABLE,
-    urllib3.exceptions.TimeoutError: ErrorRule(Transient, "EngineTimeout"),
+    urllib3.exceptions.TimeoutError: ErrorRule(Transient, Reason.ENGINE_TIMEOUT),
     http.client.HTTPException: UNREACHABLE,
     ConnectionError: UNREACHABLE,
-    TimeoutError: ErrorRule(Transient, "EngineTimeout"),
+    TimeoutError: ErrorRule(Transient, Reason.ENGINE_TIMEOUT),
 }
 _TABLE = ErrorTable(FAILED, FAILED, words=ANSWERS, status=STATUS, classes=CLASSES)
 _FORBIDDEN = ErrorRule(
     Transient,
-    "EngineForbidden",
+    Reason.ENGINE_FORBIDDEN,
     "The daemon's user may not use the Docker socket: add it to the group `docker`",
 )
 

@@ -50,6 +50,7 @@ from controller.domain.apps.observed import ImageOrigin, ImagePin
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt
 from controller.domain.units import about_size
@@ -132,7 +133,7 @@ def credentials(reference: Reference, registries: Registries) -> dict[str, Secre
         missing = [key for key, value in found.items() if not value]
         if missing:
             text = f"Secret {secret.name} of registry {registry.name} lacks {' and '.join(missing)}"
-            raise Stalled("RegistryCredentials", f"{text}; a registry needs `username` and `password`")
+            raise Stalled(Reason.REGISTRY_CREDENTIALS, f"{text}; a registry needs `username` and `password`")
         return {key: value for key, value in found.items() if value}
     return {}
 
@@ -296,7 +297,7 @@ class ImageStore:
                         raise from_answer(message["error"], doing, secrets=tuple(auth.values()))
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
-                raise Transient("PullTimeout", text) from error
+                raise Transient(Reason.PULL_TIMEOUT, text) from error
 
     # --- build -------------------------------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class ImageStore:
                     _read_build(message, tail, log, told, doing)
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
-                raise Stalled("BuildTimeout", "\n".join([text, *tail])) from error
+                raise Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail])) from error
             except docker.errors.APIError as error:  # refused before the first step, e.g. an empty Dockerfile
                 if error.is_server_error() or error.status_code == 400:
                     raise _build_failed(told(str(error.explanation)), tail, doing) from error
@@ -341,7 +342,7 @@ class ImageStore:
                 try:
                     self.pull(reference, None)
                 except Stalled as error:
-                    raise Stalled("BuildFailed", f"{doing}: {error.message}") from error
+                    raise Stalled(Reason.BUILD_FAILED, f"{doing}: {error.message}") from error
                 found = self.inspect(reference) or {}
             for trigger in (found.get("Config") or {}).get("OnBuild") or ():
                 for other in images_of(trigger.encode(), {}):
@@ -532,7 +533,7 @@ class ImageStore:
         if size > most:
             _remove(client, tag)
             raise Stalled(
-                "ImageTooLarge",
+                Reason.IMAGE_TOO_LARGE,
                 f"{doing}: with those in use, the images of its app would take {about_size(size)}, and may take "
                 f"{about_size(most)} (docker.imagesPerApp); this one has {about_size(int(built['Size']))}",
             )
@@ -599,11 +600,13 @@ def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     commit.
     """
     if _PARENT_GONE in text:
-        return Transient("EngineConflict", f"{doing}: its base image was removed meanwhile")
+        return Transient(Reason.ENGINE_CONFLICT, f"{doing}: its base image was removed meanwhile")
     verdict = from_answer(text, doing)
     if isinstance(verdict, Transient) and verdict.reason in _LATER:
         return verdict
-    return Stalled("BuildFailed", "\n".join([f"{doing}: {excerpt(text.strip(), 8 * BUILD_LINE)}", *tail]))
+    return Stalled(
+        Reason.BUILD_FAILED, "\n".join([f"{doing}: {excerpt(text.strip(), 8 * BUILD_LINE)}", *tail])
+    )
 
 
 #: Reasons of a failed build that may get better without another commit.

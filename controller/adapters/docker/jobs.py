@@ -44,6 +44,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.errors import MountMismatch, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.ports import Job, JobState, ObservedJob
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class ContainerLost(Transient):
     """The container of a job was removed from outside."""
 
     def __init__(self, id: str) -> None:
-        super().__init__("ContainerLost", f"container {id[:12]} was removed from outside")
+        super().__init__(Reason.CONTAINER_LOST, f"container {id[:12]} was removed from outside")
 
 
 class DockerJobs:
@@ -99,7 +100,7 @@ class DockerJobs:
                 if not is_attempt(self._instance, job, found):
                     raise NAME_TAKEN.error(doing, "another container has that name")
                 return observed_job(found)
-        raise Transient("NameBusy", f"{doing}: a container of that name is still being removed")
+        raise Transient(Reason.NAME_BUSY, f"{doing}: a container of that name is still being removed")
 
     def _made(self, config: Json, job: Job) -> Json | None:
         """Create a container; return None if the name is taken."""

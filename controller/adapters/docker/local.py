@@ -23,6 +23,7 @@ from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.spec import BuildImage
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 Json = dict[str, Any]
 
@@ -73,7 +74,7 @@ class LocalEngine:
         found = self.find_image(reference)
         if found is None:
             raise Stalled(
-                "ImageNotFound",
+                Reason.IMAGE_NOT_FOUND,
                 f"image {reference} was removed right after it was pulled or built; try again",
             )
         return found

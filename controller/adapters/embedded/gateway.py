@@ -21,6 +21,7 @@ from controller.adapters.embedded.volume import Volume, find_program
 from controller.config.settings import StorageSettings
 from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import Account
 from controller.guards import Pauses, Tell, dying_with_us, how_ended, report
 
@@ -73,7 +74,9 @@ class GatewayProcess:
         self._serves = serves
         self._changed = threading.Condition()
         self._state = GatewayState.STARTING
-        self._fault: ControllerError = Transient("StorageUnreachable", "the embedded storage is starting")
+        self._fault: ControllerError = Transient(
+            Reason.STORAGE_UNREACHABLE, "the embedded storage is starting"
+        )
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self.address = ""  # where it listens, once it was started: HOST:PORT
@@ -100,7 +103,7 @@ class GatewayProcess:
             os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
-        self._become(GatewayState.CLOSED, Transient("StorageUnreachable", "the daemon is stopping"))
+        self._become(GatewayState.CLOSED, Transient(Reason.STORAGE_UNREACHABLE, "the daemon is stopping"))
         os.close(self._wake)
 
     # --- the thread --------------------------------------------------------------------------------------------
@@ -119,7 +122,8 @@ class GatewayProcess:
                 log.exception("bug in the supervision of the embedded storage")
                 self._record_death(
                     Transient(
-                        "StorageUnreachable", f"internal error ({type(error).__name__}); see the daemon's log"
+                        Reason.STORAGE_UNREACHABLE,
+                        f"internal error ({type(error).__name__}); see the daemon's log",
                     )
                 )
             if time.monotonic() - born > self._timing.grown:

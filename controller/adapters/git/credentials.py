@@ -18,6 +18,7 @@ from controller.adapters.git.known_hosts import HostKey, HostKeyCheck, KnownHost
 from controller.adapters.git.locations import Location, UrlScheme
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 #: Sent with a token if the Secret has no `username`. GitHub, GitLab and Gitea check only the token.
 TOKEN_USER = "git"  # noqa: S105 - no password: a name
@@ -46,12 +47,12 @@ class Access:
     def _check_ssh(self) -> None:
         if not self._text("sshPrivateKey"):
             raise Stalled(
-                "AuthenticationFailed",
+                Reason.AUTHENTICATION_FAILED,
                 "an SSH server needs a Secret with sshPrivateKey and knownHosts under spec.credentials",
             )
         if not self.known_hosts:
             raise Stalled(
-                "HostKeyUnknown",
+                Reason.HOST_KEY_UNKNOWN,
                 f"the Secret has no usable knownHosts, so the server {self.location.host} cannot be verified. "
                 f"Get its keys with: ssh-keyscan {self._keyscan_arguments()} "
                 "and compare them with what its owner publishes",
@@ -74,7 +75,7 @@ class Access:
         if allowed & CredentialType.USERPASS_PLAINTEXT and (pair := self._user_and_password()):
             return pygit2.UserPass(*pair)
         raise Stalled(
-            "AuthenticationFailed",
+            Reason.AUTHENTICATION_FAILED,
             "the server asks for credentials that the Repository (spec.credentials) does not give it",
         )
 
@@ -83,7 +84,8 @@ class Access:
         asking = urlsplit(url).hostname
         if self.location.scheme in (UrlScheme.HTTP, UrlScheme.HTTPS) and asking != self.location.host:
             raise Stalled(
-                "RepositoryMoved", f"{self.location.host} redirects to {asking}, which gets no credentials"
+                Reason.REPOSITORY_MOVED,
+                f"{self.location.host} redirects to {asking}, which gets no credentials",
             )
 
     def _user_and_password(self) -> tuple[str, str] | None:
@@ -104,24 +106,25 @@ class Access:
         """Raise Stalled unless `key` is one of the server's keys in the Secret."""
         name = self.host
         if key is None:
-            raise Stalled("HostKeyUnknown", f"{name} showed a host key of an unknown kind")
+            raise Stalled(Reason.HOST_KEY_UNKNOWN, f"{name} showed a host key of an unknown kind")
         match known_hosts.judge(self.known_hosts, name, key):
             case HostKeyCheck.KNOWN:
                 return
             case HostKeyCheck.REVOKED:
                 raise Stalled(
-                    "HostKeyRevoked", f"{name} shows the host key {key.fingerprint}, revoked by knownHosts"
+                    Reason.HOST_KEY_REVOKED,
+                    f"{name} shows the host key {key.fingerprint}, revoked by knownHosts",
                 )
             case HostKeyCheck.MISMATCH:
                 raise Stalled(
-                    "HostKeyMismatch",
+                    Reason.HOST_KEY_MISMATCH,
                     f"{name} shows the {key.type} host key {key.fingerprint}, but knownHosts has another one for it. "
                     "Either the server got new keys or someone is in between: ask its owner before changing knownHosts",
                 )
             case HostKeyCheck.UNKNOWN:
                 line = KnownHostsLine(name, key)
                 raise Stalled(
-                    "HostKeyUnknown",
+                    Reason.HOST_KEY_UNKNOWN,
                     f"{name} shows the {key.type} host key {key.fingerprint}, which knownHosts does not have. "
                     f"If its owner confirms that fingerprint, add the line: {line}",
                 )

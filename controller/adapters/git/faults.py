@@ -14,6 +14,7 @@ import pygit2
 
 from controller.domain.error_table import ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
 
@@ -21,29 +22,33 @@ class CloneDamaged(Transient):
     """The local clone is damaged, rather than the server: a new clone helps."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("CloneDamaged", message)
+        super().__init__(Reason.CLONE_DAMAGED, message)
 
 
-UNREACHABLE = ErrorRule(Transient, "FetchFailed")
-DAMAGED = ErrorRule(Transient, "CloneDamaged")
+UNREACHABLE = ErrorRule(Transient, Reason.FETCH_FAILED)
+DAMAGED = ErrorRule(Transient, Reason.CLONE_DAMAGED)
 UNAUTHENTICATED = ErrorRule(
-    Stalled, "AuthenticationFailed", "Check the Secret that the Repository names under spec.credentials."
+    Stalled,
+    Reason.AUTHENTICATION_FAILED,
+    "Check the Secret that the Repository names under spec.credentials.",
 )
 NOT_FOUND = ErrorRule(
     Stalled,
-    "RepositoryNotFound",
+    Reason.REPOSITORY_NOT_FOUND,
     "Check spec.url; without credentials a private repository may look like a missing one.",
 )
 UNTRUSTED = ErrorRule(
     Stalled,
-    "CertificateInvalid",
+    Reason.CERTIFICATE_INVALID,
     "It must be valid for the server's name and issued by an authority that this host (or SSL_CERT_FILE) has.",
 )
 NOT_GIT = ErrorRule(
-    Stalled, "NotAGitServer", "Something answers at spec.url, but it does not speak Git's protocol."
+    Stalled, Reason.NOT_A_GIT_SERVER, "Something answers at spec.url, but it does not speak Git's protocol."
 )
-MOVED = ErrorRule(Stalled, "RepositoryMoved", "Redirects to another host are not followed; change spec.url.")
-BAD_REF = ErrorRule(Stalled, "RefInvalid", "Check spec.ref.")
+MOVED = ErrorRule(
+    Stalled, Reason.REPOSITORY_MOVED, "Redirects to another host are not followed; change spec.url."
+)
+BAD_REF = ErrorRule(Stalled, Reason.REF_INVALID, "Check spec.ref.")
 
 MESSAGES: Words = (
     (r"unexpected http status code: (404|410)", NOT_FOUND),
@@ -58,7 +63,10 @@ MESSAGES: Words = (
     ),
     (r"certificate", UNTRUSTED),
     (r"unsupported URL protocol|malformed URL", NOT_FOUND),
-    (r"no space left|disk quota", ErrorRule(Transient, "DiskFull", "Free some space in the state folder.")),
+    (
+        r"no space left|disk quota",
+        ErrorRule(Transient, Reason.DISK_FULL, "Free some space in the state folder."),
+    ),
     (
         r"failed to (connect|resolve)|timed? ?out|could not (read from|write to) socket|connection",
         UNREACHABLE,

@@ -19,6 +19,7 @@ from controller.adapters.git.faults import DAMAGED, CloneDamaged, rule_of, trans
 from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
 from controller.adapters.git.remote import RemoteSession
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.reasons import Reason
 
 _TREE, _PARENT, _OBJECT = (
     re.compile(rb"%s ([0-9a-f]{40})\n" % name) for name in (b"tree", b"parent", b"object")
@@ -75,7 +76,7 @@ class _Readable:
 
     def _translated(self, error: BaseException) -> ControllerError:
         if rule_of(error) is DAMAGED:
-            return Transient("CommitUnreadable", f"{self._subject}: the source cannot be read: {error}")
+            return Transient(Reason.COMMIT_UNREADABLE, f"{self._subject}: the source cannot be read: {error}")
         return translate(error, self._subject)
 
 

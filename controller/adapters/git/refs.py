@@ -10,6 +10,7 @@ from controller.adapters.git.text import listed
 from controller.domain.apps.spec import GitRef, RefKind
 from controller.domain.apps.versions import pick
 from controller.domain.errors import Stalled, Waiting
+from controller.domain.reasons import Reason
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 BRANCHES, TAGS = "refs/heads/", "refs/tags/"
@@ -44,7 +45,7 @@ def choose(ref: GitRef, advertised: Advertised) -> ResolvedRef:
     if ref.kind is RefKind.COMMIT:
         return ResolvedRef(ref.value, commit_id(ref.value))
     if not advertised.refs:
-        raise Waiting("RepositoryEmpty", "the repository has no commit yet; push one", EMPTY_RETRY)
+        raise Waiting(Reason.REPOSITORY_EMPTY, "the repository has no commit yet; push one", EMPTY_RETRY)
     if ref.kind is RefKind.BRANCH:
         return _named(BRANCHES, ref.value, advertised)
     if ref.kind is RefKind.TAG:
@@ -56,7 +57,7 @@ def commit_id(text: str) -> str:
     """Return a complete commit id. Short ones are refused: their meaning may change with the next push."""
     if COMMIT_ID.fullmatch(text.lower()):
         return text.lower()
-    raise Stalled("RefInvalid", f"{text!r} is not a complete commit id (40 hexadecimal digits)")
+    raise Stalled(Reason.REF_INVALID, f"{text!r} is not a complete commit id (40 hexadecimal digits)")
 
 
 def _named(prefix: str, name: str, advertised: Advertised) -> ResolvedRef:
@@ -65,7 +66,7 @@ def _named(prefix: str, name: str, advertised: Advertised) -> ResolvedRef:
         return ResolvedRef(full, advertised.refs.get(full + PEELED, advertised.refs[full]))
     what = "branch" if prefix == BRANCHES else "tag"
     raise Stalled(
-        "RefNotFound", f"the repository has no {what} {name!r}; {_there_is(what, prefix, advertised)}"
+        Reason.REF_NOT_FOUND, f"the repository has no {what} {name!r}; {_there_is(what, prefix, advertised)}"
     )
 
 
@@ -73,10 +74,12 @@ def _newest(wanted: str, advertised: Advertised) -> ResolvedRef:
     try:
         tag = pick(wanted, advertised.names(TAGS))
     except ValueError as error:
-        raise Stalled("RefInvalid", str(error)) from None
+        raise Stalled(Reason.REF_INVALID, str(error)) from None
     if tag is None:
         there = _there_is("tag", TAGS, advertised)
-        raise Stalled("RefNotFound", f"no tag of the repository is a version within {wanted!r}; {there}")
+        raise Stalled(
+            Reason.REF_NOT_FOUND, f"no tag of the repository is a version within {wanted!r}; {there}"
+        )
     return _named(TAGS, tag, advertised)
 
 

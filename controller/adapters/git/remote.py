@@ -24,6 +24,7 @@ from controller.adapters.git.locations import UrlScheme
 from controller.adapters.git.refs import Advertised
 from controller.config import GitSettings
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 
 CONNECT_TIMEOUT = 10.0  # seconds
 SILENCE_TIMEOUT = 30.0  # seconds without a byte; a server that still computes sends progress every 5
@@ -131,7 +132,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
         if not isinstance(answer, pygit2.Username):
             if self._asked:
                 raise Stalled(
-                    "AuthenticationFailed",
+                    Reason.AUTHENTICATION_FAILED,
                     f"{self._subject}: the server refuses the credentials. Check the Secret named by spec.credentials",
                 )
             self._asked = True
@@ -152,7 +153,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
             if self._stored:
                 raise CloneDamaged(f"{self._subject}: the clone, with its old commits, exceeds its limit")
             raise Stalled(
-                "RepositoryTooLarge",
+                Reason.REPOSITORY_TOO_LARGE,
                 f"{self._subject}: it is larger than git.maxRepository allows "
                 f"({self._settings.max_repository / 2**20:.0f} MiB). Raise that, or keep large files in a data box",
             )
@@ -164,7 +165,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
         if time.monotonic() > self._deadline:
             limit = self._settings.fetch_timeout
             raise Transient(
-                "FetchTimeout", f"{self._subject}: not done within git.fetchTimeout ({limit:g} s)"
+                Reason.FETCH_TIMEOUT, f"{self._subject}: not done within git.fetchTimeout ({limit:g} s)"
             )
 
 

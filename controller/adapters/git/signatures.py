@@ -15,6 +15,7 @@ from pathlib import Path
 
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 
 SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
 NAMESPACE = "git"  # what git puts into its signatures, so that one made for a mail is not accepted
@@ -76,14 +77,16 @@ def _run(command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProc
     except FileNotFoundError:
         package = {"gpg": "gnupg", "gpgv": "gpgv"}.get(command[0], "openssh-client")
         raise Stalled(
-            "VerifierMissing", f"{command[0]} is needed to check signatures; install {package}"
+            Reason.VERIFIER_MISSING, f"{command[0]} is needed to check signatures; install {package}"
         ) from None
     except subprocess.TimeoutExpired:
-        raise Transient("VerifierTimeout", f"{command[0]} did not answer within {TIMEOUT:g} s") from None
+        raise Transient(
+            Reason.VERIFIER_TIMEOUT, f"{command[0]} did not answer within {TIMEOUT:g} s"
+        ) from None
 
 
 def _invalid(commit: str, why: str) -> Stalled:
     return Stalled(
-        "SignatureInvalid",
+        Reason.SIGNATURE_INVALID,
         f"commit {commit[:12]} is not applied: {why}. Sign it with an allowed key (git commit -S), or add its signer",
     )

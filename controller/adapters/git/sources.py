@@ -27,6 +27,7 @@ from controller.atomic import replace_file
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 from controller.ports import BuildContext, Revision, SourceFile
 
@@ -116,7 +117,7 @@ class GitSources:
             with self._clones.fresh(repository.name) as clone:
                 self._transfer(clone, self._converse(clone, repository, credentials), target)
         except CloneDamaged as error:
-            raise Transient("FetchFailed", error.message) from error
+            raise Transient(Reason.FETCH_FAILED, error.message) from error
         return target
 
     def _target(self, repository: RepositorySpec, conversation: RemoteSession) -> ResolvedRef:
@@ -158,10 +159,11 @@ class GitSources:
         with damage("what was fetched"):
             if by_id and not commits.is_here(clone, target.commit):
                 raise Stalled(
-                    "RefNotFound", f"no branch or tag of the repository contains the commit {target.commit}"
+                    Reason.REF_NOT_FOUND,
+                    f"no branch or tag of the repository contains the commit {target.commit}",
                 )
             if not commits.is_commit(clone, target.commit):
-                raise Stalled("RefNotFound", f"{target.ref} does not point to a commit")
+                raise Stalled(Reason.REF_NOT_FOUND, f"{target.ref} does not point to a commit")
             tree.check_complete(clone, target.commit)
             _note_fetched(clone, target.commit)
 
@@ -211,13 +213,14 @@ class GitSources:
             with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
                 if not commits.is_here(clone, commit):
                     raise Transient(
-                        "RevisionGone", f"commit {commit[:12]} of {name} is no longer in the clone"
+                        Reason.REVISION_GONE, f"commit {commit[:12]} of {name} is no longer in the clone"
                     )
                 yield clone
         except CloneDamaged as error:
             if not self._is_damaged(name, commit):
                 raise Transient(
-                    "CommitUnreadable", f"commit {commit[:12]} of {name} cannot be read: {error.__cause__!r}"
+                    Reason.COMMIT_UNREADABLE,
+                    f"commit {commit[:12]} of {name} cannot be read: {error.__cause__!r}",
                 ) from error
             self._clones.remove_damaged(name, identity)
             raise
@@ -233,7 +236,9 @@ class GitSources:
 def _require(name: str | None, secret: SecretSpec | None) -> None:
     """Raise if a named Secret is missing: it must not be treated as if none was named."""
     if name and secret is None:
-        raise Stalled("SecretMissing", f"the Repository names the Secret {name!r}, which does not exist")
+        raise Stalled(
+            Reason.SECRET_MISSING, f"the Repository names the Secret {name!r}, which does not exist"
+        )
 
 
 def _fetched(clone: pygit2.Repository) -> str | None:

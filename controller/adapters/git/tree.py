@@ -21,6 +21,7 @@ from controller.adapters.dockerignore import IgnoreRules, Matched
 from controller.adapters.git import commits
 from controller.adapters.git.text import listed
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 from controller.domain.units import about_size
 from controller.ports import SourceFile
@@ -84,7 +85,8 @@ def content_of(repo: pygit2.Repository, id: pygit2.Oid, path: str, most: int) ->
     size = size_of(repo, id)
     if size > most:
         raise Stalled(
-            "FileTooLarge", f"{path} has {about_size(size)}, but at most {about_size(most)} are allowed"
+            Reason.FILE_TOO_LARGE,
+            f"{path} has {about_size(size)}, but at most {about_size(most)} are allowed",
         )
     data: bytes = repo[id].peel(pygit2.Blob).data
     return data
@@ -93,7 +95,7 @@ def content_of(repo: pygit2.Repository, id: pygit2.Oid, path: str, most: int) ->
 def subtree(repo: pygit2.Repository, id: pygit2.Oid, path: str) -> pygit2.Tree:
     """Return a folder, which is not read if it is too large. Raises Stalled `TreeTooLarge`."""
     if size_of(repo, id) > MAX_TREE:
-        raise Stalled("TreeTooLarge", f"the folder {path or '.'!r} has too many entries")
+        raise Stalled(Reason.TREE_TOO_LARGE, f"the folder {path or '.'!r} has too many entries")
     return repo[id].peel(pygit2.Tree)
 
 
@@ -101,7 +103,7 @@ def normalised(path: str) -> str:
     """Return `path` within a repository, "" for its root. Raises Stalled `PathNotFound` if it leads out."""
     clean = posixpath.normpath(path.strip() or ".")
     if clean == ".." or clean.startswith(("/", "../")):
-        raise Stalled("PathNotFound", f"the path {path!r} leads out of the repository")
+        raise Stalled(Reason.PATH_NOT_FOUND, f"the path {path!r} leads out of the repository")
     return "" if clean == "." else clean
 
 
@@ -120,7 +122,7 @@ def lookup(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Object:
     except KeyError:
         # Also raised if an object is missing; the caller distinguishes that from a missing path.
         if not _is_entry(root, clean):
-            raise Stalled("PathNotFound", f"{path!r} is not in commit {commit[:12]}") from None
+            raise Stalled(Reason.PATH_NOT_FOUND, f"{path!r} is not in commit {commit[:12]}") from None
         raise
 
 
@@ -136,7 +138,9 @@ def _is_entry(tree: pygit2.Tree, path: str) -> bool:
 def folder(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Tree:
     found = lookup(repo, commit, path)
     if not isinstance(found, pygit2.Tree):
-        raise Stalled("PathNotFound", f"{path!r} is a file in commit {commit[:12]}, but must be a folder")
+        raise Stalled(
+            Reason.PATH_NOT_FOUND, f"{path!r} is a file in commit {commit[:12]}, but must be a folder"
+        )
     return found
 
 
@@ -167,16 +171,18 @@ def walk(repo: pygit2.Repository, tree: pygit2.Tree, rules: IgnoreRules | None =
 
 def _refuse_size(path: str, count: int, length: int) -> None:
     if count > MAX_ENTRIES:
-        raise Stalled("TreeTooLarge", f"there are more than {MAX_ENTRIES} files and folders in it")
+        raise Stalled(Reason.TREE_TOO_LARGE, f"there are more than {MAX_ENTRIES} files and folders in it")
     if len(path) > MAX_PATH:
-        raise Stalled("TreeTooLarge", f"{path[:100]!r}… is a path of more than {MAX_PATH} characters")
+        raise Stalled(Reason.TREE_TOO_LARGE, f"{path[:100]!r}… is a path of more than {MAX_PATH} characters")
     if length > MAX_PATHS:
-        raise Stalled("TreeTooLarge", f"its paths have more than {about_size(MAX_PATHS)} together")
+        raise Stalled(Reason.TREE_TOO_LARGE, f"its paths have more than {about_size(MAX_PATHS)} together")
 
 
 def _refuse_name(path: str, name: str) -> None:
     if name in ("", ".", "..", ".git") or "/" in name:
-        raise Stalled("TreeInvalid", f"the commit has an entry {path!r}, which Git itself never creates")
+        raise Stalled(
+            Reason.TREE_INVALID, f"the commit has an entry {path!r}, which Git itself never creates"
+        )
 
 
 def check_complete(repo: pygit2.Repository, commit: str) -> None:
@@ -195,7 +201,9 @@ def check_complete(repo: pygit2.Repository, commit: str) -> None:
             if item.id not in repo.odb:
                 raise KeyError(f"object {item.id} ({path}) is missing")
             if len(seen) > MAX_OBJECTS:
-                raise Stalled("TreeTooLarge", f"the commit has more than {MAX_OBJECTS} files and folders")
+                raise Stalled(
+                    Reason.TREE_TOO_LARGE, f"the commit has more than {MAX_OBJECTS} files and folders"
+                )
             if isinstance(item, pygit2.Tree):
                 waiting.append((f"{path[-MAX_PATH:]}/", item.id))
 
@@ -247,7 +255,7 @@ def _passed_over(repo: pygit2.Repository, chosen: dict[str, pygit2.Oid | None]) 
         found[name] = f"has {about_size(sizes[name])}, which no manifest has: it is passed over"
         left -= sizes[name]
     if left > MAX_FILES:
-        raise Stalled("FileTooLarge", _TOO_MUCH)
+        raise Stalled(Reason.FILE_TOO_LARGE, _TOO_MUCH)
     return found
 
 
@@ -277,7 +285,9 @@ def _chosen(
             continue
         links += 1
         if links > MAX_LINKS:
-            raise Stalled("TreeTooLarge", f"more than {MAX_LINKS} of its YAML files are symbolic links")
+            raise Stalled(
+                Reason.TREE_TOO_LARGE, f"more than {MAX_LINKS} of its YAML files are symbolic links"
+            )
         yield printable(full), _follow(names, root, full)
 
 
@@ -335,7 +345,7 @@ def _refuse_escape(shown: str, link: str, target: str) -> None:
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
     if target.startswith("/") or reached == ".." or reached.startswith("../"):
         raise Stalled(
-            "SymlinkRefused",
+            Reason.SYMLINK_REFUSED,
             f"{shown} is a symbolic link that leads outside, to {target}; commit the file itself instead",
         )
 
@@ -346,7 +356,7 @@ def is_lfs_pointer(content: bytes) -> bool:
 
 def _lfs_refusal(paths: list[str]) -> Stalled:
     return Stalled(
-        "LfsPointer",
+        Reason.LFS_POINTER,
         f"Git LFS is not supported, and these files are only pointers to their content: {listed(paths)}. "
         "Commit the files themselves, or keep large ones in a data box",
     )
@@ -382,7 +392,7 @@ def build_context(repo: pygit2.Repository, root: pygit2.Tree, dockerfile: str) -
 
     found = _blob(repo, root, dockerfile)
     if found is None:
-        raise Stalled("BuildFailed", f"there is no file {dockerfile} in the build context")
+        raise Stalled(Reason.BUILD_FAILED, f"there is no file {dockerfile} in the build context")
     rules = dockerignore.rules_for(read, dockerfile)
     hidden = {dockerignore.NAME, *(name for name in (dockerfile,) if rules.leaves_out(name))}
     shown = None if rules.leaves_out(dockerignore.NAME) else _blob(repo, root, dockerignore.NAME)
@@ -411,7 +421,7 @@ def _blob(repo: pygit2.Repository, root: pygit2.Tree, path: str) -> pygit2.Oid |
         target = _link_target(repo, TreeEntry(current, FileMode.LINK, found.id))
         _refuse_escape(path, current, target)
         current = posixpath.normpath(posixpath.join(posixpath.dirname(current), target))
-    raise Stalled("SymlinkRefused", f"{path}: too many symbolic links in a row")
+    raise Stalled(Reason.SYMLINK_REFUSED, f"{path}: too many symbolic links in a row")
 
 
 def check_sendable(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits) -> None:
@@ -438,10 +448,14 @@ def _check_sizes(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits
             limit = (
                 f"{entry.path} has {about_size(size)}, the limit for one file is {about_size(bounds.file)}"
             )
-            raise Stalled("ContextTooLarge", f"{limit} (`git.maxFile`); put large files into a data box")
+            raise Stalled(
+                Reason.CONTEXT_TOO_LARGE, f"{limit} (`git.maxFile`); put large files into a data box"
+            )
         if left < 0:
             limit = f"the files of the build context have more than {about_size(bounds.context)} together"
-            raise Stalled("ContextTooLarge", f"{limit} (`git.maxContext`); exclude some with a .dockerignore")
+            raise Stalled(
+                Reason.CONTEXT_TOO_LARGE, f"{limit} (`git.maxContext`); exclude some with a .dockerignore"
+            )
 
 
 def _is_pointer_blob(repo: pygit2.Repository, entry: TreeEntry) -> bool:

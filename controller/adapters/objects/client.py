@@ -33,6 +33,7 @@ from controller.adapters.objects.errors import (
     translated,
 )
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StoredObject
 from controller.domain.storage.content_types import content_type_of
@@ -114,7 +115,7 @@ class S3Objects:
             with translated(f"cannot remove the bucket {bucket}"):
                 self._client.remove_bucket(bucket)
         except Stalled as error:
-            if error.reason != "BucketMissing":
+            if error.reason != Reason.BUCKET_MISSING:
                 raise
 
     def stat(self, bucket: str, key: str) -> StoredObject | None:
@@ -299,8 +300,10 @@ class S3Objects:
                 )
         except Stalled as error:
             # The JuiceFS gateway also says this of a missing part.
-            if error.reason == "UploadMissing" and self.parts(bucket, key, upload) != parts:
-                raise Stalled("UploadIncomplete", f"{doing}: its parts differ from the given ones") from error
+            if error.reason == Reason.UPLOAD_MISSING and self.parts(bucket, key, upload) != parts:
+                raise Stalled(
+                    Reason.UPLOAD_INCOMPLETE, f"{doing}: its parts differ from the given ones"
+                ) from error
             raise
         if not result.etag:  # an error can come after the status of a success
             raise from_answer(ErrorResponse(500, "", "the storage ended its response with an error"), doing)
@@ -334,7 +337,9 @@ class _Exactly:
         piece = self._content.read(min(amount, self._left))
         self._left -= len(piece)
         if self._left and not piece:
-            raise Stalled("UploadIncomplete", f"{self._doing}: {self._left} bytes are missing at its end")
+            raise Stalled(
+                Reason.UPLOAD_INCOMPLETE, f"{self._doing}: {self._left} bytes are missing at its end"
+            )
         return piece
 
 

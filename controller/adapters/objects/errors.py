@@ -21,6 +21,7 @@ from urllib3 import BaseHTTPResponse
 
 from controller.domain.error_table import ErrorRule, ErrorTable, Words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class ErrorResponse:
     text: str
 
 
-UNREACHABLE = ErrorRule(Transient, "StorageUnreachable")
-FULL = ErrorRule(Transient, "StorageFull", "Free some space on the disk of the storage, or raise its quota")
-DENIED = ErrorRule(Stalled, "StorageDenied", "Check the storage's credentials and their rights")
-REFUSED = ErrorRule(Stalled, "StorageRefused")
-NOT_S3 = ErrorRule(Stalled, "StorageRefused", "Is this the address of an S3 endpoint? See `storage.endpoint`")
-BUCKET_MISSING = ErrorRule(Stalled, "BucketMissing")
-OBJECT_MISSING = ErrorRule(Stalled, "ObjectMissing")
-OBJECT_CHANGED = ErrorRule(Stalled, "ObjectChanged")
-UPLOAD_MISSING = ErrorRule(Stalled, "UploadMissing", "Start the upload again")
-UPLOAD_INCOMPLETE = ErrorRule(Stalled, "UploadIncomplete")
+UNREACHABLE = ErrorRule(Transient, Reason.STORAGE_UNREACHABLE)
+FULL = ErrorRule(
+    Transient, Reason.STORAGE_FULL, "Free some space on the disk of the storage, or raise its quota"
+)
+DENIED = ErrorRule(Stalled, Reason.STORAGE_DENIED, "Check the storage's credentials and their rights")
+REFUSED = ErrorRule(Stalled, Reason.STORAGE_REFUSED)
+NOT_S3 = ErrorRule(
+    Stalled, Reason.STORAGE_REFUSED, "Is this the address of an S3 endpoint? See `storage.endpoint`"
+)
+BUCKET_MISSING = ErrorRule(Stalled, Reason.BUCKET_MISSING)
+OBJECT_MISSING = ErrorRule(Stalled, Reason.OBJECT_MISSING)
+OBJECT_CHANGED = ErrorRule(Stalled, Reason.OBJECT_CHANGED)
+UPLOAD_MISSING = ErrorRule(Stalled, Reason.UPLOAD_MISSING, "Start the upload again")
+UPLOAD_INCOMPLETE = ErrorRule(Stalled, Reason.UPLOAD_INCOMPLETE)
 
 CODES: dict[str, ErrorRule] = {
     "NoSuchBucket": BUCKET_MISSING,
@@ -55,7 +60,7 @@ CODES: dict[str, ErrorRule] = {
     "InvalidAccessKeyId": DENIED,
     "SignatureDoesNotMatch": DENIED,
     "RequestTimeTooSkewed": ErrorRule(
-        Stalled, "StorageDenied", "Set the clocks of this host and of the storage"
+        Stalled, Reason.STORAGE_DENIED, "Set the clocks of this host and of the storage"
     ),
     "XMinioStorageFull": FULL,
     "XMinioAdminBucketQuotaExceeded": FULL,
@@ -73,12 +78,14 @@ WORDS: Words = (
     (
         r"input/output error",
         ErrorRule(
-            Transient, "StorageFull", "The disk of the storage is full or broken: see the storage's log"
+            Transient, Reason.STORAGE_FULL, "The disk of the storage is full or broken: see the storage's log"
         ),
     ),
     (
         r"is a directory|not a directory|file exists",
-        ErrorRule(Stalled, "StorageRefused", "This storage cannot have both a file `a` and a file `a/b`"),
+        ErrorRule(
+            Stalled, Reason.STORAGE_REFUSED, "This storage cannot have both a file `a` and a file `a/b`"
+        ),
     ),
 )
 
@@ -100,7 +107,7 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     urllib3.exceptions.MaxRetryError: UNREACHABLE,
     urllib3.exceptions.HostChangedError: NOT_S3,
     urllib3.exceptions.SSLError: ErrorRule(
-        Transient, "StorageUnreachable", "Its certificate must be one that this host trusts"
+        Transient, Reason.STORAGE_UNREACHABLE, "Its certificate must be one that this host trusts"
     ),
     urllib3.exceptions.ProxyError: UNREACHABLE,
     urllib3.exceptions.ProxySchemeUnknown: NOT_S3,

@@ -12,6 +12,7 @@ from controller.adapters.objects.client import S3Objects
 from controller.config.settings import StorageSettings
 from controller.documents import parse
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
 from controller.domain.storage.box import StorageAccess
@@ -96,4 +97,4 @@ def read_credentials(path: Path) -> tuple[str, Secret]:
 
 
 def _unusable(problem: str) -> Stalled:
-    return Stalled("StorageCredentials", f"the storage's credentials cannot be used: {problem}")
+    return Stalled(Reason.STORAGE_CREDENTIALS, f"the storage's credentials cannot be used: {problem}")

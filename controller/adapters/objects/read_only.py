@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from controller.adapters.objects.client import S3Objects
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.ports import Boxes
 
@@ -29,7 +30,7 @@ class ReadOnlyStorage:
         access = self._boxes.access()
         if access is None:
             message = "there is no box yet: the daemon starts the storage with the first one"
-            raise Transient("StorageUnreachable", message)
+            raise Transient(Reason.STORAGE_UNREACHABLE, message)
         return access
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from controller.client.files.local_files import DownloadTarget, Moved
 from controller.client.files.resume import ResumeState
 from controller.client.retry import RetryPolicy
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.addresses import BoxAddress
 
 RESUME_FROM: Final = 8 * 2**20  # bytes; smaller files are downloaded again instead of resumed
@@ -94,5 +95,5 @@ class Download:
         self.mismatches += 1
         found = "the content does not match its checksum"
         if self.mismatches > 1:
-            raise Stalled("ChecksumMismatch", f"{self.address}: {found}, in two attempts")
+            raise Stalled(Reason.CHECKSUM_MISMATCH, f"{self.address}: {found}, in two attempts")
         raise MISMATCH.error(str(self.address), found)

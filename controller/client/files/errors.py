@@ -13,17 +13,20 @@ from urllib3 import BaseHTTPResponse
 from controller.client.errors import WORDS, ErrorMeanings, reached, retry_after
 from controller.domain.error_table import ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 
-NOT_FILES: Final = ErrorRule(Stalled, "NotAFilesApi", "Is this the address of a prichal server? See --server")
-LINK_DENIED: Final = ErrorRule(Transient, "LinkRefused")  # expired: the next attempt has a new one
-STORAGE_AWAY: Final = ErrorRule(Transient, "StorageUnreachable")
-MISMATCH: Final = ErrorRule(Transient, "ChecksumMismatch")
-CHANGED: Final = ErrorRule(Transient, "FileChanged")
+NOT_FILES: Final = ErrorRule(
+    Stalled, Reason.NOT_A_FILES_API, "Is this the address of a prichal server? See --server"
+)
+LINK_DENIED: Final = ErrorRule(Transient, Reason.LINK_REFUSED)  # expired: the next attempt has a new one
+STORAGE_AWAY: Final = ErrorRule(Transient, Reason.STORAGE_UNREACHABLE)
+MISMATCH: Final = ErrorRule(Transient, Reason.CHECKSUM_MISMATCH)
+CHANGED: Final = ErrorRule(Transient, Reason.FILE_CHANGED)
 
 FILES: Final = ErrorMeanings.of(
-    NOT_FILES, {404: ErrorRule(Stalled, "FileNotFound"), 507: ErrorRule(Stalled, "BoxFull")}
+    NOT_FILES, {404: ErrorRule(Stalled, Reason.FILE_NOT_FOUND), 507: ErrorRule(Stalled, Reason.BOX_FULL)}
 )
-_REFUSED: Final = ErrorRule(Stalled, "StorageRefused")
+_REFUSED: Final = ErrorRule(Stalled, Reason.STORAGE_REFUSED)
 #: For what a link leads to. S3's codes say more than their status.
 _STORAGE: Final = ErrorTable(
     _REFUSED,
@@ -31,7 +34,7 @@ _STORAGE: Final = ErrorTable(
     codes={"BadDigest": MISMATCH, "IncompleteBody": STORAGE_AWAY, "RequestTimeout": STORAGE_AWAY},
     status={
         403: LINK_DENIED,
-        404: ErrorRule(Stalled, "FileNotFound"),
+        404: ErrorRule(Stalled, Reason.FILE_NOT_FOUND),
         408: STORAGE_AWAY,
         429: STORAGE_AWAY,
         507: _REFUSED,

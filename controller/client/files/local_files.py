@@ -21,6 +21,7 @@ from typing import Final, Protocol, Self
 from controller.client.files import checksums
 from controller.client.files.checksums import Match
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 
 _LONGEST: Final = 255  # bytes of a name, on common file systems
 _MOST_LINKS: Final = 40  # in a row, as Linux follows them
@@ -36,7 +37,7 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"{error.filename or path}: {error.strerror or error}"
-        raise Stalled("LocalFileUnusable", message) from error
+        raise Stalled(Reason.LOCAL_FILE_UNUSABLE, message) from error
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class LocalFile:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Stalled(
-                    "LocalFileUnusable", f"{path} is not a regular file; `-` uploads standard input"
+                    Reason.LOCAL_FILE_UNUSABLE, f"{path} is not a regular file; `-` uploads standard input"
                 )
             yield cls(path, descriptor, found.st_size, found.st_mtime_ns)
         finally:
@@ -85,7 +86,7 @@ class LocalFile:
             raise self.changed()
 
     def changed(self) -> Stalled:
-        return Stalled("LocalFileChanged", f"{self.path} was changed while it was read; copy it again")
+        return Stalled(Reason.LOCAL_FILE_CHANGED, f"{self.path} was changed while it was read; copy it again")
 
 
 @dataclass
@@ -214,7 +215,7 @@ class StreamTarget:
     def empty(self) -> None:
         if self.size:
             raise Stalled(
-                "LocalFileUnusable",
+                Reason.LOCAL_FILE_UNUSABLE,
                 f"{self.size} bytes were already written to {self.name}, but the download has to start again",
             )
 
@@ -256,7 +257,7 @@ class PartialFile:
         with usable(target):
             target = Path(os.path.realpath(target))
             if target.exists() and not target.is_file():
-                raise Stalled("LocalFileUnusable", f"{target} is a folder")
+                raise Stalled(Reason.LOCAL_FILE_UNUSABLE, f"{target} is a folder")
             path = target.with_name(_part_name(target.name))
             descriptor = _lock(path)
         try:
@@ -334,5 +335,5 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             message = f"{path} is being written by another command"
-            raise Stalled("LocalFileUnusable", message) from None
+            raise Stalled(Reason.LOCAL_FILE_UNUSABLE, message) from None
         os.close(descriptor)

@@ -17,17 +17,18 @@ from controller.client.files.api import RemoteFile
 from controller.client.files.client import FilesClient
 from controller.client.files.local_files import Moved, is_same, usable
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress
 
 AT_ONCE: Final = 4  # files
 #: Failures of one file, which say nothing about others.
 _OWN: Final = (
-    "AddressInvalid",
-    "ChecksumMismatch",
-    "FileNotFound",
-    "LocalFileChanged",
-    "LocalFileUnusable",
-    "RequestRefused",
+    Reason.ADDRESS_INVALID,
+    Reason.CHECKSUM_MISMATCH,
+    Reason.FILE_NOT_FOUND,
+    Reason.LOCAL_FILE_CHANGED,
+    Reason.LOCAL_FILE_UNUSABLE,
+    Reason.REQUEST_REFUSED,
 )
 
 
@@ -171,4 +172,4 @@ def _below(group: BoxAddress, name: str) -> BoxAddress:
     try:
         return group.below(name)
     except AddressInvalid as error:
-        raise Stalled("AddressInvalid", str(error)) from error
+        raise Stalled(Reason.ADDRESS_INVALID, str(error)) from error

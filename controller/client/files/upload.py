@@ -19,12 +19,13 @@ from controller.client.files.local_files import LocalFile, Moved, SendingFile
 from controller.client.files.resume import ResumeState
 from controller.client.retry import RetryPolicy
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.addresses import BoxAddress
 from controller.domain.storage.box import Part
 from controller.domain.storage.content_types import content_type_of
 
 #: After these errors the upload cannot be resumed.
-_LOST = ("LocalFileChanged", "FileNotFound")
+_LOST = (Reason.LOCAL_FILE_CHANGED, Reason.FILE_NOT_FOUND)
 
 
 def put_whole(
@@ -101,7 +102,8 @@ class PartUpload:
         self.memory.forget(self._key)
         if etag and checksums.contradicts_parts(found.etag, etag):
             raise Stalled(
-                "ChecksumMismatch", f"the content of {self.address} differs from the parts that were sent"
+                Reason.CHECKSUM_MISMATCH,
+                f"the content of {self.address} differs from the parts that were sent",
             )
         return found
 
@@ -120,7 +122,7 @@ class PartUpload:
         try:
             return self.api.arrived(self.address, known)
         except Stalled as error:
-            if error.reason != "FileNotFound":
+            if error.reason != Reason.FILE_NOT_FOUND:
                 raise
             return None
 
@@ -184,7 +186,7 @@ class PartUpload:
         try:
             return self.api.complete(self.address, upload.id)
         except Stalled as error:
-            if error.reason != "FileNotFound":
+            if error.reason != Reason.FILE_NOT_FOUND:
                 raise
             # It may be complete already, and only the response was lost.
             found, _ = self.patience.retry(lambda: self.api.find(self.address))

@@ -12,14 +12,17 @@ from typing import Any, Final
 from controller.client.errors import ErrorMeanings
 from controller.domain.error_table import ErrorRule
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Attempt, RunOutput, RunState, StageRun, Transition
 
-GONE: Final = ErrorRule(Stalled, "RunGone")
+GONE: Final = ErrorRule(Stalled, Reason.RUN_GONE)
 RUNS: Final = ErrorMeanings.of(
     ErrorRule(
-        Stalled, "NotARunApi", "Is this the address of a prichal server, and of a pipeline? See --server"
+        Stalled,
+        Reason.NOT_A_RUN_API,
+        "Is this the address of a prichal server, and of a pipeline? See --server",
     ),
-    {404: ErrorRule(Stalled, "RunNotFound"), 410: GONE},
+    {404: ErrorRule(Stalled, Reason.RUN_NOT_FOUND), 410: GONE},
 )
 
 
@@ -30,7 +33,7 @@ class RunReport:
     id: str
     pipeline: str
     state: RunState
-    reason: str
+    reason: Reason
     message: str
     created: float
     started: float | None
@@ -49,7 +52,7 @@ class RunReport:
             str(document["id"]),
             str(document["pipeline"]),
             RunState(document["state"]),
-            str(document["reason"]),
+            Reason(document["reason"]),
             str(document["message"]),
             created,
             _time(document["started"]),
@@ -69,7 +72,7 @@ def _stage(found: Any) -> StageRun:
     return StageRun(
         str(found["name"]),
         RunState(found["state"]),
-        str(found["reason"]),
+        Reason(found["reason"]),
         str(found["message"]),
         tuple(map(_attempt, found["attempts"])),
         progress=str(found["progress"] or ""),
@@ -83,14 +86,14 @@ def _attempt(found: Any) -> Attempt:
         _time(found["started"]) or 0.0,
         _time(found["ended"]) or 0.0,
         None if found["exitCode"] is None else int(found["exitCode"]),
-        str(found["reason"]),
+        Reason(found["reason"]),
         str(found["message"]),
     )
 
 
 def _transition(found: Any) -> Transition:
     return Transition(
-        RunState(found["state"]), _time(found["at"]) or 0.0, str(found["reason"]), str(found["message"])
+        RunState(found["state"]), _time(found["at"]) or 0.0, Reason(found["reason"]), str(found["message"])
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from controller.domain.reasons import Reason
 from controller.domain.text import bounded
 
 
@@ -27,7 +28,7 @@ class ConditionType(StrEnum):
 class Condition:
     type: ConditionType
     status: bool
-    reason: str
+    reason: Reason
     message: str
     since: float = 0.0  # Unix seconds
     revision: str = ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from controller.domain.apps.observed import ImagePin
 from controller.domain.apps.spec import BoxSpec, BuildImage, ComponentKind, MLComponentSpec
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
@@ -66,7 +67,7 @@ class DesiredComponent:
     asleep: bool = (
         False  # there are no calls: stop the containers of the version in service (see hibernation.py)
     )
-    failure_reason: str = ""
+    failure_reason: Reason = Reason.NONE
     failure: str = ""  # set: a newer version failed for this reason; this is the last good one
 
     last_good: DesiredComponent | None = (
@@ -100,7 +101,7 @@ class Unresolved:
     not changed."""
 
     name: ComponentName
-    reason: str
+    reason: Reason
     why: str
     transient: bool = False  # the failure may resolve itself
     kind: ComponentKind = ComponentKind.ML_COMPONENT

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import is_storable
 
@@ -31,7 +32,7 @@ def unusable(secret: SecretSpec) -> Iterator[str]:
 def variables(secret: SecretSpec) -> Mapping[str, Secret]:
     """Return the variables of the Secret. Raises Stalled `SecretInvalid`."""
     for why in unusable(secret):
-        raise Stalled("SecretInvalid", why)
+        raise Stalled(Reason.SECRET_INVALID, why)
     return dict(secret.values)
 
 

@@ -11,11 +11,12 @@ from controller.domain.apps.plan import Hold, Plan, subject_text
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import BoxStatus, ComponentStatus, Setback
 from controller.domain.names import short
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.domain.units import render_duration
 
 #: Reasons of plans' holds which mean that nothing happens before the input changes.
-_STALLING = {"Failed", "CrashLoop", "PrunePending"}
+_STALLING = {Reason.FAILED, Reason.CRASH_LOOP, Reason.PRUNE_PENDING}
 #: Kinds without a status of their own: the app reports what the plan holds back of them.
 _PARTS = {ComponentKind.API_COMPONENT, ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.PLATFORM_APP}
 
@@ -41,19 +42,21 @@ def judge_component(
     the last attempt to bring the component to its state came to."""
     name, revision = component.spec.name, component.revision
     if component.failure:
-        return _failed(component.failure_reason or "NotReady", component.failure, route, revision)
+        return _failed(component.failure_reason or Reason.NOT_READY, component.failure, route, revision)
     if memory.failed_fingerprint in component.fingerprints:
-        return _failed(memory.failure_reason or "NotReady", memory.failure, route, revision)
+        return _failed(memory.failure_reason or Reason.NOT_READY, memory.failure, route, revision)
     if route is None or route.fingerprint not in component.fingerprints:
         if setback:
             return _set_back(setback, route, revision)
         return (
-            Condition(ConditionType.READY, False, "NotServing", "no version serves yet", revision=revision),
+            Condition(
+                ConditionType.READY, False, Reason.NOT_SERVING, "no version serves yet", revision=revision
+            ),
         )
     if component.asleep and route.asleep:
         idle = render_duration(component.spec.idle_after or 0.0)
         message = f"nobody has called for {idle}; the next call starts version {short(route.fingerprint)}"
-        return (Condition(ConditionType.READY, True, "Hibernating", message, revision=revision),)
+        return (Condition(ConditionType.READY, True, Reason.HIBERNATING, message, revision=revision),)
     alive = [
         w
         for w in observed.of(name)
@@ -64,13 +67,13 @@ def judge_component(
     if len(alive) < component.spec.replicas:
         message = f"{len(alive)} of {component.spec.replicas} replicas run"
         why = setback.message if setback else memory.failure or _engine_says(observed, route)
-        return _degraded("ReplicasMissing", f"{message}. {why}" if why else message, revision)
+        return _degraded(Reason.REPLICAS_MISSING, f"{message}. {why}" if why else message, revision)
     if unready:
-        return _degraded("NotAnswering", unready, revision)
+        return _degraded(Reason.NOT_ANSWERING, unready, revision)
     message = f"version {short(route.fingerprint)} serves"
     if any(workload.root == "writable" for workload in alive):
         message += ", with a root file system that it can write: it did not start without"
-    return (Condition(ConditionType.READY, True, "Serving", message, revision=revision),)
+    return (Condition(ConditionType.READY, True, Reason.SERVING, message, revision=revision),)
 
 
 def _engine_says(observed: ObservedApp, route: Route) -> str:
@@ -79,7 +82,7 @@ def _engine_says(observed: ObservedApp, route: Route) -> str:
     return next((f"{w.name} is {w.state}: {w.detail}" for w in of_version if w.detail), "")
 
 
-def _failed(reason: str, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
+def _failed(reason: Reason, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
     serving = route is not None and route.in_service
     kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
     message = f"version {short(route.fingerprint)} keeps serving. {why}" if serving and route else why
@@ -100,7 +103,7 @@ def _set_back(setback: Setback, route: Route | None, revision: str) -> tuple[Con
     )
 
 
-def _degraded(reason: str, message: str, revision: str) -> tuple[Condition, ...]:
+def _degraded(reason: Reason, message: str, revision: str) -> tuple[Condition, ...]:
     return (
         Condition(ConditionType.READY, False, reason, message, revision=revision),
         Condition(ConditionType.DEGRADED, True, reason, message, revision=revision),
@@ -129,7 +132,7 @@ def judge_app(
     )
     if warnings:
         conditions.append(
-            Condition(ConditionType.WARNING, True, "Warnings", "\n".join(warnings), revision=revision)
+            Condition(ConditionType.WARNING, True, Reason.WARNINGS, "\n".join(warnings), revision=revision)
         )
     return tuple(conditions)
 
@@ -150,7 +153,7 @@ def _shared(
 
 
 def _kind(hold: Hold) -> ConditionType | None:
-    if hold.reason == "AwaitingSuccessor":
+    if hold.reason == Reason.AWAITING_SUCCESSOR:
         return ConditionType.DEGRADED
     if not hold.failed:
         return None
@@ -163,7 +166,7 @@ def _of_hold(hold: Hold, kind: ConditionType) -> Condition:
 
 def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
     revision = plan.revision
-    if pending := next((hold for hold in plan.holds if hold.reason == "PrunePending"), None):
+    if pending := next((hold for hold in plan.holds if hold.reason == Reason.PRUNE_PENDING), None):
         return Condition(ConditionType.READY, False, pending.reason, pending.why, revision=revision)
     waiting = [
         (name, ready) for name, own in parts if (ready := find(own, ConditionType.READY)) and not ready.status
@@ -178,13 +181,13 @@ def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
         return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
     count = len(parts)
     message = f"{count} component{'s' if count != 1 else ''} as declared"
-    return Condition(ConditionType.READY, True, "Ready", message, revision=revision)
+    return Condition(ConditionType.READY, True, Reason.READY, message, revision=revision)
 
 
 def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Condition]:
     conditions = []
     for hold in holds:
-        if hold.reason == "PrunePending":
+        if hold.reason == Reason.PRUNE_PENDING:
             conditions.append(
                 Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
             )

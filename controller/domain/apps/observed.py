@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.storage.box import BoxRecord
@@ -70,7 +71,7 @@ class ObservedBox:
 class StorageFault:
     """Why the storage could not be observed; `transient`: it may answer later."""
 
-    reason: str
+    reason: Reason
     why: str
     transient: bool
 

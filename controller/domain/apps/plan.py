@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.names import AppName, ComponentName, is_stage, short
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.storage.box import Account, BoxRecord, ModelPin
@@ -320,9 +321,7 @@ class Hold:
     """Something that was deliberately not planned, with the reason; shown with the actions."""
 
     component: ComponentName | None
-    reason: (
-        str  # CamelCase: Failed | CrashLoop | PrunePending | PruneDisabled | Backoff | CapacityBelowUse | …
-    )
+    reason: Reason
     why: str
     retry_after: float | None = None  # seconds after which the decision may change by itself
     kind: ComponentKind = ComponentKind.ML_COMPONENT

@@ -43,6 +43,7 @@ from controller.domain.apps.spec import ComponentKind, MLComponentSpec, OwnServe
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
 from controller.domain.backoff import Backoff
 from controller.domain.names import ComponentName, short, workload_name
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
 from controller.domain.runs.planner import plan_pipelines
 from controller.domain.storage.planner import bound, plan_boxes
@@ -190,9 +191,11 @@ class _Rollout:
         memory = self.status.component(self.name) or ComponentStatus(self.name, "MLComponent")
         if self.component.failure:
             actions, holds = self._converge(memory)
-            return actions, [Hold(self.name, "Failed", self.component.failure), *holds]
+            return actions, [Hold(self.name, Reason.FAILED, self.component.failure), *holds]
         if memory.failed_fingerprint in self.component.fingerprints and not self._serving:
-            return self._clear_failed(), [Hold(self.name, "Failed", memory.failure or "did not become ready")]
+            return self._clear_failed(), [
+                Hold(self.name, Reason.FAILED, memory.failure or "did not become ready")
+            ]
         return self._converge(memory)
 
     def healing(self) -> tuple[tuple[Action, ...], list[Hold]] | None:
@@ -314,13 +317,13 @@ class _Rollout:
         recent = [at for at in memory.restarts if at > self.now - self.policy.crash_window]
         if len(recent) >= self.policy.crash_limit:
             why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
-            return Hold(self.name, "CrashLoop", why)
+            return Hold(self.name, Reason.CRASH_LOOP, why)
         pause = self.policy.backoff.after(len(recent))
         left = recent[-1] + pause - self.now if recent else 0.0
         if left <= 0:
             return None
         return Hold(
-            self.name, "Backoff", f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
+            self.name, Reason.BACKOFF, f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
         )
 
     def _leave_out_dead(self) -> tuple[Action, ...]:
@@ -522,7 +525,7 @@ def _all_would_go(
         return None
     names = ", ".join(sorted(present))
     why = f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
-    return Hold(None, "PrunePending", why)
+    return Hold(None, Reason.PRUNE_PENDING, why)
 
 
 def _plan_services(
@@ -582,9 +585,9 @@ def _plan_gone(
     present = {w.component for w in observed.workloads} | set(routes)
     gone = sorted(present - declared)
     if not desired.prune:
-        return [], [Hold(name, "PruneDisabled", "left Git, kept because prune is off") for name in gone]
+        return [], [Hold(name, Reason.PRUNE_DISABLED, "left Git, kept because prune is off") for name in gone]
     waits = {name: _awaited(desired, routes[name], taken) for name in gone if name in routes}
-    holds = [Hold(name, "AwaitingSuccessor", waits[name]) for name in gone if waits.get(name)]
+    holds = [Hold(name, Reason.AWAITING_SUCCESSOR, waits[name]) for name in gone if waits.get(name)]
     leaves = [name for name in gone if not waits.get(name)]
     return [_remove_component(name, observed, routes.get(name)) for name in leaves], holds
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from controller.domain.apps.conditions import Conditions
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.text import bounded, excerpt
 
 #: Characters of all texts of an app's status together. A message by itself has up to `text.MAX_MESSAGE`.
@@ -26,7 +27,7 @@ class ComponentStatus:
     model: str = ""  # digest of the model, of a component that has one
     conditions: Conditions = ()
     failed_fingerprint: str = ""
-    failure_reason: str = ""
+    failure_reason: Reason = Reason.NONE
     failure: str = ""
     restarts: tuple[float, ...] = ()
 
@@ -51,7 +52,7 @@ class Setback:
     an action. `version`: the fingerprint of the version that was to be started, if there was one."""
 
     subject: str
-    reason: str
+    reason: Reason
     message: str
     attempts: int
     at: float
@@ -139,7 +140,7 @@ class Event:
 
     app: AppName
     type: EventType
-    reason: str
+    reason: Reason
     message: str
     component: ComponentName | None = None
     revision: str = ""
@@ -148,28 +149,6 @@ class Event:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", bounded(self.message))
-
-
-class RequestState(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-
-
-@dataclass(frozen=True)
-class ReconcileRequest:
-    """A request to reconcile an app: only a key and a reason. `outcome` is set when done: Ready | Degraded |
-    Failed | Superseded | Suspended | Waiting."""
-
-    id: int
-    app: AppName
-    reasons: tuple[str, ...]  # poll | webhook | push | drift | manual | start | platform | retry | wake
-    state: RequestState
-    created: float
-    not_before: float = 0.0
-    outcome: str = ""
-    message: str = ""
-    revision: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 
 from controller.domain.errors import Stalled, Waiting
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import Run, RunState, StageRun
 from controller.domain.runs.steps import begin, can_begin
 
-WAITING = "WaitingForGpu"
+WAITING = Reason.WAITING_FOR_GPU
 _PAUSE, _LONG_PAUSE = 5.0, 60.0  # seconds until a component looks again
 
 
@@ -62,15 +63,17 @@ def allocate(
     if wanted <= len(free):
         return replace(asked, gpus=free[:wanted])
     if wanted > len(gpus):
-        raise Stalled("NoGpu", f"{asked.component}: {_too_many(wanted, gpus)}")
+        raise Stalled(Reason.NO_GPU, f"{asked.component}: {_too_many(wanted, gpus)}")
     own = allocated(lease for lease in others if (lease.app, lease.component) == (asked.app, asked.component))
     if wanted > len(gpus) - len(own & set(gpus)):
         # Waits as well, since what helps (another strategy, fewer replicas) makes no other version of it.
         raise Waiting(
-            "WaitingForGpu", f"{asked.component} {_in_its_own_way(wanted, len(own), gpus)}", _LONG_PAUSE
+            Reason.WAITING_FOR_GPU,
+            f"{asked.component} {_in_its_own_way(wanted, len(own), gpus)}",
+            _LONG_PAUSE,
         )
     taken = f"components have {len(by_components & set(gpus))} of them and stages of runs {len(by_stages & set(gpus))}"
-    raise Waiting("WaitingForGpu", f"{asked.component} {_in_line(wanted, gpus)}, and {taken}", _PAUSE)
+    raise Waiting(Reason.WAITING_FOR_GPU, f"{asked.component} {_in_line(wanted, gpus)}, and {taken}", _PAUSE)
 
 
 # --- stages -----------------------------------------------------------------------------------------------------
@@ -104,7 +107,7 @@ def _allocate(
     if not wanted:
         return begin(run, (stage,), at)
     if wanted > len(gpus):
-        return run.with_stage(waiting.to(RunState.FAILED, at, "NoGpu", _too_many(wanted, gpus)))
+        return run.with_stage(waiting.to(RunState.FAILED, at, Reason.NO_GPU, _too_many(wanted, gpus)))
     left = tuple(gpu for gpu in gpus if gpu not in to_components)
     taken = held(active)
     free = tuple(gpu for gpu in left if gpu not in taken)
@@ -121,7 +124,7 @@ def _allocate(
     return in_line(run, waiting, active, WAITING, message)
 
 
-def in_line(run: Run, waiting: StageRun, active: Iterable[Run], reason: str, message: str) -> Run:
+def in_line(run: Run, waiting: StageRun, active: Iterable[Run], reason: Reason, message: str) -> Run:
     """Mark the stage as waiting for the given reason; it keeps the place in the queue that it already has."""
     if waiting.ticket and waiting.reason == reason:
         return run

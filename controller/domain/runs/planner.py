@@ -19,6 +19,7 @@ from controller.domain.apps.plan import (
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 
 
@@ -34,7 +35,7 @@ def plan_pipelines(
                 continue
             if memory and memory.failed_fingerprint == stage.pin.deploy:
                 holds.append(
-                    Hold(stage.name, "Failed", memory.failure, kind=ComponentKind.EXPERIMENT_PIPELINE)
+                    Hold(stage.name, Reason.FAILED, memory.failure, kind=ComponentKind.EXPERIMENT_PIPELINE)
                 )
             else:
                 groups.append((_bring(stage),))

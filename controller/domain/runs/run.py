@@ -11,6 +11,7 @@ from enum import StrEnum
 from itertools import islice
 
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.storage.keys import DEVELOPER_AREA, user_area
 
@@ -48,6 +49,15 @@ FOLLOWS: dict[RunState, frozenset[RunState]] = {
 }
 
 
+class RunCause(StrEnum):
+    """What started a run."""
+
+    API = "api"
+    SCHEDULE = "schedule"
+    CONTINUE = "continue"  # another pipeline that ended
+    RETRY = "retry"
+
+
 class TransitionRefused(Exception):
     """A transition that is not allowed, which is a bug."""
 
@@ -56,7 +66,7 @@ class TransitionRefused(Exception):
 class Transition:
     state: RunState
     at: float  # Unix seconds
-    reason: str = ""
+    reason: Reason = Reason.NONE
     message: str = ""
 
 
@@ -70,7 +80,7 @@ class Attempt:
     started: float
     ended: float = 0.0
     exit_code: int | None = None
-    reason: str = ""
+    reason: Reason = Reason.NONE
     message: str = ""
     platform: bool = False
     gpus: tuple[str, ...] = ()  # ids of those that it has until its end
@@ -85,7 +95,7 @@ class StageRun:
 
     name: str
     state: RunState = RunState.QUEUED
-    reason: str = ""
+    reason: Reason = Reason.NONE
     message: str = ""
     attempts: tuple[Attempt, ...] = ()
     not_before: float = 0.0
@@ -99,7 +109,7 @@ class StageRun:
         """Return the newest attempt."""
         return self.attempts[-1] if self.attempts else None
 
-    def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> StageRun:
+    def to(self, state: RunState, at: float, reason: Reason = Reason.NONE, message: str = "") -> StageRun:
         """Return the stage in its next state. Raises TransitionRefused."""
         _check(self.state, state)
         step = Transition(state, at, reason, message)
@@ -184,12 +194,12 @@ class Run:
     outputs: tuple[RunOutput, ...] = ()
     priority: int = 0
     state: RunState = RunState.QUEUED
-    reason: str = ""
+    reason: Reason = Reason.NONE
     message: str = ""
     stages: tuple[StageRun, ...] = ()
     history: tuple[Transition, ...] = ()
     version: int = 0
-    cause: str = "api"  # api | schedule | continue | retry
+    cause: RunCause = RunCause.API
     origin: str = ""  # the run that it repeats or continues
     webhook: str = ""
     pass_identity: bool = False  # whether the stages get the caller's name
@@ -273,7 +283,7 @@ class Run:
     def with_stage(self, stage: StageRun) -> Run:
         return replace(self, stages=tuple(stage if s.name == stage.name else s for s in self.stages))
 
-    def to(self, state: RunState, at: float, reason: str = "", message: str = "") -> Run:
+    def to(self, state: RunState, at: float, reason: Reason = Reason.NONE, message: str = "") -> Run:
         """Return the run in its next state. Raises TransitionRefused."""
         _check(self.state, state)
         step = Transition(state, at, reason, message)
@@ -361,7 +371,7 @@ def is_run_id(text: str) -> bool:
     return _RUN_ID.fullmatch(text) is not None
 
 
-def cancel(run: Run, at: float, reason: str = "Canceled", why: str = "canceled by a person") -> Run:
+def cancel(run: Run, at: float, reason: Reason = Reason.CANCELED, why: str = "canceled by a person") -> Run:
     """Return the canceled run: it is over at once if it had not begun, else its runner stops it. A run that is
     being canceled, or is over, does not change."""
     if run.state.terminal or run.state is RunState.CANCELING:
@@ -381,7 +391,7 @@ def retry_of(before: Run, id: str, at: float) -> Run:
         before.inputs,
         before.outputs,
         priority=before.priority,
-        cause="retry",
+        cause=RunCause.RETRY,
         origin=before.id,
         webhook=before.webhook,
         pass_identity=before.pass_identity,
@@ -407,9 +417,9 @@ def images_to_repeat(runs: Iterable[Run], most: int) -> frozenset[str]:
     return frozenset(islice(dict.fromkeys(needed), most))
 
 
-def reused_reason(source: str) -> tuple[str, str]:
+def reused_reason(source: str) -> tuple[Reason, str]:
     """Return reason and message of a stage that reuses the outputs of the run `source`."""
-    return "Reused", f"outputs of run {source}"
+    return Reason.REUSED, f"outputs of run {source}"
 
 
 def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
@@ -426,7 +436,7 @@ def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
         run.user,
         handed,
         priority=run.priority,
-        cause="continue",
+        cause=RunCause.CONTINUE,
         origin=run.id,
         pass_identity=run.pass_identity,
         public=run.public,
@@ -464,7 +474,7 @@ def over(run: Run, at: float) -> Run:
     for stage in run.stages:
         if not stage.state.terminal:
             run = run.with_stage(
-                stage.to(RunState.CANCELED, at, "NotRun", "the run was over before it could begin")
+                stage.to(RunState.CANCELED, at, Reason.NOT_RUN, "the run was over before it could begin")
             )
     return run
 

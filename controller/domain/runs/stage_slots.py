@@ -17,14 +17,15 @@ from dataclasses import dataclass
 
 from controller.domain.apps.spec import Limits, Resources
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import begin_with_gpus, in_line
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import Run, RunState, StageRun
 from controller.domain.runs.steps import begin, can_begin
 from controller.domain.units import render_size
 
-WAITING_FOR_LIMITS = "WaitingForLimits"
-WAITING_FOR_SLOT = "WaitingForSlot"
+WAITING_FOR_LIMITS = Reason.WAITING_FOR_LIMITS
+WAITING_FOR_SLOT = Reason.WAITING_FOR_SLOT
 _INEXACT = 1e-6  # sums of tenths of a CPU are
 
 
@@ -110,7 +111,7 @@ def _admit(run: Run, stage: Stage, share: Share, active: tuple[Run, ...], at: fl
         return begin(run, (stage,), at)
     if beyond := wanted.beyond(share.app):
         message = f"it asks for {', '.join(beyond)} that the limits of the app leave to stages: ask for less"
-        return run.with_stage(waiting.to(RunState.FAILED, at, "LimitsInvalid", message))
+        return run.with_stage(waiting.to(RunState.FAILED, at, Reason.LIMITS_INVALID, message))
     mine = tuple(other for other in active if other.app == run.app)
     ahead = _sum(_ahead(mine, waiting, WAITING_FOR_LIMITS))
     if beyond := (in_use(mine) + ahead + wanted).beyond(share.app):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controller.domain.backoff import Backoff
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import BAD_ENDS, Run, RunOutput, RunState, StageRun, over
 
@@ -43,7 +44,7 @@ class FinishRun:
     """The run is over."""
 
     state: RunState
-    reason: str = ""
+    reason: Reason = Reason.NONE
     message: str = ""
 
 
@@ -101,7 +102,7 @@ def begin(run: Run, stages: Iterable[Stage], at: float, gpus: tuple[str, ...] = 
 
 def release(run: Run, output: RunOutput) -> Run:
     """Record that this output is at its destination."""
-    return replace(run, released=(*run.released, output.name), reason="", message="")
+    return replace(run, released=(*run.released, output.name), reason=Reason.NONE, message="")
 
 
 def finish(run: Run, end: FinishRun, at: float) -> Run:
@@ -110,7 +111,14 @@ def finish(run: Run, end: FinishRun, at: float) -> Run:
 
 
 def after_failure(
-    stage: StageRun, spec: Stage, at: float, reason: str, message: str, *, platform: bool, final: bool = False
+    stage: StageRun,
+    spec: Stage,
+    at: float,
+    reason: Reason,
+    message: str,
+    *,
+    platform: bool,
+    final: bool = False,
 ) -> StageRun:
     """Return the stage after its attempt failed and its end was recorded: QUEUED for another one, or over.
     `final` means that a repetition cannot help."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from controller.domain.integrity import MOST_USER, IntegrityError, require_integrity
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import (
     Run,
+    RunCause,
     RunInput,
     RunOutput,
     RunState,
@@ -42,7 +44,7 @@ class RunSubmission:
 
 def submission_of(run: Run) -> RunSubmission:
     """Return the submission that becomes this run."""
-    if run.cause == "retry":
+    if run.cause is RunCause.RETRY:
         return RunSubmission(run.id, run.app, run.name, repeats=run.origin)
     return RunSubmission(
         run.id,
@@ -110,7 +112,7 @@ def being_canceled(run: Run, at: float) -> Run:
     """Return the run as it is shown between a request to cancel it and the daemon's handling of that request."""
     if run.state.terminal or run.state is RunState.CANCELING:
         return run
-    return run.to(RunState.CANCELING, at, "Canceled", "canceled by a person")
+    return run.to(RunState.CANCELING, at, Reason.CANCELED, "canceled by a person")
 
 
 def canceled(run: Run, at: float, now: float) -> Run:
@@ -119,4 +121,6 @@ def canceled(run: Run, at: float, now: float) -> Run:
     if run.state is not RunState.QUEUED:
         return cancel(run, at)
     stopped = being_canceled(run, at)
-    return over(stopped.to(RunState.CANCELED, now, "Canceled", "canceled by a person before it began"), now)
+    return over(
+        stopped.to(RunState.CANCELED, now, Reason.CANCELED, "canceled by a person before it began"), now
+    )

@@ -19,6 +19,7 @@ from controller.domain.apps.plan import Action, CreateBucket, Hold, KeepBucket, 
 from controller.domain.apps.spec import BoxSpec, ComponentKind, Reclaim
 from controller.domain.apps.status import BoxStatus
 from controller.domain.names import ComponentName, bucket_name
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.domain.units import about_size
 
@@ -71,7 +72,7 @@ def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revisi
         conditions = (
             _not_ready(hold.reason, hold.why, revision)
             if hold
-            else _not_ready("NotMade", "its bucket has not been made yet", revision)
+            else _not_ready(Reason.NOT_MADE, "its bucket has not been made yet", revision)
         )
         return BoxStatus(spec.name, "", spec.capacity, 0, 0, conditions)
     return BoxStatus(
@@ -85,19 +86,19 @@ def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revisi
 
 
 def _conditions(record: BoxRecord, hold: Hold | None, revision: str) -> Conditions:
-    if hold and hold.reason != "CapacityBelowUse":
+    if hold and hold.reason != Reason.CAPACITY_BELOW_USE:
         return _not_ready(hold.reason, hold.why, revision)
     stored = f"{about_size(record.used)} of {about_size(record.capacity)} in {record.files} files"
-    ready = Condition(ConditionType.READY, True, "Stored", stored, revision=revision)
+    ready = Condition(ConditionType.READY, True, Reason.STORED, stored, revision=revision)
     if record.used > record.capacity:
         why = f"{stored}: uploads are refused until there is space"
-        return ready, Condition(ConditionType.DEGRADED, True, "OverCapacity", why, revision=revision)
+        return ready, Condition(ConditionType.DEGRADED, True, Reason.OVER_CAPACITY, why, revision=revision)
     if hold:
         return ready, Condition(ConditionType.DEGRADED, True, hold.reason, hold.why, revision=revision)
     return (ready,)
 
 
-def _not_ready(reason: str, why: str, revision: str) -> Conditions:
+def _not_ready(reason: Reason, why: str, revision: str) -> Conditions:
     return (
         Condition(ConditionType.READY, False, reason, why, revision=revision),
         Condition(ConditionType.DEGRADED, True, reason, why, revision=revision),
@@ -141,7 +142,7 @@ def _wanted(spec: BoxSpec, record: BoxRecord) -> tuple[BoxRecord, Hold | None]:
         f"stays {about_size(record.capacity)} until there is less"
     )
     return replace(wanted, capacity=record.capacity), Hold(
-        spec.name, "CapacityBelowUse", why, kind=ComponentKind.DATA_BOX
+        spec.name, Reason.CAPACITY_BELOW_USE, why, kind=ComponentKind.DATA_BOX
     )
 
 
@@ -165,7 +166,10 @@ def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], 
         return (KeepBucket(record, why="the app was disconnected, data stays"),), None
     if not desired.prune:
         return (), Hold(
-            record.box, "PruneDisabled", "left Git, kept because prune is off", kind=ComponentKind.DATA_BOX
+            record.box,
+            Reason.PRUNE_DISABLED,
+            "left Git, kept because prune is off",
+            kind=ComponentKind.DATA_BOX,
         )
     if record.reclaim is Reclaim.DELETE:
         return (RemoveBucket(record, why="left Git, reclaimPolicy is Delete"),), None

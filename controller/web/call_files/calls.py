@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from controller.domain.errors import ControllerError
+from controller.domain.reasons import Reason
 from controller.web import isolated_json
 from controller.web.call_files import variables
 from controller.web.call_files.locations import FileCall, FileLocations, OutputSlot
@@ -135,7 +136,7 @@ class CallFileStaging:
                 return stack.enter_context(await self._links.download(url))
             except TransferFailed as answer:
                 error = self._places.explain(answer.status, answer.body, _unread(wish))
-                if error.reason == "ObjectMissing":
+                if error.reason == Reason.OBJECT_MISSING:
                     return FileFault(wish.pointer, f"there is no file {wish.path.text!r} in box {wish.box}")
                 raise error from answer
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.domain.storage.box import BoxState, BoxUsage, PendingUpload
 from controller.domain.storage.keys import FilePath, user_area
@@ -99,7 +100,7 @@ class FileLocations:
     def _area(self, job: FileCall, box: ComponentName) -> BoxArea:
         record = self._store.boxes.get(job.route.app, box)
         if record is None or record.state is not BoxState.BOUND:
-            raise Stalled("BucketMissing", f"box {box} of app {job.route.app} is not there")
+            raise Stalled(Reason.BUCKET_MISSING, f"box {box} of app {job.route.app} is not there")
         prefix = user_area(job.user or None)
         objects = self._storage.objects()
         return BoxArea(self._store, self._storage, objects, record, prefix, LINK_SECONDS, time.time())

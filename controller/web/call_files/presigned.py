@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.upstream import ConnectionDropped, UpstreamConnection, UpstreamError
 from controller.web.splice import pass_on, pass_on_if
@@ -170,7 +171,7 @@ class PresignedDownload(_Exchange):
             raise unreachable(error) from error
         length = next((value for name, value in connection.headers if name.lower() == b"content-length"), b"")
         if not length.isdigit():
-            raise Transient("StorageUnreachable", "the storage does not tell how long the object is")
+            raise Transient(Reason.STORAGE_UNREACHABLE, "the storage does not tell how long the object is")
         self.size = int(length)
         connection.pause_timeout(True)
 
@@ -221,4 +222,4 @@ async def _connect(pool: ConnectionPool, link: PresignedLink) -> UpstreamConnect
 
 
 def unreachable(error: UpstreamError) -> Transient:
-    return Transient("StorageUnreachable", f"the storage does not answer: {error}")
+    return Transient(Reason.STORAGE_UNREACHABLE, f"the storage does not answer: {error}")

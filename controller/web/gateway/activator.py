@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.ports import Store
@@ -104,7 +105,7 @@ class Activator:
         try:
             with self._store.transaction():
                 self._store.activity.touch([key], time.time())
-                self._store.requests.enqueue(key[0], "wake")
+                self._store.requests.enqueue(key[0], Trigger.WAKE)
         except ControllerError as error:
             log.warning("the daemon cannot be asked to wake up %s of %s: %s", key[1], key[0], error)
             raise RequestRefused(

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
 from controller.guards import GuardedStep, report
 from controller.ports import Store
@@ -28,7 +29,11 @@ log = logging.getLogger(__name__)
 POLL = 0.01  # seconds; a query takes about 5 µs, the timer ten times that
 HEARTBEAT = 1.0
 RETRY = 0.2  # seconds after which a table that could not be loaded is asked for again
-PASSING = ("StateBusy", "StateSetAside", "StateUnwritable")  # reasons that may be temporary
+PASSING = (
+    Reason.STATE_BUSY,
+    Reason.STATE_SET_ASIDE,
+    Reason.STATE_UNWRITABLE,
+)  # reasons that may be temporary
 PATIENCE = 60.0  # seconds
 
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, BoxUsage, Part, PendingUpload
 from controller.domain.storage.links import ObjectLink
 from controller.ports import Store
@@ -173,7 +174,7 @@ class Reservations:
         try:
             stored = self.storage.objects().parts(upload.bucket, upload.key, upload.upload)
         except Stalled as error:
-            if error.reason == "UploadMissing":
+            if error.reason == Reason.UPLOAD_MISSING:
                 raise RequestRefused(_no_upload()) from error
             raise
         if together(stored, [each for each in coming if each.id <= arrival.id]) > upload.size:

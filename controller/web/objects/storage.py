@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import path_of
 from controller.domain.storage.sigv4 import UNSIGNED, Signer
@@ -137,5 +138,5 @@ async def whole(connection: UpstreamConnection) -> bytes:
             pieces.append(piece)
             size += len(piece)
     except UpstreamError as error:
-        raise Transient("StorageUnreachable", f"the storage does not answer: {error}") from error
+        raise Transient(Reason.STORAGE_UNREACHABLE, f"the storage does not answer: {error}") from error
     return b"".join(pieces)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from controller.adapters.clock import SystemClock
+from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
@@ -105,7 +106,7 @@ class Box:
         request = self.store.requests.claim(self.clock.now())
         if request is None:
             return ()
-        self.store.requests.finish(request.id, "Ready", "", "")
+        self.store.requests.finish(request.id, Outcome.READY, "", "")
         return request.reasons
 
 

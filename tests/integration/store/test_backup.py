@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.names import AppName
 from controller.ports import Store
 from controller.store import open_store
@@ -57,7 +58,7 @@ def test_what_is_restored_is_what_was_there(store: Store, root: Path, tmp_path: 
     names.parent.mkdir()
     if named:
         CallerNameTable(names).claim(APP, "olga", "https://issuer.example.org#1", now=1.0)
-    store.requests.enqueue(APP, "webhook")
+    store.requests.enqueue(APP, Trigger.WEBHOOK)
     replaced = {
         "/opt/prichal/.venv/bin/python": sys.executable,
         "/var/backups/": f"{tmp_path}/backups/",
@@ -66,7 +67,7 @@ def test_what_is_restored_is_what_was_there(store: Store, root: Path, tmp_path: 
         "-C / ": f"-C {root} ",
     }
     run((BACKUP,), tmp_path, replaced)
-    store.requests.enqueue(AppName("later"), "webhook")
+    store.requests.enqueue(AppName("later"), Trigger.WEBHOOK)
     (copies,) = (tmp_path / "backups" / "prichal").iterdir()
     new = tmp_path / "new"
     new.mkdir()

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.apps.status import AppStatus, Event, EventType, RequestState
+from controller.domain.apps.requests import Outcome, RequestState, Trigger
+from controller.domain.apps.status import AppStatus, Event, EventType
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, PendingUpload
 from controller.store import SqliteStore, open_store
 
@@ -29,7 +31,8 @@ def produce(path: Path, seed: int) -> list[int]:
     """Every id that was handed out."""
     store, dice = open_store(path), random.Random(seed)
     return [
-        store.requests.enqueue(dice.choice(APPS), dice.choice(("poll", "webhook"))) for _ in range(WISHES)
+        store.requests.enqueue(dice.choice(APPS), Trigger(dice.choice(("poll", "webhook"))))
+        for _ in range(WISHES)
     ]
 
 
@@ -48,7 +51,7 @@ def work(path: Path, marks: Path) -> int:
         with store.transaction():
             store.apps.save(AppStatus(request.app, failures=request.id))
         (marks / request.app).unlink()
-        store.requests.finish(request.id, "Ready", "", "")
+        store.requests.finish(request.id, Outcome.READY, "", "")
         done += 1
 
 
@@ -113,13 +116,15 @@ def toil(path: Path) -> None:
         round_ += 1
         app = APPS[round_ % 3]
         with store.transaction():
-            request = store.requests.enqueue(app, f"round-{round_ % 5}")
+            request = store.requests.enqueue(app, Trigger(f"round-{round_ % 5}"))
             count = store.apps.status(app).failures + 1
-            store.apps.save(AppStatus(app, failures=count), [Event(app, EventType.NORMAL, f"N{count}", "")])
+            store.apps.save(
+                AppStatus(app, failures=count), [Event(app, EventType.NORMAL, Reason(f"N{count}"), "")]
+            )
         os.write(1, f"{request} {app}\n".encode())
         claimed = store.requests.claim(now=1e12)
         if claimed is not None and round_ % 2:
-            store.requests.finish(claimed.id, "Ready", "", "")
+            store.requests.finish(claimed.id, Outcome.READY, "", "")
 
 
 TOIL = """

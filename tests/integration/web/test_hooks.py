@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from controller.domain.apps.status import Event, EventType, RepositoryRecord, RequestState
+from controller.domain.apps.requests import Outcome, RequestState
+from controller.domain.apps.status import Event, EventType, RepositoryRecord
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.web.api.platform.signatures import sign
 from tests.support.gateway import APP
 from tests.support.waiting import wait_for
@@ -45,7 +47,9 @@ def generic(web: Web, body: bytes, **headers: str) -> Reply:
 def finish(web: Web, app: str, outcome: str) -> None:
     """What the daemon would do."""
     while (request := web.store.requests.claim(time.time() + 1)) is not None:
-        web.store.requests.finish(request.id, outcome if request.app == app else "Ready", "because", "c0ffee")
+        web.store.requests.finish(
+            request.id, Outcome(outcome if request.app == app else "Ready"), "because", "c0ffee"
+        )
 
 
 def progress(web: Web, link: str, after: int = 0, wait: int = 0) -> Reply:
@@ -120,7 +124,7 @@ def test_the_pusher_sees_the_progress(web: Web) -> None:
 
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(progress, web, link, 0, 30)
-        web.store.events.add([Event(app, EventType.NORMAL, "Building", "step 1 of 2")])
+        web.store.events.add([Event(app, EventType.NORMAL, Reason.BUILDING, "step 1 of 2")])
         first = waiting.result().json
         assert [event["message"] for event in first["events"]] == ["step 1 of 2"]
 
@@ -128,7 +132,7 @@ def test_the_pusher_sees_the_progress(web: Web) -> None:
         waiting = threads.submit(progress, web, link, last, 30)
         request = web.store.requests.claim(time.time() + 1)
         assert request is not None
-        web.store.requests.finish(request.id, "Degraded", "not ready in time", "c0ffee")
+        web.store.requests.finish(request.id, Outcome.DEGRADED, "not ready in time", "c0ffee")
         done = waiting.result().json
     assert (done["state"], done["outcome"], done["message"]) == ("done", "Degraded", "not ready in time")
     assert done["events"] == []
@@ -171,7 +175,7 @@ def test_those_who_wait_do_not_keep_others_waiting(web: Web) -> None:
 
 
 def test_events_as_they_happen(web: Web) -> None:
-    web.store.apps.save(web.store.apps.status(APP), [Event(APP, EventType.NORMAL, "One", "first")])
+    web.store.apps.save(web.store.apps.status(APP), [Event(APP, EventType.NORMAL, Reason("One"), "first")])
     with socket.create_connection(web.address, timeout=30) as sock:
         sock.sendall(b"GET /-/apps/demo/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = b""
@@ -184,7 +188,7 @@ def test_events_as_they_happen(web: Web) -> None:
                 received += part
 
         read_until(b"first")
-        web.store.events.add([Event(APP, EventType.WARNING, "Two", "second")])
+        web.store.events.add([Event(APP, EventType.WARNING, Reason("Two"), "second")])
         read_until(b"second")
     assert b"content-type: text/event-stream" in received
     ids = [int(line.split(b": ")[1]) for line in received.splitlines() if line.startswith(b"id: ")]

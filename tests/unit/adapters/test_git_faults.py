@@ -9,6 +9,7 @@ import pytest
 
 from controller.adapters.git.faults import CLASSES, CloneDamaged, damage, rule_of, translate, translated
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
 EXCEPTIONS = [c for _, c in inspect.getmembers(pygit2, inspect.isclass) if issubclass(c, BaseException)]
@@ -73,7 +74,7 @@ def test_secrets_are_cut_out() -> None:
 def test_errors_of_ours_pass_and_bugs_are_not_hidden() -> None:
     for context in (translated("x"), damage("x")):
         with pytest.raises(Stalled, match="ours"), context:
-            raise Stalled("Ours", "ours")
+            raise Stalled(Reason("Ours"), "ours")
     for context in (translated("x"), damage("x")):
         with pytest.raises(ZeroDivisionError), context:
             raise ZeroDivisionError

@@ -24,6 +24,7 @@ from controller.adapters.git.local import copy
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.text import printable
 from controller.ports import Revision
 from tests.support.git_specs import repository
@@ -337,7 +338,7 @@ def test_copying_that_is_cut_off_is_gone_on_with(server: Server) -> None:
         def cut(number: int, left: list[int] = [calls]) -> None:  # noqa: B006 - one list a definition
             left[0] -= 1
             if left[0] == 0:
-                raise Stalled("Cut", "off")
+                raise Stalled(Reason("Cut"), "off")
 
         with suppress(Stalled):
             copy(server.repo, clone, commit, cut)

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from controller.cli.main import main
-from controller.domain.apps.status import ReconcileRequest
+from controller.domain.apps import requests
+from controller.domain.apps.requests import ReconcileRequest
 from controller.store import SqliteStore, open_store
 
 
@@ -70,7 +71,7 @@ def worker(store: SqliteStore, work: Callable[[ReconcileRequest], str]) -> Itera
                 stop.wait(0.005)
                 continue
             taken.append(request)
-            store.requests.finish(request.id, work(request), "as the test says", "abc123")
+            store.requests.finish(request.id, requests.Outcome(work(request)), "as the test says", "abc123")
 
     thread = threading.Thread(target=turn)
     thread.start()

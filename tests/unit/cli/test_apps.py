@@ -16,16 +16,11 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.domain.apps.conditions import Condition, ConditionType
-from controller.domain.apps.status import (
-    AppStatus,
-    ComponentStatus,
-    Event,
-    EventType,
-    ReconcileRequest,
-    RequestState,
-)
+from controller.domain.apps.requests import ReconcileRequest, RequestState, Trigger
+from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.apps.usage import Usage
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState, new_run
 from tests.support.runs import make_pipeline
 from tests.unit.cli.conftest import Machine, worker
@@ -37,7 +32,9 @@ DEMO = AppName("demo-colors")
 
 
 def ready(yes: bool, message: str = "") -> Condition:
-    return Condition(ConditionType.READY, yes, "Ready" if yes else "NotReady", message, time.time() - 7200)
+    return Condition(
+        ConditionType.READY, yes, Reason.READY if yes else Reason.NOT_READY, message, time.time() - 7200
+    )
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def broken(store: SqliteStore) -> AppStatus:
     message = "namer: exit code 1\nTraceback: no model"
     conditions = (
         ready(False, message),
-        Condition(ConditionType.DEGRADED, True, "NotReady", message, time.time()),
+        Condition(ConditionType.DEGRADED, True, Reason.NOT_READY, message, time.time()),
     )
     status = AppStatus(AppName("broken"), attempted_revision="b" * 40, conditions=conditions)
     store.apps.save(status)
@@ -149,7 +146,7 @@ def test_one_app_tells_of_its_runs(machine: Machine, demo: AppStatus, store: Sql
     now = time.time()
     pipeline = make_pipeline(app=DEMO)
     ended = store.runs.submit(new_run("a", pipeline, now - 300))
-    store.runs.save(ended.to(RunState.FAILED, now - 130, "ExitCode"))
+    store.runs.save(ended.to(RunState.FAILED, now - 130, Reason.EXIT_CODE))
     store.runs.submit(new_run("b", pipeline, now))
     expected = "  runs        1 queued, 0 active; last: train FAILED ExitCode (2m ago)\n"
     assert expected in machine.run("status", DEMO).stdout
@@ -192,7 +189,7 @@ def test_an_unknown_app_is_answered_with_the_nearest_name(
 
 
 def event(reason: str, app: AppName = DEMO, kind: EventType = EventType.NORMAL) -> Event:
-    return Event(app, kind, reason, f"{reason} happened", ComponentName("namer"), "abc", time.time())
+    return Event(app, kind, Reason(reason), f"{reason} happened", ComponentName("namer"), "abc", time.time())
 
 
 def test_events_are_lines(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
@@ -292,7 +289,7 @@ def test_waiting_goes_on_with_the_request_that_takes_over(
     def work(request: ReconcileRequest) -> str:
         if request.reasons != ("manual",):
             return "Ready"
-        store.requests.enqueue(DEMO, "webhook")
+        store.requests.enqueue(DEMO, Trigger.WEBHOOK)
         return "Superseded"
 
     with worker(store, work) as taken:
@@ -358,7 +355,7 @@ def test_an_app_that_was_never_tried_cannot_be_approved(machine: Machine, store:
 def test_a_request_that_was_merged_is_waited_for(
     machine: Machine, demo: AppStatus, store: SqliteStore
 ) -> None:
-    first = store.requests.enqueue(DEMO, "poll")
+    first = store.requests.enqueue(DEMO, Trigger.POLL)
     with worker(store, lambda _: "Ready") as taken:
         assert machine.run("reconcile", DEMO, "--wait").code == Exit.OK
     done = store.requests.get(first)

@@ -13,8 +13,8 @@ import pytest
 from controller.cli.exits import Exit
 from controller.config import load
 from controller.daemon.connect import app_name
+from controller.domain.apps.requests import ReconcileRequest
 from controller.domain.apps.spec import GitRef, HookProvider, PlatformSpec, RefKind
-from controller.domain.apps.status import ReconcileRequest
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName, RepositoryName
 from controller.manifests import load_platform

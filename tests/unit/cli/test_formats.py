@@ -19,6 +19,7 @@ from controller.documents import parse
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD
 from controller.domain.runs.run import RunState
 from controller.domain.storage.box import BoxRecord, BoxState
@@ -108,7 +109,7 @@ def world(
 
 
 def _fill(store: SqliteStore) -> None:
-    ready = (Condition(ConditionType.READY, True, "Ready", "кот: yes\nall well\u202e", 1.0),)
+    ready = (Condition(ConditionType.READY, True, Reason.READY, "кот: yes\nall well\u202e", 1.0),)
     component = ComponentStatus(ComponentName("namer"), "MLComponent", conditions=ready)
     status = AppStatus(
         DEMO,
@@ -121,7 +122,7 @@ def _fill(store: SqliteStore) -> None:
     store.apps.save(status)
     store.apps.save(AppStatus(PLATFORM, conditions=ready))
     store.events.add(
-        [Event(DEMO, EventType.NORMAL, reason, "it happened", at=5.0) for reason in ("One", "Two")]
+        [Event(DEMO, EventType.NORMAL, Reason(reason), "it happened", at=5.0) for reason in ("One", "Two")]
     )
     _fill_boxes(store)
 

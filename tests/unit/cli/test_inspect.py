@@ -32,6 +32,7 @@ from controller.domain.errors import (
     Waiting,
 )
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from tests.support.commands import COMMANDS
 from tests.unit.cli.conftest import Machine
 
@@ -101,11 +102,11 @@ def test_asking_for_the_status_loads_no_heavy_library(machine: Machine, store: S
     ("error", "code"),
     [
         (ManifestInvalid((ManifestProblem("a.yaml", 1, 1, "", "wrong"),)), Exit.INVALID),
-        (Transient("EngineUnreachable", ""), Exit.UNREACHABLE),
-        (Stalled("UnknownApp", ""), Exit.NOT_FOUND),
-        (Stalled("TimedOut", ""), Exit.TIMEOUT),
-        (Stalled("AlreadyRunning", ""), Exit.FAILED),
-        (Waiting("DependencyNotReady", "", 5.0), Exit.FAILED),
+        (Transient(Reason.ENGINE_UNREACHABLE, ""), Exit.UNREACHABLE),
+        (Stalled(Reason.UNKNOWN_APP, ""), Exit.NOT_FOUND),
+        (Stalled(Reason.TIMED_OUT, ""), Exit.TIMEOUT),
+        (Stalled(Reason.ALREADY_RUNNING, ""), Exit.FAILED),
+        (Waiting(Reason.DEPENDENCY_NOT_READY, "", 5.0), Exit.FAILED),
     ],
 )
 def test_an_error_has_its_exit_code(error: ControllerError, code: Exit) -> None:
@@ -125,7 +126,7 @@ def test_plain_columns_are_one_line_a_row() -> None:
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colours_on_a_terminal_only_if_wanted(machine: Machine, store: SqliteStore, no_color: bool) -> None:
-    ready = Condition(ConditionType.READY, True, "Ready", "all well", time.time())
+    ready = Condition(ConditionType.READY, True, Reason.READY, "all well", time.time())
     store.apps.save(AppStatus(AppName("demo"), conditions=(ready,)))
     ours, theirs = pty.openpty()
     env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {
@@ -145,7 +146,7 @@ def test_colours_on_a_terminal_only_if_wanted(machine: Machine, store: SqliteSto
 
 def test_a_state_has_one_word() -> None:
     def word(*conditions: tuple[ConditionType, bool], suspended: bool = False) -> str:
-        parts = tuple(Condition(kind, status, "", "") for kind, status in conditions)
+        parts = tuple(Condition(kind, status, Reason.NONE, "") for kind, status in conditions)
         return documents.state_word(AppStatus(AppName("a"), conditions=parts, suspended=suspended))
 
     not_ready = (ConditionType.READY, False)

@@ -13,6 +13,7 @@ from controller.cli.exits import Exit
 from controller.config.settings import DefaultLimits
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunInput, RunState, StageRun, new_run
 from controller.domain.secret import Secret
@@ -341,7 +342,7 @@ def test_lines_come_whole_between_the_transitions_they_belong_to(screen: Screen)
     screen.show(running)
     assert screen.new() == ["fit | one"]
     screen.writes(1, "\u00f6 and the rest".encode()[1:])
-    again = replace(running.to(RunState.QUEUED, 3.0, "ExitCode", "exit code 1"), not_before=13.0)
+    again = replace(running.to(RunState.QUEUED, 3.0, Reason.EXIT_CODE, "exit code 1"), not_before=13.0)
     screen.show(again)
     assert screen.new() == [
         "fit | tw\u00f6 and the rest",

@@ -18,6 +18,7 @@ from controller.cli import output
 from controller.documents import parse
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.text import Shown, printable, shown
 from tests.support.pages import ROOT
 
@@ -58,14 +59,14 @@ def test_every_way_to_the_terminal_is_clean(
     output.echo(dirty)
     output.print_message(dirty)
     output.write(dirty)
-    output.print_error(dirty, dirty)
+    output.print_error(Reason(dirty), dirty)
     output.show_table(("NAME",), [(dirty,)])
     output.show_json({dirty: [dirty]})
     output.show_yaml({dirty: [dirty]})
     output.show_value(dirty)
     output.show_view((dirty, output.Table(("NAME",), ((dirty,),))))
     output.console().print(output.label(dirty))
-    output.echo(output.event_line(Event(AppName("demo"), EventType.NORMAL, dirty, dirty)))
+    output.echo(output.event_line(Event(AppName("demo"), EventType.NORMAL, Reason(dirty), dirty)))
     seen = capsys.readouterr()
     assert "before" in seen.out
     assert not OBEYED.findall(re.sub(r"\x1b\[(0|31)m", "", seen.out + seen.err))  # those are our own

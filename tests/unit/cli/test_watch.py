@@ -20,6 +20,7 @@ from controller.cli.exits import Exit
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.store import SqliteStore, open_store
 from tests.unit.cli.conftest import Machine
 
@@ -28,7 +29,7 @@ DEMO = AppName("demo")
 
 def save(store: SqliteStore, message: str, name: str = DEMO) -> None:
     # An old condition: its age in the output does not change while the test looks.
-    condition = Condition(ConditionType.READY, True, "Ready", message, time.time() - 30 * 86400)
+    condition = Condition(ConditionType.READY, True, Reason.READY, message, time.time() - 30 * 86400)
     store.apps.save(AppStatus(AppName(name), conditions=(condition,)))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from controller.daemon import last_fault
 from controller.daemon.last_fault import LastFault
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.store import open_guest_store, open_store
@@ -54,7 +55,7 @@ def test_after_a_bus_error_the_daemon_does_without_what_others_ask_for(tmp_path:
         assert store.apps.status(DEMO).suspended
         told = [event.message for event in store.events.list(PLATFORM)]
         with closing(open_guest_store(path)) as guest:
-            wish = guest.requests.enqueue(DEMO, "manual")
+            wish = guest.requests.enqueue(DEMO, Trigger.MANUAL)
             store.changed()
             claimed = store.requests.claim(time.time())
             assert claimed is not None

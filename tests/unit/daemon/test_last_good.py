@@ -14,6 +14,7 @@ from controller.adapters.models import ModelCache
 from controller.config import PlatformSource, Settings
 from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.names import PLATFORM, AppName
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
@@ -76,10 +77,10 @@ class Host:
         (self.folder / "all.yaml").write_text("".join((repository, secret, *connected)))
 
     def look(self) -> str:
-        self.store.requests.enqueue(PLATFORM, "start")
+        self.store.requests.enqueue(PLATFORM, Trigger.START)
         while request := self.store.requests.claim(1e12):
             outcome = self.platform.reconcile(request) if request.app == PLATFORM else None
-            self.store.requests.finish(request.id, outcome.name if outcome else "Ready", "", "")
+            self.store.requests.finish(request.id, Outcome(outcome.name if outcome else "Ready"), "", "")
         held = [each.type for each in self.store.apps.status(PLATFORM).conditions if each.status]
         return next((each for each in held if each != ConditionType.READY), ConditionType.READY)
 

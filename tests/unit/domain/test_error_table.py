@@ -8,12 +8,13 @@ import pytest
 
 from controller.domain.error_table import MAX_TEXT, ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
-AWAY = ErrorRule(Transient, "Away")
-REFUSED = ErrorRule(Stalled, "Refused")
-DENIED = ErrorRule(Stalled, "Denied", "Check the password")
-FULL = ErrorRule(Transient, "Full")
+AWAY = ErrorRule(Transient, Reason("Away"))
+REFUSED = ErrorRule(Stalled, Reason("Refused"))
+DENIED = ErrorRule(Stalled, Reason("Denied"), "Check the password")
+FULL = ErrorRule(Transient, Reason("Full"))
 TABLE = ErrorTable(
     REFUSED,
     AWAY,
@@ -76,7 +77,7 @@ def test_only_listed_exceptions_are_translated() -> None:
         TABLE.translated(partial(_translate, doing="cannot do it")),
     ):
         raise ConnectionResetError("gone")
-    for error in (KeyError("a bug"), Stalled("Ours", "ours")):
+    for error in (KeyError("a bug"), Stalled(Reason("Ours"), "ours")):
         with (
             pytest.raises(type(error)) as caught,
             TABLE.translated(partial(_translate, doing="cannot do it")),

@@ -13,7 +13,7 @@ from controller.domain.integrity import require_integrity
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Route
 from controller.domain.runs.pipeline import Pipeline, Stage
-from controller.domain.runs.run import Attempt, Run, RunInput, RunOutput, StageRun, new_run
+from controller.domain.runs.run import Attempt, Run, RunCause, RunInput, RunOutput, StageRun, new_run
 from controller.domain.storage.box import BoxRecord, PendingUpload
 from controller.store.codec import decode, encode
 
@@ -63,7 +63,7 @@ NAMES: dict[str, Callable[[str], object]] = {
     "output": lambda text: RunOutput(text, "a/"),
     "box of an input": lambda text: RunInput("data", "FILE", "a/b", box=text or "?"),
     "box of an output": lambda text: RunOutput("model", "a/", box=text or "?"),
-    "cause": lambda text: replace(RUN, cause=text),
+    "cause": lambda text: replace(RUN, cause=RunCause(text)),
     "progress": lambda text: StageRun("fit", progress=text or "?"),
     "path of an API": lambda text: Api(text, ComponentName("api"), published=True),
     "address": lambda text: replace(ROUTE, upstreams=(text,)),

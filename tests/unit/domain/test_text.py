@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.errors import ManifestInvalid, ManifestProblem, Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.text import (
     MAX_MESSAGE,
     bounded,
@@ -81,10 +83,10 @@ def test_what_is_storable_is_so_within_json_too(text: str) -> None:
 
 @given(anything)
 def test_everything_that_people_are_told_is_printable(text: str) -> None:
-    error = Stalled("LfsPointer", text)
+    error = Stalled(Reason.LFS_POINTER, text)
     problem = ManifestProblem(text, 1, 1, text, text)
-    condition = Condition(ConditionType.READY, False, "LfsPointer", text)
-    event = Event(AppName("demo"), EventType.NORMAL, "LfsPointer", text)
+    condition = Condition(ConditionType.READY, False, Reason.LFS_POINTER, text)
+    event = Event(AppName("demo"), EventType.NORMAL, Reason.LFS_POINTER, text)
     for told in (
         error.message,
         str(error),
@@ -109,14 +111,14 @@ def test_whatever_text_reaches_the_store_is_stored_and_read_back(tmp_path: Path)
         store.apps.save(status)
         read = store.apps.status(app)
         assert read.plan.replace("\0", "\N{REPLACEMENT CHARACTER}") == storable(text)
-        request = store.requests.enqueue(app, text)
+        request = store.requests.enqueue(app, Trigger(text))
         claimed = store.requests.claim(2e9)
         assert claimed is not None
-        store.requests.finish(request, "Failed", text, text)
+        store.requests.finish(request, Outcome.FAILED, text, text)
         done = store.requests.get(request)
         assert done is not None
         assert done.message == storable(text)
-        store.events.add([Event(app, EventType.WARNING, text, text, ComponentName(text))])
+        store.events.add([Event(app, EventType.WARNING, Reason(text), text, ComponentName(text))])
         assert store.events.list(app)[-1].message == storable(printable(text))
 
     check()
@@ -129,5 +131,6 @@ def test_a_message_that_is_kept_is_printable_and_bounded(text: str) -> None:
     long = bounded(text * 5000 + "the end")
     assert len(long) <= MAX_MESSAGE + 60
     assert long.endswith("the end")
-    assert Event(AppName("demo"), EventType.WARNING, "BuildFailed", text * 5000 + "the end").message == long
-    assert Condition(ConditionType.STALLED, True, "BuildFailed", text * 5000 + "the end").message == long
+    event = Event(AppName("demo"), EventType.WARNING, Reason.BUILD_FAILED, text * 5000 + "the end")
+    condition = Condition(ConditionType.STALLED, True, Reason.BUILD_FAILED, text * 5000 + "the end")
+    assert (event.message, condition.message) == (long, long)

@@ -13,6 +13,7 @@ from controller.config import Settings
 from controller.config.settings import StorageSettings
 from controller.domain.apps.conditions import Condition, ConditionType, find
 from controller.domain.apps.observed import ObservedWorkload
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
 from controller.domain.apps.spec import (
     GitRef,
     PlatformAppSpec,
@@ -21,7 +22,7 @@ from controller.domain.apps.spec import (
     RepositorySpec,
     SecretSpec,
 )
-from controller.domain.apps.status import AppStatus, ReconcileRequest, RequestState
+from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.routing.routes import Route
 from controller.domain.secret import Secret
@@ -73,7 +74,7 @@ class Harness:
         self.prober = FakeProber(self.engine)
         self.directory = PlatformCatalog()
         self.stopping = False
-        self.outcome = PassOutcome("")  # of the last pass
+        self.outcome = PassOutcome(Outcome.NONE)  # of the last pass
         self.secrets: list[str] = []
         self.models = ModelCache(self.settings.models, self.storage, capacity=100)
         self.deps = ReconcilerDeps(
@@ -132,7 +133,8 @@ class Harness:
         return self.run("retry", app=app)
 
     def request(self, app: AppName, *reasons: str) -> ReconcileRequest:
-        return ReconcileRequest(1, app, reasons or ("poll",), RequestState.RUNNING, created=self.clock.now())
+        triggers = tuple(map(Trigger, reasons)) or (Trigger.POLL,)
+        return ReconcileRequest(1, app, triggers, RequestState.RUNNING, created=self.clock.now())
 
     def settle(self, app: AppName = APP, passes: int = 5) -> PassOutcome:
         """A few passes, as the drift tick asks for them."""

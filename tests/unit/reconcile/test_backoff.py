@@ -16,7 +16,9 @@ import pytest
 from controller.config.settings import StorageSettings
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.observed import ObservedWorkload
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.reconcile.reconciliation import reconcile
 from tests.unit.reconcile.harness import APP, Harness, api, built, manifest, ml
 from tests.unit.reconcile.test_models import box, upload, with_model
@@ -24,8 +26,8 @@ from tests.unit.reconcile.test_models import box, upload, with_model
 SPAN = 1800.0  # seconds that are played
 DRIFT = 60.0
 MOST = 15  # attempts in that time: after pauses of 2, 4, 8, … 256 seconds, then of five minutes
-NO = Transient("EngineFailed", "it does not work today")
-DENIED = Stalled("EngineRefused", "it will never work")
+NO = Transient(Reason.ENGINE_FAILED, "it does not work today")
+DENIED = Stalled(Reason.ENGINE_REFUSED, "it will never work")
 
 
 @dataclass
@@ -45,7 +47,7 @@ def play(harness: Harness, seconds: float = SPAN) -> int:
     queue, end, tick, passes = harness.store.requests, harness.clock.now() + seconds, harness.clock.now(), 0
     while (now := harness.clock.now()) < end:
         if now >= tick:
-            queue.enqueue(APP, "drift")
+            queue.enqueue(APP, Trigger.DRIFT)
             tick = now + DRIFT
         request = queue.claim(now)
         if request is None:
@@ -55,9 +57,9 @@ def play(harness: Harness, seconds: float = SPAN) -> int:
         outcome = reconcile(harness.deps, request)
         queue.finish(request.id, outcome.name, outcome.message, outcome.revision)
         if outcome.retry_after is not None:
-            queue.enqueue(APP, "retry", harness.clock.now() + outcome.retry_after)
+            queue.enqueue(APP, Trigger.RETRY, harness.clock.now() + outcome.retry_after)
         if harness.engine.told > told:
-            queue.enqueue(APP, "drift")
+            queue.enqueue(APP, Trigger.DRIFT)
     return passes
 
 
@@ -258,7 +260,7 @@ def test_attempts_are_few_and_the_neighbours_go_on(harness: Harness, case: Case,
     told = [event.reason for event in harness.store.events.list(APP, limit=10_000)]
     reason = error.reason if isinstance(error, ControllerError) else "InternalError"
     if case is not becoming_ready_and_vanishing:
-        assert 1 <= told.count(reason) <= 2, "a failure is told once"
+        assert 1 <= told.count(Reason(reason)) <= 2, "a failure is told once"
 
 
 # --- an app that goes -------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ LEAVING: dict[str, Callable[[Harness, Exception], Failing]] = {
     "removing its network": lambda harness, error: _broken(harness.engine, "remove_network", error),
     "removing its images": lambda harness, error: _broken(harness.engine, "prune_images", error),
 }
-IN_USE = Transient("NetworkInUse", "network prichal.demo has active endpoints")
+IN_USE = Transient(Reason.NETWORK_IN_USE, "network prichal.demo has active endpoints")
 
 
 @pytest.mark.parametrize("case", LEAVING)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from controller.domain.apps.conditions import is_ready
+from controller.domain.apps.requests import RequestState, Trigger
 from controller.domain.apps.spec import GitRef, PlatformSpec, RefKind, RepositorySpec
-from controller.domain.apps.status import RequestState
 from controller.domain.names import PLATFORM, AppName
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.loop import ControlLoop
@@ -72,7 +72,7 @@ def test_a_bug_in_any_call_of_a_pass_ends_in_words_and_is_made_good(tmp_path: Pa
 def served(harness: Harness, faults: Faults) -> str:
     """The outcome of one request that the real loop serves with such a world."""
     deps, stop = exposed(harness, faults), threading.Event()
-    request = harness.store.requests.enqueue(APP, "poll")
+    request = harness.store.requests.enqueue(APP, Trigger.POLL)
     loop = ControlLoop(harness.store, harness.clock, lambda found: reconcile(deps, found), 1, lambda: None)
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()

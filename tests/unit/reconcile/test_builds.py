@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.reconcile.builds import Builds
 
 
@@ -35,7 +36,7 @@ def test_different_builds_come_one_after_the_other_also_when_one_fails() -> None
         go.wait(10)
         steps.append(f"{tag} ends")
         if tag == "b":
-            raise Stalled("BuildFailed", "no such package")
+            raise Stalled(Reason.BUILD_FAILED, "no such package")
 
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(builds.once, tag, lambda tag=tag: build(tag)) for tag in "abcd"]  # type: ignore[misc]
@@ -51,7 +52,7 @@ def test_an_error_is_that_of_all() -> None:
 
     def build() -> None:
         tries.append(1)
-        raise Stalled("BuildFailed", "no such package")
+        raise Stalled(Reason.BUILD_FAILED, "no such package")
 
     for _ in range(3):
         with pytest.raises(Stalled, match="no such package"):

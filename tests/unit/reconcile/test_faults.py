@@ -12,11 +12,12 @@ from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.spec import BuildImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from tests.support.engines import context_of
 from tests.support.fake_engine import image_id
 from tests.unit.reconcile.harness import APP, Harness, api, app, built, manifest, ml
 
-UNREACHABLE = Transient("Unreachable", "git.example.org does not answer")
+UNREACHABLE = Transient(Reason("Unreachable"), "git.example.org does not answer")
 
 
 def test_invalid_manifests_touch_nothing_and_all_problems_are_told_with_their_place(harness: Harness) -> None:
@@ -323,7 +324,7 @@ def test_an_engine_that_is_away_is_tried_again_with_growing_pauses(harness: Harn
 def test_a_component_that_cannot_start_is_told_with_the_engines_words(harness: Harness) -> None:
     harness.connect()
     harness.push(ml(), ml("other"))
-    harness.engine.start_failures["classify"] = Stalled("NoPython", "the image has no Python")
+    harness.engine.start_failures["classify"] = Stalled(Reason.NO_PYTHON, "the image has no Python")
     outcome = harness.run()
     assert outcome.name == "Failed"
     assert "the image has no Python" in outcome.message
@@ -373,7 +374,7 @@ def test_an_engine_without_a_network_for_the_app_is_asked_again(harness: Harness
     ensure = harness.engine.ensure_network
 
     def exhausted(app: AppName) -> None:
-        raise Transient("AddressesExhausted", "Docker has no subnet left: add `default-address-pools`")
+        raise Transient(Reason.ADDRESSES_EXHAUSTED, "Docker has no subnet left: add `default-address-pools`")
 
     harness.engine.ensure_network = exhausted  # type: ignore[method-assign]
     harness.connect()

@@ -8,7 +8,9 @@ import pytest
 
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.observed import ObservedWorkload
+from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
 from tests.unit.reconcile.harness import APP, Harness, ml
 
@@ -63,7 +65,7 @@ def test_while_one_replica_is_away_the_others_get_the_traffic(
 
 def test_a_crash_loop_ends_in_a_clear_state(harness: Harness, serving: ObservedWorkload) -> None:
     waits = []
-    outcome = PassOutcome("")
+    outcome = PassOutcome(Outcome.NONE)
     for _ in range(20):
         for runs in harness.running():
             harness.engine.exit(runs.id, 1)
@@ -126,7 +128,7 @@ def test_a_container_that_runs_and_does_not_answer_is_told(
 def test_a_crash_between_create_and_start(harness: Harness) -> None:
     harness.connect()
     harness.push(ml())
-    harness.engine.start_failures["classify"] = Transient("EngineUnreachable", "the engine went away")
+    harness.engine.start_failures["classify"] = Transient(Reason.ENGINE_UNREACHABLE, "the engine went away")
     assert harness.run().name == "Failed"
     harness.engine.start_failures.clear()
     assert harness.retry().name == "Ready"

@@ -9,12 +9,13 @@ import pytest
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.hibernation import NEWS_DELAY
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from tests.support.fake_engine import image_id
 from tests.unit.reconcile.harness import APP, Harness, app, built, ml
 
 IDLE = 600.0
 NAPS = {"idleAfter": "10m"}
-UNREACHABLE = Transient("GitUnreachable", "no route to host")
+UNREACHABLE = Transient(Reason("GitUnreachable"), "no route to host")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml
 
 
@@ -115,7 +116,7 @@ def test_an_app_that_is_connected_again_starts_afresh(harness: Harness) -> None:
 
 
 def unreachable(workload_id: str, grace: float) -> None:
-    raise Transient("EngineUnreachable", "the engine does not answer")
+    raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
 
 def test_a_disconnected_app_whose_engine_is_away_is_tried_again(harness: Harness) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from controller.adapters.clock import SystemClock
-from controller.domain.apps.status import ReconcileRequest, RequestState
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
 from controller.domain.errors import Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
 from controller.reconcile.loop import ControlLoop
 from controller.store import SqliteStore, open_store
@@ -30,7 +31,7 @@ class Passes:
 
     gate: threading.Event | None = None
     outcome: Callable[[ReconcileRequest], PassOutcome] = lambda request: PassOutcome(
-        "Ready", "as declared", "c1"
+        Outcome.READY, "as declared", "c1"
     )
     seen: list[ReconcileRequest] = field(default_factory=list)
     now: dict[AppName, int] = field(default_factory=dict)
@@ -81,7 +82,7 @@ def outcome_of(store: SqliteStore, request: int) -> str:
 
 
 def test_a_request_made_before_the_start_is_served(store: SqliteStore) -> None:
-    request = store.requests.enqueue(A, "start")
+    request = store.requests.enqueue(A, Trigger.START)
     with turning(store, Passes()):
         wait_for(lambda: outcome_of(store, request))
     found = store.requests.get(request)
@@ -91,16 +92,16 @@ def test_a_request_made_before_the_start_is_served(store: SqliteStore) -> None:
 
 def test_requests_of_other_threads_are_seen(store: SqliteStore) -> None:
     with turning(store, Passes()):
-        requests = [store.requests.enqueue(app, "webhook") for app in (A, B)]
+        requests = [store.requests.enqueue(app, Trigger.WEBHOOK) for app in (A, B)]
         wait_for(lambda: all(outcome_of(store, request) for request in requests))
 
 
 def test_wishes_for_a_running_app_are_gathered_into_one(store: SqliteStore) -> None:
     work = Passes(gate=threading.Event())
     with turning(store, work):
-        store.requests.enqueue(A, "poll")
+        store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: len(work.seen) == 1)
-        later = {store.requests.enqueue(A, reason) for reason in ("webhook", "drift", "webhook")}
+        later = {store.requests.enqueue(A, Trigger(reason)) for reason in ("webhook", "drift", "webhook")}
         assert len(later) == 1
         assert work.gate is not None
         work.gate.set()
@@ -113,10 +114,10 @@ def test_an_app_is_never_in_two_passes_and_the_workers_are_shared(store: SqliteS
     work = Passes(gate=threading.Event())
     with turning(store, work, workers=2):
         for app in (A, B, AppName("c")):
-            store.requests.enqueue(app, "poll")
+            store.requests.enqueue(app, Trigger.POLL)
         wait_for(lambda: len(work.seen) == 2)
         for app in (A, B, AppName("c")):
-            store.requests.enqueue(app, "drift")
+            store.requests.enqueue(app, Trigger.DRIFT)
         assert work.gate is not None
         work.gate.set()
         wait_for(
@@ -128,20 +129,20 @@ def test_an_app_is_never_in_two_passes_and_the_workers_are_shared(store: SqliteS
 def test_what_is_to_be_waited_for_is_asked_for_again(store: SqliteStore) -> None:
     work = Passes()
     work.outcome = lambda request: (
-        PassOutcome("Waiting", retry_after=0.0) if len(work.seen) < 3 else PassOutcome("Ready")
+        PassOutcome(Outcome.WAITING, retry_after=0.0) if len(work.seen) < 3 else PassOutcome(Outcome.READY)
     )
     with turning(store, work):
-        store.requests.enqueue(A, "poll")
+        store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: len(work.seen) == 3)
     assert [request.reasons for request in work.seen] == [("poll",), ("retry",), ("retry",)]
 
 
 def test_a_retry_is_not_due_before_its_time(store: SqliteStore) -> None:
-    work = Passes(outcome=lambda request: PassOutcome("Waiting", retry_after=3600.0))
+    work = Passes(outcome=lambda request: PassOutcome(Outcome.WAITING, retry_after=3600.0))
     with turning(store, work):
-        request = store.requests.enqueue(A, "poll")
+        request = store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: outcome_of(store, request))
-        other = store.requests.enqueue(B, "poll")
+        other = store.requests.enqueue(B, Trigger.POLL)
         wait_for(lambda: outcome_of(store, other))
     queued = store.requests.queued(A)
     assert queued is not None
@@ -155,7 +156,7 @@ def test_stopping_waits_for_the_passes_under_way(store: SqliteStore) -> None:
     thread = threading.Thread(
         target=ControlLoop(store, SystemClock(), work, 2, lambda: None).run, args=(stop,)
     )
-    request = store.requests.enqueue(A, "poll")
+    request = store.requests.enqueue(A, Trigger.POLL)
     thread.start()
     wait_for(lambda: len(work.seen) == 1)
     stop.set()
@@ -191,15 +192,15 @@ def test_a_bug_in_any_step_ends_neither_the_loop_nor_the_work_of_others(
 ) -> None:
     """`a` meets the bug, in the step and when its outcome is written down; then both are served as ever."""
     faults = Faults()
-    asked = store.requests.enqueue(A, "poll")
-    other = store.requests.enqueue(B, "poll")
+    asked = store.requests.enqueue(A, Trigger.POLL)
+    other = store.requests.enqueue(B, Trigger.POLL)
     faults.arm(step, [bug(), bug()])
 
     def work(request: ReconcileRequest) -> PassOutcome:
         if request.app == A and not faulty_pass_over.is_set():
             faulty_pass_over.set()
             faults.meet("work")
-        return PassOutcome("Ready", retry_after=3600.0 if step == "requests.enqueue" else None)
+        return PassOutcome(Outcome.READY, retry_after=3600.0 if step == "requests.enqueue" else None)
 
     def beat() -> None:
         faults.meet("beat")
@@ -211,7 +212,7 @@ def test_a_bug_in_any_step_ends_neither_the_loop_nor_the_work_of_others(
         first = wait_for(lambda: outcome_of(store, asked))
         assert wait_for(lambda: outcome_of(store, other)) == "Ready"
         assert first == ("Failed" if step == "work" else "Ready")
-        again = store.requests.enqueue(A, "drift")
+        again = store.requests.enqueue(A, Trigger.DRIFT)
         wait_for(lambda: outcome_of(store, again))
         if step == "beat":
             wait_for(lambda: beats)
@@ -228,15 +229,15 @@ def test_a_step_that_always_fails_does_not_keep_the_others_from_working(
         raise ZeroDivisionError
 
     with turning(store, Passes(), beat=never):
-        request = store.requests.enqueue(A, "poll")
+        request = store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: outcome_of(store, request))
     assert "could not write the heartbeat: bug: ZeroDivisionError" in caplog.text
 
 
 def test_an_outcome_whose_text_cannot_be_written_is_written_without_it(store: SqliteStore) -> None:
     unwritable: Any = object()
-    with turning(store, Passes(outcome=lambda request: PassOutcome("Failed", unwritable))):
-        request = store.requests.enqueue(A, "poll")
+    with turning(store, Passes(outcome=lambda request: PassOutcome(Outcome.FAILED, unwritable))):
+        request = store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: outcome_of(store, request))
     found = store.requests.get(request)
     assert found is not None
@@ -245,13 +246,16 @@ def test_an_outcome_whose_text_cannot_be_written_is_written_without_it(store: Sq
 
 def test_a_state_that_does_not_answer_for_a_while_ends_nothing(store: SqliteStore) -> None:
     """Neither the loop, nor the app whose outcome could not be written."""
-    faults = [Transient("StateBusy", "the state is locked"), Transient("StateDiskFull", "no room")]
+    faults = [
+        Transient(Reason.STATE_BUSY, "the state is locked"),
+        Transient(Reason.STATE_DISK_FULL, "no room"),
+    ]
     finish = store.requests.finish
 
     def fails_at_first(request: int, outcome: str, message: str, revision: str) -> None:
         if faults:
             raise faults.pop()
-        finish(request, outcome, message, revision)
+        finish(request, Outcome(outcome), message, revision)
 
     store.requests.finish = fails_at_first  # type: ignore[method-assign]
     beats: list[int] = []
@@ -259,11 +263,11 @@ def test_a_state_that_does_not_answer_for_a_while_ends_nothing(store: SqliteStor
     def beat() -> None:
         beats.append(1)
         if len(beats) == 1:
-            raise Transient("StateBusy", "the state is locked")
+            raise Transient(Reason.STATE_BUSY, "the state is locked")
 
     with turning(store, Passes(), beat=beat):
-        request = store.requests.enqueue(A, "poll")
+        request = store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: outcome_of(store, request) == "Ready")
-        again = store.requests.enqueue(A, "poll")
+        again = store.requests.enqueue(A, Trigger.POLL)
         wait_for(lambda: outcome_of(store, again) == "Ready")
     assert faults == []

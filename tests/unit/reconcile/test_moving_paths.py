@@ -15,6 +15,7 @@ from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.desired import Workload
 from controller.domain.errors import Transient
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from tests.unit.reconcile.harness import APP, Harness, api, ml
 
@@ -165,7 +166,7 @@ class Failing:
 
         def start(workload: Workload, name: str) -> None:
             if workload.component in names:
-                raise Transient("EngineFailed", "not today")
+                raise Transient(Reason.ENGINE_FAILED, "not today")
             self._start(workload, name)
 
         harness.engine.start = start  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.spec import CronSchedule, Limits, Overlap, Webhook
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
 from controller.domain.runs.run import Run, RunState, new_run
 from controller.domain.runs.steps import FinishRun, finish
@@ -313,7 +314,7 @@ def test_an_image_that_the_repetition_of_a_failed_run_needs_stays(harness: Harne
     failed = harness.store.runs.get(APP, "a")
     assert failed
     assert harness.store.runs.save(
-        finish(failed, FinishRun(RunState.FAILED, "ExitCode"), harness.clock.now())
+        finish(failed, FinishRun(RunState.FAILED, Reason.EXIT_CODE), harness.clock.now())
     )
     for number in range(4):
         harness.push(pipeline(build), Dockerfile=f"FROM demo:1\nENV N={number}")
@@ -336,7 +337,7 @@ def test_what_components_leave_of_the_limits_is_for_stages(harness: Harness) -> 
 
 def test_a_network_that_others_use_is_no_failure(harness: Harness) -> None:
     def busy(app: AppName) -> None:
-        raise Transient("NetworkInUse", "it has active endpoints")
+        raise Transient(Reason.NETWORK_IN_USE, "it has active endpoints")
 
     harness.connect()
     harness.push(ml())

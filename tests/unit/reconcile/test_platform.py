@@ -18,6 +18,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.errors import ControllerError, ManifestInvalid, ManifestProblem, Transient
 from controller.domain.names import PLATFORM, AppName, RepositoryName
+from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
@@ -206,7 +207,7 @@ def test_an_empty_folder_of_a_new_platform_is_fine(folder: Folder) -> None:
             ConditionType.MANIFEST_INVALID,
             False,
         ),
-        (Transient("Unreachable", "no answer"), ConditionType.APPLY_FAILED, True),
+        (Transient(Reason("Unreachable"), "no answer"), ConditionType.APPLY_FAILED, True),
         (ZeroDivisionError("a bug"), ConditionType.APPLY_FAILED, True),
     ],
 )

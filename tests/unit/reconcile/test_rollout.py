@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.observed import ObservedWorkload
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import CorsSpec
 from controller.domain.names import ComponentName
 from tests.unit.reconcile.harness import Harness, api, ml, secret
@@ -313,7 +314,7 @@ def test_waiting_ends_when_a_newer_commit_is_pushed(harness: Harness) -> None:
         if asked.revision == slow:
             harness.prober.on_probe = lambda asked: None
             harness.push(ml(image="demo:3"))
-            harness.store.requests.enqueue(asked_app, "webhook")
+            harness.store.requests.enqueue(asked_app, Trigger.WEBHOOK)
 
     asked_app = harness.directory.spec.apps[0].name
     harness.prober.on_probe = push_while_it_loads
@@ -335,7 +336,7 @@ def test_a_request_without_a_newer_commit_does_not_cut_the_waiting_short(harness
     def ask_again(asked: ObservedWorkload) -> None:
         nonlocal probes
         probes += 1
-        harness.store.requests.enqueue(harness.directory.spec.apps[0].name, "poll")
+        harness.store.requests.enqueue(harness.directory.spec.apps[0].name, Trigger.POLL)
         if probes == 50:
             harness.prober.unready.clear()
 

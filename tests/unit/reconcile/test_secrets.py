@@ -11,6 +11,7 @@ from werkzeug.security import check_password_hash
 
 from controller.domain.apps.desired import Workload
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from tests.unit.reconcile.harness import API_VERSION, APP, Harness, api, ml, secret
 
 FROM_KEYS: dict[str, Any] = {"envFrom": [{"secretRef": {"name": "keys"}}]}
@@ -118,7 +119,9 @@ def test_a_secret_in_the_modules_own_repository_works_and_is_kept_out_of_texts(h
     harness.push(ml(**FROM_KEYS), json.dumps(plain))
     assert harness.run().name == "Ready"
     assert env == [{"TOKEN": "written-into-git"}]
-    harness.engine.start_failures["classify"] = Transient("EngineFailed", "refused: TOKEN=written-into-git")
+    harness.engine.start_failures["classify"] = Transient(
+        Reason.ENGINE_FAILED, "refused: TOKEN=written-into-git"
+    )
     harness.engine.vanish(harness.running()[0].id)
     outcome = harness.run("drift")
     assert outcome.message == "classify: 0 of 1 replicas run. refused: TOKEN=***"
@@ -128,7 +131,7 @@ def test_what_an_error_quotes_is_blanked(harness: Harness, caplog: pytest.LogCap
     harness.secrets = ["git-password"]
     harness.connect(secrets=[secret("demo-git", None, username="ann", password="git-password")])
     harness.sources.fault = Transient(
-        "Unreachable", "https://ann:git-password@git.example.org does not answer"
+        Reason("Unreachable"), "https://ann:git-password@git.example.org does not answer"
     )
     outcome = harness.run()
     assert "git-password" not in outcome.message + caplog.text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.reconcile.status_writer import StatusWriter
 from tests.unit.reconcile.harness import APP
@@ -24,8 +25,8 @@ SERVES = "a: version 1d0c keeps serving."
 
 def degraded(message: str) -> list[Condition]:
     return [
-        Condition(ConditionType.READY, False, "Failed", message),
-        Condition(ConditionType.DEGRADED, True, "Failed", message),
+        Condition(ConditionType.READY, False, Reason.FAILED, message),
+        Condition(ConditionType.DEGRADED, True, Reason.FAILED, message),
     ]
 
 
@@ -33,7 +34,7 @@ def told(harness: Harness, *events: str, message: str) -> str:
     """The event of a condition, after those events of the same pass."""
     status_writer = StatusWriter(harness.store, harness.clock, APP, ())
     for event in events:
-        status_writer.record_event("Failed", event, ComponentName("a"), warn=True)
+        status_writer.record_event(Reason.FAILED, event, ComponentName("a"), warn=True)
     status_writer.set_conditions(degraded(message))
     return harness.store.events.list(APP)[-1].message
 
@@ -64,7 +65,7 @@ def test_what_was_told_by_an_earlier_pass_is_not_told_again(harness: Harness) ->
         status_writer.save()
     assert [event.message for event in harness.store.events.list(APP)] == [WHY]
     status_writer = StatusWriter(harness.store, harness.clock, APP, ())
-    status_writer.set_conditions([replace(condition, reason="Other") for condition in degraded(WHY)])
+    status_writer.set_conditions([replace(condition, reason=Reason("Other")) for condition in degraded(WHY)])
     assert len(harness.store.events.list(APP)) == 2, "another reason is news"
 
 

@@ -18,8 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.box import (
     BoxRecord,
@@ -50,8 +52,8 @@ from tests.support.failing import BUGS, Faults, failing_store
 APP, DATA, OLD = AppName("demo"), ComponentName("data"), ComponentName("old")
 BOX = BoxRecord(APP, DATA, "p.demo.data", capacity=100)
 T = 1000.0
-DOWN = Transient("StorageUnreachable", "the storage does not answer")
-MISSING = Stalled("BucketMissing", "there is no such bucket")
+DOWN = Transient(Reason.STORAGE_UNREACHABLE, "the storage does not answer")
+MISSING = Stalled(Reason.BUCKET_MISSING, "there is no such bucket")
 
 
 class Shelf:
@@ -87,7 +89,7 @@ class Shelf:
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         self._reach()
         if self.uploads.get(upload) != key:
-            raise Stalled("UploadMissing", "there is no such upload")
+            raise Stalled(Reason.UPLOAD_MISSING, "there is no such upload")
         return ()
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
@@ -166,7 +168,7 @@ def asked_for(store: SqliteStore) -> tuple[str, ...]:
     request = store.requests.claim(now=1e12)
     if request is None:
         return ()
-    store.requests.finish(request.id, "Ready", "", "")
+    store.requests.finish(request.id, Outcome.READY, "", "")
     return request.reasons
 
 
@@ -223,7 +225,7 @@ def test_an_upload_in_parts_is_settled_when_it_is_over(shelf: Shelf, clock: Fake
 
 
 def test_a_storage_that_cannot_tell_settles_nothing(shelf: Shelf) -> None:
-    shelf.fault = Stalled("StorageDenied", "may not look")
+    shelf.fault = Stalled(Reason.STORAGE_DENIED, "may not look")
     with pytest.raises(Stalled, match="may not look"):
         count(shelf, upload("big", parts="u"))
 

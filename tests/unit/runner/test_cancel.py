@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from controller.domain.apps.spec import Retries
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState, cancel
 from controller.ports import JobState
 from tests.support.waiting import wait_for
@@ -57,7 +58,7 @@ def test_for_another_reason(harness: Harness) -> None:
     id = harness.submit()
     harness.container()
     harness.until_stage(id, "fit", RunState.RUNNING)
-    gone = ("AppDisconnected", "its app was disconnected")
+    gone = (Reason.APP_DISCONNECTED, "its app was disconnected")
     while not harness.store.runs.save(cancel(harness.run(id), harness.clock.now(), *gone)):
         pass
     run = harness.until(id)

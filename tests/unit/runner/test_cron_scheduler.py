@@ -13,8 +13,9 @@ from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.spec import CronSchedule, Overlap
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
-from controller.domain.runs.run import AreaKind, Run, RunState
+from controller.domain.runs.run import AreaKind, Run, RunCause, RunState
 from controller.ports import RunLimits
 from controller.runner.cron_scheduler import CronScheduler
 from controller.store import SqliteStore, open_store
@@ -177,7 +178,7 @@ def test_runs_that_people_started_are_in_nobodys_way(harness: Scene) -> None:
     harness.publish(pipeline(replace(MINUTELY, overlap=Overlap.FORBID)))
     harness.minutes()
     (first,) = harness.runs
-    harness.store.runs.submit(replace(first, id="f" * 19, cause="retry", created=first.created + 1))
+    harness.store.runs.submit(replace(first, id="f" * 19, cause=RunCause.RETRY, created=first.created + 1))
     harness.end(first)
     harness.minutes()
     assert [run.cause for run in harness.runs] == ["schedule", "retry", "schedule"]
@@ -199,7 +200,7 @@ def test_replaced_while_one_is_not_over(harness: Scene) -> None:
 @pytest.mark.parametrize("by", ["a person", "the manifest"])
 def test_what_is_missed_while_suspended_is_not_made_up_for(harness: Scene, by: str) -> None:
     harness.publish(pipeline())
-    condition = Condition(ConditionType.SUSPENDED, True, "Suspended", "")
+    condition = Condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "")
     if by == "a person":
         harness.store.apps.set_suspended(APP, True)
     else:

@@ -10,6 +10,7 @@ import pytest
 
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.ports import JobState, ObservedJob
 from controller.runner import failures
@@ -24,17 +25,17 @@ def job(code: int, **rest: object) -> ObservedJob:
 @pytest.mark.parametrize(
     ("error", "reason", "platform", "final"),
     [
-        (Stalled("InputMissing", ""), "InputMissing", False, True),
-        (Stalled("OutputMissing", ""), "OutputMissing", False, False),
-        (Stalled("StorageFull", "the box"), "StorageFull", False, True),
-        (Transient("StorageFull", "its disk"), "StorageFull", True, False),
-        (Stalled("ImageNotFound", ""), "ImagePull", False, True),
-        (Transient("RegistryUnreachable", ""), "ImagePull", True, False),
-        (Transient("ImageGone", ""), "ImagePull", True, False),
-        (Transient("EngineDiskFull", ""), "DiskFull", True, False),
-        (Stalled("StorageDenied", ""), "StorageDenied", True, True),
-        (Stalled("NameTaken", ""), "NameTaken", True, True),
-        (Waiting("RepositoryEmpty", "", 1.0), "RepositoryEmpty", True, False),
+        (Stalled(Reason.INPUT_MISSING, ""), "InputMissing", False, True),
+        (Stalled(Reason.OUTPUT_MISSING, ""), "OutputMissing", False, False),
+        (Stalled(Reason.STORAGE_FULL, "the box"), "StorageFull", False, True),
+        (Transient(Reason.STORAGE_FULL, "its disk"), "StorageFull", True, False),
+        (Stalled(Reason.IMAGE_NOT_FOUND, ""), "ImagePull", False, True),
+        (Transient(Reason.REGISTRY_UNREACHABLE, ""), "ImagePull", True, False),
+        (Transient(Reason.IMAGE_GONE, ""), "ImagePull", True, False),
+        (Transient(Reason.ENGINE_DISK_FULL, ""), "DiskFull", True, False),
+        (Stalled(Reason.STORAGE_DENIED, ""), "StorageDenied", True, True),
+        (Stalled(Reason.NAME_TAKEN, ""), "NameTaken", True, True),
+        (Waiting(Reason.REPOSITORY_EMPTY, "", 1.0), "RepositoryEmpty", True, False),
     ],
     ids=lambda value: f"{type(value).__name__} {value.reason}" if isinstance(value, ControllerError) else "",
 )

@@ -15,6 +15,7 @@ from controller.adapters.clock import SystemClock
 from controller.domain.apps.spec import PipelineVar, Retries
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState
 from controller.domain.runs.steps import PLATFORM_PAUSES
 from controller.ports import Job, JobState, ObservedJob
@@ -158,7 +159,7 @@ def test_a_daemon_dies_while_it_stops_what_is_too_slow(harness: Harness) -> None
     """The next one gives it no more time, even if the clock was set back meanwhile."""
 
     def refuse(id: str, grace: float) -> None:
-        raise Transient("EngineUnreachable", "the engine does not answer")
+        raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
     harness.commands["fit"] = Command(code=None)
     id = harness.submit(pipeline(stage(timeout=60.0)))
@@ -247,9 +248,9 @@ def test_an_image_that_is_gone_is_brought_again(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("error", "state", "attempts"),
     [
-        (Stalled("ImageNotFound", "no such image"), RunState.FAILED, 1),
-        (Stalled("RegistryDenied", "who are you"), RunState.FAILED, 1),
-        (Transient("RegistryUnreachable", "no answer"), RunState.ERROR, 4),
+        (Stalled(Reason.IMAGE_NOT_FOUND, "no such image"), RunState.FAILED, 1),
+        (Stalled(Reason.REGISTRY_DENIED, "who are you"), RunState.FAILED, 1),
+        (Transient(Reason.REGISTRY_UNREACHABLE, "no answer"), RunState.ERROR, 4),
     ],
     ids=lambda value: getattr(value, "reason", ""),
 )
@@ -276,7 +277,7 @@ def test_a_command_that_is_not_in_the_image(harness: Harness) -> None:
 
 
 def test_a_container_that_cannot_be_started_for_now(harness: Harness) -> None:
-    harness.jobs.start_failures["fit"] = Transient("MountGone", "the folder is gone")
+    harness.jobs.start_failures["fit"] = Transient(Reason.MOUNT_GONE, "the folder is gone")
     id = harness.submit()
     wait_for(lambda: harness.run(id).stage("fit").not_before)
     wait_for(lambda: not harness.jobs.names())

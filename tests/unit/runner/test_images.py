@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import RunOutput, RunState, images_to_repeat, new_run
 from controller.ports import Job
@@ -23,7 +24,7 @@ TWO = pipeline(
 
 def gone(app: AppName, reference: str) -> Any:
     raise Stalled(
-        "ImageNotFound", f"cannot pull image {reference}: it was made on this host, but was removed"
+        Reason.IMAGE_NOT_FOUND, f"cannot pull image {reference}: it was made on this host, but was removed"
     )
 
 
@@ -86,7 +87,7 @@ def test_an_image_that_goes_after_the_look_is_built_again(harness: Harness) -> N
 
 
 def test_a_build_that_fails_for_now_is_tried_again(harness: Harness) -> None:
-    errors = 2 * [Transient("RegistryUnreachable", "no answer from the base image's registry")]
+    errors = 2 * [Transient(Reason.REGISTRY_UNREACHABLE, "no answer from the base image's registry")]
 
     def rebuild(of: Pipeline, stage: str) -> str:
         if errors:

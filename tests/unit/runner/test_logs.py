@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.runner.logs import LogFile, follow
 from tests.support.clock import FakeClock
 
@@ -53,14 +54,14 @@ def test_a_log_is_whole(tmp_path: Path) -> None:
 
 def test_breaks_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     pieces, source = lines(20), Source(lines(20))
-    source.errors = [Transient("EngineUnreachable", "away"), Transient("EngineFailed", "oops")]
+    source.errors = [Transient(Reason.ENGINE_UNREACHABLE, "away"), Transient(Reason.ENGINE_FAILED, "oops")]
     assert read_all(source, tmp_path / "log") == b"".join(pieces)
     assert source.read == list(range(20))
 
 
 def test_a_container_that_is_gone_ends_its_log(tmp_path: Path) -> None:
     source = Source(lines(2))
-    source.errors = [Transient("ContainerLost", "gone")]
+    source.errors = [Transient(Reason.CONTAINER_LOST, "gone")]
     assert read_all(source, tmp_path / "log") == b"line 0\nline 1\n"
 
 

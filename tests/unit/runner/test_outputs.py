@@ -17,6 +17,7 @@ from typing import BinaryIO
 import pytest
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunInput, RunOutput, RunState
 from controller.domain.storage.box import ObjectPage, StoredObject
 from controller.ports import Job
@@ -120,7 +121,7 @@ def test_order_is_kept_and_an_error_ends_it() -> None:
     def work(number: int) -> int:
         begun.append(number)
         if number == 10:
-            raise Stalled("Why", "because")
+            raise Stalled(Reason("Why"), "because")
         return number
 
     with pytest.raises(Stalled):

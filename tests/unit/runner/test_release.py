@@ -15,6 +15,7 @@ import pytest
 
 from controller.domain.apps.spec import PipelineVar
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import FILE_INDEX
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import AreaKind, Run, RunFilter, RunOutput, RunState, retry_of
@@ -295,7 +296,7 @@ class Broken(Watched):
         self._left -= write
         if self._left <= 0 and self._calls > 0:
             self._calls -= 1
-            raise Transient("StorageUnreachable", "the storage is down")
+            raise Transient(Reason.STORAGE_UNREACHABLE, "the storage is down")
         with super()._request(bucket, write) as found:
             yield found
 

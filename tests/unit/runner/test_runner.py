@@ -11,6 +11,7 @@ import pytest
 
 from controller.domain.apps.spec import Resources
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState, new_run
 from controller.ports import Job, JobState
 from controller.runner.runner import Runner
@@ -159,7 +160,7 @@ class Busy:
 
     def __getattr__(self, name: str) -> Any:
         if next(self._calls) % self._every == 0:
-            raise Transient("StateBusy", "another process has held the state locked")
+            raise Transient(Reason.STATE_BUSY, "another process has held the state locked")
         return getattr(self._runs, name)
 
 

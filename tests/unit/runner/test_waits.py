@@ -13,6 +13,7 @@ import pytest
 
 from controller.domain.apps.spec import PipelineVar, Resources, Retries
 from controller.domain.errors import MountMismatch, Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState
 from controller.domain.storage.keys import DEVELOPER_AREA
 from tests.support.clock import FakeClock
@@ -23,10 +24,10 @@ pytestmark = pytest.mark.slow
 
 CALLS = ("create", "start", "find", "wait", "logs", "stop", "remove")
 ERRORS: dict[str, Exception] = {
-    "failed": Transient("EngineFailed", "answer 500: no"),
-    "away": Transient("EngineUnreachable", "connection refused"),
-    "late": Transient("EngineTimeout", "no answer within 60 s"),
-    "refused": Stalled("EngineRefused", "answer 400: no"),
+    "failed": Transient(Reason.ENGINE_FAILED, "answer 500: no"),
+    "away": Transient(Reason.ENGINE_UNREACHABLE, "connection refused"),
+    "late": Transient(Reason.ENGINE_TIMEOUT, "no answer within 60 s"),
+    "refused": Stalled(Reason.ENGINE_REFUSED, "answer 400: no"),
     "bug": RuntimeError("oops"),
 }
 #: What the command does: it ends, it goes on beyond its timeout, it goes on until a person cancels.
@@ -166,7 +167,7 @@ def test_an_engine_that_stays_away_is_waited_for_as_long_as_the_operator_says(ha
 
 def test_errors_long_ago_do_not_count(harness: Harness) -> None:
     """Of a stage that runs for days: what counts is one outage, not the first and the last."""
-    failures = iter([Transient("EngineFailed", "no")] * 12)
+    failures = iter([Transient(Reason.ENGINE_FAILED, "no")] * 12)
     gate = threading.Semaphore(0)
 
     def on_call(call: str, stage: str) -> None:
@@ -292,8 +293,8 @@ def test_an_engine_that_is_away_is_found_out_by_the_attempt(harness: Harness) ->
 
 
 STORAGE_ERRORS = {
-    "away": Transient("StorageUnreachable", "no answer"),
-    "denied": Stalled("StorageDenied", "no"),
+    "away": Transient(Reason.STORAGE_UNREACHABLE, "no answer"),
+    "denied": Stalled(Reason.STORAGE_DENIED, "no"),
     "bug": RuntimeError("oops"),
 }
 

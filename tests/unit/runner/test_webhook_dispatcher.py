@@ -13,6 +13,7 @@ import pytest
 from controller.domain.apps.spec import SecretSpec, Webhook
 from controller.domain.apps.status import Event
 from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, cancel, new_run
 from controller.domain.runs.webhooks import PAUSES, ReceiverResponse
 from controller.domain.secret import Secret
@@ -108,7 +109,7 @@ def test_a_run_that_ends_is_told_once_and_signed(post: Post) -> None:
 
 def test_a_receiver_that_was_down_is_told_when_it_is_up(post: Post) -> None:
     def down(url: str) -> int:
-        raise Transient("WebhookUnreachable", "Connection refused")
+        raise Transient(Reason.WEBHOOK_UNREACHABLE, "Connection refused")
 
     post.sender.answer = down
     with post.delivering():
@@ -154,7 +155,7 @@ def test_after_the_last_attempt_it_is_given_up_and_people_are_told(
     ("end", "why"),
     [
         (410, "410"),
-        (Stalled("WebhookAddressRefused", "the address is not public"), "not public"),
+        (Stalled(Reason.WEBHOOK_ADDRESS_REFUSED, "the address is not public"), "not public"),
     ],
 )
 def test_what_is_given_up_at_once(post: Post, end: int | Stalled, why: str) -> None:
@@ -259,7 +260,7 @@ class Busy:
     def delivered(self, id: str) -> None:
         if self.failures:
             self.failures -= 1
-            raise Transient("StateBusy", "locked")
+            raise Transient(Reason.STATE_BUSY, "locked")
         self._outbox.delivered(id)
 
     def __getattr__(self, name: str) -> object:

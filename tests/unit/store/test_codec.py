@@ -16,6 +16,7 @@ from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.apps.status import AppStatus, ComponentStatus, RepositoryRecord
 from controller.domain.names import DNS_LABEL, PATH_SEGMENT, AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
 from controller.domain.secret import Secret
 from controller.store.codec import decode, encode
@@ -72,7 +73,7 @@ def test_equal_after_a_round_trip(kind: type) -> None:
 
 
 def test_a_status_with_all_its_parts() -> None:
-    condition = Condition(ConditionType.READY, True, "Ready", "2 von 2 – läuft", 12.5, "abc")
+    condition = Condition(ConditionType.READY, True, Reason.READY, "2 von 2 – läuft", 12.5, "abc")
     component = ComponentStatus(
         ComponentName("a"), "MLComponent", conditions=(condition,), restarts=(1.0, 2.5)
     )

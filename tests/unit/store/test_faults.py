@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import sqlite_utils
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
@@ -201,7 +202,7 @@ def test_every_sqlite_error_is_translated_or_a_bug_of_ours() -> None:
 def test_a_failed_transaction_leaves_nothing(store: SqliteStore) -> None:
     def act() -> None:
         with store.transaction():
-            store.requests.enqueue(A, "push")
+            store.requests.enqueue(A, Trigger.PUSH)
             store.apps.save(AppStatus(A))
             raise RuntimeError("in the middle")
 
@@ -230,7 +231,7 @@ def test_the_failure_of_a_nested_transaction_takes_back_only_itself(store: Sqlit
             raise RuntimeError("in the inner one")
 
     with store.transaction():
-        store.requests.enqueue(A, "push")
+        store.requests.enqueue(A, Trigger.PUSH)
         with pytest.raises(RuntimeError, match="inner"):
             act()
     assert store.requests.queued(A) is not None

@@ -19,8 +19,9 @@ import sqlite_utils
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.apps.spec import Webhook
-from controller.domain.apps.status import AppStatus, RequestState, WebhookDelivery
+from controller.domain.apps.status import AppStatus, WebhookDelivery
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Service, ServiceKind
@@ -116,7 +117,7 @@ def test_another_user_of_the_group_asks_and_changes_nothing() -> None:
         def work() -> None:
             store = open_guest_store(path)
             assert [status.app for status in store.apps.all()] == [DEMO]
-            assert store.requests.enqueue(DEMO, "manual") >= FIRST_WISH
+            assert store.requests.enqueue(DEMO, Trigger.MANUAL) >= FIRST_WISH
             assert store.boxes.access() is None, "operators are told nothing of the storage"
             for name in ("state.db", "state.db-wal", "state.db-shm", "keys/storage.json"):
                 with pytest.raises(PermissionError):
@@ -158,7 +159,7 @@ def test_a_guest_reads_while_the_owner_is_away(path: Path, owner: SqliteStore) -
     def work() -> None:
         with closing(open_guest_store(path)) as guest:
             assert guest.apps.status(DEMO).plan == "one"
-            guest.requests.enqueue(DEMO, "manual")
+            guest.requests.enqueue(DEMO, Trigger.MANUAL)
 
     as_another(work)
     with closing(open_store(path)) as again:
@@ -247,8 +248,8 @@ def test_a_repetition_takes_over_what_the_daemon_knows(owner: SqliteStore, guest
 
 
 def test_wishes_are_merged_and_followed(owner: SqliteStore, guest: SqliteStore) -> None:
-    one, same = guest.requests.enqueue(DEMO, "manual"), guest.requests.enqueue(DEMO, "manual")
-    other = guest.requests.enqueue(DEMO, "webhook")
+    one, same = guest.requests.enqueue(DEMO, Trigger.MANUAL), guest.requests.enqueue(DEMO, Trigger.MANUAL)
+    other = guest.requests.enqueue(DEMO, Trigger.WEBHOOK)
     assert FIRST_WISH <= one == same != other
     for asking in (owner, guest):
         waiting = asking.requests.queued(DEMO)
@@ -256,7 +257,7 @@ def test_wishes_are_merged_and_followed(owner: SqliteStore, guest: SqliteStore) 
     claimed = owner.requests.claim(NOW)
     assert claimed is not None
     assert claimed.reasons == ("manual", "webhook")
-    owner.requests.finish(claimed.id, "Ready", "", "c0ffee")
+    owner.requests.finish(claimed.id, Outcome.READY, "", "c0ffee")
     for id in (one, other):
         found = guest.requests.get(id)
         assert found is not None
@@ -291,7 +292,7 @@ def test_a_death_between_both_databases_takes_nothing_twice(
     path: Path, owner: SqliteStore, guest: SqliteStore
 ) -> None:
     """The state is written first: what was asked for may be there again."""
-    run, wish = guest.runs.submit(wanted()), guest.requests.enqueue(DEMO, "manual")
+    run, wish = guest.runs.submit(wanted()), guest.requests.enqueue(DEMO, Trigger.MANUAL)
     guest.runs.cancel(DEMO, run.id, NOW)
     with closing(sqlite3.connect(shared_path(path), isolation_level=None)) as db:
         asked = "SELECT * FROM {}"
@@ -307,7 +308,7 @@ def test_a_death_between_both_databases_takes_nothing_twice(
         if request.state is RequestState.QUEUED:
             claimed = owner.requests.claim(NOW)
             assert claimed is not None
-            owner.requests.finish(claimed.id, "Ready", "", "")
+            owner.requests.finish(claimed.id, Outcome.READY, "", "")
         assert owner.requests.claim(NOW) is None
         for name, rows in kept.items():
             for row in rows:
@@ -456,7 +457,7 @@ def act(owner: SqliteStore) -> None:
 
 
 def ask_for_everything(guest: SqliteStore) -> None:
-    guest.requests.enqueue(DEMO, "manual")
+    guest.requests.enqueue(DEMO, Trigger.MANUAL)
     guest.runs.submit(wanted(1), "key", "digest")
     guest.runs.cancel(DEMO, guest.runs.submit(wanted(2)).id, NOW)
     guest.apps.set_suspended(DEMO, True)
@@ -561,7 +562,7 @@ def test_rows_that_others_forge_stop_nothing_and_become_nothing_that_nobody_may_
     act(owner)
     with closing(open_guest_store(path, clock=clock)) as guest:
         run = guest.runs.submit(replace(wanted(), id=new_run_id(NOW, data.draw(st.integers(200, 10**6)))))
-        guest.requests.enqueue(OTHER, "manual")
+        guest.requests.enqueue(OTHER, Trigger.MANUAL)
     act(owner)
     found = owner.runs.get(DEMO, run.id)
     assert found is not None
@@ -596,7 +597,7 @@ def test_what_is_planted_beside_the_tables_goes(path: Path, owner: SqliteStore, 
     as_web(path, statement)
     act(owner)
     with closing(open_guest_store(path, clock=clock)) as guest:
-        guest.requests.enqueue(DEMO, "manual")
+        guest.requests.enqueue(DEMO, Trigger.MANUAL)
         run = guest.runs.submit(wanted())
         act(owner)
         found = owner.runs.get(DEMO, run.id)

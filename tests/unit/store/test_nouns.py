@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route
 from controller.domain.text import MAX_MESSAGE
 from controller.store import SqliteStore, open_store
@@ -33,7 +35,7 @@ def other(store: SqliteStore, path: Path) -> SqliteStore:
 
 
 def event(app: AppName, reason: str, at: float = 0.0) -> Event:
-    return Event(app, EventType.NORMAL, reason, "it happened", at=at)
+    return Event(app, EventType.NORMAL, Reason(reason), "it happened", at=at)
 
 
 # --- apps
@@ -97,16 +99,16 @@ def test_a_forgotten_app_leaves_its_history_for_a_while(store: SqliteStore, cloc
 
 
 def test_what_is_old_is_pruned(store: SqliteStore, clock: HandClock) -> None:
-    done = store.requests.enqueue(A, "push")
+    done = store.requests.enqueue(A, Trigger.PUSH)
     store.requests.claim(clock.at)
-    store.requests.finish(done, "Ready", "", "")
+    store.requests.finish(done, Outcome.READY, "", "")
     delivery = WebhookDelivery("d-1", "demo", (done,), clock.at)
     store.repositories.remember(delivery)
     clock.at += 29 * DAY
     store.prune()
     assert store.requests.get(done) is not None
     assert store.repositories.delivery("demo", "d-1") == delivery
-    waiting = store.requests.enqueue(B, "poll")
+    waiting = store.requests.enqueue(B, Trigger.POLL)
     clock.at += 40 * DAY
     store.prune()
     assert store.requests.get(done) is None
@@ -136,11 +138,13 @@ def test_the_history_of_an_app_is_bounded(store: SqliteStore) -> None:
 def test_events_are_bounded_in_what_they_say(tmp_path: Path) -> None:
     """Of each app by itself, the newest stay."""
     store = open_store(tmp_path / "db" / "other.db", keep_events=10_000)
-    other = Event(B, EventType.NORMAL, "Ready", "all is well")
+    other = Event(B, EventType.NORMAL, Reason.READY, "all is well")
     store.events.add([other])
     long = "x" * MAX_MESSAGE
     for number in range(MOST_TEXT // MAX_MESSAGE + 50):
-        store.events.add([Event(A, EventType.WARNING, "BuildFailed", f"{number:04}{long}"[:MAX_MESSAGE])])
+        store.events.add(
+            [Event(A, EventType.WARNING, Reason.BUILD_FAILED, f"{number:04}{long}"[:MAX_MESSAGE])]
+        )
     kept = store.events.list(A, limit=10_000)
     assert sum(len(event.message) for event in kept) <= MOST_TEXT
     assert [event.message[:4] for event in kept][-1] == f"{MOST_TEXT // MAX_MESSAGE + 49:04}"
@@ -150,7 +154,7 @@ def test_events_are_bounded_in_what_they_say(tmp_path: Path) -> None:
 
 
 def test_an_event_keeps_all_its_parts(store: SqliteStore) -> None:
-    told = Event(A, EventType.WARNING, "Crashed", "exit 137 – пам'ять", C, "abc", 12.25)
+    told = Event(A, EventType.WARNING, Reason("Crashed"), "exit 137 – пам'ять", C, "abc", 12.25)
     store.events.add([told])
     (found,) = store.events.list(A)
     assert replace(found, id=0) == told

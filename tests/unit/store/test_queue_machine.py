@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from controller.domain.apps.status import RequestState
+from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.names import AppName
 from controller.store import open_store
 
@@ -35,7 +35,7 @@ class Queue(RuleBasedStateMachine):
     @rule(target=ids, app=apps, reason=reasons, delay=delays)
     def enqueue(self, app: AppName, reason: str, delay: float) -> int:
         due = self.now + delay
-        request = self.store.requests.enqueue(app, reason, due)
+        request = self.store.requests.enqueue(app, Trigger(reason), due)
         known, told, before = self.queued.get(app, (request, [], due))
         assert request == known
         self.queued[app] = (request, [*told, *([reason] if reason not in told else [])], min(due, before))
@@ -58,7 +58,7 @@ class Queue(RuleBasedStateMachine):
     def finish(self, app: AppName, outcome: str) -> None:
         if app in self.running:
             request = self.running.pop(app)
-            self.store.requests.finish(request, outcome, "", "abc")
+            self.store.requests.finish(request, Outcome(outcome), "", "abc")
             self.done[request] = outcome
 
     @rule()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.domain.apps.status import RequestState
+from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.names import AppName
 from controller.store import SqliteStore
 from controller.store.requests import RequestQueue
@@ -21,31 +21,31 @@ A, B = AppName("a"), AppName("b")
 
 
 def test_a_second_wish_is_merged_into_the_queued_one(store: SqliteStore, clock: HandClock) -> None:
-    first = store.requests.enqueue(A, "poll", not_before=clock.at + 60)
-    assert store.requests.enqueue(A, "webhook") == first
-    assert store.requests.enqueue(A, "poll", not_before=clock.at + 99) == first
+    first = store.requests.enqueue(A, Trigger.POLL, not_before=clock.at + 60)
+    assert store.requests.enqueue(A, Trigger.WEBHOOK) == first
+    assert store.requests.enqueue(A, Trigger.POLL, not_before=clock.at + 99) == first
     queued = store.requests.queued(A)
     assert queued is not None
     assert (queued.reasons, queued.not_before, queued.created) == (("poll", "webhook"), 0.0, clock.at)
 
 
 def test_a_wish_for_a_running_app_waits_behind_it(store: SqliteStore, clock: HandClock) -> None:
-    first = store.requests.enqueue(A, "poll")
+    first = store.requests.enqueue(A, Trigger.POLL)
     running = store.requests.claim(clock.at)
     assert running is not None
     assert (running.id, running.state) == (first, RequestState.RUNNING)
-    second = store.requests.enqueue(A, "webhook")
+    second = store.requests.enqueue(A, Trigger.WEBHOOK)
     assert second != first
     assert store.requests.claim(clock.at) is None
     assert store.requests.next_due() is None, "no moment makes it due: the running one has to end"
-    store.requests.finish(first, "Ready", "", "abc")
+    store.requests.finish(first, Outcome.READY, "", "abc")
     claimed = store.requests.claim(clock.at)
     assert claimed is not None
     assert claimed.id == second
 
 
 def test_a_request_is_not_due_before_its_time(store: SqliteStore, clock: HandClock) -> None:
-    request = store.requests.enqueue(A, "retry", not_before=clock.at + 10)
+    request = store.requests.enqueue(A, Trigger.RETRY, not_before=clock.at + 10)
     assert store.requests.claim(clock.at + 9.9) is None
     assert store.requests.next_due() == clock.at + 10
     claimed = store.requests.claim(clock.at + 10)
@@ -54,18 +54,18 @@ def test_a_request_is_not_due_before_its_time(store: SqliteStore, clock: HandClo
 
 
 def test_what_has_been_due_longest_comes_first(store: SqliteStore, clock: HandClock) -> None:
-    late = store.requests.enqueue(A, "retry", not_before=clock.at + 50)
+    late = store.requests.enqueue(A, Trigger.RETRY, not_before=clock.at + 50)
     clock.at += 20
-    early = store.requests.enqueue(B, "webhook")
+    early = store.requests.enqueue(B, Trigger.WEBHOOK)
     claimed = [store.requests.claim(clock.at + 100) for _ in range(2)]
     assert [request.id for request in claimed if request] == [early, late]
 
 
 def test_a_finished_request_tells_its_outcome_and_keeps_it(store: SqliteStore, clock: HandClock) -> None:
-    request = store.requests.enqueue(A, "push")
+    request = store.requests.enqueue(A, Trigger.PUSH)
     store.requests.claim(clock.at)
-    store.requests.finish(request, "Degraded", "not ready", "abc123")
-    store.requests.finish(request, "Ready", "told twice", "def456")
+    store.requests.finish(request, Outcome.DEGRADED, "not ready", "abc123")
+    store.requests.finish(request, Outcome.READY, "told twice", "def456")
     done = store.requests.get(request)
     assert done is not None
     assert (done.state, done.outcome, done.message, done.revision) == (
@@ -83,7 +83,7 @@ def test_an_id_that_was_never_given_is_unknown(store: SqliteStore) -> None:
 
 
 def test_recovery_queues_again_what_was_running(store: SqliteStore, clock: HandClock) -> None:
-    request = store.requests.enqueue(A, "poll")
+    request = store.requests.enqueue(A, Trigger.POLL)
     store.requests.claim(clock.at)
     assert store.requests.recover() == 1
     assert store.requests.recover() == 0
@@ -95,12 +95,12 @@ def test_recovery_queues_again_what_was_running(store: SqliteStore, clock: HandC
 def test_recovery_hands_over_to_the_request_that_is_queued_already(
     store: SqliteStore, clock: HandClock
 ) -> None:
-    dead = store.requests.enqueue(A, "poll")
-    other = store.requests.enqueue(B, "poll")
+    dead = store.requests.enqueue(A, Trigger.POLL)
+    other = store.requests.enqueue(B, Trigger.POLL)
     store.requests.claim(clock.at)
     store.requests.claim(clock.at)
     clock.at += 5
-    heir = store.requests.enqueue(A, "webhook", not_before=clock.at + 100)
+    heir = store.requests.enqueue(A, Trigger.WEBHOOK, not_before=clock.at + 100)
     assert store.requests.recover() == 2
 
     claimed = [store.requests.claim(clock.at) for _ in range(3)]
@@ -112,24 +112,24 @@ def test_recovery_hands_over_to_the_request_that_is_queued_already(
     asked = store.requests.get(dead)
     assert asked is not None
     assert (asked.id, asked.state) == (dead, RequestState.RUNNING), "the id handed out tells how it goes on"
-    store.requests.finish(heir, "Ready", "all well", "abc")
+    store.requests.finish(heir, Outcome.READY, "all well", "abc")
     asked = store.requests.get(dead)
     assert asked is not None
     assert (asked.id, asked.outcome, asked.revision) == (dead, "Ready", "abc")
 
 
 def test_an_id_survives_several_crashes(store: SqliteStore, clock: HandClock) -> None:
-    first = store.requests.enqueue(A, "poll")
+    first = store.requests.enqueue(A, Trigger.POLL)
     last = first
     for _ in range(4):
         claimed = store.requests.claim(clock.at)
         assert claimed is not None
-        last = store.requests.enqueue(A, "webhook")
+        last = store.requests.enqueue(A, Trigger.WEBHOOK)
         store.requests.recover()
     claimed = store.requests.claim(clock.at)
     assert claimed is not None
     assert claimed.id == last
-    store.requests.finish(last, "Ready", "", "abc")
+    store.requests.finish(last, Outcome.READY, "", "abc")
     asked = store.requests.get(first)
     assert asked is not None
     assert (asked.id, asked.outcome) == (first, "Ready")
@@ -143,15 +143,15 @@ def short_queue(store: SqliteStore, path: Path, clock: HandClock) -> RequestQueu
 def test_only_the_newest_finished_requests_of_an_app_are_kept(
     short_queue: RequestQueue, clock: HandClock
 ) -> None:
-    other = short_queue.enqueue(B, "poll")
+    other = short_queue.enqueue(B, Trigger.POLL)
     short_queue.claim(clock.at)
-    short_queue.finish(other, "Ready", "", "")
+    short_queue.finish(other, Outcome.READY, "", "")
     ids = []
     for _ in range(5):
-        ids.append(short_queue.enqueue(A, "poll"))
+        ids.append(short_queue.enqueue(A, Trigger.POLL))
         short_queue.claim(clock.at)
-        short_queue.finish(ids[-1], "Ready", "", "")
+        short_queue.finish(ids[-1], Outcome.READY, "", "")
     kept = [request for request in ids if short_queue.get(request)]
     assert kept == ids[-3:]
     assert short_queue.get(other) is not None
-    assert short_queue.enqueue(A, "poll") > ids[-1], "an id never comes to mean another request"
+    assert short_queue.enqueue(A, Trigger.POLL) > ids[-1], "an id never comes to mean another request"

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import CronSchedule, Reclaim, Webhook
 from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
 from controller.domain.runs.gpus import Lease
 from controller.domain.runs.pipeline import Pipeline, Stage
-from controller.domain.runs.run import Run, RunFilter, RunState, cancel, new_run
+from controller.domain.runs.run import Run, RunCause, RunFilter, RunState, cancel, new_run
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, PendingUpload
 from controller.ports import RunLimits, WebhookUnderWay
 from controller.store import SqliteStore, open_store
@@ -76,7 +78,7 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.runs.claim(LIMITS, NOW)
     store.runs.save(cancel(store.runs.submit(ended, key="k", digest="d"), NOW))
     store.apps.save(
-        AppStatus(app, applied_revision="c0ffee"), [Event(app, EventType.NORMAL, "Deployed", "it is")]
+        AppStatus(app, applied_revision="c0ffee"), [Event(app, EventType.NORMAL, Reason("Deployed"), "it is")]
     )
     store.apps.set_suspended(app, True)
     store.routes.switch(route(app, "1"))
@@ -95,9 +97,9 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.activity.touch([(app, C)], NOW)
     scheduled = next(item for item in store.schedules.all(app))
     assert scheduled.schedule.cron == "0 3 * * *"
-    store.requests.enqueue(app, "poll")
+    store.requests.enqueue(app, Trigger.POLL)
     store.requests.claim(NOW)
-    store.requests.enqueue(app, "push")
+    store.requests.enqueue(app, Trigger.PUSH)
 
 
 def of_good(store: SqliteStore) -> dict[str, object]:
@@ -123,7 +125,7 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "last": store.runs.last_ended(GOOD),
         "badly": store.runs.ended_badly(GOOD, 10),
         "expired": [run for run in store.runs.expired(NOW * 2) if run.app == GOOD],
-        "caused": store.runs.unfinished_of(GOOD, TRAIN, "schedule"),
+        "caused": store.runs.unfinished_of(GOOD, TRAIN, RunCause.SCHEDULE),
         "webhooks": [m for m in store.webhooks.due(NOW + 1, WebhookUnderWay()) if m.app == GOOD],
         "queued": store.requests.queued(GOOD),
     }
@@ -133,7 +135,7 @@ def act(store: SqliteStore) -> None:
     """What daemon and web process do all the time, for any app."""
     store.requests.recover()
     for app in (BAD, GOOD):
-        store.requests.enqueue(app, "drift")
+        store.requests.enqueue(app, Trigger.DRIFT)
         store.apps.save(store.apps.status(app))
         store.routes.switch(route(app, "2"))
         store.routes.publish(app, (Service(app, api("pipelines"), ServiceKind.PIPELINES),))

@@ -12,6 +12,7 @@ import pytest
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunCount, RunFilter, RunInput, RunState, new_run
 from controller.ports import QueueLimits, RunLimits
@@ -220,8 +221,8 @@ def test_texts_of_older_rows_tell_nothing_of_the_host(store: SqliteStore, tmp_pa
     text = f"[Errno 13] Permission denied: '{tmp_path}/runs/19c0a7f3e2d5b1f04a6/fit.1/out/model/x'"
     begun = run("a1").to(RunState.STARTING, 2.0).to(RunState.RUNNING, 3.0)
     stage = begun.stage("fit").begin(2.0).to(RunState.RUNNING, 3.0).end_attempt(4.0, message=text)
-    begun = begun.with_stage(stage.to(RunState.FAILED, 4.0, "Broken", text))
-    store.runs.submit(begun.to(RunState.FAILED, 5.0, "Broken", f"stage fit: {text}"))
+    begun = begun.with_stage(stage.to(RunState.FAILED, 4.0, Reason("Broken"), text))
+    store.runs.submit(begun.to(RunState.FAILED, 5.0, Reason("Broken"), f"stage fit: {text}"))
     found = store.runs.get(DEMO, "a1")
     for shown in (found, *store.runs.list(DEMO), *store.runs.ended_badly(DEMO, 9)):
         assert shown is not None

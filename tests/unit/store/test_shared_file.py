@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM, AppName
@@ -70,13 +71,13 @@ def turn(store: SqliteStore) -> None:
     store.activity.of(DEMO)
     store.boxes.pending()
     store.repositories.replace(())
-    store.requests.enqueue(DEMO, "poll")
+    store.requests.enqueue(DEMO, Trigger.POLL)
     store.prune()
     store.set_aside()
     with store.transaction():
         store.apps.status(DEMO)
     while request := store.requests.claim(NOW * 2):
-        store.requests.finish(request.id, "Ready", "", "")
+        store.requests.finish(request.id, Outcome.READY, "", "")
 
 
 def turns(store: SqliteStore, most: int) -> None:
@@ -93,10 +94,10 @@ def turns(store: SqliteStore, most: int) -> None:
 def require_service(path: Path, store: SqliteStore) -> None:
     """Others ask, and the daemon hears it."""
     with closing(open_guest_store(path, clock=clock)) as guest:
-        wish = guest.requests.enqueue(DEMO, "manual")
+        wish = guest.requests.enqueue(DEMO, Trigger.MANUAL)
         store.changed()
         while request := store.requests.claim(NOW * 2):
-            store.requests.finish(request.id, "Ready", f"{request.app} is done", "")
+            store.requests.finish(request.id, Outcome.READY, f"{request.app} is done", "")
         found = guest.requests.get(wish)
         assert found is not None
         assert found.message == "demo is done"
@@ -428,7 +429,7 @@ def test_ids_of_wishes_are_not_given_again(path: Path, owner: SqliteStore) -> No
         act()
         turns(owner, most=2)
         with closing(open_guest_store(path, clock=clock)) as guest:
-            assert guest.requests.enqueue(DEMO, "manual") > FIRST_WISH
+            assert guest.requests.enqueue(DEMO, Trigger.MANUAL) > FIRST_WISH
         require_service(path, owner)
 
 
@@ -443,7 +444,7 @@ def test_bytes_anywhere_stop_nothing(
 ) -> None:
     monkeypatch.setattr(room, "_SOON", 0.0)  # the daemon would leave the file alone
     with closing(open_guest_store(path, clock=clock)) as guest:
-        guest.requests.enqueue(DEMO, "manual")
+        guest.requests.enqueue(DEMO, Trigger.MANUAL)
         guest.apps.set_suspended(DEMO, False)
         spoilt = shared_path(path).with_name(f"asked.db{file}")
         if spoilt.exists() and spoilt.stat().st_size:
@@ -456,13 +457,13 @@ def test_bytes_anywhere_stop_nothing(
 
 def test_a_guest_is_told_that_the_daemon_sees_to_it(path: Path, owner: SqliteStore) -> None:
     with closing(open_guest_store(path, clock=clock)) as guest:
-        guest.requests.enqueue(DEMO, "manual")
+        guest.requests.enqueue(DEMO, Trigger.MANUAL)
         garbage(shared_path(path))
         with pytest.raises(Transient) as caught:
             open_guest_store(path, clock=clock)
         assert caught.value.reason == "StateSetAside"
         turns(owner, most=2)
-        assert guest.requests.enqueue(DEMO, "poll") >= FIRST_WISH
+        assert guest.requests.enqueue(DEMO, Trigger.POLL) >= FIRST_WISH
     require_service(path, owner)
 
 

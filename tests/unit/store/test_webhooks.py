@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.spec import Webhook
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, cancel, new_run
 from controller.domain.runs.steps import FinishRun, finish
@@ -164,7 +165,11 @@ def changed(run: Run, act: str) -> Run:
         return replace(run, message=f"{run.message}!")
     if act == "begin" and run.state is RunState.QUEUED:
         return run.to(RunState.STARTING, 2.0)
-    return cancel(run, 3.0) if act == "cancel" else finish(run, FinishRun(RunState.FAILED, "ExitCode"), 3.0)
+    return (
+        cancel(run, 3.0)
+        if act == "cancel"
+        else finish(run, FinishRun(RunState.FAILED, Reason.EXIT_CODE), 3.0)
+    )
 
 
 def test_ended_by_many_at_once_it_is_there_once(store: SqliteStore) -> None:

@@ -14,9 +14,11 @@ from flask.testing import FlaskClient
 
 from controller.config import Settings
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState, new_run, new_run_id
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload
 from controller.store import SqliteStore
@@ -248,9 +250,9 @@ def test_a_body_over_the_limit(client: FlaskClient, store: SqliteStore, settings
 
 def demo(store: SqliteStore) -> None:
     ready = Condition(
-        ConditionType.READY, False, "CrashLoop", "restarted 5 times within 600 s", 1000.0, "c0ffee"
+        ConditionType.READY, False, Reason.CRASH_LOOP, "restarted 5 times within 600 s", 1000.0, "c0ffee"
     )
-    degraded = Condition(ConditionType.DEGRADED, True, "CrashLoop", "<script>alert(1)</script>", 1000.0)
+    degraded = Condition(ConditionType.DEGRADED, True, Reason.CRASH_LOOP, "<script>alert(1)</script>", 1000.0)
     classify = ComponentStatus(ComponentName("classify"), "MLComponent", conditions=(ready,))
     status = AppStatus(
         APP,
@@ -262,7 +264,7 @@ def demo(store: SqliteStore) -> None:
         plan="start classify: declared",
     )
     event = Event(
-        APP, EventType.WARNING, "CrashLoop", "it crashed", ComponentName("classify"), "c0ffee11", 1000.0
+        APP, EventType.WARNING, Reason.CRASH_LOOP, "it crashed", ComponentName("classify"), "c0ffee11", 1000.0
     )
     store.apps.save(status, [event])
     store.routes.switch(
@@ -321,7 +323,7 @@ def test_all_else_needs_the_administrator(
 
 def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
     demo(store)
-    store.requests.enqueue(APP, "manual")
+    store.requests.enqueue(APP, Trigger.MANUAL)
     document = data(client.get("/-/apps/demo"))
     assert document["ready"] is False
     assert [c["type"] for c in document["conditions"]] == ["Ready", "Degraded"]
@@ -340,7 +342,7 @@ def test_an_app_in_full(client: FlaskClient, store: SqliteStore) -> None:
 
 def test_events_page_on(client: FlaskClient, store: SqliteStore) -> None:
     demo(store)
-    store.events.add(Event(APP, EventType.NORMAL, "Started", f"number {n}") for n in range(5))
+    store.events.add(Event(APP, EventType.NORMAL, Reason.STARTED, f"number {n}") for n in range(5))
     first = data(client.get("/-/apps/demo/events?limit=3"))["events"]
     assert [event["message"] for event in first] == ["number 2", "number 3", "number 4"]
     after = data(client.get(f"/-/apps/demo/events?after={first[0]['id']}"))["events"]
@@ -399,10 +401,10 @@ def test_what_a_reader_opens_is_known_again(client: FlaskClient, store: SqliteSt
 
     demo(store)
     texts = (f"number {n}\nand more" for n in range(3))
-    store.events.add(Event(APP, EventType.NORMAL, "Started", text) for text in texts)
+    store.events.add(Event(APP, EventType.NORMAL, Reason.STARTED, text) for text in texts)
     before = ids()
     assert len(before) == len(set(before)) == 3
-    store.events.add([Event(APP, EventType.NORMAL, "Started", "another\none")])
+    store.events.add([Event(APP, EventType.NORMAL, Reason.STARTED, "another\none")])
     assert set(before) < set(ids())
     assert len(ids()) == 4
 
@@ -422,7 +424,7 @@ def test_the_page_without_anything(client: FlaskClient) -> None:
 def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) -> None:
     demo(store)
     store.heartbeat(time.time())
-    store.requests.enqueue(APP, "manual")
+    store.requests.enqueue(APP, Trigger.MANUAL)
     folder = settings.state / "web"
     request_metrics.clear(folder)
     counts = RequestMetrics()
@@ -484,7 +486,7 @@ def test_an_app_tells_of_its_runs(client: FlaskClient, store: SqliteStore) -> No
     runs = client.get("/-/apps/demo").get_json()["runs"]
     assert runs == {"queued": 0, "active": 0, "last": None}
     ended = store.runs.submit(new_run("a", make_pipeline(), 1.0))
-    store.runs.save(ended.to(RunState.FAILED, 2.0, "ExitCode", "why"))
+    store.runs.save(ended.to(RunState.FAILED, 2.0, Reason.EXIT_CODE, "why"))
     store.runs.submit(new_run("b", make_pipeline(), 1.0))
     begun = store.runs.submit(new_run("c", make_pipeline(), 1.0))
     store.runs.save(begun.to(RunState.STARTING, 3.0))

@@ -15,7 +15,9 @@ import pytest
 import uvloop
 
 from controller.config import Settings
+from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
+from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState, new_run
 from controller.store import SqliteStore
 from controller.web.asgi import GatewayApp
@@ -85,11 +87,11 @@ class Kind:
 def request_done(worker: Worker) -> None:
     request = worker.store.requests.claim(2e9)
     assert request is not None
-    worker.store.requests.finish(request.id, "Ready", "", "c0ffee")
+    worker.store.requests.finish(request.id, Outcome.READY, "", "c0ffee")
 
 
 def happen(worker: Worker) -> None:
-    worker.store.events.add([Event(APP, EventType.NORMAL, "News", "it happened")])
+    worker.store.events.add([Event(APP, EventType.NORMAL, Reason("News"), "it happened")])
 
 
 def end_runs(worker: Worker) -> None:
@@ -147,8 +149,8 @@ class Worker:
         self.player.begin("r1")
         self.player.log("r1", "fit", 1).write_bytes(b"")
         while (left := store.requests.claim(2e9)) is not None:
-            store.requests.finish(left.id, "Ready", "", "")
-        wish = store.requests.enqueue(APP, "push")
+            store.requests.finish(left.id, Outcome.READY, "", "")
+        wish = store.requests.enqueue(APP, Trigger.PUSH)
         store.repositories.replace([])  # forgets deliveries
         store.repositories.replace([RepositoryRecord("repo", (APP,), "branch:main", 60.0)])
         store.repositories.remember(WebhookDelivery("1", "repo", (wish,), 1.0))

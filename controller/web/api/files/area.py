@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxUsage, PendingUpload, StoredObject
 from controller.domain.storage.keys import FilePath, ancestors
 from controller.domain.storage.links import ObjectLink, link_key
@@ -119,7 +120,7 @@ class BoxArea:
         try:
             allowed = self.store.boxes.reserve(wanted, self.now, MAX_AWAITED)
         except Transient as error:
-            if error.reason != "TooManyUploads":
+            if error.reason != Reason.TOO_MANY_UPLOADS:
                 raise
             detail = (
                 f"{error.message[:1].upper()}{error.message[1:]}: use the links, or wait until they expire."

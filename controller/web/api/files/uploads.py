@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import Part, PendingUpload, StoredObject
 from controller.domain.storage.keys import FilePath
 from controller.web.api.files.area import MAX_PUT, BoxArea, FileLink
@@ -138,9 +139,9 @@ def _incomplete(size: int, parts: tuple[Part, ...]) -> HttpProblem:
 def _refused(error: Stalled, path: FilePath) -> Exception:
     """Translate errors that the caller can fix; other errors stay as they are."""
     match error.reason:
-        case "UploadMissing":
+        case Reason.UPLOAD_MISSING:
             return RequestRefused(unknown(path))
-        case "UploadIncomplete":
+        case Reason.UPLOAD_INCOMPLETE:
             return RequestRefused(
                 HttpProblem(
                     ProblemKind.UPLOAD_INCOMPLETE,

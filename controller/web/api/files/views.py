@@ -14,6 +14,7 @@ from typing import NoReturn
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError
 from controller.domain.names import ComponentName
 from controller.domain.routing.routes import ServiceKind
@@ -132,7 +133,7 @@ def storage_failed(error: ControllerError) -> Response:
 def _ask_for_bucket(problem: HttpProblem) -> Response:
     """Request a pass, in which the daemon creates the bucket again."""
     try:
-        context(current_app).store.requests.enqueue(service_call().service.app, "drift")
+        context(current_app).store.requests.enqueue(service_call().service.app, Trigger.DRIFT)
     except ControllerError as error:
         return store_failed(error)
     return problem_response(problem)

@@ -5,18 +5,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller.domain.apps.status import Event, ReconcileRequest, RequestState, WebhookDelivery
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState
+from controller.domain.apps.status import Event, WebhookDelivery
 from controller.ports import Store
 
 #: Worst first: a repository with several apps answers with the worst.
-OUTCOMES = ("Failed", "Degraded", "Waiting", "Suspended", "Superseded", "Ready")
+OUTCOMES = (
+    Outcome.FAILED,
+    Outcome.DEGRADED,
+    Outcome.WAITING,
+    Outcome.SUSPENDED,
+    Outcome.SUPERSEDED,
+    Outcome.READY,
+)
 EVENTS = 100  # in one answer
 
 
 @dataclass(frozen=True)
 class DeliveryProgress:
     state: RequestState
-    outcome: str
+    outcome: Outcome
     message: str
     events: tuple[Event, ...]
 
@@ -43,9 +51,13 @@ def progress(store: Store, delivery: WebhookDelivery, after: int) -> DeliveryPro
 def _summary(requests: list[ReconcileRequest], events: tuple[Event, ...]) -> DeliveryProgress:
     if any(request.state is not RequestState.DONE for request in requests):
         running = any(request.state is not RequestState.QUEUED for request in requests)
-        return DeliveryProgress(RequestState.RUNNING if running else RequestState.QUEUED, "", "", events)
+        return DeliveryProgress(
+            RequestState.RUNNING if running else RequestState.QUEUED, Outcome.NONE, "", events
+        )
     if not requests:
-        return DeliveryProgress(RequestState.DONE, "Ready", "no app is connected to this repository", events)
+        return DeliveryProgress(
+            RequestState.DONE, Outcome.READY, "no app is connected to this repository", events
+        )
     worst = min(requests, key=lambda r: OUTCOMES.index(r.outcome) if r.outcome in OUTCOMES else 0)
     return DeliveryProgress(RequestState.DONE, worst.outcome, worst.message, events)
 

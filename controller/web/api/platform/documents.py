@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller.domain.apps.conditions import Condition, is_ready
-from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, ReconcileRequest
+from controller.domain.apps.requests import ReconcileRequest
+from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.apps.usage import Usage
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.run import Run, RunCount, RunState

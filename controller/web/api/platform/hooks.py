@@ -13,6 +13,7 @@ import time
 from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
 from controller.ports import Store
@@ -66,7 +67,7 @@ def receive(repository: str) -> ResponseReturnValue:
         }, 202
     own = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1"
     identity = delivery_id(provider, headers) or secrets.token_hex(16)
-    return _accept(store, record, identity, "push" if own else "webhook")
+    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK)
 
 
 def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvider]:
@@ -76,12 +77,12 @@ def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvid
     return record, HookProvider(record.hook_provider)
 
 
-def _accept(store: Store, record: RepositoryRecord, identity: str, reason: str) -> ResponseReturnValue:
+def _accept(store: Store, record: RepositoryRecord, identity: str, trigger: Trigger) -> ResponseReturnValue:
     requests: tuple[int, ...] = ()
     with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
         known = store.repositories.delivery(record.name, identity)
         if known is None:
-            requests = tuple(store.requests.enqueue(app, reason) for app in record.apps)
+            requests = tuple(store.requests.enqueue(app, trigger) for app in record.apps)
             store.repositories.remember(WebhookDelivery(identity, record.name, requests, time.time()))
     self_link = f"/-/hooks/{record.name}/{identity}"
     if known is not None:

@@ -10,7 +10,7 @@ import re
 import time
 
 from controller.config import Settings
-from controller.domain.apps.status import RequestState
+from controller.domain.apps.requests import RequestState
 from controller.domain.names import AppName
 from controller.domain.people.roles import Act, Verdict, decide
 from controller.ports import Store

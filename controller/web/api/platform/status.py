@@ -12,6 +12,7 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from flask.typing import ResponseReturnValue
 
 from controller import __version__
+from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
@@ -220,7 +221,7 @@ def _set_suspended(name: str, suspended: bool) -> ResponseReturnValue:
 
 def _ask(app: AppName) -> ResponseReturnValue:
     store, _ = context(current_app)
-    return {"app": app, "request": store.requests.enqueue(app, "manual")}, 202
+    return {"app": app, "request": store.requests.enqueue(app, Trigger.MANUAL)}, 202
 
 
 def _known(store: Store, name: str) -> AppStatus:

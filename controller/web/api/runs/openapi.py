@@ -10,7 +10,7 @@ from typing import Any
 
 from controller import __version__
 from controller.domain.apps.spec import ApiVariable, Overlap
-from controller.domain.runs.run import RunState
+from controller.domain.runs.run import RunCause, RunState
 from controller.domain.runs.webhooks import MAX_URL
 from controller.serving.docstring import Datatype
 from controller.serving.shapes import MAX_RANK
@@ -370,7 +370,7 @@ _HEAD: Json = {
         "description": "The run has no owner: everybody who may call the pipeline sees it",
     },
     "priority": {"type": "integer"},
-    "cause": {"enum": ["api", "schedule", "continue", "retry"]},
+    "cause": {"enum": [cause.value for cause in RunCause]},
     "origin": {**_nullable(_TEXT), "description": "The run that it repeats or continues"},
 }
 _LINKS = dict.fromkeys(("self", "logs", "events", "cancel", "retry"), _TEXT)

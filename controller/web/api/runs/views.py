@@ -21,6 +21,7 @@ from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, RunFilter, RunState, is_run_id, new_run, new_run_id, retry_of
@@ -127,12 +128,12 @@ def _submitted(run: Run, content: str, check: Callable[[], None] = lambda: None)
         limits = context(current_app).settings.runs
         return _store().runs.submit(run, key, digest, QueueLimits(limits.queued, limits.queued_size))
     except Transient as error:
-        if error.reason != "QueueFull":
+        if error.reason != Reason.QUEUE_FULL:
             raise
         detail = f"{str(error)[:1].upper()}{str(error)[1:]}: wait until some have begun, or cancel some."
         raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, detail, retry_after=10)) from error
     except Stalled as error:
-        if error.reason != "IdempotencyConflict":
+        if error.reason != Reason.IDEMPOTENCY_CONFLICT:
             raise
         raise RequestRefused(
             HttpProblem(ProblemKind.KEY_REUSED, f"Choose another key: {error.message}.")

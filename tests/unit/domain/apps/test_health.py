@@ -11,13 +11,14 @@ from controller.domain.apps.health import headline, judge_app, judge_component
 from controller.domain.apps.observed import WorkloadState
 from controller.domain.apps.plan import Hold, Plan
 from controller.domain.apps.status import ComponentStatus
+from controller.domain.reasons import Reason
 from tests.support.builders import APP, COMMIT, component, fingerprint, observed, route, spec, workload
 
 V1 = component(revision=COMMIT)
 RUNS = workload()
 BLANK = ComponentStatus(V1.spec.name, "MLComponent")
 FAILED = replace(
-    BLANK, failed_fingerprint=fingerprint("v2"), failure_reason="NotReady", failure="no answer in 120 s"
+    BLANK, failed_fingerprint=fingerprint("v2"), failure_reason=Reason.NOT_READY, failure="no answer in 120 s"
 )
 
 
@@ -28,7 +29,7 @@ def types(conditions: Conditions) -> list[tuple[str, bool]]:
 def test_serving() -> None:
     (ready,) = judge_component(V1, observed(RUNS), route(V1, RUNS), BLANK)
     assert ready == Condition(
-        ConditionType.READY, True, "Serving", "version v1v1v1v1 serves", revision=COMMIT
+        ConditionType.READY, True, Reason.SERVING, "version v1v1v1v1 serves", revision=COMMIT
     )
 
 
@@ -87,7 +88,7 @@ def test_a_missing_replica_says_what_the_engine_says_of_it() -> None:
 
 
 def test_a_repair_that_failed_says_why() -> None:
-    memory = replace(BLANK, failure_reason="Exited", failure="classify exited with code 3")
+    memory = replace(BLANK, failure_reason=Reason.EXITED, failure="classify exited with code 3")
     _, degraded = judge_component(V1, observed(), route(V1, RUNS), memory)
     assert degraded.message == "0 of 1 replicas run. classify exited with code 3"
 
@@ -114,7 +115,7 @@ def test_a_failed_first_version_is_stalled() -> None:
 
 
 def test_the_last_good_version_in_place_of_a_failed_one_tells_the_reason_of_that() -> None:
-    kept = replace(V1, failure_reason="ImageNotFound", failure="demo:9 is not there")
+    kept = replace(V1, failure_reason=Reason.IMAGE_NOT_FOUND, failure="demo:9 is not there")
     ready, degraded = judge_component(kept, observed(RUNS), route(V1, RUNS), BLANK)
     assert (ready.status, ready.reason, degraded.reason) == (False, "ImageNotFound", "ImageNotFound")
 
@@ -127,13 +128,13 @@ def test_a_failure_of_another_version_is_forgotten() -> None:
 
 # --- the app -----------------------------------------------------------------------------------------------------
 
-GOOD = replace(BLANK, conditions=(Condition(ConditionType.READY, True, "Serving", "serves"),))
+GOOD = replace(BLANK, conditions=(Condition(ConditionType.READY, True, Reason.SERVING, "serves"),))
 BAD = replace(
     BLANK,
     name=component("other").spec.name,
     conditions=(
-        Condition(ConditionType.READY, False, "NotReady", "no answer"),
-        Condition(ConditionType.DEGRADED, True, "NotReady", "no answer"),
+        Condition(ConditionType.READY, False, Reason.NOT_READY, "no answer"),
+        Condition(ConditionType.DEGRADED, True, Reason.NOT_READY, "no answer"),
     ),
 )
 
@@ -158,12 +159,12 @@ def test_one_bad_component_makes_the_app_bad_and_is_named() -> None:
 
 
 def test_an_app_that_would_lose_everything_is_not_ready() -> None:
-    ready, pending = judge_app((), plan(Hold(None, "PrunePending", "all would go")), ())
+    ready, pending = judge_app((), plan(Hold(None, Reason.PRUNE_PENDING, "all would go")), ())
     assert (ready.status, ready.reason, pending.type) == (False, "PrunePending", ConditionType.PRUNE_PENDING)
 
 
 def test_a_crash_loop_stalls_the_app() -> None:
-    conditions = judge_app((BAD,), plan(Hold(BAD.name, "CrashLoop", "restarted 5 times")), ())
+    conditions = judge_app((BAD,), plan(Hold(BAD.name, Reason.CRASH_LOOP, "restarted 5 times")), ())
     stalled = find(conditions, ConditionType.STALLED)
     assert stalled is not None
     assert (stalled.reason, stalled.message) == ("CrashLoop", "other: restarted 5 times")
@@ -171,7 +172,9 @@ def test_a_crash_loop_stalls_the_app() -> None:
 
 @pytest.mark.parametrize("reason", ["Backoff", "PruneDisabled"])
 def test_a_hold_that_is_no_alarm_adds_no_condition(reason: str) -> None:
-    assert types(judge_app((GOOD,), plan(Hold(GOOD.name, reason, "…")), ())) == [(ConditionType.READY, True)]
+    assert types(judge_app((GOOD,), plan(Hold(GOOD.name, Reason(reason), "…")), ())) == [
+        (ConditionType.READY, True)
+    ]
 
 
 def test_warnings_are_shown_and_do_no_harm() -> None:
@@ -184,10 +187,10 @@ def test_warnings_are_shown_and_do_no_harm() -> None:
 
 
 def test_the_headline_is_the_most_telling_condition() -> None:
-    ready = Condition(ConditionType.READY, True, "Ready", "")
+    ready = Condition(ConditionType.READY, True, Reason.READY, "")
     unready = replace(ready, status=False)
-    degraded = Condition(ConditionType.DEGRADED, True, "NotReady", "")
-    suspended = Condition(ConditionType.SUSPENDED, True, "Suspended", "")
+    degraded = Condition(ConditionType.DEGRADED, True, Reason.NOT_READY, "")
+    suspended = Condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "")
     assert headline((ready,)) == "Ready"
     assert headline((unready,)) == "NotReady"
     assert headline((unready, degraded)) == "Degraded"

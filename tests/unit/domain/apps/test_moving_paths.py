@@ -25,6 +25,7 @@ from controller.domain.apps.plan import (
 from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from tests.support.builders import APP, COMMIT, component, fingerprint, observed, route, workload
@@ -110,7 +111,7 @@ class Play:
     def desired(self) -> DesiredApp:
         wanted = [c for name in sorted(self.new.versions) if (c := self._component(name))]
         missing = [
-            Unresolved(ComponentName(name), "ImageNotFound", "no such image")
+            Unresolved(ComponentName(name), Reason.IMAGE_NOT_FOUND, "no such image")
             for name in sorted(self.new.unresolved)
             if name not in {c.spec.name for c in wanted}
         ]
@@ -138,7 +139,7 @@ class Play:
             return made
         if name in self.old.versions:
             older = replace(component(name, self.old.versions[name]), apis=self.old.apis(name))
-            return replace(older, failure_reason="NotReady", failure="it does not come up")
+            return replace(older, failure_reason=Reason.NOT_READY, failure="it does not come up")
         return None if name in self.new.unresolved else made
 
     # --- acting --------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class Play:
             self.status = replace(self.status, components=(*others, memory))
             return True
         if isinstance(action, StartWorkload) and self.choose.draw(st.integers(0, 5)) == 0:
-            setback = Setback(subject_text(*subject(group)), "EngineFailed", "not today", 1, NOW)
+            setback = Setback(subject_text(*subject(group)), Reason.ENGINE_FAILED, "not today", 1, NOW)
             self.status = replace(self.status, setbacks=(*self.status.setbacks, setback))
             return True
         return False

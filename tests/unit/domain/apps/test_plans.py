@@ -18,6 +18,7 @@ from controller.domain.apps.plan import Plan, StartWorkload
 from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.spec import BuildImage, OwnServer
 from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from tests.support.builders import (
     APP,
@@ -211,7 +212,7 @@ def failed_first_version() -> Plan:
 
 
 def last_good_version_is_kept_up() -> Plan:
-    kept = replace(V1, failure_reason="NotReady", failure="did not answer within 120 s")
+    kept = replace(V1, failure_reason=Reason.NOT_READY, failure="did not answer within 120 s")
     return plan(desired(kept), observed(workload(state=STOPPED), NEW), SERVING, failed="v2")
 
 
@@ -273,7 +274,7 @@ def died_under_an_older_fingerprint_version() -> Plan:
 
 
 def unresolved_component_is_left_alone() -> Plan:
-    missing = Unresolved(component("other").spec.name, "ImageNotFound", "other:9 is not there")
+    missing = Unresolved(component("other").spec.name, Reason.IMAGE_NOT_FOUND, "other:9 is not there")
     there = observed(OLD, workload("other"))
     return plan(
         desired(V2, unresolved=(missing,)), there, SERVING, route(component("other"), workload("other"))
@@ -281,7 +282,7 @@ def unresolved_component_is_left_alone() -> Plan:
 
 
 def only_unresolved_components() -> Plan:
-    missing = Unresolved(V1.spec.name, "ImageNotFound", "demo:9 is not there")
+    missing = Unresolved(V1.spec.name, Reason.IMAGE_NOT_FOUND, "demo:9 is not there")
     return plan(desired(unresolved=(missing,)), observed(OLD), SERVING)
 
 

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import MAX_TEXT, AppStatus, BoxStatus, ComponentStatus, Setback, longest
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.text import MAX_MESSAGE, is_excerpt
 
 APP = AppName("demo")
 
 
 def condition(message: str) -> Condition:
-    return Condition(ConditionType.READY, False, "BuildFailed", message)
+    return Condition(ConditionType.READY, False, Reason.BUILD_FAILED, message)
 
 
 def test_a_module_that_says_much() -> None:
@@ -24,7 +25,7 @@ def test_a_module_that_says_much() -> None:
         APP,
         conditions=(condition(said), condition("short")),
         plan="plan " * 200_000,
-        setbacks=(Setback("image a", "BuildFailed", said, 1, 0.0),),
+        setbacks=(Setback("image a", Reason.BUILD_FAILED, said, 1, 0.0),),
         components=tuple(
             ComponentStatus(
                 ComponentName(f"c{n}"), "MLComponent", conditions=(condition(said),), failure=said

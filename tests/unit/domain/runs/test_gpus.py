@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.domain.apps.spec import Resources, Retries
 from controller.domain.errors import Stalled, Waiting
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import WAITING, Lease, allocate, allocated, begin_with_gpus, held
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, StageRun, cancel, new_run
@@ -73,8 +74,8 @@ class Host:
             after = before.end_attempt(3.0).to(S.SUCCEEDED, 3.0)
         else:
             spec = found.pipeline.stage(stage)
-            after = before.end_attempt(3.0, reason="ExitCode")
-            after = after_failure(after, spec, 1.0, "ExitCode", "", platform=False)
+            after = before.end_attempt(3.0, reason=Reason.EXIT_CODE)
+            after = after_failure(after, spec, 1.0, Reason.EXIT_CODE, "", platform=False)
         self.runs[id] = found.with_stage(after)
 
     def gpus_of(self, id: str, stage: str = "s0") -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.spec import BuildImage, ComponentKind
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from tests.support.builders import APP, COMMIT, component, desired, observed
 
@@ -78,7 +79,9 @@ def test_what_left_git_cannot_be_run_any_more() -> None:
 
 
 def test_what_cannot_be_resolved_stays_as_it_was() -> None:
-    missing = Unresolved(TRAIN, "ImageNotFound", "no such image", kind=ComponentKind.EXPERIMENT_PIPELINE)
+    missing = Unresolved(
+        TRAIN, Reason.IMAGE_NOT_FOUND, "no such image", kind=ComponentKind.EXPERIMENT_PIPELINE
+    )
     assert lines(desired(unresolved=(missing,)), there(published())) == [
         "hold ExperimentPipeline train: ImageNotFound  # no such image"
     ]

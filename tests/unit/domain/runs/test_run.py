@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.spec import PipelineVar, Retries
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import (
     FOLLOWS,
@@ -82,7 +83,7 @@ def test_a_state_is_followed_by_what_the_table_says(before: S, after: S) -> None
     stage, run = StageRun("fit", before), replace(started(), state=before)
     if after in ALLOWED[before]:
         assert stage.to(after, 2.0).state is after
-        assert run.to(after, 2.0, "Why", "because").history[-1].reason == "Why"
+        assert run.to(after, 2.0, Reason("Why"), "because").history[-1].reason == "Why"
         return
     for subject in (stage, run):
         with pytest.raises(TransitionRefused, match=f"{before} is not followed by {after}"):
@@ -95,7 +96,7 @@ def test_terminal_is_what_nothing_follows() -> None:
 
 
 def test_every_transition_is_in_the_history() -> None:
-    stage = StageRun("fit").begin(1.0).to(S.RUNNING, 2.0).to(S.FAILED, 3.0, "ExitCode", "code 1")
+    stage = StageRun("fit").begin(1.0).to(S.RUNNING, 2.0).to(S.FAILED, 3.0, Reason.EXIT_CODE, "code 1")
     assert [(step.state, step.at) for step in stage.history] == [
         (S.STARTING, 1.0),
         (S.RUNNING, 2.0),
@@ -105,7 +106,12 @@ def test_every_transition_is_in_the_history() -> None:
 
 
 def test_the_first_end_of_an_attempt_stays() -> None:
-    stage = StageRun("fit").begin(1.0).end_attempt(5.0, exit_code=0).end_attempt(9.0, reason="OutputMissing")
+    stage = (
+        StageRun("fit")
+        .begin(1.0)
+        .end_attempt(5.0, exit_code=0)
+        .end_attempt(9.0, reason=Reason.OUTPUT_MISSING)
+    )
     assert stage.attempt is not None
     assert (stage.attempt.ended, stage.attempt.exit_code, stage.attempt.reason) == (5.0, 0, "OutputMissing")
 
@@ -135,7 +141,9 @@ def test_a_run_is_kept_by_its_outcome() -> None:
 
 
 def end(run: Run, name: str, state: S = S.SUCCEEDED, at: float = 5.0) -> Run:
-    return run.with_stage(run.stage(name).end_attempt(at, exit_code=0).to(state, at, "Why", "because"))
+    return run.with_stage(
+        run.stage(name).end_attempt(at, exit_code=0).to(state, at, Reason("Why"), "because")
+    )
 
 
 def names(step: object) -> list[str]:
@@ -162,7 +170,7 @@ def test_after_a_failure_nothing_begins_and_neighbours_come_to_their_end() -> No
     run = end(run, "fit", S.FAILED)
     assert next_step(run, 6.0) == WaitForStage()
     run = end(run, "sketch")
-    assert next_step(run, 6.0) == FinishRun(S.FAILED, "Why", "stage fit: because")
+    assert next_step(run, 6.0) == FinishRun(S.FAILED, Reason("Why"), "stage fit: because")
 
 
 def test_what_never_began_is_over_with_the_run() -> None:
@@ -235,7 +243,7 @@ def test_outputs_are_released_once_all_stages_have_succeeded_and_before_the_run_
     bad = run.with_stage(replace(run.stage("report"), state=S.FAILED))
     assert isinstance(next_step(bad, 6.0), FinishRun)
     assert next_step(run, 6.0) == ReleaseOutputs((MODEL, PLOT))
-    run = release(replace(run, reason="StorageUnreachable", message="not yet"), MODEL)
+    run = release(replace(run, reason=Reason.STORAGE_UNREACHABLE, message="not yet"), MODEL)
     assert (run.reason, run.message) == ("", "")
     assert next_step(run, 6.0) == ReleaseOutputs((PLOT,))
     assert next_step(release(run, PLOT), 6.0) == FinishRun(S.SUCCEEDED)
@@ -258,7 +266,7 @@ def test_what_is_released_is_not_the_callers() -> None:
 
 
 def test_a_repetition_releases_what_it_takes_over() -> None:
-    run = finish(release(releasing(), MODEL), FinishRun(S.FAILED, "StorageFull"), 6.0)
+    run = finish(release(releasing(), MODEL), FinishRun(S.FAILED, Reason.STORAGE_FULL), 6.0)
     again = retry_of(run, "b", 10.0).to(S.STARTING, 11.0)
     assert {stage.state for stage in again.stages} == {S.SUCCEEDED}
     assert next_step(again, 11.0) == ReleaseOutputs((MODEL, PLOT))
@@ -275,7 +283,7 @@ def test_an_internal_output_is_published_if_the_caller_asks() -> None:
 
 def test_why_a_run_was_canceled_is_said_at_its_end() -> None:
     canceling = cancel(started(), 1.0, why="replaced")
-    assert next_step(canceling, 2.0) == FinishRun(S.CANCELED, "Canceled", "replaced")
+    assert next_step(canceling, 2.0) == FinishRun(S.CANCELED, Reason.CANCELED, "replaced")
     assert cancel(new_run(ID, pipeline(), 0.0), 1.0, why="replaced").message == "replaced before it began"
 
 
@@ -296,7 +304,7 @@ def test_runs_of_nobody_stay_so() -> None:
 
 def failed(stage: StageRun, spec: Stage, at: float, platform: bool = False, final: bool = False) -> StageRun:
     ended = stage.begin(at).end_attempt(at, reason="Why", message="because", platform=platform)
-    return after_failure(ended, spec, at, "Why", "because", platform=platform, final=final)
+    return after_failure(ended, spec, at, Reason("Why"), "because", platform=platform, final=final)
 
 
 def test_no_repetitions_unless_the_manifest_says_so() -> None:
@@ -469,7 +477,7 @@ class World:
 
     def _release(self, output: RunOutput, refuse: bool) -> None:
         if refuse:
-            self.run = finish(self.run, FinishRun(S.FAILED, "StorageFull"), self.now)
+            self.run = finish(self.run, FinishRun(S.FAILED, Reason.STORAGE_FULL), self.now)
             self.refused = True
             self.ends += 1
         else:
@@ -487,12 +495,14 @@ class World:
         if kind == "ok":
             ended = stage.end_attempt(self.now, exit_code=0).to(S.SUCCEEDED, self.now)
         elif self.run.state is S.CANCELING:
-            ended = stage.end_attempt(self.now, reason="Canceled").to(S.CANCELED, self.now)
+            ended = stage.end_attempt(self.now, reason=Reason.CANCELED).to(S.CANCELED, self.now)
         else:
             platform = kind == "platform"
             over = stage.end_attempt(self.now, reason="Why", platform=platform)
             spec = self.run.pipeline.stage(stage.name)
-            ended = after_failure(over, spec, self.now, "Why", "", platform=platform, final=kind == "final")
+            ended = after_failure(
+                over, spec, self.now, Reason("Why"), "", platform=platform, final=kind == "final"
+            )
         self.run = self.run.with_stage(ended)
 
     def crash(self) -> None:

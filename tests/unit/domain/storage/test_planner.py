@@ -26,13 +26,14 @@ from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.spec import BoxSpec, Reclaim
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.domain.storage.planner import judge_box
 from tests.support.builders import APP, COMMIT, component, desired, observed, route, workload
 
 DATA = ComponentName("data")
-DOWN = StorageFault("StorageUnreachable", "nothing listens on 127.0.0.1:9000", transient=True)
+DOWN = StorageFault(Reason.STORAGE_UNREACHABLE, "nothing listens on 127.0.0.1:9000", transient=True)
 FILES = Service(APP, Api("files", ComponentName("files-api"), published=True), ServiceKind.FILES)
 
 
@@ -265,7 +266,7 @@ def test_a_box_over_its_capacity_is_degraded_and_works() -> None:
 
 @pytest.mark.parametrize("reason", ["StorageUnreachable", "StorageDisabled"])
 def test_a_box_that_cannot_be_reached_is_not_ready(reason: str) -> None:
-    hold = Hold(DATA, reason, "why")
+    hold = Hold(DATA, Reason(reason), "why")
     for record in (None, stored().record):
         said = judge_box(box(), record, hold, COMMIT)
         app = judge_app((), Plan(APP, COMMIT), (), (said,))
@@ -277,7 +278,7 @@ def test_an_api_whose_rules_cannot_be_had_stops_the_app_from_being_ready() -> No
 
     hold = Hold(
         ComponentName("files-api"),
-        "SecretMissing",
+        Reason.SECRET_MISSING,
         "the Secret 'x' is not there",
         kind=ComponentKind.API_COMPONENT,
     )

@@ -12,6 +12,7 @@ from werkzeug.security import generate_password_hash
 
 from controller.domain.errors import Transient
 from controller.domain.names import AppName
+from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD, TOKEN, ClaimedName, openid
 from controller.domain.routing.passwords import hash_token
 from controller.store.names import CallerNameTable
@@ -89,7 +90,7 @@ def test_declared_names_are_no_issuer_s_even_unused(names: CallerNameTable, how:
 
 class Broken:
     def claim(self, app: AppName, name: str, owner: str, now: float) -> str:
-        raise Transient("StateBusy", "the state is locked")
+        raise Transient(Reason.STATE_BUSY, "the state is locked")
 
 
 def test_a_database_that_is_away_keeps_out_those_whose_names_anybody_could_have() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.store import SqliteStore
 from controller.web.gateway import activator as sleepers_room
@@ -105,7 +107,7 @@ def test_who_calls_later_asks_again(store: SqliteStore) -> None:
             waiting = await worker.calls(2)
             request = store.requests.claim(2e9)
             assert request is not None
-            store.requests.finish(request.id, "Ready", "", "")
+            store.requests.finish(request.id, Outcome.READY, "", "")
             await worker.switch(AWAKE)
             await asyncio.gather(*waiting)
 
@@ -171,7 +173,7 @@ class FullDisk:
     """The port `Store`, of which nothing can be written."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        raise Transient("StateDiskFull", "no space left")
+        raise Transient(Reason.STATE_DISK_FULL, "no space left")
 
 
 def test_all_who_wait_are_told_when_the_daemon_cannot_be_asked(store: SqliteStore) -> None:

@@ -15,6 +15,7 @@ import uvloop
 
 from controller.config import Settings
 from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.store import SqliteStore
 from controller.web.gateway.pool import ConnectionPool
@@ -75,7 +76,7 @@ def test_what_is_over_in_a_moment_does_not_keep_a_worker_from_starting(
     def fails_first(*told: Any) -> None:
         tries.append(1)
         if len(tries) < 3:
-            raise Transient(reason, "the daemon sets it aside")
+            raise Transient(Reason(reason), "the daemon sets it aside")
         report(*told)
 
     monkeypatch.setattr(store.gateways, "report", fails_first)
@@ -88,7 +89,7 @@ def test_what_is_over_in_a_moment_does_not_keep_a_worker_from_starting(
 
 def test_what_stays_ends_the_start(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
-        raise Transient("StateDiskFull", "no room")
+        raise Transient(Reason.STATE_DISK_FULL, "no room")
 
     monkeypatch.setattr(store.gateways, "report", fails)
 

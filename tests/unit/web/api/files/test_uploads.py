@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from controller.config import Settings
 from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, Part, StoredObject
 from controller.domain.storage.keys import user_area
 from controller.store import SqliteStore
@@ -253,7 +254,7 @@ def test_the_storage_may_have_removed_an_upload(files: Files) -> None:
 
 class Refusing(FakeObjects):
     def complete_upload(self, *_: Any) -> StoredObject:
-        raise Stalled("StorageDenied", "no")
+        raise Stalled(Reason.STORAGE_DENIED, "no")
 
 
 @pytest.mark.usefixtures("storage")

@@ -17,6 +17,7 @@ import pytest
 from controller.config import Settings
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import under_way
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import cancel, new_run
@@ -496,12 +497,17 @@ class Troubled(FakeObjects):
 @pytest.mark.parametrize(
     ("error", "status", "slug", "retry"),
     [
-        (Transient("StorageUnreachable", "connection to 10.0.0.9 refused"), 503, "storage-unreachable", True),
-        (Transient("StorageFull", "no space on 10.0.0.9"), 507, "storage-full", False),
-        (Stalled("BucketMissing", "no bucket on 10.0.0.9"), 503, "bucket-missing", True),
-        (Stalled("StorageDenied", "denied by 10.0.0.9"), 503, "storage-refused", True),
-        (Stalled("StorageRefused", "refused by 10.0.0.9"), 503, "storage-refused", True),
-        (Transient("StateBusy", "database of 10.0.0.9"), 503, "store-busy", True),
+        (
+            Transient(Reason.STORAGE_UNREACHABLE, "connection to 10.0.0.9 refused"),
+            503,
+            "storage-unreachable",
+            True,
+        ),
+        (Transient(Reason.STORAGE_FULL, "no space on 10.0.0.9"), 507, "storage-full", False),
+        (Stalled(Reason.BUCKET_MISSING, "no bucket on 10.0.0.9"), 503, "bucket-missing", True),
+        (Stalled(Reason.STORAGE_DENIED, "denied by 10.0.0.9"), 503, "storage-refused", True),
+        (Stalled(Reason.STORAGE_REFUSED, "refused by 10.0.0.9"), 503, "storage-refused", True),
+        (Transient(Reason.STATE_BUSY, "database of 10.0.0.9"), 503, "store-busy", True),
     ],
 )
 def test_a_storage_in_trouble(
@@ -523,7 +529,7 @@ def test_a_storage_in_trouble(
 def test_a_storage_that_denies_is_for_the_operator_to_see(
     store: SqliteStore, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = serve(store, settings, Troubled(Stalled("StorageDenied", "AccessDenied for account web")))
+    files = serve(store, settings, Troubled(Stalled(Reason.STORAGE_DENIED, "AccessDenied for account web")))
     files.ask("GET", "data/g")
     [record] = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert "AccessDenied" in record.getMessage()

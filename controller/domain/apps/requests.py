@@ -1,0 +1,58 @@
+"""Requests to reconcile an app: what asked for a pass, and how the pass ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.domain.names import AppName
+from controller.domain.open_enum import OpenEnum
+
+
+class Trigger(OpenEnum):
+    """What asks for a pass. Several of them may be merged into one request."""
+
+    START = "start"  # the daemon has started
+    PLATFORM = "platform"  # the platform folder has changed
+    POLL = "poll"  # the interval of a repository
+    WEBHOOK = "webhook"
+    PUSH = "push"  # to a repository that this host keeps
+    MANUAL = "manual"  # a person
+    DRIFT = "drift"  # something that did not come from Git
+    BOX = "box"  # the content of a box
+    WAKE = "wake"  # a caller waits for a hibernating component
+    RETRY = "retry"  # an earlier pass
+
+
+class Outcome(OpenEnum):
+    """How a pass ended; docs/reference/status.md describes each."""
+
+    NONE = ""  # it has not ended yet
+    READY = "Ready"
+    DEGRADED = "Degraded"
+    FAILED = "Failed"
+    WAITING = "Waiting"
+    SUPERSEDED = "Superseded"
+    SUSPENDED = "Suspended"
+    REMOVED = "Removed"
+
+
+class RequestState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class ReconcileRequest:
+    """A request to reconcile an app: only a key and what asked for it, never a payload."""
+
+    id: int
+    app: AppName
+    reasons: tuple[Trigger, ...]
+    state: RequestState
+    created: float
+    not_before: float = 0.0
+    outcome: Outcome = Outcome.NONE
+    message: str = ""
+    revision: str = ""
