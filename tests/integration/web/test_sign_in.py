@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.status import AppStatus
+from controller.domain.names import AppName
 from controller.domain.people.roles import Grant, Role
 from controller.store import open_store
 from controller.store.people import LINK, PeopleStore
@@ -79,6 +82,22 @@ def test_live_answers_know_roles_too(platform: tuple[Web, PeopleStore]) -> None:
     assert web.ask("GET", "/-/apps/demo/events?follow=1").status == 401
     assert web.ask("GET", "/-/hooks/nothing/1", authorization=maker).status == 401
     assert web.ask("GET", "/-/hooks/nothing/1", authorization=watcher).status == 404
+
+
+def test_a_stream_ends_with_the_role(platform: tuple[Web, PeopleStore]) -> None:
+    web, people = platform
+    web.store.apps.save(AppStatus(AppName("demo")))
+    add_person(people, "guest", Grant("guest", Role.VIEWER, "demo"))
+    token = add_token(people, "guest")
+    with closing(HTTPConnection(*web.address, timeout=60)) as connection:
+        connection.request(
+            "GET", "/-/apps/demo/events?follow=1", headers={"Authorization": f"Bearer {token}"}
+        )
+        stream = connection.getresponse()
+        assert stream.status == 200
+        people.take_back(Grant("guest", Role.VIEWER, "demo"))
+        stream.read()  # to the end of the stream
+        assert stream.isclosed()
 
 
 def test_a_large_form_is_not_read(platform: tuple[Web, PeopleStore]) -> None:

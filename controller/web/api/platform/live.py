@@ -109,10 +109,7 @@ class LiveEndpoints:
     async def _events(self, scope: Message, name: str, send: Send) -> None:
         """Send events with id > `after` (or `Last-Event-ID`), then each new one, until the caller disconnects."""
         visitor = client_info_of(scope)
-        who = await asyncio.to_thread(self._callers.identify, visitor)
-        if who is None:
-            log_refused(visitor, self._settings.web)
-        judge(who, Act.SEE, name)
+        await self._admit(visitor, name)
         app = AppName(name)
         if not any(status.app == app for status in self._store.apps.all()):
             raise RequestRefused(unknown_app(name))
@@ -124,7 +121,19 @@ class LiveEndpoints:
         )
         stream = EventStream(send)
         await stream.start()
+        await self._follow(stream, visitor, app, after)
+        await stream.end()
+
+    async def _follow(self, stream: EventStream, visitor: ClientInfo, app: AppName, after: int) -> None:
+        """Send events until the worker stops, or the caller may not see the app any more."""
+        admitted = time.monotonic()
         while not self._watch.stopping:
+            if time.monotonic() - admitted > KEEP_ALIVE:
+                try:
+                    await self._admit(visitor, app)
+                except RequestRefused:
+                    return
+                admitted = time.monotonic()
             events = self._store.events.list(app, after)
             for event in events:
                 after = event.id
@@ -132,7 +141,13 @@ class LiveEndpoints:
             if not events:
                 await self._news(KEEP_ALIVE)
                 await stream.keep_open()
-        await stream.end()
+
+    async def _admit(self, visitor: ClientInfo, app: str) -> None:
+        """Raises RequestRefused. Asked for again while a stream lasts, since sessions, tokens and roles end."""
+        who = await asyncio.to_thread(self._callers.identify, visitor)
+        if who is None:
+            log_refused(visitor, self._settings.web)
+        judge(who, Act.SEE, app)
 
     async def _news(self, timeout: float) -> None:
         await self._watch.wait(timeout)
