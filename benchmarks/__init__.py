@@ -1,1 +1,2 @@
-"""Measurements: how the platform compares with its peers and with the physical floor, on one machine in one run."""
+"""Measurements that compare the platform with similar tools and with the physical minimum, on one machine in
+one run."""

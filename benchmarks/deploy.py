@@ -1,5 +1,6 @@
-"""From `git push` to the first answer of the new version, beside `docker run` of the same image: a bare one, and one
-with the limits and the network of its own that the platform gives, which is the floor of what it could reach.
+"""Measures the time from `git push` to the first answer of the new version, compared with `docker run` of the
+same image: a bare one, and one with the platform's limits and network, which is the least that the platform
+could need.
 
 A client calls through the gateway every other millisecond all the while; a call without a good answer is lost.
 """
@@ -130,8 +131,9 @@ class Contest:
 
 
 class Caller(threading.Thread):
-    """A client on one connection that calls every other millisecond. `answered`: when the version that `target` expects
-    answered first, Unix seconds, 0 before. Any answer but this version's or the one `before` is a lost call."""
+    """A client on one connection that calls every other millisecond. `answered`: when the version that
+    `target` expects answered first, Unix seconds, 0 before. Any answer but this version's or the one `before`
+    is a lost call."""
 
     def __init__(self, target: load.Target, before: bytes) -> None:
         super().__init__(daemon=True)

@@ -1,5 +1,5 @@
-"""What the measurements stand on: an image with the workload, the serving library, and containers and platforms that
-are gone when the measurement is. Everything is real, and everything is called by the same client."""
+"""The environment of the measurements: an image with the workload, the serving library, and containers and
+platforms that are removed at the end. Everything is real, and everything is called by the same client."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ PATIENCE = 60.0  # seconds after which waiting has failed
 
 @dataclass(frozen=True)
 class Environment:
-    """`home` is a temporary folder, `library` the serving library as containers get it. With `quick` everything is done
-    as often as it takes to see that the measurement works, and its figures mean nothing."""
+    """`home` is a temporary folder, `library` the serving library as containers get it. With `quick`
+    everything is done as often as it takes to see that the measurement works, and its figures mean
+    nothing."""
 
     home: Path
     docker: docker.APIClient

@@ -1,8 +1,6 @@
-"""What a measurement gives: one value a round, and ratios pair by pair.
-
-The machines that this runs on are noisy. Hence what is compared is measured in turns, A B A B, a ratio is taken between
-neighbours in time, and what is shown is the median with the least and the most: never one number alone.
-"""
+"""The results of a measurement: one value for each round, and ratios of pairs. The machines that this runs on
+are noisy. So alternatives are measured in turns, A B A B, ratios are those of neighbours in time, and the
+result is a median with minimum and maximum, never one number alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What the platform costs while nothing changes: a pass over an app with 10 components, and the processes at rest.
-
-The floor is the one call to the container engine without which nobody can know that nothing has changed.
-"""
+"""Measures the cost of the platform while nothing changes: a pass over an app with 10 components, and the
+idle processes. The minimum is the one call to the container engine that is needed to know that nothing has
+changed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The load: wrk with a fixed number of keep-alive connections, each with one call under way at any time.
 
 A generator in Python was tried and took longer over a call than the serving library does, which flattered slow
-components. wrk counts unsuccessful answers; that the others are right is confirmed before and after.
+components. wrk counts unsuccessful answers; the content of the others is checked before and after.
 """
 
 from __future__ import annotations

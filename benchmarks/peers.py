@@ -1,6 +1,5 @@
-"""MLServer with the same function, in a virtual environment of its own: the peer that the serving library and the whole
-path are measured beside. Where it cannot be installed its rows are missing and a note says why.
-"""
+"""MLServer with the same function, in a separate virtual environment, for comparison with the serving library
+and the whole path. If it cannot be installed, its rows are missing and a note says why."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Runs of pipelines: what the platform adds to `docker run`, how close runs follow one another in a queue, and what a
-stage that writes very much does to daemon, web process and disk.
-"""
+"""Measures runs of pipelines: the time that the platform adds to `docker run`, the gaps between runs in a
+queue, and the effect of a stage that writes very much on daemon, web process and disk."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Throughput and latency: the serving library called directly, and the whole path through the gateway, each beside
-MLServer with the same function under the same client in the same run.
-"""
+"""Measures throughput and latency of the serving library alone and of the whole path through the gateway,
+each compared with MLServer with the same function and client in the same run."""
 
 from __future__ import annotations
 

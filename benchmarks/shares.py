@@ -1,6 +1,5 @@
-"""Shares of the host: how long calls of one app take while another one's developer and callers do what they can against
-all, and what of it stays in memory afterwards. Each attack is measured between two quiet times.
-"""
+"""Measures how long calls of one app take while the developer and callers of another app attack the host, and
+how much memory the attacks leave in use. Each attack is measured between two quiet periods."""
 
 from __future__ import annotations
 

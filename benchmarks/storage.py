@@ -1,6 +1,5 @@
-"""Files: what the platform adds to the storage beneath it. Links, transfers and listings stand beside the same done
-directly with the storage's SDK; FILE variables of a call beside downloading the file once.
-"""
+"""Measures the cost that the platform adds to the storage. Links, transfers and listings are compared with
+the storage's SDK, and FILE variables of a call with a download of the file."""
 
 from __future__ import annotations
 

@@ -42,7 +42,6 @@ from controller.domain.runs.schedules import Checkpoint, ScheduleState
 from controller.domain.runs.webhooks import Message, ReceiverResponse
 from controller.domain.secret import Secret
 from controller.domain.storage.box import (
-    Account,
     Arrival,
     BoxRecord,
     BoxUsage,
@@ -51,6 +50,7 @@ from controller.domain.storage.box import (
     Part,
     PendingUpload,
     StorageAccess,
+    StorageAccount,
     StoredObject,
 )
 
@@ -173,7 +173,8 @@ class Engine(Protocol):
         no registry has."""
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        """Build the image. Raises Stalled `BuildFailed` with the last lines of the build log."""
+        """Build the image. Raises Build the image. Raises Stalled `BuildFailed` with the last lines of the
+        build log."""
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         """Remove images that were built here for the app and that no container uses, except the `keep`
@@ -265,7 +266,7 @@ class JobState(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Return True if there is nothing to wait for."""
+        """Return Return True if there is nothing to wait for."""
         return self in (JobState.ENDED, JobState.REFUSED, JobState.LOST)
 
 
@@ -336,8 +337,9 @@ class Jobs(Protocol):
         the engine up to a limit; if more is missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
-        """Stop the container: SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine,
-        and so is one that is lost; one that is pending ends without exit code. Stalled `NotOurs`."""
+        """Stop the container: Stop the container: SIGTERM, after `grace` seconds SIGKILL. One that has ended
+        or is gone is fine, and so is one that is lost; one that is pending ends without exit code. Stalled
+        `NotOurs`."""
 
     def remove(self, id: str) -> None:
         """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`. One that is lost is
@@ -436,8 +438,8 @@ class Objects(Protocol):
         """Return the parts of the upload that have arrived, by number. Stalled `UploadMissing`."""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
-        """Complete the upload. Raises Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too
-        small)."""
+        """Complete the upload. Raises Complete the upload. Raises Stalled `UploadMissing`, `UploadIncomplete`
+        (a part is missing or too small)."""
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
         """Remove it; a missing one is fine."""
@@ -451,7 +453,7 @@ class StorageAdmin(Protocol):
     def set_quota(self, bucket: str, capacity: int) -> None:
         """Set an additional limit in bytes, which may lag. Storages without quotas ignore it."""
 
-    def ensure_account(self, account: Account) -> None:
+    def ensure_account(self, account: StorageAccount) -> None:
         """Create the account, or give it exactly these grants and this secret."""
 
     def remove_account(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What is served in every measurement: a function so small that all of the time is the server's."""
+"""The function of every measurement: it is so small that the server takes all of the time."""
 
 from __future__ import annotations
 

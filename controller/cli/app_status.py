@@ -219,7 +219,7 @@ def _detail_lines(
 
 
 @dataclass(frozen=True)
-class Part:
+class AppPart:
     """A component or box of an app."""
 
     name: str
@@ -239,7 +239,7 @@ class Part:
         return ready.message if ready else ""
 
 
-PART_COLUMNS: tuple[Column[Part], ...] = (
+PART_COLUMNS: tuple[Column[AppPart], ...] = (
     Column("COMPONENT", lambda part: part.name),
     Column("KIND", lambda part: part.kind),
     Column("STATE", lambda part: part.state),
@@ -249,11 +249,11 @@ PART_COLUMNS: tuple[Column[Part], ...] = (
 )
 
 
-def _parts(status: AppStatus) -> list[Part]:
+def _parts(status: AppStatus) -> list[AppPart]:
     components = [
-        Part(c.name, c.kind, c.conditions, c.image or "", c.fingerprint or "") for c in status.components
+        AppPart(c.name, c.kind, c.conditions, c.image or "", c.fingerprint or "") for c in status.components
     ]
-    return components + [Part(box.name, ComponentKind.DATA_BOX, box.conditions) for box in status.boxes]
+    return components + [AppPart(box.name, ComponentKind.DATA_BOX, box.conditions) for box in status.boxes]
 
 
 USAGE_COLUMNS: tuple[Column[Usage], ...] = (

@@ -139,7 +139,7 @@ def _run_until_stop(
         "accounting": _usage_scanner(reconciler_deps).run,
         "runner": runner.run,
         "webhooks": webhook_dispatcher.run,
-        "timetable": build_cron_scheduler(reconciler_deps).run,
+        "cron": build_cron_scheduler(reconciler_deps).run,
     }
     for name, life in lives.items():
         group.thread(name, life)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from controller.domain.apps.spec import Limits
-from controller.domain.apps.usage import Bounds, Found, usage
+from controller.domain.apps.usage import Bounds, MeasuredUse, usage
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Share
@@ -37,7 +37,7 @@ class Uses:
         if not self._deps.directory.known:
             return
         store = self._deps.store
-        found = Found(
+        found = MeasuredUse(
             declared=self._deps.uses,
             active=store.runs.active(),
             counts=store.runs.counts(),

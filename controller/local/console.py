@@ -41,7 +41,7 @@ class _StageView:
         self._told = 0  # transitions
         self._progress = ""
         self._began = 0.0
-        self._log: _Log | None = None
+        self._log: _LogTail | None = None
         self._attempt = 0
 
     def show(self, stage: StageRun) -> None:
@@ -56,7 +56,7 @@ class _StageView:
             return
         if step.state is RunState.STARTING:
             self._attempt, self._began = self._attempt + 1, step.at
-            self._log = _Log(self._folders.log(self.name, self._attempt))
+            self._log = _LogTail(self._folders.log(self.name, self._attempt))
         elif step.state not in (RunState.RUNNING, RunState.CANCELING):
             if step is stage.history[-1]:
                 self._print_progress(stage)
@@ -86,7 +86,7 @@ class _StageView:
             self._out(f"{self._head} | {line}")
 
 
-class _Log:
+class _LogTail:
     """A log file that grows."""
 
     def __init__(self, path: Path) -> None:

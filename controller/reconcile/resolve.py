@@ -52,7 +52,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.stage_slots import Use, remainder
 from controller.domain.secret import Secret, scrub
 from controller.domain.storage.accounts import component_account, storage_env
-from controller.domain.storage.box import Account, ModelPin
+from controller.domain.storage.box import ModelPin, StorageAccount
 from controller.ports import Engine, Revision, Sources
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.catalog import Credentials
@@ -361,7 +361,7 @@ class Resolver:
 
     # --- secrets -----------------------------------------------------------------------------------------------
 
-    def _account(self, declared: MLComponentSpec | PipelineSpec, app: AppName) -> Account | None:
+    def _account(self, declared: MLComponentSpec | PipelineSpec, app: AppName) -> StorageAccount | None:
         if not declared.boxes or not self.storage.gives_accounts:
             return None
         buckets = self._buckets(declared).values()
@@ -370,7 +370,7 @@ class Resolver:
     def _buckets(self, declared: MLComponentSpec | PipelineSpec) -> dict[str, str]:
         return {link.name: self.bucket(link.name) for link in declared.boxes}
 
-    def _env(self, component: MLComponentSpec, account: Account | None) -> Env:
+    def _env(self, component: MLComponentSpec, account: StorageAccount | None) -> Env:
         env: dict[str, Secret] = {}
         for name in component.env_from:
             env.update(variables(self._need(name)))

@@ -36,7 +36,7 @@ _TOO_MANY = f"exceeds a limit: links to folders stand for over {_MOST_COPIES} co
 
 
 @dataclass(frozen=True)
-class Found:
+class OutputFile:
     """One file. `name` is relative to the variable's folder; `place` is where its content is."""
 
     name: str
@@ -45,7 +45,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _FolderEntry:
     name: str
     mode: int
     size: int
@@ -67,7 +67,7 @@ class OutputContents:
     folder: Path
     mount: str
 
-    def files(self) -> Iterator[Found]:
+    def files(self) -> Iterator[OutputFile]:
         """Yield the files in a fixed order. Raises Stalled `OutputInvalid` for what cannot be published."""
         pending, folders, copies = [_Folder((), ())], 0, 0
         while pending:
@@ -89,7 +89,7 @@ class OutputContents:
                 elif not stat.S_ISREG(mode):
                     raise _refused(name, "is neither a file nor a folder, but a pipe, a socket or a device")
                 elif len(name) > 1 or entry.name not in OURS:
-                    yield Found("/".join(name), place, size)
+                    yield OutputFile("/".join(name), place, size)
 
     def mode_of(self, name: str) -> int:
         """Return the mode of the file at this name, with links followed; 0 if there is none."""
@@ -101,7 +101,7 @@ class OutputContents:
         """Return a descriptor for reading. Raises OSError if anything on the way is a link or is gone."""
         return open_below(self.folder, place, os.O_RDONLY | os.O_NONBLOCK)
 
-    def _entries(self, here: _Folder) -> list[_Entry]:
+    def _entries(self, here: _Folder) -> list[_FolderEntry]:
         try:
             with (
                 opened(self.folder, here.place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as descriptor,
@@ -162,8 +162,8 @@ class OutputContents:
         return place, found.st_mode, found.st_size
 
 
-def _entry(name: str, found: os.stat_result) -> _Entry:
-    return _Entry(name, found.st_mode, found.st_size)
+def _entry(name: str, found: os.stat_result) -> _FolderEntry:
+    return _FolderEntry(name, found.st_mode, found.st_size)
 
 
 def _refused(name: Place, why: str) -> Stalled:

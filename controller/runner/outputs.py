@@ -41,7 +41,7 @@ from controller.domain.storage.keys import FileKeyInvalid, ancestors, parse_path
 from controller.domain.units import about_size
 from controller.ports import Objects
 from controller.runner.concurrency import in_order
-from controller.runner.contents import Found, OutputContents
+from controller.runner.contents import OutputContents, OutputFile
 from controller.runner.deps import RunnerDeps
 from controller.runner.failures import FULL
 from controller.runner.listing import below, manifests
@@ -344,7 +344,7 @@ def _sent(objects: Objects, signals: RunSignals, output: Publication) -> Iterato
         yield entry
 
 
-def _put(objects: Objects, output: Publication, found: Found) -> Entry:
+def _put(objects: Objects, output: Publication, found: OutputFile) -> Entry:
     with open(output.contents.open(found.place), "rb", buffering=0) as file:
         hashed = _Hashed(file)
         objects.put(output.bucket, output.key(found.name), cast(BinaryIO, hashed), found.size)

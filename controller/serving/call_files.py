@@ -1,12 +1,9 @@
-"""Files that come and go with the call itself, over its connection: the container needs neither a folder of the
-host nor a way to the storage.
-
-Behind the JSON of a request lie the bytes of its FILE inputs, behind the JSON of a reply those of its FILE outputs,
-in order. The header field ``X-Prichal-Files`` tells where each ends: the length of the JSON, then the place of each
-variable in ``inputs`` or ``outputs`` with the length of its file: ``X-Prichal-Files: 312; 0=10485760; 2=77``. It is
-the gateway's to send; a request that has it, without any file, too, gets FILE outputs back in the same form. Their
-``data`` are then the files' names.
-"""
+"""Transfers files over the connection of the call itself: the container needs neither a folder of the host
+nor access to the storage. The bytes of FILE inputs follow the JSON of a request, those of FILE outputs the
+JSON of a reply, in order. The header field ``X-Prichal-Files`` has the lengths: that of the JSON, then the
+index of each variable in ``inputs`` or ``outputs`` with the length of its file: ``X-Prichal-Files: 312;
+0=10485760; 2=77``. It is the gateway's to send; a request that has it, without any file, too, gets FILE
+outputs back in the same form. Their ``data`` are then the files' names."""
 
 from __future__ import annotations
 

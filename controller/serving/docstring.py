@@ -65,7 +65,7 @@ class DocstringProblem:
 
 
 @dataclasses.dataclass
-class _Entry:
+class _DocstringField:
     """The state of parsing one variable; a line is 0 until its field was seen."""
 
     param_line: int = 0
@@ -91,9 +91,9 @@ def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[Doc
         message = "there is no docstring; describe the function with :param inputs.NAME: and :type inputs.NAME: lines"
         return [DocstringProblem(first_line, message)]
     prose, fields, problems = _fields(text.split("\n"), first_line)
-    sides: dict[str, dict[str, _Entry]] = {"inputs": {}, "outputs": {}}
+    sides: dict[str, dict[str, _DocstringField]] = {"inputs": {}, "outputs": {}}
     for field in fields:
-        entry = sides[field.side].setdefault(field.name, _Entry())
+        entry = sides[field.side].setdefault(field.name, _DocstringField())
         problems += _record(entry, field)
     variables = {side: tuple(_variables(side, entries, problems)) for side, entries in sides.items()}
     if not problems and not any(variables.values()):
@@ -197,7 +197,7 @@ def _field(number: int, line: str, match: Optional[re.Match[str]]) -> Union[_Fie
     return DocstringProblem(number, message)
 
 
-def _record(entry: _Entry, field: _Field) -> Iterator[DocstringProblem]:
+def _record(entry: _DocstringField, field: _Field) -> Iterator[DocstringProblem]:
     earlier = entry.param_line if field.keyword == "param" else entry.type_line
     if earlier:
         message = f":{field.keyword} {field.side}.{field.name}: is given twice, first in line {earlier}"
@@ -208,7 +208,9 @@ def _record(entry: _Entry, field: _Field) -> Iterator[DocstringProblem]:
         entry.type_line, entry.type_text = field.line, field.text
 
 
-def _variables(side: str, entries: dict[str, _Entry], problems: list[DocstringProblem]) -> Iterator[Variable]:
+def _variables(
+    side: str, entries: dict[str, _DocstringField], problems: list[DocstringProblem]
+) -> Iterator[Variable]:
     """The variables of one side; what is wrong with one is added to ``problems``."""
     for name, entry in entries.items():
         if not entry.type_line:

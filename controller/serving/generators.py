@@ -1,10 +1,9 @@
 """Finds out, without calling it, whether a callable returns a generator, which cannot answer a call.
 
-A generator function says so itself. One that is behind another function is known from what that function returns,
-as its source says: the call of a generator function, as it is or by way of a variable, found by its name, as an
-attribute of a module or an object, or in a table. A wrapper that takes a generator apart (``list(rows(...))``, a loop
-over it) gives something else, and passes.
-"""
+A generator function is recognised directly. One behind another function is recognised from the source of that
+function's return values: the call of a generator function, as it is or by way of a variable, found by its
+name, as an attribute of a module or an object, or in a table. A wrapper that takes a generator apart
+(``list(rows(...))``, a loop over it) gives something else, and passes."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ _Function = Union[ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _LOOPS = (ast.For, ast.AsyncFor, ast.comprehension)
 _YIELDS = (ast.Yield, ast.YieldFrom)
-#: Of Python's own, what gives as little as a generator.
+#: Python's own classes whose instances cannot answer a call, either.
 _LAZY = (map, filter, zip, enumerate, reversed, iter)
-_MANY = 100  # entries of a table that are looked at
+_MANY = 100  # entries of a table that are examined
 
 
 def yields(value: Any) -> bool:
@@ -42,8 +41,8 @@ def gives_generator(function: Any) -> bool:
 
 
 def _gives(function: Any, seen: frozenset[int]) -> bool:
-    """A function that says itself that it stands for a generator function (``functools.wraps``) has to be
-    seen to take apart what that gives, or to give something else."""
+    """Return True if the function returns a generator. One that wraps a generator function
+    (``functools.wraps``) must visibly consume the generator or return something else."""
     wraps, instance = _wraps(function), _instance(function)
     function = _bare(function)
     if yields(function) or any(function is lazy for lazy in _LAZY):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Optional
 
 from . import problems
-from .problems import ProblemKind, ServingProblem
+from .problems import ServingProblem, ServingProblemKind
 
 MAX_HEAD = 32 * 1024
 MAX_TARGET = 8 * 1024
@@ -410,7 +410,7 @@ def render(response: HttpResponse, request_id: str, close: bool, without_body: b
     return head if without_body else head + response.body
 
 
-def is_framing(kind: ProblemKind) -> bool:
+def is_framing(kind: ServingProblemKind) -> bool:
     """Problems after which the rest of the stream means nothing, so the connection must close."""
     return kind in _FRAMING
 

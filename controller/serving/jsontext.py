@@ -1,9 +1,8 @@
 """Reads JSON of callers, and writes JSON of results. Both are strict: there is no NaN and no infinity in JSON.
 
-What is read is bounded: a text that is nested deeper than ``MAX_DEPTH`` is refused, since the code of developers, and
-the standard library below it, walks through data by recursion. What is written may hold numpy's arrays and scalars,
-mappings and sequences of any kind; NaN and infinities become null.
-"""
+Reading is bounded: a text that is nested deeper than ``MAX_DEPTH`` is refused, since the developers' code and
+the standard library process data recursively. Written values may contain numpy's arrays and scalars, mappings
+and sequences of any kind; NaN and infinities become null."""
 
 from __future__ import annotations
 

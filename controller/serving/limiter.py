@@ -33,7 +33,7 @@ class LimiterClosed(Exception):
     """The worker is being replaced; no call gets a slot any more."""
 
 
-class CallerGone(Exception):
+class ClientGone(Exception):
     """The caller closed the connection while the call waited for a slot."""
 
 
@@ -92,7 +92,7 @@ class ConcurrencyLimiter:
             if self._closed:
                 raise LimiterClosed
             if call.left:
-                raise CallerGone
+                raise ClientGone
             self._waiting.remove(call)
         raise CallExpired
 
@@ -163,7 +163,7 @@ class ConcurrencyLimiter:
             return min((call.deadline for call in self._running if not call.expired), default=None)
 
     def exhausted_since(self) -> Optional[float]:
-        """Since when overdue calls hold every slot; None if one is free or moving."""
+        """Return the time since which overdue calls hold every slot; None if a slot is free or not overdue."""
         return self._exhausted_since
 
     def counts(self) -> tuple[int, int, int]:

@@ -1,11 +1,10 @@
 """The Open Inference Protocol v2 over JSON, for its existing clients: translated to and from the platform's
 own request.
 
-Tensors of every type of numbers are taken where their values fit the datatypes of the docstring; BYTES stands for str
-and dict (as JSON text). FILE is a datatype of its own with its path as data: only so does the platform know that it has
-to bring a file. Where files come from a local folder, BYTES does for it, too.
-Nested tensor data are accepted and flattened. The binary tensor extension is not offered.
-"""
+Tensors of every numeric type are accepted if their values fit the datatypes of the docstring; BYTES stands
+for str and dict (as JSON text). FILE is a separate datatype with its path as data, so that the platform knows
+that it has to transfer a file. With files from a local folder, BYTES works for it, too. Nested tensor data
+are accepted and flattened. The binary tensor extension is not offered."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from .validate import (
     size_faults,
 )
 
-#: What the protocol's clients call JSON, beside its own name.
+#: Other content types that the protocol's clients use for JSON.
 JSON_TYPES = (b"", b"application/octet-stream")
 _INTEGERS = {
     "BOOL": Numbers(frozenset({int}), 0, 1, "true or false"),
@@ -101,9 +100,7 @@ class OpenInference:
         return translated
 
     def _input(self, item: Any, pointer: str, faults: list[RequestFault]) -> Any:
-        """A tensor as an input of ours; what cannot be translated is left for the check to tell, or added to
-        ``faults``.
-        """
+        """Translate a tensor into an input of ours; anything else is reported by the check, or added to ``faults``."""
         name = item.get("name") if isinstance(item, dict) else None
         variable = self._inputs.get(name) if isinstance(name, str) else None
         if variable is None or not isinstance(item.get("data"), list):
@@ -201,7 +198,7 @@ def _tensor_metadata(variable: Variable) -> dict[str, Any]:
 
 
 def _tensor(output: dict[str, Any]) -> dict[str, Any]:
-    """An output of ours as a tensor: always a list with its shape."""
+    """Translate an output of ours into a tensor, which is always a list with its shape."""
     data, datatype = output["data"], output["datatype"]
     several = isinstance(data, list)
     elements = data if several else [data]

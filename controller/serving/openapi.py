@@ -73,9 +73,9 @@ def document(signature: Signature, title: str, prefix: str = ".", version: str =
 
 
 def secured(document: Json, schemes: bytes) -> Json:
-    """The description with what the API asks of its callers. ``schemes`` is the field ``X-Prichal-Security`` as the
-    gateway sends it: JSON that maps names to OpenAPI Security Scheme Objects. Without it the document stays as it is.
-    """
+    """Return the description with the API's security schemes. ``schemes`` is the field ``X-Prichal-Security``
+    from the gateway: JSON that maps names to OpenAPI Security Scheme Objects. Without it the document does
+    not change."""
     try:
         found = json.loads(schemes)
     except (ValueError, RecursionError):
@@ -228,7 +228,7 @@ def _list_with_shape(datatype: Datatype) -> Json:
 
 
 def example(signature: Signature) -> Json:
-    """A request that the component accepts, as far as the datatypes tell."""
+    """Return a request that fits the datatypes."""
     inputs = [_example_input(variable) for variable in signature.inputs if not variable.optional]
     return {"inputs": inputs}
 

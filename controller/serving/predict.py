@@ -16,7 +16,7 @@ from .connection import CallerLeft
 from .docstring import Datatype
 from .files import Files
 from .http1 import HttpRequest, HttpResponse, problem_response
-from .limiter import CallerGone, CallExpired, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
+from .limiter import CallExpired, ClientGone, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
 from .loading import InferenceFunction
 from .metrics import ProcessMetrics
 from .outputs import BadOutput, OutputEncoder, encode
@@ -149,8 +149,8 @@ class Predictor:
         write: Callable[[dict[str, Any]], bytes],
         caller: PredictCaller,
     ) -> HttpResponse:
-        """The whole of a call, whichever protocol ``read`` and ``write`` speak. The request is read and checked within
-        the slot, too, unless it has files, which come before; within the timeout in any case.
+        """The whole of a call, whichever protocol ``read`` and ``write`` speak. The request is read and
+        checked within the slot, too, unless it has files, which come before; within the timeout in any case.
         """
         started = time.monotonic()
         folder = CallFolder(self._scratch)
@@ -237,7 +237,9 @@ class Predictor:
         wanted = body.get("output_fields") or []
         arguments = self._arguments(inferring, body, wanted, call)
         result = self._inference.function(**arguments)
-        if type(result) is not dict and inspect.isawaitable(result):  # told by the result: decorators hide it
+        if type(result) is not dict and inspect.isawaitable(
+            result
+        ):  # decided by the result, because decorators may hide it
             result = self._run_async(result, call)
         processes.end_if_forked(self._name)
         outputs = self._outputs.collect(result, wanted, inferring.files, call.id)
@@ -273,7 +275,7 @@ class Predictor:
                 f"component {self._component}: calls that timed out hold every slot, it is being replaced"
             )
             raise ServingProblem(problems.NOT_READY, detail, retry_after=RETRY_AFTER) from None
-        except CallerGone:
+        except ClientGone:
             raise _gone() from None
         except CallExpired:
             log.write_line(f"a call waited {self._settings.timeout:g} s for {self._name}", request=call.id)
@@ -282,7 +284,7 @@ class Predictor:
     def _fetch_files(self, request: HttpRequest, body: dict[str, Any], files: Files) -> None:
         """Replace the key of every FILE input by a local path. Raises Problem."""
         if request.unread and self._gate.is_full():
-            raise self._queue_full()  # told before they are received, and again when they are there
+            raise self._queue_full()  # reported before they are received, and again afterwards
         faults = []
         for index, item in enumerate(body.get("inputs", ())):
             if item["datatype"] != "FILE":

@@ -13,7 +13,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 @dataclasses.dataclass(frozen=True)
-class ProblemKind:
+class ServingProblemKind:
     """A kind of problem: its HTTP status, the last part of its type URI, and its title."""
 
     status: int
@@ -21,29 +21,31 @@ class ProblemKind:
     title: str
 
 
-BAD_HTTP = ProblemKind(400, "bad-http", "The request is not well-formed HTTP")
-MALFORMED_CODING = ProblemKind(400, "malformed-coding", "The body is not coded as its Content-Encoding says")
-MALFORMED_JSON = ProblemKind(400, "malformed-json", "The body is not JSON")
-NOT_FOUND = ProblemKind(404, "not-found", "There is nothing at this path")
-METHOD = ProblemKind(405, "method-not-allowed", "This path does not take this method")
-SLOW_REQUEST = ProblemKind(408, "request-timeout", "The request did not arrive in time")
-TOO_LARGE = ProblemKind(413, "body-too-large", "The body is larger than this component takes")
-LONG_TARGET = ProblemKind(414, "target-too-long", "The request target is too long")
-MEDIA_TYPE = ProblemKind(415, "unsupported-media-type", "The body must be JSON")
-CONTENT_CODING = ProblemKind(415, "content-coding", "The content coding of the body is not known")
-EXPECTATION = ProblemKind(417, "expectation-failed", "The expectation cannot be met")
-INVALID = ProblemKind(422, "invalid-request", "The request does not fit the component's description")
-LARGE_HEAD = ProblemKind(431, "headers-too-large", "The header fields are too large")
-CLIENT_GONE = ProblemKind(499, "client-gone", "The caller closed the connection")
-FUNCTION_FAILED = ProblemKind(500, "function-failed", "The inference function failed")
-BAD_OUTPUT = ProblemKind(500, "bad-output", "The inference function's result cannot be answered")
-INTERNAL = ProblemKind(500, "internal", "The serving library failed")
-TRANSFER_CODING = ProblemKind(501, "transfer-coding", "The transfer coding is not known")
-QUEUE_FULL = ProblemKind(503, "queue-full", "The component cannot take another call")
-NOT_READY = ProblemKind(503, "not-ready", "The component is not ready")
-TIMEOUT = ProblemKind(504, "function-timeout", "The inference function did not answer in time")
-DISK_FULL = ProblemKind(507, "disk-full", "The container has no space for the call's files")
-HTTP_VERSION = ProblemKind(505, "http-version", "The HTTP version is not supported")
+BAD_HTTP = ServingProblemKind(400, "bad-http", "The request is not well-formed HTTP")
+MALFORMED_CODING = ServingProblemKind(
+    400, "malformed-coding", "The body is not coded as its Content-Encoding says"
+)
+MALFORMED_JSON = ServingProblemKind(400, "malformed-json", "The body is not JSON")
+NOT_FOUND = ServingProblemKind(404, "not-found", "There is nothing at this path")
+METHOD = ServingProblemKind(405, "method-not-allowed", "This path does not take this method")
+SLOW_REQUEST = ServingProblemKind(408, "request-timeout", "The request did not arrive in time")
+TOO_LARGE = ServingProblemKind(413, "body-too-large", "The body is larger than this component takes")
+LONG_TARGET = ServingProblemKind(414, "target-too-long", "The request target is too long")
+MEDIA_TYPE = ServingProblemKind(415, "unsupported-media-type", "The body must be JSON")
+CONTENT_CODING = ServingProblemKind(415, "content-coding", "The content coding of the body is not known")
+EXPECTATION = ServingProblemKind(417, "expectation-failed", "The expectation cannot be met")
+INVALID = ServingProblemKind(422, "invalid-request", "The request does not fit the component's description")
+LARGE_HEAD = ServingProblemKind(431, "headers-too-large", "The header fields are too large")
+CLIENT_GONE = ServingProblemKind(499, "client-gone", "The caller closed the connection")
+FUNCTION_FAILED = ServingProblemKind(500, "function-failed", "The inference function failed")
+BAD_OUTPUT = ServingProblemKind(500, "bad-output", "The inference function's result cannot be answered")
+INTERNAL = ServingProblemKind(500, "internal", "The serving library failed")
+TRANSFER_CODING = ServingProblemKind(501, "transfer-coding", "The transfer coding is not known")
+QUEUE_FULL = ServingProblemKind(503, "queue-full", "The component cannot take another call")
+NOT_READY = ServingProblemKind(503, "not-ready", "The component is not ready")
+TIMEOUT = ServingProblemKind(504, "function-timeout", "The inference function did not answer in time")
+DISK_FULL = ServingProblemKind(507, "disk-full", "The container has no space for the call's files")
+HTTP_VERSION = ServingProblemKind(505, "http-version", "The HTTP version is not supported")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class ServingProblem(Exception):
 
     def __init__(
         self,
-        kind: ProblemKind,
+        kind: ServingProblemKind,
         detail: str,
         faults: Sequence[RequestFault] = (),
         retry_after: int = 0,

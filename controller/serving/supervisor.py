@@ -1,6 +1,6 @@
 """The supervisor: binds the port, starts the workers, watches them, and reports and repairs failures.
 
-One thread, one loop, and none of the developer's code: so it outlives whatever that code does, and can fork
+One thread, one loop, and none of the developer's code: so it survives all failures of that code, and can fork
 workers safely at any time, which takes a millisecond and needs no second interpreter start. It is process 1
 of the container and reaps what is orphaned.
 
@@ -253,7 +253,7 @@ class Supervisor:
         lost = self._board.rows[slot.index].unanswered
         if lost:
             self._trouble += f"; {lost} {'call was' if lost == 1 else 'calls were'} lost"
-        self._board.rows[slot.index].renew()  # what the dead worker last said of its load is no longer so
+        self._board.rows[slot.index].renew()  # the dead worker's last report of its load is obsolete
         self._board.rows[0].restarted()
         log.write_line(f"{self._trouble}; starting it again in {delay:g} s")
 
@@ -263,7 +263,8 @@ class Supervisor:
         return processes.describe_end(status) + (", out of memory" if kills > before else "")
 
     def _stop(self, exit_code: int, message: str) -> None:
-        """Begin the end: workers finish their calls, nobody is accepted any more. A second time: at once."""
+        """Begin to stop: workers finish their calls, and no connections are accepted. A second signal stops
+        at once."""
         again = self._exit_code is not None
         self._exit_code = exit_code if not again else self._exit_code
         self._last_words = message

@@ -1,8 +1,8 @@
 """Answers in the supervisor while there is no worker: alive, and not ready for a stated reason.
 
-Runs within the supervisor's one loop, without threads, so nothing here may block: each visitor sends one
-request head, gets one answer and is read on for a moment, so that closing does not destroy the answer.
-"""
+Runs within the supervisor's one loop, without threads, so nothing here may block: each client sends one
+request head, gets one answer, and its connection is read for a moment longer, so that closing does not
+destroy the answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UnreadyClient:
 
 
 class UnreadyResponder:
-    """``reason`` tells why there is no worker; ``new_id`` makes request ids."""
+    """``reason`` says why there is no worker; ``new_id`` creates request ids."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class UnreadyResponder:
         self._on_duty = False
 
     def serve(self, on_duty: bool) -> None:
-        """Accept visitors from now on, or leave them to the workers. Those inside are served to the end."""
+        """Start or stop accepting clients. Accepted ones are served to the end."""
         if on_duty == self._on_duty:
             return
         self._on_duty = on_duty

@@ -44,7 +44,7 @@ class Numbers(NamedTuple):
         )
 
     def take(self, elements: list[Any]) -> bool:
-        """The same; where integers are wanted, those that were written as ``7.0`` become integers in place."""
+        """Check the data, and replace integers that were written as ``7.0`` in place."""
         if self.hold(elements):
             return True
         if float in self.types or not _NUMERIC.issuperset(map(type, elements)):

@@ -24,7 +24,7 @@ import pytest
 from controller.adapters.objects import S3Objects
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
-from controller.domain.storage.box import Account, AccountGrant, ObjectPage, Part, StoredObject
+from controller.domain.storage.box import AccountGrant, ObjectPage, Part, StorageAccount, StoredObject
 from controller.domain.storage.keys import ancestors
 from controller.ports import Objects
 from tests.support.engines import unique
@@ -78,9 +78,9 @@ def bucket(objects: Objects) -> Iterator[str]:
 
 
 @pytest.fixture
-def account(world: World, bucket: str) -> Iterator[Account]:
+def account(world: World, bucket: str) -> Iterator[StorageAccount]:
     """May read and write `bucket`."""
-    account = Account(unique("account"), SECRET, (AccountGrant(bucket),))
+    account = StorageAccount(unique("account"), SECRET, (AccountGrant(bucket),))
     world.admin().ensure_account(account)
     yield account
     world.admin().remove_account(account.name)
@@ -480,7 +480,7 @@ def test_a_link_ends(world: World, objects: Objects, bucket: str) -> None:
 
 
 def test_a_link_of_a_removed_account_is_good_for_nothing(
-    world: World, bucket: str, objects: Objects, account: Account
+    world: World, bucket: str, objects: Objects, account: StorageAccount
 ) -> None:
     put(objects, bucket, "a")
     link = world.objects(account.name).sign("GET", bucket, "a", 60)
@@ -493,7 +493,7 @@ def test_a_link_of_a_removed_account_is_good_for_nothing(
 
 
 def test_an_account_reaches_just_its_buckets(
-    world: World, bucket: str, objects: Objects, account: Account
+    world: World, bucket: str, objects: Objects, account: StorageAccount
 ) -> None:
     theirs = world.objects(account.name)
     other = f"t.{unique('other')}.box"
@@ -530,19 +530,19 @@ def test_an_account_reaches_just_its_buckets(
 
 
 def test_an_account_is_brought_to_what_is_asked(
-    world: World, bucket: str, objects: Objects, account: Account
+    world: World, bucket: str, objects: Objects, account: StorageAccount
 ) -> None:
     admin, theirs = world.admin(), world.objects(account.name)
     put(theirs, bucket, "a")
     admin.ensure_account(account)
-    admin.ensure_account(Account(account.name, SECRET, (AccountGrant(bucket, write=False),)))
+    admin.ensure_account(StorageAccount(account.name, SECRET, (AccountGrant(bucket, write=False),)))
     assert read(theirs, bucket, "a") == b"content"
     assert reason_of(lambda: put(theirs, bucket, "a")) == "StorageDenied"
     assert reason_of(lambda: theirs.remove(bucket, ["a"])) == "StorageDenied"
-    admin.ensure_account(Account(account.name, SECRET))
+    admin.ensure_account(StorageAccount(account.name, SECRET))
     assert reason_of(lambda: read(theirs, bucket, "a")) == "StorageDenied"
     renewed = Secret("another-secret-of-it")
-    admin.ensure_account(Account(account.name, renewed, account.grants))
+    admin.ensure_account(StorageAccount(account.name, renewed, account.grants))
     assert reason_of(lambda: read(theirs, bucket, "a")) == "StorageDenied"
     assert reason_of(theirs.ping) == "StorageDenied"
     assert read(world.objects(account.name, renewed), bucket, "a") == b"content"
@@ -550,7 +550,7 @@ def test_an_account_is_brought_to_what_is_asked(
 
 def test_a_grant_may_be_a_pattern_that_later_buckets_match(world: World, objects: Objects) -> None:
     instance = unique("inst")
-    web = Account(f"{instance}-web", SECRET, (AccountGrant(f"{instance}.*"),))
+    web = StorageAccount(f"{instance}-web", SECRET, (AccountGrant(f"{instance}.*"),))
     world.admin().ensure_account(web)
     later, other = f"{instance}.app.box", f"{instance}x.app.box"
     for name in (later, other):
@@ -563,7 +563,7 @@ def test_a_grant_may_be_a_pattern_that_later_buckets_match(world: World, objects
     world.admin().remove_account(web.name)
 
 
-def test_accounts_come_and_go(world: World, account: Account) -> None:
+def test_accounts_come_and_go(world: World, account: StorageAccount) -> None:
     admin = world.admin()
     assert account.name in admin.accounts()
     admin.remove_account(account.name)
@@ -603,7 +603,7 @@ def test_a_storage_that_is_down(fragile: World) -> None:
         lambda: objects.complete_upload("t.app.box", "b", "upload", (Part(1, 1, "0" * 32),)),
         lambda: objects.abort_upload("t.app.box", "b", "upload"),
         admin.accounts,
-        lambda: admin.ensure_account(Account("somebody", SECRET)),
+        lambda: admin.ensure_account(StorageAccount("somebody", SECRET)),
         lambda: admin.remove_account("somebody"),
         lambda: admin.set_quota("t.app.box", MEBIBYTE),
     )
@@ -616,7 +616,7 @@ def test_a_storage_that_is_down(fragile: World) -> None:
 def test_accounts_outlive_a_kill(fragile: World) -> None:
     objects = fragile.objects()
     objects.create_bucket("t.app.box")
-    fragile.admin().ensure_account(Account("somebody", SECRET, (AccountGrant("t.*"),)))
+    fragile.admin().ensure_account(StorageAccount("somebody", SECRET, (AccountGrant("t.*"),)))
     fragile.kill()
     fragile.start()
     wait_for(fragile.admin().accounts)

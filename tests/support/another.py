@@ -1,4 +1,4 @@
-"""Work that is done by another process, with the rights of another user."""
+"""Runs functions in another process, as another user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers before the gate: who the authenticator takes them for."""
+"""Authenticates callers with the gateway's authenticator."""
 
 from __future__ import annotations
 

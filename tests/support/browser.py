@@ -1,4 +1,4 @@
-"""A real browser without a window. Pages tell what they have seen by sending it to a server of the test."""
+"""A real browser without a window. Pages report what they have seen to a server of the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small values of the domain with everything filled in that a test does not care about."""
+"""Builds small values of the domain, with defaults for everything that a test does not need."""
 
 from __future__ import annotations
 

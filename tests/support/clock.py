@@ -1,4 +1,4 @@
-"""Time as the test sets it: sleeping takes none and moves the clock."""
+"""A clock that the test sets: sleeping takes no time and moves the clock."""
 
 from __future__ import annotations
 

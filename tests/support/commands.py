@@ -1,4 +1,4 @@
-"""The tree of commands of `prichal`, as tests walk it, and calls of them in texts."""
+"""Walks the tree of commands of `prichal`, and finds calls of them in texts."""
 
 from __future__ import annotations
 

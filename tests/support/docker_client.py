@@ -1,4 +1,4 @@
-"""What the `docker build` command sends to an engine: the command is real, the engine only takes down what comes."""
+"""Records what the real `docker build` command sends to an engine; the engine is a fake."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 # ruff: noqa: E501 - the texts are real
-"""What engines, runtimes and registries say when they refuse, and the reason that each text stands for.
+"""Messages of refusals by engines, runtimes and registries, with the reason of each.
 
-Those of Engine 20.10 were provoked here; those of later ones were checked against the sources of runc and containerd and
-against public reports, up to Engine 29 (containerd's image store, CDI, runc 1.3).
-"""
+Those of Engine 20.10 were provoked here; those of later ones were checked against the sources of runc and
+containerd and against public reports, up to Engine 29 (containerd's image store, CDI, runc 1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workloads and unique names for tests that run containers, and the cleaning up after them."""
+"""Workloads and unique names for tests that run containers, and the clean-up after them."""
 
 from __future__ import annotations
 

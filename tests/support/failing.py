@@ -1,4 +1,4 @@
-"""`Failing`: stands before a port and lets chosen calls raise what only a bug would: nothing in the code expects it."""
+"""`Failing` wraps a port and makes chosen calls raise an unexpected exception, as a bug would."""
 
 from __future__ import annotations
 

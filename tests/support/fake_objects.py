@@ -24,7 +24,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
-from controller.domain.storage.box import Account, ObjectPage, Part, StorageAccess, StoredObject
+from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StorageAccount, StoredObject
 
 PUBLIC_URL = "http://storage.test"
 INTERNAL_URL = "http://storage.internal.test"
@@ -53,7 +53,7 @@ class FakeServer:
 
     buckets: dict[str, dict[str, tuple[StoredObject, bytes]]] = field(default_factory=dict)
     uploads: dict[str, _Upload] = field(default_factory=dict)
-    accounts: dict[str, Account] = field(default_factory=dict)
+    accounts: dict[str, StorageAccount] = field(default_factory=dict)
     quotas: dict[str, int] = field(default_factory=dict)
     down: bool = False
     full: bool = False
@@ -331,7 +331,7 @@ class FakeAdmin(_Switches):
         with self.server.call():
             self.server.quotas[bucket] = capacity
 
-    def ensure_account(self, account: Account) -> None:
+    def ensure_account(self, account: StorageAccount) -> None:
         with self.server.call():
             self.server.accounts[account.name] = account
 

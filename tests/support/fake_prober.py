@@ -1,4 +1,5 @@
-"""`FakeProber`: the port `Prober` over a `FakeEngine`: what runs is ready, unless the test says otherwise."""
+"""`FakeProber`: the port `Prober` over a `FakeEngine`: running workloads are ready, unless the test says
+otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`FakeSources`: the port `Sources` in memory. A test pushes commits; a fault can be put in the way of the network."""
+"""`FakeSources`: the port `Sources` in memory. A test pushes commits, and can inject failures of the network."""
 
 from __future__ import annotations
 

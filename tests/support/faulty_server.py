@@ -1,4 +1,4 @@
-"""Real HTTP servers in this process whose answers go wrong to order: for tests of the clients of a platform's APIs."""
+"""Real HTTP servers in this process with injected faults, for tests of the clients of a platform's APIs."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Gate:
 
 
 class Orders:
-    """`ordered` are faults by server and method, each for one request, in order; `seen` are the requests that came, as
-    (server, method, path with query, headers)."""
+    """`ordered` are faults by server and method, each for one request, in order; `seen` are the requests that
+    came, as (server, method, path with query, headers)."""
 
     def __init__(self) -> None:
         self.ordered: list[tuple[str, str, Fault]] = []

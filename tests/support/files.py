@@ -1,4 +1,4 @@
-"""A caller of the files API as the gateway passes them on: by name, without a network."""
+"""A caller of the files API, identified by name as the gateway does it, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Routes, and both ends of a forwarded call: a component made of a real socket, a caller made of ASGI messages."""
+"""Routes, and both ends of a forwarded call: a component on a real socket, and a caller that exchanges ASGI
+messages."""
 
 from __future__ import annotations
 

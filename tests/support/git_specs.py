@@ -1,4 +1,4 @@
-"""Short ways to the values that `Sources` takes."""
+"""Builds the values that `Sources` takes."""
 
 from __future__ import annotations
 

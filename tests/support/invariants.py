@@ -1,4 +1,4 @@
-"""`check_invariants`: what must hold after every pass, whatever happened in it."""
+"""`check_invariants` checks what must hold after every pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surroundings in which the example manifests of `tests/fixtures/manifests` are judged."""
+"""The settings and Secrets with which the example manifests of `tests/fixtures/manifests` are validated."""
 
 from __future__ import annotations
 

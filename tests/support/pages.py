@@ -1,4 +1,4 @@
-"""The pages of the documentation as tests read them: fenced blocks, links, headings, inline code."""
+"""Parses the pages of the documentation: fenced blocks, links, headings, inline code."""
 
 from __future__ import annotations
 

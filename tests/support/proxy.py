@@ -1,5 +1,4 @@
-"""A unix socket in front of another one: an engine that goes away and comes back, that answers with errors, or not at
-all, for real."""
+"""A proxy for a unix socket: it makes an engine disappear and come back, answer with errors, or not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is publishing into a group, as far as others can see: it is there, and guards the group."""
+"""A stored run that guards a group, as if it were publishing into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline, its APIs, callers of the run API without a network, and the part of the runner that tests play."""
+"""A pipeline, its APIs, callers of the run API without a network, and the runner's part, which tests play."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs whose command does what a test tells it: orders are lines of a file in a mounted folder."""
+"""Jobs whose command a test controls by lines of a file in a mounted folder."""
 
 from __future__ import annotations
 

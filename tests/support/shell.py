@@ -1,4 +1,4 @@
-"""Commands as a page shows them, typed into a real shell: what they print, block by block."""
+"""Types the commands of a page into a real shell and returns their output, block by block."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""A world in which plans come true without an engine: what each action would leave behind, and what it may need.
-
-Pure but for the asserts: an action that no engine could carry out, or that would lose a request, fails the test.
-"""
+"""Simulates the effects of plans without an engine: what each action needs and changes. Pure, but it asserts:
+an action that no engine could carry out, or that would lose a request, fails the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storages for the contract suite, each with what may happen to it: the fake, the embedded one and MinIO."""
+"""Storages for the contract suite, with the faults of each: the fake, the embedded one and MinIO."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ docs/style.md says how texts are written. The table grows: clean a word everywhe
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,13 @@ def test_a_finding_names_its_line_and_what_to_write() -> None:
         "README.md:12: 'Whoever': write the one who, everybody who, or name it"
     ]
     assert list(findings(file, 0, "at_hand, then this")) == []
+
+
+def test_no_two_classes_of_the_controller_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in ROOT.glob("controller/**/*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []

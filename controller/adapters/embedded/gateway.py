@@ -59,7 +59,7 @@ class GatewayProcess:
         self,
         settings: StorageSettings,
         volume: Volume,
-        root: Account,
+        root: StorageAccount,
         answers: Callable[[], object],
         timing: GatewayTiming,
         tell: Tell,

@@ -15,7 +15,7 @@ from controller.adapters.embedded.volume import Volume
 from controller.adapters.objects import S3Admin, S3Objects
 from controller.config.settings import StorageSettings
 from controller.domain.storage.accounts import account_secret, web_account
-from controller.domain.storage.box import Account, StorageAccess
+from controller.domain.storage.box import StorageAccess, StorageAccount
 from controller.guards import Tell
 
 #: Nothing listens there: requests before the first start get no response.
@@ -112,6 +112,6 @@ def root_objects(settings: StorageSettings, folder: Path, instance: str, key: by
     return S3Objects(f"http://{address}", root.name, root.secret, settings.region)
 
 
-def _root(instance: str, key: bytes) -> Account:
+def _root(instance: str, key: bytes) -> StorageAccount:
     name = f"{instance}-root"
-    return Account(name, account_secret(key, name))
+    return StorageAccount(name, account_secret(key, name))

@@ -17,7 +17,7 @@ from minio.error import MinioAdminException
 from controller.adapters.objects.connection import Endpoint, pool
 from controller.adapters.objects.errors import admin_answer, translated
 from controller.domain.secret import Secret
-from controller.domain.storage.box import Account, AccountGrant
+from controller.domain.storage.box import AccountGrant, StorageAccount
 
 #: SDKs without a region first ask for that of the bucket: without this right nothing else works for them.
 _BUCKET_READ: Final = ("s3:GetBucketLocation", "s3:ListBucket")
@@ -52,7 +52,7 @@ class S3Admin:
         with translated(f"cannot set the quota of the bucket {bucket}"), _fine(_NO_QUOTAS):
             self._admin.bucket_quota_set(bucket, capacity)
 
-    def ensure_account(self, account: Account) -> None:
+    def ensure_account(self, account: StorageAccount) -> None:
         with translated(f"cannot create the storage account {account.name}"):
             # The policy first: the account must never have more rights than intended.
             self._admin.policy_add(account.name, policy=policy(account.grants))

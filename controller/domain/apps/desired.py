@@ -15,7 +15,7 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
-from controller.domain.storage.box import Account, ModelPin
+from controller.domain.storage.box import ModelPin, StorageAccount
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class DesiredComponent:
     apis: tuple[Api, ...] = ()  # sorted by path
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     build: BuildInput | None = None
-    account: Account | None = None  # of the storage; its keys are part of `env`
+    account: StorageAccount | None = None  # of the storage; its keys are part of `env`
     model: ModelPin | None = None
     revision: str = ""
     asleep: bool = (
@@ -92,7 +92,7 @@ class DesiredStage:
 class DesiredPipeline:
     pipeline: Pipeline
     stages: tuple[DesiredStage, ...]
-    account: Account | None = None  # of the storage; stages are given its keys when they start
+    account: StorageAccount | None = None  # of the storage; stages are given its keys when they start
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from controller.domain.names import AppName, ComponentName, is_stage, short
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.pipeline import Pipeline
-from controller.domain.storage.box import Account, BoxRecord, ModelPin
+from controller.domain.storage.box import BoxRecord, ModelPin, StorageAccount
 from controller.domain.units import about_size
 
 
@@ -147,7 +147,7 @@ class RemoveBucket:
 class EnsureAccount:
     """Create a user of the storage for one component, who can reach only its connected boxes."""
 
-    account: Account
+    account: StorageAccount
     why: str
 
 

@@ -96,7 +96,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Found:
+class MeasuredUse:
     """The measured use of all apps: `declared` by components, and what was measured in bytes."""
 
     declared: Mapping[AppName, Use]
@@ -109,7 +109,7 @@ class Found:
     scratch: Mapping[AppName, int] = field(default_factory=dict)  # of the container that has written the most
 
 
-def usage(app: AppName, limits: Limits, bounds: Bounds, found: Found) -> Iterator[Usage]:
+def usage(app: AppName, limits: Limits, bounds: Bounds, found: MeasuredUse) -> Iterator[Usage]:
     """Return the use of each resource, in display order."""
     stages = in_use(run for run in found.active if run.app == app)
     use = found.declared.get(app, Use()) + stages

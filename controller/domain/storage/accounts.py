@@ -11,21 +11,21 @@ from collections.abc import Iterable, Mapping
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
-from controller.domain.storage.box import Account, AccountGrant
+from controller.domain.storage.box import AccountGrant, StorageAccount
 
 _SECRET = 40  # characters: the most that old servers take
 
 
 def account_secret(key: bytes, name: str) -> Secret:
-    """Return Return 240 bits of HMAC-SHA-256 over the account's name, as text."""
+    """Return Return Return 240 bits of HMAC-SHA-256 over the account's name, as text."""
     digest = hmac.digest(key, f"storage account {name}".encode(), "sha256")
     return Secret(base64.urlsafe_b64encode(digest).decode()[:_SECRET])
 
 
-def web_account(key: bytes, instance: str) -> Account:
+def web_account(key: bytes, instance: str) -> StorageAccount:
     """Return the web process' account for the objects of all buckets of this instance, including later ones."""
     name = f"{instance}-web"
-    return Account(name, account_secret(key, name), (AccountGrant(f"{instance}.*"),))
+    return StorageAccount(name, account_secret(key, name), (AccountGrant(f"{instance}.*"),))
 
 
 def account_prefix(instance: str, app: AppName) -> str:
@@ -36,7 +36,7 @@ def account_prefix(instance: str, app: AppName) -> str:
 
 def component_account(
     instance: str, app: AppName, component: ComponentName, buckets: Iterable[str], key: bytes
-) -> Account:
+) -> StorageAccount:
     """Return the account of one component or pipeline. With other boxes it is another account, so that
     running containers keep the old one. The same name and boxes mean the same account."""
     buckets = tuple(sorted(buckets))
@@ -44,7 +44,7 @@ def component_account(
     digest = hashlib.sha256("/".join(["2", component, *buckets]).encode()).hexdigest()[:12]
     name = f"{account_prefix(instance, app)}{digest}"
     secret = component_secret(web_account(key, instance).secret, name)
-    return Account(name, secret, tuple(AccountGrant(bucket) for bucket in buckets))
+    return StorageAccount(name, secret, tuple(AccountGrant(bucket) for bucket in buckets))
 
 
 def component_secret(web: Secret, name: str) -> Secret:
@@ -54,7 +54,7 @@ def component_secret(web: Secret, name: str) -> Secret:
 
 
 def storage_env(
-    account: Account, buckets: Mapping[str, str], endpoint: str, region: str
+    account: StorageAccount, buckets: Mapping[str, str], endpoint: str, region: str
 ) -> dict[str, Secret]:
     """Return the variables that tell a container about its account. `buckets` is by box, `endpoint` the storage as
     containers reach it."""

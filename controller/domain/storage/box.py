@@ -147,7 +147,7 @@ class AccountGrant:
 
 
 @dataclass(frozen=True)
-class Account:
+class StorageAccount:
     """A user of the storage with exactly these grants. `name` is its access key."""
 
     name: str

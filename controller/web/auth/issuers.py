@@ -80,7 +80,7 @@ class KeySet:
 
 
 @dataclass
-class _Entry:
+class _IssuerEntry:
     keys: KeySet = KeySet(())
     loaded: float = -math.inf
     tried: float = -math.inf
@@ -95,7 +95,7 @@ class Issuers:
     def __init__(self, clock: Callable[[], float], patience: float = PATIENCE) -> None:
         self._clock = clock
         self._patience = patience
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _IssuerEntry] = {}
         self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="issuer")
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Issuers:
 
     async def key(self, issuer: str, algorithm: str, kid: str | None) -> PyJWK | None:
         """Return the key; None if the issuer has no such key. Raises IssuerUnreachable if that is unknown."""
-        entry = self._entries.setdefault(issuer, _Entry())
+        entry = self._entries.setdefault(issuer, _IssuerEntry())
         key = entry.keys.find(algorithm, kid)
         if key is None or self._age(entry) >= LIFETIME:
             await self._refresh(issuer, entry)
@@ -112,10 +112,10 @@ class Issuers:
             raise IssuerUnreachable(max(1, math.ceil(entry.tried + _pause(entry) - self._clock())))
         return key
 
-    def _age(self, entry: _Entry) -> float:
+    def _age(self, entry: _IssuerEntry) -> float:
         return self._clock() - entry.loaded
 
-    async def _refresh(self, issuer: str, entry: _Entry) -> None:
+    async def _refresh(self, issuer: str, entry: _IssuerEntry) -> None:
         """Return when a fetch has ended (a new one or one in progress), when the caller has waited long enough, or
         at once if it is too early for a fetch."""
         if entry.fetch is None:
@@ -127,7 +127,7 @@ class Issuers:
         # Unlike `wait_for`, it neither raises nor cancels the fetch when this caller disconnects.
         await asyncio.wait([entry.fetch], timeout=self._patience)
 
-    def _store_keys(self, issuer: str, entry: _Entry, fetch: asyncio.Future[KeySet]) -> None:
+    def _store_keys(self, issuer: str, entry: _IssuerEntry, fetch: asyncio.Future[KeySet]) -> None:
         entry.fetch, entry.tried = None, self._clock()
         if fetch.cancelled():
             return
@@ -140,7 +140,7 @@ class Issuers:
         log.info("keys of an issuer loaded", extra={"issuer": issuer, "keys": len(entry.keys.keys)})
 
 
-def _pause(entry: _Entry) -> float:
+def _pause(entry: _IssuerEntry) -> float:
     return AGAIN if entry.keys.keys else RETRY
 
 

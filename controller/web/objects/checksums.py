@@ -25,7 +25,7 @@ class Malformed(ValueError):
     """The given value is not a valid checksum."""
 
 
-class Counter(Protocol):
+class RunningChecksum(Protocol):
     """Over content that comes in pieces."""
 
     def update(self, piece: bytes, /) -> None: ...
@@ -46,7 +46,7 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-_MADE: Final[Mapping[str, tuple[int, Callable[[], Counter]]]] = {
+_MADE: Final[Mapping[str, tuple[int, Callable[[], RunningChecksum]]]] = {
     "crc32": (4, lambda: _Crc(zlib.crc32, 4)),
     "crc32c": (4, lambda: _Crc(amazon.crc32c, 4)),
     "crc64nvme": (8, lambda: _Crc(amazon.crc64nvme, 8)),

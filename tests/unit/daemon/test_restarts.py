@@ -54,7 +54,7 @@ def test_a_thread_is_started_again_though_its_end_cannot_be_written_down(tmp_pat
         stop.wait()
 
     group = GuardedGroup(stop, RestartLog(store).record, first=0.001)
-    group.thread("timetable", life)
+    group.thread("cron", life)
     wait_for(lambda: len(lives) == 3)
     stop.set()
     group.join(60.0)

@@ -15,7 +15,7 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import cancel, new_run
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import component_secret, web_account
-from controller.domain.storage.box import Account, AccountGrant, BoxRecord, BoxState
+from controller.domain.storage.box import AccountGrant, BoxRecord, BoxState, StorageAccount
 from controller.reconcile.reconciliation import preview
 from tests.support.fake_objects import FakeObjects, FakeStorage
 from tests.unit.reconcile.harness import APP, Harness, manifest, ml, secret
@@ -209,7 +209,7 @@ def test_the_storage_itself_knows_no_account_of_a_component(tmp_path: Path) -> N
     """Keys that a container finds are good at the face of the storage alone. Accounts that releases of before made are
     removed."""
     harness = Harness(tmp_path, storage=StorageSettings(container_url="http://172.17.0.1:9000"))
-    old = Account("prichal.demo.0123456789ab", Secret("a-secret-of-before"), (AccountGrant(BUCKET),))
+    old = StorageAccount("prichal.demo.0123456789ab", Secret("a-secret-of-before"), (AccountGrant(BUCKET),))
     harness.storage.admin().ensure_account(old)  # type: ignore[union-attr]
     harness.connect()
     harness.push(train("data"), ml(connectedBoxes=[{"name": "data"}]), box())

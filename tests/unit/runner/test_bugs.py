@@ -1,4 +1,4 @@
-"""A bug in any step of the runner, the timetable and the webhooks: the thread goes on, and so does everybody else."""
+"""A bug in a step of the runner, the cron scheduler or the webhooks: threads continue, nothing else is affected."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_runner_that_was_ended_by_force_can_be_started_again(harness: Harness)
     thread.join()
 
 
-# --- the timetable ----------------------------------------------------------------------------------------------
+# --- the cron scheduler ----------------------------------------------------------------------------------------------
 
 
 def published(name: str) -> Pipeline:
@@ -109,7 +109,7 @@ def published(name: str) -> Pipeline:
     "step",
     ["schedules.all", "schedules.advance", "schedules.take", "apps.status", "runs.submit", "transaction"],
 )
-def test_a_bug_in_any_step_of_the_timetable_stops_no_schedule(
+def test_a_bug_in_any_step_of_the_cron_scheduler_stops_no_schedule(
     harness: Harness, step: str, bug: Callable[[], Exception]
 ) -> None:
     faults = Faults()

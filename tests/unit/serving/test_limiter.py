@@ -9,8 +9,8 @@ import pytest
 
 from controller.serving.limiter import (
     SWEEP,
-    CallerGone,
     CallExpired,
+    ClientGone,
     ConcurrencyLimiter,
     LimitedCall,
     LimiterClosed,
@@ -41,7 +41,7 @@ class Waiting:
         try:
             gate.acquire(self.call)
             self.outcome = "entered"
-        except (QueueFull, CallExpired, LimiterClosed, CallerGone) as error:
+        except (QueueFull, CallExpired, LimiterClosed, ClientGone) as error:
             self.outcome = error
 
     def result(self) -> object:
@@ -160,8 +160,8 @@ def test_a_call_whose_caller_has_gone_gets_no_slot() -> None:
     first, second, third = (Waiting(gate) for _ in range(3))
     first.left = second.left = True
     assert gate.release(holder)
-    assert isinstance(first.result(), CallerGone)
-    assert isinstance(second.result(), CallerGone)
+    assert isinstance(first.result(), ClientGone)
+    assert isinstance(second.result(), ClientGone)
     assert third.result() == "entered"
     assert gate.counts() == (1, 0, 0)
 
@@ -174,7 +174,7 @@ def test_a_full_queue_has_room_once_callers_have_gone() -> None:
     swept = time.monotonic()
     while gate.is_full():  # a full queue is searched every now and then
         assert time.monotonic() - swept < 60 * SWEEP
-    assert isinstance(waiting[0].result(), CallerGone)
+    assert isinstance(waiting[0].result(), ClientGone)
     assert gate.counts() == (1, 1, 0)
     gate.close()
     assert isinstance(waiting[1].result(), LimiterClosed)
@@ -190,5 +190,5 @@ def test_the_clock_drops_waiting_calls_and_is_given_the_running_ones_that_can_be
     assert gate.drop_gone() == [gone[1]]
     waiting.left = True
     assert gate.drop_gone() == []
-    assert isinstance(waiting.result(), CallerGone)
+    assert isinstance(waiting.result(), ClientGone)
     assert gate.counts() == (2, 0, 0)

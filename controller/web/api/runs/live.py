@@ -21,7 +21,7 @@ from controller.domain.runs.run import Run
 from controller.ports import Store
 from controller.web.api.runs.access import MAX_WAIT, RunRequest, base_of, check_run, etag, pipeline_of
 from controller.web.api.runs.documents import run_document
-from controller.web.api.runs.streams import LogReader, answer_log, answer_transitions
+from controller.web.api.runs.streams import StageLogReader, answer_log, answer_transitions
 from controller.web.api.runs.watcher import RunWatcher
 from controller.web.context import CALL, ServiceCall
 from controller.web.gateway.body import Message, Receive, RequestBody, Send, once
@@ -45,7 +45,7 @@ class LiveRunApi:
     def __init__(self, store: Store, folder: Path, watch: RouteWatch, ask: Ask) -> None:
         self._store = store
         self._news = RunWatcher(store, watch)
-        self._logs = LogReader(folder)
+        self._logs = StageLogReader(folder)
         self._ask = ask
         self._loop = asyncio.get_running_loop()
         self._open = 0

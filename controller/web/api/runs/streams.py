@@ -37,7 +37,7 @@ T = TypeVar("T")
 Find = Callable[[], Run]
 
 
-class LogReader:
+class StageLogReader:
     """Reads logs in separate threads, because a disk may be slow. `folder` holds the runs' folders."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class LogRequest:
 
 
 async def answer_log(
-    request: RunRequest, find: Find, news: RunWatcher, reader: LogReader, send: Send
+    request: RunRequest, find: Find, news: RunWatcher, reader: StageLogReader, send: Send
 ) -> None:
     if request.headers.get("last-event-id") == END:
         await _no_more(send)
@@ -119,7 +119,7 @@ def _log_request(request: RunRequest, run: Run) -> LogRequest:
     return LogRequest(name, attempt)
 
 
-async def _send_text(request: RunRequest, stage: StoredStageLog, reader: LogReader, send: Send) -> None:
+async def _send_text(request: RunRequest, stage: StoredStageLog, reader: StageLogReader, send: Send) -> None:
     """Send the current content from `offset` on, or the bytes that a `Range` asks for."""
     size = await reader.size(stage)
     begin, end, status = _span(request, size)
@@ -175,7 +175,7 @@ def _before(first: int, size: int) -> int:
 
 
 async def _follow_log(
-    request: RunRequest, wanted: LogRequest, find: Find, news: RunWatcher, reader: LogReader, send: Send
+    request: RunRequest, wanted: LogRequest, find: Find, news: RunWatcher, reader: StageLogReader, send: Send
 ) -> None:
     """Send the content from the offset on, and new content as it is written, until the log is complete."""
     run = find()
@@ -186,18 +186,18 @@ async def _follow_log(
     stream = EventStream(send)
     await stream.start()
     if not request.head:
-        await _follow(run, _Log(wanted, offset, news, reader, stream).send_new, find, news, stream)
+        await _follow(run, _FollowedLog(wanted, offset, news, reader, stream).send_new, find, news, stream)
     await stream.end()
 
 
 @dataclass
-class _Log:
+class _FollowedLog:
     """A log as it is sent to a follower, who has everything before `offset`."""
 
     wanted: LogRequest
     offset: int
     news: RunWatcher
-    reader: LogReader
+    reader: StageLogReader
     stream: EventStream
 
     async def send_new(self, run: Run) -> Seen | None:

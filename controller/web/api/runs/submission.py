@@ -110,7 +110,7 @@ def read_submission(body: object, interface: RunInterface) -> SubmittedRun:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _SubmittedEntry:
     """An input or output of the request, with the pointers to it, its name and its data."""
 
     item: Any
@@ -119,15 +119,17 @@ class _Entry:
     data: str
 
 
-def _entries(body: Json, member: str) -> list[_Entry]:
+def _entries(body: Json, member: str) -> list[_SubmittedEntry]:
     """Yield the entries of a list, or of a mapping of names to data, its short form."""
     given = body.get(member)
     if isinstance(given, dict):
         places = {name: f"/{member}/{escape(name)}" for name in given}
-        return [_Entry({"name": n, "data": given[n]}, place, place, place) for n, place in places.items()]
+        return [
+            _SubmittedEntry({"name": n, "data": given[n]}, place, place, place) for n, place in places.items()
+        ]
     items = given if isinstance(given, list) else []
     numbered = ((item, f"/{member}/{i}") for i, item in enumerate(items))
-    return [_Entry(item, place, f"{place}/name", f"{place}/data") for item, place in numbered]
+    return [_SubmittedEntry(item, place, f"{place}/name", f"{place}/data") for item, place in numbered]
 
 
 def _listing_fault(body: Json, member: str) -> list[RequestFault]:
@@ -156,7 +158,7 @@ def _typed(item: Any, declared: tuple[ApiVariable, ...]) -> Any:
     return {**item, "datatype": next(fitting, variable.datatypes[0])}
 
 
-def _input_faults(entries: list[_Entry], interface: RunInterface) -> Iterator[RequestFault]:
+def _input_faults(entries: list[_SubmittedEntry], interface: RunInterface) -> Iterator[RequestFault]:
     wrong: set[str] = set()
     for fault in _check(entries, interface):
         _, _, index, *rest = [*fault.pointer.split("/"), ""]
@@ -173,7 +175,7 @@ def _input_faults(entries: list[_Entry], interface: RunInterface) -> Iterator[Re
                 yield from _place_faults(entry, interface.boxes)
 
 
-def _check(entries: list[_Entry], interface: RunInterface) -> list[RequestFault]:
+def _check(entries: list[_SubmittedEntry], interface: RunInterface) -> list[RequestFault]:
     """Check it by the rules of an inference call."""
     variables = tuple(
         Variable(v.name, tuple(Datatype(name) for name in v.datatypes), not v.required, v.description)
@@ -183,7 +185,7 @@ def _check(entries: list[_Entry], interface: RunInterface) -> list[RequestFault]
     return check({"inputs": [entry.item for entry in entries]})
 
 
-def _sent_at(entry: _Entry, rest: list[str]) -> str:
+def _sent_at(entry: _SubmittedEntry, rest: list[str]) -> str:
     """Return the pointer to a part of the entry in the request."""
     if not rest:
         return entry.place
@@ -191,7 +193,7 @@ def _sent_at(entry: _Entry, rest: list[str]) -> str:
     return "/".join([begin, *rest[1:]])
 
 
-def _place_faults(entry: _Entry, boxes: tuple[str, ...]) -> Iterator[RequestFault]:
+def _place_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[RequestFault]:
     """Return faults in the place of an otherwise valid input."""
     item = entry.item
     if item["datatype"] != Datatype.FILE.value:
@@ -205,7 +207,7 @@ def _place_faults(entry: _Entry, boxes: tuple[str, ...]) -> Iterator[RequestFaul
         yield RequestFault(entry.data, str(error))
 
 
-def _box_faults(entry: _Entry, boxes: tuple[str, ...]) -> Iterator[RequestFault]:
+def _box_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[RequestFault]:
     box = entry.item.get("box")
     if not boxes:
         yield RequestFault(entry.place, "the pipeline has no connected box that files could lie in")
@@ -235,7 +237,7 @@ def _nested(flat: list[Any], shape: list[int]) -> list[Any]:
 # --- outputs ----------------------------------------------------------------------------------------------------
 
 
-def _output_faults(entries: list[_Entry], interface: RunInterface) -> Iterator[RequestFault]:
+def _output_faults(entries: list[_SubmittedEntry], interface: RunInterface) -> Iterator[RequestFault]:
     taken: dict[tuple[str, str], str] = {}
     seen: set[str] = set()
     for entry in entries:
@@ -253,7 +255,7 @@ def _output_faults(entries: list[_Entry], interface: RunInterface) -> Iterator[R
         yield from _group_faults(entry, interface.boxes, taken)
 
 
-def _name_fault(entry: _Entry, interface: RunInterface) -> RequestFault | None:
+def _name_fault(entry: _SubmittedEntry, interface: RunInterface) -> RequestFault | None:
     if not isinstance(entry.item, dict):
         return RequestFault(entry.place, f"must be an object with a name, not {json_name(entry.item)}")
     name = entry.item.get("name")
@@ -273,7 +275,7 @@ def _name_fault(entry: _Entry, interface: RunInterface) -> RequestFault | None:
 
 
 def _group_faults(
-    entry: _Entry, boxes: tuple[str, ...], taken: dict[tuple[str, str], str]
+    entry: _SubmittedEntry, boxes: tuple[str, ...], taken: dict[tuple[str, str], str]
 ) -> Iterator[RequestFault]:
     """`taken`: groups of the outputs before, to which this one is added; none may lie in another."""
     wanted = entry.item.get("data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.domain.apps.spec import Limits, Resources
-from controller.domain.apps.usage import Bounds, Found, Usage, usage
+from controller.domain.apps.usage import Bounds, MeasuredUse, Usage, usage
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import RunCount, RunState, new_run
@@ -21,7 +21,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
     stages = (Stage("a", "i", resources=Resources(cpus=2.0, memory=100)), Stage("b", "i"))
     running = new_run("r1", Pipeline(APP, TRAIN, "c0ffee", stages), 0.0).to(RunState.STARTING, 1.0)
     running = running.with_stage(running.stage("a").begin(1.0))
-    found = Found(
+    found = MeasuredUse(
         declared={APP: Use(1.5, 1000, 0, 3), OTHER: Use(9.0, 9, 9, 9)},
         active=(running,),
         counts=(
@@ -59,7 +59,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
         "images": (0, 40),
         "container files": (9, 30),
     }
-    with_gpus = usage(APP, Limits(gpus=2), BOUNDS, Found({}, (), (), ()))
+    with_gpus = usage(APP, Limits(gpus=2), BOUNDS, MeasuredUse({}, (), (), ()))
     assert [each.bound for each in with_gpus if each.resource == "gpus"] == [2]
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.support.serve_timetable DATABASE [CALL]`: runs are started by the clock as in the daemon, until
+"""`python -m tests.support.serve_cron_scheduler DATABASE [CALL]`: runs are started by the clock as in the daemon, until
 SIGTERM. With CALL the process kills itself right before its CALL-th call that changes anything, commits included.
 """
 

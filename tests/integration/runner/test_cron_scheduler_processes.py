@@ -49,7 +49,7 @@ def publish(store: SqliteStore, schedule: CronSchedule) -> None:
 
 
 def process(path: Path, *call: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.support.serve_timetable", str(path), *call]
+    command = [sys.executable, "-m", "tests.support.serve_cron_scheduler", str(path), *call]
     return subprocess.Popen(command, cwd=ROOT)
 
 
