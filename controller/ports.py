@@ -173,8 +173,7 @@ class Engine(Protocol):
         no registry has."""
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        """Build the image. Raises Build the image. Raises Stalled `BuildFailed` with the last lines of the
-        build log."""
+        """Build the image. Raises Stalled `BuildFailed` with the last lines of the build log."""
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         """Remove images that were built here for the app and that no container uses, except the `keep`
@@ -266,7 +265,7 @@ class JobState(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Return Return True if there is nothing to wait for."""
+        """Return True if there is nothing to wait for."""
         return self in (JobState.ENDED, JobState.REFUSED, JobState.LOST)
 
 
@@ -337,9 +336,8 @@ class Jobs(Protocol):
         the engine up to a limit; if more is missing, a line tells so."""
 
     def stop(self, id: str, grace: float) -> None:
-        """Stop the container: Stop the container: SIGTERM, after `grace` seconds SIGKILL. One that has ended
-        or is gone is fine, and so is one that is lost; one that is pending ends without exit code. Stalled
-        `NotOurs`."""
+        """Stop the container: SIGTERM, after `grace` seconds SIGKILL. One that has ended or is gone is fine,
+        and so is one that is lost; one that is pending ends without exit code. Stalled `NotOurs`."""
 
     def remove(self, id: str) -> None:
         """Remove it, even while it runs. One that is gone is fine; Stalled `NotOurs`. One that is lost is
@@ -438,8 +436,8 @@ class Objects(Protocol):
         """Return the parts of the upload that have arrived, by number. Stalled `UploadMissing`."""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
-        """Complete the upload. Raises Complete the upload. Raises Stalled `UploadMissing`, `UploadIncomplete`
-        (a part is missing or too small)."""
+        """Complete the upload. Raises Stalled `UploadMissing`, `UploadIncomplete` (a part is missing or too
+        small)."""
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
         """Remove it; a missing one is fine."""

@@ -286,7 +286,7 @@ def _unsendable(document: ManifestDocument, path: Path, secret: SecretSpec) -> I
 
 
 def url_scheme(url: str) -> str:
-    """Return Return Return `http`, `ssh`, `git` or `file`; https counts as http, git's `user@host:path` as ssh."""
+    """Return `http`, `ssh`, `git` or `file`; https counts as http, git's `user@host:path` as ssh."""
     if url.startswith("/"):
         return "file"
     scheme, separator, _ = url.partition("://")

@@ -59,7 +59,7 @@ Handler = Callable[[HttpRequest, "ClientConnection"], HttpResponse]
 
 
 class ClientConnection:
-    """``handle`` answers a request (raises Problem or Abandoned); ``draining`` says that no more requests are
+    """``handle`` answers a request (raises ServingProblem or Abandoned); ``draining`` says that no more requests are
     wanted.
     """
 

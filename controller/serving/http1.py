@@ -76,7 +76,7 @@ def _nothing(count: int) -> bytes:
 
 
 def parse_head(data: bytes) -> HttpRequest:
-    """A request from its head, the empty line at the end left out but the last CRLF kept. Raises Problem."""
+    """A request from its head, the empty line at the end left out but the last CRLF kept. Raises ServingProblem."""
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise _bad_request_line(data)
@@ -185,7 +185,7 @@ class RequestReader:
         return self._at < len(self._buffer)
 
     def head(self) -> Optional[HttpRequest]:
-        """The next request's head, or None if the stream ends before one begins. Raises Problem,
+        """The next request's head, or None if the stream ends before one begins. Raises ServingProblem,
         Disconnected.
         """
         buffer = self._buffer[self._at :] or self._receive(65536)
@@ -208,7 +208,7 @@ class RequestReader:
         return parse_head(buffer[: end + 2])
 
     def body(self, request: HttpRequest, limit: int) -> bytes:
-        """The request's body of at most ``limit`` bytes. Raises Problem (413 before the rest is read),
+        """The request's body of at most ``limit`` bytes. Raises ServingProblem (413 before the rest is read),
         Disconnected.
         """
         if request.chunked:
@@ -218,7 +218,7 @@ class RequestReader:
         return self._exactly(request.length)
 
     def behind(self, request: HttpRequest, most: int) -> bytes:
-        """The next bytes of the files behind the body, up to ``most`` of them and at least one. Raises Problem,
+        """The next bytes of the files behind the body, up to ``most`` of them and at least one. Raises ServingProblem,
         Disconnected.
         """
         data = self._buffer[self._at : self._at + most]
@@ -308,7 +308,7 @@ def _too_large(limit: int, length: Optional[int] = None) -> ServingProblem:
 
 def decoded(body: bytes, coding: bytes, limit: int) -> bytes:
     """A body without its content coding (RFC 9110 8.4), of at most ``limit`` bytes however small it was. Raises
-    Problem.
+    ServingProblem.
     """
     if coding.lower() in (b"", b"identity"):
         return body

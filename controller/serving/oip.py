@@ -67,7 +67,7 @@ class OpenInference:
         }
 
     def infer(self, request: HttpRequest, caller: PredictCaller) -> HttpResponse:
-        """POST /v2/models/<name>/infer. Raises Problem, Abandoned, Disconnected."""
+        """POST /v2/models/<name>/infer. Raises ServingProblem, Abandoned, Disconnected."""
         return self._predictor.answer(request, self._read, self._predictor.check, self._write, caller)
 
     def _read(self, request: HttpRequest) -> Any:

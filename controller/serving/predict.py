@@ -67,7 +67,7 @@ class CallContext:
 
 def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
     """The body as JSON. ``also``: content types that are taken for JSON beside its own, b"" for none at all. Raises
-    Problem 415, 400 or 422.
+    ServingProblem 415, 400 or 422.
     """
     content_type = request.headers.get(b"content-type", b"")
     if content_type not in JSON_TYPES and not _is_json(content_type, also):
@@ -138,7 +138,7 @@ class Predictor:
         self._has_files = any(Datatype.FILE in variable.datatypes for variable in inference.signature.inputs)
 
     def predict(self, request: HttpRequest, caller: PredictCaller) -> HttpResponse:
-        """POST /predict. Raises Problem, Abandoned."""
+        """POST /predict. Raises ServingProblem, Abandoned."""
         return self.answer(request, decode, self.check, encode, caller)
 
     def answer(
@@ -282,7 +282,7 @@ class Predictor:
             raise self._timed_out("was still busy with earlier calls") from None
 
     def _fetch_files(self, request: HttpRequest, body: dict[str, Any], files: Files) -> None:
-        """Replace the key of every FILE input by a local path. Raises Problem."""
+        """Replace the key of every FILE input by a local path. Raises ServingProblem."""
         if request.unread and self._gate.is_full():
             raise self._queue_full()  # reported before they are received, and again afterwards
         faults = []

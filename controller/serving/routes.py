@@ -57,7 +57,7 @@ class WorkerRoutes:
         }
 
     def handle(self, request: HttpRequest, connection: ClientConnection) -> HttpResponse:
-        """Raises Problem and Abandoned, as the connection expects."""
+        """Raises ServingProblem and Abandoned, as the connection expects."""
         if request.method == "POST" and request.path in ("/predict", self._infer_path):
             if request.path == "/predict":
                 return self._predictor.predict(request, connection)

@@ -5,6 +5,7 @@ docs/style.md says how texts are written. The table grows: clean a word everywhe
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -95,3 +96,19 @@ def test_no_two_classes_of_the_controller_have_one_name() -> None:
         if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_errors_that_docstrings_name_exist() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.glob("controller/**/*.py")}
+    known = set(dir(builtins))
+    for tree in trees.values():
+        known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for name in re.findall(r"[Rr]aises\s+([A-Z][a-z]+(?:[A-Z][a-z]*)*)\b", ast.get_docstring(node) or "")
+    }
+    assert len(named) > 50
+    assert sorted((path, name) for path, name in named if name not in known) == []

@@ -22,7 +22,7 @@ from controller.config.settings import StorageSettings
 from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.reasons import Reason
-from controller.domain.storage.box import Account
+from controller.domain.storage.box import StorageAccount
 from controller.guards import Pauses, Tell, dying_with_us, how_ended, report
 
 log = logging.getLogger(__name__)

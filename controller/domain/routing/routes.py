@@ -58,7 +58,7 @@ class Route:
 
     @property
     def in_service(self) -> bool:
-        """Return Return Return True if calls are answered, even if the first one has to wait."""
+        """Return True if calls are answered, even if the first one has to wait."""
         return self.asleep or bool(self.upstreams)
 
 

@@ -17,7 +17,7 @@ _SECRET = 40  # characters: the most that old servers take
 
 
 def account_secret(key: bytes, name: str) -> Secret:
-    """Return Return Return 240 bits of HMAC-SHA-256 over the account's name, as text."""
+    """Return 240 bits of HMAC-SHA-256 over the account's name, as text."""
     digest = hmac.digest(key, f"storage account {name}".encode(), "sha256")
     return Secret(base64.urlsafe_b64encode(digest).decode()[:_SECRET])
 

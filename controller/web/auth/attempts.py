@@ -42,7 +42,7 @@ class LoginAttempts:
         self._good: dict[tuple[str, str, str], None] = {}
 
     def begin(self, address: str, api: str, name: str) -> int:
-        """Return Return Return 0 if a password may be checked now, else the seconds until then."""
+        """Return 0 if a password may be checked now, else the seconds until then."""
         key = (_network(address), api, name)
         waits = [self._by_name.wait(key)]
         if key not in self._good and not _is_here(address):

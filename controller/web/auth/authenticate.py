@@ -56,7 +56,7 @@ Check = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class AuthenticatedCaller:
-    """A caller; A caller; A caller; `user` is empty for an API that is open to all."""
+    """A caller; `user` is empty for an API that is open to all."""
 
     user: str
 

@@ -70,8 +70,7 @@ class FileLocations:
         return [self._link("GET", self._area(job, wish.box), wish.path) for wish in job.wanted.inputs]
 
     def require_settled(self, job: FileCall, path: FilePath) -> None:
-        """Raise RequestRaise RequestRaise RequestRefused if a run has begun to publish into the group of an
-        output."""
+        """Raise RequestRefused if a run has begun to publish into the group of an output."""
         self._require_settled(self._area(job, job.route.boxes[0]), path)
 
     def reserve(self, job: FileCall, outputs: list[FileOutput]) -> list[OutputSlot]:

@@ -81,7 +81,7 @@ class PresignedClient:
             try:
                 return await PresignedDownload.begin(kept, pool, link, self._silence)
             except _Stale:
-                pass  # the server had closed it just before the request the request the request
+                pass  # the server had closed it just before the request
         return await PresignedDownload.begin(await _connect(pool, link), pool, link, self._silence)
 
     async def upload(self, url: str, size: int, content_type: str) -> PresignedUpload:

@@ -125,8 +125,8 @@ class Forwarder:
     async def forward(
         self, call: ForwardedCall, body: OutgoingBody, send: Send, answered: ResponseState
     ) -> None:
-        """Forward the call. Forward the call. Forward the call. Raises RequestRefused with the problem to
-        answer, CallerGone, or UpstreamError once the response has begun."""
+        """Forward the call. Raises RequestRefused with the problem to answer, CallerGone, or UpstreamError
+        once the response has begun."""
         tried: list[str] = []
         failure: UpstreamError | None = None
         for _ in range(ATTEMPTS):

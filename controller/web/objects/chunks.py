@@ -66,7 +66,7 @@ class ChunkedReader:
         self._checks = [Checksum(name) for name in trailer]
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The content, `length` bytes in all; the last piece comes when all has been checked. Raises Framing,
+        """The content, `length` bytes in all; the last piece comes when all has been checked. Raises ChunkFraming,
         SignatureInvalid, Mismatch, Malformed."""
         held = b""
         while True:

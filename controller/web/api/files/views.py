@@ -240,5 +240,5 @@ def _link(method: str, link: FileLink) -> dict[str, object]:
 
 
 def rfc3339(at: float) -> str:
-    """Return Return Return Unix seconds as `2026-01-31T12:00:00Z`."""
+    """Return Unix seconds as `2026-01-31T12:00:00Z`."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
