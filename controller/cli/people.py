@@ -93,7 +93,7 @@ def _link(settings: Settings, people: PeopleStore, name: str) -> str:
 # --- accounts ---------------------------------------------------------------------------------------------------
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, verbs=("ls", "add", "passwd", "rm"))
 @config_option
 def user() -> None:
     """Show, add and remove accounts of people."""
@@ -196,7 +196,7 @@ def change_password(session: Session, name: str, stdin: bool) -> int:
 _ROLE = click.Choice([role.value for role in Role])
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, verbs=("ls", "add", "rm"))
 @config_option
 def role() -> None:
     """Show, give and take away roles."""
@@ -324,7 +324,7 @@ def revoke_session(session: Session, id: str) -> int:
 # --- tokens -----------------------------------------------------------------------------------------------------
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, verbs=("ls", "add", "revoke", "show"))
 @config_option
 def token() -> None:
     """Show, add and revoke API tokens."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from controller.documents import parse
 from tests.support.platform import API_VERSION, ECHO, Callers, Module, Platform
 
 NEVER_READY = "import time\ntime.sleep(3600)\n" + ECHO
@@ -137,10 +140,12 @@ def test_disconnecting_removes_everything(platform: Platform, module: Module, ap
     first = module.served(ECHO).push()
     platform.connect(module, app)
     platform.until_ready(app, first)
-    keeper = Module(platform.home / f"{app}-keeper")
-    keeper.push()
-    platform.connect(keeper, f"{app}-keeper")  # an empty folder would be taken for a lost mount
-    platform.disconnect(app)
+    plan = json.loads(platform.prichal("plan", app, "-o", "json").stdout)
+    assert (plan["revision"], plan["empty"], plan["actions"]) == (first, True, [])
+    (as_yaml,) = parse("plan", platform.prichal("plan", app, "-o", "yaml").stdout.encode()).documents
+    assert as_yaml.value == plan
+    done = platform.prichal("disconnect", app, "--yes", "--wait")
+    assert f"{app}: Removed" in done.stderr
     platform.until(lambda: not platform.status(app))
     assert platform.containers(app) == []
     assert platform.docker.networks(names=[f"{platform.instance}.{app}"]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from controller.documents import parse
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.people.accounts import SessionRecord
 from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD
 from controller.domain.runs.run import RunState
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.store import SqliteStore
 from controller.store.names import CallerNameTable
+from controller.store.people import PeopleStore, SessionLimits
 from tests.support.commands import COMMANDS
 from tests.support.files_server import FilesServer, files_server
 from tests.support.runs_server import RunsServer, runs_server
@@ -102,6 +105,7 @@ def world(
     _fill(store)
     (machine.state / "web").mkdir()
     machine.run("repo", "create", "colors")
+    _fill_people(machine)
     with ExitStack() as stack:
         files = stack.enter_context(files_server())
         runs = stack.enter_context(runs_server(tmp_path / "runs"))
@@ -125,6 +129,15 @@ def _fill(store: SqliteStore) -> None:
         [Event(DEMO, EventType.NORMAL, Reason(reason), "it happened", at=5.0) for reason in ("One", "Two")]
     )
     _fill_boxes(store)
+
+
+def _fill_people(machine: Machine) -> None:
+    machine.run("user", "add", "anna")
+    machine.run("role", "add", "anna", "viewer", "demo")
+    machine.run("token", "add", "anna")
+    people, now = PeopleStore(machine.state / "web" / "people.db"), time.time()
+    session = SessionRecord("3f0c", "anna", now, now, "192.0.2.1", "Firefox")
+    people.begin_session("secret", session, SessionLimits(1000, 1000))
 
 
 def _fill_boxes(store: SqliteStore) -> None:
@@ -153,6 +166,11 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("box", "delete"): (lambda w: (w.kept(), "--yes"), ["prichal.demo.old"]),
     ("name", "ls"): (lambda w: ("demo",) if w.claimed() else (), ["demo ann"]),
     ("name", "release"): (lambda w: ("demo", w.claimed()), ["demo ann"]),
+    ("user", "ls"): (lambda w: (), ["anna"]),
+    ("role", "ls"): (lambda w: ("anna",), ["anna viewer demo"]),
+    ("session", "ls"): (lambda w: (), ["3f0c"]),
+    ("token", "ls"): (lambda w: ("anna",), []),
+    ("audit",): (lambda w: (), None),
     ("config", "show"): (lambda w: (), []),
     ("validate",): (lambda w: (str(w.folder),), None),
     ("doctor",): (lambda w: (), []),
@@ -168,7 +186,7 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("run", "retry"): (lambda w: (w.ended(),), []),
 }
 #: Commands with a format that no test of this table can call.
-ELSEWHERE = {("app", "plan"): "it needs an engine: tests/e2e/test_push.py"}
+ELSEWHERE = {("app", "plan"): "it needs an engine: tests/e2e/test_rollout.py"}
 #: Fields that differ between two calls.
 VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail", "since"}
 
@@ -310,6 +328,14 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("box", "adopt"): (("nothing", "demo/data"), Exit.NOT_FOUND, "prichal box ls"),
     ("box", "delete"): (("nothing", "--yes"), Exit.NOT_FOUND, "prichal box ls"),
     ("name", "release"): (("demo", "bob"), Exit.NOT_FOUND, "prichal name ls demo"),
+    ("user", "add"): (("Not-a-name",), Exit.USAGE, "Not-a-name"),
+    ("user", "rm"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
+    ("user", "passwd"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
+    ("role", "add"): (("bob", "admin"), Exit.NOT_FOUND, "prichal user ls"),
+    ("role", "rm"): (("bob", "admin"), Exit.NOT_FOUND, "prichal role ls"),
+    ("session", "revoke"): (("0000",), Exit.NOT_FOUND, "prichal session ls"),
+    ("token", "add"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
+    ("token", "revoke"): (("0000",), Exit.NOT_FOUND, "prichal token ls"),
     ("file", "ls"): (("demo:data/g/nothing",), Exit.NOT_FOUND, "FileNotFound"),
     ("file", "get"): (("demo:data/g/nothing",), Exit.NOT_FOUND, "FileNotFound"),
     ("file", "put"): (("nothing", "demo:data/g/"), Exit.FAILED, "LocalFileUnusable"),
@@ -326,8 +352,9 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("run-local",): (("nothing",), Exit.USAGE, "nothing"),
     ("completion",): (("cmd",), Exit.USAGE, "'bash', 'zsh', 'fish'"),
 }
-#: Commands that take no name of anything; `name ls APP` lists no names of an app that has none.
+#: Commands that take no name of anything, or list nothing where there is nothing of that name.
 NAMELESS = {
+    *(("user", "ls"), ("role", "ls"), ("session", "ls"), ("token", "ls"), ("audit",)),
     *(("app", "ls"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
     *(("token", "show"), ("password", "hash"), ("up",), ("daemon",), ("web",), ("doctor",)),
 }

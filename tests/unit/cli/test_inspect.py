@@ -69,6 +69,12 @@ def test_the_reference_tells_of_every_exit_code() -> None:
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)] == [code.value for code in Exit]
 
 
+def test_the_reference_names_every_noun() -> None:
+    found = re.search(r"The nouns are (.*?);", REFERENCE.read_text(), re.S)
+    assert found is not None
+    assert tuple(re.findall(r"`(\w+)`", found[1])) == SECTIONS["Nouns"]
+
+
 def test_every_room_has_the_commands_that_are_named(machine: Machine) -> None:
     named = sorted(name for names in COMMAND_MODULES.values() for name in names)
     assert sorted(name for names in SECTIONS.values() for name in names) == named
