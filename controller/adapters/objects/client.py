@@ -2,7 +2,8 @@
 their own accounts.
 
 Bytes are streamed in both directions and not kept in memory: an object is sent in one request, authorized
-like a link, since the SDK would read it into memory and split it. No request is repeated, see `connection`.
+like a link, since the SDK would read it into memory and split it. What the SDK has no public method for is asked by
+`signed_requests`. No request is repeated, see `connection`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import BinaryIO, Final, Self
+from xml.etree import ElementTree
 
 from minio import Minio
-from minio.datatypes import ListAllMyBucketsResult, Object, parse_list_objects
-from minio.datatypes import Part as S3Part
+from minio.datatypes import (
+    CompleteMultipartUploadResult,
+    ListAllMyBucketsResult,
+    ListPartsResult,
+    Object,
+    parse_list_objects,
+)
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
-from minio.xml import unmarshal
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from minio.xml import Element, SubElement, findtext, getbytes, unmarshal
+from urllib3 import BaseHTTPResponse, Timeout
 
 from controller.adapters.objects import connection
 from controller.adapters.objects.connection import Endpoint, pool
@@ -32,6 +39,7 @@ from controller.adapters.objects.errors import (
     from_response,
     translated,
 )
+from controller.adapters.objects.signed_requests import SignedRequests
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -41,7 +49,8 @@ from controller.domain.storage.content_types import content_type_of
 PIECE: Final = 256 * 1024  # bytes that are read at once
 #: Sorts after every key below a folder: after a folder, servers would otherwise continue with its content.
 _LAST: Final = "\U0010ffff"
-_BATCH: Final = 1000  # keys in one request, as S3 allows
+_BATCH: Final = 1000  # keys or parts in one request, as S3 allows
+_XML: Final = {"Content-Type": "application/xml"}
 _SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
 _SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until the server reads its head
 
@@ -63,20 +72,18 @@ class S3Objects:
         self._http = pool()
         self._impatient = pool(connection.PING, connection.PING)
 
-        def client(url: str, http: PoolManager) -> Minio:
-            endpoint = Endpoint.of(url)
-            # With a fixed region the SDK never asks where a bucket is: signing a link sends nothing.
-            return Minio(
-                endpoint.address,
-                access_key=access_key,
-                secret_key=secret_key.reveal(),
-                secure=endpoint.secure,
-                region=region,
-                http_client=http,
-            )
-
-        self._client = client(internal_url, self._http)
-        self._probe = client(internal_url, self._impatient)
+        endpoint, account = Endpoint.of(internal_url), (internal_url, access_key, secret_key, region)
+        self._requests = SignedRequests(self._http, *account)
+        self._probe = SignedRequests(self._impatient, *account)
+        # With a fixed region the SDK never asks where a bucket is: signing a link sends nothing.
+        self._client = Minio(
+            endpoint.address,
+            access_key=access_key,
+            secret_key=secret_key.reveal(),
+            secure=endpoint.secure,
+            region=region,
+            http_client=self._http,
+        )
 
     @classmethod
     def of(cls, access: StorageAccess) -> Self:
@@ -85,7 +92,7 @@ class S3Objects:
     def ping(self) -> str:
         with translated(f"cannot reach the storage at {self._url}"):
             try:
-                answer = self._probe._execute("GET")
+                answer = self._probe.send("GET")
                 unmarshal(ListAllMyBucketsResult, answer.data.decode())  # a web site answers, too
                 headers = answer.headers
             except S3Error as error:
@@ -145,7 +152,7 @@ class S3Objects:
         """
         asked = min(limit + _SKIPPED, _BATCH) if after else limit
         behind_folder = folders and after.endswith("/") and after != prefix
-        query: dict[str, str | list[str] | tuple[str]] = {
+        query = {
             "list-type": "2",
             "prefix": prefix,
             "delimiter": "/" if folders else "",
@@ -154,9 +161,7 @@ class S3Objects:
             "start-after": after + _LAST if behind_folder else after,
         }
         with translated(f"cannot list the bucket {bucket}"):
-            found, truncated, _, _ = parse_list_objects(
-                self._client._execute("GET", bucket, query_params=query)
-            )
+            found, truncated, _, _ = parse_list_objects(self._requests.send("GET", bucket, query=query))
         found = sorted(found, key=lambda each: each.object_name or "")
         more = truncated or len(found) > limit or (bool(after) and len(found) >= asked - _SKIPPED)
         return _page(found[:limit], more)
@@ -276,27 +281,28 @@ class S3Objects:
     def begin_upload(self, bucket: str, key: str) -> str:
         with translated(f"cannot begin an upload of {bucket}/{key}"):
             headers = {"Content-Type": content_type_of(key)}
-            return self._client._create_multipart_upload(bucket, key, headers)  # type: ignore[arg-type]
+            answer = self._requests.send("POST", bucket, key, {"uploads": ""}, headers)
+            return findtext(ElementTree.fromstring(answer.data), "UploadId", True) or ""  # noqa: S314 - as below
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         return tuple(self._parts(bucket, key, upload))
 
     def _parts(self, bucket: str, key: str, upload: str) -> Iterator[Part]:
-        marker: str | None = None
+        query = {"uploadId": upload, "max-parts": str(_BATCH)}
         while True:
             with translated(f"cannot list the parts of {bucket}/{key}"):
-                result = self._client._list_parts(bucket, key, upload, part_number_marker=marker)
+                result = ListPartsResult(self._requests.send("GET", bucket, key, query))
             yield from (Part(part.part_number, part.size or 0, part.etag) for part in result.parts)
             if not result.is_truncated:
                 return
-            marker = result.next_part_number_marker
+            query["part-number-marker"] = result.next_part_number_marker or ""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
         doing = f"cannot complete the upload of {bucket}/{key}"
         try:
             with translated(doing):
-                result = self._client._complete_multipart_upload(
-                    bucket, key, upload, [S3Part(part.number, part.etag) for part in parts]
+                result = CompleteMultipartUploadResult(
+                    self._requests.send("POST", bucket, key, {"uploadId": upload}, _XML, _part_list(parts))
                 )
         except Stalled as error:
             # The JuiceFS gateway also says this of a missing part.
@@ -313,7 +319,7 @@ class S3Objects:
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
         with translated(f"cannot abort the upload of {bucket}/{key}"):
             try:
-                self._client._abort_multipart_upload(bucket, key, upload)
+                self._requests.send("DELETE", bucket, key, {"uploadId": upload})
             except S3Error as error:
                 if error.code not in ("NoSuchUpload", "NoSuchBucket", "NoSuchKey"):
                     raise
@@ -367,6 +373,15 @@ def _written(key: str, size: int, etag: str, headers: Mapping[str, str]) -> Stor
     """Return what was written. `modified` is the time of the response: the storage's clock, as in listings."""
     date = headers.get("Date")
     return StoredObject(key, size, etag, parsedate_to_datetime(date).timestamp() if date else 0.0)
+
+
+def _part_list(parts: tuple[Part, ...]) -> bytes:
+    listed = Element("CompleteMultipartUpload")
+    for part in parts:
+        each = SubElement(listed, "Part")
+        SubElement(each, "PartNumber", str(part.number))
+        SubElement(each, "ETag", f'"{part.etag}"')
+    return getbytes(listed)
 
 
 def _etag(answer: BaseHTTPResponse) -> str:

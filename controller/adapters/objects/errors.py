@@ -12,6 +12,7 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import ParseError
 
@@ -180,8 +181,8 @@ def _answer(error: BaseException) -> ErrorResponse | None:
             return ErrorResponse(error.response.status, error.code or "", error.message or "no message")
         case minio.error.ServerError():
             return ErrorResponse(error.status_code, "", f"HTTP status {error.status_code}")
-        case minio.error.InvalidResponseError() if error._code >= 500:
-            return ErrorResponse(error._code, "", f"HTTP status {error._code}")
+        case minio.error.InvalidResponseError() if (status := _fields(error)[0]) >= 500:
+            return ErrorResponse(status, "", f"HTTP status {status}")
         case minio.error.MinioAdminException():
             return admin_answer(error)
     return None
@@ -189,9 +190,16 @@ def _answer(error: BaseException) -> ErrorResponse | None:
 
 def admin_answer(error: minio.error.MinioAdminException) -> ErrorResponse:
     """Parse the admin API's JSON: `{"Code": …, "Message": …}`."""
-    status = int(error._code)
+    code, body = _fields(error)
+    status = int(code)
     try:
-        said = json.loads(error._body)
+        said = json.loads(body)
         return ErrorResponse(status, str(said["Code"]), str(said["Message"]))
     except (ValueError, KeyError, TypeError):
         return ErrorResponse(status, "", f"HTTP status {status}")
+
+
+def _fields(error: minio.error.InvalidResponseError | minio.error.MinioAdminException) -> tuple[Any, ...]:
+    """Return what the exception was made of, as pickle reads it: it has no public attributes."""
+    _, fields = error.__reduce__()  # type: ignore[no-untyped-call]
+    return tuple(fields)
