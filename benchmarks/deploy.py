@@ -28,6 +28,7 @@ from benchmarks.environment import (
     wait_for,
 )
 from benchmarks.figures import Section
+from controller.domain.units import parse_rfc3339
 from tests.support.platform import Platform
 
 ROUNDS = 7
@@ -177,7 +178,7 @@ def _moments(platform: Platform, app: str, revision: str) -> dict[str, float]:
     moments: dict[str, float] = {}
     for event in platform.events(app):
         if event["revision"] == revision:
-            moments.setdefault(event["reason"], event["at"])
+            moments.setdefault(event["reason"], parse_rfc3339(event["at"]))
     return moments
 
 

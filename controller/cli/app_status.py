@@ -20,6 +20,7 @@ from controller.cli.waiting import looks
 from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.units import parse_rfc3339
 
 if TYPE_CHECKING:
     from controller.domain.apps.status import AppStatus
@@ -273,4 +274,4 @@ def _last(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     reason = f" {run['reason']}" if run["reason"] else ""
-    return f"; last: {run['pipeline']} {run['state']}{reason} ({_age(run['ended'])} ago)"
+    return f"; last: {run['pipeline']} {run['state']}{reason} ({_age(parse_rfc3339(run['ended']))} ago)"

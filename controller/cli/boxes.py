@@ -21,7 +21,7 @@ from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxState
-from controller.domain.units import about_size
+from controller.domain.units import about_size, rfc3339
 
 if TYPE_CHECKING:
     from controller.domain.storage.box import BoxRecord
@@ -77,8 +77,8 @@ def _document(store: Store, record: BoxRecord) -> dict[str, object]:
         "pending": usage.pending,
         "files": record.files,
         "reclaimPolicy": record.reclaim.value,
-        "measured": record.measured or None,
-        "since": record.since,
+        "measured": rfc3339(record.measured or None),
+        "since": rfc3339(record.since),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from controller.domain.apps.conditions import ConditionType, find, is_ready
 from controller.domain.apps.requests import ReconcileRequest
 from controller.domain.apps.status import AppStatus
+from controller.domain.units import rfc3339
 
 if TYPE_CHECKING:
     from controller.domain.apps.plan import Plan
@@ -34,7 +35,7 @@ def request_document(request: ReconcileRequest) -> dict[str, object]:
         "app": request.app,
         "state": request.state.value,
         "reasons": list(request.reasons),
-        "created": request.created,
+        "created": rfc3339(request.created),
         "outcome": request.outcome,
         "message": request.message,
         "revision": request.revision,

@@ -15,6 +15,7 @@ from controller.cli.session import Session, config_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
+from controller.domain.units import rfc3339
 from controller.store.names import CallerNameTable
 
 if TYPE_CHECKING:
@@ -50,13 +51,17 @@ def list_names(session: Session, app: str | None, output: Format) -> int:
     Lists the names of APP, or of all apps.
     """
     found = CallerNameTable(session.settings().names).all(AppName(app) if app else None)
-    fields = ("app", "name", "owner", "since")
-    documents = [{field: getattr(each, field) for field in fields} for each in found]
+    documents = [_document(each) for each in found]
     view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
     output.show(documents, lambda: show_view(view), [f"{each.app} {each.name}" for each in found])
     if not found:
         print_message("No caller has signed in yet.")
     return Exit.OK
+
+
+def _document(claimed: ClaimedName) -> dict[str, object]:
+    since = rfc3339(claimed.since)
+    return {"app": claimed.app, "name": claimed.name, "owner": claimed.owner, "since": since}
 
 
 @name.command()

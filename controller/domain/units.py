@@ -106,6 +106,11 @@ def rfc3339(at: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_rfc3339(text: str) -> float:
+    """Return Unix seconds. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def about_duration(seconds: float) -> str:
     """Format a duration for people: `0.4s`, `12s`, `3m 20s`, `1h 05m`, `2d 03h`."""
     if seconds < 1:

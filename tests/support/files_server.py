@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, parse_path, user_area
+from controller.domain.units import rfc3339
 from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 
 APP, BOX = "demo", "data"
@@ -78,7 +79,8 @@ class FilesServer(Orders):
     # --- what is stored
 
     def store(self, path: str, content: bytes, user: str | None = "anna", etag: str = "") -> Stored:
-        modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        modified = rfc3339(time.time())
+        assert modified is not None
         stored = Stored(content, etag or hashlib.md5(content).hexdigest(), modified)
         self.objects[f"{BOX}/{user_area(user)}{path}"] = stored
         return stored
@@ -157,7 +159,7 @@ class FilesServer(Orders):
         self._check_room(key, size)
         upload = secrets.token_hex(8)
         self.uploads[upload] = Upload(key, size)
-        return 201, {"upload": upload, "part_size": self.part_size, "parts": -(-size // self.part_size)}
+        return 201, {"upload": upload, "partSize": self.part_size, "parts": -(-size // self.part_size)}
 
     def _upload(self, method: str, key: str, upload: str, query: dict[str, str]) -> tuple[int, object]:
         found = self.uploads.get(upload)
@@ -169,7 +171,7 @@ class FilesServer(Orders):
                     {"number": number, "size": len(content), "etag": hashlib.md5(content).hexdigest()}
                     for number, content in sorted(found.parts.items())
                 ]
-                return 200, {"part_size": self.part_size, "parts": parts}
+                return 200, {"partSize": self.part_size, "parts": parts}
             case "PUT":
                 return 200, {"presigned_put_url": self._link(Link("PUT", key, upload, int(query["part"])))}
             case "DELETE":

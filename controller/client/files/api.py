@@ -121,13 +121,13 @@ class FilesApi:
     def begin(self, file: BoxAddress, size: int) -> UploadStatus:
         found = self._ask("POST", file, f"cannot write {file}", {"uploads": "", "size": str(size)})
         with self._understood(file):
-            return UploadStatus(str(found["upload"]), int(found["part_size"]))
+            return UploadStatus(str(found["upload"]), int(found["partSize"]))
 
     def arrived(self, file: BoxAddress, upload: str) -> UploadStatus:
         found = self._ask("GET", file, f"cannot resume the upload of {file}", {"upload": upload})
         with self._understood(file):
             parts = (Part(int(p["number"]), int(p["size"]), str(p["etag"])) for p in found["parts"])
-            return UploadStatus(upload, int(found["part_size"]), tuple(parts))
+            return UploadStatus(upload, int(found["partSize"]), tuple(parts))
 
     def part_link(self, file: BoxAddress, upload: str, number: int) -> str:
         found = self._ask_once("PUT", file, f"cannot write {file}", {"upload": upload, "part": str(number)})

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from controller.client.errors import ErrorMeanings
@@ -14,6 +13,7 @@ from controller.domain.error_table import ErrorRule
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Attempt, RunOutput, RunState, StageRun, Transition
+from controller.domain.units import parse_rfc3339
 
 GONE: Final = ErrorRule(Stalled, Reason.RUN_GONE)
 RUNS: Final = ErrorMeanings.of(
@@ -99,4 +99,4 @@ def _transition(found: Any) -> Transition:
 
 def _time(text: str | None) -> float | None:
     """Parse a time in RFC 3339."""
-    return None if text is None else datetime.fromisoformat(text).timestamp()
+    return None if text is None else parse_rfc3339(text)

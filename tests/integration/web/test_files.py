@@ -455,7 +455,7 @@ def test_an_upload_in_parts_is_resumed_and_completed(files: Files) -> None:
     content = os.urandom(17 * MEBIBYTE)
     begun = files.ask("POST", "data/g/large", f"uploads&size={len(content)}")
     assert begun.status == 201
-    upload, step = quote(begun.json["upload"], safe=""), begun.json["part_size"]
+    upload, step = quote(begun.json["upload"], safe=""), begun.json["partSize"]
     assert (step, begun.json["parts"]) == (16 * MEBIBYTE, 2)
 
     def link(part: int) -> str:

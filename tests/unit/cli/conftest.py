@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from controller.cli.main import main
 from controller.domain.apps import requests
 from controller.domain.apps.requests import ReconcileRequest
 from controller.store import SqliteStore, open_store
+from tests.support.wire_format import deviations
 
 
 class Outcome(NamedTuple):
@@ -40,7 +42,19 @@ class Machine:
     def run(self, *arguments: str, stdin: str = "") -> Outcome:
         with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
             code = main([*arguments, "--config", str(self.config)])
-        return Outcome(int(code), stdout.getvalue().decode(), stderr.getvalue().decode())
+        outcome = Outcome(int(code), stdout.getvalue().decode(), stderr.getvalue().decode())
+        if "json" in arguments and arguments[:2] != ("config", "show"):  # whose keys are names of options
+            assert [each for document in _documents(outcome.stdout) for each in deviations(document)] == []
+        return outcome
+
+
+def _documents(text: str) -> Iterator[object]:
+    """Yield the JSON values in a text, which is empty if the command failed."""
+    decoder, place = json.JSONDecoder(), 0
+    while place < len(text):
+        document, place = decoder.raw_decode(text, place)
+        place += len(text[place:]) - len(text[place:].lstrip())
+        yield document
 
 
 @pytest.fixture

@@ -496,7 +496,7 @@ def test_an_app_tells_of_its_runs(client: FlaskClient, store: SqliteStore) -> No
         "state": "FAILED",
         "reason": "ExitCode",
         "message": "why",
-        "ended": 2.0,
+        "ended": "1970-01-01T00:00:02.000Z",
     }
     assert client.get("/-/apps/demo").get_json()["runs"] == {"queued": 1, "active": 1, "last": last}
 

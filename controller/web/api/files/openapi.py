@@ -158,10 +158,10 @@ _SCHEMAS: Json = {
     "Deleted": _object(deleted=_NUMBER, more={"type": "boolean"}),
     "GetLink": _object(presigned_get_url=_URL, expires=_TIME, size=_NUMBER, etag=_TEXT, modified=_TIME),
     "PutLink": _object(presigned_put_url=_URL, expires=_TIME),
-    "Begun": _object(upload=_TEXT, part_size=_integer(1), parts=_integer(1, MAX_PARTS)),
+    "Begun": _object(upload=_TEXT, partSize=_integer(1), parts=_integer(1, MAX_PARTS)),
     "Upload": _object(
         size=_NUMBER,
-        part_size=_integer(1),
+        partSize=_integer(1),
         parts={"type": "array", "items": _object(number=_integer(1), size=_NUMBER, etag=_TEXT)},
     ),
     "Problem": _object(type=_TEXT, title=_TEXT, status=_integer(400, 599), detail=_TEXT, instance=_TEXT),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from flask import Blueprint, Response, current_app, request
@@ -27,6 +26,7 @@ from controller.domain.storage.keys import (
     parse_path,
     user_area,
 )
+from controller.domain.units import rfc3339
 from controller.web.api.files.area import PAGE, BoxArea, FileLink
 from controller.web.api.files.openapi import Json, document
 from controller.web.api.files.uploads import MAX_PARTS, Uploads, part_count, part_size
@@ -93,7 +93,7 @@ def upload_in_parts(target: str) -> ResponseReturnValue:
     if "uploads" in asked:
         size = asked.needed("size")
         begun = uploads.begin(size, context(current_app).settings.storage.abandon_after)
-        return {"upload": begun, "part_size": part_size(size), "parts": part_count(size)}, 201
+        return {"upload": begun, "partSize": part_size(size), "parts": part_count(size)}, 201
     upload = asked.text("upload")
     if upload is not None:
         return _file(path.text, uploads.complete(upload))
@@ -218,7 +218,7 @@ def _listing(area: BoxArea, group: FilePath) -> dict[str, object]:
 def _upload(uploads: Uploads, upload: str) -> dict[str, object]:
     found = uploads.find(upload)
     parts = [{"number": p.number, "size": p.size, "etag": p.etag} for p in uploads.parts(found)]
-    return {"size": found.size, "part_size": part_size(found.size), "parts": parts}
+    return {"size": found.size, "partSize": part_size(found.size), "parts": parts}
 
 
 def _box(record: BoxRecord, pending: int) -> dict[str, object]:
@@ -237,8 +237,3 @@ def _file(name: str, stored: StoredObject) -> dict[str, object]:
 
 def _link(method: str, link: FileLink) -> dict[str, object]:
     return {f"presigned_{method}_url": link.url, "expires": rfc3339(link.expires)}
-
-
-def rfc3339(at: float) -> str:
-    """Return Unix seconds as `2026-01-31T12:00:00Z`."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

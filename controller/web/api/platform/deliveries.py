@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState
 from controller.domain.apps.status import Event, WebhookDelivery
+from controller.domain.units import rfc3339
 from controller.ports import Store
 
 #: Worst first: a repository with several apps answers with the worst.
@@ -71,5 +72,5 @@ def event_document(event: Event) -> dict[str, object]:
         "reason": event.reason,
         "message": event.message,
         "revision": event.revision,
-        "at": event.at,
+        "at": rfc3339(event.at),
     }

@@ -10,6 +10,7 @@ from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.apps.usage import Usage
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.run import Run, RunCount, RunState
+from controller.domain.units import rfc3339
 
 
 def summary_document(app: AppStatus) -> dict[str, object]:
@@ -64,7 +65,7 @@ def _last(run: Run) -> dict[str, object]:
         "state": run.state.value,
         "reason": run.reason,
         "message": run.message,
-        "ended": run.ended,
+        "ended": rfc3339(run.ended),
     }
 
 
@@ -74,7 +75,7 @@ def _condition(condition: Condition) -> dict[str, object]:
         "status": condition.status,
         "reason": condition.reason,
         "message": condition.message,
-        "since": condition.since,
+        "since": rfc3339(condition.since),
         "revision": condition.revision,
     }
 
@@ -89,7 +90,7 @@ def _component(component: ComponentStatus) -> dict[str, object]:
         "fingerprint": component.fingerprint,
         "conditions": [_condition(condition) for condition in component.conditions],
         "failure": component.failure,
-        "restarts": list(component.restarts),
+        "restarts": [rfc3339(at) for at in component.restarts],
     }
 
 
@@ -121,4 +122,4 @@ def _api(route: Route) -> dict[str, object]:
 
 
 def _request(request: ReconcileRequest) -> dict[str, object]:
-    return {"id": request.id, "reasons": list(request.reasons), "notBefore": request.not_before}
+    return {"id": request.id, "reasons": list(request.reasons), "notBefore": rfc3339(request.not_before)}

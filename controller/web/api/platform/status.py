@@ -17,6 +17,7 @@ from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.people.roles import ALL, Act, Verdict, decide
+from controller.domain.units import rfc3339
 from controller.ports import Store
 from controller.web.api.platform.admission import note, unknown_app
 from controller.web.api.platform.deliveries import event_document
@@ -92,7 +93,7 @@ def overview() -> ResponseReturnValue:
     store, _ = context(current_app)
     return {
         "version": __version__,
-        "heartbeat": store.last_heartbeat(),
+        "heartbeat": rfc3339(store.last_heartbeat()),
         "checks": _checks(store, time.time()),
         "routes": store.routes.version(),
         "apps": [summary_document(app) for app in _seen(store)],

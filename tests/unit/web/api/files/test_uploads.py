@@ -85,7 +85,7 @@ def pending(files: Files) -> list[int]:
 def test_from_begin_to_end(files: Files, settings: Settings) -> None:
     before = time.time()
     begun = files.ask("POST", "data/g/large", uploads="", size=SIZE).json
-    assert begun == {"upload": begun["upload"], "part_size": MIN_PART, "parts": 2}
+    assert begun == {"upload": begun["upload"], "partSize": MIN_PART, "parts": 2}
     kept = files.store.boxes.upload(BUCKET, begun["upload"])
     assert kept is not None
     assert (kept.key, kept.size) == (KEY, SIZE)
@@ -93,7 +93,7 @@ def test_from_begin_to_end(files: Files, settings: Settings) -> None:
     send_part(files, begun["upload"], 2, b"b" * 1000)
     send_part(files, begun["upload"], 1, b"a" * MIN_PART)
     arrived = files.ask("GET", "data/g/large", upload=begun["upload"]).json
-    assert (arrived["size"], arrived["part_size"]) == (SIZE, MIN_PART)
+    assert (arrived["size"], arrived["partSize"]) == (SIZE, MIN_PART)
     assert [(part["number"], part["size"]) for part in arrived["parts"]] == [(1, MIN_PART), (2, 1000)]
     done = files.ask("POST", "data/g/large", upload=begun["upload"])
     stored = files.objects.stat(BUCKET, KEY)

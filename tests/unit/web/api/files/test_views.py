@@ -23,6 +23,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import cancel, new_run
 from controller.domain.storage.box import BoxRecord, BoxState, ObjectPage, PendingUpload
 from controller.domain.storage.keys import user_area
+from controller.domain.units import rfc3339
 from controller.store import SqliteStore
 from controller.web.api.files.area import MAX_PUT, MAX_REMOVED
 from controller.web.app import create_app
@@ -279,8 +280,7 @@ def test_a_group_is_listed_with_its_groups(files: Files) -> None:
     stored = files.objects.stat(BUCKET, ANN + "photos/a.png")
     assert stored is not None
     assert (first["size"], first["etag"]) == (7, stored.etag)
-    assert datetime.fromisoformat(first["modified"]).timestamp() == int(stored.modified)
-    assert first["modified"].endswith("Z")
+    assert first["modified"] == rfc3339(stored.modified)
     assert files.ask("GET", "data/photos/").json == listing
     assert files.ask("GET", "data").json["groups"] == ["other", "photos", "photoshop"]
     deep = files.ask("GET", "data/photos", recursive=1).json
