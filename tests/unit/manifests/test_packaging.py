@@ -17,7 +17,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from controller.domain.apps.spec import ComponentKind
 from controller.manifests import schema
+from controller.web.api.descriptions import description
 assert schema.__file__.startswith(sys.argv[1])
+assert description("controller.web.api.files")["paths"] and description("controller.web.api.runs")["runs"]
 print([schema.schema(kind)["title"] for kind in ComponentKind])
 """
 

@@ -27,8 +27,9 @@ from controller.domain.storage.keys import (
     user_area,
 )
 from controller.domain.units import rfc3339
+from controller.web.api.descriptions import Json
 from controller.web.api.files.area import PAGE, BoxArea, FileLink
-from controller.web.api.files.openapi import Json, document
+from controller.web.api.files.openapi import document
 from controller.web.api.files.uploads import MAX_PARTS, Uploads, part_count, part_size
 from controller.web.auth.schemes import secured
 from controller.web.context import context, query, service_call, storage_client

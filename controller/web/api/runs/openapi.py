@@ -1,185 +1,65 @@
-"""The OpenAPI 3.1 description of a run API: of one pipeline, made from the `apiSpec` of its APIComponent, or of all
-pipelines of an app. Pure; served as `openapi.json` and shown on the page for people. A test sends requests made from
-it, and holds their answers to its schemas.
+"""The OpenAPI 3.1 description of a run API: of one pipeline, or of all pipelines of an app. `openapi.yaml` has what all
+have in common; what may be submitted is made from the `apiSpec` of the APIComponent. Served as `openapi.json` and shown
+on the page for people. A test sends requests made from it, and holds their answers to its schemas.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from controller import __version__
-from controller.domain.apps.spec import ApiVariable, Overlap
-from controller.domain.runs.run import RunCause, RunState
+from controller.domain.apps.spec import ApiVariable
 from controller.domain.runs.webhooks import MAX_URL
 from controller.serving.docstring import Datatype
 from controller.serving.shapes import MAX_RANK
-from controller.web.api.runs.access import DEFAULT_PAGE, MAX_WAIT, PAGE
+from controller.web.api.descriptions import Json, description
 from controller.web.api.runs.submission import ANY_DATATYPE, LEAST_PRIORITY, RunInterface
-from controller.web.problems import CONTENT_TYPE
 
-Json = dict[str, Any]
-
-_ABOUT = (
-    "A run takes files out of a box, works on them for as long as it takes, and puts what it made into a box. It is "
-    "submitted here and goes on by itself: ask for it, wait for it, follow its log, cancel it."
-)
+_TEXT: Json = {"type": "string"}
 _EXAMPLES: Json = {"FILE": "group/file", "str": "text", "dict": {}, "INT32": 1, "FP64": 0.5, "FP32": 0.5}
 
 
 def of_one(prefix: str, pipeline: str, interface: RunInterface) -> Json:
     """`prefix` is the path that the API is published at."""
-    return _document(prefix, f"Runs of {pipeline} at {prefix}", _run_paths("", []), _submission(interface))
+    common = description(__package__)
+    return _document(
+        prefix, f"Runs of {pipeline} at {prefix}", common, common["runs"], _submission(interface)
+    )
 
 
 def of_all(prefix: str, pipelines: Sequence[str]) -> Json:
-    name = _path("pipeline", "Name of a pipeline", {"type": "string", "enum": list(pipelines)})
-    if not pipelines:
-        name["schema"] = {"type": "string"}
-    paths = {
-        "/": {
-            "get": _operation(
-                "pipelines", "All pipelines, with their inputs and outputs", {"200": "Pipelines"}
-            )
-        },
-        "/runs": {"get": _operation("allRuns", "Runs of all pipelines", {"200": "Runs"}, *_LISTING)},
-        **_run_paths("/{pipeline}", [name]),
+    common = description(__package__)
+    known = {"enum": list(pipelines)} if pipelines else {}
+    name = {
+        "name": "pipeline",
+        "in": "path",
+        "description": "Name of a pipeline",
+        "schema": {"type": "string", **known},
+        "required": True,
     }
-    return _document(prefix, f"Pipelines at {prefix}", paths, _any_submission())
+    one = {
+        f"/{{pipeline}}{path}": {**item, "parameters": [name, *item.get("parameters", ())]}
+        for path, item in common["runs"].items()
+    }
+    paths = {**common["pipelines"], **one}
+    return _document(prefix, f"Pipelines at {prefix}", common, paths, _any_submission())
 
 
-def _document(prefix: str, title: str, paths: Json, submission: Json) -> Json:
+def _document(prefix: str, title: str, common: Json, paths: Json, submission: Json) -> Json:
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": __version__, "description": _ABOUT},
+        "info": {"title": title, "version": __version__, "description": common["about"]},
         "servers": [{"url": prefix}],
         "paths": paths,
-        "components": {"schemas": {"Submission": submission, **_SCHEMAS}, "responses": {"Problem": _PROBLEM}},
-    }
-
-
-# --- paths ------------------------------------------------------------------------------------------------------
-
-
-def _run_paths(below: str, parameters: list[Json]) -> Json:
-    one = [*parameters, _ID]
-    return {
-        f"{below}/runs": {
-            **_common(parameters),
-            "post": {
-                **_operation("submit", "Start a run", _STARTED, _KEY, _PREFER),
-                "requestBody": {"content": _json({"$ref": "#/components/schemas/Submission"})},
-            },
-            "get": _operation("runs", "Your runs, newest first", {"200": "Runs"}, *_LISTING),
-        },
-        f"{below}/runs/{{id}}": {
-            **_common(one),
-            "get": _operation("run", "One run", {"200": "Run", "304": ""}, _WAIT, _KNOWN),
-        },
-        f"{below}/runs/{{id}}/logs": {**_common(one), "get": _LOGS},
-        f"{below}/runs/{{id}}/events": {**_common(one), "get": _EVENTS},
-        f"{below}/runs/{{id}}/cancel": {
-            **_common(one),
-            "post": _operation("cancel", "Stop the run; a finished run does not change", _STARTED, _PREFER),
-        },
-        f"{below}/runs/{{id}}/retry": {
-            **_common(one),
-            "post": _operation(
-                "retry", "Start a new run that reuses the stages that succeeded", _STARTED, _KEY, _PREFER
-            ),
+        "components": {
+            "schemas": {"Submission": submission, **common["schemas"]},
+            "responses": {"Problem": common["problem"]},
         },
     }
 
 
-def _common(parameters: list[Json]) -> Json:
-    return {"parameters": parameters} if parameters else {}
-
-
-def _operation(name: str, summary: str, answers: dict[str, str], *parameters: Json) -> Json:
-    """`answers` maps a status to the name of its schema, "" for an answer without content."""
-    operation: Json = {"operationId": name, "summary": summary, "parameters": list(parameters)}
-    operation["responses"] = {status: _answer(schema) for status, schema in answers.items()}
-    operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
-    return operation
-
-
-def _answer(schema: str) -> Json:
-    if not schema:
-        return {"description": "Not modified"}
-    return {"description": schema, "content": _json({"$ref": f"#/components/schemas/{schema}"})}
-
-
-def _json(schema: Json) -> Json:
-    return {"application/json": {"schema": schema}}
-
-
-def _text(description: str, *types: str) -> Json:
-    return {"description": description, "content": {kind: {"schema": {"type": "string"}} for kind in types}}
-
-
-def _parameter(place: str, name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": place, "description": description, "schema": schema}
-
-
-def _path(name: str, description: str, schema: Json) -> Json:
-    return {**_parameter("path", name, description, schema), "required": True}
-
-
-def _query(name: str, description: str, schema: Json) -> Json:
-    return _parameter("query", name, description, schema)
-
-
-def _integer(least: int, most: int | None = None, **more: Any) -> Json:
-    return {"type": "integer", "minimum": least, **({} if most is None else {"maximum": most}), **more}
-
-
-_TEXT: Json = {"type": "string"}
-_STARTED = {"200": "Run", "202": "Run"}
-_ID = _path("id", "Id of a run", {"type": "string", "pattern": "^[0-9a-f]{19}$"})
-_KEY = _parameter(
-    "header", "Idempotency-Key", "A repeated request with the same key finds the same run", _TEXT
-)
-_PREFER = _parameter(
-    "header",
-    "Prefer",
-    f"`wait=N`: answer when the run is over, after N seconds ({MAX_WAIT:.0f}) at most",
-    _TEXT,
-)
-_WAIT = _query("wait", "Wait for a change, at most this many seconds", _integer(0, int(MAX_WAIT)))
-_KNOWN = _parameter("header", "If-None-Match", "The `ETag` of the run that you know", _TEXT)
-_RESUME = _parameter("header", "Last-Event-ID", "Resume after this event", _TEXT)
-_LISTING = (
-    _query("state", "Only runs in this state", {"enum": [state.value for state in RunState]}),
-    _query("limit", "Maximum number of runs", _integer(1, PAGE, default=DEFAULT_PAGE)),
-    _query("after", "`next` of the page before", _TEXT),
-)
-_LOGS: Json = {
-    "operationId": "logs",
-    "summary": "The log of a stage",
-    "parameters": [
-        _query("stage", "Name of the stage; may be left out where there is only one", _TEXT),
-        _query("attempt", "Only this attempt", _integer(1)),
-        _query("offset", "Offset of the first byte", _integer(0)),
-        _query("follow", "1: as events, until the stage is over", {"enum": ["0", "1"]}),
-        _RESUME,
-    ],
-    "responses": {
-        "200": _text("The log", "text/plain", "text/event-stream"),
-        "204": {"description": "Nothing more will come"},
-        "206": _text("What `Range` asks for", "text/plain"),
-        "default": {"$ref": "#/components/responses/Problem"},
-    },
-}
-_EVENTS: Json = {
-    "operationId": "events",
-    "summary": "All transitions, as they happen",
-    "parameters": [_RESUME],
-    "responses": {
-        "200": _text("Events, whose data are JSON", "text/event-stream"),
-        "204": {"description": "Nothing more will come"},
-        "default": {"$ref": "#/components/responses/Problem"},
-    },
-}
+def _integer(least: int, most: int | None = None) -> Json:
+    return {"type": "integer", "minimum": least, **({} if most is None else {"maximum": most})}
 
 
 # --- what is submitted ------------------------------------------------------------------------------------------
@@ -332,110 +212,3 @@ _SETTINGS: Json = {
     },
 }
 _NO_WEBHOOK: Json = {"type": "null", "description": "The pipeline has no secret to sign it with"}
-
-
-# --- what is answered -------------------------------------------------------------------------------------------
-
-
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _array(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _nullable(schema: Json) -> Json:
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-_TIME: Json = {"type": "string", "format": "date-time"}
-_STATE: Json = {"enum": [state.value for state in RunState]}
-_WHY = {"reason": _TEXT, "message": _TEXT}
-_HEAD: Json = {
-    "id": _TEXT,
-    "pipeline": _TEXT,
-    "state": _STATE,
-    **_WHY,
-    "created": _TIME,
-    "started": _nullable(_TIME),
-    "ended": _nullable(_TIME),
-    "user": _nullable(_TEXT),
-    "public": {
-        "type": "boolean",
-        "description": "The run has no owner: everybody who may call the pipeline sees it",
-    },
-    "priority": {"type": "integer"},
-    "cause": {"enum": [cause.value for cause in RunCause]},
-    "origin": {**_nullable(_TEXT), "description": "The run that it repeats or continues"},
-}
-_LINKS = dict.fromkeys(("self", "logs", "events", "cancel", "retry"), _TEXT)
-_AREA: Json = {"const": "developer", "description": "Present if it lies in the developer area"}
-_PLACE: Json = {
-    "type": "object",
-    "required": ["name", "data"],
-    "properties": {"name": _TEXT, "data": {}, "box": _TEXT, "area": _AREA},
-}
-_SCHEDULE: Json = _object(
-    cron=_TEXT,
-    timezone=_TEXT,
-    concurrencyPolicy={"enum": [policy.value for policy in Overlap]},
-    next={**_nullable(_TIME), "description": "When the next run is due"},
-)
-_SCHEMAS: Json = {
-    "Run": _object(
-        **_HEAD,
-        inputs=_array(_PLACE),
-        outputs=_array(_PLACE),
-        stages=_array(_ref("Stage")),
-        history=_array(_ref("Transition")),
-        links=_object(**_LINKS),
-    ),
-    "Stage": _object(
-        name=_TEXT,
-        state=_STATE,
-        **_WHY,
-        exitCode=_nullable({"type": "integer"}),
-        attempt=_nullable({"type": "integer"}),
-        attempts=_array(_ref("Attempt")),
-        progress={**_nullable(_TEXT), "description": "N/M, as the stage reports it"},
-        history=_array(_ref("Transition")),
-    ),
-    "Attempt": _object(
-        number=_integer(1),
-        started=_TIME,
-        ended=_nullable(_TIME),
-        exitCode=_nullable({"type": "integer"}),
-        **_WHY,
-    ),
-    "Transition": _object(state=_STATE, at=_TIME, **_WHY),
-    "Runs": _object(runs=_array(_object(**_HEAD, links=_object(self=_TEXT))), next=_nullable(_TEXT)),
-    "Pipelines": _object(
-        pipelines=_array(
-            _object(
-                name=_TEXT,
-                revision=_TEXT,
-                inputs=_array(
-                    _object(
-                        name=_TEXT, description=_TEXT, required={"type": "boolean"}, datatypes=_array(_TEXT)
-                    )
-                ),
-                outputs=_array(_object(name=_TEXT, description=_TEXT)),
-                stages=_array(_object(name=_TEXT, inputs=_array(_TEXT), outputs=_array(_TEXT))),
-                schedule=_nullable(_SCHEDULE),
-            )
-        )
-    ),
-    "Problem": {
-        **_object(type=_TEXT, title=_TEXT, status=_integer(400, 599), detail=_TEXT, instance=_TEXT),
-        "description": "RFC 9457; a 422 has all faults, with JSON pointers, as errors",
-    },
-}
-_PROBLEM: Json = {
-    "description": "An error (RFC 9457)",
-    "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
-}

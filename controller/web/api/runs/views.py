@@ -27,6 +27,7 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, RunFilter, RunState, is_run_id, new_run, new_run_id, retry_of
 from controller.ports import QueueLimits, Store
 from controller.serving.validate import quoted
+from controller.web.api.descriptions import Json
 from controller.web.api.runs import openapi as runs_openapi
 from controller.web.api.runs.access import (
     DEFAULT_PAGE,
@@ -276,13 +277,13 @@ def _declared() -> RunInterface:
     return interface_of(pipeline, call.service)
 
 
-def _description() -> runs_openapi.Json:
+def _description() -> Json:
     call = service_call()
     document = runs_openapi.of_one(call.prefix, pipeline_of(call, None), _declared())
     return secured(document, call.service.api)
 
 
-def _description_of_all() -> runs_openapi.Json:
+def _description_of_all() -> Json:
     call = service_call()
     names = [pipeline.name for pipeline in _store().runs.pipelines(call.service.app)]
     return secured(runs_openapi.of_all(call.prefix, names), call.service.api)

@@ -8,9 +8,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from controller.config import Settings
-from controller.domain.storage.keys import user_area
+from controller.domain.storage.keys import MAX_KEY, user_area
 from controller.store import SqliteStore
+from controller.web.api.files.area import MAX_PUT, MAX_REMOVED, PAGE
 from controller.web.api.files.openapi import document
+from controller.web.api.files.uploads import MAX_FILE, MAX_PARTS
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
@@ -39,6 +41,26 @@ def check(path: str, method: str, response: Any) -> None:
     Draft202012Validator(schema_of(path, method, response.status_code)).validate(
         response.get_json(force=True)
     )
+
+
+def bounds(node: Any) -> list[int]:
+    """All `maximum` and `default` in a part of the description, in their order."""
+    if isinstance(node, list):
+        return [found for item in node for found in bounds(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[name] for name in ("maximum", "default") if isinstance(node.get(name), int)]
+    return own + [found for value in node.values() for found in bounds(value)]
+
+
+def test_its_bounds_are_those_of_the_code() -> None:
+    group, file = DOCUMENT["paths"]["/{box}/{group}/"], DOCUMENT["paths"]["/{box}/{file}"]
+    assert bounds(group["get"]["parameters"]) == [PAGE, PAGE]
+    assert bounds(file["put"]["parameters"]) == [MAX_PUT, MAX_PARTS]
+    assert bounds(file["post"]["parameters"]) == [MAX_FILE]
+    assert bounds(SCHEMAS["Begun"]) == [MAX_PARTS]
+    assert f"{MAX_REMOVED:,} files" in group["delete"]["description"]
+    assert file["parameters"][1]["schema"]["maxLength"] == MAX_KEY
 
 
 def references(node: Any) -> list[str]:

@@ -10,8 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from controller.config import Settings
-from controller.domain.runs.run import RunState
+from controller.domain.apps.spec import Overlap
+from controller.domain.runs.run import RunCause, RunState
 from controller.store import SqliteStore
+from controller.web.api.runs.access import DEFAULT_PAGE, MAX_WAIT, PAGE
 from controller.web.api.runs.openapi import of_all, of_one
 from controller.web.api.runs.submission import RunInterface, SubmissionInvalid, read_submission
 from controller.web.app import create_app
@@ -60,6 +62,22 @@ def references(node: Any) -> list[str]:
         return []
     own = [node["$ref"]] if "$ref" in node else []
     return own + [found for value in node.values() for found in references(value)]
+
+
+def test_its_bounds_are_those_of_the_code() -> None:
+    listing = {each["name"]: each["schema"] for each in ONE["paths"]["/runs"]["get"]["parameters"]}
+    assert listing["state"]["enum"] == [state.value for state in RunState]
+    assert listing["limit"] == {"type": "integer", "minimum": 1, "maximum": PAGE, "default": DEFAULT_PAGE}
+    wait = ONE["paths"]["/runs/{id}"]["get"]["parameters"][0]
+    assert (wait["name"], wait["schema"]["maximum"]) == ("wait", MAX_WAIT)
+    prefer = ONE["paths"]["/runs"]["post"]["parameters"][1]
+    assert f"after N seconds ({MAX_WAIT:.0f})" in prefer["description"]
+    schemas = ONE["components"]["schemas"]
+    assert schemas["Run"]["properties"]["state"] == listing["state"]
+    assert schemas["Run"]["properties"]["cause"]["enum"] == [cause.value for cause in RunCause]
+    (pipelines,) = schemas["Pipelines"]["properties"].values()
+    policy = pipelines["items"]["properties"]["schedule"]["properties"]["concurrencyPolicy"]
+    assert policy["enum"] == [each.value for each in Overlap]
 
 
 @pytest.mark.parametrize("description", [ONE, ALL, EMPTY, of_all("/demo/pipelines", [])])
