@@ -1,4 +1,4 @@
-"""What libraries and programs on this machine can do. Used only by `prichal doctor`."""
+"""Features of libraries and programs on this machine. Used only by `prichal doctor`."""
 
 from __future__ import annotations
 

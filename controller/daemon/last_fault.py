@@ -1,8 +1,8 @@
-"""A bus error ends the daemon at once, in the middle of an instruction. The one cause that somebody else has a hand in
-is the index of the log of what others ask for: SQLite maps that file into the memory of each process that has the
-database open, and who may write the file can cut it off. The next start finds written down that it was so, and does
-without that database for a while (store/shared_file.py), so that the daemon works although it happens again and again.
-"""
+"""A bus error ends the daemon at once, in the middle of an instruction. The one cause that somebody else has
+a hand in is the index of the log of what others ask for: SQLite maps that file into the memory of each
+process that has the database open, and who may write the file can cut it off. The next start finds written
+down that it was so, and does without that database for a while (store/shared_file.py), so that the daemon
+works although it happens again and again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LastFault:
         self._file.close()
 
     def _read(self) -> bytes:
-        """Nothing if it was long ago, or is too much."""
+        """Return the recorded fault; nothing if it was long ago, or is too long."""
         try:
             found = self._path.stat()
             is_recent = time.time() - found.st_mtime < _SOON and found.st_size < _MOST

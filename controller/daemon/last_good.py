@@ -18,7 +18,7 @@ from controller.ports import SourceFile
 
 @dataclass(frozen=True)
 class FolderContent:
-    """All that a reading depends on: the files, and the files of the host that their Secrets name."""
+    """The content on which a reading depends: the files, and the files of the host that their Secrets name."""
 
     files: tuple[SourceFile, ...]
     revision: str = ""  # the Git commit

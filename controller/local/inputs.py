@@ -1,7 +1,5 @@
-"""What a person passes to a run: files and folders of this machine, and values.
-
-Called by `run`. Everything is validated before anything starts.
-"""
+"""The inputs that a person passes to a run: files and folders of this machine, and values. Called by `run`.
+Everything is validated before anything starts."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _LOOK = 0.05  # seconds between checks of the run
 
 @dataclass(frozen=True)
 class LocalRunOptions:
-    """What the caller asked for. The `context` of a build is relative to `root`, or to the Git checkout
+    """The options of the command. The `context` of a build is relative to `root`, or to the Git checkout
     around the manifest if it is None.
     """
 

@@ -1,5 +1,4 @@
-"""What of a manifest is meant: its namespace, and the one component that is to be run. Used by `serve` and
-`manifest`."""
+"""Selects the namespace and the component of a manifest. Used by `serve` and `manifest`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _WRITES = (
 
 @dataclass(frozen=True)
 class LocalServeOptions:
-    """What the caller asked for. `manifest` is a file or a folder; `env` replaces the platform's Secrets."""
+    """The options of the command. `manifest` is a file or a folder; `env` replaces the platform's Secrets."""
 
     image: str
     manifest: Path
@@ -112,8 +112,8 @@ def workload(local: LocalServeOptions, spec: MLComponentSpec) -> Workload:
 
 
 def _run(settings: Settings, name: str) -> tuple[int, bool]:
-    """Start the container and stay with it: its log and its exit code are the command's. And whether it has complained
-    of a file system that it cannot write."""
+    """Start the container and stay with it: its log and its exit code are the command's. And whether it has
+    complained of a file system that it cannot write."""
     docker = ["docker", "--host", settings.docker.host]
     try:
         process = subprocess.Popen(

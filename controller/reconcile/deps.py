@@ -1,4 +1,4 @@
-"""What every pass works with, created once by the daemon, and how a pass ends."""
+"""The dependencies of every pass, created once by the daemon, and the outcome of a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runner needs, created once by the daemon."""
+"""The dependencies of the runner, created once by the daemon."""
 
 from __future__ import annotations
 

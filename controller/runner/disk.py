@@ -1,4 +1,4 @@
-"""How much the runs of each app take on the disk of this host. This is measured repeatedly, since nothing
+"""Limits the disk use of each app's runs on this host. It is measured repeatedly, since nothing
 else limits what a container writes into a folder. Ended runs are removed first; then the largest run of the
 app is ended with `StorageFull`, and the outputs of its earlier stages are kept.
 

@@ -1,4 +1,4 @@
-"""What an ended container or an error means for the attempt: its cause, and whether it may be repeated. Pure.
+"""Decides what an ended container or an error means for the attempt: the cause, and whether to repeat it. Pure.
 
 Reasons are documented in docs/reference/runs.md.
 """

@@ -1,4 +1,4 @@
-"""Where the files of a run are on this host, and who can access them.
+"""The folders of a run on this host, and who can access them.
 
     <state>/runs/<run>/in/<variable>               a file or a folder, there completely or not at all
                       /<stage>.<attempt>/out/<variable>/

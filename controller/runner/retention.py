@@ -1,4 +1,4 @@
-"""What is deleted: files that are not needed after a run, expired runs, and containers that no run waits for.
+"""Deletes files that are not needed after a run, expired runs, and containers that no run waits for.
 
 Each deletion may be interrupted at any point, and is completed the next time.
 """

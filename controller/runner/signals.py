@@ -1,4 +1,4 @@
-"""What may interrupt the work on a run from outside: the daemon ends, or a person cancels."""
+"""Signals that interrupt the work on a run: the daemon ends, or a person cancels."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Volume:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """All that a process gets, without the daemon's own environment."""
+        """Return the environment of a process, without the daemon's own."""
         return {"HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp"), "PATH": os.defpath}
 
     def make(self, program: Path) -> None:

@@ -47,7 +47,7 @@ def configure(settings: GitSettings, home: Path) -> None:
 
 
 class HostKeyTypes:
-    """Which of its host keys a server is asked to show.
+    """The types of host keys that a server is asked for.
 
     libssh2 asks for the kinds that `<home>/.ssh/known_hosts` has for the server, otherwise for those it
     prefers; and a Secret often has only one kind. So the keys of Secrets are written there. It is the union

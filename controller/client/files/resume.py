@@ -1,7 +1,6 @@
-"""What an interrupted command leaves to the next one: the upload in parts of a file, and the object of a
-partial download. JSON files in the cache of the user, readable only by them; losing them costs only the bytes
-already moved.
-"""
+"""The state of interrupted transfers for the next command: the upload in parts of a file, and the object of a
+partial download. It is kept in JSON files in the user's cache, readable only by them; without them, only the
+transferred bytes are lost."""
 
 from __future__ import annotations
 
