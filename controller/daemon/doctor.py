@@ -1,5 +1,5 @@
-"""`prichal doctor` checks whether this machine is fit, and says what to do if not. It changes nothing, and removes the
-short-lived container of a check.
+"""`prichal doctor` checks whether this machine is fit, and says what to do if not. It changes nothing, and
+removes the short-lived container of a check.
 
 Each check is a function from the settings to a sentence about what was found. If something is wrong, it
 raises `Finding` with advice. Errors of the packages that it calls become findings, too, so that one problem
@@ -564,7 +564,7 @@ def _web(settings: Settings) -> str:
 
 
 def _people(settings: Settings) -> str:
-    """Also shows the first administrator's link."""
+    """Check the accounts of people, and show the first administrator's link."""
     path = settings.people
     if not path.exists():
         return "nobody has an account yet: the web process makes the first one when it starts"

@@ -1,4 +1,4 @@
-"""Where the system components are read from: a folder on this host, or a Git repository. The last valid
+"""Reads the system components from a folder on this host, or from a Git repository. The last valid
 content is kept for a start when the folder is broken.
 """
 

@@ -1,4 +1,4 @@
-"""From the name of an app to its desired state: fetch the commit, read its manifests, resolve them.
+"""Loads the desired state of an app: fetches the commit, reads its manifests, and resolves them.
 
 If the newest commit is invalid, or cannot be fetched or read for any reason, the newest valid one is loaded
 instead, so that drift is still repaired and nothing else changes; the status says why.

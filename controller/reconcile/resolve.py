@@ -1,5 +1,5 @@
-"""From the manifests' spec to what can be planned: images pinned to content, secrets filled in, fingerprints
-computed.
+"""Turns the manifests' spec into a desired state for planning: pins images to content, fills in secrets, and
+computes fingerprints.
 
 This is the edge between Git and the host: it asks the engine for image pins, knows the secrets, and decides
 nothing about rollouts.

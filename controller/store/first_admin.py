@@ -25,7 +25,7 @@ NAME: Final = "admin"
 
 
 def prepare_first_admin(settings: Settings) -> None:
-    """Nothing of it may keep the platform from starting."""
+    """Prepare the first administrator's link; no failure keeps the platform from starting."""
     try:
         settings.people.parent.mkdir(parents=True, exist_ok=True)
         _prepare(settings, PeopleStore(settings.people))

@@ -1,10 +1,10 @@
-"""Accounts of people, with their roles, sessions, tokens and what they did. A database of its own in the folder of the
-web process, which alone decides by it who may do what: that process writes it, and commands of root do so under its
-user (docs/adr/0020-people-belong-to-the-web-process.md). Nobody else may read it, for it has the hashes of passwords.
+"""Accounts of people, with their roles, sessions, tokens and what they did. A database of its own in the
+folder of the web process, which alone decides by it who may do what: that process writes it, and commands of
+root do so under its user (docs/adr/0020-people-belong-to-the-web-process.md). Nobody else may read it, for it
+has the hashes of passwords.
 
-Secrets of sessions, tokens and one-time links are long and random, so a plain SHA-256 of each is stored and the secret
-itself nowhere. The database is opened for each query.
-"""
+Secrets of sessions, tokens and one-time links are long and random, so a plain SHA-256 of each is stored and
+the secret itself nowhere. The database is opened for each query."""
 
 from __future__ import annotations
 
@@ -345,7 +345,7 @@ class PeopleStore:
                 db.execute("COMMIT")
 
     def _make(self) -> None:
-        """Only its owner may read it, whatever the umask."""
+        """Create the file so that only its owner may read it, with any umask."""
         if self._path.exists():
             return
         try:

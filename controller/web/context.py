@@ -64,7 +64,7 @@ def people_context(app: Flask) -> PeopleContext:
 
 
 def principal() -> Principal:
-    """Who makes the present request; views of open routes have none."""
+    """Return the principal of the present request; open routes have none."""
     return cast(Principal, g.principal)
 
 

@@ -167,7 +167,7 @@ class KnownLines:
 
 
 class JobLog:
-    """Not thread-safe. `after` is the position of the last reading, "" for the start."""
+    """Reads the log of one container from the position `after`, "" for the start. Not thread-safe."""
 
     def __init__(self, ask: Ask, after: str) -> None:
         place, *given = after.split("+")

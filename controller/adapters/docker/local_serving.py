@@ -33,7 +33,7 @@ FILES = "/prichal/files"
 
 @dataclass(frozen=True)
 class HostFolders:
-    """Where it is served: a port of the loopback interface, and a folder instead of a box."""
+    """A port of the loopback interface, and a folder instead of a box."""
 
     port: int
     files: Path | None = None

@@ -1,4 +1,4 @@
-"""Where a repository is: `spec.url` parsed and checked before anything connects.
+"""Parses and checks the location of a repository, `spec.url`, before anything connects.
 
 Local paths are the reason: otherwise people who may write a Repository could read any repository that the
 daemon can. They are allowed below the folders in the configuration, with symbolic links resolved.

@@ -79,8 +79,9 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Principal:
-    """Who makes a request. `name` is empty for the holder of the admin token and for trusted callers of this host,
-    which have no account. `via` says how they proved who they are; `session` is the id of their session."""
+    """The person or program that makes a request. `name` is empty for the holder of the admin token and for
+    trusted callers of this host, which have no account. `via` says how they proved who they are; `session` is
+    the id of their session."""
 
     name: str
     grants: tuple[Grant, ...]

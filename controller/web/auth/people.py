@@ -45,7 +45,7 @@ class Callers:
         self.limits = SessionLimits(settings.session_idle, settings.session_lifetime)
 
     def identify(self, visitor: ClientInfo) -> Principal | None:
-        """None if the request proves nothing, or something that is not valid any more."""
+        """Return the principal; None if the request has no credentials, or invalid ones."""
         if has_token(visitor, self._settings):
             return administrator("admin token")
         scheme, _, value = visitor.headers.get("authorization", "").partition(" ")

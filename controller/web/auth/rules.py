@@ -1,4 +1,4 @@
-"""Which act each route below `/-/` is: the one table by which the Flask application and the live endpoints admit
+"""The act of each route below `/-/`: the one table by which the Flask application and the live endpoints admit
 callers. A route without a row here is refused, and a test finds it (tests/unit/web/auth/test_rules.py).
 
 Roles and scopes that an act needs are in `domain/people/roles.py`.

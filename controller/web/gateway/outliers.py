@@ -1,4 +1,4 @@
-"""Which upstreams get no calls for a moment, because they take no connections: passive outlier ejection.
+"""Passive outlier ejection: upstreams that accept no connections get no calls for a while.
 
 Used by `pool`. An upstream that was ejected is tried by one call once its pause is over; each failure doubles the
 pause, and the first connection that comes about ends it. Where no other upstream is left, ejected ones are used
@@ -35,8 +35,8 @@ class Outliers:
         return bool(self._ejected)
 
     def failed(self, endpoint: str) -> None:
-        """Eject an upstream that took no connection, or prolong its pause. Calls that had begun before it was ejected,
-        and fail during its pause, say nothing new."""
+        """Eject an upstream that took no connection, or prolong its pause. Calls that had begun before it was
+        ejected, and fail during its pause, say nothing new."""
         now, before = self._clock(), self._ejected.get(endpoint)
         if before and now < before.since + before.pause:
             return

@@ -43,7 +43,8 @@ class ProtocolError(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """No progress in time. `undelivered`: the component's kernel has not taken a single byte of the request."""
+    """There was no progress within the time limit. `undelivered`: the component's kernel has not acknowledged
+    a single byte of the request."""
 
     def __init__(self, message: str, undelivered: bool = False) -> None:
         super().__init__(message)

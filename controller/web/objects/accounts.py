@@ -1,9 +1,8 @@
 """The S3 API for containers that use the account of their component. It checks their signature with a secret that the
 storage does not know; `s3` parses the request, and a new request goes to the storage.
 
-Promises: an account reaches the buckets that it was granted and no others; nothing is stored without room in its box; a
-body whose signature or checksum does not fit is not stored.
-"""
+Promises: an account reaches the buckets that it was granted and no others; nothing is stored without room in
+its box; a body whose signature or checksum does not fit is not stored."""
 
 from __future__ import annotations
 
@@ -362,7 +361,8 @@ def _chunks(
 
 @dataclass(frozen=True)
 class _Body:
-    """Of an object or a part. `chunks` None: as it is; `claim`: the checksum that the header gives."""
+    """The body of an object or a part. `chunks` is None if it is not framed; `claim` is the checksum in the
+    header."""
 
     length: int
     chunks: ChunkedReader | None

@@ -2,9 +2,9 @@
 any link or account, through any number of workers. Asks the database and the storage, so it blocks; the face calls it
 in threads.
 
-The database decides: each body is written down there before its first byte goes to the storage, and counts until it has
-arrived or failed. The face says now and then what still comes; what a worker that died has written down expires.
-"""
+The database decides: each body is written down there before its first byte goes to the storage, and counts
+until it has arrived or failed. The face says now and then what still comes; what a worker that died has
+written down expires."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Reservations:
         return replace(arrival, id=allowed)
 
     def require_settled(self, bucket: str, keys: Iterable[str]) -> None:
-        """Refused if a run is publishing into a group of one of them. Asked before something begins, and of what takes
-        its time once more before its end."""
+        """Refused if a run is publishing into a group of one of them. Asked before something begins, and of
+        what takes its time once more before its end."""
         require_all_settled(self.store, self.record(bucket), keys, time.time())
 
     def record(self, bucket: str) -> BoxRecord:
@@ -83,7 +83,8 @@ class Reservations:
         self._quietly(lambda: self.store.boxes.arrived(arrival, now + UNMEASURED, now))
 
     def failed(self, arrival: Arrival) -> None:
-        """It may be tried again while its link lives; what was announced stays kept as long."""
+        """Record a failed upload. It may be retried while its link is valid, and the announced space stays
+        reserved as long."""
         self._forget(arrival)
         self._quietly(lambda: self.store.boxes.failed(arrival))
 

@@ -94,7 +94,8 @@ def _admit() -> ResponseReturnValue | None:
 
 
 def _present_rule() -> RouteRule | None:
-    """None where no route fits, and for services, which the gateway has admitted."""
+    """Return the rule of the present route; None if no route fits, and for services, which the gateway has
+    admitted."""
     route = request.url_rule.rule if request.url_rule is not None else ""
     if route != "/" and not route.startswith("/-/"):
         return None
