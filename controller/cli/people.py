@@ -37,10 +37,12 @@ from controller.domain.people.roles import ALL, Grant, Role
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
 from controller.domain.reasons import Reason
 from controller.domain.routing.passwords import hash_password
+from controller.store.first_admin import login_url
+from controller.store.owners import as_owner_of
+from controller.store.people import LINK, PeopleStore, SessionLimits
 
 if TYPE_CHECKING:
     from controller.config import Settings
-    from controller.store.people import PeopleStore
 
 
 T = TypeVar("T")
@@ -49,31 +51,13 @@ T = TypeVar("T")
 @contextmanager
 def _people(settings: Settings) -> Iterator[PeopleStore]:
     """Yield the database, as the user that owns its folder."""
-    from controller.store.people import PeopleStore
-
     folder = settings.people.parent
     if not folder.exists():
         raise Stalled(
             Reason.STATE_MISSING, f"there is no folder {folder}: start the platform first: prichal up"
         )
-    with _as_owner(folder.stat()):
+    with as_owner_of(folder):
         yield PeopleStore(settings.people)
-
-
-@contextmanager
-def _as_owner(folder: os.stat_result) -> Iterator[None]:
-    """Go on as the owner of a folder, if this is root: what the web process may put there cannot lead root astray."""
-    user, group = os.geteuid(), os.getegid()
-    if user != 0:
-        yield
-        return
-    os.setegid(folder.st_gid)
-    os.seteuid(folder.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        os.setegid(group)
 
 
 def _record(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:
@@ -82,9 +66,6 @@ def _record(people: PeopleStore, act: str, subject: str, detail: str = "") -> No
 
 
 def _link(settings: Settings, people: PeopleStore, name: str) -> str:
-    from controller.store.first_admin import login_url
-    from controller.store.people import LINK
-
     code = secrets.token_urlsafe(32)
     people.put_link(name, code, time.time() + LINK)
     return login_url(settings, code)
@@ -289,8 +270,6 @@ def session_group() -> None:
 @with_session
 def list_sessions(session: Session, name: str | None, output: Format) -> int:
     """Show the sessions of USER, or of all people."""
-    from controller.store.people import SessionLimits
-
     web = session.settings().web
     with _people(session.settings()) as people:
         found = people.sessions(SessionLimits(web.session_idle, web.session_lifetime), time.time(), name)

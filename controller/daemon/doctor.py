@@ -44,6 +44,7 @@ from controller.manifests.validate import read_folder
 from controller.store import open_guest_store
 from controller.store.first_admin import first_login_url
 from controller.store.keys import keys_folder
+from controller.store.owners import as_owner_of
 from controller.store.people import PeopleStore
 from controller.store.shared_file import asides
 from controller.store.sqlite import shared_path
@@ -569,9 +570,10 @@ def _people(settings: Settings) -> str:
     if not path.exists():
         return "nobody has an account yet: the web process makes the first one when it starts"
     try:
-        people = PeopleStore(path)
-        accounts, grants = people.accounts(), people.grants()
-        link = first_login_url(settings)
+        with as_owner_of(path.parent):
+            people = PeopleStore(path)
+            accounts, grants = people.accounts(), people.grants()
+            link = first_login_url(settings)
     except (ControllerError, PermissionError):
         return f"only root and the user of the web process may read {path}"
     if link:

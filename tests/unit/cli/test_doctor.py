@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.cli.exits import Exit
+from controller.config import Settings
 from controller.daemon.lock import only_one
 from controller.domain.apps.status import AppStatus
 from controller.domain.apps.usage import Usage
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
+from controller.store.first_admin import prepare_first_admin
+from controller.store.people import PeopleStore
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
@@ -327,3 +330,18 @@ def test_shares_that_are_nearly_used_up(machine: Machine, store: SqliteStore, tm
     assert not found["ok"]
     assert found["detail"] == "other: box tables 95 MB of 100 MB; demo: queue 800 of 1000"
     assert "prichal status APP" in str(found["advice"])
+
+
+def test_the_first_administrator_s_link_is_shown_until_it_was_used(bare: Machine) -> None:
+    assert "nobody has an account yet" in str(examine(bare)["people"]["detail"])
+    settings = Settings(state=bare.state)
+    prepare_first_admin(settings)
+    code = settings.first_login.read_text().strip()
+    shown = examine(bare)["people"]
+    assert shown["ok"]
+    assert f"/-/login?code={code}" in str(shown["detail"])
+    people = PeopleStore(settings.people)
+    people.put_link("admin", code, 0.0)
+    assert "prichal user passwd admin" in str(examine(bare)["people"]["detail"])
+    people.set_hash("admin", "a hash")
+    assert examine(bare)["people"]["detail"] == "1 accounts, 1 of administrators"

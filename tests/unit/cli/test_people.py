@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -107,3 +110,23 @@ def test_what_was_done_on_the_host_is_told(
     assert {each["who"] for each in acts} == {"host:operator"}
     assert "viewer of demo" in machine.run("audit", "host:operator", "-n", "3").stdout
     assert machine.run("audit", "ann").code == Exit.OK
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_root_works_as_the_owner_of_the_folder() -> None:
+    """Not in pytest's folder, which root alone may enter."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        machine = Machine(Path(folder))
+        web = machine.state / "web"
+        web.mkdir(parents=True)
+        os.chown(web, 65534, 65534)
+        web.chmod(0o700)
+        assert machine.run("user", "add", "ann").code == Exit.OK
+        assert os.geteuid() == 0
+        found = (web / "people.db").stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)
+        (web / "people.db").unlink()
+        (web / "people.db").symlink_to(machine.state / "of-root.db")
+        assert machine.run("user", "add", "ann").code != Exit.OK
+        assert not (machine.state / "of-root.db").exists()
