@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -32,6 +31,13 @@ from controller.domain.people.accounts import (
     SessionRecord,
     TokenRecord,
     password_problem,
+)
+from controller.domain.people.documents import (
+    account_document,
+    audit_document,
+    role_document,
+    session_document,
+    token_document,
 )
 from controller.domain.people.roles import ALL, Grant, Role
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
@@ -117,7 +123,7 @@ def list_users(session: Session, output: Format) -> int:
         Column("ROLES", lambda each: ", ".join(map(_words, roles[each.name])) or "-"),
         Column("SINCE", lambda each: date(each.created)),
     )
-    documents = [{**asdict(each), "roles": [_role(grant) for grant in roles[each.name]]} for each in found]
+    documents = [account_document(each, roles[each.name]) for each in found]
     _show(output, documents, columns, found, [each.name for each in found])
     return Exit.OK
 
@@ -233,7 +239,7 @@ def list_roles(session: Session, name: str | None, output: Format) -> int:
         Column("ROLE", lambda each: each.role),
         Column("APP", lambda each: each.app or "-"),
     )
-    documents = [{"user": grant.user, **_role(grant)} for grant in found]
+    documents = [{"user": grant.user, **role_document(grant)} for grant in found]
     _show(
         output, documents, columns, found, [f"{each.user} {each.role} {each.app}".strip() for each in found]
     )
@@ -244,10 +250,6 @@ def _grant(name: str, word: str, app: str) -> Grant:
     if app != ALL and not is_dns_label(app):
         raise Stalled(Reason.ROLE_INVALID, f"{app!r} cannot be the name of an app")
     return Grant(name, Role(word), AppName(app))
-
-
-def _role(grant: Grant) -> dict[str, str | None]:
-    return {"role": grant.role.value, "app": grant.app or None}
 
 
 def _words(grant: Grant) -> str:
@@ -281,7 +283,7 @@ def list_sessions(session: Session, name: str | None, output: Format) -> int:
         Column("ADDRESS", lambda each: each.address),
         Column("BROWSER", lambda each: each.agent, is_wide=True),
     )
-    _show(output, [asdict(each) for each in found], columns, found, [each.id for each in found])
+    _show(output, [session_document(each) for each in found], columns, found, [each.id for each in found])
     return Exit.OK
 
 
@@ -362,7 +364,7 @@ def list_tokens(session: Session, name: str | None, output: Format) -> int:
         Column("USED", lambda each: date(each.used) if each.used else "never"),
         Column("UNTIL", lambda each: _until(each.expires)),
     )
-    _show(output, [asdict(each) for each in found], columns, found, [each.id for each in found])
+    _show(output, [token_document(each) for each in found], columns, found, [each.id for each in found])
     return Exit.OK
 
 
@@ -415,7 +417,7 @@ def audit(session: Session, name: str | None, limit: int, output: Format) -> int
         Column("ABOUT", lambda each: f"{each.subject} {each.detail}".strip() or "-"),
         Column("ADDRESS", lambda each: each.address or "-", is_wide=True),
     )
-    _show(output, [asdict(each) for each in found], columns, found)
+    _show(output, [audit_document(each) for each in found], columns, found)
     return Exit.OK
 
 

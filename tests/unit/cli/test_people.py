@@ -37,7 +37,7 @@ def test_accounts(machine: Machine, people: PeopleStore) -> None:
     assert machine.run("user", "add", "ann").code == Exit.FAILED
     assert machine.run("user", "add", "Ann").code == Exit.USAGE
     (listed,) = json.loads(machine.run("user", "ls", "-o", "json").stdout)
-    assert (listed["name"], listed["has_password"]) == ("ann", False)
+    assert (listed["name"], listed["hasPassword"]) == ("ann", False)
     assert listed["roles"] == [{"role": "admin", "app": None}]
     assert "not chosen yet" in machine.run("user", "ls").stdout
     assert machine.run("user", "rm", "ann").code == Exit.OK

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import asdict
 from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, request
@@ -13,6 +12,7 @@ from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import Stalled
 from controller.domain.people.accounts import LABEL, Scope, TokenRecord
+from controller.domain.people.documents import audit_document, session_document, token_document
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
 from controller.web.api.platform.admission import FORM, note
 from controller.web.bodies import read_json, require_json
@@ -32,7 +32,7 @@ def sessions() -> ResponseReturnValue:
     known, who, now = people_context(current_app), principal(), time.time()
     found = known.store.sessions(known.callers.limits, now, None if _is_about_all() else who.name)
     if not _wants_page():
-        return {"sessions": [{**asdict(each), "present": each.id == who.session} for each in found]}
+        return {"sessions": [{**session_document(each), "present": each.id == who.session} for each in found]}
     rows = session_rows(found, who.session, now)
     return _page("sessions.html", rows=rows)
 
@@ -50,7 +50,7 @@ def revoke_session(id: str) -> ResponseReturnValue:
 def tokens() -> ResponseReturnValue:
     found = people_context(current_app).store.tokens(None if _is_about_all() else principal().name)
     if not _wants_page():
-        return {"tokens": [asdict(each) for each in found]}
+        return {"tokens": [token_document(each) for each in found]}
     return _tokens_page(found)
 
 
@@ -69,7 +69,7 @@ def add_token() -> ResponseReturnValue:
     note(f"token {token.id}", f"{token.scope} {token.label}".strip())
     if _wants_page():
         return _tokens_page(store.tokens(who.name), secret)
-    return {**asdict(token), "token": secret}, 201
+    return {**token_document(token), "token": secret}, 201
 
 
 @people.post("/-/tokens/<id>/revoke")
@@ -86,7 +86,7 @@ def audit() -> ResponseReturnValue:
     limit = min(query().number("limit", 100), MOST_ACTS)
     found = people_context(current_app).store.acts(limit, query().text("who"))
     if not _wants_page():
-        return {"acts": [asdict(each) for each in found]}
+        return {"acts": [audit_document(each) for each in found]}
     return _page("audit.html", rows=audit_rows(found))
 
 
