@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -247,12 +247,13 @@ class Job:
     stage: str
     attempt: int
     image: str
+    _: KW_ONLY
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
     mounts: tuple[JobMount, ...] = ()
-    resources: Resources = Resources()  # noqa: RUF009 - frozen
+    resources: Resources
     gpus: tuple[str, ...] = ()  # ids of those that it gets, as many as `resources` say
-    read_only_root: bool = False
+    read_only_root: bool
 
 
 class JobState(StrEnum):

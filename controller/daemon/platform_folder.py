@@ -92,7 +92,10 @@ class PlatformFolder:
     def _from_git(self) -> tuple[tuple[SourceFile, ...], str]:
         chosen = self.settings.platform
         repository = RepositorySpec(
-            name=RepositoryName(PLATFORM), url=chosen.url or "", ref=GitRef(RefKind.BRANCH, chosen.branch)
+            name=RepositoryName(PLATFORM),
+            url=chosen.url or "",
+            ref=GitRef(RefKind.BRANCH, chosen.branch),
+            interval=chosen.interval,
         )
         revision = self.sources.fetch(repository, self._credentials(), None)
         path = "." if chosen.path.startswith("/") else chosen.path

@@ -16,11 +16,11 @@ from controller.domain.apps.spec import (
     ComponentKind,
     PipelineSpec,
     PipelineTarget,
-    PlatformAppSpec,
     SecretSpec,
+    undeclared_app,
 )
 from controller.domain.errors import ManifestInvalid, Stalled
-from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.local.selection import choose, namespace_of
@@ -57,7 +57,7 @@ def declared(manifest: Path, pipeline: str | None, limits: DefaultLimits) -> Dec
     """
     files = tuple(read_folder(manifest)) if manifest.is_dir() else tuple(_with_neighbours(manifest))
     app = namespace_of(files)
-    found = examine(files, PlatformAppSpec(app, RepositoryName("")), None, limits)
+    found = examine(files, undeclared_app(app), None, limits)
     of_file = None if manifest.is_dir() else manifest.name
     problems = tuple(p for p in found.problems if of_file in (None, p.file))
     if problems:

@@ -24,9 +24,8 @@ from controller.adapters.docker.serving import package_folder
 from controller.config import Settings
 from controller.domain.apps.desired import ModelMount, Workload
 from controller.domain.apps.health import cannot_write
-from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
+from controller.domain.apps.spec import ComponentKind, MLComponentSpec, undeclared_app
 from controller.domain.errors import ManifestInvalid, Stalled
-from controller.domain.names import RepositoryName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import Shown
@@ -94,7 +93,7 @@ def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...
         if manifest.is_dir()
         else (SourceFile(manifest.name, manifest.read_bytes()),)
     )
-    found = examine(files, PlatformAppSpec(namespace_of(files), RepositoryName("")), None, settings.limits)
+    found = examine(files, undeclared_app(namespace_of(files)), None, settings.limits)
     if found.problems:
         raise ManifestInvalid(found.problems)
     return tuple(

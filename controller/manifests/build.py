@@ -16,7 +16,7 @@ from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.manifests import components
 from controller.manifests.checks import CHECKS, CheckedCommit, identity, outside_references, warnings
 from controller.manifests.reader import ManifestDocument, in_order, read
-from controller.manifests.schema import check
+from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
 
 
@@ -76,7 +76,7 @@ def examine(
         found = [*check(document), *_host_files(document)]
         problems += (p for p in found if (p.file, p.line, p.column) not in unusable)
         if not found and document.file not in odd:
-            sound.append(document)
+            sound.append(with_defaults(document))
     commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, known_secrets, limits)
     for rule in CHECKS:
         problems += rule(commit)

@@ -16,7 +16,7 @@ from controller.config import DefaultLimits
 from controller.documents import Path
 from controller.domain.apps.environment import misleading, unusable
 from controller.domain.apps.mounts import MOUNT, nested, unmountable
-from controller.domain.apps.spec import MEBIBYTE, ComponentKind, PlatformAppSpec
+from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestProblem
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
 from controller.domain.runs.stage_slots import Use, remainder
@@ -26,7 +26,7 @@ from controller.manifests.components import api_path, box, names, resources, sec
 from controller.manifests.reader import ManifestDocument, nearest
 
 #: Docker refuses containers with less.
-MIN_MEMORY = 6 * MEBIBYTE
+MIN_MEMORY = 6 * 2**20
 
 _PLATFORM_KINDS = (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 
@@ -216,7 +216,7 @@ def _repeated(
 def one_default_box(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
         boxes = spec_of(document).get("connectedBoxes", [])
-        defaults = [i for i, box in enumerate(boxes) if box.get("default")]
+        defaults = [i for i, box in enumerate(boxes) if box["default"]]
         for i in defaults[1:]:
             message = f"{boxes[defaults[0]]['name']!r} is the default box already: at most one can be"
             yield document.problem(("spec", "connectedBoxes", i, "default"), message)
@@ -329,7 +329,7 @@ def _api_files_without_box(
     open_inputs, outputs = open_variables(spec_of(pipeline))
     remedy = f"connect one with 'connectedBoxes' of pipeline {pipeline.name!r}"
     for i, raw in enumerate(described.get("inputs", [])):
-        only_files = raw.get("type", {}).get("datatypes", ["FILE"]) == ["FILE"]
+        only_files = raw["type"]["datatypes"] == ["FILE"]
         if only_files and raw["name"] in open_inputs:
             message = f"{raw['name']!r} is a FILE, and there is no box that it could lie in"
             path = ("spec", "apiSpec", "inputs", i, "name")
@@ -494,7 +494,7 @@ def sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
             if wanted.memory < MIN_MEMORY:
                 message = f"{render_size(wanted.memory)} is too little: at least {render_size(MIN_MEMORY)}"
                 yield document.problem((*prefix, "resources", "memory"), message)
-            if raw.get("replicas", 1) > commit.limits.max_replicas:
+            if raw.get("replicas", 0) > commit.limits.max_replicas:
                 message = f"{raw['replicas']} is too much: the controller's config allows {commit.limits.max_replicas}"
                 yield document.problem((*prefix, "replicas"), message)
 
@@ -514,7 +514,7 @@ def totals(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Compare the sums over all components with the limits of the PlatformApp."""
     limits = commit.app.limits
     workloads = [
-        (document, resources(spec_of(document), commit.limits), int(spec_of(document).get("replicas", 1)))
+        (document, resources(spec_of(document), commit.limits), int(spec_of(document)["replicas"]))
         for document in commit.of(ComponentKind.ML_COMPONENT)
     ]
     cpus = [(document, wanted.cpus * replicas) for document, wanted, replicas in workloads]
@@ -549,7 +549,7 @@ def stage_sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Report stages that never fit next to the components: stages wait for each other, but such a stage would wait
     for ever."""
     specs = [spec_of(document) for document in commit.of(ComponentKind.ML_COMPONENT)]
-    uses = (Use.of(resources(spec, commit.limits), int(spec.get("replicas", 1))) for spec in specs)
+    uses = (Use.of(resources(spec, commit.limits), int(spec["replicas"])) for spec in specs)
     taken, limits = sum(uses, Use()), commit.app.limits
     left = limits if taken.beyond(limits) else remainder(limits, taken)  # else `totals` says it
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
@@ -669,7 +669,7 @@ def _optional_inputs(commit: CheckedCommit, pipeline: str) -> frozenset[str]:
         for document in commit.of(ComponentKind.API_COMPONENT)
         if document.get("spec", "experimentPipeline", "name") == pipeline
         for raw in spec_of(document)["apiSpec"].get("inputs", [])
-        if not raw.get("required", True)
+        if not raw["required"]
     )
 
 

@@ -1,6 +1,7 @@
 """Builds the values that the rest of the controller uses from documents: with defaults and units resolved.
 
-Pure, and only called with documents that passed their schema and all checks; nothing is judged here.
+Pure, and only called with documents that passed their schema and all checks, and have its defaults
+(`schema.with_defaults`); nothing is judged here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 
 from controller.config import DefaultLimits
 from controller.domain.apps.spec import (
-    GIGABYTE,
     ApiSpec,
     ApiTarget,
     ApiVariable,
@@ -61,26 +61,26 @@ def spec_of(document: ManifestDocument) -> Raw:
 def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLComponentSpec:
     spec = spec_of(document)
     service = spec["mlService"]
-    rollout = spec.get("rollout", {})
+    rollout = spec["rollout"]
     hibernation = spec.get("hibernation")
     return MLComponentSpec(
         name=ComponentName(document.name),
         image=_image(spec["image"]),
         server=_server(service),
-        port=int(spec.get("servicePort", 8002)),
+        port=int(spec["servicePort"]),
         env=_env(spec),
         env_from=_env_from(spec),
         boxes=_boxes(spec),
         model_box=service.get("modelBox"),
         model_path=service.get("modelPath"),
-        follow_model=service.get("followModel", False),
+        follow_model=service["followModel"],
         package_registry=service.get("packageRegistryName"),
-        setup_timeout=parse_duration(service.get("setupTimeout", "120s")),
+        setup_timeout=parse_duration(service["setupTimeout"]),
         resources=resources(spec, limits),
-        replicas=int(spec.get("replicas", 1)),
+        replicas=int(spec["replicas"]),
         rollout=Rollout(
-            strategy=Strategy(rollout.get("strategy", Strategy.BLUE_GREEN)),
-            drain_timeout=parse_duration(rollout.get("drainTimeout", "30s")),
+            strategy=Strategy(rollout["strategy"]),
+            drain_timeout=parse_duration(rollout["drainTimeout"]),
         ),
         idle_after=parse_duration(hibernation["idleAfter"]) if hibernation else None,
         read_only_root=spec.get("readOnlyRootFilesystem"),
@@ -88,21 +88,20 @@ def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLCompone
 
 
 def _server(service: Raw) -> PlatformServer | OwnServer:
-    timeout = parse_duration(service.get("timeout", "60s"))
-    if service.get("server") == "own":
-        return OwnServer(ready_path=service.get("readyPath", "/health/ready"), timeout=timeout)
+    timeout = parse_duration(service["timeout"])
+    if service["server"] == "own":
+        return OwnServer(ready_path=service["readyPath"], timeout=timeout)
     return PlatformServer(
         inference=service["inference"],
         loader=service.get("loader"),
-        concurrency=int(service.get("concurrency", 4)),
-        queue=int(service.get("queue", 40)),
+        concurrency=int(service["concurrency"]),
+        queue=int(service["queue"]),
         timeout=timeout,
     )
 
 
 def pipeline(document: ManifestDocument, limits: DefaultLimits) -> PipelineSpec:
     spec = spec_of(document)
-    ttl = spec.get("ttl", {})
     return PipelineSpec(
         name=ComponentName(document.name),
         vars=tuple(_variable(var) for var in spec.get("vars", [])),
@@ -110,9 +109,9 @@ def pipeline(document: ManifestDocument, limits: DefaultLimits) -> PipelineSpec:
         boxes=_boxes(spec),
         continue_with=spec["continueWith"]["pipeline"] if "continueWith" in spec else None,
         schedule=_schedule(spec["schedule"]) if "schedule" in spec else None,
-        concurrency=int(spec.get("concurrency", 1)),
-        ttl_succeeded=parse_duration(ttl.get("succeeded", "7d")),
-        ttl_failed=parse_duration(ttl.get("failed", "30d")),
+        concurrency=int(spec["concurrency"]),
+        ttl_succeeded=parse_duration(spec["ttl"]["succeeded"]),
+        ttl_failed=parse_duration(spec["ttl"]["failed"]),
         webhook=_webhook(spec["webhook"]) if "webhook" in spec else None,
     )
 
@@ -128,7 +127,7 @@ def _variable(raw: Raw) -> PipelineVar:
 
 
 def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
-    retries = raw.get("retries", {})
+    retries = raw["retries"]
     return StageSpec(
         name=raw["name"],
         image=_image(raw["image"]),
@@ -139,12 +138,12 @@ def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
         env_from=_env_from(raw),
         resources=resources(raw, limits),
         timeout=limits.of_stage(parse_duration(raw["timeout"]) if "timeout" in raw else None),
-        read_only_root=raw.get("readOnlyRootFilesystem", False),
+        read_only_root=raw["readOnlyRootFilesystem"],
         retries=Retries(
-            limit=int(retries.get("limit", 0)),
-            backoff=parse_duration(retries.get("backoff", "10s")),
-            factor=float(retries.get("factor", 2)),
-            cap=parse_duration(retries.get("cap", "5m")),
+            limit=int(retries["limit"]),
+            backoff=parse_duration(retries["backoff"]),
+            factor=float(retries["factor"]),
+            cap=parse_duration(retries["cap"]),
         ),
     )
 
@@ -152,8 +151,8 @@ def _stage(raw: Raw, limits: DefaultLimits) -> StageSpec:
 def _schedule(raw: Raw) -> CronSchedule:
     return CronSchedule(
         cron=" ".join(raw["cron"].split()),
-        timezone=raw.get("timezone", "UTC"),
-        overlap=Overlap(raw.get("concurrencyPolicy", Overlap.FORBID)),
+        timezone=raw["timezone"],
+        overlap=Overlap(raw["concurrencyPolicy"]),
     )
 
 
@@ -163,23 +162,23 @@ def _webhook(raw: Raw) -> Webhook:
 
 def api(document: ManifestDocument) -> ApiSpec:
     spec = spec_of(document)
-    restful, described = spec.get("restfulApi", {}), spec.get("apiSpec", {})
+    restful, described = spec["restfulApi"], spec.get("apiSpec", {})
     return ApiSpec(
         name=ComponentName(document.name),
         target=_target(spec),
         path=api_path(spec),
-        published=spec.get("published", True),
-        auth=_auth(restful.get("auth", {})),
+        published=spec["published"],
+        auth=_auth(restful["auth"]),
         cors=_cors(restful["cors"]) if "cors" in restful else None,
         inputs=tuple(_api_variable(raw) for raw in described.get("inputs", [])),
-        outputs=tuple(_api_variable(raw) for raw in described.get("outputs", [])),
+        outputs=tuple(_api_output(raw) for raw in described.get("outputs", [])),
     )
 
 
 def api_path(spec: Raw) -> str:
     """Return the URL segment, for which two targets have a default."""
     default = next((target for target in ("files", "pipelines") if target in spec), "")
-    path: str = spec.get("restfulApi", {}).get("path", default)
+    path: str = spec["restfulApi"].get("path", default)
     return path
 
 
@@ -199,7 +198,7 @@ def _auth(raw: Raw) -> AuthSpec:
         basic=raw["basic"]["credentials"] if "basic" in raw else None,
         token=raw["token"]["credentials"] if "token" in raw else None,
         oidc=_oidc(oidc) if oidc else None,
-        identity_pass_through=raw.get("identityPassThrough", False),
+        identity_pass_through=raw["identityPassThrough"],
     )
 
 
@@ -216,8 +215,8 @@ def _oidc(raw: Raw) -> OidcSpec:
 def _cors(raw: Raw) -> CorsSpec:
     return CorsSpec(
         origins=tuple(sorted({_origin(text) for text in raw["origins"]})),
-        credentials=raw.get("credentials", False),
-        max_age=parse_duration(raw.get("maxAge", "10m")),
+        credentials=raw["credentials"],
+        max_age=parse_duration(raw["maxAge"]),
         expose_headers=tuple(raw.get("exposeHeaders", ())),
     )
 
@@ -233,8 +232,15 @@ def _api_variable(raw: Raw) -> ApiVariable:
     return ApiVariable(
         name=raw["name"],
         description=raw.get("description", ""),
-        required=raw.get("required", True),
-        datatypes=tuple(raw.get("type", {}).get("datatypes", ("FILE",))),
+        required=raw["required"],
+        datatypes=tuple(raw["type"]["datatypes"]),
+    )
+
+
+def _api_output(raw: Raw) -> ApiVariable:
+    """Return an output of a pipeline: all of them are files, and none is left out."""
+    return ApiVariable(
+        name=raw["name"], description=raw.get("description", ""), required=True, datatypes=("FILE",)
     )
 
 
@@ -242,8 +248,8 @@ def box(document: ManifestDocument) -> BoxSpec:
     spec = spec_of(document)
     return BoxSpec(
         name=ComponentName(document.name),
-        capacity=parse_size(spec["s3DefaultStorage"].get("capacity", GIGABYTE)),
-        reclaim=Reclaim(spec.get("reclaimPolicy", Reclaim.RETAIN)),
+        capacity=parse_size(spec["s3DefaultStorage"]["capacity"]),
+        reclaim=Reclaim(spec["reclaimPolicy"]),
     )
 
 
@@ -268,11 +274,11 @@ def without_line_end(text: str) -> str:
 
 def resources(raw: Raw, limits: DefaultLimits) -> Resources:
     """Return the resources of a container: those of its manifest, else those of the configuration."""
-    own = raw.get("resources", {})
+    own = raw["resources"]
     return Resources(
         cpus=float(own.get("cpus", limits.cpus)),
         memory=parse_size(own.get("memory", limits.memory)),
-        gpus=int(own.get("gpus", 0)),
+        gpus=int(own["gpus"]),
         pids=int(own.get("pids", limits.pids)),
     )
 
@@ -290,8 +296,8 @@ def _image(raw: Raw) -> ImageSource:
         return ExistingImage(raw["existingImageName"])
     build = raw["build"]
     return BuildImage(
-        context=posixpath.normpath(build.get("context", ".")),
-        dockerfile=posixpath.normpath(build.get("dockerfile", "Dockerfile")),
+        context=posixpath.normpath(build["context"]),
+        dockerfile=posixpath.normpath(build["dockerfile"]),
         target=build.get("target"),
         args=tuple(sorted(build.get("args", {}).items())),
     )
@@ -306,6 +312,4 @@ def _env_from(raw: Raw) -> tuple[str, ...]:
 
 
 def _boxes(raw: Raw) -> tuple[BoxLink, ...]:
-    return tuple(
-        BoxLink(entry["name"], entry.get("default", False)) for entry in raw.get("connectedBoxes", [])
-    )
+    return tuple(BoxLink(entry["name"], entry["default"]) for entry in raw.get("connectedBoxes", []))

@@ -35,7 +35,7 @@ from controller.manifests import components
 from controller.manifests.checks import cycles, duplicates
 from controller.manifests.components import spec_of
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
-from controller.manifests.schema import check
+from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
 
 _SYSTEM_KINDS = (ComponentKind.SECRET, ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
@@ -125,7 +125,7 @@ def examine_platform(
         found = [*check(document), *_placement(document)]
         problems += found
         if not found:
-            sound.append(document)
+            sound.append(with_defaults(document))
     secrets: dict[tuple[str, str | None], SecretSpec | None] = {}
     for document in reading.documents:
         if document.kind is ComponentKind.SECRET:
@@ -381,8 +381,8 @@ _CHECKS: tuple[Callable[[LoadedPlatform], Iterator[ManifestProblem]], ...] = (
 
 
 def _build(platform: LoadedPlatform, warnings: tuple[str, ...], settings: Settings) -> PlatformSpec:
-    repositories = [_repository(document) for document in platform.of(ComponentKind.REPOSITORY)]
-    apps = [_app(document, settings.limits) for document in platform.of(ComponentKind.PLATFORM_APP)]
+    repositories = [repository(document) for document in platform.of(ComponentKind.REPOSITORY)]
+    apps = [app(document, settings.limits) for document in platform.of(ComponentKind.PLATFORM_APP)]
     secrets = [secret for secret in platform.secrets.values() if secret]
     return PlatformSpec(
         repositories=tuple(sorted(repositories, key=lambda r: r.name)),
@@ -392,7 +392,7 @@ def _build(platform: LoadedPlatform, warnings: tuple[str, ...], settings: Settin
     )
 
 
-def _repository(document: ManifestDocument) -> RepositorySpec:
+def repository(document: ManifestDocument) -> RepositorySpec:
     spec = spec_of(document)
     ((kind, value),) = spec["ref"].items()
     webhook = spec.get("webhook")
@@ -400,7 +400,7 @@ def _repository(document: ManifestDocument) -> RepositorySpec:
         name=RepositoryName(document.name),
         url=spec["url"],
         ref=GitRef(RefKind(kind), value),
-        interval=parse_duration(spec.get("interval", "60s")),
+        interval=parse_duration(spec["interval"]),
         credentials=spec.get("credentials"),
         hook_provider=HookProvider(webhook["provider"]) if webhook else None,
         hook_secret=webhook["secret"] if webhook else None,
@@ -408,14 +408,14 @@ def _repository(document: ManifestDocument) -> RepositorySpec:
     )
 
 
-def _app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
+def app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
     spec = spec_of(document)
     return PlatformAppSpec(
         name=AppName(document.name),
         repository=RepositoryName(spec["repository"]),
-        path=posixpath.normpath(spec.get("path", ".")),
-        prune=spec.get("prune", True),
-        suspend=spec.get("suspend", False),
+        path=posixpath.normpath(spec["path"]),
+        prune=spec["prune"],
+        suspend=spec["suspend"],
         depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
         limits=defaults.of_app(_limits(spec.get("limits", {}))),
         registries=tuple(_registry(raw) for raw in spec.get("registries", [])),

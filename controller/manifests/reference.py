@@ -67,7 +67,7 @@ def _rows(part: Mapping[str, Any], prefix: str, shared: Collection[str]) -> Iter
         path = f"{prefix}{name}"
         if path in ("apiVersion", "kind"):
             continue
-        default = f"`{_scalar(field['default'])}`" if "default" in field else ""
+        default = f"`{_flow(field['default'])}`" if field.get("default", {}) != {} else ""
         if name in part.get("required", []):
             default = "required"
         meaning = field.get("description", "")

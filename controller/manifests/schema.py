@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.validators import extend
 
+from controller.documents import Json, Node
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
 from controller.manifests import formats
@@ -38,6 +40,33 @@ def check(document: ManifestDocument) -> Iterator[ManifestProblem]:
             if problem not in seen and not document.node.at(path).refused:
                 seen.add(problem)
                 yield problem
+
+
+def with_defaults(document: ManifestDocument) -> ManifestDocument:
+    """Return a valid document with the defaults of its kind's schema in place of what it leaves out. No default of a
+    manifest stands anywhere else."""
+    return replace(document, node=filled(document.node, schema(document.kind)))
+
+
+def filled(node: Node, by: Schema) -> Node:
+    """`node` with the defaults of the schema `by`; each stands at the place of the mapping that lacks it."""
+    children = dict(node.children)
+    if isinstance(node.value, list):
+        children = {index: filled(child, by.get("items", {})) for index, child in children.items()}
+        return replace(node, value=[child.value for child in children.values()], children=children)
+    if not isinstance(node.value, dict):
+        return node
+    for name, part in by.get("properties", {}).items():
+        if name in children:
+            children[name] = filled(children[name], part)
+        elif "default" in part:
+            children[name] = filled(_default(part["default"], node), part)
+    return replace(node, value={str(key): child.value for key, child in children.items()}, children=children)
+
+
+def _default(value: Json, at: Node) -> Node:
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    return Node(value, at.line, at.column, {key: _default(item, at) for key, item in items})
 
 
 @cache

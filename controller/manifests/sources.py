@@ -24,15 +24,16 @@ _SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, ast.GeneratorExp, ast.ListComp
 
 
 def code_problems(folder: Path, documents: Iterable[ManifestDocument]) -> Iterator[ManifestProblem]:
-    """Return the problems of all MLComponents that are built from this folder or from the repository around it."""
+    """Return the problems of all MLComponents that are built from this folder or from the repository around it. The
+    documents are valid and have their defaults."""
     for document in documents:
-        context = document.get("spec", "image", "build", "context")
         reference = document.get(*_INFERENCE)
-        built = document.get("spec", "image", "build") is not None
-        if document.kind is not ComponentKind.ML_COMPONENT or not built or not isinstance(reference, str):
+        context = document.get("spec", "image", "build", "context")
+        built = document.kind is ComponentKind.ML_COMPONENT and isinstance(context, str)
+        if not built or not isinstance(reference, str):
             continue
         module, _, name = reference.partition(":")
-        found = _find(folder, context if isinstance(context, str) else ".", module)
+        found = _find(folder, str(context), module)
         if found is not None:
             yield from _of_function(document, found, name)
 

@@ -12,13 +12,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from controller.config import Settings
-from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
+from controller.domain.apps.spec import ComponentKind, undeclared_app
 from controller.domain.errors import ManifestProblem
-from controller.domain.names import AppName, RepositoryName
+from controller.domain.names import AppName
 from controller.domain.units import about_size
 from controller.manifests.build import examine
 from controller.manifests.platform import examine_platform
 from controller.manifests.reader import API_VERSION, SUFFIXES, ManifestDocument, read
+from controller.manifests.schema import with_defaults
 from controller.manifests.sources import code_problems
 from controller.ports import SourceFile
 
@@ -51,7 +52,7 @@ def validate_folder(
     chosen = settings or Settings()
     verdict = _platform(files, chosen) if _is_platform(documents) else _module(files, documents, app, chosen)
     if verdict.kind is FolderKind.MODULE and not verdict.problems:
-        verdict = replace(verdict, problems=tuple(code_problems(folder, documents)))
+        verdict = replace(verdict, problems=tuple(code_problems(folder, map(with_defaults, documents))))
     if verdict.documents or verdict.problems:
         return verdict
     message = f"no manifest here: no *.yaml or *.yml below it has 'apiVersion: {API_VERSION}'"
@@ -94,6 +95,6 @@ def _module(
 ) -> ValidationResult:
     named = (document.get("metadata", "namespace") for document in documents)
     name = AppName(app or next((n for n in named if isinstance(n, str)), "app"))
-    found = examine(files, PlatformAppSpec(name, RepositoryName("")), None, settings.limits)
+    found = examine(files, undeclared_app(name), None, settings.limits)
     notes = (*map(str, found.notes), *found.warnings)
     return ValidationResult(FolderKind.MODULE, len(documents), found.problems, notes)

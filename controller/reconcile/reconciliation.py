@@ -18,10 +18,10 @@ from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, Plan
 from controller.domain.apps.planner import pause_left, plan_app
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
-from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec
+from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec, undeclared_app
 from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
-from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.domain.runs.run import cancel, images_to_repeat
@@ -198,7 +198,7 @@ class Reconciliation:
         deps = self._deps
         self._cancel_runs()
         desired = DesiredApp(self._app, "", prune=True, approved=True, disconnected=True)
-        nowhere = PlatformAppSpec(self._app, RepositoryName(""))
+        nowhere = undeclared_app(self._app)
         context = self._context(nowhere, Revision("", "", ""), None)
         end = self._apply_until_quiet(desired, context, lambda: desired)
         for hold in end.plan.holds:  # what cannot be removed, and a storage that does not answer

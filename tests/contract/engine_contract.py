@@ -24,6 +24,7 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.ports import Engine, EngineEvent
 from tests.support.engines import context_of, name_of, own_server_workload
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 
@@ -357,7 +358,7 @@ class EngineContract:
         assert (pin.deploy, pin.origin, pin.present) == (reference, ImageOrigin.REGISTRY, False)
 
     def test_a_build_is_done_once_and_logged(self, engine: Engine, script: Script, image: str) -> None:
-        source, tag = BuildImage("."), f"{script.instance}.local/app/web:1"
+        source, tag = make(BuildImage, "."), f"{script.instance}.local/app/web:1"
         assert engine.pin(source, tag, ()) == ImagePin(tag, ImageOrigin.BUILD, present=False)
         lines: list[str] = []
         context = context_of({"Dockerfile": f"FROM {image}\nENV A=b\n"})
@@ -382,7 +383,7 @@ class EngineContract:
     def test_old_builds_are_removed_but_for_the_newest_and_those_in_use(
         self, engine: Engine, script: Script, app: AppName, image: str
     ) -> None:
-        source = BuildImage(".")
+        source = make(BuildImage, ".")
         tags = [f"{script.instance}.local/{app}/web:{number}" for number in range(4)]
         other = f"{script.instance}.local/{app}-other/web:0"
         for tag in [*tags, other]:

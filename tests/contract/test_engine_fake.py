@@ -13,6 +13,7 @@ from controller.ports import Engine
 from tests.contract.engine_contract import ClusterContract, ClusterScript
 from tests.support.engines import context_of
 from tests.support.fake_engine import FakeEngine
+from tests.support.specs import make
 
 
 class FakeScript:
@@ -90,7 +91,7 @@ class TestFakeEngine(ClusterContract):
         lines: list[str] = []
         with pytest.raises(Stalled, match="no such package"):
             engine.build(
-                "t:1", BuildInput("c", BuildImage(".")), context_of({"Dockerfile": ""}), lines.append
+                "t:1", BuildInput("c", make(BuildImage, ".")), context_of({"Dockerfile": ""}), lines.append
             )
         assert lines[-1] == "pip: no such package"
         assert "t:1" not in engine.images

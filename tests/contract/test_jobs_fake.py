@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from controller.domain.apps.spec import Resources
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, job_name
 from controller.domain.reasons import Reason
 from controller.ports import Job, Jobs
 from tests.contract.jobs_contract import ClusterJobsContract, ClusterScript, Script, never
 from tests.support.fake_jobs import FakeJobs
+from tests.support.specs import make
 
 
 class FakeScript:
@@ -17,7 +19,8 @@ class FakeScript:
         self.jobs = jobs
 
     def job(self, app: AppName, stage: str = "train") -> Job:
-        return Job(job_name("prichal", app, "run", stage, 1), app, "run", stage, 1, "train:1")
+        name, limits = job_name("prichal", app, "run", stage, 1), make(Resources)
+        return Job(name, app, "run", stage, 1, "train:1", resources=limits, read_only_root=False)
 
     def say(self, id: str, content: bytes, error: bool = False) -> None:
         self.jobs.say(id, content)

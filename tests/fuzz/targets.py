@@ -47,6 +47,7 @@ from controller.web.objects.s3 import (
 )
 from controller.web.problems import RequestRefused
 from tests.support.gateway import make_api, make_route
+from tests.support.specs import make
 
 Target = Callable[[bytes], None]
 
@@ -83,7 +84,7 @@ def manifests(data: bytes) -> None:
     file = SourceFile("a.yaml", data)
     for document in read((file,)).documents:
         check(document)
-    app = PlatformAppSpec(AppName("demo"), RepositoryName("demo"))
+    app = make(PlatformAppSpec, AppName("demo"), RepositoryName("demo"))
     examine((file,), app, None, SETTINGS.limits)
 
 

@@ -26,6 +26,7 @@ from controller.domain.apps.spec import (
 from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.routing.routes import Api, Route
 from controller.domain.storage.box import ModelPin, StoredObject
+from tests.support.specs import make
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34
@@ -47,7 +48,9 @@ def model(digest: str = "1", present: bool = False) -> ModelPin:
 
 
 def spec(name: str = "classify", **changes: object) -> MLComponentSpec:
-    made = MLComponentSpec(ComponentName(name), ExistingImage("demo:1"), PlatformServer("app:predict"))
+    made = make(
+        MLComponentSpec, ComponentName(name), ExistingImage("demo:1"), make(PlatformServer, "app:predict")
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -63,7 +66,7 @@ def component(
 ) -> DesiredComponent:
     strategy = Strategy.RECREATE if recreate else Strategy.BLUE_GREEN
     made = DesiredComponent(
-        spec=spec(name, replicas=replicas, rollout=Rollout(strategy)),
+        spec=spec(name, replicas=replicas, rollout=make(Rollout, strategy)),
         pin=ImagePin(f"demo@sha256:{version}", ImageOrigin.REGISTRY, present),
         fingerprints=(fingerprint(version),),
         apis=tuple(Api(path, ComponentName(f"{path}-api"), published=True) for path in sorted(apis)),

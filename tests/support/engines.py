@@ -17,6 +17,7 @@ from controller.domain.apps.spec import ExistingImage, MLComponentSpec, OwnServe
 from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.secret import Secret
 from controller.ports import BuildContext
+from tests.support.specs import make
 
 BASE_IMAGE = "prichal-example-base:1"
 MEBIBYTE = 2**20
@@ -30,11 +31,12 @@ def own_server_workload(
     image: str, app: str = "app", component: str = "web", fingerprint: str = "", replica: int = 0
 ) -> Workload:
     """A small container with an HTTP server of its own on port 8002."""
-    spec = MLComponentSpec(
+    spec = make(
+        MLComponentSpec,
         name=ComponentName(component),
         image=ExistingImage(image),
-        server=OwnServer(ready_path="/"),
-        resources=Resources(cpus=0.5, memory=64 * MEBIBYTE, pids=32),
+        server=make(OwnServer, ready_path="/"),
+        resources=make(Resources, cpus=0.5, memory=64 * MEBIBYTE, pids=32),
     )
     return Workload(
         app=AppName(app),
@@ -50,7 +52,7 @@ def own_server_workload(
 def platform_workload(image: str, app: str, inference: str, env: Mapping[str, str] | None = None) -> Workload:
     """The same, served by the platform's library."""
     workload = own_server_workload(image, app, "model")
-    spec = replace(workload.spec, server=PlatformServer(inference))
+    spec = replace(workload.spec, server=make(PlatformServer, inference))
     return replace(workload, spec=spec, env=tuple((k, Secret(v)) for k, v in (env or {}).items()))
 
 

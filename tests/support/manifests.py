@@ -11,11 +11,13 @@ from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.names import AppName, RepositoryName
 from controller.manifests import load_app, load_platform
 from controller.ports import SourceFile
+from tests.support.specs import make
 
 EXAMPLES = Path(__file__).parent.parent / "fixtures" / "manifests"
 VERSION = "apiVersion: unified-platform.cs.hse.ru/v1\n"
 
-APP = PlatformAppSpec(
+APP = make(
+    PlatformAppSpec,
     name=AppName("demo"),
     repository=RepositoryName("demo"),
     limits=Limits(cpus=4, memory=8 * 2**30, storage=20 * 10**9, containers=8),

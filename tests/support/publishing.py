@@ -12,14 +12,15 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import cancel, new_run, new_run_id
 from controller.domain.storage.box import PendingUpload
 from controller.ports import Store
+from tests.support.specs import make
 
 
 @contextmanager
 def publishing(store: Store, app: AppName, bucket: str, prefix: str) -> Iterator[str]:
     """The run's id. `prefix` of keys, ends in `/`."""
     now = time.time()
-    stage = Stage("fit", "sha256:1", outputs=("model",))
-    pipeline = Pipeline(app, ComponentName("train"), "c0ffee", (stage,))
+    stage = make(Stage, "fit", "sha256:1", outputs=("model",))
+    pipeline = make(Pipeline, app, ComponentName("train"), "c0ffee", (stage,))
     run = store.runs.submit(new_run(new_run_id(now, 7), pipeline, now, "ann"))
     store.boxes.guard(PendingUpload(0, bucket, under_way(prefix, run.id), 0, now, now + 100))
     try:

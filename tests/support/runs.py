@@ -21,22 +21,23 @@ from controller.ports import Runs
 from controller.store import SqliteStore
 from controller.web.context import CALL, ServiceCall
 from tests.support.gateway import APP, make_api
+from tests.support.specs import make
 
 TRAIN = ComponentName("train")
 BOXES = (ComponentName("userdata"), ComponentName("results"))
 INPUTS = (
-    ApiVariable("data", "A table", datatypes=("FILE",)),
-    ApiVariable("rate", "Learning rate", required=False, datatypes=("FP64", "INT32")),
-    ApiVariable("note", "For people", required=False, datatypes=("str", "dict")),
+    make(ApiVariable, "data", "A table", datatypes=("FILE",)),
+    make(ApiVariable, "rate", "Learning rate", required=False, datatypes=("FP64", "INT32")),
+    make(ApiVariable, "note", "For people", required=False, datatypes=("str", "dict")),
 )
-OUTPUTS = (ApiVariable("report", "What came out"), ApiVariable("plots"))
+OUTPUTS = (make(ApiVariable, "report", "What came out"), make(ApiVariable, "plots"))
 
 
 def make_pipeline(name: str = "train", **fields: Any) -> Pipeline:
     """Two stages, one after the other."""
     stages = (
-        Stage("fit", "sha256:1", inputs=("data", "note", "rate", "weights"), outputs=("model",)),
-        Stage("tell", "sha256:2", inputs=("model",), outputs=("plots", "report")),
+        make(Stage, "fit", "sha256:1", inputs=("data", "note", "rate", "weights"), outputs=("model",)),
+        make(Stage, "tell", "sha256:2", inputs=("model",), outputs=("plots", "report")),
     )
     known = {
         "app": APP,
@@ -48,7 +49,7 @@ def make_pipeline(name: str = "train", **fields: Any) -> Pipeline:
         "optional": ("note", "rate"),
         "webhook": Webhook("hooks"),
     }
-    return Pipeline(**{**known, **fields})
+    return make(Pipeline, **{**known, **fields})
 
 
 def one_pipeline(path: str = "train", **fields: Any) -> Service:

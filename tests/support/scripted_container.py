@@ -10,6 +10,7 @@ from controller.domain.apps.spec import Resources
 from controller.domain.names import AppName, job_name
 from controller.ports import Job, JobMount
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
+from tests.support.specs import make
 
 _PROGRAM = """
 import base64, json, os, time
@@ -54,7 +55,8 @@ class ScriptedContainers:
             image=BASE_IMAGE,
             command=("python3", "-c", _PROGRAM),
             mounts=(JobMount(orders, "/orders", read_only=True),),
-            resources=Resources(cpus=0.5, memory=16 * MEBIBYTE, pids=16),
+            resources=make(Resources, cpus=0.5, memory=16 * MEBIBYTE, pids=16),
+            read_only_root=False,
         )
 
     def say(self, name: str, content: bytes, error: bool = False) -> None:

@@ -30,6 +30,7 @@ from controller.ports import SourceFile
 from controller.serving import docstring
 from tests.support.commands import calls, resolve
 from tests.support.pages import README, ROOT, Block, anchors, blocks, inline_code, links, pages, section
+from tests.support.specs import make
 
 PAGES = pages()
 REFERENCE = ROOT / "docs" / "reference"
@@ -112,7 +113,7 @@ def test_manifests_of_a_page_fit_together(page: Path) -> None:
     documents = read_manifests(files(texts)).documents
     module, platform = (tuple(d for d in documents if is_platforms(d) is side) for side in (False, True))
     namespaces = {str(d.get("metadata", "namespace")) for d in module} - {"None"}
-    app = PlatformAppSpec(AppName(namespaces.pop() if namespaces else "app"), RepositoryName("page"))
+    app = make(PlatformAppSpec, AppName(namespaces.pop() if namespaces else "app"), RepositoryName("page"))
     assert examine(files(source(d) for d in module), app, None, DefaultLimits()).problems == ()
     _, problems = examine_platform(
         tuple(files(source(d) for d in platform)), Settings(), lambda path: b"content"

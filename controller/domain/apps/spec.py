@@ -1,15 +1,13 @@
-"""Desired state, as the manifests say it after validation. Durations are seconds, sizes bytes, defaults filled in."""
+"""Desired state, as the manifests say it after validation. Durations are seconds, sizes bytes. A field for which the
+manifests' schema has a default has none here: the schema alone decides, and `controller.manifests` fills it in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 
 from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.secret import Secret
-
-GIGABYTE = 10**9
-MEBIBYTE = 2**20
 
 
 class ComponentKind(StrEnum):
@@ -38,7 +36,7 @@ class BuildImage:
     relative to the repository's root, `dockerfile` relative to the context."""
 
     context: str
-    dockerfile: str = "Dockerfile"
+    dockerfile: str
     target: str | None = None
     args: tuple[tuple[str, str], ...] = ()
 
@@ -54,16 +52,16 @@ class EnvVar:
 
 @dataclass(frozen=True)
 class Resources:
-    cpus: float = 1.0
-    memory: int = 1024 * MEBIBYTE
-    gpus: int = 0
-    pids: int = 256
+    cpus: float
+    memory: int
+    gpus: int
+    pids: int
 
 
 @dataclass(frozen=True)
 class BoxLink:
     name: str
-    default: bool = False
+    default: bool
 
 
 # --- MLComponent ------------------------------------------------------------------------------------------------
@@ -76,8 +74,8 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True)
 class Rollout:
-    strategy: Strategy = Strategy.BLUE_GREEN
-    drain_timeout: float = 30.0
+    strategy: Strategy
+    drain_timeout: float
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,11 @@ class PlatformServer:
     """Served by the platform's serving library around `inference` (`module:function`)."""
 
     inference: str
+    _: KW_ONLY
     loader: str | None = None
-    concurrency: int = 4
-    queue: int = 40
-    timeout: float = 60.0
+    concurrency: int
+    queue: int
+    timeout: float
 
     @property
     def ready_path(self) -> str:
@@ -100,8 +99,8 @@ class PlatformServer:
 class OwnServer:
     """The image's own command serves HTTP; `ready_path` answers 200 once it can take requests."""
 
-    ready_path: str = "/health/ready"
-    timeout: float = 60.0
+    ready_path: str
+    timeout: float
 
 
 @dataclass(frozen=True)
@@ -109,18 +108,19 @@ class MLComponentSpec:
     name: ComponentName
     image: ImageSource
     server: PlatformServer | OwnServer
-    port: int = 8002
+    _: KW_ONLY
+    port: int
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[str, ...] = ()  # names of Secrets
     boxes: tuple[BoxLink, ...] = ()
     model_box: str | None = None
     model_path: str | None = None
-    follow_model: bool = False
+    follow_model: bool
     package_registry: str | None = None
-    setup_timeout: float = 120.0
-    resources: Resources = Resources()
-    replicas: int = 1
-    rollout: Rollout = Rollout()
+    setup_timeout: float
+    resources: Resources
+    replicas: int
+    rollout: Rollout
     idle_after: float | None = None  # hibernation: scale to zero after so many idle seconds
     read_only_root: bool | None = None  # None: true if it starts with that
 
@@ -138,25 +138,26 @@ class PipelineVar:
 
 @dataclass(frozen=True)
 class Retries:
-    limit: int = 0
-    backoff: float = 10.0
-    factor: float = 2.0
-    cap: float = 300.0
+    limit: int
+    backoff: float
+    factor: float
+    cap: float
 
 
 @dataclass(frozen=True)
 class StageSpec:
     name: str
     image: ImageSource
+    _: KW_ONLY
     command: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[str, ...] = ()
-    resources: Resources = Resources()
+    resources: Resources
     timeout: float | None = None
-    retries: Retries = Retries()
-    read_only_root: bool = False
+    retries: Retries
+    read_only_root: bool
 
 
 class Overlap(StrEnum):
@@ -168,8 +169,8 @@ class Overlap(StrEnum):
 @dataclass(frozen=True)
 class CronSchedule:
     cron: str
-    timezone: str = "UTC"
-    overlap: Overlap = Overlap.FORBID
+    timezone: str
+    overlap: Overlap
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,13 @@ class PipelineSpec:
     name: ComponentName
     vars: tuple[PipelineVar, ...]
     stages: tuple[StageSpec, ...]
+    _: KW_ONLY
     boxes: tuple[BoxLink, ...] = ()
     continue_with: str | None = None
     schedule: CronSchedule | None = None
-    concurrency: int = 1
-    ttl_succeeded: float = 7 * 86400.0
-    ttl_failed: float = 30 * 86400.0
+    concurrency: int
+    ttl_succeeded: float
+    ttl_failed: float
     webhook: Webhook | None = None
 
 
@@ -234,10 +236,11 @@ class OidcSpec:
 class AuthSpec:
     """The rules for callers; if all are empty, everybody may call. `basic` and `token` name Secrets."""
 
+    _: KW_ONLY
     basic: str | None = None
     token: str | None = None
     oidc: OidcSpec | None = None
-    identity_pass_through: bool = False
+    identity_pass_through: bool
 
 
 #: In place of origins: pages of all origins may call, but without credentials.
@@ -251,17 +254,19 @@ class CorsSpec:
     preflight."""
 
     origins: tuple[str, ...]
-    credentials: bool = False
-    max_age: float = 600.0
+    _: KW_ONLY
+    credentials: bool
+    max_age: float
     expose_headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ApiVariable:
     name: str
+    _: KW_ONLY
     description: str = ""
-    required: bool = True
-    datatypes: tuple[str, ...] = ("FILE",)
+    required: bool
+    datatypes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -269,8 +274,9 @@ class ApiSpec:
     name: ComponentName
     target: ApiTarget
     path: str
-    published: bool = True
-    auth: AuthSpec = AuthSpec()
+    _: KW_ONLY
+    published: bool
+    auth: AuthSpec
     cors: CorsSpec | None = None
     inputs: tuple[ApiVariable, ...] = ()
     outputs: tuple[ApiVariable, ...] = ()
@@ -287,8 +293,8 @@ class Reclaim(StrEnum):
 @dataclass(frozen=True)
 class BoxSpec:
     name: ComponentName
-    capacity: int = GIGABYTE
-    reclaim: Reclaim = Reclaim.RETAIN
+    capacity: int
+    reclaim: Reclaim
 
 
 # --- the app and the platform -----------------------------------------------------------------------------------
@@ -347,7 +353,7 @@ class RepositorySpec:
     name: RepositoryName
     url: str
     ref: GitRef
-    interval: float = 60.0  # 0: webhooks only
+    interval: float  # 0: webhooks only
     credentials: str | None = None
     hook_provider: HookProvider | None = None
     hook_secret: str | None = None
@@ -376,13 +382,19 @@ class Registry:
 class PlatformAppSpec:
     name: AppName
     repository: RepositoryName
-    path: str = "."
-    prune: bool = True
-    suspend: bool = False
+    _: KW_ONLY
+    path: str
+    prune: bool
+    suspend: bool
     depends_on: tuple[AppName, ...] = ()
     limits: Limits = Limits()
     registries: tuple[Registry, ...] = ()
     package_registries: tuple[Registry, ...] = ()
+
+
+def undeclared_app(name: AppName) -> PlatformAppSpec:
+    """Return what stands for an app that no PlatformApp declares: it has no repository, limits and registries."""
+    return PlatformAppSpec(name, RepositoryName(""), path=".", prune=True, suspend=False)
 
 
 @dataclass(frozen=True)

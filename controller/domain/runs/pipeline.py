@@ -5,14 +5,12 @@ declared pipeline; a run carries its own copy, so that no later commit changes w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from controller.domain.apps.mounts import MOUNT
 from controller.domain.apps.spec import CronSchedule, EnvVar, Limits, PipelineVar, Resources, Retries, Webhook
 from controller.domain.names import AppName, ComponentName
 
-_RESOURCES = Resources()
-_RETRIES = Retries()
 _LIMITS = Limits()
 
 
@@ -23,15 +21,16 @@ class Stage:
 
     name: str
     image: str
+    _: KW_ONLY
     command: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[str, ...] = ()  # names of Secrets
-    resources: Resources = _RESOURCES
+    resources: Resources
     timeout: float | None = None  # seconds of one attempt
-    retries: Retries = _RETRIES
-    read_only_root: bool = False
+    retries: Retries
+    read_only_root: bool
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,13 @@ class Pipeline:
     name: ComponentName
     revision: str
     stages: tuple[Stage, ...]
+    _: KW_ONLY
     vars: tuple[PipelineVar, ...] = ()
     boxes: tuple[ComponentName, ...] = ()
     continue_with: ComponentName | None = None
-    concurrency: int = 1
-    ttl_succeeded: float = 7 * 86400.0
-    ttl_failed: float = 30 * 86400.0
+    concurrency: int
+    ttl_succeeded: float
+    ttl_failed: float
     optional: tuple[str, ...] = ()  # variables that callers may leave out
     webhook: Webhook | None = None
     schedule: CronSchedule | None = None

@@ -26,6 +26,7 @@ from tests.support.engines import (
     own_server_workload,
     unique,
 )
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 
@@ -38,7 +39,7 @@ def build(
     engine: DockerEngine, tag: str, files: dict[str, str], source: BuildImage | None = None
 ) -> list[str]:
     """Lines of the log."""
-    source = source or BuildImage(".")
+    source = source or make(BuildImage, ".")
     lines: list[str] = []
     engine.build(tag, BuildInput("c0ffee", source), context_of(files, source.dockerfile), lines.append)
     return lines
@@ -55,7 +56,7 @@ def test_target_arguments_and_a_dockerfile_elsewhere(
     dockerfile = (
         "FROM scratch AS first\nARG WHO\nENV WHO=$WHO\nCOPY a /\nFROM first AS second\nENV LAST=yes\n"
     )
-    source = BuildImage(".", "deploy/Dockerfile", target="first", args=(("WHO", "me"),))
+    source = make(BuildImage, ".", "deploy/Dockerfile", target="first", args=(("WHO", "me"),))
     lines = build(engine, tag, {"deploy/Dockerfile": dockerfile, "a": "1"}, source)
     assert lines[0].endswith("FROM scratch AS first")
     image = client.inspect_image(tag)  # type: ignore[no-untyped-call]
@@ -73,7 +74,7 @@ def test_a_failed_step_is_shown_and_leaves_no_container(
     assert caught.value.reason == "BuildFailed"
     assert "returned a non-zero code: 3" in caught.value.message
     assert containers(client, tag) == []
-    assert not engine.pin(BuildImage("."), tag, ()).present
+    assert not engine.pin(make(BuildImage, "."), tag, ()).present
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_build_without_end_ends_and_leaves_no_container(
 ) -> None:
     settings = DockerSettings(build_timeout=2.0)
     dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {tag}; {endless}\n"
-    source = BuildInput("c0ffee", BuildImage("."))
+    source = BuildInput("c0ffee", make(BuildImage, "."))
     running: list[str] = []
 
     def look(line: str) -> None:
@@ -134,7 +135,7 @@ def test_two_workers_build_at_once(engine: DockerEngine, client: docker.APIClien
             thread.start()
         for thread in threads:
             thread.join()
-        assert all(engine.pin(BuildImage("."), tag, ()).present for tag in tags)
+        assert all(engine.pin(make(BuildImage, "."), tag, ()).present for tag in tags)
 
 
 # --- what is left -----------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ from tests.support.engines import context_of
 instance, folder, tag, dockerfile = sys.argv[1:]
 engine = DockerEngine(DockerSettings(), instance, Path(folder))
 context = context_of({"Dockerfile": dockerfile})
-engine.build(tag, BuildInput("c0ffee", BuildImage(".")), context, lambda line: print(line, flush=True))
+engine.build(tag, BuildInput("c0ffee", make(BuildImage, ".")), context, lambda line: print(line, flush=True))
 """
 
 
@@ -219,7 +220,9 @@ def test_nothing_is_collected_while_something_is_built(
 
     dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {tag} > /a\nRUN exit 4\n"
     with pytest.raises(Stalled):
-        engine.build(tag, BuildInput("c", BuildImage(".")), context_of({"Dockerfile": dockerfile}), look)
+        engine.build(
+            tag, BuildInput("c", make(BuildImage, ".")), context_of({"Dockerfile": dockerfile}), look
+        )
     assert left
     assert all(left[0] in images for images in seen)
     engine.collect_builds(age=0)
@@ -233,14 +236,14 @@ def test_an_app_lets_go_of_an_image_that_another_one_uses(
     tags = [f"{instance}.local/{app}/build:1" for app in ("one", "two")]
     for tag in tags:
         build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nENV A={instance}\n"})
-    pins = [engine.pin(BuildImage("."), tag, ()) for tag in tags]
+    pins = [engine.pin(make(BuildImage, "."), tag, ()) for tag in tags]
     assert pins[0] == pins[1]
     workload = own_server_workload(pins[0].deploy, "two")
     engine.ensure_network(workload.app)
     engine.start(workload, name_of(workload, instance))
     for app in ("one", "two"):
         engine.prune_images(AppName(app), keep=0)
-    assert [engine.pin(BuildImage("."), tag, ()).present for tag in tags] == [False, True]
+    assert [engine.pin(make(BuildImage, "."), tag, ()).present for tag in tags] == [False, True]
     left = client.containers(all=True, filters={"label": f"{labels.INSTANCE}={instance}"})
     engine.remove(left[0]["Id"], grace=0)
     engine.prune_images(AppName("two"), keep=0)
@@ -391,5 +394,5 @@ def test_images_of_one_app_have_a_bound(
         with pytest.raises(Stalled, match=r"docker\.imagesPerApp") as caught:
             build(engine, f"{of_app}:3", context("h", "i"))
         assert caught.value.reason == "ImageTooLarge"
-        assert not engine.pin(BuildImage("."), f"{of_app}:3", ()).present
+        assert not engine.pin(make(BuildImage, "."), f"{of_app}:3", ()).present
         assert engine.image_sizes() == sizes

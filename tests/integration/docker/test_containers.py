@@ -30,6 +30,7 @@ from tests.support.engines import (
     platform_workload,
     unique,
 )
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 FUNCTION = '''
@@ -212,7 +213,7 @@ def test_logs_are_there_and_bounded(
 
 @pytest.mark.parametrize(
     ("resources", "reason"),
-    [(Resources(cpus=10_000.0), "LimitsInvalid"), (Resources(memory=1000), "LimitsInvalid")],
+    [(make(Resources, cpus=10_000.0), "LimitsInvalid"), (make(Resources, memory=1000), "LimitsInvalid")],
 )
 def test_what_the_host_cannot_give_is_said_and_leaves_nothing(
     engine: DockerEngine, instance: str, app: AppName, image: str, resources: Resources, reason: str

@@ -26,6 +26,7 @@ from controller.domain.errors import Stalled
 from controller.ports import BuildContext
 from tests.support.docker_client import DockerClient, docker_client
 from tests.support.engines import BASE_IMAGE
+from tests.support.specs import make
 
 FILES = (
     *(
@@ -340,7 +341,9 @@ def test_the_image_has_what_docker_build_would_put_into_it(
             (folder / ".dockerignore").unlink()
         lines: list[str] = []
         tag = f"{instance}.local/app:{name}"
-        engine.build(tag, BuildInput("c", BuildImage(".")), of_folder(folder, "Dockerfile"), lines.append)
+        engine.build(
+            tag, BuildInput("c", make(BuildImage, ".")), of_folder(folder, "Dockerfile"), lines.append
+        )
         ours = {line for line in lines if "  ./" in line}
         assert ours == _in_the_image(client, folder, f"{instance}.local/app:real")
 

@@ -31,6 +31,7 @@ from controller.domain.names import AppName, network_name
 from tests.integration.docker.test_containers import python, run
 from tests.support.engines import BASE_IMAGE, cleaned, context_of, own_server_workload, unique
 from tests.support.own_engine import OwnEngine, available, own_engine
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -205,7 +206,7 @@ def test_steps_of_builds_reach_no_more(engine: OwnEngine, instance: str, tmp_pat
     }
     for policy, reached in (("all", "all"), ("none", "internet")):
         settings = DockerSettings(host=engine.host, egress=policy)
-        build = BuildInput("", BuildImage("."))
+        build = BuildInput("", make(BuildImage, "."))
         with (
             closing(DockerEngine(settings, instance, tmp_path)) as ours,
             pytest.raises(Stalled) as caught,

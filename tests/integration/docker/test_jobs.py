@@ -34,6 +34,7 @@ from tests.support.engines import (
     unique,
 )
 from tests.support.scripted_container import ScriptedContainers
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 
@@ -55,7 +56,9 @@ def puppets(tmp_path: Path, instance: str) -> ScriptedContainers:
 
 def python(job: Job, code: str, memory: int = 64 * MEBIBYTE) -> Job:
     """The same job with another program."""
-    return replace(job, command=("python3", "-c", code), resources=Resources(cpus=2, memory=memory, pids=16))
+    return replace(
+        job, command=("python3", "-c", code), resources=make(Resources, cpus=2, memory=memory, pids=16)
+    )
 
 
 def begun(jobs: DockerJobs, job: Job) -> ObservedJob:
@@ -110,7 +113,7 @@ def test_another_user_writes_into_an_output(
 def test_limits_are_in_force(
     jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
-    limits = Resources(cpus=0.5, memory=48 * MEBIBYTE, pids=20)
+    limits = make(Resources, cpus=0.5, memory=48 * MEBIBYTE, pids=20)
     made = jobs.create(replace(puppets.job(app), resources=limits))
     host = client.inspect_container(made.id)["HostConfig"]
     memory = (host["Memory"], host["MemorySwap"], host["ShmSize"])
@@ -135,7 +138,7 @@ def test_threads_beyond_the_limit_are_refused(
 def test_gpus_that_the_host_has_not(
     jobs: DockerJobs, client: docker.APIClient, puppets: ScriptedContainers, app: AppName
 ) -> None:
-    wanted = replace(puppets.job(app), resources=Resources(gpus=2), gpus=("0", "GPU-b"))
+    wanted = replace(puppets.job(app), resources=make(Resources, gpus=2), gpus=("0", "GPU-b"))
     made = jobs.create(wanted)
     (asked,) = client.inspect_container(made.id)["HostConfig"]["DeviceRequests"]
     assert (asked["DeviceIDs"], asked["Count"]) == (["0", "GPU-b"], 0)
@@ -236,7 +239,7 @@ def test_a_workload_is_no_job(
 def test_an_image_that_a_job_uses_stays(
     jobs: DockerJobs, engine: DockerEngine, instance: str, puppets: ScriptedContainers, app: AppName
 ) -> None:
-    source = BuildImage(".")
+    source = make(BuildImage, ".")
     tags = [f"{instance}.local/{app}/train:{number}" for number in range(3)]
     for tag in tags:
         context = context_of({"Dockerfile": f"FROM {BASE_IMAGE}\nENV TAG={tag}\n"})

@@ -23,6 +23,7 @@ from tests.support.engines import (
     own_server_workload,
     unique,
 )
+from tests.support.specs import make
 
 BASE = 'CMD ["true"]'
 
@@ -39,8 +40,8 @@ def tag(client: docker.APIClient) -> Iterator[str]:
     [
         ("UserNotFound", 'USER appuser\nCMD ["true"]', {}),
         ("UserNotFound", 'USER root:appgroup\nCMD ["true"]', {}),
-        ("LimitsInvalid", BASE, {"resources": Resources(cpus=0.5, memory=MEBIBYTE, pids=32)}),
-        ("LimitsInvalid", BASE, {"resources": Resources(cpus=5000, memory=64 * MEBIBYTE, pids=32)}),
+        ("LimitsInvalid", BASE, {"resources": make(Resources, cpus=0.5, memory=MEBIBYTE, pids=32)}),
+        ("LimitsInvalid", BASE, {"resources": make(Resources, cpus=5000, memory=64 * MEBIBYTE, pids=32)}),
         ("EnvironmentInvalid", BASE, {"env": (("A", Secret("a\0b")),)}),
     ],
 )

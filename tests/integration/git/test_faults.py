@@ -34,6 +34,7 @@ from tests.support.git_servers import (
     make_key,
 )
 from tests.support.git_specs import repository, secret
+from tests.support.specs import make
 
 MakeSources = Callable[..., GitSources]
 
@@ -530,7 +531,7 @@ def test_contents_that_are_refused_by_name(sources: GitSources, author: Author, 
     author.commit({})
     revision = fetch(sources, repository(f"{daemon}/{author.remote.name}"))
     assert failure(lambda: content(sources, revision)).reason == "LfsPointer"
-    error = failure(lambda: sources.build_context(revision, BuildImage("ctx")))
+    error = failure(lambda: sources.build_context(revision, make(BuildImage, "ctx")))
     assert (error.reason, "link" in error.message) == ("SymlinkRefused", True)
 
 
@@ -549,7 +550,7 @@ def test_a_submodule_is_left_out(sources: GitSources, author: Author, daemon: st
     author.commit({})
     revision = fetch(sources, repository(f"{daemon}/{author.remote.name}"))
     assert content(sources, revision) == b"1"
-    assert b"sub/" not in b"".join(sources.build_context(revision, BuildImage(".")).files)
+    assert b"sub/" not in b"".join(sources.build_context(revision, make(BuildImage, ".")).files)
 
 
 def test_local_paths_only_where_they_are_allowed(make_sources: MakeSources, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from controller.domain.errors import Stalled, Waiting
 from controller.ports import Revision
 from tests.support.git_servers import Author, git
 from tests.support.git_specs import Access, repository
+from tests.support.specs import make
 
 
 def fetch(sources: GitSources, spec: RepositorySpec, access: Access) -> Revision:
@@ -34,7 +35,7 @@ def test_head_then_fetch_then_read(sources: GitSources, author: Author, access: 
     assert revision.committed > 0
     (file,) = sources.files(revision, "manifests", (".yaml",))
     assert (file.path, file.content) == ("manifests/app.yaml", b"kind: X\n")
-    context = sources.build_context(revision, BuildImage("."))
+    context = sources.build_context(revision, make(BuildImage, "."))
     assert context.dockerfile == b"FROM scratch\n"
     with tarfile.open(fileobj=io.BytesIO(b"".join(context.files))) as archive:
         assert archive.getnames() == ["Dockerfile", "manifests", "manifests/app.yaml"]

@@ -21,6 +21,7 @@ from controller.runner.cron_scheduler import CronScheduler
 from controller.store import SqliteStore, open_store
 from tests.integration.runner.world import ROOT
 from tests.support.clock import FakeClock
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 APP = AppName("demo")
@@ -44,8 +45,10 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 def publish(store: SqliteStore, schedule: CronSchedule) -> None:
-    stage = Stage("fit", "sha256:1", outputs=("model",))
-    store.runs.publish(APP, (Pipeline(APP, ComponentName("train"), "c0ffee", (stage,), schedule=schedule),))
+    stage = make(Stage, "fit", "sha256:1", outputs=("model",))
+    store.runs.publish(
+        APP, (make(Pipeline, APP, ComponentName("train"), "c0ffee", (stage,), schedule=schedule),)
+    )
 
 
 def process(path: Path, *call: str) -> subprocess.Popen[bytes]:
@@ -55,7 +58,7 @@ def process(path: Path, *call: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("call", range(1, len(CALLS) + 1), ids=lambda number: f"before {CALLS[number - 1]}")
 def test_killed_before_any_call(store: SqliteStore, path: Path, call: int) -> None:
-    yearly = CronSchedule("0 0 1 1 *")
+    yearly = make(CronSchedule, "0 0 1 1 *")
     publish(store, yearly)
     (scheduled,) = store.schedules.all()
     long_ago = CronTicks().after(yearly.cron, yearly.timezone, 0.0)
@@ -83,7 +86,7 @@ def keep_time(path: Path, together: Barrier) -> None:
 
 
 def test_several_at_it(store: SqliteStore, path: Path) -> None:
-    publish(store, CronSchedule("* * * * *", overlap=Overlap.ALLOW))
+    publish(store, make(CronSchedule, "* * * * *", overlap=Overlap.ALLOW))
     CronScheduler(store, FakeClock(0.0), CronTicks()).run_once()
     together = spawn.Barrier(PROCESSES)
     racing = [spawn.Process(target=keep_time, args=(path, together)) for _ in range(PROCESSES)]

@@ -9,6 +9,7 @@ from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import RunState
 from tests.integration.runner.world import World, python
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 FOREVER = "import time\nprint('up', flush=True)\ntime.sleep(3600)"
@@ -73,7 +74,7 @@ except OSError as error:
 
 
 def test_out_of_memory(driven: World) -> None:
-    hungry = python("fit", "x = bytearray(10**9)", resources=Resources(memory=32 * MEBIBYTE))
+    hungry = python("fit", "x = bytearray(10**9)", resources=make(Resources, memory=32 * MEBIBYTE))
     run = driven.finish(hungry)
     assert (run.state, run.reason) == (RunState.FAILED, "OOMKilled"), run
 
@@ -114,14 +115,14 @@ def test_killed_by_hand(driven: World) -> None:
 
 
 def test_a_command_that_is_not_there(driven: World) -> None:
-    run = driven.finish(Stage("fit", BASE_IMAGE, command=("nothing",)))
+    run = driven.finish(make(Stage, "fit", BASE_IMAGE, command=("nothing",)))
     assert (run.state, run.reason) == (RunState.FAILED, "CommandNotFound")
     wait_for(lambda: not driven.containers())
 
 
 def test_repeated_after_a_failure(driven: World) -> None:
     code = "import os; exit(int(os.environ['UNIP_ATTEMPT']) < 3)"
-    run = driven.finish(python("fit", code, retries=Retries(limit=2, backoff=0.1)))
+    run = driven.finish(python("fit", code, retries=make(Retries, limit=2, backoff=0.1)))
     assert run.state is RunState.SUCCEEDED
     assert [attempt.exit_code for attempt in run.stage("fit").attempts] == [1, 1, 0]
 

@@ -19,6 +19,7 @@ from controller.domain.storage.keys import user_area
 from tests.integration.runner.world import BUCKET, World, pipeline, python
 from tests.support.engines import build_image, cleaned, unique
 from tests.support.proxy import CuttableSocket, Fault, cuttable
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 #: The SDK leaves a socket open that could not connect.
@@ -57,7 +58,7 @@ def test_a_variable_that_fits_no_mount_point(
     for key in ("tables/in.csv", "group/x"):
         driven.storage.objects().put(BUCKET, user_area("anna") + key, io.BytesIO(b"x"), 1)
     given = {"inputs": ("table",)} if passed else {"outputs": ("table",)}
-    fit = Stage("fit", image, command=("python3", "-c", ""), timeout=30.0, **given)  # type: ignore[arg-type]
+    fit = make(Stage, "fit", image, command=("python3", "-c", ""), timeout=30.0, **given)
     of = pipeline(fit, vars=(PipelineVar("table", mount_to=target),))
     for number in range(2):
         run = new_run(

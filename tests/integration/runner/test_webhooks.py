@@ -20,6 +20,7 @@ from controller.store import SqliteStore, open_store
 from tests.support.pages import ROOT
 from tests.support.receivers import receiver
 from tests.support.serve_runner import settings_of
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 
@@ -42,7 +43,7 @@ def sending(state: Path, call: str = "") -> Iterator[subprocess.Popen[bytes]]:
 
 def end_a_run(store: SqliteStore, url: str) -> None:
     names = (AppName("demo"), ComponentName("train"), "c0ffee")
-    pipeline = Pipeline(*names, (Stage("fit", "sha256:1"),), webhook=Webhook("hooks", url))
+    pipeline = make(Pipeline, *names, (make(Stage, "fit", "sha256:1"),), webhook=Webhook("hooks", url))
     assert store.runs.save(cancel(store.runs.submit(new_run("a1", pipeline, 1.0)), 2.0))
 
 

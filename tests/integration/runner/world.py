@@ -28,6 +28,7 @@ from controller.store import open_store
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
 from tests.support.fake_objects import FakeStorage
 from tests.support.serve_runner import deps_of, settings_of
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -37,13 +38,13 @@ BUCKET = "prichal.demo.userdata"
 
 
 def python(name: str, code: str, **rest: Any) -> Stage:
-    known = {"image": BASE_IMAGE, "resources": Resources(cpus=1, memory=64 * MEBIBYTE, pids=32)}
-    return Stage(name, command=("python3", "-uc", code), **{**known, **rest})
+    known = {"image": BASE_IMAGE, "resources": make(Resources, cpus=1, memory=64 * MEBIBYTE, pids=32)}
+    return make(Stage, name, command=("python3", "-uc", code), **{**known, **rest})
 
 
 def pipeline(*stages: Stage, **rest: Any) -> Pipeline:
     known = {"boxes": (BOX,), "concurrency": 100}
-    return Pipeline(APP, ComponentName("train"), "c0ffee", stages, **{**known, **rest})
+    return make(Pipeline, APP, ComponentName("train"), "c0ffee", stages, **{**known, **rest})
 
 
 class World:

@@ -15,13 +15,14 @@ from controller.domain.names import ComponentName
 from controller.domain.routing.passwords import hash_token
 from tests.support.gateway import APP, make_api, make_route, make_service
 from tests.support.runs import all_pipelines, make_pipeline, one_pipeline
+from tests.support.specs import make
 
 from .conftest import Web
 
 T = TypeVar("T")
 
 LAB, EVIL = "https://lab.example.org", "https://evil.example"
-RULE = CorsSpec((LAB,), expose_headers=("X-Total-Count",))
+RULE = make(CorsSpec, (LAB,), expose_headers=("X-Total-Count",))
 TOKENS = (("ci", hash_token("t0ken")),)
 #: Every kind of API, open and protected.
 APIS = [
@@ -62,7 +63,7 @@ def apis(web: Web) -> Iterator[Web]:
         thread.start()
         endpoint = f"127.0.0.1:{server.server_port}"
         web.store.runs.publish(APP, (make_pipeline(),))
-        own = [*pair(make_api, "own"), make_api("alone"), make_api("all", cors=CorsSpec(("*",)))]
+        own = [*pair(make_api, "own"), make_api("alone"), make_api("all", cors=make(CorsSpec, ("*",)))]
         web.store.routes.publish(
             APP,
             (

@@ -27,29 +27,31 @@ from tests.support.gateway import make_api
 from tests.support.pages import ROOT, blocks
 from tests.support.runs import RunDriver
 from tests.support.serve_web import settings_of
+from tests.support.specs import make
 
 from .conftest import Web, echo, serving
 from .test_files_page import run
 
 PAGE = ROOT / "docs" / "reference" / "runs.md"
 APP, TRAIN = AppName("pu-ivanov-pa-demo"), ComponentName("train")
-PIPELINE = Pipeline(
+PIPELINE = make(
+    Pipeline,
     APP,
     TRAIN,
     "718e2b06a4e1",
     (
-        Stage("fit", "sha256:1", inputs=("data", "rate"), outputs=("model",)),
-        Stage("tell", "sha256:2", inputs=("model",), outputs=("report",)),
+        make(Stage, "fit", "sha256:1", inputs=("data", "rate"), outputs=("model",)),
+        make(Stage, "tell", "sha256:2", inputs=("model",), outputs=("report",)),
     ),
     boxes=(ComponentName("userdata"),),
     concurrency=10,
     optional=("rate",),
 )
 INPUTS = (
-    ApiVariable("data", "A table"),
-    ApiVariable("rate", "Learning rate", required=False, datatypes=("FP64",)),
+    make(ApiVariable, "data", "A table"),
+    make(ApiVariable, "rate", "Learning rate", required=False, datatypes=("FP64",)),
 )
-OUTPUTS = (ApiVariable("report", "What came out"),)
+OUTPUTS = (make(ApiVariable, "report", "What came out"),)
 
 
 class Runner(threading.Thread):

@@ -44,6 +44,7 @@ JOB = Job(
         JobMount(Path("/state/out"), "/unip/model", read_only=False),
     ),
     resources=WORKLOAD.spec.resources,
+    read_only_root=False,
 )
 
 

@@ -31,6 +31,7 @@ from controller.domain.secret import Secret
 from controller.ports import EngineEvent
 from controller.serving import config as serving_config
 from tests.support.engines import own_server_workload, platform_workload
+from tests.support.specs import make
 
 POLICY = RestartPolicy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
 MODEL = ModelMount(Path("/state/models/abc"), "resnet")
@@ -160,7 +161,7 @@ ALL_THREADS = {*THREADS, *THREADS_OF_OPENMP}
 @pytest.mark.parametrize(("cpus", "count"), [(0.1, "1"), (1.0, "1"), (1.9, "1"), (2.0, "2"), (64.0, "64")])
 def test_threads_are_as_many_as_cpus(cpus: float, count: str) -> None:
     for workload in (OWN, PLATFORM):
-        sized = replace(workload, spec=replace(workload.spec, resources=Resources(cpus=cpus)))
+        sized = replace(workload, spec=replace(workload.spec, resources=make(Resources, cpus=cpus)))
         env = environment(sized, POLICY, {})
         assert {name: env[name] for name in ALL_THREADS} == dict.fromkeys(ALL_THREADS, count)
 
@@ -193,13 +194,13 @@ def test_no_secret_is_in_labels_or_command() -> None:
 
 def test_gpus_are_asked_for_only_when_wanted() -> None:
     assert "DeviceRequests" not in container_config(OWN, POLICY, None, {})["HostConfig"]
-    workload = replace(OWN, spec=replace(OWN.spec, resources=Resources(gpus=2)))
+    workload = replace(OWN, spec=replace(OWN.spec, resources=make(Resources, gpus=2)))
     requests = container_config(workload, POLICY, None, {})["HostConfig"]["DeviceRequests"]
     assert requests == [{"Count": 2, "Capabilities": [["gpu"]]}]
 
 
 def test_the_gpus_that_were_lent_are_given_and_told_by_a_label() -> None:
-    workload = replace(OWN, spec=replace(OWN.spec, resources=Resources(gpus=2)), gpus=("0", "GPU-b"))
+    workload = replace(OWN, spec=replace(OWN.spec, resources=make(Resources, gpus=2)), gpus=("0", "GPU-b"))
     config = container_config(workload, POLICY, None, {})
     assert config["HostConfig"]["DeviceRequests"] == [
         {"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}

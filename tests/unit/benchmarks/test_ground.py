@@ -12,6 +12,7 @@ from controller.domain.names import AppName, RepositoryName
 from controller.manifests.build import examine
 from controller.ports import SourceFile
 from tests.support.platform import API_VERSION
+from tests.support.specs import make
 
 
 def test_the_platform_takes_as_many_components_as_are_measured() -> None:
@@ -25,6 +26,6 @@ def test_the_platform_takes_as_many_components_as_are_measured() -> None:
         for n in range(COMPONENTS)
     ]
     files = [SourceFile(f"{n}.yaml", json.dumps(document).encode()) for n, document in enumerate(documents)]
-    app = PlatformAppSpec(AppName("bench"), RepositoryName("bench"))
+    app = make(PlatformAppSpec, AppName("bench"), RepositoryName("bench"))
     limits = DefaultLimits(app_cpus=float(LIMITS["appCpus"]))
     assert [str(problem) for problem in examine(files, app, None, limits).problems] == []

@@ -24,6 +24,7 @@ from controller.local.outputs import collect_outputs, refuse_taken
 from controller.local.run import local_pipeline
 from controller.reconcile.resolve import runnable_stage
 from controller.runner.folders import RunFolders
+from tests.support.specs import make
 from tests.unit.cli.conftest import Machine
 
 MANIFEST = """
@@ -255,8 +256,11 @@ def test_a_folder_with_a_dangling_link_is_refused(folder: Path, tmp_path: Path) 
 @pytest.fixture
 def over(tmp_path: Path) -> tuple[Run, RunFolders]:
     """A run whose first stage has made a model at its second attempt; the second stage has failed."""
-    stages = (Stage("fit", "i", outputs=("model",)), Stage("tell", "i", ("c",), ("model",), ("report",)))
-    run = new_run("r1", Pipeline(AppName("demo"), ComponentName("train"), "", stages), 0.0)
+    stages = (
+        make(Stage, "fit", "i", outputs=("model",)),
+        make(Stage, "tell", "i", ("c",), ("model",), ("report",)),
+    )
+    run = new_run("r1", make(Pipeline, AppName("demo"), ComponentName("train"), "", stages), 0.0)
     done = stage_through(run.stage("fit").begin(1.0).to(RunState.QUEUED, 2.0).begin(3.0), RunState.SUCCEEDED)
     run = run.with_stage(done).with_stage(stage_through(run.stage("tell").begin(5.0), RunState.FAILED))
     folders = RunFolders(tmp_path, "r1")
@@ -310,7 +314,9 @@ class Screen:
     """One stage seen as it goes on; what is said to both streams, in order."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.stage = new_run("r1", Pipeline(AppName("a"), ComponentName("p"), "", (Stage("fit", "i"),)), 0.0)
+        self.stage = new_run(
+            "r1", make(Pipeline, AppName("a"), ComponentName("p"), "", (make(Stage, "fit", "i"),)), 0.0
+        )
         self.lines: list[str] = []
         self.folders = RunFolders(tmp_path, "r1")
         self.folders.prepare()

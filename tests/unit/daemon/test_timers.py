@@ -22,6 +22,7 @@ from controller.store import SqliteStore, open_store
 from tests.support.failing import BUGS, Faults, failing_store
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_sources import FakeSources
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 ONE, TWO = AppName("one"), AppName("two")
@@ -50,7 +51,7 @@ def ticking(tmp_path: Path, store: Any) -> Iterator[Timers]:
     )
     directory = PlatformCatalog()
     directory.replace(
-        PlatformSpec((repository,), tuple(PlatformAppSpec(app, repository.name) for app in (ONE, TWO)))
+        PlatformSpec((repository,), tuple(make(PlatformAppSpec, app, repository.name) for app in (ONE, TWO)))
     )
     schedule = Timers(settings, store, directory, PlatformFolder(settings, FakeSources()), FakeEngine())
     stop = threading.Event()

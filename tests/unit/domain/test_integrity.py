@@ -16,6 +16,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Attempt, Run, RunCause, RunInput, RunOutput, StageRun, new_run
 from controller.domain.storage.box import BoxRecord, PendingUpload
 from controller.store.codec import decode, encode
+from tests.support.specs import make
 
 LEADS_ELSEWHERE = (
     "../../../../../hostdir",
@@ -31,8 +32,8 @@ LEADS_ELSEWHERE = (
     " a",
 )
 
-STAGE = Stage("fit", "sha256:1", outputs=("model",))
-PIPELINE = Pipeline(AppName("demo"), ComponentName("train"), "c0ffee", (STAGE,))
+STAGE = make(Stage, "fit", "sha256:1", outputs=("model",))
+PIPELINE = make(Pipeline, AppName("demo"), ComponentName("train"), "c0ffee", (STAGE,))
 VAR = PipelineVar("model")
 RUN = new_run("1a22b3c4d5e6f708192", PIPELINE, 1.0)
 ROUTE = Route(AppName("demo"), ComponentName("namer"), "1:f", "c0ffee", ("10.0.0.1:80",), ())
@@ -102,7 +103,7 @@ def test_a_name_is_one_step_and_no_more(name: str, text: str) -> None:
         ROUTE,
         BOX,
         StageRun("fit", reused_from=RUN.id, progress="1/2", attempts=(Attempt(1, 1.0), Attempt(2, 2.0))),
-        CronSchedule("0 3 * * *", "Europe/Moscow"),
+        make(CronSchedule, "0 3 * * *", "Europe/Moscow"),
         Webhook("hook", "https://example.org/x"),
         AppStatus(AppName("@platform")),
     ],
@@ -131,15 +132,15 @@ def test_what_the_platform_writes_is_sound(value: object) -> None:
         *(replace(STAGE, timeout=number) for number in (0.0, -1.0, float("nan"), float("inf"))),
         EnvVar("A", "a\0b"),
         EnvVar("A", "x" * 100_001),
-        *(Resources(cpus=number) for number in (-1.0, float("nan"), 1e9)),
-        *(Resources(memory=number) for number in (0, -1)),
-        Resources(gpus=-1),
-        Resources(pids=0),
-        Retries(limit=101),
-        Retries(backoff=float("inf")),
+        *(make(Resources, cpus=number) for number in (-1.0, float("nan"), 1e9)),
+        *(make(Resources, memory=number) for number in (0, -1)),
+        make(Resources, gpus=-1),
+        make(Resources, pids=0),
+        make(Retries, limit=101),
+        make(Retries, backoff=float("inf")),
         Limits(cpus=-1.0),
-        CronSchedule("0 3 * * *\n", "UTC"),
-        CronSchedule("0 3 * * *", "../../etc/passwd"),
+        make(CronSchedule, "0 3 * * *\n", "UTC"),
+        make(CronSchedule, "0 3 * * *", "../../etc/passwd"),
         Webhook("hook", "file:///etc/passwd"),
         replace(PIPELINE, stages=(STAGE, STAGE)),
         replace(PIPELINE, revision="../x"),

@@ -51,6 +51,8 @@ spec:
   image: {{existingImageName: demo:1}}
   mlService: {{inference: app:predict}}
 """
+#: What the configuration gives to a container whose manifest asks for nothing.
+RESOURCES = Resources(cpus=1.0, memory=2**30, gpus=0, pids=256)
 
 
 def example(name: str) -> bytes:
@@ -63,14 +65,15 @@ def test_an_ml_component_with_everything() -> None:
         name="my-mlcmp",  # type: ignore[arg-type]
         image=BuildImage(".", "Dockerfile", "serve", (("KEY", "value"),)),
         server=PlatformServer(
-            "app.inference:predict", "app.inference:load", concurrency=4, queue=40, timeout=60.0
+            "app.inference:predict", loader="app.inference:load", concurrency=4, queue=40, timeout=60.0
         ),
         port=8002,
         env=(EnvVar("THRESHOLD", "0.5"),),
         env_from=("keys",),
-        boxes=(BoxLink("userdata", default=True), BoxLink("weights")),
+        boxes=(BoxLink("userdata", default=True), BoxLink("weights", default=False)),
         model_box="weights",
         model_path="resnet/model.onnx",
+        follow_model=False,
         package_registry="pypi",
         setup_timeout=120.0,
         resources=Resources(cpus=1.0, memory=2**30, gpus=0, pids=256),
@@ -80,10 +83,19 @@ def test_an_ml_component_with_everything() -> None:
     )
 
 
-def test_an_ml_component_with_nothing_has_the_defaults_of_the_spec() -> None:
+def test_an_ml_component_with_nothing_has_the_defaults_of_the_schema() -> None:
     (component,) = app_of(ML).ml_components
-    server = PlatformServer("app:predict")
-    assert component == MLComponentSpec(component.name, ExistingImage("demo:1"), server)
+    assert component == MLComponentSpec(
+        component.name,
+        ExistingImage("demo:1"),
+        PlatformServer("app:predict", concurrency=4, queue=40, timeout=60.0),
+        port=8002,
+        follow_model=False,
+        setup_timeout=120.0,
+        resources=RESOURCES,
+        replicas=1,
+        rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+    )
 
 
 def test_an_own_server() -> None:
@@ -95,16 +107,23 @@ def test_an_own_server() -> None:
 def test_apis_and_boxes_are_sorted_by_name() -> None:
     spec = app_of(example("demo"))
     assert spec.apis == (
-        ApiSpec("files", FilesTarget(("ivanov", "petrov")), "files"),  # type: ignore[arg-type]
+        ApiSpec(
+            "files",  # type: ignore[arg-type]
+            FilesTarget(("ivanov", "petrov")),
+            "files",
+            published=True,
+            auth=AuthSpec(identity_pass_through=False),
+        ),
         ApiSpec(
             "my-api",  # type: ignore[arg-type]
             MLTarget("my-mlcmp"),  # type: ignore[arg-type]
             "image",
+            published=True,
             auth=AuthSpec(basic="users", identity_pass_through=True),
         ),
     )
     assert spec.boxes == (
-        BoxSpec("userdata", 10 * 10**9),  # type: ignore[arg-type]
+        BoxSpec("userdata", 10 * 10**9, Reclaim.RETAIN),  # type: ignore[arg-type]
         BoxSpec("weights", 10**9, Reclaim.DELETE),  # type: ignore[arg-type]
     )
 
@@ -123,23 +142,36 @@ def test_pipelines() -> None:
             PipelineVar("scores", publish_to=("weights", "scores/")),
         ),
         stages=(
-            StageSpec("report", image, inputs=("model",), outputs=("report",), timeout=86400.0),
+            StageSpec(
+                "report",
+                image,
+                inputs=("model",),
+                outputs=("report",),
+                resources=RESOURCES,
+                timeout=86400.0,
+                retries=Retries(0, 10.0, 2.0, 300.0),
+                read_only_root=False,
+            ),
             StageSpec(
                 "train",
                 image,
-                ("python", "train.py"),
-                ("data", "weights"),
-                ("model", "scores"),
+                command=("python", "train.py"),
+                inputs=("data", "weights"),
+                outputs=("model", "scores"),
+                resources=RESOURCES,
                 timeout=7200.0,
                 retries=Retries(2, 10.0, 2.0, 300.0),
+                read_only_root=False,
             ),
         ),
         boxes=(BoxLink("weights", default=True),),
         continue_with="nightly",
         concurrency=2,
+        ttl_succeeded=7 * 86400.0,
+        ttl_failed=30 * 86400.0,
     )
     assert nightly.schedule == CronSchedule("0 3 * jan-jun mon,wed/2", "Europe/Moscow", Overlap.REPLACE)
-    assert nightly.stages[0].image == BuildImage(".")
+    assert nightly.stages[0].image == BuildImage(".", "Dockerfile")
 
 
 def test_webhooks_of_pipelines() -> None:
@@ -158,11 +190,13 @@ def test_apis_of_pipelines() -> None:
     assert (runs.target, runs.path, runs.published) == (PipelinesTarget(), "pipelines", False)
     assert train.target == PipelineTarget("train")  # type: ignore[arg-type]
     assert train.inputs == (
-        ApiVariable("data", "table of cases", required=False, datatypes=("FILE", "dict")),
+        ApiVariable("data", description="table of cases", required=False, datatypes=("FILE", "dict")),
     )
-    assert train.outputs == (ApiVariable("report", "figures"),)
+    assert train.outputs == (
+        ApiVariable("report", description="figures", required=True, datatypes=("FILE",)),
+    )
     oidc = OidcSpec("https://id.example.org/realms/demo", "demo", "demo-web", (("group", "lab"),))
-    assert train.auth == AuthSpec(token="keys", oidc=oidc)
+    assert train.auth == AuthSpec(token="keys", oidc=oidc, identity_pass_through=False)
 
 
 def test_origins_are_as_browsers_write_them() -> None:
@@ -179,7 +213,9 @@ spec:
       exposeHeaders: [X-Total-Count]
 """
     origins = ("http://[::1]", "http://localhost:4200", "https://a.example:80", "https://lab.example.org")
-    assert app_of(text.encode()).apis[0].cors == CorsSpec(origins, False, 3600.0, ("X-Total-Count",))
+    assert app_of(text.encode()).apis[0].cors == CorsSpec(
+        origins, credentials=False, max_age=3600.0, expose_headers=("X-Total-Count",)
+    )
     assert app_of(example("pipelines")).apis[0].cors is None
 
 

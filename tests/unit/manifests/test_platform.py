@@ -24,6 +24,7 @@ from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values, read_host_file, url_scheme
 from controller.ports import SourceFile
 from tests.support.manifests import EXAMPLES, SETTINGS, VERSION, platform_of, platform_problems
+from tests.support.specs import make
 
 DEMO = (EXAMPLES / "valid" / "platform-demo.yaml").read_bytes()
 APP = AppName("pu-ivanov-pa-demo")
@@ -74,8 +75,8 @@ def test_apps() -> None:
         package_registries=(Registry("pypi", "https://packages.example.org/simple", "hub-cred"),),
     )
     other = AppName("other")
-    assert platform.app(other) == PlatformAppSpec(
-        other, RepositoryName("other"), limits=Limits(16.0, 32 * 2**30, 100 * 10**9, 64)
+    assert platform.app(other) == make(
+        PlatformAppSpec, other, RepositoryName("other"), limits=Limits(16.0, 32 * 2**30, 100 * 10**9, 64)
     )
 
 

@@ -36,6 +36,7 @@ from tests.support.fake_objects import FakeStorage
 from tests.support.fake_prober import FakeProber
 from tests.support.fake_sources import FakeSources
 from tests.support.invariants import check_invariants
+from tests.support.specs import make
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
 APP = AppName("demo")
@@ -101,8 +102,11 @@ class Harness:
     ) -> None:
         """The platform folder holds just this. Without `apps`: the app `demo` with the defaults."""
         found = tuple(
-            RepositorySpec(
-                RepositoryName(name), f"https://git.example.org/{name}.git", GitRef(RefKind.BRANCH, "main")
+            make(
+                RepositorySpec,
+                RepositoryName(name),
+                f"https://git.example.org/{name}.git",
+                GitRef(RefKind.BRANCH, "main"),
             )
             for name in repositories
         )
@@ -170,7 +174,7 @@ class Harness:
 
 
 def app(name: str = "demo", **changes: Any) -> PlatformAppSpec:
-    return replace(PlatformAppSpec(AppName(name), REPOSITORY), **changes)
+    return replace(make(PlatformAppSpec, AppName(name), REPOSITORY), **changes)
 
 
 def secret(name: str, app: str | None = "demo", **values: str) -> SecretSpec:

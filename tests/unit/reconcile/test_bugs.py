@@ -23,6 +23,7 @@ from controller.reconcile.loop import ControlLoop
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
 from tests.support.failing import BUGS, Failing, Faults, failing_store
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.reconcile.harness import APP, REPOSITORY, Harness, api, app, built, ml
 
@@ -159,8 +160,8 @@ def test_a_status_that_cannot_be_written_is_one_that_says_so(harness: Harness, b
 def platform_of(folder: Path) -> tuple[Harness, Faults, PlatformReconciler]:
     """One that has not read its folder yet, in which two apps are."""
     harness, faults = Harness(folder), Faults()
-    repository = RepositorySpec(
-        REPOSITORY, "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
+    repository = make(
+        RepositorySpec, REPOSITORY, "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
     )
     spec = PlatformSpec((repository,), (app("one"), app("two")))
     return harness, faults, PlatformReconciler(exposed(harness, faults), lambda: (spec, ""))

@@ -15,6 +15,7 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from tests.support.engines import context_of
 from tests.support.fake_engine import image_id
+from tests.support.specs import make
 from tests.unit.reconcile.harness import APP, Harness, api, app, built, manifest, ml
 
 UNREACHABLE = Transient(Reason("Unreachable"), "git.example.org does not answer")
@@ -282,7 +283,9 @@ def test_old_images_that_could_not_be_removed_go_with_a_later_pass(harness: Harn
     serving = set(harness.engine.builds)
     for number in range(5):
         tag = f"prichal.local/{APP}/build:{number}"
-        harness.engine.build(tag, BuildInput("c", BuildImage(".")), context_of({"Dockerfile": ""}), print)
+        harness.engine.build(
+            tag, BuildInput("c", make(BuildImage, ".")), context_of({"Dockerfile": ""}), print
+        )
     if passed == "a while":
         harness.clock.advance(30.0)
     else:

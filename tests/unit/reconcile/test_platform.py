@@ -22,10 +22,11 @@ from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
+from tests.support.specs import make
 from tests.unit.reconcile.harness import Harness, app, ml, secret
 
-DEMO = RepositorySpec(
-    RepositoryName("demo"), "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
+DEMO = make(
+    RepositorySpec, RepositoryName("demo"), "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
 )
 ONE, TWO = app("one"), app("two")
 

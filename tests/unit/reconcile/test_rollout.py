@@ -11,6 +11,7 @@ from controller.domain.apps.observed import ObservedWorkload
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import CorsSpec
 from controller.domain.names import ComponentName
+from tests.support.specs import make
 from tests.unit.reconcile.harness import Harness, api, ml, secret
 
 
@@ -285,7 +286,7 @@ def test_the_rules_of_an_api_reach_its_route(harness: Harness) -> None:
     harness.run()
     (found,) = harness.route().apis
     assert not found.open_to_all
-    assert found.cors == CorsSpec(("https://lab.example.org",))
+    assert found.cors == make(CorsSpec, ("https://lab.example.org",))
     assert (found.oidc_issuer, found.oidc_audience) == ("https://id.example.org", "demo")
     assert (found.oidc_client, found.oidc_claims) == ("web", (("g", "lab"),))
 

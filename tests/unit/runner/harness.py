@@ -31,6 +31,7 @@ from controller.store import open_store
 from tests.support.clock import FakeClock, TickingClock
 from tests.support.fake_jobs import FakeJobs
 from tests.support.fake_objects import FakeStorage
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 
 APP = AppName("demo")
@@ -41,12 +42,12 @@ GB = 10**9
 
 
 def stage(name: str = "fit", **rest: Any) -> Stage:
-    return Stage(name, IMAGE, **rest)
+    return make(Stage, name, IMAGE, **rest)
 
 
 def pipeline(*stages: Stage, name: str = "train", **rest: Any) -> Pipeline:
     known = {"boxes": (BOX,), "concurrency": 1000}
-    return Pipeline(APP, ComponentName(name), "c0ffee", stages or (stage(),), **{**known, **rest})
+    return make(Pipeline, APP, ComponentName(name), "c0ffee", stages or (stage(),), **{**known, **rest})
 
 
 @dataclass

@@ -14,13 +14,14 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, RunFilter, RunInput, RunState, retry_of
 from controller.domain.storage.keys import DEVELOPER_AREA
 from controller.ports import Job
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, BOX, BUCKET, Command, Harness, pipeline, stage
 
 NEXT = ComponentName("next")
 TWO_STAGES = pipeline(
     stage("fit", inputs=("data",), outputs=("model",)),
-    stage("report", inputs=("model",), outputs=("page",), retries=Retries(limit=1, backoff=0.0)),
+    stage("report", inputs=("model",), outputs=("page",), retries=make(Retries, limit=1, backoff=0.0)),
     continue_with=NEXT,
 )
 GIVEN = (RunInput("data", data="g/in.csv"),)

@@ -21,6 +21,7 @@ from controller.runner.runner import Runner
 from controller.runner.webhook_dispatcher import WebhookDispatcher
 from tests.support.failing import BUGS, Failing, Faults, failing_store
 from tests.support.receivers import WHSEC
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, Harness, pipeline
 from tests.unit.runner.test_webhook_dispatcher import FakeSender
@@ -98,9 +99,15 @@ def test_a_runner_that_was_ended_by_force_can_be_started_again(harness: Harness)
 
 
 def published(name: str) -> Pipeline:
-    schedule = CronSchedule("* * * * *", overlap=Overlap.ALLOW)
-    return Pipeline(
-        APP, ComponentName(name), "c0ffee", (Stage("fit", "sha256:1"),), concurrency=10, schedule=schedule
+    schedule = make(CronSchedule, "* * * * *", overlap=Overlap.ALLOW)
+    return make(
+        Pipeline,
+        APP,
+        ComponentName(name),
+        "c0ffee",
+        (make(Stage, "fit", "sha256:1"),),
+        concurrency=10,
+        schedule=schedule,
     )
 
 

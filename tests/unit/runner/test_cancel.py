@@ -12,6 +12,7 @@ from controller.domain.apps.spec import Retries
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState, cancel
 from controller.ports import JobState
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import Command, Harness, pipeline, stage
 
@@ -135,7 +136,7 @@ def test_while_it_is_published(harness: Harness) -> None:
 
 def test_between_two_attempts(harness: Harness) -> None:
     harness.commands["fit"] = Command(code=1)
-    id = harness.submit(pipeline(stage(retries=Retries(limit=5, backoff=3600.0))))
+    id = harness.submit(pipeline(stage(retries=make(Retries, limit=5, backoff=3600.0))))
     wait_for(lambda: harness.run(id).stage("fit").not_before)
     harness.cancel(id)
     run = harness.until(id)

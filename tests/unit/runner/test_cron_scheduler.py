@@ -20,17 +20,18 @@ from controller.ports import RunLimits
 from controller.runner.cron_scheduler import CronScheduler
 from controller.store import SqliteStore, open_store
 from tests.support.clock import FakeClock
+from tests.support.specs import make
 
 APP, TRAIN = AppName("demo"), ComponentName("train")
 MINUTE = 60.0
-MINUTELY = CronSchedule("* * * * *", overlap=Overlap.ALLOW)
+MINUTELY = make(CronSchedule, "* * * * *", overlap=Overlap.ALLOW)
 
 
 def pipeline(
     schedule: CronSchedule | None = MINUTELY, name: str = "train", revision: str = "c0ffee"
 ) -> Pipeline:
-    stage = Stage("fit", "sha256:1", outputs=("model",))
-    return Pipeline(APP, ComponentName(name), revision, (stage,), concurrency=10, schedule=schedule)
+    stage = make(Stage, "fit", "sha256:1", outputs=("model",))
+    return make(Pipeline, APP, ComponentName(name), revision, (stage,), concurrency=10, schedule=schedule)
 
 
 class Scene:
@@ -105,7 +106,7 @@ def test_the_same_pipeline_published_again(harness: Scene) -> None:
 def test_a_schedule_whose_time_zone_is_gone_stops_no_other(
     harness: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = pipeline(CronSchedule("* * * * *", "Atlantis/Poseidonis"), "broken")
+    broken = pipeline(make(CronSchedule, "* * * * *", "Atlantis/Poseidonis"), "broken")
     harness.publish(broken, pipeline())
     harness.minutes()
     assert [run.name for run in harness.runs] == [TRAIN]
@@ -223,7 +224,7 @@ def test_whoever_looks_with_what_is_outdated_changes_nothing(harness: Scene) -> 
     assert after.mark
     assert not harness.store.schedules.advance(before, after.mark)
     assert not harness.store.schedules.advance(
-        replace(after, schedule=CronSchedule("1 * * * *")), before.mark
+        replace(after, schedule=make(CronSchedule, "1 * * * *")), before.mark
     )
     assert harness.store.schedules.all() == (after,)
 

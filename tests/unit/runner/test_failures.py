@@ -16,6 +16,7 @@ from controller.ports import JobState, ObservedJob
 from controller.runner import failures
 from controller.runner.failures import failure_of_error, failure_of_job, too_slow
 from tests.support.pages import ROOT
+from tests.support.specs import make
 
 
 def job(code: int, **rest: object) -> ObservedJob:
@@ -45,13 +46,13 @@ def test_errors(error: ControllerError, reason: str, platform: bool, final: bool
 
 
 def test_who_stopped_it_knows_why() -> None:
-    found = too_slow(Stage("fit", "i", timeout=90.0))
+    found = too_slow(make(Stage, "fit", "i", timeout=90.0))
     assert found.reason == "Timeout"
     assert "1m30s" in found.message
 
 
 def test_out_of_memory_in_a_child_of_a_command_that_ended_well() -> None:
-    assert failure_of_job(job(0, oom_killed=True), Stage("fit", "i")) is None
+    assert failure_of_job(job(0, oom_killed=True), make(Stage, "fit", "i")) is None
 
 
 def _given() -> Iterator[str]:

@@ -19,6 +19,7 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState
 from controller.domain.runs.steps import PLATFORM_PAUSES
 from controller.ports import Job, JobState, ObservedJob
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import BUCKET, IMAGE, Command, Harness, pipeline, stage
 from tests.unit.runner.scenarios import Outage
@@ -113,7 +114,7 @@ def test_a_repetition_begins_with_empty_outputs(harness: Harness) -> None:
             harness.commands["fit"] = Command()
 
     harness.commands["fit"] = Command(code=1, act=look)
-    run = harness.finish(pipeline(stage(outputs=("model",), retries=Retries(limit=1, backoff=0.0))))
+    run = harness.finish(pipeline(stage(outputs=("model",), retries=make(Retries, limit=1, backoff=0.0))))
     assert run.state is RunState.FAILED
     assert seen == [[], []]
 
@@ -179,7 +180,7 @@ def test_a_daemon_dies_while_it_stops_what_is_too_slow(harness: Harness) -> None
 
 def test_a_repetition_is_not_kept_waiting_by_a_clock_set_back(harness: Harness) -> None:
     harness.commands["fit"] = Command(code=1)
-    id = harness.submit(pipeline(stage(retries=Retries(limit=1, backoff=10.0))))
+    id = harness.submit(pipeline(stage(retries=make(Retries, limit=1, backoff=10.0))))
     wait_for(lambda: harness.run(id).stage("fit").not_before)
     harness.clock.jump(-86400.0)
     assert ends(harness.until(id)) == [("ExitCode", False)] * 2
@@ -262,7 +263,7 @@ def test_an_image_that_cannot_be_brought(
 
     object.__setattr__(harness.deps, "pull", refuse)
     harness.jobs.images.clear()
-    run = repeat(harness, harness.submit(pipeline(stage(retries=Retries(limit=5)))))
+    run = repeat(harness, harness.submit(pipeline(stage(retries=make(Retries, limit=5)))))
     assert (run.state, run.reason) == (state, "ImagePull")
     assert len(run.stage("fit").attempts) == attempts
     assert error.message in run.message
@@ -270,7 +271,7 @@ def test_an_image_that_cannot_be_brought(
 
 def test_a_command_that_is_not_in_the_image(harness: Harness) -> None:
     harness.jobs.unknown_commands.add("fit.py")
-    run = harness.finish(pipeline(stage(command=("fit.py",), retries=Retries(limit=5))))
+    run = harness.finish(pipeline(stage(command=("fit.py",), retries=make(Retries, limit=5))))
     assert (run.state, run.reason) == (RunState.FAILED, "CommandNotFound")
     assert len(run.stage("fit").attempts) == 1
     wait_for(lambda: not harness.jobs.names())
@@ -334,7 +335,7 @@ def test_inputs_that_are_not_there(harness: Harness, data: str, reason: str, wor
     harness.put("both/a")
     harness.put("both/a/b")
     given = [RunInput("data", data=data)]
-    run = harness.finish(pipeline(stage(inputs=("data",), retries=Retries(limit=5))), inputs=given)
+    run = harness.finish(pipeline(stage(inputs=("data",), retries=make(Retries, limit=5))), inputs=given)
     assert (run.state, run.reason) == (RunState.FAILED, reason)
     assert words in run.message
     assert len(run.stage("fit").attempts) == 1
@@ -382,7 +383,7 @@ def test_storage_that_stays_down(harness: Harness) -> None:
 
 def test_an_output_that_is_missing_counts_as_a_failure(harness: Harness) -> None:
     harness.commands["fit"] = Command()
-    fit = stage(outputs=("model",), retries=Retries(limit=1, backoff=0.0))
+    fit = stage(outputs=("model",), retries=make(Retries, limit=1, backoff=0.0))
     run = harness.finish(pipeline(fit))
     assert (run.state, run.reason) == (RunState.FAILED, "OutputMissing")
     assert ends(run) == [("OutputMissing", False)] * 2
@@ -516,7 +517,7 @@ def test_storage_that_stays_down_at_stage_out(harness: Harness) -> None:
         files={"model/x": "x"}, act=lambda job: _set(harness.storage, down=True)
     )
     began = harness.clock.now()
-    run = harness.finish(pipeline(stage(outputs=("model",), retries=Retries(limit=3))))
+    run = harness.finish(pipeline(stage(outputs=("model",), retries=make(Retries, limit=3))))
     assert (run.state, run.reason) == (RunState.ERROR, "StorageUnreachable")
     assert harness.clock.now() - began >= sum(PLATFORM_PAUSES)
     assert len(harness.jobs.starts) == 1
@@ -535,7 +536,7 @@ def test_a_box_that_is_full(harness: Harness) -> None:
     box = harness.store.boxes.all()[0]
     harness.store.boxes.save(type(box)(**{**vars(box), "capacity": 1000}))
     harness.commands["fit"] = Command(files={"model/x": b"x" * 1001})
-    run = harness.finish(pipeline(stage(outputs=("model",), retries=Retries(limit=3))))
+    run = harness.finish(pipeline(stage(outputs=("model",), retries=make(Retries, limit=3))))
     assert (run.state, run.reason) == (RunState.FAILED, "StorageFull")
     assert "1 kB of 1 kB are free" in run.message
     assert len(run.stage("fit").attempts) == 1, "another attempt would make no room"

@@ -14,6 +14,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.gpus import WAITING, Lease
 from controller.domain.runs.run import Run, RunState
 from controller.ports import JobState
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import Command, Harness, pipeline, stage
 
@@ -28,7 +29,7 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 
 
 def submit(harness: Harness, gpus: int) -> str:
-    return harness.submit(pipeline(stage(resources=Resources(gpus=gpus))))
+    return harness.submit(pipeline(stage(resources=make(Resources, gpus=gpus))))
 
 
 def running(harness: Harness) -> dict[str, tuple[str, ...]]:

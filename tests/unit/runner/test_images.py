@@ -12,13 +12,15 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import RunOutput, RunState, images_to_repeat, new_run
 from controller.ports import Job
+from tests.support.specs import make
 from tests.unit.runner.harness import APP, Command, Harness, pipeline
 from tests.unit.runner.test_faults import repeat
 from tests.unit.runner.test_publishing import again
 from tests.unit.runner.test_release import box_of
 
 TWO = pipeline(
-    Stage("fit", "sha256:fit", outputs=("model",)), Stage("tell", "sha256:tell", inputs=("model",))
+    make(Stage, "fit", "sha256:fit", outputs=("model",)),
+    make(Stage, "tell", "sha256:tell", inputs=("model",)),
 )
 
 
@@ -123,7 +125,7 @@ def test_images_that_repetitions_need() -> None:
     """Of stages that are left to do, the first runs first, within the bound."""
     runs = []
     for number in range(20):
-        of = pipeline(Stage("fit", f"fit:{number}"), Stage("tell", f"tell:{number // 2}"))
+        of = pipeline(make(Stage, "fit", f"fit:{number}"), make(Stage, "tell", f"tell:{number // 2}"))
         run = new_run(f"{number:019x}", of, 1.0)
         fit = run.stage("fit").begin(1.0).to(RunState.RUNNING, 1.0).to(RunState.SUCCEEDED, 1.0)
         runs.append(run.with_stage(fit))

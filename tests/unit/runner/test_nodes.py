@@ -8,6 +8,7 @@ from controller.domain.apps.spec import Retries
 from controller.domain.runs.run import RunState
 from controller.domain.runs.steps import PLATFORM_PAUSES
 from controller.ports import JobState
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import Command, Harness, pipeline, stage
 from tests.unit.runner.test_faults import ends, repeat
@@ -24,7 +25,7 @@ def until_told(harness: Harness, id: str) -> None:
 
 def test_a_lost_node_is_the_platforms_fault(harness: Harness) -> None:
     harness.commands["fit"] = Command(code=None)
-    id = harness.submit(pipeline(stage(retries=Retries(limit=0))))
+    id = harness.submit(pipeline(stage(retries=make(Retries, limit=0))))
     harness.jobs.lose(harness.container().id, "node-2 does not answer")
     harness.commands["fit"] = Command()
     run = repeat(harness, id)

@@ -19,6 +19,7 @@ from controller.domain.storage.keys import DEVELOPER_AREA, user_area
 from controller.ports import Job
 from controller.runner.group_locks import GroupLocks
 from controller.runner.signals import Canceled
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import BOX, BUCKET, Command, Harness, pipeline, stage
 from tests.unit.runner.test_release import Gate, box_of, break_off, stored_bytes, watch
@@ -326,7 +327,7 @@ def test_what_is_known_beforehand_is_told_before_the_work(
 ) -> None:
     prepare(harness)
     harness.put("g", "a file", area=DEVELOPER_AREA) if prepare is _file_above else None
-    first = stage("first", outputs=("rest",), retries=Retries(limit=3))
+    first = stage("first", outputs=("rest",), retries=make(Retries, limit=3))
     of = pipeline(first, stage("fit", inputs=("rest",), outputs=("model",)))
     if released:
         of = replace(of, vars=(PipelineVar("model", publish_to=(BOX, "g/x/")),))

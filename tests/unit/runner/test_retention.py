@@ -6,11 +6,12 @@ import os
 
 import pytest
 
-from controller.domain.apps.spec import Retries
+from controller.domain.apps.spec import Resources, Retries
 from controller.domain.names import AppName
 from controller.domain.runs.run import RunState
 from controller.ports import Job
 from controller.runner.retention import SWEEP_GRACE, ContainerSweep, forget_expired
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, IMAGE, Command, Harness, pipeline, stage
 
@@ -53,7 +54,9 @@ def test_the_runner_does_it_by_itself(harness: Harness) -> None:
 
 def test_of_a_failed_run_stays_what_a_repetition_needs(harness: Harness) -> None:
     harness.commands["report"] = Command(code=1, log=b"no\n")
-    report = stage("report", inputs=("model",), outputs=("page",), retries=Retries(limit=1, backoff=0.0))
+    report = stage(
+        "report", inputs=("model",), outputs=("page",), retries=make(Retries, limit=1, backoff=0.0)
+    )
     run = harness.finish(pipeline(stage("fit", outputs=("model",)), report))
     folder = harness.settings.run_files / run.id
     wait_for(lambda: sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["fit.1"])
@@ -67,7 +70,9 @@ def test_of_a_failed_run_stays_what_a_repetition_needs(harness: Harness) -> None
 def stray(harness: Harness, run: str = "b" * 19, attempt: int = 1, start: bool = False) -> str:
     """A container that nobody waits for; its name."""
     name = f"prichal.demo.{run}.fit.{attempt}"
-    made = harness.jobs.create(Job(name, AppName("demo"), run, "fit", attempt, IMAGE))
+    limits = make(Resources)
+    job = Job(name, AppName("demo"), run, "fit", attempt, IMAGE, resources=limits, read_only_root=False)
+    made = harness.jobs.create(job)
     if start:
         harness.commands["fit"] = Command(code=None)
         harness.jobs.start(made.id)

@@ -15,6 +15,7 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState, new_run
 from controller.ports import Job, JobState
 from controller.runner.runner import Runner
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, Command, Harness, pipeline, stage
 
@@ -142,7 +143,7 @@ def test_a_bug_in_a_drive_leaves_the_run_to_be_driven_anew(
     harness.stop()
     broken = harness.with_settings(gpus=None)
     harness.start(broken)
-    id = harness.submit(pipeline(stage("fit", resources=Resources(gpus=1))))
+    id = harness.submit(pipeline(stage("fit", resources=make(Resources, gpus=1))))
     wait_for(lambda: "bug in a run" in caplog.text)
     assert harness.run(id).state is RunState.STARTING
     object.__setattr__(broken.settings.runs, "gpus", ("gpu-0",))

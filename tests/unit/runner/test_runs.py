@@ -11,6 +11,7 @@ from controller.domain.runs.run import RunFilter, RunInput, RunOutput, RunState,
 from controller.domain.runs.steps import FinishRun, begin, finish
 from controller.domain.secret import Secret
 from controller.ports import Job
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, BUCKET, IMAGE, Command, Harness, pipeline, stage
 
@@ -48,7 +49,7 @@ def test_a_container_is_told_what_it_is(harness: Harness) -> None:
         command=("python3", "fit.py"),
         env=(EnvVar("MODE", "own"), EnvVar("UNIP_RUN", "forged")),
         env_from=("keys",),
-        resources=Resources(cpus=2.0),
+        resources=make(Resources, cpus=2.0),
     )
     run = harness.finish(pipeline(fit), pass_identity=True)
     (job,) = harness.jobs.made

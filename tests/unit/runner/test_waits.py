@@ -17,6 +17,7 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunInput, RunState
 from controller.domain.storage.keys import DEVELOPER_AREA
 from tests.support.clock import FakeClock
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import Command, Harness, pipeline, stage
 
@@ -151,7 +152,7 @@ def test_an_engine_that_stays_away_is_waited_for_as_long_as_the_operator_says(ha
     harness.stop()
     harness.start(harness.with_settings(lost_after=100.0))
     harness.commands["fit"] = Command(code=None)
-    id = harness.submit(pipeline(stage(retries=Retries(limit=3))))
+    id = harness.submit(pipeline(stage(retries=make(Retries, limit=3))))
     harness.container()
     harness.until(id, RunState.RUNNING)
     harness.jobs.down = True
@@ -207,7 +208,7 @@ def test_a_variable_that_fits_no_mount_point(harness: Harness, name: str, found:
     target = found.partition(" ")[0]
     harness.put("g/in.csv")
     harness.jobs.start_failures["fit"] = MountMismatch(target, found)
-    fit = stage(inputs=("table",), outputs=("report",), retries=Retries(limit=5))
+    fit = stage(inputs=("table",), outputs=("report",), retries=make(Retries, limit=5))
     run = harness.finish(
         pipeline(fit, vars=(PipelineVar(name, mount_to=target),)), inputs=[RunInput("table", data="g/in.csv")]
     )
@@ -323,7 +324,7 @@ def test_a_bug_in_what_comes_next_ends_the_run(harness: Harness) -> None:
     """And no other: it would be driven into the same bug for ever."""
     harness.stop()
     harness.start(harness.with_settings(gpus=None))  # what nobody's config gives
-    broken = harness.submit(pipeline(stage("fit", resources=Resources(gpus=1))))
+    broken = harness.submit(pipeline(stage("fit", resources=make(Resources, gpus=1))))
     sound = harness.submit(pipeline(stage("fit")))
     assert harness.until(sound).state is RunState.SUCCEEDED
     run = wait_for(lambda: harness.let_pass(6.0).run(broken), lambda run: run.state.terminal)

@@ -32,16 +32,21 @@ from controller.domain.storage.box import BoxRecord, PendingUpload, StorageAcces
 from controller.ports import RunLimits
 from controller.store import SqliteStore, open_guest_store, open_store
 from controller.store.codec import encode
-from controller.store.inbox import FIRST_WISH, TABLES, make
+from controller.store.inbox import FIRST_WISH, TABLES
+from controller.store.inbox import make as make_tables
 from controller.store.schema import migrations
 from controller.store.sqlite import connect, shared_path
 from tests.support.another import as_another
+from tests.support.specs import make
 
 DEMO, OTHER, TRAIN = AppName("demo"), AppName("other"), ComponentName("train")
 NOW = 1_700_000_000.0
 MANY = RunLimits(host=100, app=100)
-STAGE = Stage("fit", "sha256:1", command=("fit",), inputs=("data",), outputs=("model",), env_from=("keys",))
-PIPELINE = Pipeline(
+STAGE = make(
+    Stage, "fit", "sha256:1", command=("fit",), inputs=("data",), outputs=("model",), env_from=("keys",)
+)
+PIPELINE = make(
+    Pipeline,
     DEMO,
     TRAIN,
     "c0ffee",
@@ -500,7 +505,7 @@ def test_no_value_of_any_column_stops_the_daemon(
 def schema() -> dict[str, list[tuple[str, str]]]:
     """The columns of all tables with their types, as they are made: a new one is attacked without further ado."""
     with closing(sqlite3.connect(":memory:")) as db:
-        make(db)
+        make_tables(db)
         return {
             table: [(row[1], row[2]) for row in db.execute(f"PRAGMA table_info({table})").fetchall()]
             for table in TABLES

@@ -27,6 +27,7 @@ from controller.ports import RunLimits, WebhookUnderWay
 from controller.store import SqliteStore, open_store
 from controller.store.inbox import TABLES
 from controller.store.sqlite import connect, shared_path
+from tests.support.specs import make
 
 BAD, GOOD = AppName("a"), AppName("b")  # in every order by app the bad one comes first
 C, TRAIN, BOX = ComponentName("c"), ComponentName("train"), ComponentName("box")
@@ -57,8 +58,10 @@ VALUES: tuple[str | bytes, ...] = (
 
 
 def pipeline(app: AppName, **fields: object) -> Pipeline:
-    schedule = CronSchedule("0 3 * * *", "UTC")
-    whole = Pipeline(app, TRAIN, "c0ffee", (Stage("fit", "sha256:1"),), concurrency=2, schedule=schedule)
+    schedule = make(CronSchedule, "0 3 * * *", "UTC")
+    whole = make(
+        Pipeline, app, TRAIN, "c0ffee", (make(Stage, "fit", "sha256:1"),), concurrency=2, schedule=schedule
+    )
     return replace(whole, **fields)  # type: ignore[arg-type]
 
 

@@ -17,6 +17,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunCount, RunFilter, RunInput, RunState, new_run
 from controller.ports import QueueLimits, RunLimits
 from controller.store import SqliteStore, open_store
+from tests.support.specs import make
 
 DEMO = AppName("demo")
 TRAIN = ComponentName("train")
@@ -31,8 +32,8 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def pipeline(name: str = "train", app: str = "demo", concurrency: int = 10) -> Pipeline:
-    stage = Stage("fit", "sha256:1", outputs=("model",))
-    return Pipeline(AppName(app), ComponentName(name), "c0ffee", (stage,), concurrency=concurrency)
+    stage = make(Stage, "fit", "sha256:1", outputs=("model",))
+    return make(Pipeline, AppName(app), ComponentName(name), "c0ffee", (stage,), concurrency=concurrency)
 
 
 def run(id: str, of: Pipeline | None = None, **rest: object) -> Run:

@@ -22,6 +22,7 @@ from controller.domain.runs.steps import FinishRun, finish
 from controller.domain.runs.webhooks import LONGEST
 from controller.ports import WebhookUnderWay
 from controller.store import SqliteStore, open_store
+from tests.support.specs import make
 
 DEMO, NOBODY = AppName("demo"), WebhookUnderWay()
 URL, OTHER = "https://example.org/a", "https://example.net/b"
@@ -35,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 def run(id: str, webhook: str = "", app: str = "demo") -> Run:
     names = (AppName(app), ComponentName("train"), "c0ffee")
-    of = Pipeline(*names, (Stage("fit", "sha256:1"),), webhook=Webhook("hooks", URL))
+    of = make(Pipeline, *names, (make(Stage, "fit", "sha256:1"),), webhook=Webhook("hooks", URL))
     return new_run(id, of, 1.0, webhook=webhook)
 
 

@@ -17,6 +17,7 @@ from controller.web.api.files import openapi as files
 from controller.web.api.runs import openapi as runs
 from controller.web.api.runs.submission import RunInterface
 from controller.web.auth.schemes import header_value, schemes, secured
+from tests.support.specs import make
 
 Json = dict[str, Any]
 API = Api("image", ComponentName("image"), published=True)
@@ -35,7 +36,7 @@ def variable(side: str, name: str, datatypes: str) -> str:
 
 
 EVERY_TYPE = "FP32 or FP64 or INT32 or str or dict or FILE"
-TABLE = ApiVariable("table", datatypes=("FILE", "str", "dict", "INT32", "FP64", "FP32"))
+TABLE = make(ApiVariable, "table", datatypes=("FILE", "str", "dict", "INT32", "FP64", "FP32"))
 DOCUMENTS = {
     "component with variables": described(
         "Say." + variable("inputs", "x", EVERY_TYPE + ", optional") + variable("outputs", "y", EVERY_TYPE)
@@ -45,7 +46,7 @@ DOCUMENTS = {
     "files": files.document("/app/files", ["data"]),
     "files without boxes": files.document("/app/files", []),
     "one pipeline": runs.of_one(
-        "/app/train", "train", RunInterface((TABLE,), (ApiVariable("out"),), ("data",))
+        "/app/train", "train", RunInterface((TABLE,), (make(ApiVariable, "out"),), ("data",))
     ),
     "a pipeline without variables": runs.of_one("/app/train", "train", RunInterface((), ())),
     "all pipelines": runs.of_all("/app/pipelines", ["train"]),

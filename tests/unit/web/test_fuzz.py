@@ -30,6 +30,7 @@ from controller.web.problems import CONTENT_TYPE
 from tests.support.fake_objects import FakeObjects
 from tests.support.gateway import APP, Caller, make_api, make_route, make_service
 from tests.support.runs import RunDriver, all_pipelines, make_pipeline, one_pipeline
+from tests.support.specs import make
 
 from .conftest import ACCESS
 
@@ -223,7 +224,7 @@ def serving(store: SqliteStore, settings: Settings, objects: FakeObjects) -> Ite
     """A worker with an API of every kind."""
     rules: dict[str, Any] = {
         "tokens": (("ann", hash_token(TOKEN)),),
-        "cors": CorsSpec(("https://lab.example.org",)),
+        "cors": make(CorsSpec, ("https://lab.example.org",)),
     }
     store.boxes.record_access(ACCESS)
     store.boxes.save(BoxRecord(APP, ComponentName("data"), "bucket", 10**9))

@@ -85,7 +85,7 @@ def _submission(interface: RunInterface) -> Json:
 
 def _any_submission() -> Json:
     """Return the schema for any pipeline: the list of pipelines has the inputs and outputs."""
-    anything = ApiVariable("", datatypes=ANY_DATATYPE)
+    anything = ApiVariable("", required=True, datatypes=ANY_DATATYPE)
     listed, group = _input(anything, ()), _output(anything, ())
     listed["properties"]["name"] = group["properties"]["name"] = _TEXT
     properties = {

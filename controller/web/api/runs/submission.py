@@ -81,7 +81,7 @@ def interface_of(pipeline: Pipeline, api: Service | None) -> RunInterface:
         ApiVariable(name, required=name not in pipeline.optional, datatypes=ANY_DATATYPE)
         for name in pipeline.passed
     )
-    outputs = tuple(ApiVariable(name) for name in pipeline.offered)
+    outputs = tuple(ApiVariable(name, required=True, datatypes=("FILE",)) for name in pipeline.offered)
     return RunInterface(inputs, outputs, pipeline.boxes, pipeline.releases, signs)
 
 

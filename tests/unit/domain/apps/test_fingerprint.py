@@ -21,28 +21,34 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.secret import Secret
 from tests.support.builders import spec
+from tests.support.specs import make
 
 KEY = b"k" * 32
 ENV = (("THRESHOLD", Secret("0.5")), ("TOKEN", Secret("hunter2")))
-BASE = spec(server=PlatformServer("app:predict"))
+BASE = spec(server=make(PlatformServer, "app:predict"))
 
 #: Field of the spec → a change of it that a running container cannot take over.
 CHANGES: dict[str, list[Any]] = {
     "read_only_root": [True],
     "server": [
-        PlatformServer("app:other"),
-        PlatformServer("app:predict", loader="app:load"),
-        PlatformServer("app:predict", concurrency=8),
-        PlatformServer("app:predict", queue=1),
-        PlatformServer("app:predict", timeout=5.0),
-        OwnServer(),
+        make(PlatformServer, "app:other"),
+        make(PlatformServer, "app:predict", loader="app:load"),
+        make(PlatformServer, "app:predict", concurrency=8),
+        make(PlatformServer, "app:predict", queue=1),
+        make(PlatformServer, "app:predict", timeout=5.0),
+        make(OwnServer),
     ],
     "port": [9000],
-    "boxes": [(BoxLink("data"),), (BoxLink("data", default=True),)],
+    "boxes": [(make(BoxLink, "data"),), (BoxLink("data", default=True),)],
     "model_box": ["weights"],
     "model_path": ["model.onnx"],
     "setup_timeout": [5.0],
-    "resources": [Resources(cpus=2.0), Resources(memory=1), Resources(gpus=1), Resources(pids=1)],
+    "resources": [
+        make(Resources, cpus=2.0),
+        make(Resources, memory=1),
+        make(Resources, gpus=1),
+        make(Resources, pids=1),
+    ],
 }
 #: Field → a change that happens around a container that goes on running, or that comes in by `image` and `env`.
 AROUND = {

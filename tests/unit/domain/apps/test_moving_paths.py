@@ -30,6 +30,7 @@ from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from tests.support.builders import APP, COMMIT, component, fingerprint, observed, route, workload
 from tests.support.simulator import World
+from tests.support.specs import make
 
 NAMES = ("a", "b", "c")
 PATHS = ("x", "y", "z")
@@ -62,7 +63,7 @@ def api(path: str) -> Api:
 
 
 def pipeline() -> Pipeline:
-    return Pipeline(APP, TRAIN, COMMIT, (Stage("fit", "fit:1", outputs=("model",)),))
+    return make(Pipeline, APP, TRAIN, COMMIT, (make(Stage, "fit", "fit:1", outputs=("model",)),))
 
 
 @st.composite

@@ -31,6 +31,7 @@ from tests.support.builders import (
     spec,
     workload,
 )
+from tests.support.specs import make
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_000_000.0
@@ -69,7 +70,7 @@ def first_deploy_pulls_the_image() -> Plan:
 
 def first_deploy_builds_the_image() -> Plan:
     pin = ImagePin("prichal.local/demo/classify:0123456789abcdef", ImageOrigin.BUILD, present=False)
-    source = BuildImage(".", args=(("TOKEN_LIKE", "hunter2"),))
+    source = make(BuildImage, ".", args=(("TOKEN_LIKE", "hunter2"),))
     wanted = replace(V1, pin=pin, build=BuildInput("c0ffee", source))
     return plan(desired(wanted), observed(network=False))
 
@@ -230,7 +231,7 @@ def only_the_limits_of_the_gateway_changed() -> Plan:
 
 
 def own_server_is_asked_at_its_own_path() -> Plan:
-    return plan(desired(replace(V1, spec=spec(server=OwnServer("/ready")))), observed())
+    return plan(desired(replace(V1, spec=spec(server=make(OwnServer, "/ready")))), observed())
 
 
 def component_left_git() -> Plan:

@@ -11,6 +11,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import RunCount, RunState, new_run
 from controller.domain.runs.stage_slots import Use
 from controller.domain.storage.box import BoxRecord
+from tests.support.specs import make
 
 APP, OTHER = AppName("demo"), AppName("other")
 TRAIN = ComponentName("train")
@@ -18,8 +19,8 @@ BOUNDS = Bounds(runs=3, stages=12, queue=1000, queue_size=64, run_files=50, imag
 
 
 def test_what_is_declared_and_what_runs_is_added_up() -> None:
-    stages = (Stage("a", "i", resources=Resources(cpus=2.0, memory=100)), Stage("b", "i"))
-    running = new_run("r1", Pipeline(APP, TRAIN, "c0ffee", stages), 0.0).to(RunState.STARTING, 1.0)
+    stages = (make(Stage, "a", "i", resources=make(Resources, cpus=2.0, memory=100)), make(Stage, "b", "i"))
+    running = new_run("r1", make(Pipeline, APP, TRAIN, "c0ffee", stages), 0.0).to(RunState.STARTING, 1.0)
     running = running.with_stage(running.stage("a").begin(1.0))
     found = MeasuredUse(
         declared={APP: Use(1.5, 1000, 0, 3), OTHER: Use(9.0, 9, 9, 9)},

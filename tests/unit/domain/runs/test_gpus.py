@@ -16,6 +16,7 @@ from controller.domain.runs.gpus import WAITING, Lease, allocate, allocated, beg
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, StageRun, cancel, new_run
 from controller.domain.runs.steps import BeginStage, FinishRun, after_failure, can_begin, finish, next_step
+from tests.support.specs import make
 
 S = RunState
 HOST = ("0", "GPU-b", "2")
@@ -24,10 +25,16 @@ HOST = ("0", "GPU-b", "2")
 def run(id: str, *wanted: int, retries: int = 0) -> Run:
     """One stage for each number of GPUs; they do not need each other."""
     stages = tuple(
-        Stage(f"s{n}", "i", resources=Resources(gpus=count), retries=Retries(retries, backoff=0.0))
+        make(
+            Stage,
+            f"s{n}",
+            "i",
+            resources=make(Resources, gpus=count),
+            retries=make(Retries, retries, backoff=0.0),
+        )
         for n, count in enumerate(wanted)
     )
-    return new_run(id, Pipeline(AppName("demo"), ComponentName("train"), "c0ffee", stages), 0.0)
+    return new_run(id, make(Pipeline, AppName("demo"), ComponentName("train"), "c0ffee", stages), 0.0)
 
 
 class Host:

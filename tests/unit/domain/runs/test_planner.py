@@ -14,18 +14,19 @@ from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from tests.support.builders import APP, COMMIT, component, desired, observed
+from tests.support.specs import make
 
 TRAIN, FIT = ComponentName("train"), ComponentName("train.fit")
 
 
 def declared(image: str = "fit@sha256:1", present: bool = True, build: bool = False) -> DesiredPipeline:
     pin = ImagePin(image, ImageOrigin.BUILD if build else ImageOrigin.REGISTRY, present)
-    source = BuildInput(COMMIT, BuildImage(".")) if build else None
+    source = BuildInput(COMMIT, make(BuildImage, ".")) if build else None
     return DesiredPipeline(published(image), (DesiredStage(FIT, pin, source),))
 
 
 def published(image: str = "fit@sha256:1") -> Pipeline:
-    return Pipeline(APP, TRAIN, COMMIT, (Stage("fit", image, outputs=("model",)),))
+    return make(Pipeline, APP, TRAIN, COMMIT, (make(Stage, "fit", image, outputs=("model",)),))
 
 
 def there(*pipelines: Pipeline) -> ObservedApp:

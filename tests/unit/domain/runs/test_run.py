@@ -41,6 +41,7 @@ from controller.domain.runs.steps import (
     release,
 )
 from controller.store.codec import decode, encode
+from tests.support.specs import make
 
 S = RunState
 ID = "0194d2f4a1c00000000"
@@ -59,8 +60,8 @@ ALLOWED = {
 
 
 def pipeline(*stages: Stage, **rest: object) -> Pipeline:
-    stages = stages or (Stage("fit", "image:1"),)
-    return Pipeline(AppName("demo"), ComponentName("train"), "c0ffee", stages, **rest)  # type: ignore[arg-type]
+    stages = stages or (make(Stage, "fit", "image:1"),)
+    return make(Pipeline, AppName("demo"), ComponentName("train"), "c0ffee", stages, **rest)
 
 
 def started(*stages: Stage) -> Run:
@@ -68,9 +69,9 @@ def started(*stages: Stage) -> Run:
 
 
 CHAIN = (
-    Stage("fit", "i", inputs=("data",), outputs=("model",)),
-    Stage("report", "i", inputs=("model",), outputs=("page",)),
-    Stage("sketch", "i", inputs=("data",), outputs=("plot",)),
+    make(Stage, "fit", "i", inputs=("data",), outputs=("model",)),
+    make(Stage, "report", "i", inputs=("model",), outputs=("page",)),
+    make(Stage, "sketch", "i", inputs=("data",), outputs=("plot",)),
 )
 
 
@@ -261,7 +262,7 @@ def test_what_is_released_is_not_the_callers() -> None:
     page = RunOutput("page", f"runs/{ID}/page/")
     assert run.handed_out == (page,), "whatever he has asked for"
     assert run.published == (MODEL, page, PLOT)
-    after = pipeline(Stage("next", "i", inputs=("model", "page")))
+    after = pipeline(make(Stage, "next", "i", inputs=("model", "page")))
     assert [given.name for given in continuation(run, after, "b", 9.0).inputs] == ["page"]
 
 
@@ -308,11 +309,11 @@ def failed(stage: StageRun, spec: Stage, at: float, platform: bool = False, fina
 
 
 def test_no_repetitions_unless_the_manifest_says_so() -> None:
-    assert failed(StageRun("fit"), Stage("fit", "i"), 1.0).state is S.FAILED
+    assert failed(StageRun("fit"), make(Stage, "fit", "i"), 1.0).state is S.FAILED
 
 
 def test_repetitions_wait_longer_and_longer_up_to_the_cap() -> None:
-    spec = Stage("fit", "i", retries=Retries(limit=5, backoff=10.0, factor=3.0, cap=100.0))
+    spec = make(Stage, "fit", "i", retries=Retries(limit=5, backoff=10.0, factor=3.0, cap=100.0))
     stage, pauses = StageRun("fit"), []
     for _ in range(5):
         stage = failed(stage, spec, 50.0)
@@ -325,7 +326,7 @@ def test_repetitions_wait_longer_and_longer_up_to_the_cap() -> None:
 
 
 def test_faults_of_the_platform_count_apart() -> None:
-    spec = Stage("fit", "i", retries=Retries(limit=1, backoff=1.0))
+    spec = make(Stage, "fit", "i", retries=make(Retries, limit=1, backoff=1.0))
     stage, pauses = StageRun("fit"), []
     for _ in PLATFORM_PAUSES:
         stage = failed(stage, spec, 10.0, platform=True)
@@ -339,12 +340,12 @@ def test_faults_of_the_platform_count_apart() -> None:
 
 @pytest.mark.parametrize(("platform", "state"), [(False, S.FAILED), (True, S.ERROR)])
 def test_what_cannot_get_better_is_not_repeated(platform: bool, state: S) -> None:
-    spec = Stage("fit", "i", retries=Retries(limit=9))
+    spec = make(Stage, "fit", "i", retries=make(Retries, limit=9))
     assert failed(StageRun("fit"), spec, 1.0, platform, final=True).state is state
 
 
 def test_a_repetition_waits_for_its_time() -> None:
-    spec = Stage("fit", "i", retries=Retries(limit=1, backoff=10.0))
+    spec = make(Stage, "fit", "i", retries=make(Retries, limit=1, backoff=10.0))
     run = started(spec)
     run = run.with_stage(failed(run.stage("fit"), spec, 100.0))
     assert next_step(run, 109.0) == WaitForStage(until=110.0)
@@ -379,11 +380,12 @@ def test_outputs_are_where_the_run_put_them_that_made_them() -> None:
 
 
 def test_the_next_pipeline_is_handed_what_has_the_same_name() -> None:
-    after = Pipeline(
+    after = make(
+        Pipeline,
         AppName("demo"),
         ComponentName("publish"),
         "c0ffee",
-        (Stage("push", "i", inputs=("plot", "data", "extra", "model", "weights"), outputs=("log",)),),
+        (make(Stage, "push", "i", inputs=("plot", "data", "extra", "model", "weights"), outputs=("log",)),),
         vars=(PipelineVar("weights", mount_from=("box", "w/")),),
     )
     run = new_run(
@@ -413,7 +415,8 @@ def test_what_is_handed_on_lies_where_it_was_put(
     """Both pipelines may have another default box."""
     first = replace(pipeline(*CHAIN), boxes=tuple(map(ComponentName, before)))
     then = replace(
-        pipeline(Stage("show", "sha256:1", inputs=("data", "plot"))), boxes=tuple(map(ComponentName, after))
+        pipeline(make(Stage, "show", "sha256:1", inputs=("data", "plot"))),
+        boxes=tuple(map(ComponentName, after)),
     )
     run = new_run(
         ID, first, 0.0, "anna", [RunInput("data", data="g/x", box=named)], [RunOutput("plot", "p/", named)]
@@ -439,9 +442,9 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     stages = []
     for number in range(draw(st.integers(1, 5))):
         needs = draw(st.sets(st.integers(0, number - 1))) if number else set()
-        retries = Retries(limit=draw(st.integers(0, 2)), backoff=draw(st.sampled_from([0.0, 5.0])))
+        retries = make(Retries, limit=draw(st.integers(0, 2)), backoff=draw(st.sampled_from([0.0, 5.0])))
         inputs = tuple(f"v{need}" for need in sorted(needs))
-        stages.append(Stage(f"s{number}", "i", inputs=inputs, outputs=(f"v{number}",), retries=retries))
+        stages.append(make(Stage, f"s{number}", "i", inputs=inputs, outputs=(f"v{number}",), retries=retries))
     released = draw(st.sets(st.integers(0, len(stages) - 1)))
     places = tuple(PipelineVar(f"v{number}", publish_to=("box", f"{number}/")) for number in released)
     return pipeline(*draw(st.permutations(stages)), vars=places)

@@ -23,8 +23,9 @@ from controller.domain.runs.schedules import (
     check_ticks,
     decide,
 )
+from tests.support.specs import make
 
-HOURLY = CronSchedule("0 * * * *")
+HOURLY = make(CronSchedule, "0 * * * *")
 HOUR = 3600.0
 
 
@@ -52,7 +53,9 @@ def mark(last: float, schedule: CronSchedule = HOURLY) -> Checkpoint:
 
 
 def run(id: str = "a1") -> Run:
-    pipeline = Pipeline(AppName("demo"), ComponentName("train"), "c0ffee", (Stage("fit", "image:1"),))
+    pipeline = make(
+        Pipeline, AppName("demo"), ComponentName("train"), "c0ffee", (make(Stage, "fit", "image:1"),)
+    )
     return new_run(id, pipeline, 1.0, cause="schedule", public=True)
 
 
@@ -63,7 +66,9 @@ def test_a_new_schedule_begins_now() -> None:
     )
 
 
-@pytest.mark.parametrize("other", [CronSchedule("1 * * * *"), CronSchedule("0 * * * *", "Europe/Berlin")])
+@pytest.mark.parametrize(
+    "other", [make(CronSchedule, "1 * * * *"), make(CronSchedule, "0 * * * *", "Europe/Berlin")]
+)
 def test_a_changed_schedule_begins_now(other: CronSchedule) -> None:
     now = 9 * HOUR + 1
     assert check_ticks(scheduled(mark(HOUR, other)), now, hourly) == (mark(now), None)

@@ -14,6 +14,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, cancel, new_run
 from controller.domain.runs.stage_slots import WAITING_FOR_SLOT, Share, begin_admitted
 from controller.domain.runs.steps import BeginStage, FinishRun, finish, next_step
+from tests.support.specs import make
 
 S = RunState
 APPS = ("ants", "bees", "cats")
@@ -21,8 +22,8 @@ APPS = ("ants", "bees", "cats")
 
 def run(app: str, id: str, stages: int) -> Run:
     """Stages that do not need each other."""
-    named = tuple(Stage(f"s{n}", "i", resources=Resources(gpus=0)) for n in range(stages))
-    return new_run(id, Pipeline(AppName(app), ComponentName("train"), "c0ffee", named), 0.0)
+    named = tuple(make(Stage, f"s{n}", "i", resources=make(Resources, gpus=0)) for n in range(stages))
+    return new_run(id, make(Pipeline, AppName(app), ComponentName("train"), "c0ffee", named), 0.0)
 
 
 class Host:

@@ -34,6 +34,7 @@ from controller.domain.runs.webhooks import (
 )
 from controller.domain.secret import Secret
 from tests.support.pages import ROOT, blocks
+from tests.support.specs import make
 
 PAGE = ROOT / "docs" / "reference" / "runs.md"
 HERE, THERE = "https://example.org/hooks/trained", "https://example.net:8443/done?token=x"
@@ -46,11 +47,11 @@ def at(text: str) -> float:
 
 def make_run(hook: Webhook | None, webhook: str = "", **fields: object) -> Run:
     stages = (
-        Stage("fit", "sha256:1", outputs=("model",)),
-        Stage("tell", "sha256:2", inputs=("model",), outputs=("report",)),
+        make(Stage, "fit", "sha256:1", outputs=("model",)),
+        make(Stage, "tell", "sha256:2", inputs=("model",), outputs=("report",)),
     )
     names = (AppName("pu-ivanov-pa-demo"), ComponentName("train"), "718e2b06a4e1")
-    pipeline = Pipeline(*names, stages, boxes=(ComponentName("userdata"),), webhook=hook)
+    pipeline = make(Pipeline, *names, stages, boxes=(ComponentName("userdata"),), webhook=hook)
     outputs = (RunOutput("report", "results/today/"),)
     id = "19c0a7f3e2d5b1f04a6"
     return new_run(id, pipeline, at("12:00"), "anna", (), outputs, webhook=webhook, **fields)

@@ -31,6 +31,7 @@ from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.domain.storage.planner import judge_box
 from tests.support.builders import APP, COMMIT, component, desired, observed, route, workload
+from tests.support.specs import make
 
 DATA = ComponentName("data")
 DOWN = StorageFault(Reason.STORAGE_UNREACHABLE, "nothing listens on 127.0.0.1:9000", transient=True)
@@ -169,7 +170,7 @@ def test_a_connected_box_has_its_name_in_the_route() -> None:
     from controller.domain.apps.spec import BoxLink
 
     first = component()
-    links = (BoxLink("weights"), BoxLink("data", default=True))
+    links = (make(BoxLink, "weights"), BoxLink("data", default=True))
     linked = replace(first, spec=replace(first.spec, boxes=links))
     running = workload()
     made = plan_app(

@@ -11,11 +11,12 @@ from controller.domain.routing.routes import ServiceKind
 from controller.web.gateway.cors import CorsPolicy, CorsRequest
 from controller.web.gateway.router import Router
 from tests.support.gateway import make_api, make_route, make_service
+from tests.support.specs import make
 
 LAB, LOCAL = "https://lab.example.org", "http://localhost:4200"
-NAMED = CorsPolicy.of(CorsSpec((LAB, LOCAL), expose_headers=("X-Total-Count",)))
+NAMED = CorsPolicy.of(make(CorsSpec, (LAB, LOCAL), expose_headers=("X-Total-Count",)))
 WITH_CREDENTIALS = CorsPolicy.of(CorsSpec((LAB,), credentials=True, max_age=5))
-ANY = CorsPolicy.of(CorsSpec(("*",)))
+ANY = CorsPolicy.of(make(CorsSpec, ("*",)))
 
 
 def told(cors: CorsPolicy, *headers: tuple[bytes, bytes], preflight: bool = False) -> dict[str, str]:
@@ -114,7 +115,7 @@ def test_nothing_strange_is_repeated(method: bytes, names: bytes) -> None:
 
 
 def test_every_path_of_an_api_has_its_rule() -> None:
-    rule = CorsSpec((LAB,))
+    rule = make(CorsSpec, (LAB,))
     route = make_route(
         make_api("shared", cors=rule), make_api("alone"), make_api("hidden", published=False, cors=rule)
     )

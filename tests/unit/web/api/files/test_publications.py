@@ -17,6 +17,7 @@ from controller.web.objects.reservations import Reservations
 from controller.web.problems import ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP
+from tests.support.specs import make
 
 RUN, BUCKET, GROUP = "19c0a7f3e2d5b1f04a6", "prichal.demo.data", "users/ann/file_groups/out/"
 
@@ -27,8 +28,8 @@ def test_a_link_takes_nothing_while_a_run_publishes(
 ) -> None:
     now, rooms = time.time(), Reservations(store, storage)
     store.boxes.save(BoxRecord(APP, ComponentName("data"), BUCKET, 10**9))
-    pipeline = Pipeline(
-        APP, ComponentName("train"), "c0ffee", (Stage("fit", "sha256:1", outputs=("model",)),)
+    pipeline = make(
+        Pipeline, APP, ComponentName("train"), "c0ffee", (make(Stage, "fit", "sha256:1", outputs=("model",)),)
     )
     run = store.runs.submit(new_run(RUN, pipeline, 1.0, "ann"))
     link = ObjectLink("PUT", BUCKET, GROUP + key, int(now), 100)

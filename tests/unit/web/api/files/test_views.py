@@ -31,6 +31,7 @@ from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.files import BOX, BUCKET, CAPACITY, Files
 from tests.support.gateway import APP
+from tests.support.specs import make
 
 ANN = user_area("ann")
 
@@ -603,8 +604,8 @@ def publishing(files: Files) -> Files:
     """A run is amidst publishing into Ann's group `out/`."""
     for name in ("out/a", "out/deep/b", "other/a"):
         files.given(name)
-    stage = Stage("fit", "sha256:1", outputs=("model",))
-    pipeline = Pipeline(APP, ComponentName("train"), "c0ffee", (stage,), boxes=(ComponentName("data"),))
+    stage = make(Stage, "fit", "sha256:1", outputs=("model",))
+    pipeline = make(Pipeline, APP, ComponentName("train"), "c0ffee", (stage,), boxes=(ComponentName("data"),))
     files.store.runs.submit(new_run(RUN, pipeline, 1.0, "ann"))
     now = time.time()
     files.store.boxes.reserve(PendingUpload(0, BUCKET, under_way(f"{ANN}out/", RUN), 10, now, now + 100), now)

@@ -21,6 +21,7 @@ from controller.store import SqliteStore
 from controller.web.api.runs.inputs import absent_inputs
 from tests.support.fake_objects import FakeObjects
 from tests.support.gateway import APP
+from tests.support.specs import make
 
 BOX = ComponentName("data")
 SEGMENT = st.sampled_from(["a", "ab", "b", "é", "a b", "%2F", "a.b", "+", ".manifest.json"])
@@ -28,7 +29,9 @@ FILE = st.lists(SEGMENT, min_size=2, max_size=4).map("/".join)
 PATH = st.tuples(st.lists(SEGMENT, min_size=1, max_size=4).map("/".join), st.sampled_from(["", "/"])).map(
     "".join
 )
-PIPELINE = Pipeline(APP, ComponentName("train"), "c0ffee", (Stage("fit", "sha256:1", ("x",)),), boxes=(BOX,))
+PIPELINE = make(
+    Pipeline, APP, ComponentName("train"), "c0ffee", (make(Stage, "fit", "sha256:1", ("x",)),), boxes=(BOX,)
+)
 
 
 def absent(files: list[str], asked: list[str], user: str | None) -> list[str]:
