@@ -45,7 +45,6 @@ from controller.domain.apps.plan import (
     version_of,
 )
 from controller.domain.apps.spec import ComponentKind
-from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, short
 from controller.domain.reasons import Reason
@@ -84,6 +83,10 @@ _PROBE_PAUSE = (0.005, 0.2)  # seconds, minimum and maximum; between them a tent
 _SNAPSHOT_AGE = 0.1
 
 
+#: Reason, message, commit, component, and whether it is a warning.
+RecordProgress = Callable[[Reason, str, str, ComponentName | None, bool], None]
+
+
 @dataclass(frozen=True)
 class ExecutionContext:
     """What the actions of one pass need besides the plan. `superseded` returns whether there is a newer
@@ -94,7 +97,7 @@ class ExecutionContext:
     registries: Credentials
     secrets: tuple[Secret, ...] = field(repr=False)
     superseded: Callable[[], bool]
-    emit: Callable[[Event], None]
+    record: RecordProgress
     builds: Builds = field(default_factory=Builds)
 
 
@@ -460,6 +463,4 @@ class _Group:
     def _record_event(
         self, reason: Reason, message: str, component: ComponentName | None = None, warn: bool = False
     ) -> None:
-        kind = EventType.WARNING if warn else EventType.NORMAL
-        at, commit = self._do.clock.now(), self._context.revision.commit
-        self._context.emit(Event(self._app, kind, reason, message, component, commit, at))
+        self._context.record(reason, message, self._context.revision.commit, component, warn)

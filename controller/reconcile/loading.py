@@ -127,8 +127,7 @@ class CommitLoader:
         """
         status_writer = self._status_writer
         if not fetch and status_writer.before.desired_revision:
-            found = (ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID)
-            status_writer.extra_conditions += [c for c in status_writer.before.conditions if c.type in found]
+            status_writer.keep_conditions(ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID)
             revision = Revision(self._declared.repository, status_writer.before.desired_revision, "")
             return self._loaded(revision, current=not status_writer.extra_conditions)
         known = status_writer.before.desired_revision
@@ -162,8 +161,7 @@ class CommitLoader:
         """Return the desired state. `fresh` resolves image tags again."""
         deps, status_writer = self._deps, self._status_writer
         app, revision = self._declared.name, loaded.revision
-        if status_writer.status.desired_revision != revision.commit:
-            status_writer.status = replace(status_writer.status, setbacks=())
+        status_writer.begin_revision(revision.commit)
         paused = {
             setback.subject: (Stalled if setback.stalled else Transient)(setback.reason, setback.message)
             for setback in status_writer.status.setbacks
@@ -193,12 +191,7 @@ class CommitLoader:
                 status_writer.set_back(subject, error, resolving=True)
         status_writer.drop_resolved(subject for subject, _ in resolved.setbacks)
         naps = self.idle_timeouts(resolved.components)
-        status_writer.status = replace(
-            status_writer.status,
-            desired_revision=revision.commit,
-            pins=resolved.pins,
-            models=resolved.model_pins,
-        )
+        status_writer.record_resolved(revision.commit, resolved.pins, resolved.model_pins)
         return DesiredApp(
             app=app,
             revision=revision.commit,
@@ -219,10 +212,9 @@ class CommitLoader:
         """Check what the boxes contain now; return whether a component has to follow its model, and so to be
         resolved again. Called at the end of a pass, so that a slow storage does not delay repairs.
         """
-        status = self._status_writer.status
-        self.news = self._models.updates(loaded.spec, dict(status.models))
-        kept = tuple(pin for pin in status.models if pin[0] not in self.news.followers)
-        self._status_writer.status = replace(status, models=kept)
+        models = self._status_writer.status.models
+        self.news = self._models.updates(loaded.spec, dict(models))
+        self._status_writer.drop_models(self.news.followers)
         return bool(self.news.followers)
 
     def _bucket(self, box: str) -> str:
@@ -254,7 +246,7 @@ class CommitLoader:
 
     def _fetch(self) -> Revision:
         repository = self._repository()
-        self._status_writer.status = replace(self._status_writer.status, repository=repository.name)
+        self._status_writer.record_repository(repository.name)
         credentials = self._secret(repository, repository.credentials)
         return self._deps.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
 

@@ -106,7 +106,7 @@ class PlatformReconciler:
         if spec.apps or spec.repositories:
             return
         if status_writer.before.approved_revision:  # an approval is used once
-            self.deps.store.apps.approve(PLATFORM, "")
+            status_writer.use_approval()
             return
         connected = {status.app for status in self.deps.store.apps.all() if status.app != PLATFORM}
         before = self.deps.directory.spec if self.deps.directory.known else self.last()

@@ -331,7 +331,7 @@ class Reconciliation:
             registries=deps.directory.registries(declared),
             secrets=self._status_writer.secrets,
             superseded=lambda: deps.stopping() or (loader is not None and self._newer_commit(loader)),
-            emit=lambda event: deps.store.events.add([event]),
+            record=self._status_writer.record_progress,
         )
 
     def _newer_commit(self, loader: CommitLoader) -> bool:
@@ -366,7 +366,7 @@ class Reconciliation:
         components = tuple(sorted(judged, key=lambda c: c.name))
         status_writer.record_components(components, {*routes, *(w.component for w in observed.workloads)})
         boxes = self._boxes(desired, plan)
-        status_writer.status = replace(status_writer.status, boxes=boxes)
+        status_writer.record_boxes(boxes)
         models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
         warnings = (*loaded.spec.warnings, *models)
         conditions = judge_app(components, plan, warnings, boxes)
@@ -378,7 +378,7 @@ class Reconciliation:
         else:
             status_writer.set_conditions(conditions)
         if any(c.type is ConditionType.FETCH_FAILED for c in status_writer.extra_conditions):
-            status_writer.status = replace(status_writer.status, failures=status_writer.before.failures + 1)
+            status_writer.count_failure()
             retries.append(self._pause())
         return self._outcome(conditions, desired.revision, min(retries, default=None))
 

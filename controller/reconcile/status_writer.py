@@ -1,5 +1,5 @@
-"""The status of one pass: it builds the new status, records events on transitions, and saves once at the
-end.
+"""The only writer of an app's status. For one pass, it builds the new status, records events on transitions, and saves
+once at the end.
 
 An event is recorded once, when something changes; a state that continues is only in the conditions.
 """
@@ -7,15 +7,15 @@ An event is recorded once, when something changes; a state that continues is onl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
 from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
 from controller.domain.apps.spec import ComponentKind
-from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, Setback
+from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, Event, EventType, Setback
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
-from controller.domain.names import AppName, ComponentName, is_dns_label
+from controller.domain.names import AppName, ComponentName, RepositoryName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import is_excerpt
@@ -41,8 +41,8 @@ class StatusWriter:
         self._silent = silent
         self.begun = clock.now()  # the time of the pass: what failed in it is not tried again in it
         self.before: AppStatus = store.apps.status(app)
-        self.status: AppStatus = self.before
-        self.extra_conditions: list[Condition] = []
+        self._status: AppStatus = self.before
+        self._extra_conditions: tuple[Condition, ...] = ()
         self._told: list[str] = []  # messages of the events of this pass
 
     def record_event(
@@ -51,11 +51,35 @@ class StatusWriter:
         """Record an event at once, so that people who wait for the pass see its progress."""
         if self._silent:
             return
-        kind = EventType.WARNING if warn else EventType.NORMAL
-        revision = self.status.attempted_revision
         text = scrub(message, self.secrets)
         self._told.append(text)
+        self._add(reason, text, self.status.attempted_revision, component, warn)
+
+    def record_progress(
+        self,
+        reason: Reason,
+        message: str,
+        revision: str,
+        component: ComponentName | None = None,
+        warn: bool = False,
+    ) -> None:
+        """Record that an action of a plan was done. Called by several threads; conditions repeat nothing of it."""
+        self._add(reason, scrub(message, self.secrets), revision, component, warn)
+
+    def _add(
+        self, reason: Reason, text: str, revision: str, component: ComponentName | None, warn: bool
+    ) -> None:
+        kind = EventType.WARNING if warn else EventType.NORMAL
         self._store.events.add([Event(self._app, kind, reason, text, component, revision, self._clock.now())])
+
+    @property
+    def status(self) -> AppStatus:
+        """The status as it will be saved. Only the methods of this class change it."""
+        return self._status
+
+    @property
+    def extra_conditions(self) -> tuple[Condition, ...]:
+        return self._extra_conditions
 
     def hide(self, secrets: Iterable[Secret]) -> None:
         """Add values that must not appear in any text of this pass."""
@@ -66,8 +90,45 @@ class StatusWriter:
 
     # --- on the way --------------------------------------------------------------------------------------------
 
+    def use_approval(self) -> None:
+        """Forget a person's approval: it is used once."""
+        self._store.apps.approve(self._app, "")
+
+    def record_repository(self, name: RepositoryName) -> None:
+        self._status = replace(self._status, repository=name)
+
+    def keep_conditions(self, *kinds: ConditionType) -> None:
+        """Take over the conditions of these types from the previous status: they were not examined again."""
+        self._extra_conditions += tuple(c for c in self.before.conditions if c.type in kinds)
+
+    def begin_revision(self, commit: str) -> None:
+        """Forget setbacks if this is another commit than the one that the status is about."""
+        if self._status.desired_revision != commit:
+            self._status = replace(self._status, setbacks=())
+
+    def record_resolved(
+        self,
+        commit: str,
+        pins: tuple[tuple[str, str], ...],
+        models: tuple[tuple[ComponentName, str], ...],
+    ) -> None:
+        """Record what the images and models of the commit were resolved to."""
+        self._status = replace(self._status, desired_revision=commit, pins=pins, models=models)
+
+    def drop_models(self, components: Collection[ComponentName]) -> None:
+        """Forget the models of these components, so that they are resolved again."""
+        kept = tuple(pin for pin in self._status.models if pin[0] not in components)
+        self._status = replace(self._status, models=kept)
+
+    def record_boxes(self, boxes: tuple[BoxStatus, ...]) -> None:
+        self._status = replace(self._status, boxes=boxes)
+
+    def count_failure(self) -> None:
+        """Count the pass as failed, for the backoff."""
+        self._status = replace(self._status, failures=self.before.failures + 1)
+
     def record_attempt(self, commit: str, subject: str) -> None:
-        self.status = replace(self.status, attempted_revision=commit)
+        self._status = replace(self._status, attempted_revision=commit)
         if commit != self.before.attempted_revision:
             self.record_event(Reason.NEW_REVISION, f"{commit[:12]} {subject}".rstrip())
 
@@ -77,12 +138,13 @@ class StatusWriter:
             replace(c, failed_fingerprint="", failure="", failure_reason=Reason.NONE, restarts=())
             for c in self.status.components
         )
-        self.status = replace(self.status, components=components, setbacks=())
+        self._status = replace(self._status, components=components, setbacks=())
 
     def add_condition(self, kind: ConditionType, error: ControllerError, revision: str) -> None:
         """Add a condition besides the outcome; an event is recorded only if it says something new."""
         message = scrub(error.message, self.secrets)
-        self.extra_conditions.append(Condition(kind, True, error.reason, message, revision=revision))
+        condition = Condition(kind, True, error.reason, message, revision=revision)
+        self._extra_conditions = (*self._extra_conditions, condition)
         said = find(self.before.conditions, kind)
         if not said or said.reason != error.reason or not is_excerpt(said.message, message):
             self.record_event(error.reason, message, warn=True)
@@ -98,7 +160,7 @@ class StatusWriter:
             others.append(
                 Condition(ConditionType.READY, False, Reason.APPLYING, "first pass", revision=plan.revision)
             )
-        self.status = replace(self.status, plan=text, conditions=self.merged((*others, reconciling)))
+        self._status = replace(self._status, plan=text, conditions=self.merged((*others, reconciling)))
         with self._store.transaction():
             self._store.apps.record_plan(self._app, plan.revision, text)
             self._store.apps.save(self.status)
@@ -135,7 +197,7 @@ class StatusWriter:
         at, stalled = self._clock.now(), isinstance(error, Stalled)
         now = Setback(subject, error.reason, message, attempts, at, stalled, resolving, version)
         others = [s for s in self.status.setbacks if s is not before]
-        self.status = replace(self.status, setbacks=tuple(sorted([*others, now], key=lambda s: s.subject)))
+        self._status = replace(self._status, setbacks=tuple(sorted([*others, now], key=lambda s: s.subject)))
         if not resolving and (before is None or before.reason != error.reason):
             declared = subject if is_dns_label(subject) else None
             self.record_event(error.reason, message, ComponentName(declared) if declared else None, warn=True)
@@ -146,7 +208,7 @@ class StatusWriter:
         self._keep_setbacks(lambda setback: setback.resolving or setback.subject in wanted)
         if any(setback.reason == Reason.IMAGE_GONE for setback in self.status.setbacks):
             # pins may refer to images that are no longer on this host
-            self.status = replace(self.status, pins=())
+            self._status = replace(self._status, pins=())
 
     def drop_resolved(self, unresolved: Iterable[str]) -> None:
         """Forget the setbacks of what could be resolved: all but these subjects."""
@@ -154,7 +216,7 @@ class StatusWriter:
         self._keep_setbacks(lambda setback: not setback.resolving or setback.subject in still)
 
     def _keep_setbacks(self, wanted: Callable[[Setback], bool]) -> None:
-        self.status = replace(self.status, setbacks=tuple(filter(wanted, self.status.setbacks)))
+        self._status = replace(self._status, setbacks=tuple(filter(wanted, self.status.setbacks)))
 
     def _record_failure(self, name: ComponentName, failure: ActionFailure, in_service: bool) -> None:
         """Record the failure of a version. A version in service has been ready, so the failure does not
@@ -177,23 +239,23 @@ class StatusWriter:
         """Store the judged components, and those that are `present` although they are not declared."""
         judged = {c.name for c in components}
         kept = [c for c in self.status.components if c.name not in judged and c.name in present]
-        self.status = replace(
-            self.status, components=tuple(sorted([*components, *kept], key=lambda c: c.name))
+        self._status = replace(
+            self._status, components=tuple(sorted([*components, *kept], key=lambda c: c.name))
         )
 
     def _put(self, component: ComponentStatus) -> None:
         others = [c for c in self.status.components if c.name != component.name]
         components = tuple(sorted([*others, component], key=lambda c: c.name))
-        self.status = replace(self.status, components=components)
+        self._status = replace(self._status, components=components)
 
     # --- at the end --------------------------------------------------------------------------------------------
 
     def record_success(self, revision: str, conditions: Conditions) -> None:
         """Conclude a pass that has finished; `conditions[0]` is Ready."""
         ready = conditions[0]
-        self.status = replace(self.status, failures=0)
+        self._status = replace(self._status, failures=0)
         if ready.status and revision != self.before.applied_revision:
-            self.status = replace(self.status, applied_revision=revision)
+            self._status = replace(self._status, applied_revision=revision)
             self.record_event(Reason.APPLIED, f"{revision[:12]}: {ready.message}")
         elif ready.status and not is_ready(self.before.conditions):
             self.record_event(Reason.READY, ready.message)
@@ -207,7 +269,7 @@ class StatusWriter:
             told = kind is ConditionType.PRUNE_PENDING or message in self._told
             if not told and not self._is_known(conditions[-1]):
                 self.record_event(error.reason, message, warn=True)
-        self.status = replace(self.status, failures=self.before.failures + 1)
+        self.count_failure()
         self.set_conditions(tuple(conditions))
 
     def set_conditions(self, conditions: Iterable[Condition]) -> None:
@@ -223,7 +285,7 @@ class StatusWriter:
             if told_here and now.status and not self._is_known(now):
                 reason = Reason.CRASH_LOOP if now.reason == Reason.CRASH_LOOP else Reason(now.type)
                 self.record_event(reason, self._without_reported(now.message), warn=True)
-        self.status = replace(self.status, conditions=merged)
+        self._status = replace(self._status, conditions=merged)
 
     def _without_reported(self, message: str) -> str:
         """Return the message without texts that earlier events of the pass contained in full."""
@@ -245,7 +307,7 @@ class StatusWriter:
         error, and Transient `InternalError` is raised.
         """
         settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
-        self.status = replace(self.status, conditions=settled)
+        self._status = replace(self._status, conditions=settled)
         try:
             # Save even if it equals `before`: `record_plan` may have stored another one in between.
             self._store.apps.save(self.status)
@@ -254,7 +316,7 @@ class StatusWriter:
         except Exception as bug:
             message = f"the status could not be saved: {type(bug).__name__}; see the daemon's log"
             error = Transient(Reason.INTERNAL_ERROR, message)
-            self.status, self.extra_conditions = self.before, []
+            self._status, self._extra_conditions = self.before, ()
             self.record_failure(ConditionType.APPLY_FAILED, error)
             self._store.apps.save(self.status)
             raise error from bug

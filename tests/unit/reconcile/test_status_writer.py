@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.reconcile.status_writer import StatusWriter
+from tests.support.reasons import CONTROLLER, name_of
 from tests.unit.reconcile.harness import APP
 
 if TYPE_CHECKING:
@@ -84,3 +86,15 @@ def test_nothing_is_lost_and_nothing_is_told_in_vain(
     assert left or not message
     rest = iter(message)
     assert all(char in rest for char in left), "only whole parts are left out, in their order"
+
+
+def test_nothing_else_writes_a_status() -> None:
+    """The store's methods that save a status are called here alone; decisions of people have a table of their own."""
+    writers = {"save", "record_plan", "forget"}
+    found = {
+        path.name
+        for path in CONTROLLER.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in writers and name_of(node.value) == "apps"
+    }
+    assert found == {"status_writer.py"}
