@@ -53,6 +53,7 @@ from controller.domain.storage.box import (
     StorageAccount,
     StoredObject,
 )
+from controller.domain.volumes import Volume
 
 
 class Clock(Protocol):
@@ -229,9 +230,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class JobMount:
-    """A folder or file of this host in a job's container."""
+    """A folder or file in a job's container."""
 
-    source: Path
+    volume: Volume
     target: str
     read_only: bool
 
@@ -480,7 +481,7 @@ class Storage(Protocol):
 
 
 class Models(Protocol):
-    """Models of boxes in a cache on this host, one folder for each content. Thread-safe."""
+    """Models of boxes in a cache, one volume for each content. Thread-safe."""
 
     def recover(self) -> None:
         """Remove partial copies of a dead daemon; called when the daemon starts."""
@@ -495,8 +496,12 @@ class Models(Protocol):
         end the work. Raises Transient `ModelChanged` (it was replaced: pin it again), `StateDiskFull`,
         `StateIOError`; otherwise as Objects."""
 
-    def folder(self, digest: str) -> Path:
-        """Return its folder, which is mounted read-only into containers."""
+    def volume(self, digest: str) -> Volume:
+        """Return where it is, to be mounted read-only into containers."""
+
+    def copy_to(self, pin: ModelPin, target: Path) -> None:
+        """Put a staged model at `target`, which does not exist yet. It stays there when the cache removes the model,
+        and takes no space of its own if both are on one disk."""
 
     def has(self, digest: str) -> bool:
         """Return True if it is cached; this counts as a use."""

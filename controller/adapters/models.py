@@ -28,6 +28,8 @@ from controller.domain.storage.box import ModelPin, StoredObject
 from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, ancestors, parse_path
 from controller.domain.turns import taken
 from controller.domain.units import about_size
+from controller.domain.volumes import StagingArea, Volume
+from controller.file_trees import link_tree
 from controller.ports import Objects, Storage
 
 _DRAFT = ".draft-"
@@ -50,12 +52,18 @@ class ModelCache:
         for draft in self._folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
 
-    def folder(self, digest: str) -> Path:
+    def volume(self, digest: str) -> Volume:
+        return Volume(StagingArea.MODELS, (digest,))
+
+    def copy_to(self, pin: ModelPin, target: Path) -> None:
+        link_tree(self._path(pin.digest) / pin.name, target)
+
+    def _path(self, digest: str) -> Path:
         return self._folder / digest
 
     def has(self, digest: str) -> bool:
         try:
-            os.utime(self.folder(digest))
+            os.utime(self._path(digest))
         except OSError:
             return False
         return True
@@ -67,7 +75,7 @@ class ModelCache:
         if not objects:
             raise Stalled(Reason.MODEL_MISSING, f"bucket {bucket} has no file or group {key}")
         digest = _digest(_layout(key, objects))
-        return ModelPin(bucket, key, digest, self.folder(digest), self.has(digest), objects)
+        return ModelPin(bucket, key, digest, self.volume(digest), self.has(digest), objects)
 
     def _find(self, bucket: str, path: str) -> tuple[str, tuple[StoredObject, ...]]:
         """Return the key of the file or folder, and its objects. A file takes precedence over a folder of the
@@ -94,7 +102,7 @@ class ModelCache:
             try:
                 self._download(pin, draft, check)
                 seal(draft)
-                draft.rename(self.folder(pin.digest))
+                draft.rename(self._path(pin.digest))
                 flush(self._folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)

@@ -17,6 +17,7 @@ from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.adapters.probe import HttpProber
+from controller.adapters.staging import StagingFolders
 from controller.adapters.webhooks import HttpSender
 from controller.atomic import replace_file
 from controller.config import DockerSettings, Settings
@@ -27,6 +28,7 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import component_account, storage_env
 from controller.domain.storage.box import StorageAccess
+from controller.domain.volumes import Volume
 from controller.guards import Tell
 from controller.ports import Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
@@ -53,7 +55,11 @@ def build_reconciler_deps(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
         engine=DockerEngine(
-            docker_settings(settings), settings.instance, settings.serving, max_body=settings.web.max_body
+            docker_settings(settings),
+            settings.instance,
+            settings.serving,
+            settings.web.max_body,
+            StagingFolders.of(settings),
         ),
         storage=storage,
         models=ModelCache(settings.models, storage, settings.storage.model_cache),
@@ -67,7 +73,7 @@ def build_reconciler_deps(
 
 
 def build_jobs(settings: Settings) -> DockerJobs:
-    return DockerJobs(docker_settings(settings), settings.instance)
+    return DockerJobs(docker_settings(settings), settings.instance, StagingFolders.of(settings))
 
 
 def docker_settings(settings: Settings) -> DockerSettings:
@@ -96,12 +102,12 @@ def build_runner_deps(deps: ReconcilerDeps, jobs: DockerJobs) -> RunnerDeps:
         finally:  # a pass over the app publishes the built image, or reports what is missing
             deps.store.requests.enqueue(pipeline.app, Trigger.DRIFT)
 
-    def unlock(folder: Path, image: str) -> None:
+    def unlock(volume: Volume, image: str) -> None:
         """Open a folder of a container's user. The daemon as installed could do it itself; `prichal up` as an
         ordinary user cannot.
         """
         with closing(LocalEngine(deps.settings.docker, "")) as engine:
-            engine.open_up(folder, image)
+            engine.open_up(StagingFolders.of(deps.settings).path(volume), image)
 
     return RunnerDeps(
         store=deps.store,

@@ -15,8 +15,9 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import mount_path
 from controller.domain.runs.run import Run, RunState
 from controller.domain.units import about_size
+from controller.file_trees import remove_tree
 from controller.runner.contents import OutputContents
-from controller.runner.folders import RunFolders, remove_tree
+from controller.runner.folders import RunFolders
 
 
 @dataclass(frozen=True)

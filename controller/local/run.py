@@ -19,6 +19,7 @@ from controller.adapters.docker import DockerJobs, LocalEngine
 from controller.adapters.docker.local import on_own_machine
 from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
+from controller.adapters.staging import StagingFolders
 from controller.config import Settings
 from controller.daemon.wiring import prepare_folders
 from controller.domain.apps.spec import BuildImage, ImageSource, PipelineVar, SecretSpec, StageSpec
@@ -174,12 +175,16 @@ class _LocalRun:
         try:
             with (
                 closing(open_store(self._settings.database)) as store,
-                closing(DockerJobs(on_own_machine(self._settings.docker), self._settings.instance)) as jobs,
+                closing(self._jobs()) as jobs,
             ):
                 return self._drive(self._deps(store, jobs), store.runs.submit(run), folders).state
         finally:
             if self._local.keep:
                 self._note(f"kept: {keep(folders.root)}")
+
+    def _jobs(self) -> DockerJobs:
+        settings = self._settings
+        return DockerJobs(on_own_machine(settings.docker), settings.instance, StagingFolders.of(settings))
 
     def _deps(self, store: Store, jobs: DockerJobs) -> RunnerDeps:
         storage = NoStorage()
@@ -192,7 +197,7 @@ class _LocalRun:
             settings=self._settings,
             secret=lambda app, name, revision: self._secret(name),
             pull=_pull,
-            unlock=self._unlock,
+            unlock=lambda volume, image: self._unlock(StagingFolders.of(self._settings).path(volume), image),
             keeps_files=True,
         )
 

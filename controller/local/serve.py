@@ -29,6 +29,7 @@ from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import Shown
+from controller.domain.volumes import StagingArea, Volume
 from controller.local.selection import APP, choose, namespace_of
 from controller.manifests.build import examine
 from controller.manifests.components import ml_component
@@ -57,7 +58,8 @@ class LocalServeOptions:
 def serve_local(settings: Settings, local: LocalServeOptions) -> int:
     """Run until Ctrl-C or the end of the container, and return its exit code. The container is removed."""
     spec = choose(components(settings, local.manifest), local.component, "MLComponent", "--component")
-    place = HostFolders(local.port or _free_port(), local.files)
+    model = local.model.resolve().parent if local.model else None
+    place = HostFolders(local.port or _free_port(), local.files, model)
     name = f"prichal-local-{os.getpid()}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends the command like Ctrl-C
     with (
@@ -106,7 +108,7 @@ def workload(local: LocalServeOptions, spec: MLComponentSpec) -> Workload:
     boxes.
     """
     given = (*((v.name, Secret(v.value)) for v in spec.env), *((name, Secret(v)) for name, v in local.env))
-    model = ModelMount(local.model.resolve().parent, local.model.resolve().name) if local.model else None
+    model = ModelMount(Volume(StagingArea.MODELS), local.model.resolve().name) if local.model else None
     return Workload(APP, spec.name, 0, "", "", local.image, spec, given, model)
 
 

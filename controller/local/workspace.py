@@ -28,8 +28,8 @@ from controller.adapters.docker import LocalEngine
 from controller.daemon.lock import holder, only_one
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
+from controller.file_trees import remove_tree
 from controller.local.signals import ignore_signals
-from controller.runner.folders import remove_tree
 
 log = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ class ModelPins:
         if not digest or not self.models.has(digest):
             return None
         bucket, key = self.bucket(component.model_box or ""), DEVELOPER_AREA + (component.model_path or "")
-        return ModelPin(bucket, key, digest, self.models.folder(digest), present=True)
+        return ModelPin(bucket, key, digest, self.models.volume(digest), present=True)
 
     def updates(self, spec: AppSpec, pins: Mapping[ComponentName, str]) -> ModelUpdate:
         """Compare the boxes with the pins. If the storage does not answer, the result is empty."""

@@ -425,7 +425,7 @@ class AttemptWork:
         return self._work.folders.output(self._stage.name, self._number, name)
 
     def _mount(self, target: str, source: Path, read_only: bool) -> JobMount:
-        return JobMount(self._work.folders.require(source).absolute(), target, read_only)
+        return JobMount(self._work.folders.volume(source), target, read_only)
 
     @property
     def _progress_folder(self) -> Path:
@@ -508,7 +508,7 @@ class AttemptWork:
             refused = isinstance(error.__cause__, PermissionError)
             if not refused or self._deps.unlock is None:
                 raise
-            self._deps.unlock(folder, self._stage.image)
+            self._deps.unlock(self._work.folders.volume(folder), self._stage.image)
             open_up(folder)
 
     def _publish(self, target: Publication) -> None:

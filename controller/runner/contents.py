@@ -21,7 +21,7 @@ from pathlib import Path
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import OURS
-from controller.runner.safe_paths import Place, change_mode, open_below, opened
+from controller.safe_paths import Place, change_mode, open_below, opened
 
 _MOST_LINKS = 40  # in one path, as in the kernel
 #: Limits on links to folders and on what is reached through them: a few links to folders of links could stand

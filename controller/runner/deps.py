@@ -14,6 +14,7 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
+from controller.domain.volumes import Volume
 from controller.ports import Clock, Jobs, Models, Storage, Store
 
 
@@ -49,5 +50,5 @@ class RunnerDeps:
     rebuild: Callable[[Pipeline, str], str] = _not_rebuilt
     storage_env: Callable[[Pipeline], Mapping[str, Secret]] = lambda pipeline: {}
     free_percent: Callable[[Path], float] = free_percent
-    unlock: Callable[[Path, str], None] | None = None
+    unlock: Callable[[Volume, str], None] | None = None
     keeps_files: bool = False

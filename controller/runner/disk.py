@@ -19,8 +19,9 @@ from controller.domain.names import AppName
 from controller.domain.runs.disk import Held, excess, used
 from controller.domain.runs.run import Run
 from controller.domain.units import about_size
+from controller.file_trees import remove_tree
 from controller.ports import Jobs, Runs
-from controller.runner.folders import RunFolders, remove_tree
+from controller.runner.folders import RunFolders
 
 log = logging.getLogger(__name__)
 

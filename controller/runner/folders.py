@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from controller.runner.safe_paths import Place, make_folder, opened, part, require_below
+from controller.domain.volumes import StagingArea, Volume
+from controller.safe_paths import Place, make_folder, opened, part
 
 _PROGRESS = re.compile(rb"\s*(\d{1,12})\s*/\s*(\d{1,12})\s*")
 
@@ -70,11 +69,9 @@ class RunFolders:
         for folder in (*folders, self.progress(stage, number)):
             make_folder(self._base, self._place(folder), 0o777)
 
-    def require(self, path: Path) -> Path:
-        """Return the path of a file or folder to mount, if no link is on the way to it. Raises Stalled
-        `PathRefused`.
-        """
-        return require_below(self.root, path)
+    def volume(self, path: Path) -> Volume:
+        """Return the volume of a file or folder of this run."""
+        return Volume(StagingArea.RUNS, self._place(path))
 
     def read_progress(self, stage: str, number: int) -> str:
         """Return `N/M` as the stage wrote it, or "" if it did not."""
@@ -96,32 +93,3 @@ def _read_regular(root: Path, place: Place, most: int) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{place[-1]} is not a regular file")
         return os.read(descriptor, most)
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """Copy `source`, a file or a folder, to `target`, by hard links where the disk allows them."""
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link)
-    else:
-        _link(source, target)
-
-
-def _link(source: str | Path, target: str | Path, **_: object) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, or too many links
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def remove_tree(path: Path) -> bool:
-    """Remove a file or folder, and return whether nothing is left of it. Only `rm` can remove very deeply
-    nested folders.
-    """
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except (OSError, RecursionError):
-        subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True)  # noqa: S607 - chosen by PATH on purpose
-    return not os.path.lexists(path)

@@ -23,11 +23,12 @@ from controller.domain.runs.run import Run, RunInput
 from controller.domain.storage.box import BoxRecord, StoredObject
 from controller.domain.storage.keys import DEVELOPER_AREA, FileKeyInvalid, FilePath, ancestors, parse_path
 from controller.domain.turns import taken
+from controller.file_trees import link_tree, remove_tree
 from controller.ports import Objects
 from controller.runner.concurrency import in_order
 from controller.runner.deps import RunnerDeps
 from controller.runner.failures import FULL
-from controller.runner.folders import RunFolders, link_tree, remove_tree
+from controller.runner.folders import RunFolders
 from controller.runner.group_locks import GroupLocks
 from controller.runner.listing import LARGEST_MANIFEST, below, manifests
 from controller.runner.signals import RunSignals
@@ -103,7 +104,7 @@ class RunInputs:
         if name in run.pipeline.made:
             self._take_over(run, name, draft)
         elif source:
-            self._link_model(run, source, draft, hooks)
+            self._copy_model(run, source, draft, hooks)
         elif given is None:
             raise Stalled(Reason.INPUT_MISSING, f"no value was passed for the input {name!r}")
         elif given.datatype == "FILE":
@@ -128,10 +129,8 @@ class RunInputs:
 
     # --- from the developer area -------------------------------------------------------------------------------
 
-    def _link_model(self, run: Run, source: tuple[str, str], draft: Path, hooks: StagingHooks) -> None:
-        """Link a model from the cache, so that a run starts at once with what an earlier one has downloaded.
-        Links stay when the cache removes the model.
-        """
+    def _copy_model(self, run: Run, source: tuple[str, str], draft: Path, hooks: StagingHooks) -> None:
+        """Copy a model from the cache, so that a run starts at once with what an earlier one has downloaded."""
         box, path = source
         record = self._box(run, box)
         try:
@@ -140,7 +139,7 @@ class RunInputs:
                 self._deps.models.stage(pin, hooks.check)
         except (Stalled, Transient) as error:
             raise type(error)(_RENAMED.get(error.reason, error.reason), error.message) from error
-        link_tree(pin.folder / pin.name, draft)
+        self._deps.models.copy_to(pin, draft)
 
     # --- from the caller's area --------------------------------------------------------------------------------
 

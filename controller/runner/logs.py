@@ -19,7 +19,7 @@ from controller.domain.errors import ControllerError
 from controller.domain.reasons import Reason
 from controller.domain.units import render_size
 from controller.ports import Clock, Jobs
-from controller.runner.safe_paths import open_below
+from controller.safe_paths import open_below
 
 log = logging.getLogger(__name__)
 

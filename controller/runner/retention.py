@@ -11,9 +11,10 @@ from pathlib import Path
 
 from controller.domain.errors import ControllerError
 from controller.domain.runs.run import Run, RunState
+from controller.file_trees import remove_tree
 from controller.ports import JobState, ObservedJob
 from controller.runner.deps import RunnerDeps
-from controller.runner.folders import RunFolders, remove_tree
+from controller.runner.folders import RunFolders
 
 log = logging.getLogger(__name__)
 

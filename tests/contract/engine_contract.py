@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -22,6 +21,7 @@ from controller.domain.apps.observed import (
 from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Engine, EngineEvent
 from tests.support.engines import context_of, name_of, own_server_workload
 from tests.support.specs import make
@@ -46,6 +46,9 @@ class Script(Protocol):
 
     def take_name(self, name: str) -> str:
         """A foreign container of that name; its id."""
+
+    def stage(self, volume: Volume) -> None:
+        """Put a folder there."""
 
     def stranger(self) -> Engine:
         """The same engine, seen by another instance of the controller."""
@@ -204,17 +207,17 @@ class EngineContract:
         assert engine.observe(app) == ObservedApp(app)
 
     def test_a_missing_model_leaves_nothing(
-        self, engine: Engine, script: Script, app: AppName, image: str, tmp_path: Path
+        self, engine: Engine, script: Script, app: AppName, image: str
     ) -> None:
         """And one that is there does not stand in the way."""
         engine.ensure_network(app)
-        model = ModelMount(tmp_path / "model", "weights")
+        model = ModelMount(Volume(StagingArea.MODELS, (64 * "a",)), "weights")
         workload = replace(own_server_workload(image, app), model=model)
         with pytest.raises(Transient) as caught:
             engine.start(workload, name_of(workload, script.instance))
         assert caught.value.reason == "MountGone"
         assert engine.observe(app).workloads == ()
-        model.folder.mkdir()
+        script.stage(model.volume)
         engine.start(workload, name_of(workload, script.instance))
         assert self.one(engine, app).state is WorkloadState.RUNNING
 

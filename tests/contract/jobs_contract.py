@@ -13,7 +13,8 @@ import pytest
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
-from controller.ports import Job, Jobs, JobState, ObservedJob
+from controller.domain.volumes import StagingArea, Volume
+from controller.ports import Job, JobMount, Jobs, JobState, ObservedJob
 from tests.support.waiting import wait_for
 
 LIMIT = 60.0  # seconds; only ends what has failed anyway
@@ -40,6 +41,9 @@ class Script(Protocol):
 
     def take_name(self, name: str) -> str:
         """A foreign container of that name; its id."""
+
+    def stage(self, volume: Volume) -> None:
+        """Put a folder there."""
 
     def stranger(self) -> Jobs:
         """The same engine, seen by another instance of the controller."""
@@ -156,6 +160,21 @@ class JobsContract:
             jobs.create(job)
         assert caught.value.reason == "ImageGone"
         assert jobs.all() == ()
+
+    def test_a_missing_volume_leaves_nothing(self, jobs: Jobs, script: Script, app: AppName) -> None:
+        """And one that is there does not stand in the way."""
+        volume = Volume(StagingArea.RUNS, (f"in-{app}", "data"))
+        job = script.job(app)
+        job = replace(job, mounts=(*job.mounts, JobMount(volume, "/unip/data", read_only=True)))
+        with pytest.raises(Transient) as caught:
+            jobs.create(job)
+        assert caught.value.reason == "MountGone"
+        assert jobs.all() == ()
+        script.stage(volume)
+        made = jobs.create(job)
+        jobs.start(made.id)
+        script.exit(made.id, 0)
+        assert self.ended(jobs, made.id).exit_code == 0
 
     # --- start -------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,19 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine, mapping
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain.apps.desired import Workload
 from controller.domain.names import AppName
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Engine
 from tests.contract.engine_contract import EngineContract, Script
 from tests.support.engines import cleaned, http_server_image, unique
+
+
+def docker_engine(instance: str, folder: Path) -> DockerEngine:
+    staging = StagingFolders({StagingArea.MODELS: folder})
+    return DockerEngine(DockerSettings(), instance, folder, staging=staging)
 
 
 class DockerScript:
@@ -40,7 +47,7 @@ class DockerScript:
         assert self.client.exec_inspect(asked["Id"])["ExitCode"] == 0
 
     def create(self, workload: Workload, name: str) -> str:
-        config = mapping.container_config(workload, mapping.RestartPolicy(self.instance), None, {})
+        config = mapping.container_config(workload, mapping.RestartPolicy(self.instance), mapping.Binds(), {})
         made = self.client.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]
         return str(made["Id"])
 
@@ -48,6 +55,9 @@ class DockerScript:
         made = str(self.client.create_container(self.image, name=name)["Id"])
         self.foreign.append(made)
         return made
+
+    def stage(self, volume: Volume) -> None:
+        self.folder.joinpath(*volume.path).mkdir(parents=True)
 
     def stranger(self) -> Engine:
         self.strangers.append(DockerEngine(DockerSettings(), unique(), self.folder))
@@ -81,7 +91,7 @@ class TestDockerEngine(EngineContract):
 
     @pytest.fixture
     def engine(self, script: Script, tmp_path: Path) -> Iterator[DockerEngine]:
-        with closing(DockerEngine(DockerSettings(), script.instance, tmp_path)) as engine:
+        with closing(docker_engine(script.instance, tmp_path)) as engine:
             yield engine
 
     @pytest.fixture

@@ -9,6 +9,7 @@ from controller.domain.apps.observed import ImageOrigin, ImagePin
 from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.volumes import Volume
 from controller.ports import Engine
 from tests.contract.engine_contract import ClusterContract, ClusterScript
 from tests.support.engines import context_of
@@ -36,6 +37,9 @@ class FakeScript:
 
     def take_name(self, name: str) -> str:
         return self.engine.take_name(name)
+
+    def stage(self, volume: Volume) -> None:
+        self.engine.volumes.add(volume)
 
     def stranger(self) -> Engine:
         return FakeEngine("other")

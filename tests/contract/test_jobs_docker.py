@@ -11,8 +11,10 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerJobs
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain.names import AppName
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Job, Jobs
 from tests.contract.jobs_contract import JobsContract
 from tests.support.engines import BASE_IMAGE, cleaned, unique
@@ -28,6 +30,7 @@ class DockerScript:
         self.client = client
         self.line = line
         self.instance = unique()
+        self.staging = StagingFolders({StagingArea.RUNS: folder})
         self.puppets = ScriptedContainers(folder, self.instance)
         self.after = ExitStack()
 
@@ -60,6 +63,9 @@ class DockerScript:
     def stranger(self) -> Jobs:
         return self.after.enter_context(closing(DockerJobs(DockerSettings(), unique())))
 
+    def stage(self, volume: Volume) -> None:
+        self.staging.roots[volume.area].joinpath(*volume.path).mkdir(parents=True)
+
     def cut(self) -> None:
         self.line.cut()
 
@@ -85,7 +91,7 @@ class TestDockerJobs(JobsContract):
     @pytest.fixture
     def jobs(self, script: DockerScript) -> Iterator[DockerJobs]:
         settings = DockerSettings(host=f"unix://{script.line.path}")
-        with closing(DockerJobs(settings, script.instance)) as jobs:
+        with closing(DockerJobs(settings, script.instance, script.staging)) as jobs:
             yield jobs
 
     @pytest.fixture

@@ -8,6 +8,7 @@ from controller.domain.apps.spec import Resources
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, job_name
 from controller.domain.reasons import Reason
+from controller.domain.volumes import Volume
 from controller.ports import Job, Jobs
 from tests.contract.jobs_contract import ClusterJobsContract, ClusterScript, Script, never
 from tests.support.fake_jobs import FakeJobs
@@ -39,6 +40,9 @@ class FakeScript:
 
     def take_name(self, name: str) -> str:
         return self.jobs.take_name(name)
+
+    def stage(self, volume: Volume) -> None:
+        self.jobs.volumes.add(volume)
 
     def stranger(self) -> Jobs:
         return FakeJobs("other")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.observed import (
@@ -27,6 +26,7 @@ from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.routing.routes import Api, Route
 from controller.domain.storage.box import ModelPin, StoredObject
 from tests.support.specs import make
+from controller.domain.volumes import StagingArea, Volume
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34
@@ -42,9 +42,8 @@ def model(digest: str = "1", present: bool = False) -> ModelPin:
     """A file of 97.8 MB; `digest` is repeated to its full length."""
     digest = (digest * 64)[:64]
     file = StoredObject("developer/resnet/model.onnx", 97_801_231, "e" * 32, 0.0)
-    return ModelPin(
-        "prichal.demo.weights", file.key, digest, Path("/models", digest), present, () if present else (file,)
-    )
+    volume = Volume(StagingArea.MODELS, (digest,))
+    return ModelPin("prichal.demo.weights", file.key, digest, volume, present, () if present else (file,))
 
 
 def spec(name: str = "classify", **changes: object) -> MLComponentSpec:

@@ -23,6 +23,7 @@ from controller.domain.apps.spec import BuildImage, ImageSource, Registry, Secre
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.reasons import Reason
+from controller.domain.volumes import Volume
 from controller.ports import BuildContext, EngineEvent
 
 Registries = tuple[tuple[Registry, SecretSpec | None], ...]
@@ -61,6 +62,8 @@ class FakeEngine:
         self.exits_at_start: dict[str, int] = {}  # component -> exit code right after its start
         self.pends: dict[str, str] = {}  # component -> why it does not run at once
         self.refuses: dict[str, str] = {}  # component -> why it is refused after it was accepted
+        self.volumes: set[Volume] = set()  # what is there to be mounted
+        self.look: Callable[[Volume], object] = self._look  # looks one up; may raise
         self.writers: set[ComponentName] = set()  # that do not start where they cannot write
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
@@ -294,10 +297,8 @@ class FakeEngine:
                 raise Transient(Reason.IMAGE_GONE, f"cannot start {name}: no such image: {workload.image}")
             if workload.app not in self._networks:
                 raise Transient(Reason.NETWORK_GONE, f"cannot start {name}: its network is gone")
-            if workload.model and not workload.model.folder.is_dir():
-                raise Transient(
-                    Reason.MOUNT_GONE, f"cannot start {name}: {workload.model.folder} does not exist"
-                )
+            if workload.model:
+                self.look(workload.model.volume)
             container = self._adopt(workload, name) or self._add(workload, name, WorkloadState.CREATED)
             self._run(container, workload.component)
             self.starts.append(name)
@@ -350,6 +351,10 @@ class FakeEngine:
         self.closed = True
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    def _look(self, volume: Volume) -> None:
+        if volume not in self.volumes:
+            raise Transient(Reason.MOUNT_GONE, f"{volume} does not exist")
 
     def _require_up(self) -> None:
         if self.down:

@@ -12,6 +12,7 @@ from itertools import count
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
+from controller.domain.volumes import Volume
 from controller.ports import Job, JobState, ObservedJob
 
 #: Seconds between looks at `stop()`.
@@ -46,6 +47,8 @@ class FakeJobs:
         self.scratch: dict[
             str, int
         ] = {}  # stage -> bytes that its containers have written beside their outputs
+        self.volumes: set[Volume] = set()  # what is there to be mounted
+        self.look: Callable[[Volume], object] = self._look  # looks one up; may raise
         self.made: list[Job] = []
         self.starts: list[str] = []
         self.stops: list[str] = []
@@ -267,6 +270,10 @@ class FakeJobs:
         if self._down:
             raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
+    def _look(self, volume: Volume) -> None:
+        if volume not in self.volumes:
+            raise Transient(Reason.MOUNT_GONE, f"{volume} does not exist")
+
     def _stage_of(self, id: str) -> str:
         with self._changed:
             found = self._jobs.get(id)
@@ -278,6 +285,8 @@ class FakeJobs:
     def _add(self, job: Job) -> ObservedJob:
         if job.image not in self.images:
             raise Transient(Reason.IMAGE_GONE, f"cannot create {job.name}: no such image: {job.image}")
+        for mount in job.mounts:
+            self.look(mount.volume)
         id = f"{next(self._numbers):064x}"
         seen = ObservedJob(id, job.name, job.app, job.run, job.stage, job.attempt, JobState.CREATED)
         self._jobs[id] = FakeJob(job, seen)

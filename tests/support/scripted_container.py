@@ -8,6 +8,7 @@ from pathlib import Path
 
 from controller.domain.apps.spec import Resources
 from controller.domain.names import AppName, job_name
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Job, JobMount
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
 from tests.support.specs import make
@@ -35,7 +36,7 @@ while True:
 
 
 class ScriptedContainers:
-    """The host's side. `folder` is theirs alone."""
+    """The host's side. `folder` is theirs alone, and what the engine takes for the area of runs."""
 
     def __init__(self, folder: Path, instance: str) -> None:
         self._folder = folder
@@ -54,7 +55,7 @@ class ScriptedContainers:
             attempt=1,
             image=BASE_IMAGE,
             command=("python3", "-c", _PROGRAM),
-            mounts=(JobMount(orders, "/orders", read_only=True),),
+            mounts=(JobMount(Volume(StagingArea.RUNS, (name,)), "/orders", read_only=True),),
             resources=make(Resources, cpus=0.5, memory=16 * MEBIBYTE, pids=16),
             read_only_root=False,
         )

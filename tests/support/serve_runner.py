@@ -18,6 +18,7 @@ from controller.adapters.clock import SystemClock
 from controller.adapters.docker import DockerJobs
 from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings, Settings
 from controller.config.settings import RunSettings
 from controller.domain.names import AppName
@@ -88,7 +89,10 @@ class CrashingStore:
 def main(state: Path, instance: str, call: int) -> None:
     settings = settings_of(state, instance)
     deps = deps_of(
-        settings, open_store(settings.database), DockerJobs(DockerSettings(), instance), NoStorage()
+        settings,
+        open_store(settings.database),
+        DockerJobs(DockerSettings(), instance, StagingFolders.of(settings)),
+        NoStorage(),
     )
     if call:
         left = [call]

@@ -116,7 +116,7 @@ class World:
         assert self.observed.network, "no network to start in"
         wanted = action.workload
         assert wanted.image in self.images, f"image {wanted.image} is not on the host"
-        assert not wanted.model or wanted.model.folder.name in self.models, f"{wanted.model} is not here"
+        assert not wanted.model or wanted.model.volume.path[-1] in self.models, f"{wanted.model} is not here"
         number = self.starts + 1
         found = next((w for w in self.observed.workloads if w.name == action.name), None)
         assert found is None or found.state in (WorkloadState.CREATED, WorkloadState.PENDING), (

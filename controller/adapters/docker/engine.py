@@ -28,6 +28,7 @@ from controller.adapters.docker.images import ImageStore, Registries
 from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.scratch import written
 from controller.adapters.docker.serving import package_folder, stage_serving
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput, Workload
@@ -62,11 +63,17 @@ class DockerEngine:
     """Thread-safe. Connects on first use; `serving` is the folder for copies of the serving library."""
 
     def __init__(
-        self, settings: DockerSettings, instance: str, serving: Path, max_body: int = 16 * 2**20
+        self,
+        settings: DockerSettings,
+        instance: str,
+        serving: Path,
+        max_body: int = 16 * 2**20,
+        staging: StagingFolders | None = None,
     ) -> None:
         self._settings = settings
         self._instance = instance
         self._serving = serving
+        self._staging = staging or StagingFolders()
         self._max_body = max_body
         self._connection = EngineConnection(settings.host, settings.timeout)
         self._egress = Egress(self._connection, settings, instance)
@@ -183,10 +190,13 @@ class DockerEngine:
     def _create(self, workload: Workload, name: str, image: Json) -> str:
         """Create a container, and return its id."""
         policy = mapping.policy_of(self._settings, self._instance, self._connection.has_init, self._max_body)
-        library = str(self._staged()) if isinstance(workload.spec.server, PlatformServer) else None
+        binds = mapping.Binds(
+            self._staged() if isinstance(workload.spec.server, PlatformServer) else None,
+            self._staging.path(workload.model.volume) if workload.model else None,
+        )
         writes = workload.spec.read_only_root is None and _version(workload, workload.app) in self._writing
         env = mapping.image_environment(image)
-        config = mapping.container_config(workload, policy, library, env, writes)
+        config = mapping.container_config(workload, policy, binds, env, writes)
         for _ in range(START_ATTEMPTS):
             container = self._connection.create(config, name) or self._adopt(workload, name)
             if container:

@@ -5,10 +5,10 @@ Called by `jobs`. Limits and hardening are those of `mapping`: a job has no more
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from controller.adapters.docker.mapping import (
@@ -36,13 +36,15 @@ _STATES = {"created": JobState.CREATED, "exited": JobState.ENDED, "dead": JobSta
 # --- ours to Docker's -------------------------------------------------------------------------------------------
 
 
-def job_config(job: Job, policy: RestartPolicy, image_env: Mapping[str, str]) -> dict[str, Any]:
+def job_config(
+    job: Job, policy: RestartPolicy, image_env: Mapping[str, str], sources: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Return the body of `POST /containers/create`. `job.command` replaces ENTRYPOINT and CMD together;
-    `image_env` is the environment in the image's config.
+    `image_env` is the environment in the image's config; `sources` are the host's paths of `job.mounts`.
     """
     # Only the GPUs that it was lent: `resources` has just their number.
     host = hardening(job.app, replace(job.resources, gpus=0), policy, job.gpus) | {
-        "Mounts": [_mount(mount) for mount in job.mounts],
+        "Mounts": [_mount(mount, source) for mount, source in zip(job.mounts, sources, strict=True)],
         "LogConfig": {
             "Type": "json-file",
             "Config": {"max-size": str(policy.log_max_size), "max-file": str(LOG_FILES)},
@@ -66,10 +68,10 @@ def job_config(job: Job, policy: RestartPolicy, image_env: Mapping[str, str]) ->
     return config
 
 
-def _mount(mount: JobMount) -> dict[str, Any]:
+def _mount(mount: JobMount, source: Path) -> dict[str, Any]:
     return {
         "Type": "bind",
-        "Source": str(mount.source),
+        "Source": str(source),
         "Target": mount.target,
         "ReadOnly": mount.read_only,
     }

@@ -40,6 +40,7 @@ from controller.adapters.docker.job_tap import AttachStreams
 from controller.adapters.docker.mapping import image_environment, policy_of
 from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.scratch import written
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.errors import MountMismatch, Transient
@@ -70,9 +71,12 @@ class ContainerLost(Transient):
 class DockerJobs:
     """Thread-safe. Connects on first use."""
 
-    def __init__(self, settings: DockerSettings, instance: str) -> None:
+    def __init__(
+        self, settings: DockerSettings, instance: str, staging: StagingFolders | None = None
+    ) -> None:
         self._settings = settings
         self._instance = instance
+        self._staging = staging or StagingFolders()
         self._connection = EngineConnection(settings.host, settings.timeout)
         self._networks = Networks(self._connection, instance, Egress(self._connection, settings, instance))
         self._taps = AttachStreams(self._connection)
@@ -87,11 +91,12 @@ class DockerJobs:
 
     def create(self, job: Job) -> ObservedJob:
         doing = f"cannot create {job.name}"
+        sources = [self._staging.path(mount.volume) for mount in job.mounts]
         self._networks.ensure(job.app)
         with translated(doing, tuple(value for _, value in job.env)):
             policy = policy_of(self._settings, self._instance, self._connection.has_init)
             image: Json = self._connection.client.inspect_image(job.image)  # type: ignore[no-untyped-call]
-            config = job_config(job, policy, image_environment(image))
+            config = job_config(job, policy, image_environment(image), sources)
             for pause in NAME_PAUSES:
                 found = self._made(config, job) or self._inspect(job.name)
                 if found is None or is_going(found):

@@ -17,6 +17,7 @@ from controller.adapters.docker.errors import NAME_TAKEN, translated
 from controller.adapters.docker.local import LocalEngine
 from controller.adapters.docker.mapping import (
     MODEL_MOUNT,
+    Binds,
     RestartPolicy,
     container_config,
     image_environment,
@@ -33,10 +34,12 @@ FILES = "/prichal/files"
 
 @dataclass(frozen=True)
 class HostFolders:
-    """A port of the loopback interface, and a folder instead of a box."""
+    """Where it is served: a port of the loopback interface, a folder instead of a box, and the folder that its model
+    is in."""
 
     port: int
     files: Path | None = None
+    model: Path | None = None
 
 
 class LocalServing:
@@ -86,7 +89,7 @@ def local_config(
     """Return the platform's config without its labels and its network, so that no daemon takes the container
     for its own. Only the model is mounted, without the files next to it.
     """
-    config = container_config(workload, policy, str(library), image_env)
+    config = container_config(workload, policy, Binds(library, place.model), image_env)
     port = f"{workload.spec.port}/tcp"
     mounts = [_model_alone(mount, workload) for mount in config["HostConfig"].get("Mounts", [])]
     if place.files:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from controller.adapters.docker.serving import MOUNT
@@ -49,6 +49,14 @@ class RestartPolicy:
     files_root: str | None = None  # a folder in the container instead of boxes, without the platform
 
 
+@dataclass(frozen=True)
+class Binds:
+    """Folders of the host that a container sees: the serving library, None for an own server, and its model."""
+
+    library: Path | None = None
+    model: Path | None = None
+
+
 def policy_of(
     settings: DockerSettings,
     instance: str,
@@ -72,13 +80,12 @@ def policy_of(
 def container_config(
     workload: Workload,
     policy: RestartPolicy,
-    library: str | None,
+    binds: Binds,
     image_env: Mapping[str, str],
     writes: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of `POST /containers/create`. `library` is the host's folder with the serving library,
-    None for an own server; `image_env` is the environment in the image's config; `writes` means that it does
-    not start if it cannot write, if the manifest says nothing about that.
+    """Return the body of `POST /containers/create`. `image_env` is the environment in the image's config; `writes`
+    means that it does not start if it cannot write, if the manifest says nothing about that.
     """
     network = network_name(policy.instance, workload.app)
     config: dict[str, Any] = {
@@ -86,7 +93,7 @@ def container_config(
         "Hostname": workload.component,
         "Env": [f"{name}={value}" for name, value in environment(workload, policy, image_env).items()],
         "Labels": labels.of_workload(policy.instance, workload) | _root_label(workload, writes),
-        "HostConfig": host_config(workload, policy, library, writes),
+        "HostConfig": host_config(workload, policy, binds, writes),
         "NetworkingConfig": {"EndpointsConfig": {network: {}}},
     }
     if isinstance(workload.spec.server, PlatformServer):
@@ -105,11 +112,9 @@ def _root_label(workload: Workload, writes: bool) -> dict[str, str]:
     return {labels.ROOT: "writable" if writes else "read-only"}
 
 
-def host_config(
-    workload: Workload, policy: RestartPolicy, library: str | None, writes: bool
-) -> dict[str, Any]:
+def host_config(workload: Workload, policy: RestartPolicy, binds: Binds, writes: bool) -> dict[str, Any]:
     config = hardening(workload.app, workload.spec.resources, policy, workload.gpus)
-    if mounts := _mounts(workload, library):
+    if mounts := _mounts(binds):
         config["Mounts"] = mounts
     asked = workload.spec.read_only_root
     return with_read_only_root(config) if asked or (asked is None and not writes) else config
@@ -159,13 +164,12 @@ def hardening(
     return config
 
 
-def _mounts(workload: Workload, library: str | None) -> list[dict[str, Any]]:
+def _mounts(binds: Binds) -> list[dict[str, Any]]:
     """Return the folders of the host, which are mounted read-only."""
-    folders = [(library, MOUNT)] if library else []
-    if workload.model:
-        folders.append((str(workload.model.folder), MODEL_MOUNT))
     return [
-        {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True} for source, target in folders
+        {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
+        for source, target in ((binds.library, MOUNT), (binds.model, MODEL_MOUNT))
+        if source
     ]
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from controller.domain.apps.observed import ImagePin
 from controller.domain.apps.spec import BoxSpec, BuildImage, ComponentKind, MLComponentSpec
@@ -16,6 +15,7 @@ from controller.domain.routing.routes import Api, Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
 from controller.domain.storage.box import ModelPin, StorageAccount
+from controller.domain.volumes import Volume
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class BuildInput:
 
 @dataclass(frozen=True)
 class ModelMount:
-    """`folder` of this host holds the model under `name`; a container sees it read-only."""
+    """`volume` holds the model under `name`; a container sees it read-only."""
 
-    folder: Path
+    volume: Volume
     name: str
 
 

@@ -393,7 +393,7 @@ class _Rollout:
             component.pin.deploy,
             component.spec,
             component.env,
-            ModelMount(model.folder, model.name) if model else None,
+            ModelMount(model.volume, model.name) if model else None,
         )
         return StartWorkload(
             workload,

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 from controller.domain.apps.spec import Reclaim
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
+from controller.domain.volumes import Volume
 
 
 class BoxState(StrEnum):
@@ -61,13 +61,13 @@ class ObjectPage:
 @dataclass(frozen=True)
 class ModelPin:
     """A model resolved to content: `digest` (hex) is that of names, ETags and sizes of its objects. `key` is
-    the file, or the folder ending in `/`. `folder` has it on this host under its own `name` once it is
+    the file, or the folder ending in `/`. `volume` has it under its own `name` once it is
     `present`; the `objects` of a model that was already present are not known."""
 
     bucket: str
     key: str
     digest: str
-    folder: Path
+    volume: Volume
     present: bool
     objects: tuple[StoredObject, ...] = ()
 

@@ -8,8 +8,10 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain.names import AppName
+from controller.domain.volumes import StagingArea
 from tests.support.engines import cleaned, http_server_image, unique
 
 
@@ -35,7 +37,8 @@ def instance(client: docker.APIClient) -> Iterator[str]:
 
 @pytest.fixture
 def engine(instance: str, tmp_path: Path) -> Iterator[DockerEngine]:
-    with closing(DockerEngine(DockerSettings(), instance, tmp_path / "serving")) as engine:
+    staging = StagingFolders({StagingArea.MODELS: tmp_path})
+    with closing(DockerEngine(DockerSettings(), instance, tmp_path / "serving", staging=staging)) as engine:
         yield engine
 
 

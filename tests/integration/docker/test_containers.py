@@ -21,6 +21,7 @@ from controller.domain.apps.spec import Resources
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.secret import Secret
+from controller.domain.volumes import StagingArea, Volume
 from tests.support.engines import (
     BASE_IMAGE,
     MEBIBYTE,
@@ -255,9 +256,11 @@ def test_the_serving_library_runs_from_its_copy(
 def test_the_model_is_read_under_its_own_name_by_any_user_and_cannot_be_changed(
     engine: DockerEngine, client: docker.APIClient, instance: str, app: AppName, module: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "weights.json").write_text("[1, 2]")
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "weights.json").write_text("[1, 2]")
     workload = platform_workload(module, app, "mymodule:predict")
-    seen = run(engine, instance, replace(workload, model=ModelMount(tmp_path, "weights.json")))
+    model = ModelMount(Volume(StagingArea.MODELS, ("abc",)), "weights.json")
+    seen = run(engine, instance, replace(workload, model=model))
     wait_ready(seen, "/health/ready")
     read = "import os; print(open(os.environ['UNIP_MODEL_PATH']).read())"
     task = client.exec_create(seen.id, ["python3", "-c", read], user="4711:4711")["Id"]

@@ -17,12 +17,14 @@ import pytest
 from controller.adapters.docker import DockerEngine, DockerJobs
 from controller.adapters.docker.job_log import CUT, LOST
 from controller.adapters.docker.job_mapping import LOG_FILES
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.spec import BuildImage, Resources
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import EngineEvent, Job, JobMount, JobState, ObservedJob
 from tests.support.engines import (
     BASE_IMAGE,
@@ -43,9 +45,14 @@ def never() -> bool:
 
 
 @pytest.fixture
-def jobs(instance: str) -> Iterator[DockerJobs]:
+def staging(tmp_path: Path) -> StagingFolders:
+    return StagingFolders({StagingArea.RUNS: tmp_path})
+
+
+@pytest.fixture
+def jobs(instance: str, staging: StagingFolders) -> Iterator[DockerJobs]:
     # Small files, so that logs are rotated.
-    with closing(DockerJobs(DockerSettings(log_max_size=4 * MEBIBYTE), instance)) as jobs:
+    with closing(DockerJobs(DockerSettings(log_max_size=4 * MEBIBYTE), instance, staging)) as jobs:
         yield jobs
 
 
@@ -96,7 +103,10 @@ def test_another_user_writes_into_an_output(
     (source / "data").write_text("21")
     target.mkdir()
     target.chmod(0o777)
-    mounts = (JobMount(source, "/unip/in", read_only=True), JobMount(target, "/unip/out", read_only=False))
+    mounts = (
+        JobMount(Volume(StagingArea.RUNS, ("in",)), "/unip/in", read_only=True),
+        JobMount(Volume(StagingArea.RUNS, ("out",)), "/unip/out", read_only=False),
+    )
     code = (
         "import os\n"
         "open('/unip/out/model', 'w').write(str(2 * int(open('/unip/in/data').read())))\n"
@@ -150,13 +160,23 @@ def test_gpus_that_the_host_has_not(
     assert "`runs.gpus`" in caught.value.message
 
 
-def test_a_folder_that_is_gone(
-    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName, tmp_path: Path
-) -> None:
-    job = replace(puppets.job(app), mounts=(JobMount(tmp_path / "gone", "/unip/in", read_only=True),))
+def test_a_folder_that_is_gone(jobs: DockerJobs, puppets: ScriptedContainers, app: AppName) -> None:
+    gone = Volume(StagingArea.RUNS, ("gone",))
+    job = replace(puppets.job(app), mounts=(JobMount(gone, "/unip/in", read_only=True),))
     with pytest.raises(Transient, match="gone") as caught:
         jobs.create(job)
     assert caught.value.reason == "MountGone"
+    assert jobs.all() == ()
+
+
+def test_a_link_is_not_mounted(
+    jobs: DockerJobs, puppets: ScriptedContainers, app: AppName, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    link = Volume(StagingArea.RUNS, ("link",))
+    with pytest.raises(Stalled, match="link") as caught:
+        jobs.create(replace(puppets.job(app), mounts=(JobMount(link, "/unip/in", read_only=True),)))
+    assert caught.value.reason == "PathRefused"
     assert jobs.all() == ()
 
 
@@ -385,12 +405,12 @@ def test_what_was_seen_of_a_bar_comes_once_over_a_death(
 
 
 def test_nothing_is_lost_of_very_many_short_lines(
-    instance: str, puppets: ScriptedContainers, app: AppName
+    instance: str, staging: StagingFolders, puppets: ScriptedContainers, app: AppName
 ) -> None:
     """The engine's log of them takes 70 times the room, and they come faster than they are read."""
     code = WHEN_TOLD + "import sys\nsys.stdout.write('\\n' * 1_000_000)"
     job = python(puppets.job(app), code)
-    with closing(DockerJobs(DockerSettings(), instance)) as jobs:
+    with closing(DockerJobs(DockerSettings(), instance, staging)) as jobs:
         made = begun(jobs, job)
         reader = jobs.logs(made.id, "", never)
         assert next(reader)[1] == b"ready\n"

@@ -82,7 +82,7 @@ def test_a_group_goes_in_and_comes_out(harness: Harness, objects: S3Objects) -> 
         put(objects, f"in/{name}", content)
 
     def copy(job: Job) -> None:
-        source = next(mount.source for mount in job.mounts if mount.target == "/unip/data")
+        source = next(harness.path(mount) for mount in job.mounts if mount.target == "/unip/data")
         for path in source.rglob("*"):
             if path.is_file():
                 harness.output(job, f"model/{path.relative_to(source)}").parent.mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ def test_a_model_is_replaced(harness: Harness, objects: S3Objects) -> None:
         assert run.state is RunState.SUCCEEDED, run.message
         pin = cache.pin(BUCKET, "net/")
         cache.stage(pin)
-        folder = pin.folder / "net"
+        folder = harness.settings.models / pin.digest / "net"
         assert {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()} == files
 
 
@@ -210,7 +210,7 @@ def test_an_outage_in_the_middle_of_an_input(
     put(objects, "in/large", content)
     seen: list[bytes] = []
     harness.commands["fit"] = Command(
-        act=lambda job: seen.extend(m.source.read_bytes() for m in job.mounts if m.read_only)
+        act=lambda job: seen.extend(harness.path(m).read_bytes() for m in job.mounts if m.read_only)
     )
     cut = Cut(objects, server, pieces=2)
     harness.start(deps_of(harness, cut))

@@ -15,6 +15,7 @@ from typing import Any
 import docker
 
 from controller.adapters.docker import DockerJobs
+from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain.apps.spec import Resources
 from controller.domain.names import AppName, ComponentName
@@ -55,7 +56,7 @@ class World:
         self.settings = settings_of(state, instance)
         self.settings.run_files.mkdir(parents=True)
         self.store = open_store(self.settings.database)
-        self.jobs = DockerJobs(engine or DockerSettings(), instance)
+        self.jobs = DockerJobs(engine or DockerSettings(), instance, StagingFolders.of(self.settings))
         self.storage = FakeStorage()
         self.storage.objects().create_bucket(BUCKET)
         self.store.boxes.save(BoxRecord(APP, BOX, BUCKET, capacity=10**9))

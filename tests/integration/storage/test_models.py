@@ -90,18 +90,18 @@ def below(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def test_files_and_folders(cache: ModelCache, upload: Callable[[str, bytes], None]) -> None:
+def test_files_and_folders(cache: ModelCache, upload: Callable[[str, bytes], None], folder: Path) -> None:
     large = os.urandom(3 * 2**20)
     names = ("resnet/a.bin", "resnet/deep/ü b+c%.bin", "resnet/empty", "resnet-50/other.bin")
     for name in names:
         upload(f"nets/{name}", large if name.endswith("a.bin") else b"")
-    folder, file = staged(cache, "nets/resnet"), staged(cache, "nets/resnet/a.bin")
-    assert below(folder.folder) == {
+    whole, file = staged(cache, "nets/resnet"), staged(cache, "nets/resnet/a.bin")
+    assert below(folder / whole.digest) == {
         "resnet/a.bin": large,
         "resnet/deep/ü b+c%.bin": b"",
         "resnet/empty": b"",
     }
-    assert below(file.folder) == {"a.bin": large}
+    assert below(folder / file.digest) == {"a.bin": large}
 
 
 def test_only_another_content_is_another_model(
@@ -145,7 +145,7 @@ def test_a_dead_storage_is_missed_only_for_what_is_not_here(
     assert [path.name for path in folder.iterdir()] == [here.digest]
     server.start()
     cache.stage(there)
-    assert below(there.folder) == {"there": b"2"}
+    assert below(folder / there.digest) == {"there": b"2"}
 
 
 def test_a_daemon_killed_in_the_middle_leaves_a_draft_that_the_next_one_removes(
@@ -164,7 +164,7 @@ def test_a_daemon_killed_in_the_middle_leaves_a_draft_that_the_next_one_removes(
     cache.recover()
     assert list(folder.iterdir()) == []
     cache.stage(pin)
-    assert len(below(pin.folder)) == 40
+    assert len(below(folder / pin.digest)) == 40
 
 
 @contextmanager

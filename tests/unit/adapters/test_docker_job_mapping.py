@@ -22,16 +22,18 @@ from controller.adapters.docker.job_mapping import (
     observed_job,
     programs,
 )
-from controller.adapters.docker.mapping import RestartPolicy, container_config
+from controller.adapters.docker.mapping import Binds, RestartPolicy, container_config
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.names import AppName
 from controller.domain.secret import Secret
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Job, JobMount, JobState, ObservedJob
 from tests.support.engines import own_server_workload
 
 POLICY = RestartPolicy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000)
 WORKLOAD = own_server_workload("web:1", "demo")
+SOURCES = (Path("/state/in"), Path("/state/out"))
 JOB = Job(
     name="prichal.demo.0123.train.1",
     app=AppName("demo"),
@@ -40,8 +42,8 @@ JOB = Job(
     attempt=1,
     image="train@sha256:1",
     mounts=(
-        JobMount(Path("/state/in"), "/unip/data", read_only=True),
-        JobMount(Path("/state/out"), "/unip/model", read_only=False),
+        JobMount(Volume(StagingArea.RUNS, ("0123", "in")), "/unip/data", read_only=True),
+        JobMount(Volume(StagingArea.RUNS, ("0123", "out")), "/unip/model", read_only=False),
     ),
     resources=WORKLOAD.spec.resources,
     read_only_root=False,
@@ -67,18 +69,20 @@ def inspected(status: str = "exited", **state: object) -> dict[str, Any]:
 
 
 def test_a_stage_writes_where_it_likes_unless_it_says_not() -> None:
-    assert "ReadonlyRootfs" not in job_config(JOB, POLICY, {})["HostConfig"]
-    host = job_config(replace(JOB, read_only_root=True), POLICY, {})["HostConfig"]
+    assert "ReadonlyRootfs" not in job_config(JOB, POLICY, {}, SOURCES)["HostConfig"]
+    host = job_config(replace(JOB, read_only_root=True), POLICY, {}, SOURCES)["HostConfig"]
     assert host["ReadonlyRootfs"] is True
     assert [mount["Target"] for mount in host["Mounts"]] == ["/unip/data", "/unip/model", "/tmp"]
-    mount = JobMount(Path("/state/out"), "/tmp", read_only=False)
-    host = job_config(replace(JOB, read_only_root=True, mounts=(mount,)), POLICY, {})["HostConfig"]
+    mount = JobMount(Volume(StagingArea.RUNS), "/tmp", read_only=False)
+    host = job_config(replace(JOB, read_only_root=True, mounts=(mount,)), POLICY, {}, SOURCES[1:])[
+        "HostConfig"
+    ]
     assert [mount["Source"] for mount in host["Mounts"]] == ["/state/out"]
 
 
 def test_a_job_is_hardened_as_a_workload_is() -> None:
-    host = job_config(JOB, POLICY, {})["HostConfig"]
-    expected = container_config(WORKLOAD, POLICY, None, {}, writes=True)["HostConfig"]
+    host = job_config(JOB, POLICY, {}, SOURCES)["HostConfig"]
+    expected = container_config(WORKLOAD, POLICY, Binds(), {}, writes=True)["HostConfig"]
     assert host.pop("LogConfig")["Config"] == {
         "max-size": str(POLICY.log_max_size),
         "max-file": str(LOG_FILES),
@@ -97,34 +101,34 @@ def test_the_log_holds_what_may_be_written_before_it_is_read() -> None:
 
 def test_the_gpus_that_were_lent_are_given_and_no_others() -> None:
     wanted = replace(JOB, resources=replace(JOB.resources, gpus=2), gpus=("0", "GPU-b"))
-    host = job_config(wanted, POLICY, {})["HostConfig"]
+    host = job_config(wanted, POLICY, {}, SOURCES)["HostConfig"]
     assert host["DeviceRequests"] == [{"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}]
-    assert "DeviceRequests" not in job_config(replace(wanted, gpus=()), POLICY, {})["HostConfig"]
+    assert "DeviceRequests" not in job_config(replace(wanted, gpus=()), POLICY, {}, SOURCES)["HostConfig"]
 
 
 def test_threads_are_kept_within_the_cpus() -> None:
     job = replace(JOB, resources=replace(JOB.resources, cpus=2.5), env=(("MKL_NUM_THREADS", Secret("8")),))
-    env = job_config(job, POLICY, {"OPENBLAS_NUM_THREADS": "1"})["Env"]
+    env = job_config(job, POLICY, {"OPENBLAS_NUM_THREADS": "1"}, SOURCES)["Env"]
     assert {"OMP_NUM_THREADS=2", "NUMEXPR_NUM_THREADS=2", "MKL_NUM_THREADS=8"} < set(env)
     assert not any(variable.startswith("OPENBLAS") for variable in env), "the image has set it"
 
 
 def test_folders_are_mounted() -> None:
-    assert job_config(JOB, POLICY, {})["HostConfig"]["Mounts"] == [
+    assert job_config(JOB, POLICY, {}, SOURCES)["HostConfig"]["Mounts"] == [
         {"Type": "bind", "Source": "/state/in", "Target": "/unip/data", "ReadOnly": True},
         {"Type": "bind", "Source": "/state/out", "Target": "/unip/model", "ReadOnly": False},
     ]
 
 
 def test_the_images_own_command_runs_unless_another_is_given() -> None:
-    config = job_config(JOB, POLICY, {})
+    config = job_config(JOB, POLICY, {}, SOURCES)
     assert not config.keys() & {"Entrypoint", "Cmd", "User", "WorkingDir"}
-    config = job_config(replace(JOB, command=("python", "train.py")), POLICY, {})
+    config = job_config(replace(JOB, command=("python", "train.py")), POLICY, {}, SOURCES)
     assert (config["Entrypoint"], config["Cmd"]) == (["python", "train.py"], [])
 
 
 def test_no_secret_is_beside_the_environment() -> None:
-    config = job_config(replace(JOB, env=(("TOKEN", Secret("hunter22")),)), POLICY, {})
+    config = job_config(replace(JOB, env=(("TOKEN", Secret("hunter22")),)), POLICY, {}, SOURCES)
     assert "TOKEN=hunter22" in config.pop("Env")
     assert "hunter22" not in json.dumps(config)
 
@@ -179,7 +183,7 @@ def test_who_is_ours() -> None:
     details = inspected()
     assert is_job("prichal", details)
     assert not is_job("other", details)
-    details["Config"]["Labels"] = container_config(WORKLOAD, POLICY, None, {})["Labels"]
+    details["Config"]["Labels"] = container_config(WORKLOAD, POLICY, Binds(), {})["Labels"]
     assert not is_job("prichal", details)
     details["Config"]["Labels"] = None
     assert not is_job("prichal", details)

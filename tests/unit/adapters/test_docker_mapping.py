@@ -15,6 +15,7 @@ from controller.adapters.docker.connection import has_init
 from controller.adapters.docker.mapping import (
     THREADS,
     THREADS_OF_OPENMP,
+    Binds,
     RestartPolicy,
     container_config,
     engine_event,
@@ -28,13 +29,16 @@ from controller.domain.apps.desired import ModelMount, Workload
 from controller.domain.apps.observed import WorkloadState
 from controller.domain.apps.spec import PlatformServer, Resources
 from controller.domain.secret import Secret
+from controller.domain.volumes import StagingArea, Volume
 from controller.ports import EngineEvent
 from controller.serving import config as serving_config
 from tests.support.engines import own_server_workload, platform_workload
 from tests.support.specs import make
 
 POLICY = RestartPolicy("prichal", capabilities=("NET_BIND_SERVICE",), log_max_size=1000, max_body=2000)
-MODEL = ModelMount(Path("/state/models/abc"), "resnet")
+MODEL = ModelMount(Volume(StagingArea.MODELS, ("abc",)), "resnet")
+LIBRARY_COPY = Path("/copies/1")
+BINDS = Binds(LIBRARY_COPY)
 OWN = own_server_workload("web:1", "demo", fingerprint="1:abc")
 PLATFORM = platform_workload("model:1", "demo", "app.inference:predict", {"THRESHOLD": "0.5"})
 
@@ -49,7 +53,7 @@ def test_a_root_file_system_that_cannot_be_written() -> None:
         (None, True, False, "writable"),
     ):
         workload = replace(PLATFORM, spec=replace(PLATFORM.spec, read_only_root=asked))
-        config = container_config(workload, POLICY, "/copies/1", {}, writes)
+        config = container_config(workload, POLICY, BINDS, {}, writes)
         host = config["HostConfig"]
         assert host.get("ReadonlyRootfs", False) is expected
         assert ({"Type": "volume", "Target": "/tmp"} in host["Mounts"]) is expected
@@ -58,8 +62,8 @@ def test_a_root_file_system_that_cannot_be_written() -> None:
 
 
 def test_the_hardening_of_every_container() -> None:
-    for workload, library in ((OWN, None), (PLATFORM, "/copies/1")):
-        host = container_config(workload, POLICY, library, {})["HostConfig"]
+    for workload, binds in ((OWN, Binds()), (PLATFORM, BINDS)):
+        host = container_config(workload, POLICY, binds, {})["HostConfig"]
         expected = {
             "NetworkMode": "prichal.demo",
             "RestartPolicy": {"Name": "no"},
@@ -81,7 +85,7 @@ def test_the_hardening_of_every_container() -> None:
 
 
 def test_an_own_server_is_run_as_its_image_says() -> None:
-    config = container_config(OWN, POLICY, None, {}, writes=True)
+    config = container_config(OWN, POLICY, Binds(), {}, writes=True)
     assert not config.keys() & {"Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Healthcheck"}
     assert "Mounts" not in config["HostConfig"]
     ours = [variable for variable in config["Env"] if "THREADS" not in variable]
@@ -89,16 +93,17 @@ def test_an_own_server_is_run_as_its_image_says() -> None:
 
 
 def test_the_serving_library_is_mounted_and_run() -> None:
-    config = container_config(PLATFORM, POLICY, "/copies/1", {}, writes=True)
+    config = container_config(PLATFORM, POLICY, BINDS, {}, writes=True)
     assert (config["Entrypoint"], config["Cmd"]) == (["python3", "-m", "prichal_serving"], [])
     assert config["HostConfig"]["Mounts"] == [
         {"Type": "bind", "Source": "/copies/1", "Target": "/opt/prichal/prichal_serving", "ReadOnly": True}
     ]
 
 
-@pytest.mark.parametrize(("workload", "library"), [(OWN, None), (PLATFORM, "/copies/1")])
-def test_the_model_is_mounted_read_only_under_its_own_name(workload: Workload, library: str | None) -> None:
-    config = container_config(replace(workload, model=MODEL), POLICY, library, {}, writes=True)
+@pytest.mark.parametrize(("workload", "library"), [(OWN, None), (PLATFORM, LIBRARY_COPY)])
+def test_the_model_is_mounted_read_only_under_its_own_name(workload: Workload, library: Path | None) -> None:
+    binds = Binds(library, Path("/state/models/abc"))
+    config = container_config(replace(workload, model=MODEL), POLICY, binds, {}, writes=True)
     assert config["HostConfig"]["Mounts"][-1] == {
         "Type": "bind",
         "Source": "/state/models/abc",
@@ -187,21 +192,21 @@ def test_a_module_cannot_forge_the_platforms_variables() -> None:
 
 def test_no_secret_is_in_labels_or_command() -> None:
     workload = replace(PLATFORM, env=(("TOKEN", Secret("hunter22")),))
-    config = container_config(workload, POLICY, "/copies/1", {})
+    config = container_config(workload, POLICY, BINDS, {})
     assert "TOKEN=hunter22" in config.pop("Env")
     assert "hunter22" not in json.dumps(config)
 
 
 def test_gpus_are_asked_for_only_when_wanted() -> None:
-    assert "DeviceRequests" not in container_config(OWN, POLICY, None, {})["HostConfig"]
+    assert "DeviceRequests" not in container_config(OWN, POLICY, Binds(), {})["HostConfig"]
     workload = replace(OWN, spec=replace(OWN.spec, resources=make(Resources, gpus=2)))
-    requests = container_config(workload, POLICY, None, {})["HostConfig"]["DeviceRequests"]
+    requests = container_config(workload, POLICY, Binds(), {})["HostConfig"]["DeviceRequests"]
     assert requests == [{"Count": 2, "Capabilities": [["gpu"]]}]
 
 
 def test_the_gpus_that_were_lent_are_given_and_told_by_a_label() -> None:
     workload = replace(OWN, spec=replace(OWN.spec, resources=make(Resources, gpus=2)), gpus=("0", "GPU-b"))
-    config = container_config(workload, POLICY, None, {})
+    config = container_config(workload, POLICY, Binds(), {})
     assert config["HostConfig"]["DeviceRequests"] == [
         {"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}
     ]

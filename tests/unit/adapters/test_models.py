@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from controller.adapters.models import ModelCache
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.runs.file_index import index_head, unfinished
 from controller.domain.storage.box import ModelPin, ObjectPage, StoredObject
+from controller.domain.volumes import StagingArea, Volume
 from tests.support.fake_objects import FakeObjects, FakeStorage
 
 BUCKET = "prichal.demo.weights"
@@ -91,6 +93,15 @@ def reason(error: type[ControllerError], cache: ModelCache, path: str) -> str:
 # --- what lies where --------------------------------------------------------------------------------------------
 
 
+def test_a_copy_outlives_the_cache(cache: ModelCache, bucket: Bucket, folder: Path, tmp_path: Path) -> None:
+    bucket.upload("m/a", b"1")
+    for path, name in (("m", "whole"), ("m/a", "file")):
+        cache.copy_to(staged(cache, path), tmp_path / name)
+    assert (tmp_path / "file").stat().st_nlink == 2, "it takes no space of its own"
+    shutil.rmtree(folder)
+    assert ((tmp_path / "whole" / "a").read_bytes(), (tmp_path / "file").read_bytes()) == (b"1", b"1")
+
+
 def test_a_file_keeps_its_name(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
     bucket.upload("resnet/model.onnx", b"weights")
     pin = cache.pin(BUCKET, "resnet/model.onnx")
@@ -101,28 +112,30 @@ def test_a_file_keeps_its_name(cache: ModelCache, bucket: Bucket, folder: Path) 
         False,
     )
     cache.stage(pin)
-    assert below(pin.folder) == {"model.onnx": b"weights"}
-    assert pin.folder == cache.folder(pin.digest) == folder / pin.digest
+    assert below(folder / pin.digest) == {"model.onnx": b"weights"}
+    assert pin.volume == cache.volume(pin.digest) == Volume(StagingArea.MODELS, (pin.digest,))
     assert cache.pin(BUCKET, "resnet/model.onnx") == replace(pin, present=True)
 
 
 @pytest.mark.parametrize("path", ["nets/resnet", "nets/resnet/"])
-def test_a_folder_keeps_its_name_and_what_is_below_it(cache: ModelCache, bucket: Bucket, path: str) -> None:
+def test_a_folder_keeps_its_name_and_what_is_below_it(
+    cache: ModelCache, bucket: Bucket, path: str, folder: Path
+) -> None:
     for name in ("resnet/a.bin", "resnet/deep/er/ü b+c#?%.bin", "resnet-50/other.bin", "resnet.txt"):
         bucket.upload(f"nets/{name}", name.encode())
     pin = staged(cache, path)
     assert (pin.key, pin.name) == ("developer/nets/resnet/", "resnet")
-    assert sorted(below(pin.folder)) == ["resnet/a.bin", "resnet/deep/er/ü b+c#?%.bin"]
+    assert sorted(below(folder / pin.digest)) == ["resnet/a.bin", "resnet/deep/er/ü b+c#?%.bin"]
 
 
-def test_more_objects_than_a_page_holds(cache: ModelCache, bucket: Bucket) -> None:
+def test_more_objects_than_a_page_holds(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
     for number in range(2001):
         bucket.upload(f"shards/{number}", b"")
-    assert len(below(staged(cache, "shards").folder)) == 2001
+    assert len(below(folder / staged(cache, "shards").digest)) == 2001
 
 
 def test_everybody_may_read_and_nobody_else_may_write_whatever_the_umask(
-    cache: ModelCache, bucket: Bucket
+    cache: ModelCache, bucket: Bucket, folder: Path
 ) -> None:
     bucket.upload("m/deep/a", b"1")
     before = os.umask(0o077)
@@ -130,9 +143,11 @@ def test_everybody_may_read_and_nobody_else_may_write_whatever_the_umask(
         pin = staged(cache, "m")
     finally:
         os.umask(before)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (pin.folder, *pin.folder.rglob("*"))}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in (folder / pin.digest, *(folder / pin.digest).rglob("*"))
+    }
     assert modes == {0o755, 0o644}
-    assert stat.S_IMODE((pin.folder / "m/deep/a").stat().st_mode) == 0o644
+    assert stat.S_IMODE((folder / pin.digest / "m/deep/a").stat().st_mode) == 0o644
 
 
 def test_equal_content_is_one_model_and_any_change_is_another(cache: ModelCache, bucket: Bucket) -> None:
@@ -201,7 +216,14 @@ def test_keys_that_are_no_names_of_files_are_refused(folder: Path, keys: tuple[s
     listed.keys = keys
     cache = ModelCache(folder, Stored(listed), capacity=100)
     assert reason(Stalled, cache, "m") == "ModelInvalid"
-    crafted = ModelPin(BUCKET, "developer/m/", "d" * 64, folder, False, listed.page(BUCKET).objects)
+    crafted = ModelPin(
+        BUCKET,
+        "developer/m/",
+        "d" * 64,
+        Volume(StagingArea.MODELS, ("x",)),
+        False,
+        listed.page(BUCKET).objects,
+    )
     with pytest.raises(Stalled, match=r"name|below"):
         cache.stage(crafted)
     assert listed.opened == []
@@ -248,10 +270,10 @@ def publish(bucket: Bucket, files: dict[str, bytes], folder: str = "m/") -> None
     bucket.upload(f"{folder}.manifest.json", f'{HEAD}, "files": {json.dumps(listed)}}}'.encode())
 
 
-def test_the_manifest_is_no_part_of_the_model(cache: ModelCache, bucket: Bucket) -> None:
+def test_the_manifest_is_no_part_of_the_model(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
     publish(bucket, {"!a": b"1", "deep/b": b"2"})
     pin = staged(cache, "m")
-    assert below(pin.folder) == {"m/!a": b"1", "m/deep/b": b"2"}
+    assert below(folder / pin.digest) == {"m/!a": b"1", "m/deep/b": b"2"}
     publish(bucket, {"!a": b"1", "deep/b": b"2"})
     assert cache.pin(BUCKET, "m/").digest == pin.digest, "whoever has made it"
 
@@ -264,7 +286,7 @@ def test_what_is_being_published_is_not_taken(cache: ModelCache, bucket: Bucket,
     assert staged(cache, "m/a").size == 1, "a file is there or not"
 
 
-def test_files_that_the_manifest_does_not_list(cache: ModelCache, bucket: Bucket) -> None:
+def test_files_that_the_manifest_does_not_list(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
     publish(bucket, {"a": b"1", "b": b"2"})
     bucket.upload("m/by-hand", b"3")
     assert reason(Transient, cache, "m") == "ModelIncomplete"
@@ -272,14 +294,16 @@ def test_files_that_the_manifest_does_not_list(cache: ModelCache, bucket: Bucket
     bucket.upload("m/b", b"another size")
     assert reason(Transient, cache, "m") == "ModelIncomplete"
     bucket.delete("m/.manifest.json")
-    assert len(below(staged(cache, "m").folder)) == 2, "as it is, if somebody wants it so"
+    assert len(below(folder / staged(cache, "m").digest)) == 2, "as it is, if somebody wants it so"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "1", '{"name": "shop"}', "[" * 100_000, '{"run": "r"}'])
-def test_somebodys_own_file_of_that_name(cache: ModelCache, bucket: Bucket, content: str) -> None:
+def test_somebodys_own_file_of_that_name(
+    cache: ModelCache, bucket: Bucket, content: str, folder: Path
+) -> None:
     bucket.upload("m/a", b"1")
     bucket.upload("m/.manifest.json", content.encode())
-    assert below(staged(cache, "m").folder).keys() == {"m/a", "m/.manifest.json"}
+    assert below(folder / staged(cache, "m").digest).keys() == {"m/a", "m/.manifest.json"}
 
 
 class Busy(Bucket):
@@ -373,13 +397,13 @@ def test_a_folder_that_cannot_be_written(cache: ModelCache, bucket: Bucket, fold
 # --- prune ------------------------------------------------------------------------------------------------------
 
 
-def filled(cache: ModelCache, bucket: Bucket, *names: str) -> list[str]:
+def filled(cache: ModelCache, bucket: Bucket, folder: Path, *names: str) -> list[str]:
     """Models of 40 bytes, used in this order."""
     digests = []
     for age, name in enumerate(names):
         bucket.upload(name, name.encode() * 40)
         pin = staged(cache, name)
-        os.utime(pin.folder, (age, age))
+        os.utime(folder / pin.digest, (age, age))
         digests.append(pin.digest)
     return digests
 
@@ -388,7 +412,7 @@ def test_those_used_longest_ago_go_first_until_the_rest_fits(
     cache: ModelCache, bucket: Bucket, folder: Path
 ) -> None:
     cache.prune(frozenset())  # nothing is there yet
-    a, *_, d = filled(cache, bucket, "a", "b", "c", "d")
+    a, *_, d = filled(cache, bucket, folder, "a", "b", "c", "d")
     assert cache.has(a)  # asking is a use
     cache.prune(frozenset())
     assert {path.name for path in folder.iterdir()} == {a, d}
@@ -397,6 +421,6 @@ def test_those_used_longest_ago_go_first_until_the_rest_fits(
 
 
 def test_what_is_in_use_stays_even_if_it_is_too_much(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
-    *used, _ = filled(cache, bucket, "a", "b", "c", "d")
+    *used, _ = filled(cache, bucket, folder, "a", "b", "c", "d")
     cache.prune(frozenset(used))
     assert {path.name for path in folder.iterdir()} == set(used)

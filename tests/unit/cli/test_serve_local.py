@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.docker.local_serving import FILES, HostFolders, local_config
-from controller.adapters.docker.mapping import RestartPolicy, container_config
+from controller.adapters.docker.mapping import Binds, RestartPolicy, container_config
 from controller.cli.exits import Exit
 from controller.config import Settings
 from controller.domain.apps.spec import MLComponentSpec
@@ -83,14 +83,15 @@ def made(
     image = {"PYTHONPATH": "/code/src", "OMP_NUM_THREADS": "3"}
     asked = workload(local, spec)
     policy = RestartPolicy("prichal", max_body=1000)
+    model = local.model.resolve().parent if local.model else None
     ours = local_config(
         asked,
         replace(policy, files_root=FILES if files else None),
         Path("/lib/copy"),
         image,
-        HostFolders(8123, files),
+        HostFolders(8123, files, model),
     )
-    return ours, container_config(asked, policy, "/lib/copy", image)
+    return ours, container_config(asked, policy, Binds(Path("/lib/copy"), model), image)
 
 
 def test_the_container_is_the_platforms(manifest: Path, spec: MLComponentSpec, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_an_own_server_runs_as_it_is(manifest: Path) -> None:
     manifest.write_text(OWN)
     spec = choose(components(Settings(), manifest), None, "MLComponent", "--component")
     local = LocalServeOptions("own:1", manifest)
-    config = container_config(workload(local, spec), RestartPolicy("prichal"), None, {})
+    config = container_config(workload(local, spec), RestartPolicy("prichal"), Binds(), {})
     assert not config.keys() & {"Entrypoint", "Cmd"}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.models import ModelCache
+from controller.adapters.staging import StagingFolders
 from controller.config import Settings
 from controller.config.settings import StorageSettings
 from controller.domain.apps.conditions import Condition, ConditionType, find
@@ -70,6 +71,7 @@ class Harness:
         self.database = self.settings.database
         self.store = open_store(self.database, clock=self.clock.now)
         self.engine = FakeEngine(images={"demo:1", "demo:2", "demo:3"}, now=self.clock.now)
+        self.engine.look = StagingFolders.of(self.settings).path
         self.sources = FakeSources()
         self.storage = FakeStorage()
         self.prober = FakeProber(self.engine)

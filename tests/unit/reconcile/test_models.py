@@ -6,12 +6,15 @@ import io
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.adapters.models import ModelCache
+from controller.adapters.staging import StagingFolders
 from controller.domain.apps.conditions import Condition, ConditionType, find
+from controller.domain.apps.desired import ModelMount
 from controller.domain.apps.status import EventType
 from controller.domain.names import ComponentName, bucket_name
 from controller.domain.runs.file_index import index_head, unfinished
@@ -54,10 +57,14 @@ def deployed(harness: Harness, follow: bool = False, **spec: Any) -> str:
     return commit
 
 
+def place(harness: Harness, mount: ModelMount) -> Path:
+    return StagingFolders.of(harness.settings).path(mount.volume) / mount.name
+
+
 def mounted(harness: Harness, component: str = "classify") -> set[bytes]:
     """What the running containers of the component find as their model."""
     mounts = [harness.engine.mount(w.id) for w in harness.running(component)]
-    return {(mount.folder / mount.name).read_bytes() for mount in mounts if mount}
+    return {place(harness, mount).read_bytes() for mount in mounts if mount}
 
 
 def told(harness: Harness, kind: ConditionType, component: str = "classify") -> Condition | None:
@@ -255,7 +262,7 @@ def test_a_follower_whose_newer_model_fails_goes_on_with_the_old_one(harness: Ha
 def mount_of(harness: Harness, workload_id: str) -> bytes:
     mount = harness.engine.mount(workload_id)
     assert mount is not None
-    return (mount.folder / mount.name).read_bytes()
+    return place(harness, mount).read_bytes()
 
 
 FOLDER = PATH.rpartition("/")[0]
@@ -296,7 +303,7 @@ def test_a_follower_takes_what_a_run_publishes_once_it_is_whole(harness: Harness
 def in_service(harness: Harness) -> set[bytes]:
     """The one file of the folders that are mounted."""
     mounts = [harness.engine.mount(w.id) for w in harness.running()]
-    return {next((mount.folder / mount.name).iterdir()).read_bytes() for mount in mounts if mount}
+    return {next(place(harness, mount).iterdir()).read_bytes() for mount in mounts if mount}
 
 
 def test_a_component_waits_until_its_model_is_whole(harness: Harness) -> None:
@@ -405,7 +412,7 @@ def test_a_model_that_vanishes_just_before_the_start_is_brought_again(harness: H
     upload(harness, b"one")
     harness.push(with_model(), box())
     meddle(
-        harness, after=lambda pin: shutil.rmtree(pin.folder)
+        harness, after=lambda pin: shutil.rmtree(harness.settings.models / pin.digest)
     )  # as if another pass pruned in that very moment
     assert harness.run().retry_after is not None
     assert harness.retry().name == "Ready"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.models import ModelCache
+from controller.adapters.staging import StagingFolders
 from controller.config import Settings
 from controller.config.settings import RunSettings
 from controller.domain.apps.spec import SecretSpec
@@ -24,7 +25,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunInput, RunState, cancel, new_run, new_run_id
 from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import user_area
-from controller.ports import Job, JobState, ObservedJob
+from controller.ports import Job, JobMount, JobState, ObservedJob
 from controller.runner.deps import RunnerDeps
 from controller.runner.runner import Runner
 from controller.store import open_store
@@ -72,7 +73,9 @@ class Harness:
         self.objects = self.storage.objects()
         self.objects.create_bucket(BUCKET)
         self.store.boxes.save(BoxRecord(APP, BOX, BUCKET, capacity=GB))
+        self.staging = StagingFolders.of(self.settings)
         self.jobs = FakeJobs(images=[IMAGE], now=self.clock.now)
+        self.jobs.look = self.staging.path
         self.jobs.on_start = self._command
         self.commands: dict[str, Command] = {}  # by stage; every other one ends at once, with some output
         self.secrets: dict[str, SecretSpec] = {}
@@ -115,9 +118,12 @@ class Harness:
             self.jobs.exit(id, command.code)
 
     def outputs_of(self, job: Job) -> list[Path]:
-        return [
-            mount.source for mount in job.mounts if not mount.read_only and mount.source.parent.name == "out"
-        ]
+        written = (self.path(mount) for mount in job.mounts if not mount.read_only)
+        return [path for path in written if path.parent.name == "out"]
+
+    def path(self, mount: JobMount) -> Path:
+        """Where a mount is on this host."""
+        return self.staging.path(mount.volume)
 
     def output(self, job: Job, name: str) -> Path:
         """`model/x.bin`: below the folder of the output `model`."""

@@ -480,7 +480,7 @@ def test_links_within_internal_variables_are_left_to_the_containers(harness: Har
 @pytest.mark.parametrize("content", ["1/0x10", "x" * 1000, "\0", ""])
 def test_progress_that_is_none(harness: Harness, content: str) -> None:
     def write(job: Job) -> None:
-        folder = next(m.source for m in job.mounts if m.target == "/opt/prichal/progress")
+        folder = next(harness.path(m) for m in job.mounts if m.target == "/opt/prichal/progress")
         (folder / "progress").write_text(content)
 
     harness.commands["fit"] = Command(act=write)
@@ -491,7 +491,7 @@ def test_progress_that_leads_elsewhere_is_not_read(harness: Harness, tmp_path: P
     (tmp_path / "secret").write_text("7/7")
 
     def link(job: Job) -> None:
-        folder = next(m.source for m in job.mounts if m.target == "/opt/prichal/progress")
+        folder = next(harness.path(m) for m in job.mounts if m.target == "/opt/prichal/progress")
         (folder / "progress").symlink_to(tmp_path / "secret")
 
     harness.commands["fit"] = Command(act=link)

@@ -20,10 +20,10 @@ from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunInput, RunOutput, RunState
 from controller.domain.storage.box import ObjectPage, StoredObject
+from controller.file_trees import link_tree, remove_tree
 from controller.ports import Job
 from controller.runner.concurrency import in_order
 from controller.runner.contents import OutputContents, open_up
-from controller.runner.folders import link_tree, remove_tree
 from controller.runner.outputs import guarded, publication, publish
 from controller.runner.signals import Canceled, RunSignals
 from tests.support.waiting import wait_for
@@ -134,7 +134,7 @@ def test_a_group_of_many_files(harness: Harness) -> None:
         harness.put(f"many/{number:04}", str(number))
     seen: list[int] = []
     harness.commands["fit"] = Command(
-        act=lambda job: seen.extend(len(os.listdir(m.source)) for m in job.mounts if m.read_only)
+        act=lambda job: seen.extend(len(os.listdir(harness.path(m))) for m in job.mounts if m.read_only)
     )
     run = harness.finish(pipeline(stage(inputs=("data",))), inputs=[RunInput("data", data="many/")])
     assert run.state is RunState.SUCCEEDED

@@ -160,7 +160,7 @@ def reading(harness: Harness) -> list[dict[str, str]]:
     seen: list[dict[str, str]] = []
 
     def look(job: Job) -> None:
-        (data,) = (mount.source for mount in job.mounts if mount.target == "/unip/data")
+        (data,) = (harness.path(mount) for mount in job.mounts if mount.target == "/unip/data")
         files = (path for path in sorted(data.rglob("*")) if path.is_file())
         seen.append({str(path.relative_to(data)): path.read_text() for path in files})
 
@@ -572,7 +572,7 @@ def test_a_file_of_a_group_is_read_when_the_group_is_whole(harness: Harness, pat
     seen: list[str] = []
 
     def look(job: Job) -> None:
-        (data,) = (mount.source for mount in job.mounts if mount.target == "/unip/data")
+        (data,) = (harness.path(mount) for mount in job.mounts if mount.target == "/unip/data")
         seen.append(data.read_text())
 
     publish(harness, "g/x", "deep/a", "b", content="old")

@@ -403,7 +403,7 @@ def test_the_next_pipeline_takes_it_from_the_box(harness: Harness) -> None:
     seen: list[set[str]] = []
 
     def look(job: Job) -> None:
-        (model,) = (mount.source for mount in job.mounts if mount.target == "/unip/model")
+        (model,) = (harness.path(mount) for mount in job.mounts if mount.target == "/unip/model")
         seen.append({path.name for path in model.iterdir()})
 
     follower = pipeline(

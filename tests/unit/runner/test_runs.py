@@ -18,7 +18,7 @@ from tests.unit.runner.harness import APP, BUCKET, IMAGE, Command, Harness, pipe
 
 def mounts(job: Job) -> dict[str, tuple[str, bool]]:
     """Target -> the name of what is mounted there, and whether it can only be read."""
-    return {mount.target: (mount.source.name, mount.read_only) for mount in job.mounts}
+    return {mount.target: (mount.volume.path[-1], mount.read_only) for mount in job.mounts}
 
 
 def env(job: Job) -> dict[str, str]:
@@ -98,7 +98,11 @@ def test_inputs_of_all_kinds(harness: Harness) -> None:
 
     def look(job: Job) -> None:
         for mount in job.mounts:
-            files = [mount.source] if mount.source.is_file() else sorted(mount.source.rglob("*.*"))
+            files = (
+                [harness.path(mount)]
+                if harness.path(mount).is_file()
+                else sorted(harness.path(mount).rglob("*.*"))
+            )
             seen[mount.target] = {f.name: f.read_text() for f in files if f.is_file()}
             if mount.read_only:
                 assert all(f.stat().st_mode & 0o444 == 0o444 for f in files)
@@ -160,8 +164,10 @@ def test_variables_move_from_stage_to_stage(harness: Harness) -> None:
     def look(job: Job) -> None:
         (model,) = [mount for mount in job.mounts if mount.target == "/unip/model"]
         assert model.read_only
-        assert (model.source / "deep" / "x.bin").stat().st_mode & 0o444 == 0o444, "whoever the stage runs as"
-        seen.append((model.source / "deep" / "x.bin").read_text())
+        assert (harness.path(model) / "deep" / "x.bin").stat().st_mode & 0o444 == 0o444, (
+            "whoever the stage runs as"
+        )
+        seen.append((harness.path(model) / "deep" / "x.bin").read_text())
 
     def hide(job: Job) -> None:
         harness.output(job, "model/deep/x.bin").chmod(0o600)
@@ -210,7 +216,7 @@ def test_progress_is_read_while_the_stage_runs(harness: Harness) -> None:
 
     def begin(job: Job) -> None:
         progress.append(
-            next(m.source for m in job.mounts if m.target == "/opt/prichal/progress") / "progress"
+            next(harness.path(m) for m in job.mounts if m.target == "/opt/prichal/progress") / "progress"
         )
         progress[0].write_text("1/10\n")
 
@@ -288,7 +294,9 @@ def test_the_next_pipeline_begins_with_what_was_made(harness: Harness) -> None:
     harness.store.runs.publish(APP, (publish,))
     seen: list[str] = []
     harness.commands["push"] = Command(
-        act=lambda job: seen.extend((m.source / "made.txt").read_text() for m in job.mounts if m.read_only)
+        act=lambda job: seen.extend(
+            (harness.path(m) / "made.txt").read_text() for m in job.mounts if m.read_only
+        )
     )
     of = pipeline(stage(outputs=("model",)), continue_with=ComponentName("publish"))
     first = harness.finish(of)
@@ -304,7 +312,9 @@ def test_runs_of_nobody_lie_with_the_developer_and_are_continued_there(harness: 
     seen: list[str] = []
     harness.commands["push"] = Command(
         files={"page/index.html": "<p>"},
-        act=lambda job: seen.extend((m.source / "made.txt").read_text() for m in job.mounts if m.read_only),
+        act=lambda job: seen.extend(
+            (harness.path(m) / "made.txt").read_text() for m in job.mounts if m.read_only
+        ),
     )
     of = pipeline(stage(outputs=("model",)), continue_with=ComponentName("publish"))
     first = harness.finish(of, user=None, cause="schedule", public=True)
@@ -341,7 +351,7 @@ def test_a_repetition_goes_on_with_what_had_succeeded(harness: Harness) -> None:
     seen: list[str] = []
     harness.commands["report"] = Command(
         files={"page/index.html": "<p>"},
-        act=lambda job: seen.extend((m.source / "x").read_text() for m in job.mounts if m.read_only),
+        act=lambda job: seen.extend((harness.path(m) / "x").read_text() for m in job.mounts if m.read_only),
     )
     again = harness.store.runs.submit(retry_of(failed, "f" * 19, harness.clock.now()))
     done = harness.until(again.id)

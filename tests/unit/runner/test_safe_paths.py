@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.errors import Stalled
+from controller.adapters.staging import StagingFolders
+from controller.domain.errors import Stalled, Transient
+from controller.domain.volumes import StagingArea
 from controller.runner.contents import open_up
 from controller.runner.folders import RunFolders
 from controller.runner.logs import LogFile
@@ -84,7 +86,7 @@ def test_links_are_not_followed(link: str, runs: Path, outside: Path) -> None:
     for path in (folders.output("fit", 1, "model"), folders.input("model"), folders.progress("fit", 1)):
         if path.is_relative_to(runs / RUN / link) and path.exists():
             with pytest.raises(Stalled, match="is not a file or folder below"):
-                folders.require(path)
+                mounted(runs, folders, path)
     assert folders.read_progress("fit", 1) == ""
 
 
@@ -93,19 +95,25 @@ def test_what_the_platform_has_made_is_mounted(runs: Path) -> None:
     folders.prepare()
     folders.prepare_attempt("fit", 1, ["model"])
     output = folders.output("fit", 1, "model")
-    assert folders.require(output) == output
+    assert mounted(runs, folders, output) == output
     assert stat.S_IMODE(output.stat().st_mode) == 0o777
     assert stat.S_IMODE(folders.root.stat().st_mode) == 0o750
 
 
-@pytest.mark.parametrize("what", ["outside", "socket", "missing"])
-def test_what_is_elsewhere_or_no_file_is_not_mounted(what: str, runs: Path, outside: Path) -> None:
+def test_what_is_no_file_is_not_mounted(runs: Path) -> None:
     folders = RunFolders(runs, RUN)
     folders.prepare()
-    os.mkfifo(folders.root / "socket")
-    path = outside / "file" if what == "outside" else folders.root / what
+    os.mkfifo(folders.root / "pipe")
     with pytest.raises(Stalled, match="is not a file or folder below"):
-        folders.require(path)
+        mounted(runs, folders, folders.root / "pipe")
+    with pytest.raises(Transient) as caught:
+        mounted(runs, folders, folders.root / "missing")
+    assert caught.value.reason == "MountGone"
+
+
+def mounted(runs: Path, folders: RunFolders, path: Path) -> Path:
+    """What an engine on this host mounts."""
+    return StagingFolders({StagingArea.RUNS: runs}).path(folders.volume(path))
 
 
 @pytest.mark.parametrize("link", [RUN, f"{RUN}/fit.1.log", f"{RUN}/fit.1.log.at"])
