@@ -165,16 +165,18 @@ class Engine(Protocol):
     def pin(
         self, source: ImageSource, tag: str | None, registries: tuple[tuple[Registry, SecretSpec | None], ...]
     ) -> ImagePin:
-        """Resolve an image to content. `tag` is the build's tag (None for existing images). A local image is
-        used unchanged; else the registry is asked for the digest. Raises Stalled `ImageNotFound`,
-        `RegistryDenied`; Transient `RegistryUnreachable`."""
+        """Resolve an image to content. `tag` is the build's tag (None for existing images). An image that only
+        the engine has is used unchanged; else the registry is asked for the digest. If builds are pushed to a
+        registry, a build is known by its digest there, and is built again only if the registry does not have
+        it. Raises Stalled `ImageNotFound`, `RegistryDenied`; Transient `RegistryUnreachable`."""
 
     def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None:
-        """Pull the image. Raises Stalled `ImageNotFound`, also for images that were built on this host, which
-        no registry has."""
+        """Pull the image. Raises Stalled `ImageNotFound`, also for images that no registry has, because they
+        were built and not pushed, or loaded by hand."""
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        """Build the image. Raises Stalled `BuildFailed` with the last lines of the build log."""
+        """Build the image, and push it if there is a registry for builds. Raises Stalled `BuildFailed` with the
+        last lines of the build log; Transient `PushFailed`, after which the next attempt only pushes."""
 
     def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
         """Remove images that were built here for the app and that no container uses, except the `keep`

@@ -221,6 +221,10 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "docker.buildPids": _count(16, 2**22),
     "docker.imagesPerApp": _size(2**20),
     "docker.scratch": _size(2**20),
+    "docker.registry": _text(
+        r"[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*",
+        "a registry, and perhaps a path in it, such as registry.example.org:5000/prichal",
+    ),
     "docker.buildNetwork": _choice("own", "bridge", "none"),
     "docker.egress": _choice("all", "internet", "none", "open"),
     "docker.egressAllow": _allowed,
@@ -295,6 +299,7 @@ OPTIONAL: Final = frozenset(
     {
         "platform.url",
         "platform.credentials",
+        "docker.registry",
         "web.publicUrl",
         "web.appDomain",
         "web.adminTokenFile",

@@ -68,6 +68,12 @@ def build_tag(instance: str, app: AppName, content: str) -> str:
     return f"{instance}.local/{app}/build:{content[:32]}"
 
 
+def is_build(reference: str, app: AppName) -> bool:
+    """Return True if the image was built for the app: it is named by its id, or in a registry by its digest."""
+    repository, _, digest = reference.partition("@")
+    return reference.startswith("sha256:") or (bool(digest) and repository.endswith(f"/{app}/build"))
+
+
 def short(fingerprint: str) -> str:
     """The eight characters shown to people and used in names; a leading version (`3-`, before that `1:`) is
     cut off."""

@@ -104,6 +104,7 @@ class Reason(OpenEnum):
     IMAGE_REFUSED = "ImageRefused"
     BUILD_FAILED = "BuildFailed"
     BUILD_TIMEOUT = "BuildTimeout"
+    PUSH_FAILED = "PushFailed"
     NO_PYTHON = "NoPython"
     REGISTRY_LIMITED = "RegistryLimited"
     REGISTRY_UNTRUSTED = "RegistryUntrusted"

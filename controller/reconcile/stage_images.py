@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
-    """Return the id of the image. Raises Stalled `ImageNotFound` if it was not built from the commit;
+    """Return what containers are created from. Raises Stalled `ImageNotFound` if it was not built from the commit;
     otherwise errors as `Engine.build` and `Sources`.
     """
     declared = deps.directory.spec.app(pipeline.app)
@@ -31,7 +31,7 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     source = _source(deps, pipeline, stage)
     tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
     pin = deps.engine.pin(source, tag, ())
-    if not pin.present:
+    if pin.to_build:
         context = deps.sources.build_context(revision, source)
         deps.engine.build(
             tag, BuildInput(pipeline.revision, source), context, lambda line: log.debug("build: %s", line)

@@ -35,7 +35,7 @@ from typing import TypeVar
 from controller.domain.apps.environment import variables
 from controller.domain.apps.mounts import OURS
 from controller.domain.errors import ControllerError, MountMismatch, Stalled, Transient
-from controller.domain.names import job_name
+from controller.domain.names import is_build, job_name
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage, env_name, mount_path
 from controller.domain.runs.run import Run, RunOutput, RunState, StageRun, reused_reason
@@ -196,8 +196,8 @@ class AttemptWork:
         try:
             self._deps.pull(run.app, stage.image)
         except Stalled as error:
-            if error.reason != Reason.IMAGE_NOT_FOUND or not stage.image.startswith("sha256:"):
-                raise  # an image of a registry, which has a name
+            if error.reason != Reason.IMAGE_NOT_FOUND or not is_build(stage.image, run.app):
+                raise
             self._build_image(run, stage)
 
     def _build_image(self, run: Run, stage: Stage) -> None:

@@ -56,6 +56,9 @@ class FakeScript:
     def lose(self, workload_id: str, detail: str) -> None:
         self.engine.lose(workload_id, detail)
 
+    def forget(self, image: str) -> None:
+        self.engine.images.discard(image)
+
     def find_again(self, workload_id: str) -> None:
         self.engine.find_again(workload_id)
 
@@ -63,7 +66,9 @@ class FakeScript:
 class TestFakeEngine(ClusterContract):
     @pytest.fixture
     def engine(self) -> FakeEngine:
-        return FakeEngine(images={"web:1"})
+        engine = FakeEngine(images={"web:1"})
+        engine.pushes_to = "registry.example.org/team"
+        return engine
 
     @pytest.fixture
     def script(self, engine: FakeEngine) -> ClusterScript:

@@ -54,6 +54,8 @@ class FakeEngine:
     ) -> None:
         self.instance = instance
         self.images = set(images)
+        self.pushes_to = ""  # a registry for builds
+        self.pushed: set[str] = set()
         self.registry: dict[str, str] = {}
         self.registry_down = False
         self.denied: set[str] = set()
@@ -190,6 +192,13 @@ class FakeEngine:
         if isinstance(source, BuildImage):
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
+            if self.pushes_to:
+                pinned = self._pushed(tag)
+                return (
+                    ImagePin(pinned, ImageOrigin.BUILD, pinned in self.images)
+                    if pinned in self.pushed
+                    else ImagePin(tag, ImageOrigin.BUILD, False)
+                )
             built = image_id(tag)
             return (
                 ImagePin(built, ImageOrigin.BUILD, True)
@@ -235,6 +244,15 @@ class FakeEngine:
             log(last)
             raise Stalled(Reason.BUILD_FAILED, f"cannot build image {tag}\n{last}")
         self.images |= {tag, image_id(tag)}
+        if self.pushes_to:
+            if self.registry_down:
+                raise Transient(Reason.PUSH_FAILED, f"cannot push image {tag}")
+            self.pushed.add(self._pushed(tag))
+            self.images.add(self._pushed(tag))
+
+    def _pushed(self, tag: str) -> str:
+        """A build under its digest in the registry."""
+        return f"{self.pushes_to}/{tag.rpartition(':')[0]}@{image_id(tag)}"
 
     def image_sizes(self) -> Mapping[AppName, int]:
         self._require_up()
@@ -259,8 +277,9 @@ class FakeEngine:
         in_use = spare | {c.image for c in self._containers.values()}
         tags = [tag for tag in reversed(self.builds) if tag.startswith(prefix) and tag in self.images]
         for tag in tags[keep:]:
-            if image_id(tag) not in in_use:
-                self.images -= {tag, image_id(tag)}
+            names = {image_id(tag), self._pushed(tag)}
+            if in_use.isdisjoint(names):
+                self.images -= {tag, *names}
 
     def collect_builds(self, age: float) -> None:
         self._require_up()

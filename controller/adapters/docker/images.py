@@ -166,10 +166,37 @@ class ImageStore:
         if isinstance(source, BuildImage):
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
-            built = self.inspect(tag)
-            # By its id: a rebuild with the same result replaces nothing.
-            return ImagePin(built["Id"] if built else tag, ImageOrigin.BUILD, present=built is not None)
+            return self._pin_build(tag)
         return self._pin_existing(source.reference, registries)
+
+    def _pin_build(self, tag: str) -> ImagePin:
+        """Pin by the id: a rebuild with the same result replaces nothing. If builds are pushed, pin by the digest, also
+        of an image that is no longer on this host.
+        """
+        built = self.inspect(tag)
+        if not self._settings.registry:
+            return ImagePin(built["Id"] if built else tag, ImageOrigin.BUILD, present=built is not None)
+        name = Reference.parse(self._pushed(tag))
+        digest = next(iter(name.digests_of(built)), None)
+        if digest is None and built is None:
+            with _suppressed(IMAGE_NOT_FOUND.reason):
+                digest = self._ask_registry(name, None)
+        if digest is None:  # never pushed
+            return ImagePin(tag, ImageOrigin.BUILD, present=False)
+        pinned = name.at(digest)
+        return ImagePin(pinned, ImageOrigin.BUILD, built is not None or self.inspect(pinned) is not None)
+
+    def _pushed(self, tag: str) -> str:
+        """Return the name in the registry for builds of the image with the tag of a build."""
+        rest = tag.removeprefix(f"{self._instance}.local/")
+        return f"{self._settings.registry}/{self._instance}/{rest}"
+
+    def _is_pushed(self, name: Reference) -> bool:
+        """Return whether it is the name of a build in the registry for builds."""
+        if not self._settings.registry:
+            return False
+        top = Reference.parse(f"{self._settings.registry}/{self._instance}/x")
+        return name.host == top.host and name.path.startswith(top.path.removesuffix("x"))
 
     def _pin_existing(self, reference: str, registries: Registries) -> ImagePin:
         name = Reference.parse(reference)
@@ -196,7 +223,7 @@ class ImageStore:
         of builds.
         """
         name = Reference.parse(reference)
-        if reference.startswith(f"{self._instance}.local/"):
+        if reference.startswith(f"{self._instance}.local/") or self._is_pushed(name):
             raise BUILD_OF_AN_APP.error(doing, "images of builds cannot be named")
         found = self.inspect(reference)
         if found is None:
@@ -245,14 +272,16 @@ class ImageStore:
                 return fallback
             raise
 
-    def _ask_registry(self, name: Reference, registries: Registries) -> str:
-        auth = credentials(name, registries)
+    def _ask_registry(self, name: Reference, registries: Registries | None) -> str:
+        """Return a digest. `registries` None uses the `docker login` of the daemon's user."""
+        auth = credentials(name, registries or ())
         doing = f"cannot resolve image {name.tagged}"
         with translated(doing, tuple(auth.values())):
             try:
                 client = self._connection.client_with(self._resolve_timeout)
                 answer = client.inspect_distribution(  # type: ignore[no-untyped-call]
-                    name.at(name.digest) if name.digest else name.tagged, auth_config=_revealed(auth)
+                    name.at(name.digest) if name.digest else name.tagged,
+                    auth_config=None if registries is None else _revealed(auth),
                 )
             except _TIMEOUTS as error:
                 text = f"{name.host} did not answer within {self._resolve_timeout:.0f} s"
@@ -277,10 +306,14 @@ class ImageStore:
             raise MADE_HERE.error(doing, "it was made on this host, but was removed")
 
     def pull(self, reference: str, registries: Registries | None) -> None:
-        """Pull an image. `registries` None uses the `docker login` of the person who runs this."""
+        """Pull an image. `registries` None uses the `docker login` of the person who runs this, as for builds
+        that were pushed.
+        """
         doing = f"cannot pull image {reference}"
         self._require_registry(reference, doing)
         name = Reference.parse(reference)
+        if self._is_pushed(name):
+            registries = None
         auth = credentials(name, registries or ())
         limit = self._settings.pull_timeout
         with translated(doing, tuple(auth.values())), self._connection.operation(limit) as client:
@@ -330,6 +363,27 @@ class ImageStore:
                     raise _build_failed(told(str(error.explanation)), tail, doing) from error
                 raise
             self._require_share(tag, doing)
+        if self._settings.registry:
+            self._push(tag)
+
+    def _push(self, tag: str) -> None:
+        """Push a build, with the `docker login` of the daemon's user. Raises Transient `PushFailed` whatever the
+        cause: no commit can correct it, and the next attempt finds the image in the cache.
+        """
+        name = Reference.parse(self._pushed(tag))
+        doing, limit = f"cannot push image {name.tagged}", self._settings.pull_timeout
+        try:
+            with translated(doing), self._connection.operation(limit) as client:
+                client.tag(tag, name.repository, name.tag)
+                progress = client.push(name.repository, name.tag, stream=True, decode=True)
+                for message in _within(progress, limit):
+                    if "error" in message:
+                        raise from_answer(message["error"], doing)
+        except _TIMEOUTS as error:
+            text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
+            raise Transient(Reason.PUSH_FAILED, text) from error
+        except (Transient, Stalled) as error:
+            raise Transient(Reason.PUSH_FAILED, error.message) from error
 
     def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str) -> None:
         """Check the base images: any app must be allowed to use them, and instructions that they bring
@@ -455,7 +509,8 @@ class ImageStore:
 
     def prune(self, app: AppName, keep: int, spare: frozenset[str]) -> None:
         client = self._connection.client
-        prefix = f"{self._instance}.local/{app}/"
+        local = f"{self._instance}.local/{app}/"
+        prefixes = (local, self._pushed(local)) if self._settings.registry else (local,)
         with translated(f"cannot remove old images of {app}"):
             built = client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
             # Those of the app only: an image that is used otherwise may have a tag of another app, which
@@ -465,9 +520,9 @@ class ImageStore:
             newest_first = sorted(built, key=lambda image: -image["Created"])
             seen = 0
             for image in newest_first:
-                ours = [tag for tag in image["RepoTags"] or () if tag.startswith(prefix)]
+                ours = [tag for tag in image["RepoTags"] or () if tag.startswith(prefixes)]
                 seen += bool(ours)
-                if seen > keep and image["Id"] not in in_use:
+                if seen > keep and in_use.isdisjoint((image["Id"], *(image["RepoDigests"] or ()))):
                     for tag in ours:
                         _remove(client, tag)
 
@@ -566,6 +621,16 @@ class ImageStore:
             for image in client.images(filters=ours):
                 if image["Created"] <= time.time() - age and image["Id"] not in in_use:
                     _remove(client, image["Id"])
+
+
+@contextmanager
+def _suppressed(reason: Reason) -> Iterator[None]:
+    """Suppress errors with this reason."""
+    try:
+        yield
+    except (Transient, Stalled) as error:
+        if error.reason != reason:
+            raise
 
 
 def _is_no_step(entry: Json) -> bool:

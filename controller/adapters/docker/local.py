@@ -31,8 +31,8 @@ _KEPT = 86400.0  # seconds
 
 
 def on_own_machine(settings: DockerSettings) -> DockerSettings:
-    """Return settings that do not change the firewall of a person who tries a module."""
-    return settings if settings.egress == "none" else replace(settings, egress="open")
+    """Return settings that do not change the firewall of a person who tries a module, nor push what they build."""
+    return replace(settings, egress="none" if settings.egress == "none" else "open", registry="")
 
 
 class LocalEngine:

@@ -96,17 +96,22 @@ class ObservedApp:
 
 
 class ImageOrigin(StrEnum):
-    LOCAL = "local"  # made on this host, no registry knows it: used as it is
+    LOCAL = "local"  # the engine has it, no registry knows it: used as it is
     REGISTRY = "registry"  # a tag resolved to the digest that is deployed
-    BUILD = "build"  # built here from a commit's tree
+    BUILD = "build"  # built from a commit's tree
 
 
 @dataclass(frozen=True)
 class ImagePin:
     """An image reference resolved to content. A container is created from `deploy`, which is `name@sha256:…`
     or an image id; it never changes, unlike a tag. `present`: no pull or build is needed. An image still to
-    be built has no id: until then its build tag, made from all that goes into it, stands in."""
+    be built has no id: until then its build tag, made from all that goes into it, stands in. One that was
+    built and pushed has a digest, whether the engine has it or not."""
 
     deploy: str
     origin: ImageOrigin
     present: bool
+
+    @property
+    def to_build(self) -> bool:
+        return self.origin is ImageOrigin.BUILD and not self.present and "@" not in self.deploy

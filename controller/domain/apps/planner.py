@@ -271,7 +271,7 @@ class _Rollout:
     def _converge(self, memory: ComponentStatus) -> tuple[tuple[Action, ...], list[Hold]]:
         if self.component.asleep and self._serving:
             return self._sleep(), []
-        if self.component.build and not self.component.pin.present:
+        if self.component.build and self.component.pin.to_build:
             return (self._build(self.component.build),), []
         wanted = self._wanted()
         missing = [replica for replica, w in wanted.items() if not _answers(w)]

@@ -59,7 +59,7 @@ def _accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, 
 
 
 def _bring(stage: DesiredStage) -> Action:
-    if stage.build:
+    if stage.build and stage.pin.to_build:
         why = "this content has not been built here"
         return BuildImageAction(stage.name, stage.pin.deploy, stage.build, stage.pin.deploy, why)
     return PullImage(stage.name, stage.pin.deploy, why="not on this host")
@@ -86,7 +86,7 @@ def _runnable(desired: DesiredApp, observed: ObservedApp) -> tuple[Pipeline, ...
 
 def _complete(wanted: DesiredPipeline) -> bool:
     """Return True if nothing has to be built: what is to be pulled comes before the publishing, in its group."""
-    return all(stage.pin.present or not stage.build for stage in wanted.stages)
+    return not any(stage.build and stage.pin.to_build for stage in wanted.stages)
 
 
 def _why(before: tuple[Pipeline, ...], after: tuple[Pipeline, ...]) -> str:
