@@ -15,7 +15,7 @@ class Exit(IntEnum):
     USAGE = 2  # click uses this code
     INVALID = 3  # manifests or configuration
     NOT_FOUND = 4
-    # the daemon does not run, or the state, Docker, a registry or a Git server cannot be reached
+    # the daemon does not run, or the state, the engine, a registry or a Git server cannot be reached
     UNREACHABLE = 5
     TIMEOUT = 6
     INTERRUPTED = 130

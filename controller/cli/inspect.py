@@ -37,7 +37,7 @@ def validate(session: Session, folder: Path, app: str | None, output: Format) ->
     """Check the manifests in a folder.
 
     FOLDER is that of a module or a platform folder. All problems are listed with their positions; the exit
-    code is 3 if there are any. Nothing is deployed; neither Docker nor the daemon is needed.
+    code is 3 if there are any. Nothing is deployed; neither the engine nor the daemon is needed.
     """
     from controller.manifests.validate import validate_folder
 
@@ -66,7 +66,7 @@ def _sum_up(verdict: ValidationResult) -> None:
 def doctor(session: Session, output: Format) -> int:
     """Check this machine and say what to do.
 
-    Checks Docker, Git, state, permissions and processes. The exit code is 1 if there is a problem.
+    Checks the engine, Git, state, permissions and processes. The exit code is 1 if there is a problem.
     """
     from controller.daemon.doctor import doctor as examine
 

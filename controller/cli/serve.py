@@ -43,7 +43,7 @@ def up(session: Session) -> int:
 def daemon(session: Session) -> int:
     """Run the daemon.
 
-    The daemon uses Docker and Git, and reconciles the apps.
+    The daemon uses the engine and Git, and reconciles the apps.
     """
     from controller.daemon.run import run
     from controller.logs import configure
@@ -59,7 +59,7 @@ def daemon(session: Session) -> int:
 def web(session: Session) -> int:
     """Run the web process.
 
-    It serves the gateway, webhooks and status, and has no access to Docker and Git.
+    It serves the gateway, webhooks and status, and has no access to the engine and Git.
     """
     from controller.adapters.objects import S3Objects
     from controller.logs import configure

@@ -200,6 +200,7 @@ def _token_file(value: Json, base: Path) -> object:
 OPTIONS: Final[Mapping[str, Read]] = {
     "state": _path,
     "instance": _instance,
+    "engine": _choice("docker"),
     "platform.path": _plain_path,
     "platform.url": _text(r"\S+", "a Git URL"),
     "platform.branch": _text(r"[^\s~^:?*\[\\]+", "the name of a branch"),

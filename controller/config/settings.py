@@ -168,6 +168,7 @@ class DefaultLimits:
 class Settings:
     state: Path = Path("/var/lib/prichal")
     instance: str = "prichal"  # several controllers on one engine need different ones
+    engine: str = "docker"  # what runs containers; its own options are in the section of its name
     platform: PlatformSource = PlatformSource()
     git: GitSettings = GitSettings()
     docker: DockerSettings = DockerSettings()

@@ -1,3 +1,3 @@
-"""The composition root, and how the daemon starts and stops. Everything that needs Docker or Git is connected
+"""The composition root, and how the daemon starts and stops. Everything that needs the engine or Git is connected
 here.
 """

@@ -2,8 +2,8 @@
 removes the short-lived container of a check.
 
 Each check is a function from the settings to a sentence about what was found. If something is wrong, it
-raises `Finding` with advice. Errors of the packages that it calls become findings, too, so that one problem
-does not hide others.
+raises `Finding` with advice. The engine's checks come from its adapter. Errors of the packages that a check calls
+become findings, too, so that one problem does not hide others.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from controller.adapters.docker.connection import EngineConnection, has_init
-from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import translated
-from controller.adapters.docker.networks import Networks
+from controller.adapters.docker.checks import DOCKER_CHECKS
 from controller.adapters.embedded import root_objects
 from controller.adapters.features import git_library, program
 from controller.adapters.objects import S3Objects, S3Storage
@@ -33,7 +30,8 @@ from controller.config import Settings
 from controller.daemon.hosted import local_url
 from controller.daemon.lock import holder
 from controller.domain.apps.usage import Usage
-from controller.domain.errors import ControllerError, Transient
+from controller.domain.errors import ControllerError
+from controller.domain.findings import Finding
 from controller.domain.names import PLATFORM
 from controller.domain.people.roles import Role
 from controller.domain.storage.box import StorageAccess
@@ -49,7 +47,6 @@ from controller.store.people import PeopleStore
 from controller.store.shared_file import asides
 from controller.store.sqlite import shared_path
 
-OLDEST_DOCKER = (20, 10)
 LEAST_SPACE = 2 * 2**30  # bytes free
 SHOWN = 2000  # bytes of a response
 FRESH = 15.0  # seconds since the daemon's last heartbeat
@@ -64,13 +61,6 @@ class Check:
     ok: bool
     detail: str
     advice: str = ""
-
-
-class Finding(Exception):
-    def __init__(self, detail: str, advice: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.advice = advice
 
 
 def doctor(settings: Settings) -> list[Check]:
@@ -116,85 +106,6 @@ def _platform_secrets(settings: Settings) -> str:
         if path.is_file() and path.stat().st_mode & stat.S_IROTH and b"kind: Secret" in path.read_bytes():
             raise Finding(f"{path} contains a Secret and every user may read it", f"chmod 0600 {path}")
     return "other users cannot read the secrets"
-
-
-# --- Docker -----------------------------------------------------------------------------------------------------
-
-
-def _engine(settings: Settings) -> str:
-    with _docker(settings) as client:
-        version = client.version()
-    found = tuple(int(part) for part in version["Version"].split(".")[:2] if part.isdigit())
-    if found < OLDEST_DOCKER:
-        raise Finding(f"Docker {version['Version']} is too old", "install Docker 20.10 or newer")
-    return f"Docker {version['Version']}, API {version['ApiVersion']}"
-
-
-def _limits(settings: Settings) -> str:
-    with _docker(settings) as client:
-        info = client.info()
-    wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
-    missing = [name for name, key in wanted.items() if not info.get(key)]
-    if missing:
-        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
-        raise Finding(f"the kernel does not enforce limits for: {', '.join(missing)}", advice)
-    return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
-
-
-def _init(settings: Settings) -> str:
-    with _docker(settings) as client:
-        version = client.version()
-    if not has_init(version):
-        return "no docker-init: containers run without an init process (apt install tini gives them one)"
-    return "docker-init is installed"
-
-
-def _egress(settings: Settings) -> str:
-    policy = settings.docker.egress
-    if policy == "open":
-        return "open: containers reach what this host reaches, and its own services (docker.egress)"
-    _check_socket(settings.docker.host)
-    with closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection:
-        egress = Egress(connection, settings.docker, settings.instance)
-        networks = Networks(connection, settings.instance, egress)
-        stale = networks.stale()
-        if not networks.all():
-            return f"{policy}: rules are made with the first network of an app"
-        try:
-            egress.check()
-        except Transient as error:
-            advice = (
-                "the daemon brings rules in by a container with iptables of the host: see the daemon's log; "
-                "apt install iptables"
-            )
-            raise Finding(f"containers reach services of this host: {error.message}", advice) from error
-    if stale:
-        advice = "their networks are made again once their containers are away: docs/reference/containers.md, Network"
-        raise Finding(f"{policy} does not hold yet for {', '.join(sorted(stale))}", advice)
-    return f"{policy}, without this host's own and link-local addresses"
-
-
-@contextmanager
-def _docker(settings: Settings) -> Iterator[Any]:
-    host = settings.docker.host
-    _check_socket(host)
-    connection = EngineConnection(host, settings.docker.timeout)
-    try:
-        with translated(f"the Docker engine at {host} does not answer"):
-            yield connection.client
-    finally:
-        connection.close()
-
-
-def _check_socket(host: str) -> None:
-    path = Path(urlsplit(host).path)
-    if not host.startswith("unix://"):
-        return
-    if not path.exists():
-        advice = "install and start Docker: apt install docker.io; systemctl start docker"
-        raise Finding(f"there is no socket at {path}", advice)
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise Finding(f"{_me()} may not use {path}", f"usermod -aG docker {_me()}, then restart the daemon")
 
 
 # --- Git --------------------------------------------------------------------------------------------------------
@@ -601,10 +512,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "configuration": _config,
     "platform folder": _platform,
     "platform secrets": _platform_secrets,
-    "docker": _engine,
-    "docker limits": _limits,
-    "docker init": _init,
-    "egress": _egress,
+    **DOCKER_CHECKS,
     "git library": _git_library,
     "git program": _git_program,
     "state": _state,

@@ -29,7 +29,7 @@ def plan(settings: Settings, app: AppName) -> Plan:
 def logs(
     settings: Settings, app: AppName, component: ComponentName | None, tail: int, follow: bool
 ) -> Iterator[bytes]:
-    """Yield the log of the app's newest container (of `component`, if given), as Docker kept it."""
+    """Yield the log of the app's newest container (of `component`, if given), as the engine kept it."""
     with _deps(settings) as deps:
         workloads = [w for w in deps.engine.observe(app).workloads if component in (None, w.component)]
         if not workloads:

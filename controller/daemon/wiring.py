@@ -30,7 +30,7 @@ from controller.domain.storage.accounts import component_account, storage_env
 from controller.domain.storage.box import StorageAccess
 from controller.domain.volumes import Volume
 from controller.guards import Tell
-from controller.ports import Storage, Store
+from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.loading import bucket_of, own_secret
@@ -54,13 +54,7 @@ def build_reconciler_deps(
     return ReconcilerDeps(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
-        engine=DockerEngine(
-            docker_settings(settings),
-            settings.instance,
-            settings.serving,
-            settings.web.max_body,
-            StagingFolders.of(settings),
-        ),
+        engine=build_engine(settings),
         storage=storage,
         models=ModelCache(settings.models, storage, settings.storage.model_cache),
         prober=HttpProber(),
@@ -72,7 +66,19 @@ def build_reconciler_deps(
     )
 
 
-def build_jobs(settings: Settings) -> DockerJobs:
+def build_engine(settings: Settings) -> Engine:
+    """Return the engine of the settings. `docker` is the only one so far; docs/adr/ says what another one needs."""
+    return DockerEngine(
+        docker_settings(settings),
+        settings.instance,
+        settings.serving,
+        settings.web.max_body,
+        StagingFolders.of(settings),
+    )
+
+
+def build_jobs(settings: Settings) -> Jobs:
+    """Return the jobs of the same engine."""
     return DockerJobs(docker_settings(settings), settings.instance, StagingFolders.of(settings))
 
 
@@ -84,7 +90,7 @@ def docker_settings(settings: Settings) -> DockerSettings:
     return replace(settings.docker, egress_allow=allowed)
 
 
-def build_runner_deps(deps: ReconcilerDeps, jobs: DockerJobs) -> RunnerDeps:
+def build_runner_deps(deps: ReconcilerDeps, jobs: Jobs) -> RunnerDeps:
     """Return what the runner needs. Secrets may lie in the app's own repository, at the commit of the
     pipeline.
     """

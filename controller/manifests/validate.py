@@ -1,4 +1,4 @@
-"""`prichal validate DIR`: checks a folder as the daemon would, without a daemon, Docker or Git, and adds what
+"""`prichal validate DIR`: checks a folder as the daemon would, without a daemon, an engine or Git, and adds what
 `sources` finds in the module's code, which otherwise the set-up of the component would report.
 
 Only these two modules of the package read folders; all others get files as arguments.

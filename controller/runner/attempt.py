@@ -202,7 +202,7 @@ class AttemptWork:
 
     def _build_image(self, run: Run, stage: Stage) -> None:
         commit = run.pipeline.revision[:12]
-        gone = f"the image of stage {stage.name!r}, of commit {commit}, was removed from this host"
+        gone = f"the image of stage {stage.name!r}, of commit {commit}, is gone from the engine"
         self._show_reason(Reason.BUILDING_IMAGE, f"{gone} and is being built again")
         try:
             image = self._deps.rebuild(run.pipeline, stage.name)

@@ -44,7 +44,7 @@ LOST = StageFailure(
     Reason.CONTAINER_LOST, "its container was removed from outside while it ran", platform=True
 )
 INTERRUPTED = StageFailure(
-    Reason.ENGINE_RESTARTED, "Docker was restarted while the command ran, and has ended it", platform=True
+    Reason.ENGINE_RESTARTED, "the engine was restarted while the command ran, which ended it", platform=True
 )
 NODE_LOST = StageFailure(
     Reason.NODE_LOST,

@@ -4,7 +4,7 @@
 builds; `networks` separates apps; `mapping` and `job_mapping` describe containers, and parse what the engine
 lists, without any call; `errors` translates the SDK's errors; `serving` puts a copy of the serving library
 where containers mount it. `local` has what runs without the platform need besides jobs, and `local_serving`
-creates the container of a component there.
+creates the container of a component there. `checks` are those of `prichal doctor`.
 
 The low-level client is used throughout: its responses are the engine's own JSON, and listing does not need
 one more call for each container, unlike the SDK's objects.

@@ -368,13 +368,13 @@ class _Rollout:
     def _image(self) -> tuple[Action, ...]:
         if self.component.pin.present:
             return ()
-        return (PullImage(self.name, self.component.pin.deploy, why="not on this host"),)
+        return (PullImage(self.name, self.component.pin.deploy, why="the engine does not have it"),)
 
     def _model(self) -> tuple[Action, ...]:
         model = self.component.model
         if model is None or model.present:
             return ()
-        return (StageModel(self.name, model, why="not on this host"),)
+        return (StageModel(self.name, model, why="not in the cache"),)
 
     def _account(self) -> tuple[Action, ...]:
         account = self.component.account

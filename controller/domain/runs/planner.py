@@ -62,7 +62,7 @@ def _bring(stage: DesiredStage) -> Action:
     if stage.build and stage.pin.to_build:
         why = "this content has not been built here"
         return BuildImageAction(stage.name, stage.pin.deploy, stage.build, stage.pin.deploy, why)
-    return PullImage(stage.name, stage.pin.deploy, why="not on this host")
+    return PullImage(stage.name, stage.pin.deploy, why="the engine does not have it")
 
 
 def _runnable(desired: DesiredApp, observed: ObservedApp) -> tuple[Pipeline, ...]:

@@ -61,9 +61,9 @@ def test_nothing_is_there_and_nothing_is_made(bare: Machine, tmp_path: Path) -> 
     checks = examine(bare)
     assert sorted(tmp_path.rglob("*")) == before
     wrong = {name for name, check in checks.items() if not check["ok"]}
-    assert {"platform folder", "docker", "docker limits", "docker init", "state", "daemon", "web"} <= wrong
+    assert {"platform folder", "engine", "engine limits", "engine init", "state", "daemon", "web"} <= wrong
     assert checks["git library"]["ok"]
-    assert "apt install docker.io" in str(checks["docker"]["advice"])
+    assert "apt install docker.io" in str(checks["engine"]["advice"])
     assert str(bare.platform) in str(checks["platform folder"]["advice"])
 
 

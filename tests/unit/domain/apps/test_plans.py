@@ -75,6 +75,12 @@ def first_deploy_builds_the_image() -> Plan:
     return plan(desired(wanted), observed(network=False))
 
 
+def a_pushed_build_that_the_engine_has_lost() -> Plan:
+    pin = ImagePin("hub.example.org/prichal/demo/build@sha256:v1", ImageOrigin.BUILD, present=False)
+    wanted = replace(V1, pin=pin, build=BuildInput("c0ffee", BuildImage(".")))
+    return plan(desired(wanted), observed())
+
+
 def first_deploy_brings_the_model() -> Plan:
     return plan(desired(component(model=model())), observed(network=False))
 
@@ -365,6 +371,7 @@ SITUATIONS: tuple[Callable[[], Plan], ...] = (
     first_deploy,
     first_deploy_pulls_the_image,
     first_deploy_builds_the_image,
+    a_pushed_build_that_the_engine_has_lost,
     first_deploy_brings_the_model,
     new_version_whose_model_is_here,
     new_version_with_recreate_brings_the_model_first,

@@ -45,14 +45,14 @@ def test_a_pipeline_is_published_when_its_images_are_here() -> None:
 
 def test_what_is_to_be_pulled_comes_first() -> None:
     assert lines(desired(pipelines=(declared(present=False),)), there()) == [
-        "pull image fit@sha256:1  # not on this host",
+        "pull image fit@sha256:1  # the engine does not have it",
         "publish train  # new: train",
     ]
 
 
 def test_an_image_that_was_removed_is_brought_again() -> None:
     assert lines(desired(pipelines=(declared(present=False),)), there(published())) == [
-        "pull image fit@sha256:1  # not on this host"
+        "pull image fit@sha256:1  # the engine does not have it"
     ]
 
 

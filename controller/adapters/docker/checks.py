@@ -1,0 +1,115 @@
+"""The checks of `prichal doctor` that are about Docker: whether it answers, limits what it should, and keeps containers
+from where they must not go. Called by `daemon.doctor`; each returns what it found, or raises `Finding`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from controller.adapters.docker.connection import EngineConnection, has_init
+from controller.adapters.docker.egress import Egress
+from controller.adapters.docker.errors import translated
+from controller.adapters.docker.networks import Networks
+from controller.config import Settings
+from controller.domain.errors import Transient
+from controller.domain.findings import Finding
+
+OLDEST_DOCKER = (20, 10)
+
+
+def _engine(settings: Settings) -> str:
+    with _docker(settings) as client:
+        version = client.version()
+    found = tuple(int(part) for part in version["Version"].split(".")[:2] if part.isdigit())
+    if found < OLDEST_DOCKER:
+        raise Finding(f"Docker {version['Version']} is too old", "install Docker 20.10 or newer")
+    return f"Docker {version['Version']}, API {version['ApiVersion']}"
+
+
+def _limits(settings: Settings) -> str:
+    with _docker(settings) as client:
+        info = client.info()
+    wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
+    missing = [name for name, key in wanted.items() if not info.get(key)]
+    if missing:
+        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
+        raise Finding(f"the kernel does not enforce limits for: {', '.join(missing)}", advice)
+    return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
+
+
+def _init(settings: Settings) -> str:
+    with _docker(settings) as client:
+        version = client.version()
+    if not has_init(version):
+        return "no docker-init: containers run without an init process (apt install tini gives them one)"
+    return "docker-init is installed"
+
+
+def _egress(settings: Settings) -> str:
+    policy = settings.docker.egress
+    if policy == "open":
+        return "open: containers reach what this host reaches, and its own services (docker.egress)"
+    _check_socket(settings.docker.host)
+    with closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection:
+        egress = Egress(connection, settings.docker, settings.instance)
+        networks = Networks(connection, settings.instance, egress)
+        stale = networks.stale()
+        if not networks.all():
+            return f"{policy}: rules are made with the first network of an app"
+        try:
+            egress.check()
+        except Transient as error:
+            advice = (
+                "the daemon brings rules in by a container with iptables of the host: see the daemon's log; "
+                "apt install iptables"
+            )
+            raise Finding(f"containers reach services of this host: {error.message}", advice) from error
+    if stale:
+        advice = "their networks are made again once their containers are away: docs/reference/containers.md, Network"
+        raise Finding(f"{policy} does not hold yet for {', '.join(sorted(stale))}", advice)
+    return f"{policy}, without this host's own and link-local addresses"
+
+
+@contextmanager
+def _docker(settings: Settings) -> Iterator[Any]:
+    host = settings.docker.host
+    _check_socket(host)
+    connection = EngineConnection(host, settings.docker.timeout)
+    try:
+        with translated(f"the Docker engine at {host} does not answer"):
+            yield connection.client
+    finally:
+        connection.close()
+
+
+def _check_socket(host: str) -> None:
+    path = Path(urlsplit(host).path)
+    if not host.startswith("unix://"):
+        return
+    if not path.exists():
+        advice = "install and start Docker: apt install docker.io; systemctl start docker"
+        raise Finding(f"there is no socket at {path}", advice)
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise Finding(
+            f"{_user()} may not use {path}", f"usermod -aG docker {_user()}, then restart the daemon"
+        )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
+
+
+DOCKER_CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
+    "engine": _engine,
+    "engine limits": _limits,
+    "engine init": _init,
+    "egress": _egress,
+}
