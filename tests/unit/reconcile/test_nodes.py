@@ -7,7 +7,7 @@ import pytest
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
 from controller.domain.names import ComponentName
-from tests.unit.reconcile.harness import APP, Harness, ml
+from tests.unit.reconcile.harness import APP, Harness, built, ml
 
 FULL = "0/2 nodes have enough memory"
 
@@ -140,3 +140,25 @@ def test_a_version_that_serves_is_kept_while_the_next_one_is_pending(harness: Ha
     assert harness.route() == before
     assert "keeps serving" in message(harness)
     assert FULL in message(harness)
+
+
+# --- images of all nodes ----------------------------------------------------------------------------------------
+
+
+def test_a_build_is_deployed_by_its_digest_and_pulled_where_it_is_gone(harness: Harness) -> None:
+    harness.engine.pushes_to = "hub.example.org"
+    harness.connect()
+    harness.push(built(), Dockerfile="FROM scratch")
+    assert harness.run().name == "Ready"
+    assert harness.engine.last_started
+    image = harness.engine.last_started.image
+    assert image.startswith("hub.example.org/")
+    assert "@sha256:" in image
+
+    harness.engine.images.clear()
+    harness.engine.vanish(harness.running()[0].id)
+    harness.run("drift")
+    while harness.outcome.name != "Ready":
+        harness.retry()
+    assert harness.engine.pulls == [image]
+    assert len(harness.engine.builds) == 1
