@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from controller.adapters.embedded import preallocate
-from controller.adapters.embedded.volume import Volume, find_program
+from controller.adapters.embedded.volume import StorageVolume, find_program
 from controller.config.settings import StorageSettings
 from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Transient
@@ -58,7 +58,7 @@ class GatewayProcess:
     def __init__(
         self,
         settings: StorageSettings,
-        volume: Volume,
+        volume: StorageVolume,
         root: StorageAccount,
         answers: Callable[[], object],
         timing: GatewayTiming,

@@ -14,13 +14,13 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from controller.adapters.embedded.volume import Volume
+from controller.adapters.embedded.volume import StorageVolume
 
 LOG: Final = 64 * 2**20  # bytes that BadgerDB writes to one log before it begins another
 _STEP: Final = 2**20  # bytes; for less nothing is done
 
 
-def preallocate(volume: Volume) -> None:
+def preallocate(volume: StorageVolume) -> None:
     """Extend the log. Called regularly while the server runs, since it begins a new log when one is full. If
     little space is left, the log gets most of it: content can wait.
     """

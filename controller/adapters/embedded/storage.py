@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controller.adapters.embedded.gateway import GatewayProcess, GatewayTiming
-from controller.adapters.embedded.volume import Volume
+from controller.adapters.embedded.volume import StorageVolume
 from controller.adapters.objects import S3Admin, S3Objects
 from controller.config.settings import StorageSettings
 from controller.domain.storage.accounts import account_secret, web_account
@@ -48,7 +48,7 @@ class EmbeddedStorage:
         self._lend = lend
         self._gateway = GatewayProcess(
             settings,
-            Volume(folder),
+            StorageVolume(folder),
             self._root,
             self._wait_until_ready,
             timing or GatewayTiming(),
@@ -108,7 +108,7 @@ class EmbeddedStorage:
 def root_objects(settings: StorageSettings, folder: Path, instance: str, key: bytes) -> S3Objects:
     """Return the server with all rights, whether it runs or not, for read-only commands."""
     root = _root(instance, key)
-    address = Volume(folder).address() or _NOWHERE
+    address = StorageVolume(folder).address() or _NOWHERE
     return S3Objects(f"http://{address}", root.name, root.secret, settings.region)
 
 

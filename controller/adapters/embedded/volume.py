@@ -41,7 +41,7 @@ _GRACE: Final = 10.0  # seconds
 
 
 @dataclass(frozen=True)
-class Volume:
+class StorageVolume:
     folder: Path
 
     @property

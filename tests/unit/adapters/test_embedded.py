@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.embedded import EmbeddedStorage
-from controller.adapters.embedded.volume import Volume, last_words
+from controller.adapters.embedded.volume import StorageVolume, last_words
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import S3Storage
 from controller.config import Settings
@@ -20,7 +20,7 @@ from controller.domain.errors import Stalled
 
 
 def test_it_listens_where_it_did_before_if_that_is_free(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
+    volume = StorageVolume(tmp_path)
     assert volume.address() == ""
     first = volume.take_address()
     assert first.startswith("127.0.0.1:")
@@ -29,13 +29,13 @@ def test_it_listens_where_it_did_before_if_that_is_free(tmp_path: Path) -> None:
     with socket.create_server((host, int(port))):
         second = volume.take_address()
     assert second != first
-    assert Volume(tmp_path).address() == second
+    assert StorageVolume(tmp_path).address() == second
 
 
 @pytest.mark.parametrize("noted", ["", "0.0.0.0:1", "127.0.0.1:99999999", "nonsense"])
 def test_what_is_noted_of_its_address_leads_nowhere_else(tmp_path: Path, noted: str) -> None:
     (tmp_path / "address").write_text(noted)
-    assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", Volume(tmp_path).take_address())
+    assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", StorageVolume(tmp_path).take_address())
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_last_words(log: str, words: str | None) -> None:
 
 
 def test_a_full_disk_is_told_first(tmp_path: Path) -> None:
-    assert Volume(tmp_path).fault("it ended").reason == "StorageUnreachable"
-    assert Volume(tmp_path / "not there yet").fault("it ended").reason == "StorageUnreachable"
+    assert StorageVolume(tmp_path).fault("it ended").reason == "StorageUnreachable"
+    assert StorageVolume(tmp_path / "not there yet").fault("it ended").reason == "StorageUnreachable"
 
 
 @pytest.mark.parametrize(
