@@ -435,18 +435,18 @@ class ClusterContract(EngineContract):
     ) -> None:
         """All nodes must be able to pull it."""
         tag = build_tag(script.instance, app, 32 * "a")
-        assert engine.pin(BuildImage("."), tag, ()).to_build
+        assert engine.pin(make(BuildImage, "."), tag, ()).to_build
         context = context_of({"Dockerfile": "FROM scratch\n"})
-        engine.build(tag, BuildInput("c0ffee", BuildImage(".")), context, lambda line: None)
-        pin = engine.pin(BuildImage("."), tag, ())
+        engine.build(tag, BuildInput("c0ffee", make(BuildImage, ".")), context, lambda line: None)
+        pin = engine.pin(make(BuildImage, "."), tag, ())
         assert "@sha256:" in pin.deploy
         assert not pin.to_build
         script.forget(pin.deploy)
-        found = engine.pin(BuildImage("."), tag, ())
+        found = engine.pin(make(BuildImage, "."), tag, ())
         assert (found.deploy, found.to_build) == (pin.deploy, False)
         if not found.present:
             engine.pull(found.deploy, ())
-        assert engine.pin(BuildImage("."), tag, ()).present
+        assert engine.pin(make(BuildImage, "."), tag, ()).present
 
     # --- accepted, and not running yet -------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ from controller.domain.apps.spec import (
 from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.routing.routes import Api, Route
 from controller.domain.storage.box import ModelPin, StoredObject
-from tests.support.specs import make
 from controller.domain.volumes import StagingArea, Volume
+from tests.support.specs import make
 
 APP = AppName("demo")
 COMMIT = "c0ffee" + "0" * 34

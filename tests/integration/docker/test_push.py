@@ -20,8 +20,9 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, build_tag, is_build
 from tests.support.engines import context_of, name_of, own_server_workload, unique
 from tests.support.registry import PASSWORD, USER, LocalRegistry, local_registry
+from tests.support.specs import make
 
-SOURCE = BuildImage(".")
+SOURCE = make(BuildImage, ".")
 
 
 @pytest.fixture(scope="module")

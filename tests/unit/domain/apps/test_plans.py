@@ -77,7 +77,7 @@ def first_deploy_builds_the_image() -> Plan:
 
 def a_pushed_build_that_the_engine_has_lost() -> Plan:
     pin = ImagePin("hub.example.org/prichal/demo/build@sha256:v1", ImageOrigin.BUILD, present=False)
-    wanted = replace(V1, pin=pin, build=BuildInput("c0ffee", BuildImage(".")))
+    wanted = replace(V1, pin=pin, build=BuildInput("c0ffee", make(BuildImage, ".")))
     return plan(desired(wanted), observed())
 
 
