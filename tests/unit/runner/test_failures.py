@@ -62,9 +62,9 @@ def _given() -> Iterator[str]:
             match node:
                 case ast.Call(
                     func=ast.Name(id="StageFailure" | "Stalled" | "Transient"),
-                    args=[ast.Constant(value=str(reason)), *_],
+                    args=[ast.Attribute(value=ast.Name(id="Reason"), attr=reason), *_],
                 ):
-                    yield reason
+                    yield Reason[reason].value
 
 
 def _described(page: str) -> Iterator[str]:
