@@ -51,6 +51,7 @@ def filled(store: SqliteStore) -> SqliteStore:
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

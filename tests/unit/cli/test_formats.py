@@ -224,6 +224,7 @@ def stable(value: Any) -> Any:
     return [stable(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHOWN, ids=" ".join)
 def test_yaml_says_the_same_as_json(world: World, path: tuple[str, ...]) -> None:
     arguments, _ = SHOWN[path]
@@ -240,6 +241,7 @@ def test_yaml_says_the_same_as_json(world: World, path: tuple[str, ...]) -> None
     assert "\u202e" not in as_json.stdout + as_yaml.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHOWN, ids=" ".join)
 def test_names_are_what_other_commands_take(world: World, path: tuple[str, ...]) -> None:
     arguments, names = SHOWN[path]
@@ -253,6 +255,7 @@ def test_names_are_what_other_commands_take(world: World, path: tuple[str, ...])
         assert all(line.strip() for line in found.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHOWN, ids=" ".join)
 def test_people_see_a_table_which_may_be_wide(world: World, path: tuple[str, ...]) -> None:
     arguments, _ = SHOWN[path]
@@ -364,6 +367,7 @@ def test_every_command_that_takes_a_name_is_in_the_table() -> None:
     assert {*nouns_and_verbs()} == {*UNKNOWN, *NAMELESS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", UNKNOWN, ids=" ".join)
 def test_an_unknown_name_is_a_clear_error(world: World, path: tuple[str, ...]) -> None:
     arguments, code, words = UNKNOWN[path]
