@@ -122,7 +122,7 @@ def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
         if not yes:
             click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True, err=True)
         with store.transaction():
-            store.boxes.save(replace(_kept(store, bucket), state=BoxState.DOOMED, since=time.time()))
+            store.boxes.save(replace(_kept(store, bucket), state=BoxState.DELETING, since=time.time()))
             store.requests.enqueue(kept.app, Trigger.MANUAL)
         document = _document(store, _of_bucket(store, bucket))
     text = f"{bucket}: will be deleted in the next pass; see: prichal events {kept.app}"

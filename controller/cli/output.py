@@ -86,7 +86,7 @@ def show_json(value: object, indent: int | None = 2) -> None:
 
 def show_yaml(value: object) -> None:
     """Print a YAML document with the same content as `show_json`, escaped in the same way."""
-    from controller.documents import dump
+    from controller.yaml_documents import dump
 
     click.echo(_escaped(dump(plain(value), quoted=_OBEYED)), nl=False)
 

@@ -24,7 +24,7 @@ def up(session: Session) -> int:
     """Run the daemon and the web process together."""
     from controller.daemon.run import up
     from controller.daemon.wiring import prepare_folders
-    from controller.logs import configure
+    from controller.logging_setup import configure
     from controller.store.first_admin import first_login_url, prepare_first_admin
 
     settings = session.settings()
@@ -46,7 +46,7 @@ def daemon(session: Session) -> int:
     The daemon uses the engine and Git, and reconciles the apps.
     """
     from controller.daemon.run import run
-    from controller.logs import configure
+    from controller.logging_setup import configure
 
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
@@ -62,7 +62,7 @@ def web(session: Session) -> int:
     It serves the gateway, webhooks and status, and has no access to the engine and Git.
     """
     from controller.adapters.objects import S3Objects
-    from controller.logs import configure
+    from controller.logging_setup import configure
     from controller.web.server import run
 
     settings = session.settings()

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from controller.config.options import OPTIONAL, OPTIONS, SECTIONS, field_of
 from controller.config.settings import PlatformSource, Settings
-from controller.documents import Node, parse
 from controller.domain.errors import ManifestProblem, Stalled
 from controller.domain.reasons import Reason
+from controller.yaml_documents import Node, parse
 
 SYSTEM_CONFIG = Path("/etc/prichal/config.yaml")
 

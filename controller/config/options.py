@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from controller.documents import Json
 from controller.domain.egress import read_allowed
 from controller.domain.labels import MAX_VALUE, gpu_value
 from controller.domain.names import is_dns_label
 from controller.domain.secret import Secret
 from controller.domain.units import parse_duration, parse_size, render_duration, render_size
+from controller.yaml_documents import Json
 
 Read = Callable[[Json, Path], object]
 

@@ -22,7 +22,7 @@ def plan(settings: Settings, app: AppName) -> Plan:
     """Return what a pass would do now. The repository is fetched; nothing else is changed."""
     with _deps(settings) as deps:
         spec, _ = PlatformFolder(settings, deps.sources).read()
-        deps.directory.replace(spec)
+        deps.catalog.replace(spec)
         return preview(deps, app)
 
 

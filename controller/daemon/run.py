@@ -14,13 +14,13 @@ from pathlib import Path
 
 from controller import memory
 from controller.config import Settings
+from controller.daemon.app_usage import Uses
 from controller.daemon.last_fault import LastFault
 from controller.daemon.lock import only_one
 from controller.daemon.platform_folder import PlatformFolder
 from controller.daemon.restarts import RestartLog
 from controller.daemon.stop_signals import stop_on_signals
 from controller.daemon.timers import Timers
-from controller.daemon.usage import Uses
 from controller.daemon.wiring import (
     build_cron_scheduler,
     build_jobs,
@@ -34,12 +34,12 @@ from controller.domain.names import PLATFORM
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
 from controller.ports import QueueLimits, Store
+from controller.reconcile.box_usage import UsageScanner
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.loop import ControlLoop
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
 from controller.reconcile.scratch import ScratchScan
-from controller.reconcile.usage import UsageScanner
 from controller.runner.runner import Runner
 from controller.runner.webhook_dispatcher import WebhookDispatcher
 from controller.store import open_store
@@ -117,14 +117,14 @@ def _run_until_stop(
     schedule = Timers(
         reconciler_deps.settings,
         store,
-        reconciler_deps.directory,
+        reconciler_deps.catalog,
         folder,
         reconciler_deps.engine,
         uses.record,
         scratch.scan,
     )
     webhook_dispatcher = WebhookDispatcher(
-        deps, build_sender(reconciler_deps.settings), lambda: reconciler_deps.directory.known
+        deps, build_sender(reconciler_deps.settings), lambda: reconciler_deps.catalog.known
     )
     loop = ControlLoop(
         store,
@@ -178,7 +178,7 @@ def _worker(
         if request.app == PLATFORM:
             return platform.reconcile(request)
         if (
-            not reconciler_deps.directory.known
+            not reconciler_deps.catalog.known
         ):  # before the folder was read, every app would look disconnected
             return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
         return reconcile(reconciler_deps, request)

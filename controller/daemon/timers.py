@@ -35,7 +35,7 @@ class Timers:
         self,
         settings: Settings,
         store: Store,
-        directory: PlatformCatalog,
+        catalog: PlatformCatalog,
         folder: PlatformFolder,
         engine: Engine,
         record_usage: Callable[[], object] = lambda: None,
@@ -43,7 +43,7 @@ class Timers:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._directory = directory
+        self._catalog = catalog
         self._folder = folder
         self._engine = engine
         self._tell_usage = record_usage
@@ -98,8 +98,8 @@ class Timers:
         self._follow_repositories()
 
     def _follow_repositories(self) -> None:
-        """Keep one polling job for each repository of the directory that has an interval."""
-        wanted = {r.name: r for r in self._directory.spec.repositories if r.interval > 0}
+        """Keep one polling job for each repository of the catalog that has an interval."""
+        wanted = {r.name: r for r in self._catalog.spec.repositories if r.interval > 0}
         for name in self._polls.keys() - wanted.keys():
             self._scheduler.remove_job(f"poll:{name}")
             del self._polls[name]
@@ -110,7 +110,7 @@ class Timers:
 
     def _poll(self, name: str) -> Callable[[], None]:
         def tick() -> None:
-            self._ask_each((a.name for a in self._directory.spec.apps if a.repository == name), Trigger.POLL)
+            self._ask_each((a.name for a in self._catalog.spec.apps if a.repository == name), Trigger.POLL)
 
         return tick
 
@@ -125,7 +125,7 @@ class Timers:
         self._store.requests.enqueue(app, trigger)
 
     def _ask_all(self) -> None:
-        self._ask_each((app.name for app in self._directory.spec.apps), Trigger.DRIFT)
+        self._ask_each((app.name for app in self._catalog.spec.apps), Trigger.DRIFT)
 
     def _ask_each(self, apps: Iterable[AppName], trigger: Trigger) -> None:
         """Request passes over all apps, even if some requests fail."""

@@ -59,7 +59,7 @@ def build_reconciler_deps(
         models=ModelCache(settings.models, storage, settings.storage.model_cache),
         prober=HttpProber(),
         clock=SystemClock(),
-        directory=PlatformCatalog(),
+        catalog=PlatformCatalog(),
         settings=settings,
         stopping=stopping,
         key=key,
@@ -96,11 +96,11 @@ def build_runner_deps(deps: ReconcilerDeps, jobs: Jobs) -> RunnerDeps:
     """
 
     def secret(app: AppName, name: str, revision: str) -> SecretSpec | None:
-        return deps.directory.spec.secret(name, app) or own_secret(deps, app, name, revision)
+        return deps.catalog.spec.secret(name, app) or own_secret(deps, app, name, revision)
 
     def pull(app: AppName, reference: str) -> None:
-        declared = deps.directory.spec.app(app)
-        deps.engine.pull(reference, deps.directory.registries(declared) if declared else ())
+        declared = deps.catalog.spec.app(app)
+        deps.engine.pull(reference, deps.catalog.registries(declared) if declared else ())
 
     def rebuild(pipeline: Pipeline, stage: str) -> str:
         try:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controller.config import DefaultLimits
-from controller.documents import UNUSABLE
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.manifests import components
@@ -18,6 +17,7 @@ from controller.manifests.checks import CHECKS, CheckedCommit, identity, outside
 from controller.manifests.reader import ManifestDocument, in_order, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
+from controller.yaml_documents import UNUSABLE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from controller.config import DefaultLimits
-from controller.documents import Path
 from controller.domain.apps.environment import misleading, unusable
 from controller.domain.apps.mounts import MOUNT, nested, unmountable
 from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
@@ -24,6 +23,7 @@ from controller.domain.storage.keys import FileKeyInvalid, parse_path
 from controller.domain.units import parse_duration, render_duration, render_size
 from controller.manifests.components import api_path, box, names, resources, secret, spec_of
 from controller.manifests.reader import ManifestDocument, nearest
+from controller.yaml_documents import Path
 
 #: Docker refuses containers with less.
 MIN_MEMORY = 6 * 2**20

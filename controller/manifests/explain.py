@@ -12,8 +12,8 @@ from typing import Any
 
 from jsonschema import ValidationError
 
-from controller.documents import parse
 from controller.manifests.reader import nearest
+from controller.yaml_documents import parse
 
 Location = tuple[str | int, ...]
 Schema = Mapping[str, Any]

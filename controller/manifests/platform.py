@@ -14,7 +14,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from controller.config import DefaultLimits, Settings
-from controller.documents import Node, Path, parse
 from controller.domain.apps.spec import (
     ComponentKind,
     GitRef,
@@ -37,6 +36,7 @@ from controller.manifests.components import spec_of
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
+from controller.yaml_documents import Node, Path, parse
 
 _SYSTEM_KINDS = (ComponentKind.SECRET, ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 _MAX_SECRET_FILE = 2**20

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 
-from controller.documents import Node, Parsed, Path, parse
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
 from controller.ports import SourceFile
+from controller.yaml_documents import Node, Parsed, Path, parse
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
 SUFFIXES = (".yaml", ".yml")

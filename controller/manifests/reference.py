@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from controller.documents import parse
 from controller.domain.apps.spec import ComponentKind
 from controller.manifests.schema import schema
+from controller.yaml_documents import parse
 
 MARKER = "<!-- From here on generated: python -m controller.manifests.reference -->\n"
 

@@ -16,12 +16,12 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.validators import extend
 
-from controller.documents import Json, Node
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
 from controller.manifests import formats
 from controller.manifests.explain import explain
 from controller.manifests.reader import ManifestDocument
+from controller.yaml_documents import Json, Node
 
 Schema = dict[str, Any]
 

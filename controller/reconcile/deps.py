@@ -27,7 +27,7 @@ class ReconcilerDeps:
     models: Models
     prober: Prober
     clock: Clock
-    directory: PlatformCatalog
+    catalog: PlatformCatalog
     settings: Settings
     stopping: Callable[[], bool]
     key: bytes = field(repr=False)

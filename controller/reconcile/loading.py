@@ -99,11 +99,11 @@ def own_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> 
 
 def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None:
     """Return what a commit of the app's repository declares; None if the app is not connected."""
-    declared = deps.directory.spec.app(app)
+    declared = deps.catalog.spec.app(app)
     if declared is None:
         return None
     files = deps.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
-    return _manifests.load(files, declared, deps.directory.secret_names(app), deps.settings.limits)
+    return _manifests.load(files, declared, deps.catalog.secret_names(app), deps.settings.limits)
 
 
 def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
@@ -175,12 +175,12 @@ class CommitLoader:
             key=deps.key,
             storage=deps.settings.storage,
             bucket=self._bucket,
-            registries=deps.directory.registries(self._declared),
+            registries=deps.catalog.registries(self._declared),
             limits=self._declared.limits,
             secrets=status_writer.secrets,
             models=self._models,
             paused=paused,
-            secret=lambda name: own.get(name) or deps.directory.spec.secret(name, app),
+            secret=lambda name: own.get(name) or deps.catalog.spec.secret(name, app),
             fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
         )
         resolved = resolver.resolve(
@@ -251,10 +251,10 @@ class CommitLoader:
         return self._deps.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
 
     def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
-        return self._deps.directory.repository_secret(repository, name)
+        return self._deps.catalog.repository_secret(repository, name)
 
     def _repository(self) -> RepositorySpec:
-        repository = self._deps.directory.spec.repository(self._declared.repository)
+        repository = self._deps.catalog.spec.repository(self._declared.repository)
         if repository is None:
             raise Stalled(
                 Reason.REPOSITORY_MISSING,
@@ -264,7 +264,7 @@ class CommitLoader:
 
     def _read(self, revision: Revision) -> AppSpec:
         files = self._deps.sources.files(revision, self._declared.path, SUFFIXES)
-        known = self._deps.directory.secret_names(self._declared.name)
+        known = self._deps.catalog.secret_names(self._declared.name)
         return _manifests.load(files, self._declared, known, self._deps.settings.limits)
 
     def _component_at(

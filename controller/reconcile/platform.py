@@ -41,7 +41,7 @@ class PlatformReconciler:
         )
 
     def reconcile(self, request: ReconcileRequest) -> PassOutcome:
-        secrets = self.deps.directory.secret_values(PLATFORM)
+        secrets = self.deps.catalog.secret_values(PLATFORM)
         status_writer = StatusWriter(self.deps.store, self.deps.clock, PLATFORM, secrets)
         try:
             outcome = self._run(status_writer)
@@ -56,7 +56,7 @@ class PlatformReconciler:
         return outcome
 
     def _failed(self, status_writer: StatusWriter, error: ControllerError) -> PassOutcome:
-        if not self.deps.directory.known:
+        if not self.deps.catalog.known:
             self._go_on_with_the_last()
         status_writer.record_failure(_condition_of(error), error)
         message = status_writer.status.conditions[0].message
@@ -91,7 +91,7 @@ class PlatformReconciler:
 
     def _put_in_force(self, spec: PlatformSpec) -> set[str]:
         """Replace the catalog, and return the names of repositories that were known before."""
-        self.deps.directory.replace(spec)
+        self.deps.catalog.replace(spec)
         before = {record.name for record in self.deps.store.repositories.all()}
         self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
         trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
@@ -109,7 +109,7 @@ class PlatformReconciler:
             status_writer.use_approval()
             return
         connected = {status.app for status in self.deps.store.apps.all() if status.app != PLATFORM}
-        before = self.deps.directory.spec if self.deps.directory.known else self.last()
+        before = self.deps.catalog.spec if self.deps.catalog.known else self.last()
         connected |= {app.name for app in before.apps} if before else set()
         if connected:
             names = ", ".join(sorted(connected))
@@ -132,7 +132,7 @@ class PlatformReconciler:
         return hashlib.sha256(repr((declared, repository, values)).encode()).hexdigest()
 
     def _record(self, repository: RepositorySpec, spec: PlatformSpec) -> RepositoryRecord:
-        secret = self.deps.directory.repository_secret(repository, repository.hook_secret)
+        secret = self.deps.catalog.repository_secret(repository, repository.hook_secret)
         values = [value for _, value in secret.values] if secret else []
         return RepositoryRecord(
             name=repository.name,

@@ -65,9 +65,7 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     """Bring one app to its declared state. Failures are in the status and the outcome. An exception is raised
     only if the status cannot be read or saved; the loop logs it and tries again.
     """
-    status_writer = StatusWriter(
-        deps.store, deps.clock, request.app, deps.directory.secret_values(request.app)
-    )
+    status_writer = StatusWriter(deps.store, deps.clock, request.app, deps.catalog.secret_values(request.app))
     this = Reconciliation(deps, request, status_writer)
     try:
         outcome = this.run()
@@ -88,7 +86,7 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
 
 def preview(deps: ReconcilerDeps, app: AppName) -> Plan:
     """Return the plan for the app as things stand, without acting or writing. Raises what prevents a plan."""
-    declared = deps.directory.spec.app(app)
+    declared = deps.catalog.spec.app(app)
     if declared is None:
         raise Stalled(Reason.UNKNOWN_APP, f"there is no PlatformApp {app!r}")
     status = deps.store.apps.status(app)
@@ -141,7 +139,7 @@ class Reconciliation:
 
     def run(self) -> PassOutcome:
         deps = self._deps
-        declared = deps.directory.spec.app(self._app)
+        declared = deps.catalog.spec.app(self._app)
         if declared is None:
             return self._disconnect()
         if declared.suspend or self._status_writer.before.suspended:
@@ -328,7 +326,7 @@ class Reconciliation:
         deps = self._deps
         return ExecutionContext(
             revision=revision,
-            registries=deps.directory.registries(declared),
+            registries=deps.catalog.registries(declared),
             secrets=self._status_writer.secrets,
             superseded=lambda: deps.stopping() or (loader is not None and self._newer_commit(loader)),
             record=self._status_writer.record_progress,

@@ -24,7 +24,7 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     """Return what containers are created from. Raises Stalled `ImageNotFound` if it was not built from the commit;
     otherwise errors as `Engine.build` and `Sources`.
     """
-    declared = deps.directory.spec.app(pipeline.app)
+    declared = deps.catalog.spec.app(pipeline.app)
     if declared is None:
         raise Stalled(Reason.IMAGE_NOT_FOUND, "its app is no longer connected")
     revision = Revision(declared.repository, pipeline.revision, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from controller.documents import parse
+from controller.yaml_documents import parse
 from tests.support.platform import API_VERSION, ECHO, Callers, Module, Platform
 
 NEVER_READY = "import time\ntime.sleep(3600)\n" + ECHO

@@ -14,7 +14,7 @@ from controller.adapters.objects import S3Objects
 from controller.config import Settings, WebSettings
 from controller.config.settings import StorageSettings
 from controller.domain.secret import Secret
-from controller.logs import configure
+from controller.logging_setup import configure
 from controller.web.server import run
 from tests.support.git_servers import free_port
 

@@ -16,7 +16,6 @@ from controller.config import DefaultLimits, Settings
 from controller.config.loader import ConfigInvalid, read
 from controller.config.options import OPTIONS
 from controller.daemon.doctor import CHECKS
-from controller.documents import parse
 from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestProblem
 from controller.domain.names import AppName, RepositoryName
@@ -28,6 +27,7 @@ from controller.manifests.schema import check
 from controller.manifests.validate import validate_folder
 from controller.ports import SourceFile
 from controller.serving import docstring
+from controller.yaml_documents import parse
 from tests.support.commands import calls, resolve
 from tests.support.pages import README, ROOT, Block, anchors, blocks, inline_code, links, pages, section
 from tests.support.specs import make

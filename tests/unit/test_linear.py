@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from controller import documents
+from controller import yaml_documents
 from controller.adapters.docker.context import labelled
-from controller.adapters.docker.errors import from_answer
+from controller.adapters.docker.error_rules import from_answer
 from controller.adapters.git import known_hosts
 from controller.adapters.git.faults import rule_of
-from controller.adapters.objects.errors import from_body
+from controller.adapters.objects.error_rules import from_body
 from controller.domain.apps.versions import is_range
 from controller.domain.errors import ManifestProblem
 from controller.domain.host_paths import without_host_paths
@@ -119,7 +119,7 @@ CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
         filled("\x1b[", "\x1b]", "\x1b[0", "\x1b]a", "\ud83d", "\r", "\r\n", "\u202e"),
     ),
     "YAML": (
-        lambda text: documents.parse("x", text.encode("utf-8", "replace")),
+        lambda text: yaml_documents.parse("x", text.encode("utf-8", "replace")),
         [
             f"{before}{text}"
             for before in ("a: ", 'a: "', "a: '", "a: !", "a: &", "a: |\n  ", "%TAG !a! ", "? ", "%YAML 1.1")
@@ -143,4 +143,6 @@ def test_time_grows_with_the_length(kind: str) -> None:
     ['a: "\\UFFFFFFFF"', 'a: "\\U00110000"', f"%YAML 1.{'1' * 5000}\n---\na: 1\n", f"a: !{'x' * 2000} b"],
 )
 def test_what_the_parser_of_yaml_stumbles_over_is_a_problem_of_the_file(text: str) -> None:
-    assert [type(problem) for problem in documents.parse("x", text.encode()).problems] == [ManifestProblem]
+    assert [type(problem) for problem in yaml_documents.parse("x", text.encode()).problems] == [
+        ManifestProblem
+    ]

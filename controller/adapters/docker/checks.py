@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from controller.adapters.docker.connection import EngineConnection, has_init
 from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import translated
+from controller.adapters.docker.error_rules import translated
 from controller.adapters.docker.networks import Networks
 from controller.config import Settings
 from controller.domain.errors import Transient

@@ -25,7 +25,7 @@ import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.egress_rules import bridge, looking, script
-from controller.adapters.docker.errors import EGRESS_OPEN, translated
+from controller.adapters.docker.error_rules import EGRESS_OPEN, translated
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.egress import Allowed, read_allowed

@@ -23,7 +23,7 @@ import requests
 from controller.adapters.docker import mapping
 from controller.adapters.docker.connection import EngineConnection, closing_on_stop
 from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
+from controller.adapters.docker.error_rules import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
 from controller.adapters.docker.images import ImageStore, Registries
 from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.scratch import written

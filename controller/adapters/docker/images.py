@@ -30,7 +30,7 @@ from controller.adapters.docker.connection import EngineConnection, closing_on_s
 from controller.adapters.docker.context import DOCKERFILE, labelled, spool
 from controller.adapters.docker.dockerfile import images_of
 from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import (
+from controller.adapters.docker.error_rules import (
     BUILD_OF_AN_APP,
     DISK_FULL,
     IMAGE_ID,

@@ -22,7 +22,7 @@ from docker.types.daemon import CancellableStream
 
 from controller.adapters.docker.connection import STOP_PAUSE, CachedClient, EngineConnection, closing_on_stop
 from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import COMMAND_NOT_FOUND, NAME_TAKEN, NOT_OURS, translated
+from controller.adapters.docker.error_rules import COMMAND_NOT_FOUND, NAME_TAKEN, NOT_OURS, translated
 from controller.adapters.docker.job_log import JobLog, asking
 from controller.adapters.docker.job_mapping import (
     JOBS,

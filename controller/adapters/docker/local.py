@@ -16,7 +16,7 @@ import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.context import of_folder
-from controller.adapters.docker.errors import translated
+from controller.adapters.docker.error_rules import translated
 from controller.adapters.docker.images import ImageStore
 from controller.config import DockerSettings
 from controller.domain import labels

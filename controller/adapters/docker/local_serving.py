@@ -13,7 +13,7 @@ from typing import Any
 import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
-from controller.adapters.docker.errors import NAME_TAKEN, translated
+from controller.adapters.docker.error_rules import NAME_TAKEN, translated
 from controller.adapters.docker.local import LocalEngine
 from controller.adapters.docker.mapping import (
     MODEL_MOUNT,

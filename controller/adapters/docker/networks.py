@@ -10,7 +10,7 @@ import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.egress import Egress
-from controller.adapters.docker.errors import NAME_TAKEN, translated
+from controller.adapters.docker.error_rules import NAME_TAKEN, translated
 from controller.domain import labels
 from controller.domain.names import AppName, network_name
 

@@ -15,7 +15,7 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException
 
 from controller.adapters.objects.connection import Endpoint, pool
-from controller.adapters.objects.errors import admin_answer, translated
+from controller.adapters.objects.error_rules import admin_answer, translated
 from controller.domain.secret import Secret
 from controller.domain.storage.box import AccountGrant, StorageAccount
 

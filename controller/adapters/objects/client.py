@@ -32,7 +32,7 @@ from urllib3 import BaseHTTPResponse, Timeout
 
 from controller.adapters.objects import connection
 from controller.adapters.objects.connection import Endpoint, pool
-from controller.adapters.objects.errors import (
+from controller.adapters.objects.error_rules import (
     ErrorResponse,
     from_answer,
     from_body,

@@ -10,12 +10,12 @@ from pathlib import Path
 from controller.adapters.objects.admin import S3Admin
 from controller.adapters.objects.client import S3Objects
 from controller.config.settings import StorageSettings
-from controller.documents import parse
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
 from controller.domain.storage.box import StorageAccess
+from controller.yaml_documents import parse
 
 
 class S3Storage:

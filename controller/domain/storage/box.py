@@ -16,7 +16,11 @@ from controller.domain.volumes import Volume
 class BoxState(StrEnum):
     BOUND = "bound"  # declared by a manifest
     KEPT = "kept"  # not declared any more; the data is kept, and cannot be accessed
-    DOOMED = "doomed"  # a person requested its deletion; the next pass deletes it
+    DELETING = "deleting"  # a person requested its deletion; the next pass deletes it
+
+    @classmethod
+    def _missing_(cls, value: object) -> BoxState | None:
+        return cls.DELETING if value == "doomed" else None  # as release 0.1.0 wrote it
 
 
 @dataclass(frozen=True)

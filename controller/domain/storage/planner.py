@@ -115,7 +115,7 @@ def _declared(
 ) -> tuple[tuple[Action, ...], Hold | None]:
     if found is None:
         return (CreateBucket(_new(desired, spec, instance), why="declared, not there"),), None
-    if found.record.state is BoxState.DOOMED:
+    if found.record.state is BoxState.DELETING:
         return (
             RemoveBucket(found.record, why="its deletion was asked for"),
             CreateBucket(_new(desired, spec, instance), why="declared, not there"),
@@ -158,7 +158,7 @@ def _changes(before: BoxRecord, after: BoxRecord) -> Iterator[str]:
 def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], Hold | None]:
     """A box that no manifest declares."""
     record = found.record
-    if record.state is BoxState.DOOMED:
+    if record.state is BoxState.DELETING:
         return (RemoveBucket(record, why="its deletion was asked for"),), None
     if record.state is BoxState.KEPT:
         return (), None

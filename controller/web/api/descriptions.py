@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from controller.documents import parse
+from controller.yaml_documents import parse
 
 Json = dict[str, Any]
 

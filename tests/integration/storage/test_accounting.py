@@ -24,7 +24,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, BoxUsage, ObjectPage, PendingUpload, StorageAccess
 from controller.ports import Objects, Storage
-from controller.reconcile.usage import UsageScanner
+from controller.reconcile.box_usage import UsageScanner
 from controller.store import SqliteStore, open_store
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
 from tests.support.waiting import wait_for

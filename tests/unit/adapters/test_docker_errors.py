@@ -10,7 +10,7 @@ import requests
 import requests.exceptions
 import urllib3.exceptions
 
-from controller.adapters.docker.errors import (
+from controller.adapters.docker.error_rules import (
     ANSWERS,
     CLASSES,
     RUNTIME_ANSWERS,

@@ -11,7 +11,7 @@ import pytest
 import urllib3.exceptions
 from urllib3 import HTTPResponse
 
-from controller.adapters.objects.errors import (
+from controller.adapters.objects.error_rules import (
     CLASSES,
     CODES,
     STATUS,

@@ -81,5 +81,5 @@ def test_deletion_is_asked_about(machine: Machine, boxes: SqliteStore) -> None:
     assert boxes.boxes.of(DEMO)[1].state is BoxState.KEPT
     asked = machine.run("box", "delete", KEPT.bucket, stdin="y\n")
     assert "4 kB in 3 files of demo/old" in asked.stdout + asked.stderr
-    assert boxes.boxes.of(DEMO)[1].state is BoxState.DOOMED
+    assert boxes.boxes.of(DEMO)[1].state is BoxState.DELETING
     assert boxes.requests.queued(DEMO) is not None

@@ -16,7 +16,6 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.cli.formats import FormatType, Kind
-from controller.documents import parse
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
@@ -28,6 +27,7 @@ from controller.domain.storage.box import BoxRecord, BoxState
 from controller.store import SqliteStore
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore, SessionLimits
+from controller.yaml_documents import parse
 from tests.support.commands import COMMANDS
 from tests.support.files_server import FilesServer, files_server
 from tests.support.runs_server import RunsServer, runs_server

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.cli import output
-from controller.documents import parse
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.text import Shown, printable, shown
+from controller.yaml_documents import parse
 from tests.support.pages import ROOT
 
 #: Titles, clipboards, answers typed in by the terminal itself, moves, other character sets, hidden and turned text.

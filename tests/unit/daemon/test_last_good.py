@@ -60,7 +60,7 @@ class Host:
             models=ModelCache(self.settings.models, storage, 1),
             prober=FakeProber(engine),
             clock=FakeClock(),
-            directory=PlatformCatalog(),
+            catalog=PlatformCatalog(),
             settings=self.settings,
             stopping=lambda: False,
             key=b"k" * 32,
@@ -86,7 +86,7 @@ class Host:
 
     @property
     def apps(self) -> list[str]:
-        return [app.name for app in self.deps.directory.spec.apps]
+        return [app.name for app in self.deps.catalog.spec.apps]
 
 
 @pytest.fixture
@@ -116,10 +116,10 @@ def test_what_was_connected_stays_so_over_a_restart(host: Host, broken: str) -> 
     BREAKS[broken](host)
     for _ in range(2):  # also the second start
         host.live()
-        assert not host.deps.directory.known
+        assert not host.deps.catalog.known
         assert host.look() != ConditionType.READY, "and it is told"
         assert host.apps == ["one", "two"]
-        secret = host.deps.directory.secret("keys", AppName("one"))
+        secret = host.deps.catalog.secret("keys", AppName("one"))
         assert secret is not None
         assert secret.values[0][1].reveal() == VALUE
     host.folder.mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def test_a_first_start_on_a_broken_folder_connects_nobody(host: Host) -> None:
     host.declare("one")
     BREAKS["a mistake in a file"](host)
     assert host.look() == ConditionType.MANIFEST_INVALID
-    assert not host.deps.directory.known, "nobody is taken for disconnected"
+    assert not host.deps.catalog.known, "nobody is taken for disconnected"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_is_kept_may_be_damaged(host: Host, content: bytes) -> None:
     BREAKS["a mistake in a file"](host)
     host.live()
     assert host.look() == ConditionType.MANIFEST_INVALID
-    assert not host.deps.directory.known
+    assert not host.deps.catalog.known
 
 
 def test_what_the_configuration_allows_no_more_is_not_connected(host: Host) -> None:

@@ -49,11 +49,11 @@ def ticking(tmp_path: Path, store: Any) -> Iterator[Timers]:
         GitRef(RefKind.BRANCH, "main"),
         interval=0.05,
     )
-    directory = PlatformCatalog()
-    directory.replace(
+    catalog = PlatformCatalog()
+    catalog.replace(
         PlatformSpec((repository,), tuple(make(PlatformAppSpec, app, repository.name) for app in (ONE, TWO)))
     )
-    schedule = Timers(settings, store, directory, PlatformFolder(settings, FakeSources()), FakeEngine())
+    schedule = Timers(settings, store, catalog, PlatformFolder(settings, FakeSources()), FakeEngine())
     stop = threading.Event()
     group = GuardedGroup(stop, lambda name, how: None)
     group.thread("schedule", schedule.run)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.documents import parse
 from controller.domain.apps.spec import ComponentKind
 from controller.manifests.reference import renewed, to_yaml
 from controller.manifests.schema import schema
+from controller.yaml_documents import parse
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "reference" / "manifests.md"
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from controller.documents import parse
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.units import DURATION, SIZE
 from controller.manifests.reader import ManifestDocument
 from controller.manifests.schema import check, formats_of, schema
+from controller.yaml_documents import parse
 from tests.support.manifests import app_problems, platform_problems
 
 FOLDER = Path(__file__).parent.parent.parent.parent / "manifests-schema"

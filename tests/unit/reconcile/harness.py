@@ -75,7 +75,7 @@ class Harness:
         self.sources = FakeSources()
         self.storage = FakeStorage()
         self.prober = FakeProber(self.engine)
-        self.directory = PlatformCatalog()
+        self.catalog = PlatformCatalog()
         self.stopping = False
         self.outcome = PassOutcome(Outcome.NONE)  # of the last pass
         self.secrets: list[str] = []
@@ -88,7 +88,7 @@ class Harness:
             models=self.models,
             prober=self.prober,
             clock=self.clock,
-            directory=self.directory,
+            catalog=self.catalog,
             settings=self.settings,
             stopping=lambda: self.stopping,
             key=b"k" * 32,
@@ -112,10 +112,10 @@ class Harness:
             )
             for name in repositories
         )
-        self.directory.replace(PlatformSpec(found, apps or (app(),), tuple(secrets)))
+        self.catalog.replace(PlatformSpec(found, apps or (app(),), tuple(secrets)))
 
     def disconnect(self) -> None:
-        self.directory.replace(PlatformSpec())
+        self.catalog.replace(PlatformSpec())
 
     def push(self, *manifests: str, repository: str = "demo", **files: str) -> str:
         tree = {f"m{number}.yaml": text for number, text in enumerate(manifests)}

@@ -137,7 +137,7 @@ def test_a_person_deletes_kept_data_of_an_app_that_is_gone(harness: Harness) -> 
     harness.run()
     harness.disconnect()
     harness.run("platform")
-    harness.store.boxes.save(replace(record(harness), state=BoxState.DOOMED))
+    harness.store.boxes.save(replace(record(harness), state=BoxState.DELETING))
     harness.storage.down = True
     assert harness.run("manual").name == "Waiting"
     harness.storage.down = False

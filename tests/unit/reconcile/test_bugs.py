@@ -91,7 +91,7 @@ class BuggyAtHead:
 
     def __init__(self, harness: Harness, call: str, bug: Any) -> None:
         self._inner, self._call, self._bug = harness.sources, call, bug
-        self._newest = harness.sources.head(harness.directory.spec.repositories[0], None)
+        self._newest = harness.sources.head(harness.catalog.spec.repositories[0], None)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)

@@ -1,4 +1,4 @@
-"""The platform folder: what it declares becomes the directory, and requests are made for all affected apps."""
+"""The platform folder: what it declares becomes the catalog, and requests are made for all affected apps."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_app_is_asked_for_at_the_start_and_nobody_after_that(
 ) -> None:
     outcome = folder.holds(ONE, TWO)
     assert (outcome.name, outcome.message) == ("Ready", "2 apps connected")
-    assert harness.directory.known
+    assert harness.catalog.known
     assert asked() == ["one", "two"]
     version = harness.status(PLATFORM)
     folder.run()
@@ -174,7 +174,7 @@ def test_an_empty_folder_disconnects_nobody_until_a_person_confirms(
     assert "prichal approve @platform" in outcome.message
     assert harness.types(PLATFORM) == [ConditionType.READY, ConditionType.PRUNE_PENDING]
     assert asked() == []
-    assert harness.directory.spec.apps == (ONE,)
+    assert harness.catalog.spec.apps == (ONE,)
     folder.run()
     assert harness.events(PLATFORM).count("PrunePending") == 1
     harness.store.apps.approve(PLATFORM, "confirmed")
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_changes_nothing(
     outcome = folder.run()
     assert outcome.name == "Failed"
     assert (outcome.retry_after is not None) is retried
-    assert harness.directory.spec.apps == (ONE,)
+    assert harness.catalog.spec.apps == (ONE,)
     assert harness.types(PLATFORM) == [ConditionType.READY, kind]
     told = harness.events(PLATFORM)
     folder.run()

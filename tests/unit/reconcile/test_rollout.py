@@ -317,7 +317,7 @@ def test_waiting_ends_when_a_newer_commit_is_pushed(harness: Harness) -> None:
             harness.push(ml(image="demo:3"))
             harness.store.requests.enqueue(asked_app, Trigger.WEBHOOK)
 
-    asked_app = harness.directory.spec.apps[0].name
+    asked_app = harness.catalog.spec.apps[0].name
     harness.prober.on_probe = push_while_it_loads
     begun = harness.clock.now()
     outcome = harness.run()
@@ -337,7 +337,7 @@ def test_a_request_without_a_newer_commit_does_not_cut_the_waiting_short(harness
     def ask_again(asked: ObservedWorkload) -> None:
         nonlocal probes
         probes += 1
-        harness.store.requests.enqueue(harness.directory.spec.apps[0].name, Trigger.POLL)
+        harness.store.requests.enqueue(harness.catalog.spec.apps[0].name, Trigger.POLL)
         if probes == 50:
             harness.prober.unready.clear()
 

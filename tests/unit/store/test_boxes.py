@@ -55,6 +55,12 @@ def reserved(store: SqliteStore, wish: PendingUpload) -> int:
 # --- records
 
 
+def test_a_state_that_an_earlier_release_wrote_is_read() -> None:
+    assert BoxState("doomed") is BoxState.DELETING
+    with pytest.raises(ValueError, match="gone"):
+        BoxState("gone")
+
+
 def test_a_record_comes_back_whole(store: SqliteStore, other: SqliteStore) -> None:
     kept = BoxRecord(
         B,
@@ -143,7 +149,7 @@ def test_forgetting_a_bucket_forgets_its_uploads(store: SqliteStore) -> None:
 
 
 def test_words_that_are_not_known_keep_the_data(store: SqliteStore, path: Path) -> None:
-    store.boxes.save(replace(BOX, reclaim=Reclaim.DELETE, state=BoxState.DOOMED))
+    store.boxes.save(replace(BOX, reclaim=Reclaim.DELETE, state=BoxState.DELETING))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE boxes SET state = 'odd', reclaim = 'strange'")
     [found] = store.boxes.all()

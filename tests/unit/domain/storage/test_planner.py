@@ -124,11 +124,11 @@ def test_declared_again_its_data_is_found() -> None:
 
 
 def test_a_person_wants_it_to_go() -> None:
-    doomed = stored(state=BoxState.DOOMED)
-    assert lines(plan(desired(component()), there(doomed)))[-1:] == [
+    deleting = stored(state=BoxState.DELETING)
+    assert lines(plan(desired(component()), there(deleting)))[-1:] == [
         "remove bucket prichal.demo.data with 3 files  # its deletion was asked for"
     ]
-    again = plan(desired(boxes=(box(),)), there(doomed))
+    again = plan(desired(boxes=(box(),)), there(deleting))
     assert [type(action) for action in again.actions] == [RemoveBucket, CreateBucket]
 
 
@@ -239,7 +239,7 @@ def test_data_goes_only_if_somebody_wanted_it_to(case: tuple[DesiredApp, Observe
     for action in plan(wanted, found).actions:
         if isinstance(action, RemoveBucket):
             assert found.storage is None
-            asked_for = action.record.state is BoxState.DOOMED
+            asked_for = action.record.state is BoxState.DELETING
             policy = action.record.reclaim is Reclaim.DELETE and action.record.box not in declared
             assert asked_for or (policy and wanted.prune and not wanted.disconnected)
 

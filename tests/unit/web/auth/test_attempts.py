@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.logs import _JsonFormatter, _TextFormatter
+from controller.logging_setup import _JsonFormatter, _TextFormatter
 from controller.web.auth import attempts
 from controller.web.auth.attempts import BY_ADDRESS, BY_NAME, LoginAttempts, log_failure
 from tests.support.authenticating import Clock

@@ -65,7 +65,7 @@ def test_boxes_with_their_room(files: Files) -> None:
     assert answer == {"boxes": [expected]}, "a box that no manifest declares is not shown"
 
 
-@pytest.mark.parametrize("state", [BoxState.KEPT, BoxState.DOOMED])
+@pytest.mark.parametrize("state", [BoxState.KEPT, BoxState.DELETING])
 def test_a_box_that_is_not_declared_is_not_found(files: Files, state: BoxState) -> None:
     files.store.boxes.save(BoxRecord(APP, ComponentName("old"), "prichal.demo.old", 10, state=state))
     for path in ("old/g/f", "old/g/", "none/g/f", "none", "DATA/g/f", "-"):

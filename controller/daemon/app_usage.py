@@ -34,7 +34,7 @@ class Uses:
         self._looks = 0
 
     def record(self) -> None:
-        if not self._deps.directory.known:
+        if not self._deps.catalog.known:
             return
         store = self._deps.store
         found = MeasuredUse(
@@ -47,7 +47,7 @@ class Uses:
             images=self._of_images(),
             scratch=self._scratch(),
         )
-        apps = self._deps.directory.spec.apps
+        apps = self._deps.catalog.spec.apps
         store.record_usage(each for app in apps for each in usage(app.name, app.limits, self._bounds, found))
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.documents import MAX_DEPTH, MAX_PROBLEMS, MAX_SIZE, MAX_VALUES, Json, Node, parse
+from controller.yaml_documents import MAX_DEPTH, MAX_PROBLEMS, MAX_SIZE, MAX_VALUES, Json, Node, parse
 
 scalars = (
     st.none()

@@ -35,7 +35,7 @@ from controller.domain.storage.box import (
 )
 from controller.domain.storage.keys import DEVELOPER_AREA
 from controller.ports import Objects, Storage
-from controller.reconcile.usage import (
+from controller.reconcile.box_usage import (
     LATE,
     LastScan,
     Measurement,
@@ -306,7 +306,7 @@ MEASURED = replace(BOX, measured=T, changed=T - 500)
         pytest.param(
             replace(MEASURED, state=BoxState.KEPT), LastScan(T, waiting=True), 50.0, id="kept, awaited"
         ),
-        pytest.param(replace(BOX, state=BoxState.DOOMED), LastScan(0.0), float("inf"), id="doomed"),
+        pytest.param(replace(BOX, state=BoxState.DELETING), LastScan(0.0), float("inf"), id="deleting"),
     ],
 )
 def test_the_pause_before_a_box_is_measured_again(record: BoxRecord, last: LastScan, pause: float) -> None:

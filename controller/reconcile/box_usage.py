@@ -134,7 +134,7 @@ class LastScan:
 
 def next_look(record: BoxRecord, last: LastScan) -> float:
     """Return when to measure the box next, in Unix seconds."""
-    if record.state is BoxState.DOOMED:
+    if record.state is BoxState.DELETING:
         return math.inf
     if last.trouble:
         return last.ended + _RETRY
