@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from controller.domain.apps.spec import GitRef, RefKind, RepositorySpec, SecretSpec
 from controller.domain.names import RepositoryName
 from controller.domain.secret import Secret
+from tests.support.specs import make
 
 
 def repository(
     url: str, ref: str = "main", kind: RefKind = RefKind.BRANCH, name: str = "demo", **more: str
 ) -> RepositorySpec:
-    return RepositorySpec(RepositoryName(name), url, GitRef(kind, ref), **more)  # type: ignore[arg-type]
+    return make(RepositorySpec, RepositoryName(name), url, GitRef(kind, ref), **more)
 
 
 def secret(**values: str) -> SecretSpec:

@@ -14,6 +14,7 @@ from controller.config.settings import RunSettings
 from controller.domain.apps.spec import Limits, Resources
 from controller.domain.runs.run import Run, RunState
 from controller.ports import JobState
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, Command, Harness, pipeline, stage
 from tests.unit.runner.test_publishing import again, to
@@ -32,7 +33,7 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 
 def wide(harness: Harness, number: int, limits: Limits, **wanted: Any) -> str:
     """A run whose stages do not depend on each other."""
-    stages = [stage(f"s{n}", resources=Resources(**wanted)) for n in range(number)]
+    stages = [stage(f"s{n}", resources=make(Resources, **wanted)) for n in range(number)]
     for each in stages:
         harness.commands[each.name] = Command(code=None)
     of = pipeline(*stages, stage_limits=limits)
