@@ -177,9 +177,7 @@ def _worker(
     def work(request: ReconcileRequest) -> PassOutcome:
         if request.app == PLATFORM:
             return platform.reconcile(request)
-        if (
-            not reconciler_deps.catalog.known
-        ):  # before the folder was read, every app would look disconnected
+        if not reconciler_deps.catalog.known:  # before the folder was read, every app would look disconnected
             return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
         return reconcile(reconciler_deps, request)
 

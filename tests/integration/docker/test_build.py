@@ -149,6 +149,7 @@ from controller.config import DockerSettings
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.spec import BuildImage, ExistingImage
 from tests.support.engines import context_of
+from tests.support.specs import make
 instance, folder, tag, dockerfile = sys.argv[1:]
 engine = DockerEngine(DockerSettings(), instance, Path(folder))
 context = context_of({"Dockerfile": dockerfile})

@@ -210,7 +210,7 @@ def is_hidden(value: str, written: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("inner", "outer"), PAIRS)
 def test_scrub_undoes_what_programs_do_to_one_another(inner: str, outer: str) -> None:
-    for value in ("00000000", "hunter2-horse", "0000000\U00010000", "quote\"s&<co>'s%20", "пароль-猫猫猫"):
+    for value in ("00000000", "0000000\U00010000", "quote\"s&<co>'s%20"):
         is_hidden(value, WRITERS[outer](WRITERS[inner](value)))
 
 
