@@ -33,13 +33,14 @@ from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.names import PLATFORM
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
-from controller.ports import QueueLimits, Store
+from controller.ports import QueueLimits
 from controller.reconcile.box_usage import UsageScanner
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.loop import ControlLoop
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
 from controller.reconcile.scratch import ScratchScan
+from controller.runner.deps import RunnerDeps
 from controller.runner.runner import Runner
 from controller.runner.webhook_dispatcher import WebhookDispatcher
 from controller.store import open_store
@@ -85,77 +86,78 @@ def serve(
             distrust=fault.begin(),
         )
         restarts = RestartLog(store)
-        reconciler_deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
+        deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
         group = GuardedGroup(stop, restarts.record)
         try:
-            _run_until_stop(reconciler_deps, store, stop, group, children or {})
+            _run_until_stop(deps, stop, group, children or {})
         finally:
-            reconciler_deps.engine.close()
-            reconciler_deps.storage.close()
+            deps.engine.close()
+            deps.storage.close()
             store.close()
             fault.end()
     return 1 if group.failed else 0
 
 
 def _run_until_stop(
-    reconciler_deps: ReconcilerDeps,
-    store: Store,
+    deps: ReconcilerDeps,
     stop: threading.Event,
     group: GuardedGroup,
     children: Mapping[str, Sequence[str]],
 ) -> None:
-    folder = PlatformFolder(reconciler_deps.settings, reconciler_deps.sources)
-    platform = PlatformReconciler(reconciler_deps, folder.read, folder.keep, folder.last)
+    store = deps.store
+    folder = PlatformFolder(deps.settings, deps.sources)
+    loop = _control_loop(deps, folder)
     requeued = store.requests.recover()
-    reconciler_deps.models.recover()
+    deps.models.recover()
     store.requests.enqueue(PLATFORM, Trigger.START)
-    jobs = build_jobs(reconciler_deps.settings)
-    deps = build_runner_deps(reconciler_deps, jobs)
-    runner = Runner(deps)
-    scratch = ScratchScan(reconciler_deps)
-    uses = Uses(reconciler_deps, lambda: runner.disk.used, lambda: scratch.used)
-    schedule = Timers(
-        reconciler_deps.settings,
-        store,
-        reconciler_deps.catalog,
-        folder,
-        reconciler_deps.engine,
-        uses.record,
-        scratch.scan,
-    )
-    webhook_dispatcher = WebhookDispatcher(
-        deps, build_sender(reconciler_deps.settings), lambda: reconciler_deps.catalog.known
-    )
-    loop = ControlLoop(
-        store,
-        reconciler_deps.clock,
-        _worker(reconciler_deps, platform),
-        reconciler_deps.settings.reconcile.workers,
-        _beat(reconciler_deps),
-    )
-    lives: dict[str, Life] = {
-        "schedule": schedule.run,
-        "watch": partial(_watch, reconciler_deps),
-        "accounting": _usage_scanner(reconciler_deps).run,
-        "runner": runner.run,
-        "webhooks": webhook_dispatcher.run,
-        "cron": build_cron_scheduler(reconciler_deps).run,
-    }
+    jobs = build_jobs(deps.settings)
+    timers, lives = _threads(deps, build_runner_deps(deps, jobs), folder)
     for name, life in lives.items():
         group.thread(name, life)
     for name, command in children.items():
         group.child(name, command)
-    log.info("daemon started", extra={"state": reconciler_deps.settings.state, "requeued": requeued})
+    log.info("daemon started", extra={"state": deps.settings.state, "requeued": requeued})
     notify("READY=1")
     try:
         _run_loop(loop, stop)
     finally:
         notify("STOPPING=1")
         stop.set()
-        schedule.stop()
+        timers.stop()
         group.join(timeout=5.0)
         jobs.close()
         log.info("daemon stopped")
+
+
+def _threads(
+    deps: ReconcilerDeps, runner_deps: RunnerDeps, folder: PlatformFolder
+) -> tuple[Timers, dict[str, Life]]:
+    """Return the timers and, by name, what each thread beside the control loop does."""
+    settings, store, catalog = deps.settings, deps.store, deps.catalog
+    runner = Runner(runner_deps)
+    scratch = ScratchScan(deps)
+    uses = Uses(deps, lambda: runner.disk.used, lambda: scratch.used)
+    timers = Timers(settings, store, catalog, folder, deps.engine, uses.record, scratch.scan)
+    webhooks = WebhookDispatcher(runner_deps, build_sender(settings), lambda: catalog.known)
+    return timers, {
+        "schedule": timers.run,
+        "watch": partial(_watch, deps),
+        "accounting": _usage_scanner(deps).run,
+        "runner": runner.run,
+        "webhooks": webhooks.run,
+        "cron": build_cron_scheduler(deps).run,
+    }
+
+
+def _control_loop(deps: ReconcilerDeps, folder: PlatformFolder) -> ControlLoop:
+    platform = PlatformReconciler(deps, folder.read, folder.keep, folder.last)
+    return ControlLoop(
+        deps.store,
+        deps.clock,
+        _worker(deps, platform),
+        deps.settings.reconcile.workers,
+        _beat(deps),
+    )
 
 
 def _run_loop(loop: ControlLoop, stop: threading.Event) -> None:
@@ -169,50 +171,46 @@ def _run_loop(loop: ControlLoop, stop: threading.Event) -> None:
         raise RuntimeError("the control loop ended by itself")
 
 
-def _worker(
-    reconciler_deps: ReconcilerDeps, platform: PlatformReconciler
-) -> Callable[[ReconcileRequest], PassOutcome]:
+def _worker(deps: ReconcilerDeps, platform: PlatformReconciler) -> Callable[[ReconcileRequest], PassOutcome]:
     """Return a function that handles a request by its key: the platform folder or an app."""
 
     def work(request: ReconcileRequest) -> PassOutcome:
         if request.app == PLATFORM:
             return platform.reconcile(request)
-        if not reconciler_deps.catalog.known:  # before the folder was read, every app would look disconnected
+        if not deps.catalog.known:  # before the folder was read, every app would look disconnected
             return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
-        return reconcile(reconciler_deps, request)
+        return reconcile(deps, request)
 
     return work
 
 
-def _beat(reconciler_deps: ReconcilerDeps) -> Callable[[], None]:
+def _beat(deps: ReconcilerDeps) -> Callable[[], None]:
     def beat() -> None:
-        reconciler_deps.store.heartbeat(reconciler_deps.clock.now())
+        deps.store.heartbeat(deps.clock.now())
         notify("WATCHDOG=1")
 
     return beat
 
 
-def _watch(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
+def _watch(deps: ReconcilerDeps, stop: threading.Event) -> None:
     """Request a pass whenever something happens to our containers, whatever the cause."""
-    follow = GuardedStep(
-        "cannot follow the events of the engine", partial(_follow_events, reconciler_deps, stop)
-    )
+    follow = GuardedStep("cannot follow the events of the engine", partial(_follow_events, deps, stop))
     while not stop.is_set():
         follow()
         stop.wait(_WATCH_PAUSE)
 
 
-def _follow_events(reconciler_deps: ReconcilerDeps, stop: threading.Event) -> None:
-    for event in reconciler_deps.engine.watch(stop.is_set):
-        reconciler_deps.store.requests.enqueue(event.app, Trigger.DRIFT)
+def _follow_events(deps: ReconcilerDeps, stop: threading.Event) -> None:
+    for event in deps.engine.watch(stop.is_set):
+        deps.store.requests.enqueue(event.app, Trigger.DRIFT)
 
 
-def _usage_scanner(reconciler_deps: ReconcilerDeps) -> UsageScanner:
+def _usage_scanner(deps: ReconcilerDeps) -> UsageScanner:
     return UsageScanner(
-        reconciler_deps.store,
-        reconciler_deps.storage,
-        reconciler_deps.clock,
-        reconciler_deps.settings.storage.abandon_after,
+        deps.store,
+        deps.storage,
+        deps.clock,
+        deps.settings.storage.abandon_after,
     )
 
 
