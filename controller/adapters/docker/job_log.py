@@ -186,10 +186,6 @@ class JobLog:
             return None
         return sum(self._known.behind(stream, written) for stream in written.entries)
 
-    def is_worth_asking(self, written: LineCounter | None) -> bool:
-        """Return whether to read although the tap is silent; a long line that continues does not count."""
-        return self.behind(written) != 0 or not self._known.amidst
-
     def unread(self, written: LineCounter | None = None) -> Iterator[tuple[str, bytes]]:
         """Do one round: yield pieces of the log up to its present end, each with the position after it.
         `written` is that of a tap from the start. Raises what the SDK and its libraries raise.

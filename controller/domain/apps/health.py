@@ -198,21 +198,3 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
             conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
             stalled = True
     return conditions
-
-
-def headline(conditions: Conditions) -> str:
-    """Return one word for tables: the most important condition."""
-    order = (
-        ConditionType.SUSPENDED,
-        ConditionType.MANIFEST_INVALID,
-        ConditionType.PRUNE_PENDING,
-        ConditionType.DEGRADED,
-        ConditionType.STALLED,
-        ConditionType.APPLY_FAILED,
-        ConditionType.RECONCILING,
-    )
-    for kind in order:
-        if find(conditions, kind):
-            return kind.value
-    ready = find(conditions, ConditionType.READY)
-    return "Ready" if ready and ready.status else "NotReady" if ready else "Unknown"

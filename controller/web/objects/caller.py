@@ -46,10 +46,6 @@ class ObjectRequest:
     length: int | None
     identity: bytes
 
-    @property
-    def has_body(self) -> bool:
-        return self.length != 0
-
 
 class CallerConnection(HttpConnection):
     """`answer` is given each request; it may raise anything: then the connection is closed. `left` is told the end."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find
-from controller.domain.apps.health import headline, judge_app, judge_component
+from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.observed import WorkloadState
 from controller.domain.apps.plan import Hold, Plan
 from controller.domain.apps.status import ComponentStatus
@@ -184,15 +184,3 @@ def test_warnings_are_shown_and_do_no_harm() -> None:
         ConditionType.WARNING,
         "a plain Secret lies in Git",
     )
-
-
-def test_the_headline_is_the_most_telling_condition() -> None:
-    ready = Condition(ConditionType.READY, True, Reason.READY, "")
-    unready = replace(ready, status=False)
-    degraded = Condition(ConditionType.DEGRADED, True, Reason.NOT_READY, "")
-    suspended = Condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "")
-    assert headline((ready,)) == "Ready"
-    assert headline((unready,)) == "NotReady"
-    assert headline((unready, degraded)) == "Degraded"
-    assert headline((unready, degraded, suspended)) == "Suspended"
-    assert headline(()) == "Unknown"
