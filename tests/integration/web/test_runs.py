@@ -406,7 +406,7 @@ def test_memory_stays_flat_whoever_reads_a_gigabyte(runs: Runs, large: str) -> N
         assert sizes == [2**30] * 2
         assert told.result() == (64 * MEBIBYTE // 128, "end")
     grown = {worker: resident(worker) - before[worker] for worker in workers}
-    assert max(grown.values()) < 24 * MEBIBYTE, grown
+    assert sum(grown.values()) < 48 * MEBIBYTE, grown  # one worker may have got all readers
 
 
 def _read_text(runs: Runs, id: str) -> int:
