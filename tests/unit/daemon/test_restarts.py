@@ -63,14 +63,9 @@ def test_a_thread_is_started_again_though_its_end_cannot_be_written_down(tmp_pat
 
 def test_the_guide_lists_every_thread_and_child_of_the_daemon() -> None:
     tree = ast.parse(inspect.getsource(run))
-    names = {
-        key.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "lives"
-        and isinstance(node.value, ast.Dict)
-        for key in node.value.keys
-        if isinstance(key, ast.Constant)
-    }  # fmt: skip
+    threads = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "_threads")
+    dicts = (node for node in ast.walk(threads) if isinstance(node, ast.Dict))
+    names = {key.value for node in dicts for key in node.keys if isinstance(key, ast.Constant)}
     table = GUIDE.read_text().partition("## Automatic restarts")[2].partition("## ")[0]
     listed = set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"(?m)^\| ([^|]*) \|", table))))
     assert len(names) >= 6

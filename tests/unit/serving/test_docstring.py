@@ -120,6 +120,7 @@ VARIABLES = st.builds(
 SIDES = st.lists(VARIABLES, max_size=4, unique_by=lambda variable: variable.name).map(tuple)
 
 
+@pytest.mark.slow
 @given(SIDES, SIDES, st.booleans())
 def test_what_is_written_is_read(
     inputs: tuple[Variable, ...], outputs: tuple[Variable, ...], types_first: bool

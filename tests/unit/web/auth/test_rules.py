@@ -135,6 +135,7 @@ def test_every_role_at_every_route(app: Flask, tokens: dict[str, str], method: s
                 assert reply.status_code != 404 or route.endswith(("/revoke", "<repository>")), (name, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for _, route in FLASK_RULES for path, _ in paths(route)])
 def test_a_session_opens_the_same(app: Flask, tokens: dict[str, str], path: str) -> None:
     """What is read, in a browser's window."""

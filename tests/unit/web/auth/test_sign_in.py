@@ -231,6 +231,7 @@ def test_scripts_and_frames_get_nothing_by_the_cookie(app: Flask, sent: dict[str
     assert browser._client.post("/-/apps/x/reconcile", headers={"X-Prichal": "1"}).status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
