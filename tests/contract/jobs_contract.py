@@ -51,7 +51,7 @@ class Script(Protocol):
     def cut(self) -> None:
         """The engine is away; containers go on."""
 
-    def mend(self) -> None: ...
+    def repair(self) -> None: ...
 
 
 def never() -> bool:
@@ -389,7 +389,7 @@ class JobsContract:
             with pytest.raises(Transient) as caught:
                 call()
             assert caught.value.reason == "EngineUnreachable"
-        script.mend()
+        script.repair()
         assert jobs.find(made.name) == made
 
     def test_a_job_that_ends_while_the_engine_is_away(self, jobs: Jobs, script: Script, app: AppName) -> None:
@@ -408,7 +408,7 @@ class JobsContract:
         script.cut()
         script.say(made.id, b"meanwhile\n")
         script.exit(made.id, 6)
-        script.mend()
+        script.repair()
         assert self.ended(jobs, made.id).exit_code == 6
         following.result(LIMIT)
         assert b"".join(pieces) == b"before\nmeanwhile\n"

@@ -69,8 +69,8 @@ class DockerScript:
     def cut(self) -> None:
         self.line.cut()
 
-    def mend(self) -> None:
-        self.line.mend()
+    def repair(self) -> None:
+        self.line.repair()
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ class FakeScript:
     def cut(self) -> None:
         self.jobs.down = True
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.jobs.down = False
 
     def pend(self, stage: str, detail: str) -> None:

@@ -36,7 +36,7 @@ class CuttableSocket:
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.path))
         listener.listen()
@@ -107,7 +107,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 @contextmanager
 def cuttable(folder: Path, target: str = "/var/run/docker.sock") -> Iterator[CuttableSocket]:
     line = CuttableSocket(folder / "engine.sock", target)
-    line.mend()
+    line.repair()
     try:
         yield line
     finally:

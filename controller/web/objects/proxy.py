@@ -172,7 +172,7 @@ class ObjectProxy:
                 access,
             ) as storage:
                 await self._take(caller, request.length, storage, claim, allowed)
-                # Written down before it is told: who has the answer finds the room as it is.
+                # Recorded before the answer is sent: callers who have it see the space that is left.
                 done = True
                 await self._record(self._reservations.stored, arrival)
                 _send(caller, request, 200, [*header_fields.SHARED, *_without_length(storage)], b"")

@@ -140,7 +140,7 @@ def test_two_workers_build_at_once(engine: DockerEngine, client: docker.APIClien
 
 # --- what is left -----------------------------------------------------------------------------------------------
 
-#: Builds as a daemon does it, and tells of each line.
+#: A program that builds as the daemon does, and prints each line of the log.
 BUILDER = """
 import sys
 from pathlib import Path

@@ -47,7 +47,7 @@ def test_an_engine_that_was_never_there_may_come(engine: DockerEngine, line: Cut
     with pytest.raises(Transient, match="Is Docker running") as caught:
         engine.ping()
     assert caught.value.reason == "EngineUnreachable"
-    line.mend()
+    line.repair()
     assert engine.ping().startswith("Docker ")
 
 
@@ -56,7 +56,7 @@ def test_calls_work_again_after_an_outage(engine: DockerEngine, line: CuttableSo
     line.cut()
     with pytest.raises(Transient):
         engine.observe(app)
-    line.mend()
+    line.repair()
     assert engine.observe(app).workloads == ()
 
 
@@ -89,7 +89,7 @@ def test_the_watcher_tells_what_it_missed(
             client.start(container)
         line.cut()
         client.kill(container)
-        line.mend()
+        line.repair()
         while events.get(timeout=30).action != "reconnected":
             pass
         missed = [events.get(timeout=30)]

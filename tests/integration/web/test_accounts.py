@@ -39,7 +39,7 @@ ACCOUNT = "prichal.demo.0123456789ab"
 
 @dataclass
 class Container:
-    """Signs as S3's clients do, whatever it is told to send."""
+    """Signs any request that it is given, as clients of S3 do."""
 
     files: Files
     known: StorageAccess

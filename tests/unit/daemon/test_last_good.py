@@ -76,7 +76,7 @@ class Host:
         connected = [document("PlatformApp", app, spec={"repository": "demo"}) for app in apps]
         (self.folder / "all.yaml").write_text("".join((repository, secret, *connected)))
 
-    def look(self) -> str:
+    def check(self) -> str:
         self.store.requests.enqueue(PLATFORM, Trigger.START)
         while request := self.store.requests.claim(1e12):
             outcome = self.platform.reconcile(request) if request.app == PLATFORM else None
@@ -112,12 +112,12 @@ BREAKS: dict[str, Callable[[Host], object]] = {
 @pytest.mark.parametrize("broken", BREAKS)
 def test_what_was_connected_stays_so_over_a_restart(host: Host, broken: str) -> None:
     host.declare("one", "two")
-    assert host.look() == ConditionType.READY
+    assert host.check() == ConditionType.READY
     BREAKS[broken](host)
     for _ in range(2):  # also the second start
         host.live()
         assert not host.deps.catalog.known
-        assert host.look() != ConditionType.READY, "and it is told"
+        assert host.check() != ConditionType.READY, "and the status reports it"
         assert host.apps == ["one", "two"]
         secret = host.deps.catalog.secret("keys", AppName("one"))
         assert secret is not None
@@ -127,14 +127,14 @@ def test_what_was_connected_stays_so_over_a_restart(host: Host, broken: str) -> 
     for path in host.folder.iterdir():
         path.unlink()
     host.declare("two", "three")
-    assert host.look() == ConditionType.READY
+    assert host.check() == ConditionType.READY
     assert host.apps == ["two", "three"] or host.apps == ["three", "two"]
 
 
 def test_a_first_start_on_a_broken_folder_connects_nobody(host: Host) -> None:
     host.declare("one")
     BREAKS["a mistake in a file"](host)
-    assert host.look() == ConditionType.MANIFEST_INVALID
+    assert host.check() == ConditionType.MANIFEST_INVALID
     assert not host.deps.catalog.known, "nobody is taken for disconnected"
 
 
@@ -143,11 +143,11 @@ def test_a_first_start_on_a_broken_folder_connects_nobody(host: Host) -> None:
 )
 def test_what_is_kept_may_be_damaged(host: Host, content: bytes) -> None:
     host.declare("one")
-    host.look()
+    host.check()
     (host.settings.private / "platform.json").write_bytes(content)
     BREAKS["a mistake in a file"](host)
     host.live()
-    assert host.look() == ConditionType.MANIFEST_INVALID
+    assert host.check() == ConditionType.MANIFEST_INVALID
     assert not host.deps.catalog.known
 
 
@@ -159,21 +159,21 @@ def test_what_the_configuration_allows_no_more_is_not_connected(host: Host) -> N
         document("Repository", "demo", spec=local)
         + document("PlatformApp", "one", spec={"repository": "demo"})
     )
-    assert host.look() == ConditionType.READY
+    assert host.check() == ConditionType.READY
     BREAKS["a further file with a mistake"](host)
     host.live(git=replace(host.settings.git, allowed_paths=()))
-    assert host.look() == ConditionType.MANIFEST_INVALID
+    assert host.check() == ConditionType.MANIFEST_INVALID
     assert host.apps == []
 
 
 def test_secrets_lie_in_the_private_folder_alone(host: Host) -> None:
     host.declare("one")
-    host.look()
+    host.check()
     kept = host.settings.private / "platform.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     BREAKS["a Secret's file is gone"](host)
     host.live()
-    host.look()
+    host.check()
     rest = [path for path in host.settings.state.rglob("*") if path.is_file() and path != kept]
     assert rest
     assert all(VALUE.encode() not in path.read_bytes() for path in rest)

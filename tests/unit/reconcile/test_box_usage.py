@@ -598,10 +598,10 @@ def test_a_bug_does_not_end_the_thread(
     store.boxes.save(BOX)
     shelf.fault = ZeroDivisionError("a bug")
 
-    def mend() -> None:
+    def repair() -> None:
         shelf.fault = None
 
-    usage_scanner.run(Turns(clock, mend, *[lambda: None] * 12))
+    usage_scanner.run(Turns(clock, repair, *[lambda: None] * 12))
     assert stored(store).measured > 0
     assert "could not measure box demo/data: bug: ZeroDivisionError" in caplog.text
 

@@ -144,7 +144,7 @@ def test_whatever_moves_and_fails_each_path_is_answered_all_along(
         harness.run()
         harness.settle(passes=2)
         assert not watched, watched
-        fails.mend()
+        fails.repair()
         harness.clock.advance(1000.0)
         harness.push(
             *commit(new, {name: "demo:3" if name in failing else image for name, image in after.items()})
@@ -171,7 +171,7 @@ class Failing:
 
         harness.engine.start = start  # type: ignore[method-assign]
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._scene.engine.exits_at_start.clear()
         self._scene.engine.start = self._start  # type: ignore[method-assign]
 

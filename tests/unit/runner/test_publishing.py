@@ -349,10 +349,10 @@ def test_a_full_box_takes_what_replaces_something_and_is_no_larger(harness: Harn
 def test_a_storage_that_is_away_for_a_moment_keeps_nobody_from_beginning(harness: Harness) -> None:
     harness.storage.down = True
 
-    def mend(job: Job) -> None:
+    def repair(job: Job) -> None:
         harness.storage.down = False
 
-    harness.commands["fit"] = Command(files={"model/x": "x"}, act=mend)
+    harness.commands["fit"] = Command(files={"model/x": "x"}, act=repair)
     assert harness.finish(FIT, outputs=to("g")).state is RunState.SUCCEEDED
 
 
@@ -394,14 +394,14 @@ def test_publishing_that_failed_is_repeated_without_the_work(
 ) -> None:
     """As often as it takes."""
     harness.commands["fit"] = Command(files={"model/x": "x" * 2000, "model/z": "z"})
-    mend = breaks(harness)
+    repair = breaks(harness)
     of = pipeline(stage("fit", outputs=("model",)), stage("use", inputs=("model",)))
     first = harness.finish(of, outputs=to("g"))
     assert (first.reason, first.stage("fit").attempts[0].exit_code) == (reason, 0)
     assert "`retry` publishes them" in first.message
     second = again(harness, first)
     assert (second.state, second.reason) == (first.state, reason)
-    mend()
+    repair()
     third = again(harness, second, 2)
     assert third.state is RunState.SUCCEEDED, third.message
     assert [job.stage for job in harness.jobs.made] == ["fit", "use"]
