@@ -1,6 +1,7 @@
-"""`python -m benchmarks [--quick] [deploy serving gateway idle files listing runs queue logs shares]`: measure, print a
-table, write build/bench.json, or the file that BENCH_RESULT names. With --quick everything is done once or a few times
-only: it shows that the measurements work, and its figures mean nothing.
+"""`python -m benchmarks [--quick] [deploy heal push serving processes batches tensors gateway streams idle files
+listing runs queue logs shares pages]`: measure, print a table, write build/bench.json, or the file that BENCH_RESULT
+names. With --quick everything is done once or a few times only: it shows that the measurements work, and its figures
+mean nothing.
 
 Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
 shown beside what was measured. The exit code is 1 only if a measurement could not be made.
@@ -21,15 +22,35 @@ from pathlib import Path
 
 import docker
 
-from benchmarks import deploy, idle, runs, serving, shares, storage
+from benchmarks import (
+    batches,
+    deploy,
+    healing,
+    idle,
+    pages,
+    processes,
+    pushes,
+    runs,
+    serving,
+    shares,
+    storage,
+    streams,
+    tensors,
+)
 from benchmarks.environment import Environment, prepared
 from benchmarks.figures import Figure, Section
 
 RESULT = Path(os.environ.get("BENCH_RESULT") or Path(__file__).parent.parent / "build" / "bench.json")
 SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "deploy": deploy.measure,
+    "heal": healing.measure,
+    "push": pushes.measure,
     "serving": serving.measure_library,
+    "processes": processes.measure,
+    "batches": batches.measure,
+    "tensors": tensors.measure,
     "gateway": serving.measure_path,
+    "streams": streams.measure,
     "idle": idle.measure,
     "files": storage.measure_files,
     "listing": storage.measure_large_listing,
@@ -37,6 +58,7 @@ SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "queue": runs.measure_queue,
     "logs": runs.measure_logs,
     "shares": shares.measure_shares,
+    "pages": pages.measure_pages,
 }
 
 

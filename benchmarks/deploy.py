@@ -1,6 +1,6 @@
-"""Measures the time from `git push` to the first answer of the new version, compared with `docker run` of the
-same image: a bare one, and one with the platform's limits and network, which is the least that the platform
-could need.
+"""Measures the time from `git push` to the first answer of the new version, and from a request to roll back to the
+first answer of the version before it, compared with `docker run` of the same image: a bare one, and one with the
+platform's limits and network, which is the least that the platform could need.
 
 A client calls through the gateway every other millisecond all the while; a call without a good answer is lost.
 """
@@ -58,6 +58,14 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """Seconds from the request."""
+
+    answered: float
+    lost: int
+
+
+@dataclass(frozen=True)
 class BareRun:
     """Seconds from the start of the command `docker run -d`: to its end, to the first answer."""
 
@@ -68,16 +76,32 @@ class BareRun:
 def measure(ground: Environment) -> Section:
     section = Section("deploy", "git push → first answer of the new version, beside docker run")
     rollouts: list[Rollout] = []
+    back: list[Rollback] = []
     bare: list[BareRun] = []
     same: list[BareRun] = []
     with running_platform(ground) as platform, network(ground) as own:
         contest = Contest(ground, platform)
         for _ in range(ground.count(ROUNDS)):
             rollouts.append(contest.roll_out())
+            back.append(contest.roll_back())
             bare.append(contest.run_container(()))
             same.append(contest.run_container(("--network", own, *HARDENED)))
     _report(section, rollouts, bare, same)
+    _report_back(section, back, bare, same)
     return section
+
+
+def _report_back(section: Section, back: list[Rollback], bare: list[BareRun], same: list[BareRun]) -> None:
+    seconds = [each.answered for each in back]
+    section.add("rollback → first answer", "ms", [1e3 * each for each in seconds])
+    section.compare("rollback beside bare docker run", seconds, [r.answered for r in bare])
+    section.compare(
+        "rollback beside docker run, limits and own network",
+        seconds,
+        [r.answered for r in same],
+        aim="1.15 ×",
+    )
+    section.add("calls lost in a rollback", "", [each.lost for each in back], aim="0")
 
 
 def _report(section: Section, rollouts: list[Rollout], bare: list[BareRun], same: list[BareRun]) -> None:
@@ -105,11 +129,13 @@ class Contest:
         self._platform = platform
         self._module = Adder(platform, ground)
         self._module.deploy(0)
-        self._offset = 0
+        self._offset = 0  # of the newest commit
+        self._serving = self._previous = 0
 
     def roll_out(self) -> Rollout:
-        before = answer(self._offset)
+        before = answer(self._serving)
         self._offset += 1
+        self._previous, self._serving = self._serving, self._offset
         revision = self._module.commit(self._offset)
         with Caller(self._module.target(self._offset), before) as caller:
             begun = time.time()
@@ -121,8 +147,20 @@ class Contest:
         stages = _stages(begun, {**moments, "answer": caller.answered})
         return Rollout(caller.answered - begun, pushed - begun, stages, caller.calls, caller.lost)
 
+    def roll_back(self) -> Rollback:
+        """Go back to what served before the last push; the next push goes on."""
+        before, self._serving = answer(self._serving), self._previous
+        with Caller(self._module.target(self._serving), before) as caller:
+            begun = time.time()
+            self._platform.request("POST", f"/-/apps/{self._module.app}/rollback")
+            wait_for("the earlier version's answer", lambda: caller.answered)
+            wait_for(
+                "the end of the other one", lambda: len(self._platform.containers(self._module.app)) == 1
+            )
+        return Rollback(caller.answered - begun, caller.lost)
+
     def run_container(self, options: tuple[str, ...]) -> BareRun:
-        with Caller(self._module.target(self._offset), answer(self._offset)):
+        with Caller(self._module.target(self._serving), answer(self._serving)):
             begun = time.time()
             with bare_container(self._ground, options) as container:
                 returned = time.time()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -25,6 +26,8 @@ from tests.support.engines import BASE_IMAGE, build_image, unique
 from tests.support.platform import Module, Platform
 
 WORKLOAD = Path(__file__).parent / "workload"
+CODE = ("adder.py", "words.py", "own_words.py")
+OWN_COMMAND = 'CMD ["python3", "own_words.py"]'
 NUMBERS = (2, 3, 5)
 BODY = json.dumps(
     {"inputs": [{"name": "numbers", "datatype": "INT32", "shape": [len(NUMBERS)], "data": NUMBERS}]}
@@ -56,8 +59,8 @@ def prepared(home: Path, quick: bool = False) -> Iterator[Environment]:
     client = docker.APIClient()
     image = f"{unique('bench')}.local/adder:1"
     files = {
-        "Dockerfile": f"FROM {BASE_IMAGE}\nWORKDIR /srv\nCOPY adder.py .\n",
-        "adder.py": (WORKLOAD / "adder.py").read_text(),
+        "Dockerfile": f"FROM {BASE_IMAGE}\nWORKDIR /srv\nCOPY {' '.join(CODE)} ./\n{OWN_COMMAND}\n",
+        **{name: (WORKLOAD / name).read_text() for name in CODE},
     }
     build_image(client, image, files)
     try:
@@ -99,20 +102,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def bare_process(ground: Environment, port: int) -> Iterator[Target]:
-    """The serving library as a process on this host, with its own defaults."""
+def bare_process(
+    ground: Environment,
+    port: int,
+    inference: str = "adder:predict",
+    component: str = "component",
+    python: str = sys.executable,
+    first: Target | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[Target]:
+    """The serving library as a process on this host, once it answers the `first` call. All `settings` but these are as
+    it has them by default."""
     path = ground.home / "path"
     path.mkdir(exist_ok=True)
     if not (path / "prichal_serving").exists():
         (path / "prichal_serving").symlink_to(ground.library)
-    settings = {"inference": "adder:predict", "port": port}
+    variable = {"inference": inference, "component": component, "port": port, **settings}
     env = {
         **os.environ,
         "PYTHONPATH": f"{path}:{WORKLOAD}",
-        "PRICHAL_SERVING": json.dumps(settings),
+        "PRICHAL_SERVING": json.dumps(variable),
     }
-    target = Target(("127.0.0.1", port), "/predict", BODY, answer())
-    with ended([sys.executable, "-m", "prichal_serving"], env, ground.home / "serving.log"):
+    target = first or Target(("127.0.0.1", port), "/predict", BODY, answer())
+    with ended([python, "-m", "prichal_serving"], env, ground.home / "serving.log"):
         wait_for("the serving library", lambda: answers(target))
         yield target
 
@@ -204,12 +216,12 @@ def running_platform(ground: Environment, **settings: object) -> Iterator[Runnin
         platform.stop()
 
 
-def adder(image: str, offset: int) -> dict[str, object]:
-    """The component that is measured."""
+def adder(image: str, offset: int, **service: object) -> dict[str, object]:
+    """The component that is measured. `service`: more of its `mlService`."""
     return {
         "image": {"existingImageName": image},
         "env": [{"name": "OFFSET", "value": str(offset)}],
-        "mlService": {"inference": "adder:predict"},
+        "mlService": {"inference": "adder:predict", **service},
         "resources": {"cpus": PROCESSORS, "memory": "256Mi"},  # as many as bare containers have
     }
 
@@ -217,12 +229,15 @@ def adder(image: str, offset: int) -> dict[str, object]:
 class Adder(Module):
     """The module under test, in a repository that `prichal repo create` made."""
 
-    def __init__(self, platform: Platform, ground: Environment, components: int = 1) -> None:
+    def __init__(
+        self, platform: Platform, ground: Environment, components: int = 1, **service: object
+    ) -> None:
         self.app = unique("bench")
         self.home = platform.home / self.app
         self.tree = self.home
         self._platform = platform
         self._image = ground.image
+        self._service = service
         self._components = [f"adder-{number}" for number in range(components)]
         made = platform.prichal("repo", "create", self.app, "--connect", "--path", "manifests")
         self.bare = Path(made.stdout.split()[-1])
@@ -231,7 +246,7 @@ class Adder(Module):
     def commit(self, offset: int) -> str:
         """Declare the version with that OFFSET; the commit, which is not pushed yet."""
         for name in self._components:
-            self.component(name, **adder(self._image, offset))
+            self.component(name, **adder(self._image, offset, **self._service))
         self.api(self._components[0])
         self._git("add", "--all")
         identity = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")

@@ -98,6 +98,11 @@ def memory_of(process: int) -> float:
     return sum(map(_memory, _tree(process))) / 2**20
 
 
+def cpu_seconds_of(process: int) -> float:
+    """Seconds of processor time of a process and its children."""
+    return sum(map(_cpu_seconds, _tree(process)))
+
+
 def _cpu_seconds(process: int) -> float:
     """User and system time, fields 14 and 15 of proc(5)'s stat; the second field may contain blanks."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

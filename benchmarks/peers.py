@@ -1,5 +1,5 @@
-"""MLServer with the same function, in a separate virtual environment, for comparison with the serving library
-and the whole path. If it cannot be installed, its rows are missing and a note says why."""
+"""MLServer and BentoML with the same function, in separate virtual environments, for comparison with the serving
+library and the whole path. If one cannot be installed, its rows are missing and a note says why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from benchmarks.load import LoadFailed, Target
 REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
 ROOT = Path(__file__).parent.parent
 VENV = ROOT / "build" / "peers"
+BENTOML_REQUIREMENTS = Path(__file__).with_name("requirements-bentoml.txt")
+BENTOML_VENV = ROOT / "build" / "peers-bentoml"
 INSTALLING = 300.0  # seconds
 
 
@@ -24,10 +26,17 @@ class NoPeer(Exception):
 
 
 @contextmanager
-def mlserver(ground: Environment) -> Iterator[Target]:
+def mlserver(
+    ground: Environment,
+    implementation: str = "adder_mlserver.Adder",
+    body: bytes = BODY,
+    expected: bytes = answer(),
+    **model_settings: object,
+) -> Iterator[Target]:
     """One process (`parallel_workers` 0), on loopback alone, without access log; all else as MLServer has it."""
-    _install()
-    folder = ground.home / "mlserver"
+    install()
+    name = implementation.partition("_")[0]
+    folder = ground.home / f"mlserver-{name}"
     folder.mkdir(exist_ok=True)
     port = free_port()
     settings = {
@@ -39,9 +48,9 @@ def mlserver(ground: Environment) -> Iterator[Target]:
         "debug": False,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
-    model = {"name": "adder", "implementation": "adder_mlserver.Adder"}
+    model = {"name": name, "implementation": implementation, **model_settings}
     (folder / "model-settings.json").write_text(json.dumps(model))
-    target = Target(("127.0.0.1", port), "/v2/models/adder/infer", BODY, answer())
+    target = Target(("127.0.0.1", port), f"/v2/models/{name}/infer", body, expected)
     env = {**os.environ, "PYTHONPATH": str(WORKLOAD)}
     with ended([str(VENV / "bin" / "mlserver"), "start", str(folder)], env, folder / "log.txt"):
         try:
@@ -51,9 +60,36 @@ def mlserver(ground: Environment) -> Iterator[Target]:
         yield target
 
 
-def _install() -> None:
+@contextmanager
+def bentoml(ground: Environment, service: str, body: bytes, expected: bytes) -> Iterator[Target]:
+    """One process, on loopback alone, without access log and metrics; all else as BentoML has it."""
+    install(BENTOML_VENV, BENTOML_REQUIREMENTS)
+    home = ground.home / "bentoml"
+    home.mkdir(exist_ok=True)
+    port = free_port()
+    target = Target(("127.0.0.1", port), "/predict", body, expected)
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(WORKLOAD),
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "1",  # else it tells its makers that it was started
+    }
+    program = BENTOML_VENV / "bin" / "bentoml"
+    command = [str(program), "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    with ended(command, env, home / "log.txt"):
+        try:
+            wait_for("BentoML", lambda: answers(target))
+        except LoadFailed as error:
+            raise NoPeer(f"{error}: {(home / 'log.txt').read_text()[-500:]}") from error
+        yield target
+
+
+def install(folder: Path = VENV, requirements: Path = REQUIREMENTS) -> None:
+    """Make a peer's environment. Raises NoPeer."""
     try:
-        subprocess.run([ROOT / "scripts" / "python-env", VENV, REQUIREMENTS], check=True, timeout=INSTALLING)
+        subprocess.run(
+            [ROOT / "scripts" / "python-env", folder, requirements], check=True, timeout=INSTALLING
+        )
     except subprocess.CalledProcessError as error:
         raise NoPeer("it cannot be installed; what stands above says why") from error
     except subprocess.TimeoutExpired as error:

@@ -1,10 +1,13 @@
 """Measures how long calls of one app take while the developer and callers of another app attack the host, and
-how much memory the attacks leave in use. Each attack is measured between two quiet periods."""
+how much memory the attacks leave in use. Each attack is measured after a quiet period, and before another one in which
+the same attackers send the same to a server that only gives empty answers: they share the processors with the load."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -41,7 +44,9 @@ def measure_shares(ground: Environment) -> Section:
         }
         for name in ATTACKS:
             attacks[name] = partial(under_way, name, platform.port, hostile.app)
-        _report(section, attacks, load, ground.count(ROUNDS))
+        with empty_server() as port:
+            floors = {name: partial(under_way, name, port, hostile.app) for name in ATTACKS}
+            _report(section, attacks, floors, load, ground.count(ROUNDS))
         hostile.take_back()
         _report_memory(section, platform, before, ground.count(int(SETTLED)))
     return section
@@ -50,16 +55,21 @@ def measure_shares(ground: Environment) -> Section:
 def _report(
     section: Section,
     attacks: Mapping[str, Callable[[], AbstractContextManager[None]]],
+    floors: Mapping[str, Callable[[], AbstractContextManager[None]]],
     load: Callable[[], Load],
     rounds: int,
 ) -> None:
     quiet: dict[str, list[Load]] = {name: [] for name in attacks}
     attacked: dict[str, list[Load]] = {name: [] for name in attacks}
+    beside: dict[str, list[Load]] = {name: [] for name in floors}
     for _ in range(rounds):
         for name, attack in attacks.items():
             quiet[name].append(load())
             with attack():
                 attacked[name].append(load())
+            if name in floors:
+                with floors[name]():
+                    beside[name].append(load())
     everything = [each for loads in quiet.values() for each in loads]
     section.add("calls, nothing else, p50", "ms", [1e3 * each.p50 for each in everything])
     section.add("  p99", "ms", [1e3 * each.p99 for each in everything])
@@ -68,6 +78,12 @@ def _report(
         section.add("  p99", "ms", [1e3 * each.p99 for each in loads])
         of_both = [each.p99 for each in loads], [each.p99 for each in quiet[name]]
         section.compare("  p99 beside the quiet one", of_both[0], of_both[1], aim="2 ×")
+        if name in beside:
+            floor = [each.p99 for each in beside[name]]
+            section.compare(
+                "  p99 with the attackers at an empty server, beside the quiet one", floor, of_both[1]
+            )
+            section.compare("  p99 beside that", of_both[0], floor)
 
 
 def _memory(platform: RunningPlatform) -> dict[str, float]:
@@ -86,6 +102,20 @@ def _report_memory(
         section.add(f"memory of {name} before", "MiB", [before[name]])
         section.add("  after all of it", "MiB", [memory])
         section.compare("  after beside before", [memory], [before[name]], aim="1.1 ×")
+
+
+@contextmanager
+def empty_server() -> Iterator[int]:
+    """The port of a server that only gives empty answers."""
+    command = [sys.executable, "-m", "benchmarks.empty_reply"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 class Hostile:

@@ -1,5 +1,5 @@
-"""GET from a server that is not trusted: once, without redirects and proxies, bounded in time. The caller bounds what
-they read of the response.
+"""A request to a server that is not trusted: once, without redirects and proxies, bounded in time. The caller bounds
+what they read of the response.
 
 The timeout of a socket restarts with each byte, so a server that sends single bytes could block a worker that others
 need; hence the limit on the total time.
@@ -10,10 +10,12 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult
+
+_ASKED_EVERY = 0.2  # seconds
 
 
 @contextmanager
@@ -26,22 +28,35 @@ def fetched(
     accept: str = "*/*",
     within: float,
     silence: float | None = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    unless: Callable[[], bool] | None = None,
 ) -> Iterator[HTTPResponse]:
-    """Yield the response. `host` may have the port in it. Seconds: `within` from the connection to the end of the
-    block, `silence` without a byte, by default `within`, too. Raises OSError (TimeoutError), HTTPException, ValueError.
+    """Yield the response to a GET, or with a `body` to a POST. `host` may have the port in it. Seconds: `within` from
+    the connection to the end of the block, `silence` without a byte, by default `within`, too. When `unless` returns
+    True, which another thread asks, it ends like a connection that is cut. Raises OSError (TimeoutError),
+    HTTPException, ValueError.
     """
     kind = HTTPSConnection if tls else HTTPConnection
     with closing(kind(host, port, timeout=silence or within)) as connection:
         connection.connect()
-        with ended_after(within, connection.sock):
-            connection.request("GET", path, headers={"Accept": accept})
+        cut = cut_when(unless, connection.sock) if unless else nullcontext()
+        with ended_after(within, connection.sock), cut:
+            method = "GET" if body is None else "POST"
+            connection.request(method, path, body, {"Accept": accept, **(headers or {})})
             with closing(connection.getresponse()) as response:
                 yield response
 
 
 @contextmanager
 def fetched_url(
-    url: SplitResult, *, accept: str = "*/*", within: float, silence: float | None = None
+    url: SplitResult,
+    *,
+    accept: str = "*/*",
+    within: float,
+    silence: float | None = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[HTTPResponse]:
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     with fetched(
@@ -52,8 +67,34 @@ def fetched_url(
         accept=accept,
         within=within,
         silence=silence,
+        body=body,
+        headers=headers,
     ) as response:
         yield response
+
+
+@contextmanager
+def cut_when(condition: Callable[[], bool], sock: socket.socket) -> Iterator[None]:
+    """Shut the socket down as soon as the condition, which is asked again and again, is true. A condition that fails
+    counts as true: what asks for it elsewhere tells why."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_ASKED_EVERY):
+            with suppress(Exception):
+                if not condition():
+                    continue
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            return
+
+    watcher = threading.Thread(target=watch, name="cut", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 from controller.domain.text import printable
 
@@ -25,6 +27,28 @@ def configure(level: str, style: str) -> None:
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class SparseLog:
+    """Logs the first record of each kind within a second, and with it how many others there were since the one before:
+    thousands of refusals must not fill the log."""
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._kinds: dict[
+            str, tuple[float, int]
+        ] = {}  # when the last one was logged, and how many came since
+
+    def warning(self, kind: str, message: str, detail: str, fields: Mapping[str, object]) -> None:
+        """`kind` is one of few."""
+        now = self._clock()
+        last, others = self._kinds.get(kind, (-math.inf, 0))
+        if now - last < 1.0:
+            self._kinds[kind] = last, others + 1
+            return
+        self._kinds[kind] = now, 0
+        self._log.warning(message, detail, extra={**fields, "others": others} if others else fields)
 
 
 class _TextFormatter(logging.Formatter):

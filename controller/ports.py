@@ -6,7 +6,7 @@ Every method may raise `controller.domain.errors` (Transient, Waiting, Stalled) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
@@ -14,8 +14,22 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from controller.domain.apps.desired import BuildInput, Workload
-from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, ScratchUse
+from controller.domain.apps.history import AppliedRevision, ManifestText
+from controller.domain.apps.observed import (
+    ImagePin,
+    ImageUse,
+    LoggedContainer,
+    ObservedApp,
+    ObservedWorkload,
+    ScratchUse,
+    WorkloadUse,
+)
+from controller.domain.apps.orders import AppOrder, OrderRecord
+from controller.domain.apps.owned_secrets import ChangeRecord, OwnedKey, OwnedSecrets, SecretChange
+from controller.domain.apps.previews import AskedPreview, PlanPreview
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
+from controller.domain.apps.samples import Resolution, Sample, Stored
+from controller.domain.apps.smoke import SmokeAnswer, SmokeCase
 from controller.domain.apps.spec import (
     BuildImage,
     ImageSource,
@@ -28,14 +42,17 @@ from controller.domain.apps.status import (
     AppStatus,
     Event,
     RepositoryRecord,
+    Rollback,
     WebhookDelivery,
 )
-from controller.domain.apps.usage import Usage
+from controller.domain.apps.usage import TakenShare, Usage
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.people.quotas import AppShare
+from controller.domain.routing.async_calls import EndedCall
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.file_index import UnderWayMark
-from controller.domain.runs.gpus import Lease
+from controller.domain.runs.gpus import GpuRequest, Lease
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import EVERY_RUN, Run, RunCause, RunCount, RunFilter
 from controller.domain.runs.schedules import Checkpoint, ScheduleState
@@ -53,6 +70,7 @@ from controller.domain.storage.box import (
     StorageAccount,
     StoredObject,
 )
+from controller.domain.templates import TemplateRecord
 from controller.domain.volumes import Volume
 
 
@@ -123,6 +141,10 @@ class Sources(Protocol):
         """Return files below `path` with one of `suffixes`, sorted by path; hidden folders and files are
         skipped. Raises Stalled `PathNotFound` if `path` is not a folder of the commit."""
 
+    def read(self, revision: Revision, path: str, most: int) -> bytes:
+        """Return a file of the commit. Raises Stalled `PathNotFound` if `path` is not a file, `FileTooLarge` if it has
+        more bytes than `most`."""
+
     def content_id(self, revision: Revision, source: BuildImage) -> str:
         """Return the id of what a build of `source` can see, without what `.dockerignore` excludes. Equal content
         has equal ids."""
@@ -151,6 +173,14 @@ class EngineEvent:
     at: float
 
 
+class ContainerLogReader(Protocol):
+    """Reads the log of one container on from a position. Not thread-safe."""
+
+    def unread(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what was written since, in pieces, each with the position after it, which begins with the time of
+        its last line (RFC 3339). What was lost meanwhile is told in a line. Raises Transient."""
+
+
 class Engine(Protocol):
     """Runs workloads and builds images. It changes only objects with our instance label."""
 
@@ -170,24 +200,43 @@ class Engine(Protocol):
         registry, a build is known by its digest there, and is built again only if the registry does not have
         it. Raises Stalled `ImageNotFound`, `RegistryDenied`; Transient `RegistryUnreachable`."""
 
-    def pull(self, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]) -> None:
-        """Pull the image. Raises Stalled `ImageNotFound`, also for images that no registry has, because they
-        were built and not pushed, or loaded by hand."""
+    def pull(
+        self, app: AppName, reference: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]
+    ) -> None:
+        """Pull the image for an app. Raises Stalled `ImageNotFound`, also for images that no registry has, because they
+        were built and not pushed, or loaded by hand; Stalled or Transient `ImageTooLarge` if the images that were
+        pulled for the app would exceed its share."""
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         """Build the image, and push it if there is a registry for builds. Raises Stalled `BuildFailed` with the
-        last lines of the build log; Transient `PushFailed`, after which the next attempt only pushes."""
+        last lines of the build log, `BuildTooLarge` if its steps write more than its share; Transient `PushFailed`,
+        after which the next attempt only pushes."""
 
-    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
-        """Remove images that were built here for the app and that no container uses, except the `keep`
-        newest, so that going back needs no build, and those in `spare` (`ImagePin.deploy`)."""
+    def prune_images(
+        self,
+        app: AppName,
+        keep: int,
+        spare: frozenset[str] = frozenset(),
+        earlier: tuple[str, ...] = (),
+    ) -> None:
+        """Remove images that were built here for the app and that no container uses, except the `keep` newest, those in
+        `spare` (`ImagePin.deploy`) and those in `earlier`, the most wanted first, within `docker.keptImages`. With
+        `keep` 0, those that were pulled for it are removed, too."""
 
-    def image_sizes(self) -> Mapping[AppName, int]:
-        """Return the bytes of the images that were built here for each app."""
+    def image_sizes(self) -> Mapping[AppName, ImageUse]:
+        """Return what images and builds of each app take on the disk."""
 
     def scratch(self) -> tuple[ScratchUse, ...]:
         """What each running container of a component has written where only it writes. Takes the engine some seconds
         where there are many files."""
+
+    def use(self, ask_gpus: bool = True) -> tuple[WorkloadUse, ...]:
+        """What each running container of a component uses now. Those that ended meanwhile are missing. `ask_gpus`: a
+        program in the container is asked for the use of its GPUs."""
+
+    def held_gpus(self) -> tuple[Lease, ...]:
+        """Return the GPUs that containers of components have, of all apps, whether they run or not. Sorted by
+        workload."""
 
     def collect_builds(self, age: float) -> None:
         """Remove images of steps of failed or interrupted builds that are older than `age` seconds."""
@@ -211,16 +260,20 @@ class Engine(Protocol):
         """From now on start this version with a writable root file system, because it does not start with a
         read-only one."""
 
-    def remove(self, workload_id: str, grace: float) -> None:
-        """Stop a container (SIGTERM, after `grace` seconds SIGKILL) and remove it. A missing one is fine; one
-        without our label is Stalled `NotOurs`. One that is LOST is given up: its name is free at once, and
-        the engine ends it should its node come back."""
+    def remove(self, workload_id: str, grace: float, last: Callable[[], object] = lambda: None) -> None:
+        """Stop a container (SIGTERM, after `grace` seconds SIGKILL), call `last`, and remove it. A
+        missing one is fine; one without our label is Stalled `NotOurs`. One that is LOST is given up: its
+        name is free at once, and the engine ends it should its node come back."""
 
     def logs(self, workload_id: str, tail: int) -> str:
         """Return the last `tail` lines of stdout and stderr. Raises Transient `WorkloadGone` if there is no
         such container."""
 
-    def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]: ...
+    def logged(self) -> tuple[LoggedContainer, ...]:
+        """Return the containers of all components."""
+
+    def log_reader(self, workload_id: str, after: str) -> ContainerLogReader:
+        """Read the log of a container from a position, "" for the start."""
 
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
         """Yield events from now on; it resumes after the engine's restart, and ends soon after `stop()` turns
@@ -362,6 +415,20 @@ class Prober(Protocol):
     def probe(self, endpoint: str, path: str, timeout: float) -> Readiness:
         """Request `http://endpoint/path`; never raises."""
 
+    def read(self, endpoint: str, path: str, timeout: float) -> str:
+        """Return the first 64 KiB of what `http://endpoint/path` answers with 200, else ""; never raises."""
+
+    def call(
+        self,
+        endpoint: str,
+        case: SmokeCase,
+        headers: Mapping[str, str],
+        timeout: float,
+        unless: Callable[[], bool],
+    ) -> SmokeAnswer:
+        """Send the request of a smoke test; never raises. It is given up after `timeout` seconds, or when `unless`
+        returns True, which is called from another thread."""
+
 
 class Sender(Protocol):
     """Sends webhooks over HTTP to addresses that callers chose. Thread-safe."""
@@ -413,6 +480,10 @@ class Objects(Protocol):
         self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
     ) -> StoredObject:
         """Store an object. Without `content_type`, it is guessed from the key."""
+
+    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
+        """Copy an object of the bucket within the storage, as it was found: Stalled `ObjectMissing`, `ObjectChanged`
+        if it was replaced."""
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove the objects; missing ones are fine."""
@@ -545,11 +616,14 @@ class Apps(Protocol):
     def status(self, app: AppName) -> AppStatus:
         """Return the status of an app, which is empty for an unknown one."""
 
+    def has(self, app: AppName) -> bool:
+        """Return True if there is a status of this app."""
+
     def all(self) -> tuple[AppStatus, ...]: ...
 
     def save(self, status: AppStatus, events: Iterable[Event] = ()) -> None:
-        """Save status and events in one transaction, without `suspended` and `approved_revision`, which are
-        decisions of people."""
+        """Save status and events in one transaction, without `suspended`, `approved_revision` and `rollback`, which
+        are decisions of people."""
 
     def record_plan(self, app: AppName, revision: str, plan: str) -> None: ...
 
@@ -558,6 +632,11 @@ class Apps(Protocol):
     def set_suspended(self, app: AppName, suspended: bool) -> None: ...
 
     def approve(self, app: AppName, revision: str) -> None: ...
+
+    def roll_back(self, app: AppName, rollback: Rollback) -> None: ...
+
+    def end_rollback(self, app: AppName, rollback: Rollback) -> None:
+        """Forget a rollback, but not another one that was asked for meanwhile."""
 
 
 class Events(Protocol):
@@ -593,9 +672,19 @@ class Routes(Protocol):
 class Gateways(Protocol):
     """The table version that each gateway worker has loaded; it lets the daemon drain without guessing."""
 
-    def report(self, worker: str, version: int, busy: frozenset[str], now: float) -> None:
+    def report(
+        self,
+        worker: str,
+        version: int,
+        busy: frozenset[str],
+        now: float,
+        taken: tuple[TakenShare, ...] = (),
+    ) -> None:
         """Store a worker's report. `busy`: retired endpoints (`IP:PORT`) that still have requests of this
-        worker in progress."""
+        worker in progress; `taken`: what apps take of its shares."""
+
+    def taken(self, now: float) -> tuple[TakenShare, ...]:
+        """Return what apps take of the shares of each live worker."""
 
     def leave(self, worker: str) -> None: ...
 
@@ -615,6 +704,11 @@ class Repositories(Protocol):
         """Record a delivery; return False if its id was seen before for that repository: a replay."""
 
     def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None: ...
+
+    def remember_push(self, repository: str, revision: str, by: str, at: float) -> None: ...
+
+    def pusher(self, repository: str, revision: str) -> str:
+        """Return who pushed a commit to a repository that is hosted here; "" if that is not known."""
 
 
 class Activity(Protocol):
@@ -683,6 +777,9 @@ class Boxes(Protocol):
     def usage(self, bucket: str, now: float) -> BoxUsage: ...
 
     def pending(self, bucket: str | None = None) -> tuple[PendingUpload, ...]: ...
+
+    def unfinished(self, bucket: str, below: str, now: float, most: int) -> tuple[PendingUpload, ...]:
+        """Return the newest uploads in parts of keys that begin with `below` and have not expired, oldest first."""
 
     def upload(self, bucket: str, upload: str) -> PendingUpload | None:
         """Return the upload in parts with this id."""
@@ -774,6 +871,9 @@ class Runs(Protocol):
     def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
         """Return the queued and active runs, the oldest first."""
 
+    def images(self, app: AppName) -> frozenset[str]:
+        """Return the images of all stages of the queued and active runs."""
+
     def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
         """Return the number of runs of each pipeline in each state, in that order, of one app or of all."""
 
@@ -813,6 +913,12 @@ class WebhookUnderWay:
 
 class Webhooks(Protocol):
     """The outbox. Each run that ends puts its messages there, in the transaction that ends it (`Runs.save`)."""
+
+    def call_ended(self, ended: EndedCall) -> None:
+        """Ask the daemon for the webhooks of an async call that is over. Raises Transient if too many others wait."""
+
+    def supersede(self, status: Message) -> None:
+        """Add a commit status, in place of those of the same app and commit that are not delivered."""
 
     def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
         """Return some webhooks that are due and not being sent, the oldest first, a few of each lane."""
@@ -858,6 +964,142 @@ class Gpus(Protocol):
     def replace(self, app: AppName, leases: Iterable[Lease]) -> None:
         """Replace the app's leases by these, which its containers have."""
 
+    def requests(self, now: float) -> tuple[GpuRequest, ...]:
+        """Return what components wait for, without what was asked for long ago. Sorted by app and component."""
+
+    def ask(self, app: AppName, requests: Iterable[GpuRequest], now: float) -> None:
+        """Record that the app's components wait for these, and for no others."""
+
+
+class Series(Protocol):
+    """Samples of components, for a day and in bounded space. The daemon writes them, all others read."""
+
+    def add(self, at: float, samples: Mapping[tuple[AppName, ComponentName], Sample]) -> None:
+        """Add samples whose time ends at `at`, in Unix seconds."""
+
+    def of(self, app: AppName, component: ComponentName, resolution: Resolution) -> tuple[Stored, ...]:
+        """Return what is kept of a component, in no order."""
+
+    def keep(self, known: Collection[tuple[AppName, ComponentName]]) -> None:
+        """Delete the samples of all other components."""
+
+
+class SecretCipher(Protocol):
+    """What follows from the key of this instance. `place` is bound to what is sealed."""
+
+    id: bytes  # of the key, and the beginning of all that is sealed with it
+    public: bytes  # for which others seal
+
+    def seal(self, content: bytes, place: bytes) -> bytes: ...
+
+    def open(self, sealed: bytes, place: bytes) -> bytes:
+        """Raises CannotOpen."""
+
+    def open_received(self, sealed: bytes, place: bytes) -> bytes:
+        """Open what was sealed for the public key. Raises CannotOpen."""
+
+    def fingerprint(self, content: bytes, place: bytes) -> str: ...
+
+
+class Secrets(Protocol):
+    """Secrets that people have set. Values are written by the daemon alone, from changes that others seal for it."""
+
+    def listed(self, app: AppName) -> tuple[OwnedKey, ...]:
+        """Return what may be known of the values of an app, sorted by Secret and key."""
+
+    def ask(self, change: SecretChange) -> None:
+        """Seal a change for the daemon, which applies it once. Stalled `SecretRefused` if nobody may ask for it;
+        Transient `QueueFull`, or `StateMissing` before the daemon's first start."""
+
+    def changes(self, app: AppName) -> tuple[ChangeRecord, ...]:
+        """Return the changes that wait, then the newest that were taken, newest first."""
+
+    def change(self, app: AppName, id: str) -> ChangeRecord | None: ...
+
+    @property
+    def public_key(self) -> bytes:
+        """Return the key that changes are sealed for; empty before the daemon's first start."""
+
+    def unlock(self, keys: SecretCipher) -> None:
+        """Give the daemon the keys of the values. Changes are applied from then on."""
+
+    def foreign(self, keys: SecretCipher) -> str:
+        """Return what to do about values that other keys have encrypted; "" if there are none."""
+
+    def of(self, app: AppName) -> OwnedSecrets:
+        """Return the Secrets of an app with their values; none before `unlock`."""
+
+    def forget(self, app: AppName) -> None:
+        """Delete the Secrets of an app, and what became of changes of them."""
+
+    def rekey(self, keys: SecretCipher) -> int:
+        """Encrypt all values with other keys, in one transaction; return how many. Raises Stalled `SecretUnreadable`
+        if one cannot be read."""
+
+
+class Orders(Protocol):
+    """Orders that apps be made or deleted, and what people have made."""
+
+    def ask(self, order: AppOrder) -> OrderRecord:
+        """Place an order; one with the same id is placed once. Transient `QueueFull`."""
+
+    def get(self, id: str) -> OrderRecord | None:
+        """Return an order, also one that the daemon has not taken yet."""
+
+    def unfinished(self) -> tuple[OrderRecord, ...]:
+        """Return the orders that the daemon has not carried out, in the order in which it took them."""
+
+    def save(self, record: OrderRecord) -> None: ...
+
+    def shares(self) -> tuple[AppShare, ...]:
+        """Return the apps that people have made, as of the last look at the platform folder."""
+
+    def replace_shares(self, shares: Iterable[AppShare]) -> None: ...
+
+
+class Templates(Protocol):
+    """The templates that admins have added, as the daemon last fetched them."""
+
+    def all(self) -> tuple[TemplateRecord, ...]: ...
+
+    def replace(self, records: Iterable[TemplateRecord]) -> None: ...
+
+
+class History(Protocol):
+    """What was applied to apps, in bounded space. The daemon writes it, all others read it."""
+
+    def add(self, applied: AppliedRevision, manifests: Iterable[ManifestText]) -> None: ...
+
+    def list(self, app: AppName, limit: int = 50) -> tuple[AppliedRevision, ...]:
+        """Return the newest entries, newest first."""
+
+    def manifests(self, app: AppName, id: int) -> tuple[ManifestText, ...] | None:
+        """Return the manifests of an entry; None if they were too large to be kept."""
+
+    def forget(self, app: AppName) -> None: ...
+
+
+class Previews(Protocol):
+    """What the next passes would do. All processes ask for it, and the daemon computes it."""
+
+    def ask(self, app: AppName) -> str:
+        """Return the id under which the preview will be found. Those who ask for the same app meanwhile share one,
+        which is begun after all of them have asked."""
+
+    def begin(self) -> AskedPreview | None:
+        """Return the one that was asked for first, for the daemon to compute. An idle daemon takes no write lock."""
+
+    def finish(self, preview: PlanPreview, manifests: Iterable[ManifestText]) -> None: ...
+
+    def recover(self) -> None:
+        """Let previews be computed again that an earlier daemon has begun."""
+
+    def get(self, id: str) -> PlanPreview | None:
+        """Return None for one that is not done yet, or was done long ago."""
+
+    def manifests(self, id: str) -> tuple[ManifestText, ...] | None:
+        """Return the manifests of a preview; None if they were too large to be kept."""
+
 
 class Store(Protocol):
     requests: Requests
@@ -872,6 +1114,12 @@ class Store(Protocol):
     webhooks: Webhooks
     schedules: Schedules
     gpus: Gpus
+    series: Series
+    history: History
+    previews: Previews
+    secrets: Secrets
+    orders: Orders
+    templates: Templates
 
     def changed(self) -> bool:
         """Return True if another connection has committed since this thread's last call (`PRAGMA

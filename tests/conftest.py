@@ -1,9 +1,11 @@
-"""What holds for every test: signals that a background job ignores, and the last resort against a test that hangs."""
+"""What holds for every test: signals that a background job ignores, where its files are, and the last resort against
+a test that hangs."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import signal
 from collections.abc import Generator
 
@@ -16,10 +18,20 @@ IGNORED_IN_BACKGROUND = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+#: Whatever the language of the developer is, programs speak English, as the tests expect.
+os.environ["LC_ALL"] = "C.UTF-8"
+#: Thousands of databases and repositories of tests wait for no disk where memory has room for them.
+MEMORY, ROOM = "/dev/shm", 8 * 2**30
 GRACE = 4.0  # seconds at least that a test which has timed out may take to clean up
 
 
 def pytest_configure() -> None:
+    _restore_signals()
+    if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+
+def _restore_signals() -> None:
     """A shell starts background jobs with SIGINT and SIGQUIT ignored, nohup does the same with SIGHUP, and every
     program that a test starts would inherit that. A handler that does nothing has the same effect on pytest, but
     programs get the default action back when they are executed."""

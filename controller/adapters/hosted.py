@@ -7,22 +7,28 @@ Each has a post-receive hook that reports pushes to the platform and shows the r
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import RepositoryInitFlag, RepositoryInitMode
+from pygit2.enums import FileMode, RepositoryInitFlag, RepositoryInitMode
 
 from controller.adapters import post_receive
-from controller.atomic import replace_file
+from controller.atomic import flush, replace_file
 from controller.domain.errors import Stalled
 from controller.domain.names import is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
+from controller.domain.templates import TemplateFile
+from controller.file_trees import remove_tree
 
+#: The beginning of the name of a repository that is not complete yet.
+DRAFT = ".new-"
 HOOK = """\
 #!/bin/sh
 # Written by `prichal repo create`. Run it again to renew this hook.
@@ -49,21 +55,86 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
     Repository's generic webhook. Members of `group` may push; without one, only the owner may. Raises Stalled
     `NameInvalid`, `HostingFailed`.
     """
+    _require_label(name)
+    path = hosted / f"{name}.git"
+    try:
+        _furnish(path, name, hook_url, secret, group)
+    except (OSError, LookupError, pygit2.GitError) as error:
+        raise Stalled(Reason.HOSTING_FAILED, f"cannot create the repository {path}: {error}") from error
+    return path
+
+
+def _require_label(name: str) -> None:
     if not is_dns_label(name):
         raise Stalled(
             Reason.NAME_INVALID,
             f"{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens",
         )
-    path = hosted / f"{name}.git"
+
+
+def _furnish(path: Path, name: str, hook_url: str, secret: Secret, group: str | None, mark: str = "") -> None:
+    _initialise(path, group)
+    _write(path / "hooks" / "post-receive", _hook(), 0o755)
+    _write(path / post_receive.CONFIG, _config(name, hook_url, secret, mark), 0o640)
+    if group is not None:
+        _hand_over(path, group)
+
+
+@dataclass(frozen=True)
+class FirstCommit:
+    """What a new repository begins with. `mark` is remembered in it, so that one who was killed knows it again."""
+
+    files: tuple[TemplateFile, ...]
+    author: str
+    message: str
+    at: int  # Unix seconds
+    mark: str
+
+
+def create_filled(
+    hosted: Path, name: str, hook_url: str, secret: Secret, group: str | None, first: FirstCommit
+) -> Path:
+    """Create a repository with its first commit on `main`, and return its path. It appears as a whole; one that an
+    earlier call with this mark has made is fine. Raises Stalled `AlreadyConnected` for any other, `NameInvalid`,
+    `HostingFailed`."""
+    path, draft = hosted / f"{name}.git", hosted / f"{DRAFT}{name}.git"
+    if path.exists():
+        if mark_of(path) == first.mark:
+            return path
+        raise Stalled(Reason.ALREADY_CONNECTED, f"there is a repository {name} already: choose another name")
+    remove_tree(draft)
+    _require_label(name)
     try:
-        _initialise(path, group)
-        _write(path / "hooks" / "post-receive", _hook(), 0o755)
-        _write(path / post_receive.CONFIG, _config(name, hook_url, secret), 0o640)
+        _furnish(draft, name, hook_url, secret, group, first.mark)
+        _commit(draft, first)
         if group is not None:
-            _hand_over(path, group)
-    except (OSError, LookupError, pygit2.GitError) as error:
+            _hand_over(draft, group)  # what the commit has added, too
+        os.rename(draft, path)
+        flush(hosted)
+    except (OSError, LookupError, ValueError, pygit2.GitError) as error:
+        remove_tree(draft)
         raise Stalled(Reason.HOSTING_FAILED, f"cannot create the repository {path}: {error}") from error
     return path
+
+
+def mark_of(path: Path) -> str:
+    """Return the mark of a repository that was created filled; "" for others."""
+    try:
+        content = json.loads((path / post_receive.CONFIG).read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("mark", "")) if isinstance(content, dict) else ""
+
+
+def _commit(path: Path, first: FirstCommit) -> None:
+    """Make the commit from Git objects: nothing is checked out, and no hook runs."""
+    repository = pygit2.Repository(str(path))
+    index = pygit2.Index()
+    for file in first.files:
+        mode = FileMode.BLOB_EXECUTABLE if file.executable else FileMode.BLOB
+        index.add(pygit2.IndexEntry(file.path, repository.create_blob(file.content), mode))
+    who = pygit2.Signature(first.author, f"{first.author}@prichal.invalid", first.at, 0)
+    repository.create_commit("refs/heads/main", who, who, first.message, index.write_tree(repository), [])
 
 
 def _initialise(path: Path, group: str | None) -> None:
@@ -83,8 +154,9 @@ def _hook() -> str:
     return HOOK.format(python=python, script=script)
 
 
-def _config(name: str, hook_url: str, secret: Secret) -> str:
-    return json.dumps({"name": name, "url": hook_url.rstrip("/"), "secret": secret.reveal()}, indent=2) + "\n"
+def _config(name: str, hook_url: str, secret: Secret, mark: str = "") -> str:
+    content = {"name": name, "url": hook_url.rstrip("/"), "secret": secret.reveal()}
+    return json.dumps({**content, "mark": mark} if mark else content, indent=2) + "\n"
 
 
 def _write(path: Path, content: str, mode: int) -> None:

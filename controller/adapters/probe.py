@@ -1,5 +1,5 @@
 """Asks a workload whether it is ready, behind the port `Prober`. Called by the executor while it waits for a
-rollout.
+rollout and runs its smoke test, and by the sampling for what the serving library says of itself.
 
 Each probe uses a new connection: the question is whether a new caller would be served.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Callable, Mapping
 
+from controller.domain.apps.smoke import FILES_FIELD, MAX_FILE, SmokeAnswer, SmokeCase
 from controller.fetch import fetched
 from controller.ports import Readiness
 
@@ -30,6 +32,47 @@ class HttpProber:
             return Readiness(False, f"no answer within {timeout:g} s")
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Readiness(False, f"no HTTP answer: {str(error) or type(error).__name__}")
+
+    def read(self, endpoint: str, path: str, timeout: float) -> str:
+        try:
+            with fetched(endpoint, path, within=timeout) as answer:
+                if answer.status != http.client.OK:
+                    return ""
+                return answer.read(BODY_LIMIT).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException, ValueError):
+            return ""
+
+    def call(
+        self,
+        endpoint: str,
+        case: SmokeCase,
+        headers: Mapping[str, str],
+        timeout: float,
+        unless: Callable[[], bool],
+    ) -> SmokeAnswer:
+        try:
+            with fetched(
+                endpoint,
+                case.test.path,
+                accept="application/json",
+                within=timeout,
+                body=case.request,
+                headers=headers,
+                unless=unless,
+            ) as answer:
+                # The JSON of a reply with files, which follow it.
+                length, _, _ = (answer.headers.get(FILES_FIELD) or "").partition(";")
+                most = int(length) if length.isdecimal() and len(length) < 18 else MAX_FILE + 1
+                body = answer.read(most := min(most, MAX_FILE + 1))
+                if len(body) < most and answer.length:
+                    raise ConnectionError("in the middle of its answer")
+                return SmokeAnswer(answer.status, body)
+        except TimeoutError:
+            return SmokeAnswer(failure=f"it took longer than {timeout:g} s")
+        except ConnectionRefusedError:
+            return SmokeAnswer(failure="it is not listening any more")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return SmokeAnswer(failure=f"the connection was cut ({str(error) or type(error).__name__})")
 
 
 def _ask(endpoint: str, path: str, timeout: float) -> Readiness:

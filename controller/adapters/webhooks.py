@@ -1,9 +1,10 @@
-"""Sends webhooks, behind the port `Sender`. Called by the runner's `webhook_dispatcher`, several at once.
+"""Sends webhooks and commit statuses, behind the port `Sender`. Called by the runner's
+`webhook_dispatcher`, several at once.
 
 People who may start runs choose where this host connects to. So the name is resolved once, all its addresses
 must be public, and the connection goes to a checked address: if the name server answers differently a moment
-later, nothing changes. There are no redirects and no proxies; of the response only the status and one header
-are used.
+later, nothing changes. There are no redirects and no proxies; of the response only the status, one header and
+the beginning of the body are used.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from urllib.parse import SplitResult, urlsplit
 
 from controller.domain.errors import Stalled, Transient
@@ -27,7 +29,7 @@ from controller.fetch import ended_after
 #: Returns the addresses of a name, the best one first. Raises OSError if it has none.
 Resolve = Callable[[str], Sequence[str]]
 
-ANSWER_LIMIT = 16 * 1024  # bytes of a body that are received and discarded, so that the receiver can finish
+ANSWER_LIMIT = 16 * 1024  # bytes of a body that are received, so that the receiver can finish
 CONNECT_TIMEOUT = 5.0  # seconds for each address
 
 
@@ -38,13 +40,19 @@ def resolve(name: str) -> Sequence[str]:
 
 
 class HttpSender:
-    """`private` also allows addresses that are not public. `context` decides which certificates are trusted;
-    by default those that the host trusts.
+    """`private` also allows addresses that are not public, and `option` is its name in the config. `context`
+    decides which certificates are trusted; by default those that the host trusts.
     """
 
     def __init__(
-        self, private: bool = False, resolve: Resolve = resolve, context: ssl.SSLContext | None = None
+        self,
+        private: bool = False,
+        option: str = "runs.webhookPrivate",
+        *,
+        resolve: Resolve = resolve,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        self._option = option
         self._private = private
         self._resolve = resolve
         self._context = context or ssl.create_default_context()
@@ -73,7 +81,7 @@ class HttpSender:
     def _vetted(self, host: str, deadline: float) -> Sequence[str]:
         addresses = _in_time(lambda: self._resolve(host), deadline)
         if not self._private and not all(map(is_public, addresses)):
-            message = "the address is not public; webhooks may use it only if runs.webhookPrivate is set"
+            message = f"the address is not public; it may be used only if {self._option} is set"
             raise Stalled(Reason.WEBHOOK_ADDRESS_REFUSED, message)
         return addresses
 
@@ -132,7 +140,7 @@ def _post(
                 _left(deadline)  # the end of the connection also ends the headers, which then look complete
                 answer = ReceiverResponse(response.status, response.getheader("Retry-After", ""))
                 with suppress(OSError, http.client.HTTPException):
-                    response.read(ANSWER_LIMIT)
+                    answer = replace(answer, body=response.read(ANSWER_LIMIT))
     except TimeoutError:
         if answer is None:
             raise
@@ -160,6 +168,8 @@ def _words(error: Exception) -> str:
             return f"TLS failed: {error.reason or type(error).__name__}"
         case OSError():
             return error.strerror or type(error).__name__
+        case UnicodeEncodeError(encoding="latin-1"):  # of headers, of which only the credentials are not ours
+            return "the credentials hold a character that no HTTP header can carry"
         case ValueError():
             return "its address is not valid"
         case _:

@@ -1,119 +1,111 @@
-"""`prichal app events`, `logs` and `plan`: what has happened, and what would happen next."""
+"""`prichal app events` and `logs`: what has happened."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from controller.cli.completion import app_argument, component_argument
-from controller.cli.documents import plan_document
 from controller.cli.exits import Exit
 from controller.cli.formats import Format, nameless_output_option
 from controller.cli.output import date, echo, event_line, write
-from controller.cli.session import Session, config_option, known_app, with_session
+from controller.cli.remote import Remote, remote_options
+from controller.cli.session import config_option, limit_option
 from controller.cli.waiting import follow, last_event
-from controller.domain.names import AppName, ComponentName
+from controller.client.platform.api import LogQuery
 from controller.domain.text import Shown
+from controller.domain.units import parse_duration, parse_rfc3339
 
 if TYPE_CHECKING:
-    from controller.domain.apps.status import Event
-    from controller.ports import Store
+    from controller.client.platform import Document
 
 
 @click.command(epilog="\b\nExamples:\n  prichal events demo -f\n  prichal events -n 0 -f -o json")
 @app_argument(required=False)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new events.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=50,
-    show_default=True,
-    help="Show at most N events, the newest ones.",
-)
+@limit_option(50, "events", least=0)
 @nameless_output_option
+@remote_options
 @config_option
-@with_session
-def events(session: Session, app: str | None, following: bool, limit: int, output: Format) -> int:
+def events(remote: Remote, app: str | None, following: bool, limit: int, output: Format) -> int:
     """Show events of all apps, or of one.
 
     With -o json, each line is one event; with -o yaml, each event is a document.
     """
-    with session.store() as store:
-        chosen = _app_of_events(store, app) if app else None
-        after = last_event(store, chosen)
-        for event in store.events.list(chosen, limit=limit) if limit else ():
-            _show_event(event, chosen, output)
+    with remote.platform() as platform:
+        after = last_event(platform, app)
+        for event in platform.events(app, limit=limit) if limit else ():
+            _show_event(event, app, output)
         if not following:
             return Exit.OK
-        for batch in follow(store, chosen, after):
-            for event in batch:
-                _show_event(event, chosen, output)
+        for event in follow(platform, app, after):
+            _show_event(event, app, output)
     return Exit.OK
 
 
-def _app_of_events(store: Store, app: str) -> AppName:
-    """Return the name of a known app, or of a disconnected one that still has events."""
-    return AppName(app) if store.events.list(AppName(app), limit=1) else known_app(store, app)
-
-
-def _show_event(event: Event, chosen: AppName | None, output: Format) -> None:
-    from controller.web.api.platform.deliveries import event_document
-
+def _show_event(event: Document, chosen: str | None, output: Format) -> None:
     line = event_line(event)
     if output.is_wide:
-        line = f"{date(event.at)} {event.revision[:12] or '-'} {line.partition(' ')[2]}"
-    output.show_next(event_document(event), lambda: echo(line if chosen else f"{event.app}  {line}"))
+        at, revision = parse_rfc3339(event["at"]), str(event.get("revision") or "")
+        line = f"{date(at)} {revision[:12] or '-'} {line.partition(' ')[2]}"
+    output.show_next(event, lambda: echo(line if chosen else f"{event['app']}  {line}"))
 
 
-@click.command()
-@app_argument()
-@nameless_output_option
-@config_option
-@with_session
-def plan(session: Session, app: str, output: Format) -> int:
-    """Show what would be done, and why.
-
-    The repository is fetched; nothing else is changed.
-    """
-    from controller.daemon.inspection import plan as make
-
-    with session.store() as store:
-        name = known_app(store, app)
-    found = make(session.settings(), name)
-    output.show(plan_document(found), lambda: echo(found.render()))
-    return Exit.OK
-
-
-@click.command(epilog="\b\nExamples:\n  prichal logs demo\n  prichal logs demo namer -f -n 20")
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  prichal logs demo\n"
+    "  prichal logs demo namer -f -n 20\n"
+    "  prichal logs demo --since 10m\n"
+    "  prichal logs demo namer --previous"
+)
 @app_argument()
 @component_argument(required=False)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new output.")
+@click.option("--since", metavar="TIME", help="Only newer lines: an age such as 10m, or a time (RFC 3339).")
+@click.option("--previous", is_flag=True, help="The container before the newest one.")
 @click.option(
     "-n",
     "--tail",
     type=click.IntRange(min=0),
     metavar="N",
-    default=100,
-    show_default=True,
-    help="Show at most N lines, the last ones.",
+    help="Show at most N lines, the last ones.  [default: 100, all with --since]",
 )
+@remote_options
 @config_option
-@with_session
-def logs(session: Session, app: str, component: str | None, following: bool, tail: int) -> int:
+def logs(
+    remote: Remote,
+    app: str,
+    component: str | None,
+    following: bool,
+    since: str | None,
+    previous: bool,
+    tail: int | None,
+) -> int:
     """Show the log of a container.
 
-    It is the newest container of APP, or of its COMPONENT.
+    It is the newest container of APP, or of its COMPONENT. Logs are kept past the end of the containers.
     """
-    from controller.daemon.inspection import logs as read
-
-    with session.store() as store:
-        name = known_app(store, app)
-    chosen = ComponentName(component) if component else None
+    if previous and following:
+        raise click.UsageError("nothing is added to the log of the previous container: leave out -f")
+    at = _time(since) if since else None
+    query = LogQuery(component, previous, at, tail if tail is not None or since else 100, following)
     text = Shown()
-    for chunk in read(session.settings(), name, chosen, tail, following):
-        write(text.take(chunk))
+    with remote.platform() as platform:
+        for piece in platform.logs(app, query):
+            write(text.take(piece))
     write(text.take(b"", last=True))
     return Exit.OK
+
+
+def _time(text: str) -> float:
+    """Return the time that a person has given, in Unix seconds."""
+    try:
+        if text[:4].isdigit() and "-" in text:
+            return parse_rfc3339(text)
+        return time.time() - parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            "write an age such as 10m, or a time such as 2026-01-31T12:00:00Z", param_hint="--since"
+        ) from error

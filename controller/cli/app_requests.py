@@ -1,85 +1,111 @@
-"""`prichal app reconcile`, `suspend`, `resume` and `approve`: requests that the daemon handles."""
+"""`prichal app reconcile`, `suspend`, `resume`, `rollback` and `approve`: requests that the daemon handles."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
 
 import click
 
 from controller.cli.completion import app_argument
-from controller.cli.documents import request_document
 from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.output import echo, print_message
-from controller.cli.session import (
-    Session,
-    config_option,
-    is_running,
-    known_app,
-    wait_options,
-    with_session,
+from controller.cli.remote import Remote, remote_options
+from controller.cli.session import config_option, wait_options
+from controller.cli.waiting import last_event, wait_for
+from controller.client.platform.api import AppRequest, Document, Platform
+
+
+def _commit(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the id of a commit. An unset variable of a script must not stand for any commit."""
+    if value is not None and not re.fullmatch("[0-9a-f]{7,64}", value):
+        raise click.BadParameter(f"{value!r} is not the id of a commit: give 7 hexadecimal digits or more")
+    return value
+
+
+@click.command(
+    epilog="\b\nExamples:\n  prichal reconcile demo --wait\n  prichal reconcile @platform\n"
+    '  prichal reconcile demo --wait --revision "$(git rev-parse HEAD)"'
 )
-from controller.cli.waiting import get_request, last_event, wait_for
-from controller.domain.apps.requests import Trigger
-from controller.domain.errors import Stalled
-from controller.domain.names import PLATFORM, AppName
-from controller.domain.reasons import Reason
-
-if TYPE_CHECKING:
-    from controller.ports import Store
-
-
-@click.command(epilog="\b\nExamples:\n  prichal reconcile demo --wait\n  prichal reconcile @platform")
 @app_argument()
+@click.option(
+    "--revision",
+    metavar="COMMIT",
+    callback=_commit,
+    help="With --wait: fail if another commit was applied. For the pipeline that pushed COMMIT.",
+)
 @wait_options
 @output_option
+@remote_options
 @config_option
-@with_session
-def reconcile(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
+def reconcile(
+    remote: Remote, app: str, revision: str | None, wait: bool, timeout: float, output: Format
+) -> int:
     """Reconcile an app now.
 
     Earlier failures no longer delay it. Use @platform as APP for the platform folder.
     """
-    with session.store() as store:
-        return _ask(store, known_app(store, app), Trigger.MANUAL, wait, timeout, output)
+    if revision and not wait:
+        raise click.UsageError("--revision needs --wait")
+
+    def ask(platform: Platform) -> Document:
+        return platform.request(app, AppRequest.RECONCILE)
+
+    return _follow(remote, app, ask, wait, timeout, output, revision or "")
 
 
-def _ask(store: Store, app: AppName, trigger: Trigger, wait: bool, timeout: float, output: Format) -> int:
-    after = last_event(store, app)
-    request = store.requests.enqueue(app, trigger)
-    found = wait_for(store, request, timeout, after) if wait else get_request(store, request)
-    if wait:
-        text = f"{app}: {found.outcome}{f': {found.message}' if found.message else ''}"
-    else:
-        text = f"{app}: requested (request {request}); follow it with: prichal events {app} -f"
-    output.show(request_document(found), lambda: echo(text), (app,))
-    if not wait:
-        if not is_running(store):
+def _ask(remote: Remote, app: str, what: AppRequest, wait: bool, timeout: float, output: Format) -> int:
+    return _follow(remote, app, lambda platform: platform.request(app, what), wait, timeout, output)
+
+
+def _follow(
+    remote: Remote,
+    app: str,
+    ask: Callable[[Platform], Document],
+    wait: bool,
+    timeout: float,
+    output: Format,
+    revision: str = "",
+) -> int:
+    """Ask for a pass, and with `wait` return how it ended: well only if it applied a commit that begins with
+    `revision`.
+    """
+    with remote.platform() as platform:
+        after = last_event(platform, app) if wait else 0
+        found = ask(platform)
+        if wait:
+            found = {**found, **wait_for(platform, found, timeout, after)}
+            text = f"{app}: {found['outcome']}{f': {message}' if (message := found['message']) else ''}"
+        else:
+            text = f"{app}: requested (request {found['id']}); follow it with: prichal events {app} -f"
+        output.show(found, lambda: echo(text), (app,))
+        if not wait and platform.apps()["daemon"] is False:
             print_message(
                 "The daemon does not run; it handles the request once you start it with: prichal daemon"
             )
+    if not wait:
         return Exit.OK
-    return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
+    if not found["revision"].startswith(revision):
+        print_message(f"{app} is at another commit: {found['revision'][:12] or 'none'}, not {revision[:12]}")
+        return Exit.FAILED
+    return Exit.OK if found["outcome"] in GOOD_OUTCOMES else Exit.FAILED
 
 
 @click.command()
 @app_argument()
 @output_option
+@remote_options
 @config_option
-@with_session
-def suspend(session: Session, app: str, output: Format) -> int:
+def suspend(remote: Remote, app: str, output: Format) -> int:
     """Stop reconciling an app until it is resumed.
 
     Running containers keep running; failures are not repaired.
     """
-    with session.store() as store:
-        name = known_app(store, app)
-        with store.transaction():
-            store.apps.set_suspended(name, True)
-            request = store.requests.enqueue(name, Trigger.MANUAL)
-        found = get_request(store, request)
-    text = f"{name}: suspended; resume it with: prichal resume {name}"
-    output.show(request_document(found), lambda: echo(text), (name,))
+    with remote.platform() as platform:
+        found = platform.request(app, AppRequest.SUSPEND)
+    text = f"{app}: suspended; resume it with: prichal resume {app}"
+    output.show(found, lambda: echo(text), (app,))
     return Exit.OK
 
 
@@ -87,35 +113,51 @@ def suspend(session: Session, app: str, output: Format) -> int:
 @app_argument()
 @wait_options
 @output_option
+@remote_options
 @config_option
-@with_session
-def resume(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
-    """Resume a suspended app."""
-    with session.store() as store:
-        name = known_app(store, app)
-        store.apps.set_suspended(name, False)
-        return _ask(store, name, Trigger.MANUAL, wait, timeout, output)
+def resume(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
+    """Let a suspended or rolled back app go on.
+
+    It follows Git again.
+    """
+    return _ask(remote, app, AppRequest.RESUME, wait, timeout, output)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  prichal rollback demo --wait\n  prichal rollback demo --to 1f0c9a2e --wait"
+)
+@app_argument()
+@click.option(
+    "--to",
+    "revision",
+    metavar="REVISION",
+    help="The revision, by its first characters or as the number of an entry of the history.  "
+    "[default: the newest one before the present commit that was ready]",
+)
+@wait_options
+@output_option
+@remote_options
+@config_option
+def rollback(
+    remote: Remote, app: str, revision: str | None, wait: bool, timeout: float, output: Format
+) -> int:
+    """Go back to an earlier revision of an app.
+
+    No call is lost, and nothing is built as long as its images are kept. The revision is held until the next commit,
+    or until you resume APP.
+    """
+    return _follow(remote, app, lambda platform: platform.roll_back(app, revision), wait, timeout, output)
 
 
 @click.command()
 @app_argument()
 @wait_options
 @output_option
+@remote_options
 @config_option
-@with_session
-def approve(session: Session, app: str, wait: bool, timeout: float, output: Format) -> int:
+def approve(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Approve the removal of everything.
 
     If one commit would remove all components of APP, nothing is removed until you approve it.
     """
-    with session.store() as store:
-        name = known_app(store, app)
-        found = store.apps.status(name)
-        # A platform folder that is not a Git repository has no revision. Any word approves it, once.
-        revision = found.attempted_revision or ("confirmed" if name == PLATFORM else "")
-        if not revision:
-            raise Stalled(
-                Reason.NOTHING_PENDING, f"{name} has no revision to approve yet; see: prichal status {name}"
-            )
-        store.apps.approve(name, revision)
-        return _ask(store, name, Trigger.MANUAL, wait, timeout, output)
+    return _ask(remote, app, AppRequest.APPROVE, wait, timeout, output)

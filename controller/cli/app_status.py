@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli.completion import app_argument
-from controller.cli.documents import state_word
 from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.live import redraw
 from controller.cli.output import Column, Table, View, print_message, show_view, table_of
-from controller.cli.session import Session, config_option, is_running, known_app, with_session
+from controller.cli.remote import Remote, remote_options
+from controller.cli.session import config_option
 from controller.cli.waiting import looks
-from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.spec import ComponentKind
-from controller.domain.names import PLATFORM, AppName
-from controller.domain.units import parse_rfc3339
+from controller.domain.apps.usage import Usage
+from controller.domain.names import AppName
+from controller.domain.units import about_size, parse_rfc3339
 
 if TYPE_CHECKING:
-    from controller.domain.apps.status import AppStatus
-    from controller.domain.apps.usage import Usage
-    from controller.ports import Store
+    from controller.client.platform import Document, Platform
 
 NO_APP = "No app is connected yet. Connect one with: prichal connect URL"
 NOT_RUNNING = (
@@ -39,16 +38,16 @@ class StatusReport:
 
     document: object
     text: View
-    apps: tuple[AppStatus, ...]
+    apps: tuple[Document, ...]
     running: bool
 
     @property
     def names(self) -> list[str]:
-        return [status.app for status in self.apps]
+        return [str(app["app"]) for app in self.apps]
 
     @property
     def is_fine(self) -> bool:
-        return all(state_word(status) in ("Ready", "Suspended") for status in self.apps)
+        return all(app.get("state") in ("Ready", "Suspended") for app in self.apps)
 
     @property
     def hints(self) -> tuple[str, ...]:
@@ -66,14 +65,14 @@ class StatusReport:
 
 @click.command(epilog="\b\nExamples:\n  prichal app ls\n  prichal app ls -o name")
 @output_option
+@remote_options
 @config_option
-@with_session
-def ls(session: Session, output: Format) -> int:
+def ls(remote: Remote, output: Format) -> int:
     """List all apps with their status."""
-    with session.store() as store:
-        apps = tuple(status for status in store.apps.all() if status.app != PLATFORM)
-        running = is_running(store)
-    StatusReport(_summaries(apps), _list(apps, output.is_wide), apps, running).show(output)
+    with remote.platform() as platform:
+        found = platform.apps()
+    apps = tuple(found["apps"])
+    StatusReport(found["apps"], _list(apps, output.is_wide), apps, _runs_daemon(found)).show(output)
     return Exit.OK
 
 
@@ -87,9 +86,9 @@ def ls(session: Session, output: Format) -> int:
 @click.option("--check", is_flag=True, help="Exit with code 1 if an app is neither ready nor suspended.")
 @click.option("--watch", "watching", is_flag=True, help="Show the status again whenever it changes.")
 @output_option
+@remote_options
 @config_option
-@with_session
-def status(session: Session, app: str | None, check: bool, watching: bool, output: Format) -> int:
+def status(remote: Remote, app: str | None, check: bool, watching: bool, output: Format) -> int:
     """Show the status of all apps, or of one.
 
     With --watch, Ctrl-C ends the command.
@@ -98,17 +97,17 @@ def status(session: Session, app: str | None, check: bool, watching: bool, outpu
         raise click.UsageError(
             "--watch never ends, so it has no exit code: give only one of --check and --watch"
         )
-    with session.store() as store:
+    with remote.platform() as platform:
         if watching:
-            _watch(store, app, output)
-        report = _look(store, app, output.is_wide)
+            _watch(platform, app, output)
+        report = _look(platform, app, output.is_wide)
     report.show(output)
     return Exit.OK if not check or report.is_fine else Exit.FAILED
 
 
-def _watch(store: Store, app: str | None, output: Format) -> None:
+def _watch(platform: Platform, app: str | None, output: Format) -> None:
     """Show the status whenever it changes, until the command is interrupted."""
-    reports = looks(store, lambda: _look(store, app, output.is_wide))
+    reports = looks(platform, lambda: _look(platform, app, output.is_wide))
     if output.is_for_people:
         redraw(report.with_hints for report in reports)
     last: object = None
@@ -118,143 +117,127 @@ def _watch(store: Store, app: str | None, output: Format) -> None:
         last = report.document
 
 
-def _look(store: Store, app: str | None, wide: bool) -> StatusReport:
-    running = is_running(store)
+def _look(platform: Platform, app: str | None, wide: bool) -> StatusReport:
     if app is None:
-        found = store.apps.all()
-        return StatusReport(_overview(found, running), _list(found, wide), found, running)
-    status = store.apps.status(known_app(store, app))
-    runs, uses = _runs(store, status.app), store.usage(status.app)
-    text = tuple(_detail_lines(status, runs, uses, wide))
-    return StatusReport(_detail(store, status, runs, uses), text, (status,), running)
+        found = platform.apps()
+        listed = tuple(each for each in (found["platform"], *found["apps"]) if each)
+        text = (*_list(listed, wide), *_gpus(found, wide))
+        return StatusReport(found, text, listed, _runs_daemon(found))
+    one = platform.app(app)
+    return StatusReport(one, tuple(_detail_lines(one, wide)), (one,), _runs_daemon(one))
 
 
-# --- documents --------------------------------------------------------------------------------------------------
-
-
-def _detail(
-    store: Store, status: AppStatus, runs: dict[str, Any], uses: tuple[Usage, ...]
-) -> dict[str, object]:
-    from controller.web.api.platform.documents import app_document
-
-    routes, services = store.routes.of(status.app), store.routes.services(status.app)
-    document = app_document(status, routes, services, store.requests.queued(status.app), runs, uses)
-    return {"state": state_word(status), **document}
-
-
-def _runs(store: Store, app: AppName) -> dict[str, Any]:
-    from controller.web.api.platform.documents import runs_document
-
-    return runs_document(store.runs.counts(app), store.runs.last_ended(app))
-
-
-def _overview(statuses: tuple[AppStatus, ...], running: bool) -> dict[str, object]:
-    """Return the platform folder under its own key: it is reconciled like an app but is not one."""
-    platform = _summaries(tuple(s for s in statuses if s.app == PLATFORM))
-    apps = _summaries(tuple(s for s in statuses if s.app != PLATFORM))
-    return {"daemon": running, "platform": platform[0] if platform else None, "apps": apps}
-
-
-def _summaries(statuses: tuple[AppStatus, ...]) -> list[dict[str, object]]:
-    from controller.web.api.platform.documents import summary_document
-
-    return [{"state": state_word(s), **summary_document(s)} for s in statuses]
+def _runs_daemon(document: Document) -> bool:
+    """Return False if the daemon is known not to run."""
+    return document.get("daemon") is not False
 
 
 # --- for people -------------------------------------------------------------------------------------------------
 
-COLUMNS: tuple[Column[AppStatus], ...] = (
-    Column("APP", lambda s: s.app),
-    Column("STATE", state_word),
-    Column("REVISION", lambda s: s.applied_revision[:12] or "-"),
-    Column("ATTEMPTED", lambda s: s.attempted_revision[:12] or "-", is_wide=True),
-    Column("REPOSITORY", lambda s: s.repository or "-", is_wide=True),
-    Column("COMPONENTS", lambda s: _count(s)),
-    Column("SINCE", lambda s: _ready(s)[0]),
-    Column("MESSAGE", lambda s: _ready(s)[1]),
+COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("APP", lambda app: app["app"]),
+    Column("STATE", lambda app: _text(app, "state", "Unknown")),
+    Column("REVISION", lambda app: _text(app, "appliedRevision")[:12] or "-"),
+    Column("ATTEMPTED", lambda app: _text(app, "attemptedRevision")[:12] or "-", is_wide=True),
+    Column("REPOSITORY", lambda app: _text(app, "repository") or "-", is_wide=True),
+    Column("COMPONENTS", lambda app: "{ready}/{all}".format_map(app["parts"]) if "parts" in app else "-"),
+    Column("SINCE", lambda app: _ready(app)[0]),
+    Column("MESSAGE", lambda app: _ready(app)[1]),
 )
 
 
-def _list(statuses: tuple[AppStatus, ...], wide: bool) -> View:
-    return (table_of(COLUMNS, statuses, wide),) if statuses else ()
+def _text(document: Document, name: str, default: str = "") -> str:
+    """Return a text of a document; other releases may leave it out."""
+    return str(document.get(name) or default)
 
 
-def _count(status: AppStatus) -> str:
-    parts = [c.conditions for c in status.components] + [box.conditions for box in status.boxes]
-    return f"{sum(map(is_ready, parts))}/{len(parts)}"
+def _list(apps: tuple[Document, ...], wide: bool) -> View:
+    return (table_of(COLUMNS, apps, wide),) if apps else ()
 
 
-def _ready(status: AppStatus) -> tuple[str, str]:
-    ready = find(status.conditions, ConditionType.READY)
-    return (_age(ready.since), ready.message.splitlines()[0] if ready.message else "") if ready else ("-", "")
+def _ready(part: Document) -> tuple[str, str]:
+    """Return the age and the first line of the condition Ready."""
+    ready = _condition(part)
+    if ready is None:
+        return "-", ""
+    return _age(ready), next(iter(_text(ready, "message").splitlines()), "")
 
 
-def _age(since: float) -> str:
-    seconds = max(0, int(time.time() - since))
+def _condition(part: Document) -> Document | None:
+    found: list[Document] = part.get("conditions", [])
+    return next((each for each in found if each["type"] == ConditionType.READY), None)
+
+
+def _age(condition: Document) -> str:
+    return _since(parse_rfc3339(_text(condition, "since")))
+
+
+def _since(at: float) -> str:
+    seconds = max(0, int(time.time() - at))
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
 
 
-def _detail_lines(
-    status: AppStatus, runs: dict[str, Any], uses: tuple[Usage, ...], wide: bool
-) -> Iterator[str | Table]:
-    yield f"{status.app}: {state_word(status)}"
-    yield f"  repository  {status.repository or '-'}"
-    yield f"  applied     {status.applied_revision or '-'}"
-    if status.attempted_revision != status.applied_revision:
-        yield f"  attempted   {status.attempted_revision}"
-    if runs["queued"] or runs["active"] or runs["last"]:
-        yield f"  runs        {runs['queued']} queued, {runs['active']} active{_last(runs['last'])}"
-    for condition in status.conditions:
-        first, *rest = condition.message.splitlines() or [""]
-        yield f"  {condition.type}={condition.status} {condition.reason} ({_age(condition.since)}): {first}"
+def _detail_lines(app: Document, wide: bool) -> Iterator[str | Table]:
+    yield f"{app['app']}: {_text(app, 'state', 'Unknown')}"
+    yield f"  repository  {_text(app, 'repository') or '-'}"
+    if clone := _text(app, "cloneUrl"):
+        yield f"  clone URL   {clone}"
+    yield f"  applied     {_text(app, 'appliedRevision') or '-'}"
+    if app.get("attemptedRevision") != app.get("appliedRevision"):
+        yield f"  attempted   {_text(app, 'attemptedRevision')}"
+    yield from _runs(app.get("runs") or {})
+    for condition in app["conditions"]:
+        first, *rest = _text(condition, "message").splitlines() or [""]
+        state = f"{condition['type']}={condition['status']} {condition['reason']}"
+        yield f"  {state} ({_age(condition)}): {first}"
         yield from (f"      {line}" for line in rest)
-    if status.components or status.boxes:
+    parts = _parts(app)
+    if parts:
         yield ""
-        yield table_of(PART_COLUMNS, _parts(status), wide)
-    if uses:
+        yield table_of(PART_COLUMNS, parts, wide)
+    if uses := app.get("uses"):
+        name = AppName(app["app"])
+        found = [Usage(name, each["resource"], each["used"], each["bound"]) for each in uses]
         yield ""
-        yield table_of(USAGE_COLUMNS, uses, wide)
+        yield table_of(USAGE_COLUMNS, found, wide)
+    yield from _gpus(app, wide)
+    yield from _links(app)
 
 
-@dataclass(frozen=True)
-class AppPart:
-    """A component or box of an app."""
+def _links(app: Document) -> Iterator[str]:
+    """What to open and what to call."""
+    from controller.web.api.platform.app_links import link_lines
 
-    name: str
-    kind: str
-    conditions: Conditions
-    image: str = ""
-    fingerprint: str = ""
-
-    @property
-    def state(self) -> str:
-        ready = find(self.conditions, ConditionType.READY)
-        return "Ready" if is_ready(self.conditions) else (ready.reason if ready else "Unknown")
-
-    @property
-    def message(self) -> str:
-        ready = find(self.conditions, ConditionType.READY)
-        return ready.message if ready else ""
+    if links := app.get("links"):
+        yield ""
+        yield "open and call:"
+        yield from (f"  {line}" for line in link_lines(links))
 
 
-PART_COLUMNS: tuple[Column[AppPart], ...] = (
-    Column("COMPONENT", lambda part: part.name),
-    Column("KIND", lambda part: part.kind),
-    Column("STATE", lambda part: part.state),
-    Column("VERSION", lambda part: part.fingerprint or "-", is_wide=True),
-    Column("IMAGE", lambda part: part.image or "-", is_wide=True),
-    Column("MESSAGE", lambda part: part.message),
+def _runs(runs: Document) -> Iterator[str]:
+    if any(runs.get(name) for name in ("queued", "active", "last")):
+        yield f"  runs        {runs['queued']} queued, {runs['active']} active{_last(runs['last'])}"
+
+
+PART_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("COMPONENT", lambda part: part["name"]),
+    Column("KIND", lambda part: _text(part, "kind", ComponentKind.DATA_BOX)),
+    Column("STATE", lambda part: _state(part)),
+    Column("VERSION", lambda part: _text(part, "fingerprint") or "-", is_wide=True),
+    Column("IMAGE", lambda part: _text(part, "image") or "-", is_wide=True),
+    Column("MESSAGE", lambda part: _text(_condition(part) or {}, "message")),
 )
 
 
-def _parts(status: AppStatus) -> list[AppPart]:
-    components = [
-        AppPart(c.name, c.kind, c.conditions, c.image or "", c.fingerprint or "") for c in status.components
-    ]
-    return components + [AppPart(box.name, ComponentKind.DATA_BOX, box.conditions) for box in status.boxes]
+def _parts(app: Document) -> list[dict[str, Any]]:
+    return [*app.get("components", ()), *app.get("boxes", ())]
+
+
+def _state(part: Document) -> str:
+    return "Ready" if part["ready"] else _text(_condition(part) or {}, "reason", "Unknown")
 
 
 USAGE_COLUMNS: tuple[Column[Usage], ...] = (
@@ -270,8 +253,38 @@ def _share(usage: Usage) -> str:
     return share + (", nearly full" if usage.is_nearly_full else "")
 
 
+GPU_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("GPU", lambda gpu: gpu["id"]),
+    Column("NAME", lambda gpu: _text(gpu, "name") or "-"),
+    Column("MEMORY", lambda gpu: _memory(gpu)),
+    Column("USE", lambda gpu: f"{gpu['utilization']:.0%}" if gpu["utilization"] is not None else "unknown"),
+    Column("HELD BY", lambda gpu: ", ".join(_holders(gpu)) or "-"),
+    Column("PROBLEM", lambda gpu: _text(gpu, "problem") or "-"),
+)
+
+
+def _gpus(document: Document, wide: bool) -> Iterator[str | Table]:
+    if gpus := document.get("gpus"):
+        yield ""
+        yield table_of(GPU_COLUMNS, gpus, wide)
+
+
+def _memory(gpu: dict[str, Any]) -> str:
+    used, total = gpu["memoryUsed"], gpu["memoryTotal"]
+    return (
+        f"{about_size(used)} of {about_size(total)}" if used is not None and total is not None else "unknown"
+    )
+
+
+def _holders(gpu: dict[str, Any]) -> Iterator[str]:
+    for holder in gpu["holders"]:
+        yield f"{holder['app']}/{holder.get('component') or holder['stage']}"
+    if others := gpu["otherHolders"]:
+        yield f"{others} of other apps"
+
+
 def _last(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     reason = f" {run['reason']}" if run["reason"] else ""
-    return f"; last: {run['pipeline']} {run['state']}{reason} ({_age(parse_rfc3339(run['ended']))} ago)"
+    return f"; last: {run['pipeline']} {run['state']}{reason} ({_since(parse_rfc3339(run['ended']))} ago)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
-from controller.cli.app_events import events, logs, plan
-from controller.cli.app_requests import approve, reconcile, resume, suspend
+from controller.cli.app_events import events, logs
+from controller.cli.app_history import diff, history, plan
+from controller.cli.app_orders import create, delete, templates
+from controller.cli.app_requests import approve, reconcile, resume, rollback, suspend
 from controller.cli.app_status import ls, status
 from controller.cli.groups import Group
 from controller.cli.session import config_option
@@ -17,8 +19,8 @@ def app() -> None:
     """Show apps, and control their reconciliation."""
 
 
-short_forms = (status, events, logs, plan, reconcile, suspend, resume, approve)
-for verb in (ls, *short_forms):
+short_forms = (status, events, logs, plan, diff, history, reconcile, suspend, resume, rollback, approve)
+for verb in (ls, create, delete, templates, *short_forms):
     app.add_command(verb)
 
 commands = (app, *short_forms)

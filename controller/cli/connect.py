@@ -34,10 +34,12 @@ def repo() -> None:
 
 @dataclass(frozen=True)
 class ListedRepository:
-    """A repository that is hosted here, connected, or both. `path` is "" if it is hosted elsewhere."""
+    """A repository that is hosted here, connected, or both. `path` is "" if it is hosted elsewhere, `url` where it is
+    not served over HTTP."""
 
     name: str
     path: str = ""
+    url: str = ""
     apps: tuple[AppName, ...] = ()
     ref: str = ""
 
@@ -45,6 +47,7 @@ class ListedRepository:
         return {
             "name": self.name,
             "path": self.path or None,
+            "url": self.url or None,
             "apps": list(self.apps),
             "ref": self.ref or None,
         }
@@ -55,6 +58,7 @@ COLUMNS: tuple[Column[ListedRepository], ...] = (
     Column("APPS", lambda each: ", ".join(each.apps) or "-"),
     Column("REF", lambda each: each.ref or "-", is_wide=True),
     Column("PATH", lambda each: each.path or "-"),
+    Column("URL", lambda each: each.url or "-"),
 )
 
 
@@ -65,7 +69,7 @@ COLUMNS: tuple[Column[ListedRepository], ...] = (
 def ls(session: Session, output: Format) -> int:
     """List repositories and the apps that follow them.
 
-    PATH is that of repositories hosted here.
+    PATH and URL are those of repositories hosted here.
     """
     found = _repositories(session)
     view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
@@ -78,7 +82,11 @@ def ls(session: Session, output: Format) -> int:
 def _repositories(session: Session) -> list[ListedRepository]:
     from controller.daemon.hosted import repositories
 
-    found = {h.name: ListedRepository(h.name, str(h.path)) for h in repositories(session.settings())}
+    settings = session.settings()
+    found = {
+        hosted.name: ListedRepository(hosted.name, str(hosted.path), settings.clone_url(hosted.name))
+        for hosted in repositories(settings)
+    }
     try:
         with session.store() as store:
             records = store.repositories.all()
@@ -173,9 +181,8 @@ def _webhook(settings: Settings, connection: ConnectOptions) -> dict[str, str] |
     """Return what the Git server has to be told, if webhooks are accepted."""
     if connection.hook is None or connection.hook_secret is None:
         return None
-    from controller.daemon.hosted import local_url
 
-    base = (settings.web.public_url or local_url(settings)).rstrip("/")
+    base = settings.web.url
     secret = connection.hook_secret.reveal()
     return {"url": f"{base}/-/hooks/{connection.repository}", "secret": secret}
 
@@ -216,17 +223,20 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
     if not session.settings().database.exists():
         print_message(f"{app} is {done}; this takes effect when the daemon runs: prichal up")
         return Exit.OK
+    from controller.web.api.platform.stored import StoredPlatform
+
     with session.store() as store:
-        platform_seen, app_seen = last_event(store, PLATFORM), last_event(store, app)
-        request = store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
+        platform = StoredPlatform(store, session.settings())
+        seen = last_event(platform, None)
+        request = platform.enqueue(PLATFORM, Trigger.PLATFORM)
         if not wait:
             print_message(f"{app} is {done}; see: prichal events {app} -f")
             return Exit.OK
-        found = wait_for(store, request, timeout, platform_seen)
-        if found.outcome in GOOD_OUTCOMES:
-            found = wait_for(store, store.requests.enqueue(app, Trigger.PLATFORM), timeout, app_seen)
-    print_message(f"{app}: {found.outcome} {found.message}".rstrip())
-    return Exit.OK if found.outcome in GOOD_OUTCOMES else Exit.FAILED
+        found = wait_for(platform, request, timeout, seen)
+        if found["outcome"] in GOOD_OUTCOMES:
+            found = wait_for(platform, platform.enqueue(app, Trigger.PLATFORM), timeout, seen)
+    print_message(f"{app}: {found['outcome']} {found['message']}".rstrip())
+    return Exit.OK if found["outcome"] in GOOD_OUTCOMES else Exit.FAILED
 
 
 @repo.command()
@@ -311,7 +321,15 @@ def create(
         _tell_daemon(session, AppName(connection.app), wait=False, timeout=0.0)
     print_message(f"Add it to a clone with: git remote add origin {hosted.path}")
     print_message(f"From another machine it is ssh://USER@HOST{hosted.path}")
-    document = {"name": name, "path": str(hosted.path), "app": (app or name) if connected else None}
+    url = settings.clone_url(name)
+    if url:
+        print_message(f"For people with an account and a token as the password it is {url}")
+    document = {
+        "name": name,
+        "path": str(hosted.path),
+        "url": url or None,
+        "app": (app or name) if connected else None,
+    }
     output.show(document, lambda: echo(str(hosted.path)), (name,))
     return Exit.OK
 

@@ -14,7 +14,9 @@ import click
 from controller import __version__
 from controller.cli.exits import Exit, exit_of
 from controller.cli.groups import Group, current_spelling
+from controller.cli.help_language import in_users_language
 from controller.cli.output import echo, print_error
+from controller.cli.packages import missing_package
 from controller.cli.session import Session, config_option
 from controller.domain.errors import ControllerError
 from controller.domain.reasons import Reason
@@ -23,30 +25,47 @@ from controller.domain.text import printable
 #: The commands as the help lists them.
 SECTIONS = {
     "Apps (short forms of `prichal app …`)": (
-        *("status", "events", "logs", "plan"),
-        *("reconcile", "suspend", "resume", "approve"),
+        *("status", "events", "logs", "plan", "diff", "history"),
+        *("reconcile", "suspend", "resume", "rollback", "approve"),
     ),
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
+    "Servers": ("login", "logout"),
     "Nouns": (
-        *("app", "repo", "run", "file", "box", "name"),
+        *("app", "repo", "run", "file", "box", "secret", "name", "key"),
         *("user", "role", "session", "token", "config", "password"),
     ),
-    "Without the platform": ("validate", "serve-local", "run-local"),
-    "The platform": ("up", "daemon", "web", "doctor", "audit", "completion"),
+    "Without the platform": ("new", "validate", "serve-local", "run-local"),
+    "The platform": ("up", "daemon", "web", "git-http", "doctor", "audit", "completion"),
 }
 #: The modules of the commands. Only the module of the called command is loaded, for a quick start.
 COMMAND_MODULES = {
-    "apps": ("app", "status", "events", "logs", "plan", "reconcile", "suspend", "resume", "approve"),
+    "apps": (
+        "app",
+        "status",
+        "events",
+        "logs",
+        "plan",
+        "diff",
+        "history",
+        "reconcile",
+        "suspend",
+        "resume",
+        "rollback",
+        "approve",
+    ),
+    "login": ("login", "logout"),
     "connect": ("repo", "connect", "disconnect"),
     "runs": ("run",),
     "files": ("file",),
     "boxes": ("box",),
     "names": ("name",),
+    "secrets": ("secret", "key"),
     "people": ("user", "role", "session", "token", "audit"),
     "credentials": ("password",),
     "completion": ("completion",),
     "inspect": ("validate", "doctor", "config"),
-    "serve": ("up", "daemon", "web", "serve-local", "run-local"),
+    "new": ("new",),
+    "serve": ("up", "daemon", "web", "git-http", "serve-local", "run-local"),
 }
 
 
@@ -59,7 +78,7 @@ class Commands(Group):
         if module is None:
             return None
         commands: tuple[click.Command, ...] = import_module(f"controller.cli.{module}").commands
-        return next(command for command in commands if command.name == cmd_name)
+        return in_users_language(next(command for command in commands if command.name == cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -97,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     sys.excepthook = _show_bug
     try:
-        result = prichal.main(arguments, prog_name="prichal", standalone_mode=False)
+        result = in_users_language(prichal).main(arguments, prog_name="prichal", standalone_mode=False)
     except click.ClickException as error:
         vars(error).update(message=printable(error.message))  # the message quotes arguments and responses
         error.show()
@@ -109,6 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ControllerError as error:
         print_error(error.reason, error.message)
         return exit_of(error)
+    except ModuleNotFoundError as error:
+        if (found := missing_package(error)) is None:
+            raise
+        print_error(found.reason, found.message)
+        return exit_of(found)
     except BrokenPipeError:  # `prichal events | head`
         sys.stderr.close()
         return Exit.OK

@@ -16,7 +16,6 @@ from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.units import rfc3339
-from controller.store.names import CallerNameTable
 
 if TYPE_CHECKING:
     from controller.domain.routing.caller_names import ClaimedName
@@ -50,6 +49,8 @@ def list_names(session: Session, app: str | None, output: Format) -> int:
 
     Lists the names of APP, or of all apps.
     """
+    from controller.store.names import CallerNameTable
+
     found = CallerNameTable(session.settings().names).all(AppName(app) if app else None)
     documents = [_document(each) for each in found]
     view = (table_of(COLUMNS, found, output.is_wide),) if found else ()
@@ -76,6 +77,8 @@ def release(session: Session, app: str, name: str, output: Format) -> int:
     The files in its area stay, and will belong to that account. The gateway forgets the previous owner within
     five minutes.
     """
+    from controller.store.names import CallerNameTable
+
     if not CallerNameTable(session.settings().names).release(AppName(app), name):
         raise Stalled(Reason.UNKNOWN_NAME, f"no account owns {name!r} in {app}; see: prichal name ls {app}")
     output.show({"app": app, "name": name}, lambda: echo(f"{app}: {name} is released"), (f"{app} {name}",))

@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from controller.domain.apps.status import Event, EventType
+from controller.domain.apps.status import EventType
 from controller.domain.text import printable, shown
+from controller.domain.units import parse_rfc3339
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,11 +186,13 @@ def console(file: IO[str] | None = None) -> Console:
     return Console(file=file, highlight=False, markup=False)
 
 
-def event_line(event: Event) -> str:
-    """Return `14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0`. Newlines in the message are kept."""
-    who = f"{event.component} " if event.component else ""
-    mark = "! " if event.type is EventType.WARNING else ""
-    return f"{clock(event.at)} {mark}{who}{event.reason}: {event.message}"
+def event_line(event: dict[str, Any]) -> str:
+    """Return `14:02:11 classify Started prichal.demo.classify.1a2b3c4d.0` for the document of an event. Newlines in
+    the message are kept.
+    """
+    who = f"{event['component']} " if event.get("component") else ""
+    mark = "! " if event["type"] == EventType.WARNING else ""
+    return f"{clock(parse_rfc3339(event['at']))} {mark}{who}{event['reason']}: {event['message']}"
 
 
 def clock(at: float) -> str:

@@ -4,8 +4,6 @@ process, so root runs them; they go on as that process' user, and files keep the
 
 from __future__ import annotations
 
-import os
-import pwd
 import secrets
 import sys
 import time
@@ -20,7 +18,8 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, nameless_output_option, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
-from controller.cli.session import Session, config_option, with_session
+from controller.cli.quotas import quota
+from controller.cli.session import Session, config_option, host_user, limit_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.accounts import (
@@ -39,24 +38,25 @@ from controller.domain.people.documents import (
     session_document,
     token_document,
 )
-from controller.domain.people.roles import ALL, Grant, Role
+from controller.domain.people.roles import ALL, Grant, Role, is_app_pattern
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
 from controller.domain.reasons import Reason
 from controller.domain.routing.passwords import hash_password
-from controller.store.first_admin import login_url
-from controller.store.owners import as_owner_of
-from controller.store.people import LINK, PeopleStore, SessionLimits
 
 if TYPE_CHECKING:
     from controller.config import Settings
+    from controller.store.people import PeopleStore
 
 
 T = TypeVar("T")
 
 
 @contextmanager
-def _people(settings: Settings) -> Iterator[PeopleStore]:
+def open_people(settings: Settings) -> Iterator[PeopleStore]:
     """Yield the database, as the user that owns its folder."""
+    from controller.store.owners import as_owner_of
+    from controller.store.people import PeopleStore
+
     folder = settings.people.parent
     if not folder.exists():
         raise Stalled(
@@ -66,12 +66,14 @@ def _people(settings: Settings) -> Iterator[PeopleStore]:
         yield PeopleStore(settings.people)
 
 
-def _record(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:
-    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    people.record(AuditEntry(time.time(), f"host:{name}", "command line", act, subject, detail, ""))
+def record_act(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:
+    people.record(AuditEntry(time.time(), host_user(), "command line", act, subject, detail, ""))
 
 
 def _link(settings: Settings, people: PeopleStore, name: str) -> str:
+    from controller.store.first_admin import login_url
+    from controller.store.people import LINK
+
     code = secrets.token_urlsafe(32)
     people.put_link(name, code, time.time() + LINK)
     return login_url(settings, code)
@@ -80,7 +82,7 @@ def _link(settings: Settings, people: PeopleStore, name: str) -> str:
 # --- accounts ---------------------------------------------------------------------------------------------------
 
 
-@click.group(cls=Group, verbs=("ls", "add", "passwd", "rm"))
+@click.group(cls=Group, verbs=("ls", "add", "passwd", "quota", "release", "rm"))
 @config_option
 def user() -> None:
     """Show, add and remove accounts of people."""
@@ -89,23 +91,43 @@ def user() -> None:
 @user.command("add")
 @click.argument("name")
 @click.option("--admin", is_flag=True, help="Make this person an administrator.")
+@click.option(
+    "--issuer",
+    metavar="ISSUER",
+    help="The person signs in with this issuer of people.oidc, by this name, and has no password.",
+)
 @config_option
 @with_session
-def add_user(session: Session, name: str, admin: bool) -> int:
+def add_user(session: Session, name: str, admin: bool, issuer: str | None) -> int:
     """Add an account, and print a one-time link to choose its password.
 
     The link is good once and for a day. Without a role the person sees nothing yet; see `prichal role add`.
     """
     settings = session.settings()
-    with _people(settings) as people:
-        people.add(name, time.time())
+    source = _source(settings, issuer)
+    with open_people(settings) as people:
+        people.add(name, time.time(), source)
         if admin:
             people.grant(Grant(name, Role.ADMIN))
-        _record(people, "user add", name, "admin" if admin else "")
-        link = _link(settings, people, name)
-    print_message(f"{name} chooses a password, within a day, at:")
-    echo(link)
+        record_act(people, "user add", name, " ".join(filter(None, ("admin" if admin else "", issuer))))
+        link = _link(settings, people, name) if source is None else ""
+    if link:
+        print_message(f"{name} chooses a password, within a day, at:")
+        echo(link)
+    else:
+        echo(f"{name} signs in with {issuer or 'any issuer of people.oidc'}")
     return Exit.OK
+
+
+def _source(settings: Settings, issuer: str | None) -> str | None:
+    """Return the URL of the issuer with which a person signs in, "" for any one, None for a password."""
+    if issuer is None:
+        return None if settings.sign_in.passwords else ""
+    found = settings.sign_in.issuer(issuer)
+    if found is None:
+        names = ", ".join(each.name for each in settings.sign_in.oidc) or "none"
+        raise click.BadParameter(f"people.oidc has no {issuer!r}; there is {names}", param_hint="--issuer")
+    return found.issuer
 
 
 @user.command("ls")
@@ -114,18 +136,22 @@ def add_user(session: Session, name: str, admin: bool) -> int:
 @with_session
 def list_users(session: Session, output: Format) -> int:
     """Show all accounts with their roles."""
-    with _people(session.settings()) as people:
-        found, grants = people.accounts(), people.grants()
+    with open_people(session.settings()) as people:
+        found, grants = people.accounts(), people.grants(time.time())
     roles = {each.name: [grant for grant in grants if grant.user == each.name] for each in found}
     columns: tuple[Column[Account], ...] = (
         Column("NAME", lambda each: each.name),
-        Column("PASSWORD", lambda each: "set" if each.has_password else "not chosen yet"),
+        Column("SIGNS IN WITH", _signs_in_with),
         Column("ROLES", lambda each: ", ".join(map(_words, roles[each.name])) or "-"),
         Column("SINCE", lambda each: date(each.created)),
     )
     documents = [account_document(each, roles[each.name]) for each in found]
     _show(output, documents, columns, found, [each.name for each in found])
     return Exit.OK
+
+
+def _signs_in_with(account: Account) -> str:
+    return account.issuer or ("a password" if account.has_password else "no password chosen yet")
 
 
 def _show(
@@ -138,16 +164,38 @@ def _show(
     output.show(documents, lambda: show_view((table_of(columns, found, output.is_wide),)), names)
 
 
+user.add_command(quota)
+
+
 @user.command("rm")
 @click.argument("name")
 @config_option
 @with_session
 def remove_user(session: Session, name: str) -> int:
     """Remove an account with its roles, sessions and tokens."""
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         people.remove(name)
-        _record(people, "user rm", name)
+        record_act(people, "user rm", name)
     echo(f"{name} is removed")
+    return Exit.OK
+
+
+@user.command("release")
+@click.argument("name")
+@config_option
+@with_session
+def release_user(session: Session, name: str) -> int:
+    """Release the account of somebody who signs in with OpenID Connect.
+
+    The account is bound to a person at an issuer. After this command it is that of the next one whom an issuer knows by
+    this name. Sessions, tokens and roles by groups end, roles of the account stay: see `prichal role ls`.
+    """
+    with open_people(session.settings()) as people:
+        former = people.release(name)
+        record_act(
+            people, "user release", name, f"{former.subject} at {former.issuer}" if former.subject else ""
+        )
+    echo(f"{name} is released: the account is that of the next person who signs in by this name")
     return Exit.OK
 
 
@@ -165,11 +213,11 @@ def change_password(session: Session, name: str, stdin: bool) -> int:
     password = sys.stdin.readline().rstrip("\n") if stdin else ""
     if stdin and (problem := password_problem(password, name)):
         raise click.UsageError(problem)
-    with _people(settings) as people:
+    with open_people(settings) as people:
         if stdin:
             people.set_hash(name, hash_password(password))
         link = "" if stdin else _link(settings, people, name)
-        _record(people, "user passwd", name, "password set" if stdin else "one-time link")
+        record_act(people, "user passwd", name, "password set" if stdin else "one-time link")
     if stdin:
         echo(f"the password of {name} is set, and their sessions have ended")
     else:
@@ -198,12 +246,13 @@ def role() -> None:
 def add_role(session: Session, name: str, word: str, app: str) -> int:
     """Give a person a role: admin, developer of an app, or viewer of one or all apps.
 
-    A developer sees and steers APP, and knows of no other app. The app need not exist yet.
+    A developer sees and steers APP, and knows of no other app. The app need not exist yet. `pu-lab-*` stands for all
+    apps whose names begin so.
     """
     grant = _grant(name, word, app)
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         if people.grant(grant):
-            _record(people, "role add", name, _words(grant))
+            record_act(people, "role add", name, _words(grant))
     echo(f"{name} is {_words(grant)}")
     return Exit.OK
 
@@ -217,10 +266,10 @@ def add_role(session: Session, name: str, word: str, app: str) -> int:
 def remove_role(session: Session, name: str, word: str, app: str) -> int:
     """Take a role away from a person, which counts for their next request."""
     grant = _grant(name, word, app)
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         if not people.take_back(grant):
             raise Stalled(Reason.UNKNOWN_ROLE, f"{name} is not {_words(grant)}; see: prichal role ls")
-        _record(people, "role rm", name, _words(grant))
+        record_act(people, "role rm", name, _words(grant))
     echo(f"{name} is not {_words(grant)} any more")
     return Exit.OK
 
@@ -231,13 +280,14 @@ def remove_role(session: Session, name: str, word: str, app: str) -> int:
 @config_option
 @with_session
 def list_roles(session: Session, name: str | None, output: Format) -> int:
-    """Show the roles of USER, or of all people."""
-    with _people(session.settings()) as people:
-        found = people.grants(name)
+    """Show the roles of USER, or of all people: given to accounts, or by groups at the last sign-in."""
+    with open_people(session.settings()) as people:
+        found = people.grants(time.time(), name)
     columns: tuple[Column[Grant], ...] = (
         Column("USER", lambda each: each.user),
         Column("ROLE", lambda each: each.role),
         Column("APP", lambda each: each.app or "-"),
+        Column("GIVEN TO", lambda each: f"group {each.group}" if each.group else "account"),
     )
     documents = [{"user": grant.user, **role_document(grant)} for grant in found]
     _show(
@@ -247,13 +297,14 @@ def list_roles(session: Session, name: str | None, output: Format) -> int:
 
 
 def _grant(name: str, word: str, app: str) -> Grant:
-    if app != ALL and not is_dns_label(app):
+    if app != ALL and not is_dns_label(app) and not is_app_pattern(app):
         raise Stalled(Reason.ROLE_INVALID, f"{app!r} cannot be the name of an app")
     return Grant(name, Role(word), AppName(app))
 
 
 def _words(grant: Grant) -> str:
-    return f"{grant.role} of {grant.app}" if grant.app else grant.role.value
+    what = f"{grant.role} of {grant.app}" if grant.app else grant.role.value
+    return f"{what} (group {grant.group})" if grant.group else what
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------
@@ -272,8 +323,10 @@ def session_group() -> None:
 @with_session
 def list_sessions(session: Session, name: str | None, output: Format) -> int:
     """Show the sessions of USER, or of all people."""
+    from controller.store.people import SessionLimits
+
     web = session.settings().web
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         found = people.sessions(SessionLimits(web.session_idle, web.session_lifetime), time.time(), name)
     columns: tuple[Column[SessionRecord], ...] = (
         Column("SESSION", lambda each: each.id),
@@ -281,6 +334,7 @@ def list_sessions(session: Session, name: str | None, output: Format) -> int:
         Column("SINCE", lambda each: date(each.created)),
         Column("USED", lambda each: date(each.seen)),
         Column("ADDRESS", lambda each: each.address),
+        Column("BY", lambda each: each.issuer or "password"),
         Column("BROWSER", lambda each: each.agent, is_wide=True),
     )
     _show(output, [session_document(each) for each in found], columns, found, [each.id for each in found])
@@ -293,11 +347,11 @@ def list_sessions(session: Session, name: str | None, output: Format) -> int:
 @with_session
 def revoke_session(session: Session, id: str) -> int:
     """End a session at once."""
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         found = people.end_session(id)
         if found is None:
             raise Stalled(Reason.UNKNOWN_SESSION, f"there is no session {id!r}; see: prichal session ls")
-        _record(people, "session revoke", f"session {id}", f"of {found.user}")
+        record_act(people, "session revoke", f"session {id}", f"of {found.user}")
     echo(f"session {id} of {found.user} has ended")
     return Exit.OK
 
@@ -338,9 +392,9 @@ def add_token(session: Session, name: str, label: str, scope: str, days: int) ->
     if len(label) > LABEL or not label.isprintable():
         raise click.BadParameter(f"at most {LABEL} printable characters", param_hint="--label")
     made, record = new_token(name, label, Scope(scope), days, time.time(), secrets.token_urlsafe(32))
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         people.add_token(made, record)
-        _record(people, "token add", f"token {record.id}", f"{scope} of {name}")
+        record_act(people, "token add", f"token {record.id}", f"{scope} of {name}")
     print_message(f"token {record.id} of {name}, {scope}, until {date(record.expires)}:")
     echo(made)
     return Exit.OK
@@ -353,7 +407,7 @@ def add_token(session: Session, name: str, label: str, scope: str, days: int) ->
 @with_session
 def list_tokens(session: Session, name: str | None, output: Format) -> int:
     """Show the tokens of USER, or of all people, without their secrets."""
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         found = people.tokens(name)
     columns: tuple[Column[TokenRecord], ...] = (
         Column("TOKEN", lambda each: each.id),
@@ -378,11 +432,11 @@ def _until(expires: float) -> str:
 @with_session
 def revoke_token(session: Session, id: str) -> int:
     """Revoke a token at once. TOKEN is its id, as `prichal token ls` shows it."""
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         found = people.revoke_token(id)
         if found is None:
             raise Stalled(Reason.UNKNOWN_TOKEN, f"there is no token {id!r}; see: prichal token ls")
-        _record(people, "token revoke", f"token {id}", f"of {found.user}")
+        record_act(people, "token revoke", f"token {id}", f"of {found.user}")
     echo(f"token {id} of {found.user} is revoked")
     return Exit.OK
 
@@ -394,20 +448,13 @@ token.add_command(show_token)
 
 @click.command()
 @click.argument("name", metavar="USER", required=False)
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Show at most N acts, the newest ones.",
-)
+@limit_option(50, "acts")
 @nameless_output_option
 @config_option
 @with_session
 def audit(session: Session, name: str | None, limit: int, output: Format) -> int:
     """Show what people did, the newest last."""
-    with _people(session.settings()) as people:
+    with open_people(session.settings()) as people:
         found = people.acts(limit, name)[::-1]
     columns: tuple[Column[AuditEntry], ...] = (
         Column("AT", lambda each: date(each.at)),

@@ -1,6 +1,11 @@
-"""Options of commands that talk to a platform over HTTP from any machine: which server, and which user.
-Neither a configuration file nor a daemon is needed there. Passwords and tokens are never taken from the
-command line, which every user of the machine can read.
+"""Which platform a command talks to, and as whom: options that many commands share.
+
+`Remote.platform()` gives commands about apps a platform (controller/client/platform): the server that `--server`
+names, else the host of a configuration that `--config` names, else the server of PRICHAL_SERVER if there are
+credentials for it or nothing runs here, else that of the current login (`prichal login`), else this host. `files()`
+and `runs()` always speak HTTP, to this host, too.
+
+Passwords and tokens are never taken from the command line, which every user of the machine can read.
 """
 
 from __future__ import annotations
@@ -9,21 +14,27 @@ import base64
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
-from controller.cli.session import Session
+from controller import __version__
+from controller.cli.output import print_message
+from controller.cli.session import Session, host_user
 from controller.domain.runs.addresses import PipelineAddress, RunAddress, parse_pipeline, parse_run
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, parse_address
 
 if TYPE_CHECKING:
     from controller.client.files import FilesClient
+    from controller.client.logins import Login, Logins
+    from controller.client.platform import Platform
     from controller.client.runs import RunsClient
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,13 +43,57 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Remote:
-    """The values of the options. Usage errors are raised only where a missing value is needed."""
+    """The values of the options. Usage errors are raised only where a missing value is needed. `is_chosen`: the
+    server stands on the command line, not in the environment."""
 
     session: Session
     server: str | None
     user: str | None
     token_file: Path | None
     developer: bool = False
+    is_chosen: bool = False
+
+    @contextmanager
+    def platform(self) -> Iterator[Platform]:
+        """Yield the platform that the command is about."""
+        url = self.platform_url()
+        if not url:
+            with self._on_this_host() as platform:
+                yield platform
+            return
+        from controller.client.platform import ServerPlatform
+
+        with ServerPlatform(url, self._authorization, self._ca_file(url)) as server:
+            try:
+                yield server
+            finally:
+                _tell_skew(server.version)
+
+    @contextmanager
+    def _on_this_host(self) -> Iterator[Platform]:
+        from controller.domain.people.roles import administrator
+        from controller.web.api.platform.stored import StoredPlatform
+
+        with self.session.store() as store:
+            yield StoredPlatform(store, self.session.settings(), administrator(host_user()))
+
+    def platform_url(self) -> str:
+        """Return the URL of the server; "" for this host."""
+        if self.server and self.is_chosen:
+            return _server_url(self.server)
+        if self.session.config is not None:
+            return ""
+        if self.server and (self._authorization(self.server) or not self._is_here):
+            return _server_url(self.server)
+        if self.server:  # it is named for files and runs, which need no account, on the host itself
+            return ""
+        login = self._logins.active
+        return login.url if login else ""
+
+    @property
+    def _is_here(self) -> bool:
+        """Return True if a platform has run on this host."""
+        return self.session.settings().database.exists()
 
     def address(self, text: str) -> BoxAddress:
         """Parse an address of files."""
@@ -59,54 +114,86 @@ class Remote:
     def files(self) -> FilesClient:
         from controller.client.files import FilesClient
 
-        return FilesClient(self._authorization)
+        return FilesClient(self._authorization, ca_file=self._ca_file(self.server or ""))
 
     def runs(self) -> RunsClient:
         from controller.client.runs import RunsClient
 
-        return RunsClient(self._authorization)
+        return RunsClient(self._authorization, ca_file=self._ca_file(self.server or ""))
 
     def _located(self, pipeline: PipelineAddress) -> PipelineAddress:
         return pipeline if pipeline.server else pipeline.on(self._server(pipeline.app))
 
     def _server(self, app: str) -> str:
-        named = self.server or self._configured(app)
-        if not named:
-            raise click.UsageError("the server is missing: give --server URL, or set PRICHAL_SERVER")
-        parts = urlsplit(named)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
-            raise click.UsageError(f"--server must be http(s)://HOST[:PORT], not {named!r}")
-        return named.rstrip("/")
+        if self.server:
+            return _server_url(self.server)
+        login = self._logins.active if self.session.config is None else None
+        found = login.server_of(app) if login else self._configured(app)
+        if not found:
+            raise click.UsageError(
+                "the server is missing: log in with prichal login URL, give --server URL, or set PRICHAL_SERVER"
+            )
+        return found
 
     def _configured(self, app: str) -> str:
         """Return the URL under which the platform on this machine, if one is configured, serves the app."""
         settings = self.session.settings()
         if settings.source is None:
             return ""
-        from controller.daemon.hosted import local_url
-
-        server = settings.web.public_url or local_url(settings)
+        server = settings.web.url
         if not settings.web.app_domain:
             return server
         parts = urlsplit(server)
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.scheme}://{app}.{settings.web.app_domain}{port}"
 
+    def _authorization(self, url: str) -> Secret:
+        """Return the value of the header for a URL; empty for anonymous requests. The token of a login goes to its
+        server alone."""
+        given = self._given
+        if given or self.user is not None or self.token_file is not None:
+            return given
+        login = self._logins.find(url)
+        return Secret(f"Bearer {login.token.reveal()}") if login else Secret("")
+
     @functools.cached_property
-    def _authorization(self) -> Secret:
-        """The value of the header; empty for anonymous requests. The password is asked for once per command."""
+    def _given(self) -> Secret:
+        """What options and environment say. The password is asked for once per command."""
         if self.user is not None and self.token_file is not None:
             raise click.UsageError("give only one of --user and --token-file")
         if self.user is not None:
             return _basic(self.user)
         token = (
-            _read_token(self.token_file) if self.token_file else os.environ.get("PRICHAL_TOKEN", "").strip()
+            read_token(self.token_file) if self.token_file else os.environ.get("PRICHAL_TOKEN", "").strip()
         )
-        if token and not (token.isascii() and token.isprintable()):
-            raise click.UsageError(
-                "the token has characters that are not allowed in tokens; check the file or PRICHAL_TOKEN"
-            )
-        return Secret(f"Bearer {token}" if token else "")
+        return Secret(f"Bearer {checked_token(token)}" if token else "")
+
+    @functools.cached_property
+    def _logins(self) -> Logins:
+        from controller.client.logins import LoginFile
+
+        return LoginFile().load()
+
+    def _ca_file(self, url: str) -> str:
+        """Return the file with the authorities that the login at this server, or the current one, trusts."""
+        login: Login | None = self._logins.find(url) if url else self._logins.active
+        return login.ca_file if login else ""
+
+
+def _server_url(named: str) -> str:
+    parts = urlsplit(named)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+        raise click.UsageError(f"--server must be http(s)://HOST[:PORT], not {named!r}")
+    return named.rstrip("/")
+
+
+def _tell_skew(server: str) -> None:
+    """Say so if the server's release differs in more than the last number."""
+    if server and server.split(".")[:2] != __version__.split(".")[:2]:
+        print_message(
+            f"note: the server runs prichal {server}, and this is {__version__}; use the command of the server's "
+            "release if something is not understood"
+        )
 
 
 def _parsed(parse: Callable[[str], T], text: str) -> T:
@@ -129,7 +216,16 @@ def _basic(user: str) -> Secret:
     return Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
 
 
-def _read_token(file: Path) -> str:
+def checked_token(token: str) -> str:
+    """Return a token; one that cannot be sent is wrong usage."""
+    if not (token.isascii() and token.isprintable()):
+        raise click.UsageError(
+            "the token has characters that are not allowed in tokens; check the file or PRICHAL_TOKEN"
+        )
+    return token
+
+
+def read_token(file: Path) -> str:
     try:
         return next(iter(file.read_text().splitlines()), "").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -154,7 +250,8 @@ def remote_options(command: F) -> F:
         *arguments: Any, server: str | None, user: str | None, token_file: Path | None, **named: Any
     ) -> Any:
         context = click.get_current_context()
-        remote = Remote(context.ensure_object(Session), server, user, token_file)
+        is_chosen = context.get_parameter_source("server") is ParameterSource.COMMANDLINE
+        remote = Remote(context.ensure_object(Session), server, user, token_file, is_chosen=is_chosen)
         return command(remote, *arguments, **named)
 
     return called  # type: ignore[return-value]

@@ -19,7 +19,7 @@ from controller.cli.groups import Group, RenamedOption
 from controller.cli.output import echo, print_message, show_view, table_of, write, write_bytes
 from controller.cli.remote import Remote, remote_options
 from controller.cli.run_view import LISTED, ending, show_run, watch
-from controller.cli.session import F, config_option
+from controller.cli.session import F, config_option, limit_option
 from controller.cli.submission import read_submission
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
@@ -192,15 +192,7 @@ def _leaving_alone(again: str) -> Iterator[None]:
     type=click.Choice([state.value for state in RunState], case_sensitive=False),
     help="Show only runs in this state.",
 )
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=20,
-    show_default=True,
-    help="Show at most N runs, the newest ones.",
-)
+@limit_option(20, "runs")
 @output_option
 @remote_options
 @config_option

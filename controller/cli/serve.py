@@ -25,12 +25,12 @@ def up(session: Session) -> int:
     from controller.daemon.run import up
     from controller.daemon.wiring import prepare_folders
     from controller.logging_setup import configure
-    from controller.store.first_admin import first_login_url, prepare_first_admin
+    from controller.store.first_admin import first_login_url, prepare_people
 
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
     prepare_folders(settings)
-    prepare_first_admin(settings)
+    prepare_people(settings)
     with suppress(OSError):
         if url := first_login_url(settings):
             print_message(f"The first administrator chooses a password, within a day, at {url}")
@@ -69,6 +69,23 @@ def web(session: Session) -> int:
     configure(settings.log_level, settings.log_format)
     run(settings, S3Objects.of)
     return Exit.OK
+
+
+@click.command("git-http")
+@config_option
+@with_session
+def git_http(session: Session) -> int:
+    """Run the Git service.
+
+    It lets the web process serve the repositories hosted here over HTTPS, and has no access to the engine and
+    to secrets.
+    """
+    from controller.daemon.git_http import run
+    from controller.logging_setup import configure
+
+    settings = session.settings()
+    configure(settings.log_level, settings.log_format)
+    return run(settings)
 
 
 @click.command("serve-local", epilog="\b\nExamples:\n  prichal serve-local demo:1 manifests/ --files ./files")
@@ -216,4 +233,4 @@ def _secrets(arguments: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
     return tuple(pairs)
 
 
-commands = (up, daemon, web, serve_local, run_local)
+commands = (up, daemon, web, git_http, serve_local, run_local)

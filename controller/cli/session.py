@@ -1,19 +1,18 @@
-"""What every command needs: settings, the store, an app by name, and options that many commands share."""
+"""What every command needs: settings, the store, and options that many commands share."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from controller.domain.errors import Stalled
-from controller.domain.names import PLATFORM, AppName
 from controller.domain.reasons import Reason
 
 if TYPE_CHECKING:
@@ -40,29 +39,20 @@ class Session:
         """Open the state, which must exist: if this command created it, its owner would be wrong. `own` opens
         it for writing, which only its owner or root may do; otherwise changes are requested from its owner.
         """
-        from controller.store import open_guest_store, open_store
-
         path = self.settings().database
         if not path.exists():
             message = (
                 f"there is no state at {path}: the platform has not run here yet. Start it with: prichal up"
+                ", or name a server with: prichal login URL"
             )
             raise Stalled(Reason.STATE_MISSING, message)
+        from controller.store import open_guest_store, open_store
+
         store = (open_store if own else open_guest_store)(path)
         try:
             yield store
         finally:
             store.close()
-
-
-def known_app(store: Store, name: str) -> AppName:
-    """Return the name of a known app. Raises Stalled `UnknownApp` with the most similar name."""
-    apps = [status.app for status in store.apps.all()]
-    if name in apps or name == PLATFORM:
-        return AppName(name)
-    near = get_close_matches(name, apps, n=1)
-    hint = f" Did you mean {near[0]}?" if near else " List all with: prichal status"
-    raise Stalled(Reason.UNKNOWN_APP, f"there is no app {name!r}.{hint}")
 
 
 def is_running(store: Store) -> bool:
@@ -86,17 +76,41 @@ def config_option(command: F) -> F:
     )(command)
 
 
-def wait_options(command: F) -> F:
-    timeout = click.option(
+def timeout_option(default: float, text: str) -> Callable[[F], F]:
+    """Add `--timeout`, in seconds."""
+    return click.option(
         "--timeout",
         type=click.FloatRange(min=0),
         metavar="SECONDS",
-        default=300.0,
+        default=default,
         show_default=True,
-        help="Longest time to wait.",
+        help=text,
     )
+
+
+def limit_option(default: int, what: str, least: int = 1) -> Callable[[F], F]:
+    """Add `-n` to a command that shows `what`, the newest ones."""
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(min=least),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help=f"Show at most N {what}, the newest ones.",
+    )
+
+
+def wait_options(command: F) -> F:
     wait = click.option("--wait", is_flag=True, help="Wait until it is done, and show the events meanwhile.")
-    return wait(timeout(command))
+    return wait(timeout_option(300.0, "Longest time to wait.")(command))
+
+
+def host_user() -> str:
+    """Return how what a command did on this host is written down: by the Unix user, also of one who used sudo."""
+    import pwd  # which only the host of a platform needs to have
+
+    return f"host:{os.environ.get('SUDO_USER') or pwd.getpwuid(os.getuid()).pw_name}"
 
 
 with_session = click.make_pass_decorator(Session, ensure=True)

@@ -7,17 +7,29 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import urllib3.exceptions
-from urllib3 import BaseHTTPResponse
 
 from controller.domain.error_table import ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 
 WORDS: Final = 64 * 1024  # bytes of a response that are searched for its reason
+
+
+class ErrorAnswer(Protocol):
+    """A response that is an error; its body has been read, at least its beginning."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def data(self) -> bytes: ...
 
 
 class Stopped(Exception):
@@ -31,7 +43,9 @@ REFUSED: Final = ErrorRule(Stalled, Reason.REQUEST_REFUSED)
 #: For all APIs.
 _COMMON: Final[dict[int, ErrorRule]] = {
     401: ErrorRule(
-        Stalled, Reason.CREDENTIALS_REFUSED, "Give --user NAME and its password, or --token-file FILE"
+        Stalled,
+        Reason.CREDENTIALS_REFUSED,
+        "Give --user NAME and its password, or --token-file FILE, or sign in with: prichal login URL",
     ),
     403: ErrorRule(Stalled, Reason.ACCESS_DENIED),
     408: BUSY,
@@ -51,7 +65,7 @@ class ErrorMeanings:
         """`own`: of statuses that all APIs have, or that have a special meaning here."""
         return cls(stranger, ErrorTable(REFUSED, BUSY, status={**_COMMON, **own}))
 
-    def error(self, answer: BaseHTTPResponse, doing: str) -> ControllerError:
+    def error(self, answer: ErrorAnswer, doing: str) -> ControllerError:
         """Return the error of a response, whose body has been read; its problem+json gives the reason."""
         if 300 <= answer.status < 400:
             place = urlsplit(answer.headers.get("Location", ""))
@@ -98,16 +112,20 @@ def _cause(error: BaseException) -> str:
     return "no answer in time" if is_late else "the connection broke"
 
 
-def _problem(answer: BaseHTTPResponse) -> str:
+def problem_of(answer: ErrorAnswer) -> Mapping[str, Any]:
+    """Return the members of problem+json; none if it is anything else."""
+    try:
+        problem = json.loads(answer.data[:WORDS])
+    except (ValueError, RecursionError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _problem(answer: ErrorAnswer) -> str:
     """Return `errors` with their pointers, `detail` or `title` of problem+json (RFC 9457), or the status, as
     one line.
     """
-    try:
-        problem = json.loads(answer.data[:WORDS])
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        return f"HTTP status {answer.status}"
+    problem = problem_of(answer)
     said = _faults(problem.get("errors")) or problem.get("detail") or problem.get("title")
     return " ".join(said.split()) if isinstance(said, str) else f"HTTP status {answer.status}"
 
@@ -119,6 +137,6 @@ def _faults(errors: Any) -> str:
     return "; ".join(f"{error.get('pointer') or 'the body'}: {error.get('detail')}" for error in errors)
 
 
-def retry_after(answer: BaseHTTPResponse) -> float:
+def retry_after(answer: ErrorAnswer) -> float:
     value = answer.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() else 0.0

@@ -1,11 +1,13 @@
 """Requests to one API of a platform, with a person's credentials. Every request is sent once; `retry`
-retries. Redirects are not followed: credentials go only to the server that the person named.
+retries. Redirects are not followed: credentials go only to the server that the person named. What a server sends is
+not trusted: a document is read up to `MOST`, and for `LONGEST` seconds at most.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,10 +23,17 @@ CONNECTIONS: Final = 16  # to one host; additional ones are not kept
 CONNECT: Final = 10.0  # seconds
 SILENCE: Final = 60.0  # seconds without a byte
 BLOCK: Final = 256 * 1024  # bytes that are sent and read at once
+MOST: Final = 64 * 2**20  # bytes of a document
+LONGEST: Final = 300.0  # seconds that reading a document may take
+
+#: The whole value of the header for a URL, empty for no credentials.
+Authorization = Secret | Callable[[str], Secret]
 
 
-def new_pool() -> PoolManager:
+def new_pool(ca_file: str = "") -> PoolManager:
+    """`ca_file` has the certificates of the only authorities that are trusted; "" for those of the system."""
     return PoolManager(
+        ca_certs=ca_file or None,
         maxsize=CONNECTIONS,
         retries=False,
         blocksize=BLOCK,
@@ -41,14 +50,28 @@ class ServerResponse:
     etag: str = ""
 
 
-class ServerClient:
-    """Shared by the threads of one command. `authorization` is the header's whole value, empty for no
-    credentials.
-    """
+@dataclass(frozen=True)
+class WholeResponse:
+    """A response whose body was read."""
 
-    def __init__(self, pool: PoolManager, authorization: Secret, meaning: ErrorMeanings) -> None:
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class ServerClient:
+    """Shared by the threads of one command. `told` gets the headers of each response."""
+
+    def __init__(
+        self,
+        pool: PoolManager,
+        authorization: Authorization,
+        meaning: ErrorMeanings,
+        told: Callable[[Mapping[str, str]], None] = lambda headers: None,
+    ) -> None:
         self._pool = pool
         self._authorization = authorization
+        self._told = told
         self.meaning = meaning
 
     def ask(
@@ -60,9 +83,10 @@ class ServerClient:
         headers: Mapping[str, str] | None = None,
         content: Any = None,
         silence: float = SILENCE,
+        form: Mapping[str, str] | None = None,
     ) -> ServerResponse:
-        """Return the response, 2xx, or 304 to a condition. `content`, if any, is sent as JSON. Raises
-        Transient `ServerBusy`, `ServerUnreachable`; Stalled `CredentialsRefused`, `AccessDenied`,
+        """Return the response, 2xx, or 304 to a condition. `content`, if any, is sent as JSON, `form` as a form.
+        Raises Transient `ServerBusy`, `ServerUnreachable`; Stalled `CredentialsRefused`, `AccessDenied`,
         `RequestRefused`, `CertificateInvalid`, and those of the API's `ErrorMeanings`.
         """
         given = {"Accept": "application/json", **(headers or {})}
@@ -70,13 +94,16 @@ class ServerClient:
         if content is not None:
             body = json.dumps(content).encode()
             given["Content-Type"] = "application/json"
+        if form is not None:
+            body = urlencode(form).encode()
+            given["Content-Type"] = "application/x-www-form-urlencoded"
         with self._reached(url):
-            answer = self._send(method, url, query, given, silence, body)
+            answer = self._whole(self._send(method, url, query, given, silence, body), doing)
         if not 200 <= answer.status < 300 and answer.status != 304:
             raise self.meaning.error(answer, doing)
         try:
             document = json.loads(answer.data) if answer.data else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.meaning.stranger.error(doing, "the server's response is not JSON") from error
         return ServerResponse(answer.status, document, answer.headers.get("ETag", ""))
 
@@ -88,15 +115,31 @@ class ServerClient:
         is incomplete.
         """
         with self._reached(url):
-            answer = self._send("GET", url, query, headers or {}, SILENCE, preload_content=False)
+            answer = self._send("GET", url, query, headers or {}, SILENCE)
         try:
             if answer.status != 200:
                 with self._reached(url):
-                    answer.read(cache_content=True)
-                raise self.meaning.error(answer, doing)
+                    refused = self._whole(answer, doing)
+                raise self.meaning.error(refused, doing)
             yield self._pieces(answer, url)
         finally:
             answer.close()  # unread bytes would be taken for the next response
+
+    def _whole(self, answer: BaseHTTPResponse, doing: str) -> WholeResponse:
+        """Read the body. Raises as `ask`."""
+        pieces, size, deadline = [], 0, time.monotonic() + LONGEST
+        try:
+            while piece := answer.read1(BLOCK):
+                pieces.append(piece)
+                size += len(piece)
+                if size > MOST:
+                    raise self.meaning.stranger.error(doing, f"the response has more than {MOST} bytes")
+                if time.monotonic() > deadline:
+                    raise UNREACHABLE.error(doing, f"the response was not complete after {LONGEST:g} s")
+        except BaseException:
+            answer.close()  # unread bytes would be taken for the next response
+            raise
+        return WholeResponse(answer.status, answer.headers, b"".join(pieces))
 
     def _pieces(self, answer: BaseHTTPResponse, url: str) -> Iterator[bytes]:
         with self._reached(url):
@@ -114,17 +157,20 @@ class ServerClient:
         headers: Mapping[str, str],
         silence: float,
         body: bytes | None = None,
-        preload_content: bool = True,
     ) -> BaseHTTPResponse:
         given = {**self._pool.headers, **headers}
-        if self._authorization:
-            given["Authorization"] = self._authorization.reveal()
-        return self._pool.urlopen(
+        known = self._authorization
+        authorization = known if isinstance(known, Secret) else known(url)
+        if authorization:
+            given["Authorization"] = authorization.reveal()
+        answer = self._pool.urlopen(
             method,
             f"{url}?{urlencode(query)}" if query else url,
             body=body,
             headers=given,
             redirect=False,
-            preload_content=preload_content,
+            preload_content=False,
             timeout=Timeout(connect=CONNECT, read=silence),
         )
+        self._told(answer.headers)
+        return answer

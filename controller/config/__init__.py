@@ -5,9 +5,11 @@ from controller.config.settings import (
     DefaultLimits,
     DockerSettings,
     GitSettings,
+    OpenIdIssuer,
     PlatformSource,
     ReconcileSettings,
     Settings,
+    SignInSettings,
     WebSettings,
 )
 
@@ -16,9 +18,11 @@ __all__ = [
     "DefaultLimits",
     "DockerSettings",
     "GitSettings",
+    "OpenIdIssuer",
     "PlatformSource",
     "ReconcileSettings",
     "Settings",
+    "SignInSettings",
     "WebSettings",
     "defaults",
     "load",

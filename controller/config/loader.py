@@ -149,6 +149,10 @@ def _platform_path(values: Mapping[str, object], base: Settings, folder: Path) -
     return str(folder / Path(str(given)).expanduser()) if given else base.platform.path
 
 
+def _is_here(listen: str) -> bool:
+    return listen.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+
+
 def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[ManifestProblem]:
     def problem(message: str, section: str, name: str) -> ManifestProblem:
         return ManifestProblem(file, *root.place([section, name]), f"{section}.{name}", message)
@@ -167,6 +171,12 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Manif
     if domain and own.endswith("." + domain):
         yield problem(
             f"lies below web.appDomain: that would be the app {own.split('.')[0]!r}", "web", "publicUrl"
+        )
+    if settings.sign_in.oidc and not settings.web.public_url and not _is_here(settings.web.listen):
+        yield problem(
+            "needs web.publicUrl: issuers send people back to the address that is registered with them",
+            "people",
+            "oidc",
         )
     storage = settings.storage
     if storage.backend == "s3" and not storage.endpoint:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from controller.config.openid import read_issuers, read_secret
 from controller.domain.egress import read_allowed
 from controller.domain.labels import MAX_VALUE, gpu_value
 from controller.domain.names import is_dns_label
@@ -22,7 +23,22 @@ from controller.yaml_documents import Json
 
 Read = Callable[[Json, Path], object]
 
-SECTIONS: Final = ("platform", "git", "docker", "reconcile", "web", "storage", "runs", "limits", "log")
+SECTIONS: Final = (
+    *(
+        "platform",
+        "git",
+        "docker",
+        "reconcile",
+        "web",
+        "people",
+        "storage",
+        "runs",
+        "calls",
+        "limits",
+        "apps",
+        "log",
+    ),
+)
 _MIN_TOKEN: Final = 16
 _DOMAIN: Final = r"(?=.{1,189}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
@@ -181,14 +197,9 @@ def _is_device(id: str) -> bool:
 def _token_file(value: Json, base: Path) -> object:
     path = _path(value, base)
     assert isinstance(path, Path)
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except PermissionError:  # the web process alone needs it, and says so: see web/auth/token.py
+    token = read_secret(path)
+    if token is None:  # the web process alone needs it, and says so: see web/auth/token.py
         return Secret("")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not a text'}"
-        ) from None
     if len(token) < _MIN_TOKEN:
         raise ValueError(
             f"the token in {path} is too short: at least {_MIN_TOKEN} characters, better 32 random ones"
@@ -211,6 +222,8 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "git.maxFile": _size(2**20),
     "git.maxContext": _size(2**20),
     "git.allowedPaths": _paths,
+    "git.privateForges": _flag,
+    "git.http": _flag,
     "docker.host": _text(
         r"(?:unix:///|tcp://)\S+", "an address such as unix:///var/run/docker.sock or tcp://host:2376"
     ),
@@ -220,7 +233,11 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "docker.buildCpus": _cpus,
     "docker.buildMemory": _size(16 * 2**20),
     "docker.buildPids": _count(16, 2**22),
+    "docker.buildDisk": _size(2**20),
     "docker.imagesPerApp": _size(2**20),
+    "docker.keptRevisions": _count(0, 50),
+    "docker.keptImages": _size(0),
+    "docker.pulledPerApp": _size(2**20),
     "docker.scratch": _size(2**20),
     "docker.registry": _text(
         r"[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*",
@@ -233,6 +250,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "docker.capabilities": _texts(
         r"[A-Z][A-Z0-9_]*(?<!^ALL)", "Linux capabilities without CAP_, such as NET_BIND_SERVICE"
     ),
+    "docker.keptLogs": _size(2**20),
     "docker.logMaxSize": _size(2**16),
     "reconcile.workers": _count(1, 64),
     "reconcile.driftInterval": _duration(1),
@@ -255,6 +273,9 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "web.perApp": _count(1, 1_000_000),
     "web.sessionIdle": _duration(60.0),
     "web.sessionLifetime": _duration(60.0),
+    "people.passwords": _flag,
+    "people.groupLifetime": _duration(60.0),
+    "people.oidc": read_issuers,
     "storage.backend": _choice("embedded", "s3", "none"),
     "storage.listen": _listen,
     "storage.memory": _size(64 * 2**20),
@@ -267,6 +288,13 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "storage.linkLifetime": _duration(1),
     "storage.abandonAfter": _duration(1),
     "storage.modelCache": _size(2**20),
+    "calls.running": _count(1, 1000),
+    "calls.runningPerApp": _count(1, 1000),
+    "calls.queued": _count(1, 100_000),
+    "calls.size": _size(2**20),
+    "calls.sizePerApp": _size(2**20),
+    "calls.maxResult": _size(2**10),
+    "calls.keep": _duration(60.0),
     "runs.concurrent": _count(1, 1000),
     "runs.perApp": _count(1, 1000),
     "runs.queued": _count(1, 1_000_000),
@@ -291,6 +319,21 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "limits.appMemory": _size(6 * 2**20),
     "limits.appContainers": _count(0, 100_000),
     "limits.appStorage": _size(0),
+    "apps.prefix": _text(
+        r"(?=.{0,30}$)([a-z0-9][a-z0-9-]*)?\{user\}[a-z0-9-]*|",
+        "a text of a-z, 0-9 and hyphens with {user}, such as pu-{user}-pa-, or empty",
+    ),
+    "apps.quotaApps": _count(0, 10_000),
+    "apps.quotaCpus": _cpus,
+    "apps.quotaMemory": _size(0),
+    "apps.quotaStorage": _size(0),
+    "apps.quotaGpus": _count(0, 1024),
+    "apps.templates": _texts(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?=[^\s#@]+(#[^\s~^:?*\[\\]+)?",
+        "NAME=URL or NAME=URL#BRANCH of Git repositories, such as lab=https://git.example.org/lab/template.git",
+    ),
+    "apps.templateInterval": _duration(1),
+    "apps.values": _texts(r"[a-z][a-z0-9_]*=[^\r\n]{0,100}", "NAME=VALUE, such as base=python:3.12-slim"),
     "log.level": _choice("DEBUG", "INFO", "WARNING", "ERROR"),
     "log.format": _choice("text", "json"),
 }
@@ -316,6 +359,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "log.level": "log_level",
     "log.format": "log_format",
     "web.adminTokenFile": "web.admin_token",
+    "people.passwords": "sign_in.passwords",
+    "people.groupLifetime": "sign_in.group_lifetime",
+    "people.oidc": "sign_in.oidc",
 }
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from controller.domain.apps.spec import Limits
 from controller.domain.backoff import Backoff
+from controller.domain.git_http import clone_path
+from controller.domain.people.openid import GroupRole
+from controller.domain.people.quotas import Quota
+from controller.domain.routing.async_calls import CallLimits
 from controller.domain.secret import Secret
 
 MEBIBYTE = 2**20
@@ -34,6 +38,8 @@ class GitSettings:
     max_file: int = 256 * MEBIBYTE  # of a build context
     max_context: int = 2048 * MEBIBYTE
     allowed_paths: tuple[Path, ...] = ()  # local repositories only below these; <state>/git always
+    private_forges: bool = False  # whether commit statuses may go to addresses that are not public
+    http: bool = True  # hosted repositories are served at <publicUrl>/-/git/NAME.git
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,11 @@ class DockerSettings:
     build_cpus: float = 2.0  # of each build
     build_memory: int = 4096 * MEBIBYTE
     build_pids: int = 1024
+    build_disk: int = 20 * 1024 * MEBIBYTE
     images_per_app: int = 40 * 1024 * MEBIBYTE
+    kept_revisions: int = 3  # of each app, whose images are kept for a rollback,
+    kept_images: int = 10 * 1024 * MEBIBYTE  # up to this size
+    pulled_per_app: int = 40 * 1024 * MEBIBYTE
     scratch: int = 10 * 1024 * MEBIBYTE  # of each container of a component, in its own file system
     registry: str = ""  # `host[:port][/path]` that builds are pushed to; "": they stay with the engine
     build_network: str = "own"  # own | bridge | none
@@ -53,7 +63,13 @@ class DockerSettings:
     egress_allow: tuple[str, ...] = ()  # and besides: networks, addresses with a port, URLs
     keep_unfinished: float = 3600.0  # what builds that failed or were cut off have left
     capabilities: tuple[str, ...] = ()  # allow-list for manifests
+    kept_logs: int = 64 * MEBIBYTE  # of the components of each app, past their containers' end
     log_max_size: int = 10 * MEBIBYTE  # three files of a container are kept, 18 of a stage's
+
+    @property
+    def is_here(self) -> bool:
+        """Return True if the engine runs on this host."""
+        return self.host.startswith("unix:")
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,47 @@ class WebSettings:
     per_app: int = 250  # of them to one app
     session_idle: float = 12 * 3600.0  # a person who does nothing for so long has to sign in again
     session_lifetime: float = 7 * 86400.0  # and so does everybody after this time
+
+    @property
+    def local_url(self) -> str:
+        """Return the URL of the web process on this host."""
+        host, _, port = self.listen.rpartition(":")
+        everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what an address means
+        return f"http://{everywhere.get(host, host)}:{port}"
+
+    @property
+    def url(self) -> str:
+        """Return the URL under which others reach the web process, as far as it is configured."""
+        return (self.public_url or self.local_url).rstrip("/")
+
+
+@dataclass(frozen=True)
+class OpenIdIssuer:
+    """An issuer of OpenID Connect with which people sign in. `name` is part of the address to which it sends them
+    back."""
+
+    name: str
+    issuer: str
+    client_id: str
+    client_secret: Secret | None = None  # empty: there is one, and this process may not read it
+    title: str = ""  # of the button; by default the name
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    username_claim: str = ""  # "": preferred_username, else a verified email, else sub
+    groups_claim: str = "groups"
+    groups: tuple[GroupRole, ...] = ()
+    allowed_groups: tuple[str, ...] = ()  # who may sign in; empty: everybody whom the issuer knows
+
+
+@dataclass(frozen=True)
+class SignInSettings:
+    """How people sign in; the section `people` of the file."""
+
+    passwords: bool = True  # whether accounts of the platform's own may sign in
+    group_lifetime: float = 30 * 86400.0  # a group gives its role for so long after the last sign-in
+    oidc: tuple[OpenIdIssuer, ...] = ()
+
+    def issuer(self, name: str) -> OpenIdIssuer | None:
+        return next((each for each in self.oidc if each.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -133,6 +190,33 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class CallSettings:
+    """Async calls of components."""
+
+    running: int = 16  # at once on this host
+    running_per_app: int = 8
+    queued: int = 1000  # of one component
+    size: int = 1024 * MEBIBYTE  # bodies and results, on this host
+    size_per_app: int = 256 * MEBIBYTE
+    max_result: int = 16 * MEBIBYTE
+    keep: float = 3600.0  # a result; and as long may a call wait until it begins
+
+    @property
+    def limits(self) -> CallLimits:
+        """Return the bounds, with room for a call and its result in each of them."""
+        size = min(self.size, self.size_per_app)
+        return CallLimits(
+            running=self.running,
+            running_per_app=min(self.running_per_app, max(1, self.running - 1)),
+            queued=self.queued,
+            size=self.size,
+            size_per_app=size,
+            result=min(self.max_result, size // 4),
+            keep=self.keep,
+        )
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """The limits of a container whose manifest sets none, the most that it may ask for, and the limits of an app
     whose PlatformApp sets none."""
@@ -165,6 +249,32 @@ class DefaultLimits:
 
 
 @dataclass(frozen=True)
+class AppSettings:
+    """Apps that people make from templates. `templates` are `NAME=URL` or `NAME=URL#BRANCH`, `values` are `NAME=VALUE`,
+    other defaults of variables of that name."""
+
+    prefix: str = "pu-{user}-pa-"
+    quota_apps: int = 5
+    quota_cpus: float = 4.0
+    quota_memory: int = 8 * 1024 * MEBIBYTE
+    quota_storage: int = 20 * 10**9
+    quota_gpus: int = 0
+    templates: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    template_interval: float = 300.0
+
+    @property
+    def quota(self) -> Quota:
+        """The quota of a person for whom none was set."""
+        return Quota(self.quota_apps, self.quota_cpus, self.quota_memory, self.quota_storage, self.quota_gpus)
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Defaults of variables, by name."""
+        return dict(text.split("=", 1) for text in self.values)
+
+
+@dataclass(frozen=True)
 class Settings:
     state: Path = Path("/var/lib/prichal")
     instance: str = "prichal"  # several controllers on one engine need different ones
@@ -174,9 +284,12 @@ class Settings:
     docker: DockerSettings = DockerSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     web: WebSettings = WebSettings()
+    sign_in: SignInSettings = SignInSettings()
     storage: StorageSettings = StorageSettings()
     runs: RunSettings = RunSettings()
+    calls: CallSettings = CallSettings()
     limits: DefaultLimits = DefaultLimits()
+    apps: AppSettings = AppSettings()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
     source: Path | None = field(default=None, compare=False)  # the file this was read from
@@ -186,9 +299,29 @@ class Settings:
         return self.state / "db" / "state.db"
 
     @property
+    def health(self) -> Path:
+        """What the daemon found when it examined this machine last."""
+        return self.database.parent / "health.json"
+
+    @property
+    def gpu_report(self) -> Path:
+        """What the driver of the GPUs said to the daemon last."""
+        return self.database.parent / "gpus.json"
+
+    @property
     def repositories(self) -> Path:
         """Bare repositories hosted here (`prichal repo create`)."""
         return self.state / "git"
+
+    @property
+    def git_socket(self) -> Path:
+        """Where the web process reaches the Git service, which serves hosted repositories over HTTP."""
+        return self.state / "git-http.sock"
+
+    def clone_url(self, repository: str) -> str:
+        """Return the URL of a hosted repository; "" where they are not served over HTTP."""
+        base = self.web.public_url.rstrip("/") or self.web.local_url
+        return f"{base}{clone_path(repository)}" if self.git.http else ""
 
     @property
     def clones(self) -> Path:
@@ -225,6 +358,11 @@ class Settings:
         return self.state / "web" / "names.db"
 
     @property
+    def async_calls(self) -> Path:
+        """The database with async calls, their bodies and results. Only the web process uses it."""
+        return self.state / "web" / "calls.db"
+
+    @property
     def people(self) -> Path:
         """The database with accounts, sessions and tokens of people. Only the web process uses it."""
         return self.state / "web" / "people.db"
@@ -233,6 +371,11 @@ class Settings:
     def first_login(self) -> Path:
         """The code of the first administrator's one-time link, until it was used."""
         return self.state / "web" / "first-login"
+
+    @property
+    def kept_logs(self) -> Path:
+        """Logs of components, one folder an app. The web process reads them."""
+        return self.state / "logs"
 
     @property
     def run_files(self) -> Path:

@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from controller.config import Settings
-from controller.domain.apps.spec import GitRef, HookProvider
+from controller.domain.apps.spec import GitRef, HookProvider, Limits
 from controller.domain.errors import Stalled
 from controller.domain.names import DNS_LABEL
 from controller.domain.reasons import Reason
@@ -56,6 +56,8 @@ class ConnectOptions:
     credentials: tuple[tuple[str, Secret], ...] = ()
     hook: HookProvider | None = None
     hook_secret: Secret | None = None
+    owner: str = ""
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class NewManifest:
     private: bool = False
 
 
-def connect(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
-    """Write the files and return their paths. Raises Stalled `AlreadyConnected`, `PlatformFolderMissing` or
+def connect(settings: Settings, connection: ConnectOptions, resume: bool = False) -> tuple[Path, ...]:
+    """Write the files and return their paths. With `resume`, those that have just this content are fine: they were
+    written before the process was killed. Raises Stalled `AlreadyConnected`, `PlatformFolderMissing` or
     `PlatformInGit`, and ManifestInvalid with all problems that the folder would have.
     """
     source = settings.platform
@@ -84,12 +87,28 @@ def connect(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
             Reason.PLATFORM_FOLDER_MISSING, f"the platform folder {folder} does not exist; {advice}"
         )
     drafts = documents(connection)
-    for draft in drafts:
-        if (folder / draft.name).exists():
-            raise _taken(folder / draft.name)
-    files = (*read_folder(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in drafts))
+    missing = tuple(draft for draft in drafts if not _is_there(folder, draft, resume))
+    files = (*read_folder(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in missing))
     load_platform(files, settings)
-    return _write_all(folder, drafts)
+    _write_all(folder, missing)
+    return tuple(folder / draft.name for draft in drafts)
+
+
+def _is_there(folder: Path, draft: NewManifest, resume: bool) -> bool:
+    path = folder / draft.name
+    if not path.exists():
+        return False
+    if resume and path.is_file() and path.read_bytes() == draft.text.encode():
+        return True
+    raise _taken(path)
+
+
+def withdraw(settings: Settings, connection: ConnectOptions) -> None:
+    """Remove the Secrets of a connection that was not completed: files with just this content."""
+    for draft in documents(connection):
+        path = Path(settings.platform.path) / draft.name
+        if draft.private and path.is_file() and path.read_bytes() == draft.text.encode():
+            path.unlink()
 
 
 def documents(connection: ConnectOptions) -> tuple[NewManifest, ...]:
@@ -126,9 +145,12 @@ def _repository(connection: ConnectOptions) -> Mapping[str, object]:
 
 
 def _app(connection: ConnectOptions) -> Mapping[str, object]:
-    return _document(
-        "PlatformApp", connection.app, spec={"repository": connection.repository, "path": connection.path}
-    )
+    spec: dict[str, object] = {"repository": connection.repository, "path": connection.path}
+    if connection.owner:
+        spec["owner"] = connection.owner
+    if connection.limits:
+        spec["limits"] = {key: n for key, n in asdict(connection.limits).items() if n is not None}
+    return _document("PlatformApp", connection.app, spec=spec)
 
 
 def _secrets(connection: ConnectOptions) -> Iterator[Mapping[str, object]]:
@@ -162,7 +184,8 @@ def _lines(value: Mapping[str, object], indent: int) -> Iterator[str]:
             yield f"{' ' * indent}{_scalar(key)}:"
             yield from _lines(item, indent + 2)
         else:
-            yield f"{' ' * indent}{_scalar(key)}: {_scalar(str(item))}"
+            text = repr(item) if isinstance(item, int | float) else _scalar(str(item))
+            yield f"{' ' * indent}{_scalar(key)}: {text}"
 
 
 def _scalar(text: str) -> str:

@@ -25,17 +25,24 @@ from urllib.parse import urlsplit
 from controller.adapters.docker.checks import DOCKER_CHECKS
 from controller.adapters.embedded import root_objects
 from controller.adapters.features import git_library, program
+from controller.adapters.gpu_driver import NOT_INSTALLED, GpuDriver
 from controller.adapters.objects import S3Objects, S3Storage
 from controller.config import Settings
-from controller.daemon.hosted import local_url
+from controller.daemon.instance_key import key_file
+from controller.daemon.issuers import issuers
 from controller.daemon.lock import holder
 from controller.domain.apps.usage import Usage
 from controller.domain.errors import ControllerError
 from controller.domain.findings import Finding
+from controller.domain.gpu_devices import GpuState, gpu_states
 from controller.domain.names import PLATFORM
 from controller.domain.people.roles import Role
+from controller.domain.runs.gpus import Lease
+from controller.domain.runs.run import Run
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key
+from controller.domain.units import about_size
+from controller.encryption import SecretKeys
 from controller.fetch import fetched_url
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
@@ -46,6 +53,7 @@ from controller.store.owners import as_owner_of
 from controller.store.people import PeopleStore
 from controller.store.shared_file import asides
 from controller.store.sqlite import shared_path
+from controller.unix_socket import connected
 
 LEAST_SPACE = 2 * 2**30  # bytes free
 SHOWN = 2000  # bytes of a response
@@ -63,8 +71,9 @@ class Check:
     advice: str = ""
 
 
-def doctor(settings: Settings) -> list[Check]:
-    return [_check(name, look, settings) for name, look in CHECKS.items()]
+def doctor(settings: Settings, names: frozenset[str] | None = None) -> list[Check]:
+    """Make all checks, or those with these names."""
+    return [_check(name, look, settings) for name, look in CHECKS.items() if names is None or name in names]
 
 
 def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Check:
@@ -124,6 +133,30 @@ def _git_program(settings: Settings) -> str:
     if version is None:
         raise Finding("git is not installed, so pushes to repositories hosted here fail", "apt install git")
     return version
+
+
+def _git_http(settings: Settings) -> str:
+    """Check what stands between a `git clone` of a hosted repository and Git."""
+    if not settings.git.http:
+        return "hosted repositories are not served over HTTP (git.http: false)"
+    exec_path = program("git", "--exec-path")
+    if exec_path is None or not (Path(exec_path) / "git-http-backend").exists():
+        raise Finding("git http-backend is not installed", "install the whole of Git: apt install git")
+    path = settings.git_socket
+    if not path.is_socket():
+        advice = "start it with: prichal git-http, or: systemctl enable --now prichal-git.socket"
+        raise Finding(f"the Git service does not listen at {path}, so pushes over HTTPS fail", advice)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise Finding(f"more users than the web process may open {path}", f"chmod 0600 {path}")
+    try:
+        connected(path).close()
+    except ConnectionRefusedError as error:
+        advice = "start it with: prichal git-http, or: systemctl restart prichal-git.socket"
+        raise Finding(f"nothing listens at {path} any more", advice) from error
+    url = settings.clone_url("NAME")
+    if not settings.web.public_url:
+        return f"hosted repositories are at {url}, for this host alone (web.publicUrl)"
+    return f"hosted repositories are at {url}"
 
 
 # --- state ------------------------------------------------------------------------------------------------------
@@ -423,7 +456,7 @@ def _has_boxes(settings: Settings) -> bool:
 
 def _key(settings: Settings) -> bytes:
     try:
-        return (settings.private / "instance.key").read_bytes()
+        return key_file(settings.private).read_bytes()
     except FileNotFoundError:
         return b""  # before the first start; keys of other servers do not depend on it
 
@@ -433,6 +466,80 @@ _UNUSED = {
     "none": "no storage; boxes are refused (storage.backend: none)",
     "embedded": "the embedded server starts with the first box",
 }
+
+
+def _secrets(settings: Settings) -> str:
+    """Check that the Secrets that people have set can be read with the key that is there."""
+    if not settings.database.exists():
+        return "none"
+    store = open_guest_store(settings.database)
+    try:
+        foreign = store.secrets.foreign(SecretKeys(_key(settings)))
+        number = sum(len(store.secrets.listed(status.app)) for status in store.apps.all())
+    finally:
+        store.close()
+    if foreign:
+        raise Finding(
+            foreign, f"restore {key_file(settings.private)} from the backup, then restart the daemon"
+        )
+    return f"{number} values, encrypted with the key of this instance"
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------
+
+
+def _gpus(settings: Settings) -> str:
+    """Compare the GPUs of the configuration with those that the driver shows, and say who has them."""
+    lent = settings.runs.gpus
+    if not settings.docker.is_here:
+        return f"{len(lent)} lent (runs.gpus), on the engine's host, whose driver is not asked"
+    report = GpuDriver().read()
+    if not lent:
+        shown = ", ".join(f"{device.index} ({device.name} {device.id})" for device in report.devices)
+        return f"none are lent (runs.gpus); the driver shows {shown or 'none'}"
+    states = gpu_states(lent, report, *_holders(settings), report.at)
+    told = "; ".join(map(_told_gpu, states))
+    if report.problem == NOT_INSTALLED:
+        return f"{told}. What they do is unknown: {report.problem}"
+    if report.problem:
+        advice = (
+            "check the driver: nvidia-smi; after an update of it, restart the host. The unit may hide devices: "
+            "docs/guide/operations.md, GPUs. GPUs are lent all the same"
+        )
+        raise Finding(f"{told}. What they do is unknown: {report.problem}", advice)
+    if any(state.blocked for state in states):
+        advice = (
+            "list in runs.gpus what `nvidia-smi -L` shows, each once, and restart the daemon; a GPU that is lost "
+            "needs a reset (nvidia-smi --gpu-reset) or a restart of the host"
+        )
+        raise Finding(told, advice)
+    return told
+
+
+def _holders(settings: Settings) -> tuple[tuple[Lease, ...], tuple[Run, ...]]:
+    if not settings.database.exists():
+        return (), ()
+    store = open_guest_store(settings.database)
+    try:
+        return store.gpus.leases(), store.runs.active()
+    finally:
+        store.close()
+
+
+def _told_gpu(state: GpuState) -> str:
+    device = state.device
+    facts = [device.name] if device and device.name else []
+    if device and device.memory_used is not None and device.memory_total is not None:
+        facts.append(f"{about_size(device.memory_used)} of {about_size(device.memory_total)} in use")
+    if device and device.utilization is not None:
+        facts.append(f"{device.utilization:.0%} busy")
+    if state.problem:
+        facts.append(state.problem)
+    if not state.lent:
+        facts.append("not lent")
+    owners = [f"{holder.app}/{holder.component or holder.stage}" for holder in state.holders]
+    facts.append(f"held by {', '.join(owners)}" if owners else "free")
+    return f"{state.id}: {', '.join(facts)}"
 
 
 # --- processes --------------------------------------------------------------------------------------------------
@@ -458,7 +565,7 @@ def _daemon(settings: Settings) -> str:
 
 
 def _web(settings: Settings) -> str:
-    address = local_url(settings)
+    address = settings.web.local_url
     try:
         with fetched_url(urlsplit(f"{address}/-/readyz"), within=ANSWER) as reply:
             status, body = reply.status, reply.read(SHOWN).decode(errors="replace")
@@ -483,7 +590,7 @@ def _people(settings: Settings) -> str:
     try:
         with as_owner_of(path.parent):
             people = PeopleStore(path)
-            accounts, grants = people.accounts(), people.grants()
+            accounts, grants = people.accounts(), people.grants(time.time())
             link = first_login_url(settings)
     except (ControllerError, PermissionError):
         return f"only root and the user of the web process may read {path}"
@@ -515,6 +622,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     **DOCKER_CHECKS,
     "git library": _git_library,
     "git program": _git_program,
+    "git over https": _git_http,
     "state": _state,
     "asked": _asking,
     "disk space": _space,
@@ -525,7 +633,10 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "storage accounts": _storage_accounts,
     "storage links": _storage_links,
     "storage space": _storage_space,
+    "gpus": _gpus,
     "daemon": _daemon,
     "web": _web,
     "people": _people,
+    "issuers": issuers,
+    "secrets": _secrets,
 }

@@ -9,27 +9,38 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from controller import memory
 from controller.config import Settings
 from controller.daemon.app_usage import Uses
+from controller.daemon.component_logs import ComponentLogs
+from controller.daemon.gpus import GpuWatch
+from controller.daemon.health import write_health
+from controller.daemon.instance_key import settle
 from controller.daemon.last_fault import LastFault
 from controller.daemon.lock import only_one
+from controller.daemon.orders import OrderWorker
 from controller.daemon.platform_folder import PlatformFolder
+from controller.daemon.previews import PreviewWorker
 from controller.daemon.restarts import RestartLog
+from controller.daemon.sampling import ComponentSampler
 from controller.daemon.stop_signals import stop_on_signals
+from controller.daemon.templates import TemplateShelf
 from controller.daemon.timers import Timers
 from controller.daemon.wiring import (
     build_cron_scheduler,
     build_jobs,
+    build_preview_deps,
     build_reconciler_deps,
     build_runner_deps,
-    build_sender,
+    build_senders,
     prepare_folders,
 )
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
+from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
@@ -58,13 +69,16 @@ def run(settings: Settings) -> int:
 
 
 def up(settings: Settings) -> int:
-    """Run daemon and web process together in the foreground, for a first try and for development."""
+    """Run daemon, web process and Git service together in the foreground, for a first try and for development."""
     stop = threading.Event()
     stop_on_signals(stop)
     prepare_folders(settings)
     if not settings.platform.url:  # a first try should not fail because an empty folder is missing
         Path(settings.platform.path).mkdir(parents=True, exist_ok=True)
-    return serve(settings, stop, {"web": _web_command(settings)})
+    children = {"web": _command(settings, "web")}
+    if settings.git.http:
+        children["git-http"] = _command(settings, "git-http")
+    return serve(settings, stop, children)
 
 
 def serve(
@@ -85,11 +99,14 @@ def serve(
             queue=queue,
             distrust=fault.begin(),
         )
+        settle(settings.private, store.secrets)
         restarts = RestartLog(store)
+        gpus = GpuWatch(settings)
         deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
+        deps = replace(deps, lost_gpus=gpus.lost)
         group = GuardedGroup(stop, restarts.record)
         try:
-            _run_until_stop(deps, stop, group, children or {})
+            _run_until_stop(deps, stop, group, children or {}, gpus)
         finally:
             deps.engine.close()
             deps.storage.close()
@@ -103,15 +120,24 @@ def _run_until_stop(
     stop: threading.Event,
     group: GuardedGroup,
     children: Mapping[str, Sequence[str]],
+    gpus: GpuWatch,
 ) -> None:
+    logs = _component_logs(deps)
+    deps = replace(deps, finish_log=logs.finish)
     store = deps.store
     folder = PlatformFolder(deps.settings, deps.sources)
-    loop = _control_loop(deps, folder)
+    templates = TemplateShelf(deps.settings, store)
+    loop = _control_loop(deps, folder, templates)
     requeued = store.requests.recover()
+    store.previews.recover()
     deps.models.recover()
+    _restore_gpus(deps)
     store.requests.enqueue(PLATFORM, Trigger.START)
     jobs = build_jobs(deps.settings)
-    timers, lives = _threads(deps, build_runner_deps(deps, jobs), folder)
+    timers, lives = _threads(deps, build_runner_deps(deps, jobs), folder, gpus)
+    lives["gpus"] = partial(gpus.run, deps.gpu_leases)
+    lives["templates"] = templates.run
+    lives["logs"] = logs.run
     for name, life in lives.items():
         group.thread(name, life)
     for name, command in children.items():
@@ -129,32 +155,55 @@ def _run_until_stop(
         log.info("daemon stopped")
 
 
+def _restore_gpus(deps: ReconcilerDeps) -> None:
+    """Know which GPUs are held before anything is started that wants some."""
+    try:
+        deps.gpu_leases.restore()
+    except ControllerError as error:
+        log.warning("the GPUs of containers are not known until the engine answers: %s", error.message)
+
+
 def _threads(
-    deps: ReconcilerDeps, runner_deps: RunnerDeps, folder: PlatformFolder
+    deps: ReconcilerDeps, runner_deps: RunnerDeps, folder: PlatformFolder, gpus: GpuWatch
 ) -> tuple[Timers, dict[str, Life]]:
     """Return the timers and, by name, what each thread beside the control loop does."""
     settings, store, catalog = deps.settings, deps.store, deps.catalog
     runner = Runner(runner_deps)
     scratch = ScratchScan(deps)
     uses = Uses(deps, lambda: runner.disk.used, lambda: scratch.used)
-    timers = Timers(settings, store, catalog, folder, deps.engine, uses.record, scratch.scan)
-    webhooks = WebhookDispatcher(runner_deps, build_sender(settings), lambda: catalog.known)
+    report = partial(write_health, settings)
+    timers = Timers(settings, store, catalog, folder, deps.engine, uses.record, scratch.scan, report)
+    webhooks = WebhookDispatcher(runner_deps, build_senders(settings), lambda: catalog.known)
     return timers, {
         "schedule": timers.run,
         "watch": partial(_watch, deps),
         "accounting": _usage_scanner(deps).run,
         "runner": runner.run,
+        "sampling": _sampler(deps, gpus).run,
+        "previews": PreviewWorker(build_preview_deps(deps)).run,
         "webhooks": webhooks.run,
         "cron": build_cron_scheduler(deps).run,
     }
 
 
-def _control_loop(deps: ReconcilerDeps, folder: PlatformFolder) -> ControlLoop:
+def _component_logs(deps: ReconcilerDeps) -> ComponentLogs:
+    settings, catalog = deps.settings, deps.catalog
+    return ComponentLogs(
+        deps.engine,
+        settings.kept_logs,
+        settings.docker.kept_logs,
+        deps.secrets.get,
+        lambda: [app.name for app in catalog.spec.apps] if catalog.known else None,
+    )
+
+
+def _control_loop(deps: ReconcilerDeps, folder: PlatformFolder, templates: TemplateShelf) -> ControlLoop:
     platform = PlatformReconciler(deps, folder.read, folder.keep, folder.last)
+    orders = OrderWorker(deps.settings, deps.store, deps.clock, templates.get)
     return ControlLoop(
         deps.store,
         deps.clock,
-        _worker(deps, platform),
+        _worker(deps, platform, orders),
         deps.settings.reconcile.workers,
         _beat(deps),
     )
@@ -171,11 +220,14 @@ def _run_loop(loop: ControlLoop, stop: threading.Event) -> None:
         raise RuntimeError("the control loop ended by itself")
 
 
-def _worker(deps: ReconcilerDeps, platform: PlatformReconciler) -> Callable[[ReconcileRequest], PassOutcome]:
+def _worker(
+    deps: ReconcilerDeps, platform: PlatformReconciler, orders: OrderWorker
+) -> Callable[[ReconcileRequest], PassOutcome]:
     """Return a function that handles a request by its key: the platform folder or an app."""
 
     def work(request: ReconcileRequest) -> PassOutcome:
         if request.app == PLATFORM:
+            orders.work()
             return platform.reconcile(request)
         if not deps.catalog.known:  # before the folder was read, every app would look disconnected
             return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
@@ -202,7 +254,7 @@ def _watch(deps: ReconcilerDeps, stop: threading.Event) -> None:
 
 def _follow_events(deps: ReconcilerDeps, stop: threading.Event) -> None:
     for event in deps.engine.watch(stop.is_set):
-        deps.store.requests.enqueue(event.app, Trigger.DRIFT)
+        deps.store.requests.enqueue(event.app, Trigger.CONTAINER)
 
 
 def _usage_scanner(deps: ReconcilerDeps) -> UsageScanner:
@@ -214,7 +266,12 @@ def _usage_scanner(deps: ReconcilerDeps) -> UsageScanner:
     )
 
 
-def _web_command(settings: Settings) -> list[str]:
+def _sampler(deps: ReconcilerDeps, gpus: GpuWatch) -> ComponentSampler:
+    counts = deps.settings.state / "web"
+    return ComponentSampler(deps.store, deps.engine, deps.prober, deps.clock, counts, lambda: gpus.report)
+
+
+def _command(settings: Settings, name: str) -> list[str]:
     # -P keeps Python from importing modules of the current folder
-    command = [sys.executable, "-P", "-m", "controller", "web"]
+    command = [sys.executable, "-P", "-m", "controller", name]
     return [*command, "--config", str(settings.source)] if settings.source else command

@@ -4,7 +4,9 @@ leftovers of builds, which belong to no app, are removed here.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -14,10 +16,12 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from controller.config import Settings
+from controller.daemon.health import EVERY
 from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import RepositorySpec
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.pace import pause_after
 from controller.guards import GuardedStep
 from controller.ports import Engine, Store
 from controller.reconcile.catalog import PlatformCatalog
@@ -30,6 +34,26 @@ _SCRATCH = 60.0  # seconds between looks at what containers of components have w
 _COLLECT = 600.0  # seconds between checks for leftovers of builds
 
 
+class PacedStep:
+    """A step that is called at intervals and skips calls as long as its pause lasts, which depends on how long the step
+    took: the engine may need minutes to count many files."""
+
+    def __init__(self, step: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._step = step
+        self._clock = clock
+        self._not_before = -math.inf
+
+    def __call__(self) -> None:
+        began = self._clock()
+        if began < self._not_before:
+            return
+        try:
+            self._step()
+        finally:
+            ended = self._clock()
+            self._not_before = ended + pause_after(ended - began)
+
+
 class Timers:
     def __init__(
         self,
@@ -40,6 +64,7 @@ class Timers:
         engine: Engine,
         record_usage: Callable[[], object] = lambda: None,
         scan_scratch: Callable[[], object] = lambda: None,
+        report_health: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -48,9 +73,10 @@ class Timers:
         self._engine = engine
         self._tell_usage = record_usage
         self._scan_scratch = scan_scratch
+        self._report_health = report_health
         self._mark = folder.mark()
         self._polls: dict[str, RepositorySpec] = {}
-        self._scheduler: BaseScheduler = BlockingScheduler()
+        self._scheduler: BaseScheduler = BlockingScheduler(timezone="UTC")
 
     def run(self, stop: threading.Event) -> None:
         """Run until `stop` is set and `stop()` was called. May be called again after it has raised."""
@@ -65,7 +91,8 @@ class Timers:
         self._every(_LOOK, self._store.set_aside, "unreadable rows")
         self._every(_DAY, self._store.prune, "retention")
         self._every(_USAGE, self._tell_usage, "usage")
-        self._every(_SCRATCH, self._scan_scratch, "scratch")
+        self._every(_SCRATCH, PacedStep(self._scan_scratch), "scratch")
+        self._every(EVERY, PacedStep(self._report_health), "health")
         self._every(min(self._settings.docker.keep_unfinished, _COLLECT), self._collect, "builds")
         self._every(_COLLECT, self._hold_egress, "egress")
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 from controller.adapters.clock import SystemClock
 from controller.adapters.cron import CronTicks
@@ -15,25 +14,26 @@ from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
 from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
-from controller.adapters.objects import S3Storage
+from controller.adapters.objects import ReadOnlyStorage, S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.staging import StagingFolders
 from controller.adapters.webhooks import HttpSender
-from controller.atomic import replace_file
 from controller.config import DockerSettings, Settings
+from controller.daemon.instance_key import instance_key
 from controller.domain.apps.requests import Trigger
-from controller.domain.apps.spec import SecretSpec
 from controller.domain.names import AppName
 from controller.domain.runs.pipeline import Pipeline
+from controller.domain.runs.webhooks import MessageKind
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import component_account, storage_env
 from controller.domain.storage.box import StorageAccess
 from controller.domain.volumes import Volume
+from controller.encryption import SecretKeys
 from controller.guards import Tell
 from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
-from controller.reconcile.loading import bucket_of, own_secret
+from controller.reconcile.loading import bucket_of, run_secret
 from controller.reconcile.stage_images import rebuilt
 from controller.runner.cron_scheduler import CronScheduler
 from controller.runner.deps import RunnerDeps
@@ -43,14 +43,12 @@ def build_reconciler_deps(
     settings: Settings,
     store: Store,
     stopping: Callable[[], bool],
-    storage: Storage | None = None,
     tell: Tell = lambda name, how: None,
 ) -> ReconcilerDeps:
-    """Connect ports and adapters. `storage` replaces the one in the settings. `tell` is called when a server
-    that the daemon started has ended unexpectedly.
-    """
+    """Connect ports and adapters. `tell` is called when a server that the daemon started has ended unexpectedly."""
     key = instance_key(settings.private)
-    storage = storage or build_storage(settings, key, tell, store.boxes.record_access)
+    store.secrets.unlock(SecretKeys(key))
+    storage = build_storage(settings, key, tell, store.boxes.record_access)
     return ReconcilerDeps(
         store=store,
         sources=GitSources(settings.clones, settings.git, settings.repositories),
@@ -64,6 +62,15 @@ def build_reconciler_deps(
         stopping=stopping,
         key=key,
     )
+
+
+def build_preview_deps(deps: ReconcilerDeps) -> ReconcilerDeps:
+    """Return what previews need: they ask our own storage if it runs, and do not start it."""
+    if deps.settings.storage.backend != "embedded":
+        return deps
+    storage = ReadOnlyStorage(deps.store.boxes)
+    models = ModelCache(deps.settings.models, storage, deps.settings.storage.model_cache)
+    return replace(deps, storage=storage, models=models)
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -91,16 +98,11 @@ def docker_settings(settings: Settings) -> DockerSettings:
 
 
 def build_runner_deps(deps: ReconcilerDeps, jobs: Jobs) -> RunnerDeps:
-    """Return what the runner needs. Secrets may lie in the app's own repository, at the commit of the
-    pipeline.
-    """
-
-    def secret(app: AppName, name: str, revision: str) -> SecretSpec | None:
-        return deps.catalog.spec.secret(name, app) or own_secret(deps, app, name, revision)
+    """Return what the runner needs. Secrets of the app's own repository are those at the commit of the pipeline."""
 
     def pull(app: AppName, reference: str) -> None:
         declared = deps.catalog.spec.app(app)
-        deps.engine.pull(reference, deps.catalog.registries(declared) if declared else ())
+        deps.engine.pull(app, reference, deps.catalog.registries(declared) if declared else ())
 
     def rebuild(pipeline: Pipeline, stage: str) -> str:
         try:
@@ -122,11 +124,13 @@ def build_runner_deps(deps: ReconcilerDeps, jobs: Jobs) -> RunnerDeps:
         models=deps.models,
         clock=deps.clock,
         settings=deps.settings,
-        secret=secret,
+        secret=partial(run_secret, deps),
         pull=pull,
         rebuild=rebuild,
         unlock=unlock,
         storage_env=lambda pipeline: pipeline_env(deps, pipeline),
+        forge=deps.forge,
+        lost_gpus=deps.lost_gpus,
     )
 
 
@@ -143,8 +147,12 @@ def pipeline_env(deps: ReconcilerDeps, pipeline: Pipeline) -> Mapping[str, Secre
     return storage_env(account, buckets, storage.container_url, storage.region)
 
 
-def build_sender(settings: Settings) -> HttpSender:
-    return HttpSender(settings.runs.webhook_private)
+def build_senders(settings: Settings) -> Mapping[MessageKind, HttpSender]:
+    """Callers choose where webhooks go, and the operator where commit statuses go: each has a permission of its own."""
+    return {
+        MessageKind.RUN_ENDED: HttpSender(settings.runs.webhook_private),
+        MessageKind.COMMIT_STATUS: HttpSender(settings.git.private_forges, "git.privateForges"),
+    }
 
 
 def build_cron_scheduler(deps: ReconcilerDeps) -> CronScheduler:
@@ -184,19 +192,8 @@ def prepare_folders(settings: Settings) -> None:
         (settings.embedded_storage, 0o700),
         (settings.models, 0o755),
         (settings.run_files, 0o2750),
+        (settings.kept_logs, 0o2750),
     ):
         if not folder.exists():
             folder.mkdir(parents=True)
             folder.chmod(mode)
-
-
-def instance_key(private: Path) -> bytes:
-    """Return 32 random bytes, created once. They belong in the backup: without them every fingerprint would
-    change.
-    """
-    path = private / "instance.key"
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        replace_file(path, secrets.token_bytes(32), durable=True)
-        return path.read_bytes()

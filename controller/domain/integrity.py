@@ -12,19 +12,42 @@ from collections.abc import Iterable
 from functools import singledispatch
 
 from controller.domain.apps.mounts import unmountable
+from controller.domain.apps.orders import AppOrder, OrderKind, OrderRecord, is_order_id
 from controller.domain.apps.spec import CronSchedule, EnvVar, Limits, PipelineVar, Resources, Retries, Webhook
-from controller.domain.apps.status import AppStatus, ComponentStatus, Event, RepositoryRecord
+from controller.domain.apps.status import (
+    AppStatus,
+    ComponentStatus,
+    Event,
+    ReplicaExit,
+    ReplicaStatus,
+    RepositoryRecord,
+)
+from controller.domain.apps.usage import TakenShare
 from controller.domain.names import PATH_SEGMENT, PLATFORM, is_dns_label
+from controller.domain.people.accounts import is_account_name
+from controller.domain.people.quotas import AppShare, Quota
+from controller.domain.routing.async_calls import AsyncCall, EndedCall, is_call_id
 from controller.domain.routing.routes import Api, Route, Service
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Attempt, Run, RunInput, RunOutput, StageRun, Transition
 from controller.domain.runs.webhooks import is_url
 from controller.domain.storage.box import BoxRecord, PendingUpload
 from controller.domain.storage.keys import parse_path
+from controller.domain.templates import (
+    LONGEST_VALUE,
+    TemplateRecord,
+    TemplateVariable,
+    is_template_name,
+    variable_problem,
+)
+from controller.domain.templates import (
+    MOST_VARIABLES as MOST_TEMPLATE_VARIABLES,
+)
 
 VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,499}")
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _REVISION = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _RUN = re.compile(r"[0-9a-z]{1,40}")
 _DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_-]{0,99}")
@@ -37,6 +60,7 @@ MOST_STAGES = 100
 MOST_VARIABLES = 200
 MOST_TEXT = 100_000  # characters of a value of a variable of the environment
 MOST_USER = 1000  # characters of a caller's name
+MOST_CALL_TEXT = 5000  # characters of what is said about an async call
 PRIORITIES = range(-10, 11)
 
 
@@ -91,7 +115,10 @@ def _resources(value: Resources) -> None:
     _number(value.cpus, "a number of CPUs", most=1024)
     _number(value.memory, "an amount of memory", least=1)
     _number(value.gpus, "a number of GPUs", most=64)
+    _number(value.per_gpu, "a number of containers that share a GPU", least=1, most=64)
     _number(value.pids, "a number of processes", least=1, most=4194304)
+    if value.shm is not None:
+        _number(value.shm, "an amount of shared memory", least=1)
 
 
 @require_integrity.register
@@ -202,6 +229,27 @@ def _stage_run(value: StageRun) -> None:
 
 
 @require_integrity.register
+def _async_call(value: AsyncCall) -> None:
+    _require(is_call_id(value.id), "the id of a call", value.id)
+    label(value.app, "the name of an app")
+    label(value.component, "the name of a component")
+    _require(re.fullmatch(PATH_SEGMENT, value.api), "the path of an API", value.api)
+    _require(len(value.user) <= MOST_USER and "\0" not in value.user, "the name of a caller", value.user)
+    for text in (value.reason, value.message, value.content_type):
+        _require(len(text) <= MOST_CALL_TEXT, "a text of a call", text)
+    for moment in (value.created, value.started, value.ended):
+        _number(moment, "a moment")
+    _number(value.status, "a status", most=599)
+    _number(value.length, "a size")
+
+
+@require_integrity.register
+def _ended_call(value: EndedCall) -> None:
+    _require(value.call.state.terminal, "the state of a call that is over", value.call.state)
+    _require(not value.webhook or is_url(value.webhook), "the URL of a webhook", value.webhook)
+
+
+@require_integrity.register
 def _run_input(value: RunInput) -> None:
     variable(value.name)
     _require(_DATATYPE.fullmatch(value.datatype), "a datatype", value.datatype)
@@ -280,6 +328,19 @@ def _component_status(value: ComponentStatus) -> None:
 
 
 @require_integrity.register
+def _replica_status(value: ReplicaStatus) -> None:
+    _require(_CONTAINER.fullmatch(value.name), "the name of a container", value.name)
+    _number(value.since, "a time")
+
+
+@require_integrity.register
+def _replica_exit(value: ReplicaExit) -> None:
+    _require(_CONTAINER.fullmatch(value.name), "the name of a container", value.name)
+    _number(value.at, "a time")
+    _number(value.code, "an exit code", most=2**32)
+
+
+@require_integrity.register
 def _app_status(value: AppStatus) -> None:
     _app(value.app)
     for _, digest in value.models:
@@ -309,6 +370,63 @@ def _pending(value: PendingUpload) -> None:
     _number(value.size, "an amount")
     for moment in (value.created, value.expires):
         _number(moment, "a moment", least=-math.inf)
+
+
+@require_integrity.register
+def _taken_share(value: TakenShare) -> None:
+    label(value.app, "the name of an app")
+    _number(value.most, "a number", most=2**53)
+
+
+# --- new apps ---------------------------------------------------------------------------------------------------
+
+
+@require_integrity.register
+def _quota(value: Quota) -> None:
+    for number in (value.apps, value.cpus, value.memory, value.storage, value.gpus):
+        _number(number, "a quota")
+
+
+@require_integrity.register
+def _order(value: AppOrder) -> None:
+    _require(is_order_id(value.id), "the id of an order", value.id)
+    label(value.app, "the name of an app")
+    _require(not value.by or is_account_name(value.by), "the name of an account", value.by)
+    if value.kind is OrderKind.CREATE:
+        _require(is_template_name(value.template), "the name of a template", value.template)
+        _require(value.limits is not None, "the limits of an app", value.limits)
+        _require(value.quota is None or value.by, "somebody's quota", value.by)
+    _alone((name for name, _ in value.values), "a list of different variables", MOST_TEMPLATE_VARIABLES)
+    for name, text in value.values:
+        short = len(name) <= LONGEST_VALUE and len(text) <= LONGEST_VALUE
+        _require(short and name.isprintable() and text.isprintable(), "the value of a variable", text)
+
+
+@require_integrity.register
+def _order_record(value: OrderRecord) -> None:
+    for moment in (value.created, value.ended):
+        _number(moment, "a moment")
+    for name in value.files:
+        inside = name and not posixpath.isabs(name) and ".." not in name.split("/") and "\0" not in name
+        _require(inside, "a file of the platform folder", name)
+    _require(not value.repository or is_dns_label(value.repository), "a repository", value.repository)
+
+
+@require_integrity.register
+def _share(value: AppShare) -> None:
+    label(value.app, "the name of an app")
+    _require(is_account_name(value.owner), "the name of an account", value.owner)
+
+
+@require_integrity.register
+def _template_variable(value: TemplateVariable) -> None:
+    problem = variable_problem(value)
+    _require(not problem, "the variable of a template", value.name)
+
+
+@require_integrity.register
+def _template(value: TemplateRecord) -> None:
+    _require(is_template_name(value.name), "the name of a template", value.name)
 
 
 def _app(name: str) -> None:

@@ -23,6 +23,7 @@ REVISION = "io.prichal.revision"
 REPLICA = "io.prichal.replica"
 PORT = "io.prichal.port"
 GPU = "io.prichal.gpu-"  # and a number from 0 on: one label for each
+GPU_SHARE = "io.prichal.gpu-share"  # how many containers may have each of its GPUs; absent: only this one
 RUN = "io.prichal.run"
 STAGE = "io.prichal.stage"
 ATTEMPT = "io.prichal.attempt"
@@ -55,7 +56,13 @@ def of_workload(instance: str, workload: Workload) -> dict[str, str]:
         REPLICA: str(workload.replica),
         PORT: str(workload.spec.port),
         **{f"{GPU}{number}": gpu_value(gpu) for number, gpu in enumerate(workload.gpus)},
+        **_share(workload),
     }
+
+
+def _share(workload: Workload) -> dict[str, str]:
+    share = workload.spec.resources.per_gpu
+    return {GPU_SHARE: str(share)} if workload.gpus and share > 1 else {}
 
 
 def of_job(instance: str, app: AppName, run: str, stage: str, attempt: int) -> dict[str, str]:
@@ -88,6 +95,12 @@ def gpus(found: Mapping[str, str]) -> tuple[str, ...]:
         return tuple(filter(None, before.split(",")))
     numbered = [(int(number), value) for key, value in found.items() if (number := _number(key))]
     return tuple(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), value) for _, value in sorted(numbered))
+
+
+def gpu_share(found: Mapping[str, str]) -> int:
+    """Return how many containers may have each of these GPUs; 1 for what cannot be read."""
+    value = found.get(GPU_SHARE, "")
+    return int(value) if re.fullmatch(r"[1-9][0-9]?", value) else 1
 
 
 def _number(key: str) -> str:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import AnyStr, Generic
 from urllib.parse import quote, quote_plus
 
 from controller.domain.escapes import readings, unescaped
@@ -17,6 +18,8 @@ from controller.domain.text import printable
 SHORT = 4  # characters; a shorter value would blank out ordinary words
 _LINES = 1000  # of one value; the rest of a longer one is hidden only as a whole
 _LINE = 8  # characters; a shorter line of a value is hidden only with its neighbours
+_LONG = 1500  # characters; a longer value is found in the usual forms only
+_PATTERNS = 50_000  # bytes of regular expressions
 _INNER = 6  # characters that have to be left of a Base64 text which holds more than the value, or of one without blanks
 
 
@@ -36,6 +39,12 @@ class Secret:
         return bool(self._value)
 
 
+def without_line_end(text: str) -> str:
+    """Return the text without a line end that an editor, `echo` or `|` has added; that of a private key
+    belongs to it."""
+    return text if "\n" in text.strip() else text.rstrip("\r\n")
+
+
 def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
     """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines. Values are
     found as they are and as programs write them: quoted and escaped in any way (see escapes.py), in URLs, in
@@ -44,12 +53,12 @@ def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
     patterns = _patterns(frozenset(secrets))
     if not patterns:
         return text
-    text = patterns.plain.sub("***", text)
+    text = patterns.plain.hidden(text)
     raw = text.encode("utf-8", "surrogatepass")
     found = sorted(
-        reading.span(*match.span())
+        reading.span(*span)
         for reading in readings(raw)
-        for match in (patterns.joined if reading.joined else patterns.read).finditer(reading.content)
+        for span in (patterns.joined if reading.joined else patterns.read).spans(reading.content)
     )
     return _hidden(raw, found).decode("utf-8", "surrogatepass") if found else text
 
@@ -69,25 +78,91 @@ def _hidden(raw: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
     return b"".join([*parts, raw[place:]])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _patterns(secrets: frozenset[Secret]) -> _Patterns | None:
     values = {secret.reveal() for secret in secrets} - {""}
     forms = {form for value in values if len(value) >= SHORT for form in _forms(value)}
-    longest_first = [re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))]
     short = sorted(re.escape(value) for value in values if len(value) < SHORT)
-    if short:  # PASSWORD=abc, user:abc@host; not every "abc"
-        longest_first.append(rf"(?<=[=:])[\"']?(?:{'|'.join(short)})[\"']?(?!\w)")
-    if not longest_first:
+    # PASSWORD=abc, user:abc@host; not every "abc"
+    set_to = rf"(?<=[=:])[\"']?(?:{'|'.join(short)})[\"']?(?!\w)" if short else ""
+    if not forms and not set_to:
         return None
-    whole = "|".join(longest_first)
-    parted = (form.encode("utf-8", "surrogatepass").split() for form in sorted(forms, key=len, reverse=True))
-    blanks = [rb"\s*".join(map(re.escape, parts)) for parts in parted if len(b"".join(parts)) >= _INNER]
+    raw = {form.encode("utf-8", "surrogatepass") for form in forms}
     quoted = [pattern for value in sorted(values) for pattern in _with_any_quotes(value)]
+    parted = [parts for form in sorted(raw) if len(b"".join(parts := form.split())) >= _INNER]
+    blanks = [rb"\s*".join(map(re.escape, parts)) for parts in parted if len(parts) > 1]
+    regular = [
+        *([set_to.encode("utf-8", "surrogatepass")] if set_to else []),
+        *_few(quoted),
+    ]
     return _Patterns(
-        re.compile(whole),
-        re.compile(b"|".join([whole.encode("utf-8", "surrogatepass"), *quoted])),
-        re.compile(b"|".join(blanks + quoted) or b"(?!)"),
+        _PlainPattern(_Literals(forms), re.compile(set_to) if set_to else None),
+        _Pattern(_Literals(raw), re.compile(b"|".join(regular)) if regular else None),
+        _Pattern(
+            _Literals({parts[0] for parts in parted if len(parts) == 1}),
+            re.compile(b"|".join(found)) if (found := _few([*blanks, *quoted])) else None,
+        ),
     )
+
+
+def _few(patterns: list[bytes]) -> list[bytes]:
+    """Return patterns that compile within about a second, the shortest ones first."""
+    kept, size = [], 0
+    for pattern in sorted(patterns, key=lambda pattern: (len(pattern), pattern)):
+        size += len(pattern)
+        if size > _PATTERNS:
+            break
+        kept.append(pattern)
+    return sorted(kept, key=lambda pattern: (-len(pattern), pattern))
+
+
+class _Literals(Generic[AnyStr]):
+    """Finds texts in another one, by their first characters: a regular expression of thousands of them takes minutes to
+    compile."""
+
+    def __init__(self, texts: Iterable[AnyStr]) -> None:
+        self._by_start: dict[AnyStr, list[AnyStr]] = {}
+        for text in sorted(texts, key=len, reverse=True):
+            self._by_start.setdefault(text[:SHORT], []).append(text)
+
+    def spans(self, content: AnyStr) -> Iterator[tuple[int, int]]:
+        """Yield the places of the longest ones, from the left, of which none overlaps another."""
+        if not self._by_start:
+            return
+        at, last, starting = 0, len(content) - SHORT, self._by_start.get
+        while at <= last:
+            found = starting(content[at : at + SHORT])
+            size = next((len(text) for text in found if content.startswith(text, at)), 0) if found else 0
+            if size:
+                yield at, at + size
+            at += size or 1
+
+
+@dataclass(frozen=True)
+class _PlainPattern:
+    """Texts, and a regular expression for short values."""
+
+    literals: _Literals[str]
+    regular: re.Pattern[str] | None
+
+    def hidden(self, text: str) -> str:
+        parts, place = [], 0
+        for start, end in self.literals.spans(text):
+            parts += [text[place:start], "***"]
+            place = end
+        text = "".join([*parts, text[place:]])
+        return self.regular.sub("***", text) if self.regular else text
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    literals: _Literals[bytes]
+    regular: re.Pattern[bytes] | None
+
+    def spans(self, content: bytes) -> Iterator[tuple[int, int]]:
+        yield from self.literals.spans(content)
+        if self.regular:
+            yield from (found.span() for found in self.regular.finditer(content))
 
 
 def _with_any_quotes(value: str) -> Iterator[bytes]:
@@ -104,9 +179,9 @@ def _with_any_quotes(value: str) -> Iterator[bytes]:
 class _Patterns:
     """The patterns for the text itself, for the text with its escapes decoded, and for that without line breaks."""
 
-    plain: re.Pattern[str]
-    read: re.Pattern[bytes]
-    joined: re.Pattern[bytes]
+    plain: _PlainPattern
+    read: _Pattern
+    joined: _Pattern
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -116,10 +191,18 @@ def _forms(value: str) -> Iterator[str]:
             yield part
             yield printable(part)
     decoded = unescaped(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
-    if decoded != value and len(decoded) >= SHORT:
+    if decoded != value and SHORT <= len(decoded) <= _LONG:
         yield decoded
         yield from _escaped(decoded)
     for whole in {value, value.strip()} if len(value.strip()) >= SHORT else {value}:
+        if len(whole) > _LONG:
+            yield from (
+                json.dumps(whole)[1:-1],
+                repr(whole)[1:-1],
+                quote(whole, safe="", errors="replace"),
+            )
+            yield base64.b64encode(whole.encode("utf-8", "surrogatepass")).decode()
+            continue
         yield from _escaped(whole)
         yield from _encoded(whole.encode("utf-8", "surrogatepass"))
 

@@ -100,10 +100,12 @@ _LAST = 253_402_300_799.0  # the end of the year 9999, the last one that it can 
 def rfc3339(at: float | None) -> str | None:
     """Return Unix seconds as `2026-01-31T12:00:00.000Z`; times outside of 1970 to 9999 become the nearest of
     these."""
-    if at is None:
-        return None
-    moment = datetime.fromtimestamp(min(max(at, 0.0), _LAST), UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if at is None else in_utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def in_utc(at: float) -> datetime:
+    """Return Unix seconds as a moment, within the same bounds: others have written some of them."""
+    return datetime.fromtimestamp(min(max(at, 0.0), _LAST), UTC)
 
 
 def parse_rfc3339(text: str) -> float:

@@ -57,7 +57,7 @@ def declared(manifest: Path, pipeline: str | None, limits: DefaultLimits) -> Dec
     """
     files = tuple(read_folder(manifest)) if manifest.is_dir() else tuple(_with_neighbours(manifest))
     app = namespace_of(files)
-    found = examine(files, undeclared_app(app), None, limits)
+    found = examine(files, undeclared_app(app), False, limits)
     of_file = None if manifest.is_dir() else manifest.name
     problems = tuple(p for p in found.problems if of_file in (None, p.file))
     if problems:

@@ -24,15 +24,18 @@ from controller.adapters.docker.serving import package_folder
 from controller.config import Settings
 from controller.domain.apps.desired import ModelMount, Workload
 from controller.domain.apps.health import cannot_write
-from controller.domain.apps.spec import ComponentKind, MLComponentSpec, undeclared_app
+from controller.domain.apps.smoke import SmokeCase, SmokeTestInvalid
+from controller.domain.apps.spec import ComponentKind, MLComponentSpec, SmokeTest, undeclared_app
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import Shown
 from controller.domain.volumes import StagingArea, Volume
 from controller.local.selection import APP, choose, namespace_of
+from controller.local.smoke import SmokeWatch
 from controller.manifests.build import examine
 from controller.manifests.components import ml_component
+from controller.manifests.smoke_files import FileMissing, read_case
 from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
 
@@ -72,6 +75,8 @@ def serve_local(settings: Settings, local: LocalServeOptions) -> int:
             made = workload(local, spec)
             engine.create(made, name, place, library, settings.web.max_body, _print)
             _print(f"serving {local.image} on http://127.0.0.1:{place.port} (Ctrl-C ends)")
+            if spec.smoke_test:
+                SmokeWatch(spec, _case(local.manifest, spec.smoke_test), place.port, _print).begin()
             code, complains = _run(settings, name)
             if code and complains and spec.read_only_root is None:
                 _print(_WRITES)
@@ -95,12 +100,20 @@ def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...
         if manifest.is_dir()
         else (SourceFile(manifest.name, manifest.read_bytes()),)
     )
-    found = examine(files, undeclared_app(namespace_of(files)), None, settings.limits)
+    found = examine(files, undeclared_app(namespace_of(files)), False, settings.limits)
     if found.problems:
         raise ManifestInvalid(found.problems)
     return tuple(
         ml_component(document, settings.limits) for document in found.commit.of(ComponentKind.ML_COMPONENT)
     )
+
+
+def _case(manifest: Path, test: SmokeTest) -> SmokeCase:
+    """Return the smoke test with its files. Raises Stalled `SmokeTestInvalid`."""
+    try:
+        return read_case(manifest if manifest.is_dir() else manifest.parent, test)
+    except (FileMissing, SmokeTestInvalid, OSError) as error:
+        raise Stalled(Reason.SMOKE_TEST_INVALID, f"its smoke test cannot be run: {error}") from error
 
 
 def workload(local: LocalServeOptions, spec: MLComponentSpec) -> Workload:

@@ -13,7 +13,14 @@ from controller.config import DefaultLimits
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.manifests import components
-from controller.manifests.checks import CHECKS, CheckedCommit, identity, outside_references, warnings
+from controller.manifests.checks import (
+    CHECKS,
+    CheckedCommit,
+    identity,
+    package_registries,
+    unset_secrets,
+    warnings,
+)
 from controller.manifests.reader import ManifestDocument, in_order, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
@@ -33,13 +40,13 @@ class ExaminedApp:
 def load_app(
     files: Iterable[SourceFile],
     app: PlatformAppSpec,
-    known_secrets: frozenset[str] | None,
+    platform_known: bool,
     limits: DefaultLimits,
 ) -> AppSpec:
-    """Return the desired state that `files` declare for `app`. `known_secrets` are the names of the
-    platform's Secrets for the app (None: not known here, so accept references to them); `limits` has the
-    defaults. Raises ManifestInvalid with all problems."""
-    found = examine(files, app, known_secrets, limits)
+    """Return the desired state that `files` declare for `app`. `platform_known`: whether `app` is what
+    the platform declares, so that what it does not name is missing; `limits` has the defaults. Raises ManifestInvalid
+    with all problems. What needs a Secret that nobody has set yet waits."""
+    found = examine(files, app, platform_known, limits)
     if found.problems:
         raise ManifestInvalid(found.problems)
     commit = found.commit
@@ -61,11 +68,10 @@ def load_app(
 def examine(
     files: Iterable[SourceFile],
     app: PlatformAppSpec,
-    known_secrets: frozenset[str] | None,
+    platform_known: bool,
     limits: DefaultLimits,
 ) -> ExaminedApp:
-    """Check and build a commit's manifests. `known_secrets` None: the platform's side (Secrets, package
-    registries) is not known."""
+    """Check and build a commit's manifests."""
     reading = read(files)
     problems = [*reading.problems, *identity(reading.documents, app)]
     sound: list[ManifestDocument] = []
@@ -77,15 +83,16 @@ def examine(
         problems += (p for p in found if (p.file, p.line, p.column) not in unusable)
         if not found and document.file not in odd:
             sound.append(with_defaults(document))
-    commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, known_secrets, limits)
+    commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, platform_known, limits)
     for rule in CHECKS:
         problems += rule(commit)
-    outside = tuple(outside_references(commit))
+    outside = tuple(package_registries(commit))
+    notes = (*unset_secrets(commit), *outside)
     return ExaminedApp(
         commit=commit,
-        problems=in_order([*problems, *(outside if known_secrets is not None else ())]),
+        problems=in_order([*problems, *(outside if platform_known else ())]),
         warnings=(*reading.warnings, *warnings(commit)),
-        notes=outside if known_secrets is None else (),
+        notes=() if platform_known else notes,
     )
 
 

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from controller.config import DefaultLimits
-from controller.domain.apps.environment import misleading, unusable
+from controller.domain.apps.environment import misleading, unusable, without_effect
 from controller.domain.apps.mounts import MOUNT, nested, unmountable
 from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestProblem
@@ -27,19 +27,20 @@ from controller.yaml_documents import Path
 
 #: Docker refuses containers with less.
 MIN_MEMORY = 6 * 2**20
+MIN_SHM = 2**20
 
 _PLATFORM_KINDS = (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 
 
 @dataclass(frozen=True)
 class CheckedCommit:
-    """The documents of a commit and what they may refer to. `secrets` is None where the platform's side is not
-    known (checking a folder by itself): what refers to it becomes a note instead of a problem."""
+    """The documents of a commit and what they may refer to. Where the platform's side is not known (checking a folder
+    by itself), what refers to it becomes a note instead of a problem."""
 
     documents: tuple[ManifestDocument, ...]
     declared: Mapping[ComponentKind, frozenset[str]]
     app: PlatformAppSpec
-    secrets: frozenset[str] | None
+    platform_known: bool
     limits: DefaultLimits
 
     def of(self, kind: ComponentKind) -> tuple[ManifestDocument, ...]:
@@ -107,25 +108,28 @@ def _references(commit: CheckedCommit) -> Iterator[tuple[ManifestDocument, Path,
                 yield document, path, kind
 
 
-def outside_references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    """Check that Secrets and package registries that are named exist; some of them are in the platform folder."""
-    secrets = commit.declared[ComponentKind.SECRET] | (commit.secrets or frozenset())
-    registries = frozenset(registry.name for registry in commit.app.package_registries)
-    unknown = "is not in this folder: the platform must have it"
+def package_registries(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report package registries that the PlatformApp does not name."""
+    known = frozenset(registry.name for registry in commit.app.package_registries)
+    path = ("spec", "mlService", "packageRegistryName")
+    for document in commit.documents:
+        if (registry := document.get(*path)) is not None and registry not in known:
+            message = f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), known)}"
+            unknown = f"{registry!r} is not in this folder: the platform must have it"
+            yield document.problem(path, message if commit.platform_known else unknown)
+
+
+def unset_secrets(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report Secrets that are named and not in the commit: somebody has to set them."""
+    known = commit.declared[ComponentKind.SECRET]
     for document in commit.documents:
         for path in _secret_paths(document):
-            name = str(document.get(*path))
-            if name not in secrets:
-                message = f"the app has no Secret {name!r}{nearest(name, secrets)}"
-                yield document.problem(
-                    path, message if commit.secrets is not None else f"the Secret {name!r} {unknown}"
+            if (name := str(document.get(*path))) not in known:
+                hint = (
+                    nearest(name, known)
+                    or f": the platform must have it, or set it with: prichal secret set APP {name} KEY"
                 )
-        path = ("spec", "mlService", "packageRegistryName")
-        if (registry := document.get(*path)) is not None and registry not in registries:
-            message = (
-                f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), registries)}"
-            )
-            yield document.problem(path, message if commit.secrets is not None else f"{registry!r} {unknown}")
+                yield document.problem(path, f"the Secret {name!r} is not in this folder{hint}")
 
 
 def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -157,6 +161,10 @@ def callers(commit: CheckedCommit) -> Iterator[ManifestProblem]:
                 yield document.problem(path, why)
 
 
+#: Kinds with webhooks at the end of what callers have asked for.
+_NOTIFYING = (ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.ML_COMPONENT)
+
+
 def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
     for prefix, raw in _containers(document):
         for i, _ in enumerate(raw.get("envFrom", [])):
@@ -166,7 +174,7 @@ def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
         if document.get(*path) is not None:
             yield path
     hook = ("spec", "webhook", "secret")
-    if document.kind is ComponentKind.EXPERIMENT_PIPELINE and document.get(*hook) is not None:
+    if document.kind in _NOTIFYING and document.get(*hook) is not None:
         yield hook
 
 
@@ -494,9 +502,42 @@ def sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
             if wanted.memory < MIN_MEMORY:
                 message = f"{render_size(wanted.memory)} is too little: at least {render_size(MIN_MEMORY)}"
                 yield document.problem((*prefix, "resources", "memory"), message)
+            if wanted.shm is not None and not MIN_SHM <= wanted.shm <= wanted.memory:
+                yield document.problem((*prefix, "resources", "shm"), _unfit_shm(wanted.shm, wanted.memory))
             if raw.get("replicas", 0) > commit.limits.max_replicas:
                 message = f"{raw['replicas']} is too much: the controller's config allows {commit.limits.max_replicas}"
                 yield document.problem((*prefix, "replicas"), message)
+
+
+def _unfit_shm(shm: int, memory: int) -> str:
+    if shm < MIN_SHM:
+        return f"{render_size(shm)} is too little: at least {render_size(MIN_SHM)}"
+    return f"{render_size(shm)} is more than the container's memory ({render_size(memory)}), against which it counts"
+
+
+def processes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report components with processes that would never get a call."""
+    for document in commit.of(ComponentKind.ML_COMPONENT):
+        service = spec_of(document)["mlService"]
+        alone = service["server"] == "platform" and "batch" not in service
+        if alone and service["processes"] > service["concurrency"]:
+            message = (
+                f"{service['processes']} are more than the calls at once ({service['concurrency']}), so some would"
+                f" never get one: raise concurrency to {service['processes']} or more"
+            )
+            yield document.problem(("spec", "mlService", "processes"), message)
+
+
+def batch_delays(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report components whose calls could time out while they wait for others."""
+    for document in commit.of(ComponentKind.ML_COMPONENT):
+        service = spec_of(document)["mlService"]
+        if "batch" in service:
+            delay, timeout = map(parse_duration, (service["batch"]["maxDelay"], service["timeout"]))
+            if delay >= timeout:
+                most = f"it must be less than the timeout of a call, {render_duration(timeout)}"
+                message = f"{render_duration(delay)} is too long: {most}"
+                yield document.problem(("spec", "mlService", "batch", "maxDelay"), message)
 
 
 def stage_timeouts(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -610,6 +651,8 @@ CHECKS: tuple[Check, ...] = (
     stage_cycles,
     pipeline_cycles,
     sizes,
+    processes,
+    batch_delays,
     totals,
     stage_sizes,
     stage_timeouts,
@@ -635,6 +678,7 @@ def warnings(commit: CheckedCommit) -> Iterator[str]:
         ):
             path = ("spec", "restfulApi", "auth", "identityPassThrough")
             yield document.warning(path, "has nobody to tell about: 'auth' names no way to log in")
+        yield from _gpu_warnings(document)
     begun = _begun_here(commit)
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         yield from _pipeline_warnings(document)
@@ -645,6 +689,16 @@ def warnings(commit: CheckedCommit) -> Iterator[str]:
     for document in commit.of(ComponentKind.API_COMPONENT):
         if "files" in spec_of(document) and not commit.declared[ComponentKind.DATA_BOX]:
             yield document.warning(("spec", "files"), "there are no files to reach: the app has no DataBox")
+
+
+def _gpu_warnings(document: ManifestDocument) -> Iterator[str]:
+    for prefix, raw in _containers(document):
+        gpus = int(raw["resources"]["gpus"])
+        for number, variable in enumerate(raw.get("env", [])):
+            if why := without_effect(variable["name"], variable["value"], gpus):
+                yield document.warning((*prefix, "env", number, "value"), why)
+        if raw["resources"].get("gpuShare", 0) > 1 and not gpus:
+            yield document.warning((*prefix, "resources", "gpuShare"), "has no effect without `gpus`")
 
 
 def _continuation_warnings(commit: CheckedCommit, document: ManifestDocument) -> Iterator[str]:

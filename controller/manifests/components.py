@@ -17,6 +17,7 @@ from controller.domain.apps.spec import (
     ApiTarget,
     ApiVariable,
     AuthSpec,
+    Batching,
     BoxLink,
     BoxSpec,
     BuildImage,
@@ -41,12 +42,13 @@ from controller.domain.apps.spec import (
     Retries,
     Rollout,
     SecretSpec,
+    SmokeTest,
     StageSpec,
     Strategy,
     Webhook,
 )
 from controller.domain.names import AppName, ComponentName
-from controller.domain.secret import Secret
+from controller.domain.secret import Secret, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests.reader import ManifestDocument
 
@@ -76,14 +78,29 @@ def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLCompone
         follow_model=service["followModel"],
         package_registry=service.get("packageRegistryName"),
         setup_timeout=parse_duration(service["setupTimeout"]),
+        async_timeout=parse_duration(service["asyncTimeout"]),
         resources=resources(spec, limits),
         replicas=int(spec["replicas"]),
         rollout=Rollout(
             strategy=Strategy(rollout["strategy"]),
             drain_timeout=parse_duration(rollout["drainTimeout"]),
         ),
+        patience=parse_duration(service["patience"]),
+        idempotent=service["idempotent"],
         idle_after=parse_duration(hibernation["idleAfter"]) if hibernation else None,
+        smoke_test=smoke_test(service["smokeTest"]) if "smokeTest" in service else None,
         read_only_root=spec.get("readOnlyRootFilesystem"),
+        webhook=_webhook(spec["webhook"]) if "webhook" in spec else None,
+    )
+
+
+def smoke_test(raw: Raw) -> SmokeTest:
+    return SmokeTest(
+        path=raw["path"],
+        input=posixpath.normpath(raw["input"]),
+        output=posixpath.normpath(raw["output"]) if "output" in raw else None,
+        shape_only=raw["match"] == "shape",
+        tolerance=float(raw["tolerance"]),
     )
 
 
@@ -97,6 +114,19 @@ def _server(service: Raw) -> PlatformServer | OwnServer:
         concurrency=int(service["concurrency"]),
         queue=int(service["queue"]),
         timeout=timeout,
+        processes=int(service["processes"]),
+        preload=service["preload"],
+        openai=service.get("openai"),
+        batch=_batching(service["batch"]) if "batch" in service else None,
+    )
+
+
+def _batching(raw: Raw) -> Batching:
+    return Batching(
+        max_size=int(raw["maxSize"]),
+        max_delay=parse_duration(raw["maxDelay"]),
+        max_queued=int(raw["maxQueued"]),
+        concurrency=int(raw["concurrency"]),
     )
 
 
@@ -266,12 +296,6 @@ def secret(
     return SecretSpec(document.name, sealed, app)
 
 
-def without_line_end(text: str) -> str:
-    """Return the text without a line end that an editor, `echo` or `|` has added; that of a private key
-    belongs to it."""
-    return text if "\n" in text.strip() else text.rstrip("\r\n")
-
-
 def resources(raw: Raw, limits: DefaultLimits) -> Resources:
     """Return the resources of a container: those of its manifest, else those of the configuration."""
     own = raw["resources"]
@@ -280,6 +304,8 @@ def resources(raw: Raw, limits: DefaultLimits) -> Resources:
         memory=parse_size(own.get("memory", limits.memory)),
         gpus=int(own["gpus"]),
         pids=int(own.get("pids", limits.pids)),
+        shm=parse_size(own["shm"]) if "shm" in own else None,
+        gpu_share=own["gpuShare"] if own.get("gpuShare", 0) > 1 else None,
     )
 
 

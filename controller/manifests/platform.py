@@ -8,13 +8,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as HostPath
 from pathlib import PurePosixPath
 from typing import Any
 
 from controller.config import DefaultLimits, Settings
 from controller.domain.apps.spec import (
+    CommitStatusSpec,
     ComponentKind,
     GitRef,
     HookProvider,
@@ -25,10 +26,12 @@ from controller.domain.apps.spec import (
     Registry,
     RepositorySpec,
     SecretSpec,
+    StatusProvider,
 )
 from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.forges import NoForge, address_of, takes
 from controller.domain.names import AppName, RepositoryName
-from controller.domain.secret import Secret
+from controller.domain.secret import Secret, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
 from controller.manifests.checks import cycles, duplicates
@@ -47,6 +50,14 @@ _LOGINS: Mapping[str, tuple[frozenset[str], ...]] = {
     "http": (frozenset({"username", "password"}), frozenset({"token"})),
     "ssh": (frozenset({"sshPrivateKey", "knownHosts"}),),
 }
+
+#: Where a Repository names Secrets.
+_SECRETS: tuple[Path, ...] = (
+    ("spec", "credentials"),
+    ("spec", "webhook", "secret"),
+    ("spec", "commitStatus", "credentials"),
+    ("spec", "verify", "signers"),
+)
 
 ReadFile = Callable[[str], bytes]
 
@@ -108,7 +119,7 @@ def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
     ]
     if problems:
         raise ManifestInvalid(tuple(problems))
-    values = {key: components.without_line_end(str(root.children[key].value)) for key in root.keys}
+    values = {key: without_line_end(str(root.children[key].value)) for key in root.keys}
     return tuple(sorted((key, Secret(value)) for key, value in values.items()))
 
 
@@ -216,10 +227,11 @@ def _repositories(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
             if spec_of(app)["repository"] == document.name
         ]
         scopes = [None, *owners]
-        for path in (("spec", "credentials"), ("spec", "webhook", "secret"), ("spec", "verify", "signers")):
+        for path in _SECRETS:
             yield from _secret_reference(document, path, platform, scopes)
         yield from _credentials(document, platform, scopes)
         yield from _hook_secret(document, platform, scopes)
+        yield from _commit_status(document, platform, scopes)
 
 
 def _local_path(document: ManifestDocument, allowed_paths: Sequence[str]) -> Iterator[ManifestProblem]:
@@ -261,12 +273,22 @@ def _credentials(
         where = "a path on this host takes" if scheme == "file" else "git:// takes"
         yield document.problem(path, f"{where} no credentials: remove them or use https or ssh")
         return
-    keys = {key for key, value in secret.values if value.reveal().strip()}
-    if not any(needed <= keys for needed in _LOGINS[scheme]):
-        options = " or ".join(" and ".join(sorted(needed)) for needed in _LOGINS[scheme])
-        message = f"the Secret {name!r} needs the keys {options} for this url; it has {_list(keys)}"
-        yield document.problem(path, message)
+    yield from _keys(document, path, secret, _LOGINS[scheme], "this url")
     yield from _unsendable(document, path, secret)
+
+
+def _keys(
+    document: ManifestDocument,
+    path: Path,
+    secret: SecretSpec,
+    logins: tuple[frozenset[str], ...],
+    place: str,
+) -> Iterator[ManifestProblem]:
+    keys = {key for key, value in secret.values if value.reveal().strip()}
+    if not any(needed <= keys for needed in logins):
+        options = " or ".join(" and ".join(sorted(needed)) for needed in logins)
+        message = f"the Secret {secret.name!r} needs the keys {options} for {place}; it has {_list(keys)}"
+        yield document.problem(path, message)
 
 
 _ONE_LINE = ("username", "password", "token", "secret")
@@ -293,6 +315,30 @@ def url_scheme(url: str) -> str:
     if not separator:
         return "ssh"
     return "http" if scheme == "https" else scheme
+
+
+def _commit_status(
+    document: ManifestDocument, platform: LoadedPlatform, scopes: Sequence[str | None]
+) -> Iterator[ManifestProblem]:
+    wanted = _status_spec(spec_of(document))
+    if wanted is None:
+        return
+    try:
+        address_of(wanted, str(document.get("spec", "url")))
+    except NoForge as error:
+        yield document.problem(("spec", "commitStatus"), str(error))
+    path = ("spec", "commitStatus", "credentials")
+    secret = platform.secret(wanted.credentials, scopes)
+    if secret is not None:
+        yield from _keys(document, path, secret, takes(wanted.provider), wanted.provider)
+        yield from _unsendable(document, path, secret)
+
+
+def _status_spec(spec: Mapping[str, Any]) -> CommitStatusSpec | None:
+    raw = spec.get("commitStatus")
+    if raw is None:
+        return None
+    return CommitStatusSpec(StatusProvider(raw["provider"]), raw["credentials"], raw.get("url", ""))
 
 
 def _hook_secret(
@@ -405,6 +451,7 @@ def repository(document: ManifestDocument) -> RepositorySpec:
         hook_provider=HookProvider(webhook["provider"]) if webhook else None,
         hook_secret=webhook["secret"] if webhook else None,
         signers=spec["verify"]["signers"] if "verify" in spec else None,
+        commit_status=_status_spec(spec),
     )
 
 
@@ -417,7 +464,8 @@ def app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
         prune=spec["prune"],
         suspend=spec["suspend"],
         depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
-        limits=defaults.of_app(_limits(spec.get("limits", {}))),
+        limits=_share(defaults.of_app(_limits(spec.get("limits", {}))), spec.get("owner", "")),
+        owner=spec.get("owner", ""),
         registries=tuple(_registry(raw) for raw in spec.get("registries", [])),
         package_registries=tuple(_registry(raw) for raw in spec.get("packageRegistries", [])),
     )
@@ -431,6 +479,11 @@ def _limits(raw: Mapping[str, Any]) -> Limits:
         containers=int(raw["containers"]) if "containers" in raw else None,
         gpus=int(raw["gpus"]) if "gpus" in raw else None,
     )
+
+
+def _share(limits: Limits, owner: str) -> Limits:
+    """What counts against a quota has a bound; nobody is given GPUs by leaving them out."""
+    return replace(limits, gpus=0) if owner and limits.gpus is None else limits
 
 
 def _registry(raw: Mapping[str, Any]) -> Registry:

@@ -2,7 +2,8 @@
 Called by `prichal validate`, where the code lies beside the manifests; the set-up of the component finds the
 rest (`controller.serving.loading`).
 
-Only what is certain is a problem. A function that is not found, or is decorated, is skipped.
+Only what is certain is a problem. A function that is not found, or is decorated, is skipped, and so is an annotation
+that names what another module defines.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from pathlib import Path
 
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
+from controller.manifests import hints
 from controller.manifests.components import spec_of
 from controller.manifests.reader import ManifestDocument
-from controller.serving import docstring
-from controller.serving.docstring import Signature
+from controller.manifests.smoke_files import repository_of
+from controller.serving import docstring, hinted
+from controller.serving.chat import unfit
 
 _INFERENCE = ("spec", "mlService", "inference")
+_OPENAI = ("spec", "mlService", "openai")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 
 
 def code_problems(folder: Path, documents: Iterable[ManifestDocument]) -> Iterator[ManifestProblem]:
@@ -40,7 +43,7 @@ def code_problems(folder: Path, documents: Iterable[ManifestDocument]) -> Iterat
 
 def _find(folder: Path, context: str, module: str) -> Path | None:
     """Find the module's file. The build context is relative to the repository, whose root may be above the folder."""
-    repository = next((p for p in (folder, *folder.resolve().parents) if (p / ".git").exists()), folder)
+    repository = repository_of(folder) or folder
     parts = Path(*module.split("."))
     places = [
         root / context / below / name
@@ -53,26 +56,31 @@ def _find(folder: Path, context: str, module: str) -> Path | None:
 
 def _of_function(document: ManifestDocument, file: Path, name: str) -> Iterator[ManifestProblem]:
     try:
-        source = file.read_text("utf-8")
-        node = _definition(ast.parse(source), name)
+        module = ast.parse(file.read_text("utf-8"))
+        node = _definition(module, name)
     except (OSError, ValueError, SyntaxError, RecursionError):
         return  # only Python in the image can say whether it can be imported
     if node is None or node.decorator_list:
         return
+    try:
+        function = hints.function_of(module, node, file.name)
+    except RecursionError:
+        return
     where = f"{file.name}:{node.lineno}"
-    if any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in _own_parts(node)):
-        message = f"{name} in {where} is a generator function: return the outputs, do not yield them"
-        yield document.problem(_INFERENCE, message)
     text = ast.get_docstring(node, clean=False)
     line = node.body[0].lineno if text is not None else node.lineno
-    described = docstring.parse(text, line)
-    if not isinstance(described, Signature):
-        for problem in described:
-            yield document.problem(_INFERENCE, f"{file.name}:{problem.line}: {problem.message}")
-    elif not spec_of(document).get("connectedBoxes"):
-        for variable in docstring.required_files(described):
+    try:
+        described = hinted.describe(function, text, file.name, line)
+    except hinted.Disagreement as disagreement:
+        yield from (document.problem(_INFERENCE, problem) for problem in disagreement.problems)
+        return
+    if not spec_of(document).get("connectedBoxes"):
+        for variable in docstring.required_files(described.signature):
             message = f"{variable} in {where} is a FILE, and no box is connected: add 'connectedBoxes'"
             yield document.problem(_INFERENCE, message)
+    if document.get(*_OPENAI):
+        for why in unfit(described.signature):
+            yield document.problem(_OPENAI, f"the function in {where} cannot answer chats: {why}")
 
 
 def _definition(module: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
@@ -89,11 +97,3 @@ def _stores(module: ast.Module) -> Iterator[ast.AST]:
     return (
         part for part in ast.walk(module) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
     )
-
-
-def _own_parts(function: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a function without those of nested functions."""
-    for part in ast.iter_child_nodes(function):
-        yield part
-        if not isinstance(part, _SCOPES):
-            yield from _own_parts(part)

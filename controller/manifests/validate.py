@@ -1,7 +1,8 @@
 """`prichal validate DIR`: checks a folder as the daemon would, without a daemon, an engine or Git, and adds what
-`sources` finds in the module's code, which otherwise the set-up of the component would report.
+`sources` finds in the module's code, which otherwise the set-up of the component would report, and `smoke_files` in the
+files of smoke tests.
 
-Only these two modules of the package read folders; all others get files as arguments.
+Only these three modules of the package read folders; all others get files as arguments.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from controller.manifests.build import examine
 from controller.manifests.platform import examine_platform
 from controller.manifests.reader import API_VERSION, SUFFIXES, ManifestDocument, read
 from controller.manifests.schema import with_defaults
+from controller.manifests.smoke_files import smoke_problems
 from controller.manifests.sources import code_problems
 from controller.ports import SourceFile
 
@@ -52,7 +54,14 @@ def validate_folder(
     chosen = settings or Settings()
     verdict = _platform(files, chosen) if _is_platform(documents) else _module(files, documents, app, chosen)
     if verdict.kind is FolderKind.MODULE and not verdict.problems:
-        verdict = replace(verdict, problems=tuple(code_problems(folder, map(with_defaults, documents))))
+        filled = [with_defaults(document) for document in documents]
+        found = tuple(smoke_problems(folder, filled))
+        problems = (
+            *code_problems(folder, filled),
+            *(one for one in found if isinstance(one, ManifestProblem)),
+        )
+        notes = (*verdict.notes, *(one for one in found if isinstance(one, str)))
+        verdict = replace(verdict, problems=problems, notes=notes)
     if verdict.documents or verdict.problems:
         return verdict
     message = f"no manifest here: no *.yaml or *.yml below it has 'apiVersion: {API_VERSION}'"
@@ -95,6 +104,6 @@ def _module(
 ) -> ValidationResult:
     named = (document.get("metadata", "namespace") for document in documents)
     name = AppName(app or next((n for n in named if isinstance(n, str)), "app"))
-    found = examine(files, undeclared_app(name), None, settings.limits)
+    found = examine(files, undeclared_app(name), False, settings.limits)
     notes = (*map(str, found.notes), *found.warnings)
     return ValidationResult(FolderKind.MODULE, len(documents), found.problems, notes)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled, Superseded
+from controller.domain.pace import pause_after
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload, StoredObject
 from controller.domain.storage.keys import DEVELOPER_AREA
@@ -31,7 +32,6 @@ LATE = 3600.0  # seconds that an upload may take to arrive, if it began before i
 _POLL = 0.5  # seconds between checks of the records: one query of some 20 µs
 _RETRY = 5.0  # seconds before a storage that did not answer is called again
 _SHORTEST = 1.0  # seconds between two listings of one bucket
-_SHARE = 10.0  # the pause after a listing, as a multiple of its duration
 _PATIENCE = 0.1  # the pause while uploads are awaited, as a share of the time since they were announced
 # For changes that are not announced: a link that is used twice, a container with its own account, a person at
 # the storage. The app's own passes see such a change of a model within a minute; for a capacity, ten minutes
@@ -138,7 +138,7 @@ def next_look(record: BoxRecord, last: LastScan) -> float:
         return math.inf
     if last.trouble:
         return last.ended + _RETRY
-    rest = max(_SHORTEST, _SHARE * last.took)
+    rest = pause_after(last.took, _SHORTEST)
     if record.changed >= record.measured:
         return last.ended + rest
     if last.waiting:

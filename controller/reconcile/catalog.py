@@ -44,9 +44,6 @@ class PlatformCatalog:
     def registries(self, app: PlatformAppSpec) -> Credentials:
         return tuple((registry, self.secret(registry.credentials, app.name)) for registry in app.registries)
 
-    def secret_names(self, app: AppName) -> frozenset[str]:
-        return frozenset(s.name for s in self.spec.secrets if s.app == app)
-
     def secret_values(self, app: AppName) -> tuple[Secret, ...]:
         """Return all values that must not appear in a text about this app."""
         return tuple(value for s in self.spec.secrets if s.app in (None, app) for _, value in s.values)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from controller.config import Settings
 from controller.domain.apps.planner import PlannerPolicy
-from controller.domain.apps.requests import Outcome
+from controller.domain.apps.requests import Outcome, Trigger
+from controller.domain.forges import Forge, address_of
 from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Use
+from controller.domain.secret import Secret
 from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store
+from controller.reconcile.builds import BuildTurns
 from controller.reconcile.catalog import PlatformCatalog
+from controller.reconcile.gpu_leases import GpuLeases
+
+MOST_SECRETS = 1000  # values of one app
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,42 @@ class ReconcilerDeps:
     settings: Settings
     stopping: Callable[[], bool]
     key: bytes = field(repr=False)
+    builds: BuildTurns = field(default_factory=BuildTurns)
     #: When old images and models of an app were last removed, on the monotonic clock.
     tidied: dict[AppName, float] = field(default_factory=dict)
     #: The resources that the components of each app may use, according to the manifests of the last pass.
     uses: dict[AppName, Use] = field(default_factory=dict)
+    #: What must not appear in any log of an app, according to its last passes.
+    secrets: dict[AppName, tuple[Secret, ...]] = field(default_factory=dict)
+    #: Called with the id of a container that has stopped, before it is removed.
+    finish_log: Callable[[str], object] = lambda id: None
+    #: The GPUs that do not work at the moment, with the reason.
+    lost_gpus: Callable[[], Mapping[str, str]] = dict
+
+    def keep_secret(self, app: AppName, secrets: tuple[Secret, ...]) -> None:
+        """Remember the Secrets of an app. Those before them count, too: containers that have them still run."""
+        self.secrets[app] = tuple(dict.fromkeys((*secrets, *self.secrets.get(app, ()))))[:MOST_SECRETS]
+
+    def forge(self, app: AppName) -> Forge | None:
+        """Return where commit statuses of the app go now, if its Repository asks for them."""
+        declared = self.catalog.spec.app(app)
+        repository = self.catalog.spec.repository(declared.repository) if declared else None
+        wanted = repository.commit_status if repository else None
+        if repository is None or wanted is None:
+            return None
+        secret = self.catalog.repository_secret(repository, wanted.credentials)
+        return Forge(
+            app=app,
+            provider=wanted.provider,
+            address=address_of(wanted, repository.url),
+            context=f"{self.settings.instance}/{app}",
+            page=f"{self.settings.web.url}/-/apps/{app}",
+            credentials=dict(secret.values) if secret else None,
+        )
+
+    @property
+    def gpu_leases(self) -> GpuLeases:
+        return GpuLeases(self.store, self.engine, self.clock, self.settings.runs.gpus, self.lost_gpus)
 
     @property
     def policy(self) -> PlannerPolicy:
@@ -49,9 +87,11 @@ class ReconcilerDeps:
 
 @dataclass(frozen=True)
 class PassOutcome:
-    """How a pass ended. `retry_after` is in seconds, or None if there is nothing to wait for."""
+    """How a pass ended. `retry_after` is in seconds, or None if there is nothing to wait for; `retry_as` is what the
+    next pass is then asked for by."""
 
     name: Outcome
     message: str = ""
     revision: str = ""
     retry_after: float | None = None
+    retry_as: Trigger = Trigger.RETRY

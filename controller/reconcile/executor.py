@@ -8,12 +8,15 @@ by the next observation and dealt with by its plan.
 
 from __future__ import annotations
 
+import http.client
 import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from controller.domain.apps.gpu_plan import gpu_starts
 from controller.domain.apps.health import cannot_write
 from controller.domain.apps.observed import ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.apps.plan import (
@@ -34,6 +37,7 @@ from controller.domain.apps.plan import (
     RemoveBucket,
     RemoveNetwork,
     RemoveWorkload,
+    RunSmokeTest,
     StageModel,
     StartWorkload,
     StorageAction,
@@ -44,6 +48,7 @@ from controller.domain.apps.plan import (
     subject,
     version_of,
 )
+from controller.domain.apps.smoke import SmokeAnswer, verdict
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, short
@@ -75,9 +80,10 @@ log = logging.getLogger(__name__)
 PARALLEL_GROUPS = 4
 LOG_TAIL = 20  # lines shown to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for containers that have no traffic any more
-_BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady)
+_BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady, RunSmokeTest)
 _NETWORK_PAUSE = 5.0  # seconds until a network that is still in use is checked again
 _PROBE_TIMEOUT = 2.0
+_SMOKE_MARGIN = 2.0  # seconds that the container has to say itself that its call timed out
 _PROBE_PAUSE = (0.005, 0.2)  # seconds, minimum and maximum; between them a tenth of the time waited so far
 # seconds for which a snapshot is reused: listing costs ten times as much as probing a workload
 _SNAPSHOT_AGE = 0.1
@@ -130,6 +136,7 @@ class Executor:
     runs: Runs
     gpu_leases: GpuLeases
     clock: Clock
+    finish_log: Callable[[str], object] = lambda id: None  # of a container that has stopped
 
     def apply(self, plan: Plan, context: ExecutionContext) -> tuple[ActionFailure, ...]:
         first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
@@ -154,20 +161,21 @@ class Executor:
     def _run(
         self, app: AppName, group: tuple[Action, ...], context: ExecutionContext
     ) -> ActionFailure | None:
-        group_run = _Group(self, app, context)
-        for action in group:
-            try:
+        group_run, action = _Group(self, app, context), group[0]
+        try:
+            for action in gpu_starts(group)[:1]:
+                with as_transient(app, f"GPUs for: {describe(action)}"):
+                    group_run.claim_gpus(group)
+            for action in group:
                 with as_transient(app, describe(action)):
                     group_run.act(action)
-            except ControllerError as error:
-                text = scrub(error.message, context.secrets)
-                level = logging.INFO if isinstance(error, Waiting) else logging.WARNING
-                log.log(
-                    level, "group stopped by an error: %s", error.reason, extra={"app": app, "error": text}
-                )
-                return ActionFailure(
-                    subject(group), error, _failed_version(group, action, error), version_of(group)
-                )
+        except ControllerError as error:
+            text = scrub(error.message, context.secrets)
+            level = logging.INFO if isinstance(error, Waiting) else logging.WARNING
+            log.log(level, "group stopped by an error: %s", error.reason, extra={"app": app, "error": text})
+            return ActionFailure(
+                subject(group), error, _failed_version(group, action, error), version_of(group)
+            )
         return None
 
 
@@ -189,6 +197,10 @@ class _Group:
         self._context = context
         self._snapshot: ObservedApp | None = None
         self._pending: dict[str, str] = {}  # name of a workload -> why the engine does not run it yet
+        self._claimed: frozenset[str] = frozenset()  # containers to be started whose GPUs are lent already
+
+    def claim_gpus(self, group: tuple[Action, ...]) -> None:
+        self._claimed = self._do.gpu_leases.claim(group)
 
     def act(self, action: Action) -> None:
         match action:
@@ -203,8 +215,8 @@ class _Group:
                 self._record_event(
                     Reason.STARTED, f"started {action.name}: {action.why}", action.workload.component
                 )
-            case AwaitReady():
-                self._await_ready(action)
+            case AwaitReady() | RunSmokeTest():
+                self._try(action)
             case SwitchRoute():
                 self._switch_route(action)
             case WithdrawRoute():
@@ -213,8 +225,8 @@ class _Group:
             case DrainWorkload():
                 self._drain_workload(action)
             case RemoveWorkload():
-                self._do.engine.remove(action.id, _REMOVE_GRACE)
-                self._do.gpu_leases.release(action.name)
+                self._do.engine.remove(action.id, _REMOVE_GRACE, partial(self._do.finish_log, action.id))
+                self._release_gpus(action.name)
                 self._record_event(Reason.REMOVED, f"removed {action.name}: {action.why}", action.component)
             case RemoveNetwork():
                 self._remove_network()
@@ -222,6 +234,10 @@ class _Group:
                 self._publish(action)
             case _:
                 self._act_on_storage(action)
+
+    def _release_gpus(self, removed: str) -> None:
+        if removed not in self._claimed:  # else they are for the next one of that name
+            self._do.gpu_leases.release(removed)
 
     def _remove_network(self) -> None:
         """Remove the network. Containers that a person added, or of a run that has just begun, are not a
@@ -308,7 +324,7 @@ class _Group:
 
     def _pull_image(self, action: PullImage) -> None:
         self._record_event(Reason.PULLING, f"pulling {action.reference}", action.component)
-        self._do.engine.pull(action.reference, self._context.registries)
+        self._do.engine.pull(self._app, action.reference, self._context.registries)
 
     def _build_image(self, action: BuildImageAction) -> None:
         """Build an image. The event names no component, because several may share the image."""
@@ -325,6 +341,12 @@ class _Group:
             )
 
         self._context.builds.once(action.tag, build)
+
+    def _try(self, action: AwaitReady | RunSmokeTest) -> None:
+        if isinstance(action, AwaitReady):
+            self._await_ready(action)
+        else:
+            self._smoke_test(action)
 
     # --- readiness ---------------------------------------------------------------------------------------------
 
@@ -395,7 +417,7 @@ class _Group:
         if workload.root != "read-only" or not cannot_write(lines):
             return
         self._do.engine.let_write(workload, self._app)
-        self._do.engine.remove(workload.id, _REMOVE_GRACE)
+        self._do.engine.remove(workload.id, _REMOVE_GRACE, partial(self._do.finish_log, workload.id))
         text = (
             f"version {short(action.fingerprint)} of {action.component} does not start with a read-only root file "
             "system, and is started with one that it can write. It had better write below /tmp; or say "
@@ -416,6 +438,52 @@ class _Group:
             self._let_write(found[name], action, f"{detail}{lines}")
         message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
         return Stalled(Reason.NOT_READY, message)
+
+    # --- smoke tests -------------------------------------------------------------------------------------------
+
+    def _smoke_test(self, action: RunSmokeTest) -> None:
+        """Stalled `SmokeTestFailed` if the version does not answer as expected."""
+        workload = self._tested(action)
+        answer = self._do.prober.call(
+            workload.endpoint or "",
+            action.case,
+            action.case.headers(action.server),
+            action.server.timeout + _SMOKE_MARGIN,
+            self._context.superseded,
+        )
+        if answer.failure and self._context.superseded():
+            raise Superseded(f"{action.component}: no longer tested, because there is a newer commit")
+        wrong = verdict(action.case, answer)
+        if wrong:
+            raise self._not_as_expected(action, workload, wrong, answer)
+        text = f"version {short(action.fingerprint)} has passed its smoke test, {action.case.test.input}"
+        self._record_event(Reason.SMOKE_TEST_PASSED, text, action.component)
+
+    def _tested(self, action: RunSmokeTest) -> ObservedWorkload:
+        snapshot = self._snapshot or self._do.engine.observe(self._app)
+        found = next((w for w in snapshot.workloads if w.name == action.names[0] and w.endpoint), None)
+        if found is None:
+            raise self._lost(action)
+        return found
+
+    def _not_as_expected(
+        self, action: RunSmokeTest, workload: ObservedWorkload, wrong: str, answer: SmokeAnswer
+    ) -> Stalled | Transient:
+        """Return the failure of the version, or of the container, if somebody has removed it meanwhile. The log says
+        more where the answer is an error."""
+        now = self._observed().get(workload.name)
+        if now is None:
+            return self._lost(action)
+        if now.state is WorkloadState.STOPPED:
+            wrong += f"; it {'ran out of memory' if now.oom_killed else f'exited with code {now.exit_code}'}"
+        text = f"{action.component} does not pass its smoke test, {action.case.test.input}: {wrong}"
+        lines = f".{self._last_lines(workload)}" if answer.status != http.client.OK else ""
+        return Stalled(Reason.SMOKE_TEST_FAILED, scrub(text, self._context.secrets) + lines)
+
+    @staticmethod
+    def _lost(action: RunSmokeTest) -> Transient:
+        text = f"the container {action.names[0]} was removed before it was tested"
+        return Transient(Reason.CONTAINER_LOST, text)
 
     def _last_lines(self, workload: ObservedWorkload) -> str:
         try:

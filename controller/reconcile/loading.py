@@ -1,29 +1,37 @@
 """Loads the desired state of an app: fetches the commit, reads its manifests, and resolves them.
 
 If the newest commit is invalid, or cannot be fetched or read for any reason, the newest valid one is loaded
-instead, so that drift is still repaired and nothing else changes; the status says why.
+instead, so that drift is still repaired and nothing else changes; the status says why. The same holds for an earlier
+commit to which a person has rolled the app back: it is loaded until Git has a new one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from controller.config.settings import DefaultLimits
-from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.hibernation import sleeps_in
+from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.planner import pause_left
+from controller.domain.apps.rollback import entry_of, is_credible
+from controller.domain.apps.secret_uses import secret_uses
 from controller.domain.apps.spec import (
     AppSpec,
+    GitRef,
     MLComponentSpec,
     MLTarget,
     PlatformAppSpec,
+    RefKind,
     RepositorySpec,
     SecretSpec,
 )
+from controller.domain.apps.status import Rollback
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
@@ -33,7 +41,7 @@ from controller.ports import Revision, SourceFile
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.models import ModelPins, ModelUpdate
-from controller.reconcile.resolve import Resolver
+from controller.reconcile.resolve import Resolver, smoke_case
 from controller.reconcile.status_writer import StatusWriter
 
 SUFFIXES = (".yaml", ".yml")
@@ -59,16 +67,15 @@ class ReadManifests:
         self,
         files: Iterable[SourceFile],
         declared: PlatformAppSpec,
-        secrets: frozenset[str],
         limits: DefaultLimits,
     ) -> AppSpec:
         kept = tuple(file for file in files if file.passed_over or may_be_ours(file.content))
-        key = (kept, declared, secrets, limits)
+        key = (kept, declared, limits)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key][1]
-        spec = load_app(*key)
+        spec = load_app(kept, declared, True, limits)
         self._keep(key, sum(len(file.content) for file in kept), spec)
         return spec
 
@@ -91,10 +98,48 @@ class LoadedCommit:
     current: bool  # whether this is the current state of the repository
 
 
-def own_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> SecretSpec | None:
-    """Return a plain Secret of the app's own repository, at a commit."""
+def run_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> SecretSpec | None:
+    """Return a Secret for a run of a pipeline, whose manifests are those of a commit. Raises Stalled
+    `SecretUnreadable`."""
+    if owned := deps.store.secrets.of(app).get(name):
+        return owned
     spec = spec_at(deps, app, revision)
-    return next((secret for secret in spec.secrets if secret.name == name), None) if spec else None
+    return SecretSources(deps, app, spec.secrets if spec else ()).get(name)
+
+
+class SecretSources:
+    """Where the Secrets of an app come from. One that a person has set replaces, as a whole, one of that name in the
+    app's own repository, and that one replaces one in the platform folder."""
+
+    def __init__(self, deps: ReconcilerDeps, app: AppName, own: Iterable[SecretSpec]) -> None:
+        self._own = {secret.name: secret for secret in own}
+        self._owned = deps.store.secrets.of(app)
+        self._platform = {secret.name: secret for secret in deps.catalog.spec.secrets if secret.app == app}
+
+    def get(self, name: str) -> SecretSpec | None:
+        """Raises Stalled `SecretUnreadable`."""
+        return self._owned.get(name) or self._own.get(name) or self._platform.get(name)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._owned.names | self.declared
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Return the names of those in manifests."""
+        return frozenset(self._own.keys() | self._platform.keys())
+
+    def replaced(self) -> Iterator[str]:
+        """Yield warnings about manifests that do not count."""
+        for found, place in (
+            (self._own, "in the app's repository"),
+            (self._platform, "in the platform folder"),
+        ):
+            for name in sorted(self._owned.names & found.keys()):
+                told = (
+                    f"the Secret {name!r} is set with `prichal secret`, so the one that is declared {place}"
+                )
+                yield f"{told} does not count: remove it, or the other one with `prichal secret rm`"
 
 
 def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None:
@@ -103,7 +148,7 @@ def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None
     if declared is None:
         return None
     files = deps.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
-    return _manifests.load(files, declared, deps.catalog.secret_names(app), deps.settings.limits)
+    return _manifests.load(files, declared, deps.settings.limits)
 
 
 def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
@@ -118,29 +163,41 @@ class CommitLoader:
         self._status_writer = status_writer
         self._declared = declared
         self.head: Revision | None = None  # the commit that this pass fetched
+        # Whether the app was rolled back, and stays at what that commit was resolved to.
+        self.is_earlier = False
+        self.over: Rollback | None = None  # a rollback that counts no longer
+        self.asks_later = False  # whether another pass has to look for a new commit
         self.news = ModelUpdate()  # about models
+        self.secrets = SecretSources(deps, declared.name, ())  # of the commit that was resolved last
         self._models = ModelPins(deps.models, self._bucket)
 
     def load(self, fetch: bool = True) -> LoadedCommit:
         """Load the app. Without `fetch`, load the commit in force, if one is known: Git is not called, and
         earlier findings about it still hold.
         """
+        rollback = self._rollback()
+        if rollback is not None and not (fetch and self._is_over(rollback)):
+            return self._load_earlier(rollback)
+        self._status_writer.record_rollback_end()
+        return self._load_newest(fetch)
+
+    def _load_newest(self, fetch: bool) -> LoadedCommit:
         status_writer = self._status_writer
         if not fetch and status_writer.before.desired_revision:
             status_writer.keep_conditions(ConditionType.FETCH_FAILED, ConditionType.MANIFEST_INVALID)
             revision = Revision(self._declared.repository, status_writer.before.desired_revision, "")
             return self._loaded(revision, current=not status_writer.extra_conditions)
-        known = status_writer.before.desired_revision
         app, known = self._declared.name, status_writer.before.desired_revision
         try:
             with as_transient(app, "fetching"):
-                self.head = revision = self._fetch()
+                self.head = revision = self.head or self._fetch()
         except (Transient, Stalled) as error:
             status_writer.add_condition(ConditionType.FETCH_FAILED, error, known)
             if not known:
                 raise
             return self._loaded(Revision(self._declared.repository, known, ""), current=False)
-        status_writer.record_attempt(revision.commit, revision.subject)
+        pusher = self._deps.store.repositories.pusher(revision.repository, revision.commit)
+        status_writer.record_attempt(revision.commit, revision.subject, pusher)
         try:
             with as_transient(app, f"reading commit {revision.commit[:12]}"):
                 return self._loaded(revision, current=True)
@@ -151,6 +208,81 @@ class CommitLoader:
             if known in ("", revision.commit):
                 raise
             return self._loaded(replace(revision, commit=known), current=False)
+
+    # --- an earlier commit -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _history(self) -> tuple[AppliedRevision, ...]:
+        """What was applied before this pass. It is read for apps that are rolled back alone."""
+        return self._deps.store.history.list(self._declared.name)
+
+    def _rollback(self) -> Rollback | None:
+        """Return the rollback in force. One that nobody can have asked for does not count."""
+        status = self._status_writer.before
+        rollback = status.rollback
+        if rollback is None or is_credible(status, self._history):
+            return rollback
+        told = f"{rollback.revision[:12]} was never applied here, so the rollback to it by {rollback.by} is dropped"
+        self._status_writer.record_event(Reason.ROLLBACK_REFUSED, told, warn=True)
+        self.over = rollback
+        return None
+
+    def _is_over(self, rollback: Rollback) -> bool:
+        """Return whether Git has a new commit, which ends the rollback. The first pass does not ask, so that going
+        back waits for no Git server; another one follows."""
+        status_writer = self._status_writer
+        said = find(status_writer.before.conditions, ConditionType.ROLLED_BACK)
+        if not said or said.revision != rollback.revision:
+            self.asks_later = True
+            return False
+        try:
+            with as_transient(self._declared.name, "fetching"):
+                self.head = self._fetch()
+        except (Transient, Stalled) as error:
+            status_writer.add_condition(ConditionType.FETCH_FAILED, error, rollback.revision)
+            return False
+        if self.head.commit == rollback.replaced:
+            return False
+        self.over = rollback
+        return True
+
+    def _load_earlier(self, rollback: Rollback) -> LoadedCommit:
+        """Load the commit of a rollback with the images and models that it had. If that is impossible, the commit
+        in force stays, and the status says why."""
+        status_writer, known = self._status_writer, self._status_writer.before.desired_revision
+        self.is_earlier = True
+        entry = entry_of(self._history, rollback.revision)
+        author, subject = (entry.author, entry.subject) if entry else ("", "")
+        revision = Revision(self._declared.repository, rollback.revision, "", author, subject)
+        try:
+            with as_transient(self._declared.name, f"reading commit {revision.commit[:12]}"):
+                loaded = self._recalled(revision)
+        except (Transient, Stalled) as error:
+            status_writer.record_rollback(rollback, is_there=False)
+            told = type(error)(error.reason, f"cannot go back to {revision.commit[:12]}: {error.message}")
+            kind = ConditionType.STALLED if isinstance(error, Stalled) else ConditionType.FETCH_FAILED
+            status_writer.add_condition(kind, told, revision.commit)
+            if known in ("", revision.commit):
+                raise told from error
+            return self._loaded(replace(revision, commit=known), current=False)
+        status_writer.record_rollback(rollback, is_there=True)
+        if entry and known != revision.commit:
+            status_writer.begin_revision(revision.commit)
+            status_writer.record_resolved(revision.commit, entry.pins, entry.models)
+        return loaded
+
+    def _recalled(self, revision: Revision) -> LoadedCommit:
+        """Load a commit that was in the clone before. A new clone may need it from the server."""
+        try:
+            return self._loaded(revision, current=True)
+        except (Transient, Stalled) as error:
+            if error.reason != Reason.REVISION_GONE:
+                raise
+        repository = replace(self._repository(), ref=GitRef(RefKind.COMMIT, revision.commit))
+        self._fetch(repository)
+        return self._loaded(revision, current=True)
+
+    # --- resolving ---------------------------------------------------------------------------------------------
 
     def _loaded(self, revision: Revision, current: bool) -> LoadedCommit:
         spec = self._read(revision)
@@ -167,7 +299,8 @@ class CommitLoader:
             for setback in status_writer.status.setbacks
             if setback.resolving and pause_left(setback, deps.policy, status_writer.begun) > 0
         }
-        own = {secret.name: secret for secret in loaded.spec.secrets}
+        secrets = self.secrets = SecretSources(deps, app, loaded.spec.secrets)
+        status_writer.record_secrets(secret_uses(loaded.spec, secrets.declared))
         resolver = Resolver(
             engine=deps.engine,
             sources=deps.sources,
@@ -180,8 +313,10 @@ class CommitLoader:
             secrets=status_writer.secrets,
             models=self._models,
             paused=paused,
-            secret=lambda name: own.get(name) or deps.catalog.spec.secret(name, app),
+            secret=secrets.get,
+            secret_names=secrets.names,
             fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
+            smoke=lambda test, commit: smoke_case(deps.sources, test, replace(revision, commit=commit)),
         )
         resolved = resolver.resolve(
             loaded.spec, revision, status_writer.status, deps.store.routes.of(app), fresh
@@ -244,8 +379,8 @@ class CommitLoader:
             return False
         return self.head is not None and head != self.head.commit
 
-    def _fetch(self) -> Revision:
-        repository = self._repository()
+    def _fetch(self, repository: RepositorySpec | None = None) -> Revision:
+        repository = repository or self._repository()
         self._status_writer.record_repository(repository.name)
         credentials = self._secret(repository, repository.credentials)
         return self._deps.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
@@ -264,8 +399,7 @@ class CommitLoader:
 
     def _read(self, revision: Revision) -> AppSpec:
         files = self._deps.sources.files(revision, self._declared.path, SUFFIXES)
-        known = self._deps.catalog.secret_names(self._declared.name)
-        return _manifests.load(files, self._declared, known, self._deps.settings.limits)
+        return _manifests.load(files, self._declared, self._deps.settings.limits)
 
     def _component_at(
         self, revision: Revision, name: ComponentName

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
+from controller.domain.apps.requests import Outcome, ReconcileRequest
 from controller.domain.errors import ControllerError
 from controller.guards import GuardedStep, Pauses, report, run_steps
 from controller.ports import Clock, Store
@@ -121,5 +121,5 @@ class ControlLoop:
             self.store.requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
             if outcome.retry_after is not None:
                 self.store.requests.enqueue(
-                    request.app, Trigger.RETRY, self.clock.now() + outcome.retry_after
+                    request.app, outcome.retry_as, self.clock.now() + outcome.retry_after
                 )

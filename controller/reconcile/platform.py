@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.orders import shares_of
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import PlatformSpec, RepositorySpec
 from controller.domain.apps.status import RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
+from controller.domain.git_http import hosted_name
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
@@ -94,6 +96,7 @@ class PlatformReconciler:
         self.deps.catalog.replace(spec)
         before = {record.name for record in self.deps.store.repositories.all()}
         self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
+        self.deps.store.orders.replace_shares(shares_of(spec))
         trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
         for app in sorted(self._changed(marks)):
@@ -141,6 +144,7 @@ class PlatformReconciler:
             interval=repository.interval,
             hook_provider=repository.hook_provider,
             hook_secret=values[0].reveal() if values else "",
+            hosted=hosted_name(repository.url, self.deps.settings.repositories),
         )
 
 

@@ -13,11 +13,14 @@ from functools import partial
 
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.apps.desired import DesiredApp, DesiredComponent, Unresolved
+from controller.domain.apps.gpu_plan import beside_itself, gpu_failures
 from controller.domain.apps.health import judge_app, judge_component
+from controller.domain.apps.history import AppliedRevision, ManifestText, shown_manifests
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, Plan
 from controller.domain.apps.planner import pause_left, plan_app
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
+from controller.domain.apps.rollback import earlier_images
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec, undeclared_app
 from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
@@ -26,12 +29,13 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.domain.runs.run import cancel, images_to_repeat
 from controller.domain.runs.stage_slots import Use
+from controller.domain.secret import Secret, scrub
 from controller.domain.storage.planner import judge_box
 from controller.ports import Revision
+from controller.reconcile.builds import Builds
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
-from controller.reconcile.gpu_leases import GpuLeases
-from controller.reconcile.loading import CommitLoader, LoadedCommit
+from controller.reconcile.loading import SUFFIXES, CommitLoader, LoadedCommit
 from controller.reconcile.models import in_use
 from controller.reconcile.observe import observe
 from controller.reconcile.status_writer import StatusWriter
@@ -41,31 +45,50 @@ log = logging.getLogger(__name__)
 _REPEATABLE = 100  # the newest failed runs, whose images are kept for repetitions,
 _REPEATABLE_IMAGES = 10  # and the number of their images
 
+_STAYS = "nothing is changed until the app is resumed: prichal resume"
+_NO_REPAIRS = "its app is suspended, and is not repaired until it is resumed"
 _MAX_ROUNDS = 4  # plan → apply → observe; more rounds would hide a planner that never finishes
 _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
+_SETTLING = 0.05  # the same right after something happened to a container
 _RUNS_PAUSE = 1.0
 #: Waiting that may last as long as others like: for a container of theirs in the network, or an image in use.
 _HELD_UP = {Reason.NETWORK_IN_USE, Reason.RUNS_STOPPING, Reason.IMAGES_STAY}
+#: What a component waits for although nothing is wrong: a person has to do something first, or others have the GPUs.
+_FIRST_NEEDED = {Reason.AWAITING_MODEL, Reason.AWAITING_SECRET, Reason.WAITING_FOR_GPU}
+_HOLDING = {Reason.WAITING_FOR_GPU}  # reasons for which a component is held, and that its condition names
 _LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _TIDY_INTERVAL = 30.0  # seconds between two removals of what is old, while nothing changes
 _KEPT_BUILDS = 2  # of each image that is declared: the one in service and the one before it
 _PERSON = {Trigger.MANUAL}  # triggers for which tags are resolved again
-_FORGIVING = _PERSON | {Trigger.PLATFORM}  # something outside Git has changed: what failed may now succeed
-_QUIET = {Trigger.WAKE, Trigger.DRIFT, Trigger.RETRY}  # those that say nothing of a newer commit
+_FORGIVING = _PERSON | {
+    Trigger.ROLLBACK,
+    Trigger.PLATFORM,
+    Trigger.SECRET,
+}  # something outside Git has changed: what failed may now succeed
+_QUIET = {
+    Trigger.WAKE,
+    Trigger.DRIFT,
+    Trigger.CONTAINER,
+    Trigger.RETRY,
+    Trigger.SECRET,
+}  # those that say nothing of a newer commit
+_URGENT = {Trigger.WAKE, Trigger.CONTAINER}  # those for which calls may wait
 _MOVES = {
     Trigger.WEBHOOK,
     Trigger.PUSH,
     Trigger.POLL,
     Trigger.MANUAL,
-}  # those that may stand for a newer commit
+    Trigger.ROLLBACK,
+}  # those that may stand for another commit
 
 
 def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     """Bring one app to its declared state. Failures are in the status and the outcome. An exception is raised
     only if the status cannot be read or saved; the loop logs it and tries again.
     """
-    status_writer = StatusWriter(deps.store, deps.clock, request.app, deps.catalog.secret_values(request.app))
+    hidden, forge = hidden_of(deps, request.app), deps.forge(request.app)
+    status_writer = StatusWriter(deps.store, deps.clock, request.app, hidden, forge=forge)
     this = Reconciliation(deps, request, status_writer)
     try:
         outcome = this.run()
@@ -84,13 +107,25 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     return outcome
 
 
-def preview(deps: ReconcilerDeps, app: AppName) -> Plan:
-    """Return the plan for the app as things stand, without acting or writing. Raises what prevents a plan."""
+@dataclass(frozen=True)
+class NextPass:
+    """What a pass would do now. `warnings` hold besides, `hidden` must not appear in what people see of it."""
+
+    plan: Plan
+    revision: Revision
+    manifests: tuple[ManifestText, ...]
+    warnings: tuple[str, ...]
+    hidden: tuple[Secret, ...]
+
+
+def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
+    """Return what would be done as things stand, without acting or writing; the repository is fetched. Raises what
+    prevents a plan."""
     declared = deps.catalog.spec.app(app)
     if declared is None:
         raise Stalled(Reason.UNKNOWN_APP, f"there is no PlatformApp {app!r}")
-    status = deps.store.apps.status(app)
-    loader = CommitLoader(deps, StatusWriter(deps.store, deps.clock, app, (), silent=True), declared)
+    writer = StatusWriter(deps.store, deps.clock, app, hidden_of(deps, app), silent=True)
+    loader = CommitLoader(deps, writer, declared)
     loaded = loader.load()
     desired = loader.desired(loaded, fresh=False)
     if loader.follow_models(loaded):
@@ -99,14 +134,35 @@ def preview(deps: ReconcilerDeps, app: AppName) -> Plan:
     # what was never created can be planned without observing the storage
     if observed.storage and not observed.boxes:
         observed = replace(observed, storage=None)
-    return _plan(deps, desired, observed, status, deps.clock.now())
+    plan = _plan(deps, desired, observed, writer.status, deps.clock.now())
+    warnings = [f"{each.reason}: {each.message}" for each in writer.extra_conditions]
+    if writer.rolled_back:
+        warnings.append(f"{Reason.ROLLED_BACK}: {writer.rolled_back.message}")
+    if declared.suspend or writer.before.suspended:
+        warnings.append(f"{Reason.SUSPENDED}: {_STAYS}")
+    gpus = deps.gpu_leases.view(desired)
+    warnings += [*gpu_failures(plan, gpus), *beside_itself(desired, gpus.pool)]
+    manifests = _manifests(deps, loaded, declared, writer.secrets)
+    return NextPass(plan, loaded.revision, manifests, tuple(warnings), writer.secrets)
+
+
+def hidden_of(deps: ReconcilerDeps, app: AppName) -> tuple[Secret, ...]:
+    return (*deps.catalog.secret_values(app), *deps.store.secrets.of(app).values)
+
+
+def _manifests(
+    deps: ReconcilerDeps, loaded: LoadedCommit, declared: PlatformAppSpec, hidden: tuple[Secret, ...]
+) -> tuple[ManifestText, ...]:
+    """Return the manifests of a commit for people."""
+    return shown_manifests(deps.sources.files(loaded.revision, declared.path, SUFFIXES), hidden)
 
 
 def _plan(
     deps: ReconcilerDeps, desired: DesiredApp, observed: ObservedApp, status: AppStatus, now: float
 ) -> Plan:
     routes = deps.store.routes.of(desired.app)
-    return plan_app(desired, observed, routes, status, deps.policy, now)
+    gpus = deps.gpu_leases.view(desired)
+    return plan_app(desired, observed, routes, status, deps.policy, now, gpus)
 
 
 def _images_built(desired: DesiredApp) -> int:
@@ -149,10 +205,10 @@ class Reconciliation:
             self._status_writer.reset_backoff()
         self._await_dependencies(declared)
         loader = CommitLoader(deps, self._status_writer, declared)
-        loaded = loader.load(fetch=not self._waited_for())
+        loaded = self._load(loader)
         declared_uses = (Use.of(each.resources, each.replicas) for each in loaded.spec.ml_components)
         deps.uses[self._app] = sum(declared_uses, Use())
-        desired = loader.desired(loaded, fresh=personal)
+        desired = loader.desired(loaded, fresh=personal and not loader.is_earlier)
         context = self._context(declared, loaded.revision, loader)
         resolve = partial(loader.desired, loaded, fresh=False)
         end = self._apply_until_quiet(desired, context, resolve)
@@ -163,10 +219,62 @@ class Reconciliation:
         keep = _KEPT_BUILDS * max(1, _images_built(end.desired))
         tidied = settled and self._is_untidy() and self._tidy_images(keep)
         outcome = self._judge(end, loaded, loader)
+        self._record(end, loaded, declared, outcome)
         if tidied:
             self._tidy_models(self._status_writer.status)
             deps.tidied[self._app] = deps.clock.monotonic()
         return outcome
+
+    def _load(self, loader: CommitLoader) -> LoadedCommit:
+        """Load the app. What was found out about a rollback counts even if no commit can be loaded."""
+        try:
+            loaded = loader.load(fetch=not self._waited_for())
+        except ControllerError:
+            self._settle_rollback(loader)
+            raise
+        self._settle_rollback(loader)
+        return loaded
+
+    def _settle_rollback(self, loader: CommitLoader) -> None:
+        store = self._deps.store
+        if loader.over:
+            store.apps.end_rollback(self._app, loader.over)
+        if loader.asks_later:
+            store.requests.enqueue(self._app, Trigger.RETRY)
+
+    def _record(
+        self, end: _Converged, loaded: LoadedCommit, declared: PlatformAppSpec, outcome: PassOutcome
+    ) -> None:
+        """Add the pass to the history, if it acted or met another commit than the entry before."""
+        deps, revision, writer = self._deps, loaded.revision, self._status_writer
+        before = deps.store.history.list(self._app, 1)
+        became_ready = writer.status.applied_revision != writer.before.applied_revision
+        if before and before[0].revision == revision.commit and not (end.acted or became_ready):
+            return
+        applied = AppliedRevision(
+            self._app,
+            revision.commit,
+            revision.subject,
+            revision.author,
+            tuple(self._request.reasons),
+            writer.begun,
+            deps.clock.now(),
+            outcome.name,
+            scrub(outcome.message, writer.secrets),
+            writer.status.plan if end.acted else "",
+            by=self._asked_by(revision),
+            pins=writer.status.pins,
+            models=writer.status.models,
+        )
+        deps.store.history.add(applied, _manifests(deps, loaded, declared, writer.secrets))
+
+    def _asked_by(self, revision: Revision) -> str:
+        """Return which person has asked for this commit, if that is known."""
+        rollback = self._status_writer.before.rollback
+        if rollback and rollback.revision == revision.commit:
+            return rollback.by
+        pushed = Trigger.PUSH in self._request.reasons
+        return self._deps.store.repositories.pusher(revision.repository, revision.commit) if pushed else ""
 
     def _is_untidy(self) -> bool:
         """Return whether old images may be left. This does not depend on actions of this pass: an earlier
@@ -177,10 +285,11 @@ class Reconciliation:
         return last is None or self._deps.clock.monotonic() - last >= _TIDY_INTERVAL
 
     def _waited_for(self) -> bool:
-        """Return whether a caller waits for a component to wake up, and must not wait for Git unless there
-        may be a newer commit.
+        """Return whether callers may wait for a component to wake up or to heal, and must not wait for Git unless
+        there may be a newer commit.
         """
-        return Trigger.WAKE in self._request.reasons and _QUIET.issuperset(self._request.reasons)
+        reasons = self._request.reasons
+        return not _URGENT.isdisjoint(reasons) and _QUIET.issuperset(reasons)
 
     def _await_dependencies(self, declared: PlatformAppSpec) -> None:
         if self._status_writer.before.applied_revision:
@@ -214,6 +323,8 @@ class Reconciliation:
                 Reason.IMAGES_STAY, "its images cannot be removed yet; see the daemon's log", _UNREADY_PAUSE
             )
         self._tidy_models(AppStatus(self._app))
+        deps.store.secrets.forget(self._app)  # the next app of this name may be somebody else's
+        deps.store.history.forget(self._app)
         if self._status_writer.before != AppStatus(self._app):
             self._status_writer.record_event(
                 Reason.DISCONNECTED, "its PlatformApp was removed; its containers and routes are gone"
@@ -235,12 +346,23 @@ class Reconciliation:
             ConditionType.SUSPENDED,
             True,
             Reason.SUSPENDED,
-            "nothing is changed until the app is resumed: prichal resume",
+            _STAYS,
         )
+        self._deps.gpu_leases.correct_suspended(self._app)
         before = self._status_writer.before.conditions
-        kept = [c for c in before if c.type in (ConditionType.READY, ConditionType.DEGRADED)]
+        lasting = (ConditionType.READY, ConditionType.DEGRADED, ConditionType.ROLLED_BACK)
+        kept = [c for c in before if c.type in lasting]
         self._status_writer.set_conditions([*kept, condition])
+        self._expect_no_repairs()
         return PassOutcome(Outcome.SUSPENDED, condition.message)
+
+    def _expect_no_repairs(self) -> None:
+        """Let no call wait for repairs that a suspended app does not get. The first pass after `resume` restores
+        the routes."""
+        for route in self._deps.store.routes.of(self._app):
+            if not route.stalled:
+                stalled = replace(route, stalled=_NO_REPAIRS)
+                self._deps.store.routes.switch(stalled, frozenset(api.path for api in route.apis))
 
     # --- acting ------------------------------------------------------------------------------------------------
 
@@ -253,7 +375,7 @@ class Reconciliation:
         tried twice in it.
         """
         deps, status_writer = self._deps, self._status_writer
-        gpu_leases = GpuLeases(deps.store, deps.settings.runs.gpus)
+        gpu_leases = deps.gpu_leases
         executor = Executor(
             deps.engine,
             deps.prober,
@@ -267,11 +389,13 @@ class Reconciliation:
             deps.store.runs,
             gpu_leases,
             deps.clock,
+            deps.finish_log,
         )
         failures: list[ActionFailure] = []
         observed = observe(deps, desired)
-        gpu_leases.correct(observed)
+        status_writer.record_observed(observed)
         plan = _plan(deps, desired, observed, status_writer.status, status_writer.begun)
+        gpu_leases.correct(observed, plan)
         rounds = 0
         while not plan.empty:
             if rounds == _MAX_ROUNDS:
@@ -292,6 +416,7 @@ class Reconciliation:
             if new or any(isinstance(action, BuildImageAction) for action in plan.actions):
                 desired = resolve()
             plan = _plan(deps, desired, observed, status_writer.status, status_writer.begun)
+            gpu_leases.correct(observed, plan)
         return _Converged(desired, observed, plan, failures, acted=rounds > 0)
 
     def _tidy_images(self, keep: int) -> bool:
@@ -302,15 +427,23 @@ class Reconciliation:
         asleep = {r.component for r in self._deps.store.routes.of(self._app) if r.asleep}
         spare = {c.image for c in self._status_writer.status.components if c.name in asleep}
         runs = self._deps.store.runs
-        for pipeline in (*runs.pipelines(self._app), *(run.pipeline for run in runs.unfinished(self._app))):
+        for pipeline in runs.pipelines(self._app):
             spare.update(stage.image for stage in pipeline.stages)
+        spare |= runs.images(self._app)
         spare |= images_to_repeat(runs.ended_badly(self._app, _REPEATABLE), _REPEATABLE_IMAGES)
         try:
-            self._deps.engine.prune_images(self._app, keep, frozenset(spare))
+            self._deps.engine.prune_images(
+                self._app, keep, frozenset(spare), self._earlier_images() if keep else ()
+            )
         except ControllerError as error:  # doctor reports a full disk; running containers are not affected
             log.warning("could not remove old images: %s", error.message, extra={"app": self._app})
             return False
         return True
+
+    def _earlier_images(self) -> tuple[str, ...]:
+        """Return the images by which the app can be rolled back without a build."""
+        history, present = self._deps.store.history, self._status_writer.status.desired_revision
+        return earlier_images(history.list(self._app), present, self._deps.settings.docker.kept_revisions)
 
     def _tidy_models(self, now: AppStatus) -> None:
         """Remove models that are not used. `now` is the app's status as it will be saved."""
@@ -324,21 +457,25 @@ class Reconciliation:
         self, declared: PlatformAppSpec, revision: Revision, loader: CommitLoader | None
     ) -> ExecutionContext:
         deps = self._deps
+        deps.keep_secret(self._app, self._status_writer.secrets)
         return ExecutionContext(
             revision=revision,
+            builds=Builds(partial(deps.builds.turn, self._app)),
             registries=deps.catalog.registries(declared),
             secrets=self._status_writer.secrets,
-            superseded=lambda: deps.stopping() or (loader is not None and self._newer_commit(loader)),
+            superseded=lambda: deps.stopping() or (loader is not None and self._is_superseded(loader)),
             record=self._status_writer.record_progress,
         )
 
-    def _newer_commit(self, loader: CommitLoader) -> bool:
-        """Return whether a waiting request means a newer commit; the remote is called at most once a second."""
+    def _is_superseded(self, loader: CommitLoader) -> bool:
+        """Return whether a waiting request means another commit; the remote is called at most once a second."""
         now = self._deps.clock.now()
-        if now < self._next_head_check:
-            return False
         queued = self._deps.store.requests.queued(self._app)
         if not queued or queued.not_before > now or not _MOVES.intersection(queued.reasons):
+            return False
+        if self._deps.store.apps.status(self._app).rollback != self._status_writer.before.rollback:
+            return True
+        if now < self._next_head_check:
             return False
         self._next_head_check = now + 1.0
         return loader.newer_commit()
@@ -350,9 +487,7 @@ class Reconciliation:
         desired, observed, plan = end.desired, end.observed, end.plan
         routes = {route.component: route for route in deps.store.routes.of(self._app)}
         judged = [
-            self._judged(
-                c, observed, routes.get(c.spec.name), plan.revision, loader.news.warnings.get(c.spec.name)
-            )
+            self._judged(c, observed, routes.get(c.spec.name), plan, loader.news.warnings.get(c.spec.name))
             for c in desired.components
         ]
         judged += [
@@ -363,10 +498,12 @@ class Reconciliation:
         judged += self._unbuilt_stages(desired, plan.revision)
         components = tuple(sorted(judged, key=lambda c: c.name))
         status_writer.record_components(components, {*routes, *(w.component for w in observed.workloads)})
+        status_writer.record_observed(observed)
         boxes = self._boxes(desired, plan)
         status_writer.record_boxes(boxes)
         models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
-        warnings = (*loaded.spec.warnings, *models)
+        beside = beside_itself(desired, deps.gpu_leases.view(desired).pool)
+        warnings = (*loaded.spec.warnings, *models, *loader.secrets.replaced(), *beside)
         conditions = judge_app(components, plan, warnings, boxes)
         retries = self._retries(plan, components)
         awake = [c for c in desired.components if not c.asleep]
@@ -378,7 +515,10 @@ class Reconciliation:
         if any(c.type is ConditionType.FETCH_FAILED for c in status_writer.extra_conditions):
             status_writer.count_failure()
             retries.append(self._pause())
-        return self._outcome(conditions, desired.revision, min(retries, default=None))
+        outcome = self._outcome(conditions, desired.revision, min(retries, default=None))
+        repairs = Trigger.CONTAINER in self._request.reasons and self._waited_for()
+        # What is repaired does not wait for Git at the next attempt either.
+        return replace(outcome, retry_as=Trigger.CONTAINER) if repairs else outcome
 
     def _retries(self, plan: Plan, components: tuple[ComponentStatus, ...]) -> list[float]:
         """Return the seconds until each result may change by itself. What does not answer is checked less and
@@ -399,7 +539,14 @@ class Reconciliation:
             and degraded.reason == Reason.NOT_ANSWERING
         ]
         longest = self._deps.settings.reconcile.backoff_max
-        return retries + [min(max(_UNREADY_PAUSE, since), longest) for since in silent]
+        least = _SETTLING if self._settles(silent) else _UNREADY_PAUSE
+        return retries + [min(max(least, since), longest) for since in silent]
+
+    def _settles(self, silent: list[float]) -> bool:
+        """Return whether a container that does not answer may be shown as dead in a moment: an engine may report a
+        death before its lists show it, and callers wait."""
+        asked = Trigger.CONTAINER in self._request.reasons
+        return asked and any(since < _UNREADY_PAUSE for since in silent)
 
     def _boxes(self, desired: DesiredApp, plan: Plan) -> tuple[BoxStatus, ...]:
         records = {record.box: record for record in self._deps.store.boxes.of(self._app)}
@@ -419,7 +566,7 @@ class Reconciliation:
         component: DesiredComponent,
         observed: ObservedApp,
         route: Route | None,
-        revision: str,
+        plan: Plan,
         warning: Condition | None,
     ) -> ComponentStatus:
         memory = self._status_writer.component(component.spec.name)
@@ -427,12 +574,15 @@ class Reconciliation:
         setback = next(
             (s for s in self._status_writer.status.setbacks if s.subject == component.spec.name), None
         )
-        judged = judge_component(component, observed, route, memory, unready, setback)
+        held = next(
+            (h for h in plan.holds if h.component == component.spec.name and h.reason in _HOLDING), None
+        )
+        judged = judge_component(component, observed, route, memory, unready, setback, held)
         if warning:
             judged = (*judged, warning)
             self._report_once(component.spec.name, warning, memory)
         conditions = self._status_writer.merged(
-            (replace(c, revision=revision) for c in judged), memory.conditions
+            (replace(c, revision=plan.revision) for c in judged), memory.conditions
         )
         if is_ready(conditions):
             memory = replace(memory, failed_fingerprint="", failure_reason=Reason.NONE, failure="")
@@ -495,7 +645,7 @@ class Reconciliation:
         degraded = any(c.type is ConditionType.DEGRADED for c in conditions) or (
             any(c.type is ConditionType.APPLY_FAILED for c in conditions) and self._serving
         )
-        waiting = ready.reason == Reason.AWAITING_MODEL and not any(
+        waiting = ready.reason in _FIRST_NEEDED and not any(
             c.type in (ConditionType.STALLED, ConditionType.APPLY_FAILED) for c in conditions
         )
         short = Outcome.DEGRADED if degraded else Outcome.WAITING if waiting else Outcome.FAILED
@@ -508,9 +658,7 @@ class Reconciliation:
         if not superseded:
             status_writer.set_conditions([Condition(ConditionType.READY, False, error.reason, error.message)])
         name = Outcome.SUPERSEDED if superseded else Outcome.WAITING
-        return PassOutcome(
-            name, error.message, status_writer.status.attempted_revision, self._patience(error)
-        )
+        return PassOutcome(name, error.message, status_writer.revision, self._patience(error))
 
     def _patience(self, error: Waiting) -> float:
         """Seconds until it is looked at again: ever more while others hold it up."""
@@ -528,7 +676,7 @@ class Reconciliation:
         return PassOutcome(
             Outcome.DEGRADED if self._serving else Outcome.FAILED,
             status_writer.status.conditions[0].message,
-            status_writer.status.attempted_revision,
+            status_writer.revision,
             longest if bug else None if stalled else self._pause(),
         )
 

@@ -25,6 +25,7 @@ from controller.domain.apps.environment import variables
 from controller.domain.apps.fingerprint import Env, fingerprints
 from controller.domain.apps.observed import ImageOrigin, ImagePin
 from controller.domain.apps.plan import subject_text
+from controller.domain.apps.smoke import MAX_FILE, SmokeCase, SmokeTestInvalid, case_of
 from controller.domain.apps.spec import (
     ApiSpec,
     AppSpec,
@@ -39,6 +40,7 @@ from controller.domain.apps.spec import (
     PipelineSpec,
     PipelineTarget,
     SecretSpec,
+    SmokeTest,
     StageSpec,
 )
 from controller.domain.apps.status import AppStatus, ComponentStatus
@@ -53,6 +55,7 @@ from controller.domain.runs.stage_slots import Use, remainder
 from controller.domain.secret import Secret, scrub
 from controller.domain.storage.accounts import component_account, storage_env
 from controller.domain.storage.box import ModelPin, StorageAccount
+from controller.manifests.reader import nearest
 from controller.ports import Engine, Revision, Sources
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.catalog import Credentials
@@ -64,6 +67,21 @@ def build_content(sources: Sources, revision: Revision, source: BuildImage) -> s
     tree = sources.content_id(revision, source)
     seen = json.dumps([tree, source.dockerfile, source.target, source.args])
     return hashlib.sha256(seen.encode()).hexdigest()
+
+
+def smoke_case(sources: Sources, test: SmokeTest, revision: Revision) -> SmokeCase:
+    """Return a smoke test with its files. Raises Stalled `SmokeTestInvalid`."""
+    try:
+        contents = [
+            sources.read(revision, path, MAX_FILE) if path else None for path in (test.input, test.output)
+        ]
+        return case_of(test, contents[0] or b"", contents[1])
+    except SmokeTestInvalid as error:
+        raise Stalled(Reason.SMOKE_TEST_INVALID, f"its smoke test cannot be run: {error}") from error
+    except Stalled as error:
+        if error.reason == Reason.REVISION_GONE:
+            raise
+        raise Stalled(Reason.SMOKE_TEST_INVALID, f"its smoke test cannot be run: {error.message}") from error
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,10 @@ class _Found:
             self.setbacks.append((subject_text(kind, name), error))
 
     def miss(self, name: ComponentName, kind: ComponentKind, error: Stalled | Transient, why: str) -> None:
-        self.unresolved.append(Unresolved(name, error.reason, why, isinstance(error, Transient), kind))
+        waiting = error.reason == Reason.AWAITING_SECRET
+        self.unresolved.append(
+            Unresolved(name, error.reason, why, isinstance(error, Transient), kind, waiting)
+        )
         self.note(name, kind, error)
 
 
@@ -118,7 +139,9 @@ class Resolver:
     models: ModelPins
     paused: Mapping[str, Stalled | Transient]  # by subject: recent failures, not to be tried again yet
     secret: Callable[[str], SecretSpec | None]
+    secret_names: frozenset[str]
     fallback: Callable[[ComponentName, str], tuple[MLComponentSpec, AppSpec] | None]
+    smoke: Callable[[SmokeTest, str], SmokeCase]  # with its files at a commit; raises Stalled
     refused: list[tuple[str, Stalled | Transient]] = field(default_factory=list)
 
     def resolve(
@@ -202,9 +225,8 @@ class Resolver:
             try:
                 found = self._api(api, spec.app)
             except Stalled as error:
-                refused.append(
-                    Unresolved(api.name, error.reason, error.message, kind=ComponentKind.API_COMPONENT)
-                )
+                waiting, kind = error.reason == Reason.AWAITING_SECRET, ComponentKind.API_COMPONENT
+                refused.append(Unresolved(api.name, error.reason, error.message, kind=kind, waiting=waiting))
                 continue
             services.append(_service(spec.app, found, api))
         return tuple(services), tuple(refused)
@@ -218,7 +240,7 @@ class Resolver:
         stages, images = [], []
         for stage in declared.stages:
             for secret in stage.env_from:
-                self._need(secret)
+                self._need(secret, spec.app)
             name = stage_image(declared.name, stage.name)
             build, tag = None, ""
             if isinstance(stage.image, BuildImage):
@@ -260,16 +282,19 @@ class Resolver:
         model: ModelPin | None = None,
     ) -> DesiredComponent:
         account = self._account(component, spec.app)
-        env = self._env(component, account)
+        env = self._env(component, account, spec.app)
+        smoke = self.smoke(component.smoke_test, commit) if component.smoke_test else None
+        digests = (model.digest if model else "", smoke.digest if smoke else "")
         return DesiredComponent(
             spec=component,
             pin=pin,
-            fingerprints=fingerprints(component, pin.deploy, env, self.key, model.digest if model else ""),
+            fingerprints=fingerprints(component, pin.deploy, env, self.key, *digests),
             apis=self._apis(component.name, spec),
             env=env,
             build=build,
             account=account,
             model=model,
+            smoke=smoke,
             revision=commit,
         )
 
@@ -370,20 +395,23 @@ class Resolver:
     def _buckets(self, declared: MLComponentSpec | PipelineSpec) -> dict[str, str]:
         return {link.name: self.bucket(link.name) for link in declared.boxes}
 
-    def _env(self, component: MLComponentSpec, account: StorageAccount | None) -> Env:
+    def _env(self, component: MLComponentSpec, account: StorageAccount | None, app: AppName) -> Env:
         env: dict[str, Secret] = {}
         for name in component.env_from:
-            env.update(variables(self._need(name)))
+            env.update(variables(self._need(name, app)))
         env.update((variable.name, Secret(variable.value)) for variable in component.env)
         if account:
             url, region = self.storage.container_url, self.storage.region
             env.update(storage_env(account, self._buckets(component), url, region))
         return tuple(sorted(env.items()))
 
-    def _need(self, name: str) -> SecretSpec:
+    def _need(self, name: str, app: AppName) -> SecretSpec:
         secret = self.secret(name)
         if secret is None:
-            raise Stalled(Reason.SECRET_MISSING, f"the Secret {name!r} does not exist")
+            hint = nearest(name, self.secret_names)
+            how = f"prichal secret set {app} {name} KEY"
+            message = f"it waits for the Secret {name!r}, which is not set{hint or ''}: set it with: {how}"
+            raise Stalled(Reason.AWAITING_SECRET, message)
         return secret
 
     def _apis(self, component: ComponentName, spec: AppSpec) -> tuple[Api, ...]:
@@ -393,8 +421,8 @@ class Resolver:
         return tuple(self._api(api, spec.app) for api in sorted(ours, key=lambda api: api.path))
 
     def _api(self, api: ApiSpec, app: AppName) -> Api:
-        users = self._callers(api.auth.basic, unusable_passwords) if api.auth.basic else ()
-        tokens = self._callers(api.auth.token, unusable_tokens) if api.auth.token else ()
+        users = self._callers(api.auth.basic, app, unusable_passwords) if api.auth.basic else ()
+        tokens = self._callers(api.auth.token, app, unusable_tokens) if api.auth.token else ()
         oidc = api.auth.oidc
         return Api(
             path=api.path,
@@ -411,11 +439,11 @@ class Resolver:
             cors=api.cors,
         )
 
-    def _callers(self, name: str, unusable: Callable[[SecretSpec], Iterable[str]]) -> Env:
+    def _callers(self, name: str, app: AppName, unusable: Callable[[SecretSpec], Iterable[str]]) -> Env:
         """Return the callers, which are never empty: an API without callers would be taken for one open to
         all.
         """
-        found = self._need(name)
+        found = self._need(name, app)
         if not found.values:
             raise Stalled(
                 Reason.SECRET_EMPTY, f"the Secret {name!r} names no callers; add `user: password hash`"

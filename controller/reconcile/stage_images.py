@@ -32,10 +32,11 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
     pin = deps.engine.pin(source, tag, ())
     if pin.to_build:
-        context = deps.sources.build_context(revision, source)
-        deps.engine.build(
-            tag, BuildInput(pipeline.revision, source), context, lambda line: log.debug("build: %s", line)
-        )
+        with deps.builds.turn(pipeline.app):
+            context = deps.sources.build_context(revision, source)
+            deps.engine.build(
+                tag, BuildInput(pipeline.revision, source), context, lambda line: log.debug("build: %s", line)
+            )
         pin = deps.engine.pin(source, tag, ())
     return pin.deploy
 

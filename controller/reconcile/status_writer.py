@@ -10,11 +10,26 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
+from controller.domain.apps.commit_status import commit_status, untold
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
+from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
+from controller.domain.apps.rollback import holding
+from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.apps.spec import ComponentKind
-from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus, Event, EventType, Setback
+from controller.domain.apps.status import (
+    AppStatus,
+    BoxStatus,
+    ComponentStatus,
+    Event,
+    EventType,
+    Rollback,
+    Setback,
+    last_exit_of,
+    replicas_of,
+)
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
+from controller.domain.forges import Forge
 from controller.domain.names import AppName, ComponentName, RepositoryName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -28,21 +43,29 @@ _WORDS = 8  # the least length, in characters, of a message that later ones need
 class StatusWriter:
     """`status` is what will be saved and `before` the previous status. `beside` has conditions that hold
     besides the outcome (fetch failed, manifests invalid). A `silent` writer records no events, for reading
-    without acting.
+    without acting. Commit statuses go to the `forge`, through the outbox.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, app: AppName, secrets: tuple[Secret, ...], silent: bool = False
+        self,
+        store: Store,
+        clock: Clock,
+        app: AppName,
+        secrets: tuple[Secret, ...],
+        silent: bool = False,
+        forge: Forge | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._app = app
         self.secrets = secrets
         self._silent = silent
+        self._forge = forge
         self.begun = clock.now()  # the time of the pass: what failed in it is not tried again in it
         self.before: AppStatus = store.apps.status(app)
         self._status: AppStatus = self.before
         self._extra_conditions: tuple[Condition, ...] = ()
+        self._rolled_back: Condition | None = None
         self._told: list[str] = []  # messages of the events of this pass
 
     def record_event(
@@ -53,7 +76,7 @@ class StatusWriter:
             return
         text = scrub(message, self.secrets)
         self._told.append(text)
-        self._add(reason, text, self.status.attempted_revision, component, warn)
+        self._add(reason, text, self.revision, component, warn)
 
     def record_progress(
         self,
@@ -76,6 +99,15 @@ class StatusWriter:
     def status(self) -> AppStatus:
         """The status as it will be saved. Only the methods of this class change it."""
         return self._status
+
+    @property
+    def revision(self) -> str:
+        """The commit that the pass is about."""
+        return self._rolled_back.revision if self._rolled_back else self.status.attempted_revision
+
+    @property
+    def rolled_back(self) -> Condition | None:
+        return self._rolled_back
 
     @property
     def extra_conditions(self) -> tuple[Condition, ...]:
@@ -115,6 +147,10 @@ class StatusWriter:
         """Record what the images and models of the commit were resolved to."""
         self._status = replace(self._status, desired_revision=commit, pins=pins, models=models)
 
+    def record_secrets(self, secrets: tuple[SecretUse, ...]) -> None:
+        """Record which Secrets the manifests name."""
+        self._status = replace(self._status, secrets=secrets)
+
     def drop_models(self, components: Collection[ComponentName]) -> None:
         """Forget the models of these components, so that they are resolved again."""
         kept = tuple(pin for pin in self._status.models if pin[0] not in components)
@@ -127,10 +163,24 @@ class StatusWriter:
         """Count the pass as failed, for the backoff."""
         self._status = replace(self._status, failures=self.before.failures + 1)
 
-    def record_attempt(self, commit: str, subject: str) -> None:
+    def record_attempt(self, commit: str, subject: str, pusher: str = "") -> None:
         self._status = replace(self._status, attempted_revision=commit)
         if commit != self.before.attempted_revision:
-            self.record_event(Reason.NEW_REVISION, f"{commit[:12]} {subject}".rstrip())
+            by = f", pushed by {pusher}" if pusher else ""
+            self.record_event(Reason.NEW_REVISION, f"{commit[:12]} {subject}".rstrip() + by)
+
+    def record_rollback(self, rollback: Rollback, is_there: bool) -> None:
+        """Record that the app is at an earlier revision."""
+        said = find(self.before.conditions, ConditionType.ROLLED_BACK)
+        self._rolled_back = holding(self._app, rollback, is_there)
+        if not said or said.revision != rollback.revision:
+            where = f"from {rollback.replaced[:12]} to {rollback.revision[:12]}"
+            self.record_event(Reason.ROLLED_BACK, f"rolled back {where} by {rollback.by}")
+
+    def record_rollback_end(self) -> None:
+        """Record that the app follows Git again."""
+        if said := find(self.before.conditions, ConditionType.ROLLED_BACK):
+            self.record_event(Reason.ROLLBACK_ENDED, f"{said.revision[:12]} is no longer held")
 
     def reset_backoff(self) -> None:
         """Forget earlier failures and crash loops, because a person asked for another attempt."""
@@ -163,7 +213,7 @@ class StatusWriter:
         self._status = replace(self._status, plan=text, conditions=self.merged((*others, reconciling)))
         with self._store.transaction():
             self._store.apps.record_plan(self._app, plan.revision, text)
-            self._store.apps.save(self.status)
+            self._save()
 
     def record_failures(self, plan: Plan, failures: Iterable[ActionFailure], window: float) -> None:
         """Record what the next plan must know: versions that failed, restarts within `window` seconds, and
@@ -243,6 +293,15 @@ class StatusWriter:
             self._status, components=tuple(sorted([*components, *kept], key=lambda c: c.name))
         )
 
+    def record_observed(self, observed: ObservedApp) -> None:
+        """Record the containers that there are, and how those have ended that the platform did not stop. What is
+        repaired later in the pass would leave no trace of it."""
+        now = self._clock.now()
+        for component in self.status.components:
+            workloads = observed.of(component.name)
+            exit = last_exit_of(workloads, now, component.last_exit)
+            self._put(replace(component, replicas=replicas_of(workloads), last_exit=exit))
+
     def _put(self, component: ComponentStatus) -> None:
         others = [c for c in self.status.components if c.name != component.name]
         components = tuple(sorted([*others, component], key=lambda c: c.name))
@@ -262,7 +321,7 @@ class StatusWriter:
         self.set_conditions(conditions)
 
     def record_failure(self, kind: ConditionType, error: ControllerError) -> None:
-        revision, message = self.status.attempted_revision, scrub(error.message, self.secrets)
+        revision, message = self.revision, scrub(error.message, self.secrets)
         conditions = [Condition(ConditionType.READY, False, error.reason, message, revision=revision)]
         if not self.extra_conditions:
             conditions.append(Condition(kind, True, error.reason, message, revision=revision))
@@ -273,7 +332,8 @@ class StatusWriter:
         self.set_conditions(tuple(conditions))
 
     def set_conditions(self, conditions: Iterable[Condition]) -> None:
-        merged = self.merged((*conditions, *self.extra_conditions))
+        rolled_back = (self._rolled_back,) if self._rolled_back else ()
+        merged = self.merged((*conditions, *self.extra_conditions, *rolled_back))
         if not find(merged, ConditionType.READY):
             waiting = Condition(ConditionType.READY, False, merged[0].reason, merged[0].message)
             merged = self.merged((waiting, *merged))
@@ -309,8 +369,7 @@ class StatusWriter:
         settled = tuple(c for c in self.status.conditions if c.type is not ConditionType.RECONCILING)
         self._status = replace(self._status, conditions=settled)
         try:
-            # Save even if it equals `before`: `record_plan` may have stored another one in between.
-            self._store.apps.save(self.status)
+            self._save()
         except ControllerError:
             raise
         except Exception as bug:
@@ -320,6 +379,20 @@ class StatusWriter:
             self.record_failure(ConditionType.APPLY_FAILED, error)
             self._store.apps.save(self.status)
             raise error from bug
+
+    def _save(self) -> None:
+        """Save the status, even if it equals `before`, since `record_plan` may have stored another one in between.
+        Its commit statuses are put into the outbox in the same transaction."""
+        said = commit_status(self.status.conditions, self.status.attempted_revision) if self._forge else None
+        news = untold(self.status.told, said)
+        if self._forge is None or not news:
+            self._store.apps.save(self.status)
+            return
+        self._status = replace(self._status, told=said)
+        with self._store.transaction():
+            self._store.apps.save(self.status)
+            for status in news:
+                self._store.webhooks.supersede(self._forge.message(status, self._clock.now()))
 
     def delete(self) -> None:
         """Delete the status of an app that is gone for good."""

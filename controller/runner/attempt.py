@@ -437,7 +437,10 @@ class AttemptWork:
         for name in self._stage.env_from:
             found = self._deps.secret(run.app, name, run.pipeline.revision)
             if found is None:
-                raise Stalled(Reason.SECRET_MISSING, f"the Secret {name!r} does not exist")
+                how = f"prichal secret set {run.app} {name} KEY"
+                raise Stalled(
+                    Reason.SECRET_MISSING, f"the Secret {name!r} does not exist: set it with: {how}"
+                )
             env |= variables(found)
         env |= {variable.name: Secret(variable.value) for variable in self._stage.env}
         env |= self._deps.storage_env(run.pipeline)

@@ -12,8 +12,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 
-from controller.domain.apps.conditions import ConditionType
-from controller.domain.apps.status import Event, EventType
+from controller.domain.apps.status import Event, EventType, is_suspended
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -68,7 +67,7 @@ class CronScheduler:
         """
         app, name, schedules = scheduled.app, scheduled.pipeline, self._store.schedules
         with self._store.transaction():
-            if tick is None or self._is_suspended(app):
+            if tick is None or is_suspended(self._store.apps.status(app)):
                 schedules.advance(scheduled, mark)
                 return
             verdict = decide(
@@ -83,11 +82,6 @@ class CronScheduler:
                     self._skip(pipeline, behind, told=mark.skipping)
                 case Start(replaced) if schedules.take(app, name, tick):
                     self._start(pipeline, tick, replaced)
-
-    def _is_suspended(self, app: AppName) -> bool:
-        """Return whether a person or the platform's manifest has suspended the app."""
-        status = self._store.apps.status(app)
-        return status.suspended or any(c.type is ConditionType.SUSPENDED for c in status.conditions)
 
     def _start(self, pipeline: Pipeline, tick: float, replaced: tuple[Run, ...]) -> None:
         now = self._clock.now()

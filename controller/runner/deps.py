@@ -10,6 +10,7 @@ from pathlib import Path
 from controller.config import Settings
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.forges import Forge
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -35,8 +36,9 @@ class RunnerDeps:
     image of a stage again from the pipeline's own commit, and returns its id (errors as of `stage_images`);
     `storage_env` returns the variables of the pipeline's own account of the storage, if it has one;
     `free_percent` returns the free share of a folder's disk; `unlock` makes a folder that containers of an
-    image have written readable where the process cannot; `keeps_files` means that the files of an ended run
-    stay until something else removes them.
+    image have written readable where the process cannot; `forge` returns where commit statuses of an app go;
+    `lost_gpus` returns the GPUs that do not work, with the reason; `keeps_files` means that the files of an ended
+    run stay until something else removes them.
     """
 
     store: Store
@@ -52,3 +54,5 @@ class RunnerDeps:
     free_percent: Callable[[Path], float] = free_percent
     unlock: Callable[[Volume, str], None] | None = None
     keeps_files: bool = False
+    forge: Callable[[AppName], Forge | None] = lambda app: None
+    lost_gpus: Callable[[], Mapping[str, str]] = dict

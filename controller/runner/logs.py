@@ -53,6 +53,13 @@ class LogFile:
         return int(size), place
 
     @property
+    def size(self) -> int:
+        return self._size
+
+    def close(self) -> None:
+        self._close()
+
+    @property
     def is_cut(self) -> bool:
         return self.place == _CUT
 

@@ -24,7 +24,7 @@ from controller.domain.errors import ControllerError
 from controller.domain.host_paths import without_host_paths
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.domain.runs.gpus import allocated
+from controller.domain.runs.gpus import GpuPool
 from controller.domain.runs.run import Run, RunState, StageRun, continuation, new_run_id, with_messages
 from controller.domain.runs.stage_slots import Share, begin_admitted
 from controller.domain.runs.steps import (
@@ -193,12 +193,17 @@ class RunWorker:
         share = Share(
             self._limits(run),
             settings.stages,
-            settings.gpus,
-            allocated(store.gpus.leases()) if asks_for_gpus else frozenset(),
+            self._gpus(now) if asks_for_gpus else GpuPool(settings.gpus),
             None if self._deps.keeps_files else settings.stages_per_app,
         )
         active = self._record.insist(store.runs.active)
         return begin_admitted(run, step.stages, share, active, now)
+
+    def _gpus(self, now: float) -> GpuPool:
+        gpus = self._deps.store.gpus
+        return GpuPool(
+            self._deps.settings.runs.gpus, gpus.leases(), gpus.requests(now), self._deps.lost_gpus()
+        )
 
     def _limits(self, run: Run) -> Limits:
         """Return the limits as they are now; those of the run's own commit if the app has no pipelines any

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 
+from controller.domain.pace import pause_after
 from controller.domain.runs.run import Run, RunState
 from controller.domain.runs.steps import FinishRun, finish
 from controller.guards import GuardedStep, report, run_steps
@@ -33,8 +34,7 @@ _BACKSTOP = 1.0  # the longest time between checks: free space on the disk, say,
 _REDRIVE = 5.0  # before a run whose drive ended by a bug is driven again
 _BUGS = 4  # such drives of one run before it is given up
 _TIDY = 60.0  # between two rounds of sweeping and deleting
-#: The shortest time between two measurements of the disk; they also pause ten times as long as one takes.
-_MEASURE = 2.0
+_MEASURE = 2.0  # the shortest time between two measurements of the disk
 _THREADS = 10_000  # never reached: three for each stage under way, and `runs.concurrent` limits those
 
 
@@ -188,8 +188,7 @@ class Runner:
     def _measure(self, pool: Executor) -> None:
         if self._measuring is not None and self._measuring.done():
             measuring, self._measuring = self._measuring, None
-            self._next_measure = time.monotonic() + _MEASURE
-            self._next_measure += 10 * measuring.result()
+            self._next_measure = time.monotonic() + pause_after(measuring.result(), _MEASURE)
         if self._measuring is None and time.monotonic() >= self._next_measure:
             self._measuring = pool.submit(self._measure_disk)
 

@@ -1,4 +1,5 @@
-"""`WebhookDispatcher` sends the messages in the outbox. It is a thread of the daemon, besides the runner.
+"""`WebhookDispatcher` sends the messages in the outbox: webhooks of runs, and commit statuses.
+It is a thread of the daemon, besides the runner.
 
 Only this thread reads and writes the state; each message is sent by a separate thread, which does not use the
 state. A message that was sent but not recorded when the daemon died is sent again by the next one: receivers
@@ -13,18 +14,21 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from controller import __version__
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.forges import judge_status
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import (
     SECRET_KEY,
     DeliveryDecision,
     DeliveryOutcome,
     Message,
+    MessageKind,
+    ReceiverResponse,
     SigningKeyInvalid,
     headers,
     judge,
@@ -40,6 +44,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 16
 PER_APP = 8
 PER_LANE = 2
+_TOLD_AFTER = 2  # attempts; the first one may meet a forge that is restarting
 TIMEOUT = 20.0  # seconds for one attempt
 _POLL = 0.05  # seconds between checks of the database's change counter
 _BACKSTOP = 1.0  # the longest time between checks for due messages
@@ -61,12 +66,12 @@ class WebhookDispatcher:
     def __init__(
         self,
         deps: RunnerDeps,
-        sender: Sender,
+        senders: Mapping[MessageKind, Sender],
         ready: Callable[[], bool] = lambda: True,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._deps = deps
-        self._sender = sender
+        self._senders = senders
         self._ready = ready
         self._dice = dice
         self._underway: dict[str, Message] = {}
@@ -107,7 +112,7 @@ class WebhookDispatcher:
         apps = Counter(str(message.app) for message in self._underway.values())
         underway = WebhookUnderWay(
             frozenset(self._underway),
-            frozenset(lane for lane, number in lanes.items() if number >= PER_LANE),
+            frozenset(each.lane for each in self._underway.values() if lanes[each.lane] >= _abreast(each)),
             frozenset(app for app, number in apps.items() if number >= PER_APP),
         )
         taken: list[Message] = []
@@ -115,7 +120,7 @@ class WebhookDispatcher:
             return taken
         for message in self._deps.store.webhooks.due(self._deps.clock.now(), underway):
             full = len(self._underway) + len(taken) >= AT_ONCE
-            if not full and lanes[message.lane] < PER_LANE and apps[message.app] < PER_APP:
+            if not full and lanes[message.lane] < _abreast(message) and apps[message.app] < PER_APP:
                 lanes[message.lane] += 1
                 apps[message.app] += 1
                 taken.append(message)
@@ -132,19 +137,46 @@ class WebhookDispatcher:
         self._results.put(_Sent(message, verdict))
 
     def _send(self, message: Message) -> DeliveryDecision:
+        if message.kind is MessageKind.COMMIT_STATUS:
+            return self._send_status(message)
         try:
             key = self._key(message)
         except ControllerError as error:
             return DeliveryDecision(DeliveryOutcome.FAILED, f"could not sign it: {error.message}")
         now = self._deps.clock.now()
-        signed = {**headers(message, key, now), "User-Agent": f"prichal/{__version__}"}
+        answer = self._post(message, message.url, headers(message, key, now), message.body.encode())
+        return judge(answer, now) if isinstance(answer, ReceiverResponse) else answer
+
+    def _send_status(self, message: Message) -> DeliveryDecision:
+        """Send a commit status as the Repository and its Secret are now: people may have corrected them."""
+        forge = self._deps.forge(message.app)
+        if forge is None:
+            return DeliveryDecision(DeliveryOutcome.UNWANTED)
+        if forge.credentials is None:
+            return DeliveryDecision(DeliveryOutcome.FAILED, "the Secret with the credentials does not exist")
         try:
-            answer = self._sender.send(message.url, signed, message.body.encode(), TIMEOUT)
-        except Stalled as error:
-            return DeliveryDecision(DeliveryOutcome.REFUSED, error.message)
+            request = forge.request(message)
+        except KeyError as error:
+            why = f"the Secret with the credentials has no key {error.args[0]!r}"
+            return DeliveryDecision(DeliveryOutcome.FAILED, why)
+        answer = self._post(message, request.url, request.headers, request.body)
+        if isinstance(answer, ReceiverResponse):
+            return judge_status(answer, self._deps.clock.now())
+        return answer
+
+    def _post(
+        self, message: Message, url: str, headers: Mapping[str, str], body: bytes
+    ) -> ReceiverResponse | DeliveryDecision:
+        """Return the answer, or what follows from there being none."""
+        named = {**headers, "User-Agent": f"prichal/{__version__}"}
+        try:
+            return self._senders[message.kind].send(url, named, body, TIMEOUT)
         except ControllerError as error:
-            return DeliveryDecision(DeliveryOutcome.FAILED, error.message)
-        return judge(answer, now)
+            # a private forge may be allowed later; a receiver that a caller chose is refused for good
+            final = isinstance(error, Stalled) and message.kind is MessageKind.RUN_ENDED
+            return DeliveryDecision(
+                DeliveryOutcome.REFUSED if final else DeliveryOutcome.FAILED, error.message
+            )
 
     def _key(self, message: Message) -> bytes:
         """Return the key as the Secret is now: if it was changed meanwhile, the receiver knows the new one."""
@@ -195,9 +227,9 @@ class WebhookDispatcher:
 
     def _record_result(self, message: Message, verdict: DeliveryDecision) -> None:
         outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
-        if verdict.outcome is DeliveryOutcome.DELIVERED:
+        if verdict.outcome in (DeliveryOutcome.DELIVERED, DeliveryOutcome.UNWANTED):
             outbox.delivered(message.id)
-            log.info("webhook delivered", extra=_fields(message))
+            log.info("%s %s", message.title, verdict.outcome.value, extra=_fields(message))
             return
         rest = (
             pause(failed, self._dice(), verdict.wait) if verdict.outcome is DeliveryOutcome.FAILED else None
@@ -205,25 +237,40 @@ class WebhookDispatcher:
         if rest is None:
             self._give_up(message, verdict.why, now)
             return
-        outbox.failed(message.id, verdict.why, now + rest)
-        log.warning("webhook failed, next attempt in %.0f s: %s", rest, verdict.why, extra=_fields(message))
+        with self._deps.store.transaction():
+            outbox.failed(message.id, verdict.why, now + rest)
+            if message.kind is MessageKind.COMMIT_STATUS and failed == _TOLD_AFTER:
+                self._tell(message, f"did not arrive and is tried again for three days: {verdict.why}")
+        log.warning(
+            "%s failed, next attempt in %.0f s: %s", message.title, rest, verdict.why, extra=_fields(message)
+        )
 
     def _give_up(self, message: Message, why: str, now: float) -> None:
         tries = "at the first attempt" if not message.attempts else f"after {message.attempts + 1} attempts"
-        text = f"the webhook of run {message.run} to {message.origin} was given up {tries}: {why}"
-        event = Event(
-            message.app, EventType.WARNING, Reason.WEBHOOK_GIVEN_UP, text, message.pipeline, message.revision
-        )
         with self._deps.store.transaction():
             self._deps.store.webhooks.give_up(message.id, why, now)
-            self._deps.store.events.add([event])
-        log.warning("webhook given up: %s", why, extra=_fields(message))
+            self._tell(message, f"was given up {tries}: {why}")
+        log.warning("%s given up: %s", message.title, why, extra=_fields(message))
+
+    def _tell(self, message: Message, what: str) -> None:
+        of_run = message.kind is MessageKind.RUN_ENDED
+        reason = Reason.WEBHOOK_GIVEN_UP if of_run else Reason.COMMIT_STATUS_FAILED
+        text = f"the {message.title} to {message.origin} {what}"
+        pipeline = message.pipeline if of_run else None
+        self._deps.store.events.add(
+            [Event(message.app, EventType.WARNING, reason, text, pipeline, message.revision)]
+        )
 
     def _end(self) -> None:
         until = time.monotonic() + _GRACE
         while self._underway and (left := until - time.monotonic()) > 0:
             self._collect(left)
             self._write_down()
+
+
+def _abreast(message: Message) -> int:
+    """Return how many of a lane are sent at a time: statuses of a commit must not overtake one another."""
+    return 1 if message.kind is MessageKind.COMMIT_STATUS else PER_LANE
 
 
 def _fields(message: Message) -> dict[str, str]:

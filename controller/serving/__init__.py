@@ -20,8 +20,10 @@ parent::
 The flow: ``__main__`` reads the settings and starts the ``supervisor``, which binds the port, forks the
 ``worker`` and watches it. The worker loads the developer's code (``loading``) and accepts connections itself:
 one thread a connection (``connection``), a strict HTTP/1.1 reader (``http1``), ``routes``, and then
-``predict`` -> ``limiter`` (slots, queue, deadlines) -> the function, on that same thread. While there is no
-worker, ``unready`` answers on the supervisor's side.
+``predict`` -> ``limiter`` (slots, queue, deadlines) -> the function, on that same thread, which sends what the
+function yields (``streams``). While there is no
+worker, ``unready`` answers on the supervisor's side. Several workers accept nothing: the supervisor's ``dispatcher``
+hands them connections on which a request begins (``handover``). With ``preload`` they are forked by the ``forkserver``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ class ServingSettings:
     app: str = "local"
     component: str = "component"
     loader: Optional[str] = None
+    openai: Optional[str] = None  # "chat": the function answers chat completions of OpenAI's API, too
     model_path: Optional[str] = None
     port: int = 8002
     concurrency: int = 4
@@ -33,6 +34,11 @@ class ServingSettings:
     setup_timeout: float = 120.0
     max_body: int = 16 * MIB
     processes: int = 1
+    preload: bool = False
+    batch_size: Optional[int] = None  # the most calls that go to the function together; None: each goes alone
+    batch_delay: float = 0.01  # how long the first call of a batch waits for others
+    batch_queue: int = 100  # in place of ``queue``: calls that wait for a batch
+    batch_concurrency: int = 1  # in place of ``concurrency``: batches at once in each worker
     pass_user: bool = False
     files_root: Optional[str] = None
     boxes: bool = True  # whether boxes are connected, so that files can come and go with calls
@@ -41,22 +47,33 @@ class ServingSettings:
     replace_after: float = 5.0  # how long overdue calls may hold every slot before the worker is replaced
 
     @property
-    def slots_per_worker(self) -> int:
-        return max(1, self.concurrency // self.processes)
+    def most_waiting(self) -> int:
+        """How many calls may wait in the whole container."""
+        return self.queue if self.batch_size is None else self.batch_queue
 
-    @property
-    def queue_per_worker(self) -> int:
-        return -(-self.queue // self.processes)
+    def slots_of(self, index: int) -> int:
+        """How many calls at once the worker may run, of those counted from 1 on. Of batches: one runs while another
+        one gathers."""
+        if self.batch_size is not None:
+            return 2 * self.batch_size * self.batch_concurrency
+        share, rest = divmod(self.concurrency, self.processes)
+        return share + (index <= rest)
 
 
 _KINDS: dict[str, Any] = {
-    "inference": str, "app": str, "component": str, "loader": str, "model_path": str, "files_root": str,
+    "inference": str, "app": str, "component": str, "loader": str, "openai": str, "model_path": str, "files_root": str,
     "port": int, "concurrency": int, "queue": int, "max_body": int, "processes": int,
+    "batch_size": int, "batch_delay": float, "batch_queue": int, "batch_concurrency": int,
     "timeout": float, "setup_timeout": float, "replace_after": float,
-    "idle_timeout": float, "read_timeout": float, "pass_user": bool, "boxes": bool,
+    "idle_timeout": float, "read_timeout": float, "pass_user": bool, "boxes": bool, "preload": bool,
 }  # fmt: skip
-_NULLABLE = {"loader", "model_path", "files_root"}
-_LEAST = {"concurrency": 1, "queue": 0, "max_body": 1, "processes": 1}
+OPENAI = ("chat",)
+_NULLABLE = {"loader", "openai", "model_path", "files_root", "batch_size"}
+_LEAST = {
+    "concurrency": 1, "queue": 0, "max_body": 1, "processes": 1, "batch_size": 1, "batch_queue": 0,
+    "batch_concurrency": 1,
+}  # fmt: skip
+_MAY_BE_ZERO = {"batch_delay"}
 
 
 def read(environ: Mapping[str, str], arguments: Sequence[str]) -> ServingSettings:
@@ -86,11 +103,16 @@ def from_mapping(values: Mapping[str, Any]) -> ServingSettings:
         problems.append("inference: missing; give module:function")
     known = {key: value for key, value in values.items() if key in _KINDS}
     problems += [problem for key, value in known.items() for problem in _problems(key, value)]
-    if not problems and known.get("processes", 1) > known.get("concurrency", ServingSettings.concurrency):
-        problems.append("processes: more than concurrency, some could never be given a call")
     if problems:
         raise ConfigError("; ".join(problems))
-    return ServingSettings(**known)
+    settings = ServingSettings(**known)
+    if settings.batch_size is None and settings.processes > settings.concurrency:
+        raise ConfigError("processes: more than concurrency, some could never be given a call")
+    if settings.batch_size is not None and settings.batch_delay >= settings.timeout:
+        raise ConfigError(
+            "batch_delay: not below timeout, each call could time out while it waits for others"
+        )
+    return settings
 
 
 def _problems(key: str, value: Any) -> list[str]:
@@ -98,11 +120,17 @@ def _problems(key: str, value: Any) -> list[str]:
     if value is None and key in _NULLABLE:
         return []
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return [] if 0 < value < 1e9 else [f"{key}: {value} is not a time, give seconds above 0"]
+        return (
+            []
+            if 0 < value < 1e9 or (value == 0 and key in _MAY_BE_ZERO)
+            else [f"{key}: {value} is not a time, give seconds above 0"]
+        )
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return [f"{key}: {value!r} is not a {kind.__name__}"]
     if key == "port" and not 0 <= value <= 65535:
         return [f"port: {value} is not within 0..65535"]
+    if key == "openai" and value not in OPENAI:
+        return [f"{key}: {value!r} is not known; there is {', '.join(OPENAI)}"]
     if key in _LEAST and value < _LEAST[key]:
         return [f"{key}: {value} is below {_LEAST[key]}"]
     if key in ("inference", "loader") and not all(

@@ -21,14 +21,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Optional
 
 from . import http1, log, problems
 from .config import ServingSettings
 from .http1 import ClientDisconnected, HttpRequest, HttpResponse, RequestReader
 from .problems import ServingProblem
+from .streams import failure
 
 BODY_TIMEOUT = 300.0  # seconds for a whole body, as long as its pieces keep coming
+LARGE_BODY = 64 * 1024
+PROMPT, SLOW = (
+    0.25,
+    1.0,
+)  # seconds for the next piece and for all of a request that holds a slot while it comes
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_TIMEOUT = 5
 
@@ -60,11 +66,20 @@ Handler = Callable[[HttpRequest, "ClientConnection"], HttpResponse]
 
 class ClientConnection:
     """``handle`` answers a request (raises ServingProblem or Abandoned); ``draining`` says that no more requests are
-    wanted.
+    wanted. Of a connection that was handed over: ``waited`` are the seconds that its first request waited for that,
+    ``told`` means that its client knows, and ``received`` counts requests that come slowly (1), and that are there or
+    gone (-1).
     """
 
     def __init__(
-        self, sock: socket.socket, handle: Handler, settings: ServingSettings, draining: Callable[[], bool]
+        self,
+        sock: socket.socket,
+        handle: Handler,
+        settings: ServingSettings,
+        draining: Callable[[], bool],
+        waited: float = 0.0,
+        received: Optional[Callable[[int], None]] = None,
+        told: bool = False,
     ) -> None:
         self._socket = sock
         self._handle = handle
@@ -77,22 +92,41 @@ class ClientConnection:
         self._allowed = settings.read_timeout
         self.idle = True
         self.abandoned = False
+        self._waited = waited
+        self._told = told
+        self._received = received
+        self._began = 0.0
+        self._slow = False  # said so to ``received``
+        self._streaming: Optional[HttpRequest] = None  # whose response has begun and has no end yet
+        self._sending = False
 
     def serve(self) -> None:
         """Answer requests until the end; never raises."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._serve(lambda: True)
+
+    def serve_handed(self) -> bool:
+        """Answer the request that has begun to come, and those that are there behind it; True if the connection may
+        have another one, which the dispatcher waits for."""
+        return self._serve(lambda: self._reader.buffered)
+
+    def _serve(self, go_on: Callable[[], bool]) -> bool:
+        keep = False
+        try:
             self._wait_at_most(self._idle_timeout)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._read_timeout))
-            while self._one():
+            while (keep := self._one()) and go_on():
                 pass
         except (OSError, ClientDisconnected, CallerLeft):
-            pass  # the client left, or its call was answered by the clock: nobody to tell
+            keep = False  # the client left, or its call was answered by the clock: nobody to tell
         finally:
-            with contextlib.suppress(OSError):
-                # The client is to see the end even if a process that the developer's code started holds a copy.
-                self._socket.shutdown(socket.SHUT_RDWR)
+            if not keep:
+                with contextlib.suppress(OSError):
+                    # The client is to see the end even if another process holds a copy.
+                    self._socket.shutdown(socket.SHUT_RDWR)
             self.shed()
+        return keep
 
     def gone(self) -> bool:
         """Has the client closed the connection, or at least its own side of it? May be asked by any thread."""
@@ -127,6 +161,8 @@ class ClientConnection:
         if request is None:
             return False
         request.id = request_id(request)
+        request.waited, self._waited = self._waited, 0.0
+        request.told, self._told = self._told, False
         try:
             self._read_body(request)
             response = self._answer(request)
@@ -137,14 +173,43 @@ class ClientConnection:
         try:
             return self._respond(request, response)
         finally:
+            self._all_here()
             if response.sent is not None:
                 response.sent()
 
+    def stream(self, request: HttpRequest, content_type: str, piece: bytes) -> None:
+        """Send a piece of a response of unknown length, before the first one its head; an empty one is the end. Raises
+        ClientDisconnected."""
+        head = b""
+        if self._streaming is None:
+            request.close = request.close or self._draining()
+            head = http1.render_stream(content_type, request, request.close)
+        self._streaming, self._sending = request, True
+        try:
+            self._socket.sendall(head + http1.framed(piece, request))
+        except OSError as error:
+            raise ClientDisconnected from error
+        finally:
+            self._sending = False
+        if not piece:
+            self._streaming = None
+
+    def tell(self, state: bytes) -> None:
+        """Tell the gateway, ahead of the response, what becomes of the call. A client that is gone is noticed later."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(http1.interim(state))
+
     def _respond(self, request: HttpRequest, response: HttpResponse) -> bool:
+        if response.streamed:
+            self.stream(request, response.content_type, b"")
+            return not request.close
         if request.unread:  # nobody wanted its files
             return self._refuse(response, request.id)
         close = request.close or self._draining()
-        self._socket.sendall(http1.render(response, request.id, close, request.method == "HEAD"))
+        apart = len(response.body) > LARGE_BODY  # a copy behind the head costs more than a second packet
+        self._socket.sendall(http1.render(response, request.id, close, apart or request.method == "HEAD"))
+        if apart and request.method != "HEAD":
+            self._socket.sendall(response.body)
         for file, size in response.files:
             self._send_file(file, size)
         return not close
@@ -183,14 +248,25 @@ class ClientConnection:
             if self._late:
                 self._late = time.monotonic() + BODY_TIMEOUT
             request.body = self._reader.body(request, self._max_body)
-            coding = request.headers.get(b"content-encoding")
-            if coding is not None:
-                request.body = http1.decoded(request.body, coding, self._max_body)
         if request.unread:
             # Of any size, and perhaps from a slow storage: only each piece has its time.
             self._allowed = math.inf
             self._late = math.inf if self._late else 0.0
             request.read = functools.partial(self._reader.behind, request)
+            request.arrived = self._all_here
+            self._comes_slowly()
+        else:
+            self._all_here()
+
+    def _comes_slowly(self) -> None:
+        if self._received is not None and not self._slow:
+            self._slow = True
+            self._received(1)
+
+    def _all_here(self) -> None:
+        if self._received is not None and self._slow:
+            self._slow = False
+            self._received(-1)
 
     def _receive(self, count: int) -> bytes:
         """recv for the reader. The first piece of a request may take its time, the rest must not linger."""
@@ -206,7 +282,10 @@ class ClientConnection:
     def _receive_rest(self, count: int) -> bytes:
         if not self._late:
             self._late = time.monotonic() + self._allowed
+            self._began = time.monotonic()
             self._wait_at_most(self._read_timeout)
+        if self._received is not None and not self._slow and not self._comes_at_once():
+            self._comes_slowly()
         try:
             data = self._socket.recv(count)
         except BlockingIOError:
@@ -216,6 +295,11 @@ class ClientConnection:
         if time.monotonic() > self._late:
             raise ServingProblem(problems.SLOW_REQUEST, "the request took too long to arrive")
         return data
+
+    def _comes_at_once(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(1e3 * PROMPT)) and time.monotonic() - self._began < SLOW
 
     def _wait_at_most(self, seconds: float) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
@@ -236,12 +320,17 @@ class ClientConnection:
         return False
 
     def answer_overdue(self, response: HttpResponse, call_id: str) -> None:
-        """Answer from another thread, without waiting for a client that does not read, and end the
-        connection.
+        """Answer from another thread, without waiting for a client that does not read, and end the connection. A
+        response that has begun ends with an event, or where it is cut if its reader is too slow.
         """
         self.abandoned = True
+        answer = http1.render(response, call_id, close=True)
+        if self._streaming is not None:
+            pieces = (failure(bytes(response.body), self._streaming.path), b"")
+            answer = b"".join([http1.framed(piece, self._streaming) for piece in pieces])
         with contextlib.suppress(OSError):
-            self._socket.send(http1.render(response, call_id, close=True), socket.MSG_DONTWAIT)
+            if not self._sending:
+                self._socket.send(answer, socket.MSG_DONTWAIT)
             self._socket.shutdown(socket.SHUT_WR)
 
 

@@ -60,10 +60,24 @@ def _row(name: str, schema: dict[str, Any], schemas: dict[str, Any]) -> str:
         if schema is schemas.get(f"Input.{name}")
     )
     note = " <em>optional</em>" if optional else ""
-    meaning = escape(forms[0]["description"])
+    meaning = escape(" ".join([forms[0]["description"], *_remarks(forms)]).strip())
     return (
         f"<tr><td><code>{escape(name)}</code>{note}</td><td>{escape(datatypes)}</td><td>{meaning}</td></tr>"
     )
+
+
+def _remarks(forms: list[dict[str, Any]]) -> list[str]:
+    """What is said of the values: which ones there are, and the default."""
+    found = []
+    data = [form["properties"]["data"] for form in forms]
+    elements = [one["oneOf"][0] if "oneOf" in one else one.get("items", one) for one in data]
+    choices = [choice for element in elements for choice in element.get("enum", ())]
+    if choices:
+        found.append(f"One of {', '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}.")
+    default = next((one["default"] for one in data if "default" in one), None)
+    if default is not None:
+        found.append(f"{json.dumps(default, ensure_ascii=False)} if it is left out.")
+    return found
 
 
 _PAGE = """<!doctype html>

@@ -6,6 +6,8 @@ For each variable two lines, in either order, and the same with ``outputs.``::
     :param inputs.NAME: DESCRIPTION
     :type inputs.NAME: TYPE1 or TYPE2[, optional]
 
+A line ``:type inputs: arrays`` says that the function takes numbers as arrays of numpy, where it gets lists otherwise;
+``:type inputs: stacked arrays``, that it takes those of all calls of a batch as one array.
 A description goes on over the following lines up to a blank line or the next field. Other fields (``:param
 parameters:``, ``:returns:``) are passed over; what stands before the first field is the summary (first
 paragraph) and the description. Pure: used by the worker at set-up and by the platform on a commit's source
@@ -18,12 +20,16 @@ import ast
 import dataclasses
 import enum
 import re
-from collections.abc import Iterable, Iterator
-from typing import Optional, Union
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+if TYPE_CHECKING:
+    from .forms import Form
 
 
 class Datatype(enum.Enum):
-    """The type of a variable's ``data``."""
+    """The type of a variable's ``data``: the reference's six, and the other types of numbers that the Open Inference
+    Protocol has. ``whole``: of integers."""
 
     FP32 = "FP32"
     FP64 = "FP64"
@@ -31,29 +37,62 @@ class Datatype(enum.Enum):
     STR = "str"
     DICT = "dict"
     FILE = "FILE"
+    BOOL = "BOOL"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT64 = "INT64"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    FP16 = "FP16"
+    BF16 = "BF16"
 
     def __init__(self, text: str) -> None:
-        self.numeric = text in ("FP32", "FP64", "INT32")
+        self.numeric = text not in ("str", "dict", "FILE")
+        self.whole = "INT" in text
 
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """One input or output; ``datatypes`` in the order written, never empty."""
+    """One input or output; ``datatypes`` in the order written, never empty. From type hints: what they say of the data
+    of each datatype (``forms``), and the value that stands for an input that is left out, as JSON, if it has one.
+    ``line``: of its type in the docstring, 0 if that does not describe it."""
 
     name: str
     datatypes: tuple[Datatype, ...]
     optional: bool
     description: str
+    forms: tuple[Form, ...] = ()
+    default: Any = None
+    line: int = dataclasses.field(default=0, compare=False)
+
+    def form(self, datatype: Datatype) -> Optional[Form]:
+        """What the type hint says of data of this datatype, if there is one."""
+        return self.forms[self.datatypes.index(datatype)] if self.forms else None
+
+
+class ResultForm(enum.Enum):
+    """How a function gives its outputs."""
+
+    LISTED = "as a list of outputs, or a mapping of names to values"
+    SINGLE = "as the value of its only output"
+    MEMBERS = "as the members of an object"
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of the function, in the order written."""
+    """The inputs and outputs of the function, in the order written. ``arrays``: it takes numbers as arrays of numpy;
+    ``stacked``: one for all calls of a batch. ``by_name``: it takes each input as an argument."""
 
     inputs: tuple[Variable, ...]
     outputs: tuple[Variable, ...]
     summary: str
     description: str
+    arrays: bool = False
+    by_name: bool = False
+    result: ResultForm = ResultForm.LISTED
+    stacked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +117,14 @@ class _DocstringField:
 _FIELD = re.compile(r"\s*:([A-Za-z]+)(?:[ \t]([^:]*))?:(?:[ \t](.*)|$)")
 _OURS = re.compile(r"\s*:[A-Za-z]*[ \t].*?\b(inputs|outputs)\.")
 _TARGET = re.compile(r"(inputs|outputs)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)")
+_TAKES_ARRAYS = re.compile(r"[ \t]*:type[ \t]+inputs:[ \t]*(stacked[ \t]+)?arrays\s*")
+_RESULT = ("return", "returns")
 _NAMES = ", ".join(datatype.value for datatype in Datatype)
 _MEANT = {
     "float": "FP64", "float32": "FP32", "float64": "FP64", "double": "FP64", "int": "INT32", "integer": "INT32",
-    "int32": "INT32", "string": "str", "text": "str", "json": "dict", "object": "dict", "path": "FILE",
+    "int32": "INT32", "int64": "INT64", "long": "INT64", "bool": "BOOL", "boolean": "BOOL", "uint8": "UINT8",
+    "float16": "FP16", "half": "FP16", "bfloat16": "BF16",
+    "string": "str", "text": "str", "json": "dict", "object": "dict", "path": "FILE",
 }  # fmt: skip
 
 
@@ -102,10 +145,56 @@ def parse(text: Optional[str], first_line: int = 1) -> Union[Signature, list[Doc
         ]
     if problems:
         return sorted(problems, key=lambda problem: problem.line)
+    summary, description = _summary(prose)
+    arrays = line_of_arrays(text, first_line) is not None
+    stacked = any(found[1] for line in text.split("\n") if (found := _TAKES_ARRAYS.fullmatch(line)))
+    inputs, outputs = variables["inputs"], variables["outputs"]
+    return Signature(inputs, outputs, summary, description, arrays, stacked=stacked)
+
+
+def line_of_arrays(text: str, first_line: int) -> Optional[int]:
+    """The line that says that numbers come as arrays, if there is one."""
+    lines = enumerate(text.split("\n"), first_line)
+    return next((number for number, line in lines if _TAKES_ARRAYS.fullmatch(line)), None)
+
+
+def _summary(prose: list[str]) -> tuple[str, str]:
+    """The first paragraph, and the rest."""
     summary, _, description = "\n".join(prose).strip().partition("\n\n")
-    return Signature(
-        variables["inputs"], variables["outputs"], " ".join(summary.split()), description.strip()
-    )
+    return " ".join(summary.split()), description.strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Remarks:
+    """What a docstring says of a function without being its specification: the descriptions of its arguments, from
+    ``:param NAME:``, and of its result, from ``:returns:``, in one line each."""
+
+    summary: str = ""
+    description: str = ""
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    result: str = ""
+
+
+def remarks(text: Optional[str]) -> Optional[Remarks]:
+    """Read a docstring that describes no ``inputs.NAME`` and no ``outputs.NAME``; None for one that does, or tries."""
+    lines = (text or "").split("\n")
+    prose, fields, problems = _fields(lines, 1)
+    if fields or problems:
+        return None
+    found: dict[str, list[str]] = {}
+    current: Optional[list[str]] = None
+    for line in lines:
+        match = _FIELD.match(line)
+        if match:
+            *_, target = (match.group(2) or "").split() or [""]  # behind the type, if there is one
+            key = target if match.group(1) == "param" else "" if match.group(1) in _RESULT else None
+            current = None if key is None else found.setdefault(key, [])
+        if current is not None:
+            current.append((match.group(3) or "") if match else line)
+        if not line.strip():
+            current = None
+    described = {name: " ".join(" ".join(words).split()) for name, words in found.items()}
+    return Remarks(*_summary(prose), described, described.pop("", ""))
 
 
 def required_files(signature: Signature) -> list[str]:
@@ -119,23 +208,79 @@ def required_files(signature: Signature) -> list[str]:
     ]
 
 
+def takes_arrays(signature: Signature) -> bool:
+    """Does the function take arrays of numpy?"""
+    return signature.arrays or any(form.array for variable in signature.inputs for form in variable.forms)
+
+
 def find(source: str, function: str) -> Optional[tuple[Optional[str], int]]:
     """Find the docstring of a top-level function (or ``Class.method``) in source text, and the line where it, or
     else the function, starts. None if there is no such definition. Raises SyntaxError for text that is not Python."""
+    node = find_definition(source, function)
+    if node is None:
+        return None
+    text = ast.get_docstring(node, clean=False)
+    return text, node.body[0].lineno if text is not None else node.lineno
+
+
+Definition = Union[ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef]
+
+
+def find_definition(source: str, name: str) -> Optional[Definition]:
+    """Find a top-level function or class, or ``Class.method``. Raises SyntaxError for text that is not Python."""
     try:
         body: list[ast.stmt] = ast.parse(source).body
     except (ValueError, RecursionError, MemoryError) as error:  # NUL, a lone surrogate, or nested too deeply
         raise SyntaxError(f"it cannot be parsed: {type(error).__name__}") from error
-    node: Optional[ast.AST] = None
-    for part in function.split("."):
+    node: Optional[Definition] = None
+    for part in name.split("."):
         named = [item for item in body if isinstance(item, _DEFINITIONS) and item.name == part]
         if not named:
             return None
         node, body = named[-1], named[-1].body  # the last definition is the one that counts at run time
-    if not isinstance(node, _DEFINITIONS):
-        return None
-    text = ast.get_docstring(node, clean=False)
-    return text, node.body[0].lineno if text is not None else node.lineno
+    return node
+
+
+def argument_lines(source: str, name: str, first_line: int) -> dict[str, int]:
+    """The lines of the arguments of a function that begins in a line, with its decorators, and that of its result as
+    ``return``; none if it is not found."""
+    try:
+        nodes = ast.walk(ast.parse(source))
+        node = next(node for node in nodes if _begins(node, name, first_line))
+    except (StopIteration, ValueError, SyntaxError, RecursionError, MemoryError):
+        return {}
+    return lines_of(node)
+
+
+def lines_of(node: ast.AST) -> dict[str, int]:
+    """The lines of the arguments of a definition, and that of its result as ``return``."""
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return {}
+    arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    result = node.lineno if node.returns is None else node.returns.lineno
+    return {**{argument.arg: argument.lineno for argument in arguments}, "return": result}
+
+
+def _begins(node: ast.AST, name: str, line: int) -> bool:
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name != name:
+        return False
+    return min([node.lineno, *(one.lineno for one in node.decorator_list)]) == line
+
+
+def member_line(source: str, kind: str, name: str) -> int:
+    """The line of a member of a class; that of the class, or 0, if it is not found."""
+    try:
+        node = find_definition(source, kind)
+    except SyntaxError:
+        return 0
+    if node is None:
+        return 0
+    lines = {
+        item.target.id: item.lineno
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    return lines.get(name, node.lineno)
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -229,7 +374,7 @@ def _variables(
         datatypes = tuple(_datatypes(words, entry.type_line, problems))
         if len(set(datatypes)) < len(datatypes):
             problems.append(DocstringProblem(entry.type_line, f"{side}.{name} names a type twice"))
-        yield Variable(name, datatypes, bool(comma), entry.description)
+        yield Variable(name, datatypes, bool(comma), entry.description, line=entry.type_line)
 
 
 def _datatypes(words: str, line: int, problems: list[DocstringProblem]) -> Iterator[Datatype]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, Optional
+from typing import BinaryIO, Optional, Union
 
 from . import problems
 from .problems import ServingProblem, ServingProblemKind
@@ -33,9 +33,11 @@ _FILE = re.compile(rb"(\d+)=(\d+)")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _SINGLE = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"expect"})
 
+TELL = b"x-prichal-call"  # a field by which the gateway asks what becomes of the call
 PIECE = 256 * 1024  # bytes of a file that are received at once
 
 Receive = Callable[[int], bytes]
+Body = Union[bytes, bytearray]
 
 
 class HttpRequest:
@@ -44,24 +46,30 @@ class HttpRequest:
 
     ``files`` are place and length of files behind the body (see ``call_files``), None if the sender does not know of
     them. Their bytes, ``unread`` of them, are there for the code that answers, through ``read``:
-    up to that many, at least one.
+    up to that many, at least one. ``arrived`` is called when all of it is there. ``waited``: seconds that it waited
+    before this process got it; ``told``: its client was told so.
     """
 
     __slots__ = (
-        "body", "chunked", "close", "files", "headers", "id", "length", "method", "path", "read", "unread",
+        "arrived", "body", "chunked", "close", "files", "headers", "http_1_0", "id", "length", "method", "path", "read",
+        "told", "unread", "waited",
     )  # fmt: skip
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], http_1_0: bool) -> None:
         self.method = method
+        self.http_1_0 = http_1_0
         self.path = path  # without the query, which no route of ours has
         self.headers = headers
-        self.body = b""
+        self.body: Body = b""
         self.id = ""
         self.chunked = False
         self.length = 0
         self.files: Optional[list[tuple[int, int]]] = None
         self.unread = 0
         self.read: Receive = _nothing
+        self.waited = 0.0
+        self.told = False
+        self.arrived: Callable[[], None] = _done
         options = headers.get(b"connection")
         self.close = http_1_0 if options is None else http_1_0 or b"close" in options.lower()
 
@@ -73,6 +81,10 @@ class HttpRequest:
 
 def _nothing(count: int) -> bytes:
     return b""
+
+
+def _done() -> None:
+    pass
 
 
 def parse_head(data: bytes) -> HttpRequest:
@@ -147,6 +159,8 @@ def _split_off_files(request: HttpRequest, value: bytes) -> None:
 
 
 def _path(method: bytes, target: bytes) -> str:
+    if b"#" in target:
+        raise _bad("the request target has a fragment, which clients keep to themselves")
     if not target.startswith(b"/") and not (method == b"OPTIONS" and target == b"*"):
         absolute = _ABSOLUTE.match(target)
         if absolute is None:
@@ -207,7 +221,7 @@ class RequestReader:
         self._buffer, self._at = buffer, end + 4
         return parse_head(buffer[: end + 2])
 
-    def body(self, request: HttpRequest, limit: int) -> bytes:
+    def body(self, request: HttpRequest, limit: int) -> Body:
         """The request's body of at most ``limit`` bytes. Raises ServingProblem (413 before the rest is read),
         Disconnected.
         """
@@ -230,7 +244,7 @@ class RequestReader:
         return data
 
     def _chunks(self, limit: int) -> bytes:
-        pieces: list[bytes] = []
+        pieces: list[Body] = []
         total = 0
         while True:
             match = _CHUNK_LINE.fullmatch(self._line(MAX_CHUNK_LINE))
@@ -271,20 +285,18 @@ class RequestReader:
             self._buffer = self._buffer[self._at :] + self._some(65536)
             self._at = 0
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int) -> Body:
         """The next ``count`` bytes."""
         end = self._at + count
         data = self._buffer[self._at : end]
         self._at = end
         if len(data) == count:
             return data
-        pieces, missing = [data], count - len(data)
         self._buffer, self._at = b"", 0
-        while missing:
-            piece = self._some(min(missing, 1 << 20))
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
+        whole = bytearray(data)  # grows in place, where joined pieces would take their memory twice
+        while len(whole) < count:
+            whole += self._some(min(count - len(whole), PIECE))
+        return whole
 
     def _some(self, count: int) -> bytes:
         data = self._receive(count)
@@ -306,7 +318,7 @@ def _too_large(limit: int, length: Optional[int] = None) -> ServingProblem:
     )
 
 
-def decoded(body: bytes, coding: bytes, limit: int) -> bytes:
+def decoded(body: Body, coding: bytes, limit: int) -> Body:
     """A body without its content coding (RFC 9110 8.4), of at most ``limit`` bytes however small it was. Raises
     ServingProblem.
     """
@@ -343,14 +355,15 @@ def _bad_coding(reason: str) -> ServingProblem:
 
 class HttpResponse:
     """A response. ``headers`` beside the content type, length, date and request id; ``files`` with their lengths
-    follow the body. ``sent`` is called when it has been sent, or cannot be."""
+    follow the body. ``sent`` is called when it has been sent, or cannot be. ``streamed``: all of it
+    but its end has been sent."""
 
-    __slots__ = ("body", "content_type", "files", "headers", "sent", "status")
+    __slots__ = ("body", "content_type", "files", "headers", "sent", "status", "streamed")
 
     def __init__(
         self,
         status: int,
-        body: bytes,
+        body: Body,
         content_type: str = "application/json",
         headers: Sequence[tuple[str, str]] = (),
         files: Sequence[tuple[BinaryIO, int]] = (),
@@ -358,16 +371,25 @@ class HttpResponse:
     ) -> None:
         self.files = files
         self.sent = sent
+        self.streamed = False
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
 
 
+def interim(state: bytes) -> bytes:
+    """What tells the gateway, ahead of the response, what becomes of the call."""
+    return b"HTTP/1.1 102 Processing\r\nX-Prichal-Call: %b\r\n\r\n" % state
+
+
 def problem_response(problem: ServingProblem, request_id: str, path: Optional[str] = None) -> HttpResponse:
     """``path`` of the request, if there is one that could be read."""
     body = problem.body(request_id, path)
-    return HttpResponse(problem.kind.status, body, problems.CONTENT_TYPE, problem.headers)
+    headers = problem.headers
+    if problem.kind is problems.NOT_READY:  # so that the gateway may send the call again
+        headers = (*headers, ("X-Prichal-Call", "refused"))
+    return HttpResponse(problem.kind.status, body, problems.CONTENT_TYPE, headers)
 
 
 REASONS = {
@@ -408,6 +430,20 @@ def render(response: HttpResponse, request_id: str, close: bool, without_body: b
         f"X-Request-ID: {request_id}\r\n{more}{CLOSE if close else ''}\r\n"
     ).encode("latin-1")
     return head if without_body else head + response.body
+
+
+def render_stream(content_type: str, request: HttpRequest, close: bool) -> bytes:
+    """The head of a response of unknown length; the pieces of its body are ``framed``."""
+    framing = "" if request.http_1_0 else "Transfer-Encoding: chunked\r\n"
+    return (
+        f"HTTP/1.1 200 OK\r\nDate: {http_date()}\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\n"
+        f"X-Request-ID: {request.id}\r\n{framing}{CLOSE if close else ''}\r\n"
+    ).encode("latin-1")
+
+
+def framed(piece: bytes, request: HttpRequest) -> bytes:
+    """A piece of a body of unknown length; an empty one is its end."""
+    return piece if request.http_1_0 else b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 def is_framing(kind: ServingProblemKind) -> bool:

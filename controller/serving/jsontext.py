@@ -2,26 +2,47 @@
 
 Reading is bounded: a text that is nested deeper than ``MAX_DEPTH`` is refused, since the developers' code and
 the standard library process data recursively. Written values may contain numpy's arrays and scalars, mappings
-and sequences of any kind; NaN and infinities become null."""
+and sequences of any kind; NaN and infinities become null.
+
+The standard library does all of it. Where the image has orjson, ``accelerate`` makes it read large texts and write long
+lists of numbers, with the same values: what it would take or refuse otherwise than the standard library is left to
+that."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from itertools import chain
+from typing import Any, NoReturn, Union
 
 from .arrays import plain
 
 MAX_DEPTH = 100
 MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
+LARGE = 10_000  # bytes of a text, and numbers of a list, from which on orjson is worth its checks
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 
+_orjson: Any = None
+_DIGITS = bytes.maketrans(b"123456789-[:, \t\r\n", b"000000000,,,,,,,,")
+_LONG_INTEGER = b"," + b"0" * 20  # 2**64 has so many digits
+
+
 class TooDeep(ValueError):
     """The text is JSON, but nested too deeply."""
+
+
+def accelerate() -> None:
+    """Use orjson from now on if the image has it."""
+    global _orjson
+    try:
+        _orjson = importlib.import_module("orjson")
+    except Exception:  # noqa: BLE001 -- a broken installation of theirs is as good as none
+        _orjson = None
 
 
 def read(text: str) -> Any:
@@ -35,18 +56,37 @@ def read(text: str) -> Any:
     return value
 
 
+def is_fast(body: Union[bytes, bytearray]) -> bool:
+    """Is it text that orjson may read?"""
+    return _orjson is not None and len(body) >= LARGE
+
+
+def read_bytes(body: Union[bytes, bytearray]) -> Any:
+    """A value from JSON in UTF-8. Raises ValueError, as ``read``, and UnicodeDecodeError."""
+    if is_fast(body) and not _has_long_integer(body):
+        try:
+            value = _orjson.loads(body)
+        except ValueError:
+            return read(body.decode("utf-8"))  # which may take it, or says in our words why not
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            check_depth(value)
+        return value
+    return read(body.decode("utf-8"))
+
+
+def _has_long_integer(body: Union[bytes, bytearray]) -> bool:
+    """May it have an integer of more than 64 bits? orjson would read it as a float."""
+    return _LONG_INTEGER in body.translate(_DIGITS)
+
+
 def check_depth(value: Any) -> None:
-    """Raises TooDeep. Looks at each element once, level by level."""
+    """Raises TooDeep. Looks at each element at most twice, level by level, and fast where there are only numbers."""
     level = [value] if type(value) in _CONTAINERS else []
     for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) in _CONTAINERS
-        ]
-        if not level:
+        lists = [outer.values() if type(outer) is dict else outer for outer in level]
+        if _CONTAINERS.isdisjoint(map(type, chain.from_iterable(lists))):
             return
+        level = [inner for inner in chain.from_iterable(lists) if type(inner) in _CONTAINERS]
     raise TooDeep(f"it is nested too deeply: more than {MAX_DEPTH} levels")
 
 
@@ -76,6 +116,23 @@ def encode(value: Any) -> bytes:
     except (ValueError, TypeError, RecursionError):
         # NaN, keys of numpy's types, or lone surrogates, which JSON can escape and UTF-8 cannot carry.
         return _encode_slowly(value)
+
+
+def encode_numbers(numbers: Any) -> bytes:
+    """Numbers and None, in a list or an array of numpy, as JSON, like ``encode``."""
+    if _orjson is not None and len(numbers) >= LARGE:
+        try:
+            if isinstance(numbers, list):
+                return bytes(_orjson.dumps(numbers))
+            # orjson before 3.10.1 reads the bytes of every number in the processor's order
+            kind = "f8" if numbers.dtype.kind == "f" else numbers.dtype.newbyteorder("=")
+            same = numbers.astype(kind, copy=False)
+            return bytes(_orjson.dumps(same, option=_orjson.OPT_SERIALIZE_NUMPY))
+        except (
+            TypeError
+        ):  # an integer of more than 64 bits, or an array whose elements do not lie side by side
+            pass
+    return encode(numbers)
 
 
 def _encode_slowly(value: Any) -> bytes:

@@ -7,7 +7,8 @@ call's own thread finds at ``leave`` that its result is no longer wanted. The si
 the one lock, owns its answer. An overdue call goes on holding its slot until the function returns; when such
 calls hold every slot (``exhausted_since``), only a new worker can help.
 
-A caller who has closed the connection needs no answer: their call neither gets a slot nor counts in the queue.
+A caller who has closed the connection needs no answer: their call neither gets a slot nor counts in the queue. One
+that runs already is cancelled if it can be; a thread goes on, and is counted (``abandoned``).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Optional
+from typing import Optional, Protocol
 
-SWEEP = 0.05  # seconds between two searches of a full queue for callers who have gone
+SWEEP = 0.05  # seconds between two looks for callers who have gone, at most
+SHARE = 0.1  # of the time that searching a full queue for them may take
 
 
 class QueueFull(Exception):
@@ -37,11 +39,22 @@ class ClientGone(Exception):
     """The caller closed the connection while the call waited for a slot."""
 
 
+class Cancellable(Protocol):
+    """What an async function's task is cancelled with: a call, or a batch of them."""
+
+    cancel: Optional[Callable[[], object]]
+
+    @property
+    def expired(self) -> bool:
+        """Is nobody left to wait for the task?"""
+
+
 class LimitedCall:
     """One call of the function. ``deadline`` is of time.monotonic(); ``overdue`` answers in its place, from
-    another thread; ``gone`` says whether the caller has closed the connection."""
+    another thread; ``gone`` says whether the caller has closed the connection; ``waits`` is called before the
+    call waits for a slot, on its own thread."""
 
-    __slots__ = ("_turn", "cancel", "deadline", "expired", "gone", "id", "left", "overdue")
+    __slots__ = ("_turn", "cancel", "deadline", "expired", "gone", "id", "left", "overdue", "queued", "waits")
 
     def __init__(
         self, call_id: str, deadline: float, overdue: Callable[[], None], gone: Callable[[], bool]
@@ -50,8 +63,10 @@ class LimitedCall:
         self.deadline = deadline
         self.overdue = overdue
         self.gone = gone
+        self.waits: Optional[Callable[[], object]] = None
         self.expired = False
         self.left = False  # the caller has gone, and the call was dropped or cancelled for it
+        self.queued = False  # it waits for a batch, and the function has not been called for it
         self.cancel: Optional[Callable[[], object]] = (
             None  # set by calls that can be cancelled, the async ones
         )
@@ -61,40 +76,55 @@ class LimitedCall:
 class ConcurrencyLimiter:
     """Admits at most ``capacity`` calls at once, and at most ``queue`` waiting ones."""
 
-    def __init__(self, capacity: int, queue: int) -> None:
+    def __init__(self, capacity: int, queue: int, queued: Callable[[], object] = lambda: None) -> None:
+        """``queued`` is called whenever a call begins to wait."""
         self.capacity = capacity
         self.queue = queue
+        self._queued = queued
         self._lock = threading.Lock()
         self._running: set[LimitedCall] = set()
         self._waiting: deque[LimitedCall] = deque()
         self._closed = False
-        self._swept = 0.0  # when the queue was last searched for callers who have gone
+        self._next_sweep = 0.0  # when the queue may be searched again for callers who have gone
         self._lost = 0  # running calls that are expired
+        self._abandoned = 0
         self._exhausted_since: Optional[float] = None
 
-    def acquire(self, call: LimitedCall) -> None:
-        """Return when the call has a slot. Raises QueueFull at once, Expired at its deadline, Closed, Left."""
+    def acquire(self, call: LimitedCall) -> bool:
+        """Return when the call has a slot, and whether it had to wait. Raises QueueFull at once, Expired at its
+        deadline, Closed, Left."""
         with self._lock:
             if self._closed:
                 raise LimiterClosed
             if len(self._running) < self.capacity:
                 self._running.add(call)
-                return
+                return False
             if self._is_full():
                 raise QueueFull
             call._turn = turn = threading.Lock()
             turn.acquire()
             self._waiting.append(call)
+        self._queued()
+        if call.waits is not None:
+            call.waits()
         turn.acquire(timeout=max(0.0, call.deadline - time.monotonic()))
         with self._lock:
             if call in self._running:  # perhaps granted at the very last moment
-                return
+                return True
             if self._closed:
                 raise LimiterClosed
             if call.left:
                 raise ClientGone
             self._waiting.remove(call)
         raise CallExpired
+
+    def limits(self) -> str:
+        """Say what a call is turned away by."""
+        return f"{self.capacity} calls run and {self.queue} wait"
+
+    def slots(self) -> str:
+        """Say what calls run in."""
+        return f"{self.capacity} calls"
 
     def is_full(self) -> bool:
         """Would a call be turned away now?"""
@@ -105,10 +135,11 @@ class ConcurrencyLimiter:
         """Under the lock: is the queue full, even without those whose callers have gone?"""
         if len(self._waiting) < self.queue:
             return False
-        now = time.monotonic()
-        if now - self._swept >= SWEEP:  # of calls that come in a storm, not each one is to search the queue
-            self._swept = now
+        began = time.monotonic()
+        if began >= self._next_sweep:  # of calls that come in a storm, not each one is to search the queue
             self._drop_gone()
+            now = time.monotonic()
+            self._next_sweep = now + min(SWEEP, (now - began) / SHARE)
         return len(self._waiting) >= self.queue
 
     def _drop_gone(self) -> None:
@@ -122,10 +153,16 @@ class ConcurrencyLimiter:
         """Drop the waiting calls whose callers have gone; the running ones that can be cancelled are given back."""
         with self._lock:
             self._drop_gone()
-            gone = [call for call in self._running if call.cancel and not call.left and call.gone()]
-            for call in gone:
+            gone = [call for call in self._running if not call.left and call.gone()]
+            cancellable = [call for call in gone if call.cancel]
+            self._abandoned = len(gone) - len(cancellable)
+            for call in cancellable:
                 call.left = True
-            return gone
+            return cancellable
+
+    def abandoned(self) -> int:
+        """Return how many running calls had no caller any more at the last look, and cannot be cancelled."""
+        return self._abandoned
 
     def release(self, call: LimitedCall) -> bool:
         """Give the slot on. True if the answer is still the caller's to send, False if the call had been
@@ -145,6 +182,14 @@ class ConcurrencyLimiter:
                 if not successor.left:
                     break
             return not call.expired
+
+    def renew(self, call: LimitedCall, deadline: float) -> bool:
+        """Give a running call another deadline, since it has yielded something; False if it has none any more."""
+        with self._lock:
+            if call.expired or call.left:
+                return False
+            call.deadline = deadline
+            return True
 
     def expire(self, now: float) -> list[LimitedCall]:
         """Mark every overdue call; the marked ones are the caller's to answer."""

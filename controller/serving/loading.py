@@ -4,6 +4,7 @@ words what to change.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -16,13 +17,12 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
-from . import docstring, log
+from . import chat, docstring, hinted, log
+from .annotations import AnnotationScope, ClassMember
 from .config import ServingSettings
-from .docstring import DocstringProblem, Signature
-from .generators import gives_generator, yields
-
-ARGUMENTS = ("parameters", "inputs", "output_fields", "model", "context")
-
+from .docstring import Signature
+from .hinted import ARGUMENTS, MISSING, Argument, DescribedFunction, Disagreement, HintedFunction
+from .streams import is_stream
 
 _CACHED = type(functools.lru_cache(maxsize=None)(lambda: None))
 
@@ -33,13 +33,18 @@ class SetupError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class InferenceFunction:
-    """The function, which of ARGUMENTS it takes, and what its docstring says."""
+    """The function, which of ARGUMENTS it takes, and what its docstring and its hints say. ``numpy`` is the module if
+    the function takes arrays; ``yields``: it is known to yield its results, for the description; ``absent``: inputs
+    that are None if they are left out."""
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     signature: Signature
     model: Any
+    numpy: Any = None
+    yields: bool = False
+    absent: tuple[str, ...] = ()
 
 
 def load(settings: ServingSettings, run_async: Callable[[Any], Any]) -> InferenceFunction:
@@ -51,11 +56,34 @@ def load(settings: ServingSettings, run_async: Callable[[Any], Any]) -> Inferenc
         sys.path.insert(0, here)
     function = _resolve(settings.inference, "inference")
     check_callable(function, settings.inference)
-    signature = _described(function, settings.inference)
+    described = _described(function, settings.inference)
+    signature = described.signature
     _check_files(signature, settings)
-    arguments = accepted_arguments(function, settings.inference)
+    _check_chat(signature, settings)
+    yields = described.yields or _is_generator_function(function)
+    _check_batches(signature, yields, settings)
+    inputs = tuple(variable.name for variable in signature.inputs) if signature.by_name else ()
+    arguments = accepted_arguments(function, settings.inference, inputs)
+    numpy = _numpy(settings.inference) if docstring.takes_arrays(signature) else None
     model = _model(settings, run_async)
-    return InferenceFunction(settings.inference, function, arguments, signature, model)
+    return InferenceFunction(
+        settings.inference, function, arguments, signature, model, numpy, yields, described.absent
+    )
+
+
+def _is_generator_function(function: Any) -> bool:
+    *_, innermost = layers(function)
+    return inspect.isgeneratorfunction(innermost) or inspect.isasyncgenfunction(innermost)
+
+
+def _numpy(reference: str) -> Any:
+    try:
+        return importlib.import_module("numpy")
+    except Exception as error:
+        raise SetupError(
+            f"inference {reference}: it takes arrays, and numpy cannot be imported ({_words(error)}): install it into"
+            " the image, or remove the line ':type inputs: arrays' from its docstring"
+        ) from error
 
 
 def _resolve(reference: str, role: str) -> Callable[..., Any]:
@@ -77,25 +105,25 @@ def _resolve(reference: str, role: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def accepted_arguments(function: Callable[..., Any], reference: str) -> tuple[str, ...]:
-    """Return which of ARGUMENTS the function takes by name; all of them if it has ``**kwargs``. Raises SetupError."""
+def _python_signature(function: Callable[..., Any], reference: str) -> inspect.Signature:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise SetupError(f"inference {reference}: its arguments cannot be read: {error}") from error
+
+
+def accepted_arguments(
+    function: Callable[..., Any], reference: str, inputs: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return which of ARGUMENTS the function takes by name, beside its inputs; all of them if it has ``**kwargs``.
+    Raises SetupError."""
+    parameters = _python_signature(function, reference).parameters.values()
     by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
     if by_position:
         raise SetupError(
             f"inference {reference}: {', '.join(by_position)} must be passable by name, remove the '/'"
         )
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    unknown = [p.name for p in named if p.default is p.empty and p.name not in ARGUMENTS]
-    if unknown:
-        known = ", ".join(ARGUMENTS)
-        hint = "; for a method, name it by an instance: module:instance.method" if unknown == ["self"] else ""
-        raise SetupError(
-            f"inference {reference}: unknown required argument {', '.join(unknown)}; known are {known}{hint}"
-        )
     names = {p.name for p in named}
     everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     accepted = tuple(name for name in ARGUMENTS if everything or name in names)
@@ -103,7 +131,7 @@ def accepted_arguments(function: Callable[..., Any], reference: str) -> tuple[st
         raise SetupError(
             f"inference {reference} takes *args alone: arguments are passed by name, take **kwargs"
         )
-    _check_outermost(function, accepted, reference)
+    _check_outermost(function, (*accepted, *inputs), reference)
     return accepted
 
 
@@ -144,9 +172,6 @@ def _within(function: Any) -> Any:
 def check_callable(function: Any, reference: str) -> None:
     """Raises SetupError for what can be called, but would fail every call."""
     inner = list(layers(function))
-    if gives_generator(function):
-        what = "is a generator function" if yields(inner[-1]) else "gives a generator, which answers no call"
-        raise SetupError(f"inference {reference} {what}: return the outputs, do not yield them")
     if inspect.isclass(function) and not _makes_results(function):
         example = reference.partition(":")[2].lower()
         raise SetupError(
@@ -156,6 +181,10 @@ def check_callable(function: Any, reference: str) -> None:
     outside = next(
         one for one in inner if not inspect.ismethod(one) and not isinstance(one, functools.partial)
     )
+    if getattr(getattr(outside, "__code__", None), "co_filename", "") == contextlib.__file__:
+        raise SetupError(
+            f"inference {reference} is decorated as a context manager, which is not a result: remove the decorator"
+        )
     if hasattr(outside, "dispatch") and hasattr(outside, "registry"):
         raise SetupError(
             f"inference {reference} is made by functools.singledispatch, which takes its first argument by position"
@@ -178,13 +207,60 @@ def _makes_results(kind: type) -> bool:
     )
 
 
-def _described(function: Callable[..., Any], reference: str) -> Signature:
-    """The signature in the function's docstring. Raises SetupError with file and line of every problem."""
+def _described(function: Callable[..., Any], reference: str) -> DescribedFunction:
+    """What the function's docstring and hints say. Raises SetupError with file and line of every problem."""
     text, path, line = _docstring(_described_layer(function), reference)
-    parsed = docstring.parse(text, line)
-    if isinstance(parsed, Signature):
-        return parsed
-    raise SetupError(f"inference {reference}: " + "; ".join(_placed(problem, path) for problem in parsed))
+    try:
+        return hinted.describe(_hinted(function, reference, path, line), text, path, line)
+    except Disagreement as error:
+        raise SetupError(f"inference {reference}: {error}") from error
+
+
+def _hinted(function: Callable[..., Any], reference: str, path: str, line: int) -> HintedFunction:
+    """The function as its definition tells; ``path`` and ``line`` are told if it has no source."""
+    signature = _python_signature(function, reference)
+    parameters = signature.parameters.values()
+    if any(p.name == "self" and p.default is p.annotation is p.empty for p in parameters):
+        raise SetupError(
+            f"inference {reference}: unknown required argument self; for a method, name it by an instance:"
+            " module:instance.method"
+        )
+    *outside, innermost = layers(function)
+    code = getattr(innermost, "__code__", None)
+    path, line = (path, line) if code is None else (code.co_filename, code.co_firstlineno)
+    lines = (
+        docstring.argument_lines("".join(linecache.getlines(path)), innermost.__name__, line) if code else {}
+    )
+    arguments = tuple(
+        Argument(p.name, _or_missing(p.annotation), _or_missing(p.default), lines.get(p.name, line))
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        or (p.kind is p.POSITIONAL_ONLY and p.annotation is not p.empty)
+    )
+    return HintedFunction(
+        path,
+        line,
+        arguments,
+        _or_missing(signature.return_annotation),
+        lines.get("return", line),
+        _is_generator_function(function),
+        AnnotationScope(getattr(innermost, "__globals__", {})),
+        _member_place,
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
+        any(inspect.isroutine(one) and not inspect.ismethod(one) for one in outside),
+    )
+
+
+def _or_missing(value: Any) -> Any:
+    return MISSING if value is inspect.Parameter.empty else value
+
+
+def _member_place(member: ClassMember) -> str:
+    """File and line of a member of a class."""
+    path = getattr(sys.modules.get(member.owner.__module__), "__file__", None) or member.owner.__module__
+    source = "".join(linecache.getlines(path))
+    line = docstring.member_line(source, member.owner.__qualname__, member.name)
+    return f"{path}:{line}" if line else f"{path}: {member.owner.__qualname__}"
 
 
 def _check_files(signature: Signature, settings: ServingSettings) -> None:
@@ -194,6 +270,36 @@ def _check_files(signature: Signature, settings: ServingSettings) -> None:
         raise SetupError(
             f"inference {settings.inference}: {', '.join(files)}: a FILE needs a box, and none is connected to the"
             " component: add connectedBoxes to its manifest"
+        )
+
+
+def _check_chat(signature: Signature, settings: ServingSettings) -> None:
+    """What cannot answer chats would fail each of them."""
+    reasons = chat.unfit(signature) if settings.openai else []
+    if reasons:
+        raise SetupError(
+            f"inference {settings.inference} cannot serve openai: chat: {'; '.join(reasons)}; it needs the lines"
+            " ':type inputs.messages: dict' and ':type outputs.content: str' in its docstring, or such type hints"
+        )
+
+
+def _check_batches(signature: Signature, yields: bool, settings: ServingSettings) -> None:
+    """Functions that do not fit the way in which they are to be called."""
+    batched = settings.batch_size is not None
+    if batched and yields:
+        raise SetupError(
+            f"inference {settings.inference} yields its results, so its calls cannot go together: remove"
+            " mlService.batch, or return a list with one result a call"
+        )
+    if batched and signature.by_name:
+        raise SetupError(
+            f"inference {settings.inference} is described by type hints, which are those of one call, and its calls go"
+            " together: describe inputs and outputs in its docstring, or remove mlService.batch"
+        )
+    if signature.stacked and not batched:
+        raise SetupError(
+            f"inference {settings.inference}: its docstring has ':type inputs: stacked arrays', which are those of the"
+            " calls of a batch: add mlService.batch to the manifest, or write ':type inputs: arrays'"
         )
 
 
@@ -222,10 +328,6 @@ def _docstring(function: Any, reference: str) -> tuple[Optional[str], str, int]:
     return found[0], code.co_filename, found[1]
 
 
-def _placed(problem: DocstringProblem, path: str) -> str:
-    return f"{path}:{problem.line}: {problem.message}"
-
-
 def _model(settings: ServingSettings, run_async: Callable[[Any], Any]) -> Any:
     """Return what the loader returns for the model's path, or the path itself."""
     if settings.loader is None:
@@ -237,7 +339,7 @@ def _model(settings: ServingSettings, run_async: Callable[[Any], Any]) -> Any:
         takes_path = True  # a built-in that does not tell
     try:
         model = loader(settings.model_path) if takes_path else loader()
-        if yields(model):
+        if is_stream(model):
             raise TypeError("the loader gives a generator: return the model instead of yielding it")
         return run_async(model) if inspect.isawaitable(model) else model
     except BaseException as error:

@@ -6,22 +6,34 @@ The schemas say the same as ``validate``: what the one refuses the other does no
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import Any
 
 from .docstring import Datatype, Signature, Variable
+from .forms import Form
 from .shapes import MAX_RANK
-from .validate import FP32_MAX, INT32_MAX
+from .validate import NUMBERS
+from .values import SchemaPlace
 
 Json = dict[str, Any]
+MAX_DEPTH = 20  # of an example
 
-_ELEMENTS: dict[Datatype, Json] = {
-    Datatype.FP32: {"type": "number", "minimum": -FP32_MAX, "maximum": FP32_MAX},
-    Datatype.FP64: {"type": "number"},
-    Datatype.INT32: {"type": "integer", "minimum": -INT32_MAX - 1, "maximum": INT32_MAX},
-    Datatype.STR: {"type": "string"},
-    Datatype.DICT: {"type": "object"},
-    Datatype.FILE: {"type": "string", "minLength": 1},
-}
+
+def _element(datatype: Datatype) -> Json:
+    """Return the schema of one element."""
+    if datatype is Datatype.BOOL:
+        return {"type": "boolean"}
+    if datatype is Datatype.FP64:
+        return {"type": "number"}
+    if datatype.numeric:
+        numbers = NUMBERS[datatype]
+        kind = "integer" if datatype.whole else "number"
+        return {"type": kind, "minimum": numbers.low, "maximum": numbers.high}
+    if datatype is Datatype.DICT:
+        return {"type": "object"}
+    return {"type": "string"} if datatype is Datatype.STR else {"type": "string", "minLength": 1}
+
+
+_ELEMENTS = {datatype: _element(datatype) for datatype in Datatype}
 _FILE_INPUT = (
     "Path of a file in your area of the component's box, such as group/cat.png: bring it there by the files API "
     "before the call"
@@ -29,13 +41,11 @@ _FILE_INPUT = (
 _FILE_OUTPUT = "Path in your area of the component's default box under which the file was stored"
 _FILE_TARGET = "Path in your area under which to store the file; else one below predictions/ is made up"
 _ASKED = "Which one to prefer if the output may come in several; another one is passed over"
-_EXAMPLES: dict[Datatype, Any] = {
-    Datatype.FP32: [0.5],
-    Datatype.FP64: [0.5],
-    Datatype.INT32: [1],
+_OTHER_EXAMPLES = {
     Datatype.STR: "text",
     Datatype.DICT: {},
     Datatype.FILE: "group/file",
+    Datatype.BOOL: [True],
 }
 _SHAPE: Json = {
     "type": "array",
@@ -48,6 +58,11 @@ _ANY_SHAPE: Json = {
 }
 #: Generators of clients cannot work with an array that does not say what its items are.
 _EMPTY: Json = {"type": "array", "items": {}, "maxItems": 0}
+_EVENTS: Json = {
+    "type": "string",
+    "description": "With `Accept: text/event-stream`: an event for each result that the function yields, whose data is"
+    " a reply; an event `error`, whose data is a problem, ends the stream",
+}
 _ERRORS = {
     "400": "The body is not JSON, or the request is not well-formed HTTP",
     "413": "The body is larger than this component takes",
@@ -59,16 +74,28 @@ _ERRORS = {
 }
 
 
-def document(signature: Signature, title: str, prefix: str = ".", version: str = "1") -> Json:
+def document(
+    signature: Signature,
+    title: str,
+    prefix: str = ".",
+    version: str = "1",
+    yields: bool = False,
+    chat: bool = False,
+) -> Json:
     """The description as a JSON value. ``prefix`` is the URL that /predict lies under; ``.`` means: beside
-    this document.
+    this document. ``yields``: callers may have results as events. ``chat``: they may speak OpenAI's API.
     """
+    paths: Json = {"/predict": {"post": _operation(signature, yields)}}
+    schemas = _schemas(signature)
+    if chat:
+        paths |= _CHAT_PATHS
+        schemas |= _CHAT_SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": _info(signature, title, version),
         "servers": [{"url": prefix.rstrip("/") or "/"}],
-        "paths": {"/predict": {"post": _operation(signature)}},
-        "components": {"schemas": _schemas(signature)},
+        "paths": paths,
+        "components": {"schemas": schemas},
     }
 
 
@@ -95,7 +122,7 @@ def _info(signature: Signature, title: str, version: str) -> Json:
     return info
 
 
-def _operation(signature: Signature) -> Json:
+def _operation(signature: Signature, yields: bool) -> Json:
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "operationId": "predict",
@@ -113,7 +140,10 @@ def _operation(signature: Signature) -> Json:
             "200": {
                 "description": "The function's outputs",
                 "headers": {"X-Request-ID": {"schema": {"type": "string"}}},
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Reply"}}},
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Reply"}},
+                    **({"text/event-stream": {"schema": _EVENTS}} if yields else {}),
+                },
             },
             **{code: {"description": text, "content": problem} for code, text in _ERRORS.items()},
         },
@@ -124,7 +154,8 @@ def _schemas(signature: Signature) -> Json:
     schemas: Json = {"Request": _request(signature), "Reply": _reply(signature), "Problem": _PROBLEM}
     for prefix, variables in (("Input", signature.inputs), ("Output", signature.outputs)):
         for variable in variables:
-            forms = [_form(variable, datatype, prefix == "Output") for datatype in variable.datatypes]
+            place = SchemaPlace(f"{prefix}.{variable.name}", prefix == "Output", schemas)
+            forms = [_form(variable, datatype, place) for datatype in variable.datatypes]
             schemas[f"{prefix}.{variable.name}"] = forms[0] if len(forms) == 1 else {"oneOf": forms}
     return schemas
 
@@ -186,35 +217,72 @@ def _output_field(variable: Variable) -> Json:
     return field
 
 
-def _form(variable: Variable, datatype: Datatype, is_output: bool) -> Json:
+def _form(variable: Variable, datatype: Datatype, place: SchemaPlace) -> Json:
     """Return the schema of one variable with one datatype."""
-    element = _ELEMENTS[datatype]
-    listed: Json = {
-        "type": "array",
-        "items": {"type": ["number", "null"]} if is_output and datatype.numeric else element,
-    }
+    form = variable.form(datatype) or Form()
+    element = _element_of(form, datatype, place)
     properties: Json = {"name": {"const": variable.name}, "datatype": {"const": datatype.value}}
+    required = ["name", "datatype", "data"]
     if datatype is Datatype.FILE:
         properties["content_type"] = {"type": ["string", "null"]}
-        properties["data"] = {**element, "description": _FILE_OUTPUT if is_output else _FILE_INPUT}
-        if not is_output:
+        properties["data"] = {**element, "description": _FILE_OUTPUT if place.is_output else _FILE_INPUT}
+        if not place.is_output:
             description = "Which of the component's boxes the file lies in, if not in the default one"
             properties["box"] = {"type": ["string", "null"], "description": description}
     else:
-        properties["data"] = {"oneOf": [element, listed]}
-        properties["shape"] = {**_SHAPE, "type": ["array", "null"]} if datatype.numeric else _ANY_SHAPE
-    form: Json = {
+        properties["data"] = _data(form, element, datatype, place)
+        properties["shape"] = _shape(form, datatype)
+        required += ["shape"] if _needs_shape(form) else []
+    if variable.default is not None and (datatype.numeric or isinstance(variable.default, (str, list))):
+        properties["data"]["default"] = variable.default
+    described: Json = {
         "type": "object",
         "description": variable.description,
-        "required": ["name", "datatype", "data"],
+        "required": required,
         "properties": properties,
     }
-    if datatype is not Datatype.FILE:
-        form.update(_list_with_shape(datatype))
-    return form
+    if datatype is not Datatype.FILE and (datatype.numeric or not form.rank):
+        described.update(_list_with_shape(datatype, element))
+    return described
 
 
-def _list_with_shape(datatype: Datatype) -> Json:
+def _element_of(form: Form, datatype: Datatype, place: SchemaPlace) -> Json:
+    if form.choices:
+        return {"enum": list(form.choices)}
+    return _ELEMENTS[datatype] if form.value is None else form.value.schema(place)
+
+
+def _data(form: Form, element: Json, datatype: Datatype, place: SchemaPlace) -> Json:
+    missing = place.is_output and datatype.numeric and not form.choices
+    listed: Json = {"type": "array", "items": _or_null(element) if missing else element}
+    if form.yielded or form.rank is None:
+        return {"oneOf": [element, listed]}
+    if form.rank == 0:
+        return {"oneOf": [element, {**listed, "minItems": 1, "maxItems": 1}]}
+    return listed
+
+
+def _needs_shape(form: Form) -> bool:
+    return form.rank is not None and form.rank > 1 and not form.yielded
+
+
+def _shape(form: Form, datatype: Datatype) -> Json:
+    if not datatype.numeric and not _needs_shape(form):
+        return _ANY_SHAPE
+    schema = {**_SHAPE, "type": "array" if _needs_shape(form) else ["array", "null"]}
+    if form.rank == 0 and not form.yielded:
+        return {**schema, "items": {"const": 1}}
+    return (
+        {**schema, "minItems": form.rank, "maxItems": form.rank} if form.rank and not form.yielded else schema
+    )
+
+
+def _or_null(element: Json) -> Json:
+    """Return the schema of an element of an output, which NaN leaves out."""
+    return {"type": ["boolean" if element["type"] == "boolean" else "number", "null"]}
+
+
+def _list_with_shape(datatype: Datatype, element: Json) -> Json:
     """Numbers with a shape are a flat list; a str or dict without one is one value."""
     if datatype.numeric:
         return {
@@ -223,7 +291,7 @@ def _list_with_shape(datatype: Datatype) -> Json:
         }
     return {
         "if": {"properties": {"shape": {"type": "null"}}},
-        "then": {"properties": {"data": _ELEMENTS[datatype]}},
+        "then": {"properties": {"data": element}},
     }
 
 
@@ -233,10 +301,43 @@ def example(signature: Signature) -> Json:
     return {"inputs": inputs}
 
 
-def _example_input(variable: Variable, data: Optional[Any] = None) -> Json:
+def _example_input(variable: Variable) -> Json:
     datatype = variable.datatypes[0]
-    item = {"name": variable.name, "datatype": datatype.value, "data": _EXAMPLES[datatype]}
-    return {**item, "shape": [1]} if datatype.numeric else item
+    form = variable.form(datatype) or Form()
+    data: Any = _OTHER_EXAMPLES.get(datatype, [1] if datatype.whole else [0.5])
+    if form.choices or form.value is not None:
+        models: Json = {}
+        element = _element_of(form, datatype, SchemaPlace("", False, models))
+        data = _example_of(element, models)
+        data = [data] if form.rank or datatype.numeric else data
+    elif form.rank and not datatype.numeric:
+        data = [data]
+    item = {"name": variable.name, "datatype": datatype.value, "data": data}
+    if form.rank == 0 and datatype.numeric:
+        return {**item, "data": data[0]}
+    return {**item, "shape": [1] * (form.rank or 1)} if datatype.numeric or _needs_shape(form) else item
+
+
+def _example_of(schema: Json, models: Json, depth: int = 0) -> Any:
+    """Return a small value that fits a schema of ours, or nearly one of pydantic's."""
+    if "$ref" in schema and depth < MAX_DEPTH:
+        return _example_of(models.get(schema["$ref"].rpartition("/")[2], {}), models, depth + 1)
+    for known in ("default", "const"):
+        if known in schema:
+            return schema[known]
+    for several in ("examples", "enum"):
+        if schema.get(several):
+            return schema[several][0]
+    if schema.get("anyOf") and depth < MAX_DEPTH:
+        return _example_of(schema["anyOf"][0], models, depth + 1)
+    if schema.get("type") == "object" and depth < MAX_DEPTH:
+        members = schema.get("properties", {})
+        return {name: _example_of(members[name], models, depth + 1) for name in schema.get("required", [])}
+    if schema.get("type") == "array" and depth < MAX_DEPTH:
+        return [_example_of(schema.get("items", {}), models, depth + 1)] * schema.get("minItems", 0)
+    if schema.get("type") in ("integer", "number"):
+        return schema.get("minimum", 1)
+    return {"string": "text", "boolean": True, "null": None}.get(schema.get("type", ""), {})
 
 
 _PROBLEM: Json = {
@@ -257,5 +358,91 @@ _PROBLEM: Json = {
                 "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
             },
         },
+    },
+}
+
+_MESSAGE: Json = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]},
+        "content": {"description": "A text, or parts of type text"},
+    },
+}
+_CHAT_SCHEMAS: Json = {
+    "ChatRequest": {
+        "type": "object",
+        "description": "A request of OpenAI's chat API. Members that the function has no input for become parameters",
+        "required": ["model", "messages"],
+        "properties": {
+            "model": {"type": "string", "description": "The component's name"},
+            "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
+            "stream": {"type": ["boolean", "null"]},
+            "stream_options": {
+                "type": ["object", "null"],
+                "properties": {"include_usage": {"type": "boolean"}},
+            },
+            "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
+            "top_p": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+            "max_tokens": {"type": ["integer", "null"], "minimum": 1},
+            "max_completion_tokens": {"type": ["integer", "null"], "minimum": 1},
+        },
+    },
+    "ChatCompletion": {
+        "type": "object",
+        "required": ["id", "object", "created", "model", "choices"],
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"type": "string"},
+            "created": {"type": "integer"},
+            "model": {"type": "string"},
+            "choices": {"type": "array", "items": {"type": "object"}},
+            "usage": {"type": "object"},
+        },
+    },
+}
+_CHAT_EVENTS: Json = {
+    "type": "string",
+    "description": "With `stream`: an event for each chunk, then `[DONE]`; an event whose data has `error` ends it",
+}
+_CHAT_ERRORS: Json = {
+    code: {
+        "description": text,
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for code, text in (("400", "The request is not as described"), ("404", "There is no such model"))
+}
+_CHAT_PATHS: Json = {
+    "/v1/chat/completions": {
+        "post": {
+            "operationId": "chat",
+            "summary": "Answer a chat, as OpenAI's API does",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
+            },
+            "responses": {
+                "200": {
+                    "description": "The completion, or its chunks",
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletion"}},
+                        "text/event-stream": {"schema": _CHAT_EVENTS},
+                    },
+                },
+                **_CHAT_ERRORS,
+            },
+        }
+    },
+    "/v1/models": {
+        "get": {
+            "operationId": "models",
+            "summary": "The component as the one model of OpenAI's API",
+            "responses": {
+                "200": {
+                    "description": "A list of one",
+                    "content": {"application/json": {"schema": {"type": "object"}}},
+                }
+            },
+        }
     },
 }

@@ -17,10 +17,13 @@ from typing import Any, NamedTuple, Optional
 
 from . import jsontext, log
 from .arrays import array_of, plain
-from .docstring import Datatype, Signature
+from .docstring import Datatype, ResultForm, Signature
 from .files import Files
 from .shapes import flatten, sizes
+from .streams import FILE_IS_YIELDED
+from .tensors import NUMERIC
 from .validate import NUMBERS, WANTED, json_name, shown
+from .values import Misfit
 
 
 class BadOutput(Exception):
@@ -32,20 +35,23 @@ class OutputEncoder:
 
     def __init__(self, signature: Signature) -> None:
         self._variables = {variable.name: variable for variable in signature.outputs}
+        self._result = signature.result
         self._told: set[str] = set()
 
     def collect(
-        self, result: Any, wanted: list[dict[str, Any]], files: Files, call_id: str
+        self, result: Any, wanted: list[dict[str, Any]], files: Files, call_id: str, whole: bool = True
     ) -> list[dict[str, Any]]:
-        """The reply's outputs, limited to the ``wanted`` output fields if there are any. Raises BadOutput."""
+        """The reply's outputs, limited to the ``wanted`` output fields if there are any. ``whole``: every described
+        one is expected. Raises BadOutput."""
         fields = {field["name"]: field.get("datatype") for field in wanted}
+        collected = isinstance(result, CollectedOutputs)
         outputs = [
-            self._output(given, fields.get(given["name"]))
-            for given in self._listed(result)
-            if (not fields or given["name"] in fields)
-            and (given["data"] is not None or not self._is_optional(given["name"]))
+            self._output(given, fields.get(given["name"]), hinted=not collected)
+            for given in (result.outputs() if collected else self.listed(result))
+            if not fields or given["name"] in fields
         ]
-        self._compare(outputs, fields)
+        if whole:
+            self._compare(outputs, fields)
         return [_stored(output, index, files, call_id) for index, output in enumerate(outputs)]
 
     def _is_optional(self, name: Any) -> bool:
@@ -53,40 +59,82 @@ class OutputEncoder:
         variable = self._variables.get(name)
         return variable is not None and variable.optional
 
-    def _listed(self, result: Any) -> Iterator[Mapping[str, Any]]:
-        """Every output with its name and data, as the function gave it."""
-        if isinstance(result, Mapping) and isinstance(result.get("outputs"), (list, tuple)):
-            result = result["outputs"]
-        if isinstance(result, Mapping):
-            for name, value in result.items():
-                yield {"name": name, "data": value}
-        elif isinstance(result, (list, tuple)):
-            for index, item in enumerate(result):
-                if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-                    raise BadOutput(f"output {index} is not a mapping with a name")
-                if "data" not in item:
-                    raise BadOutput(f"output {item['name']!r} has no data")
-                yield item
-        else:
-            kind = "nothing" if result is None else f"a value of type {type(result).__name__}"
-            raise BadOutput(
-                f"the function returned {kind}, not a list of outputs or a mapping of names to values"
-            )
+    def listed(self, result: Any) -> Iterator[Mapping[str, Any]]:
+        """Every output with its name and data, as the function gave it, without the optional ones that are None.
+        Raises BadOutput."""
+        for given in _listed(self._named(result)):
+            if given["data"] is not None or not self._is_optional(given["name"]):
+                yield self._prepared(given)
 
-    def _output(self, given: Mapping[str, Any], asked: Any) -> dict[str, Any]:
+    def _named(self, result: Any) -> Any:
+        """A result whose hint says how it gives the outputs, as a mapping of names to values. Raises BadOutput."""
+        if self._result is ResultForm.SINGLE:
+            return [{"name": name, "data": result} for name in self._variables]
+        if self._result is ResultForm.LISTED or isinstance(result, list):
+            return result
+        if isinstance(result, Mapping):
+            named = "outputs" in self._variables  # else it may be a list of outputs
+            return [{"name": name, "data": data} for name, data in result.items()] if named else result
+        members = {name: getattr(result, name) for name in self._variables if hasattr(result, name)}
+        return members or result  # of which it is said that it has no outputs
+
+    def _prepared(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An output in types that are encoded, as far as hints have others. Raises BadOutput."""
+        variable = self._variables.get(given["name"])
+        if variable is None or not variable.forms:
+            return given
+        data, failure = given["data"], ""
+        for form in dict.fromkeys(variable.forms):
+            try:
+                return {**given, "data": form.given(data)}
+            except Misfit as misfit:
+                failure = failure or str(misfit)
+        raise BadOutput(f"output {given['name']!r} {failure}")
+
+    def yielded(self, item: Any) -> Iterator[Mapping[str, Any]]:
+        """The same of an item that was yielded and is to be collected, which cannot be a file. What hints say holds of
+        each item, and not of the list of all."""
+        for given in self.listed(item):
+            if self._datatypes(given["name"], given.get("datatype"), None) == (Datatype.FILE,):
+                raise BadOutput(f"output {given['name']!r}: {FILE_IS_YIELDED}")
+            variable = self._variables.get(given["name"])
+            if variable is not None and variable.forms:
+                self._output(given, None)
+            yield given
+
+    def _output(self, given: Mapping[str, Any], asked: Any, hinted: bool = True) -> dict[str, Any]:
         name = given["name"]
         datatypes = self._datatypes(name, given.get("datatype"), asked)
         failure = ""
         try:
             data = _read(given["data"])
-            for datatype in datatypes if len(datatypes) == 1 else _by_fit(datatypes, data, asked):
+            exact = self._kept(name, data)
+            for datatype in datatypes if len(datatypes) == 1 else _by_fit(datatypes, data, asked, exact):
                 try:
-                    return _formed(given, data, datatype)
+                    output = _formed(given, data, datatype)
                 except _Misfit as misfit:
                     failure = failure or str(misfit)
+                    continue
+                wrong = self._hint_misfit(output, datatype) if hinted else ""
+                if not wrong:
+                    return output
+                failure = failure or wrong
         except ValueError as error:
             failure = str(error)
         raise BadOutput(f"output {name!r} {failure}")
+
+    def _kept(self, name: Any, data: _Data) -> Optional[Datatype]:
+        """The datatype of an array whose hint leaves the type of its numbers to it."""
+        variable = self._variables.get(name)
+        array = variable is not None and any(form.array for form in variable.forms)
+        return _OF_ARRAYS.get(data.held) if array else None
+
+    def _hint_misfit(self, output: dict[str, Any], datatype: Datatype) -> str:
+        variable = self._variables.get(output["name"])
+        if variable is None or datatype not in variable.datatypes:
+            return ""
+        form = variable.form(datatype)
+        return "" if form is None else form.misfit(output)
 
     def _datatypes(self, name: Any, stated: Any, asked: Any) -> tuple[Datatype, ...]:
         """Return which it may be of. What the function states goes before the docstring, but for numbers: callers
@@ -134,17 +182,58 @@ class OutputEncoder:
             log.write_line(message)
 
 
+def _listed(result: Any) -> Iterator[Mapping[str, Any]]:
+    """Every output with its name and data, as the function gave it. Raises BadOutput."""
+    if isinstance(result, Mapping) and isinstance(result.get("outputs"), (list, tuple)):
+        result = result["outputs"]
+    if isinstance(result, Mapping):
+        for name, value in result.items():
+            yield {"name": name, "data": value}
+    elif isinstance(result, (list, tuple)):
+        for index, item in enumerate(result):
+            if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+                raise BadOutput(f"output {index} is not a mapping with a name")
+            if "data" not in item:
+                raise BadOutput(f"output {item['name']!r} has no data")
+            yield item
+    else:
+        kind = "nothing" if result is None else f"a value of type {type(result).__name__}"
+        raise BadOutput(
+            f"the function returned {kind}, not a list of outputs or a mapping of names to values"
+        )
+
+
+class CollectedOutputs:
+    """What a function yields, item after item, as one result: each output is a list of its values."""
+
+    def __init__(self) -> None:
+        self._outputs: dict[str, dict[str, Any]] = {}
+
+    def add(self, given: Mapping[str, Any]) -> None:
+        """Take one output of one item."""
+        known = self._outputs.setdefault(given["name"], {**given, "data": []})
+        known.pop("shape", None)  # which is that of one item
+        known["data"].append(given["data"])
+
+    def outputs(self) -> list[dict[str, Any]]:
+        return list(self._outputs.values())
+
+
 class _Misfit(ValueError):
     """Why data are not of a datatype, as the rest of a sentence about the output."""
 
 
 class _Data(NamedTuple):
-    """The value that the function returned for one output. ``shape`` is None for a single value; ``held`` is
-    numpy's kind and size of all elements, if they come from one array."""
+    """The value that the function returned for one output. ``shape`` is None for a single value; ``elements`` are a
+    flat array of numpy if ``held`` is numpy's kind and size of them, else a list."""
 
     shape: Optional[list[int]]
-    elements: list[Any]
+    elements: Any
     held: str = ""
+
+    def listed(self) -> _Data:
+        """Return it with a list."""
+        return _Data(self.shape, self.elements.tolist()) if self.held else self
 
 
 _JSON = (str, int, float, bool, dict, list, type(None))
@@ -165,23 +254,34 @@ def _read(value: Any) -> _Data:
         return _Data(None, [array.item()])
     if array.dtype.kind == "O":
         return _Data(*flatten(array.tolist(), plain))
-    shape = [int(size) for size in array.shape]
-    return _Data(shape, array.reshape(-1).tolist(), f"{array.dtype.kind}{array.dtype.itemsize}")
+    shape, flat = [int(size) for size in array.shape], array.reshape(-1)
+    if array.dtype.kind not in "biuf" or hasattr(array, "mask"):
+        return _Data(shape, flat.tolist())
+    return _Data(shape, flat, f"{array.dtype.kind}{array.dtype.itemsize}")
 
 
-def _by_fit(datatypes: tuple[Datatype, ...], data: _Data, asked: Any) -> list[Datatype]:
-    """Return the datatypes in the order to try: the requested one first, then INT32 for whole numbers; for other
-    numbers INT32 comes last."""
-    whole = bool(data.elements) and {int, bool}.issuperset(map(type, data.elements))
-    return sorted(
-        datatypes, key=lambda datatype: (datatype.value != asked, (datatype is Datatype.INT32) != whole)
-    )
+def _by_fit(
+    datatypes: tuple[Datatype, ...], data: _Data, asked: Any, exact: Optional[Datatype] = None
+) -> list[Datatype]:
+    """Return the datatypes in the order to try: the requested one first, then the exact one, then those of integers for
+    whole numbers, which come last for other numbers."""
+    if data.held:
+        whole = data.held[0] in "biu" and len(data.elements) > 0
+    else:
+        whole = bool(data.elements) and {int, bool}.issuperset(map(type, data.elements))
+
+    def order(datatype: Datatype) -> tuple[bool, bool, bool]:
+        return datatype.value != asked, datatype is not exact, datatype.whole != whole
+
+    return sorted(datatypes, key=order)
 
 
 def _formed(given: Mapping[str, Any], data: _Data, datatype: Datatype) -> dict[str, Any]:
     """Encode one output in a datatype. Raises _Misfit."""
+    if not datatype.numeric or data.held not in _HELD[datatype]:
+        data = data.listed()
     if datatype.numeric:
-        elements: list[Any] = _numbers(data, datatype)
+        elements = _numbers(data, datatype)
     elif datatype is Datatype.FILE:
         return {**given, "datatype": datatype.value, "data": _path(given, data)}
     else:
@@ -206,32 +306,54 @@ def _shape(stated: Any, data: _Data) -> list[int]:
     return shape
 
 
+#: The datatypes that arrays of these kinds of numpy are of.
+_OF_ARRAYS = {
+    "b1": Datatype.BOOL,
+    **{f"i{size}": Datatype(f"INT{8 * size}") for size in (1, 2, 4, 8)},
+    **{f"u{size}": Datatype(f"UINT{8 * size}") for size in (1, 2, 4, 8)},
+    **{f"f{size}": Datatype(f"FP{8 * size}") for size in (2, 4, 8)},
+}
+_INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 #: Arrays of these kinds of numpy hold nothing that is not of the datatype.
 _HELD = {
+    Datatype.BOOL: frozenset({"b1"}),
+    Datatype.INT8: frozenset({"i1"}),
+    Datatype.INT16: frozenset({"i1", "i2", "u1"}),
     Datatype.INT32: frozenset({"i1", "i2", "i4", "u1", "u2"}),
-    Datatype.FP32: frozenset({"f2", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}),
-    Datatype.FP64: frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}),
+    Datatype.INT64: frozenset({"i1", "i2", "i4", "i8", "u1", "u2", "u4"}),
+    Datatype.UINT8: frozenset({"u1"}),
+    Datatype.UINT16: frozenset({"u1", "u2"}),
+    Datatype.UINT32: frozenset({"u1", "u2", "u4"}),
+    Datatype.UINT64: frozenset({"u1", "u2", "u4", "u8"}),
+    Datatype.FP16: frozenset({"f2", "i1", "i2", "u1"}),
+    Datatype.BF16: frozenset({"f2", *_INTEGERS}),
+    Datatype.FP32: frozenset({"f2", "f4", *_INTEGERS}),
+    Datatype.FP64: frozenset({"f2", "f4", "f8", *_INTEGERS}),
 }
 
 
-def _numbers(data: _Data, datatype: Datatype) -> list[Any]:
-    if data.held in _HELD[datatype] or NUMBERS[datatype].hold(data.elements):
+def _numbers(data: _Data, datatype: Datatype) -> Any:
+    """Return the elements as numbers of the datatype, NaN and infinities among those of floating point: what cannot
+    carry them writes null."""
+    if data.held or NUMBERS[datatype].hold(data.elements):
         return data.elements
     return [_number(data, index, datatype) for index in range(len(data.elements))]
 
 
 def _number(data: _Data, index: int, datatype: Datatype) -> Any:
-    """Return one element as a number of the datatype; None for NaN, infinities, and what is missing."""
+    """Return one element as a number of the datatype; None for what is missing, and for NaN where there is none."""
     value = data.elements[index]
     if value is None:
         return None
     number = _as_number(value)
     if isinstance(number, float):
         if not math.isfinite(number):
-            return None
-        if datatype is Datatype.INT32 and number.is_integer():
+            return number if float in NUMBERS[datatype].types else None
+        if datatype.whole and number.is_integer():
             number = int(number)
-    elif isinstance(value, bool) and datatype is not Datatype.INT32:
+    elif datatype is Datatype.BOOL:
+        number = bool(number) if number in (0, 1) else None
+    elif isinstance(value, bool) and not datatype.whole:
         number = float(value)
     if number is None or not NUMBERS[datatype].holds(number):
         raise _misfit(data, index, datatype)
@@ -302,13 +424,28 @@ def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> d
 
 
 def encode(reply: dict[str, Any]) -> bytes:
-    """A reply as JSON. Raises BadOutput."""
+    """A reply, whose last member is its outputs, as JSON. Raises BadOutput."""
+    if any(_has_many_numbers(output) for output in reply["outputs"]):
+        head = jsontext.encode({**reply, "outputs": []})
+        return b"".join([head[:-2], b",".join(map(_encode_output, reply["outputs"])), b"]}"])
     try:
         return jsontext.encode(reply)
     except (ValueError, TypeError):
         for output in reply["outputs"]:
             encode_part(output, output["name"])
         raise
+
+
+def _has_many_numbers(output: dict[str, Any]) -> bool:
+    return output["datatype"] in NUMERIC and len(output.get("data", ())) >= jsontext.LARGE
+
+
+def _encode_output(output: dict[str, Any]) -> bytes:
+    """Encode one output; its numbers apart, if they are many, and behind all else."""
+    if not _has_many_numbers(output):
+        return encode_part(output, output["name"])
+    rest = encode_part({key: value for key, value in output.items() if key != "data"}, output["name"])
+    return b"".join([rest[:-1], b',"data":', jsontext.encode_numbers(output["data"]), b"}"])
 
 
 def encode_part(value: Any, name: str) -> bytes:

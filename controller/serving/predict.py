@@ -4,28 +4,35 @@ connection's thread.
 
 from __future__ import annotations
 
-import inspect
+import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Optional, Protocol, Union
 
-from . import jsontext, log, problems, processes
+from . import http1, jsontext, log, problems, processes, streams
+from .batch_calls import BatchedFunction, CallFailed
+from .batches import BatchLimiter
 from .call_files import CallFiles
 from .config import ServingSettings
 from .connection import CallerLeft
 from .docstring import Datatype
 from .files import Files
-from .http1 import HttpRequest, HttpResponse, problem_response
+from .forms import Form
+from .http1 import ClientDisconnected, HttpRequest, HttpResponse, problem_response
 from .limiter import CallExpired, ClientGone, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
 from .loading import InferenceFunction
 from .metrics import ProcessMetrics
-from .outputs import BadOutput, OutputEncoder, encode
+from .outputs import BadOutput, CollectedOutputs, OutputEncoder, encode
 from .problems import RequestFault, ServingProblem
 from .scratch import CallFolder, ScratchSpace
+from .streams import Begin, EventWriter, NoFilesInStreams, PlainItems, ResultItems, items_of
+from .tensors import NUMERIC, BinaryTensor, as_array
+from .time_limit import time_limit
 from .validate import compile_check
+from .values import ClassFailed
 
-RETRY_AFTER = 1  # seconds: a slot usually becomes free within one
 JSON_TYPES = (b"application/json",)
+Write = Callable[[dict[str, Any]], HttpResponse]
 _CHARSETS = (b"", b"utf-8", b"utf8", b"us-ascii")
 
 
@@ -66,23 +73,41 @@ class CallContext:
 
 
 def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
-    """The body as JSON. ``also``: content types that are taken for JSON beside its own, b"" for none at all. Raises
-    ServingProblem 415, 400 or 422.
+    """The body as JSON. ``also``: content types that are taken for JSON beside its own, b"" for none
+    at all. Raises ServingProblem 415, 400 or 422.
     """
     content_type = request.headers.get(b"content-type", b"")
     if content_type not in JSON_TYPES and not _is_json(content_type, also):
         given = f"not {content_type.decode('latin-1')!r}" if content_type else "but no Content-Type is given"
         raise ServingProblem(problems.MEDIA_TYPE, f"Content-Type must be application/json, {given}")
+    if jsontext.is_fast(request.body):
+        return parse(request.body)
+    return parse(_text(request))
+
+
+def _text(request: HttpRequest) -> str:
+    """The body as text, in whose place it is let go: both and what is made of them would take memory at once."""
+    body, request.body = request.body, b""
     try:
-        return jsontext.read(request.body.decode("utf-8"))
+        return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ServingProblem(
-            problems.MALFORMED_JSON, f"the body is not UTF-8 (byte {error.start})"
-        ) from error
+        raise _not_utf8(error) from error
+
+
+def _not_utf8(error: UnicodeDecodeError) -> ServingProblem:
+    return ServingProblem(problems.MALFORMED_JSON, f"the body is not UTF-8 (byte {error.start})")
+
+
+def parse(text: Union[str, http1.Body]) -> Any:
+    """JSON from text or from its UTF-8. Raises ServingProblem 400 or 422."""
+    try:
+        return jsontext.read(text) if isinstance(text, str) else jsontext.read_bytes(text)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from error
     except jsontext.TooDeep as error:
         raise problems.invalid([RequestFault("", str(error))]) from error
     except ValueError as error:
-        detail = str(error) if request.body.strip() else "the body is empty"
+        detail = str(error) if text.strip() else "the body is empty"
         raise ServingProblem(problems.MALFORMED_JSON, detail) from error
 
 
@@ -93,6 +118,34 @@ def _is_json(content_type: bytes, also: Sequence[bytes]) -> bool:
     return (kind == b"application/json" or kind.endswith(b"+json") or kind in also) and charset in _CHARSETS
 
 
+def _reply(body: dict[str, Any], outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    call_id = body.get("id")
+    return {"outputs": outputs} if call_id is None else {"id": call_id, "outputs": outputs}
+
+
+def _as_json(reply: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(200, encode(reply))
+
+
+class ReplyEvents:
+    """Events that are replies of /predict."""
+
+    takes_results = False
+
+    def item(self, reply: dict[str, Any]) -> bytes:
+        return streams.event(encode(reply))
+
+    def end(self) -> bytes:
+        return b""
+
+
+_REPLIES = ReplyEvents()
+
+
+def _no_events() -> None:
+    pass
+
+
 class PredictCaller(Protocol):
     """The connection of a call, as other threads see it."""
 
@@ -100,10 +153,15 @@ class PredictCaller(Protocol):
 
     def gone(self) -> bool: ...
 
+    def tell(self, state: bytes) -> None: ...
+
+    def stream(self, request: HttpRequest, content_type: str, piece: bytes) -> None: ...
+
 
 class InferringCall(NamedTuple):
     """One call in progress. ``body`` is None until ``read`` has read and checked it; ``started``: time.monotonic()
-    at which its files were there."""
+    at which its files were there; ``seconds``: how long it may take; ``events``, once it is read: how the caller takes
+    results as events, if so."""
 
     request: HttpRequest
     body: Optional[dict[str, Any]]
@@ -111,6 +169,9 @@ class InferringCall(NamedTuple):
     files: Files
     folder: CallFolder
     started: float
+    seconds: float
+    caller: PredictCaller
+    events: Callable[[], Optional[EventWriter]]
 
 
 class Predictor:
@@ -124,133 +185,281 @@ class Predictor:
         row: ProcessMetrics,
         files: Files,
         scratch: ScratchSpace,
-        run_async: Callable[[Any, LimitedCall], Any],
+        begin: Begin,
     ) -> None:
         self._settings = settings
         self._inference = inference
         self._gate = gate
         self._row = row
         self._files = files
-        self._run_async = run_async
+        self._begin = begin
+        self._batched = (
+            BatchedFunction(inference, gate, row, begin) if isinstance(gate, BatchLimiter) else None
+        )
         self._scratch = scratch
         self._outputs = OutputEncoder(inference.signature)
         self.check = compile_check(inference.signature)
+        self._inputs = {variable.name: variable for variable in inference.signature.inputs}
         self._has_files = any(Datatype.FILE in variable.datatypes for variable in inference.signature.inputs)
 
     def predict(self, request: HttpRequest, caller: PredictCaller) -> HttpResponse:
         """POST /predict. Raises ServingProblem, Abandoned."""
-        return self.answer(request, decode, self.check, encode, caller)
+        events = b"accept" in request.headers and streams.wants_events(request)
+        writer = (lambda: _REPLIES) if events else _no_events
+        return self.answer(request, decode, self.check, _as_json, caller, writer)
 
     def answer(
         self,
         request: HttpRequest,
         read: Callable[[HttpRequest], Any],
         check: Callable[[Any], list[RequestFault]],
-        write: Callable[[dict[str, Any]], bytes],
+        write: Write,
         caller: PredictCaller,
+        events: Callable[[], Optional[EventWriter]] = _no_events,
     ) -> HttpResponse:
         """The whole of a call, whichever protocol ``read`` and ``write`` speak. The request is read and
         checked within the slot, too, unless it has files, which come before; within the timeout in any case.
         """
-        started = time.monotonic()
+        started = time.monotonic() - request.waited
+        seconds = time_limit(request, self._settings.timeout)
         folder = CallFolder(self._scratch)
         staged = None if request.files is None else CallFiles(request, folder)
         files = staged or self._files
 
         def checked() -> dict[str, Any]:
+            coding = request.headers.get(b"content-encoding")
+            if coding is not None:
+                request.body = http1.decoded(request.body, coding, self._settings.max_body)
             body: dict[str, Any] = read(request)
             self._raise_if(check(body))
+            self._deliver(body)
             return body
 
         try:
             body = None
             if self._has_files:
-                body = checked()
+                try:
+                    body = checked()
+                except ClassFailed as error:
+                    raise self._failed(error, request.id) from error
                 read_at = time.monotonic()
-                if read_at - started > self._settings.timeout:
-                    raise self._timed_out("was still waiting for the request to be read")
+                if read_at - started > seconds:
+                    raise self._timed_out("was still waiting for the request to be read", seconds)
                 self._fetch_files(request, body, files)
                 started += (
                     time.monotonic() - read_at
                 )  # the time for files does not count against the function
-            payload = self._call(InferringCall(request, body, checked, files, folder, started), write, caller)
+            request.arrived()
+            call = InferringCall(request, body, checked, files, folder, started, seconds, caller, events)
+            response = self._call(call, write)
         except BaseException as error:
+            if isinstance(error, ClientDisconnected):
+                self._row.inferred(problems.CLIENT_GONE.status, time.monotonic() - started)
             if isinstance(error, ServingProblem):
                 self._row.inferred(error.kind.status, time.monotonic() - started)
             folder.remove()
             raise
-        self._row.inferred(200, time.monotonic() - started)
-        response = HttpResponse(200, payload, sent=folder.remove)
-        if staged is not None:
-            response.headers, response.files = staged.headers(len(payload)), staged.outgoing
+        self._row.inferred(response.status, time.monotonic() - started)
+        response.sent = folder.remove
+        if staged is not None and not response.streamed:
+            response.headers = [*response.headers, *staged.headers(len(response.body))]
+            response.files = staged.outgoing
         return response
 
-    def _call(
-        self,
-        inferring: InferringCall,
-        write: Callable[[dict[str, Any]], bytes],
-        caller: PredictCaller,
-    ) -> bytes:
+    def _deliver(self, body: dict[str, Any]) -> None:
+        """Make what the function takes of numbers: lists, or arrays in their shape. Raises ServingProblem 422."""
+        numpy = self._inference.numpy
+        for index, item in enumerate(body.get("inputs", ())):
+            data = item["data"]
+            if numpy is not None and item["datatype"] in NUMERIC and self._as_array(item):
+                try:
+                    item["data"] = as_array(numpy, Datatype(item["datatype"]), data, item.get("shape"))
+                except ValueError:  # an empty one: of others the shape is that of the data
+                    fault = f"{item['shape']} has dimensions beside 0 that no array of numpy can have"
+                    raise problems.invalid([RequestFault(f"/inputs/{index}/shape", fault)]) from None
+            elif type(data) is BinaryTensor:
+                item["data"] = data.elements()
+
+    def _as_array(self, item: dict[str, Any]) -> bool:
+        """Does the function take these numbers as an array?"""
+        form = self._form(item)
+        return self._inference.signature.arrays if form is None else form.array
+
+    def _form(self, item: dict[str, Any]) -> Optional[Form]:
+        return self._inputs[item["name"]].form(Datatype(item["datatype"]))
+
+    def _by_name(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """The inputs as arguments."""
+        found: dict[str, Any] = dict.fromkeys(self._inference.absent)
+        for item in items:
+            form = self._form(item)
+            found[item["name"]] = item["data"] if form is None else form.python(item)
+        return found
+
+    def _call(self, inferring: InferringCall, write: Write) -> HttpResponse:
         """Wait for a slot, then read the request, call the function and encode its result within the slot: all of it
         counts against the timeout.
         """
-        request_id, started = inferring.request.id, inferring.started
+        request_id, started, caller = inferring.request.id, inferring.started, inferring.caller
+        seconds = inferring.seconds
 
         def overdue() -> None:
-            problem = self._timed_out("did not return")
+            problem = self._timed_out(problems.STILL_BUSY if call.queued else "did not return", seconds)
             response = problem_response(problem, request_id, inferring.request.path)
             caller.answer_overdue(response, request_id)
             self._row.inferred(504, time.monotonic() - started)
-            log.write_line(
-                f"{self._name} did not return within {self._settings.timeout:g} s", request=request_id
-            )
+            if call.queued:
+                self._log_waited(request_id, seconds)
+                return
+            log.write_line(f"{self._name} did not return within {seconds:g} s", request=request_id)
 
-        call = LimitedCall(request_id, started + self._settings.timeout, overdue, caller.gone)
-        self._enter(call)
-        payload, failure = b"", None
+        call = LimitedCall(request_id, started + seconds, overdue, caller.gone)
+        if http1.TELL in inferring.request.headers:
+            call.waits = functools.partial(caller.tell, b"waiting")
+        waited = self._enter(call, seconds)
+        response, failure = HttpResponse(200, b""), None
         try:
+            if (waited or inferring.request.told) and call.waits is not None:
+                caller.tell(b"running")  # or else the gateway might send the call again
             self._row.load(*self._gate.counts())
-            payload = self._run(inferring, call, write)
+            response = self._run(inferring, call, write)
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: their code must not end our thread
             failure = error
         processes.end_if_forked(self._name)
+        processes.mend_standard()
         owned = self._gate.release(call)
         self._row.load(*self._gate.counts())
         if not owned:
-            log.write_line(
-                f"{self._name} ended {time.monotonic() - call.deadline:.1f} s after its timeout",
-                request=request_id,
-            )
+            if not call.queued:
+                log.write_line(
+                    f"{self._name} ended {time.monotonic() - call.deadline:.1f} s after its timeout",
+                    request=request_id,
+                )
             raise CallerLeft
+        if isinstance(failure, ClientDisconnected):
+            raise failure  # in the middle of a stream, behind which nothing can be said
         if call.left:
             raise _gone()
         if isinstance(failure, ServingProblem):
             raise failure  # of the request, which was read within the slot
         if failure is not None:
             raise self._failed(failure, request_id) from failure
-        return payload
+        return response
 
-    def _run(
-        self, inferring: InferringCall, call: LimitedCall, write: Callable[[dict[str, Any]], bytes]
-    ) -> bytes:
+    def _run(self, inferring: InferringCall, call: LimitedCall, write: Write) -> HttpResponse:
         body = inferring.read() if inferring.body is None else inferring.body
         wanted = body.get("output_fields") or []
         arguments = self._arguments(inferring, body, wanted, call)
+        result = self._result(arguments, call)
+        events = inferring.events()
+        is_stream = type(result) is not dict and streams.is_stream(result)
+        if not is_stream and (events is None or not events.takes_results):
+            outputs = self._outputs.collect(result, wanted, inferring.files, call.id)
+            return write(_reply(body, outputs))
+        items = items_of(result, self._begin, call) if is_stream else PlainItems(iter((result,)))
+        try:
+            if events is not None:
+                return self._send_events(self._pieces(items, events, body, call), inferring, call)
+            result = self._collected(items, call)
+        finally:
+            self._end(items, call)
+        outputs = self._outputs.collect(result, wanted, NoFilesInStreams(), call.id)
+        return write(_reply(body, outputs))
+
+    def _result(self, arguments: dict[str, Any], call: LimitedCall) -> Any:
+        """Return what the function gives for this call, alone or in a batch. Raises what it raises, ServingProblem."""
+        if self._batched is not None:
+            try:
+                return self._batched.result(arguments, call)
+            except (QueueFull, LimiterClosed) as refusal:
+                raise self._refused(refusal) from None
         result = self._inference.function(**arguments)
-        if type(result) is not dict and inspect.isawaitable(
-            result
-        ):  # decided by the result, because decorators may hide it
-            result = self._run_async(result, call)
+        if type(result) is not dict:
+            result = streams.awaited(result, self._begin, call)
         processes.end_if_forked(self._name)
-        outputs = self._outputs.collect(result, wanted, inferring.files, call.id)
-        call_id = body.get("id")
-        return write({"outputs": outputs} if call_id is None else {"id": call_id, "outputs": outputs})
+        return result
+
+    def _collected(self, items: ResultItems, call: LimitedCall) -> CollectedOutputs:
+        """All that the function yields as one result."""
+        collected = CollectedOutputs()
+        while (found := self._next(items, call)) is not None:
+            for given in self._outputs.yielded(found[0]):
+                collected.add(given)
+        return collected
+
+    def _send_events(
+        self, pieces: Iterator[bytes], inferring: InferringCall, call: LimitedCall
+    ) -> HttpResponse:
+        """Send each item as an event. What fails before the first one is answered as usual, later it is an event."""
+        request, caller = inferring.request, inferring.caller
+        response = HttpResponse(200, b"", streams.CONTENT_TYPE)
+        piece = next(pieces, b"")
+        while piece:
+            self._send_piece(request, piece, caller, call)
+            self._renew(call, inferring.seconds)
+            try:
+                piece = next(pieces, b"")
+            except ClientDisconnected:
+                raise
+            except BaseException as error:  # whatever their code raises
+                if call.left or call.expired:
+                    raise ClientDisconnected from error
+                problem = self._failed(error, call.id)
+                response.status = problem.kind.status
+                failure = streams.failure(problem.body(call.id, request.path), request.path)
+                self._send_piece(request, failure, caller, call)
+                break
+        response.streamed = True
+        return response
+
+    def _send_piece(
+        self, request: HttpRequest, piece: bytes, caller: PredictCaller, call: LimitedCall
+    ) -> None:
+        """Raises ClientDisconnected."""
+        self._renew(call, self._settings.read_timeout)
+        caller.stream(request, streams.CONTENT_TYPE, piece)
+
+    def _renew(self, call: LimitedCall, seconds: float) -> None:
+        """Give a call another deadline: one for what is sent, one for the next item. Raises ClientDisconnected if the
+        clock has answered it meanwhile, or there is nobody to answer."""
+        if not self._gate.renew(call, time.monotonic() + seconds):
+            raise ClientDisconnected
+
+    def _pieces(
+        self, items: ResultItems, events: EventWriter, body: dict[str, Any], call: LimitedCall
+    ) -> Iterator[bytes]:
+        """Each item as an event, and what follows the last one. Raises what their code raises, and BadOutput."""
+        wanted = body.get("output_fields") or []
+        while (found := self._next(items, call)) is not None:
+            outputs = self._outputs.collect(found[0], wanted, NoFilesInStreams(), call.id, whole=False)
+            yield events.item(_reply(body, outputs))
+        if last := events.end():
+            yield last
+
+    def _next(self, items: ResultItems, call: LimitedCall) -> Optional[tuple[Any]]:
+        """Raises ClientDisconnected if there is nobody to answer, and what their code raises."""
+        if call.left or call.expired or call.gone():
+            raise ClientDisconnected
+        found = items.next()
+        processes.end_if_forked(self._name)
+        return found
+
+    def _end(self, items: ResultItems, call: LimitedCall) -> None:
+        """Have the function's code end. What it raises then is for the developer's log alone."""
+        try:
+            items.close()
+        except BaseException as error:  # noqa: BLE001 -- also SystemExit
+            log.write_line(f"{self._name} raised {type(error).__name__} when it was closed", request=call.id)
+            log.write_traceback(error)
+        processes.end_if_forked(self._name)
 
     def _arguments(
         self, inferring: InferringCall, body: dict[str, Any], wanted: Any, call: LimitedCall
     ) -> dict[str, Any]:
         request = inferring.request
         arguments: dict[str, Any] = {}
+        if self._inference.signature.by_name:
+            arguments = self._by_name(body.get("inputs", []))
         for name in self._inference.arguments:
             if name == "inputs":
                 arguments[name] = body.get("inputs", [])
@@ -265,26 +474,21 @@ class Predictor:
                 arguments[name] = CallContext(request, user, body, call.deadline, inferring.folder)
         return arguments
 
-    def _enter(self, call: LimitedCall) -> None:
+    def _enter(self, call: LimitedCall, seconds: float) -> bool:
         try:
-            self._gate.acquire(call)
-        except QueueFull:
-            raise self._queue_full() from None
-        except LimiterClosed:
-            detail = (
-                f"component {self._component}: calls that timed out hold every slot, it is being replaced"
-            )
-            raise ServingProblem(problems.NOT_READY, detail, retry_after=RETRY_AFTER) from None
+            return self._gate.acquire(call)
+        except (QueueFull, LimiterClosed) as refusal:
+            raise self._refused(refusal) from None
         except ClientGone:
             raise _gone() from None
         except CallExpired:
-            log.write_line(f"a call waited {self._settings.timeout:g} s for {self._name}", request=call.id)
-            raise self._timed_out("was still busy with earlier calls") from None
+            self._log_waited(call.id, seconds)
+            raise self._timed_out(problems.STILL_BUSY, seconds) from None
 
     def _fetch_files(self, request: HttpRequest, body: dict[str, Any], files: Files) -> None:
         """Replace the key of every FILE input by a local path. Raises ServingProblem."""
         if request.unread and self._gate.is_full():
-            raise self._queue_full()  # reported before they are received, and again afterwards
+            raise self._refused(QueueFull())  # reported before they are received, and again afterwards
         faults = []
         for index, item in enumerate(body.get("inputs", ())):
             if item["datatype"] != "FILE":
@@ -300,13 +504,17 @@ class Predictor:
         if faults:
             raise problems.invalid(faults)
 
-    def _queue_full(self) -> ServingProblem:
-        limits = f"{self._gate.capacity} calls run and {self._gate.queue} wait"
-        detail = f"component {self._component}: {limits}"
-        return ServingProblem(problems.QUEUE_FULL, detail, retry_after=RETRY_AFTER)
+    def _refused(self, refusal: Union[QueueFull, LimiterClosed]) -> ServingProblem:
+        if isinstance(refusal, QueueFull):
+            detail = f"component {self._component}: {self._gate.limits()}"
+            return ServingProblem(problems.QUEUE_FULL, detail, retry_after=problems.RETRY_AFTER)
+        detail = f"component {self._component}: calls that timed out hold every slot, it is being replaced"
+        return ServingProblem(problems.NOT_READY, detail, retry_after=problems.RETRY_AFTER)
 
     def _failed(self, error: BaseException, request_id: str) -> ServingProblem:
         """Return the problem for the caller; only the developer's log has the traceback."""
+        if isinstance(error, (ClassFailed, CallFailed)) and error.__cause__ is not None:
+            error = error.__cause__
         if isinstance(error, BadOutput):
             log.write_line(f"the result of {self._name} cannot be answered: {error}", request=request_id)
             return ServingProblem(
@@ -320,10 +528,11 @@ class Predictor:
         )
         return ServingProblem(problems.FUNCTION_FAILED, detail, exception={"type": kind, "message": message})
 
-    def _timed_out(self, what: str) -> ServingProblem:
-        seconds = self._settings.timeout
-        detail = f"function {self._name} in component {self._component} {what} after {seconds:g} s"
-        return ServingProblem(problems.TIMEOUT, detail, limit=seconds)
+    def _log_waited(self, request_id: str, seconds: float) -> None:
+        log.write_line(f"a call waited {seconds:g} s for {self._name}", request=request_id)
+
+    def _timed_out(self, what: str, seconds: float) -> ServingProblem:
+        return problems.timed_out(self._name, self._component, what, seconds)
 
     @property
     def _name(self) -> str:

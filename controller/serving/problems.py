@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
 CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = 1  # seconds: a slot usually becomes free within one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,15 @@ MALFORMED_CODING = ServingProblemKind(
     400, "malformed-coding", "The body is not coded as its Content-Encoding says"
 )
 MALFORMED_JSON = ServingProblemKind(400, "malformed-json", "The body is not JSON")
+INVALID_VALUE = ServingProblemKind(
+    400, "invalid-value", "The chat request is not as the API of OpenAI has it"
+)
+UNSUPPORTED = ServingProblemKind(
+    400, "unsupported-parameter", "The component does not support a parameter of the chat request"
+)
+BAD_TENSORS = ServingProblemKind(400, "malformed-tensors", "The tensors are not where the header says")
 NOT_FOUND = ServingProblemKind(404, "not-found", "There is nothing at this path")
+MODEL_NOT_FOUND = ServingProblemKind(404, "model-not-found", "There is no such model here")
 METHOD = ServingProblemKind(405, "method-not-allowed", "This path does not take this method")
 SLOW_REQUEST = ServingProblemKind(408, "request-timeout", "The request did not arrive in time")
 TOO_LARGE = ServingProblemKind(413, "body-too-large", "The body is larger than this component takes")
@@ -79,7 +89,8 @@ class ServingProblem(Exception):
 
     def body(self, request_id: str, path: Optional[str] = None) -> bytes:
         """The problem document, with this occurrence's request id as its instance. Below ``/v2``, and where the path
-        is not known, the detail is the member ``error``, too: there the Open Inference Protocol's clients look.
+        is not known, the detail is the member ``error``, too: there the Open Inference Protocol's clients look. Below
+        ``/v1`` that member is what clients of OpenAI's API read.
         """
         document: dict[str, Any] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
@@ -91,13 +102,50 @@ class ServingProblem(Exception):
         }
         if path is None or path == "/v2" or path.startswith("/v2/"):
             document["error"] = self.detail
+        elif is_openai(path):
+            document["error"] = self._openai_error()
         if self.faults:
             document["errors"] = [dataclasses.asdict(fault) for fault in self.faults]
         return json.dumps(document).encode()
 
+    def _openai_error(self) -> dict[str, Any]:
+        return {
+            "message": self.detail,
+            "type": "server_error" if self.kind.status >= 500 else "invalid_request_error",
+            "param": _parameter(self.faults[0].pointer) if self.faults else None,
+            "code": self.kind.slug.replace("-", "_"),
+        }
 
-def invalid(faults: Sequence[RequestFault]) -> ServingProblem:
+
+def is_openai(path: str) -> bool:
+    """Is it a path of OpenAI's API?"""
+    return path == "/v1" or path.startswith("/v1/")
+
+
+_INDEX = re.compile(r"\.(\d+)(?=\.|$)")
+
+
+def _parameter(pointer: str) -> Optional[str]:
+    """``/messages/0/role`` as OpenAI's errors write it, ``messages[0].role``; None for the whole body."""
+    return _INDEX.sub(r"[\1]", pointer[1:].replace("/", ".")) or None
+
+
+def exhausted(component: str, function: str) -> str:
+    """Why a component is not ready although it is set up."""
+    return f"component {component}: calls of {function} past their timeout hold every slot"
+
+
+STILL_BUSY = "was still busy with earlier calls"
+
+
+def timed_out(function: str, component: str, what: str, seconds: float) -> ServingProblem:
+    """A call was not answered within its time; ``what`` the function did instead."""
+    detail = f"function {function} in component {component} {what} after {seconds:g} s"
+    return ServingProblem(TIMEOUT, detail, limit=seconds)
+
+
+def invalid(faults: Sequence[RequestFault], kind: ServingProblemKind = INVALID) -> ServingProblem:
     """A request that does not fit the description: the first fault in words, all of them as data."""
     first = f"{faults[0].pointer or 'the body'}: {faults[0].detail}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return ServingProblem(INVALID, f"{first}{more}", faults)
+    return ServingProblem(kind, f"{first}{more}", faults)

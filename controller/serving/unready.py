@@ -1,4 +1,5 @@
-"""Answers in the supervisor while there is no worker: alive, and not ready for a stated reason.
+"""Answers in the supervisor while there is no worker: alive, and not ready for a stated reason. If there are several,
+it always answers for the state of the whole container, and what the dispatcher refuses.
 
 Runs within the supervisor's one loop, without threads, so nothing here may block: each client sends one
 request head, gets one answer, and its connection is read for a moment longer, so that closing does not
@@ -11,21 +12,33 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
+from typing import Optional
 
 from . import http1, problems
 from .http1 import HttpRequest, HttpResponse
 from .metrics import SharedMetrics
 from .problems import ServingProblem
 
-MOST_VISITORS = 256
+MOST_VISITORS = 256  # beside the calls that wait, all of which may have to be refused at once
 PATIENCE = 5.0  # seconds for a visitor's whole stay
 LIVE = ("/health/live", "/v2/health/live")
+READY = ("/health/ready", "/v2/health/ready")
+#: How requests begin that are answered here even if there are workers: one of them may not answer.
+STATE = tuple(
+    f"{method} {path}".encode()
+    for method in ("GET", "HEAD")
+    for path in ("/health/", "/v2/health/", "/metrics")
+)
 
 
 class UnreadyClient:
     """A connection: what came so far, when it must go, whether it was answered."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, problem: Optional[ServingProblem], record: Callable[[int], None]
+    ) -> None:
+        self.problem = problem  # None: that there is no worker
+        self.record = record
         self.socket = sock
         self.received = b""
         self.deadline = time.monotonic() + PATIENCE
@@ -33,21 +46,24 @@ class UnreadyClient:
 
 
 class UnreadyResponder:
-    """``reason`` says why there is no worker; ``new_id`` creates request ids."""
+    """``reason`` says why calls cannot be answered, None if they can; ``new_id`` creates request ids; ``waiting``: how
+    many calls the dispatcher may let wait."""
 
     def __init__(
         self,
         selector: selectors.BaseSelector,
         listener: socket.socket,
         board: SharedMetrics,
-        reason: Callable[[], str],
+        reason: Callable[[], Optional[str]],
         new_id: Callable[[HttpRequest], str],
+        waiting: int = 0,
     ) -> None:
         self._selector = selector
         self._listener = listener
         self._board = board
         self._reason = reason
         self._new_id = new_id
+        self._most = MOST_VISITORS + waiting
         self._clients: set[UnreadyClient] = set()
         self._on_duty = False
 
@@ -73,15 +89,24 @@ class UnreadyResponder:
             client.socket.close()
 
     def _accept(self) -> None:
+        if not self._on_duty:
+            return  # relieved by what was told beside this client: a worker answers it
         try:
             sock, _ = self._listener.accept()
         except OSError:
             return  # a worker was faster, or the visitor left
-        if len(self._clients) >= MOST_VISITORS:
+        self.take(sock, None, self._board.rows[0].answered)
+
+    def take(
+        self, sock: socket.socket, problem: Optional[ServingProblem], record: Callable[[int], None]
+    ) -> None:
+        """Answer a client's request with the problem, None: that there is no worker, and end the connection. ``record``
+        counts the status. Requests for the state of the container are answered as such."""
+        if len(self._clients) >= self._most:
             sock.close()
             return
         sock.setblocking(False)
-        client = UnreadyClient(sock)
+        client = UnreadyClient(sock, problem, record)
         self._clients.add(client)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(client))
 
@@ -111,20 +136,27 @@ class UnreadyResponder:
             request = http1.parse_head(client.received[: end + 2])
             request_id, path = self._new_id(request), request.path
             without_body = request.method == "HEAD"
-            response = self._respond(request)
+            response = self._respond(request, client.problem)
         except ServingProblem as problem:
             response = http1.problem_response(problem, request_id, path)
-        self._board.rows[0].answered(response.status)
+        client.record(response.status)
         client.answered = True
         client.socket.send(http1.render(response, request_id, close=True, without_body=without_body))
         client.socket.shutdown(socket.SHUT_WR)
 
-    def _respond(self, request: HttpRequest) -> HttpResponse:
+    def _respond(self, request: HttpRequest, problem: Optional[ServingProblem]) -> HttpResponse:
         if request.path in LIVE:
             return HttpResponse(200, b'{"live": true}')
         if request.path == "/metrics":
             return HttpResponse(200, self._board.text().encode(), "text/plain; version=0.0.4; charset=utf-8")
-        raise ServingProblem(problems.NOT_READY, self._reason(), retry_after=1)
+        if problem is not None:
+            raise problem
+        reason = self._reason()
+        if reason is not None:
+            raise ServingProblem(problems.NOT_READY, reason, retry_after=1)
+        if request.path not in READY:
+            raise ServingProblem(problems.NOT_FOUND, f"there is nothing at {request.path[:200]}")
+        return self._board.ready_response()
 
     def _close(self, client: UnreadyClient) -> None:
         self._clients.discard(client)

@@ -18,11 +18,14 @@ from typing import Any, NamedTuple, Optional
 from .docstring import Datatype, Signature, Variable
 from .problems import RequestFault
 from .shapes import MAX_RANK
+from .tensors import BinaryTensor
 
 INT32_MAX = 2**31 - 1
 FP32_MAX = math.nextafter(
     2.0**128 - 2.0**103, 0.0
 )  # the last number that rounds to a finite FP32, not up to infinity
+FP16_MAX = math.nextafter(65520.0, 0.0)
+BF16_MAX = math.nextafter(2.0**128 - 2.0**119, 0.0)
 FP64_MAX = 1.7976931348623157e308
 MAX_FAULTS = 100  # that are reported for one request
 
@@ -70,7 +73,11 @@ def floats(bits: int, high: float) -> Numbers:
 
 
 NUMBERS = {
-    Datatype.INT32: integers(-INT32_MAX - 1, INT32_MAX),
+    **{Datatype(f"INT{bits}"): integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{Datatype(f"UINT{bits}"): integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+    Datatype.BOOL: Numbers(frozenset({bool}), False, True, "true or false"),
+    Datatype.FP16: floats(16, FP16_MAX),
+    Datatype.BF16: floats(16, BF16_MAX),
     Datatype.FP32: floats(32, FP32_MAX),
     Datatype.FP64: floats(64, FP64_MAX),
 }
@@ -221,7 +228,16 @@ def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[Reques
         return faults
     if "data" not in item:
         return [RequestFault(f"{pointer}/data", "is missing")]
+    form = variable.form(datatype)
+    faults = _data(item, pointer, datatype, form is not None and form.rank != 0)
+    return faults if faults or form is None else form.faults(item, pointer)
+
+
+def _data(item: dict[str, Any], pointer: str, datatype: Datatype, listed: bool) -> list[RequestFault]:
+    """Are the data of the datatype? ``listed``: they may be a list without a shape."""
     data, shape = item["data"], item.get("shape")
+    if type(data) is BinaryTensor:
+        return _bytes(data, pointer, datatype)
     if datatype is Datatype.FILE:
         kind = item.get("content_type")
         faults = (
@@ -232,11 +248,26 @@ def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[Reques
         return faults + _scalar(data, pointer, datatype)
     if datatype.numeric and shape is not None:
         return _shaped(data, shape, pointer, datatype)
-    if isinstance(data, list) and (datatype.numeric or shape is not None):
+    if isinstance(data, list) and (datatype.numeric or shape is not None or listed):
         return element_faults(data, pointer, datatype)
-    if datatype is Datatype.INT32:
+    if datatype.whole:
         data = item["data"] = whole(data)
     return _scalar(data, pointer, datatype)
+
+
+def _bytes(tensor: BinaryTensor, pointer: str, datatype: Datatype) -> list[RequestFault]:
+    """Do all numbers fit? They are looked at only if their type does not say so. NaN and infinities fit every
+    floating-point type."""
+    sent, numbers = NUMBERS[tensor.datatype], NUMBERS[datatype]
+    if tensor.datatype is datatype or (numbers.low <= sent.low and sent.high <= numbers.high):
+        return []
+    elements = tensor.elements()
+    if numbers.hold(elements):
+        return []
+    wrong = (
+        index for index, value in enumerate(elements) if math.isfinite(value) and not numbers.holds(value)
+    )
+    return _first_fault(elements, wrong, pointer, numbers.wanted)
 
 
 def _scalar(data: Any, pointer: str, datatype: Datatype) -> list[RequestFault]:

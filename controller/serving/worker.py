@@ -3,9 +3,14 @@ the supervisor.
 
 Three kinds of threads: the main one loads and then accepts; one for each connection, which also runs the
 function; and the clock, which answers overdue calls, beats for the supervisor, and has the worker replaced
-when overdue calls hold every slot. With the supervisor it speaks lines over one socket pair: ``ready``,
-``failed TEXT``, ``replace TEXT`` and ``drained`` upwards, ``drain`` downwards; when that socket closes, the
-supervisor is gone and so is the worker.
+when overdue calls hold every slot. A worker among several accepts nothing: the dispatcher hands it connections on
+which a request begins (``handover``), and gets them back.
+
+With the supervisor it speaks lines over one socket pair: ``ready``, ``failed TEXT``, ``replace TEXT`` and ``drained``
+upwards; ``serve``, ``close`` (responses end their connections from now on) and ``drain`` downwards. When that socket
+closes, the supervisor is gone and so is the worker. After ``ready`` nothing is accepted before ``serve``: until
+then the supervisor answers that the component is not ready, which nobody may hear after another has heard that
+it is.
 """
 
 from __future__ import annotations
@@ -22,13 +27,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import connection, http1, loading, log, problems, processes
+from . import connection, http1, jsontext, loading, log, problems, processes
+from .batches import BatchLimiter
 from .config import ServingSettings
 from .connection import ClientConnection
 from .files import make_files
-from .limiter import ConcurrencyLimiter, LimitedCall
+from .handover import ConnectionReceiver, HandedConnection, HandedEnd
+from .limiter import SWEEP, Cancellable, ConcurrencyLimiter, LimitedCall
+from .loading import InferenceFunction
 from .metrics import BEAT, SharedMetrics
 from .predict import Predictor
 from .problems import ServingProblem
@@ -44,26 +52,34 @@ REPLACED = 75  # exit code of a worker that asked to be replaced
 
 
 class ServingWorker:
-    """One worker process, from set-up to its end."""
+    """One worker process, from set-up to its end. ``connections`` is the listening socket of a worker that is alone,
+    else where the dispatcher hands them over. ``loaded`` is what the fork server has loaded, if there is one."""
 
     def __init__(
         self,
         settings: ServingSettings,
         board: SharedMetrics,
         index: int,
-        listener: socket.socket,
+        port: int,
+        connections: Union[socket.socket, HandedEnd],
         control: socket.socket,
+        loaded: Optional[InferenceFunction] = None,
     ) -> None:
         self._settings = settings
         self._board = board
         self._row = board.rows[index]
-        self._scratch = ScratchSpace(listener.getsockname()[1], index)
-        self._listener = listener
+        self._scratch = ScratchSpace(port, index)
+        self._handed = connections if isinstance(connections, HandedEnd) else None
+        self._source = connections.socket if isinstance(connections, HandedEnd) else connections
         self._control = control
-        self._gate = ConcurrencyLimiter(settings.slots_per_worker, settings.queue_per_worker)
+        self._loaded = loaded
+        self._gate = _limiter(settings, index, self._look_often)
+        self._alarm = threading.Event()  # wakes the clock
+        self._looks_often = False
         self._connections: set[ClientConnection] = set()
         self._changed = threading.Condition()
         self._draining = False
+        self._closing = False  # of connections that are handed over: their last request is here
         self._async = _AsyncLoop()
         self._most_connections = self._gate.capacity + self._gate.queue + SPARE_CONNECTIONS
 
@@ -78,21 +94,29 @@ class ServingWorker:
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._scratch.clear()
         try:
-            inference = loading.load(self._settings, self._async.run)
+            inference = self._loaded or loading.load(self._settings, self._async.run)
         except loading.SetupError as error:
             processes.end_if_forked("the module's set-up")
             self._log(f"failed {error}")
             return 1
         processes.end_if_forked("the module's set-up")
+        jsontext.accelerate()
         files = make_files(self._settings.files_root)
         predictor = Predictor(
-            self._settings, inference, self._gate, self._row, files, self._scratch, self._async.call
+            self._settings, inference, self._gate, self._row, files, self._scratch, self._begin
         )
         self._routes = WorkerRoutes(self._settings, inference, predictor, self._gate, self._board, self._row)
         self._row.heartbeat(time.monotonic())
+        self._row.ready()
         threading.Thread(target=self._keep_time, name="clock", daemon=True).start()
         self._log("ready")
-        self._accept_until_told()
+        if b"drain" not in self._told():
+            if self._handed is None:
+                self._accept_until_told()
+            else:
+                ConnectionReceiver(self._handed, self._serve).begin()
+                while b"drain" not in self._told():
+                    self._closing = True
         self._drain()
         self._log("drained")
         return 0
@@ -100,40 +124,45 @@ class ServingWorker:
     def _shed(self) -> None:
         """Release the worker's resources in a process that the developer's code forked, so that it neither answers
         anybody nor keeps a connection or the port open."""
-        self._listener.close()
+        self._source.close()
         self._control.close()
         for held in list(self._connections):
             held.shed()
 
     def _log(self, line: str) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone: nothing left to say
-            self._control.sendall(line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
+            self._control.sendall(processes.line_of(line))
 
     def _accept_until_told(self) -> None:
         poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
+        poll.register(self._source, select.POLLIN)
         poll.register(self._control, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
-                if fd == self._listener.fileno():
+                if fd == self._source.fileno():
                     self._accept()
                     continue
-                if not self._control.recv(
-                    64
-                ):  # the supervisor died: nothing would ever replace a worker without it
-                    os._exit(1)
+                self._told()
                 return
+
+    def _told(self) -> bytes:
+        """Wait for what the supervisor says."""
+        said = self._control.recv(64)
+        if not said:  # the supervisor died: nothing would ever replace a worker without it
+            os._exit(1)
+        return said
 
     def _accept(self) -> bool:
         """Take one connection from the backlog; False if there is none."""
         try:
-            sock, _ = self._listener.accept()
+            sock, _ = self._source.accept()
         except BlockingIOError:
             return False  # another worker was faster
         except OSError as error:
             log.write_line(f"a connection could not be accepted: {error}")
             time.sleep(0.1)  # out of file descriptors: let some be closed
             return True
+        sock = processes.beyond_standard(sock)
         sock.setblocking(True)
         new = ClientConnection(sock, self._routes.handle, self._settings, lambda: self._draining)
         try:
@@ -145,6 +174,25 @@ class ServingWorker:
         except RuntimeError as error:  # also the system's: can't start new thread
             self._reject(new, sock, str(error))
         return True
+
+    def _serve(self, handed: HandedConnection) -> bool:
+        """Serve a connection that was handed over; True if it may have another request."""
+        waited = time.monotonic() - handed.arrived
+        new = ClientConnection(
+            handed.socket,
+            self._routes.handle,
+            self._settings,
+            lambda: handed.last or self._closing,
+            waited,
+            self._row.received,
+            handed.told,
+        )
+        with self._changed:
+            self._connections.add(new)
+        try:
+            return new.serve_handed()
+        finally:
+            self._ended(new)
 
     def _reject(self, unwanted: ClientConnection, sock: socket.socket, reason: str) -> None:
         problem = ServingProblem(
@@ -166,10 +214,11 @@ class ServingWorker:
         """Serve what was accepted or waits in the backlog, then close. How long it may take is the
         supervisor's to limit.
         """
-        self._draining = True
-        while self._accept():
-            pass
-        self._listener.close()
+        self._draining = self._closing = True
+        if self._handed is None:
+            while self._accept():
+                pass
+            self._source.close()
         with self._changed:
             for open_one in self._connections:
                 open_one.stop_if_idle()
@@ -186,13 +235,30 @@ class ServingWorker:
                 self._answer_overdue(call)
             for call in self._gate.drop_gone():
                 self._cancel(call)
-            self._row.load(*self._gate.counts())
+            running, waiting, overdue = self._gate.counts()
+            self._looks_often = self._looks_often and running > 0
+            self._row.load(running, waiting, overdue)
+            self._row.abandoned(self._gate.abandoned())
             since = self._gate.exhausted_since()
+            self._row.exhaust(since is not None)
             if since is not None and now - since >= self._settings.replace_after:
                 self._give_up()
             next_deadline = self._gate.next_deadline()
             until_due = self._settings.timeout if next_deadline is None else next_deadline - time.monotonic()
-            time.sleep(max(0.001, min(BEAT, until_due)))
+            pause = SWEEP if self._looks_often else BEAT
+            if self._alarm.wait(max(0.001, min(pause, until_due))):
+                self._alarm.clear()
+                self._looks_often = True
+
+    def _look_often(self) -> None:
+        """Have the clock look for callers who have gone as long as calls run: some wait, or can be cancelled."""
+        if not self._looks_often:
+            self._looks_often = True
+            self._alarm.set()
+
+    def _begin(self, awaitable: Any, call: Optional[Cancellable] = None) -> concurrent.futures.Future[Any]:
+        self._look_often()
+        return self._async.begin(awaitable, call)
 
     def _answer_overdue(self, call: LimitedCall) -> None:
         try:
@@ -212,7 +278,7 @@ class ServingWorker:
         """Overdue calls hold every slot and threads cannot be killed: tell those who wait, then end the
         process.
         """
-        self._draining = True
+        self._draining = self._closing = True
         self._gate.close()
         with self._changed:
             self._changed.wait_for(
@@ -220,9 +286,17 @@ class ServingWorker:
             )
         seconds = self._settings.timeout
         self._log(
-            f"replace {self._gate.capacity} calls of {self._settings.inference} past {seconds:g} s hold every slot"
+            f"replace {self._gate.slots()} of {self._settings.inference} past {seconds:g} s hold every slot"
         )
         os._exit(REPLACED)
+
+
+def _limiter(settings: ServingSettings, index: int, queued: Callable[[], object]) -> ConcurrencyLimiter:
+    if settings.batch_size is None:
+        return ConcurrencyLimiter(settings.slots_of(index), settings.most_waiting, queued)
+    return BatchLimiter(
+        settings.batch_size, settings.batch_delay, settings.most_waiting, settings.batch_concurrency, queued
+    )
 
 
 class _AsyncLoop:
@@ -236,13 +310,11 @@ class _AsyncLoop:
 
     def run(self, awaitable: Any) -> Any:
         """Wait for what set-up is to await."""
-        return self._submit(awaitable).result()
+        return self.begin(awaitable).result()
 
-    def call(self, awaitable: Any, call: LimitedCall) -> Any:
-        """Wait for what a call is to await; it is cancelled when the call is overdue or its caller has gone."""
-        return self._submit(awaitable, call).result()
-
-    def _submit(self, awaitable: Any, call: Optional[LimitedCall] = None) -> concurrent.futures.Future[Any]:
+    def begin(self, awaitable: Any, call: Optional[Cancellable] = None) -> concurrent.futures.Future[Any]:
+        """Begin what is to be awaited. When the call or batch, if one is given, is overdue or its callers have gone, it
+        is cancelled."""
         import asyncio  # here: it takes longer to load than the rest together, and most functions are not async
 
         with self._lock:
@@ -252,7 +324,7 @@ class _AsyncLoop:
         return asyncio.run_coroutine_threadsafe(_contained(awaitable, call), self._loop)
 
 
-async def _contained(awaitable: Any, call: Optional[LimitedCall]) -> Any:
+async def _contained(awaitable: Any, call: Optional[Cancellable]) -> Any:
     """SystemExit and KeyboardInterrupt would end the loop instead of the call. An awaitable's result may be another:
     a decorator that is async around a function that is.
     """

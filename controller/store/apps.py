@@ -1,4 +1,4 @@
-"""The status of each app. Decisions of people (`suspended`, `approved_revision`) are in a separate table of
+"""The status of each app. Decisions of people (`suspended`, `approved_revision`, `rollback`) are in separate tables of
 `asked`, so that a pass that saves its result never undoes a decision made meanwhile.
 """
 
@@ -7,10 +7,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import lru_cache
 
-from controller.domain.apps.status import AppStatus, Event
+from controller.domain.apps.status import AppStatus, Event, Rollback
 from controller.domain.names import AppName
+from controller.domain.text import printable
 from controller.store.codec import decode, encode
 from controller.store.events import EventLog
 from controller.store.rows import RowKind, RowReader
@@ -24,17 +26,35 @@ APPROVE = (
     "INSERT INTO decisions (app, approved_revision) VALUES (?, ?)"
     " ON CONFLICT DO UPDATE SET approved_revision = excluded.approved_revision"
 )
-ALL = "SELECT apps.*, suspended, approved_revision FROM apps LEFT JOIN decisions USING (app) ORDER BY app"
-ONE = """
-SELECT asked.app, status, suspended, approved_revision FROM (SELECT ? AS app) AS asked
-LEFT JOIN apps USING (app) LEFT JOIN decisions USING (app)
+ROLL_BACK = """
+INSERT INTO rollbacks (app, revision, replaced, author, at) VALUES (:app, :revision, :replaced, :by, :at)
+ON CONFLICT DO UPDATE SET revision = :revision, replaced = :replaced, author = :by, at = :at
 """
+END_ROLLBACK = "DELETE FROM rollbacks WHERE app = ? AND revision = ? AND at = ?"
+_DECIDED = "suspended, approved_revision, revision, replaced, author, at"
+_DECISIONS = "LEFT JOIN decisions USING (app) LEFT JOIN rollbacks USING (app)"
+ALL = f"SELECT apps.*, {_DECIDED} FROM apps {_DECISIONS} ORDER BY app"  # noqa: S608 - constants of ours
+ONE = f"""
+SELECT asked.app, status, {_DECIDED} FROM (SELECT ? AS app) AS asked LEFT JOIN apps USING (app) {_DECISIONS}
+"""  # noqa: S608 - constants of ours
 
 _REVISION = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_MOST_AUTHOR = 200  # characters
+
+
+#: Statuses that are read back once for each of their texts: pages and lists read all of them, and few have changed.
+_MOST_KEPT = 2048
+_LONGEST_KEPT = 16_384  # characters
 
 
 def _decoded(row: sqlite3.Row) -> AppStatus:
-    return decode(AppStatus, row["status"])
+    text = row["status"]
+    return _status_of(text) if len(text) <= _LONGEST_KEPT else decode(AppStatus, text)
+
+
+@lru_cache(_MOST_KEPT)
+def _status_of(text: str) -> AppStatus:
+    return decode(AppStatus, text)
 
 
 STATUSES = RowKind(
@@ -56,6 +76,10 @@ class AppTable:
         with self._database.read() as db:
             row = db.execute(ONE, (app,)).fetchone()
         return self._status(row)
+
+    def has(self, app: AppName) -> bool:
+        with self._database.read() as db:
+            return db.execute("SELECT 1 FROM apps WHERE app = ?", (app,)).fetchone() is not None
 
     def all(self) -> tuple[AppStatus, ...]:
         """Return the status of all apps, sorted by name."""
@@ -87,10 +111,20 @@ class AppTable:
         with self._database.write() as db:
             db.execute("DELETE FROM apps WHERE app = ?", (app,))
             db.execute("DELETE FROM decisions WHERE app = ?", (app,))
+            db.execute("DELETE FROM rollbacks WHERE app = ?", (app,))
 
     def set_suspended(self, app: AppName, suspended: bool) -> None:
         with self._database.write() as db:
             db.execute(SUSPEND, (app, int(suspended)))
+
+    def roll_back(self, app: AppName, rollback: Rollback) -> None:
+        with self._database.write() as db:
+            db.execute(ROLL_BACK, {"app": app, **asdict(rollback)})
+
+    def end_rollback(self, app: AppName, rollback: Rollback) -> None:
+        """Forget a rollback, but not another one that was asked for meanwhile."""
+        with self._database.write() as db:
+            db.execute(END_ROLLBACK, (app, rollback.revision, rollback.at))
 
     def approve(self, app: AppName, revision: str) -> None:
         with self._database.write() as db:
@@ -107,13 +141,25 @@ class AppTable:
         """
         known = self._rows.readable(STATUSES, row if row["status"] is not None else None)
         status = known or AppStatus(AppName(row["app"]))
-        approved = str(row["approved_revision"] or "")
-        return replace(
-            status,
-            suspended=row["suspended"] not in (None, 0),
-            approved_revision=approved if _REVISION.fullmatch(approved) else "",
-        )
+        is_suspended, approved = row["suspended"] not in (None, 0), str(row["approved_revision"] or "")
+        approved = approved if _REVISION.fullmatch(approved) else ""
+        rollback = _rollback(row)
+        if (is_suspended, approved, rollback) == (
+            status.suspended,
+            status.approved_revision,
+            status.rollback,
+        ):
+            return status
+        return replace(status, suspended=is_suspended, approved_revision=approved, rollback=rollback)
+
+
+def _rollback(row: sqlite3.Row) -> Rollback | None:
+    """Return what others have written; None if it cannot be a rollback."""
+    revision, replaced = str(row["revision"] or ""), str(row["replaced"] or "")
+    if not (_REVISION.fullmatch(revision) and _REVISION.fullmatch(replaced)):
+        return None
+    return Rollback(revision, replaced, printable(str(row["author"])[:_MOST_AUTHOR]), float(row["at"]))
 
 
 def _text(status: AppStatus) -> str:
-    return encode(replace(status.bounded(), suspended=False, approved_revision=""))
+    return encode(replace(status.bounded(), suspended=False, approved_revision="", rollback=None))

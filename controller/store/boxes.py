@@ -70,6 +70,11 @@ INSERT OR REPLACE INTO pending (bucket, key, size, created, expires, upload) VAL
 """
 GROW = "UPDATE pending SET size = max(0, size + ?) WHERE bucket = ? AND key = ? AND upload = ?"
 PENDING = "SELECT * FROM pending WHERE :bucket IS NULL OR bucket = :bucket ORDER BY id"
+UNFINISHED = """
+SELECT * FROM pending
+WHERE bucket = :bucket AND upload <> '' AND expires > :now AND substr(key, 1, length(:below)) = :below
+ORDER BY id DESC LIMIT :most
+"""
 PUBLISHING = "SELECT key FROM pending WHERE bucket = ? AND expires > ? AND key LIKE '%.publishing.%'"
 
 _RECLAIMS, _STATES = frozenset(Reclaim), frozenset(BoxState)
@@ -221,6 +226,12 @@ class BoxTable:
         with self._database.read() as db:
             rows = db.execute(PENDING, {"bucket": bucket}).fetchall()
         return tuple(upload for row in rows if (upload := _pending(row)))
+
+    def unfinished(self, bucket: str, below: str, now: float, most: int) -> tuple[PendingUpload, ...]:
+        asked = {"bucket": bucket, "below": below, "now": now, "most": most}
+        with self._database.read() as db:
+            rows = db.execute(UNFINISHED, asked).fetchall()
+        return tuple(upload for row in reversed(rows) if (upload := _pending(row)))
 
     def publishing(self, bucket: str, now: float) -> tuple[UnderWayMark, ...]:
         with self._database.read() as db:

@@ -9,10 +9,10 @@ separate column or are not stored.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -20,6 +20,7 @@ from controller.domain.integrity import require_integrity
 from controller.domain.secret import Secret
 
 T = TypeVar("T")
+Read = Callable[[Any], object]
 
 
 def encode(value: object) -> str:
@@ -42,7 +43,7 @@ def decode(kind: type[T], text: str) -> T:
     `tuple[int, ...]`.
     """
     try:
-        return cast(T, _typed(kind, json.loads(text)))
+        return cast(T, _reader(cast(Any, kind))(json.loads(text)))
     except ValueError:
         raise
     # All errors that a foreign text can cause: depth, sizes, checks of a value.
@@ -50,29 +51,47 @@ def decode(kind: type[T], text: str) -> T:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _typed(kind: Any, raw: Any) -> object:
+@cache
+def _reader(kind: Any) -> Read:
+    """Return the function that makes a value of type `kind` of what JSON has for it. It is made once for each type:
+    rows are decoded by the thousand.
+    """
     kind = getattr(kind, "__supertype__", kind)  # NewType
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if raw is None else _typed(next(a for a in args if a is not NoneType), raw)
+        return partial(_optional, _reader(next(a for a in args if a is not NoneType)))
+    if origin is tuple and len(args) > 1 and args[-1] is not Ellipsis:
+        return partial(_tuple, tuple(map(_reader, args)))
     if origin in (tuple, frozenset):
-        return origin(_items(args, _checked(list, raw)))
+        return partial(_collection, origin, _reader(args[0]))
     if is_dataclass(kind):
-        return _record(cast(type, kind), _checked(dict, raw))
-    if issubclass(kind, Enum):
-        return kind(raw)
-    return float(raw) if kind is float and type(raw) is int else _checked(kind, raw)
+        return partial(_record, cast(type, kind))
+    if kind is float:
+        return _float
+    return cast(type, kind) if issubclass(kind, Enum) else partial(_checked, kind)
 
 
-def _items(args: tuple[Any, ...], raw: list[Any]) -> list[object]:
-    kinds = args if args[-1] is not Ellipsis and len(args) > 1 else args[:1] * len(raw)
-    return [_typed(kind, item) for kind, item in zip(kinds, raw, strict=True)]
+def _optional(read: Read, raw: Any) -> object:
+    return None if raw is None else read(raw)
 
 
-def _record(kind: type, raw: Mapping[str, Any]) -> object:
-    hints = _hints(kind)
+def _tuple(reads: tuple[Read, ...], raw: Any) -> object:
+    return tuple(read(item) for read, item in zip(reads, _checked(list, raw), strict=True))
+
+
+def _collection(kind: Callable[[Iterable[object]], object], read: Read, raw: Any) -> object:
+    return kind(map(read, _checked(list, raw)))
+
+
+def _float(raw: Any) -> object:
+    return float(raw) if type(raw) is int else _checked(float, raw)
+
+
+def _record(kind: type, raw: Any) -> object:
+    reads = _fields(kind)
+    given = {name: reads[name](value) for name, value in _checked(dict, raw).items() if name in reads}
     try:
-        value = kind(**{name: _typed(hints[name], value) for name, value in raw.items() if name in hints})
+        value = kind(**given)
     except TypeError as error:
         raise ValueError(f"{kind.__name__}: {error}") from error
     require_integrity(value)
@@ -80,8 +99,10 @@ def _record(kind: type, raw: Mapping[str, Any]) -> object:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields(kind: type) -> dict[str, Read]:
+    """Return the readers of its fields: when it is needed, as a type may contain itself."""
+    hints = get_type_hints(kind)
+    return {field.name: _reader(hints[field.name]) for field in fields(kind)}
 
 
 def _checked(kind: type, raw: Any) -> Any:

@@ -1,5 +1,5 @@
 """The first administrator: an account `admin` without a password, and a one-time link by which one is chosen. Made at
-the start of the web process, or of `prichal up`, while nobody else has an account.
+the start of the web process, or of `prichal up`, while nobody else has an account and people may have passwords.
 
 The code of the link is in a file that only the user of the web process and root may read, next to the admin token,
 which is worth as much. `prichal up` and `prichal doctor` show the link until it was used.
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from controller.config import Settings
+from controller.config import Settings, SignInSettings
 from controller.domain.errors import ControllerError
 from controller.domain.people.roles import Grant, Role
 from controller.store.people import LINK, PeopleStore
@@ -24,11 +24,15 @@ log = logging.getLogger(__name__)
 NAME: Final = "admin"
 
 
-def prepare_first_admin(settings: Settings) -> None:
-    """Prepare the first administrator's link; no failure keeps the platform from starting."""
+def prepare_people(settings: Settings) -> None:
+    """Prepare the first administrator's link, and end what the configuration does not allow any more; no failure keeps
+    the platform from starting."""
     try:
         settings.people.parent.mkdir(parents=True, exist_ok=True)
-        _prepare(settings, PeopleStore(settings.people))
+        people = PeopleStore(settings.people)
+        if settings.sign_in.passwords:
+            _prepare(settings, people)
+        _enforce(settings.sign_in, people)
     except (ControllerError, OSError) as error:
         log.warning("people cannot sign in: %s", error)
 
@@ -54,6 +58,14 @@ def forget_first_login(settings: Settings, code: str) -> None:
     with suppress(OSError, UnicodeDecodeError):
         if settings.first_login.read_text().strip() == code:
             settings.first_login.unlink()
+
+
+def _enforce(allowed: SignInSettings, people: PeopleStore) -> None:
+    """Where nobody may sign in with a password or an issuer, sessions from before must not last."""
+    issuers = [each.name for each in allowed.oidc]
+    rules = frozenset(rule for each in allowed.oidc for rule in each.groups)
+    if ended := people.enforce(issuers, rules, allowed.passwords):
+        log.info("sessions ended that the configuration does not allow", extra={"sessions": ended})
 
 
 def _prepare(settings: Settings, people: PeopleStore) -> None:

@@ -1,8 +1,10 @@
-"""Reports of the gateway's workers: the route table that each has loaded, and the endpoints with calls in
-progress. A worker without a recent report is considered dead: its requests have ended with it."""
+"""Reports of the gateway's workers: the route table that each has loaded, the endpoints with calls in progress, and
+how much of its shares apps take. A worker without a recent report is considered dead: its requests have ended with
+it."""
 
 from __future__ import annotations
 
+from controller.domain.apps.usage import TakenShare
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
 
@@ -15,21 +17,50 @@ ON CONFLICT DO UPDATE SET version = excluded.version, busy = excluded.busy, hear
 """
 
 
+#: Others may have written anything, of any size.
+TAKEN = """
+SELECT taken FROM shares WHERE heard BETWEEN :alive AND :now AND length(taken) <= 1048576 LIMIT 256
+"""
+_TABLES = ("gateways", "shares")
+
+
 class GatewayTable:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sharing: frozenset[str] = frozenset()  # workers whose last report had shares
 
-    def report(self, worker: str, version: int, busy: frozenset[str], now: float) -> None:
+    def report(
+        self,
+        worker: str,
+        version: int,
+        busy: frozenset[str],
+        now: float,
+        taken: tuple[TakenShare, ...] = (),
+    ) -> None:
         with self._database.write() as db:
             db.execute(REPORT, (worker, version, encode(busy), now))
+            if taken or worker in self._sharing:  # most of the time there is nothing
+                db.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?)", (worker, encode(taken), now))
+        self._sharing = self._sharing | {worker} if taken else self._sharing - {worker}
 
     def leave(self, worker: str) -> None:
         with self._database.write() as db:
-            db.execute("DELETE FROM gateways WHERE worker = ?", (worker,))
+            for table in _TABLES:
+                db.execute(f"DELETE FROM {table} WHERE worker = ?", (worker,))  # noqa: S608
 
     def prune(self, before: float) -> None:
         with self._database.write() as db:
-            db.execute("DELETE FROM gateways WHERE heard < ? OR heard > ?", (before, before + FUTURE))
+            for table in _TABLES:
+                db.execute(
+                    f"DELETE FROM {table} WHERE heard < ? OR heard > ?",  # noqa: S608
+                    (before, before + FUTURE),
+                )
+
+    def taken(self, now: float) -> tuple[TakenShare, ...]:
+        """Return what living workers have reported. Unreadable reports are left out."""
+        with self._database.read() as db:
+            rows = db.execute(TAKEN, {"alive": now - ALIVE, "now": now + ALIVE}).fetchall()
+        return tuple(share for row in rows for share in _shares(row["taken"]))
 
     def drained(self, endpoint: str, version: int, now: float) -> bool:
         with self._database.read() as db:
@@ -49,3 +80,10 @@ def _busy(text: str, asked: str) -> frozenset[str]:
         return decode(frozenset[str], text)
     except ValueError:
         return frozenset({asked})
+
+
+def _shares(text: str) -> tuple[TakenShare, ...]:
+    try:
+        return decode(tuple[TakenShare, ...], text)
+    except ValueError:
+        return ()

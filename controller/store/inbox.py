@@ -7,11 +7,18 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     wishes       that an app be reconciled             taken in
     submissions  runs                                  taken in
     cancels      of runs                               taken in
+    secret_changes  of Secrets, sealed                 taken in
+    asked_orders that apps be made or deleted          taken in
+    call_ends    async calls that are over, for webhooks  taken in
+    asked_previews  of the next passes                 read several times a second, deleted when they are there
     caller_keys  Idempotency-Keys of callers           the daemon only deletes them
     decisions    suspended by a person, approved       read at each pass
+    rollbacks    to earlier revisions                  read at each pass
     gateways, activity                                 what the gateway has loaded, and when components were called
+    shares       that apps take of the gateway         read every few seconds
     pending, arriving, touched                         uploads that were allowed, uploads under way, changed buckets
     deliveries   of webhooks, so that none counts twice
+    pushes       to repositories that are hosted here, and by whom
 """
 
 from __future__ import annotations
@@ -42,6 +49,21 @@ _TABLES = (
 ) STRICT""",
     "CREATE INDEX submissions_by_app ON submissions (app, id)",
     "CREATE TABLE cancels (run TEXT PRIMARY KEY, app TEXT NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE secret_changes (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    created REAL NOT NULL
+) STRICT""",
+    "CREATE INDEX secret_changes_by_app ON secret_changes (app, created)",
+    "CREATE TABLE asked_orders (id TEXT PRIMARY KEY, app TEXT NOT NULL, app_order TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE call_ends (id TEXT PRIMARY KEY, ended_call TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE asked_previews (
+    place INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    app TEXT NOT NULL,
+    begun INTEGER NOT NULL DEFAULT 0
+) STRICT""",
     """CREATE TABLE caller_keys (
     app TEXT NOT NULL,
     pipeline TEXT NOT NULL,
@@ -58,10 +80,22 @@ _TABLES = (
     suspended INTEGER NOT NULL DEFAULT 0,
     approved_revision TEXT NOT NULL DEFAULT ''
 ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE rollbacks (
+    app TEXT PRIMARY KEY,
+    revision TEXT NOT NULL,
+    replaced TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT, WITHOUT ROWID""",
     """CREATE TABLE gateways (
     worker TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
     busy TEXT NOT NULL,
+    heard REAL NOT NULL
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE shares (
+    worker TEXT PRIMARY KEY,
+    taken TEXT NOT NULL,
     heard REAL NOT NULL
 ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE activity (
@@ -102,8 +136,16 @@ _TABLES = (
     at REAL NOT NULL,
     PRIMARY KEY (repository, id)
 ) STRICT""",
+    """CREATE TABLE pushes (
+    repository TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (repository, revision)
+) STRICT""",
 )
 TABLES = tuple(text.split()[2] for text in _TABLES if text.startswith("CREATE TABLE"))
+DECISIONS = ("decisions", "rollbacks")  # of people; they outlast a file that cannot be read any more
 _OBJECTS = r"SELECT type, name, sql FROM asked.sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\'"
 
 

@@ -22,13 +22,19 @@ from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState
 from controller.domain.runs.submissions import RunSubmission, canceled
+from controller.domain.runs.webhooks import call_messages
 from controller.domain.text import printable
 from controller.ports import QueueLimits
 from controller.store.codec import decode
 from controller.store.inbox import FIRST_WISH, LAST_WISH, begin_wishes
+from controller.store.orders import OrderTable, read_order
+from controller.store.owned_secrets import AT_ONCE as SECRETS_AT_ONCE
+from controller.store.owned_secrets import OwnedSecretTable
 from controller.store.requests import RequestQueue
+from controller.store.routes import RouteStore
 from controller.store.runs import RunTable
 from controller.store.sqlite import Database
+from controller.store.webhooks import WebhookTable, read_ended
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +46,9 @@ LARGEST = 16 * 2**20  # characters of a submission
 LATEST = 366 * 86400.0  # seconds for which a wish may wait
 _REASON = re.compile(r"[a-z]{1,20}")
 
+SEALED = "SELECT * FROM secret_changes ORDER BY created, id LIMIT ?"
 ANY = "SELECT EXISTS (SELECT 1 FROM wishes) + EXISTS (SELECT 1 FROM submissions) + EXISTS (SELECT 1 FROM cancels)"
+ANY += " + EXISTS (SELECT 1 FROM asked_orders) + EXISTS (SELECT 1 FROM call_ends)"
 TAKEN = "SELECT 1 FROM wishes_taken WHERE wish = ?"
 IS_WELCOME = """
 SELECT EXISTS (SELECT 1 FROM apps WHERE app = :app) OR :app = :platform
@@ -56,12 +64,20 @@ class Intake:
         clock: Callable[[], float],
         requests: RequestQueue,
         runs: RunTable,
+        secrets: OwnedSecretTable,
+        orders: OrderTable,
+        routes: RouteStore,
+        webhooks: WebhookTable,
         most: QueueLimits | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._requests = requests
         self._runs = runs
+        self._secrets = secrets
+        self._orders = orders
+        self._routes = routes
+        self._webhooks = webhooks
         self._most = most
         self._told = 0
         self._since = 0.0
@@ -79,7 +95,7 @@ class Intake:
 
     def _is_any(self) -> bool:
         with self._database.read() as db:
-            return bool(db.execute(ANY).fetchone()[0])
+            return bool(db.execute(ANY).fetchone()[0]) or bool(self._sealed(db, 1))
 
     def _take(self, db: sqlite3.Connection) -> None:
         for row in db.execute("SELECT * FROM wishes ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
@@ -93,6 +109,20 @@ class Intake:
         for row in db.execute("SELECT * FROM cancels ORDER BY run LIMIT ?", (AT_ONCE,)).fetchall():
             db.execute("DELETE FROM cancels WHERE run = ?", (row["run"],))
             self._each(self._cancel, row, "the end of a run")
+        for row in self._sealed(db, SECRETS_AT_ONCE):
+            db.execute("DELETE FROM secret_changes WHERE id = ?", (row["id"],))
+            self._each(self._secrets.take, row, "a change of a Secret")
+        for row in db.execute("SELECT * FROM asked_orders ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
+            db.execute("DELETE FROM asked_orders WHERE id = ?", (row["id"],))
+            self._each(self._order, row, "an app")
+
+        for row in db.execute("SELECT * FROM call_ends ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
+            db.execute("DELETE FROM call_ends WHERE id = ?", (row["id"],))
+            self._each(self._call_end, row, "a webhook of a call")
+
+    def _sealed(self, db: sqlite3.Connection, most: int) -> list[sqlite3.Row]:
+        """Return changes of Secrets; none before the daemon has its keys."""
+        return db.execute(SEALED, (most,)).fetchall() if self._secrets.unlocked else []
 
     def _each(self, take: Callable[[sqlite3.Row], None], row: sqlite3.Row, what: str) -> None:
         """Take in one request. Invalid ones are dropped, so that they do not block others."""
@@ -152,6 +182,21 @@ class Intake:
             changed = replace(changed, version=first.version if first else changed.version)
         if changed is not run:
             self._runs.save(changed)
+
+    def _call_end(self, row: sqlite3.Row) -> None:
+        """The receiver of the component, the Secret and the revision are those of its route, which the daemon wrote."""
+        ended = read_ended(row)
+        routes = self._routes.of(ended.call.app)
+        route = next((each for each in routes if each.component == ended.call.component), None)
+        if route is None or route.webhook is None:
+            return  # it was removed meanwhile
+        found = call_messages(ended, route.webhook, route.revision, self._clock())
+        _require(self._webhooks.add_call(found), "webhook: too many wait", ended.call.app)
+
+    def _order(self, row: sqlite3.Row) -> None:
+        """The platform folder is looked at soon, and with it the orders."""
+        if self._orders.accept(read_order(row), self._clock()):
+            self._requests.enqueue(PLATFORM, Trigger.MANUAL)
 
 
 def read_submission(row: sqlite3.Row) -> RunSubmission:

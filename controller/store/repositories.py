@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
+from controller.domain.text import printable
 from controller.store.codec import decode, encode
 from controller.store.keys import Credentials
 from controller.store.rows import RowKind, RowReader
@@ -21,12 +22,22 @@ DELETE FROM deliveries WHERE repository = :repository AND rowid <=
 """
 
 
+PUSHED = "INSERT INTO pushes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET author = excluded.author, at = excluded.at"
+PRUNE_PUSHES = PRUNE.replace("deliveries", "pushes")
+MOST_AUTHOR = 200  # characters
+
+
 def _record(row: sqlite3.Row) -> RepositoryRecord:
     return decode(RepositoryRecord, row["record"])
 
 
 def _delivery(row: sqlite3.Row) -> WebhookDelivery:
     return WebhookDelivery(row["id"], row["repository"], decode(tuple[int, ...], row["requests"]), row["at"])
+
+
+def _name(text: str) -> str:
+    """Return the name of a person as one line."""
+    return " ".join(printable(text[:MOST_AUTHOR]).split())
 
 
 def _record_with(record: RepositoryRecord, translate: Callable[[str], str]) -> RepositoryRecord:
@@ -70,7 +81,8 @@ class RepositoryTable:
         with self._database.write() as db:
             db.execute("DELETE FROM repositories")
             db.executemany("INSERT INTO repositories VALUES (?, ?)", sorted(self._texts(records).items()))
-            db.execute("DELETE FROM deliveries WHERE repository NOT IN (SELECT name FROM repositories)")
+            for table in ("deliveries", "pushes"):
+                db.execute(f"DELETE FROM {table} WHERE repository NOT IN (SELECT name FROM repositories)")  # noqa: S608
 
     def _texts(self, records: Iterable[RepositoryRecord]) -> dict[str, str]:
         handle = self._credentials.handle
@@ -94,6 +106,18 @@ class RepositoryTable:
     def prune(self, before: float) -> None:
         with self._database.write() as db:
             db.execute("DELETE FROM deliveries WHERE at < ?", (before,))
+            db.execute("DELETE FROM pushes WHERE at < ?", (before,))
+
+    def remember_push(self, repository: str, revision: str, by: str, at: float) -> None:
+        with self._database.write() as db:
+            db.execute(PUSHED, (repository, revision, _name(by), at))
+            db.execute(PRUNE_PUSHES, {"repository": repository, "keep": self._keep})
+
+    def pusher(self, repository: str, revision: str) -> str:
+        query = "SELECT author FROM pushes WHERE repository = ? AND revision = ?"
+        with self._database.read() as db:
+            row = db.execute(query, (repository, revision)).fetchone()
+        return _name(row["author"]) if row else ""
 
     def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None:
         query = "SELECT * FROM deliveries WHERE repository = ? AND id = ?"

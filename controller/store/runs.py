@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.host_paths import may_have_host_paths, without_host_paths
@@ -65,14 +65,34 @@ SELECT id, run FROM runs WHERE id = (
 )
 """
 RUNNING = "SELECT count(*) FROM active_runs"
+# The ids are found in an index alone, so that no more runs are read than are listed.
 LIST = """
-SELECT id, run FROM runs WHERE app = :app AND (:pipeline IS NULL OR pipeline = :pipeline)
-AND (:user IS NULL OR user IS NULL OR user = :user) AND (:state IS NULL OR state = :state)
-AND (:after = '' OR id < :after) ORDER BY id DESC LIMIT :limit
+SELECT id, run FROM runs WHERE id IN (SELECT id FROM {table} WHERE {filters} ORDER BY id DESC LIMIT :limit)
+ORDER BY id DESC
 """
-# `+id` selects the index of states, since that of ids would read all ended runs.
+# `cause` is no column. The text is looked for first, since reading JSON takes twice as long.
+FILTERS = {
+    "pipeline": "pipeline = :pipeline",
+    "state": "state = :state",
+    "after": "id < :after",
+    "since": "id >= :since",
+    "user": "(user IS NULL OR user = :user)",
+    "owner": "user = :owner",
+    "cause": """instr(run, '"cause":"' || :cause || '"')
+        AND CASE WHEN json_valid(run) THEN json_extract(run, '$.cause') END = :cause""",
+}
+# `+id` selects the index of states, since that of ids would read all ended runs. Only runs within the limit are read.
 UNFINISHED = """
-SELECT id, run FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY +id LIMIT ?
+SELECT id, run FROM runs WHERE id IN (
+    SELECT id FROM runs WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') ORDER BY +id LIMIT ?
+) ORDER BY id
+"""
+# A queue may have many megabytes of inputs, of which nothing gets into the memory of the process.
+IMAGES = """
+SELECT DISTINCT json_extract(stage.value, '$.image') AS image FROM runs, json_each(
+    CASE WHEN json_valid(run) THEN run ELSE '{}' END, '$.pipeline.stages'
+) AS stage
+WHERE app = ? AND state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND json_valid(stage.value)
 """
 # The index `runs_by_state` answers it without reading a run.
 COUNTS = """
@@ -90,7 +110,10 @@ GONE = """
 SELECT 1 FROM runs_gone WHERE id = :id AND app = :app AND (:user IS NULL OR user IS NULL OR user = :user)
 """
 VERSIONS = "SELECT id, version FROM runs WHERE id IN (SELECT value FROM json_each(?))"
-QUEUED_SIZE = "SELECT app, sum(length(run)) AS size FROM runs WHERE state = 'QUEUED' GROUP BY app"
+# The index `runs_queued` has the sizes; without it, each queued run is read.
+QUEUED_SIZE = """
+SELECT app, sum(length(run)) AS size FROM runs INDEXED BY runs_queued WHERE state = 'QUEUED' GROUP BY app
+"""
 OWNERS = "SELECT id, app FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 UNFINISHED_OF = """
 SELECT id, run FROM runs WHERE state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND app = ? AND pipeline = ?
@@ -102,11 +125,12 @@ DELETE FROM schedules WHERE app = :app AND pipeline NOT IN
 (SELECT name FROM pipelines WHERE app = :app AND json_extract(pipeline, '$.schedule') IS NOT NULL)
 """
 WAITING = """
-SELECT user, count(*) AS number, sum(length(run)) AS size FROM runs WHERE app = :app AND state = 'QUEUED' GROUP BY user
+SELECT user, count(*) AS number, sum(length(run)) AS size FROM runs INDEXED BY runs_queued
+WHERE app = :app AND state = 'QUEUED' GROUP BY user
 """
 WAITING_AND_ASKED = """
 SELECT user, count(*) AS number, sum(size) AS size FROM (
-    SELECT user, length(run) AS size FROM runs WHERE app = :app AND state = 'QUEUED' UNION ALL
+    SELECT user, length(run) AS size FROM runs INDEXED BY runs_queued WHERE app = :app AND state = 'QUEUED' UNION ALL
     SELECT CASE WHEN json_valid(submission) THEN json_extract(submission, '$.user') END, length(submission)
     FROM submissions WHERE app = :app
 ) GROUP BY user
@@ -114,11 +138,24 @@ SELECT user, count(*) AS number, sum(size) AS size FROM (
 CANCELED = "SELECT 1 FROM cancels WHERE run = ?"
 EXPIRED = "SELECT id, run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
+AFTER_ALL = "~"  # no id is greater: ids have lower-case letters and digits
 _STATES = frozenset(RunState)
 
 
+#: Runs that are read back once for each of their texts: an open page of a pipeline reads the newest ones again and
+#: again, and few of them have changed.
+_MOST_KEPT = 256
+_LONGEST_KEPT = 8192  # characters
+
+
 def _run(row: sqlite3.Row) -> Run:
-    return decode(Run, row["run"])
+    text = row["run"]
+    return _run_of(text) if len(text) <= _LONGEST_KEPT else decode(Run, text)
+
+
+@lru_cache(_MOST_KEPT)
+def _run_of(text: str) -> Run:
+    return decode(Run, text)
 
 
 def _pipeline(row: sqlite3.Row) -> Pipeline:
@@ -283,11 +320,15 @@ class RunTable:
             return bool(db.execute(GONE, {"id": id, "app": app, "user": user}).fetchone())
 
     def list(self, app: AppName, wanted: RunFilter = EVERY_RUN, limit: int = 100) -> tuple[Run, ...]:
-        asked = {"app": app, **asdict(wanted)}
+        asked = {name: value for name, value in asdict(wanted).items() if value is not None}
+        asked |= {"app": app, "after": wanted.after or AFTER_ALL}
+        filters = " AND ".join(["app = :app", *(FILTERS[name] for name in FILTERS if name in asked)])
+        table = "runs INDEXED BY runs_by_state" if wanted.state else "runs"  # few of many may be in a state
+        query = LIST.format(table=table, filters=filters)
         runs: tuple[Run, ...] = ()
         with self._database.read() as db:
             while len(runs) < limit:  # a page with gaps would look like the last one
-                rows = db.execute(LIST, {**asked, "limit": limit - len(runs)}).fetchall()
+                rows = db.execute(query, {**asked, "limit": limit - len(runs)}).fetchall()
                 if not rows:
                     break
                 runs += self._rows.all(self._kind, rows)
@@ -299,6 +340,11 @@ class RunTable:
 
     def unfinished(self, app: AppName, limit: int | None = None) -> tuple[Run, ...]:
         return self._rows.found(self._kind, UNFINISHED, (app, -1 if limit is None else limit))
+
+    def images(self, app: AppName) -> frozenset[str]:
+        with self._database.read() as db:
+            found = [row["image"] for row in db.execute(IMAGES, (app,)).fetchall()]
+        return frozenset(image for image in found if isinstance(image, str))
 
     def counts(self, app: AppName | None = None) -> tuple[RunCount, ...]:
         with self._database.read() as db:

@@ -150,6 +150,29 @@ def m009_credentials(db: Database) -> None:
     db.execute(EMPTY_ASIDE)
 
 
+@migrations()
+def m010_queued(db: Database) -> None:
+    db.execute(RUNS_QUEUED)
+
+
+@migrations()
+def m011_secrets(db: Database) -> None:
+    for statement in (SECRETS, CHANGES_TAKEN, CHANGES_BY_APP, SEALING):
+        db.execute(statement)
+
+
+@migrations()
+def m012_orders(db: Database) -> None:
+    for statement in (APP_ORDERS, APP_SHARES, TEMPLATES):
+        db.execute(statement)
+
+
+@migrations()
+def m013_shared_gpus(db: Database) -> None:
+    for statement in (GPU_SHARES, GPU_REQUESTS):
+        db.execute(statement)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -321,6 +344,9 @@ RUNS_BY_STATE = "CREATE INDEX runs_by_state ON runs (state, app, pipeline, prior
 RUNS_BY_APP = "CREATE INDEX runs_by_app ON runs (app, id)"
 RUNS_BY_USER = "CREATE INDEX runs_by_user ON runs (app, user, id)"
 RUNS_BY_END = "CREATE INDEX runs_by_end ON runs (expires) WHERE expires IS NOT NULL"
+# What waits is counted with each submission, and a run may have a megabyte of inputs: the index has their sizes, so
+# that no run is read.
+RUNS_QUEUED = "CREATE INDEX runs_queued ON runs (app, user, length(run)) WHERE state = 'QUEUED'"
 RUN_KEYS = """
 CREATE TABLE run_keys (
     app TEXT NOT NULL,
@@ -393,6 +419,19 @@ CREATE TABLE gpus (
     gpus TEXT NOT NULL
 ) STRICT
 """
+# How many containers may have each of these GPUs.
+GPU_SHARES = "ALTER TABLE gpus ADD COLUMN share INTEGER NOT NULL DEFAULT 1"
+# What components wait for. Rows that are not written again for a while do not count.
+GPU_REQUESTS = """
+CREATE TABLE gpu_requests (
+    app TEXT NOT NULL,
+    component TEXT NOT NULL,
+    wanted INTEGER NOT NULL,
+    share INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (app, component)
+) STRICT
+"""
 # The buckets that the account of a component may use. Its secret is not stored.
 GRANTS = """
 CREATE TABLE grants (
@@ -417,6 +456,11 @@ DECIDED = """
 INSERT OR IGNORE INTO asked.decisions SELECT app, suspended, approved_revision FROM main.apps
 WHERE suspended <> 0 OR approved_revision <> ''
 """
+# Apps that are made and deleted, with what each order has led to.
+APP_ORDERS = "CREATE TABLE app_orders (id TEXT PRIMARY KEY, app TEXT NOT NULL, record TEXT NOT NULL) STRICT"
+# What apps that people have made may use, and the templates that admins have added.
+APP_SHARES = "CREATE TABLE app_shares (app TEXT PRIMARY KEY, share TEXT NOT NULL) STRICT"
+TEMPLATES = "CREATE TABLE templates (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT"
 EMPTY_ASIDE = """
 UPDATE rows_aside SET content = '{}'
 WHERE kind IN ('the route of', 'the service at', 'the record of the repository')
@@ -429,3 +473,32 @@ CREATE TABLE wishes_taken (
 ) STRICT
 """
 WISHES_BY_REQUEST = "CREATE INDEX wishes_by_request ON wishes_taken (request)"
+# Values that people have set, encrypted with a key that only the daemon has (see owned_secrets.py).
+SECRETS = """
+CREATE TABLE secrets (
+    app TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    key TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    fingerprint TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (app, secret, key)
+) STRICT
+"""
+# What became of each change, so that it is applied once. `request` is the pass that it asked for, or 0.
+CHANGES_TAKEN = """
+CREATE TABLE secret_changes_taken (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    author TEXT NOT NULL,
+    state TEXT NOT NULL,
+    message TEXT NOT NULL,
+    request INTEGER NOT NULL,
+    at REAL NOT NULL
+) STRICT
+"""
+CHANGES_BY_APP = "CREATE INDEX secret_changes_taken_by_app ON secret_changes_taken (app, at)"
+# One row: the public key for which others seal changes.
+SEALING = "CREATE TABLE sealing (id INTEGER PRIMARY KEY CHECK (id = 1), public_key BLOB NOT NULL) STRICT"

@@ -107,8 +107,7 @@ class SharedFile:
         with suppress(OSError):
             if os.lstat(f"{self.path}-wal").st_size > MOST_BYTES:
                 return f"its log has more than {MOST_BYTES} bytes"
-        decisions = f"SELECT * FROM {inbox.NAME}.decisions LIMIT {_CARRIED}"  # noqa: S608
-        self._known = {"decisions": [tuple(row) for row in connection.execute(decisions).fetchall()]}
+        self._known = {table: _rows(connection, table) for table in inbox.DECISIONS}
         return ""
 
     def fault(self) -> str:
@@ -279,6 +278,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     deadline = time.monotonic() + _PATIENCE
     connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
     return connection
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> Sequence[tuple[object, ...]]:
+    query = f"SELECT * FROM {inbox.NAME}.{table} LIMIT {_CARRIED}"  # noqa: S608 - a constant of ours
+    return [tuple(row) for row in connection.execute(query).fetchall()]
 
 
 def _readable(path: Path) -> Rows:

@@ -536,6 +536,20 @@ def leave_open(path: Path) -> None:
 
 
 @contextmanager
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+    """Run the block in a transaction of a connection that makes none by itself. Whatever fails, the commit
+    included, leaves no transaction open."""
+    db.execute(begin)
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
 def translated(path: Path) -> Iterator[None]:
     try:
         yield

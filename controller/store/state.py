@@ -21,17 +21,23 @@ from controller.store.boxes import BoxTable
 from controller.store.events import EventLog
 from controller.store.facts import FactTable
 from controller.store.gateways import GatewayTable
-from controller.store.gpus import LEASES, GpuTable
+from controller.store.gpus import LEASES, REQUESTS, GpuTable
 from controller.store.guest import GuestRequests, GuestRuns
+from controller.store.history import HistoryTable
 from controller.store.intake import Intake
 from controller.store.keys import Credentials
+from controller.store.orders import ORDERS, SHARES, GuestOrders, OrderTable
+from controller.store.owned_secrets import OwnedSecretTable
+from controller.store.previews import PreviewTable
 from controller.store.repositories import ACCEPTED, RECORDS, RepositoryTable
 from controller.store.requests import RequestQueue
 from controller.store.routes import ROUTES, SERVICES, RouteStore
 from controller.store.rows import AsideRow, RowKind, RowReader, UnreadableRow
 from controller.store.runs import PIPELINES, RUNS, RunTable
 from controller.store.schedules import ScheduleTable
+from controller.store.series import SeriesTable
 from controller.store.sqlite import Database, prepare, shared_path, unprepared
+from controller.store.templates import TEMPLATES, TemplateTable
 from controller.store.version import VERSION
 from controller.store.webhooks import WebhookTable
 
@@ -62,6 +68,10 @@ _KINDS: tuple[RowKind[Any], ...] = (
     PIPELINES,
     RUNS,
     LEASES,
+    REQUESTS,
+    ORDERS,
+    SHARES,
+    TEMPLATES,
 )
 
 
@@ -89,6 +99,12 @@ class SqliteStore:
     webhooks: ports.Webhooks
     schedules: ports.Schedules
     gpus: ports.Gpus
+    series: ports.Series
+    history: ports.History
+    previews: ports.Previews
+    secrets: ports.Secrets
+    orders: ports.Orders
+    templates: ports.Templates
 
     def __init__(
         self,
@@ -113,12 +129,22 @@ class SqliteStore:
         self.boxes = boxes = BoxTable(database, clock)
         self.webhooks = webhooks = WebhookTable(database)
         self.runs = runs = (GuestRuns if guest else RunTable)(database, rows, webhooks)
-        self._intake = None if guest else Intake(database, clock, requests, runs, queue)
+        self.secrets = secrets = OwnedSecretTable(database, clock, requests, events)
+        self.orders = orders = (GuestOrders if guest else OrderTable)(database, rows, clock)
+        self.templates = TemplateTable(database, rows)
+        self._intake = (
+            None
+            if guest
+            else Intake(database, clock, requests, runs, secrets, orders, routes, webhooks, queue)
+        )
         self._untaken = False  # requests could not be taken in
         requests.take_in = runs.take_in = self._take_in
         self._handles: Callable[[], frozenset[str]] = lambda: routes.handles() | repositories.handles()
         self.schedules = schedules = ScheduleTable(database, rows)
         self.gpus = GpuTable(database, rows)
+        self.series = SeriesTable(database.path.with_name("series.db"))
+        self.history = HistoryTable(database.path.with_name("history.db"))
+        self.previews = PreviewTable(database, database.path.with_name("previews.db"))
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),

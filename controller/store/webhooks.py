@@ -1,4 +1,5 @@
-"""The outbox of webhooks. `runs` fills it in the transaction that ends a run, and the daemon removes what was
+"""The outbox of webhooks and commit statuses. `runs` fills it in the transaction that ends a run, a pass in the one
+that saves the status of its app, and the daemon removes what was
 delivered. Messages that were given up are kept for a while, with the last error.
 """
 
@@ -7,9 +8,14 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from controller.domain.errors import Transient
+from controller.domain.integrity import IntegrityError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.reasons import Reason
+from controller.domain.routing.async_calls import EndedCall
 from controller.domain.runs.webhooks import LONGEST, Message
 from controller.ports import WebhookUnderWay
+from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
 
 INSERT = """
@@ -28,8 +34,13 @@ WITH due AS (
 )
 SELECT * FROM webhooks WHERE id IN (SELECT id FROM due WHERE place <= :each) ORDER BY due, id LIMIT :limit
 """
+MOST_ENDS = 10_000  # of calls, until the daemon takes them
+MOST_OF_APP = 10_000  # messages of an app that wait, beyond which those of calls are dropped
+LARGEST = 65_536  # characters of the end of a call
 EACH = 2  # of a lane
 LIMIT = 64
+# One that is being sent now is not stopped by this, but is not repeated.
+SUPERSEDE = "DELETE FROM webhooks WHERE app = ? AND revision = ? AND run = '' AND given_up IS NULL"
 FAILED = "UPDATE webhooks SET attempts = attempts + 1, error = :error, due = :due WHERE id = :id"
 GIVEN_UP = "UPDATE webhooks SET attempts = attempts + 1, error = :error, given_up = :at WHERE id = :id"
 
@@ -43,6 +54,29 @@ class WebhookTable:
             return
         with self._database.write() as db:
             db.executemany(INSERT, [_row(message) for message in messages])
+
+    def call_ended(self, ended: EndedCall) -> None:
+        with self._database.write() as db:
+            if db.execute("SELECT count(*) FROM call_ends").fetchone()[0] >= MOST_ENDS:
+                raise Transient(
+                    Reason.QUEUE_FULL, f"the daemon has not heard of the end of {MOST_ENDS} calls"
+                )
+            db.execute("INSERT OR IGNORE INTO call_ends VALUES (?, ?)", (ended.call.id, encode(ended)))
+
+    def add_call(self, messages: tuple[Message, ...]) -> bool:
+        """Add those of an async call; a message that is there already stays. Return False if the app has too many."""
+        with self._database.write() as db:
+            for message in messages:
+                query = "SELECT count(*) FROM webhooks WHERE app = ? AND given_up IS NULL"
+                if db.execute(query, (message.app,)).fetchone()[0] >= MOST_OF_APP:
+                    return False
+                db.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), _row(message))
+        return True
+
+    def supersede(self, status: Message) -> None:
+        with self._database.write() as db:
+            db.execute(SUPERSEDE, (status.app, status.revision))
+            db.execute(INSERT, _row(status))
 
     def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
         asked = {"now": now, "longest": LONGEST, "each": EACH, "limit": LIMIT}
@@ -72,6 +106,16 @@ class WebhookTable:
         """Delete messages that were given up."""
         with self._database.write() as db:
             db.execute("DELETE FROM webhooks WHERE given_up < ?", (before,))
+
+
+def read_ended(row: sqlite3.Row) -> EndedCall:
+    """Return a call as another process has told its end. Raises ValueError if it is invalid."""
+    if len(row["ended_call"]) > LARGEST:
+        raise IntegrityError("the end of a call is too long")
+    found = decode(EndedCall, row["ended_call"])
+    if found.call.id != row["id"]:
+        raise IntegrityError("the end of a call is not what its row says")
+    return found
 
 
 def _row(message: Message) -> tuple[object, ...]:

@@ -19,12 +19,26 @@ from controller.domain.errors import ControllerError
 from controller.ports import Store
 from controller.web.api.files.views import files
 from controller.web.api.platform.admission import admit_requests
+from controller.web.api.platform.components import components
+from controller.web.api.platform.files import app_files
 from controller.web.api.platform.hooks import hooks
+from controller.web.api.platform.me import me
+from controller.web.api.platform.new_apps import new_apps
 from controller.web.api.platform.people import people
+from controller.web.api.platform.pipelines import pipelines
+from controller.web.api.platform.secrets import secrets
 from controller.web.api.platform.status import status
+from controller.web.api.platform.users import users
 from controller.web.api.runs.views import runs
 from controller.web.context import bind
+from controller.web.pages.apps import apps_pages
+from controller.web.pages.device import device
+from controller.web.pages.health import health_pages
+from controller.web.pages.language_switch import languages
+from controller.web.pages.new_app import new_app_pages
+from controller.web.pages.openid import openid
 from controller.web.pages.sign_in import sign_in
+from controller.web.pages.static_files import static_files
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import problem_response, store_failed, this_request
 from controller.web.storage import StorageClient
@@ -43,7 +57,7 @@ _KINDS = {
 
 
 def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flask:
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path means one thing
     bind(app, store, settings, storage)
@@ -51,8 +65,22 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     admit_requests(app)
     app.register_blueprint(hooks)
     app.register_blueprint(status)
+    app.register_blueprint(components)
+    app.register_blueprint(apps_pages)
+    app.register_blueprint(health_pages)
+    app.register_blueprint(languages)
+    app.register_blueprint(static_files)
     app.register_blueprint(sign_in)
+    app.register_blueprint(openid)
+    app.register_blueprint(device)
     app.register_blueprint(people)
+    app.register_blueprint(pipelines)
+    app.register_blueprint(app_files)
+    app.register_blueprint(me)
+    app.register_blueprint(secrets)
+    app.register_blueprint(users)
+    app.register_blueprint(new_apps)
+    app.register_blueprint(new_app_pages)
     app.register_blueprint(files)
     app.register_blueprint(runs)
     app.register_error_handler(RequestRefused, lambda error: problem_response(error.problem))

@@ -22,28 +22,39 @@ from typing import Any
 from a2wsgi import WSGIMiddleware
 
 from controller.config import Settings
+from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import ControllerError
+from controller.domain.names import AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
+from controller.domain.routing.shares import API_REQUESTS
+from controller.domain.routing.shares import TRANSFERS as MOST_TRANSFERS
 from controller.guards import GuardedStep
+from controller.logging_setup import SparseLog
 from controller.ports import Store
 from controller.store import SqliteStore, open_guest_store
+from controller.store.calls import CallTable
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore
-from controller.web.api.platform.admission import FORM
+from controller.store.request_metrics import RequestMetrics, worker_file
+from controller.web.api.platform.admission import FILE_FORM, FORM
 from controller.web.api.platform.live import LiveEndpoints, client_info_of
 from controller.web.api.runs.live import MAX_BODY, LiveRunApi
 from controller.web.app import INTERNAL, create_app
-from controller.web.auth import browsers
+from controller.web.async_calls.api import CallCaller
+from controller.web.async_calls.calls import AsyncCalls
+from controller.web.async_calls.presence import WorkerPresence
+from controller.web.auth import browsers, page_tokens
 from controller.web.auth.admin import SAFE, ClientInfo
 from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
+from controller.web.auth.call_passes import HEADER, SHARED, CallPasses, is_by_pass, without_page
 from controller.web.auth.caller_names import CallerNames
 from controller.web.auth.people import Callers
 from controller.web.auth.schemes import header_value
 from controller.web.call_files.calls import CallFileStaging
 from controller.web.call_files.locations import FileLocations
 from controller.web.call_files.presigned import PresignedClient
-from controller.web.context import CALL, ServiceCall
+from controller.web.context import CALL, ServiceCall, people_context
 from controller.web.gateway.activator import Activator
 from controller.web.gateway.body import CallerGone, IncomingBody, Message, Receive, RequestBody, Send, once
 from controller.web.gateway.coding import refuse_coded
@@ -53,22 +64,29 @@ from controller.web.gateway.headers import Header, host_for, lines_for, request_
 from controller.web.gateway.hosts import HostNames, HostRedirect
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.proxies import RequestOrigin, TrustedProxies
-from controller.web.gateway.request_metrics import RequestMetrics, worker_file
 from controller.web.gateway.router import (
+    CallLookup,
     Decision,
     ForwardCall,
     PlatformEndpoint,
     PublishedApi,
     Router,
     ServeService,
+    dialect_of,
     find_route,
-    is_below_v2,
+    may_be_async,
 )
 from controller.web.gateway.shares import WorkerShares
 from controller.web.gateway.upstream import UpstreamError
 from controller.web.gateway.watch import RouteWatch
+from controller.web.git.callers import GitCallers
+from controller.web.git.endpoint import GitBody, GitEndpoint, is_git
 from controller.web.objects.listen import ObjectListener
 from controller.web.objects.proxy import ObjectProxy
+from controller.web.pages.live import LivePages
+from controller.web.pages.problem_page import problem_page, wants_problem_page
+from controller.web.pages.table import LIVE
+from controller.web.preferences import Preferences
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import Connect, StorageClient
 
@@ -77,21 +95,35 @@ log = logging.getLogger(__name__)
 THREADS = 8  # that run Flask in one worker, behind each bridge
 WAITING = 64  # requests that may wait for a bridge's threads
 TRANSFERS = 60.0  # seconds that file transfers get when a worker stops
-WAITING_EACH = 24  # of them for one app, or for one kind of the platform's own
+WAITING_EACH = API_REQUESTS  # of them for one app, or for one kind of the platform's own
 SMALL_BODY = 2**20  # bytes of a request to the platform itself; webhooks have a limit of their own
 HOOKS, HOOKS_EACH = 64, 4  # webhooks that are read at once, and of them for one repository
 SMALL_FORM = 2**14  # bytes of a form, which is read before its sender is known
+LARGE_FORM = (
+    2**18
+)  # of one with a file or many names; Flask keeps so few in memory: no Secret gets onto a disk
+TAKES_FILE = re.compile(r"/-/apps/[^/]+/secrets")  # paths of forms with a file
+TAKES_NAMES = re.compile(r"/-/apps/[^/]+/files/.+")  # and of those with the names of all files on a page
 FORMS, FORMS_EACH = 64, 8  # forms that are read at once, and of them from one address
+PASSES, PASSES_EACH = 32, 8  # passes that are checked at once, and of them for one API
 LINGER = 5.0  # seconds for which the rest of a refused body is read and discarded
 LINGER_BYTES = 32 * 2**20
+LINGER_RATE = 8 * 2**20  # bytes a second of one of them: reading what nobody needs must not cost much
+LINGERING = 1000  # requests of which that is done at once
 PAGES = frozenset(
-    ("hooks", "healthz", "readyz", "metrics", "apps", "login")
+    ("hooks", "healthz", "readyz", "metrics", "apps", "login", "static")
 )  # that have a share of their own
 HOOK = re.compile(r"/-/hooks/([^/]+)")
+PLAIN = "text/plain; charset=utf-8"  # which Git shows
 DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
 NOT_YET = (Reason.STATE_MISSING, Reason.STATE_UNWRITABLE, Reason.STATE_BUSY, Reason.STATE_SET_ASIDE)
 PATIENCE, LOOK = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
+PERIOD = 5.0  # seconds, as often as the daemon looks at what apps take of their shares
 CALLER_LEFT = 499  # counted as this; nobody sees it
+
+
+_refusals = SparseLog(log)
+_lingering = WorkerShares("refused bodies", LINGERING, LINGERING)
 
 
 class Application:
@@ -118,6 +150,7 @@ class Application:
         """Begin to stop: long polls and event streams end, all others continue."""
         if self._gateway is not None:
             self._gateway.watch.end_waits()
+            self._gateway.begin_stop()
             self._gateway.objects.begin_stop()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -171,26 +204,34 @@ class GatewayApp:
         self, store: Store, settings: Settings, connect: Connect, door: socket.socket | None = None
     ) -> None:
         self._settings = settings
+        self._store = store
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool(settings.web.connect_timeout)
-        self.watch = RouteWatch(store, self._pool)
+        self.watch = RouteWatch(store, self._pool, self._taken_shares)
         self._auth = Authenticator(time.monotonic, owners=CallerNames(CallerNameTable(settings.names)))
         self._activator = Activator(store, self.watch, self._pool)
-        self._forwarder = Forwarder(
-            self._pool, self.watch.resolve, self.watch.went_idle, self._activator.wake
-        )
-        self._callers = Callers(PeopleStore(settings.people), settings.web)
+        self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._activator)
+        people = PeopleStore(settings.people)
+        self._callers = Callers(people, settings.web)
+        self._passes = CallPasses(people, settings.web)
+        self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
         self._live = LiveEndpoints(store, settings, self.watch, self._callers)
+        self._live_pages = LivePages(store, self.watch, self._callers, LIVE)
         self._storage = StorageClient(store, connect, serves_links=door is not None)
         places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
         links = PresignedClient(settings.web.connect_timeout)
         self._staging = CallFileStaging(places, links, self._forwarder, max_json=settings.web.max_body)
         counted = partial(self._count, "objects")
         abandon_after = settings.storage.abandon_after
-        self._face = ObjectProxy(store, self._storage, settings.web.connect_timeout, abandon_after, counted)
+        transfers = WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app)
+        self._face = ObjectProxy(
+            store, self._storage, settings.web.connect_timeout, abandon_after, counted, transfers
+        )
         self.objects = ObjectListener(self._face)
         application = create_app(store, settings, self._storage)
+        git_callers = GitCallers(people, self._callers, people_context(application).sign_in, settings)
+        self._git = GitEndpoint(store, settings, git_callers, people)
         self._flask = WsgiBridge(application)
         self._files = WsgiBridge(application)
         self._runs = LiveRunApi(store, settings.run_files, self.watch, self._flask.ask)
@@ -201,10 +242,10 @@ class GatewayApp:
         self._state = settings.state.absolute()
         self._meter_file = worker_file(settings.state / "web", os.getpid())
         self._beat: asyncio.TimerHandle | None = None
+        self._async = self._async_calls()
         self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
         self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
         self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
-        self._store = store
         self._max_body = settings.web.max_body
         self._steps = (
             GuardedStep(f"the gateway's counts cannot be written to {self._meter_file}", self._write_meter),
@@ -212,18 +253,27 @@ class GatewayApp:
             GuardedStep("what calls have left behind is not removed", self._staging.sweep),
             GuardedStep("connections to the storage are not closed", self._face.sweep),
         )
+        self._shares = (
+            (Resource.CALLS, self._calls),
+            (Resource.PASSWORD_CHECKS, self._auth.checks),
+            (Resource.API_REQUESTS, self._files.waiting),
+            (Resource.API_REQUESTS, self._flask.waiting),
+            (Resource.TRANSFERS, self._face.transfers),
+        )
+        self._next_period = 0.0
 
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)
         await self.watch.start()
         if self._door is not None:
             await self.objects.start(self._door)
+        await self._async.start()
         self._report_metrics()
 
     async def stop(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        await self.objects.stop(TRANSFERS)
+        await asyncio.gather(self._async.stop(TRANSFERS), self.objects.stop(TRANSFERS))
         self._face.close()
         await self.watch.stop()
         await self._activator.stop()
@@ -234,6 +284,10 @@ class GatewayApp:
         self._runs.close()
         self._steps[0]()
 
+    def begin_stop(self) -> None:
+        """Begin no more async calls."""
+        self._async.begin_stop()
+
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
         began = self._loop.time()
         special, lines = split(scope["headers"])
@@ -243,12 +297,18 @@ class GatewayApp:
         )
         table = self.watch.table
         decision = self._decide(table, request)
-        label = decision.target.label if isinstance(decision, ForwardCall | ServeService) else "-"
+        label = (
+            decision.target.label if isinstance(decision, ForwardCall | CallLookup | ServeService) else "-"
+        )
         if isinstance(decision, PlatformEndpoint):
-            label, request.send = "platform", browsers.with_browser_headers(send, browsers.OWN)
+            label = "platform"
+            request.send = browsers.with_browser_headers(send, browsers.fields_for(scope))
         elif isinstance(decision, ServeService):
             request.send = browsers.with_browser_headers(send, browsers.PRIVATE)
         cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
+        self._meter.begin(label)
+        if not isinstance(decision, PlatformEndpoint | HostRedirect) and is_by_pass(scope["headers"]):
+            cors, request.lines = SHARED, without_page(request.lines)
         try:
             if cors is None or not await _shared(cors, request):  # a preflight comes before anybody signs in
                 await self._dispatch(decision, request)
@@ -268,7 +328,7 @@ class GatewayApp:
             log.error("a request failed by a fault of the platform", exc_info=error, extra=fields)
             await self._refuse(HttpProblem(ProblemKind.INTERNAL, INTERNAL), request)
         finally:
-            self._meter.observe(label, request.answered.status, self._loop.time() - began)
+            self._meter.end(label, request.answered.status, self._loop.time() - began)
 
     async def _refuse(self, problem: HttpProblem, request: InboundRequest) -> None:
         await _refuse(problem.without_paths(self._state), request)
@@ -284,16 +344,8 @@ class GatewayApp:
         scheme = self._origin(request).scheme.partition(b",")[0].strip()
         secure = b"s" if scheme == b"https" else b""
         place = b"http%b://%b%b%b" % (secure, moved.authority, scope["raw_path"], query)
-        request.answered.status = 308
-        headers = [
-            (b"location", place),
-            (b"cache-control", b"no-store"),
-            (b"content-length", b"0"),
-            *_ours(request),
-        ]
-        await request.send({"type": "http.response.start", "status": 308, "headers": headers})
-        await request.send({"type": "http.response.body", "body": b"", "more_body": False})
-        await _linger(request)
+        headers = [(b"location", place), (b"cache-control", b"no-store"), (b"content-length", b"0")]
+        await _answer_empty(request, 308, headers)
 
     def _decide(self, table: Router, request: InboundRequest) -> Decision | HostRedirect:
         path = request.scope["raw_path"]
@@ -306,6 +358,8 @@ class GatewayApp:
         match decision:
             case ForwardCall():
                 await self._forward(decision, request)
+            case CallLookup():
+                await self._look_up(decision, request)
             case ServeService():
                 await self._serve(decision, request)
             case PlatformEndpoint():
@@ -322,20 +376,66 @@ class GatewayApp:
         with self._calls.take(app, f"app {app}"):
             caller = await self._admit(decision.target, request)
             self._activator.called(decision.target)
+            headers = request.scope["headers"]
+            is_async = may_be_async(decision, request.scope["method"]) and self._async.wants(headers)
+            if request.incoming.more() and not is_async:
+                await self._forwarder.ready(decision.target)
             body = RequestBody(request.incoming, request.special, self._max_body)
             await body.begin()
             call = self._call(decision, request, caller)
-            if call.method == "POST" and call.target.route.boxes and not call.target.route.any_path:
-                await self._staging.forward(call, caller.user, body, request.send, request.answered)
+            if is_async:
+                with _store_problem(request):
+                    await self._async.accept(call, caller.user, body, headers, _mark(request))
             else:
-                await self._forwarder.forward(call, body, request.send, request.answered)
+                await self._forward_call(call, caller.user, body, request.send, request.answered)
+
+    async def _forward_call(
+        self, call: ForwardedCall, user: str, body: RequestBody, send: Send, answered: ResponseState
+    ) -> None:
+        """Forward a call to the component, with the files that it names."""
+        if call.method == "POST" and call.target.route.boxes and not call.target.route.any_path:
+            await self._staging.forward(call, user, body, send, answered)
+        else:
+            await self._forwarder.forward(call, body, send, answered)
+
+    async def _look_up(self, decision: CallLookup, request: InboundRequest) -> None:
+        app, scope = decision.target.route.app, request.scope
+        with self._calls.take(app, f"app {app}"), _store_problem(request):
+            caller = await self._admit(decision.target, request)
+            asked = CallCaller(
+                decision,
+                caller.user,
+                scope["method"],
+                scope["query_string"],
+                Preferences.of(scope["headers"]),
+            )
+            await self._async.answer(asked, _mark(request))
+
+    def _async_calls(self) -> AsyncCalls:
+        settings = self._settings
+        table = CallTable(settings.async_calls, settings.calls.limits, time.time)
+        presence = WorkerPresence(settings.async_calls.parent / "calls", self.watch.worker)
+        called, tell = self._activator.called, self._store.webhooks.call_ended
+        return AsyncCalls(table, presence, self.watch, self._forward_call, called, tell)
 
     async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
+        if (text := request.special.get(HEADER)) is not None:
+            return await self._admit_pass(target, text, request)
         authorization = request.special.get(b"authorization")
         caller = self._auth.recall(target, authorization)
         if caller is not None:
             return caller
         found = await self._auth.identify(target, authorization, self._origin(request).caller)
+        if isinstance(found, HttpProblem):
+            raise RequestRefused(found)
+        return found
+
+    async def _admit_pass(
+        self, target: PublishedApi, text: bytes, request: InboundRequest
+    ) -> AuthenticatedCaller:
+        origin = CorsRequest.by(request.scope["headers"]).origin
+        with self._pass_checks.take(target.label, f"API {target.label}"), _store_problem(request):
+            found = await asyncio.to_thread(self._passes.admit, target, text, origin)
         if isinstance(found, HttpProblem):
             raise RequestRefused(found)
         return found
@@ -387,15 +487,36 @@ class GatewayApp:
             await self._flask.answer(scope, request, b"", call.service.app)
 
     async def _answer_locally(self, request: InboundRequest) -> None:
+        if (fields := browsers.preflight(request.scope)) is not None:
+            await _answer_empty(request, 204, list(fields))
+            return
+        if is_git(request.scope):
+            await self._answer_git(request)
+            return
         if request.incoming.more():
             refuse_coded(request.scope["headers"])
         scope = _scope(request)
         with _store_problem(request):
+            if self._live_pages.takes(scope):
+                await self._live_pages.answer(scope, _mark(request))
+                return
             if self._live.takes(scope):
                 await self._live.answer(scope, _mark(request))
                 return
             content = await self._body(scope, request)
         await self._flask.answer(scope, request, content, page_of(scope["path"]))
+
+    async def _answer_git(self, request: InboundRequest) -> None:
+        scope, body = request.scope, GitBody(request.incoming, request.special)
+        with _store_problem(request):
+            await self._git.answer(
+                scope["method"],
+                scope["raw_path"],
+                scope["query_string"],
+                client_info_of(scope),
+                body,
+                _mark(request),
+            )
 
     async def _body(self, scope: Message, request: InboundRequest) -> bytes:
         """Read the body for the Flask application here, because a slow caller would hold one of its threads. A
@@ -412,10 +533,10 @@ class GatewayApp:
         if scope["method"] in SAFE:
             return b""
         caller = client_info_of(scope)
-        if _is_form(caller):  # it says itself whose it is
+        if most := _form_limit(caller):  # it says itself whose it is
             whose = self._origin(request).caller
             with self._forms.take(whose, whose.decode("latin-1")):
-                return await self._whole(request, SMALL_FORM)
+                return await self._whole(request, most)
         if await asyncio.to_thread(self._callers.identify, caller) is None:
             return b""
         return await self._whole(request, SMALL_BODY)
@@ -435,13 +556,35 @@ class GatewayApp:
     def _count(self, label: str, status: int, seconds: float) -> None:
         self._meter.observe(label, status, seconds)
 
+    def _taken_shares(self) -> tuple[TakenShare, ...]:
+        """Return the peaks of some seconds, for the report to the daemon."""
+        found = tuple(
+            TakenShare(AppName(name), resource, most)
+            for resource, shares in self._shares
+            for key, most in shares.peaks().items()
+            if is_dns_label(name := key.decode() if isinstance(key, bytes) else str(key))
+        )
+        found += self._async.taken()
+        if self._loop.time() >= self._next_period:
+            self._next_period = self._loop.time() + PERIOD
+            for _, shares in self._shares:
+                shares.rotate()
+        return found
+
     def _write_meter(self) -> None:
         self._meter.flush(self._meter_file)
 
 
-def _is_form(caller: ClientInfo) -> bool:
+def _form_limit(caller: ClientInfo) -> int:
+    """Return how many bytes a form may have; 0 for what is none."""
+    if caller.headers.keys() & {"authorization", page_tokens.HEADER}:
+        return 0
     media_type = caller.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == FORM and "authorization" not in caller.headers
+    if media_type == FILE_FORM:
+        return LARGE_FORM if TAKES_FILE.fullmatch(caller.path) else 0
+    if media_type == FORM:
+        return LARGE_FORM if TAKES_NAMES.fullmatch(caller.path) else SMALL_FORM
+    return 0
 
 
 class WsgiBridge:
@@ -449,7 +592,7 @@ class WsgiBridge:
 
     def __init__(self, application: Any) -> None:  # its types for WSGI differ from those of the bridge
         self._wsgi: Any = WSGIMiddleware(application, workers=THREADS)
-        self._waiting = WorkerShares("requests to the platform itself", WAITING, WAITING_EACH)
+        self.waiting = WorkerShares("requests to the platform itself", WAITING, WAITING_EACH)
 
     async def answer(self, scope: Message, request: InboundRequest, content: bytes, whose: str) -> None:
         """Answer a request. `content` is the body, `whose` the name of an app or a page. Raises
@@ -464,7 +607,7 @@ class WsgiBridge:
         await self._ask(call.service.app, scope, receive, send)
 
     async def _ask(self, whose: str, scope: Message, receive: Receive, send: Send) -> None:
-        with self._waiting.take(whose, whose):
+        with self.waiting.take(whose, whose):
             await self._wsgi(scope, receive, send)
 
 
@@ -502,13 +645,24 @@ async def _refuse(problem: HttpProblem, request: InboundRequest) -> None:
     identity = request.identity.decode()
     if problem.code >= 500:
         fields = {"request": identity, "path": request.scope["path"], "problem": problem.kind.slug}
-        log.warning("refused: %s", problem.detail, extra=fields)
-    document = problem.body(identity, below_v2=is_below_v2(request.scope["raw_path"]))
-    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers()]
+        _refusals.warning(problem.kind.slug, "refused: %s", problem.detail, fields)
+    told, document = _told(problem, request.scope, identity)
+    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]
     headers += [*_ours(request), (b"content-length", b"%d" % len(document))]
     await request.send({"type": "http.response.start", "status": problem.code, "headers": headers})
     await request.send({"type": "http.response.body", "body": document, "more_body": False})
     await _linger(request)
+
+
+def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Return fields and body: a page for a person who has opened something of the platform, a text that Git shows, or
+    a document."""
+    if is_git(scope):
+        return problem.headers(PLAIN), problem.text()
+    visitor = client_info_of(scope)
+    if wants_problem_page(visitor):
+        return problem_page(problem, visitor, identity)
+    return problem.headers(), problem.body(identity, dialect_of(scope["raw_path"]))
 
 
 async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:
@@ -518,12 +672,17 @@ async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:
     if request.scope["method"] != "OPTIONS" or asked.origin is None or asked.method is None:
         request.send = cors.sending(request.send, asked)
         return False
-    request.answered.status = 204
-    headers = [*cors.preflight(asked), *_ours(request)]
-    await request.send({"type": "http.response.start", "status": 204, "headers": headers})
+    await _answer_empty(request, 204, cors.preflight(asked))
+    return True
+
+
+async def _answer_empty(request: InboundRequest, status: int, headers: list[Header]) -> None:
+    request.answered.status = status
+    await request.send(
+        {"type": "http.response.start", "status": status, "headers": [*headers, *_ours(request)]}
+    )
     await request.send({"type": "http.response.body", "body": b"", "more_body": False})
     await _linger(request)
-    return True
 
 
 def _ours(request: InboundRequest) -> list[Header]:
@@ -555,10 +714,13 @@ async def _linger(request: InboundRequest) -> None:
         return
     left = LINGER_BYTES
     try:
-        async with asyncio.timeout(LINGER):
-            while left > 0:
-                left -= len((await incoming()).get("body", b""))
-                if not incoming.more():
-                    return
-    except TimeoutError:
+        with _lingering.take("", "all"):
+            async with asyncio.timeout(LINGER):
+                while left > 0:
+                    size = len((await incoming()).get("body", b""))
+                    left -= size
+                    if not incoming.more():
+                        return
+                    await asyncio.sleep(size / LINGER_RATE)
+    except (TimeoutError, RequestRefused):
         return

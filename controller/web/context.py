@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -13,12 +15,15 @@ from controller.domain.routing.routes import Service
 from controller.ports import Store
 from controller.store.people import PeopleStore
 from controller.web.auth.admin import ClientInfo
+from controller.web.auth.call_passes import CallPasses
+from controller.web.auth.openid_sign_in import ALL_SLOTS, OpenIdSignIn, back_from
 from controller.web.auth.people import Callers
 from controller.web.auth.sign_in import SignIn
 from controller.web.query import QueryParameters
 from controller.web.storage import StorageClient
 
 _KEY, _STORAGE, _PEOPLE = "prichal", "prichal.storage", "prichal.people"
+_PASSES = "prichal.passes"
 #: A key of the ASGI scope, which callers cannot set: views see header fields under other names.
 CALL = "prichal.call"
 
@@ -29,9 +34,12 @@ class WebContext(NamedTuple):
 
 
 class PeopleContext(NamedTuple):
+    """`issuers` of OpenID Connect by their names in the configuration."""
+
     store: PeopleStore
     callers: Callers
     sign_in: SignIn
+    issuers: Mapping[str, OpenIdSignIn]
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,21 @@ def bind(app: Flask, store: Store, settings: Settings, storage: StorageClient) -
     app.extensions[_STORAGE] = storage
     people = PeopleStore(settings.people)
     callers = Callers(people, settings.web)
-    app.extensions[_PEOPLE] = PeopleContext(people, callers, SignIn(people, callers.limits))
+    app.extensions[_PASSES] = CallPasses(people, settings.web)
+    allowed, slots = settings.sign_in, threading.BoundedSemaphore(ALL_SLOTS)
+    issuers = {
+        each.name: OpenIdSignIn(
+            each, back_from(settings.web, each.name), people, allowed.group_lifetime, slots
+        )
+        for each in allowed.oidc
+    }
+    app.extensions[_PEOPLE] = PeopleContext(
+        people, callers, SignIn(people, callers.limits, passwords=allowed.passwords), issuers
+    )
+
+
+def passes(app: Flask) -> CallPasses:
+    return cast(CallPasses, app.extensions[_PASSES])
 
 
 def context(app: Flask) -> WebContext:
@@ -81,4 +103,4 @@ def query() -> QueryParameters:
 def visitor() -> ClientInfo:
     """Return the facts about the current request for the admin rule."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return ClientInfo(request.method, request.remote_addr or "", headers, request.scheme)
+    return ClientInfo(request.method, request.remote_addr or "", headers, request.scheme, request.path)

@@ -41,10 +41,17 @@ class ProblemKind(Enum):
     METHOD = (405, "method-not-allowed", "This path does not take this method")
     BODY_TIMEOUT = (408, "body-timeout", "The body did not arrive in time")
     CONFLICT = (409, "nothing-to-approve", "There is nothing to approve")
+    REFUSED = (409, "refused", "The platform cannot do this now")
+    NOT_WRITABLE = (409, "platform-in-git", "Apps are connected in a Git repository")
+    APP_EXISTS = (409, "app-exists", "There is an app of this name")
+    NOT_CONFIRMED = (409, "not-confirmed", "The name of the app must be repeated")
+    QUOTA = (403, "quota-exceeded", "Your quota has no room for this")
     PATH_CONFLICT = (409, "path-conflict", "A file and a group cannot have the same name")
     UPLOAD_INCOMPLETE = (409, "upload-incomplete", "Parts of the upload are missing")
     PUBLISHING = (409, "group-publishing", "A run is publishing into the group")
     RUN_STATE = (409, "run-state", "The state of the run does not allow this")
+    CALL_STATE = (409, "call-state", "The call ended without a result")
+    CALL_GONE = (410, "call-gone", "The call has been removed")
     RUN_GONE = (410, "run-gone", "The run has been removed")
     TOO_LARGE = (413, "body-too-large", "The body is larger than allowed")
     MEDIA_TYPE = (415, "unsupported-media-type", "The body must be JSON")
@@ -60,21 +67,32 @@ class ProblemKind(Enum):
     UPSTREAM_UNREACHABLE = (502, "component-unreachable", "The component cannot be reached")
     UPSTREAM_DIED = (502, "component-died", "The component ended in the middle of the call")
     UPSTREAM_GARBAGE = (502, "component-answer", "The component's answer is not well-formed HTTP")
+    CALL_LOST = (502, "call-lost", "The call was lost")
     NOT_READY = (503, "not-ready", "No version of the component is ready")
     OVERLOADED = (503, "gateway-overloaded", "The gateway cannot take another request")
     ISSUER = (503, "issuer-unreachable", "The issuer of the tokens cannot be asked for its keys")
+    GIT_SERVICE = (503, "git-unavailable", "The Git service does not answer")
     STORE_BUSY = (503, "store-busy", "The platform's database cannot be used at the moment")
     STORAGE_UNREACHABLE = (503, "storage-unreachable", "The storage does not answer")
     STORAGE_REFUSED = (503, "storage-refused", "The storage refused the platform")
     BUCKET_MISSING = (503, "bucket-missing", "The box is not in the storage")
     UPSTREAM_TIMEOUT = (504, "component-timeout", "The component did not answer in time")
     BOX_FULL = (507, "box-full", "The box has no space for this")
+    RESULT_TOO_LARGE = (507, "result-too-large", "The result is larger than allowed")
     STORAGE_FULL = (507, "storage-full", "The storage is full")
 
     def __init__(self, status: int, slug: str, title: str) -> None:
         self.status = status
         self.slug = slug
         self.title = title
+
+
+class ProblemDialect(Enum):
+    """Whose clients read a problem: those of our own API, of the Open Inference Protocol, or of OpenAI's."""
+
+    OURS = "ours"
+    OPEN_INFERENCE = "open-inference"
+    OPENAI = "openai"
 
 
 @dataclass(frozen=True)
@@ -97,26 +115,33 @@ class HttpProblem:
     def code(self) -> int:
         return self.status or self.kind.status
 
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self, content_type: str = CONTENT_TYPE) -> list[tuple[str, str]]:
         found = [
             ("retry-after", str(self.retry_after) if self.retry_after else ""),
             ("allow", self.allow),
             ("www-authenticate", self.challenge),
             ("accept-encoding", self.accept_encoding),
         ]
-        return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *(h for h in found if h[1])]
+        return [("content-type", content_type), ("cache-control", "no-store"), *(h for h in found if h[1])]
 
     def without_paths(self, state: Path) -> HttpProblem:
         """Return the problem without paths of this host: see `host_paths`."""
         return self._with_texts(lambda text: without_host_paths(text, state))
 
     def _with_texts(self, change: Callable[[str], str]) -> HttpProblem:
+        detail = change(self.detail)
+        if detail == self.detail and not self.extra:
+            return self
         extra = {name: _changed(member, change) for name, member in self.extra.items()}
-        return replace(self, detail=change(self.detail), extra=extra)
+        return replace(self, detail=detail, extra=extra)
 
-    def body(self, request_id: str, below_v2: bool = False) -> bytes:
-        """The problem document, with this occurrence's request id as its instance. Below `/v2` of an API, the detail
-        is the member `error`, too: there the Open Inference Protocol's clients look."""
+    def text(self) -> bytes:
+        """The problem for programs that show plain text to people, as Git does."""
+        return f"{printable(self.detail)}\n".encode()
+
+    def body(self, request_id: str, dialect: ProblemDialect = ProblemDialect.OURS) -> bytes:
+        """The problem document, with this occurrence's request id as its instance. Clients of other protocols find
+        what they read in the member `error`."""
         told = self._with_texts(printable)  # many parsers refuse lone surrogates in JSON
         document: dict[str, object] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
@@ -128,9 +153,19 @@ class HttpProblem:
         }
         if self.retry_after:
             document["retryAfter"] = self.retry_after
-        if below_v2:
+        if dialect is ProblemDialect.OPEN_INFERENCE:
             document["error"] = told.detail
+        elif dialect is ProblemDialect.OPENAI:
+            document["error"] = told.openai_error()
         return json.dumps(document).encode()
+
+    def openai_error(self) -> dict[str, str | None]:
+        return {
+            "message": self.detail,
+            "type": "server_error" if self.code >= 500 else "invalid_request_error",
+            "param": None,
+            "code": self.kind.slug.replace("-", "_"),
+        }
 
 
 def _changed(member: Any, change: Callable[[str], str]) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from flask import Response, current_app, render_template, request
 
 from controller.domain.errors import ControllerError
-from controller.web.context import context
+from controller.web.context import context, visitor
 from controller.web.gateway.headers import request_id
+from controller.web.pages.problem_page import problem_page, wants_problem_page
 from controller.web.problems import HttpProblem, ProblemKind
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ def description_page(template: str, description: Mapping[str, Any], **more: obje
 
 def problem_response(problem: HttpProblem) -> Response:
     told = problem.without_paths(context(current_app).settings.state.absolute())
+    if wants_problem_page(visitor()):
+        fields, body = problem_page(told, visitor(), this_request())
+        return Response(body, told.code, fields)
     return Response(told.body(this_request()), told.code, told.headers())
 
 

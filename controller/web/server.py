@@ -16,17 +16,18 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.asgi import protocol
+from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver
 from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 
 from controller import memory
 from controller.config import Settings
-from controller.store.first_admin import prepare_first_admin
+from controller.store import request_metrics
+from controller.store.first_admin import prepare_people
 from controller.web.asgi import Application
 from controller.web.auth.token import with_token
-from controller.web.gateway import request_metrics
 from controller.web.objects.listen import ListenSocket
 from controller.web.storage import Connect
 
@@ -61,6 +62,21 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         self._keepalive_handle = self.worker.loop.call_later(HEADER, self._keepalive_timeout)
 
 
+class JoinedBodyReceiver(BodyReceiver):  # type: ignore[misc]
+    """gunicorn's own, which hands over what has arrived of a body in one piece: Git sends chunks of 8 KiB, and each
+    message to the application costs more than its bytes. What waits is bounded as before, to some 256 KiB."""
+
+    __slots__ = ()
+
+    def _pop_chunk(self) -> Any:
+        if len(self._chunks) > 1:
+            joined = b"".join(self._chunks)
+            self._chunks.clear()
+            self._chunks.append(joined)
+        return super()._pop_chunk()
+
+
+protocol.BodyReceiver = JoinedBodyReceiver  # which gunicorn's protocol makes for each request
 gasgi.ASGIProtocol = ConnectionProtocol  # which the worker's loop of gunicorn makes for each connection
 
 
@@ -121,7 +137,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings, connect: Connect) -> None:
     """Serve until a signal; exits the process. `connect` makes a client of the object storage."""
     memory.keep_little()
-    prepare_first_admin(settings)
+    prepare_people(settings)
     WorkerArbiter(WebServer(with_token(settings), connect)).run()
 
 

@@ -38,8 +38,14 @@ class Script(Protocol):
 
     def vanish(self, workload_id: str) -> None: ...
 
+    def cut_off(self, workload_id: str) -> None:
+        """Take the container off its network while it runs."""
+
     def write(self, workload_id: str, size: int) -> None:
         """A process in the container writes so many bytes."""
+
+    def work(self, workload_id: str) -> None:
+        """A process in the container computes for a moment, and takes memory."""
 
     def create(self, workload: Workload, name: str) -> str:
         """Make the container and do not start it."""
@@ -252,6 +258,31 @@ class EngineContract:
         engine.remove(workload.id, 0)
         assert all(each.app != app for each in engine.scratch())
 
+    def test_what_a_container_uses_is_measured(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        workload = self.one(engine, app)
+
+        def use() -> tuple[float, float]:
+            (found,) = (each for each in engine.use() if each.app == app)
+            assert (found.workload_id, found.component) == (workload.id, workload.component)
+            assert (found.gpu, found.gpu_memory) == (None, None)
+            return found.cpu, found.memory
+
+        before, _ = use()
+        script.work(workload.id)
+        wait_for(lambda: use()[0] > before and use()[1] > 0)
+        engine.remove(workload.id, 0)
+        assert all(each.app != app for each in engine.use())
+
+    def test_gpus_of_containers_are_known_to_all(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        """An engine without GPUs makes the container and cannot start it; what it cannot start, it removes."""
+        self.started(engine, script, app, image)
+        assert all(lease.app != app for lease in engine.held_gpus())
+
     def test_removing_is_idempotent(self, engine: Engine, script: Script, app: AppName, image: str) -> None:
         self.started(engine, script, app, image)
         seen = self.one(engine, app)
@@ -277,18 +308,31 @@ class EngineContract:
             engine.logs(seen.id, tail=10)
         assert caught.value.reason == "WorkloadGone"
         with pytest.raises(Transient) as caught:
-            list(engine.follow_logs(seen.id, tail=10))
+            list(engine.log_reader(seen.id, "").unread())
         assert caught.value.reason == "WorkloadGone"
 
-    def test_following_logs_ends_with_the_workload(
+    def test_the_containers_whose_logs_can_be_read(
         self, engine: Engine, script: Script, app: AppName, image: str
     ) -> None:
         self.started(engine, script, app, image)
         seen = self.one(engine, app)
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(lambda: list(engine.follow_logs(seen.id, tail=10)))
-            script.kill(seen.id)
-            assert isinstance(following.result(timeout=60), list)
+        (found,) = (each for each in engine.logged() if each.app == app)
+        assert (found.id, found.component, found.created) == (seen.id, seen.component, seen.created)
+        script.kill(seen.id)
+        assert [each.id for each in engine.logged() if each.app == app] == [seen.id], "it has ended"
+        assert isinstance(list(engine.log_reader(seen.id, "").unread()), list)
+
+    def test_the_end_of_a_log_is_read_before_its_container_is_gone(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        self.started(engine, script, app, image)
+        seen = self.one(engine, app)
+        found: list[str] = []
+        engine.remove(
+            seen.id, 0, lambda: found.extend(each.id for each in engine.logged() if each.app == app)
+        )
+        assert found == [seen.id]
+        assert [each for each in engine.logged() if each.app == app] == []
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -298,12 +342,14 @@ class EngineContract:
         self.started(engine, script, app, image)
         seen = self.one(engine, app)
         events: list[EngineEvent] = []
+        shown: list[WorkloadState] = []
         died, stop = threading.Event(), threading.Event()
 
         def watch() -> None:
             for event in engine.watch(stop.is_set):
                 events.append(event)
                 if event.action == "die":
+                    shown.extend(w.state for w in engine.observe(app).workloads if w.id == event.workload_id)
                     died.set()
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -318,6 +364,35 @@ class EngineContract:
         death = next(event for event in events if event.action == "die")
         assert (death.app, death.component) == (app, "web")
         assert death.workload_id
+        assert set(shown) == {WorkloadState.STOPPED}, "a pass that follows at once must see it"
+
+    def test_watching_tells_of_a_network_that_was_cut(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        workload = self.started(engine, script, app, image)
+        told, stop = threading.Event(), threading.Event()
+        events: list[EngineEvent] = []
+
+        def watch() -> None:
+            for event in engine.watch(stop.is_set):
+                events.append(event)
+                told.set()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        seen = self.one(engine, app)
+        while not told.is_set():  # the watcher sees what happens after it began
+            script.cut_off(seen.id)
+            if told.wait(0.5):
+                break
+            engine.remove(seen.id, grace=0)
+            engine.start(workload, name_of(workload, script.instance))
+            seen = self.one(engine, app)
+        stop.set()
+        watcher.join(timeout=30)
+        assert (events[0].app, events[0].component) == (app, "web")
+        assert (events[0].action, events[0].workload_id) == ("disconnect", seen.id)
+        assert self.one(engine, app).endpoint is None
 
     def test_what_the_engine_was_asked_to_remove_is_no_drift(
         self, engine: Engine, script: Script, app: AppName, image: str
@@ -374,8 +449,8 @@ class EngineContract:
     def test_what_was_made_here_is_asked_of_no_registry(self, engine: Engine, script: Script) -> None:
         built = f"{script.instance}.local/app/web:gone"
         for call in (
-            lambda: engine.pull("sha256:" + "0" * 64, ()),
-            lambda: engine.pull(built, ()),
+            lambda: engine.pull(AppName("demo"), "sha256:" + "0" * 64, ()),
+            lambda: engine.pull(AppName("demo"), built, ()),
             lambda: engine.pin(ExistingImage("sha256:" + "0" * 64), None, ()),
         ):
             with pytest.raises(Stalled) as caught:
@@ -400,6 +475,20 @@ class EngineContract:
         assert present[1]
         assert sum(present[2:]) <= 1  # which one is the newest, is told by times in whole seconds
         assert engine.pin(source, other, ()).present
+
+    def test_images_of_earlier_revisions_are_kept(
+        self, engine: Engine, script: Script, app: AppName, image: str
+    ) -> None:
+        source = make(BuildImage, ".")
+        tags = [f"{script.instance}.local/{app}/web:{number}" for number in range(3)]
+        for tag in tags:
+            context = context_of({"Dockerfile": f"FROM {image}\nENV TAG={tag}\n"})
+            engine.build(tag, BuildInput("c0ffee", source), context, lambda _: None)
+        earlier = tuple(engine.pin(source, tag, ()).deploy for tag in (tags[1], tags[0]))
+        engine.prune_images(app, 1, frozenset([engine.pin(source, tags[2], ()).deploy]), earlier)
+        assert [engine.pin(source, tag, ()).present for tag in tags] == [True] * 3
+        engine.prune_images(app, 0, frozenset([engine.pin(source, tags[2], ()).deploy]), earlier[:1])
+        assert [engine.pin(source, tag, ()).present for tag in tags] == [False, True, True]
 
 
 class ClusterScript(Script, Protocol):
@@ -445,7 +534,7 @@ class ClusterContract(EngineContract):
         found = engine.pin(make(BuildImage, "."), tag, ())
         assert (found.deploy, found.to_build) == (pin.deploy, False)
         if not found.present:
-            engine.pull(found.deploy, ())
+            engine.pull(AppName("demo"), found.deploy, ())
         assert engine.pin(make(BuildImage, "."), tag, ()).present
 
     # --- accepted, and not running yet -------------------------------------------------------------------------

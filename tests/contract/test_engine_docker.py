@@ -40,9 +40,18 @@ class DockerScript:
     def vanish(self, workload_id: str) -> None:
         self.client.remove_container(workload_id, force=True)
 
+    def cut_off(self, workload_id: str) -> None:
+        (network,) = self.client.inspect_container(workload_id)["NetworkSettings"]["Networks"]
+        self.client.disconnect_container_from_network(workload_id, network)
+
     def write(self, workload_id: str, size: int) -> None:
-        command = ["sh", "-c", f"head -c {size} /dev/zero > /tmp/written"]
-        asked = self.client.exec_create(workload_id, command)
+        self._run(workload_id, f"head -c {size} /dev/zero > /tmp/written")
+
+    def work(self, workload_id: str) -> None:
+        self._run(workload_id, "head -c 30000000 /dev/zero | md5sum")
+
+    def _run(self, workload_id: str, command: str) -> None:
+        asked = self.client.exec_create(workload_id, ["sh", "-c", command])
         self.client.exec_start(asked["Id"])
         assert self.client.exec_inspect(asked["Id"])["ExitCode"] == 0
 

@@ -29,8 +29,14 @@ class FakeScript:
     def vanish(self, workload_id: str) -> None:
         self.engine.vanish(workload_id)
 
+    def cut_off(self, workload_id: str) -> None:
+        self.engine.cut_off(workload_id)
+
     def write(self, workload_id: str, size: int) -> None:
         self.engine.write(workload_id, size)
+
+    def work(self, workload_id: str) -> None:
+        self.engine.work(workload_id, 0.1, 2**20)
 
     def create(self, workload: Workload, name: str) -> str:
         return self.engine.create(workload, name)
@@ -89,11 +95,11 @@ class TestFakeEngine(ClusterContract):
         engine.registry[source.reference] = "sha256:1"
         pin = engine.pin(source, None, ())
         assert pin == ImagePin("hub.example.org/a@sha256:1", ImageOrigin.REGISTRY, present=False)
-        engine.pull(pin.deploy, ())
+        engine.pull(AppName("demo"), pin.deploy, ())
         assert engine.pin(source, None, ()).present
         engine.registry_down = True
         with pytest.raises(Transient):
-            engine.pull(pin.deploy, ())
+            engine.pull(AppName("demo"), pin.deploy, ())
 
     def test_build_script(self, engine: FakeEngine) -> None:
         engine.build_failures["Dockerfile"] = "pip: no such package"

@@ -224,6 +224,19 @@ def test_a_missing_object(objects: Objects, bucket: str) -> None:
     assert reason_of(lambda: read(objects, bucket, "b", "0" * 32)) == "ObjectMissing"
 
 
+@pytest.mark.parametrize("key", ["plain/copy", "other folder/«копия» 100%.txt"])
+def test_an_object_is_copied_as_it_was_found(objects: Objects, bucket: str, key: str) -> None:
+    found = put(objects, bucket, "a/оригинал +.txt", b"content")
+    copied = objects.copy(bucket, found, key)
+    assert (copied.key, copied.size, copied.etag) == (key, 7, found.etag)
+    assert read(objects, bucket, key) == read(objects, bucket, found.key) == b"content"
+    put(objects, bucket, found.key, b"another")
+    assert reason_of(lambda: objects.copy(bucket, found, key)) == "ObjectChanged"
+    objects.remove(bucket, [found.key])
+    assert reason_of(lambda: objects.copy(bucket, found, key)) == "ObjectMissing"
+    assert read(objects, bucket, key) == b"content"
+
+
 def test_removing_may_be_repeated(objects: Objects, bucket: str) -> None:
     put_all(objects, bucket, ["a", "b/c", "d"])
     objects.remove(bucket, ["a"])

@@ -18,6 +18,7 @@ from tests.support.platform import Module, Platform
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
+TOKEN = "sk-correct-horse-battery"
 USER = {"ann": "correct-horse"}
 AUTHORIZATION = "Basic " + base64.b64encode(b"ann:correct-horse").decode()
 
@@ -38,6 +39,90 @@ def predict(inputs):
     """
     given = {item["name"]: item["data"] for item in inputs}
     return {"said": given["text"], "sum": float(sum(given["numbers"]))}
+'''
+ARRAYS = '''
+import numpy as np
+
+
+def predict(inputs):
+    """Give arrays back.
+
+    :param inputs.image: numbers of 32 bits
+    :type inputs.image: FP32
+    :param inputs.ids: large whole numbers
+    :type inputs.ids: INT64, optional
+    :param inputs.words: texts
+    :type inputs.words: str, optional
+    :param outputs.image: the same
+    :type outputs.image: FP32
+    :param outputs.ids: the same
+    :type outputs.ids: INT64, optional
+    :param outputs.half: half of the image
+    :type outputs.half: FP16
+    :param outputs.mask: where the image is above zero
+    :type outputs.mask: BOOL
+    :param outputs.words: the same
+    :type outputs.words: str, optional
+    """
+    given = {item["name"]: item for item in inputs}
+    image = np.array(given["image"]["data"], np.float32).reshape(given["image"]["shape"])
+    ids = np.array(given["ids"]["data"]) if "ids" in given else None
+    words = given["words"]["data"] if "words" in given else None
+    return {"image": image, "ids": ids, "half": (image / 2).astype(np.float16), "mask": image > 0, "words": words}
+'''
+WORDS = '''
+import threading
+
+go = threading.Event()
+
+
+def predict(inputs):
+    """Say words, the second one after another call has come.
+
+    :param inputs.text: what to say
+    :type inputs.text: str
+    :param outputs.word: a word
+    :type outputs.word: str
+    """
+    first, *rest = inputs[0]["data"].split()
+    yield {"word": first}
+    if rest:
+        go.wait()
+    else:
+        go.set()
+    for word in rest:
+        yield {"word": word}
+'''
+CHAT = '''
+import threading, time
+
+go = threading.Event()
+
+
+def predict(inputs):
+    """Say the last message word by word, the second word of "wait ..." after another chat has come.
+
+    :param inputs.messages: what was said
+    :type inputs.messages: dict
+    :param outputs.content: a word
+    :type outputs.content: str
+    :param outputs.prompt_tokens: how many words were said
+    :type outputs.prompt_tokens: INT32, optional
+    """
+    messages = inputs[0]["data"]
+    words = messages[-1]["content"].split()
+    if words == ["go"]:
+        go.set()
+    yield {"content": words[0] + " ", "prompt_tokens": 3} if words[0] != "fail" else {"content": 7}
+    if words[0] == "wait":
+        go.wait()
+    for word in words[1:]:
+        if word == "fail":
+            raise ValueError("too bad")
+        yield {"content": word + " "}
+    while words == ["for", "ever"]:
+        yield {"content": "x"}
+        time.sleep(0.01)
 '''
 STAGE = """
 import os
@@ -69,7 +154,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         platform.start()
         module = Module(platform.home / app)
         auth: dict[str, Any] = {"auth": {"basic": {"credentials": "users"}}}
-        module.served(SOURCE).api(path="echo", restfulApi=auth).box("data").files_api(**auth)
+        module.served(SOURCE).write("arrays.py", ARRAYS).write("words.py", WORDS).write("chat.py", CHAT)
+        module.write(
+            "Dockerfile", f"FROM {BASE_IMAGE}\nWORKDIR /srv\nCOPY app.py arrays.py words.py chat.py ./\n"
+        )
+        small = {"cpus": 0.5, "memory": "128Mi"}
+        arrays = {"image": {"build": {"context": "."}}, "mlService": {"inference": "arrays:predict"}}
+        module.component("arrays", **arrays, resources=small).api("arrays", "arrays", restfulApi=auth)
+        words = {"image": {"build": {"context": "."}}, "mlService": {"inference": "words:predict"}}
+        module.component("words", **words, resources=small).api("words", "words", restfulApi=auth)
+        chat = {"inference": "chat:predict", "openai": "chat", "concurrency": 2, "queue": 1}
+        module.component("chat", image={"build": {"context": "."}}, mlService=chat, resources=small)
+        module.api("chat", "chat", restfulApi={"auth": {"token": {"credentials": "tokens"}}})
+        module.api(path="echo", restfulApi=auth).box("data").files_api(**auth)
         stage = {
             "name": "fit",
             "image": {"existingImageName": BASE_IMAGE},
@@ -100,7 +197,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         module.runs_api("count", "count", restfulApi=auth, apiSpec={"inputs": [], "outputs": []})
         module.pipelines_api(**auth)
         revision = module.push()
-        platform.connect(module, app, secrets={"users": USER})
+        platform.connect(module, app, secrets={"users": USER, "tokens": {"robot": TOKEN}})
         platform.until_ready(app, revision)
         yield f"http://127.0.0.1:{platform.port}/{app}"
     finally:
@@ -149,7 +246,13 @@ def test_clients_of_the_open_inference_protocol(base: str, clients: Path) -> Non
     assert call(clients, "open_inference.py", address, "model", AUTHORIZATION) == "as the protocol says\n"
 
 
-def test_the_client_of_mlserver(base: str, tmp_path: Path) -> None:
+def test_clients_send_tensors_as_bytes_to_a_component_with_numpy(base: str, clients: Path) -> None:
+    address = f"{base}/arrays".removeprefix("http://")
+    assert call(clients, "binary_tensors.py", address, "arrays", AUTHORIZATION) == "as the protocol says\n"
+
+
+@pytest.mark.parametrize("form", [[], ["--binary-data"]])
+def test_the_client_of_mlserver(base: str, form: list[str], tmp_path: Path) -> None:
     """`mlserver infer` sends a file of requests and writes the replies to another one."""
     peers = environment("peers", ROOT / "benchmarks" / "requirements-peers.txt")
     text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a cat"]}
@@ -160,7 +263,7 @@ def test_the_client_of_mlserver(base: str, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text("".join(json.dumps(request) + "\n" for request in requests))
     address = f"{base}/echo".removeprefix("http://")
     files: list[str | Path] = ["-i", tmp_path / "in.json", "-o", tmp_path / "out.json"]
-    more = ["-t", "rest", "-H", f"Authorization: {AUTHORIZATION}"]
+    more = ["-t", "rest", "-H", f"Authorization: {AUTHORIZATION}", *form]
     command: list[str | Path] = [peers / "mlserver", "infer", "-u", address, "-m", "model", *files, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -169,6 +272,16 @@ def test_the_client_of_mlserver(base: str, tmp_path: Path) -> None:
         output["data"] for reply in replies for output in reply["outputs"] if output["name"] == "sum"
     )
     assert sums == [[1.0], [2.0], [3.0]], replies
+
+
+def test_a_reader_of_event_streams_gets_what_a_function_yields(base: str, clients: Path) -> None:
+    said = call(clients, "yielded_events.py", f"{base}/words/predict", AUTHORIZATION)
+    assert said == "to be or: all of them at once\n"
+
+
+def test_the_client_of_openai(base: str) -> None:
+    python = environment("openai-client", CLIENTS / "openai_chat.txt")
+    assert call(python, "openai_chat.py", f"{base}/chat", TOKEN) == "to be or not : as the client expects\n"
 
 
 def test_a_reader_of_event_streams_follows_a_run(base: str, clients: Path) -> None:

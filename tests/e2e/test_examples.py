@@ -25,7 +25,7 @@ SEVEN = json.loads((EXAMPLE / "seven.json").read_text())["inputs"]
 def image() -> None:
     """Made here where it is missing, since no other test needs it."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run([ROOT / "scripts" / "sklearn-image"], check=True, timeout=300, env=environment)
+    subprocess.run([ROOT / "scripts" / "example-image", "sklearn"], check=True, timeout=300, env=environment)
 
 
 def test_a_model_is_trained_served_and_replaced_as_the_page_tells(platform: Platform, tmp_path: Path) -> None:

@@ -8,15 +8,19 @@ that once did harm.
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
 
 from controller.adapters.dockerignore import rules_for
 from controller.config import Settings
-from controller.domain.apps.spec import HookProvider, PlatformAppSpec
+from controller.domain.apps.smoke import SmokeAnswer, SmokeTestInvalid, case_of, verdict
+from controller.domain.apps.spec import HookProvider, PlatformAppSpec, SmokeTest
 from controller.domain.errors import Stalled
-from controller.domain.names import AppName, RepositoryName
+from controller.domain.git_http import PREFIX, read_exchange, write_exchange
+from controller.domain.names import AppName, RepositoryName, is_dns_label
 from controller.domain.secret import Secret
 from controller.domain.storage.links import LinkInvalid, ObjectLink, link_key, parse, read_path
 from controller.domain.storage.sigv4 import SignatureInvalid, read_signature
@@ -27,7 +31,12 @@ from controller.manifests.reader import read
 from controller.manifests.schema import check
 from controller.ports import SourceFile
 from controller.serving import docstring, http1, jsontext
+from controller.serving.chat import ChatReader
+from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem as ServingProblem
+from controller.serving.tensors import BinaryTensor
+from controller.serving.validate import compile_check
 from controller.web.api.platform.signatures import concerns, delivery_id, is_genuine, refs_of
 from controller.web.auth.authenticate import decode_basic
 from controller.web.auth.oidc import read_header
@@ -35,6 +44,8 @@ from controller.web.gateway.headers import lines_for, response_headers, split
 from controller.web.gateway.hosts import HostNames, HostRedirect
 from controller.web.gateway.rewrite import REWRITTEN, PublicSite, is_below
 from controller.web.gateway.router import ForwardCall, Router, find_route
+from controller.web.git.cgi import CgiInvalid, split_header
+from controller.web.git.requests import GunzippedBody, PushCommands, read_git_target
 from controller.web.objects.checksums import Malformed, Mismatch
 from controller.web.objects.chunks import ChunkedReader, ChunkFraming
 from controller.web.objects.s3 import (
@@ -56,6 +67,21 @@ SECRET = "a-secret-that-nobody-guesses"
 TABLE = Router.build(
     1, [make_route(make_api("image"), app=AppName("demo"), any_path=True, upstreams=("10.0.0.2:8002",))]
 )
+TENSORS = Signature(
+    tuple(Variable(kind.value, (kind,), True, "") for kind in Datatype if kind is not Datatype.FILE),
+    (),
+    "",
+    "",
+)
+_CHAT_INPUTS = (
+    Variable("messages", (Datatype.DICT,), False, ""),
+    Variable("temperature", (Datatype.FP32, Datatype.INT32), True, ""),
+    Variable("max_tokens", (Datatype.INT32,), True, ""),
+    Variable("stop", (Datatype.STR,), True, ""),
+)
+_CHAT = Signature(_CHAT_INPUTS, (Variable("content", (Datatype.STR,), False, ""),), "", "")
+_CHATS_CHECK = compile_check(_CHAT)
+_CHATS = ChatReader("net", _CHAT, _CHATS_CHECK)
 SITE = PublicSite(b"/demo/image", b"/a/b?c", b"ml.example.org", ("10.0.0.2:8002",), "demo.classify")
 HOSTS = HostNames(b"apps.example.org")
 OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -80,12 +106,49 @@ def json_text(data: bytes) -> None:
         jsontext.encode(jsontext.read(data.decode("utf-8", "surrogateescape")))
 
 
+def chats(data: bytes) -> None:
+    """A chat of OpenAI's API is refused with an error of its own, or the function gets what it describes."""
+    with suppress(ValueError):
+        body = jsontext.read(data.decode("utf-8", "surrogateescape"))
+        try:
+            call = _CHATS.read(body).call
+        except ServingProblem as problem:
+            assert json.loads(problem.body("r", "/v1/chat/completions"))["error"]["message"]
+        else:
+            assert not _CHATS_CHECK(call)
+
+
+def smoke_tests(data: bytes) -> None:
+    """What a container answers to a smoke test: the verdict is short, whatever it is."""
+    expected, _, found = data.partition(b"\n")
+    with suppress(SmokeTestInvalid):
+        case = case_of(SmokeTest("/predict", "in.json", "out.json", False, 0.1), b"{}", expected)
+        assert len(verdict(case, SmokeAnswer(200, found))) < 1000
+        assert not verdict(case, SmokeAnswer(200, expected))
+
+
+def tensors(data: bytes) -> None:
+    """What is taken has as many elements as its shape says, whatever lengths the bytes claim."""
+    length, _, body = data.partition(b" ")
+    request = http1.HttpRequest(
+        "POST", "/v2/models/net/infer", {b"inference-header-content-length": length}, False
+    )
+    request.body = body
+    call = TensorCall("net", {variable.name: variable for variable in TENSORS.inputs})
+    with suppress(ServingProblem):
+        read = call.read(request)
+        if not compile_check(TENSORS)(read):
+            for item in read["inputs"]:
+                given = item["data"].elements() if type(item["data"]) is BinaryTensor else item["data"]
+                assert len(given if isinstance(given, list) else [given]) == math.prod(item.get("shape", [1]))
+
+
 def manifests(data: bytes) -> None:
     file = SourceFile("a.yaml", data)
     for document in read((file,)).documents:
         check(document)
     app = make(PlatformAppSpec, AppName("demo"), RepositoryName("demo"))
-    examine((file,), app, None, SETTINGS.limits)
+    examine((file,), app, False, SETTINGS.limits)
 
 
 def platform(data: bytes) -> None:
@@ -101,6 +164,7 @@ def platform(data: bytes) -> None:
 def docstrings(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     docstring.parse(text)
+    docstring.remarks(text)
     with suppress(SyntaxError):
         docstring.find(text, "predict")
 
@@ -112,6 +176,52 @@ def dockerignore(data: bytes) -> None:
             rules.judge(path, ())
             rules.leaves_out(path)
             rules.enters(path)
+
+
+def git_exchange(data: bytes) -> None:
+    """What the Git service takes from the web process names a repository here and a person, and nothing else."""
+    with suppress(ValueError):
+        found = read_exchange(data)
+        assert is_dns_label(found.repository)
+        assert read_exchange(write_exchange(found)[PREFIX.size :]) == found
+
+
+def git_target(data: bytes) -> None:
+    """A path that Git gets is one of three, in one spelling."""
+    method, _, target = data.partition(b" ")
+    path, _, query = target.partition(b"?")
+    with suppress(RequestRefused):
+        found = read_git_target(method.decode("latin-1"), path, query)
+        service = found.service.encode()
+        last = b"info/refs?service=" + service if found.advertises else service
+        assert target.removesuffix(b"?") == b"/-/git/%b.git/%b" % (found.repository.encode(), last)
+
+
+def cgi_header(data: bytes) -> None:
+    with suppress(CgiInvalid):
+        found = split_header(data)
+        if found is not None:
+            assert 100 <= found[0].status <= 599
+            assert data.endswith(found[1])
+
+
+def push_commands(data: bytes) -> None:
+    """The pieces in which a push arrives do not matter."""
+    told = []
+    for size in (1, 7, len(data) or 1):
+        commands = PushCommands()
+        with suppress(RequestRefused):
+            for at in range(0, len(data), size):
+                commands.feed(data[at : at + size])
+        told.append((commands.number, commands.told()))
+    assert len(set(told)) == 1
+
+
+def gunzipped(data: bytes) -> None:
+    decoder = GunzippedBody(100_000)
+    with suppress(RequestRefused):
+        assert sum(map(len, decoder.pieces(data))) <= 100_000
+        decoder.finish()
 
 
 def webhooks(data: bytes) -> None:
@@ -243,10 +353,18 @@ TARGETS: dict[str, Target] = {
     "http1-head": http1_head,
     "http1-body": http1_body,
     "json": json_text,
+    "chats": chats,
+    "smoke-tests": smoke_tests,
+    "tensors": tensors,
     "manifests": manifests,
     "platform": platform,
     "docstrings": docstrings,
     "dockerignore": dockerignore,
+    "git-exchange": git_exchange,
+    "git-target": git_target,
+    "cgi-header": cgi_header,
+    "push-commands": push_commands,
+    "gunzipped": gunzipped,
     "webhooks": webhooks,
     "paths": paths,
     "fields": fields,

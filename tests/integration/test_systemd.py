@@ -18,11 +18,14 @@ from pathlib import Path
 import pytest
 
 from controller.cli.exits import Exit
-from controller.config import load
+from controller.config import Settings, load
 from controller.store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
-UNITS = ("prichal.target", "prichal-daemon.service", "prichal-web.socket", "prichal-web.service")
+UNITS = (
+    *("prichal.target", "prichal-daemon.service", "prichal-web.socket", "prichal-web.service"),
+    *("prichal-git.socket", "prichal-git.service"),
+)
 COMMAND = "/opt/prichal/.venv/bin/prichal"
 
 
@@ -77,7 +80,8 @@ class TestVerify:
 
 class TestExposure:
     @pytest.mark.parametrize(
-        ("unit", "limit"), [("prichal-web.service", 3.0), ("prichal-daemon.service", 5.0)]
+        ("unit", "limit"),
+        [("prichal-web.service", 3.0), ("prichal-daemon.service", 5.0), ("prichal-git.service", 3.0)],
     )
     def test_stays_below(self, units: Path, unit: str, limit: float) -> None:
         result = run("systemd-analyze", "security", "--offline=true", "--no-pager", units / unit)
@@ -101,12 +105,24 @@ class TestExposure:
         assert web["SupplementaryGroups"] == ["prichal"]
         assert web["ReadWritePaths"] == ["/var/lib/prichal/db/asked /var/lib/prichal/web"]
 
+    def test_what_is_pushed_reaches_the_repositories_alone(self) -> None:
+        git, socket = settings("prichal-git.service"), settings("prichal-git.socket")
+
+        hidden = " ".join(git["InaccessiblePaths"]).split()
+        for path in ("db", "private", "storage", "web", "runs"):
+            assert f"-/var/lib/prichal/{path}" in hidden
+        assert "-/run/docker.sock" in hidden
+        assert git["ReadWritePaths"] == ["/var/lib/prichal/git"]
+        assert (git["User"], git["CapabilityBoundingSet"]) == (["prichal-git"], [""])
+        assert (socket["SocketUser"], socket["SocketMode"]) == (["prichal-web"], ["0600"])
+        assert socket["ListenStream"] == [str(Settings().git_socket)]
+
     def test_the_embedded_storage_can_start(self) -> None:
         """It asks for the addresses of this host before it listens."""
         (families,) = settings("prichal-daemon.service")["RestrictAddressFamilies"]
         assert set(families.split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
 
-    @pytest.mark.parametrize("unit", ["prichal-daemon.service", "prichal-web.service"])
+    @pytest.mark.parametrize("unit", ["prichal-daemon.service", "prichal-web.service", "prichal-git.service"])
     def test_what_ends_unasked_is_started_again(self, unit: str) -> None:
         """Whatever its exit code, and however often; only what a restart cannot fix stays down."""
         found = settings(unit)
@@ -142,7 +158,7 @@ class TestFilesOfTheHost:
         )
 
         assert result.returncode == 0, result.stderr
-        for line in ("group 'prichal'", "user 'prichal'", "user 'prichal-web'"):
+        for line in ("group 'prichal'", "user 'prichal'", "user 'prichal-web'", "user 'prichal-git'"):
             assert f"Creating {line}" in result.stdout + result.stderr
 
     def test_folders(self) -> None:
@@ -292,7 +308,7 @@ class TestServices:
         supervisor.hears("STOPPING=1")
         assert daemon.wait(60) == 0
 
-    @pytest.mark.parametrize("command", ["daemon", "web"])
+    @pytest.mark.parametrize("command", ["daemon", "web", "git-http"])
     def test_a_bad_configuration_is_not_tried_again(
         self, supervisor: Supervisor, config: Path, command: str
     ) -> None:
@@ -300,7 +316,7 @@ class TestServices:
 
         code = supervisor.start(command, "--config", config).wait(60)
 
-        unit = settings(f"prichal-{command}.service")
+        unit = settings(f"prichal-{command.removesuffix('-http')}.service")
         assert str(code) in unit["RestartPreventExitStatus"][0].split()
 
 
@@ -320,7 +336,9 @@ class TestInstall:
         assert release.parent == host / "opt/prichal/releases"
         version = run(link / "bin/python", "-I", "-c", "import controller; print(controller.__file__)")
         assert version.stdout.startswith(str(link.parent)), version.stderr
-        assert (link / "bin/prichal").read_text().startswith("#!/opt/prichal/releases/")
+        launcher = (link / "bin/prichal").read_text()
+        assert f"/opt/prichal/releases/{release.name}/bin/python" in launcher
+        assert str(host) not in launcher
         for unit in UNITS:
             assert (host / "etc/systemd/system" / unit).read_text() == (ROOT / "systemd" / unit).read_text()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
+from tests.support import chromium
+from tests.support.waiting import wait_for
 
 
 def browser() -> str | None:
-    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+    """Return the program that starts Chromium, if there is one; see `tests/support/chromium.py`."""
+    return chromium.__file__ if chromium.program() is not None else None
 
 
 @contextmanager
@@ -117,9 +118,17 @@ class DrivenBrowser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **enter)
 
     def _focus(self, selector: str) -> None:
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.focus", nodeId=node)
+        wait_for(lambda: self._has_focus(selector))
+
+    def _has_focus(self, selector: str) -> bool:
+        """Return False while another page, or a part of one, takes the place of this one."""
+        try:
+            root = self.call("DOM.getDocument")["root"]["nodeId"]
+            node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+            self.call("DOM.focus", nodeId=node)
+        except RuntimeError:
+            return False
+        return True
 
     def _message(self) -> bytes:
         parts = []

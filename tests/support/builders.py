@@ -122,5 +122,11 @@ def route(to: DesiredComponent, *workloads: ObservedWorkload, **changes: object)
         apis=to.apis,
         timeout=to.spec.server.timeout + GATEWAY_MARGIN,
         any_path=isinstance(to.spec.server, OwnServer),
+        patience=to.spec.patience,
+        idempotent=to.spec.idempotent,
+        ready_path=to.spec.server.ready_path,
+        async_timeout=to.spec.async_timeout,
+        webhook=to.spec.webhook,
+        concurrency=1 if isinstance(to.spec.server, OwnServer) else to.spec.server.concurrency,
     )
     return replace(made, **changes)  # type: ignore[arg-type]

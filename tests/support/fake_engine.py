@@ -14,15 +14,19 @@ from controller.domain.apps.desired import BuildInput, ModelMount, Workload
 from controller.domain.apps.observed import (
     ImageOrigin,
     ImagePin,
+    ImageUse,
+    LoggedContainer,
     ObservedApp,
     ObservedWorkload,
     ScratchUse,
     WorkloadState,
+    WorkloadUse,
 )
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.reasons import Reason
+from controller.domain.runs.gpus import Lease
 from controller.domain.volumes import Volume
 from controller.ports import BuildContext, EngineEvent
 
@@ -39,6 +43,22 @@ class FakeContainer:
     model: ModelMount | None = None
     logs: list[str] = field(default_factory=list)
     written: int = 0
+    cpu: float = 0.0
+    memory: float = 0.0
+
+
+class FakeLogReader:
+    """Positions count lines."""
+
+    def __init__(self, engine: FakeEngine, workload_id: str, position: int) -> None:
+        self._engine = engine
+        self._id = workload_id
+        self._position = position
+
+    def unread(self) -> Iterator[tuple[str, bytes]]:
+        for line in self._engine.lines_after(self._id, self._position):
+            self._position += 1
+            yield f"2026-01-31T12:00:00.000Z/1/{self._position}", f"{line}\n".encode()
 
 
 def image_id(tag: str) -> str:
@@ -63,6 +83,7 @@ class FakeEngine:
         self.start_failures: dict[str, ControllerError] = {}  # component -> what `start` raises
         self.exits_at_start: dict[str, int] = {}  # component -> exit code right after its start
         self.pends: dict[str, str] = {}  # component -> why it does not run at once
+        self.pull_failures: dict[AppName, Exception] = {}
         self.refuses: dict[str, str] = {}  # component -> why it is refused after it was accepted
         self.volumes: set[Volume] = set()  # what is there to be mounted
         self.look: Callable[[Volume], object] = self._look  # looks one up; may raise
@@ -96,6 +117,13 @@ class FakeEngine:
                 oom_killed=oom_killed,
             )
             self._emit(container, "die")
+
+    def cut_off(self, workload_id: str) -> None:
+        """A person takes the container off its network."""
+        with self._changed:
+            container = self._containers[workload_id]
+            container.seen = replace(container.seen, address=None)
+            self._emit(container, "disconnect")
 
     def admit(self, workload_id: str) -> None:
         """The engine runs what it had accepted."""
@@ -220,8 +248,10 @@ class FakeEngine:
         pinned = f"{reference.rpartition(':')[0]}@{self.registry[reference]}"
         return ImagePin(pinned, ImageOrigin.REGISTRY, pinned in self.images)
 
-    def pull(self, reference: str, registries: Registries) -> None:
+    def pull(self, app: AppName, reference: str, registries: Registries) -> None:
         self._require_up()
+        if (failure := self.pull_failures.get(app)) is not None:
+            raise failure
         if self.registry_down:
             raise Transient(Reason.REGISTRY_UNREACHABLE, f"cannot pull image {reference}")
         self._require_registry(reference, "pull")
@@ -254,7 +284,7 @@ class FakeEngine:
         """A build under its digest in the registry."""
         return f"{self.pushes_to}/{tag.rpartition(':')[0]}@{image_id(tag)}"
 
-    def image_sizes(self) -> Mapping[AppName, int]:
+    def image_sizes(self) -> Mapping[AppName, ImageUse]:
         self._require_up()
         return {}
 
@@ -267,14 +297,47 @@ class FakeEngine:
                 if each.app and each.seen.state is WorkloadState.RUNNING
             )
 
+    def use(self, ask_gpus: bool = True) -> tuple[WorkloadUse, ...]:
+        self._require_up()
+        with self._changed:
+            return tuple(
+                WorkloadUse(
+                    each.app, each.seen.component, each.seen.id, each.cpu, each.memory, gpus=each.seen.gpus
+                )
+                for each in self._containers.values()
+                if each.app and each.seen.state is WorkloadState.RUNNING
+            )
+
+    def held_gpus(self) -> tuple[Lease, ...]:
+        self._require_up()
+        with self._changed:
+            found = [
+                Lease(each.seen.name, each.app, each.seen.component, each.seen.gpus, each.seen.gpu_share)
+                for each in self._containers.values()
+                if each.app and each.seen.gpus
+            ]
+        return tuple(sorted(found, key=lambda lease: lease.workload))
+
+    def work(self, workload_id: str, cpu: float, memory: float) -> None:
+        """A process in the container computes for so many seconds, and takes so many bytes."""
+        container = self._container(workload_id)
+        container.cpu += cpu
+        container.memory += memory
+
     def write(self, workload_id: str, size: int) -> None:
         """A process in the container writes so many bytes."""
         self._container(workload_id).written += size
 
-    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
+    def prune_images(
+        self,
+        app: AppName,
+        keep: int,
+        spare: frozenset[str] = frozenset(),
+        earlier: tuple[str, ...] = (),
+    ) -> None:
         self._require_up()
         prefix = f"{self.instance}.local/{app}/"
-        in_use = spare | {c.image for c in self._containers.values()}
+        in_use = spare | {*earlier} | {c.image for c in self._containers.values()}
         tags = [tag for tag in reversed(self.builds) if tag.startswith(prefix) and tag in self.images]
         for tag in tags[keep:]:
             names = {image_id(tag), self._pushed(tag)}
@@ -328,7 +391,7 @@ class FakeEngine:
                 self.say(container, "OSError: [Errno 30] Read-only file system: '/app/cache'")
                 self.exit(container)
 
-    def remove(self, workload_id: str, grace: float) -> None:
+    def remove(self, workload_id: str, grace: float, last: Callable[[], object] = lambda: None) -> None:
         self._require_up()
         with self._changed:
             container = self._containers.get(workload_id)
@@ -336,6 +399,7 @@ class FakeEngine:
                 return
             if container.app is None:
                 raise Stalled(Reason.NOT_OURS, f"cannot remove container {workload_id[:12]}: it is not ours")
+            last()
             self.removals.append(container.seen.name)
             del self._containers[workload_id]
             self._changed.notify_all()
@@ -343,17 +407,21 @@ class FakeEngine:
     def logs(self, workload_id: str, tail: int) -> str:
         return "".join(f"{line}\n" for line in self._container(workload_id).logs[-tail:])
 
-    def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]:
+    def logged(self) -> tuple[LoggedContainer, ...]:
+        self._require_up()
         with self._changed:
-            container = self._container(workload_id)
-            position = max(0, len(container.logs) - tail)
-            while True:
-                for line in container.logs[position:]:
-                    yield f"{line}\n".encode()
-                position = len(container.logs)
-                if container.seen.state is not WorkloadState.RUNNING or workload_id not in self._containers:
-                    return
-                self._changed.wait(0.05)
+            return tuple(
+                LoggedContainer(each.seen.id, each.app, each.seen.component, each.seen.created)
+                for each in self._containers.values()
+                if each.app
+            )
+
+    def log_reader(self, workload_id: str, after: str) -> FakeLogReader:
+        return FakeLogReader(self, workload_id, int(after.rpartition("/")[2] or 0))
+
+    def lines_after(self, workload_id: str, position: int) -> list[str]:
+        self._require_up()
+        return self._container(workload_id).logs[position:]
 
     def watch(self, stop: Callable[[], bool]) -> Iterator[EngineEvent]:
         with self._changed:
@@ -412,6 +480,7 @@ class FakeEngine:
             state=state,
             created=self._now(),
             gpus=workload.gpus,
+            gpu_share=workload.spec.resources.per_gpu if workload.gpus else 1,
             root=self._root(workload),
         )
         self._containers[number] = FakeContainer(workload.app, seen, workload.image, workload.model)

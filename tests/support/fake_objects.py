@@ -224,6 +224,12 @@ class FakeObjects(_Switches):
         if self.server.full:
             raise Transient(Reason.STORAGE_FULL, "the disk of the storage is full")
 
+    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
+        with self.open(bucket, found.key, found.etag) as pieces:
+            body = b"".join(pieces)
+        with self._request(bucket, write=True):
+            return self._store(bucket, key, body, found.etag)
+
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         chosen = tuple(keys)
         with self._request(bucket, write=True) as objects:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import count
 
-from controller.domain.apps.spec import BuildImage, RepositorySpec, SecretSpec
+from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
 from controller.ports import BuildContext, Revision, SourceFile
@@ -24,6 +24,7 @@ class FakeSources:
         self.forgotten: list[str] = []
         self._heads: dict[str, str] = {}
         self._commits: dict[tuple[str, str], Tree] = {}
+        self._served: dict[tuple[str, str], Tree] = {}  # not in the clone, but on the server
         self._numbers = count(1)
 
     # --- script ------------------------------------------------------------------------------------------------
@@ -40,15 +41,22 @@ class FakeSources:
         """The branch points to a commit that was there before: a force push."""
         self._heads[repository] = commit
 
-    def lose(self, repository: str, commit: str) -> None:
-        """The commit is gone from the clone, as after a force push and a clean-up."""
-        del self._commits[repository, commit]
+    def lose(self, repository: str, commit: str, served: bool = False) -> None:
+        """The commit is gone from the clone, as after a force push and a clean-up. `served`: the clone is new, and the
+        server still has the commit."""
+        tree = self._commits.pop((repository, commit))
+        if served:
+            self._served[repository, commit] = tree
 
     # --- the port ----------------------------------------------------------------------------------------------
 
     def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
         if self.fault:
             raise self.fault
+        if repository.ref.kind is RefKind.COMMIT:
+            if (repository.name, repository.ref.value) not in {**self._commits, **self._served}:
+                raise Stalled(Reason.REF_NOT_FOUND, f"no branch contains the commit {repository.ref.value}")
+            return repository.ref.value
         if repository.name not in self._heads:
             raise Stalled(Reason.REF_NOT_FOUND, f"{repository.name} has no branch {repository.ref.value}")
         return self._heads[repository.name]
@@ -58,11 +66,21 @@ class FakeSources:
     ) -> Revision:
         commit = self.head(repository, credentials)
         self.fetched += 1
+        if repository.ref.kind is RefKind.COMMIT:
+            self._commits |= {key: tree for key, tree in self._served.items() if key[1] == commit}
         return Revision(repository.name, commit, f"refs/heads/{repository.ref.value}", subject="a change")
 
     def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
         below = self._below(revision, path)
         return tuple(SourceFile(p, below[p]) for p in sorted(below) if p.endswith(suffixes))
+
+    def read(self, revision: Revision, path: str, most: int) -> bytes:
+        found = self._below(revision, ".").get(path)
+        if found is None:
+            raise Stalled(Reason.PATH_NOT_FOUND, f"there is no file {path} in commit {revision.commit[:12]}")
+        if len(found) > most:
+            raise Stalled(Reason.FILE_TOO_LARGE, f"{path} has {len(found)} bytes")
+        return found
 
     def content_id(self, revision: Revision, source: BuildImage) -> str:
         return hashlib.sha256(

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import uvloop
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
+from controller.store import SqliteStore
+from controller.web.gateway.activator import Activator
+from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.router import UpstreamTarget
+from controller.web.gateway.watch import RouteWatch
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -132,3 +139,55 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 def response(body: bytes = b"ok", *headers: str, status: str = "200 OK") -> bytes:
     lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+class NobodyWaits:
+    """The port `WaitingCalls` for components that take calls."""
+
+    async def wake(self, target: UpstreamTarget) -> None:
+        raise AssertionError(f"{target.label} is not asleep")
+
+    def is_healing(self, target: UpstreamTarget) -> bool:
+        return False
+
+    async def heal(self, target: UpstreamTarget, deadline: float, why: str) -> None:
+        raise AssertionError(f"{target.label} is not waited for")
+
+
+class GatewayWorker:
+    """The parts of a gateway worker in which calls wait."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.pool = ConnectionPool(1.0)
+        self.watch = RouteWatch(store, self.pool)
+        self.activator = Activator(store, self.watch, self.pool)
+
+    @property
+    def target(self) -> UpstreamTarget:
+        return next(iter(self.watch.table.targets.values()))
+
+
+W = TypeVar("W", bound=GatewayWorker)
+
+
+def run_worker(
+    scenario: Callable[[W], Coroutine[Any, Any, None]], kind: Callable[[SqliteStore], W], store: SqliteStore
+) -> None:
+    async def bounded() -> None:
+        worker = kind(store)
+        async with asyncio.timeout(20):
+            await worker.watch.start()
+            try:
+                await scenario(worker)
+            finally:
+                await worker.watch.stop()
+                await worker.activator.stop()
+                worker.pool.close()
+
+    uvloop.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)

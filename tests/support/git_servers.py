@@ -211,12 +211,12 @@ class _Cgi(http.server.BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
+        chunks = []
         while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
+            chunks.append(self.rfile.read(size))
             self.rfile.readline()
         self.rfile.readline()
-        return body
+        return b"".join(chunks)
 
     def _authorised(self) -> bool:
         if self.described.password is None:

@@ -86,6 +86,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        """A POST is answered like a GET, unless the issuer has more to say."""
+        issuer = self.server.issuer
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = issuer.post(self.path, dict(self.headers), body)
+        if answer is None:
+            self.do_GET()
+            return
+        status, document = answer
+        text = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -142,6 +157,9 @@ class Issuer:
     def publish(self, *keys: SigningKey) -> None:
         self.serve(self.discovery, {"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
         self.serve(self.keys, {"keys": [key.jwk() for key in keys]})
+
+    def post(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, object] | None:
+        return None
 
     def fetches(self) -> int:
         return self.asked.count(self.keys)

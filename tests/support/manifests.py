@@ -41,7 +41,7 @@ def read_file(path: str) -> bytes:
 
 def app_of(*texts: str | bytes, app: PlatformAppSpec = APP) -> AppSpec:
     """The app that these files (f0.yaml, f1.yaml, …) declare."""
-    return load_app(_files(texts), app, SECRETS, LIMITS)
+    return load_app(_files(texts), app, True, LIMITS)
 
 
 def platform_of(*texts: str | bytes, settings: Settings = SETTINGS) -> PlatformSpec:

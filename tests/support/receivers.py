@@ -44,11 +44,13 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`answer` is called with each request, as soon as it is in `received`: the status, and headers."""
+    """`answer` is called with each request, as soon as it is in `received`: the status, and headers. `body` is that of
+    every answer."""
 
     url: str
     received: list[Received] = field(default_factory=list)
     answer: Callable[[Received], tuple[int, dict[str, str]]] = lambda _: (204, {})
+    body: bytes = b""
 
     @property
     def ids(self) -> list[str]:
@@ -64,11 +66,13 @@ class _Handler(BaseHTTPRequestHandler):
         received = Received(self.path, headers, body)
         self.server.receiver.received.append(received)
         status, more = self.server.receiver.answer(received)
+        content = self.server.receiver.body
         with suppress(OSError):  # nobody waits for it any more
             self.send_response(status)
-            for name, value in {"Content-Length": "0", **more}.items():
+            for name, value in {"Content-Length": str(len(content)), **more}.items():
                 self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.objects import S3Objects
-from controller.config import Settings, WebSettings
-from controller.config.settings import StorageSettings
+from controller.config import Settings, SignInSettings, WebSettings
+from controller.config.openid import read_issuers
+from controller.config.settings import CallSettings, StorageSettings
 from controller.domain.secret import Secret
 from controller.logging_setup import configure
 from controller.web.server import run
@@ -20,7 +21,8 @@ from tests.support.git_servers import free_port
 
 
 def with_web(state: Path, **options: Any) -> None:
-    """What differs from the usual for the process that is started on this state."""
+    """What differs from the usual for the process that is started on this state: options of WebSettings, `oidc` as in
+    the configuration, and `calls` with those of CallSettings."""
     state.mkdir(parents=True, exist_ok=True)
     (state / "options.json").write_text(json.dumps(options))
 
@@ -29,9 +31,11 @@ def settings_of(state: Path) -> Settings:
     """Links to files are served at an address of this state's own."""
     options = state / "options.json"
     more = json.loads(options.read_text()) if options.exists() else {}
+    people = SignInSettings(oidc=read_issuers(more.pop("oidc", []), state))  # type: ignore[arg-type]
+    calls = CallSettings(**more.pop("calls", {}))
     web = WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20, trust_loopback=True)
     storage = StorageSettings(listen=objects_address(state))
-    return Settings(state=state, web=replace(web, **more), storage=storage)
+    return Settings(state=state, web=replace(web, **more), storage=storage, sign_in=people, calls=calls)
 
 
 def objects_address(state: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.webhooks import HttpSender
 from controller.domain.apps.spec import SecretSpec
+from controller.domain.runs.webhooks import MessageKind
 from controller.domain.secret import Secret
 from controller.ports import Store
 from controller.runner.webhook_dispatcher import WebhookDispatcher
@@ -45,7 +46,7 @@ def main(state: Path, call: str) -> None:
     deps = replace(deps, secret=lambda app, name, revision: secret)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    WebhookDispatcher(deps, HttpSender(private=True)).run(stop)
+    WebhookDispatcher(deps, {MessageKind.RUN_ENDED: HttpSender(private=True)}).run(stop)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,19 @@ kind: MLComponent
 metadata: {{name: classify}}
 spec:
   image: {{build: {{}}}}
-  mlService: {{inference: app:predict, modelBox: userdata, modelPath: model}}
+  mlService:
+    inference: app:predict
+    modelBox: userdata
+    modelPath: model
+    smokeTest: {{input: smoke.json, output: reply.json}}
   connectedBoxes: [{{name: userdata}}]
+---
+{VERSION}
+kind: MLComponent
+metadata: {{name: batched}}
+spec:
+  image: {{existingImageName: demo:1}}
+  mlService: {{inference: app:predict, batch: {{}}}}
 ---
 {VERSION}
 kind: MLComponent
@@ -90,7 +101,7 @@ def make(kind: type[T], *first: object, **changes: object) -> T:
 
 @cache
 def _prototypes() -> dict[type, object]:
-    app = load_app(_file(MODULE), undeclared_app(AppName("demo")), None, DefaultLimits())
+    app = load_app(_file(MODULE), undeclared_app(AppName("demo")), False, DefaultLimits())
     found: dict[type, object] = {}
     for part in _parts((app, load_platform(_file(PLATFORM), Settings()))):
         found.setdefault(type(part), part)

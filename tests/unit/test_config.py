@@ -131,6 +131,65 @@ def test_the_platform_s_own_name_is_no_app_s(tmp_path: Path, url: str, sound: bo
         assert problem.startswith("3:3: web.publicUrl: lies below web.appDomain")
 
 
+LAB = "{name: lab, issuer: 'https://id.example.org/realms/lab', clientId: prichal"
+
+
+def test_issuers_of_people(tmp_path: Path) -> None:
+    (tmp_path / "lab.secret").write_text("s3cret\n")
+    groups = "groups: [{group: ops, role: admin}, {group: lab, role: developer, app: pu-lab-*}]"
+    more = f"clientSecretFile: lab.secret, title: The lab, scopes: [openid, groups], {groups}, allowedGroups: [a]"
+    settings = load(written(tmp_path, f"people: {{passwords: false, oidc: [{LAB}, {more}}}]}}"))
+    (issuer,) = settings.sign_in.oidc
+    assert settings.sign_in.issuer("lab") is issuer
+    assert not settings.sign_in.passwords
+    assert issuer.client_secret is not None
+    assert (issuer.client_secret.reveal(), "s3cret" in repr(settings)) == ("s3cret", False)
+    assert [(each.group, each.role, each.app) for each in issuer.groups] == [
+        ("ops", "admin", ""),
+        ("lab", "developer", "pu-lab-*"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("oidc", "problem"),
+    [
+        ("5", "must be a list of at most 20 issuers, each with name, issuer, clientId"),
+        ("[{name: lab}]", "issuer 1: issuer is missing"),
+        (f"[{LAB}, secret: x}}]", "issuer 1: unknown key 'secret'; there are name, title, "),
+        (f"[{LAB}, scopes: [email]}}]", "issuer 1: scopes: must be a list of scopes with openid"),
+        (f"[{LAB}, scopes: [openid, 'a b']}}]", "issuer 1: scopes: must be a list of scopes with openid"),
+        (f"[{LAB}, clientSecretFile: missing}}]", "issuer 1: clientSecretFile: cannot read "),
+        (
+            f"[{LAB}, groups: [{{group: a, role: owner}}]}}]",
+            "issuer 1: groups 1: role must be one of viewer, ",
+        ),
+        (
+            f"[{LAB}, groups: [{{group: a, role: developer}}]}}]",
+            "issuer 1: groups 1: a developer needs an app",
+        ),
+        (f"[{LAB}, groups: [{{group: a, role: admin, app: x}}]}}]", "issuer 1: groups 1: an admin is one of"),
+        (f"[{LAB}, groups: [{{group: a, role: viewer, app: '*x'}}]}}]", "issuer 1: groups 1: app must be"),
+        (f"[{LAB}, groups: [{{role: admin}}]}}]", "issuer 1: groups 1: group: must be a text"),
+        (f"[{LAB}}}, {LAB}}}]", "two issuers have one name"),
+        ("[{name: A, issuer: 'https://x.y', clientId: p}]", "issuer 1: name: must be 1 to 63"),
+        (
+            "[{name: a, issuer: 'http://id.example.org', clientId: p}]",
+            "issuer 1: issuer: must be an https URL",
+        ),
+        ("[{name: a, issuer: 'https://x.y/?z', clientId: p}]", "issuer 1: issuer: must be an https URL"),
+    ],
+)
+def test_issuers_that_are_refused(tmp_path: Path, oidc: str, problem: str) -> None:
+    (found,) = problems(tmp_path, f"people: {{oidc: {oidc}}}")
+    assert found.startswith(f"1:10: people.oidc: {problem}"), found
+
+
+def test_issuers_need_an_address_of_the_platform(tmp_path: Path) -> None:
+    text = f"web: {{listen: '0.0.0.0:80'}}\npeople: {{oidc: [{LAB}}}]}}"
+    assert problems(tmp_path, text)[0].startswith("2:10: people.oidc: needs web.publicUrl")
+    assert load(written(tmp_path, f"people: {{oidc: [{LAB}}}]}}")).sign_in.oidc
+
+
 # --- values -----------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +338,7 @@ def test_any_mapping_is_read_or_refused(values: dict[str, object]) -> None:
             try:
                 OPTIONS[key](value, Path("/nowhere"))  # type: ignore[arg-type]
             except ValueError as error:
-                assert str(error).startswith(("must be", "cannot read"))
+                assert str(error).startswith(("must be", "cannot read", "issuer 1: "))
 
 
 # --- where it is looked for -------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ QUOTES = {ROOT / "docs" / "style.md", Path(__file__)}
 
 _REFUSED = re.compile("|".join(rf"\b(?:{word})\b" for word in WORDS), re.IGNORECASE)
 _DOCSTRING = re.compile(r'^ *r?"""(.*?)"""', re.MULTILINE | re.DOTALL)
-_UNRELEASED = re.compile(r"^## \[Unreleased\]$(.*?)^## ", re.MULTILINE | re.DOTALL)
+_UNRELEASED = re.compile(r"^## \[Unreleased\]$(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def texts() -> Iterator[tuple[Path, int, str]]:

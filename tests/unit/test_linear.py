@@ -7,6 +7,7 @@ square of that is not done within the limit of a test.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,19 @@ from controller.adapters.docker.error_rules import from_answer
 from controller.adapters.git import known_hosts
 from controller.adapters.git.faults import rule_of
 from controller.adapters.objects.error_rules import from_body
+from controller.domain.apps.smoke import SmokeAnswer, SmokeCase, verdict
+from controller.domain.apps.spec import SmokeTest
 from controller.domain.apps.versions import is_range
 from controller.domain.errors import ManifestProblem
 from controller.domain.host_paths import without_host_paths
 from controller.domain.text import matches_glob, printable
 from controller.domain.units import parse_size
-from controller.serving import docstring
+from controller.serving import docstring, http1, jsontext
+from controller.serving.chat import ChatReader
+from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.oip import TensorCall
+from controller.serving.problems import ServingProblem
+from controller.serving.streams import wants_events
 
 SIZE = 250_000
 STATE = Path("/var/lib/prichal")
@@ -41,6 +49,39 @@ def _dockerfile_errors(text: str) -> None:
 def _size(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
+
+
+def _tensor(text: str) -> None:
+    """A request of the Open Inference Protocol, if it is one, up to what the function would get."""
+    call = TensorCall("net", {"x": Variable("x", (Datatype.FP64,), True, "")})
+    request = http1.HttpRequest("POST", "/v2/models/net/infer", {}, False)
+    request.body = text.encode()
+    with suppress(ServingProblem):
+        call.read(request)
+
+
+def _chat(text: str) -> None:
+    variables = (Variable("messages", (Datatype.DICT,), False, ""),)
+    reader = ChatReader("net", Signature(variables, (), "", ""), lambda _: [])
+    with suppress(ServingProblem, ValueError):
+        reader.read(jsontext.read(text))
+
+
+def _chats(message: str) -> str:
+    many = ",".join([message] * 20_000)
+    return f'{{"model": "net", "messages": [{many}]}}'
+
+
+SMOKE = SmokeCase(
+    SmokeTest("/predict", "in.json", "out.json", False, 0.1),
+    b"{}",
+    f'{{"{"n" * 100_000}": [{"1," * 70_000}1]}}'.encode(),
+)
+
+
+def _nested(levels: int, inner: str) -> str:
+    data = "[" * levels + inner + "]" * levels
+    return f'{{"inputs": [{{"name": "x", "datatype": "FP64", "data": {data}}}]}}'
 
 
 CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
@@ -72,6 +113,34 @@ CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
     "away engines": (
         lambda text: from_answer(text, "cannot start x", 503),
         filled("\t", "<", " ", "service unavailable"),
+    ),
+    "tensors": (
+        _tensor,
+        [
+            _nested(10_000, "1"),
+            _nested(50, "1," * 100_000 + "1"),
+            _nested(31, "1," * 100_000 + "1"),
+            _nested(1, "[" * 30 + "1" + "]" * 30 + (",[" + "[" * 29 + "1" + "]" * 29 + "]") * 5_000),
+            _nested(1, "[],[" * 50_000 + "]" * 50_000),
+            _nested(1, "[1]," * 60_000 + "[1,2]"),
+            *filled('{"inputs":[', '{"a":[', "[", "1e1", "9"),
+        ],
+    ),
+    "chats": (
+        _chat,
+        [*filled('{"role":', "[", "9"), _chats("{}"), _chats('{"role": "user", "content": [7]}')],
+    ),
+    "answers to smoke tests": (
+        lambda text: verdict(SMOKE, SmokeAnswer(200, text.encode())),
+        [
+            f'{{"{"n" * 100_000}": [{"1," * 70_000}2]}}',
+            "[" * 900 + "]" * 900,
+            *filled("[", '{"a":', "9", "1,"),
+        ],
+    ),
+    "fields of what is accepted": (
+        lambda text: wants_events(http1.HttpRequest("POST", "/predict", {b"accept": text.encode()}, False)),
+        filled(",", ";", "text/event-stream;q=0,", "q=1;", " "),
     ),
     "answers of Git servers": (
         lambda text: rule_of(ValueError(text)),
@@ -109,6 +178,10 @@ CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
             ":param inputs.a: b\n",
             "\n",
         ),
+    ),
+    "descriptions of arguments": (
+        docstring.remarks,
+        filled(":param ", ":param a: ", " ", ":", "\n", "a\n", ":returns: "),
     ),
     "docstrings of types": (
         docstring.parse,

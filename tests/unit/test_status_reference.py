@@ -7,9 +7,8 @@ from collections import Counter
 
 import pytest
 
-from controller.cli.documents import state_word
 from controller.domain.apps.conditions import ConditionType
-from controller.domain.apps.status import AppStatus
+from controller.domain.apps.status import AppStatus, state_word
 from controller.domain.reasons import Reason
 from tests.support.pages import ROOT
 from tests.support.reasons import reasons

@@ -1,4 +1,5 @@
-"""The test suite's own promises: a test that hangs fails alone, and background jobs test the same as others."""
+"""The promises of the test suite: a test that hangs fails alone, background jobs test the same as others, and browsers
+are not disturbed by containers of other tests."""
 
 from __future__ import annotations
 
@@ -79,3 +80,15 @@ def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
 def test_programs_of_a_background_job_can_be_interrupted(tmp_path: Path) -> None:
     output = run(tmp_path, SIGNALS, (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
     assert "1 passed" in output, output
+
+
+def test_a_browser_sees_no_networks_of_other_tests() -> None:
+    shown = (
+        "import socket\n"
+        "from tests.support.chromium import refuse_netlink\n"
+        "refuse_netlink()\n"
+        "socket.create_server(('127.0.0.1', 0)).close()\n"
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", shown], cwd=TESTS.parent, capture_output=True, text=True)
+    assert done.stderr.endswith("OSError: [Errno 97] Address family not supported by protocol\n"), done.stderr

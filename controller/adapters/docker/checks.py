@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -75,6 +76,28 @@ def _egress(settings: Settings) -> str:
     return f"{policy}, without this host's own and link-local addresses"
 
 
+def _gpu_runtime(settings: Settings) -> str:
+    """Check that the engine can give GPUs to containers, which it does by programs of NVIDIA."""
+    if not settings.runs.gpus:
+        return "not needed: no GPUs are lent (runs.gpus)"
+    with _docker(settings) as client:
+        info = client.info()
+    found = sorted(name for name in info.get("Runtimes") or {} if "nvidia" in name)
+    devices = [entry.get("ID", "") for entry in info.get("DiscoveredDevices") or ()]
+    found += [f"CDI device {id}" for id in devices if "nvidia.com/gpu" in id][:1]
+    if not found and settings.docker.is_here and shutil.which("nvidia-container-runtime-hook"):
+        found = ["nvidia-container-runtime-hook"]
+    if not found:
+        advice = (
+            "install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker; "
+            "systemctl restart docker"
+        )
+        raise Finding(
+            "GPUs are lent (runs.gpus), and Docker has no runtime that gives them to containers", advice
+        )
+    return f"Docker gives GPUs to containers: {', '.join(found)}"
+
+
 @contextmanager
 def _docker(settings: Settings) -> Iterator[Any]:
     host = settings.docker.host
@@ -112,4 +135,5 @@ DOCKER_CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
     "engine limits": _limits,
     "engine init": _init,
     "egress": _egress,
+    "engine gpus": _gpu_runtime,
 }

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,32 @@ from controller.adapters.docker.connection import EngineConnection, closing_on_s
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.error_rules import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
 from controller.adapters.docker.images import ImageStore, Registries
+from controller.adapters.docker.job_log import WorkloadLog
 from controller.adapters.docker.networks import Networks
 from controller.adapters.docker.scratch import written
 from controller.adapters.docker.serving import package_folder, stage_serving
+from controller.adapters.docker.use import UseMeter
 from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput, Workload
-from controller.domain.apps.observed import ImagePin, ObservedApp, ObservedWorkload, ScratchUse, WorkloadState
+from controller.domain.apps.observed import (
+    ImagePin,
+    ImageUse,
+    LoggedContainer,
+    ObservedApp,
+    ObservedWorkload,
+    ScratchUse,
+    WorkloadState,
+    WorkloadUse,
+)
 from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.reasons import Reason
-from controller.ports import BuildContext, EngineEvent
+from controller.domain.runs.gpus import Lease
+from controller.domain.units import parse_rfc3339
+from controller.ports import BuildContext, ContainerLogReader, EngineEvent
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +62,8 @@ START_ATTEMPTS = 3
 LOG_LIMIT = 256 * 1024
 #: Seconds between attempts to reach an engine that is away.
 WATCH_PAUSE = 0.25
+#: Seconds within which a list shows a death that was reported, and between looks at it.
+LISTED_WITHIN, LISTED_LOOK = 2.0, 0.005
 #: Removed containers whose events are still recognized as our own doing: they come within seconds.
 REMOVED_KEPT = 1000
 #: Versions that are known not to start without writing. One that is forgotten fails once more.
@@ -76,6 +91,7 @@ class DockerEngine:
         self._staging = staging or StagingFolders()
         self._max_body = max_body
         self._connection = EngineConnection(settings.host, settings.timeout)
+        self._use = UseMeter(self._connection)
         self._egress = Egress(self._connection, settings, instance)
         self._networks = Networks(self._connection, instance, self._egress)
         self._images = ImageStore(self._connection, settings, instance)
@@ -133,27 +149,56 @@ class DockerEngine:
     def pin(self, source: ImageSource, tag: str | None, registries: Registries) -> ImagePin:
         return self._images.pin(source, tag, registries)
 
-    def pull(self, reference: str, registries: Registries) -> None:
-        self._images.pull(reference, registries)
+    def pull(self, app: AppName, reference: str, registries: Registries) -> None:
+        self._images.pull(reference, registries, app)
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         self._images.build(tag, build, context, log)
 
-    def prune_images(self, app: AppName, keep: int, spare: frozenset[str] = frozenset()) -> None:
-        self._images.prune(app, keep, spare)
+    def prune_images(
+        self,
+        app: AppName,
+        keep: int,
+        spare: frozenset[str] = frozenset(),
+        earlier: tuple[str, ...] = (),
+    ) -> None:
+        self._images.prune(app, keep, spare, earlier)
 
-    def image_sizes(self) -> Mapping[AppName, int]:
+    def image_sizes(self) -> Mapping[AppName, ImageUse]:
         return self._images.sizes()
 
     def scratch(self) -> tuple[ScratchUse, ...]:
-        filters = {"label": [f"{labels.INSTANCE}={self._instance}", labels.APP, WORKLOADS]}
         with translated("cannot get the sizes of containers"):
-            found = written(self._connection.client, filters)
+            found = written(self._connection.client, self._of_components)
         return tuple(
             mapping.scratch_use(entry, size)
             for entry, size in found
             if mapping.has_our_name(entry, self._instance, AppName(entry["Labels"][labels.APP]))
         )
+
+    def use(self, ask_gpus: bool = True) -> tuple[WorkloadUse, ...]:
+        with translated("cannot measure what containers use"):
+            listed: list[Json] = self._connection.client.containers(filters=self._of_components)
+            ours = [
+                entry
+                for entry in listed
+                if mapping.has_our_name(entry, self._instance, AppName(entry["Labels"][labels.APP]))
+            ]
+            return self._use.measure(ours, ask_gpus)
+
+    def held_gpus(self) -> tuple[Lease, ...]:
+        with translated("cannot list the GPUs of containers"):
+            listed: list[Json] = self._connection.client.containers(all=True, filters=self._of_components)
+        leases = (mapping.lease(entry) for entry in listed if self._has_gpus_of_ours(entry))
+        return tuple(sorted(leases, key=lambda lease: lease.workload))
+
+    def _has_gpus_of_ours(self, entry: Json) -> bool:
+        app = AppName(entry["Labels"][labels.APP])
+        return bool(labels.gpus(entry["Labels"])) and mapping.has_our_name(entry, self._instance, app)
+
+    @property
+    def _of_components(self) -> Json:
+        return {"label": [f"{labels.INSTANCE}={self._instance}", labels.APP, WORKLOADS]}
 
     def collect_builds(self, age: float) -> None:
         self._egress.collect(age)
@@ -253,7 +298,7 @@ class DockerEngine:
     def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
         self._writing.append(_version(workload, app))
 
-    def remove(self, workload_id: str, grace: float) -> None:
+    def remove(self, workload_id: str, grace: float, last: Callable[[], object] = lambda: None) -> None:
         with translated(f"cannot remove container {workload_id[:12]}"):
             try:
                 found = self._connection.client.inspect_container(workload_id)
@@ -263,6 +308,7 @@ class DockerEngine:
                 self._connection.client.stop(workload_id, timeout=math.ceil(grace))
             except docker.errors.NotFound:
                 return
+            last()
             self._remove_container(workload_id)
 
     def _remove_container(self, container: str) -> None:
@@ -292,16 +338,17 @@ class DockerEngine:
             content = self._connection.client.logs(workload_id, stdout=True, stderr=True, tail=tail)
         return content[-LOG_LIMIT:].decode("utf-8", "replace")
 
-    def follow_logs(self, workload_id: str, tail: int) -> Iterator[bytes]:
-        """Yield the log until the container ends. It uses a separate client: others time out after a minute
-        of silence.
-        """
-        with translated(f"cannot follow the logs of {workload_id[:12]}"):
-            client = self._connection.client_with(None)
-            client.inspect_container(workload_id)  # if it is gone: `logs` would leave its connection open
-            stream = client.logs(workload_id, stdout=True, stderr=True, tail=tail, stream=True, follow=True)
-            with closing(stream):
-                yield from stream
+    def logged(self) -> tuple[LoggedContainer, ...]:
+        with translated("cannot list the containers of components"):
+            listed: list[Json] = self._connection.client.containers(all=True, filters=self._of_components)
+        return tuple(
+            mapping.logged_container(entry)
+            for entry in listed
+            if mapping.has_our_name(entry, self._instance, AppName(entry["Labels"][labels.APP]))
+        )
+
+    def log_reader(self, workload_id: str, after: str) -> ContainerLogReader:
+        return WorkloadLog(self._connection, workload_id, after)
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -317,10 +364,8 @@ class DockerEngine:
                     connected = True
                 for event in self._events(since, stop):
                     since = max(since, event["timeNano"])
-                    if mapping.is_about_ours(event, self._instance) and not self._removed_here(
-                        event["Actor"]["ID"]
-                    ):
-                        yield mapping.engine_event(event)
+                    if ours := self._drift(event):
+                        yield mapping.engine_event(ours)
             except (ControllerError, docker.errors.DockerException, requests.RequestException) as error:
                 if connected:
                     log.warning(
@@ -331,17 +376,55 @@ class DockerEngine:
 
     def _events(self, since: int, stop: Callable[[], bool]) -> Iterator[Json]:
         """Yield events after `since` (Unix nanoseconds), until the engine goes away or `stop()` returns true."""
-        ours = {
-            "type": "container",
-            "label": [f"{labels.INSTANCE}={self._instance}", WORKLOADS],
-            "event": list(mapping.EVENTS),
-        }
+        # Events of networks have no labels, so none can be asked for.
+        ours = {"type": ["container", "network"], "event": [*mapping.EVENTS, mapping.DISCONNECT]}
         moment: Any = f"{since // 10**9}.{since % 10**9:09d}"  # the SDK passes on what the engine understands
         stream = self._connection.client_with(None).events(since=moment, filters=ours, decode=True)
         with closing_on_stop(stream, stop):
             for event in stream:
                 if event["timeNano"] > since:
                     yield event
+
+    def _drift(self, event: Json) -> Json | None:
+        """Return the event if it may mean drift of a container of ours, once a snapshot shows what it says."""
+        if event["Action"] == mapping.DISCONNECT:
+            return self._cut_off(event)
+        if not mapping.is_about_ours(event, self._instance) or self._removed_here(event["Actor"]["ID"]):
+            return None
+        if event["Action"] == "die":
+            self._until_listed(event)
+        return event
+
+    def _cut_off(self, event: Json) -> Json | None:
+        """Return the event of a network as one of its container, if that still runs: one that has ended is taken off
+        its networks, too."""
+        attributes = event["Actor"]["Attributes"]
+        if not str(attributes.get("name", "")).startswith(f"{self._instance}."):
+            return None
+        try:
+            found = self._connection.client.inspect_container(attributes.get("container", ""))
+        except (docker.errors.NotFound, docker.errors.NullResource):
+            return None
+        actor = {"ID": found["Id"], "Attributes": {**found["Config"]["Labels"], "name": found["Name"][1:]}}
+        seen: Json = {**event, "Actor": actor}
+        gone = self._removed_here(found["Id"]) or not found["State"]["Running"]
+        return seen if mapping.is_about_ours(seen, self._instance) and not gone else None
+
+    def _until_listed(self, event: Json) -> None:
+        """Wait until a snapshot shows a death. The engine clears up after a container between the two, and a pass that
+        comes too early would find a container that runs and does not answer."""
+        id, deadline = event["Actor"]["ID"], time.monotonic() + LISTED_WITHIN
+        while time.monotonic() < deadline:
+            listed = self._connection.client.containers(all=True, filters={"id": id})
+            if not listed or listed[0]["State"] != "running":
+                return
+            try:
+                state = self._connection.client.inspect_container(id)["State"]
+            except docker.errors.NotFound:
+                return
+            if state["Running"] and parse_rfc3339(state["StartedAt"]) * 1e9 > event["timeNano"]:
+                return  # it was started again meanwhile
+            time.sleep(LISTED_LOOK)
 
     def _reconnected(self) -> Iterator[EngineEvent]:
         for app in sorted(self.apps()):

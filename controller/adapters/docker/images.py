@@ -6,26 +6,29 @@ runs as: an app must not reach what only another one, or the operator, may use.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
 import docker.errors
+import requests
 import requests.exceptions
 import urllib3.exceptions
 from docker import APIClient
 from docker.auth import resolve_index_name, split_repo_name
+from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
 
+from controller.adapters.docker.build_disk import BuildDisk
 from controller.adapters.docker.connection import EngineConnection, closing_on_stop
 from controller.adapters.docker.context import DOCKERFILE, labelled, spool
 from controller.adapters.docker.dockerfile import images_of
@@ -42,11 +45,13 @@ from controller.adapters.docker.error_rules import (
     from_answer,
     translated,
 )
+from controller.adapters.docker.layers import LayerSizes
 from controller.adapters.docker.networks import BRIDGE
+from controller.adapters.docker.pulled import PulledImages
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
-from controller.domain.apps.observed import ImageOrigin, ImagePin
+from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
@@ -155,9 +160,12 @@ class ImageStore:
         closed = replace(settings, egress="internet") if settings.egress == "none" else settings
         self._egress = Egress(connection, closed, instance)
         self._resolve_timeout = resolve_timeout
-        self._lock = threading.Lock()  # of `_building`; held while leftovers are removed
+        self._lock = threading.Lock()  # of these; held while leftovers are removed
         self._building = 0
-        self._known_layers: dict[str, dict[str, int]] = {}  # by image id
+        self._disks: list[tuple[AppName, BuildDisk]] = []  # of builds under way
+        self._left: dict[AppName, frozenset[str]] = {}  # images that failed builds have made
+        self._layers = LayerSizes(connection)
+        self._pulled = PulledImages(connection, self._layers, instance, settings.pulled_per_app)
         self._accessible: set[tuple[str, tuple[Secret, ...]]] = set()
 
     # --- pin ---------------------------------------------------------------------------------------------------
@@ -305,15 +313,31 @@ class ImageStore:
         if reference.startswith(("sha256:", f"{self._instance}.local/")):
             raise MADE_HERE.error(doing, "it was made on this host, but was removed")
 
-    def pull(self, reference: str, registries: Registries | None) -> None:
-        """Pull an image. `registries` None uses the `docker login` of the person who runs this, as for builds
-        that were pushed.
+    def pull(self, reference: str, registries: Registries | None, app: AppName | None = None) -> None:
+        """Pull an image, for an app within its share. `registries` None uses the `docker login` of the person who runs
+        this, as for builds that were pushed.
         """
         doing = f"cannot pull image {reference}"
         self._require_registry(reference, doing)
-        name = Reference.parse(reference)
-        if self._is_pushed(name):
+        if self._is_pushed(Reference.parse(reference)):
             registries = None
+        if app is None:
+            self._pull(reference, registries, doing, lambda message: None)
+            return
+        with translated(doing):
+            incoming = self._pulled.begin(app, doing)
+            try:
+                self._pull(reference, registries, doing, partial(self._pulled.follow, incoming))
+                if (image := self.inspect(reference)) is not None:
+                    self._pulled.keep(incoming, image["Id"])
+            finally:
+                self._pulled.end(incoming)
+
+    def _pull(
+        self, reference: str, registries: Registries | None, doing: str, follow: Callable[[Json], None]
+    ) -> None:
+        """`follow` may raise, which ends the pull: the engine stops when the connection is closed."""
+        name = Reference.parse(reference)
         auth = credentials(name, registries or ())
         limit = self._settings.pull_timeout
         with translated(doing, tuple(auth.values())), self._connection.operation(limit) as client:
@@ -328,6 +352,7 @@ class ImageStore:
                 for message in _within(progress, limit):
                     if "error" in message:
                         raise from_answer(message["error"], doing, secrets=tuple(auth.values()))
+                    follow(message)
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
                 raise Transient(Reason.PULL_TIMEOUT, text) from error
@@ -336,8 +361,8 @@ class ImageStore:
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         doing = f"cannot build image {tag}"
-        limit = self._settings.build_timeout
-        self._check_bases(context.dockerfile, build, doing)
+        app, limit = self._app_of(tag), self._settings.build_timeout
+        bases = self._check_bases(context.dockerfile, build, doing, app)
         dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
 
         def told(text: str) -> str:
@@ -348,13 +373,17 @@ class ImageStore:
             self._under_way() as network,
             TemporaryFile() as spooled,
             self._bounded_steps(),
+            self._measured(app, bases) as disk,
             self._connection.operation(limit) as client,
         ):
             spool(context, dockerfile.content, spooled)
             tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
-                for message in _within(self._start_build(client, tag, build, spooled, network), limit):
-                    _read_build(message, tail, log, told, doing)
+                messages, stream = self._start_build(client, tag, build, spooled, network)
+                with self._ended_by(disk, tag, doing), closing_on_stop(stream, disk.is_full):
+                    for message in _within(messages, limit):
+                        disk.note(message.get("stream", ""))
+                        _read_build(message, tail, log, told, doing)
             except _TIMEOUTS as error:
                 text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
                 raise Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail])) from error
@@ -365,6 +394,42 @@ class ImageStore:
             self._require_share(tag, doing)
         if self._settings.registry:
             self._push(tag)
+
+    def _app_of(self, tag: str) -> AppName:
+        return AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0])
+
+    @contextmanager
+    def _measured(self, app: AppName, bases: frozenset[str]) -> Iterator[BuildDisk]:
+        """Yield what measures a build of the app. What failed builds have left counts until it is collected."""
+        with self._lock:
+            earlier = self._left.get(app, frozenset())
+        disk = BuildDisk(
+            self._connection, self._layers, self._instance, self._settings.build_disk, bases, earlier
+        )
+        with self._lock:
+            self._disks.append((app, disk))
+        try:
+            yield disk
+        except BaseException:
+            with self._lock:
+                self._left[app] = self._left.get(app, frozenset()) | disk.images
+            raise
+        finally:
+            with self._lock:
+                self._disks.remove((app, disk))
+
+    @contextmanager
+    def _ended_by(self, disk: BuildDisk, tag: str, doing: str) -> Iterator[None]:
+        """Tell why a build was ended. Raises Stalled or Transient `BuildTooLarge`."""
+        try:
+            yield
+        except Exception as error:
+            if disk.excess:
+                raise disk.error(doing) from error
+            raise
+        if disk.excess:  # the last look was after the last message
+            _remove(self._connection.client, tag)
+            raise disk.error(doing)
 
     def _push(self, tag: str) -> None:
         """Push a build, with the `docker login` of the daemon's user. Raises Transient `PushFailed` whatever the
@@ -385,35 +450,41 @@ class ImageStore:
         except (Transient, Stalled) as error:
             raise Transient(Reason.PUSH_FAILED, error.message) from error
 
-    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str) -> None:
-        """Check the base images: any app must be allowed to use them, and instructions that they bring
-        (`ONBUILD`) must not lead elsewhere. They are pulled first, so that these can be read; as by the
+    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str, app: AppName) -> frozenset[str]:
+        """Check the base images, and return their ids: any app must be allowed to use them, and instructions that they
+        bring (`ONBUILD`) must not lead elsewhere. They are pulled first, so that these can be read; as by the
         builder, with the `docker login` of the daemon's user.
         """
+        bases = set()
         for reference in images_of(dockerfile, dict(build.source.args)):
             found = self._named(reference, doing)
             if found is None:
                 try:
-                    self.pull(reference, None)
+                    self.pull(reference, None, app)
                 except Stalled as error:
                     raise Stalled(Reason.BUILD_FAILED, f"{doing}: {error.message}") from error
                 found = self.inspect(reference) or {}
+            bases.add(str(found.get("Id", "")))
             for trigger in (found.get("Config") or {}).get("OnBuild") or ():
                 for other in images_of(trigger.encode(), {}):
                     self._named(other, doing)
+        return frozenset(bases)
 
     def _start_build(
         self, client: APIClient, tag: str, build: BuildInput, context: Any, network: str
-    ) -> Iterator[Json]:
+    ) -> tuple[Iterator[Json], CancellableStream[Json]]:
         """Classic builder: the SDK does not speak BuildKit's protocol, and Engine 20.10 has the classic one.
 
         `forcerm`: a failed step leaves no container behind. The image carries a label of its own and not the one of
         containers: a container that a person starts from it would inherit that, and count as ours. The classic builder
-        takes no capabilities away, see docs/reference/containers.md."""
+        takes no capabilities away, see docs/reference/containers.md. Closing the stream from another thread ends the
+        build: reading the messages then raises or ends."""
         settings = self._settings
         quota = {"cpuperiod": "100000", "cpuquota": str(round(settings.build_cpus * 100_000))}
         client.params = quota  # which the SDK does not know of
-        return client.build(
+        answers: list[requests.Response] = []
+        client.hooks["response"].append(lambda answer, **_: answers.append(answer))
+        messages = client.build(
             fileobj=context,
             custom_context=True,
             tag=tag,
@@ -426,6 +497,7 @@ class ImageStore:
             container_limits={"memory": settings.build_memory, "memswap": settings.build_memory},
             network_mode=network,
         )
+        return messages, CancellableStream(messages, answers[-1])
 
     @contextmanager
     def _under_way(self) -> Iterator[str]:
@@ -507,7 +579,7 @@ class ImageStore:
 
     # --- retention ---------------------------------------------------------------------------------------------
 
-    def prune(self, app: AppName, keep: int, spare: frozenset[str]) -> None:
+    def prune(self, app: AppName, keep: int, spare: frozenset[str], earlier: tuple[str, ...]) -> None:
         client = self._connection.client
         local = f"{self._instance}.local/{app}/"
         prefixes = (local, self._pushed(local)) if self._settings.registry else (local,)
@@ -517,6 +589,7 @@ class ImageStore:
             # keeps it.
             own = {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
             in_use = spare | {c["ImageID"] for c in client.containers(all=True, filters=own)}
+            in_use |= self._within_bound(earlier, built, in_use)
             newest_first = sorted(built, key=lambda image: -image["Created"])
             seen = 0
             for image in newest_first:
@@ -525,19 +598,38 @@ class ImageStore:
                 if seen > keep and in_use.isdisjoint((image["Id"], *(image["RepoDigests"] or ()))):
                     for tag in ours:
                         _remove(client, tag)
+            if not keep:
+                self._pulled.forget(app)
 
-    def sizes(self) -> Mapping[AppName, int]:
-        """Return the sizes of the images of each app. A layer that several images of an app share counts
-        once.
-        """
-        layers = defaultdict[AppName, dict[str, int]](dict)
-        with translated("cannot list the images that were built"):
-            built = self._built()
-            self._known_layers = {id: known for id, known in self._known_layers.items() if id in built}
+    def _within_bound(
+        self, wanted: tuple[str, ...], built: list[Json], in_use: Collection[str]
+    ) -> frozenset[str]:
+        """Return the ids of the first of the wanted images that fit, without their layers that are in use."""
+        ids = {name: image["Id"] for image in built for name in (image["Id"], *(image["RepoDigests"] or ()))}
+        used = [ids.get(name, name) for name in in_use]
+        kept: list[str] = []
+        for id in filter(None, map(ids.get, wanted)):
+            if self._layers.together([*kept, id], but=used) > self._settings.kept_images:
+                break
+            kept.append(id)
+        return frozenset(kept)
+
+    def sizes(self) -> Mapping[AppName, ImageUse]:
+        """Return what the images of each app take. A layer that several images of an app share counts once."""
+        with translated("cannot list the images of apps"):
+            built, pulled = self._built(), self._pulled.sizes()
+            by_app = defaultdict[AppName, set[str]](set)
             for image, apps in built.items():
                 for app in apps:
-                    layers[app] |= self._layers(image)
-        return {app: sum(own.values()) for app, own in layers.items()}
+                    by_app[app].add(image)
+            with self._lock:
+                writing = {app: disk.used for app, disk in self._disks}
+            return {
+                app: ImageUse(
+                    self._layers.together(by_app.get(app, ())), pulled.get(app, 0), writing.get(app, 0)
+                )
+                for app in by_app.keys() | pulled.keys() | writing.keys()
+            }
 
     def _built(self) -> dict[str, set[AppName]]:
         """Apps by image id."""
@@ -552,39 +644,18 @@ class ImageStore:
             for image in images
         }
 
-    def _layers(self, image: str) -> dict[str, int]:
-        """Return sizes by a digest of the layer and all below it. An image never changes."""
-        known = self._known_layers.get(image)
-        if known is None:
-            known, below = {}, hashlib.sha256()
-            try:
-                history: list[Json] = self._connection.client.history(image)  # type: ignore[no-untyped-call]
-            except docker.errors.ImageNotFound:
-                return {}
-            for layer in reversed(history):
-                below.update(f"{layer['Created']} {layer['Size']} {layer['CreatedBy']}\0".encode())
-                known[below.hexdigest()] = int(layer["Size"])
-            self._known_layers[image] = known
-        return known
-
     def _require_share(self, tag: str, doing: str) -> None:
         """Remove the built image if it and those in use exceed the share of the app. Raises Stalled
         `ImageTooLarge`.
         """
-        client, app = (
-            self._connection.client,
-            AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0]),
-        )
+        client, app = self._connection.client, self._app_of(tag)
         most, built = self._settings.images_per_app, self.inspect(tag)
         if built is None:
             return
         own = {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
         ours = {image for image, apps in self._built().items() if app in apps}
         used = ours & {container["ImageID"] for container in client.containers(all=True, filters=own)}
-        layers: dict[str, int] = {}
-        for image in {*used, built["Id"]}:
-            layers |= self._layers(image)
-        size = sum(layers.values())
+        size = self._layers.together({*used, built["Id"]})
         if size > most:
             _remove(client, tag)
             raise Stalled(
@@ -592,6 +663,9 @@ class ImageStore:
                 f"{doing}: with those in use, the images of its app would take {about_size(size)}, and may take "
                 f"{about_size(most)} (docker.imagesPerApp); this one has {about_size(int(built['Size']))}",
             )
+
+    def _there(self, images: Collection[str]) -> frozenset[str]:
+        return frozenset(image for image in images if self.inspect(image) is not None)
 
     def _remove_cut_steps(self, age: float) -> None:
         """Remove containers of instructions that run nothing, from builds interrupted between creating and
@@ -621,6 +695,7 @@ class ImageStore:
             for image in client.images(filters=ours):
                 if image["Created"] <= time.time() - age and image["Id"] not in in_use:
                     _remove(client, image["Id"])
+            self._left = {app: there for app, left in self._left.items() if (there := self._there(left))}
 
 
 @contextmanager

@@ -22,7 +22,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import docker.errors
+import requests
+
 from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.error_rules import translated
 from controller.adapters.docker.job_tap import HEADER, PIECE, SILENCE, LineCounter
 
 LOST = b"[a part of the log is missing here: it was written faster than it was read]\n"
@@ -299,10 +303,32 @@ def asking(connection: EngineConnection, container: str) -> Ask:
             timeout=SILENCE,
         )
         with closing(answer):
-            answer.raise_for_status()
+            try:
+                answer.raise_for_status()
+            except requests.HTTPError as error:  # as the SDK raises it elsewhere, with the engine's words
+                docker.errors.create_api_error_from_http_exception(error)
             yield from entries(iter(lambda: answer.raw.read(PIECE), b""))
 
     return ask
+
+
+class WorkloadLog:
+    """The log of a component's container: read in rounds without a connection to the container, so that a slow
+    reader never makes a service wait.
+    """
+
+    def __init__(self, connection: EngineConnection, container: str, after: str) -> None:
+        self._doing = f"cannot read the log of container {container[:12]}"
+        self._log = JobLog(asking(connection, container), after)
+
+    def unread(self) -> Iterator[tuple[str, bytes]]:
+        with translated(self._doing):
+            try:
+                yield from self._log.unread()
+            except (
+                requests.HTTPError
+            ) as error:  # as the SDK raises it elsewhere: a container that is gone is NotFound
+                docker.errors.create_api_error_from_http_exception(error)
 
 
 def _text(content: bytes) -> bytes:

@@ -17,6 +17,7 @@ from controller.adapters.docker.mapping import (
     image_environment,
     number_of,
     threads,
+    visible_gpus,
     with_read_only_root,
 )
 from controller.domain import labels
@@ -43,7 +44,8 @@ def job_config(
     `image_env` is the environment in the image's config; `sources` are the host's paths of `job.mounts`.
     """
     # Only the GPUs that it was lent: `resources` has just their number.
-    host = hardening(job.app, replace(job.resources, gpus=0), policy, job.gpus) | {
+    resources = replace(job.resources, gpus=0)
+    host = hardening(job.app, resources, policy, job.gpus) | {
         "Mounts": [_mount(mount, source) for mount, source in zip(job.mounts, sources, strict=True)],
         "LogConfig": {
             "Type": "json-file",
@@ -54,6 +56,7 @@ def job_config(
         host = with_read_only_root(host)
     env = {name: value.reveal() for name, value in job.env}
     env |= threads(job.resources.cpus, env.keys() | image_env.keys())
+    env |= visible_gpus(job.gpus, resources, env.keys() | image_env.keys())
     config: dict[str, Any] = {
         "Image": job.image,
         "Hostname": job.stage,

@@ -16,10 +16,12 @@ from controller.adapters.docker.serving import MOUNT
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import Workload
+from controller.domain.apps.environment import VISIBLE_GPUS
 from controller.domain.apps.mounts import OURS
-from controller.domain.apps.observed import ObservedWorkload, ScratchUse, WorkloadState
-from controller.domain.apps.spec import PlatformServer, Resources
+from controller.domain.apps.observed import LoggedContainer, ObservedWorkload, ScratchUse, WorkloadState
+from controller.domain.apps.spec import Batching, ComponentKind, PlatformServer, Resources
 from controller.domain.names import AppName, ComponentName, network_name
+from controller.domain.runs.gpus import Lease
 from controller.ports import EngineEvent
 
 #: Where a container finds its model, under the model's own name.
@@ -30,9 +32,11 @@ LOG_FILES = 3
 #: Where containers write that cannot write to their root file system.
 SCRATCH = "/tmp"  # noqa: S108 - the container's
 
-#: Events that can mean drift. `kill` is not among them: it also reports harmless signals, and a deadly one is
-#: followed by `die`.
+#: Events of containers that can mean drift. `kill` is not among them: it also reports harmless signals, and a
+#: deadly one is followed by `die`.
 EVENTS = ("die", "oom", "stop", "pause", "destroy")
+#: The event of a network that a container was taken off, by hand or because it ended.
+DISCONNECT = "disconnect"
 
 _STATES = {"created": WorkloadState.CREATED, "running": WorkloadState.RUNNING}
 
@@ -151,7 +155,7 @@ def hardening(
         "MemorySwap": resources.memory,  # memory and swap together: no swap, a leak ends in OOM and not in a slow host
         # Processes share tensors there, and Docker's default of 64 MB causes SIGBUS; its content counts as
         # memory.
-        "ShmSize": resources.memory,
+        "ShmSize": resources.memory if resources.shm is None else resources.shm,
         "LogConfig": {
             "Type": "json-file",
             "Config": {"max-size": str(policy.log_max_size), "max-file": str(LOG_FILES)},
@@ -188,6 +192,7 @@ def environment(workload: Workload, policy: RestartPolicy, image_env: Mapping[st
     if path := model_path(workload):
         env["UNIP_MODEL_PATH"] = path
     env |= threads(spec.resources.cpus, env.keys() | image_env.keys())
+    env |= visible_gpus(workload.gpus, spec.resources, env.keys() | image_env.keys())
     if not isinstance(spec.server, PlatformServer):
         return env
     python_path = env.get("PYTHONPATH", image_env.get("PYTHONPATH", ""))
@@ -196,6 +201,20 @@ def environment(workload: Workload, policy: RestartPolicy, image_env: Mapping[st
         env.setdefault("PYTHONUNBUFFERED", "1")  # else the last lines before a crash are lost
     env["PRICHAL_SERVING"] = json.dumps(serving_settings(workload, spec.server, policy), sort_keys=True)
     return env
+
+
+#: If a container has one of these, NVIDIA's runtime may give it GPUs where it is the engine's default.
+_GETS_GPUS = frozenset({VISIBLE_GPUS, "CUDA_VERSION"})
+
+
+def visible_gpus(gpus: Collection[str], resources: Resources, known: Collection[str]) -> dict[str, str]:
+    """Return the variable by which NVIDIA's runtime chooses the GPUs of a container, `known` are the others. Manifests
+    and images set it, too, those of NVIDIA to `all`: nothing but what a container was lent may get into it. Where
+    Docker chooses the GPUs, it sets the variable itself.
+    """
+    if gpus:
+        return {VISIBLE_GPUS: ",".join(gpus)}
+    return {VISIBLE_GPUS: "void"} if not resources.gpus and _GETS_GPUS.intersection(known) else {}
 
 
 #: The number of threads that numeric libraries start; each of them would otherwise start one per CPU of the
@@ -225,15 +244,30 @@ def serving_settings(workload: Workload, server: PlatformServer, policy: Restart
         "component": workload.component,
         "inference": server.inference,
         "loader": server.loader,
+        "openai": server.openai,
         "model_path": model_path(workload),
         "port": spec.port,
         "concurrency": server.concurrency,
         "queue": server.queue,
+        "processes": server.processes,
+        "preload": server.preload,
         "timeout": server.timeout,
         "setup_timeout": spec.setup_timeout,
         "max_body": policy.max_body,
         "pass_user": True,
         "boxes": bool(spec.boxes),
+        **_batch_settings(server.batch),
+    }
+
+
+def _batch_settings(batch: Batching | None) -> dict[str, object]:
+    if batch is None:
+        return {}
+    return {
+        "batch_size": batch.max_size,
+        "batch_delay": batch.max_delay,
+        "batch_queue": batch.max_queued,
+        "batch_concurrency": batch.concurrency,
     }
 
 
@@ -274,9 +308,20 @@ def scratch_use(summary: Mapping[str, Any], size: int) -> ScratchUse:
 
 
 def is_about_ours(event: Mapping[str, Any], instance: str) -> bool:
-    """Return the same for an entry of `GET /events`."""
+    """Return the same for an entry of `GET /events` about a container of a component."""
     found = event["Actor"]["Attributes"]
-    return str(found.get("name", "")).startswith(f"{instance}.{found.get(labels.APP, '')}.")
+    owned = found.get(labels.INSTANCE) == instance and found.get(labels.KIND) == ComponentKind.ML_COMPONENT
+    return owned and str(found.get("name", "")).startswith(f"{instance}.{found.get(labels.APP, '')}.")
+
+
+def logged_container(summary: Mapping[str, Any]) -> LoggedContainer:
+    found = summary["Labels"]
+    return LoggedContainer(
+        summary["Id"],
+        AppName(found[labels.APP]),
+        ComponentName(found.get(labels.COMPONENT, "")),
+        float(summary["Created"]),
+    )
 
 
 def observed_workload(
@@ -302,8 +347,17 @@ def observed_workload(
         exit_code=details["ExitCode"] if details else None,
         oom_killed=bool(details and details["OOMKilled"]),
         gpus=labels.gpus(found),
+        gpu_share=labels.gpu_share(found),
         root=found.get(labels.ROOT, ""),
     )
+
+
+def lease(summary: Mapping[str, Any]) -> Lease:
+    """Parse the GPUs of an entry of `GET /containers/json` that has our name and labels."""
+    found = summary["Labels"]
+    app, component = AppName(found[labels.APP]), ComponentName(found.get(labels.COMPONENT, ""))
+    name = summary["Names"][0].lstrip("/")
+    return Lease(name, app, component, labels.gpus(found), labels.gpu_share(found))
 
 
 def image_environment(image: Mapping[str, Any]) -> dict[str, str]:

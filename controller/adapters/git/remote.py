@@ -28,18 +28,22 @@ from controller.domain.reasons import Reason
 
 CONNECT_TIMEOUT = 10.0  # seconds
 SILENCE_TIMEOUT = 30.0  # seconds without a byte; a server that still computes sends progress every 5
+#: Bounds the memory in which libgit2 packs a repository of this host: it keeps all that it has compressed otherwise.
+PACKING = "[pack]\n\tdeltaCacheSize = 1m\n\twindowMemory = 32m\n"
 
 
 def configure(settings: GitSettings, home: Path) -> None:
     """Set libgit2's settings, which hold for the whole process.
 
-    Only a clone's own configuration is read: a `url.<base>.insteadOf` in a user's ~/.gitconfig would
-    circumvent the check of local paths. Ownership is not validated: the configuration decides which folders
-    may be read, repositories for pushes belong to the people who push, and nothing that a repository's
-    configuration names is ever run. `home`: see HostKeyTypes.
+    Beside a clone's own configuration only ours in `home` is read: a `url.<base>.insteadOf` in a user's
+    ~/.gitconfig would circumvent the check of local paths. Ownership is not validated: the configuration
+    decides which folders may be read, repositories for pushes belong to the people who push, and nothing that
+    a repository's configuration names is ever run. `home` has what HostKeyTypes says, too.
     """
     for level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA):
         pygit2.settings.search_path[level] = ""
+    (home / ".gitconfig").write_text(PACKING)
+    pygit2.settings.search_path[ConfigLevel.GLOBAL] = str(home)
     pygit2.settings.owner_validation = False
     pygit2.settings.server_connect_timeout = int(CONNECT_TIMEOUT * 1000)
     pygit2.settings.server_timeout = int(min(SILENCE_TIMEOUT, settings.fetch_timeout) * 1000)

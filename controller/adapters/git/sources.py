@@ -28,6 +28,7 @@ from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
+from controller.domain.templates import TemplateFile
 from controller.domain.text import printable
 from controller.ports import BuildContext, Revision, SourceFile
 
@@ -172,6 +173,15 @@ class GitSources:
     def files(self, revision: Revision, path: str, suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
         with self._reading(revision.repository, revision.commit) as clone:
             return tree.read_files(clone, revision.commit, path, suffixes)
+
+    def template_files(self, revision: Revision) -> tuple[TemplateFile, ...]:
+        """Return the description of a template and its files. Raises Stalled for what templates may not have."""
+        with self._reading(revision.repository, revision.commit) as clone:
+            return tree.template_files(clone, revision.commit)
+
+    def read(self, revision: Revision, path: str, most: int) -> bytes:
+        with self._reading(revision.repository, revision.commit) as clone:
+            return tree.read_file(clone, revision.commit, path, most)
 
     def content_id(self, revision: Revision, source: BuildImage) -> str:
         """Return the digest of a context. Results are cached by the folder's id, since reading many files

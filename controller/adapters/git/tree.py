@@ -22,6 +22,7 @@ from controller.adapters.git import commits
 from controller.adapters.git.text import listed
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
+from controller.domain.templates import DESCRIPTION, FILES, MOST_BYTES, MOST_FILE, MOST_FILES, TemplateFile
 from controller.domain.text import printable
 from controller.domain.units import about_size
 from controller.ports import SourceFile
@@ -243,6 +244,18 @@ def read_files(
     return tuple(sorted(found, key=lambda file: file.path))
 
 
+def read_file(repo: pygit2.Repository, commit: str, path: str, most: int) -> bytes:
+    """Return a file, with links followed. Raises Stalled `PathNotFound`, `FileTooLarge`, `LfsPointer`."""
+    name = normalised(path)
+    found = _follow(_Names(repo), root_of(repo, commit).id, name) if name else None
+    if found is None:
+        raise Stalled(Reason.PATH_NOT_FOUND, f"there is no file {path} in commit {commit[:12]}")
+    content = content_of(repo, found, path, most)
+    if is_lfs_pointer(content):
+        raise _lfs_refusal([path])
+    return content
+
+
 def _passed_over(repo: pygit2.Repository, chosen: dict[str, pygit2.Oid | None]) -> dict[str, str]:
     """Files that are not read, and why: links to none, and those that are too large to be ours, as data of modules may
     be. Where all together are too much to be read, the largest of them go first. Stalled `FileTooLarge`."""
@@ -289,6 +302,29 @@ def _chosen(
                 Reason.TREE_TOO_LARGE, f"more than {MAX_LINKS} of its YAML files are symbolic links"
             )
         yield printable(full), _follow(names, root, full)
+
+
+def template_files(repo: pygit2.Repository, commit: str) -> tuple[TemplateFile, ...]:
+    """Return the description of the template at the root of a commit, and its files. Links and submodules among them
+    are refused, and so is more than a template may have, before it is read. Raises Stalled `TreeInvalid`,
+    `FileTooLarge`, `TreeTooLarge`."""
+    found: list[TemplateFile] = []
+    size = 0
+    for entry in walk(repo, root_of(repo, commit)):
+        is_part = entry.path == DESCRIPTION or entry.path.startswith(FILES)
+        if not is_part or entry.mode is FileMode.TREE:
+            continue
+        shown = printable(entry.path[:200])
+        if entry.mode in (FileMode.LINK, FileMode.COMMIT):
+            what = "a symbolic link" if entry.mode is FileMode.LINK else "a submodule"
+            raise Stalled(Reason.TREE_INVALID, f"{shown} is {what}: templates have plain files alone")
+        content = content_of(repo, entry.id, shown, MOST_FILE)
+        size += len(content)
+        if len(found) > MOST_FILES or size > MOST_BYTES:
+            bound = f"{MOST_FILES} files and {about_size(MOST_BYTES)}"
+            raise Stalled(Reason.TREE_TOO_LARGE, f"with {shown}, the template has more than {bound}")
+        found.append(TemplateFile(entry.path, content, entry.mode is FileMode.BLOB_EXECUTABLE))
+    return tuple(found)
 
 
 class _Names:

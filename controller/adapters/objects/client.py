@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, Self
 from xml.etree import ElementTree
 
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.datatypes import (
     CompleteMultipartUploadResult,
     ListAllMyBucketsResult,
@@ -143,14 +144,25 @@ class S3Objects:
         return replace(listing, objects=objects)
 
     def _listing(self, bucket: str, prefix: str, after: str, limit: int, folders: bool) -> ObjectPage:
-        """List one page by one request: the SDK's listing fetches page after page, and does not return
-        whether there is more.
+        """List one page. The SDK's listing fetches page after page, and does not return whether there is more.
 
-        MinIO (2026-02) counts keys that it skips before a page as part of it if names begin with others: the
-        page is too short, and marked as the last one. So more than needed is requested, and only a much
-        shorter page is considered the last.
+        Exactly one page is requested, because the JuiceFS gateway reads the whole folder for each page that does not
+        begin where the one before ended. MinIO (2026-02) counts keys that it skips before a page as part of it if
+        names begin with others: the page is too short, and marked as the last one. So only a much shorter page is
+        considered the last at once; others are requested again with more than needed.
         """
-        asked = min(limit + _SKIPPED, _BATCH) if after else limit
+        found, more = self._listed(bucket, prefix, after, limit, folders)
+        if after and not more and len(found) >= limit - _SKIPPED:
+            asked = min(limit + _SKIPPED, _BATCH)
+            if asked > limit:
+                found, more = self._listed(bucket, prefix, after, asked, folders)
+            more = more or len(found) >= asked - _SKIPPED
+        return _page(found[:limit], more or len(found) > limit)
+
+    def _listed(
+        self, bucket: str, prefix: str, after: str, asked: int, folders: bool
+    ) -> tuple[list[Object], bool]:
+        """Return objects and folders by their keys, and whether the server has more."""
         behind_folder = folders and after.endswith("/") and after != prefix
         query = {
             "list-type": "2",
@@ -162,9 +174,7 @@ class S3Objects:
         }
         with translated(f"cannot list the bucket {bucket}"):
             found, truncated, _, _ = parse_list_objects(self._requests.send("GET", bucket, query=query))
-        found = sorted(found, key=lambda each: each.object_name or "")
-        more = truncated or len(found) > limit or (bool(after) and len(found) >= asked - _SKIPPED)
-        return _page(found[:limit], more)
+        return sorted(found, key=lambda each: each.object_name or ""), bool(truncated)
 
     @contextmanager
     def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
@@ -227,6 +237,12 @@ class S3Objects:
         if answer.status != 200:
             raise from_response(answer, doing)
         return answer
+
+    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
+        source = CopySource(bucket, found.key, match_etag=found.etag)
+        with translated(f"cannot copy {bucket}/{found.key}"):
+            self._client.copy_object(bucket, key, source)
+            return _stored(self._client.stat_object(bucket, key))
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         pending = iter(keys)

@@ -1,6 +1,4 @@
-"""`ReadOnlyStorage`: the storage for read-only commands, with the keys that the daemon gave to the web process.
-It starts nothing, so that a second server never uses the embedded storage's data.
-"""
+"""`ReadOnlyStorage`: the embedded storage for previews, with the keys that the web process has. It starts nothing."""
 
 from __future__ import annotations
 

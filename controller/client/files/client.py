@@ -25,8 +25,7 @@ from controller.client.files.local_files import LocalFile, Moved, opened, own_de
 from controller.client.files.resume import ResumeState, cache_folder
 from controller.client.files.upload import PartUpload, put_whole
 from controller.client.retry import RetryPolicy
-from controller.client.server import ServerClient, new_pool
-from controller.domain.secret import Secret
+from controller.client.server import Authorization, ServerClient, new_pool
 from controller.domain.storage.addresses import BoxAddress
 
 PARTS_FROM: Final = 64 * 2**20  # bytes; smaller files are sent in one piece
@@ -34,20 +33,21 @@ PARTS_AT_ONCE: Final = 4
 
 
 class FilesClient:
-    """`authorization` is the whole header, empty for anonymous requests; `cache` is a folder of the user.
-    Must be closed.
+    """`authorization` is the whole header, empty for anonymous requests, or how to find it for a URL; `cache` is a
+    folder of the user. Must be closed.
     """
 
     def __init__(
         self,
-        authorization: Secret,
+        authorization: Authorization,
         cache: Path | None = None,
         patience: RetryPolicy | None = None,
         parts_from: int = PARTS_FROM,
+        ca_file: str = "",
     ) -> None:
         cache = cache or cache_folder()
         self._patience = patience or RetryPolicy()
-        self._connections = new_pool()
+        self._connections = new_pool(ca_file)
         self._links = LinkTransport(self._connections)
         self._api = FilesApi(ServerClient(self._connections, authorization, FILES), self._patience)
         self._uploads = ResumeState(cache / "uploads.json")

@@ -8,7 +8,6 @@ and open files of a process (`/dev/stdout`) are written to directly and never re
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -326,6 +325,8 @@ def _lock(path: Path) -> int:
     """Return a locked descriptor that appends. If the previous holder of the lock has renamed the file, open
     a new one.
     """
+    import fcntl  # here, so that commands that copy nothing run on systems without it
+
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:

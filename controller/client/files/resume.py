@@ -4,7 +4,6 @@ transferred bytes are lost."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -50,6 +49,8 @@ class ResumeState:
 
     @contextmanager
     def _changing(self) -> Iterator[Entries]:
+        import fcntl  # here, so that commands that copy nothing run on systems without it
+
         with ExitStack() as held:
             try:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,11 +14,10 @@ from typing import Any, Final, Self
 from controller.client.retry import RetryPolicy
 from controller.client.runs.logs import LogFollower, LogPiece, LogReader, RemoteStageLog, StageEnd
 from controller.client.runs.reports import RUNS, RunReport
-from controller.client.server import ServerClient, ServerResponse, new_pool
+from controller.client.server import Authorization, ServerClient, ServerResponse, new_pool
 from controller.domain.backoff import Backoff
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
 from controller.domain.runs.run import RunState
-from controller.domain.secret import Secret
 
 #: Some two minutes in all: waiting for a run is retried longer than a single request.
 LONG_BACKOFF, LONG_RETRIES = Backoff(0.5, 15.0), 12
@@ -27,17 +26,18 @@ PAGE: Final = 100  # runs of one list
 
 
 class RunsClient:
-    """`authorization` is the whole header, empty for anonymous requests. Must be closed. All methods raise
-    errors as `ServerClient.ask`, and Stalled `RunNotFound`, `RunGone`, `NotARunApi`.
+    """`authorization` is the whole header, empty for anonymous requests, or how to find it for a URL. Must be
+    closed. All methods raise errors as `ServerClient.ask`, and Stalled `RunNotFound`, `RunGone`, `NotARunApi`.
     """
 
     def __init__(
         self,
-        authorization: Secret,
+        authorization: Authorization,
         patience: RetryPolicy | None = None,
         long_patience: RetryPolicy | None = None,
+        ca_file: str = "",
     ) -> None:
-        self._connections = new_pool()
+        self._connections = new_pool(ca_file)
         self._server = ServerClient(self._connections, authorization, RUNS)
         self._patience = patience or RetryPolicy()
         self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES)

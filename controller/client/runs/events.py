@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
+
+LONGEST_LINE: Final = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,11 @@ def read_events(pieces: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Raises ValueError for a line that no such server sends."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            raise ValueError("a line of the event stream is too long")
         for line in lines:
             yield line.decode("utf-8", "replace")

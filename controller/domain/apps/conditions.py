@@ -20,6 +20,7 @@ class ConditionType(StrEnum):
     MANIFEST_INVALID = "ManifestInvalid"
     APPLY_FAILED = "ApplyFailed"
     SUSPENDED = "Suspended"
+    ROLLED_BACK = "RolledBack"
     PRUNE_PENDING = "PrunePending"
     WARNING = "Warning"
 

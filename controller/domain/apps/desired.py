@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controller.domain.apps.observed import ImagePin
+from controller.domain.apps.smoke import SmokeCase
 from controller.domain.apps.spec import BoxSpec, BuildImage, ComponentKind, MLComponentSpec
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
@@ -63,6 +64,7 @@ class DesiredComponent:
     build: BuildInput | None = None
     account: StorageAccount | None = None  # of the storage; its keys are part of `env`
     model: ModelPin | None = None
+    smoke: SmokeCase | None = None  # what it must answer before it gets traffic
     revision: str = ""
     asleep: bool = (
         False  # there are no calls: stop the containers of the version in service (see hibernation.py)

@@ -18,6 +18,9 @@ RESERVED = ("UNIP_", "PRICHAL_")  # how the names of the platform's own variable
 _STEERING = re.compile(r"PYTHON[A-Z0-9_]*|LD_[A-Z0-9_]+|PATH|GCONV_PATH|GLIBC_TUNABLES")
 #: With these the platform's own server would not start, not end, or not find the function or its docstring.
 _INTERPRETER = frozenset({"PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONINSPECT"})
+#: By these NVIDIA's runtime and CUDA choose GPUs.
+VISIBLE_GPUS = "NVIDIA_VISIBLE_DEVICES"
+VISIBLE_TO_CUDA = "CUDA_VISIBLE_DEVICES"
 MAX_VALUE = 100_000  # bytes; Linux starts no program with one of more than 128 KiB
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -50,6 +53,25 @@ def _why(key: str, value: str) -> str:
     if len(value.encode()) > MAX_VALUE:
         return f"the value of {key!r} has more than {MAX_VALUE} bytes; pass it as a file in a box"
     return ""
+
+
+def without_effect(name: str, value: str, gpus: int) -> str:
+    """Return why a variable does not do what its author may expect in a container with so many GPUs; "" if it does."""
+    if name == VISIBLE_GPUS:
+        return (
+            f"has no effect: the platform sets {name} to the GPUs that the container gets by `resources.gpus`"
+        )
+    if name != VISIBLE_TO_CUDA or not _hides(value, gpus):
+        return ""
+    has = f"which are numbered from 0 to {gpus - 1} in it" if gpus > 1 else "which is number 0 in it"
+    own = f"{gpus} GPU{'s' if gpus > 1 else ''}, {has}" if gpus else "no GPU: see `resources.gpus`"
+    return f"CUDA finds no GPU by {value[:40]!r}: the container has {own}"
+
+
+def _hides(value: str, gpus: int) -> bool:
+    """Return True if CUDA would look for a GPU that the container does not have."""
+    asked = [part.strip() for part in value.split(",")]
+    return any(part.isascii() and part.isdigit() and (len(part) > 3 or int(part) >= gpus) for part in asked)
 
 
 def misleading(name: str, value: str) -> str:

@@ -37,9 +37,11 @@ def judge_component(
     memory: ComponentStatus,
     unready: str = "",
     setback: Setback | None = None,
+    held: Hold | None = None,
 ) -> tuple[Condition, ...]:
     """`unready`: what the serving workload itself said when asked and it was not ready, else empty. `setback`: what
-    the last attempt to bring the component to its state came to."""
+    the last attempt to bring the component to its state came to. `held`: why the plan does not start it now, although
+    nothing is wrong with it."""
     name, revision = component.spec.name, component.revision
     if component.failure:
         return _failed(component.failure_reason or Reason.NOT_READY, component.failure, route, revision)
@@ -48,6 +50,8 @@ def judge_component(
     if route is None or route.fingerprint not in component.fingerprints:
         if setback:
             return _set_back(setback, route, revision)
+        if held:
+            return (_waits(held, route, revision),)
         return (
             Condition(
                 ConditionType.READY, False, Reason.NOT_SERVING, "no version serves yet", revision=revision
@@ -66,7 +70,8 @@ def judge_component(
     ]
     if len(alive) < component.spec.replicas:
         message = f"{len(alive)} of {component.spec.replicas} replicas run"
-        why = setback.message if setback else memory.failure or _engine_says(observed, route)
+        waits = held.why if held else ""
+        why = setback.message if setback else memory.failure or waits or _engine_says(observed, route)
         return _degraded(Reason.REPLICAS_MISSING, f"{message}. {why}" if why else message, revision)
     if unready:
         return _degraded(Reason.NOT_ANSWERING, unready, revision)
@@ -74,6 +79,14 @@ def judge_component(
     if any(workload.root == "writable" for workload in alive):
         message += ", with a root file system that it can write: it did not start without"
     return (Condition(ConditionType.READY, True, Reason.SERVING, message, revision=revision),)
+
+
+def _waits(held: Hold, route: Route | None, revision: str) -> Condition:
+    serving = route is not None and route.in_service
+    message = (
+        f"version {short(route.fingerprint)} keeps serving. {held.why}" if serving and route else held.why
+    )
+    return Condition(ConditionType.READY, False, held.reason, message, revision=revision)
 
 
 def _engine_says(observed: ObservedApp, route: Route) -> str:
@@ -191,7 +204,7 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
             conditions.append(
                 Condition(ConditionType.PRUNE_PENDING, True, hold.reason, hold.why, revision=revision)
             )
-        elif hold.failed:
+        elif hold.failed or hold.reason == Reason.AWAITING_SECRET:  # of which nothing is wrong
             continue
         elif (hold.reason in _STALLING or hold.kind in _PARTS) and hold.component and not stalled:
             text = f"{hold.subject}: {hold.why}"

@@ -39,6 +39,7 @@ class ObservedWorkload:
     exit_code: int | None = None
     oom_killed: bool = False
     gpus: tuple[str, ...] = ()  # ids of those that it has, as it was made
+    gpu_share: int = 1
     root: str = ""  # `read-only` or `writable` where the manifest leaves the choice, see labels.ROOT
     detail: str = ""
 
@@ -57,6 +58,32 @@ class ScratchUse:
     workload_id: str
     name: str
     size: int
+
+
+@dataclass(frozen=True)
+class LoggedContainer:
+    """A container of a component whose log can be read, whether it runs or not. `created` in Unix seconds."""
+
+    id: str
+    app: AppName
+    component: ComponentName
+    created: float
+
+
+@dataclass(frozen=True)
+class WorkloadUse:
+    """`cpu` is the time on processors since the container's start in seconds, `memory` its bytes without the files'
+    cache. `gpu` is the mean use of its GPUs, 0 to 1, and `gpu_memory` their bytes; None for a container without GPUs,
+    or where nothing tells."""
+
+    app: AppName
+    component: ComponentName
+    workload_id: str
+    cpu: float
+    memory: float
+    gpu: float | None = None
+    gpu_memory: float | None = None
+    gpus: tuple[str, ...] = ()  # ids of those that it has
 
 
 @dataclass(frozen=True)
@@ -99,6 +126,16 @@ class ImageOrigin(StrEnum):
     LOCAL = "local"  # the engine has it, no registry knows it: used as it is
     REGISTRY = "registry"  # a tag resolved to the digest that is deployed
     BUILD = "build"  # built from a commit's tree
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """What images take on the engine's disk, in bytes: those that were built for an app, those that were pulled for it,
+    and what its builds under way have written."""
+
+    built: int = 0
+    pulled: int = 0
+    being_built: int = 0
 
 
 @dataclass(frozen=True)

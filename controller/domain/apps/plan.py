@@ -6,12 +6,15 @@ Each action has a line in `describe`, a method of the executor and a golden test
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from controller.domain.apps.desired import BuildInput, Workload
-from controller.domain.apps.spec import ComponentKind
+from controller.domain.apps.smoke import SmokeCase
+from controller.domain.apps.spec import ComponentKind, OwnServer, PlatformServer
 from controller.domain.names import AppName, ComponentName, is_stage, short
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
+from controller.domain.runs.gpus import GpuRequest
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.storage.box import BoxRecord, ModelPin, StorageAccount
 from controller.domain.units import about_size
@@ -61,6 +64,18 @@ class AwaitReady:
     names: tuple[str, ...]
     path: str  # asked for readiness
     deadline: float
+    why: str
+
+
+@dataclass(frozen=True)
+class RunSmokeTest:
+    """Send the request of a smoke test to the first of `names`, which is ready, and compare its answer."""
+
+    component: ComponentName
+    fingerprint: str
+    names: tuple[str, ...]
+    case: SmokeCase
+    server: PlatformServer | OwnServer
     why: str
 
 
@@ -200,6 +215,7 @@ Action = (
     | BuildImageAction
     | StartWorkload
     | AwaitReady
+    | RunSmokeTest
     | SwitchRoute
     | WithdrawRoute
     | DrainWorkload
@@ -222,8 +238,8 @@ def describe(action: Action) -> str:
             return f"build image {tag}"
         case StartWorkload(name=name):
             return f"start {name}"
-        case AwaitReady(component=component, fingerprint=fingerprint, names=names):
-            return f"await ready {component}@{short(fingerprint)} ({len(names)})"
+        case AwaitReady() | RunSmokeTest():
+            return _describe_trial(action)
         case SwitchRoute(route=route, names=names):
             return f"switch route {route.component} -> {short(route.fingerprint) if names else 'nothing'}"
         case WithdrawRoute(component=component):
@@ -238,6 +254,13 @@ def describe(action: Action) -> str:
             return f"publish {_published(action)}"
         case _:
             return _describe_storage(action)
+
+
+def _describe_trial(action: AwaitReady | RunSmokeTest) -> str:
+    version = f"{action.component}@{short(action.fingerprint)}"
+    if isinstance(action, AwaitReady):
+        return f"await ready {version} ({len(action.names)})"
+    return f"smoke test {version}"
 
 
 def _published(action: PublishPipelines | PublishServices) -> str:
@@ -276,6 +299,15 @@ def version_of(group: tuple[Action, ...]) -> str:
     return next((a.fingerprint for a in group if isinstance(a, (AwaitReady, BuildImageAction))), "")
 
 
+def rerouted(group: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Return the switches at the beginning of a group that is held, which take dead replicas out of the route and need
+    nothing but the route table. One that withdraws the traffic of another version belongs to the removal of that."""
+    version = version_of(group)
+    return tuple(
+        takewhile(lambda a: isinstance(a, SwitchRoute) and version in ("", a.route.fingerprint), group)
+    )
+
+
 def _about(action: Action) -> tuple[ComponentKind, ComponentName]:
     match action:
         case StartWorkload(workload=workload):
@@ -287,6 +319,7 @@ def _about(action: Action) -> tuple[ComponentKind, ComponentName]:
         case (
             StageModel(component=name)
             | AwaitReady(component=name)
+            | RunSmokeTest(component=name)
             | WithdrawRoute(component=name)
             | DrainWorkload(component=name)
             | RemoveWorkload(component=name)
@@ -338,12 +371,15 @@ class Hold:
 class Plan:
     """`steps` groups the actions of one component: groups are independent of each other, so that one component's
     failure does not stop its neighbours; actions within a group run in order and stop at the first error. Groups that
-    only take away go last, once all others have succeeded."""
+    only take away go last, once all others have succeeded. `requests` are the GPUs that held components wait for;
+    `paused` are starts that wait for their next attempt, and keep the GPUs that they have been lent."""
 
     app: AppName
     revision: str
     steps: tuple[tuple[Action, ...], ...] = ()
     holds: tuple[Hold, ...] = ()
+    requests: tuple[GpuRequest, ...] = ()
+    paused: tuple[StartWorkload, ...] = ()
 
     @property
     def empty(self) -> bool:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from controller.domain.apps.desired import BuildInput, DesiredApp, DesiredComponent, ModelMount, Workload
+from controller.domain.apps.gpu_plan import NO_GPUS, GpuView, gpu_starts, hold_without_gpus
 from controller.domain.apps.observed import ObservedApp, ObservedWorkload, WorkloadState
 from controller.domain.apps.plan import (
     Action,
@@ -31,10 +31,12 @@ from controller.domain.apps.plan import (
     RemoveAccount,
     RemoveNetwork,
     RemoveWorkload,
+    RunSmokeTest,
     StageModel,
     StartWorkload,
     SwitchRoute,
     WithdrawRoute,
+    rerouted,
     subject,
     subject_text,
     version_of,
@@ -71,9 +73,10 @@ def plan_app(
     status: AppStatus,
     policy: PlannerPolicy,
     now: float,
+    gpus: GpuView = NO_GPUS,
 ) -> Plan:
     """Return the plan. `routes` are those in force for the app, `status` has results of earlier passes
-    (failed versions, restarts), `now` is in Unix seconds."""
+    (failed versions, restarts), `now` is in Unix seconds, `gpus` are the host's."""
     by_component = {route.component: route for route in routes}
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
@@ -101,17 +104,19 @@ def plan_app(
     steps = [step for step in steps if step]
     if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
         steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
-    steps, pauses = _pause_failed(steps, status, policy, now)
+    steps, pauses, paused = _pause_failed(steps, status, policy, now)
+    steps, waits, requests = hold_without_gpus(steps, observed, gpus, paused)
     going, kept = _plan_gone(desired, observed, by_component, _taken(steps))
-    going, more = _pause_failed(going, status, policy, now)
+    going, more, _ = _pause_failed(going, status, policy, now)
     kept += more  # containers that cannot be removed yet need the network
     if observed.network and not _needs_network(desired, observed, [*holds, *kept]):
-        last, more = _pause_failed(
+        last, more, _ = _pause_failed(
             [(RemoveNetwork(why="the app has no component left"),)], status, policy, now
         )
         going += last
         kept += more
-    return Plan(desired.app, desired.revision, (*steps, *going), (*holds, *kept, *pauses))
+    holds += (*kept, *pauses, *waits)
+    return Plan(desired.app, desired.revision, (*steps, *going), tuple(holds), requests, paused)
 
 
 def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
@@ -122,13 +127,14 @@ def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
 
 def _pause_failed(
     steps: list[tuple[Action, ...]], status: AppStatus, policy: PlannerPolicy, now: float
-) -> tuple[list[tuple[Action, ...]], list[Hold]]:
-    """Hold failed actions until their pause is over, in every pass. Traffic is still routed away from dead
-    containers, which needs only the route table; and nothing is started without the network. The failure of
-    one version of a component does not prevent repairs of another."""
+) -> tuple[list[tuple[Action, ...]], list[Hold], tuple[StartWorkload, ...]]:
+    """Hold failed actions until their pause is over, in every pass; return the starts with GPUs that are tried again by
+    themselves, too. Traffic is still routed away from dead containers, which needs only the route table; and nothing is
+    started without the network. The failure of one version of a component does not prevent repairs of another."""
     setbacks = {setback.subject: setback for setback in status.setbacks if not setback.resolving}
     kept: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
+    paused: list[StartWorkload] = []
     networkless = False
     for group in steps:
         kind, name = subject(group)
@@ -141,9 +147,11 @@ def _pause_failed(
         elif not (networkless and starts):
             kept.append(group)
             continue
-        if rerouted := tuple(takewhile(lambda action: isinstance(action, SwitchRoute), group)):
-            kept.append(rerouted)
-    return kept, holds
+        if setback is None or not setback.stalled:
+            paused += gpu_starts(group)
+        if switches := rerouted(group):
+            kept.append(switches)
+    return kept, holds, tuple(paused)
 
 
 def _is_about(setback: Setback, group: tuple[Action, ...]) -> bool:
@@ -277,7 +285,9 @@ class _Rollout:
         missing = [replica for replica, w in wanted.items() if not _answers(w)]
         obsolete = self._obsolete(wanted)
         if self._serving and (missing or self._newcomers(wanted)) and (hold := self._hold_restart(memory)):
-            return self._give_up_waking() or self._leave_out_dead(), [hold]
+            return self._give_up_waking(memory, hold) or self._leave_out_dead(self._hopeless(memory, hold)), [
+                hold
+            ]
         before: tuple[Action, ...] = ()
         if (
             missing
@@ -287,7 +297,7 @@ class _Rollout:
         ):
             before, obsolete = (*self._withdraw_traffic(), *self._retire(obsolete)), []
         return (
-            *(self._leave_out_dead() if missing else ()),
+            *(self._leave_out_dead(self._hopeless(memory)) if missing else ()),
             *(self._image() if missing else ()),  # first of all: with Recreate nothing serves from here on
             *(self._model() if missing else ()),
             *self._account(),
@@ -303,11 +313,14 @@ class _Rollout:
         asleep = self._route((), asleep=True)
         return (*self._switch_if_changed(asleep, ()), *self._retire(list(self.observed.of(self.name))))
 
-    def _give_up_waking(self) -> tuple[Action, ...]:
+    def _give_up_waking(self, memory: ComponentStatus, hold: Hold) -> tuple[Action, ...]:
         """Let callers get 503 at once while the component cannot be started, instead of waiting."""
         if not self.route or not self.route.asleep:
             return ()
-        return (self._reroute(replace(self.route, asleep=False), (), why="it did not wake up"),)
+        awake = replace(
+            self.route, asleep=False, stalled=self._hopeless(memory, hold) or "it did not wake up"
+        )
+        return (self._reroute(awake, (), why="it did not wake up"),)
 
     def _obsolete(self, wanted: dict[int, ObservedWorkload | None]) -> list[ObservedWorkload]:
         kept = {w.id for w in wanted.values() if w}
@@ -326,17 +339,36 @@ class _Rollout:
             self.name, Reason.BACKOFF, f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
         )
 
-    def _leave_out_dead(self) -> tuple[Action, ...]:
-        """Take a dead replica out of the route: its address may soon belong to another component."""
+    def _hopeless(self, memory: ComponentStatus, hold: Hold | None = None) -> str:
+        """Return why calls had better not wait for the version in service, for its callers; empty while it is to be
+        expected that it takes calls soon, even after a pause."""
+        if hold is not None and hold.reason == Reason.CRASH_LOOP:
+            return f"it was {hold.why} and is not started again for now"
+        if memory.failure_reason and not memory.failed_fingerprint:
+            return f"its last start failed ({memory.failure_reason}), and is tried again after a pause"
+        setback = next((s for s in self.status.setbacks if s.subject == self.name and s.stalled), None)
+        if setback is None or setback.resolving or setback.version not in ("", self.fingerprint):
+            return ""
+        return f"it cannot be started again ({setback.reason})"
+
+    def _leave_out_dead(self, stalled: str) -> tuple[Action, ...]:
+        """Take a dead replica out of the route: its address may soon belong to another component. `stalled`: why the
+        last one is not repaired, if it is not."""
         if not self._serving or self.route is None:
             return ()
         alive = {w.endpoint: w.name for w in self.observed.of(self.name) if w.endpoint}
         still = tuple(alive[upstream] for upstream in self.route.upstreams if upstream in alive)
-        if len(still) == len(self.route.upstreams):
+        if still and len(still) < len(self.route.upstreams):
+            return (self._reroute(self.route, still, why="a replica died, the others keep serving"),)
+        dead = replace(self.route, upstreams=(), stalled="" if self.route.asleep else stalled)
+        if still or dead == self.route:
             return ()
-        if not still:
-            return (self._reroute(replace(self.route, upstreams=()), (), why="no replica answers any more"),)
-        return (self._reroute(self.route, still, why="a replica died, the others keep serving"),)
+        why = (
+            f"calls do not wait: {stalled}"
+            if stalled and not self.route.upstreams
+            else "no replica answers any more"
+        )
+        return (self._reroute(dead, (), why),)
 
     def _reroute(self, route: Route, names: tuple[str, ...], why: str) -> SwitchRoute:
         """Update the route of a version in service; paths that it already answers stay."""
@@ -349,7 +381,9 @@ class _Rollout:
             if dead and not self._adoptable(replica, dead):
                 actions.append(RemoveWorkload(self.name, dead.name, dead.id, why=_death(dead)))
             actions.append(self._start(replica, dead))
-        return (*actions, self._await(wanted, "only ready versions get traffic")) if actions else ()
+        if not actions:
+            return ()
+        return (*actions, self._await(wanted, "only ready versions get traffic"), *self._smoke(wanted))
 
     def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
         """Return True if this container can be started as the replica: it has the right name and was never
@@ -360,6 +394,14 @@ class _Rollout:
         spec = self.component.spec
         names, path = self._names(wanted), spec.server.ready_path
         return AwaitReady(self.name, self.fingerprint, names, path, spec.setup_timeout, why)
+
+    def _smoke(self, wanted: dict[int, ObservedWorkload | None]) -> tuple[Action, ...]:
+        """Return the smoke test of a version that has not passed it: one in service has."""
+        smoke = self.component.smoke
+        if smoke is None or self._serving:
+            return ()
+        server, why = self.component.spec.server, "before it gets traffic"
+        return (RunSmokeTest(self.name, self.fingerprint, self._names(wanted), smoke, server, why),)
 
     def _build(self, build: BuildInput) -> BuildImageAction:
         why = "this content has not been built here"
@@ -436,6 +478,7 @@ class _Rollout:
         if not self._serving or self.route is None:
             return (
                 self._await(wanted, "it runs, not yet in use"),
+                *self._smoke(wanted),
                 self._switch_to(route, names, why="the version is ready"),
             )
         switch = self._switch_if_changed(route, names)
@@ -474,7 +517,13 @@ class _Rollout:
             any_path=isinstance(spec.server, OwnServer),
             asleep=asleep,
             wake_within=spec.setup_timeout if spec.idle_after is not None else 0.0,
+            patience=spec.patience,
+            idempotent=spec.idempotent,
+            ready_path=spec.server.ready_path,
             boxes=_boxes(spec) if isinstance(spec.server, PlatformServer) else (),
+            async_timeout=spec.async_timeout,
+            webhook=spec.webhook,
+            concurrency=spec.server.concurrency if isinstance(spec.server, PlatformServer) else 1,
         )
 
     def _withdraw_traffic(self) -> tuple[Action, ...]:

@@ -18,8 +18,11 @@ class Trigger(OpenEnum):
     WEBHOOK = "webhook"
     PUSH = "push"  # to a repository that this host keeps
     MANUAL = "manual"  # a person
+    ROLLBACK = "rollback"  # a person who wants an earlier revision
     DRIFT = "drift"  # something that did not come from Git
+    CONTAINER = "container"  # something happened to one of its containers
     BOX = "box"  # the content of a box
+    SECRET = "secret"  # noqa: S105 - a person has set or removed a Secret of the app
     WAKE = "wake"  # a caller waits for a hibernating component
     RETRY = "retry"  # an earlier pass
 

@@ -56,6 +56,13 @@ class Resources:
     memory: int
     gpus: int
     pids: int
+    shm: int | None = None  # bytes of /dev/shm; None: as much as `memory`
+    gpu_share: int | None = None  # containers that may have each of its GPUs; None: only this one
+
+    @property
+    def per_gpu(self) -> int:
+        """Return how many containers may have each of its GPUs, itself included."""
+        return self.gpu_share or 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,17 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Batching:
+    """Calls go to the function together: at most `max_size` of them, for whose company the first one waits at most
+    `max_delay` seconds, while at most `max_queued` wait for `concurrency` batches in each process."""
+
+    max_size: int
+    max_delay: float
+    max_queued: int
+    concurrency: int
+
+
+@dataclass(frozen=True)
 class PlatformServer:
     """Served by the platform's serving library around `inference` (`module:function`)."""
 
@@ -88,6 +106,10 @@ class PlatformServer:
     concurrency: int
     queue: int
     timeout: float
+    processes: int
+    preload: bool
+    openai: str | None = None  # "chat": it answers the chat API of OpenAI, too
+    batch: Batching | None = None  # in place of `concurrency` and `queue`
 
     @property
     def ready_path(self) -> str:
@@ -101,6 +123,28 @@ class OwnServer:
 
     ready_path: str
     timeout: float
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """The receiver of an event when a run ends; `secret` names the Secret that signs it. Without `url`, only
+    receivers named by callers get events."""
+
+    secret: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class SmokeTest:
+    """A request that a new version must answer before it gets traffic: `input` is its body, `output` what must come
+    out, both files in the repository; without `output` any answer with 200 will do. `shape_only`: the values may
+    differ, and otherwise numbers by `tolerance`."""
+
+    path: str
+    input: str
+    output: str | None
+    shape_only: bool
+    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -118,11 +162,16 @@ class MLComponentSpec:
     follow_model: bool
     package_registry: str | None = None
     setup_timeout: float
+    async_timeout: float  # of a call whose caller does not wait
     resources: Resources
     replicas: int
     rollout: Rollout
+    patience: float  # seconds that a call waits while no container takes it
+    idempotent: bool  # a call may run twice, so it is sent again if its container dies
     idle_after: float | None = None  # hibernation: scale to zero after so many idle seconds
+    smoke_test: SmokeTest | None = None
     read_only_root: bool | None = None  # None: true if it starts with that
+    webhook: Webhook | None = None  # of calls whose callers do not wait
 
 
 # --- ExperimentPipeline -----------------------------------------------------------------------------------------
@@ -171,15 +220,6 @@ class CronSchedule:
     cron: str
     timezone: str
     overlap: Overlap
-
-
-@dataclass(frozen=True)
-class Webhook:
-    """The receiver of an event when a run ends; `secret` names the Secret that signs it. Without `url`, only
-    receivers named by callers get events."""
-
-    secret: str
-    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -348,6 +388,27 @@ class HookProvider(StrEnum):
     GENERIC = "generic"
 
 
+class StatusProvider(StrEnum):
+    """The forges that show commit statuses. Gogs has no API for them."""
+
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    GITEA = "gitea"
+    FORGEJO = "forgejo"
+    BITBUCKET = "bitbucket"
+    BITBUCKET_SERVER = "bitbucket-server"
+
+
+@dataclass(frozen=True)
+class CommitStatusSpec:
+    """Where commit statuses go: `credentials` names a Secret, `url` is the base of the forge's API, "" if it follows
+    from the URL of the repository."""
+
+    provider: StatusProvider
+    credentials: str
+    url: str = ""
+
+
 @dataclass(frozen=True)
 class RepositorySpec:
     name: RepositoryName
@@ -358,6 +419,7 @@ class RepositorySpec:
     hook_provider: HookProvider | None = None
     hook_secret: str | None = None
     signers: str | None = None
+    commit_status: CommitStatusSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -388,6 +450,7 @@ class PlatformAppSpec:
     suspend: bool
     depends_on: tuple[AppName, ...] = ()
     limits: Limits = Limits()
+    owner: str = ""  # the account of the person who has made it
     registries: tuple[Registry, ...] = ()
     package_registries: tuple[Registry, ...] = ()
 

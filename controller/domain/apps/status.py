@@ -6,13 +6,42 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from controller.domain.apps.conditions import Conditions
+from controller.domain.apps.commit_status import CommitStatus
+from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
+from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.text import bounded, excerpt
 
 #: Characters of all texts of an app's status together. A message by itself has up to `text.MAX_MESSAGE`.
 MAX_TEXT = 131_072
+
+
+@dataclass(frozen=True)
+class ReplicaStatus:
+    """A container of a component as it was at the end of a pass. `since` is when it was made, in Unix seconds. `detail`
+    is what the engine says of one that does not run."""
+
+    name: str
+    number: int
+    version: str  # fingerprint
+    revision: str
+    state: WorkloadState
+    since: float
+    detail: str = ""
+    gpus: tuple[str, ...] = ()  # ids of those that it has
+
+
+@dataclass(frozen=True)
+class ReplicaExit:
+    """How a container of a component ended that was not stopped by the platform: seen at `at`, in Unix seconds."""
+
+    name: str
+    version: str
+    at: float
+    code: int
+    oom_killed: bool
 
 
 @dataclass(frozen=True)
@@ -30,6 +59,8 @@ class ComponentStatus:
     failure_reason: Reason = Reason.NONE
     failure: str = ""
     restarts: tuple[float, ...] = ()
+    replicas: tuple[ReplicaStatus, ...] = ()  # of all versions, sorted by name
+    last_exit: ReplicaExit | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +93,17 @@ class Setback:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """A person's decision: the app is at `revision`, which was applied before, until Git has another commit than
+    `replaced` or somebody resumes the app. `at` in Unix seconds."""
+
+    revision: str
+    replaced: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True)
 class AppStatus:
     app: AppName
     repository: str = ""
@@ -73,6 +115,7 @@ class AppStatus:
     boxes: tuple[BoxStatus, ...] = ()  # sorted by name
     suspended: bool = False  # by a person (`prichal suspend`), beside the manifest's own `suspend`
     approved_revision: str = ""  # `prichal approve`: everything may be removed at once at this revision
+    rollback: Rollback | None = None  # `prichal rollback`
     plan: str = ""  # text of the last plan
     failures: int = 0  # consecutive failed passes, for the backoff
     pins: tuple[
@@ -82,6 +125,8 @@ class AppStatus:
         tuple[ComponentName, str], ...
     ] = ()  # component -> digest of its model, at `desired_revision`
     setbacks: tuple[Setback, ...] = ()  # sorted by subject; a new commit forgets them
+    secrets: tuple[SecretUse, ...] = ()  # that manifests name, at `desired_revision`
+    told: CommitStatus | None = None  # what was last put into the outbox for the forge
 
     def bounded(self, most: int = MAX_TEXT) -> AppStatus:
         """Return the status with its texts cut, the longest ones most, if all together have more than `most`
@@ -109,6 +154,25 @@ class AppStatus:
         return next((c for c in self.components if c.name == name), None)
 
 
+def is_suspended(status: AppStatus) -> bool:
+    """Return whether a person or the platform's manifest has suspended the app."""
+    return status.suspended or find(status.conditions, ConditionType.SUSPENDED) is not None
+
+
+def state_word(status: AppStatus) -> str:
+    """Return the first that applies: Suspended, Reconciling, Ready, Degraded, Stalled, NotReady or Unknown."""
+    if is_suspended(status):
+        return "Suspended"
+    if find(status.conditions, ConditionType.RECONCILING):
+        return "Reconciling"
+    if is_ready(status.conditions):
+        return "Ready"
+    for kind in (ConditionType.DEGRADED, ConditionType.STALLED):
+        if find(status.conditions, kind):
+            return kind.value
+    return "NotReady" if status.conditions else "Unknown"
+
+
 def longest(lengths: Iterable[int], most: int) -> int | None:
     """Return how long each of the texts may be so that all together have no more than `most` characters, and the
     short ones stay whole; None if all may."""
@@ -127,6 +191,38 @@ def _messages(conditions: Conditions) -> Iterator[str]:
 
 def _cut(conditions: Conditions, limit: int) -> Conditions:
     return tuple(replace(each, message=excerpt(each.message, limit)) for each in conditions)
+
+
+_DETAIL = 500  # characters of what an engine says of a container
+_MOST_REPLICAS = 200  # that are kept of one component
+
+
+def replicas_of(workloads: Iterable[ObservedWorkload]) -> tuple[ReplicaStatus, ...]:
+    found = [
+        ReplicaStatus(
+            w.name,
+            w.replica,
+            w.fingerprint,
+            w.revision,
+            w.state,
+            w.created,
+            excerpt(w.detail, _DETAIL),
+            w.gpus,
+        )
+        for w in workloads
+    ]
+    return tuple(found[:_MOST_REPLICAS])
+
+
+def last_exit_of(
+    workloads: Iterable[ObservedWorkload], at: float, before: ReplicaExit | None
+) -> ReplicaExit | None:
+    """Return the exit of a container that has ended, or the one that was known before."""
+    for w in workloads:
+        if w.state is WorkloadState.STOPPED and w.exit_code is not None:
+            found = ReplicaExit(w.name, w.fingerprint, at, w.exit_code, w.oom_killed)
+            return before if before and replace(found, at=before.at) == before else found
+    return before
 
 
 class EventType(StrEnum):
@@ -161,6 +257,7 @@ class RepositoryRecord:
     interval: float
     hook_provider: str | None = None
     hook_secret: str = field(default="", repr=False)
+    hosted: str = ""  # its name among those hosted here (`prichal repo create`)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ NAME_RULE: Final = (
     "1 to 63 of a-z, 0-9, dots, hyphens, _, @ and +, beginning and ending with a letter or digit"
 )
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 256  # characters
+ANY_ISSUER: Final = "any"
 LABEL: Final = 60  # characters of the label of a token
 
 
@@ -29,9 +30,13 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Account:
+    """`issuer` is the URL of the one with which the person signs in, "any" before a first sign-in with any of them, and
+    empty for an account of the platform's own."""
+
     name: str
     created: float
     has_password: bool
+    issuer: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class SessionRecord:
     seen: float
     address: str
     agent: str
+    issuer: str = ""  # its name in the configuration, if the person signed in with one
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ Document = dict[str, object]
 def account_document(account: Account, grants: list[Grant]) -> Document:
     created = rfc3339(account.created)
     roles = [role_document(grant) for grant in grants]
-    return {"name": account.name, "created": created, "hasPassword": account.has_password, "roles": roles}
+    signs_in = {"hasPassword": account.has_password, "issuer": account.issuer or None}
+    return {"name": account.name, "created": created, **signs_in, "roles": roles}
 
 
 def role_document(grant: Grant) -> Document:
-    return {"role": grant.role.value, "app": grant.app or None}
+    """`group` is null for a role that was given to the account."""
+    return {"role": grant.role.value, "app": grant.app or None, "group": grant.group or None}
 
 
 def session_document(session: SessionRecord) -> Document:
@@ -27,6 +29,7 @@ def session_document(session: SessionRecord) -> Document:
         **times,
         "address": session.address,
         "agent": session.agent,
+        "issuer": session.issuer or None,
     }
 
 

@@ -5,6 +5,7 @@ A caller who may not see an app gets the same answer as for an app that does not
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
@@ -13,29 +14,50 @@ from controller.domain.people.accounts import Scope
 
 #: The app of a role that holds for the whole platform.
 ALL: Final = ""
+#: In place of an app's name: all apps whose names begin so.
+_PATTERN: Final = re.compile(r"(?:[a-z0-9][a-z0-9-]{0,62})?\*")
 
 
 class Role(StrEnum):
-    """`viewer` of an app or of all apps; `developer` of an app; `admin` of the platform."""
+    """`viewer` of an app or of all apps; `developer` of an app; `creator` of new apps; `admin` of the platform."""
 
     VIEWER = "viewer"
     DEVELOPER = "developer"
+    CREATOR = "creator"
     ADMIN = "admin"
 
 
 @dataclass(frozen=True, order=True)
 class Grant:
+    """A role of a person. `app` is the name of one, a pattern such as `pu-lab-*`, or ALL. `group` is the one that gives
+    the role, at the issuer with which the person signs in; empty for a role that was given to the account."""
+
     user: str
     role: Role
     app: str = ALL
+    group: str = ""
+
+    def covers(self, app: str) -> bool:
+        return self.app in (ALL, app) or (is_app_pattern(self.app) and _matches(app, self.app))
+
+
+def is_app_pattern(text: str) -> bool:
+    return _PATTERN.fullmatch(text) is not None
+
+
+def _matches(app: str, pattern: str) -> bool:
+    """No pattern covers the platform folder, whose name begins with another character than those of apps."""
+    return app != ALL and not app.startswith("@") and app.startswith(pattern[:-1])
 
 
 def grant_problem(role: Role, app: str) -> str:
     """Return why this role cannot be given, or ""."""
     if role is Role.DEVELOPER and app == ALL:
         return "a developer needs an app: prichal role add USER developer APP"
-    if role is Role.ADMIN and app != ALL:
-        return "an admin is one of the whole platform, not of an app"
+    if role in (Role.ADMIN, Role.CREATOR) and app != ALL:
+        return (
+            f"{'an admin' if role is Role.ADMIN else 'a creator'} is one of the whole platform, not of an app"
+        )
     return ""
 
 
@@ -47,6 +69,9 @@ class Act(Enum):
     LIST = ("list", Scope.READ)  # shows the apps that the caller may see
     SEE = ("see", Scope.READ)  # an app
     STEER = ("steer", Scope.DEPLOY)  # an app
+    SELF = ("self", Scope.READ)  # who the caller is, and the end of the token that was sent
+    CREATE = ("create", Scope.DEPLOY)  # apps
+    DELETE = ("delete", Scope.ADMIN)  # an app
     OWN = ("own", Scope.ADMIN)  # the caller's sessions and tokens
     WATCH = ("watch", Scope.READ)  # the platform as a whole
     ADMINISTER = ("administer", Scope.ADMIN)
@@ -63,12 +88,19 @@ class Act(Enum):
 #: The roles that may do an act; empty: every person who has signed in.
 _NEEDED: Final = {
     Act.LIST: frozenset[Role](),
+    Act.SELF: frozenset[Role](),
     Act.OWN: frozenset[Role](),
     Act.SEE: frozenset((Role.VIEWER, Role.DEVELOPER, Role.ADMIN)),
     Act.STEER: frozenset((Role.DEVELOPER, Role.ADMIN)),
+    Act.CREATE: frozenset((Role.CREATOR, Role.ADMIN)),
+    Act.DELETE: frozenset((Role.DEVELOPER, Role.ADMIN)),
     Act.WATCH: frozenset((Role.VIEWER, Role.ADMIN)),
     Act.ADMINISTER: frozenset((Role.ADMIN,)),
 }
+
+
+#: Acts about one app.
+OF_APP: Final = frozenset((Act.SEE, Act.STEER, Act.DELETE))
 
 
 class Verdict(Enum):
@@ -93,20 +125,25 @@ class Principal:
     def is_admin(self) -> bool:
         return Role.ADMIN in self.roles(ALL)
 
+    @property
+    def sees_all(self) -> bool:
+        """Return True for those who see every app, and the platform as a whole."""
+        return self.sees(ALL)
+
     def roles(self, app: str) -> frozenset[Role]:
         """The roles that hold for an app; for `ALL` those of the platform."""
-        return frozenset(grant.role for grant in self.grants if grant.app in (ALL, app))
+        return frozenset(grant.role for grant in self.grants if grant.covers(app))
 
     def sees(self, app: str) -> bool:
         return decide(self, Act.SEE, app) is Verdict.ALLOWED
 
 
 def decide(principal: Principal, act: Act, app: str = ALL) -> Verdict:
-    """`app` is the one that an act of `SEE` or `STEER` is about."""
+    """`app` is the one that an act of `OF_APP` is about."""
     if act.scope is None:
         return Verdict.ALLOWED
     roles = principal.roles(app)
-    if act in (Act.SEE, Act.STEER) and not roles & _NEEDED[Act.SEE]:
+    if act in OF_APP and not roles & _NEEDED[Act.SEE]:
         return Verdict.UNKNOWN
     if _NEEDED[act] and not roles & _NEEDED[act]:
         return Verdict.FORBIDDEN

@@ -11,6 +11,13 @@ from controller.domain.names import AppName
 PASSWORD: Final = "password"  # noqa: S105 - no password: a name
 TOKEN: Final = "token"  # noqa: S105 - no password: a name
 _OPENID: Final = "openid"
+#: How names of people begin who try an API in the platform's own pages. No other credential may have such a name.
+PERSON: Final = "person:"
+
+
+def name_of_person(account: str) -> str:
+    """Return the caller's name of somebody with an account of the platform."""
+    return f"{PERSON}{account}"
 
 
 def openid(issuer: str, subject: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from controller.domain.apps.spec import SecretSpec
+from controller.domain.routing.caller_names import PERSON
 from controller.domain.text import is_storable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -31,6 +32,8 @@ def _wrong_user(user: str, colon: bool = False) -> str:
         return "a user has no name"
     if _CONTROL.search(user) or not is_storable(user):
         return f"the user {user!r} has a control character in the name"
+    if user.startswith(PERSON):
+        return f"the user {user!r} has a name that begins with {PERSON}, as those of the platform's people do"
     if ":" in user and not colon:
         return f"the user {user!r} has a colon in the name, which HTTP takes for the end of it"
     return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.domain.apps.spec import ApiVariable, CorsSpec
+from controller.domain.apps.spec import ApiVariable, CorsSpec, Webhook
 from controller.domain.names import AppName, ComponentName
 
 
@@ -39,8 +39,9 @@ class Api:
 @dataclass(frozen=True)
 class Route:
     """The traffic of one component. `fingerprint` is the version in service, which has been ready once;
-    `upstreams` are the `IP:PORT` of its containers. Without upstreams calls get 503, unless the route is
-    `asleep`: then a call starts the component and waits for it."""
+    `upstreams` are the `IP:PORT` of its containers. Without one that takes calls, a call waits for `patience` until
+    the component has healed, unless the route is `stalled`: then nothing repairs it before something changes. If the
+    route is `asleep`, a call starts the component and waits for it."""
 
     app: AppName
     component: ComponentName
@@ -52,9 +53,18 @@ class Route:
     any_path: bool = False  # an own server: every path and method below the API's path is passed on
     asleep: bool = False  # it hibernates: none of its containers runs
     wake_within: float = 0.0  # seconds that a call waits until it has started; 0: it does not hibernate
+    patience: float = 0.0  # seconds that a call waits while the component heals; 0: it gets 503 at once
+    idempotent: bool = False  # calls may run twice without harm, whatever their method
+    stalled: str = ""  # why nobody repairs the component now, for its callers; empty while it is kept up
+    ready_path: str = (
+        ""  # answers 200 where a container can take calls; empty: one that takes connections can
+    )
     boxes: tuple[
         ComponentName, ...
     ] = ()  # where FILE variables of calls lie, the default one first; none: not staged
+    async_timeout: float = 600.0  # seconds that the component has for one async call
+    concurrency: int = 1  # calls at once in one container
+    webhook: Webhook | None = None  # at the end of async calls
 
     @property
     def in_service(self) -> bool:

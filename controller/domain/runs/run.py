@@ -292,20 +292,26 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """A filter for runs of an app. `after`: only runs older than this id; `user`: only their own runs and
-    those without an owner, "" for callers without a name."""
+    """A filter for runs of an app. `after`: only runs older than this id; `since`: only this one and newer ones;
+    `user`: only runs that they may see, "" for callers without a name; `owner`: only runs that this user started."""
 
     pipeline: ComponentName | None = None
     state: RunState | None = None
     after: str = ""
     user: str | None = None
+    since: str = ""
+    owner: str | None = None
+    cause: RunCause | None = None
 
     def takes(self, run: Run) -> bool:
         return (
             self.pipeline in (None, run.name)
             and self.state in (None, run.state)
+            and self.cause in (None, run.cause)
+            and self.since <= run.id
             and (not self.after or run.id < self.after)
             and (self.user is None or run.is_visible_to(self.user))
+            and (self.owner is None or (not run.public and (run.user or "") == self.owner))
         )
 
 
@@ -360,6 +366,11 @@ def new_run_id(now: float, random: int) -> str:
     """Return 19 hexadecimal digits: the milliseconds since 1970, then 32 bits of `random`, so that ids sort
     by time."""
     return f"{int(now * 1000):011x}{random & 0xFFFFFFFF:08x}"
+
+
+def first_id(at: float) -> str:
+    """Return an id that sorts before those of all runs that are submitted then or later."""
+    return new_run_id(at, 0)
 
 
 def id_time(id: str) -> float:

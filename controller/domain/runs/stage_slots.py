@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.domain.apps.spec import Limits, Resources
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.domain.runs.gpus import begin_with_gpus, in_line
+from controller.domain.runs.gpus import GpuPool, begin_with_gpus, in_line
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import Run, RunState, StageRun
 from controller.domain.runs.steps import begin, can_begin
@@ -72,12 +72,11 @@ def _told(what: str, value: float) -> str:
 @dataclass(frozen=True)
 class Share:
     """The limits for stages: what those of an app may use together, how many run at once on the host and in each
-    app, and the host's GPUs, some of which components hold."""
+    app, and the host's GPUs."""
 
     app: Limits
     host: int
-    gpus: tuple[str, ...] = ()
-    to_components: frozenset[str] = frozenset()
+    gpus: GpuPool = field(default_factory=GpuPool)
     per_app: int | None = None  # None: the app has the host for itself, as when somebody tries a pipeline
 
     @property
@@ -121,7 +120,7 @@ def _admit(run: Run, stage: Stage, share: Share, active: tuple[Run, ...], at: fl
         return in_line(run, waiting, active, WAITING_FOR_LIMITS, message)
     if message := _no_slot(run, waiting, share, active):
         return in_line(run, waiting, active, WAITING_FOR_SLOT, message)
-    return begin_with_gpus(run, (stage,), share.gpus, active, at, share.to_components)
+    return begin_with_gpus(run, (stage,), share.gpus, active, at)
 
 
 def _no_slot(run: Run, waiting: StageRun, share: Share, active: tuple[Run, ...]) -> str:

@@ -1,4 +1,5 @@
-"""Webhooks at the end of runs: their content, signature and retries. Pure.
+"""Webhooks at the end of runs: their content, signature and retries; and the messages of the outbox, which
+has commit statuses besides (domain/forges.py). Pure.
 
 Signed by the rules of Standard Webhooks 1.0 (https://www.standardwebhooks.com). The text and the id of a
 message are created once, at the end of the run, so that receivers recognise repetitions."""
@@ -10,15 +11,17 @@ import binascii
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from controller.domain.apps.spec import Webhook
 from controller.domain.backoff import jittered
 from controller.domain.names import AppName, ComponentName
+from controller.domain.routing.async_calls import EndedCall, call_links, call_summary, is_call_id
 from controller.domain.runs.documents import Json, run_summary, stage_summary
 from controller.domain.runs.run import AreaKind, Run, RunOutput, RunState
 from controller.domain.secret import Secret
@@ -35,10 +38,18 @@ LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for mor
 # --- what is sent -----------------------------------------------------------------------------------------------
 
 
+class MessageKind(StrEnum):
+    """What a message is; its id begins with it."""
+
+    RUN_ENDED = "msg"
+    COMMIT_STATUS = "status"
+
+
 @dataclass(frozen=True)
 class Message:
     """`id` is the header `webhook-id`, `secret` the name of a Secret of the app as of the commit `revision`.
-    `attempts` have failed; `due` is when to try next, Unix seconds."""
+    `attempts` have failed; `due` is when to try next, Unix seconds. A commit status is of no pipeline, run and
+    Secret, and its URL is the base of the forge's API."""
 
     id: str
     app: AppName
@@ -52,6 +63,19 @@ class Message:
     due: float = 0.0
 
     @property
+    def kind(self) -> MessageKind:
+        """Return the kind; an id of another form, as another release may have made it, is that of a webhook."""
+        status = self.id.startswith(f"{MessageKind.COMMIT_STATUS}_")
+        return MessageKind.COMMIT_STATUS if status else MessageKind.RUN_ENDED
+
+    @property
+    def title(self) -> str:
+        """Return what people call it."""
+        if self.kind is MessageKind.COMMIT_STATUS:
+            return f"commit status of {self.revision[:12]}"
+        return f"webhook of {'call' if is_call_id(self.run) else 'run'} {self.run}"
+
+    @property
     def origin(self) -> str:
         """Return the origin of the URL (`https://example.org`), since the rest often contains a password."""
         return origin_of(self.url)
@@ -59,7 +83,7 @@ class Message:
     @property
     def lane(self) -> str:
         """The partition key: one receiver's events from one app. A slow receiver delays only its own lane."""
-        return f"{self.app} {self.origin}"
+        return f"{self.app} {self.origin}" + (" statuses" if self.kind is MessageKind.COMMIT_STATUS else "")
 
 
 def messages(run: Run) -> tuple[Message, ...]:
@@ -68,21 +92,48 @@ def messages(run: Run) -> tuple[Message, ...]:
     hook = run.pipeline.webhook
     if hook is None or not run.state.terminal:
         return ()
-    urls = [url for url in dict.fromkeys((hook.url, run.webhook)) if url]
+    urls = _receivers(hook, run.webhook)
     if not urls:
         return ()
     body, ended = json.dumps(payload(run), separators=(",", ":")), run.ended or run.created
     return tuple(
         Message(
-            _id(run, url), run.app, run.name, run.pipeline.revision, run.id, hook.secret, url, body, due=ended
+            _id(run.id, url),
+            run.app,
+            run.name,
+            run.pipeline.revision,
+            run.id,
+            hook.secret,
+            url,
+            body,
+            due=ended,
         )
         for url in urls
     )
 
 
-def _id(run: Run, url: str) -> str:
+def _receivers(hook: Webhook, named: str) -> tuple[str, ...]:
+    return tuple(url for url in dict.fromkeys((hook.url, named)) if url)
+
+
+def _id(of: str, url: str) -> str:
     """Return an id without a dot, since dots separate the signed parts."""
-    return f"msg_{run.id}_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return f"{MessageKind.RUN_ENDED}_{of}_{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def call_messages(ended: EndedCall, hook: Webhook, revision: str, now: float) -> tuple[Message, ...]:
+    """Return the events to send at the end of an async call of a component, as for a run."""
+    call = ended.call
+    data = {**call_summary(call), "app": call.app, "revision": revision, "links": call_links(call)}
+    at = rfc3339(call.ended or call.created)
+    document = {"type": f"call.{call.state.lower()}", "timestamp": at, "data": data}
+    body = json.dumps(document, separators=(",", ":"))
+    return tuple(
+        Message(
+            _id(call.id, url), call.app, call.component, revision, call.id, hook.secret, url, body, due=now
+        )
+        for url in _receivers(hook, ended.webhook)
+    )
 
 
 def payload(run: Run) -> Json:
@@ -155,14 +206,17 @@ class DeliveryOutcome(Enum):
     DELIVERED = "delivered"
     FAILED = "failed"  # to be sent again
     REFUSED = "refused"  # not to be sent again
+    UNWANTED = "unwanted"  # nobody asks for it any more
 
 
 @dataclass(frozen=True)
 class ReceiverResponse:
-    """`retry_after` is the header as it was sent, "" without one."""
+    """`retry_after` is the header as it was sent, "" without one. `body` is the beginning of the body: others wrote it,
+    so it is compared with what is known, and never shown."""
 
     status: int
     retry_after: str = ""
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -185,11 +239,11 @@ def judge(answer: ReceiverResponse, now: float) -> DeliveryDecision:
         return DeliveryDecision(
             DeliveryOutcome.FAILED, f"it answers {status}, and redirects are not followed"
         )
-    wait = _retry_after(answer.retry_after, now) if status in (429, 503) else 0.0
+    wait = retry_after(answer.retry_after, now) if status in (429, 503) else 0.0
     return DeliveryDecision(DeliveryOutcome.FAILED, f"it answers {status}", wait)
 
 
-def _retry_after(text: str, now: float) -> float:
+def retry_after(text: str, now: float) -> float:
     """Return seconds, from a number or a date (RFC 9110); 0 for anything else, at most LONGEST."""
     if text.isascii() and text.isdecimal():
         return min(float(text), LONGEST)

@@ -22,7 +22,7 @@ _LOOSE = {char: f"%{ord(char):02X}" for char in "!$&'()*+,;=:@"}
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _QUERY = re.compile(
     rf"X-Amz-Algorithm={ALGORITHM}&X-Amz-Date=(?P<date>[0-9]{{8}}T[0-9]{{6}}Z)&X-Amz-Expires=(?P<lifetime>[1-9][0-9]{{0,8}})"
-    r"(?:&size=(?P<size>[1-9][0-9]{0,15}))?"
+    r"(?P<save>&response-content-disposition=attachment)?(?:&size=(?P<size>[1-9][0-9]{0,15}))?"
     r"(?:&uploadId=(?P<upload>[A-Za-z0-9._~%-]{1,2048})&partNumber=(?P<part>[1-9][0-9]{0,4}))?"
     r"&X-Amz-Signature=(?P<signature>[0-9a-f]{64})"
 )
@@ -36,7 +36,8 @@ class LinkInvalid(ValueError):
 @dataclass(frozen=True)
 class ObjectLink:
     """`size`: bytes at most, 0 where none were announced; `begins` in Unix seconds, whole ones; `lifetime` in
-    seconds; `upload` and `part` where it is one part of an upload."""
+    seconds; `upload` and `part` where it is one part of an upload; `save`: browsers save the object under its name, and
+    do not show it."""
 
     method: str
     bucket: str
@@ -46,6 +47,7 @@ class ObjectLink:
     size: int = 0
     upload: str = ""
     part: int = 0
+    save: bool = False
 
     @property
     def expires(self) -> int:
@@ -61,6 +63,8 @@ class ObjectLink:
     def _query(self) -> str:
         date = datetime.fromtimestamp(self.begins, UTC).strftime(_DATE)
         fields = {"X-Amz-Algorithm": ALGORITHM, "X-Amz-Date": date, "X-Amz-Expires": str(self.lifetime)}
+        if self.save:
+            fields["response-content-disposition"] = "attachment"
         if self.size:
             fields["size"] = str(self.size)
         if self.upload:
@@ -134,6 +138,7 @@ def parse(method: str, target: str, key: bytes, now: float) -> ObjectLink:
         int(found["size"] or 0),
         unquote_to_bytes(found["upload"] or "").decode("utf-8", "replace"),
         int(found["part"] or 0),
+        found["save"] is not None,
     )
     # Compared with what would be written, not with what was sent: another spelling has another signature.
     unsigned = query.removesuffix(f"&X-Amz-Signature={found['signature']}")

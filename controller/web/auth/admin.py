@@ -32,12 +32,13 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """The facts that the rule uses. `address` is the socket's, `headers` have lower-case names."""
+    """The facts that the rule uses. `address` is the socket's, `headers` have lower-case names, `path` is decoded."""
 
     method: str
     address: str
     headers: Mapping[str, str]
     scheme: str = "http"
+    path: str = ""
 
 
 def origin_of(visitor: ClientInfo, settings: WebSettings) -> RequestOrigin:
@@ -56,14 +57,19 @@ def is_admin(visitor: ClientInfo, settings: WebSettings) -> bool:
 
 
 def is_trusted(visitor: ClientInfo, settings: WebSettings) -> bool:
-    """Return True for a caller of this host, where the configuration trusts them."""
-    if not settings.trust_loopback or not is_loopback(visitor.address):
-        return False
-    if any(name in visitor.headers for name in _FORWARDING) or not names_loopback(
-        visitor.headers.get("host", "")
-    ):
+    """Return True for a deliberate request of a caller of this host, where the configuration trusts them."""
+    if not is_of_this_host(visitor, settings):
         return False
     return is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)
+
+
+def is_of_this_host(visitor: ClientInfo, settings: WebSettings) -> bool:
+    """Return True if the caller is on this host and the configuration trusts such callers, no matter what made the
+    request."""
+    if not settings.trust_loopback or not is_loopback(visitor.address):
+        return False
+    is_forwarded = any(name in visitor.headers for name in _FORWARDING)
+    return not is_forwarded and names_loopback(visitor.headers.get("host", ""))
 
 
 def log_refused(visitor: ClientInfo, settings: WebSettings) -> None:

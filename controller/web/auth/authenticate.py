@@ -31,6 +31,7 @@ from werkzeug.security import check_password_hash
 from controller.domain.routing.caller_names import PASSWORD, TOKEN, openid
 from controller.domain.routing.passwords import cost_problem
 from controller.domain.routing.routes import Api
+from controller.domain.routing.shares import PASSWORD_CHECKS
 from controller.web.auth import oidc
 from controller.web.auth.attempts import LoginAttempts, log_failure
 from controller.web.auth.caller_names import CallerNames
@@ -45,9 +46,8 @@ REMEMBER = 300.0  # seconds
 REMEMBERED = 4096  # credentials in one worker
 CHECKERS = 4  # threads, of which an app has one at a time
 PENDING = 256  # checks that may wait; more would only time out later
-PENDING_APP = 32  # of them for one app
+PENDING_APP = PASSWORD_CHECKS  # of them for one app
 PENDING_ADDRESS = 8  # of them from one address
-NICENESS = 10  # of the threads: sign-ins wait for requests of callers who have signed in
 
 
 #: A function that checks a password against a stored hash.
@@ -86,10 +86,10 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[float, str]] = {}
         self._pending: dict[bytes, asyncio.Future[str | None]] = {}
-        self._checks = WorkerShares("password checks", PENDING, PENDING_APP)
+        self.checks = WorkerShares("password checks", PENDING, PENDING_APP)  # by the app, as bytes
         self._addresses = WorkerShares("password checks", PENDING, PENDING_ADDRESS)
         self._turns: dict[bytes, asyncio.Lock] = {}
-        self._threads = ThreadPoolExecutor(CHECKERS, "password", initializer=_be_nice)
+        self._threads = ThreadPoolExecutor(CHECKERS, "password", initializer=_be_idle)
         self._issuers = Issuers(clock)
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ class Authenticator:
     ) -> str | None:
         with (
             self._addresses.take(address, "one address"),
-            self._checks.take(app, f"app {app.decode()}"),
+            self.checks.take(app, f"app {app.decode()}"),
         ):
             async with self._turns.setdefault(app, asyncio.Lock()):
                 loop = asyncio.get_running_loop()
@@ -216,8 +216,10 @@ class Authenticator:
         return hmac.digest(self._key, target.credentials + authorization, "sha256")
 
 
-def _be_nice() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+def _be_idle() -> None:
+    """Run only while nothing else of this process has to: a thread that is merely nicer keeps its processor for some
+    milliseconds, in which a call waits."""
+    os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def refusal(target: PublishedApi) -> HttpProblem:

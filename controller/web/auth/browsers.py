@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from controller import __version__
+from controller.web.auth import page_tokens
 from controller.web.gateway.body import Message, Send
 from controller.web.gateway.headers import Header
 
@@ -27,10 +29,58 @@ PRIVATE: Final[tuple[Header, ...]] = (
 OWN: Final[tuple[Header, ...]] = (
     *PRIVATE,
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"prichal-version", __version__.encode()),  # clients of another release say so
+)
+
+#: Of the files in web/static: everybody may read them, and a sandboxed page is an origin of its own.
+STATIC: Final[tuple[Header, ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"access-control-allow-origin", b"*"),
+)
+
+#: Of responses to scripts of our pages. They send their token in a field, and no cookie.
+TO_SCRIPT: Final[tuple[Header, ...]] = (
+    (b"access-control-allow-origin", page_tokens.ORIGIN.encode()),
+    (b"access-control-expose-headers", b"content-range, location, retry-after, x-request-id"),
+    (b"vary", b"origin"),
+)
+_PREFLIGHT: Final[tuple[Header, ...]] = (
+    *TO_SCRIPT,
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"x-prichal-page, content-type, if-none-match, range, idempotency-key, last-event-id",
+    ),
+    (b"access-control-max-age", b"600"),
 )
 
 #: Of a response that has no policy of its own: it is not a page.
 NOTHING: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+
+
+def fields_for(scope: Message) -> tuple[Header, ...]:
+    """Return the fields of the response to a request below /-/."""
+    if scope["path"].startswith("/-/static/"):
+        return STATIC
+    return (*OWN, *TO_SCRIPT) if is_of_script(scope) else OWN
+
+
+def is_of_script(scope: Message) -> bool:
+    """Return True if a script in a sandboxed page makes the request, and says that the page is ours."""
+    fields = dict(scope["headers"])
+    return fields.get(b"origin") == page_tokens.ORIGIN.encode() and page_tokens.HEADER.encode() in fields
+
+
+def preflight(scope: Message) -> tuple[Header, ...] | None:
+    """Return the fields of the answer if the browser asks on behalf of such a script. It tells nothing to
+    anybody: the request that follows has to carry the token."""
+    fields = dict(scope["headers"])
+    asked = fields.get(b"access-control-request-headers", b"").lower()
+    is_asked = scope["method"] == "OPTIONS" and fields.get(b"origin") == page_tokens.ORIGIN.encode()
+    return _PREFLIGHT if is_asked and page_tokens.HEADER.encode() in asked else None
 
 
 def with_browser_headers(send: Send, fields: tuple[Header, ...]) -> Send:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName
-from controller.domain.routing.caller_names import PASSWORD, TOKEN
+from controller.domain.routing.caller_names import PASSWORD, PERSON, TOKEN
 from controller.web.gateway.router import PublishedApi
 from controller.web.problems import HttpProblem, ProblemKind
 
@@ -46,6 +46,8 @@ class CallerNames:
         """Return None if the account owns the name, or owns it from now on. Names in the app's Secrets never
         belong to an issuer's subject."""
         app = AppName(target.prefix.split(b"/")[1].decode())
+        if name.startswith(PERSON):
+            return _taken(app, name, "people with an account of the platform have such names")
         is_declared = owner in (PASSWORD, TOKEN)
         if not is_declared and name in target.reserved:
             return _taken(app, name, "it is one of those in the app's credentials")

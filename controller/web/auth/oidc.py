@@ -19,7 +19,8 @@ from jwt import PyJWK
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
 from controller.domain.routing.routes import Api
-from controller.web.auth.issuers import ACCEPTED, Issuers
+from controller.web.auth.discovery import ACCEPTED
+from controller.web.auth.issuers import Issuers
 from controller.web.problems import ProblemKind
 
 LEEWAY = 30.0  # seconds that two clocks may differ
@@ -29,7 +30,8 @@ CLIENTS: Final = ("azp", "client_id", "cid", "appid")
 #: Claims that are lists separated by spaces (RFC 8693, Entra).
 SPACED: Final = frozenset(("scope", "scp"))
 
-_MISSING: Final = object()
+#: In place of a claim that a token does not have.
+MISSING: Final = object()
 _STEP = re.compile(r"\\(.)|(\.)|([^.\\]+|\\$)", re.DOTALL)
 
 
@@ -89,20 +91,9 @@ def read_header(token: bytes) -> TokenHeader | None:
 def verify(api: Api, token: bytes, key: PyJWK) -> VerifiedToken | TokenRefusal:
     """Verify the claims (RFC 7519 §7.2, OpenID Connect Core §3.1.3.7)."""
     audiences = [audience for audience in (api.oidc_audience, api.oidc_client) if audience]
-    try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[key.algorithm_name],
-            audience=audiences,
-            issuer=api.oidc_issuer,
-            leeway=LEEWAY,
-            options={"require": ["exp", "iss", "aud"]},
-        )
-    except ExpiredSignatureError:
-        return TokenRefusal.EXPIRED
-    except PyJWTError:
-        return TokenRefusal.INVALID
+    claims = verified_claims(token, key, api.oidc_issuer or "", audiences)
+    if isinstance(claims, TokenRefusal):
+        return claims
     user = user_of(claims, api.oidc_username)
     if user is None or not is_for(claims, api.oidc_client):
         return TokenRefusal.INVALID
@@ -111,6 +102,27 @@ def verify(api: Api, token: bytes, key: PyJWK) -> VerifiedToken | TokenRefusal:
     subject = claims.get("sub")
     subject = subject if isinstance(subject, str) and _is_text(subject) else ""
     return VerifiedToken(user, subject, int(claims["exp"]) - time.time())
+
+
+def verified_claims(
+    token: bytes, key: PyJWK, issuer: str, audiences: list[str]
+) -> dict[str, Any] | TokenRefusal:
+    """Return the claims of a token that the key signed, that has not expired, and is for one of the audiences."""
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[key.algorithm_name],
+            audience=audiences,
+            issuer=issuer,
+            leeway=LEEWAY,
+            options={"require": ["exp", "iss", "aud"]},
+        )
+    except ExpiredSignatureError:
+        return TokenRefusal.EXPIRED
+    except PyJWTError:
+        return TokenRefusal.INVALID
+    return claims
 
 
 def user_of(claims: dict[str, Any], claim: str = "") -> str | None:
@@ -141,7 +153,7 @@ def has_claim(claims: dict[str, Any], name: str, value: str) -> bool:
     """Return True if the claim is `value` or a list that has it. Numbers and booleans are compared as JSON writes
     them."""
     found = find_claim(claims, name)
-    if found is _MISSING:
+    if found is MISSING:
         return False
     if name in SPACED and isinstance(found, str):
         found = [found, *found.split()]
@@ -156,7 +168,7 @@ def find_claim(claims: dict[str, Any], name: str) -> object:
     found: object = claims
     for step in claim_path(name):
         if not isinstance(found, dict) or step not in found:
-            return _MISSING
+            return MISSING
         found = found[step]
     return found
 

@@ -1,6 +1,8 @@
 """Finds out who makes a request to the platform's own interface: the admin token, a person's API token, a person's
 session, or this host where it is trusted. Used by the Flask application and, in a thread, by the live endpoints.
 
+Scripts of our own pages carry a token (page_tokens.py), and then nothing else counts.
+
 The cookie of a session opens only what a person opens in a window of its own (`is_read`): pages of modules may share
 our origin, and browsers send the cookie along for them, too. What changes something is a form of ours, which carries
 a value that only the holder of the session was shown. Our pages are sandboxed, so browsers send no cookie with their
@@ -10,6 +12,7 @@ forms, and that value stands for the session by itself.
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,10 +20,12 @@ from typing import Final
 from controller.config import WebSettings
 from controller.domain.people.roles import Principal, administrator
 from controller.store.people import PeopleStore, SessionLimits
+from controller.web.auth import page_tokens
 from controller.web.auth.admin import (
     SAFE,
     ClientInfo,
     has_token,
+    is_of_this_host,
     is_read,
     is_trusted,
     names_loopback,
@@ -31,6 +36,7 @@ SESSION: Final = "prichal-session"
 LOGIN: Final = "prichal-login"  # the cookie that binds a sign-in to the browser in which it began
 LONGEST: Final = 200  # characters of a secret that is looked up
 _BEARER: Final = "bearer"
+_HOST: Final = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 
 
 class Callers:
@@ -46,6 +52,8 @@ class Callers:
 
     def identify(self, visitor: ClientInfo) -> Principal | None:
         """Return the principal; None if the request has no credentials, or invalid ones."""
+        if page_tokens.HEADER in visitor.headers:
+            return self.by_page(visitor)
         if has_token(visitor, self._settings):
             return administrator("admin token")
         scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
@@ -57,6 +65,29 @@ class Callers:
             if found is not None:
                 return found
         return administrator("this host") if is_trusted(visitor, self._settings) else None
+
+    def by_page(self, visitor: ClientInfo) -> Principal | None:
+        """Return whom the page was shown to whose script makes this request."""
+        text = visitor.headers.get(page_tokens.HEADER, "")
+        token, now = page_tokens.read_token(text), self._clock()
+        if token is None or visitor.headers.get("origin") != page_tokens.ORIGIN:
+            return None
+        if not token.opens(visitor.method, visitor.path, now):
+            return None
+        if not page_tokens.is_genuine(text, self._page_key(token.holder)):
+            return None
+        if token.holder == page_tokens.ADMIN:
+            return administrator("admin token")
+        if token.holder == page_tokens.HOST:
+            return administrator("this host") if is_of_this_host(visitor, self._settings) else None
+        return self._people.session_by_id(token.holder, self.limits, now, is_use=visitor.method not in SAFE)
+
+    def page_token(self, principal: Principal, path: str, writes: str = "") -> str:
+        """Return a token for the scripts of a page that is shown to this caller; "" if there can be none. They may read
+        what is at `path` and below, and change what is at `writes` and below."""
+        key = self._page_key(holder := _holder(principal))
+        expires = int(self._clock() + page_tokens.LIFETIME)
+        return page_tokens.PageToken(holder, path, writes, expires).signed(key) if key else ""
 
     def by_form(self, visitor: ClientInfo, value: str) -> Principal | None:
         """Return who was shown the form with this value; a browser that sends a cookie, too, must send theirs."""
@@ -78,8 +109,20 @@ class Callers:
         key = self._people.session_key(principal.session) if principal.session else ""
         return f"{principal.session}.{_signature(key)}" if key else ""
 
+    def _page_key(self, holder: str) -> str:
+        if holder in (page_tokens.ADMIN, page_tokens.HOST):
+            return self._settings.admin_token.reveal() if self._settings.admin_token else ""
+        return self._people.session_key(holder) if holder else ""
+
     def address(self, visitor: ClientInfo) -> str:
         return origin_of(visitor, self._settings).caller.decode("latin-1")
+
+    def url(self, visitor: ClientInfo) -> str:
+        """Return the URL by which the platform was reached; "" if the caller's `Host` cannot be that of one."""
+        origin = origin_of(visitor, self._settings)
+        host = origin.host.partition(b",")[0].strip().decode("latin-1")
+        scheme = "https" if self.is_https(visitor) else "http"
+        return f"{scheme}://{host}" if _HOST.fullmatch(host) else ""
 
     def is_https(self, visitor: ClientInfo) -> bool:
         return origin_of(visitor, self._settings).scheme.partition(b",")[0].strip() == b"https"
@@ -109,6 +152,12 @@ def is_form_post(visitor: ClientInfo) -> bool:
 def is_window(visitor: ClientInfo) -> bool:
     """Return True if a browser opens this in a window of its own, so that a page helps more than a document."""
     return visitor.method in SAFE and visitor.headers.get("sec-fetch-mode") == "navigate" and is_read(visitor)
+
+
+def _holder(principal: Principal) -> str:
+    if principal.name:
+        return principal.session
+    return page_tokens.HOST if principal.via == "this host" else page_tokens.ADMIN
 
 
 def _signature(key: str) -> str:

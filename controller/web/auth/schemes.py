@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from controller.domain.people.openid import discovery_url
 from controller.domain.routing.routes import Api
 
 Json = dict[str, Any]
@@ -19,7 +20,7 @@ def schemes(api: Api) -> Json:
     if api.tokens:
         found["token"] = {"type": "http", "scheme": "bearer"}
     if api.oidc_issuer:
-        discovery = f"{api.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+        discovery = discovery_url(api.oidc_issuer)
         found["openid"] = {"type": "openIdConnect", "openIdConnectUrl": discovery}
     return found
 

@@ -14,8 +14,10 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -47,6 +49,42 @@ class BegunSession:
     next: str
 
 
+class SignInAttempt:
+    """One attempt to sign in. What is said to be neither good nor bad does not count."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.is_good: bool | None = None
+
+
+class SharedAttempts:
+    """The attempts of people in one worker. Threads may share it."""
+
+    def __init__(self, passing: Callable[[], float] = time.monotonic) -> None:
+        self._attempts = LoginAttempts(passing)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, address: str, name: str, scheme: str = "person") -> Iterator[SignInAttempt]:
+        """Yield an attempt. Raises RequestRefused if too many have failed."""
+        with self._lock:
+            wait = self._attempts.begin(address, REALM, name)
+        if wait:
+            detail = "Too many sign-ins from there have failed."
+            raise RequestRefused(HttpProblem(ProblemKind.ATTEMPTS, detail, retry_after=wait))
+        attempt = SignInAttempt(name)
+        try:
+            yield attempt
+        finally:
+            with self._lock:
+                if attempt.is_good:
+                    self._attempts.succeeded(address, REALM, name)
+                elif attempt.is_good is None:
+                    self._attempts.give_back(address, REALM, name)
+            if attempt.is_good is False:
+                log_failure(address, scheme, attempt.user, REALM)
+
+
 class SignIn:
     """Threads may share it."""
 
@@ -56,23 +94,22 @@ class SignIn:
         limits: SessionLimits,
         clock: Callable[[], float] = time.time,
         check: Check = check_password,
-        passing: Callable[[], float] = time.monotonic,
+        passwords: bool = True,
     ) -> None:
         self._people = people
         self._limits = limits
         self._clock = clock
         self._matches = check
-        self._attempts = LoginAttempts(passing)
-        self._lock = threading.Lock()
+        self._passwords = passwords
+        self.attempts = SharedAttempts()
         self._checks = threading.BoundedSemaphore(CHECKS)
-        #: Checked for accounts that do not exist or have no password, so that they take as long as others.
-        self._nobody = hash_password(secrets.token_hex(16))
+        self._nobody = _hash_of_nobody()
 
     def by_password(self, address: str, name: str, password: str) -> str | None:
-        """Return the name if the password is right. Raises RequestRefused."""
+        """Return the name if the password is right, and people may sign in with one. Raises RequestRefused."""
 
         def check() -> str | None:
-            known = self._people.hash_of(name) if is_account_name(name) else ""
+            known = self._people.hash_of(name) if self._passwords and is_account_name(name) else ""
             return name if self._matches(known or self._nobody, password) and known else None
 
         return self._tried(address, name[:_MOST_NAME], check)
@@ -82,7 +119,7 @@ class SignIn:
 
         def use() -> str | None:
             now = self._clock()
-            if len(code) > LONGEST or self._people.link_user(code, now) is None:
+            if len(code) > LONGEST or not self._passwords or self._people.link_user(code, now) is None:
                 return None
             return self._people.use_link(code, hash_password(password), now)
 
@@ -105,38 +142,36 @@ class SignIn:
         found = self._people.take_ticket(ticket, self._clock()) if len(ticket) <= LONGEST else None
         if found is None or not cookie or not hmac.compare_digest(form_of(cookie), found.form):
             return None
+        return self.begin(found.user, found.next, address, agent, former)
+
+    def begin(
+        self,
+        user: str,
+        next: str,
+        address: str,
+        agent: str,
+        former: str,
+        issuer: str = "",
+        id_token: str = "",
+    ) -> BegunSession:
+        """Begin a session of a person who has proved who they are."""
         if former:
             self._people.end_cookie(former)
         now = self._clock()
-        begun = BegunSession(found.user, secrets.token_hex(6), secrets.token_urlsafe(32), found.next)
-        record = SessionRecord(begun.id, begun.user, now, now, address, agent[:_MOST_AGENT])
-        self._people.begin_session(begun.secret, record, self._limits)
+        begun = BegunSession(user, secrets.token_hex(6), secrets.token_urlsafe(32), next)
+        record = SessionRecord(begun.id, user, now, now, address, agent[:_MOST_AGENT], issuer)
+        self._people.begin_session(begun.secret, record, self._limits, id_token)
         return begun
 
     def _tried(self, address: str, name: str, check: Callable[[], str | None]) -> str | None:
-        with self._lock:
-            wait = self._attempts.begin(address, REALM, name)
-        if wait:
-            detail = "Too many sign-ins from there have failed."
-            raise RequestRefused(HttpProblem(ProblemKind.ATTEMPTS, detail, retry_after=wait))
-        found = None
-        counts = False
-        try:
+        with self.attempts.one(address, name) as attempt:
             if not self._checks.acquire(blocking=False):
                 raise RequestRefused(_busy())
             try:
                 found = check()
             finally:
                 self._checks.release()
-            counts = True
-        finally:
-            with self._lock:
-                if found is not None:
-                    self._attempts.succeeded(address, REALM, name)
-                elif not counts:
-                    self._attempts.give_back(address, REALM, name)
-        if found is None:
-            log_failure(address, "person", name, REALM)
+            attempt.is_good = found is not None
         return found
 
 
@@ -145,8 +180,9 @@ def form_of(cookie: str) -> str:
     return hmac.new(cookie.encode("utf-8", "replace"), b"sign in", "sha256").hexdigest()
 
 
-def local_path(text: str) -> str:
-    """Return where to go after signing in: a path below `/-/`, as no other server can be reached by one."""
+def local_path(text: str, and_login: bool = False) -> str:
+    """Return where to go after signing in: a path below `/-/`, as no other server can be reached by one.
+    `and_login`: the page for signing in counts, too."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -155,9 +191,17 @@ def local_path(text: str) -> str:
     steps = parts.path.split("/")
     is_ours = text.startswith(HOME) and not parts.scheme and not parts.netloc and len(text) <= _MOST_NEXT
     has_odd_step = "" in steps[1:-1] or "." in steps or ".." in steps or "%" in parts.path
-    if not is_plain or not is_ours or has_odd_step or parts.path in ("/-/login", "/-/logout"):
+    is_begin = parts.path in ("/-/login", "/-/logout") and not (and_login and parts.path == "/-/login")
+    is_begin = is_begin or parts.path.startswith("/-/login/")
+    if not is_plain or not is_ours or has_odd_step or is_begin:
         return HOME
     return text
+
+
+@cache
+def _hash_of_nobody() -> str:
+    """Return what is checked for unknown accounts and those without a password: they have to take as long as others."""
+    return hash_password(secrets.token_hex(16))
 
 
 def _busy() -> HttpProblem:

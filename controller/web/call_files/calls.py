@@ -23,7 +23,7 @@ from controller.web.call_files.locations import FileCall, FileLocations, OutputS
 from controller.web.call_files.presigned import PresignedClient, PresignedDownload, TransferFailed
 from controller.web.call_files.variables import FileFault, FileInput, WantedOutputs
 from controller.web.gateway import coding
-from controller.web.gateway.body import RequestBody, Send
+from controller.web.gateway.body import HeldBodies, RequestBody, Send
 from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState, headers_for, respond
 from controller.web.gateway.upstream import ProtocolError, UpstreamConnection
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -50,7 +50,7 @@ class CallFileStaging:
         self._max_json = max_json
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-staging")
-        self._held = 0
+        self._held = HeldBodies(HELD, "requests to components with boxes")
 
     def sweep(self) -> None:
         """Close unused connections. Called periodically."""
@@ -67,10 +67,10 @@ class CallFileStaging:
         name."""
         pieces: list[bytes] = []
         try:
-            coded = await self._whole(body, pieces)
+            coded = await self._held.whole(body, pieces)
             content, lines = await self._decoded(coded, call.lines, body.limit)
             if content is not coded:
-                self._hold(content, pieces)
+                self._held.hold(content, pieces)
             wanted = await self._read(content, call)
             job = FileCall(call.target.route, user, call.request_id.decode(), wanted)
             if wanted:
@@ -81,7 +81,7 @@ class CallFileStaging:
                 reply = replace(call, lines=lines, respond=_Reply(self, job).respond)
                 await self._forwarder.forward(reply, staged, send, answered)
         finally:
-            self._held -= sum(map(len, pieces))
+            self._held.release(pieces)
 
     async def _decoded(self, coded: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
         """Decode a body; the result is limited like a body, since some kilobytes may expand."""
@@ -89,23 +89,10 @@ class CallFileStaging:
             return coded, lines
         return await asyncio.to_thread(coding.decoded, coded, lines, limit)
 
-    async def _whole(self, body: RequestBody, pieces: list[bytes]) -> bytes:
-        self._hold(body.head, pieces)
-        while body.more():
-            self._hold(await body.next(), pieces)
-        return b"".join(pieces)
-
-    def _hold(self, data: bytes, pieces: list[bytes]) -> None:
-        """Take memory for the call. Raises RequestRefused if there is none left."""
-        pieces.append(data)
-        self._held += len(data)
-        if self._held > HELD:
-            detail = f"This gateway worker holds {HELD} bytes of requests to components with boxes."
-            raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))
-
     async def _read(self, content: bytes, call: ForwardedCall) -> WantedOutputs:
         """Parse a large request in another process, since the event loop serves other callers. Raises
         RequestRefused."""
+        content = variables.json_part(content, call.lines)
         if not variables.may_name_files(content):
             return WantedOutputs()
         return await isolated_json.read(

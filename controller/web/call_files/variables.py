@@ -25,6 +25,7 @@ MAX_OUTPUTS = 100  # of one reply; room for them is reserved at once
 
 _VALUE = re.compile(rb"(\d{1,18})((?:; \d{1,4}=\d{1,18})*)")
 _FILE = re.compile(rb"(\d+)=(\d+)")
+_JSON_LENGTH = re.compile(rb"^inference-header-content-length: *([0-9]{1,18}) *\r\n", re.MULTILINE)
 _CONTENT_TYPE = re.compile(r"[!-~][ -~]{0,126}")
 _TYPES = mimetypes.MimeTypes()  # the standard library's own table: the same on every host
 _UNKNOWN_TYPE = "application/octet-stream"
@@ -82,6 +83,13 @@ def refused(faults: Iterable[FileFault]) -> RequestRefused:
 
 
 # --- requests ---------------------------------------------------------------------------------------------------
+
+
+def json_part(content: bytes, lines: bytes) -> bytes:
+    """Return the JSON of a request with the header `lines`, without the tensors that the Open Inference Protocol puts
+    behind it. The component reports a length that is wrong."""
+    found = _JSON_LENGTH.search(lines)
+    return content if found is None else content[: int(found[1])]
 
 
 def may_name_files(content: bytes) -> bool:

@@ -1,9 +1,9 @@
-"""Hibernating components in a gateway worker: it reports calls to the daemon, and a call to a hibernating
-component requests its start and waits. Used by the gateway and its forwarder, on the event loop; writes go
-through a thread.
+"""Calls that wait in a gateway worker for a component: one that hibernates is started for them, one whose
+containers died is started again by the daemon. Reports to the daemon which components are called. Used by the
+gateway and its forwarder, on the event loop; writes go through a thread.
 
 The daemon stops and starts components. A waiting caller counts as a call, so that nothing hibernates while
-they wait; if they disconnect, the server cancels the wait."""
+they wait; if they disconnect, the server cancels the wait, and their place is free."""
 
 from __future__ import annotations
 
@@ -11,23 +11,38 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.routing.routes import Route
 from controller.ports import Store
 from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.probe import takes_calls
 from controller.web.gateway.router import UpstreamTarget
 from controller.web.gateway.watch import RouteWatch
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
 
-WAITING = 200  # calls in one worker that may wait for hibernating components
+WAITING = 200  # calls in one worker that may wait for components
+WAITING_EACH = 100  # of them of one app
 RETRY_AFTER = 5  # seconds, for callers who waited in vain
+LOOK = 0.05  # seconds between two looks whether a container takes calls again at its old address
 
 Key = tuple[AppName, ComponentName]
+
+
+@dataclass(slots=True)
+class Healing:
+    """What all calls of one component wait for: `done` ends when it takes calls again."""
+
+    done: asyncio.Task[None]
+    calls: int = 0
 
 
 class Activator:
@@ -38,8 +53,9 @@ class Activator:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-activator")
         self._called: set[Key] = set()  # since the last report
-        self._waiting: Counter[Key] = Counter()
-        self._asked: dict[Key, asyncio.Future[None]] = {}  # of components that calls wait for
+        self._waiting: Counter[Key] = Counter()  # calls, whatever they wait for
+        self._asked: dict[Key, tuple[asyncio.Future[None], int]] = {}  # of components that calls wake up
+        self._healing: dict[Key, Healing] = {}
 
     async def stop(self) -> None:
         """Stop, after reporting the last calls."""
@@ -58,23 +74,29 @@ class Activator:
         if in_use:
             self._loop.run_in_executor(self._thread, self._touch, in_use)
 
+    # --- components that are asleep ------------------------------------------------------------------------------
+
     async def wake(self, target: UpstreamTarget) -> None:
         """Return when the target no longer hibernates, or is gone. Raises RequestRefused if it took too long,
         or too many wait."""
-        if self._waiting.total() >= WAITING:
-            detail = f"In this gateway worker {WAITING} calls wait for components that are asleep."
-            raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
         key = _key(target)
-        if key not in self._asked:  # one pass starts it for all
-            self._asked[key] = self._loop.run_in_executor(self._thread, self._ask, key)
-        self._waiting[key] += 1
-        try:
-            await asyncio.shield(self._asked[key])  # the caller who asked may leave, the others stay
-            await self._until_awake(target)
-        finally:
-            self._waiting[key] -= 1
-            if not self._waiting[key]:
-                del self._waiting[key], self._asked[key]
+        if target.route.stalled:
+            raise RequestRefused(_stalled(target))
+        with self._place(key):
+            asked, calls = self._asked.get(key) or (
+                self._loop.run_in_executor(self._thread, self._ask, key),
+                0,
+            )
+            self._asked[key] = (asked, calls + 1)  # one pass starts it for all
+            try:
+                await asyncio.shield(asked)  # the caller who asked may leave, the others stay
+                await self._until_awake(target)
+            finally:
+                asked, calls = self._asked[key]
+                if calls > 1:
+                    self._asked[key] = (asked, calls - 1)
+                else:
+                    del self._asked[key]
 
     async def _until_awake(self, target: UpstreamTarget) -> None:
         deadline = self._loop.time() + target.route.wake_within
@@ -82,14 +104,97 @@ class Activator:
             left = deadline - self._loop.time()
             if left <= 0:
                 raise RequestRefused(_wake_timed_out(target))
+            if now.route.stalled:
+                raise RequestRefused(_stalled(now))
             await self._watch.wait(left)
+
+    # --- components that heal ------------------------------------------------------------------------------------
+
+    def is_healing(self, target: UpstreamTarget) -> bool:
+        """Return True if calls wait for the target, so that another one need not try."""
+        healing = self._healing.get(_key(target)) if self._healing else None
+        return healing is not None and not healing.done.done()
+
+    async def heal(self, target: UpstreamTarget, deadline: float, why: str) -> None:
+        """Return when the target takes calls again, or nobody may wait for it any more. `deadline` is of the loop's
+        time; `why`: what happened to the call. Raises RequestRefused if it took too long, too many wait, or
+        nothing is repaired."""
+        key, route = _key(target), target.route
+        if route.stalled:
+            raise RequestRefused(_stalled(target))
+        with self._place(key):
+            healing = self._healing.get(key)
+            if healing is None or healing.done.done():
+                healing = self._healing[key] = Healing(self._loop.create_task(self._until_healed(target)))
+            healing.calls += 1
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(healing.done)
+            except TimeoutError:
+                raise RequestRefused(_not_healed(target, why)) from None
+            finally:
+                healing.calls -= 1
+                if not healing.calls:
+                    healing.done.cancel()
+                    if self._healing.get(key) is healing:
+                        del self._healing[key]
+
+    async def _until_healed(self, target: UpstreamTarget) -> None:
+        """The daemon says by the table where containers run; one that was restarted by hand comes back at the old
+        address."""
+        looks: dict[str, asyncio.Task[None]] = {}
+        try:
+            while (now := self._watch.resolve(target)) is not None and _heals(now.route):
+                for gone in looks.keys() - set(now.route.upstreams):
+                    looks.pop(gone).cancel()
+                for new in set(now.route.upstreams) - looks.keys():
+                    looks[new] = self._loop.create_task(self._until_ready(new, now.route.ready_path))
+                if await self._first_of(looks, now.route.patience):
+                    return
+        finally:
+            for look in looks.values():
+                look.cancel()
+
+    async def _first_of(self, looks: dict[str, asyncio.Task[None]], timeout: float) -> bool:
+        """Return True once one of the containers takes calls, False when the table may have changed."""
+        changed = self._loop.create_task(self._watch.wait(timeout))
+        try:
+            await asyncio.wait({changed, *looks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+        return any(look.done() for look in looks.values())
+
+    async def _until_ready(self, endpoint: str, path: str) -> None:
+        while not await takes_calls(self._pool, endpoint, path):
+            await asyncio.sleep(LOOK)
+
+    # --- places --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _place(self, key: Key) -> Iterator[None]:
+        """Take the place of a waiting call until the end of the block. Raises RequestRefused if there is none."""
+        of_app = sum(number for (app, _), number in self._waiting.items() if app == key[0])
+        if self._waiting.total() >= WAITING or of_app >= WAITING_EACH:
+            number, whose = (of_app, f"of app {key[0]} ") if of_app >= WAITING_EACH else (WAITING, "")
+            detail = (
+                f"In this gateway worker {number} calls {whose}wait for components that are asleep or heal."
+            )
+            raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
+        self._waiting[key] += 1
+        try:
+            yield
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     def _in_use(self) -> frozenset[Key]:
         """Return components with calls in progress, since a call may take longer than the idle time."""
         busy = self._pool.busy
-        routes = {target.route for target in self._watch.table.targets.values()} if busy else set()
-        working = {(r.app, r.component) for r in routes if r.wake_within and not busy.isdisjoint(r.upstreams)}
-        return frozenset(self._called | self._waiting.keys() | working)
+        routes = {t.route for t in self._watch.table.targets.values()} if busy or self._waiting else set()
+        hibernating = {(r.app, r.component): r for r in routes if r.wake_within}
+        working = {key for key, route in hibernating.items() if not busy.isdisjoint(route.upstreams)}
+        return frozenset(self._called | (self._waiting.keys() & hibernating.keys()) | working)
 
     # --- in the thread -----------------------------------------------------------------------------------------
 
@@ -117,11 +222,23 @@ def _key(target: UpstreamTarget) -> Key:
     return target.route.app, target.route.component
 
 
+def _heals(route: Route) -> bool:
+    return not (route.asleep or route.stalled)
+
+
 def _wake_timed_out(target: UpstreamTarget) -> HttpProblem:
-    route = target.route
-    detail = (
-        f"Component {route.component} of app {route.app} was asleep and did not wake up within "
-        f"{route.wake_within:g} s."
-    )
+    return _not_ready(target.route, f"was asleep and did not wake up within {target.route.wake_within:g} s")
+
+
+def _not_healed(target: UpstreamTarget, why: str) -> HttpProblem:
+    return _not_ready(target.route, f"did not take calls again within {target.route.patience:g} s: {why}")
+
+
+def _stalled(target: UpstreamTarget) -> HttpProblem:
+    return _not_ready(target.route, f"takes no calls: {target.route.stalled}")
+
+
+def _not_ready(route: Route, what: str) -> HttpProblem:
+    detail = f"Component {route.component} of app {route.app} {what}."
     extra = {"app": str(route.app), "component": str(route.component)}
     return HttpProblem(ProblemKind.NOT_READY, detail, retry_after=RETRY_AFTER, extra=extra)

@@ -141,6 +141,33 @@ class RequestBody:
             connection.write(b"0\r\n\r\n")
 
 
+class HeldBodies:
+    """Bounds the bytes of whole request bodies that one worker has in memory. `what` they are is for the problem."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._held = 0
+
+    async def whole(self, body: RequestBody, pieces: list[bytes]) -> bytes:
+        """Return a body that has begun to arrive. Raises RequestRefused, CallerGone."""
+        self.hold(body.head, pieces)
+        while body.more():
+            self.hold(await body.next(), pieces)
+        return b"".join(pieces)
+
+    def hold(self, data: bytes, pieces: list[bytes]) -> None:
+        """Take memory until the release of `pieces`. Raises RequestRefused if there is none left."""
+        pieces.append(data)
+        self._held += len(data)
+        if self._held > self._most:
+            detail = f"This gateway worker holds {self._most} bytes of {self._what}."
+            raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))
+
+    def release(self, pieces: list[bytes]) -> None:
+        self._held -= sum(map(len, pieces))
+
+
 def too_large(limit: int) -> RequestRefused:
     return RequestRefused(
         HttpProblem(ProblemKind.TOO_LARGE, f"The body may have {limit} bytes.", extra={"limit": limit})

@@ -37,7 +37,7 @@ def decoded(content: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
     if found is None:
         return content, lines
     try:
-        plain = http1.decoded(content, found[1].strip(), limit)
+        plain = bytes(http1.decoded(content, found[1].strip(), limit))
     except problems.ServingProblem as problem:
         raise _refused(problem, limit) from problem
     return plain, lines[: found.start()] + lines[found.end() :]

@@ -1,6 +1,7 @@
 """Forwards one call to a component and the response back, on the event loop. Called by the gateway after
-routing and authentication. Promises: a call reaches at most one component, unless the first one certainly did
-not receive it, or its method is idempotent; bodies stream both ways with backpressure; when a caller
+routing and authentication. Promises: a call reaches at most one container, unless the first one certainly did
+not run it, or its method is idempotent; while no container takes calls it waits, for as long as the component's
+manifest says; bodies stream both ways with backpressure; when a caller
 disconnects, the component's connection is closed; every failure before the response has begun becomes a
 problem that says who failed."""
 
@@ -10,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from controller.web.gateway.body import CallerGone, OutgoingBody, Send
 from controller.web.gateway.headers import Header, response_headers
@@ -17,10 +19,12 @@ from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.rewrite import PublicSite
 from controller.web.gateway.router import UpstreamTarget, not_found
 from controller.web.gateway.upstream import (
+    CallRefused,
     ConnectionDropped,
     ProtocolError,
     UpstreamConnection,
     UpstreamError,
+    UpstreamSilent,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -28,7 +32,9 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 4
+CALL_STATE = b"x-prichal-call"  # the field in which the serving library tells what becomes of a call
+TELL = b"x-prichal-call: tell\r\n"  # asks for it
+ATTEMPTS = 4  # that reach a container
 #: Methods that may be repeated without harm (RFC 9110 §9.2.2).
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 _METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
@@ -73,10 +79,15 @@ def headers_for(connection: UpstreamConnection, call: ForwardedCall) -> list[Hea
     )
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardedCall:
     """The request to forward. `path` includes the query; `lines` are finished header lines; `host` is the
-    caller's, empty if it cannot be passed on; `respond` has the response."""
+    caller's, empty if it cannot be passed on; `respond` has the response; `begun` is called right before the
+    component may get something of the call."""
 
     target: UpstreamTarget
     method: str
@@ -85,6 +96,7 @@ class ForwardedCall:
     request_id: bytes
     host: bytes = b""
     respond: Respond = respond
+    begun: Callable[[], None] = _nothing
 
     def site(self, endpoint: str) -> PublicSite:
         route = self.target.route
@@ -94,33 +106,51 @@ class ForwardedCall:
         )
 
 
+class WaitingCalls(Protocol):
+    """Where calls wait for a component; the activator."""
+
+    async def wake(self, target: UpstreamTarget) -> None:
+        """Return when a hibernating target may have started. Raises RequestRefused."""
+
+    def is_healing(self, target: UpstreamTarget) -> bool:
+        """Return True if other calls wait for the target to take calls again."""
+
+    async def heal(self, target: UpstreamTarget, deadline: float, why: str) -> None:
+        """Return when the target may take calls again. Raises RequestRefused."""
+
+
 class Forwarder:
     """`resolve` returns a target of the current table, None once it is gone; `on_idle` is called when an
-    endpoint has no calls in progress any more; `wake` returns when a hibernating target may have started, or
-    raises RequestRefused."""
+    endpoint has no calls in progress any more."""
 
     def __init__(
         self,
         pool: ConnectionPool,
         resolve: Callable[[UpstreamTarget], UpstreamTarget | None],
         on_idle: Callable[[str], None],
-        wake: Callable[[UpstreamTarget], Awaitable[None]],
+        waiting: WaitingCalls,
     ) -> None:
         self._pool = pool
         self._resolve = resolve
         self._on_idle = on_idle
-        self._wake = wake
+        self._waiting = waiting
         self._loop = asyncio.get_running_loop()
 
     async def awake(self, target: UpstreamTarget) -> UpstreamTarget:
         """Return the target of the current table, started if necessary. Raises RequestRefused."""
         found = self._resolve(target)
         while found is not None and found.route.asleep:
-            await self._wake(found)
+            await self._waiting.wake(found)
             found = self._resolve(target)
         if found is None:
             raise RequestRefused(not_found())
         return found
+
+    async def ready(self, target: UpstreamTarget) -> None:
+        """Wait until there is a container to send a call to, before its body is read. Raises RequestRefused."""
+        found = await self.awake(target)
+        if not found.route.upstreams or self._waiting.is_healing(found):
+            await self._heal(found, self._loop.time() + found.route.patience, None)
 
     async def forward(
         self, call: ForwardedCall, body: OutgoingBody, send: Send, answered: ResponseState
@@ -129,26 +159,38 @@ class Forwarder:
         once the response has begun."""
         tried: list[str] = []
         failure: UpstreamError | None = None
-        for _ in range(ATTEMPTS):
+        attempts, deadline = 0, 0.0
+        while attempts < ATTEMPTS:
             target = await self.awake(call.target)
             # Nothing is awaited between reading the table and `enter`, so that an endpoint that was retired
             # and reported as idle never gets another call.
             endpoint = self._pool.choose(target.route.upstreams, tried)
-            if endpoint is None:
-                break
+            if endpoint is None or self._waiting.is_healing(target):
+                deadline = deadline or self._loop.time() + target.route.patience
+                await self._heal(target, deadline, failure)
+                tried.clear()
+                continue
             self._pool.enter(endpoint)
             outcome = await self._attempt(
                 call, body, endpoint, send, answered, isinstance(failure, ConnectionDropped)
             )
             if isinstance(outcome, UpstreamError):
                 failure = outcome
-                if isinstance(outcome, UpstreamUnreachable):
+                if isinstance(outcome, UpstreamUnreachable | CallRefused):
                     tried.append(endpoint)
+                attempts += _cost(call, outcome)
                 continue
             # The component is free again, even if the caller reads the rest slowly.
             await send({"type": "http.response.body", "body": outcome, "more_body": False})
             return
         raise RequestRefused(problem_of(call.target, failure)) from failure
+
+    async def _heal(self, target: UpstreamTarget, deadline: float, failure: UpstreamError | None) -> None:
+        """Wait until a container takes calls, if that is to be expected. Raises RequestRefused."""
+        if not target.route.patience and not target.route.stalled:
+            raise RequestRefused(problem_of(target, failure)) from failure
+        why = str(failure) if failure else "none of its containers is ready"
+        await self._waiting.heal(target, deadline, why)
 
     async def _attempt(
         self,
@@ -163,11 +205,11 @@ class Forwarder:
         try:
             return await self._exchange(call, body, endpoint, send, answered, fresh)
         except UpstreamError as error:
-            if isinstance(error, UpstreamTimeout) and error.undelivered:
+            if isinstance(error, UpstreamSilent):
                 self._pool.eject(endpoint)  # its node has gone, so that nothing even refuses the connection
             if answered.status:
                 raise
-            if not may_repeat(call.method, body, error):
+            if not may_repeat(call, body, error):
                 raise RequestRefused(problem_of(call.target, error)) from error
             return error
         finally:
@@ -190,12 +232,14 @@ class Forwarder:
         upload: asyncio.Task[None] | None = None
         try:
             data = _request(call, endpoint, body)
+            call.begun()
             connection.begin(data, call.method == "HEAD", call.target.route.timeout)
             if body.more():
                 connection.pause_timeout(True)
                 upload = self._loop.create_task(_upload(connection, body))
             await connection.head()
-            _check_id(connection, call)
+            if not call.target.route.any_path:
+                _check_answer(connection, call)
             return await call.respond(connection, call, send, answered)
         finally:
             if upload is not None and not upload.done():
@@ -206,26 +250,46 @@ class Forwarder:
                 self._pool.give_back(connection, self._loop.time())
 
 
-def _check_id(connection: UpstreamConnection, call: ForwardedCall) -> None:
-    """Check the request id of a response of the serving library: an answer to another call must not reach
-    this caller. Refusals that it sends before it knows the request have their own ids. Raises
-    ProtocolError."""
-    if call.target.route.any_path or connection.status >= 400:
+def _check_answer(connection: UpstreamConnection, call: ForwardedCall) -> None:
+    """Check the head of a response of the serving library. Raises CallRefused if it has no worker that could run
+    the call, and ProtocolError for an answer to another call, which must not reach this caller. Refusals
+    that it sends before it knows the request have their own ids."""
+    if connection.status >= 400:
+        if (
+            connection.status == 503
+            and connection.field(CALL_STATE) == b"refused"
+            and call.target.route.patience
+        ):
+            raise CallRefused("it has no worker that is ready")
         return
-    answered = next((value for name, value in connection.headers if name.lower() == b"x-request-id"), None)
+    answered = connection.field(b"x-request-id")
     if answered is not None and answered != call.request_id:
         connection.close()
         raise ProtocolError("it is the answer to another call")
 
 
-def may_repeat(method: str, body: OutgoingBody, error: UpstreamError) -> bool:
+def may_repeat(call: ForwardedCall, body: OutgoingBody, error: UpstreamError) -> bool:
     """Return True if a failed call may be sent again: nothing was sent, or its body is still buffered, and either
-    the component cannot have seen it, or seeing it twice does no harm."""
+    the component cannot have run it, or running it twice does no harm."""
     if isinstance(error, UpstreamUnreachable):
         return True
-    if not isinstance(error, ConnectionDropped) or not body.is_buffered():
+    if not isinstance(error, ConnectionDropped | CallRefused) or not body.is_buffered():
         return False
-    return error.undelivered or method in IDEMPOTENT
+    return call.method in IDEMPOTENT or call.target.route.idempotent or _has_not_run(call, error)
+
+
+def _has_not_run(call: ForwardedCall, error: UpstreamError) -> bool:
+    """Return True if the component certainly did not run the call. What an own server has read is not known."""
+    if isinstance(error, ConnectionDropped):
+        return error.undelivered or (error.unread and not call.target.route.any_path)
+    return isinstance(error, UpstreamUnreachable | CallRefused)
+
+
+def _cost(call: ForwardedCall, error: UpstreamError) -> int:
+    """Return how many of the attempts a failed one took. A call that may end its container ends at most two."""
+    if isinstance(error, UpstreamUnreachable):
+        return 0
+    return 1 if _has_not_run(call, error) else ATTEMPTS // 2
 
 
 def _request(call: ForwardedCall, endpoint: str, body: OutgoingBody) -> bytes:
@@ -233,7 +297,9 @@ def _request(call: ForwardedCall, endpoint: str, body: OutgoingBody) -> bytes:
     framing = body.framing() if body.more() or body.head or call.method in _METHODS_WITH_BODY else b""
     host = call.host or endpoint.encode()
     head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (call.method.encode(), call.path, host)
-    return b"".join((head, call.lines, framing, b"\r\n", body.frame(body.head)))
+    route = call.target.route
+    tell = TELL if route.patience and not route.any_path else b""
+    return b"".join((head, call.lines, tell, framing, b"\r\n", body.frame(body.head)))
 
 
 async def _upload(connection: UpstreamConnection, body: OutgoingBody) -> None:
@@ -249,6 +315,10 @@ def problem_of(target: UpstreamTarget, error: UpstreamError | None) -> HttpProbl
     who = f"Component {target.route.component} of app {target.route.app}"
     extra = {"app": str(target.route.app), "component": str(target.route.component)}
     match error:
+        case CallRefused():
+            return HttpProblem(
+                ProblemKind.NOT_READY, f"{who} takes no calls: {error}.", retry_after=1, extra=extra
+            )
         case UpstreamTimeout():
             seconds = target.route.timeout
             detail = f"{who} did not answer within {seconds:g} s."

@@ -33,7 +33,7 @@ IDENTITY = frozenset(
 _REWRITTEN = frozenset(
     b"host content-length expect authorization x-request-id forwarded x-forwarded-for x-forwarded-proto "
     b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip "
-    b"x-prichal-files x-prichal-security".split()
+    b"x-prichal-files x-prichal-security x-prichal-pass x-prichal-call x-prichal-timeout x-prichal-webhook".split()
 )
 
 #: Fields that browsers apply to a whole origin, which all apps may share, so no component may set them. Each with
@@ -59,7 +59,12 @@ TO_PROXIES = frozenset(
 )
 
 DROPPED_IN = HOP_BY_HOP | IDENTITY | _REWRITTEN
-DROPPED_OUT = HOP_BY_HOP | ORIGIN_WIDE | TO_PROXIES | {b"x-request-id", b"server", b"x-prichal-files"}
+DROPPED_OUT = (
+    HOP_BY_HOP
+    | ORIGIN_WIDE
+    | TO_PROXIES
+    | {b"x-request-id", b"server", b"x-prichal-files", b"x-prichal-call"}
+)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from controller.web.gateway.router import Decision, ForwardCall, ServeService, not_found
+from controller.web.gateway.router import CallLookup, Decision, ForwardCall, ServeService, not_found
 
 _PORT = re.compile(rb":(\d{1,5})$")
 
@@ -36,7 +36,7 @@ class HostNames:
         name, port = _split(host)
         app = self._app(name)
         if app is None:
-            if isinstance(decision, ForwardCall | ServeService):
+            if isinstance(decision, ForwardCall | CallLookup | ServeService):
                 return HostRedirect(b"%b.%b%b" % (path.split(b"/", 2)[1], self.domain, port))
             return decision
         return decision if app and path.startswith(b"/%b/" % app) else not_found()

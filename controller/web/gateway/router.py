@@ -2,9 +2,9 @@
 request's method and path. The gateway calls it for every request, so the table is prepared as far as
 possible.
 
-URLs: `/<app>/<path>/predict`, `/openapi.json`, `/docs` and the Open Inference Protocol below `/v2`; for
-components with their own server any method and path below `/<app>/<path>`. The platform answers what is below
-the path of a service, on behalf of the caller. `/` and `/-/…` belong to the platform."""
+URLs: `/<app>/<path>/predict`, `/openapi.json`, `/docs` and the Open Inference Protocol below `/v2`, OpenAI's
+API below `/v1`; for components with their own server any method and path below `/<app>/<path>`. The platform answers
+what is below the path of a service, on behalf of the caller. `/` and `/-/…` belong to the platform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from controller.domain.names import AppName
 from controller.domain.routing.routes import Api, Route, Service
 from controller.web.gateway.cors import CorsPolicy
-from controller.web.problems import HttpProblem, ProblemKind
+from controller.web.problems import HttpProblem, ProblemDialect, ProblemKind
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,20 @@ class ServeService:
 
 
 @dataclass(frozen=True)
+class CallLookup:
+    """The gateway itself answers after authentication: about an async call of the target, or with its result."""
+
+    target: UpstreamTarget
+    id: str
+    result: bool
+
+
+@dataclass(frozen=True)
 class PlatformEndpoint:
     """The Flask application or the live endpoints answer the request."""
 
 
-Decision = ForwardCall | ServeService | HttpProblem | PlatformEndpoint
+Decision = ForwardCall | CallLookup | ServeService | HttpProblem | PlatformEndpoint
 LOCAL = PlatformEndpoint()
 
 
@@ -166,11 +175,19 @@ _PATHS: dict[bytes, str] = {
     b"/v2": "GET, HEAD",
     b"/v2/health/live": "GET, HEAD",
     b"/v2/health/ready": "GET, HEAD",
+    b"/v2/repository/index": "POST",
+    b"/v1/models": "GET, HEAD",
+    b"/v1/chat/completions": "POST",
 }
 _PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"/v2/models/%b(/versions/%b)?(/ready)?" % (_NAME, _NAME)), "GET, HEAD"),
     (re.compile(rb"/v2/models/%b(/versions/%b)?/infer" % (_NAME, _NAME)), "POST"),
+    (re.compile(rb"/v1/models/%b" % _NAME), "GET, HEAD"),
 )
+
+_CALL = re.compile(rb"/calls/([A-Za-z0-9]{1,64})(/result)?")
+#: Calls whose callers need not wait for the answer.
+_ASYNC = re.compile(rb"/predict|/v2/models/%b(?:/versions/%b)?/infer" % (_NAME, _NAME))
 
 #: Unambiguous paths: no empty segment except the last one, no `.` or `..`, no backslash, control character or space.
 _CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@%\x80-\xff-]+)*/?")
@@ -203,12 +220,14 @@ def find_route(table: Router, method: str, path: bytes) -> Decision:
     return _known(target, method, below)
 
 
-_BELOW_V2 = re.compile(rb"/(?!-/)[^/]+/[^/]+/v2(?:/.*)?", re.DOTALL)
+_PROTOCOL = re.compile(rb"/(?!-/)[^/]+/[^/]+/(v1|v2)(?:/.*)?", re.DOTALL)
+_DIALECTS = {b"v1": ProblemDialect.OPENAI, b"v2": ProblemDialect.OPEN_INFERENCE}
 
 
-def is_below_v2(path: bytes) -> bool:
-    """Return True if the path is one of the Open Inference Protocol, at any API."""
-    return _BELOW_V2.fullmatch(path) is not None
+def dialect_of(path: bytes) -> ProblemDialect:
+    """Return whose clients call this path, at any API."""
+    found = _PROTOCOL.fullmatch(path)
+    return ProblemDialect.OURS if found is None else _DIALECTS[found[1]]
 
 
 def _any(target: UpstreamTarget, below: bytes) -> Decision:
@@ -221,15 +240,30 @@ def _any(target: UpstreamTarget, below: bytes) -> Decision:
     return ForwardCall(target, below or b"/")
 
 
+def may_be_async(call: ForwardCall, method: str) -> bool:
+    """Return True if the caller of this call may ask for its result later. A server of the component's own decides
+    about that itself."""
+    return method == "POST" and not call.target.route.any_path and _ASYNC.fullmatch(call.path) is not None
+
+
 def _known(target: UpstreamTarget, method: str, below: bytes) -> Decision:
+    if found := _CALL.fullmatch(below):
+        methods = "GET, HEAD" if found[2] else "GET, HEAD, DELETE"
+        if method in methods.split(", "):
+            return CallLookup(target, found[1].decode(), found[2] is not None)
+        return _not_taken(methods)
     allowed = _PATHS.get(below) or next((m for pattern, m in _PATTERNS if pattern.fullmatch(below)), None)
     if allowed is None or not is_unambiguous(below):
         return not_found()
     if method not in allowed.split(", "):
-        return HttpProblem(
-            ProblemKind.METHOD, f"This path takes {allowed.replace(', ', ' and ')}.", allow=allowed
-        )
+        return _not_taken(allowed)
     return ForwardCall(target, below)
+
+
+def _not_taken(allowed: str) -> HttpProblem:
+    return HttpProblem(
+        ProblemKind.METHOD, f"This path takes {allowed.replace(', ', ' and ')}.", allow=allowed
+    )
 
 
 _MALFORMED_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")

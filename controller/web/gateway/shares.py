@@ -18,6 +18,8 @@ class WorkerShares:
         self._each = min(each, most)
         self._taken = 0
         self._by_key: dict[Hashable, int] = {}
+        self._peaks: dict[Hashable, int] = {}  # since the last rotation
+        self._earlier: dict[Hashable, int] = {}  # in the period before
 
     @contextmanager
     def take(self, key: Hashable, whose: str) -> Iterator[None]:
@@ -29,6 +31,8 @@ class WorkerShares:
             raise _full(f"This gateway worker has {self._taken} {self._what} under way.")
         self._taken += 1
         self._by_key[key] = own + 1
+        if own >= self._peaks.get(key, 0):
+            self._peaks[key] = own + 1
         try:
             yield
         finally:
@@ -36,6 +40,17 @@ class WorkerShares:
             self._by_key[key] -= 1
             if not self._by_key[key]:
                 del self._by_key[key]
+
+    def peaks(self) -> dict[Hashable, int]:
+        """Return the most that each key had at once in this period and the one before."""
+        return {
+            key: max(self._peaks.get(key, 0), self._earlier.get(key, 0))
+            for key in self._peaks.keys() | self._earlier.keys()
+        }
+
+    def rotate(self) -> None:
+        """Begin another period."""
+        self._earlier, self._peaks = self._peaks, dict(self._by_key)
 
 
 def _full(detail: str) -> RequestRefused:

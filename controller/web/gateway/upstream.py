@@ -17,6 +17,7 @@ from controller.web.gateway.headers import Header
 from controller.web.http_connection import HttpConnection
 
 MAX_HEAD = 64 * 1024  # bytes of a response before its header must be complete
+DELIVERY = 2.0  # seconds until the component's kernel must have acknowledged something of a request
 WRITE_BUFFER = 64 * 1024  # bytes of a request kept before `drain` waits
 HIGH_WATER = 256 * 1024  # bytes of a response kept before the component is not read from
 
@@ -31,11 +32,22 @@ class UpstreamUnreachable(UpstreamError):
 
 class ConnectionDropped(UpstreamError):
     """The connection ended before the response did. `undelivered`: the component's kernel had not
-    acknowledged a single byte of the request, so the component cannot have acted on it."""
+    acknowledged a single byte of the request, so the component cannot have acted on it. `unread`: its
+    program had not read the request to its end, or had let it wait."""
 
-    def __init__(self, message: str, undelivered: bool = False) -> None:
+    def __init__(self, message: str, undelivered: bool = False, unread: bool = False) -> None:
         super().__init__(message)
         self.undelivered = undelivered
+        self.unread = unread
+
+
+class UpstreamSilent(ConnectionDropped):
+    """The component's kernel acknowledges nothing: its node or its network has gone. It may have taken the
+    request all the same, since kernels like to acknowledge it together with the response."""
+
+
+class CallRefused(UpstreamError):
+    """The serving library has answered that it did not run the call, because it has no worker yet or again."""
 
 
 class ProtocolError(UpstreamError):
@@ -43,12 +55,7 @@ class ProtocolError(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """There was no progress within the time limit. `undelivered`: the component's kernel has not acknowledged
-    a single byte of the request."""
-
-    def __init__(self, message: str, undelivered: bool = False) -> None:
-        super().__init__(message)
-        self.undelivered = undelivered
+    """There was no progress within the time limit."""
 
 
 class UpstreamConnection(HttpConnection):
@@ -75,6 +82,7 @@ class UpstreamConnection(HttpConnection):
         self._error: Exception | None = None
         self._sender: asyncio.Task[object] | None = None
         self._held = False  # see hold_clock
+        self._waits = False  # the serving library has said that the call waits for a slot
 
     # --- an exchange -------------------------------------------------------------------------------------------
 
@@ -85,7 +93,7 @@ class UpstreamConnection(HttpConnection):
         self._head_only = head_only
         self._timeout = timeout
         self._progress = self._loop.time()
-        self._timer = self._loop.call_later(timeout, self._check_progress)
+        self._timer = self._loop.call_later(min(timeout, DELIVERY), self._check_delivery)
         self.write(data)
 
     async def head(self) -> None:
@@ -94,6 +102,10 @@ class UpstreamConnection(HttpConnection):
             if self._error is not None:
                 raise self._error
             await self._wait()
+
+    def field(self, name: bytes) -> bytes | None:
+        """Return the first value of a field of the response."""
+        return next((value for field, value in self.headers if field.lower() == name), None)
 
     def is_complete(self) -> bool:
         """Return True if all of the response has arrived; `read` may still hold some of it."""
@@ -171,13 +183,21 @@ class UpstreamConnection(HttpConnection):
         if self._transport is not None:
             self._transport.resume_reading()
 
+    def _check_delivery(self) -> None:
+        """A network that has gone is noticed long before a slow component would be."""
+        if self._undelivered():
+            self._timer = None
+            self.fail(UpstreamSilent("it acknowledges nothing; its network may be gone"))
+        else:
+            self._check_progress()
+
     def _check_progress(self) -> None:
         if self._held:
             self._progress = self._loop.time()
         left = self._progress + self._timeout - self._loop.time()
         if left <= 0:
             self._timer = None
-            self.fail(UpstreamTimeout(f"no progress for {self._timeout:g} s", self._undelivered()))
+            self.fail(UpstreamTimeout(f"no progress for {self._timeout:g} s"))
         else:
             self._timer = self._loop.call_later(left, self._check_progress)
 
@@ -218,7 +238,9 @@ class UpstreamConnection(HttpConnection):
             self._wake()
             return
         where = "in the middle of its response" if self._received else "without a response"
-        self.fail(ConnectionDropped(f"it closed the connection {where}", undelivered=self._undelivered()))
+        # A kernel resets the connection of a program that ends while there is something left to read.
+        unread = self._waits or (isinstance(exc, ConnectionResetError) and not self._received)
+        self.fail(ConnectionDropped(f"it closed the connection {where}", self._undelivered(), unread))
 
     def _undelivered(self) -> bool:
         """Ask the kernel how much of what we sent the other side's kernel has not acknowledged. An idle connection
@@ -245,6 +267,7 @@ class UpstreamConnection(HttpConnection):
             return
         self.status = self._parser.get_status_code()
         if self.status < 200:
+            self._waits = self.field(b"x-prichal-call") == b"waiting"
             return  # interim; `on_message_complete` follows
         self._until_close = self._ends_with_connection()
         self._head_done = True

@@ -12,9 +12,10 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from controller.domain.apps.usage import TakenShare
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
@@ -38,11 +39,18 @@ PATIENCE = 60.0  # seconds
 
 
 class RouteWatch:
-    def __init__(self, store: Store, pool: ConnectionPool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pool: ConnectionPool,
+        taken: Callable[[], tuple[TakenShare, ...]] = tuple,
+    ) -> None:
+        """`taken` returns what apps take of the worker's shares."""
         self.table: Router = EMPTY_TABLE
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._store = store
         self._pool = pool
+        self._taken = taken
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-report")
         self._waiters: set[asyncio.Future[None]] = set()
@@ -168,7 +176,7 @@ class RouteWatch:
             return
         busy = self._pool.busy - self.table.endpoints
         self._reporting = self._loop.run_in_executor(
-            self._thread, self._write_report, self.table.version, busy
+            self._thread, self._write_report, self.table.version, busy, self._taken()
         )
         self._reporting.add_done_callback(self._reported)
 
@@ -184,8 +192,8 @@ class RouteWatch:
 
     # --- in the report thread ----------------------------------------------------------------------------------
 
-    def _write_report(self, version: int, busy: frozenset[str]) -> None:
-        self._store.gateways.report(self.worker, version, busy, time.time())
+    def _write_report(self, version: int, busy: frozenset[str], taken: tuple[TakenShare, ...] = ()) -> None:
+        self._store.gateways.report(self.worker, version, busy, time.time(), taken)
 
     def _leave(self) -> None:
         try:

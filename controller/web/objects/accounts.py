@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,6 +68,7 @@ _TAKING: Final = (S3Operation.PUT, S3Operation.PUT_PART)
 _SAID: Final = frozenset((b"cache-control", b"content-disposition", b"content-language", b"expires"))
 _ELEMENT = re.compile(rb"<(Code|Message|UploadId)>([^<]{0,1000})</")
 _REFUSALS: Final = {
+    ProblemKind.OVERLOADED: (503, "SlowDown"),
     ProblemKind.BOX_FULL: (507, "QuotaExceeded"),
     ProblemKind.STORAGE_FULL: (507, "QuotaExceeded"),
     ProblemKind.TOO_LARGE: (400, "EntityTooLarge"),
@@ -89,12 +90,19 @@ class AccountApi:
     """The S3 API of one gateway worker. `in_thread` runs blocking code."""
 
     def __init__(
-        self, store: Store, reservations: Reservations, requests: StorageRequests, in_thread: InThread
+        self,
+        store: Store,
+        reservations: Reservations,
+        requests: StorageRequests,
+        in_thread: InThread,
+        share: Callable[[str], Awaitable[AbstractContextManager[None]]],
     ) -> None:
+        """`share` returns the share of the app that owns a bucket."""
         self._store = store
         self._reservations = reservations
         self._requests = requests
         self._in_thread = in_thread
+        self._share = share
 
     async def answer(self, caller: CallerConnection, request: ObjectRequest, access: StorageAccess) -> None:
         """Raises CallerGone, and UpstreamError once the answer has begun."""
@@ -118,6 +126,18 @@ class AccountApi:
             raise S3Error(403, "InvalidAccessKeyId", "There is no such account, or not any more.")
         if not {bucket, *(ask.source or (bucket,))[:1]} <= granted:
             raise S3Error(403, "AccessDenied", "This account may only use its connected boxes.")
+        with await self._share(bucket):
+            await self._perform(caller, request, ask, access, signed, payload)
+
+    async def _perform(
+        self,
+        caller: CallerConnection,
+        request: ObjectRequest,
+        ask: S3Request,
+        access: StorageAccess,
+        signed: Signed,
+        payload: str,
+    ) -> None:
         if ask.operation is S3Operation.CREATE_BUCKET:  # some clients begin with it
             raise S3Error(409, "BucketAlreadyOwnedByYou", "The box is there; manifests make boxes.")
         if ask.operation is S3Operation.LOCATION:

@@ -37,6 +37,8 @@ SAFE: tuple[Header, ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"private, no-store"),
 )
+#: Of a link whose object a browser saves; it takes the name from the path.
+SAVED: tuple[Header, ...] = ((b"content-disposition", b"attachment"),)
 #: Who holds a link may use it from a page of any origin, as with S3.
 SHARED: tuple[Header, ...] = (
     (b"access-control-allow-origin", b"*"),

@@ -8,13 +8,14 @@ import logging
 import socket
 import time
 
+from controller.domain.routing.shares import TRANSFERS
 from controller.web.objects.caller import CallerConnection
 from controller.web.objects.proxy import ObjectProxy
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 512
-MAX_CONNECTIONS = 1000  # of one worker
+MAX_CONNECTIONS = TRANSFERS  # of one worker
 ATTEMPTS = 30  # what a process that was killed listened on is free only a moment after it has gone
 PAUSE = 0.1  # seconds between them
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # of Linux; Python's module has no names for them

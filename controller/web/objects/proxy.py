@@ -12,13 +12,14 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final, TypeVar
 from urllib.parse import quote
 
 from controller.domain.errors import ControllerError
+from controller.domain.routing.shares import TRANSFERS
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import LinkInvalid, ObjectLink, is_link, link_key, parse
 from controller.domain.storage.sigv4 import Signer
@@ -26,6 +27,7 @@ from controller.ports import Store
 from controller.web.call_files.presigned import unreachable
 from controller.web.gateway.body import CallerGone
 from controller.web.gateway.headers import Header
+from controller.web.gateway.shares import WorkerShares
 from controller.web.gateway.upstream import UpstreamConnection, UpstreamError
 from controller.web.objects import header_fields
 from controller.web.objects.accounts import AccountApi, is_signed
@@ -59,11 +61,16 @@ class ObjectProxy:
         connect_timeout: float,
         abandon_after: float = 86400.0,
         observe: Callable[[int, float], None] = lambda _status, _seconds: None,
+        transfers: WorkerShares | None = None,
     ) -> None:
+        self.transfers = transfers or WorkerShares("transfers", TRANSFERS, TRANSFERS)  # by app
+        self._store = store
+        self._owners: Mapping[str, str] = {}  # apps by their buckets
+        self._listed = -FRESH
         self._storage = storage
         self._reservations = Reservations(store, storage, abandon_after)
         self._requests = StorageRequests(connect_timeout)
-        self._accounts = AccountApi(store, self._reservations, self._requests, self._in_thread)
+        self._accounts = AccountApi(store, self._reservations, self._requests, self._in_thread, self._share)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-objects")
         self._loop = asyncio.get_running_loop()
         self._observe = observe
@@ -125,10 +132,20 @@ class ObjectProxy:
             raise RequestRefused(
                 HttpProblem(ProblemKind.LINK, f"This request is refused: {error}.")
             ) from error
-        if link.method == "PUT":
-            await self._upload(caller, request, link, access)
-        else:
-            await self._download(caller, request, link, access)
+        with await self._share(link.bucket):
+            if link.method == "PUT":
+                await self._upload(caller, request, link, access)
+            else:
+                await self._download(caller, request, link, access)
+
+    async def _share(self, bucket: str) -> AbstractContextManager[None]:
+        """Return the share of the app whose box it is, so that one app does not take all connections. Raises
+        RequestRefused when it is entered."""
+        if bucket not in self._owners and self._loop.time() - self._listed >= FRESH:
+            self._owners = {box.bucket: box.app for box in await self._in_thread(self._store.boxes.all)}
+            self._listed = self._loop.time()
+        whose = self._owners.get(bucket, bucket)
+        return self.transfers.take(whose, f"app {whose}")
 
     # --- links -------------------------------------------------------------------------------------------------
 
@@ -217,10 +234,10 @@ class ObjectProxy:
         with self._requests.connected(
             await self._requests.send(access, signer, "GET", link.bucket, link.key, "", passed), access
         ) as storage:
-            await self._give(caller, request, storage)
+            await self._give(caller, request, link, storage)
 
     async def _give(
-        self, caller: CallerConnection, request: ObjectRequest, storage: UpstreamConnection
+        self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, storage: UpstreamConnection
     ) -> None:
         if storage.status in (304, 412):
             headers = [*header_fields.SHARED, *_without_length(storage)]
@@ -232,9 +249,9 @@ class ObjectProxy:
         found = [value for name, value in storage.headers if name.lower() == b"content-length"]
         if len(found) != 1 or not found[0].isdigit():
             raise _told(storage, b"")
-        _begin(
-            caller, request, storage.status, [*header_fields.SHARED, *header_fields.answered(storage.headers)]
-        )
+        saved = header_fields.SAVED if link.save else ()
+        headers = [*header_fields.SHARED, *saved, *header_fields.answered(storage.headers)]
+        _begin(caller, request, storage.status, headers)
         storage.pause_timeout(True)
         if request.method != "HEAD":
             await pass_on(storage, caller, int(found[0]))

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from controller.domain.people.accounts import AuditEntry, SessionRecord, TokenRecord
 from controller.domain.text import printable
-from controller.web.pages.status_page import ago
 
 
 @dataclass(frozen=True)
 class SessionRow:
     id: str
-    since: str
-    used: str
+    user: str
+    since: float
+    used: float
     address: str
     agent: str
+    issuer: str  # its name in the configuration; empty for a password
     is_present: bool
 
 
 @dataclass(frozen=True)
 class TokenRow:
+    """`used` is 0 if it never was."""
+
     id: str
+    user: str
     label: str
     scope: str
-    since: str
-    used: str
-    until: str
+    since: float
+    used: float
+    until: float
     has_expired: bool
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    when: str
+    when: float
     who: str
     via: str
     act: str
@@ -41,14 +44,16 @@ class AuditRow:
     address: str
 
 
-def session_rows(sessions: tuple[SessionRecord, ...], present: str, now: float) -> list[SessionRow]:
+def session_rows(sessions: tuple[SessionRecord, ...], present: str) -> list[SessionRow]:
     return [
         SessionRow(
             each.id,
-            _date(each.created),
-            ago(now - each.seen),
+            each.user,
+            each.created,
+            each.seen,
             printable(each.address),
             printable(each.agent),
+            printable(each.issuer),
             each.id == present,
         )
         for each in sessions
@@ -59,11 +64,12 @@ def token_rows(tokens: tuple[TokenRecord, ...], now: float) -> list[TokenRow]:
     return [
         TokenRow(
             each.id,
+            each.user,
             printable(each.label),
             each.scope,
-            _date(each.created),
-            ago(now - each.used) if each.used else "never",
-            _date(each.expires),
+            each.created,
+            each.used,
+            each.expires,
             each.expires <= now,
         )
         for each in tokens
@@ -73,7 +79,7 @@ def token_rows(tokens: tuple[TokenRecord, ...], now: float) -> list[TokenRow]:
 def audit_rows(acts: tuple[AuditEntry, ...]) -> list[AuditRow]:
     return [
         AuditRow(
-            _date(each.at),
+            each.at,
             printable(each.who),
             printable(each.via),
             printable(each.act),
@@ -82,7 +88,3 @@ def audit_rows(acts: tuple[AuditEntry, ...]) -> list[AuditRow]:
         )
         for each in acts
     ]
-
-
-def _date(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

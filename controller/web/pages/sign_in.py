@@ -4,49 +4,44 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 
+from controller.config import OpenIdIssuer
 from controller.domain.people.accounts import password_problem
 from controller.store.first_admin import forget_first_login
 from controller.web.api.platform.admission import FORM, note, record_act
 from controller.web.auth.admin import is_read
+from controller.web.auth.openid_sign_in import base_of
 from controller.web.auth.people import LOGIN, SESSION, is_form_post
 from controller.web.auth.sign_in import BegunSession, form_of, local_path
 from controller.web.context import context, people_context, principal, visitor
+from controller.web.pages.languages import N_
+from controller.web.pages.rendering import page, words
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 sign_in = Blueprint("sign_in", __name__)
 
-#: Forms are sent to this host alone, and the page has an origin of its own, like all below `/-/`.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    "sandbox allow-forms"
-)
 LOGIN_LIFETIME = 3600  # seconds that a page with a form for signing in is good
 _FORM_VALUE = re.compile(r"[0-9a-f]{64}")
 
-_ELSEWHERE = "The sign-in did not begin in this browser, or its page was too old. Please sign in again."
-_WRONG = "The name or the password is wrong."
-_USED = (
+ELSEWHERE = N_("The sign-in did not begin in this browser, or its page was too old. Please sign in again.")
+_NO_PASSWORDS = N_("Here people sign in with the buttons below, without a password.")
+_WRONG = N_("The name or the password is wrong.")
+_USED = N_(
     "This link was used already, or is too old. Ask an administrator for a new one: prichal user passwd NAME"
 )
-_PLAIN = "Signing in needs HTTPS, or a tunnel to localhost: over plain HTTP others on the way could read the password."
-
-
-def page_response(template: str, values: Mapping[str, object], status: int = 200) -> Response:
-    page = Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")
-    page.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    return page
+PLAIN = N_(
+    "Signing in needs HTTPS, or a tunnel to localhost: over plain HTTP others on the way could read the password."
+)
 
 
 @sign_in.get("/-/login")
 def login() -> ResponseReturnValue:
     callers = people_context(current_app).callers
     if not callers.is_private(visitor()):
-        return page_response("login.html", {"problem": _PLAIN, "closed": True}, 403)
+        return page("login.html", 403, problem=words().text(PLAIN), closed=True, code="", form="")
     if not is_read(visitor()):  # a script of a module could send the form that it read here
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, "Open this page in a window of its own."))
     ticket = request.args.get("ticket", "")
@@ -55,8 +50,8 @@ def login() -> ResponseReturnValue:
     code, next = request.args.get("code", ""), local_path(request.args.get("next", ""))
     user = people_context(current_app).sign_in.link_user(code) if code else None
     if code and user is None:
-        return _form_page(403, _USED, next=next)
-    return _form_page(next=next, code=code, user=user or "")
+        return form_page(403, _USED, next=next)
+    return form_page(next=next, code=code, user=user or "")
 
 
 @sign_in.post("/-/login")
@@ -64,18 +59,20 @@ def check() -> ResponseReturnValue:
     """The browser goes on to the page above, with a ticket."""
     people = people_context(current_app)
     if request.mimetype != FORM or not is_form_post(visitor()) or not people.callers.is_private(visitor()):
-        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, f"Send the form of /-/login. {_PLAIN}"))
+        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, f"Send the form of /-/login. {PLAIN}"))
     form = request.form.get("form", "")
     next, code = local_path(request.form.get("next", "")), request.form.get("code", "")
     if not _FORM_VALUE.fullmatch(form):
-        return _form_page(403, _ELSEWHERE, next=next)
+        return form_page(403, ELSEWHERE, next=next)
+    if not context(current_app).settings.sign_in.passwords:
+        return _again(form, 403, _NO_PASSWORDS, next)
     try:
         found = _by_link(form, code, next) if code else _by_password(form, next)
     except RequestRefused as refused:
         wait = refused.problem.retry_after
-        page = _again(form, refused.problem.code, f"{refused.problem.detail} Try again in {wait} s.", next)
-        page.headers["Retry-After"] = str(wait)
-        return page
+        again = _again(form, refused.problem.code, f"{refused.problem.detail} Try again in {wait} s.", next)
+        again.headers["Retry-After"] = str(wait)
+        return again
     return found
 
 
@@ -83,10 +80,22 @@ def check() -> ResponseReturnValue:
 def logout() -> ResponseReturnValue:
     people, who = people_context(current_app), principal()
     note(f"session {who.session}")
+    issuer, id_token = people.store.sign_out_hint(who.session)
     people.store.end_session(who.session, who.name)
-    response = _redirected("/-/login")
-    _set_cookie(response, SESSION, "", 0)
+    there = people.issuers.get(issuer)
+    place = (
+        there.sign_out_url(id_token, f"{base_of(context(current_app).settings.web)}/-/login") if there else ""
+    )
+    response = _signed_out(there.issuer, place) if there and place else redirected("/-/login")
+    set_cookie(response, SESSION, "", 0)
     return response
+
+
+def _signed_out(issuer: OpenIdIssuer, place: str) -> Response:
+    """The page after a session that began at an issuer, where the person is signed in still. It has a link there: the
+    policy of our pages lets no form lead to another server, directly or by a redirect."""
+    g.place = "/-/login"  # in the links to other languages
+    return page("signed_out.html", title=issuer.title or issuer.name, place=place)
 
 
 def _by_password(form: str, next: str) -> Response:
@@ -119,7 +128,7 @@ def _by_link(form: str, code: str, next: str) -> Response:
 
 def _to_ticket(user: str, form: str, next: str) -> Response:
     ticket = people_context(current_app).sign_in.ticket(user, form, next)
-    return _redirected(f"/-/login?ticket={ticket}")
+    return redirected(f"/-/login?ticket={ticket}")
 
 
 def _finish(ticket: str) -> Response:
@@ -133,19 +142,21 @@ def _finish(ticket: str) -> Response:
         callers.cookie(caller, SESSION),
     )
     if begun is None:
-        return _form_page(403, _ELSEWHERE)
+        return form_page(403, ELSEWHERE)
     record_act(begun.user, f"session {begun.id}", "login")
-    response = _redirected(begun.next)
-    _set_session(response, begun)
+    return signed_in(begun)
+
+
+def signed_in(begun: BegunSession) -> Response:
+    """Return the response that gives the browser its session. With the cookie that bound the sign-in to it, whatever
+    was made from that one is used up."""
+    response = redirected(begun.next)
+    set_cookie(response, SESSION, begun.secret, int(people_context(current_app).callers.limits.lifetime))
+    set_cookie(response, LOGIN, "", 0)
     return response
 
 
-def _set_session(response: Response, begun: BegunSession) -> None:
-    _set_cookie(response, SESSION, begun.secret, int(people_context(current_app).callers.limits.lifetime))
-    _set_cookie(response, LOGIN, "", 0)
-
-
-def _set_cookie(response: Response, name: str, value: str, lifetime: int) -> None:
+def set_cookie(response: Response, name: str, value: str, lifetime: int) -> None:
     callers, caller = people_context(current_app).callers, visitor()
     response.set_cookie(
         callers.cookie_name(caller, name),
@@ -158,7 +169,7 @@ def _set_cookie(response: Response, name: str, value: str, lifetime: int) -> Non
     )
 
 
-def _form_page(
+def form_page(
     status: int = 200, problem: str = "", next: str = "/-/", code: str = "", user: str = ""
 ) -> Response:
     """The page with a form for this browser, which gets a cookie for it."""
@@ -167,17 +178,19 @@ def _form_page(
     response = _again(
         form_of(cookie or (cookie := secrets.token_urlsafe(32))), status, problem, next, code, user
     )
-    _set_cookie(response, LOGIN, cookie, LOGIN_LIFETIME)
+    set_cookie(response, LOGIN, cookie, LOGIN_LIFETIME)
     return response
 
 
 def _again(form: str, status: int, problem: str, next: str, code: str = "", user: str = "") -> Response:
     """The page with the form that was sent."""
-    values = {"form": form, "problem": problem, "next": next, "code": code, "user": user}
-    return page_response("login.html", values, status)
+    allowed = context(current_app).settings.sign_in
+    values = {"form": form, "problem": words().text(problem), "next": next, "code": code, "user": user}
+    ways = {"passwords": allowed.passwords, "issuers": () if code else allowed.oidc}
+    return page("login.html", status, closed=False, **values, **ways)
 
 
-def _redirected(place: str) -> Response:
+def redirected(place: str) -> Response:
     response = Response(status=303, content_type="text/plain; charset=utf-8")
     response.headers["Location"] = place
     return response

@@ -348,7 +348,8 @@ def test_images_of_others_are_not_to_be_had(
         ):
             with pytest.raises(Stalled) as caught:
                 build(engine, f"{tag}0", {"Dockerfile": dockerfile})
-            assert caught.value.reason == "ImageRefused", dockerfile
+            is_stage = name.isdecimal() and "--from" in dockerfile  # by its number, and there is none
+            assert caught.value.reason == ("BuildFailed" if is_stage else "ImageRefused"), dockerfile
 
 
 def test_instructions_of_a_base_image_are_looked_at(
@@ -364,6 +365,29 @@ def test_instructions_of_a_base_image_are_looked_at(
         assert caught.value.reason == "BuildRefused"
     finally:
         client.remove_image(image)
+
+
+def test_images_for_a_rollback_have_a_bound(
+    client: docker.APIClient, instance: str, app: AppName, tmp_path: Path
+) -> None:
+    """The most wanted ones stay; layers that they share, and that the present image has, count once."""
+    source, megabyte = make(BuildImage, "."), "0" * 2**20
+    tags = [f"{instance}.local/{app}/web:{number}" for number in range(4)]
+    with closing(DockerEngine(DockerSettings(kept_images=5 * 2**19), instance, tmp_path)) as engine:
+        for number, tag in enumerate(tags):
+            context = {
+                "Dockerfile": f'FROM scratch\nCMD ["/none"]\nCOPY shared /shared\nCOPY own{number} /own\n',
+                "shared": megabyte * 2,
+                f"own{number}": f"{number}{megabyte}",
+            }
+            build(engine, tag, context)
+        *earlier, present = (engine.pin(source, tag, ()).deploy for tag in tags)
+        engine.prune_images(app, 0, frozenset([present]), tuple(reversed(earlier)))
+        assert [engine.pin(source, tag, ()).present for tag in tags] == [False, True, True, True]
+    with closing(DockerEngine(DockerSettings(kept_images=0), instance, tmp_path)) as engine:
+        engine.prune_images(app, 0, frozenset([present]), tuple(reversed(earlier)))
+        assert [engine.pin(source, tag, ()).present for tag in tags] == [False, False, False, True]
+        engine.prune_images(app, 0)
 
 
 def test_images_of_one_app_have_a_bound(
@@ -390,10 +414,79 @@ def test_images_of_one_app_have_a_bound(
         build(engine, f"{of_app}:2", context("a", "b", "c", "g"))
         used(f"{of_app}:2")
         sizes = engine.image_sizes()
-        assert 4 * 2**20 <= sizes[app] < 5 * 2**20
-        assert 3 * 2**20 <= sizes[AppName(f"{app}-2")] < 4 * 2**20
+        assert 4 * 2**20 <= sizes[app].built < 5 * 2**20
+        assert 3 * 2**20 <= sizes[AppName(f"{app}-2")].built < 4 * 2**20
         with pytest.raises(Stalled, match=r"docker\.imagesPerApp") as caught:
             build(engine, f"{of_app}:3", context("h", "i"))
         assert caught.value.reason == "ImageTooLarge"
         assert not engine.pin(make(BuildImage, "."), f"{of_app}:3", ()).present
         assert engine.image_sizes() == sizes
+
+
+@pytest.mark.parametrize(
+    ("steps", "written"),
+    [
+        ("VOLUME /data\nRUN dd if=/dev/zero of=/data/big bs=1M count=64; sleep 600", "in a volume of a step"),
+        ("COPY a /1\nCOPY a /2\nCOPY a /3\nCOPY a /4\nCOPY a /5\nRUN sleep 600", "in layers"),
+        (
+            "RUN dd if=/dev/zero of=/a bs=1M count=20\nRUN dd if=/dev/zero of=/b bs=1M count=20; sleep 600",
+            "in both",
+        ),
+    ],
+)
+def test_a_build_that_writes_too_much_is_ended(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path, steps: str, written: str
+) -> None:
+    settings = DockerSettings(build_disk=30 * 2**20)
+    files = {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag}\n{steps} # {tag}\n", "a": "0" * 8 * 2**20}
+    with closing(DockerEngine(settings, instance, tmp_path)) as engine:
+        with pytest.raises(Stalled, match=r"docker\.buildDisk") as caught:
+            build(engine, tag, files)
+        assert caught.value.reason == "BuildTooLarge"
+        wait_for(lambda: containers(client, tag) == [])
+        assert not engine.pin(make(BuildImage, "."), tag, ()).present
+        assert engine.image_sizes() == {}, "no build is under way"
+
+
+def test_what_failed_builds_have_left_counts(
+    client: docker.APIClient, instance: str, app: AppName, tmp_path: Path
+) -> None:
+    """Until it is collected: else many of them together fill the disk."""
+    settings = DockerSettings(build_disk=30 * 2**20)
+    tag = f"{instance}.local/{app}/web"
+
+    def dockerfile(name: str, end: str) -> dict[str, str]:
+        return {
+            "Dockerfile": f"FROM {BASE_IMAGE}\nRUN dd if=/dev/zero of=/{name} bs=1M count=20\nRUN {end}\n"
+        }
+
+    with closing(DockerEngine(settings, instance, tmp_path)) as engine:
+        with pytest.raises(Stalled) as failed:
+            build(engine, f"{tag}:1", dockerfile("a", "exit 3"))
+        assert failed.value.reason == "BuildFailed"
+        with pytest.raises(Transient, match="that failed builds of the app have left") as caught:
+            build(engine, f"{tag}:2", dockerfile("b", "sleep 600"))
+        assert caught.value.reason == "BuildTooLarge"
+        build(engine, f"{instance}.local/{app}-2/web:1", dockerfile("c", "true"))
+        engine.collect_builds(0.0)
+        build(engine, f"{tag}:2", dockerfile("b", "true"))
+
+
+def test_a_step_that_imitates_the_builder_harms_only_its_own_build(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path
+) -> None:
+    """It names a container and an image of others."""
+    other = client.create_container(BASE_IMAGE, ["sleep", "600"])["Id"]
+    client.start(other)
+    lines = f"echo ' ---> Running in {other[:12]}'; echo ' ---> 0123456789ab'"
+    dockerfile = (
+        f"FROM {BASE_IMAGE}\nRUN {lines}; dd if=/dev/zero of=/big bs=1M count=64; sleep 600 # {tag}\n"
+    )
+    try:
+        with closing(DockerEngine(DockerSettings(build_disk=30 * 2**20), instance, tmp_path)) as engine:
+            with pytest.raises(Stalled, match=r"docker\.buildDisk"):
+                build(engine, tag, {"Dockerfile": dockerfile})
+            wait_for(lambda: containers(client, tag) == [])
+        assert client.inspect_container(other)["State"]["Running"]
+    finally:
+        client.remove_container(other, force=True)

@@ -207,9 +207,13 @@ def test_logs_are_there_and_bounded(
     text = wait_for(lambda: engine.logs(running.id, tail=100), lambda t: "GET / HTTP/1.1" in t)
     assert "Serving HTTP on 0.0.0.0" in text
     assert engine.logs(running.id, tail=1).count("\n") == 1
+    reader = engine.log_reader(running.id, "")
+    pieces = list(reader.unread())
+    assert b"GET / HTTP/1.1" in b"".join(piece for _, piece in pieces)
+    assert pieces[-1][0].startswith("20")
     client.kill(running.id)
-    followed = b"".join(engine.follow_logs(running.id, tail=100)).decode()
-    assert "GET / HTTP/1.1" in followed
+    later = b"".join(piece for _, piece in engine.log_reader(running.id, pieces[-1][0]).unread())
+    assert b"Serving HTTP" not in later
 
 
 @pytest.mark.parametrize(

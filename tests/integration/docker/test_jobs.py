@@ -129,6 +129,8 @@ def test_limits_are_in_force(
     memory = (host["Memory"], host["MemorySwap"], host["ShmSize"])
     assert memory == (48 * MEBIBYTE,) * 3
     assert (host["NanoCpus"], host["PidsLimit"]) == (5 * 10**8, 20)
+    shared = jobs.create(replace(puppets.job(app, "shared"), resources=replace(limits, shm=16 * MEBIBYTE)))
+    assert client.inspect_container(shared.id)["HostConfig"]["ShmSize"] == 16 * MEBIBYTE
 
 
 def test_threads_beyond_the_limit_are_refused(

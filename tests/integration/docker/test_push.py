@@ -94,7 +94,7 @@ def test_what_this_host_has_lost_is_pulled_and_not_built_again(
     forget(client, pin)
     found = pushing.pin(SOURCE, tag, ())
     assert (found.deploy, found.present, found.to_build) == (pin.deploy, False, False)
-    pushing.pull(found.deploy, ())
+    pushing.pull(AppName("demo"), found.deploy, ())
     assert client.inspect_image(pin.deploy)  # type: ignore[no-untyped-call]
     assert pushing.pin(SOURCE, tag, ()) == pin
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from controller.config import DockerSettings
 from controller.domain.apps.observed import ImageOrigin
 from controller.domain.apps.spec import ExistingImage, SecretSpec
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
 from tests.support.engines import unique
 from tests.support.registry import PASSWORD, LocalRegistry, hanging_server, local_registry
 
@@ -60,7 +62,7 @@ def test_a_tag_becomes_the_digest_that_is_pulled(
     assert repository == pushed.rpartition(":")[0]
     assert digest.startswith("sha256:")
     assert (before.origin, before.present) == (ImageOrigin.REGISTRY, False)
-    engine.pull(before.deploy, registry.registries())
+    engine.pull(AppName("demo"), before.deploy, registry.registries())
     assert client.inspect_image(before.deploy)["RepoDigests"] == [before.deploy]  # type: ignore[no-untyped-call]
     after = engine.pin(ExistingImage(pushed), None, registry.registries())
     assert (after.deploy, after.present) == (before.deploy, True)
@@ -75,7 +77,7 @@ def test_a_moved_tag_is_another_digest(
     engine: DockerEngine, client: docker.APIClient, registry: LocalRegistry, pushed: str, small: str
 ) -> None:
     before = engine.pin(ExistingImage(pushed), None, registry.registries())
-    engine.pull(before.deploy, registry.registries())
+    engine.pull(AppName("demo"), before.deploy, registry.registries())
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("other"))
@@ -100,7 +102,7 @@ def test_denied(engine: DockerEngine, registry: LocalRegistry, pushed: str, how:
     assert "guessed-1234" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
     with pytest.raises(Stalled) as caught:
-        engine.pull(pushed, given)
+        engine.pull(AppName("demo"), pushed, given)
     assert caught.value.reason == "RegistryDenied"
 
 
@@ -117,7 +119,7 @@ def test_an_unknown_tag(engine: DockerEngine, registry: LocalRegistry) -> None:
     unknown = f"{registry.host}/team/demo:nothing"
     for act in (
         lambda: engine.pin(ExistingImage(unknown), None, registry.registries()),
-        lambda: engine.pull(unknown, registry.registries()),
+        lambda: engine.pull(AppName("demo"), unknown, registry.registries()),
     ):
         with pytest.raises(Stalled, match=unknown) as caught:
             act()
@@ -140,11 +142,11 @@ def test_when_the_registry_is_down_what_is_here_is_used(
             engine.pin(ExistingImage(pushed), None, registry.registries())
         assert caught.value.reason == "RegistryUnreachable"
         with pytest.raises(Transient) as caught:
-            engine.pull(before.deploy, registry.registries())
+            engine.pull(AppName("demo"), before.deploy, registry.registries())
         assert caught.value.reason == "RegistryUnreachable"
     finally:
         registry.start()
-    engine.pull(pushed, registry.registries())  # by tag, so that the host knows the tag, too
+    engine.pull(AppName("demo"), pushed, registry.registries())  # by tag, so that the host knows the tag, too
     registry.stop()
     try:
         pin = engine.pin(ExistingImage(pushed), None, registry.registries())
@@ -170,7 +172,7 @@ def test_a_pull_that_hangs_ends(instance: str, tmp_path: Path) -> None:
         closing(DockerEngine(settings, instance, tmp_path)) as engine,
         pytest.raises(Transient, match=r"docker\.pullTimeout") as caught,
     ):
-        engine.pull(f"{host}/team/demo:1", ())
+        engine.pull(AppName("demo"), f"{host}/team/demo:1", ())
     assert caught.value.reason == "PullTimeout"
 
 
@@ -184,3 +186,122 @@ def test_a_registry_that_hangs_does_not_hold_up_a_pass() -> None:
         images = ImageStore(connection, settings, unique(), resolve_timeout=1.0)
         images.pin(ExistingImage(f"{host}/team/demo:1"), None, ())
     assert caught.value.reason == "RegistryUnreachable"
+
+
+# --- the share of an app --------------------------------------------------------------------------------------------
+
+APP = AppName("demo")
+LAYER = 2 * 2**20  # bytes of each file of `images_of_size`
+
+
+@pytest.fixture
+def images(client: docker.APIClient, registry: LocalRegistry) -> Iterator[Callable[[bytes], str]]:
+    """Makes an image of one file with the content in the registry, and none on this host; returns its name there."""
+    made: list[str] = []
+
+    def make(content: bytes) -> str:
+        name, tar = unique(), io.BytesIO()
+        with tarfile.open(fileobj=tar, mode="w") as archive:
+            entry = tarfile.TarInfo("file")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        client.import_image_from_data(tar.getvalue(), repository=name, tag="1")
+        made.append(registry.push(client, f"{name}:1", name))
+        client.remove_image(f"{name}:1", force=True)
+        return made[-1]
+
+    yield make
+    for name in made:
+        for image in client.images(name.rpartition(":")[0]):
+            with suppress(docker.errors.NotFound):
+                client.remove_image(image["Id"], force=True)
+
+
+@pytest.fixture
+def bounded(instance: str, tmp_path: Path) -> Iterator[DockerEngine]:
+    """An engine that grants an app 5 MiB of pulled images."""
+    with closing(DockerEngine(DockerSettings(pulled_per_app=5 * 2**20), instance, tmp_path)) as engine:
+        yield engine
+
+
+def names(client: docker.APIClient, part: str) -> list[str]:
+    return [
+        name
+        for image in client.images(all=True)
+        for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ()))
+        if part in name
+    ]
+
+
+@pytest.mark.parametrize("content", [os.urandom(8 * 2**20), bytes(16 * 2**20)], ids=["random", "compressed"])
+def test_an_image_that_is_too_large_is_not_kept(
+    bounded: DockerEngine,
+    client: docker.APIClient,
+    registry: LocalRegistry,
+    images: Callable[[bytes], str],
+    instance: str,
+    content: bytes,
+) -> None:
+    """The first one is larger than what the registry may send, the second one only on the disk."""
+    pushed = images(content)
+    pin = bounded.pin(ExistingImage(pushed), None, registry.registries())
+    for reference in (pin.deploy, pushed):
+        with pytest.raises(Stalled, match=r"docker\.pulledPerApp") as caught:
+            bounded.pull(APP, reference, registry.registries())
+        assert caught.value.reason == "ImageTooLarge"
+    assert names(client, pushed.rpartition(":")[0] + "@") == []
+    assert names(client, f"{instance}.local/") == []
+    assert not bounded.pin(ExistingImage(pushed), None, registry.registries()).present
+    assert bounded.image_sizes() == {}
+
+
+def test_what_was_pulled_for_an_app_has_a_bound_together(
+    bounded: DockerEngine,
+    client: docker.APIClient,
+    registry: LocalRegistry,
+    images: Callable[[bytes], str],
+    instance: str,
+) -> None:
+    """Images in use count, and so do those that were pulled a moment ago; each app has a share of its own."""
+    first, second, third = (images(os.urandom(LAYER)) for _ in range(3))
+    for name in (first, second):
+        bounded.pull(APP, name, registry.registries())
+    assert 2 * LAYER <= bounded.image_sizes()[APP].pulled < 2 * LAYER + 2**20
+    with pytest.raises(Transient, match="pulled just before") as caught:
+        bounded.pull(APP, third, registry.registries())
+    assert caught.value.reason == "ImageTooLarge"
+    held = [client.create_container(name, ["/none"])["Id"] for name in (first, second)]
+    try:
+        with pytest.raises(Stalled, match=r"docker\.pulledPerApp") as full:
+            bounded.pull(APP, third, registry.registries())
+        assert full.value.reason == "ImageTooLarge"
+        bounded.pull(AppName("other"), third, registry.registries())
+        bounded.prune_images(APP, 0)
+        assert len(names(client, f"{instance}.local/{APP}/")) == 2, "they are in use"
+    finally:
+        for container in held:
+            client.remove_container(container)
+    for app in (APP, AppName("other")):
+        bounded.prune_images(app, 0)
+    assert names(client, f"{instance}.local/") == []
+    assert not bounded.pin(ExistingImage(first), None, registry.registries()).present
+
+
+def test_old_images_that_nothing_uses_make_room(
+    bounded: DockerEngine,
+    client: docker.APIClient,
+    registry: LocalRegistry,
+    images: Callable[[bytes], str],
+    instance: str,
+) -> None:
+    first, second, third = (images(os.urandom(LAYER)) for _ in range(3))
+    for name in (first, second):
+        bounded.pull(APP, name, registry.registries())
+    repository = f"{instance}.local/{APP}/pulled"
+    (tag,) = (name for name in client.inspect_image(first)["RepoTags"] if name.startswith(repository))  # type: ignore[no-untyped-call]
+    client.tag(first, repository, "1000-aged")  # as if it had been pulled long ago
+    client.remove_image(tag)
+    bounded.pull(APP, third, registry.registries())
+    assert not bounded.pin(ExistingImage(first), None, registry.registries()).present
+    assert bounded.pin(ExistingImage(second), None, registry.registries()).present
+    assert bounded.pin(ExistingImage(third), None, registry.registries()).present

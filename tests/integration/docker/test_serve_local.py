@@ -145,6 +145,30 @@ def test_the_images_own_environment_holds(with_environment: str, tmp_path: Path)
         served.end()
 
 
+def test_processes_and_shared_memory_are_those_of_the_manifest(
+    with_environment: str, client: docker.APIClient, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "apiVersion: unified-platform.cs.hse.ru/v1\nkind: MLComponent\nmetadata: {name: path}\n"
+        "spec: {image: {build: {context: .}}, resources: {cpus: 2, memory: 256Mi, shm: 16Mi},\n"
+        '  mlService: {inference: "mymod:predict", processes: 2, preload: true}}\n'
+    )
+    served = Served(with_environment, str(manifest), "--port", "0")
+    try:
+        wait_for(lambda: served.ask("GET", "/health/ready")[0] == 200, limit=60)
+        (container,) = client.containers(filters={"ancestor": with_environment})
+        assert client.inspect_container(container["Id"])["HostConfig"]["ShmSize"] == 16 * 2**20
+        size = "import os; found = os.statvfs('/dev/shm'); print(found.f_blocks * found.f_frsize)"
+        asked = client.exec_create(
+            container["Id"], ["python3", "-c", size + "; print(os.environ['OMP_NUM_THREADS'])"]
+        )
+        assert client.exec_start(asked["Id"]).split() == [b"16777216", b"2"]
+        assert len([line for line in served.said if "is ready" in line]) == 2
+    finally:
+        served.end()
+
+
 def test_a_component_that_cannot_be_set_up_ends_with_its_code(
     colors: str, client: docker.APIClient, tmp_path: Path
 ) -> None:
@@ -157,3 +181,36 @@ def test_a_component_that_cannot_be_set_up_ends_with_its_code(
     assert code == 3
     assert "absent" in "".join(served.said)
     assert containers_of(client, colors) == []
+
+
+def test_a_smoke_test_is_run_and_what_comes_out_is_told(colors: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "colors.yaml"
+    smoke = "smokeTest: {input: in.json, output: out.json, tolerance: 0.01}"
+    text = (EXAMPLE / "manifests" / "colors.yaml").read_text()
+    manifest.write_text(text.replace("concurrency: 4", smoke))
+    rgb = {"name": "rgb", "datatype": "INT32", "shape": [3], "data": [255, 0, 0]}
+    (tmp_path / "in.json").write_text(json.dumps({"inputs": [rgb]}))
+
+    def told(name: str) -> str:
+        outputs = [
+            {"name": "color", "datatype": "str", "data": name},
+            {"name": "distance", "datatype": "FP32", "shape": [1], "data": [57]},
+        ]
+        (tmp_path / "out.json").write_text(json.dumps({"outputs": outputs}))
+        served = Served(colors, str(manifest), "--port", "0")
+        try:
+            found = wait_for(lambda: [line for line in served.said if "the smoke test" in line], limit=60)
+            assert served.ask("GET", "/health/ready")[0] == 200, "it goes on serving in any case"
+        finally:
+            served.end()
+        return found[0]
+
+    assert told("red") == "the smoke test in.json passes\n"
+    failed = told("blue")
+    assert "the platform would give this version no traffic" in failed
+    assert '/outputs/0/data: expected "blue", found "red"' in failed
+    (tmp_path / "in.json").unlink()
+    served = Served(colors, str(manifest), "--port", "0")
+    assert served.process.wait(60) != 0
+    served.end()
+    assert "its smoke test cannot be run: there is no file in.json" in "".join(served.said)

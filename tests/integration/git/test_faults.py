@@ -365,7 +365,7 @@ HEAD = "print(s.head(spec, None))"
 
 
 def run_child(
-    action: str, place: Path, url: str, env: dict[str, str] | None = None
+    action: str, place: Path, url: str, env: dict[str, str] | None = None, hosted: str = "/nonexistent"
 ) -> subprocess.Popen[bytes]:
     """`action` in a process of its own, which can be killed."""
     program = f"""
@@ -373,7 +373,7 @@ from pathlib import Path
 from controller.adapters.git import GitSources
 from controller.config import GitSettings
 from tests.support.git_specs import repository
-s = GitSources(Path({str(place / "clones")!r}), GitSettings(), Path("/nonexistent"))
+s = GitSources(Path({str(place / "clones")!r}), GitSettings(), Path({hosted!r}))
 spec = repository({url!r})
 {action}
 """
@@ -404,6 +404,22 @@ def test_a_fetch_that_is_killed_is_made_up_for(
     assert content(sources, fetch(sources, spec)) == b"2"
     left = [p.name for p in (tmp_path / "clones").rglob("*") if p.name.startswith((".new-", "pack_git2_"))]
     assert left == []
+
+
+def test_a_large_repository_of_this_host_takes_no_memory(author: Author, tmp_path: Path) -> None:
+    """libgit2 packs it itself, and kept all that it had compressed."""
+    count, size = 12, 8
+    author.commit({"a.yaml": "1", **{f"large-{number}": noise(size) for number in range(count)}})
+    peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    child = run_child(
+        f"import resource; before = {peak}; {FETCH}; print({peak} - before)",
+        tmp_path,
+        str(author.remote),
+        hosted=str(author.remote.parent),
+    )
+    grown, _ = child.communicate()
+    assert child.returncode == 0
+    assert int(grown) < count * size * 1024 * 2 / 3  # KiB
 
 
 def test_two_processes_do_not_write_one_clone_at_once(

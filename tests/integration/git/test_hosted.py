@@ -165,7 +165,9 @@ def test_the_pusher_sees_the_progress_until_it_is_ready(
     remote = create(tmp_path, platform)
     seen = push(work, remote)
     commit = git(work, "rev-parse", "HEAD")
-    assert platform.announced == [{"ref": "refs/heads/main", "before": "0" * 40, "after": commit}]
+    assert platform.announced == [
+        {"ref": "refs/heads/main", "before": "0" * 40, "after": commit, "pusher": ""}
+    ]
     assert platform.headers[0]["X-Prichal-Push"] == "1"
     lines = [line.removeprefix("remote: prichal: ") for line in seen.splitlines() if "prichal:" in line]
     assert lines[:-1] == [

@@ -21,7 +21,8 @@ from controller.adapters.objects import S3Objects
 from controller.config import Settings
 from controller.config.settings import StorageSettings
 from controller.daemon.doctor import doctor
-from controller.daemon.wiring import build_storage, instance_key, prepare_folders
+from controller.daemon.instance_key import instance_key
+from controller.daemon.wiring import build_storage, prepare_folders
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, StorageAccess

@@ -37,6 +37,8 @@ TARGETS = (
     "/-/apps",
     "/-/apps/evil/events?limit=1000",
     "/-/apps/evil/events?follow=1",
+    "/-/?live=1",
+    "/-/apps/evil?live=1",
     "/-/metrics",
     "/-/missing",
 )
@@ -79,6 +81,7 @@ class HostileHandler(BaseHTTPRequestHandler):
             ("Content-Length", str(len(body))),
             ("Service-Worker-Allowed", "/"),
             ("Cross-Origin-Opener-Policy", "same-origin"),
+            ("Access-Control-Allow-Origin", "*"),
         ):
             self.send_header(name, value)
         self.end_headers()

@@ -225,5 +225,5 @@ def test_every_answer_has_a_request_id(web: Web) -> None:
 
 
 def test_the_page(web: Web) -> None:
-    assert b"<title>prichal" in web.ask("GET", "/-/").body
+    assert b"prichal</title>" in web.ask("GET", "/-/").body
     wait_for(lambda: web.ask("GET", "/").status == 307)

@@ -24,6 +24,7 @@ from controller.adapters.objects import S3Objects
 from controller.domain.names import AppName
 from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import user_area
+from controller.domain.storage.links import ObjectLink, link_key
 from tests.support.publishing import publishing
 from tests.support.waiting import wait_for
 
@@ -421,6 +422,20 @@ def test_what_is_stored_is_no_page_of_this_host(files: Files) -> None:
     assert reply.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert ask("GET", get_link(files), headers={"Service-Worker": "script"}).status == 403
+
+
+def test_a_browser_saves_what_a_link_says_so_of(files: Files) -> None:
+    shown = urlsplit(get_link(files))
+    access = files.web.store.boxes.access()
+    assert access is not None
+    link = ObjectLink("GET", BUCKET, f"{AREA}g/f", int(time.time()), 60, save=True)
+    reply = ask("GET", link.url(f"http://{shown.netloc}", link_key(access.secret_key)))
+    assert (reply.body, reply.headers["content-disposition"]) == (b"mine", "attachment")
+    assert "content-disposition" not in ask("GET", shown.geturl()).headers
+    moved = f"{shown.path}?{shown.query}".replace(
+        "&X-Amz-Sig", "&response-content-disposition=attachment&X-Amz-Sig"
+    )
+    assert ask("GET", shown.geturl(), target=moved).status == 403
 
 
 def test_a_page_of_another_origin_may_use_a_link(files: Files) -> None:

@@ -68,6 +68,9 @@ def predict(inputs, parameters, context):
 '''
 
 
+ANN = {"Authorization": f"Basic {base64.b64encode(b'ann:anns-password').decode()}"}
+
+
 @dataclass
 class Scene:
     web: Web
@@ -81,6 +84,16 @@ class Scene:
         credentials = base64.b64encode(f"{user}:{user}s-password".encode()).decode()
         headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
         return self.web.ask("POST", "/demo/turn/predict", json.dumps(document).encode(), **headers)
+
+    def later(self, path: str | None, *parameters: str) -> str:
+        """Call it for ann without waiting for the answer, and return the address of the call."""
+        inputs = [{"name": "file", "datatype": "FILE", "data": path}] if path else []
+        body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
+        headers = {"Content-Type": "application/json", "Prefer": "respond-async", **ANN}
+        return self.web.ask("POST", "/demo/turn/predict", body, **headers).headers["location"]
+
+    def call(self, place: str) -> Any:
+        return self.web.ask("GET", place, None, **ANN).json
 
     def put(self, path: str, content: bytes, user: str = "ann") -> None:
         self.objects.put(BUCKET, f"users/{user}/file_groups/{path}", io.BytesIO(content), len(content))
@@ -258,3 +271,38 @@ def test_a_caller_who_leaves_ends_the_call(here: Scene) -> None:
     (here.component.folder / "go").unlink()
     (here.component.folder / "held").unlink()
     assert here.pending == before, "nothing was reserved for him"
+
+
+def test_files_of_a_call_that_is_answered_later(here: Scene) -> None:
+    """It waits while the storage does not answer, since the component has got nothing of it."""
+    content = os.urandom(1_000_000)
+    here.put("group/later", content)
+    here.storage.kill()
+    place = here.later("group/later")
+    wait_for(lambda: here.call(place)["reason"] == "StorageUnreachable")
+    here.storage.start()
+    assert (
+        wait_for(lambda: here.call(place), lambda found: found["ended"] is not None)["state"] == "SUCCEEDED"
+    )
+    told, turned = here.web.ask("GET", f"{place}/result", None, **ANN).json["outputs"]
+    assert (told["data"], here.get(turned["data"])) == (digest(content), content[::-1])
+    missing = here.later("group/none")
+    found = wait_for(lambda: here.call(missing), lambda found: found["ended"] is not None)
+    assert (found["state"], found["reason"], found["result"]["status"]) == ("FAILED", "InvalidRequest", 422)
+
+
+def test_a_call_whose_output_cannot_be_stored_is_not_repeated(here: Scene) -> None:
+    place = here.later(None, "hold")
+    wait_for((here.component.folder / "held").exists)
+    here.storage.kill()
+    here.component.release()
+    found = wait_for(lambda: here.call(place), lambda found: found["ended"] is not None)
+    (here.component.folder / "go").unlink()
+    (here.component.folder / "held").unlink()
+    assert (found["state"], found["reason"], found["result"]["status"]) == (
+        "ERROR",
+        "StorageUnreachable",
+        503,
+    )
+    here.storage.start()
+    wait_for(lambda: here.predict(None).status == 200)

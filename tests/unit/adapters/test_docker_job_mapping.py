@@ -106,6 +106,13 @@ def test_the_gpus_that_were_lent_are_given_and_no_others() -> None:
     assert "DeviceRequests" not in job_config(replace(wanted, gpus=()), POLICY, {}, SOURCES)["HostConfig"]
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [((), "void"), (("0", "GPU-b"), "0,GPU-b")])
+def test_no_stage_sees_a_gpu_that_it_was_not_lent(gpus: tuple[str, ...], expected: str) -> None:
+    greedy = replace(JOB, gpus=gpus, env=(("NVIDIA_VISIBLE_DEVICES", Secret("all")),))
+    env = job_config(greedy, POLICY, {"NVIDIA_VISIBLE_DEVICES": "all"}, SOURCES)["Env"]
+    assert [entry for entry in env if entry.startswith("NVIDIA_")] == [f"NVIDIA_VISIBLE_DEVICES={expected}"]
+
+
 def test_threads_are_kept_within_the_cpus() -> None:
     job = replace(JOB, resources=replace(JOB.resources, cpus=2.5), env=(("MKL_NUM_THREADS", Secret("8")),))
     env = job_config(job, POLICY, {"OPENBLAS_NUM_THREADS": "1"}, SOURCES)["Env"]

@@ -131,11 +131,18 @@ def test_the_serving_library_understands_its_settings() -> None:
         7.0,
         2000,
     )
-    assert (settings.concurrency, settings.queue, settings.timeout) == (
+    assert (settings.concurrency, settings.queue, settings.timeout, settings.processes) == (
         server.concurrency,
         server.queue,
         server.timeout,
+        server.processes,
     )
+
+
+def test_shared_memory_is_as_large_as_asked() -> None:
+    spec = replace(OWN.spec, resources=replace(OWN.spec.resources, shm=2**20))
+    host = container_config(replace(OWN, spec=spec), POLICY, Binds(), {})["HostConfig"]
+    assert host["ShmSize"] == 2**20
 
 
 @pytest.mark.parametrize(
@@ -211,7 +218,39 @@ def test_the_gpus_that_were_lent_are_given_and_told_by_a_label() -> None:
         {"DeviceIDs": ["0", "GPU-b"], "Capabilities": [["gpu"]]}
     ]
     assert labels.gpus(config["Labels"]) == ("0", "GPU-b")
+    assert labels.gpu_share(config["Labels"]) == 1
+    shared = replace(workload, spec=replace(OWN.spec, resources=make(Resources, gpus=2, gpu_share=3)))
+    assert labels.gpu_share(container_config(shared, POLICY, Binds(), {})["Labels"]) == 3
     assert labels.gpus(labels.of_workload("prichal", OWN)) == ()
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "1.5", "100", "many", ""])
+def test_a_label_that_tells_no_share_means_that_none_is_shared(said: str) -> None:
+    assert labels.gpu_share({labels.GPU_SHARE: said}) == 1
+
+
+@pytest.mark.parametrize("image", [{}, {"NVIDIA_VISIBLE_DEVICES": "all"}])
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [((), "void"), (("0",), "0"), (("GPU-b", "MIG-c"), "GPU-b,MIG-c")]
+)
+def test_no_container_sees_a_gpu_that_it_was_not_lent(
+    gpus: tuple[str, ...], expected: str, image: dict[str, str]
+) -> None:
+    """Where NVIDIA's runtime is the engine's default, the variable alone would get it."""
+    spec = replace(OWN.spec, resources=make(Resources, gpus=len(gpus)))
+    greedy = replace(OWN, spec=spec, gpus=gpus, env=(("NVIDIA_VISIBLE_DEVICES", Secret("all")),))
+    assert environment(greedy, POLICY, image)["NVIDIA_VISIBLE_DEVICES"] == expected
+
+
+@pytest.mark.parametrize("variable", ["NVIDIA_VISIBLE_DEVICES", "CUDA_VERSION", ""])
+def test_an_image_gets_no_gpu_by_its_own_variables(variable: str) -> None:
+    env = environment(OWN, POLICY, {variable: "all"} if variable else {})
+    assert env.get("NVIDIA_VISIBLE_DEVICES") == ("void" if variable else None)
+
+
+def test_without_a_pool_docker_says_which_gpus_are_seen() -> None:
+    workload = replace(OWN, spec=replace(OWN.spec, resources=make(Resources, gpus=1)))
+    assert "NVIDIA_VISIBLE_DEVICES" not in environment(workload, POLICY, {})
 
 
 @pytest.mark.parametrize(

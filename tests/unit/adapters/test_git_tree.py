@@ -332,3 +332,35 @@ def test_a_dockerignore_may_be_a_link_and_one_for_a_dockerfile_comes_first(repo:
     seen = {entry.path for entry in context(repo, made).entries}
     assert seen == {"Dockerfile", "other.Dockerfile", "other.Dockerfile.dockerignore", "b"}
     assert {e.path for e in context(repo, made, dockerfile="other.Dockerfile").entries} == {"a"}
+
+
+def test_one_file_is_read_by_its_path(repo: pygit2.Repository) -> None:
+    link = (FileMode.LINK, "../in.json")
+    made = commit(repo, {"in.json": "{}", "smoke": {"in.json": "[1]", "link.json": link}})
+    assert tree.read_file(repo, made, "smoke/in.json", 100) == b"[1]"
+    assert tree.read_file(repo, made, "./smoke/../in.json", 100) == b"{}"
+    assert tree.read_file(repo, made, "smoke/link.json", 100) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nothing.json", "PathNotFound"),
+        ("smoke", "PathNotFound"),
+        ("in.json/more", "PathNotFound"),
+        ("", "PathNotFound"),
+        ("../in.json", "PathNotFound"),
+        ("smoke/out.json", "SymlinkRefused"),
+        ("smoke/self.json", "PathNotFound"),
+        ("module", "PathNotFound"),
+        ("large.json", "FileTooLarge"),
+        ("lfs.json", "LfsPointer"),
+    ],
+)
+def test_what_is_not_a_file_of_the_commit_is_refused(repo: pygit2.Repository, path: str, reason: str) -> None:
+    files: dict[str, Content] = {"in.json": "{}", "large.json": "1" * 101, "lfs.json": POINTER[:100]}
+    links = {"out.json": (FileMode.LINK, "/etc/passwd"), "self.json": (FileMode.LINK, "self.json")}
+    made = commit(repo, {**files, "smoke": links, "module": (FileMode.COMMIT, SUBMODULE)})
+    with pytest.raises(Stalled) as caught:
+        tree.read_file(repo, made, path, 100)
+    assert caught.value.reason == reason

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.post_receive import DELETED, RETRIES, NoAnswer, announce, verdict
+from controller.adapters.post_receive import DELETED, RETRIES, NoAnswer, announce, pusher, verdict
 
 WHY = "cannot start a.0: unable to find user app"
 SERVES = "a: version 1d0c keeps serving."
@@ -113,3 +113,16 @@ def test_what_does_not_change_is_told_soon(errors: list[NoAnswer], patience: flo
         announced(platform, patience)
     assert caught.value is errors[0]
     assert platform.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"REMOTE_USER": "anna", "USER": "prichal-git"}, "anna"),
+        ({"SSH_CONNECTION": "192.0.2.7 1 192.0.2.1 22", "USER": "bob"}, "bob"),
+        ({"SSH_CONNECTION": "192.0.2.7 1 192.0.2.1 22"}, ""),
+        ({"USER": "root"}, ""),
+    ],
+)
+def test_who_pushes(environment: dict[str, str], name: str) -> None:
+    assert pusher(environment) == name

@@ -12,7 +12,10 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 
 from controller.adapters.probe import DETAIL_LIMIT, HttpProber
+from controller.domain.apps.smoke import MAX_FILE, SmokeAnswer, SmokeCase
+from controller.domain.apps.spec import SmokeTest
 from controller.ports import Readiness
+from tests.support.specs import make
 
 
 @contextmanager
@@ -23,7 +26,9 @@ def answering(raw: bytes) -> Iterator[str]:
         def serve() -> None:
             connection, _ = listener.accept()
             with closing(connection):
-                connection.recv(65536)
+                read = connection.recv(65536)
+                while read.startswith(b"POST") and not read.endswith(CASE.request):
+                    read += connection.recv(65536)  # the body comes apart from its head
                 connection.sendall(raw)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -123,3 +128,75 @@ def test_a_real_server() -> None:
 @pytest.mark.parametrize(("endpoint", "path"), [("127.0.0.1:port", "/"), ("127.0.0.1:1", "/a b")])
 def test_nonsense_does_not_raise(endpoint: str, path: str) -> None:
     assert not HttpProber().probe(endpoint, path, 1).ready
+
+
+CASE = SmokeCase(make(SmokeTest, path="/score?all=1"), b'{"a": 1}', None)
+
+
+def call(raw: bytes, timeout: float = 5) -> SmokeAnswer:
+    with answering(raw) as endpoint:
+        return HttpProber().call(endpoint, CASE, {"X-A": "b"}, timeout, lambda: False)
+
+
+def test_a_smoke_test_gets_any_answer() -> None:
+    assert call(answer("200 OK", "application/json", "[]")) == SmokeAnswer(200, b"[]")
+    assert call(answer("500 No", "text/plain", "no")) == SmokeAnswer(500, b"no")
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n"
+    assert call(chunked) == SmokeAnswer(200, b"[1]")
+
+
+def test_of_an_answer_with_files_only_the_json_is_read() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Prichal-Files: 2; 0=3\r\n\r\n[]\x00\x01\x02"
+    assert call(reply) == SmokeAnswer(200, b"[]")
+    odd = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Prichal-Files: lots\r\n\r\n[]"
+    assert call(odd) == SmokeAnswer(200, b"[]")
+
+
+def test_a_large_answer_is_read_in_part() -> None:
+    assert len(call(answer("200 OK", "text/plain", "x" * 3 * MAX_FILE)).body) == MAX_FILE + 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"])
+def test_what_is_no_answer_to_a_smoke_test(raw: bytes) -> None:
+    assert "the connection was cut" in call(raw).failure
+
+
+def test_the_request_of_a_smoke_test() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        seen: list[bytes] = []
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with closing(connection):
+                while not b"".join(seen).endswith(CASE.request):
+                    seen.append(connection.recv(65536))
+                connection.sendall(answer("200 OK", "application/json", "1"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        HttpProber().call(
+            "127.0.0.1:{1}".format(*listener.getsockname()), CASE, {"X-A": "b"}, 5, lambda: False
+        )
+        thread.join()
+    head = b"".join(seen)
+    assert head.startswith(b"POST /score?all=1 HTTP/1.1\r\n")
+    assert b"\r\nX-A: b\r\n" in head
+    assert b"\r\nAccept: application/json\r\n" in head
+
+
+def test_a_smoke_test_without_an_answer_ends() -> None:
+    prober = HttpProber()
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        endpoint = "127.0.0.1:{1}".format(*listener.getsockname())
+        assert prober.call(endpoint, CASE, {}, 0.05, lambda: False).failure == "it took longer than 0.05 s"
+        assert "the connection was cut" in prober.call(endpoint, CASE, {}, 60, lambda: True).failure
+    assert prober.call(endpoint, CASE, {}, 5, lambda: False).failure == "it is not listening any more"
+
+
+def test_what_asks_whether_to_give_up_may_fail() -> None:
+    def fail() -> bool:
+        raise ValueError("the database is gone")
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        endpoint = "127.0.0.1:{1}".format(*listener.getsockname())
+        assert "the connection was cut" in HttpProber().call(endpoint, CASE, {}, 60, fail).failure

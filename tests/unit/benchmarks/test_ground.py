@@ -28,4 +28,4 @@ def test_the_platform_takes_as_many_components_as_are_measured() -> None:
     files = [SourceFile(f"{n}.yaml", json.dumps(document).encode()) for n, document in enumerate(documents)]
     app = make(PlatformAppSpec, AppName("bench"), RepositoryName("bench"))
     limits = DefaultLimits(app_cpus=float(LIMITS["appCpus"]))
-    assert [str(problem) for problem in examine(files, app, None, limits).problems] == []
+    assert [str(problem) for problem in examine(files, app, False, limits).problems] == []

@@ -40,12 +40,17 @@ class Machine:
         )
 
     def run(self, *arguments: str, stdin: str = "") -> Outcome:
-        with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
-            code = main([*arguments, "--config", str(self.config)])
-        outcome = Outcome(int(code), stdout.getvalue().decode(), stderr.getvalue().decode())
+        outcome = run_here(*arguments, "--config", str(self.config), stdin=stdin)
         if "json" in arguments and arguments[:2] != ("config", "show"):  # whose keys are names of options
             assert [each for document in _documents(outcome.stdout) for each in deviations(document)] == []
         return outcome
+
+
+def run_here(*arguments: str, stdin: str = "") -> Outcome:
+    """Run a command with the environment's configuration."""
+    with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
+        code = main(arguments)
+    return Outcome(int(code), stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
 def _documents(text: str) -> Iterator[object]:
@@ -72,9 +77,11 @@ def store(machine: Machine) -> Iterator[SqliteStore]:
 
 
 @contextmanager
-def worker(store: SqliteStore, work: Callable[[ReconcileRequest], str]) -> Iterator[list[ReconcileRequest]]:
-    """A thread in the daemon's place: takes requests and ends them with the outcome that `work` gives. Yields what
-    it has taken."""
+def worker(
+    store: SqliteStore, work: Callable[[ReconcileRequest], str], revision: str = "abc123"
+) -> Iterator[list[ReconcileRequest]]:
+    """A thread in the daemon's place: takes requests and ends them at `revision` with the outcome that `work` gives.
+    Yields what it has taken."""
     taken: list[ReconcileRequest] = []
     stop = threading.Event()
 
@@ -85,7 +92,7 @@ def worker(store: SqliteStore, work: Callable[[ReconcileRequest], str]) -> Itera
                 stop.wait(0.005)
                 continue
             taken.append(request)
-            store.requests.finish(request.id, requests.Outcome(work(request)), "as the test says", "abc123")
+            store.requests.finish(request.id, requests.Outcome(work(request)), "as the test says", revision)
 
     thread = threading.Thread(target=turn)
     thread.start()

@@ -16,11 +16,14 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.requests import ReconcileRequest, RequestState, Trigger
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.apps.usage import Usage
+from controller.domain.gpu_devices import GpuDevice, GpuReport, write_report
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.reasons import Reason
+from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import RunState, new_run
 from tests.support.runs import make_pipeline
 from tests.unit.cli.conftest import Machine, worker
@@ -139,6 +142,24 @@ def test_one_app_tells_what_it_uses_of_its_shares(
 def columns_of(lines: list[str]) -> list[str]:
     """With two blanks between the columns, however wide they are."""
     return [re.sub(" {2,}", "  ", line) for line in lines]
+
+
+def test_gpus_are_told_with_who_has_them(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
+    assert "GPU" not in machine.run("status").stdout
+    machine.configure("runs: {gpus: [GPU-a, GPU-b]}")
+    store.gpus.save(Lease("p.web.1.0", DEMO, ComponentName("web"), ("GPU-b",)))
+    devices = (GpuDevice("0", "GPU-a"), GpuDevice("1", "GPU-b", "T4", 2**30, 2**34, 0.5))
+    path = machine.state / "db" / "gpus.json"
+    path.write_text(json.dumps(write_report(GpuReport(time.time(), devices=devices))))
+    lines = [re.split(r"  +", line) for line in machine.run("status").stdout.splitlines()]
+    assert lines[-3:] == [
+        ["GPU", "NAME", "MEMORY", "USE", "HELD BY", "PROBLEM"],
+        ["GPU-a", "-", "unknown", "unknown", "-", "-"],
+        ["GPU-b", "T4", "1.07 GB of 17.2 GB", "50%", f"{DEMO}/web", "-"],
+    ]
+    one = machine.run("status", DEMO).stdout
+    assert "GPU-b" in one
+    assert "GPU-a" not in one
 
 
 def test_one_app_tells_of_its_runs(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
@@ -283,6 +304,29 @@ def test_what_does_not_end_well_is_an_exit_code(
     assert json.loads(found.stdout)["outcome"] == outcome
 
 
+@pytest.mark.parametrize(
+    ("revision", "code"), [("abc1230", Exit.OK), ("abc1230f", Exit.OK), ("def4567", Exit.FAILED)]
+)
+def test_a_pipeline_waits_for_its_own_commit(
+    machine: Machine, demo: AppStatus, store: SqliteStore, revision: str, code: Exit
+) -> None:
+    with worker(store, lambda _: "Ready", revision="abc1230f" * 5):
+        found = machine.run("reconcile", DEMO, "--wait", "--revision", revision)
+    assert found.code == code
+    other = "demo-colors is at another commit: abc1230fabc1, not def4567"
+    assert (other in found.stderr) == (code == Exit.FAILED)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--revision", "abc1230"), ("--wait", "--revision", ""), ("--wait", "--revision", "main")]
+)
+def test_what_names_no_commit_to_wait_for(
+    machine: Machine, demo: AppStatus, store: SqliteStore, arguments: tuple[str, ...]
+) -> None:
+    assert machine.run("reconcile", DEMO, *arguments).code == Exit.USAGE
+    assert store.requests.queued(DEMO) is None
+
+
 def test_waiting_goes_on_with_the_request_that_takes_over(
     machine: Machine, demo: AppStatus, store: SqliteStore
 ) -> None:
@@ -329,6 +373,23 @@ def test_suspend_and_resume(machine: Machine, demo: AppStatus, store: SqliteStor
     with worker(store, lambda _: "Ready"):
         assert machine.run("resume", DEMO, "--wait").code == Exit.OK
     assert not store.apps.status(DEMO).suspended
+
+
+def test_rollback_and_resume(machine: Machine, demo: AppStatus, store: SqliteStore) -> None:
+    refused = machine.run("rollback", DEMO)
+    assert (refused.code, "nothing was applied" in refused.stderr) == (Exit.NOT_FOUND, True)
+    for letter in "bca":
+        store.history.add(AppliedRevision(DEMO, letter * 40, "", "", (), 1.0, 2.0, "Ready", "", ""), [])
+    assert machine.run("rollback", DEMO, "--to", "dddd").code == Exit.NOT_FOUND
+    assert machine.run("rollback", DEMO).code == Exit.OK
+    rollback = store.apps.status(DEMO).rollback
+    assert rollback is not None
+    assert (rollback.revision, rollback.replaced, rollback.by[:5]) == ("c" * 40, "a" * 40, "host:")
+    with worker(store, lambda _: "Ready"):
+        found = machine.run("rollback", DEMO, "--to", "1", "--wait", "-o", "json")
+    assert (found.code, json.loads(found.stdout)["rollback"]["revision"]) == (Exit.OK, "b" * 40)
+    assert machine.run("resume", DEMO).code == Exit.OK
+    assert store.apps.status(DEMO).rollback is None
 
 
 def test_approve_names_the_revision_that_was_tried(

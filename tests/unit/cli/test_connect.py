@@ -331,10 +331,13 @@ def test_making_it_again_renews_the_hook_and_keeps_its_secret(machine: Machine) 
 def test_repositories_are_listed_with_the_apps_that_follow_them(machine: Machine) -> None:
     assert "repo create" in machine.run("repo", "ls").stderr
     machine.run("repo", "create", "colors")
-    path = str(machine.state / "git" / "colors.git")
-    assert machine.run("repo", "ls").stdout.split() == ["NAME", "APPS", "PATH", "colors", "-", path]
+    path, url = str(machine.state / "git" / "colors.git"), "http://127.0.0.1:8000/-/git/colors.git"
+    assert machine.run("repo", "ls").stdout.split() == [
+        *("NAME", "APPS", "PATH", "URL"),
+        *("colors", "-", path, url),
+    ]
     assert json.loads(machine.run("repo", "ls", "-o", "json").stdout) == [
-        {"name": "colors", "path": path, "apps": [], "ref": None}
+        {"name": "colors", "path": path, "url": url, "apps": [], "ref": None}
     ]
 
 

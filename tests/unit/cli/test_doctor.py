@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import http.server
+import importlib.util
 import json
 import os
 import sqlite3
@@ -23,10 +24,12 @@ from controller.daemon.lock import only_one
 from controller.domain.apps.status import AppStatus
 from controller.domain.apps.usage import Usage
 from controller.domain.names import AppName, ComponentName
+from controller.domain.runs.gpus import Lease
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store.first_admin import prepare_first_admin
+from controller.store.first_admin import prepare_people
 from controller.store.people import PeopleStore
+from tests.support.nvml import StandInDriver, StandInGpu, has_compiler
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
@@ -335,7 +338,7 @@ def test_shares_that_are_nearly_used_up(machine: Machine, store: SqliteStore, tm
 def test_the_first_administrator_s_link_is_shown_until_it_was_used(bare: Machine) -> None:
     assert "nobody has an account yet" in str(examine(bare)["people"]["detail"])
     settings = Settings(state=bare.state)
-    prepare_first_admin(settings)
+    prepare_people(settings)
     code = settings.first_login.read_text().strip()
     shown = examine(bare)["people"]
     assert shown["ok"]
@@ -345,3 +348,104 @@ def test_the_first_administrator_s_link_is_shown_until_it_was_used(bare: Machine
     assert "prichal user passwd admin" in str(examine(bare)["people"]["detail"])
     people.set_hash("admin", "a hash")
     assert examine(bare)["people"]["detail"] == "1 accounts, 1 of administrators"
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandInDriver:
+    if not has_compiler() or importlib.util.find_spec("pynvml") is None:
+        pytest.skip("needs a C compiler (scripts/test-tools cc) and nvidia-ml-py (scripts/setup)")
+    return StandInDriver(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml(stand_in: StandInDriver, monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
+    for name, value in stand_in.env.items():
+        monkeypatch.setenv(name, value)
+    return stand_in
+
+
+CARDS = (StandInGpu("GPU-aaaa1111"), StandInGpu("GPU-bbbb2222", use_code=3))
+
+
+def examine_gpus(machine: Machine, tmp_path: Path, *gpus: str) -> dict[str, object]:
+    machine.configure(
+        f"docker: {{host: 'unix://{tmp_path}/docker.sock'}}",
+        "web: {listen: '127.0.0.1:1'}",
+        f"runs: {{gpus: {json.dumps(gpus)}}}",
+    )
+    return examine(machine)["gpus"]
+
+
+def test_gpus_of_the_driver_beside_those_that_are_lent(
+    bare: Machine, store: SqliteStore, nvml: StandInDriver, tmp_path: Path
+) -> None:
+    nvml.says(*CARDS)
+    store.gpus.save(Lease("prichal.demo.web.1.0", DEMO, ComponentName("web"), ("0",)))
+    check = examine_gpus(bare, tmp_path, "0", "GPU-bbbb2222")
+    assert check["ok"]
+    assert check["detail"] == (
+        "0: NVIDIA-A100, 1.07 GB of 42.9 GB in use, 25% busy, held by demo/web; "
+        "GPU-bbbb2222: NVIDIA-A100, 1.07 GB of 42.9 GB in use, free"
+    )
+    check = examine_gpus(bare, tmp_path, "GPU-bbbb2222")
+    assert check["ok"]
+    assert "0: NVIDIA-A100, 1.07 GB of 42.9 GB in use, 25% busy, not lent, held by demo/web" in str(
+        check["detail"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("cards", "gpus", "said"),
+    [
+        (CARDS, ("0", "5"), "5: the driver does not know it, free"),
+        (
+            CARDS,
+            ("0", "GPU-aaaa"),
+            "GPU-aaaa: NVIDIA-A100, 1.07 GB of 42.9 GB in use, 25% busy, it is the same as 0, free",
+        ),
+        ((StandInGpu("GPU-a", handle_code=15),), ("0",), "0: GPU is lost, free"),
+        (
+            (StandInGpu("GPU-a", mig=1), StandInGpu("MIG-b", parent=0)),
+            ("0",),
+            "it is in MIG mode: lend its instances",
+        ),
+    ],
+)
+def test_gpus_that_cannot_be_lent(
+    bare: Machine,
+    nvml: StandInDriver,
+    tmp_path: Path,
+    cards: tuple[StandInGpu, ...],
+    gpus: tuple[str, ...],
+    said: str,
+) -> None:
+    nvml.says(*cards)
+    check = examine_gpus(bare, tmp_path, *gpus)
+    assert not check["ok"]
+    assert said in str(check["detail"])
+    assert "nvidia-smi -L" in str(check["advice"])
+
+
+def test_gpus_that_are_there_and_not_lent_are_no_problem(
+    bare: Machine, nvml: StandInDriver, tmp_path: Path
+) -> None:
+    nvml.says(*CARDS)
+    check = examine_gpus(bare, tmp_path)
+    assert check["ok"]
+    assert "the driver shows 0 (NVIDIA-A100 GPU-aaaa1111), 1 (NVIDIA-A100 GPU-bbbb2222)" in str(
+        check["detail"]
+    )
+
+
+def test_a_driver_that_says_nothing(bare: Machine, nvml: StandInDriver, tmp_path: Path) -> None:
+    nvml.says(init=18)
+    check = examine_gpus(bare, tmp_path, "0")
+    assert not check["ok"]
+    assert "0: free. What they do is unknown: RM has detected an NVML/RM version mismatch." in str(
+        check["detail"]
+    )
+    assert "nvidia-smi" in str(check["advice"])
+    assert examine_gpus(bare, tmp_path)["ok"], "nobody asks for any"

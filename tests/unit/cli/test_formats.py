@@ -17,13 +17,17 @@ import pytest
 from controller.cli.exits import Exit
 from controller.cli.formats import FormatType, Kind
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.people.accounts import SessionRecord
 from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD
 from controller.domain.runs.run import RunState
+from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, BoxState
+from controller.encryption import SecretKeys
 from controller.store import SqliteStore
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore, SessionLimits
@@ -78,6 +82,20 @@ class World:
             self.store.boxes.forget(record.bucket)
         _fill_boxes(self.store)
         return "prichal.demo.old"
+
+    def secret(self) -> str:
+        self.store.secrets.unlock(SecretKeys(b"k" * 32))
+        value = (("TOKEN", Secret("x")),)
+        self.store.secrets.ask(SecretChange("0" * 32, DEMO, "keys", value, "ann", time.time()))
+        with self.store.transaction():  # before which the daemon takes in what others ask for
+            pass
+        return "keys"
+
+    def applied(self) -> str:
+        revision = "a" * 40
+        self.store.apps.save(AppStatus(DEMO, attempted_revision="b" * 40))
+        self.store.history.add(AppliedRevision(DEMO, revision, "", "", (), 1.0, 2.0, "Ready", "", ""), [])
+        return revision
 
     def claimed(self) -> str:
         names = CallerNameTable(self.machine.state / "web" / "names.db")
@@ -153,10 +171,13 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("app", "ls"): (lambda w: (), ["demo"]),
     ("app", "status"): (lambda w: ("demo",), ["demo"]),
     ("app", "events"): (lambda w: ("demo",), None),
+    ("app", "history"): (lambda w: ("demo",), None),
     ("app", "reconcile"): (lambda w: ("demo",), ["demo"]),
     ("app", "suspend"): (lambda w: ("demo",), ["demo"]),
     ("app", "resume"): (lambda w: ("demo",), ["demo"]),
+    ("app", "rollback"): (lambda w: ("demo", "--to", w.applied()), ["demo"]),
     ("app", "approve"): (lambda w: ("demo",), ["demo"]),
+    ("app", "templates"): (lambda w: (), ["function", "pipeline", "training", "files", "server"]),
     ("repo", "ls"): (lambda w: (), ["colors"]),
     ("repo", "create"): (lambda w: ("colors",), ["colors"]),
     ("repo", "connect"): (lambda w: (w.disconnected(),), ["module"]),
@@ -164,6 +185,9 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("box", "ls"): (lambda w: (), ["prichal.demo.data", "prichal.demo.old"]),
     ("box", "adopt"): (lambda w: (w.kept(), "demo/data"), ["prichal.demo.old"]),
     ("box", "delete"): (lambda w: (w.kept(), "--yes"), ["prichal.demo.old"]),
+    ("secret", "ls"): (lambda w: ("demo",) if w.secret() else (), ["keys"]),
+    ("secret", "set"): (lambda w: ("demo", w.secret(), "TOKEN=local", "--timeout", "0"), ["keys"]),
+    ("secret", "rm"): (lambda w: ("demo", w.secret(), "--timeout", "0"), ["keys"]),
     ("name", "ls"): (lambda w: ("demo",) if w.claimed() else (), ["demo ann"]),
     ("name", "release"): (lambda w: ("demo", w.claimed()), ["demo ann"]),
     ("user", "ls"): (lambda w: (), ["anna"]),
@@ -186,7 +210,15 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("run", "retry"): (lambda w: (w.ended(),), []),
 }
 #: Commands with a format that no test of this table can call.
-ELSEWHERE = {("app", "plan"): "it needs an engine: tests/e2e/test_rollout.py"}
+ELSEWHERE = {
+    ("app", "diff"): "it needs two revisions: tests/unit/cli/test_history.py",
+    ("app", "plan"): "the daemon computes it: tests/unit/cli/test_plan.py",
+    ("app", "create"): "it places an order: tests/unit/cli/test_app_orders.py",
+    ("app", "delete"): "it places an order: tests/unit/cli/test_app_orders.py",
+    ("user", "quota"): "it writes for people of a platform: tests/unit/cli/test_quotas.py",
+    ("login",): "it needs a server: tests/unit/cli/test_login.py",
+    ("new",): "tests/unit/cli/test_new.py",
+}
 #: Fields that differ between two calls.
 VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail", "since"}
 
@@ -321,19 +353,29 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("app", "events"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("app", "logs"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("app", "plan"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "create"): (("new-app", "--template", "nothing"), Exit.NOT_FOUND, "nothing"),
+    ("app", "delete"): (("dem", "--yes"), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("user", "quota"): (("nobody",), Exit.NOT_FOUND, "UnknownUser"),
     ("app", "reconcile"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("app", "suspend"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("app", "resume"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("app", "rollback"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("app", "approve"): (("xyz",), Exit.NOT_FOUND, "prichal status"),
+    ("app", "history"): (("xyz",), Exit.NOT_FOUND, "prichal status"),
+    ("app", "diff"): (("xyz",), Exit.NOT_FOUND, "prichal status"),
     ("repo", "disconnect"): (("demo", "--yes"), Exit.NOT_FOUND, "prichal app ls"),
     ("repo", "connect"): (("https://host/мир",), Exit.FAILED, "--name"),
     ("repo", "create"): (("../evil",), Exit.FAILED, "NameInvalid"),
     ("box", "adopt"): (("nothing", "demo/data"), Exit.NOT_FOUND, "prichal box ls"),
     ("box", "delete"): (("nothing", "--yes"), Exit.NOT_FOUND, "prichal box ls"),
+    ("secret", "ls"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("secret", "set"): (("dem", "keys", "A=local"), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("secret", "rm"): (("dem", "keys"), Exit.NOT_FOUND, "Did you mean demo?"),
     ("name", "release"): (("demo", "bob"), Exit.NOT_FOUND, "prichal name ls demo"),
     ("user", "add"): (("Not-a-name",), Exit.USAGE, "Not-a-name"),
     ("user", "rm"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
     ("user", "passwd"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
+    ("user", "release"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),
     ("role", "add"): (("bob", "admin"), Exit.NOT_FOUND, "prichal user ls"),
     ("role", "rm"): (("bob", "admin"), Exit.NOT_FOUND, "prichal role ls"),
     ("session", "revoke"): (("0000",), Exit.NOT_FOUND, "prichal session ls"),
@@ -350,6 +392,9 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("run", "logs"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
     ("run", "cancel"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
     ("run", "retry"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("login",): (("https://unknown.example.org", "--use"), Exit.NOT_FOUND, "NotLoggedIn"),
+    ("logout",): (("https://unknown.example.org",), Exit.NOT_FOUND, "NotLoggedIn"),
+    ("new",): (("nothing", "folder"), Exit.NOT_FOUND, "nothing"),
     ("validate",): (("nothing",), Exit.USAGE, "nothing"),
     ("serve-local",): (("image", "nothing"), Exit.USAGE, "nothing"),
     ("run-local",): (("nothing",), Exit.USAGE, "nothing"),
@@ -358,8 +403,17 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
 #: Commands that take no name of anything, or list nothing where there is nothing of that name.
 NAMELESS = {
     *(("user", "ls"), ("role", "ls"), ("session", "ls"), ("token", "ls"), ("audit",)),
-    *(("app", "ls"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
-    *(("token", "show"), ("password", "hash"), ("up",), ("daemon",), ("web",), ("doctor",)),
+    *(("app", "ls"), ("app", "templates"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
+    *(
+        ("key", "rotate"),
+        ("token", "show"),
+        ("password", "hash"),
+        ("up",),
+        ("daemon",),
+        ("web",),
+        ("git-http",),
+        ("doctor",),
+    ),
 }
 
 

@@ -17,12 +17,13 @@ import pytest
 from werkzeug.security import check_password_hash
 
 from controller import __version__
-from controller.cli import documents, waiting
+from controller.cli import waiting
 from controller.cli.exits import Exit, exit_of
 from controller.cli.main import COMMAND_MODULES, SECTIONS
 from controller.cli.output import print_columns
+from controller.config import Settings
 from controller.domain.apps.conditions import Condition, ConditionType
-from controller.domain.apps.status import AppStatus
+from controller.domain.apps.status import AppStatus, Event, EventType, state_word
 from controller.domain.errors import (
     ControllerError,
     ManifestInvalid,
@@ -33,8 +34,12 @@ from controller.domain.errors import (
 )
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
+from controller.web.api.platform.stored import StoredPlatform
 from tests.support.commands import COMMANDS
 from tests.unit.cli.conftest import Machine
+
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from controller.store import SqliteStore
@@ -153,7 +158,7 @@ def test_colours_on_a_terminal_only_if_wanted(machine: Machine, store: SqliteSto
 def test_a_state_has_one_word() -> None:
     def word(*conditions: tuple[ConditionType, bool], suspended: bool = False) -> str:
         parts = tuple(Condition(kind, status, Reason.NONE, "") for kind, status in conditions)
-        return documents.state_word(AppStatus(AppName("a"), conditions=parts, suspended=suspended))
+        return state_word(AppStatus(AppName("a"), conditions=parts, suspended=suspended))
 
     not_ready = (ConditionType.READY, False)
     assert word() == "Unknown"
@@ -166,8 +171,13 @@ def test_a_state_has_one_word() -> None:
 
 
 def test_following_starts_after_what_is_there(store: SqliteStore) -> None:
-    assert waiting.last_event(store, None) == 0
-    assert next(waiting.follow(store, None, 0)) == ()
+    platform = StoredPlatform(store, Settings())
+    seen = waiting.last_event(platform, None)
+    assert seen == 0
+    for message in ("before", "after"):
+        seen = waiting.last_event(platform, None)
+        store.events.add([Event(AppName("demo"), EventType.NORMAL, Reason.READY, message)])
+    assert next(waiting.follow(platform, None, seen))["message"] == "after"
 
 
 # --- validate

@@ -12,6 +12,8 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.domain.people.accounts import SessionRecord
+from controller.domain.people.openid import GroupRole, Identity, SignedInPerson
+from controller.domain.people.roles import Role
 from controller.store.people import PeopleStore, SessionLimits
 from tests.unit.cli.conftest import Machine
 
@@ -38,8 +40,8 @@ def test_accounts(machine: Machine, people: PeopleStore) -> None:
     assert machine.run("user", "add", "Ann").code == Exit.USAGE
     (listed,) = json.loads(machine.run("user", "ls", "-o", "json").stdout)
     assert (listed["name"], listed["hasPassword"]) == ("ann", False)
-    assert listed["roles"] == [{"role": "admin", "app": None}]
-    assert "not chosen yet" in machine.run("user", "ls").stdout
+    assert listed["roles"] == [{"role": "admin", "app": None, "group": None}]
+    assert "no password chosen yet" in machine.run("user", "ls").stdout
     assert machine.run("user", "rm", "ann").code == Exit.OK
     assert machine.run("user", "rm", "ann").code == Exit.NOT_FOUND
 
@@ -67,6 +69,51 @@ def test_roles(machine: Machine, people: PeopleStore) -> None:
     assert machine.run("role", "add", "bob", "admin").code == Exit.NOT_FOUND
     assert machine.run("role", "rm", "ann", "developer", "demo").code == Exit.OK
     assert machine.run("role", "rm", "ann", "developer", "demo").code == Exit.NOT_FOUND
+
+
+ISSUER = """
+people:
+  oidc:
+    - {name: university, issuer: "https://id.example.org", clientId: prichal}
+"""
+
+
+def test_people_of_an_issuer(machine: Machine, people: PeopleStore) -> None:
+    machine.config.write_text(machine.config.read_text() + ISSUER)
+    added = machine.run("user", "add", "olga", "--issuer", "university", "--admin")
+    assert (added.code, added.stdout) == (Exit.OK, "olga signs in with university\n")
+    assert "university" in machine.run("user", "add", "eve", "--issuer", "school").stderr
+    assert machine.run("user", "passwd", "olga").code == Exit.FAILED
+    rules = (GroupRole("lab", Role.DEVELOPER, "pu-lab-*"),)
+    person = SignedInPerson(Identity("https://id.example.org", "1"), "olga", frozenset(("lab",)))
+    people.admit(person, rules, time.time(), time.time() + 100)
+    listed = json.loads(machine.run("role", "ls", "olga", "-o", "json").stdout)
+    assert [(each["role"], each["app"], each["group"]) for each in listed] == [
+        ("admin", None, None),
+        ("developer", "pu-lab-*", "lab"),
+    ]
+    shown = machine.run("role", "ls").stdout
+    assert ("group lab" in shown, "account" in shown) == (True, True)
+    assert "https://id.example.org" in machine.run("user", "ls").stdout
+    assert machine.run("role", "rm", "olga", "developer", "pu-lab-*").code == Exit.NOT_FOUND
+    assert machine.run("user", "release", "olga").code == Exit.OK
+    assert machine.run("user", "release", "nobody").code == Exit.NOT_FOUND
+    machine.run("user", "add", "ann")
+    assert "UserLocal" in machine.run("user", "release", "ann").stderr
+    acts = json.loads(machine.run("audit", "-o", "json").stdout)
+    assert ("user release", "1 at https://id.example.org") in [(each["act"], each["detail"]) for each in acts]
+
+
+def test_without_passwords_nobody_gets_a_link(machine: Machine, people: PeopleStore) -> None:
+    machine.config.write_text(machine.config.read_text() + ISSUER + "  passwords: false\n")
+    assert machine.run("user", "add", "ann").stdout == "ann signs in with any issuer of people.oidc\n"
+
+
+def test_roles_of_many_apps(machine: Machine, people: PeopleStore) -> None:
+    machine.run("user", "add", "ann")
+    assert machine.run("role", "add", "ann", "developer", "pu-lab-*").code == Exit.OK
+    for wrong in ("*-lab", "pu-*-x", "Pu-*", "a**", "@*", "pu lab*"):
+        assert machine.run("role", "add", "ann", "developer", wrong).code == Exit.USAGE
 
 
 def test_sessions(machine: Machine, people: PeopleStore) -> None:

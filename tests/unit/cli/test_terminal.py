@@ -19,6 +19,7 @@ from controller.domain.apps.status import Event, EventType
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.text import Shown, printable, shown
+from controller.web.api.platform.deliveries import event_document
 from controller.yaml_documents import parse
 from tests.support.pages import ROOT
 
@@ -66,7 +67,8 @@ def test_every_way_to_the_terminal_is_clean(
     output.show_value(dirty)
     output.show_view((dirty, output.Table(("NAME",), ((dirty,),))))
     output.console().print(output.label(dirty))
-    output.echo(output.event_line(Event(AppName("demo"), EventType.NORMAL, Reason(dirty), dirty)))
+    event = Event(AppName("demo"), EventType.NORMAL, Reason(dirty), dirty)
+    output.echo(output.event_line(event_document(event)))
     seen = capsys.readouterr()
     assert "before" in seen.out
     assert not OBEYED.findall(re.sub(r"\x1b\[(0|31)m", "", seen.out + seen.err))  # those are our own

@@ -17,12 +17,17 @@ import pytest
 
 from controller.cli import waiting
 from controller.cli.exits import Exit
+from controller.config import Settings
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.store import SqliteStore, open_store
+from controller.web.api.platform.stored import StoredPlatform
 from tests.unit.cli.conftest import Machine
+
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
 
 DEMO = AppName("demo")
 
@@ -116,7 +121,8 @@ def test_it_looks_again_only_after_a_change(
             return asked[-1]
 
     other = open_store(machine.state / "db" / "state.db")
-    reports = waiting.looks(Watched(), lambda: looked.append(len(asked)))  # type: ignore[arg-type]
+    watched = StoredPlatform(Watched(), Settings())  # type: ignore[arg-type]
+    reports = waiting.looks(watched, lambda: looked.append(len(asked)))
     assert len(list(islice(reports, 3))) == 3
     other.close()
     assert asked == [True, False, False, True], "once at the start, then after the change"

@@ -13,7 +13,7 @@ import pytest
 from controller.config import Settings
 from controller.config.settings import PlatformSource, ReconcileSettings
 from controller.daemon.platform_folder import PlatformFolder
-from controller.daemon.timers import Timers
+from controller.daemon.timers import PacedStep, Timers
 from controller.domain.apps.spec import GitRef, PlatformAppSpec, PlatformSpec, RefKind, RepositorySpec
 from controller.domain.names import PLATFORM, AppName, RepositoryName
 from controller.guards import GuardedGroup
@@ -84,3 +84,40 @@ def test_a_bug_in_a_timer_ends_none(tmp_path: Path, store: SqliteStore, bug: Cal
         wait_for(lambda: not faults.left)
         wait_for(lambda: "poll" in reasons(store, PLATFORM))
         wait_for(lambda: all("drift" in reasons(store, app) for app in (ONE, TWO)))
+
+
+def test_a_scan_that_takes_long_is_called_less_often() -> None:
+    """Ticks come each minute; sizes of all volumes may take the engine longer than that."""
+    now, took, scans = 0.0, 90.0, []
+
+    def scan() -> None:
+        nonlocal now
+        scans.append(now)
+        now += took
+
+    step = PacedStep(scan, lambda: now)
+    for _ in range(30):
+        step()
+        now += 60.0
+    assert scans == [0.0, 990.0], "90 s, and ten times as long without one"
+    took = 1.0
+    for _ in range(20):
+        step()
+        now += 60.0
+    assert len(scans) > 10
+
+
+def test_a_scan_that_fails_has_its_pause_too() -> None:
+    now, failures = 0.0, 0
+
+    def fail() -> None:
+        nonlocal now, failures
+        now += 30.0
+        failures += 1
+        raise OSError("timed out")
+
+    step = PacedStep(fail, lambda: now)
+    with pytest.raises(OSError, match="timed out"):
+        step()
+    step()
+    assert failures == 1

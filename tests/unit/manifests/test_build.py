@@ -43,7 +43,7 @@ from controller.domain.secret import Secret
 from controller.manifests import load_app
 from controller.manifests.reader import MAX_PROBLEMS
 from controller.ports import SourceFile
-from tests.support.manifests import APP, EXAMPLES, LIMITS, SECRETS, VERSION, app_of, app_problems
+from tests.support.manifests import APP, EXAMPLES, LIMITS, VERSION, app_of, app_problems
 
 ML = f"""{VERSION}kind: MLComponent
 metadata: {{name: classify}}
@@ -65,7 +65,13 @@ def test_an_ml_component_with_everything() -> None:
         name="my-mlcmp",  # type: ignore[arg-type]
         image=BuildImage(".", "Dockerfile", "serve", (("KEY", "value"),)),
         server=PlatformServer(
-            "app.inference:predict", loader="app.inference:load", concurrency=4, queue=40, timeout=60.0
+            "app.inference:predict",
+            loader="app.inference:load",
+            concurrency=4,
+            queue=40,
+            timeout=60.0,
+            processes=1,
+            preload=False,
         ),
         port=8002,
         env=(EnvVar("THRESHOLD", "0.5"),),
@@ -76,9 +82,12 @@ def test_an_ml_component_with_everything() -> None:
         follow_model=False,
         package_registry="pypi",
         setup_timeout=120.0,
+        async_timeout=600.0,
         resources=Resources(cpus=1.0, memory=2**30, gpus=0, pids=256),
         replicas=1,
         rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+        patience=10.0,
+        idempotent=False,
         idle_after=600.0,
     )
 
@@ -88,13 +97,16 @@ def test_an_ml_component_with_nothing_has_the_defaults_of_the_schema() -> None:
     assert component == MLComponentSpec(
         component.name,
         ExistingImage("demo:1"),
-        PlatformServer("app:predict", concurrency=4, queue=40, timeout=60.0),
+        PlatformServer("app:predict", concurrency=4, queue=40, timeout=60.0, processes=1, preload=False),
         port=8002,
         follow_model=False,
         setup_timeout=120.0,
+        async_timeout=600.0,
         resources=RESOURCES,
         replicas=1,
         rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+        patience=10.0,
+        idempotent=False,
     )
 
 
@@ -221,8 +233,16 @@ spec:
 
 def test_the_config_says_what_silent_manifests_get() -> None:
     limits = DefaultLimits(cpus=0.5, memory=2**29, pids=64)
-    spec = load_app([SourceFile("a.yaml", ML.encode())], APP, SECRETS, limits)
+    spec = load_app([SourceFile("a.yaml", ML.encode())], APP, True, limits)
     assert spec.ml_components[0].resources == Resources(0.5, 2**29, 0, 64)
+
+
+def test_processes_and_shared_memory_are_as_the_manifest_says() -> None:
+    text = ML.replace("inference: app:predict", "inference: app:predict, processes: 2, preload: true")
+    (component,) = app_of(f"{text}  resources: {{memory: 1Gi, shm: 256Mi}}\n".encode()).ml_components
+    assert isinstance(component.server, PlatformServer)
+    assert (component.server.processes, component.server.preload) == (2, True)
+    assert component.resources.shm == 2**28
 
 
 def test_paths_of_builds_are_normalised() -> None:
@@ -249,6 +269,28 @@ metadata: {{name: own}}
 stringData: {{token: hunter2}}
 data: {{other: aHVudGVyMw==}}
 """
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "name", "value", "said"),
+    [
+        (1, 1, "NVIDIA_VISIBLE_DEVICES", "all", "has no effect: the platform sets NVIDIA_VISIBLE_DEVICES"),
+        (0, 1, "CUDA_VISIBLE_DEVICES", "0", "the container has no GPU"),
+        (1, 1, "CUDA_VISIBLE_DEVICES", "3", "the container has 1 GPU, which is number 0"),
+        (2, 1, "CUDA_VISIBLE_DEVICES", "0, 2", "the container has 2 GPUs, which are numbered from 0 to 1"),
+        (2, 1, "CUDA_VISIBLE_DEVICES", "9" * 5000, "the container has 2 GPUs"),
+        (2, 1, "CUDA_VISIBLE_DEVICES", "0,1", ""),
+        (0, 1, "CUDA_VISIBLE_DEVICES", "-1", ""),
+        (0, 1, "CUDA_VISIBLE_DEVICES", "", ""),
+        (1, 1, "CUDA_VISIBLE_DEVICES", "١,GPU-1", ""),
+        (0, 2, "OTHER", "x", "has no effect without `gpus`"),
+        (1, 2, "OTHER", "x", ""),
+    ],
+)
+def test_variables_that_choose_gpus(gpus: int, share: int, name: str, value: str, said: str) -> None:
+    more = f'  resources: {{gpus: {gpus}, gpuShare: {share}}}\n  env: [{{name: {name}, value: "{value}"}}]\n'
+    warnings = app_of(ML + more).warnings
+    assert [said in warning for warning in warnings] == ([True] if said else []), warnings
 
 
 def test_a_plain_secret_works_with_a_warning() -> None:
@@ -457,7 +499,7 @@ def test_a_stage_that_never_fits_beside_the_components(limits: Limits, message: 
 def test_a_stage_has_a_timeout_in_any_case(given: str, timeout: float) -> None:
     text = STAGE.replace("{name: fit, ", f"{{name: fit, {given}")
     limits = DefaultLimits(stage_timeout=3600.0, max_stage_timeout=7200.0)
-    spec = load_app([SourceFile("a.yaml", text.encode())], APP_WITH_GPUS, None, limits)
+    spec = load_app([SourceFile("a.yaml", text.encode())], APP_WITH_GPUS, False, limits)
     assert [stage.timeout for stage in spec.pipelines[0].stages] == [timeout]
 
 
@@ -471,8 +513,9 @@ def test_the_default_timeout_is_never_beyond_the_longest() -> None:
     assert DefaultLimits(stage_timeout=100.0, max_stage_timeout=10.0).of_stage(None) == 10.0
 
 
-def test_references_to_what_the_platform_keeps_can_be_taken_as_given() -> None:
+def test_what_others_have_to_provide_can_be_taken_as_given() -> None:
+    """Package registries where the platform is not known; Secrets always, since they may be set later."""
     text = ML + "  envFrom: [{secretRef: {name: unknown}}]\n"
-    assert len(app_problems(text)) == 1
-    spec = load_app([SourceFile("a.yaml", text.encode())], APP, None, LIMITS)
+    assert app_problems(text) == ()
+    spec = load_app([SourceFile("a.yaml", text.encode())], APP, False, LIMITS)
     assert spec.ml_components[0].env_from == ("unknown",)

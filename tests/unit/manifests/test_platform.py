@@ -9,6 +9,7 @@ import pytest
 
 from controller.config import DefaultLimits, Settings
 from controller.domain.apps.spec import (
+    CommitStatusSpec,
     GitRef,
     HookProvider,
     Limits,
@@ -16,6 +17,7 @@ from controller.domain.apps.spec import (
     RefKind,
     Registry,
     RepositorySpec,
+    StatusProvider,
 )
 from controller.domain.errors import ManifestInvalid
 from controller.domain.names import AppName, RepositoryName
@@ -55,6 +57,9 @@ def test_repositories() -> None:
         hook_provider=HookProvider.GITHUB,
         hook_secret="demo-hook",
         signers="demo-signers",
+        commit_status=CommitStatusSpec(
+            StatusProvider.GITLAB, "demo-status", "https://git.example.org/api/v4"
+        ),
     )
     other = platform.repository(RepositoryName("other"))
     assert other is not None

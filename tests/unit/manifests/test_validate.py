@@ -30,8 +30,9 @@ def test_a_module_may_name_what_the_platform_keeps(tmp_path: Path) -> None:
     verdict = validate_folder(tmp_path)
     assert (verdict.kind, verdict.documents, verdict.problems) == (FolderKind.MODULE, 1, ())
     rest = "is not in this folder: the platform must have it"
+    how = "prichal secret set APP keys KEY"
     assert verdict.notes == (
-        f"a/app.yaml:7:26: spec.envFrom[0].secretRef.name: the Secret 'keys' {rest}",
+        f"a/app.yaml:7:26: spec.envFrom[0].secretRef.name: the Secret 'keys' {rest}, or set it with: {how}",
         f"a/app.yaml:6:39: spec.mlService.packageRegistryName: 'pypi' {rest}",
     )
 
@@ -87,3 +88,47 @@ def test_a_file_that_is_too_large_for_manifests_is_passed_over(tmp_path: Path) -
     verdict = validate_folder(tmp_path)
     assert (verdict.documents, verdict.problems) == (1, ())
     assert "labels.yaml: has 17.8 MB, which no manifest has: it is passed over" in verdict.notes
+
+
+SMOKE = ML.replace(
+    "packageRegistryName: pypi", "smokeTest: {input: smoke/in.json, output: smoke/out.json}"
+).replace("  envFrom: [{secretRef: {name: keys}}]\n", "")
+
+
+def test_files_of_smoke_tests_are_checked(tmp_path: Path) -> None:
+    written(tmp_path, ".git/HEAD", "")
+    written(tmp_path, "manifests/app.yaml", SMOKE)
+
+    def told() -> list[str]:
+        return [f"{p.line}: {p.field}: {p.message}" for p in validate_folder(tmp_path / "manifests").problems]
+
+    place = "6: spec.mlService.smokeTest: "
+    assert told() == [f"{place}there is no file smoke/in.json in this repository"]
+    written(tmp_path, "smoke/in.json", "{")
+    assert told() == [f"{place}there is no file smoke/out.json in this repository"]
+    written(tmp_path, "smoke/out.json", " " * 1_000_001)
+    assert told() == [f"{place}smoke/out.json has 1000001 bytes, 1000000 are allowed"]
+    written(tmp_path, "smoke/out.json", "{}")
+    assert told()[0].startswith(f"{place}smoke/in.json is not JSON: ")
+    written(tmp_path, "smoke/in.json", '{"inputs": []}')
+    assert told() == []
+
+
+def test_a_folder_within_a_repository_may_be_one_later(tmp_path: Path) -> None:
+    written(tmp_path, ".git/HEAD", "")
+    written(tmp_path, "examples/a/manifests/app.yaml", SMOKE)
+    written(tmp_path, "examples/a/smoke/in.json", "{}")
+    written(tmp_path, "examples/a/smoke/out.json", "{}")
+    assert validate_folder(tmp_path / "examples" / "a" / "manifests").problems == ()
+    written(tmp_path, "smoke/out.json", "{")
+    (problem,) = validate_folder(tmp_path / "examples" / "a" / "manifests").problems
+    assert "smoke/out.json is not JSON" in problem.message, "the repository is what the daemon reads"
+
+
+def test_a_folder_without_a_repository_may_lack_them(tmp_path: Path) -> None:
+    written(tmp_path, "app.yaml", SMOKE)
+    verdict = validate_folder(tmp_path)
+    assert verdict.problems == ()
+    assert [note.partition(": ")[2] for note in verdict.notes] == [
+        "spec.mlService.smokeTest: there is no file smoke/in.json in this folder: the repository must have it"
+    ]

@@ -15,6 +15,7 @@ from controller.config.settings import StorageSettings
 from controller.domain.apps.conditions import Condition, ConditionType, find
 from controller.domain.apps.observed import ObservedWorkload
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
+from controller.domain.apps.rollback import decide_rollback
 from controller.domain.apps.spec import (
     GitRef,
     PlatformAppSpec,
@@ -120,6 +121,16 @@ class Harness:
     def push(self, *manifests: str, repository: str = "demo", **files: str) -> str:
         tree = {f"m{number}.yaml": text for number, text in enumerate(manifests)}
         return self.sources.push(repository, {**tree, **files})
+
+    def roll_back(self, wanted: str | None = None, by: str = "anna") -> None:
+        """As the web process and `prichal rollback` do it."""
+        history = self.store.history.list(APP)
+        self.store.apps.roll_back(APP, decide_rollback(self.status(), history, wanted, by, self.clock.now()))
+
+    def resume(self) -> None:
+        self.store.apps.set_suspended(APP, False)
+        if rollback := self.status().rollback:
+            self.store.apps.end_rollback(APP, rollback)
 
     def run(self, *reasons: str, app: AppName = APP) -> PassOutcome:
         """One pass, with all invariants checked after it."""

@@ -49,6 +49,9 @@ from controller.store import SqliteStore, open_store
 from tests.support.clock import FakeClock
 from tests.support.failing import BUGS, Faults, failing_store
 
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
+
 APP, DATA, OLD = AppName("demo"), ComponentName("data"), ComponentName("old")
 BOX = BoxRecord(APP, DATA, "p.demo.data", capacity=100)
 T = 1000.0

@@ -63,7 +63,7 @@ def test_a_box_and_its_files_api(harness: Harness) -> None:
     (status,) = harness.store.apps.status(APP).boxes
     assert status.conditions[0].message == "0 bytes of 1 GB in 0 files"
     assert harness.run().name == "Ready"
-    assert preview(harness.deps, APP).empty
+    assert preview(harness.deps, APP).plan.empty
 
 
 def test_an_app_without_boxes_never_asks_the_storage(harness: Harness) -> None:

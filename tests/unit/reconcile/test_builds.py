@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from controller.domain.apps.usage import BuildCount
 from controller.domain.errors import Stalled
+from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.reconcile.builds import Builds
+from controller.reconcile.builds import Builds, BuildTurns
+from tests.support.waiting import wait_for
 
 
 def test_those_who_ask_at_once_wait_for_the_first() -> None:
@@ -58,3 +61,28 @@ def test_an_error_is_that_of_all() -> None:
         with pytest.raises(Stalled, match="no such package"):
             builds.once("a", build)
     assert tries == [1]
+
+
+def test_an_app_has_one_build_at_a_time() -> None:
+    turns, first, go, order = BuildTurns(), threading.Event(), threading.Event(), list[str]()
+
+    def build(name: str, app: AppName) -> None:
+        with turns.turn(app):
+            order.append(name)
+            first.set()
+            wait_for(go.is_set)
+
+    one, other = AppName("one"), AppName("other")
+    threads = [threading.Thread(target=build, args=("first", one))]
+    threads[0].start()
+    wait_for(first.is_set)
+    for name, app in (("second", one), ("of another", other)):
+        threads.append(threading.Thread(target=build, args=(name, app)))
+        threads[-1].start()
+    wait_for(lambda: turns.counts() == {one: BuildCount(1, 1), other: BuildCount(1, 0)})
+    assert sorted(order) == ["first", "of another"]
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert order[-1] in ("second", "of another")
+    assert turns.counts() == {}

@@ -1,59 +1,15 @@
-"""The daemon dies at any call to the world outside; the next one converges and nothing is left over.
-
-Death is a `BaseException` out of the n-th call to the engine or the store, before or after the call took effect:
-like SIGKILL, nothing of the reconciler's own handles it.
-"""
+"""The daemon dies at any call to the world outside; the next one converges and nothing is left over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from controller.domain.apps.conditions import ConditionType
+from tests.unit.reconcile.crashing import ENOUGH, die_at
 from tests.unit.reconcile.harness import APP, Harness, api, ml
-
-ENOUGH = 60  # more calls than any of the passes here makes
-
-
-class Died(BaseException):
-    pass
-
-
-class Mortal:
-    """Passes calls on to `inner`; the one with which `lives` runs out is the last."""
-
-    def __init__(self, inner: Any, lives: list[int], after: bool) -> None:
-        self._inner, self._lives, self._after = inner, lives, after
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if not callable(found):
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._lives[0] -= 1
-            if self._lives[0] == 0 and not self._after:
-                raise Died
-            result = found(*args, **kwargs)
-            if self._lives[0] == 0:
-                raise Died
-            return result
-
-        return call
-
-
-class MortalStore:
-    def __init__(self, store: Any, lives: list[int], after: bool) -> None:
-        self.requests, self.repositories, self.gateways = store.requests, store.repositories, store.gateways
-        self.apps = Mortal(store.apps, lives, after)
-        self.events = Mortal(store.events, lives, after)
-        self.routes = Mortal(store.routes, lives, after)
-        self.activity = Mortal(store.activity, lives, after)
-        self.transaction = store.transaction
 
 
 def new_version(harness: Harness) -> None:
@@ -91,6 +47,18 @@ def wakes_up(harness: Harness) -> None:
     harness.push(ml(), api())
 
 
+def rollback(harness: Harness) -> None:
+    harness.push(ml(image="demo:2"), api())
+    assert harness.run().name == "Ready"
+    harness.roll_back()
+
+
+def ended_rollback(harness: Harness) -> None:
+    rollback(harness)
+    harness.run("rollback")
+    harness.push(ml(image="demo:3"), api())
+
+
 def disconnect(harness: Harness) -> None:
     harness.disconnect()
 
@@ -106,6 +74,8 @@ def disconnect(harness: Harness) -> None:
         (component_leaves, "Ready"),
         (falls_asleep, "Ready"),
         (wakes_up, "Ready"),
+        (rollback, "Ready"),
+        (ended_rollback, "Ready"),
         (disconnect, "Removed"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -119,7 +89,7 @@ def test_whatever_the_call_the_next_daemon_goes_on(
         try:
             _serve_first(harness)
             change(harness)
-            died = _die_at(harness, number, after)
+            died = die_at(harness, number, after)
             _converge(harness, outcome)
             assert _shape(harness) == expected, f"after death at call {number}"
         finally:
@@ -144,19 +114,6 @@ def _shape_without_death(folder: Path, change: Callable[[Harness], None]) -> obj
         return _shape(harness)
     finally:
         harness.store.close()
-
-
-def _die_at(harness: Harness, number: int, after: bool) -> bool:
-    whole, lives = harness.deps, [number]
-    engine, store = Mortal(harness.engine, lives, after), MortalStore(harness.store, lives, after)
-    harness.deps = replace(whole, engine=engine, store=store)  # type: ignore[arg-type]
-    try:
-        harness.run_unchecked()
-    except Died:
-        return True
-    finally:
-        harness.deps = whole
-    return False
 
 
 def _converge(harness: Harness, outcome: str) -> None:

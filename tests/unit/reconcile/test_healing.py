@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from controller.domain.apps.conditions import ConditionType
-from controller.domain.apps.observed import ObservedWorkload
-from controller.domain.apps.requests import Outcome
+from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.requests import Outcome, Trigger
+from controller.domain.apps.status import ComponentStatus
 from controller.domain.errors import Transient
 from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
@@ -138,7 +140,7 @@ def test_a_crash_after_the_switch_leaves_nothing_over(harness: Harness, serving:
     """The route leads to the new version, the old one was not removed any more."""
     harness.push(ml(image="demo:2"))
     kept = harness.engine.remove
-    harness.engine.remove = lambda workload_id, grace: None  # type: ignore[method-assign]
+    harness.engine.remove = lambda workload_id, grace, last=None: None  # type: ignore[method-assign]
     assert harness.run().retry_after is not None
     harness.engine.remove = kept  # type: ignore[method-assign]
     assert len(harness.running()) == 2
@@ -178,3 +180,116 @@ def test_a_foreign_container_with_our_name_is_told_and_left_alone(harness: Harne
     assert "another container has that name" in outcome.message
     assert harness.engine.names() == [ours.name]
     assert outcome.revision == commit
+
+
+def test_the_status_has_the_replicas_and_the_last_exit(harness: Harness) -> None:
+    def status() -> ComponentStatus:
+        (found,) = harness.store.apps.status(APP).components
+        return found
+
+    harness.connect()
+    harness.push(ml(replicas=2))
+    harness.run()
+    replicas = status().replicas
+    assert [each.name for each in replicas] == sorted(each.name for each in harness.running())
+    assert {(each.version, each.state) for each in replicas} == {
+        (status().fingerprint, WorkloadState.RUNNING)
+    }
+    assert status().last_exit is None
+    victim = harness.running()[0]
+    harness.engine.exit(victim.id, 137, oom_killed=True)
+    harness.run("drift")
+    exit = status().last_exit
+    assert exit is not None
+    assert (exit.name, exit.code, exit.oom_killed) == (victim.name, 137, True)
+    assert {each.state for each in status().replicas} == {WorkloadState.RUNNING}, "it was repaired"
+    harness.run("drift")
+    assert status().last_exit == exit
+
+
+def test_calls_wait_while_it_heals(harness: Harness, serving: ObservedWorkload) -> None:
+    waits = []
+    harness.prober.on_probe = lambda _: waits.append((harness.route().upstreams, harness.route().stalled))
+    harness.engine.exit(serving.id, 137)
+    assert harness.run("container").name == "Ready"
+    assert waits[0] == ((), "")
+    assert (harness.route().patience, harness.route().ready_path) == (10.0, "/health/ready")
+
+
+@pytest.mark.parametrize("patience", [0.0, 2.5])
+def test_the_manifest_says_how_long_calls_wait_without_a_restart(
+    harness: Harness, serving: ObservedWorkload, patience: float
+) -> None:
+    harness.push(ml(mlService={"inference": "app:predict", "patience": patience}))
+    assert harness.run().name == "Ready"
+    assert [runs.id for runs in harness.running()] == [serving.id]
+    assert harness.route().patience == patience
+
+
+def test_no_call_waits_for_a_crash_loop(harness: Harness, serving: ObservedWorkload) -> None:
+    while not harness.condition(ConditionType.STALLED):
+        assert not harness.route().stalled
+        for runs in harness.running():
+            harness.engine.exit(runs.id, 1)
+        outcome = harness.run("container")
+        harness.clock.advance(outcome.retry_after or 0.0)
+    assert harness.route().upstreams == ()
+    assert harness.route().stalled == "it was restarted 5 times within 600 s and is not started again for now"
+    harness.clock.advance(600.0)
+    assert harness.run("retry").name == "Ready"
+    assert (len(harness.route().upstreams), harness.route().stalled) == (1, "")
+
+
+def test_no_call_waits_for_what_cannot_be_started_again(harness: Harness, serving: ObservedWorkload) -> None:
+    harness.engine.exits_at_start["classify"] = 7
+    harness.engine.exit(serving.id, 1)
+    outcome = harness.run("container")
+    assert harness.route().stalled == "its last start failed (Exited), and is tried again after a pause"
+    harness.engine.exits_at_start.clear()
+    harness.clock.advance(outcome.retry_after or 0.0)
+    assert harness.run("retry").name == "Ready"
+    assert (len(harness.route().upstreams), harness.route().stalled) == (1, "")
+
+
+def test_calls_wait_for_an_engine_that_is_away(harness: Harness, serving: ObservedWorkload) -> None:
+    harness.engine.start_failures["classify"] = Transient(Reason("EngineUnreachable"), "no such socket")
+    harness.engine.exit(serving.id, 1)
+    harness.run("container")
+    assert (harness.route().upstreams, harness.route().stalled) == ((), "")
+
+
+def test_no_call_waits_for_an_app_that_is_suspended(harness: Harness, serving: ObservedWorkload) -> None:
+    before = harness.route()
+    harness.store.apps.set_suspended(APP, True)
+    harness.run("manual")
+    suspended = harness.route()
+    assert suspended == replace(before, stalled=suspended.stalled)
+    assert "suspended" in suspended.stalled
+    harness.store.apps.set_suspended(APP, False)
+    assert harness.run("manual").name == "Ready"
+    assert harness.route() == before
+
+
+def test_healing_does_not_wait_for_git(harness: Harness, serving: ObservedWorkload) -> None:
+    fetched = harness.sources.fetched
+    harness.sources.fault = Transient(Reason("GitUnreachable"), "no route to host")
+    harness.engine.exit(serving.id, 1)
+    assert harness.run("container").name == "Ready"
+    assert (harness.sources.fetched, len(harness.running())) == (fetched, 1)
+
+
+def test_a_death_that_the_engine_does_not_show_yet_is_looked_at_again_soon(
+    harness: Harness, serving: ObservedWorkload
+) -> None:
+    harness.prober.unready["classify"] = "it is not listening yet"
+    pauses = []
+    for _ in range(8):
+        outcome = harness.run("container")
+        assert outcome.retry_as is Trigger.CONTAINER
+        pauses.append(outcome.retry_after or 0.0)
+        harness.clock.advance(pauses[-1])
+    assert pauses[0] == pytest.approx(0.05)
+    assert all(later <= 2.1 * earlier for earlier, later in pairwise(pauses))
+    harness.engine.exit(serving.id, 137)
+    del harness.prober.unready["classify"]
+    assert harness.run("container").name == "Ready"

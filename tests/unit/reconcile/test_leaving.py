@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Transient
@@ -115,7 +117,7 @@ def test_an_app_that_is_connected_again_starts_afresh(harness: Harness) -> None:
     assert harness.run("platform").name == "Ready"
 
 
-def unreachable(workload_id: str, grace: float) -> None:
+def unreachable(workload_id: str, grace: float, last: Callable[[], object] = lambda: None) -> None:
     raise Transient(Reason.ENGINE_UNREACHABLE, "the engine does not answer")
 
 

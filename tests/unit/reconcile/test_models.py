@@ -223,7 +223,7 @@ def test_a_follower_rolls_over_to_a_newer_content_without_a_moment_of_silence(ha
     deployed(harness, follow=True)
     (old,) = harness.running()
     upload(harness, b"two")
-    assert preview(harness.deps, APP).render().count("stage model") == 1
+    assert preview(harness.deps, APP).plan.render().count("stage model") == 1
     answered: list[bool] = []
     harness.prober.on_probe = lambda asked: answered.append(
         harness.route().upstreams[0] in {w.endpoint for w in harness.running()}

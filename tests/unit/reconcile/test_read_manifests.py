@@ -21,30 +21,30 @@ def files(comment: int, length: int = 1000) -> tuple[SourceFile, ...]:
 
 def test_what_was_read_is_not_read_again() -> None:
     manifests = ReadManifests()
-    one = manifests.load(files(1), APP, frozenset(), DefaultLimits())
-    assert manifests.load(files(1), APP, frozenset(), DefaultLimits()) is one
-    assert manifests.load(files(2), APP, frozenset(), DefaultLimits()) is not one
+    one = manifests.load(files(1), APP, DefaultLimits())
+    assert manifests.load(files(1), APP, DefaultLimits()) is one
+    assert manifests.load(files(2), APP, DefaultLimits()) is not one
 
 
 def test_files_that_are_none_of_ours_are_not_kept() -> None:
     """Neither do they count, nor do they make another entry."""
     manifests = ReadManifests(most=2000)
-    one = manifests.load(files(1), APP, frozenset(), DefaultLimits())
+    one = manifests.load(files(1), APP, DefaultLimits())
     (manifest, _) = files(1)
-    assert manifests.load((manifest,), APP, frozenset(), DefaultLimits()) is one
+    assert manifests.load((manifest,), APP, DefaultLimits()) is one
 
 
 def test_the_last_used_stay() -> None:
     manifests = ReadManifests(most=10_000)
-    first = manifests.load(files(0), APP, frozenset(), DefaultLimits())
+    first = manifests.load(files(0), APP, DefaultLimits())
     for number in range(1, 30):
-        manifests.load(files(number), APP, frozenset(), DefaultLimits())
-        assert manifests.load(files(0), APP, frozenset(), DefaultLimits()) is first
-    again = manifests.load(files(1), APP, frozenset(), DefaultLimits())
-    assert manifests.load(files(1), APP, frozenset(), DefaultLimits()) is again
+        manifests.load(files(number), APP, DefaultLimits())
+        assert manifests.load(files(0), APP, DefaultLimits()) is first
+    again = manifests.load(files(1), APP, DefaultLimits())
+    assert manifests.load(files(1), APP, DefaultLimits()) is again
 
 
 def test_one_that_is_larger_than_all_may_be_is_not_kept() -> None:
     manifests = ReadManifests(most=1000)
-    one = manifests.load(files(1, 5000), APP, frozenset(), DefaultLimits())
-    assert manifests.load(files(1, 5000), APP, frozenset(), DefaultLimits()) is not one
+    one = manifests.load(files(1, 5000), APP, DefaultLimits())
+    assert manifests.load(files(1, 5000), APP, DefaultLimits()) is not one

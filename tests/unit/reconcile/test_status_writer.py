@@ -18,6 +18,9 @@ from controller.reconcile.status_writer import StatusWriter
 from tests.support.reasons import CONTROLLER, name_of
 from tests.unit.reconcile.harness import APP
 
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.reconcile.harness import Harness
 

@@ -62,6 +62,19 @@ class Command:
     act: Callable[[Job], None] = lambda job: None
 
 
+@contextmanager
+def in_thread(run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a loop of the daemon beside the test, until the end of the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class Harness:
     def __init__(self, folder: Path, runs: RunSettings | None = None) -> None:
         self.folder = folder

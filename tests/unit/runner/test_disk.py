@@ -16,6 +16,9 @@ from controller.runner.disk import Uncountable, counted
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, Command, Harness, pipeline, stage
 
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 
@@ -119,7 +122,7 @@ def test_counting_what_is_made_to_be_hard_to_count(tmp_path: Path) -> None:
     os.write(hidden, b"x" * 2 * MIB)
     os.close(hidden)
     os.close(below)
-    assert counted(tmp_path / "run") > 2 * MIB
+    assert counted(tmp_path / "run") >= 2 * MIB
     assert counted(tmp_path / "nothing") == 0
 
 

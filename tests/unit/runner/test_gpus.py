@@ -11,7 +11,7 @@ import pytest
 from controller.config.settings import RunSettings
 from controller.domain.apps.spec import Resources
 from controller.domain.names import AppName, ComponentName
-from controller.domain.runs.gpus import WAITING, Lease
+from controller.domain.runs.gpus import ASKED_WITHIN, WAITING, GpuRequest, Lease
 from controller.domain.runs.run import Run, RunState
 from controller.ports import JobState
 from tests.support.specs import make
@@ -128,3 +128,24 @@ def test_what_a_component_has_is_lent_to_no_stage(harness: Harness) -> None:
     harness.store.gpus.release(lease.workload)
     wait_for(lambda: running(harness) == {big: ("0", "GPU-b")})
     end(harness, big)
+
+
+def test_what_a_component_waits_for_goes_to_no_stage(harness: Harness) -> None:
+    first = submit(harness, 1)
+    wait_for(lambda: running(harness) == {first: ("0",)})
+    now, app = harness.deps.clock.now(), AppName("demo")
+    harness.store.gpus.ask(app, [GpuRequest(ComponentName("web"), 2)], now)
+    second = submit(harness, 1)
+    until_waiting(harness, second)
+    harness.store.gpus.ask(app, (), now)
+    wait_for(lambda: running(harness) == {first: ("0",), second: ("GPU-b",)})
+    end(harness, first)
+    end(harness, second)
+
+
+def test_a_request_that_nobody_renews_is_in_no_ones_way(harness: Harness) -> None:
+    long_ago = harness.deps.clock.now() - 2 * ASKED_WITHIN
+    harness.store.gpus.ask(AppName("demo"), [GpuRequest(ComponentName("web"), 2)], long_ago)
+    only = submit(harness, 1)
+    wait_for(lambda: running(harness) == {only: ("0",)})
+    end(harness, only)

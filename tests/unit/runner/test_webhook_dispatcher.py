@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,13 @@ from controller.domain.apps.status import Event
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, cancel, new_run
-from controller.domain.runs.webhooks import PAUSES, ReceiverResponse
+from controller.domain.runs.webhooks import PAUSES, MessageKind, ReceiverResponse
 from controller.domain.secret import Secret
 from controller.ports import Webhooks
 from controller.runner.webhook_dispatcher import AT_ONCE, PER_APP, PER_LANE, WebhookDispatcher
 from tests.support.receivers import WHSEC, Received
 from tests.support.waiting import wait_for
-from tests.unit.runner.harness import APP, Command, Harness, pipeline, stage
+from tests.unit.runner.harness import APP, Command, Harness, in_thread, pipeline, stage
 
 URL = "https://example.org/hooks/secret-token"
 
@@ -38,6 +39,11 @@ class FakeSender:
         self.sent.append((url, Received(url, given, body)))
         answer = self.answer(url)
         return answer if isinstance(answer, ReceiverResponse) else ReceiverResponse(answer)
+
+    @property
+    def every(self) -> dict[MessageKind, FakeSender]:
+        """Return this as the sender of all kinds of messages."""
+        return dict.fromkeys(MessageKind, self)
 
     @property
     def received(self) -> list[Received]:
@@ -75,19 +81,9 @@ class Post:
     def events(self) -> list[Event]:
         return [event for event in self.store.events.list(APP) if event.reason == "WebhookGivenUp"]
 
-    @contextmanager
-    def delivering(self) -> Iterator[None]:
-        stop = threading.Event()
-        webhook_dispatcher = WebhookDispatcher(
-            self.harness.deps, self.sender, self.is_ready, dice=lambda: 0.0
-        )
-        thread = threading.Thread(target=webhook_dispatcher.run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def delivering(self) -> AbstractContextManager[None]:
+        dispatcher = WebhookDispatcher(self.harness.deps, self.sender.every, self.is_ready, dice=lambda: 0.0)
+        return in_thread(dispatcher.run)
 
 
 @pytest.fixture
@@ -170,6 +166,14 @@ def test_what_is_given_up_at_once(post: Post, end: int | Stalled, why: str) -> N
         (event,) = wait_for(lambda: post.events)
     assert why in event.message
     assert len(post.sender.sent) == 1
+
+
+def test_ids_of_another_release_hold_nothing_up(post: Post) -> None:
+    post.end("a1")
+    (message,) = post.store.webhooks.of("a1")
+    assert replace(message, id="note_1").kind is MessageKind.RUN_ENDED
+    assert replace(message, id="status").kind is MessageKind.RUN_ENDED
+    assert replace(message, id="status_1").kind is MessageKind.COMMIT_STATUS
 
 
 def test_a_receiver_says_when_to_come_again(post: Post) -> None:

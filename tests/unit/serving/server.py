@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 LIBRARY = pathlib.Path(__file__).parents[3] / "controller" / "serving"
@@ -67,7 +68,9 @@ class Reply:
 class Server:
     """``python3 -m prichal_serving`` in a folder that holds ``app.py``."""
 
-    def __init__(self, folder: pathlib.Path, source: str, **settings: Any) -> None:
+    def __init__(
+        self, folder: pathlib.Path, source: str, python: str | pathlib.Path = PYTHON, **settings: Any
+    ) -> None:
         (folder / "app.py").write_text(source)
         mount = folder / "mount"
         mount.mkdir(exist_ok=True)
@@ -77,7 +80,7 @@ class Server:
         environ = {**os.environ, "PYTHONPATH": str(mount), "PRICHAL_SERVING": json.dumps(values)}
         environ["PYTHONDONTWRITEBYTECODE"] = "1"
         self.process = subprocess.Popen(
-            [PYTHON, "-m", "prichal_serving"],
+            [python, "-m", "prichal_serving"],
             cwd=folder,
             env=environ,
             stdout=subprocess.PIPE,
@@ -236,3 +239,17 @@ def read_response(stream: Any) -> Reply:
         name, _, value = line.decode().partition(":")
         headers[name.lower()] = value.strip()
     return Reply(status, headers, stream.read(int(headers.get("content-length", 0))))
+
+
+def wait_until(condition: Callable[[], object], server: Server) -> None:
+    """Wait for something that nobody announces."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, server.lines()
+        time.sleep(0.005)
+
+
+def load(server: Server) -> tuple[int, int]:
+    """How many calls run, and how many wait."""
+    ready = server.get("/health/ready").json
+    return ready["running"], ready["waiting"]

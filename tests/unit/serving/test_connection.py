@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from controller.serving.config import ServingSettings
-from controller.serving.connection import ClientConnection, Handler
+from controller.serving.connection import ClientConnection, Handler, request_id
 from controller.serving.http1 import HttpRequest, HttpResponse
+from controller.serving.metrics import SharedMetrics
+from controller.serving.unready import UnreadyResponder
 from tests.unit.serving.server import read_all
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -55,6 +58,21 @@ def test_a_request_that_stops_arriving_is_408(begun: bytes) -> None:
         received = read_all(sock)
     assert received.startswith(b"HTTP/1.1 408 ")
     assert b"nothing came for 0.2 s" in received
+
+
+def test_who_comes_while_a_worker_becomes_ready_is_left_to_it() -> None:
+    """One look may tell the supervisor of a client and, before it, of a worker that is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        listener.setblocking(False)
+        board = SharedMetrics(1)
+        responder = UnreadyResponder(selector, listener, board, lambda: "it is being set up", request_id)
+        responder.serve(True)
+        with socket.create_connection(listener.getsockname(), timeout=60):
+            ((key, _),) = selector.select(60)
+            responder.serve(False)
+            key.data()
+            theirs, _ = listener.accept()
+            theirs.close()
 
 
 def test_a_client_that_leaves_in_the_middle_is_let_go() -> None:

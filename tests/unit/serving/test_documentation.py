@@ -18,10 +18,45 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
+def block_with(*words: str) -> str:
+    """The example in Python that has these words, wherever it stands."""
+    (found,) = [block for block in blocks("python") if all(word in block for word in words)]
+    return found
+
+
 def test_the_example_answers_as_shown(serve: Serve) -> None:
-    (source,) = blocks("python")
+    source, *_ = blocks("python")
     request, reply = map(json.loads, blocks("json"))
     assert serve(source).ready().post(request).json == reply
+
+
+def test_the_example_that_yields_answers_as_shown(serve: Serve) -> None:
+    _, source, *_ = blocks("python")
+    shown = re.findall(r"^  data: (.*)$", PAGE, re.MULTILINE)
+    (collected,) = re.findall(r"here `(.*?)`", PAGE)
+    request = {"inputs": [{"name": "text", "datatype": "str", "data": "to be"}]}
+    server = serve(source).ready()
+    events = server.post(request, Accept="text/event-stream").body.decode()
+    assert list(map(json.loads, re.findall("data: (.*)", events))) == list(map(json.loads, shown))
+    assert server.post(request).json["outputs"] == [json.loads(collected)]
+
+
+def test_the_example_with_arrays_answers(serve: Serve) -> None:
+    source = block_with(":type inputs: arrays", "brightness")
+    image = {"name": "image", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1.0]}
+    assert serve(source).ready().post({"inputs": [image]}).outputs == {"brightness": [0.75]}
+
+
+def test_the_example_of_a_chat_answers(serve: Serve) -> None:
+    server = serve(block_with("word by word", "messages"), openai="chat", component="chat").ready()
+    request = {"model": "chat", "messages": [{"role": "user", "content": "to be or not"}], "max_tokens": 2}
+    (choice,) = server.post(request, "/v1/chat/completions").json["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("to be ", "length")
+
+
+def test_the_example_of_a_client_is_that_of_the_tests() -> None:
+    client = pathlib.Path(__file__).parents[2] / "clients" / "openai_chat.py"
+    assert block_with("client = OpenAI") in client.read_text()
 
 
 def test_every_setting_is_described_with_its_default() -> None:
@@ -29,7 +64,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     for field in dataclasses.fields(ServingSettings):
         if field.name in ("inference", "app", "component"):
             continue
-        default = json.dumps(field.default).replace(".0", "")
+        default = json.dumps(field.default).removesuffix(".0")
         assert rows[field.name].strip() == default, field.name
 
 
@@ -37,5 +72,5 @@ def test_every_kind_of_problem_is_described() -> None:
     kinds = [value for value in vars(problems).values() if isinstance(value, problems.ServingProblemKind)]
     assert len({kind.slug for kind in kinds}) == len(kinds)
     for kind in kinds:
-        (row,) = (line for line in PAGE.splitlines() if f"`{kind.slug}`" in line)
+        (row,) = re.findall(rf"^\| .*`{kind.slug}`.*$", PAGE, re.MULTILINE)
         assert str(kind.status) in row

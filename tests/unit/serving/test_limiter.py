@@ -192,3 +192,23 @@ def test_the_clock_drops_waiting_calls_and_is_given_the_running_ones_that_can_be
     assert gate.drop_gone() == []
     assert isinstance(waiting.result(), ClientGone)
     assert gate.counts() == (2, 0, 0)
+    assert gate.abandoned() == 1, "nothing stops a thread"
+    gate.release(gone[0])
+    gate.drop_gone()
+    assert gate.abandoned() == 0
+
+
+def test_who_has_to_wait_is_told_before_and_after() -> None:
+    queued: list[str] = []
+    gate = ConcurrencyLimiter(1, 1, lambda: queued.append("queued"))
+    holder, second = call(), call()
+    second.waits = lambda: queued.append("waits")
+    assert gate.acquire(holder) is False
+    waited: list[bool] = []
+    thread = threading.Thread(target=lambda: waited.append(gate.acquire(second)))
+    thread.start()
+    while gate.counts()[1] == 0 or len(queued) < 2:
+        time.sleep(0.001)
+    gate.release(holder)
+    thread.join(60)
+    assert (queued, waited) == (["queued", "waits"], [True])

@@ -6,12 +6,19 @@ import gzip
 import json
 import pathlib
 import socket
-import time
 
 import pytest
 
 from tests.unit.serving.conftest import Serve
-from tests.unit.serving.server import PATIENCE, Reply, Server, read_response, text, text_function
+from tests.unit.serving.server import (
+    Reply,
+    Server,
+    load,
+    read_response,
+    text,
+    text_function,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +30,12 @@ return {"text": "well"}
 """
 
 
-def send(server: Server, value: str, request_id: str = "r") -> socket.socket:
-    """Send a call, read nothing."""
+def send(server: Server, value: str, more: str = "X-Request-ID: r") -> socket.socket:
+    """Send a call, read nothing. `more`: another header line."""
     body = json.dumps(text(value)).encode()
     sock = server.connect()
     head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    sock.sendall(f"{head}X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    sock.sendall(f"{head}{more}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     return sock
 
 
@@ -36,19 +43,6 @@ def receive(sock: socket.socket) -> Reply:
     """The answer, and the end of the connection."""
     with sock, sock.makefile("rb") as stream:
         return read_response(stream)
-
-
-def wait_until(condition: object, server: Server) -> None:
-    assert callable(condition)
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, server.lines()
-        time.sleep(0.005)
-
-
-def load(server: Server) -> tuple[int, int]:
-    ready = server.get("/health/ready").json
-    return ready["running"], ready["waiting"]
 
 
 def test_callers_who_left_leave_their_places(serve: Serve) -> None:
@@ -101,6 +95,52 @@ def test_an_async_call_is_cancelled_when_its_caller_leaves(serve: Serve) -> None
     assert not server.lines("raised")
 
 
+def test_twelve_callers_leave_a_queue_of_ten_and_ten_others_come(serve: Serve) -> None:
+    server = serve(text_function(COUNTING), concurrency=1, queue=10).ready()
+    blocking = send(server, "block")
+    wait_until(lambda: load(server) == (1, 0), server)
+    storm = [send(server, "left") for _ in range(10)]
+    wait_until(lambda: load(server) == (1, 10), server)
+    assert [receive(send(server, "refused")).status for _ in range(2)] == [503, 503]
+    for sock in storm:
+        sock.close()
+    others = [send(server, "stays") for _ in range(10)]
+    wait_until(lambda: load(server) == (1, 10), server)
+    server.release()
+    assert {receive(call).status for call in (blocking, *others)} == {200}
+
+
+def test_a_thread_that_cannot_be_stopped_is_told(serve: Serve) -> None:
+    server = serve(text_function(COUNTING), concurrency=1, queue=1).ready()
+    call = send(server, "block")
+    wait_until(lambda: load(server) == (1, 0), server)
+    assert "calls_abandoned 0" in server.get("/metrics").body.decode()
+    call.close()
+    wait_until(lambda: "calls_abandoned 1" in server.get("/metrics").body.decode(), server)
+    server.release()
+    wait_until(lambda: "calls_abandoned 0" in server.get("/metrics").body.decode(), server)
+
+
+def test_the_gateway_is_told_what_becomes_of_a_call_that_waits(serve: Serve) -> None:
+    server = serve(text_function(COUNTING), concurrency=1, queue=2).ready()
+    blocking, silent = send(server, "block"), []
+    wait_until(lambda: load(server) == (1, 0), server)
+    asking = send(server, "stays", "X-Prichal-Call: tell")
+    wait_until(lambda: load(server) == (1, 1), server)
+    silent.append(send(server, "stays"))
+    wait_until(lambda: load(server) == (1, 2), server)
+    assert asking.recv(1000) == b"HTTP/1.1 102 Processing\r\nX-Prichal-Call: waiting\r\n\r\n"
+    server.release()
+    told = b""
+    with asking:
+        while b"outputs" not in told:
+            told += asking.recv(1000)
+    assert told.startswith(b"HTTP/1.1 102 Processing\r\nX-Prichal-Call: running\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert [receive(call).status for call in (blocking, *silent)] == [200, 200]
+    at_once = send(server, "stays", "X-Prichal-Call: tell")
+    assert receive(at_once).status == 200, "a call that need not wait costs no packet"
+
+
 def test_an_async_call_that_will_not_be_cancelled_keeps_its_slot(serve: Serve) -> None:
     stubborn = """
 import asyncio
@@ -122,6 +162,8 @@ FORKS = {
     "raises": "if os.fork() == 0: time.sleep(0.05); raise ValueError('SECRET')\nreturn {'text': 'parent'}",
     "exits": "if os.fork() == 0: time.sleep(0.05); sys.exit(0)\nreturn {'text': 'parent'}",
     "forks twice": "if os.fork() == 0: os.fork(); return {'text': 'SECRET'}\nreturn {'text': 'parent'}",
+    "exits at once": "if os.fork() == 0: os._exit(0)\nreturn {'text': 'parent'}",
+    "is killed": "if os.fork() == 0: os.kill(os.getpid(), 9)\nreturn {'text': 'parent'}",
     "exec fails": (
         "if os.fork() == 0:\n    try: os.execv('/no/such/program', ['x'])\n    except OSError: pass\n"
         "return {'text': 'parent'}"
@@ -130,12 +172,19 @@ FORKS = {
 
 
 @pytest.mark.parametrize("case", FORKS)
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "async"])
-def test_a_function_that_forks_mixes_no_answers(serve: Serve, case: str, asynchronous: bool) -> None:
+@pytest.mark.parametrize(
+    ("asynchronous", "several"), [(False, 1), (True, 1), (False, 2)], ids=["plain", "async", "several"]
+)
+def test_a_function_that_forks_mixes_no_answers(
+    serve: Serve, case: str, asynchronous: bool, several: int
+) -> None:
     source = text_function(
         f"if inputs[0]['data'] != 'fork': return {{'text': inputs[0]['data']}}\n{FORKS[case]}"
     )
-    server = serve(source.replace("def predict", "async def predict") if asynchronous else source).ready()
+    server = serve(
+        source.replace("def predict", "async def predict") if asynchronous else source, processes=several
+    )
+    server.ready(several)
     with server.connect() as sock, sock.makefile("rb") as stream:
         for number, value in enumerate(("fork", "a", "b", "fork", "c")):
             body = json.dumps({"id": str(number), **text(value)}).encode()
@@ -145,10 +194,58 @@ def test_a_function_that_forks_mixes_no_answers(serve: Serve, case: str, asynchr
             assert reply.headers["x-request-id"] == f"r{number}"
             assert reply.json["id"] == str(number)
             assert reply.outputs == {"text": "parent" if value == "fork" else value}
-            if value == "fork":
+            if value == "fork" and case not in ("exits at once", "is killed"):
                 server.wait_for("forked", times=1 if number == 0 else 2)
     assert "worker_restarts_total 0" in server.get("/metrics").body.decode()
     assert 'requests_total{route="inference",code="200"} 5' in server.get("/metrics").body.decode()
+
+
+MULTIPROCESSING = """
+import multiprocessing
+def twice(number): return 2 * number
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("several", [1, 2])
+def test_a_function_may_use_multiprocessing(serve: Serve, method: str, several: int) -> None:
+    body = (
+        f"with multiprocessing.get_context({method!r}).Pool(2) as pool:\n"
+        "    return {'text': str(pool.map(twice, [1, 2, 3]))}"
+    )
+    server = serve(text_function(body, before=MULTIPROCESSING), processes=several).ready(several)
+    with server.connect() as sock, sock.makefile("rb") as stream:
+        for number in range(2):
+            sent = json.dumps({"id": str(number), **text()}).encode()
+            head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            sock.sendall(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
+            reply = read_response(stream)
+            assert (reply.json["id"], reply.outputs) == (str(number), {"text": "[2, 4, 6]"})
+    assert "worker_restarts_total 0" in server.get("/metrics").body.decode()
+
+
+@pytest.mark.parametrize("several", [1, 2])
+@pytest.mark.parametrize(
+    "closed", ["os.close(1)", "os.close(2)", "os.closerange(0, 3)", "sys.stdout.close()"]
+)
+def test_what_is_printed_reaches_no_caller(serve: Serve, closed: str, several: int) -> None:
+    """Each connection gets the lowest free number, such as that of a standard output that was closed."""
+    body = (
+        f"if inputs[0]['data'] == 'close': {closed}\n"
+        "try: os.write(1, b'SECRET'); os.write(2, b'SECRET'); print('SECRET')\n"
+        "except (OSError, ValueError): pass\n"
+        "return {'text': 'well'}"
+    )
+    server = serve(text_function(body), processes=several).ready(several)
+    for value in ("close", "a", "b", "close", "c"):
+        with send(server, value) as one, send(server, "beside") as other:
+            answers = [read_response(sock.makefile("rb")) for sock in (one, other)]
+            assert [answer.outputs for answer in answers] == [{"text": "well"}] * 2
+            for sock in (one, other):
+                sock.shutdown(socket.SHUT_WR)
+                assert sock.recv(1000) == b""
+    if "stdout" not in closed:
+        server.wait_for("closed file descriptor")
 
 
 def test_a_set_up_that_forks_makes_one_worker(serve: Serve) -> None:

@@ -158,8 +158,6 @@ def test_what_is_no_json_is_still_refused(server: Server) -> None:
     ):
         reply = server.ask("POST", INFER, b"{}", {"Content-Type": kind})
         assert (reply.status, reply.json["error"]) == (415, reply.json["detail"])
-    binary = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "2"}
-    assert server.ask("POST", INFER, b"{}\x00\x00", binary).status == 415
 
 
 TYPES = ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
@@ -212,7 +210,7 @@ def test_numbers_of_other_types_are_taken_if_they_fit(
         ("count", "INT128", [1], "/datatype", "'INT128' is not a datatype"),
         ("count", ["INT64"], [1], "/datatype", "an array is not a datatype"),
         ("text", "INT64", [1], "/datatype", "use BYTES"),
-        ("single", "FP32", [1.0, [2.0]], "/data", "different lengths"),
+        ("single", "FP32", [1.0, [2.0]], "/data/1", "not an array"),
         ("single", "FP32", [[1.0], [2.0, 3.0]], "/data", "different lengths"),
         ("text", "BYTES", [["a"], "b"], "/data", "different lengths"),
         ("text", "BYTES", ["a", "b"], "/shape", "needs 1 elements"),

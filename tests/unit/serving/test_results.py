@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.serving import jsontext
 from controller.serving.docstring import Signature, parse
 from controller.serving.openapi import document
 from tests.unit.serving.conftest import Serve
@@ -53,8 +54,7 @@ import pickle
 def predict(parameters):
     """{DOCSTRING}"""
     (given,) = parameters
-    result = pickle.loads(base64.b64decode(given["data"]))
-    return (item for item in result) if result == ["a", "generator"] else result
+    return pickle.loads(base64.b64decode(given["data"]))
 '''
 NAMES = ("FP32", "FP64", "INT32", "str", "dict", "any")
 SIGNATURE = parse(DOCSTRING)
@@ -325,7 +325,7 @@ RING += [RING, RING]
         ([{**EXPLICIT, "shape": 4, "data": X}], "'FP32' states a shape"),
         ([{**EXPLICIT, "shape": ["a"], "data": X}], "'FP32' states a shape"),
         ([{**EXPLICIT, "datatype": "float32", "data": 1.0}], "'FP32' has the datatype 'float32'; there are FP32"),
-        ([{"name": "INT32", "datatype": "INT64", "data": 1}], "'INT32' has the datatype 'INT64'"),
+        ([{"name": "INT32", "datatype": "INT128", "data": 1}], "'INT32' has the datatype 'INT128'"),
         ([{"name": "INT32", "datatype": ["INT32"], "data": 1}], "'INT32' has the datatype ['INT32']"),
         ({"INT32": 2**40}, "it is 1099511627776, not an integer within -2147483648..2147483647"),
         ({"INT32": [1, 2.5]}, "'INT32' cannot be written as INT32: element 1 is 2.5"),
@@ -356,7 +356,6 @@ RING += [RING, RING]
         ({"any": b""}, "'any' cannot be written as"),
         ({"nothing": 1}, "'nothing' is not in the docstring"),
         ({7: 1}, "output 7 is not in the docstring"),
-        (["a", "generator"], "a value of type generator"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_named(server: Server, result: Any, words: str) -> None:
@@ -364,6 +363,24 @@ def test_what_cannot_be_answered_is_named(server: Server, result: Any, words: st
         assert reply.status == 500, reply.body
         assert reply.json["type"] == "urn:prichal:problem:bad-output"
         assert words in reply.json["detail"]
+
+
+class OldOrjson:
+    """orjson 3.10.0, as far as it writes arrays: it takes every number for one in the processor's order."""
+
+    OPT_SERIALIZE_NUMPY = 1
+
+    @staticmethod
+    def dumps(array: np.ndarray[Any, Any], option: int) -> bytes:
+        read = np.frombuffer(array.tobytes(), array.dtype.newbyteorder("="))
+        return json.dumps(read.tolist()).encode()
+
+
+@pytest.mark.parametrize("kind", [">i4", "<i4", ">u2", ">f4", ">f8"])
+def test_many_numbers_in_any_order_of_bytes(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(jsontext, "_orjson", OldOrjson)
+    numbers = np.arange(jsontext.LARGE).astype(kind)
+    assert json.loads(jsontext.encode_numbers(numbers)) == list(range(jsontext.LARGE))
 
 
 def test_a_deep_dict_is_answered(server: Server) -> None:

@@ -26,7 +26,7 @@ GIVEN = {
 def test_the_variable() -> None:
     settings = read({"PRICHAL_SERVING": json.dumps(GIVEN)}, [])
     assert settings.inference == "app.inference:predict"
-    assert (settings.slots_per_worker, settings.queue_per_worker) == (2, 2)
+    assert [settings.slots_of(index) for index in (1, 2, 3)] == [3, 3, 2]
     assert settings.timeout == 1
 
 
@@ -37,6 +37,14 @@ def test_defaults() -> None:
         ServingSettings("a:b").concurrency,
         ServingSettings("a:b").queue,
     ) == (8002, 4, 40)
+
+
+def test_batches() -> None:
+    """Processes may be more than ``concurrency`` says, which does not count then."""
+    given = {"inference": "a:b", "batch_size": 4, "batch_delay": 0, "processes": 8}
+    settings = from_mapping(given)
+    assert (settings.batch_size, settings.batch_delay, settings.batch_queue) == (4, 0, 100)
+    assert from_mapping({"inference": "a:b", "batch_size": None}) == ServingSettings("a:b")
 
 
 def test_options() -> None:
@@ -63,7 +71,15 @@ def test_options() -> None:
         ({"inference": "a:b", "timeout": True}, "timeout: True is not a float"),
         ({"inference": "a:b", "app": None}, "app: None is not a str"),
         ({"inference": "a:b", "processes": 5}, "processes: more than concurrency"),
-        ({"inference": "a:b", "nothing": 1}, "nothing: unknown; known are app, boxes"),
+        ({"inference": "a:b", "batch_size": 0}, "batch_size: 0 is below 1"),
+        ({"inference": "a:b", "batch_delay": -1}, "batch_delay: -1 is not a time"),
+        ({"inference": "a:b", "batch_queue": -1}, "batch_queue: -1 is below 0"),
+        ({"inference": "a:b", "batch_concurrency": 0}, "batch_concurrency: 0 is below 1"),
+        (
+            {"inference": "a:b", "batch_size": 2, "timeout": 1, "batch_delay": 1},
+            "batch_delay: not below timeout",
+        ),
+        ({"inference": "a:b", "nothing": 1}, "nothing: unknown; known are app, batch_concurrency"),
     ],
 )
 def test_wrong_settings(values: dict[str, object], words: str) -> None:
@@ -127,8 +143,6 @@ def test_arguments_that_are_passed() -> None:
     assert accepted_arguments(lambda **kwargs: None, "a:b") == (
         "parameters", "inputs", "output_fields", "model", "context",
     )  # fmt: skip
-    with pytest.raises(SetupError, match="unknown required argument x, y; known are parameters"):
-        accepted_arguments(lambda x, *, y: None, "a:b")
     with pytest.raises(SetupError, match="inputs must be passable by name"):
         accepted_arguments(lambda inputs, /: None, "a:b")
     with pytest.raises(SetupError, match="its arguments cannot be read"):

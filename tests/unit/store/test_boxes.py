@@ -131,6 +131,24 @@ def test_swapping_exchanges_buckets_with_their_contents(store: SqliteStore, cloc
     assert [pending.id for pending in store.boxes.pending("p.a.old")] == [begun], "it went with its bucket"
 
 
+def test_the_newest_unfinished_uploads_below_a_key(store: SqliteStore) -> None:
+    store.boxes.save(replace(BOX, capacity=10**6))
+    for number in range(5):
+        reserved(store, upload(f"a/100%_{number}", part_of=f"id-{number}"))
+    reserved(store, upload("a/100%_of-a-link"))
+    reserved(store, upload("a/100 others", part_of="other"))
+    reserved(store, upload("a/100%_old", now=NOW - 1000, part_of="old"))
+
+    def found(below: str, most: int = 20) -> list[str]:
+        return [each.upload for each in store.boxes.unfinished(BOX.bucket, below, NOW, most)]
+
+    assert found("a/100%_") == [f"id-{number}" for number in range(5)]
+    assert found("a/100%_", 2) == ["id-3", "id-4"]
+    assert found("a/100%_3") == ["id-3"]
+    assert found("A/") == []
+    assert found("")[-1] == "other"
+
+
 def test_swapping_needs_both(store: SqliteStore) -> None:
     store.boxes.save(BOX)
     with pytest.raises(LookupError, match="no record"):

@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from controller.domain.apps.conditions import Condition, ConditionType
-from controller.domain.apps.spec import SecretSpec
-from controller.domain.apps.status import AppStatus, ComponentStatus, RepositoryRecord
+from controller.domain.apps.secret_uses import SecretUse
+from controller.domain.apps.spec import SecretSpec, Webhook
+from controller.domain.apps.status import (
+    AppStatus,
+    ComponentStatus,
+    ReplicaExit,
+    ReplicaStatus,
+    RepositoryRecord,
+)
 from controller.domain.names import DNS_LABEL, PATH_SEGMENT, AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
@@ -36,14 +43,19 @@ def _whole(kind: type, **fields: SearchStrategy[object]) -> SearchStrategy[objec
 
 LABEL = st.from_regex(DNS_LABEL, fullmatch=True)
 HEX = st.from_regex("[0-9a-f]{1,64}", fullmatch=True)
+TIME = st.floats(0, 2**40)
+REPLICAS = st.lists(_whole(ReplicaStatus, name=LABEL, since=TIME), max_size=3).map(tuple)
+EXIT = _whole(ReplicaExit, name=LABEL, at=TIME, code=st.integers(0, 2**32))
+COMPONENT = _whole(ComponentStatus, model=HEX, replicas=REPLICAS, last_exit=st.none() | EXIT)
 API = _whole(Api, path=st.from_regex(PATH_SEGMENT, fullmatch=True), name=LABEL)
 WHOLE = {
     AppStatus: _whole(
         AppStatus,
         app=LABEL,
-        components=st.lists(_whole(ComponentStatus, model=HEX), max_size=3).map(tuple),
+        components=st.lists(COMPONENT, max_size=3).map(tuple),
         pins=st.lists(st.tuples(HEX, HEX), max_size=3).map(tuple),
         models=st.lists(st.tuples(LABEL, HEX), max_size=3).map(tuple),
+        secrets=st.lists(st.from_type(SecretUse), max_size=3).map(tuple),
     ),
     Route: _whole(
         Route,
@@ -52,6 +64,8 @@ WHOLE = {
         upstreams=st.lists(st.sampled_from(["10.0.0.1:80", "[::1]:8002"])).map(tuple),
         boxes=st.lists(LABEL, max_size=3).map(tuple),
         apis=st.lists(API, max_size=2).map(tuple),
+        webhook=st.none()
+        | _whole(Webhook, secret=LABEL, url=st.sampled_from(["", "https://example.org/ends"])),
     ),
     RepositoryRecord: _whole(RepositoryRecord, name=LABEL, apps=st.lists(LABEL, max_size=3).map(tuple)),
     Api: API,

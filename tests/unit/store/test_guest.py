@@ -19,9 +19,11 @@ import sqlite_utils
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.apps.spec import Webhook
 from controller.domain.apps.status import AppStatus, WebhookDelivery
+from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Service, ServiceKind
@@ -29,6 +31,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunFilter, RunInput, RunOutput, RunState, new_run, new_run_id
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, PendingUpload, StorageAccess
+from controller.encryption import SecretKeys, seal_for
 from controller.ports import RunLimits
 from controller.store import SqliteStore, open_guest_store, open_store
 from controller.store.codec import encode
@@ -41,6 +44,7 @@ from tests.support.specs import make
 
 DEMO, OTHER, TRAIN = AppName("demo"), AppName("other"), ComponentName("train")
 NOW = 1_700_000_000.0
+KEYS = SecretKeys(b"k" * 32)
 MANY = RunLimits(host=100, app=100)
 STAGE = make(
     Stage, "fit", "sha256:1", command=("fit",), inputs=("data",), outputs=("model",), env_from=("keys",)
@@ -75,6 +79,7 @@ def owner(path: Path) -> Iterator[SqliteStore]:
         store.runs.publish(OTHER, (replace(PIPELINE, app=OTHER),))
         store.apps.save(AppStatus(DEMO))
         store.boxes.save(BoxRecord(DEMO, ComponentName("box"), "prichal.demo.box", 100))
+        store.secrets.unlock(KEYS)
         yield store
 
 
@@ -445,10 +450,14 @@ def act(owner: SqliteStore) -> None:
         owner.boxes.of(app)
         owner.requests.queued(app)
     owner.apps.all()
+    owner.secrets.changes(DEMO)
+    owner.secrets.of(DEMO)
     owner.boxes.pending()
     owner.boxes.usage("prichal.demo.box", NOW)
     owner.boxes.measured("prichal.demo.box", 1, 1, NOW, [1])
     owner.gateways.drained("10.0.0.1:80", 1, NOW)
+    for share in owner.gateways.taken(NOW):
+        assert share == TakenShare(DEMO, Resource.CALLS, 3)
     owner.repositories.replace(())
     owner.repositories.delivery("demo", "1")
     owner.prune()
@@ -465,8 +474,9 @@ def ask_for_everything(guest: SqliteStore) -> None:
     guest.requests.enqueue(DEMO, Trigger.MANUAL)
     guest.runs.submit(wanted(1), "key", "digest")
     guest.runs.cancel(DEMO, guest.runs.submit(wanted(2)).id, NOW)
+    guest.secrets.ask(SecretChange("0" * 32, DEMO, "keys", (("A", Secret("x")),), "ann", NOW))
     guest.apps.set_suspended(DEMO, True)
-    guest.gateways.report("w", 1, frozenset(), NOW)
+    guest.gateways.report("w", 1, frozenset(), NOW, (TakenShare(DEMO, Resource.CALLS, 3),))
     guest.activity.touch([(DEMO, TRAIN)], NOW)
     guest.boxes.reserve(PendingUpload(0, "prichal.demo.box", "a", 1, NOW, NOW + 60), NOW)
     guest.repositories.remember(WebhookDelivery("1", "demo", (1,), NOW))
@@ -531,6 +541,7 @@ NUMBERS = st.one_of(
 CELLS: dict[str, st.SearchStrategy[object]] = {
     "TEXT": st.one_of(TEXTS, st.deferred(lambda: st.just(encode_submission()))),
     "INTEGER": NUMBERS,
+    "BLOB": st.one_of(st.binary(max_size=300), st.just(seal_for(KEYS.public, b"{}", b"change demo"))),
     "REAL": st.one_of(st.floats(allow_nan=False), st.just(NOW), st.just(NOW + 60)),
 }
 ANYTHING = st.one_of(*CELLS.values(), st.binary(max_size=30), st.none())

@@ -9,6 +9,7 @@ import pytest
 
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
+from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route
@@ -271,3 +272,20 @@ def test_the_last_heartbeat(store: SqliteStore, other: SqliteStore) -> None:
     store.heartbeat(10.0)
     store.heartbeat(12.5)
     assert other.last_heartbeat() == 12.5
+
+
+def test_shares_of_living_workers_are_told(store: SqliteStore) -> None:
+    calls = TakenShare(AppName("demo"), Resource.CALLS, 3)
+    checks = TakenShare(AppName("demo"), Resource.PASSWORD_CHECKS, 2)
+    store.gateways.report("w1", 1, frozenset(), 100.0, (calls, checks))
+    store.gateways.report("w2", 1, frozenset(), 100.0, (calls,))
+    store.gateways.report("w3", 1, frozenset(), 100.0)
+    assert sorted(each.resource for each in store.gateways.taken(101.0)) == sorted(
+        [calls.resource, calls.resource, checks.resource]
+    )
+    store.gateways.report("w1", 1, frozenset(), 101.0)
+    assert store.gateways.taken(101.0) == (calls,), "w1 has none any more"
+    assert store.gateways.taken(110.0) == (), "w2 is dead"
+    store.gateways.report("w2", 1, frozenset(), 110.0, (calls,))
+    store.gateways.leave("w2")
+    assert store.gateways.taken(110.0) == ()

@@ -13,9 +13,18 @@ import pytest
 
 from controller.domain.errors import Stalled
 from controller.domain.people.accounts import AuditEntry, Scope, SessionRecord
+from controller.domain.people.openid import GroupRole, Identity, SignedInPerson
 from controller.domain.people.roles import Grant, Role
 from controller.domain.people.tokens import new_token
-from controller.store.people import LINK, MOST_SESSIONS, MOST_TOKENS, PeopleStore, SessionLimits, Ticket
+from controller.store.people import (
+    _STEPS,
+    LINK,
+    MOST_SESSIONS,
+    MOST_TOKENS,
+    PeopleStore,
+    SessionLimits,
+    Ticket,
+)
 
 LIMITS = SessionLimits(idle=100.0, lifetime=1000.0)
 NOW = 1_000_000.0
@@ -83,7 +92,7 @@ def test_with_an_account_all_of_it_goes(people: PeopleStore) -> None:
     assert people.link_user("l", NOW) is None
     assert people.by_token(secret, NOW) is None
     assert people.take_ticket("ticket", NOW) is None
-    assert people.grants() == ()
+    assert people.grants(NOW) == ()
 
 
 def test_a_link_is_good_once_and_for_a_while(people: PeopleStore) -> None:
@@ -226,3 +235,157 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(Stalled) as error:
         PeopleStore(tmp_path / "missing" / "people.db").accounts()
     assert error.value.reason == "PeopleUnwritable"
+
+
+# --- OpenID Connect -----------------------------------------------------------------------------------------------
+
+ISSUER = "https://id.example.org"
+RULES = (
+    GroupRole("ops", Role.ADMIN),
+    GroupRole("lab", Role.DEVELOPER, "pu-lab-*"),
+    GroupRole("lab", Role.VIEWER, "demo"),
+)
+
+
+def somebody(subject: str = "1", name: str = "olga", *groups: str, issuer: str = ISSUER) -> SignedInPerson:
+    return SignedInPerson(Identity(issuer, subject), name, frozenset(groups))
+
+
+def admit(people: PeopleStore, person: SignedInPerson, now: float = NOW) -> str:
+    return people.admit(person, RULES, now, now + 100).name
+
+
+def refusal(people: PeopleStore, person: SignedInPerson) -> str:
+    with pytest.raises(Stalled) as error:
+        admit(people, person)
+    return error.value.reason
+
+
+def test_an_account_is_bound_to_issuer_and_subject(people: PeopleStore) -> None:
+    assert people.admit(somebody(), RULES, NOW, NOW + 100).is_new
+    assert not people.admit(somebody(name="another name"), RULES, NOW, NOW + 100).is_new
+    assert refusal(people, somebody("2")) == "UserTaken"
+    assert refusal(people, somebody("1", issuer="https://other.example.org")) == "UserTaken"
+    assert refusal(people, somebody("3", "ann")) == "UserLocal"
+    assert refusal(people, somebody("3", "Не имя")) == "UserInvalid"
+    found = {each.name: each.issuer for each in people.accounts()}
+    assert found == {"ann": "", "bob": "", "olga": ISSUER}
+
+
+def test_who_signs_in_elsewhere_has_no_password(people: PeopleStore) -> None:
+    admit(people, somebody())
+    with pytest.raises(Stalled) as error:
+        people.set_hash("olga", "x")
+    assert error.value.reason == "UserExternal"
+    with pytest.raises(Stalled) as error:
+        people.put_link("olga", "x", NOW + LINK)
+    assert error.value.reason == "UserExternal"
+
+
+def test_of_two_who_come_first_at_once_one_gets_the_name(people: PeopleStore) -> None:
+    found: list[str] = []
+
+    def come(subject: str) -> None:
+        try:
+            found.append(admit(people, somebody(subject)))
+        except Stalled as error:
+            found.append(error.reason)
+
+    threads = [threading.Thread(target=come, args=(str(number),)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == ["UserTaken"] * 5 + ["olga"]
+
+
+def test_a_released_account_is_that_of_the_next_one(people: PeopleStore) -> None:
+    admit(people, somebody("1", "olga", "ops"))
+    people.grant(Grant("olga", Role.VIEWER))
+    secret, token = new_token("olga", "", Scope.ADMIN, 1, NOW, "t")
+    people.add_token(secret, token)
+    begin(people, "s", "olga")
+    assert people.release("olga") == Identity(ISSUER, "1")
+    assert people.by_token(secret, NOW) is None
+    assert user_of(people, "s", NOW) is None
+    assert people.grants(NOW, "olga") == (Grant("olga", Role.VIEWER),)
+    assert people.accounts()[-1].issuer == "any"
+    assert admit(people, somebody("2", issuer="https://other.example.org")) == "olga"
+    assert refusal(people, somebody("1")) == "UserTaken"
+    for name, reason in (("ann", "UserLocal"), ("nobody", "UnknownUser")):
+        with pytest.raises(Stalled) as error:
+            people.release(name)
+        assert error.value.reason == reason
+
+
+def test_an_account_is_kept_for_whom_one_issuer_knows(people: PeopleStore) -> None:
+    people.add("olga", NOW, ISSUER)
+    people.grant(Grant("olga", Role.ADMIN))
+    assert refusal(people, somebody("1", issuer="https://other.example.org")) == "UserTaken"
+    assert admit(people, somebody("1")) == "olga"
+    assert refusal(people, somebody("2")) == "UserTaken"
+
+
+def test_roles_by_groups_are_renewed_and_expire(people: PeopleStore) -> None:
+    first = people.admit(somebody("1", "olga", "lab", "ops", "unknown"), RULES, NOW, NOW + 100)
+    assert [(each.role, each.app, each.group) for each in first.gained] == [
+        ("admin", "", "ops"),
+        ("developer", "pu-lab-*", "lab"),
+        ("viewer", "demo", "lab"),
+    ]
+    people.grant(Grant("olga", Role.VIEWER, "demo"))
+    begin(people, "s", "olga")
+    found = people.session("s", LIMITS, NOW)
+    assert found is not None
+    assert found.is_admin
+    second = people.admit(somebody("1", "olga", "lab"), RULES, NOW + 1, NOW + 101)
+    assert ([each.group for each in second.lost], second.gained) == (["ops"], [])
+    found = people.session("s", LIMITS, NOW + 2)
+    assert found is not None
+    assert (found.is_admin, found.sees("pu-lab-x"), found.sees("other")) == (False, True, False)
+    assert not people.take_back(Grant("olga", Role.DEVELOPER, "pu-lab-*"))  # it is the group's
+    assert [each.group for each in people.grants(NOW + 50, "olga")] == ["", "lab", "lab"]
+    assert [each.group for each in people.grants(NOW + 101, "olga")] == [""]
+
+
+def test_who_may_not_sign_in_any_more_is_signed_out(people: PeopleStore) -> None:
+    admit(people, somebody("1", "olga", "ops"))
+    begin(people, "s", "olga")
+    assert people.dismiss(Identity(ISSUER, "1")) == "olga"
+    assert people.dismiss(Identity(ISSUER, "2")) is None
+    assert user_of(people, "s", NOW) is None
+    assert people.grants(NOW) == ()
+
+
+def test_what_the_configuration_no_longer_allows_ends(people: PeopleStore) -> None:
+    admit(people, somebody("1", "olga", "lab", "ops"))
+    for secret, issuer in (("a", ""), ("b", "university"), ("c", "former")):
+        record = SessionRecord(secret, "olga", NOW, NOW, "", "", issuer)
+        people.begin_session(secret, record, LIMITS, f"token of {issuer}")
+    assert people.sign_out_hint("b") == ("university", "token of university")
+    assert people.enforce(["university"], frozenset(RULES[1:]), passwords=True) == 1
+    assert [each.id for each in people.sessions(LIMITS, NOW)] == ["a", "b"]
+    assert {each.group for each in people.grants(NOW)} == {"lab"}
+    assert people.enforce(["university"], frozenset(), passwords=False) == 1
+    assert [each.id for each in people.sessions(LIMITS, NOW)] == ["b"]
+    assert people.grants(NOW) == ()
+
+
+def test_a_file_of_the_first_version_is_taken_along(tmp_path: Path) -> None:
+    path = tmp_path / "people.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(_STEPS[0])
+        db.executescript(
+            "INSERT INTO accounts VALUES ('ann', 1, 'hash');"
+            "INSERT INTO sessions VALUES ('d', '1', 'ann', 1, 1, '', '');"
+            "PRAGMA user_version = 1;"
+        )
+    people = PeopleStore(path)
+    threads = [threading.Thread(target=people.accounts) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert people.accounts()[0].has_password
+    assert [each.issuer for each in people.sessions(LIMITS, 2.0)] == [""]
+    assert admit(people, somebody()) == "olga"

@@ -12,17 +12,31 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.orders import AppOrder, OrderKind
+from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import CronSchedule, Reclaim, Webhook
-from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
+from controller.domain.apps.status import (
+    AppStatus,
+    Event,
+    EventType,
+    RepositoryRecord,
+    Rollback,
+    WebhookDelivery,
+)
+from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.people.quotas import AppShare
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
-from controller.domain.runs.gpus import Lease
+from controller.domain.runs.gpus import GpuRequest, Lease
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunCause, RunFilter, RunState, cancel, new_run
+from controller.domain.secret import Secret
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, PendingUpload
+from controller.domain.templates import NO_LIMITS, TemplateRecord
+from controller.encryption import SecretKeys
 from controller.ports import RunLimits, WebhookUnderWay
 from controller.store import SqliteStore, open_store
 from controller.store.inbox import TABLES
@@ -33,15 +47,20 @@ BAD, GOOD = AppName("a"), AppName("b")  # in every order by app the bad one come
 C, TRAIN, BOX = ComponentName("c"), ComponentName("train"), ComponentName("box")
 LIMITS = RunLimits(host=10, app=10)
 NOW = 1e9
+KEYS = SecretKeys(b"k" * 32)
 # A name that rows of an app are found by in its table, where that is not `app`.
 WHOSE = {
     "repositories": "name",
     "deliveries": "repository",
+    "pushes": "repository",
     "pending": "bucket",
     "arriving": "bucket",
     "touched": "bucket",
     "gateways": "worker",
+    "shares": "worker",
+    "call_ends": "id",
     "grants": "account",
+    "templates": "name",
 }
 # The rows of no app, or without texts that anything is read from.
 NOBODYS = {"facts", "storage_access", "rows_aside"}
@@ -73,6 +92,11 @@ def route(app: AppName, fingerprint: str) -> Route:
     return Route(app, C, fingerprint, "c0ffee", ("127.0.0.1:1",), (api("image"),))
 
 
+def id_of(app: AppName) -> str:
+    """Return the id of the change and of the order of an app."""
+    return ("a1" if app == BAD else "b2") * 16
+
+
 def fill(store: SqliteStore, app: AppName) -> None:
     hook = Webhook("hooks", "https://example.org/hook")
     active, ended = (new_run(f"{app}{n}", pipeline(app, webhook=hook), NOW) for n in range(2))
@@ -84,13 +108,16 @@ def fill(store: SqliteStore, app: AppName) -> None:
         AppStatus(app, applied_revision="c0ffee"), [Event(app, EventType.NORMAL, Reason("Deployed"), "it is")]
     )
     store.apps.set_suspended(app, True)
+    store.apps.roll_back(app, Rollback("a" * 40, "b" * 40, "ann", NOW))
     store.routes.switch(route(app, "1"))
     store.routes.publish(app, (Service(app, api("files"), ServiceKind.FILES),))
     store.repositories.replace(
         (*store.repositories.all(), RepositoryRecord(app, (app,), "branch:main", 60.0))
     )
     store.repositories.remember(WebhookDelivery("1", app, (1, 2), NOW))
+    store.repositories.remember_push(app, "a" * 40, "ann", NOW)
     store.gpus.save(Lease(f"{app}.c", app, C, ("0",)))
+    store.gpus.ask(app, [GpuRequest(C, 2)], NOW)
     store.boxes.save(BoxRecord(app, BOX, f"bucket-{app}", 100, Reclaim.RETAIN, BoxState.BOUND))
     store.boxes.reserve(
         PendingUpload(id=0, bucket=f"bucket-{app}", key="k", size=1, created=NOW, expires=NOW + 60), NOW
@@ -98,11 +125,20 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.boxes.arrive(Arrival(0, f"bucket-{app}", "k", 1, NOW, NOW + 60), NOW)
     store.boxes.grant(app, (f"bucket-{app}",))
     store.activity.touch([(app, C)], NOW)
+    store.secrets.ask(SecretChange(id_of(app), app, "keys", (("TOKEN", Secret("hunter2")),), "ann", NOW))
+    store.orders.ask(AppOrder(id_of(app), OrderKind.CREATE, app, template="function", limits=NO_LIMITS))
+    store.previews.ask(app)
     scheduled = next(item for item in store.schedules.all(app))
     assert scheduled.schedule.cron == "0 3 * * *"
     store.requests.enqueue(app, Trigger.POLL)
     store.requests.claim(NOW)
     store.requests.enqueue(app, Trigger.PUSH)
+
+
+def open_as_daemon(path: Path) -> SqliteStore:
+    store = open_store(path, clock=lambda: NOW)
+    store.secrets.unlock(KEYS)
+    return store
 
 
 def of_good(store: SqliteStore) -> dict[str, object]:
@@ -113,12 +149,21 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "routes": [r for r in store.routes.all() if r.app == GOOD],
         "services": [s for s in store.routes.services() if s.app == GOOD],
         "repositories": [r for r in store.repositories.all() if r.name == GOOD],
+        "pusher": store.repositories.pusher(GOOD, "a" * 40),
         "delivery": store.repositories.delivery(GOOD, "1"),
         "leases": [lease for lease in store.gpus.leases() if lease.app == GOOD],
+        "requests for GPUs": bool(store.gpus.requests(NOW)),
         "boxes": [box for box in store.boxes.all() if box.app == GOOD],
         "pending": [p for p in store.boxes.pending() if p.bucket == f"bucket-{GOOD}"],
         "grants": store.boxes.grants(GOOD),
         "activity": store.activity.of(GOOD),
+        "secrets": store.secrets.of(GOOD),
+        "keys": store.secrets.listed(GOOD),
+        "changes": store.secrets.changes(GOOD),
+        "templates": [record for record in store.templates.all() if record.name == GOOD],
+        "orders": [record for record in store.orders.unfinished() if record.order.app == GOOD],
+        "order": store.orders.get(id_of(GOOD)),
+        "app shares": [share for share in store.orders.shares() if share.app == GOOD],
         "pipelines": store.runs.pipelines(GOOD),
         "schedules": [s for s in store.schedules.all() if s.app == GOOD],
         "active": [run for run in store.runs.active() if run.app == GOOD],
@@ -143,11 +188,16 @@ def act(store: SqliteStore) -> None:
         store.routes.switch(route(app, "2"))
         store.routes.publish(app, (Service(app, api("pipelines"), ServiceKind.PIPELINES),))
         store.gpus.replace(app, ())
+        store.gpus.ask(app, [GpuRequest(C, 1)], NOW)
         store.runs.publish(app, (pipeline(app),))
     store.repositories.replace([RepositoryRecord(GOOD, (GOOD,), "branch:main", 30.0)])
+    store.templates.replace([TemplateRecord(GOOD, None, problem="it is gone")])
+    store.orders.replace_shares([AppShare(GOOD, "bob", NO_LIMITS)])
     store.gateways.drained("127.0.0.1:1", 1, NOW)
+    store.gateways.taken(NOW)
     store.prune()
     assert {request.app for _ in range(9) if (request := store.requests.claim(NOW * 2))} >= {GOOD}
+    assert GOOD in {asked.app for _ in range(9) if (asked := store.previews.begin())}
     claimed = {run.app for _ in range(9) if (run := store.runs.claim(LIMITS, NOW))}
     assert GOOD in claimed
 
@@ -155,12 +205,14 @@ def act(store: SqliteStore) -> None:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rows") / "state.db"
-    with closing(open_store(path, clock=lambda: NOW)) as store:
+    with closing(open_as_daemon(path)) as store:
         fill(store, BAD)
         fill(store, GOOD)
         for app in (BAD, GOOD):
             store.runs.submit(new_run(f"{app}2", pipeline(app), NOW))
-        store.gateways.report("a", 1, frozenset(), NOW)
+        store.templates.replace(TemplateRecord(app, None, "https://example.org/t.git") for app in (BAD, GOOD))
+        store.orders.replace_shares(AppShare(app, "ann", NO_LIMITS) for app in (BAD, GOOD))
+        store.gateways.report("a", 1, frozenset(), NOW, (TakenShare(AppName("a"), Resource.CALLS, 3),))
     for file in (path, shared_path(path)):
         with closing(sqlite3.connect(file, isolation_level=None)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -215,13 +267,13 @@ def spoil(path: Path, table: str, column: str, value: str | bytes) -> None:
 def test_no_text_in_a_row_of_one_app_keeps_another_from_anything(
     filled: Path, tmp_path: Path, table: str, column: str
 ) -> None:
-    with closing(open_store(filled, clock=lambda: NOW)) as store:
+    with closing(open_as_daemon(filled)) as store:
         before = of_good(store)
     for number, value in enumerate(VALUES):
         path = tmp_path / f"{number}" / "state.db"
         copy(filled, path)
         spoil(path, table, column, value)
-        with closing(open_store(path, clock=lambda: NOW)) as store:
+        with closing(open_as_daemon(path)) as store:
             assert of_good(store) == before, value[:20]
             store.set_aside()
             assert of_good(store) == before, value[:20]
@@ -232,7 +284,16 @@ def test_the_rows_of_all_tables_were_tried(filled: Path) -> None:
     with closing(connect(filled)) as db:
         tables = {table for table, _ in columns()}
         empty = {name for name in tables if db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] == 0}  # noqa: S608
-    assert empty - {"wishes", "submissions", "cancels", "caller_keys"} == {
+    taken_in = {
+        "wishes",
+        "submissions",
+        "cancels",
+        "caller_keys",
+        "asked_orders",
+        "secret_changes",
+        "call_ends",
+    }
+    assert empty - taken_in == {
         "runs_gone",
         "schedules",
         "ticks",
@@ -271,7 +332,7 @@ def test_what_is_put_aside_is_told_once_and_kept(
         assert '"run":"{"' in db.execute("SELECT content FROM rows_aside").fetchone()[0]
 
 
-def test_a_status_that_cannot_be_read_is_that_of_a_new_app_and_stays_suspended(
+def test_a_status_that_cannot_be_read_is_that_of_a_new_app_with_the_decisions_about_it(
     filled: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "state.db"
@@ -279,7 +340,8 @@ def test_a_status_that_cannot_be_read_is_that_of_a_new_app_and_stays_suspended(
     spoil(path, "apps", "status", "{")
     with closing(open_store(path, clock=lambda: NOW)) as store:
         for _ in range(2):
-            assert store.apps.status(BAD) == AppStatus(BAD, suspended=True)
+            rollback = Rollback("a" * 40, "b" * 40, "ann", NOW)
+            assert store.apps.status(BAD) == AppStatus(BAD, suspended=True, rollback=rollback)
             assert [status.app for status in store.apps.all()] == [BAD, GOOD]
             store.set_aside()
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.domain.apps.requests import Outcome, Trigger
-from controller.domain.apps.status import AppStatus
+from controller.domain.apps.status import AppStatus, Rollback
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM, AppName
 from controller.store import SqliteStore, open_guest_store, open_store
@@ -360,9 +360,11 @@ def test_who_does_it_again_is_left_alone_for_a_while(
 ) -> None:
     """The daemon converges at its usual speed, and looks again later."""
     monkeypatch.setattr(room, "_FIRST_PAUSE", 2.0)
+    rollback = Rollback("a" * 40, "b" * 40, "anna", NOW)
     for _ in range(2):
         turns(owner, most=2)
         owner.apps.set_suspended(DEMO, True)
+        owner.apps.roll_back(DEMO, rollback)
         turn(owner)
         garbage(shared_path(path))
     turns(owner, most=2)
@@ -370,6 +372,7 @@ def test_who_does_it_again_is_left_alone_for_a_while(
         garbage(shared_path(path))
         turn(owner)
         assert owner.apps.status(DEMO).suspended, "what people have decided stays in force"
+        assert owner.apps.status(DEMO).rollback == rollback
     owner.set_aside()
     assert "is not looked at for" in owner.events.list(PLATFORM)[-1].message
     assert len(asides(shared_path(path))) == 1, "only the newest is kept"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import time
@@ -17,15 +15,16 @@ from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
+from controller.domain.gpu_devices import GpuDevice, GpuReport, write_report
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
+from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import RunState, new_run, new_run_id
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload
-from controller.store import SqliteStore
+from controller.store import SqliteStore, request_metrics
+from controller.store.request_metrics import RequestMetrics
 from controller.web.api.platform.status import FRESH
 from controller.web.app import create_app
-from controller.web.gateway import request_metrics
-from controller.web.gateway.request_metrics import RequestMetrics
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.runs import make_pipeline
@@ -107,6 +106,38 @@ def test_our_own_hook_is_a_push(client: FlaskClient, store: SqliteStore) -> None
     queued = store.requests.queued(APP)
     assert queued is not None
     assert queued.reasons == ("push",)
+
+
+@pytest.mark.parametrize(
+    ("told", "own", "by"),
+    [
+        ({"after": "a" * 40, "pusher": "anna"}, "1", "host user anna"),
+        ({"after": "a" * 40, "pusher": "anna"}, "", ""),  # another server's word about people is not taken
+        ({"after": "a" * 40, "pusher": ["anna"]}, "1", ""),
+        ({"after": "a" * 40, "pusher": "anna\x1b[2J\n"}, "1", "host user anna"),
+        ({"after": "a" * 40}, "1", ""),
+        ({"after": 7, "pusher": "anna"}, "1", ""),
+    ],
+)
+def test_our_own_hook_says_who_pushed(
+    client: FlaskClient, store: SqliteStore, told: dict[str, object], own: str, by: str
+) -> None:
+    follow(store)
+    body = json.dumps({"ref": "refs/heads/main", **told}).encode()
+    assert signed(client, body, x_prichal_push=own).status_code == 202
+    assert store.repositories.pusher("demo-repo", "a" * 40) == by
+
+
+def test_the_secret_of_a_repository_names_no_other_person(client: FlaskClient, store: SqliteStore) -> None:
+    """Everybody who reads the secret can sign what the hook would send."""
+    follow(store)
+    store.repositories.remember_push("demo-repo", "a" * 40, "anna", time.time())
+    forged = json.dumps({"ref": "refs/heads/main", "after": "a" * 40, "pusher": "boss"}).encode()
+    assert signed(client, forged, x_prichal_push="1").status_code == 202
+    assert store.repositories.pusher("demo-repo", "a" * 40) == "anna", "who pushed over HTTPS stays"
+    unseen = json.dumps({"ref": "refs/heads/main", "after": "b" * 40, "pusher": "boss"}).encode()
+    assert signed(client, unseen, x_prichal_push="1", x_delivery="another").status_code == 202
+    assert store.repositories.pusher("demo-repo", "b" * 40) == "host user boss"
 
 
 def test_a_replay_does_nothing(client: FlaskClient, store: SqliteStore) -> None:
@@ -367,7 +398,7 @@ def test_what_an_administrator_may_ask_for(client: FlaskClient, store: SqliteSto
     assert store.apps.status(APP).approved_revision == "beef"
 
 
-@pytest.mark.parametrize("action", ["reconcile", "suspend", "resume", "approve"])
+@pytest.mark.parametrize("action", ["reconcile", "suspend", "resume", "rollback", "approve"])
 def test_an_unknown_app(client: FlaskClient, action: str) -> None:
     problem(client.post(f"/-/apps/nobody/{action}", headers=ASK), 404)
     problem(client.get("/-/apps/nobody"), 404)
@@ -380,24 +411,31 @@ def test_a_browser_is_not_tricked(client: FlaskClient, store: SqliteStore) -> No
     assert not store.apps.status(APP).suspended
 
 
-def test_the_page_shows_and_escapes(client: FlaskClient, store: SqliteStore) -> None:
+def test_the_pages_show_and_escape(client: FlaskClient, store: SqliteStore) -> None:
     demo(store)
-    response = client.get("/-/")
-    page = response.text
-    assert response.status_code == 200
-    for shown in ("demo", "classify", "CrashLoop", "restarted 5 times", "it crashed", "/demo/image/docs"):
-        assert shown in page
-    assert page.count("<script") == 1, "the page has one script, and messages are escaped"
-    assert "/demo/off" not in page
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert not re.search(r"(src|href)=.https?://", page), "nothing is loaded from elsewhere"
+    for path, texts in (
+        ("/-/", ("demo", "restarted 5 times")),
+        (
+            "/-/apps/demo",
+            ("demo", "classify", "restarted 5 times", "it crashed", "/demo/image/docs", "/demo/off"),
+        ),
+    ):
+        response = client.get(path, headers={"Accept": "text/html"})
+        page = response.text
+        assert response.status_code == 200
+        assert [text for text in texts if text not in page] == []
+        assert page.count("<script") == 1, "the page has one script, and messages are escaped"
+        assert "/demo/off/" not in page, "an API that is not published has no link"
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert not re.search(r"(src|href)=.https?://", page), "nothing is loaded from elsewhere"
 
 
 def test_what_a_reader_opens_is_known_again(client: FlaskClient, store: SqliteStore) -> None:
     """Each part that can be opened has a name of its own, which later events do not change."""
 
     def ids() -> list[str]:
-        return re.findall(r'<details id="([^"]+)">', client.get("/-/").text)
+        page = client.get("/-/apps/demo", headers={"Accept": "text/html"}).text
+        return re.findall(r'<details id="([^"]+)"', page)
 
     demo(store)
     texts = (f"number {n}\nand more" for n in range(3))
@@ -409,12 +447,13 @@ def test_what_a_reader_opens_is_known_again(client: FlaskClient, store: SqliteSt
     assert len(ids()) == 4
 
 
-def test_the_page_runs_its_own_script_and_no_other(client: FlaskClient) -> None:
-    response = client.get("/-/")
-    (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
-    assert '<noscript><meta http-equiv="refresh"' in response.text
+def test_a_page_runs_its_own_module_and_no_other(client: FlaskClient) -> None:
+    first, second = (client.get("/-/") for _ in range(2))
+    (nonce,) = re.findall(r'<script type="module" [^>]*nonce="([^"]+)"', first.text)
+    assert f"script-src 'nonce-{nonce}';" in first.headers["Content-Security-Policy"]
+    assert f"style-src 'nonce-{nonce}';" in first.headers["Content-Security-Policy"]
+    assert nonce not in second.text
+    assert re.search(r"<(style|script)>| style=| on[a-z]+=", first.text) is None
 
 
 def test_the_page_without_anything(client: FlaskClient) -> None:
@@ -463,6 +502,67 @@ def test_metrics_of_boxes(client: FlaskClient, store: SqliteStore) -> None:
         'prichal_box_bytes{app="demo",box="old"} 9.0',
     ):
         assert line in lines
+
+
+def test_gpus_are_shown_with_their_holders(
+    client: FlaskClient, store: SqliteStore, settings: Settings
+) -> None:
+    assert data(client.get("/-/status"))["gpus"] == []
+    assert "prichal_gpu" not in client.get("/-/metrics").text
+    store.gpus.save(Lease("prichal.demo.web.1.0", APP, ComponentName("web"), ("GPU-a",), 2))
+    devices = (
+        GpuDevice("0", "GPU-a", "T4", 2**30, 2**34, 0.5),
+        GpuDevice("1", "GPU-b", lost=True, problem="lost"),
+    )
+    report = write_report(GpuReport(time.time(), "550", devices))
+    settings.gpu_report.write_text(json.dumps(report))
+    first, second = data(client.get("/-/status"))["gpus"]
+    assert first == {
+        "id": "GPU-a",
+        "lent": False,
+        "index": "0",
+        "name": "T4",
+        "memoryUsed": 2**30,
+        "memoryTotal": 2**34,
+        "utilization": 0.5,
+        "problem": "",
+        "holders": [{"app": APP, "component": "web", "container": "prichal.demo.web.1.0", "share": 2}],
+        "otherHolders": 0,
+    }
+    assert (second["id"], second["problem"], second["memoryUsed"]) == ("GPU-b", "lost", None)
+    lines = client.get("/-/metrics").text.splitlines()
+    for line in (
+        'prichal_gpu_memory_used_bytes{device="GPU-a",gpu="GPU-a"} 1.073741824e+09',
+        'prichal_gpu_utilization_ratio{device="GPU-a",gpu="GPU-a"} 0.5',
+        f'prichal_gpu_holders{{app="{APP}",component="web",gpu="GPU-a",pipeline=""}} 1.0',
+        'prichal_gpu_usable{device="GPU-b",gpu="GPU-b"} 0.0',
+    ):
+        assert line in lines
+    assert not any("memory" in line and "GPU-b" in line for line in lines)
+    page = client.get("/-/health", headers={"Accept": "text/html"}).text
+    assert "GPU-a" in page
+    assert f"{APP} / web" in page
+    assert page.count("unknown") == 2
+    for content in ("", "[]", "{", "x" * 2**21):
+        settings.gpu_report.write_text(content)
+        (only,) = data(client.get("/-/health"))["gpus"]
+        assert (only["id"], only["memoryUsed"], len(only["holders"])) == ("GPU-a", None, 1)
+
+
+def test_a_stage_that_has_a_gpu_is_linked(
+    client: FlaskClient, store: SqliteStore, settings: Settings
+) -> None:
+    run = new_run(new_run_id(time.time(), 1), make_pipeline(APP), time.time()).to(
+        RunState.STARTING, time.time()
+    )
+    (first, *_) = run.stages
+    store.runs.submit(run)
+    store.runs.save(run.with_stage(first.begin(time.time(), ("0",))))
+    store.gpus.save(Lease("prichal.demo.web.1.0", APP, ComponentName("web"), ("1",)))
+    gpus = data(client.get("/-/status"))["gpus"]
+    assert gpus[0]["holders"] == [{"app": APP, "run": run.id, "stage": first.name, "share": 1}]
+    page = client.get("/-/health", headers={"Accept": "text/html"}).text
+    assert f'href="/-/apps/{APP}/pipelines/{run.name}/runs/{run.id}"' in page
 
 
 def test_metrics_of_runs(client: FlaskClient, store: SqliteStore) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.web.gateway.request_metrics import RequestMetrics, read_all, worker_file
+from controller.store.request_metrics import RequestMetrics, read_all, worker_file
 
 
 def test_counts_that_could_not_be_written_are_written_by_the_next_beat(tmp_path: Path) -> None:

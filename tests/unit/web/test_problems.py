@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.web.problems import HttpProblem, Member, ProblemKind
+from controller.web.problems import HttpProblem, Member, ProblemDialect, ProblemKind
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "http-api.md"
 
@@ -67,8 +67,17 @@ def test_its_texts_can_be_read_by_any_parser_and_shown_by_any_terminal(text: str
     problem = HttpProblem(
         ProblemKind.INVALID, text, extra={"errors": [{"pointer": f"/inputs/{text}", "detail": text}]}
     )
-    body = problem.body("r-1", below_v2=True)
+    body = problem.body("r-1", ProblemDialect.OPEN_INFERENCE)
     document = json.loads(body)
     for told in (document["detail"], document["error"], *document["errors"][0].values()):
         told.encode()
         assert told.isprintable()
+
+
+@pytest.mark.parametrize("kind", ProblemKind)
+def test_clients_of_openai_find_an_error_of_their_own(kind: ProblemKind) -> None:
+    document = json.loads(HttpProblem(kind, "Because.").body("r-1", ProblemDialect.OPENAI))
+    assert document["detail"] == document["error"]["message"] == "Because."
+    of_server = document["error"]["type"] == "server_error"
+    assert of_server == (kind.status >= 500)
+    assert document["error"]["code"] == kind.slug.replace("-", "_")

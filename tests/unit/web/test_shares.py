@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from controller.config import Settings
 from controller.domain.apps.status import AppStatus, RepositoryRecord
+from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.names import AppName
 from controller.domain.routing.routes import ServiceKind
 from controller.store import SqliteStore
@@ -26,11 +29,13 @@ from controller.web.asgi import GatewayApp
 from controller.web.gateway import body
 from controller.web.gateway.body import IncomingBody, RequestBody
 from controller.web.gateway.shares import WorkerShares
+from controller.web.pages.files import PER_PAGE
 from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.fake_objects import FakeObjects
 from tests.support.gateway import Caller, make_api, make_route, make_service
+from tests.support.waiting import wait_for
 
-OTHER = AppName("other")
+DEMO, OTHER = AppName("demo"), AppName("other")
 SECRET = "a-secret-of-the-hook"
 
 
@@ -100,7 +105,7 @@ async def harness(store: SqliteStore, settings: Settings, **web: Any) -> AsyncIt
     try:
         yield found
     finally:
-        while gateway._flask._waiting._taken or gateway._files._waiting._taken:  # threads still answer
+        while gateway._flask.waiting._taken or gateway._files.waiting._taken:  # threads still answer
             await asyncio.sleep(0.01)
         for task in found.tasks:
             task.cancel()
@@ -119,6 +124,8 @@ async def test_calls_without_their_body(store: SqliteStore, settings: Settings) 
         await web.let_them_begin()
         assert kinds(many) == ["gateway-overloaded"] * 26
         assert "4 calls of app demo under way" in json.loads(many[-1].body)["detail"]
+        await asyncio.to_thread(wait_for, lambda: store.gateways.taken(time.time()))
+        assert store.gateways.taken(time.time()) == (TakenShare(DEMO, Resource.CALLS, 4),)
         other = await web.answered("POST", "/other/image/predict")
         assert kinds([other]) != ["gateway-overloaded"]
         assert (await web.answered("GET", "/-/healthz")).status == 200
@@ -164,6 +171,20 @@ async def test_a_body_that_does_not_come(
 
 
 @in_loop
+async def test_a_refused_body_is_read_at_a_pace(
+    store: SqliteStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller sees the answer either way, and sending quickly costs others nothing."""
+    monkeypatch.setattr(asgi, "LINGER", 0.1)
+    for rate, left in ((1, 999), (2**40, 0)):
+        monkeypatch.setattr(asgi, "LINGER_RATE", rate)
+        async with harness(store, settings) as web:
+            caller = Caller(*[b"x" * 100] * 1000)
+            await web.ask("POST", "/-/unknown", caller, 100_000)
+            assert (caller.status, len(caller._parts)) == (404, left)
+
+
+@in_loop
 async def test_a_body_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte within the grace, and all together not at the pace."""
     monkeypatch.setattr(body, "GRACE", 0.2)
@@ -202,6 +223,22 @@ async def test_the_administrators_bodies_are_read(store: SqliteStore, settings: 
             assert caller.status == status, caller.body
 
 
+@in_loop
+async def test_forms_are_read_as_far_as_their_page_fills_them(store: SqliteStore, settings: Settings) -> None:
+    """A folder's page sends the names of all files that are chosen on it."""
+    chosen = urlencode([("name", "я" * 127)] * PER_PAGE).encode()
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    async with harness(store, settings) as web:
+        for path, content, status in (
+            ("/-/apps/demo/files/data/g/", chosen, 401),  # it was read, and is nobody's
+            ("/-/apps/demo/files/data/g/", b"x" * (asgi.LARGE_FORM + 1), 413),
+            ("/-/apps/demo/suspend", chosen, 413),
+        ):
+            caller = Caller(content)
+            await web.ask("POST", path, caller, len(content), **form)
+            assert caller.status == status, caller.body
+
+
 def test_shares() -> None:
     shares = WorkerShares("calls", 3, 2)
     with shares.take("a", "app a"), shares.take("a", "app a"):
@@ -212,3 +249,20 @@ def test_shares() -> None:
     with shares.take("a", "app a"), shares.take("a", "app a"), shares.take("b", "app b"):
         pass
     assert shares._by_key == {}
+
+
+def test_peaks_of_two_periods_are_told() -> None:
+    shares = WorkerShares("calls", 10, 5)
+    with shares.take("a", "app a"), shares.take("a", "app a"), shares.take("b", "app b"):
+        pass
+    assert shares.peaks() == {"a": 2, "b": 1}, "although nothing is under way any more"
+    shares.rotate()
+    with shares.take("a", "app a"):
+        assert shares.peaks() == {"a": 2, "b": 1}
+        shares.rotate()
+        assert shares.peaks() == {"a": 1}
+        shares.rotate()
+        assert shares.peaks() == {"a": 1}, "it is still under way"
+    shares.rotate()
+    shares.rotate()
+    assert shares.peaks() == {}

@@ -1,1 +1,1 @@
-"""The files API of an app: `views` over what may be done in an `area`, and over `uploads` in parts."""
+"""The files API of an app: `views` over `answers`, over what may be done in an `area`, and over `uploads` in parts."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from controller.domain.errors import Transient
+from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxUsage, PendingUpload, StoredObject
 from controller.domain.storage.keys import FilePath, ancestors
@@ -69,19 +69,21 @@ class BoxArea:
             raise RequestRefused(HttpProblem(ProblemKind.INVALID_PATH, detail))
         return key
 
-    def page(self, group: FilePath, after: str, limit: int, recursive: bool) -> AreaPage:
+    def page(self, group: FilePath, after: str, limit: int, recursive: bool, starts: str = "") -> AreaPage:
+        """List what is in the group, as far as its name begins with `starts`."""
         prefix = self.key(group)
-        if len((prefix + after).encode()) > MAX_STORED_KEY:
+        if len((prefix + max(after, starts, key=len)).encode()) > MAX_STORED_KEY:
             raise RequestRefused(
                 HttpProblem(
-                    ProblemKind.BAD_REQUEST, f"after has more than {MAX_STORED_KEY} bytes with its group."
+                    ProblemKind.BAD_REQUEST,
+                    f"after or prefix has more than {MAX_STORED_KEY} bytes with its group.",
                 )
             )
         # Behind the prefix, so that no cursor leads out of the group.
         self._require_settled(prefix)
         half = tuple(being_published(self.store, self.record, self.now)) if recursive else ()
         page = self.objects.page(
-            self.bucket, prefix, prefix + after if after else "", limit, folders=not recursive
+            self.bucket, prefix + starts, prefix + after if after else "", limit, folders=not recursive
         )
         # S3 clients mark empty folders with an object whose key ends in a slash; it is not a file.
         shown = (o for o in page.objects if not o.key.endswith("/") and not o.key.startswith(half))
@@ -96,12 +98,17 @@ class BoxArea:
             raise RequestRefused(_missing(path))
         return found
 
-    def sign(self, method: str, path: FilePath, size: int = 0, upload: str = "", part: int = 0) -> FileLink:
+    def has(self, path: FilePath) -> bool:
+        return self.objects.stat(self.bucket, self.key(path)) is not None
+
+    def sign(
+        self, method: str, path: FilePath, size: int = 0, upload: str = "", part: int = 0, save: bool = False
+    ) -> FileLink:
         """Return a link. `size` is the most that may be sent; with 0 (not announced), the free space limits the
-        body when it arrives."""
+        body when it arrives. `save`: browsers save the file, and do not show it."""
         access, lifetime = self.storage.linked(), max(1, int(self.lifetime))
         link = ObjectLink(
-            method, self.bucket, self.key(path), int(self.now), lifetime, size, upload=upload, part=part
+            method, self.bucket, self.key(path), int(self.now), lifetime, size, upload, part, save
         )
         return FileLink(link.url(access.public_url, link_key(access.secret_key)), link.expires)
 
@@ -143,6 +150,25 @@ class BoxArea:
                 raise RequestRefused(
                     _conflict(f"{file.removeprefix(self.prefix)} is a file, so it can hold no files.")
                 )
+
+    def move(self, path: FilePath, to: FilePath) -> StoredObject:
+        """Move a file within the area, to a name that is free. It needs space for both until the first is removed,
+        which stays if somebody has replaced it meanwhile."""
+        found = self.find(path)
+        self.check_name(to)
+        if self.has(to):
+            raise RequestRefused(_conflict(f"There is a file {to.text} already."))
+        self.reserve(to, found.size, self.now + self.lifetime)
+        try:
+            copied = self.objects.copy(self.bucket, found, self.key(to))
+        except Stalled as error:
+            if error.reason in (Reason.OBJECT_MISSING, Reason.OBJECT_CHANGED):
+                raise RequestRefused(_missing(path)) from error
+            raise
+        gone = [found.key] if self.objects.stat(self.bucket, found.key) == found else []
+        self.objects.remove(self.bucket, gone)
+        self.store.boxes.removed(self.bucket, gone, self.now)  # which has the copy counted, too
+        return copied
 
     def remove(self, path: FilePath) -> None:
         found = self.find(path)

@@ -19,6 +19,7 @@ MAX_PARTS: Final = 10_000  # of one upload, as S3 allows
 MAX_FILE: Final = 5 * 2**40  # bytes, as S3 allows
 MIN_PART: Final = 16 * 2**20  # bytes; S3 takes 5 MiB, but every part costs a link and a round trip
 STEP: Final = 2**20  # part sizes are whole mebibytes
+FEW: Final = 20  # unfinished uploads that are listed, the newest ones
 SHOWN: Final = 100  # numbers of missing parts that an error names
 
 
@@ -39,6 +40,37 @@ def absent(size: int, parts: Iterable[Part]) -> list[int]:
     return [
         n for n in range(1, count + 1) if there.get(n) != (step if n < count else size - step * (count - 1))
     ]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An upload that waits for more of its bytes; `path` is that in the area."""
+
+    path: str
+    reserved: PendingUpload
+    arrived: int  # bytes
+
+
+def unfinished(area: BoxArea, group: FilePath) -> list[Unfinished]:
+    """Return uploads into the group and below, or of a file and of those whose names begin as its own; each costs a
+    question to the storage, so not more than a few."""
+    kept = area.store.boxes.unfinished(area.bucket, area.key(group), area.now, FEW)
+    arrived = area.storage.start(lambda each: _arrived(area, each), kept)
+    return [
+        Unfinished(each.key.removeprefix(area.prefix), each, size)
+        for each, size in zip(kept, arrived, strict=True)
+        if size is not None
+    ]
+
+
+def _arrived(area: BoxArea, found: PendingUpload) -> int | None:
+    """Return None for an upload that was completed, whose space is reserved until the file is counted."""
+    try:
+        return sum(part.size for part in area.objects.parts(found.bucket, found.key, found.upload))
+    except Stalled as error:
+        if error.reason != Reason.UPLOAD_MISSING:
+            raise
+        return None
 
 
 @dataclass(frozen=True)

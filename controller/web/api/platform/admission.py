@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from flask import Flask, Response, current_app, g, redirect, request
@@ -15,15 +15,18 @@ from flask.typing import ResponseReturnValue
 from controller.domain.errors import ControllerError
 from controller.domain.people.accounts import AuditEntry
 from controller.domain.people.roles import Act, Principal, Verdict, decide
+from controller.web.api.platform.refusals import unknown_app
+from controller.web.auth import page_tokens
 from controller.web.auth.admin import ClientInfo, log_refused
+from controller.web.auth.audit import write_down
 from controller.web.auth.people import Callers, is_window
+from controller.web.auth.promises import settle
 from controller.web.auth.rules import RouteRule, rule_of
 from controller.web.context import context, people_context, visitor
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
-log = logging.getLogger(__name__)
-
 FORM = "application/x-www-form-urlencoded"
+FILE_FORM = "multipart/form-data"  # of forms in which people choose a file
 _SIGN_IN = (
     "Send a token as a bearer token, sign in at /-/login, or call from this host (docs/reference/people.md)."
 )
@@ -52,35 +55,32 @@ def judge(principal: Principal | None, act: Act, app: str = "") -> None:
             return
 
 
-def unknown_app(name: str) -> HttpProblem:
-    """The answer for an app that does not exist, and for one that the caller may not see."""
-    return HttpProblem(ProblemKind.NOT_FOUND, f"No app is called {name}.")
-
-
 def note(subject: str = "", detail: str = "") -> None:
     """Tell the audit what the present act is about."""
     g.told = (subject, detail)
 
 
+def note_nothing() -> None:
+    """Keep the present request out of the audit: it is a step of an act that is told as a whole."""
+    g.told = None
+
+
 def record_act(who: str, via: str, act: str, subject: str = "", detail: str = "") -> None:
-    """Write down what a person did. The log has it, too, should that fail."""
+    """Write down what a person did."""
     people = people_context(current_app)
     address = people.callers.address(visitor())
-    entry = AuditEntry(time.time(), who, via, act, subject, detail, address)
-    log.info(
-        "a person acted",
-        extra={"who": who, "via": via, "act": act, "subject": subject, "detail": detail, "address": address},
-    )
-    try:
-        people.store.record(entry)
-    except ControllerError as error:
-        log.error("what a person did is not in the audit: %s", error)
+    write_down(people.store, AuditEntry(time.time(), who, via, act, subject, detail, address))
 
 
 def _admit() -> ResponseReturnValue | None:
     rule = _present_rule()
     if rule is None:
         return None
+    if not rule.act.is_open:
+        with suppress(
+            ControllerError
+        ):  # nobody is somebody without that database; the admin token needs none
+            settle(people_context(current_app).store, context(current_app).store, time.time())
     caller, who = visitor(), None
     if not rule.act.is_open:
         who = _caller(people_context(current_app).callers, caller, rule)
@@ -106,7 +106,8 @@ def _present_rule() -> RouteRule | None:
 
 
 def _caller(callers: Callers, caller: ClientInfo, rule: RouteRule) -> Principal | None:
-    is_form = request.mimetype == FORM and "authorization" not in caller.headers and bool(rule.told)
+    named = caller.headers.keys() & {"authorization", page_tokens.HEADER}
+    is_form = request.mimetype in (FORM, FILE_FORM) and not named and bool(rule.told)
     return callers.by_form(caller, request.form.get("form", "")) if is_form else callers.identify(caller)
 
 
@@ -114,6 +115,7 @@ def _record(response: Response) -> Response:
     rule = rule_of(request.method, request.url_rule.rule) if request.url_rule is not None else None
     who: Principal | None = g.get("principal")
     if rule is not None and rule.told and who is not None and response.status_code < 400:
-        subject, detail = g.get("told", ((request.view_args or {}).get("name", ""), ""))
-        record_act(who.name or who.via, who.via, rule.told, subject, detail)
+        told = g.get("told", ((request.view_args or {}).get("name", ""), ""))
+        if told is not None:
+            record_act(who.name or who.via, who.via, rule.told, *told)
     return response

@@ -3,12 +3,15 @@ only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState
 from controller.domain.apps.status import Event, WebhookDelivery
+from controller.domain.names import AppName
 from controller.domain.units import rfc3339
 from controller.ports import Store
+from controller.web.api.platform.app_links import link_lines
 
 #: Worst first: a repository with several apps answers with the worst.
 OUTCOMES = (
@@ -28,9 +31,14 @@ class DeliveryProgress:
     outcome: Outcome
     message: str
     events: tuple[Event, ...]
+    apps: tuple[AppName, ...] = ()
 
-    def document(self) -> dict[str, object]:
+    def document(self, links: Callable[[AppName], list[dict[str, object]]]) -> dict[str, object]:
+        """`links`: what can be opened and called of an app. A push that ended well ends with it, as lines."""
+        ready = self.outcome is Outcome.READY
+        lines = [line for app in self.apps for line in link_lines(links(app))] if ready else []
         return {
+            "open": lines,
             "state": self.state.value,
             "outcome": self.outcome,
             "message": self.message,
@@ -46,7 +54,7 @@ def progress(store: Store, delivery: WebhookDelivery, after: int) -> DeliveryPro
     events = [e for app in apps for e in store.events.list(app, after, EVENTS) if e.at >= delivery.at]
     events.sort(key=lambda event: event.id)
     requests = [request for request in map(store.requests.get, delivery.requests) if request]
-    return _summary(requests, tuple(events))
+    return replace(_summary(requests, tuple(events)), apps=tuple(apps))
 
 
 def _summary(requests: list[ReconcileRequest], events: tuple[Event, ...]) -> DeliveryProgress:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from controller.client.platform.api import PlanState
 from controller.domain.apps.conditions import Condition, is_ready
+from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.previews import PlanPreview
 from controller.domain.apps.requests import ReconcileRequest
-from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
+from controller.domain.apps.status import (
+    AppStatus,
+    BoxStatus,
+    ComponentStatus,
+    ReplicaExit,
+    ReplicaStatus,
+    Rollback,
+    state_word,
+)
 from controller.domain.apps.usage import Usage
 from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.run import Run, RunCount, RunState
@@ -14,14 +25,18 @@ from controller.domain.units import rfc3339
 
 
 def summary_document(app: AppStatus) -> dict[str, object]:
-    """Return an entry of the list of apps."""
+    """Return an entry of the list of apps. Parts are components and boxes."""
+    parts = [*(c.conditions for c in app.components), *(box.conditions for box in app.boxes)]
     return {
         "app": app.app,
+        "state": state_word(app),
         "ready": is_ready(app.conditions),
         "suspended": app.suspended,
+        "rollback": rollback_document(app.rollback) if app.rollback else None,
         "repository": app.repository,
         "attemptedRevision": app.attempted_revision,
         "appliedRevision": app.applied_revision,
+        "parts": {"ready": sum(map(is_ready, parts)), "all": len(parts)},
         "conditions": [_condition(condition) for condition in app.conditions],
     }
 
@@ -37,7 +52,7 @@ def app_document(
     return {
         **summary_document(app),
         "failures": app.failures,
-        "components": [_component(component) for component in app.components],
+        "components": [component_document(component) for component in app.components],
         "boxes": [_box(box) for box in app.boxes],
         "apis": [*map(_api, routes), *map(_service, services)],
         "images": dict(app.pins),
@@ -45,6 +60,15 @@ def app_document(
         "queued": _request(queued) if queued else None,
         "runs": runs,
         "uses": [{"resource": each.resource, "used": each.used, "bound": each.bound} for each in uses],
+    }
+
+
+def rollback_document(rollback: Rollback) -> dict[str, object]:
+    return {
+        "revision": rollback.revision,
+        "replaced": rollback.replaced,
+        "by": rollback.by,
+        "since": rfc3339(rollback.at),
     }
 
 
@@ -80,7 +104,7 @@ def _condition(condition: Condition) -> dict[str, object]:
     }
 
 
-def _component(component: ComponentStatus) -> dict[str, object]:
+def component_document(component: ComponentStatus) -> dict[str, object]:
     return {
         "name": component.name,
         "kind": component.kind,
@@ -91,6 +115,32 @@ def _component(component: ComponentStatus) -> dict[str, object]:
         "conditions": [_condition(condition) for condition in component.conditions],
         "failure": component.failure,
         "restarts": [rfc3339(at) for at in component.restarts],
+        "replicas": [_replica(replica, component) for replica in component.replicas],
+        "lastExit": _exit(component.last_exit) if component.last_exit else None,
+    }
+
+
+def _replica(replica: ReplicaStatus, component: ComponentStatus) -> dict[str, object]:
+    return {
+        "name": replica.name,
+        "number": replica.number,
+        "version": replica.version,
+        "revision": replica.revision,
+        "serving": replica.version == component.fingerprint,
+        "state": replica.state.value,
+        "since": rfc3339(replica.since),
+        "detail": replica.detail,
+        "gpus": list(replica.gpus),
+    }
+
+
+def _exit(found: ReplicaExit) -> dict[str, object]:
+    return {
+        "name": found.name,
+        "version": found.version,
+        "at": rfc3339(found.at),
+        "code": found.code,
+        "outOfMemory": found.oom_killed,
     }
 
 
@@ -118,6 +168,64 @@ def _api(route: Route) -> dict[str, object]:
         "revision": route.revision,
         "replicas": len(route.upstreams),
         "paths": [{"path": f"/{route.app}/{api.path}", "published": api.published} for api in route.apis],
+    }
+
+
+def request_document(request: ReconcileRequest) -> dict[str, object]:
+    return {
+        "id": request.id,
+        "app": request.app,
+        "state": request.state.value,
+        "reasons": list(request.reasons),
+        "created": rfc3339(request.created),
+        "outcome": request.outcome,
+        "message": request.message,
+        "revision": request.revision,
+    }
+
+
+def plan_document(
+    found: PlanPreview, before: AppliedRevision | None, manifests: str | None
+) -> dict[str, object]:
+    """Return a preview of an app's next pass. `manifests`: how they differ from those that were applied before."""
+    state = PlanState.FAILED if found.problem else PlanState.DONE
+    document: dict[str, object] = {"app": found.app, "id": found.id, "state": state}
+    if found.problem:
+        return {
+            **document,
+            "reason": found.problem,
+            "message": found.message,
+            "transient": found.is_transient,
+        }
+    return {
+        **document,
+        "revision": found.revision,
+        "subject": found.subject,
+        "author": found.author,
+        "empty": found.empty,
+        "actions": [{"action": each.action, "why": each.why} for each in found.actions],
+        "holds": [{"component": h.component, "reason": h.reason, "why": h.why} for h in found.holds],
+        "warnings": list(found.warnings),
+        "text": found.text,
+        "from": applied_document(before) if before else None,
+        "manifests": manifests,
+    }
+
+
+def applied_document(applied: AppliedRevision) -> dict[str, object]:
+    """Return an entry of the history of an app."""
+    return {
+        "id": applied.id,
+        "revision": applied.revision,
+        "subject": applied.subject,
+        "author": applied.author,
+        "triggers": list(applied.triggers),
+        "by": applied.by,
+        "begun": rfc3339(applied.begun),
+        "seconds": round(max(0.0, applied.ended - applied.begun), 3),
+        "outcome": applied.outcome,
+        "message": applied.message,
+        "plan": applied.plan,
     }
 
 

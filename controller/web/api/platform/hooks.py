@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from typing import Final
 
 from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
@@ -25,6 +26,7 @@ from controller.web.api.platform.signatures import (
     is_genuine,
     is_ping,
     is_push,
+    pushed_by,
     refs_of,
 )
 from controller.web.bodies import require_json
@@ -32,6 +34,8 @@ from controller.web.context import context
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
+
+HOST_USER: Final = "host user"  # who pushes over SSH
 
 hooks = Blueprint("hooks", __name__)
 
@@ -67,6 +71,11 @@ def receive(repository: str) -> ResponseReturnValue:
         }, 202
     own = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1"
     identity = delivery_id(provider, headers) or secrets.token_hex(16)
+    if own:
+        commit, by = isolated_json.read_here(len(body), pushed_by, body)
+        # Over HTTPS this process has seen who pushes. The secret of a repository speaks for users of the host alone.
+        if by and not store.repositories.pusher(record.name, commit):
+            store.repositories.remember_push(record.name, commit, f"{HOST_USER} {by}", time.time())
     return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK)
 
 

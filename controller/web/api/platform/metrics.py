@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,22 +15,34 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from controller.domain.apps.samples import BUCKETS
+from controller.domain.gpu_devices import GpuDevice, GpuHolder, GpuState
 from controller.domain.runs.run import RunState, id_time
 from controller.ports import Store
-from controller.web.gateway.request_metrics import BUCKETS, RequestMetrics, read_all
+from controller.store.request_metrics import RequestMetrics, read_all
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def render(store: Store, counts: Path, now: float) -> bytes:
+#: API, state and number.
+CallCounts = Iterable[tuple[str, str, int]]
+
+
+def render(
+    store: Store, counts: Path, now: float, gpus: tuple[GpuState, ...] = (), calls: CallCounts = ()
+) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Page(store, counts, now))
+    registry.register(_Page(store, counts, now, gpus, calls))
     return generate_latest(registry)
 
 
 class _Page(Collector):
-    def __init__(self, store: Store, counts: Path, now: float) -> None:
+    def __init__(
+        self, store: Store, counts: Path, now: float, gpus: tuple[GpuState, ...], calls: CallCounts
+    ) -> None:
         self._store = store
+        self._gpus = gpus
+        self._calls = calls
         self._meter = read_all(counts)
         self._now = now
 
@@ -38,6 +51,9 @@ class _Page(Collector):
         yield from self._apps()
         yield from self._boxes()
         yield from self._runs()
+        yield self._async_calls()
+        if self._gpus:
+            yield from _of_gpus(self._gpus)
         yield from _gateway(self._meter)
 
     def _daemon(self) -> Iterator[Metric]:
@@ -110,6 +126,52 @@ class _Page(Collector):
                 oldest.add_metric([count.app, count.pipeline], max(0.0, self._now - id_time(count.oldest)))
         yield from (runs, oldest)
 
+    def _async_calls(self) -> Metric:
+        calls = GaugeMetricFamily(
+            "prichal_async_calls",
+            "Async calls that are kept, by state; those that are over until their results are removed.",
+            labels=["api", "state"],
+        )
+        for api, state, number in self._calls:
+            calls.add_metric([api, state], number)
+        return calls
+
+
+def _of_gpus(gpus: tuple[GpuState, ...]) -> Iterator[Metric]:
+    """What the driver does not say of a GPU is left out."""
+    used, total, use, usable = (
+        GaugeMetricFamily(name, meaning, labels=["gpu", "device"])
+        for name, meaning in (
+            ("prichal_gpu_memory_used_bytes", "Memory in use on the GPU, by all containers."),
+            ("prichal_gpu_memory_bytes", "Memory of the GPU."),
+            ("prichal_gpu_utilization_ratio", "Share of the last moments in which the GPU computed, 0 to 1."),
+            ("prichal_gpu_usable", "1 if the GPU can be lent, 0 if it does not work or is not in runs.gpus."),
+        )
+    )
+    holders = GaugeMetricFamily(
+        "prichal_gpu_holders",
+        "Containers that have the GPU, of a component or of stages of a pipeline.",
+        labels=["gpu", "app", "component", "pipeline"],
+    )
+    for gpu in gpus:
+        device = gpu.device or GpuDevice("")
+        labels = [gpu.id, device.id]
+        for family, value in (
+            (used, device.memory_used),
+            (total, device.memory_total),
+            (use, device.utilization),
+            (usable, float(gpu.usable)),
+        ):
+            if value is not None:
+                family.add_metric(labels, value)
+        for (app, component, pipeline), count in sorted(Counter(map(_owner, gpu.holders)).items()):
+            holders.add_metric([gpu.id, app, component, pipeline], count)
+    yield from (used, total, use, usable, holders)
+
+
+def _owner(holder: GpuHolder) -> tuple[str, str, str]:
+    return holder.app, holder.component, holder.pipeline
+
 
 def _box_gauge(name: str, meaning: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, meaning, labels=["app", "box"])
@@ -132,3 +194,9 @@ def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
             buckets.append((bound, float(total)))
         durations.add_metric([api], buckets, meter.seconds[api] / 1e6)
     yield durations
+    in_flight = GaugeMetricFamily(
+        "prichal_gateway_requests_in_flight", "Requests that have begun and not ended.", labels=["api"]
+    )
+    for api, count in sorted(meter.in_flight.items()):
+        in_flight.add_metric([api], count)
+    yield in_flight

@@ -17,8 +17,9 @@ from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
 from controller.web.api.platform.admission import FORM, note
 from controller.web.bodies import read_json, require_json
 from controller.web.context import people_context, principal, query
+from controller.web.pages.flashes import Flash, redirect_saying
 from controller.web.pages.people_pages import audit_rows, session_rows, token_rows
-from controller.web.pages.sign_in import page_response
+from controller.web.pages.rendering import page, wants_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 people = Blueprint("people", __name__)
@@ -31,10 +32,9 @@ _BODY = '{"label": "laptop", "scope": "deploy", "days": 30}'
 def sessions() -> ResponseReturnValue:
     known, who, now = people_context(current_app), principal(), time.time()
     found = known.store.sessions(known.callers.limits, now, None if _is_about_all() else who.name)
-    if not _wants_page():
+    if not wants_page():
         return {"sessions": [{**session_document(each), "present": each.id == who.session} for each in found]}
-    rows = session_rows(found, who.session, now)
-    return _page("sessions.html", rows=rows)
+    return page("sessions.html", rows=session_rows(found, who.session), is_all=query().flag("all"))
 
 
 @people.post("/-/sessions/<id>/revoke")
@@ -43,13 +43,13 @@ def revoke_session(id: str) -> ResponseReturnValue:
     if found is None:
         raise _missing(f"There is no session {id}.")
     note(f"session {found.id}", f"of {found.user}")
-    return _back("/-/sessions") if _wants_page() else {"revoked": found.id}
+    return redirect_saying("/-/sessions", Flash.SESSION_ENDED) if wants_page() else {"revoked": found.id}
 
 
 @people.get("/-/tokens")
 def tokens() -> ResponseReturnValue:
     found = people_context(current_app).store.tokens(None if _is_about_all() else principal().name)
-    if not _wants_page():
+    if not wants_page():
         return {"tokens": [token_document(each) for each in found]}
     return _tokens_page(found)
 
@@ -67,7 +67,7 @@ def add_token() -> ResponseReturnValue:
     except Stalled as error:
         raise RequestRefused(HttpProblem(ProblemKind.INVALID, error.message)) from error
     note(f"token {token.id}", f"{token.scope} {token.label}".strip())
-    if _wants_page():
+    if wants_page():
         return _tokens_page(store.tokens(who.name), secret)
     return {**token_document(token), "token": secret}, 201
 
@@ -78,16 +78,16 @@ def revoke_token(id: str) -> ResponseReturnValue:
     if found is None:
         raise _missing(f"There is no token {id}.")
     note(f"token {found.id}", f"of {found.user}")
-    return _back("/-/tokens") if _wants_page() else {"revoked": found.id}
+    return redirect_saying("/-/tokens", Flash.TOKEN_REVOKED) if wants_page() else {"revoked": found.id}
 
 
 @people.get("/-/audit")
 def audit() -> ResponseReturnValue:
     limit = min(query().number("limit", 100), MOST_ACTS)
-    found = people_context(current_app).store.acts(limit, query().text("who"))
-    if not _wants_page():
+    found = people_context(current_app).store.acts(limit, query().text("who") or None)
+    if not wants_page():
         return {"acts": [audit_document(each) for each in found]}
-    return _page("audit.html", rows=audit_rows(found))
+    return page("audit.html", rows=audit_rows(found), who=query().text("who") or "")
 
 
 def _asked_token(user: str) -> tuple[str, TokenRecord]:
@@ -126,26 +126,16 @@ def _only() -> str | None:
     return None if principal().is_admin else principal().name
 
 
-def _wants_page() -> bool:
-    return request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html"
-
-
 def _tokens_page(found: tuple[TokenRecord, ...], secret: str = "") -> Response:
-    rows = token_rows(found, time.time())
-    return _page(
-        "tokens.html", rows=rows, secret=secret, scopes=list(Scope), days=USUAL_DAYS, longest=LONGEST_DAYS
+    return page(
+        "tokens.html",
+        rows=token_rows(found, time.time()),
+        is_all=query().flag("all"),
+        secret=secret,
+        scopes=list(Scope),
+        days=USUAL_DAYS,
+        longest=LONGEST_DAYS,
     )
-
-
-def _page(template: str, **values: object) -> Response:
-    who = principal()
-    form = people_context(current_app).callers.form_value(who)
-    own = {"who": who.name or who.via, "is_admin": who.is_admin, "form": form}
-    return page_response(template, {**own, **values})
-
-
-def _back(place: str) -> ResponseReturnValue:
-    return "", 303, {"Location": place}
 
 
 def _missing(detail: str) -> RequestRefused:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ class SignatureScheme:
     pings: frozenset[str] = frozenset()
 
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PUSHES = frozenset(("push", "create"))
 _GITEA = SignatureScheme(
     (("x-gitea-signature", ""), ("x-hub-signature-256", "sha256=")),
@@ -145,6 +147,14 @@ def is_push(provider: HookProvider, headers: Headers) -> bool:
 def refs_of(body: bytes) -> frozenset[str]:
     """Return the refs that the body names. Raises RequestRefused."""
     return pushed_refs(read_json(body))
+
+
+def pushed_by(body: bytes) -> tuple[str, str]:
+    """Return the commit and the name in what our own hook sends; "" for what it does not say. Raises RequestRefused."""
+    payload = read_json(body)
+    found = [payload.get(key) if isinstance(payload, dict) else None for key in ("after", "pusher")]
+    commit, name = (value if isinstance(value, str) else "" for value in found)
+    return (commit, name) if _COMMIT.fullmatch(commit) else ("", "")
 
 
 def pushed_refs(payload: Any) -> frozenset[str]:

@@ -3,40 +3,52 @@ administrators and developers. Views read the store and put requests into it; `a
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import logging
 import time
-from pathlib import Path
+from contextlib import closing
 
-from flask import Blueprint, Response, current_app, redirect, render_template, request
+from flask import Blueprint, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 
 from controller import __version__
-from controller.domain.apps.requests import Trigger
-from controller.domain.apps.status import AppStatus, Event
-from controller.domain.errors import ControllerError
-from controller.domain.names import PLATFORM, AppName
-from controller.domain.people.roles import ALL, Act, Verdict, decide
+from controller.client.platform.api import AppRequest, Document
+from controller.config import Settings
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.errors import ControllerError, Stalled
+from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.people.roles import Act, Verdict, decide
 from controller.domain.units import rfc3339
 from controller.ports import Store
-from controller.web.api.platform.admission import note, unknown_app
-from controller.web.api.platform.deliveries import event_document
-from controller.web.api.platform.documents import app_document, runs_document, summary_document
-from controller.web.api.platform.metrics import CONTENT_TYPE, render
+from controller.store.calls import CallTable
+from controller.web.api.platform.admission import FORM, note
+from controller.web.api.platform.documents import summary_document
+from controller.web.api.platform.metrics import CONTENT_TYPE, CallCounts, render
+from controller.web.api.platform.refusals import refusal, unknown_app
+from controller.web.api.platform.stored import StoredPlatform, approved_revision
 from controller.web.bodies import read_json
-from controller.web.context import context, principal, query, storage_client
-from controller.web.pages.status_page import app_rows, event_rows
+from controller.web.context import (
+    context,
+    people_context,
+    principal,
+    query,
+    storage_client,
+    visitor,
+)
+from controller.web.gpus import gpu_document, read_gpus
+from controller.web.pages.app import after, app_page
+from controller.web.pages.app_history import difference_page
+from controller.web.pages.apps import apps_page
+from controller.web.pages.rendering import wants_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.responses import problem_response, store_failed
+
+log = logging.getLogger(__name__)
 
 status = Blueprint("status", __name__)
 
 FRESH = 15.0  # seconds since the daemon's control loop was last alive
-MAX_EVENTS = 1000
-MAX_SHOWN = 50  # events on the page
 MAX_REVISION = 200  # characters
-#: The only script that the page may run, and its digest for the page's Content-Security-Policy.
-SCRIPT = (Path(__file__).parents[2] / "templates" / "status.js").read_text()
-SCRIPT_DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 
 
 @status.get("/")
@@ -85,113 +97,121 @@ def checks_of(store: Store, now: float) -> dict[str, str]:
 @status.get("/-/metrics")
 def metrics() -> ResponseReturnValue:
     store, settings = context(current_app)
-    return Response(render(store, settings.state / "web", time.time()), content_type=CONTENT_TYPE)
+    now = time.time()
+    gpus = read_gpus(store, settings, now)
+    page = render(store, settings.state / "web", now, gpus, _async_calls(settings))
+    return Response(page, content_type=CONTENT_TYPE)
+
+
+def _async_calls(settings: Settings) -> CallCounts:
+    """Return the numbers of async calls; none if they cannot be read, since all else still counts."""
+    if not settings.async_calls.exists():
+        return ()
+    try:
+        with closing(CallTable(settings.async_calls, settings.calls.limits, time.time)) as table:
+            return table.counts()
+    except ControllerError as error:
+        log.warning("async calls cannot be counted: %s", error)
+        return ()
 
 
 @status.get("/-/status")
 def overview() -> ResponseReturnValue:
-    store, _ = context(current_app)
+    store, settings = context(current_app)
+    now, who = time.time(), principal()
     return {
         "version": __version__,
         "heartbeat": rfc3339(store.last_heartbeat()),
-        "checks": _checks(store, time.time()),
+        "checks": _checks(store, now),
         "routes": store.routes.version(),
+        "gpus": [gpu_document(gpu, who.sees) for gpu in read_gpus(store, settings, now)],
         "apps": [summary_document(app) for app in _seen(store)],
     }
 
 
 @status.get("/-/apps")
 def apps() -> ResponseReturnValue:
-    store, _ = context(current_app)
-    return {"apps": [summary_document(app) for app in _seen(store)]}
+    return apps_page() if wants_page() else _platform().apps()
 
 
 @status.get("/-/apps/<name>")
 def app(name: str) -> ResponseReturnValue:
-    store, _ = context(current_app)
-    found = _known(store, name)
-    routes, services = store.routes.of(found.app), store.routes.services(found.app)
-    runs = runs_document(store.runs.counts(found.app), store.runs.last_ended(found.app))
-    queued, uses = store.requests.queued(found.app), store.usage(found.app)
-    return app_document(found, routes, services, queued, runs, uses)
+    known_app(context(current_app).store, name)
+    return app_page(name) if wants_page() else _platform().app(name)
 
 
 @status.get("/-/apps/<name>/events")
 def events(name: str) -> ResponseReturnValue:
-    store, _ = context(current_app)
-    found = _known(store, name)
-    asked = query()
-    after, limit = asked.number("after", 0), min(asked.number("limit", 100), MAX_EVENTS)
-    return {"events": [event_document(event) for event in store.events.list(found.app, after, limit)]}
+    return _events(name)
+
+
+@status.get("/-/apps/<name>/history")
+def history(name: str) -> ResponseReturnValue:
+    return _platform().history(name, query().number("limit", 20))
+
+
+@status.get("/-/apps/<name>/diff")
+def diff(name: str) -> ResponseReturnValue:
+    found = _platform().diff(name, query().text("from"), query().text("to"))
+    return (
+        difference_page(name, found, context(current_app).store.history.list(AppName(name)))
+        if wants_page()
+        else found
+    )
+
+
+@status.get("/-/events")
+def all_events() -> ResponseReturnValue:
+    return _events(None)
+
+
+@status.get("/-/apps/<name>/requests/<int:request>")
+def progress(name: str, request: int) -> ResponseReturnValue:
+    return _platform().progress(name, request, query().number("after", 0), 0.0)
 
 
 @status.post("/-/apps/<name>/reconcile")
 def reconcile(name: str) -> ResponseReturnValue:
-    return _ask(_known(context(current_app).store, name).app)
+    return _ask(name, AppRequest.RECONCILE)
+
+
+@status.post("/-/apps/<name>/retry")
+def retry(name: str) -> ResponseReturnValue:
+    _platform().known(name)
+    return _ask(name, AppRequest.RETRY)
 
 
 @status.post("/-/apps/<name>/suspend")
 def suspend(name: str) -> ResponseReturnValue:
-    return _set_suspended(name, True)
+    return _ask(name, AppRequest.SUSPEND)
 
 
 @status.post("/-/apps/<name>/resume")
 def resume(name: str) -> ResponseReturnValue:
-    return _set_suspended(name, False)
+    return _ask(name, AppRequest.RESUME)
+
+
+@status.post("/-/apps/<name>/rollback")
+def rollback(name: str) -> ResponseReturnValue:
+    """Go back to the revision that the JSON body or the form names, or to the newest good one."""
+    revision = request.form.get("revision", "") if request.mimetype == FORM else _named_revision()
+    asked = _platform().roll_back(name, revision or None)
+    note(name, f"to {asked['rollback']['revision'][:12]}")
+    return _accepted(asked, "rollback")
 
 
 @status.post("/-/apps/<name>/approve")
 def approve(name: str) -> ResponseReturnValue:
     """Approve the revision that was attempted last, or the one that the JSON body names."""
-    store, _ = context(current_app)
-    found = _known(store, name)
-    named = _named_revision()
-    # A platform folder outside of Git has no revision: the approval then counts once.
-    revision = named or (found.attempted_revision or ("confirmed" if found.app == PLATFORM else ""))
-    if not revision:
-        raise RequestRefused(
-            HttpProblem(ProblemKind.CONFLICT, f"{name} has no revision yet that could be approved.")
-        )
-    store.apps.approve(found.app, revision)
+    revision = _named_revision() or approved_revision(_platform().known(name))
     note(name, revision)
-    return _ask(found.app)
-
-
-@status.get("/-/")
-def page() -> ResponseReturnValue:
-    store, _ = context(current_app)
-    now = time.time()
-    response = Response(
-        render_template(
-            "status.html",
-            version=__version__,
-            script=SCRIPT,
-            who=principal().name,
-            checks=_checks(store, now),
-            apps=[row for app in _seen(store) for row in app_rows(app, store.routes.of(app.app), now)],
-            events=event_rows(_seen_events(store, MAX_SHOWN), now),
-        ),
-        content_type="text/html; charset=utf-8",
-    )
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src 'sha256-{SCRIPT_DIGEST}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
-    )
-    return response
+    return _accepted(_platform().approve(name, revision), "approve")
 
 
 def _seen(store: Store) -> list[AppStatus]:
     """The apps that the caller may see."""
     who = principal()
     return [app for app in store.apps.all() if who.sees(app.app)]
-
-
-def _seen_events(store: Store, limit: int) -> tuple[Event, ...]:
-    """The newest events of apps that the caller may see."""
-    if principal().sees(ALL):
-        return store.events.list(None, 0, limit)
-    found = [event for app in _seen(store) for event in store.events.list(app.app, 0, limit)]
-    return tuple(sorted(found, key=lambda event: event.id)[-limit:])
 
 
 def _checks(store: Store, now: float) -> dict[str, str]:
@@ -213,22 +233,47 @@ def _named_revision() -> str:
     return named
 
 
-def _set_suspended(name: str, suspended: bool) -> ResponseReturnValue:
-    store, _ = context(current_app)
-    found = _known(store, name)
-    store.apps.set_suspended(found.app, suspended)
-    return _ask(found.app)
+def _platform() -> StoredPlatform:
+    store, settings = context(current_app)
+    return StoredPlatform(store, settings, principal(), people_context(current_app).callers.url(visitor()))
 
 
-def _ask(app: AppName) -> ResponseReturnValue:
-    store, _ = context(current_app)
-    return {"app": app, "request": store.requests.enqueue(app, Trigger.MANUAL)}, 202
+def _events(app: str | None) -> ResponseReturnValue:
+    asked = query()
+    return {"events": _platform().events(app, asked.number("after", 0), asked.number("limit", 100))}
 
 
-def _known(store: Store, name: str) -> AppStatus:
-    if name == PLATFORM:
-        return store.apps.status(PLATFORM)
-    found = next((app for app in store.apps.all() if app.app == name), None)
-    if found is None:
+def _ask(app: str, what: AppRequest) -> ResponseReturnValue:
+    return _accepted(_platform().request(app, what), what.value)
+
+
+def _accepted(asked: Document, act: str) -> ResponseReturnValue:
+    """Tell a program about its request, or lead a person back to the page."""
+    if request.mimetype == FORM:
+        return after(act, AppName(asked["app"]))
+    return {**asked, "request": asked["id"]}, 202
+
+
+@status.errorhandler(Stalled)
+def refused(error: Stalled) -> Response:
+    problem = refusal(error, (request.view_args or {}).get("name", ""))
+    return problem_response(problem) if problem else store_failed(error)
+
+
+def known_app(store: Store, name: str) -> AppStatus:
+    """Return the app. Raises RequestRefused."""
+    app = AppName(name)
+    if app != PLATFORM and not store.apps.has(app):
         raise RequestRefused(unknown_app(name))
-    return found
+    return store.apps.status(app)
+
+
+def component_in(store: Store, app: str, component: str) -> tuple[AppStatus, ComponentStatus]:
+    """Return a component that runs as containers. Raises RequestRefused."""
+    known = known_app(store, app)
+    found = known.component(ComponentName(component))
+    if found is None or found.kind != ComponentKind.ML_COMPONENT:
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_FOUND, f"{app} has no component {component[:80]} that takes calls.")
+        )
+    return known, found

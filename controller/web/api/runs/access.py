@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.domain.names import ComponentName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Service, ServiceKind
 from controller.domain.runs.run import Run, is_run_id
 from controller.ports import Store
@@ -47,7 +47,12 @@ def api_of(store: Store, call: ServiceCall, pipeline: ComponentName) -> Service 
     """Return the API whose `apiSpec` declares the pipeline's inputs, also for calls of the API of all pipelines."""
     if call.service.kind is ServiceKind.PIPELINE:
         return call.service
-    return next((s for s in store.routes.services(call.service.app) if s.pipeline == pipeline), None)
+    return declaring_api(store, call.service.app, pipeline)
+
+
+def declaring_api(store: Store, app: AppName, pipeline: ComponentName) -> Service | None:
+    """Return the API of this pipeline alone, which declares its inputs."""
+    return next((s for s in store.routes.services(app) if s.pipeline == pipeline), None)
 
 
 def check_run(found: Run | None, call: ServiceCall, pipeline: ComponentName, id: str, store: Store) -> Run:

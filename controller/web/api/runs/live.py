@@ -17,6 +17,7 @@ from pathlib import Path
 from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags
 
+from controller.domain.names import AppName
 from controller.domain.runs.run import Run
 from controller.ports import Store
 from controller.web.api.runs.access import MAX_WAIT, RunRequest, base_of, check_run, etag, pipeline_of
@@ -26,14 +27,16 @@ from controller.web.api.runs.watcher import RunWatcher
 from controller.web.context import CALL, ServiceCall
 from controller.web.gateway.body import Message, Receive, RequestBody, Send, once
 from controller.web.gateway.watch import RouteWatch
+from controller.web.preferences import Preferences
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.query import QueryParameters
 
 MAX_BODY = 2**20  # bytes; a run is a row of the database, files go through boxes
+FULL = 1.0  # seconds
 LIMIT = 500  # followers, waiting callers and downloads of logs at once in one worker
 
 _RUN = re.compile(r"(?:(?P<pipeline>[^/]+)/)?runs/(?P<id>[^/]+)(?:/(?P<part>logs|events))?")
-_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?([0-9]{1,6})"?\s*(?=$|[,;])', re.IGNORECASE)
+_SUBMIT = re.compile(r"(?:[^/]+/)?runs")
 
 #: The Flask application: answers a scope, reading from and sending to these.
 Ask = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -49,6 +52,8 @@ class LiveRunApi:
         self._ask = ask
         self._loop = asyncio.get_running_loop()
         self._open = 0
+        #: Until when submissions of an app's user are refused unread: a queue that was full is full a moment later.
+        self._full: dict[tuple[AppName, str], float] = {}
 
     def close(self) -> None:
         self._logs.close()
@@ -61,7 +66,7 @@ class LiveRunApi:
         if found is None or (found["pipeline"] is None) == (call.service.pipeline is None):
             if scope["method"] != "POST":
                 return False
-            await self._change(call, scope, body, send)
+            await self._change(path, call, scope, body, send)
             return True
         if scope["method"] not in ("GET", "HEAD"):
             raise RequestRefused(
@@ -86,12 +91,21 @@ class LiveRunApi:
 
     # --- submit, cancel, retry ---------------------------------------------------------------------------------
 
-    async def _change(self, call: ServiceCall, scope: Message, body: RequestBody, send: Send) -> None:
+    async def _change(
+        self, path: str, call: ServiceCall, scope: Message, body: RequestBody, send: Send
+    ) -> None:
         """Send the Flask application's answer, or the finished run if the caller prefers to wait and it ends
         in time."""
+        whose, submits = (call.service.app, call.user), _is_new(path, scope)
+        if submits and self._full.get(whose, 0.0) > self._loop.time():
+            raise RequestRefused(
+                HttpProblem(ProblemKind.QUEUE_FULL, "It was full a moment ago.", retry_after=10)
+            )
         answer = _Kept()
         await self._ask(scope, once(await body.whole()), answer.send)
-        wait = min(_preferred_wait(scope), MAX_WAIT)
+        if submits and answer.status == 429:
+            self._remember_full(whose)
+        wait = min(Preferences.of(scope["headers"]).wait, MAX_WAIT)
         if answer.status == 202 and wait:
             with self._place():
                 run = await self._end(call, answer.location.rpartition("/")[2], wait)
@@ -99,6 +113,11 @@ class LiveRunApi:
                 await _send_run(send, run, call, 200, head=False)
                 return
         await answer.forward(send)
+
+    def _remember_full(self, whose: tuple[AppName, str]) -> None:
+        now = self._loop.time()
+        self._full = {each: until for each, until in self._full.items() if until > now}
+        self._full[whose] = now + FULL
 
     async def _end(self, call: ServiceCall, id: str, wait: float) -> Run | None:
         """Return the run once it is over; None if that takes too long."""
@@ -174,11 +193,11 @@ async def _send_run(send: Send, run: Run, call: ServiceCall, status: int, head: 
 # --- for the Flask application ----------------------------------------------------------------------------------
 
 
-def _preferred_wait(scope: Message) -> float:
-    """Return the seconds of `Prefer: wait=N` (RFC 7240); invalid preferences are ignored."""
-    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"prefer"]
-    found = _WAIT.search(", ".join(lines))
-    return float(found[1]) if found else 0.0
+def _is_new(path: str, scope: Message) -> bool:
+    """Return True if a new run is submitted for certain: with a key it may be one that was submitted before."""
+    return bool(_SUBMIT.fullmatch(path)) and not any(
+        name == b"idempotency-key" for name, _ in scope["headers"]
+    )
 
 
 class _Kept:

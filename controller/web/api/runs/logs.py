@@ -89,7 +89,7 @@ def _half_character(data: bytes) -> int:
     return 0
 
 
-def log_event(data: bytes, end: int) -> bytes:
+def log_event(data: bytes, end: int | str) -> bytes:
     """Return an event with these lines; its id is the offset after them. An event stream is UTF-8 with one
     kind of line end, so other bytes are replaced."""
     text = data.decode("utf-8", "replace").encode()

@@ -8,25 +8,16 @@ The gateway hands over calls that it has admitted, with the caller's name, below
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import secrets
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
 
 from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 
-from controller.domain.errors import Stalled, Transient
 from controller.domain.names import ComponentName
-from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
 from controller.domain.runs.pipeline import Pipeline
-from controller.domain.runs.run import Run, RunFilter, RunState, is_run_id, new_run, new_run_id, retry_of
-from controller.ports import QueueLimits, Store
-from controller.serving.validate import quoted
+from controller.domain.runs.run import Run, RunFilter, RunState, is_run_id
+from controller.ports import Store
 from controller.web.api.descriptions import Json
 from controller.web.api.runs import openapi as runs_openapi
 from controller.web.api.runs.access import (
@@ -46,19 +37,18 @@ from controller.web.api.runs.documents import (
     run_link,
     summary_document,
 )
-from controller.web.api.runs.inputs import absent_inputs
-from controller.web.api.runs.submission import RunInterface, SubmissionInvalid, interface_of, read_submission
+from controller.web.api.runs.start import RunCaller, repeat_run, submit_run
+from controller.web.api.runs.submission import RunInterface, interface_of
 from controller.web.auth.schemes import secured
 from controller.web.bodies import read_json, require_json
-from controller.web.context import context, query, service_call, storage_client
+from controller.web.context import context, query, service_call
+from controller.web.preferences import idempotency_key
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import description_page
 
 runs = Blueprint("runs", __name__)
 
 ONE, ALL = f"/{ServiceKind.PIPELINE}", f"/{ServiceKind.PIPELINES}"
-
-_KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
 
 
 # --- submit -----------------------------------------------------------------------------------------------------
@@ -68,90 +58,20 @@ _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,2
 @runs.post(f"{ALL}/<name>/runs")
 def submit(name: str | None = None) -> ResponseReturnValue:
     pipeline = _pipeline(name)
-    body = _body()
-    try:
-        asked = read_submission(body, _interface(pipeline))
-    except SubmissionInvalid as invalid:
-        raise RequestRefused(_invalid(invalid)) from None
-    now = time.time()
-    run = new_run(
-        new_run_id(now, secrets.randbits(32)),
-        pipeline,
-        now,
-        service_call().user or None,
-        asked.inputs,
-        asked.outputs,
-        priority=asked.priority,
-        webhook=asked.webhook,
-        pass_identity=service_call().service.api.pass_identity,
-    )
-    return _answer(_submitted(run, json.dumps(body, sort_keys=True), partial(_check, run, asked.places)))
+    call = service_call()
+    caller = RunCaller(call.user, pass_identity=call.service.api.pass_identity, key=_key())
+    return _answer(submit_run(pipeline, _interface(pipeline), _body(), caller))
 
 
 @runs.post(f"{ONE}/runs/<id>/retry")
 @runs.post(f"{ALL}/<name>/runs/<id>/retry")
 def retry(id: str, name: str | None = None) -> ResponseReturnValue:
     """Start a new run that reuses the stages that succeeded."""
-    before = _find(id, name)
-    if not before.state.terminal:
-        raise RequestRefused(
-            HttpProblem(ProblemKind.RUN_STATE, f"Run {id} is {before.state}; cancel it first, or wait.")
-        )
-    if before.state is RunState.SUCCEEDED:
-        detail = f"Run {id} has succeeded and cannot be retried; submit a new one."
-        raise RequestRefused(HttpProblem(ProblemKind.RUN_STATE, detail))
-    now = time.time()
-    return _answer(_submitted(retry_of(before, new_run_id(now, secrets.randbits(32)), now), f"retry {id}"))
-
-
-def _check(run: Run, places: Sequence[str]) -> None:
-    """Check that the run can be repeated. Raises RequestRefused."""
-    if run.handed_out and not run.pipeline.boxes:
-        names = ", ".join(output.name for output in run.handed_out)
-        detail = (
-            f"Pipeline {run.name} has no connected box that its outputs ({names}) could go to; connect one."
-        )
-        raise RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
-    if faults := absent_inputs(run, places, _store(), storage_client(current_app)):
-        raise RequestRefused(_invalid(SubmissionInvalid(faults)))
-
-
-def _submitted(run: Run, content: str, check: Callable[[], None] = lambda: None) -> Run:
-    """Return the new run, or, without further checks, the one that the same request with the same key has
-    started. The key belongs to the caller, even if the run is public."""
-    key, digest = _key(), hashlib.sha256(content.encode()).hexdigest()
-    if key and run.public:
-        key = f"{service_call().user}/{key}"
-    try:
-        if earlier := _store().runs.submitted(run, key, digest):
-            return earlier
-        check()
-        limits = context(current_app).settings.runs
-        return _store().runs.submit(run, key, digest, QueueLimits(limits.queued, limits.queued_size))
-    except Transient as error:
-        if error.reason != Reason.QUEUE_FULL:
-            raise
-        detail = f"{str(error)[:1].upper()}{str(error)[1:]}: wait until some have begun, or cancel some."
-        raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, detail, retry_after=10)) from error
-    except Stalled as error:
-        if error.reason != Reason.IDEMPOTENCY_CONFLICT:
-            raise
-        raise RequestRefused(
-            HttpProblem(ProblemKind.KEY_REUSED, f"Choose another key: {error.message}.")
-        ) from error
+    return _answer(repeat_run(_find(id, name), RunCaller(service_call().user, key=_key())))
 
 
 def _key() -> str:
-    """Return the idempotency key, which may be a string of HTTP's structured fields, as the draft requires, or
-    plain, as many clients send it."""
-    text = request.headers.get("Idempotency-Key")
-    if text is None:
-        return ""
-    found = _KEY.fullmatch(text)
-    if found is None:
-        detail = "Idempotency-Key must be 1 to 255 visible ASCII characters, best of all a UUID, in quotes."
-        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
-    return found[1] or found[2]
+    return idempotency_key(request.headers.get("Idempotency-Key"))
 
 
 def _body() -> object:
@@ -162,21 +82,6 @@ def _body() -> object:
     require_json(request.mimetype, "Send JSON, with Content-Type: application/json.")
     document: object = read_json(content)
     return document
-
-
-def _invalid(invalid: SubmissionInvalid) -> HttpProblem:
-    errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in invalid.faults]
-    first, more = errors[0], len(errors) - 1
-    place = _place_of(first["pointer"], first["detail"])
-    detail = f"{place}: {first['detail']}" + (f", and {more} more." if more else ".")
-    return HttpProblem(ProblemKind.INVALID, detail, extra={"errors": errors})
-
-
-def _place_of(pointer: str, detail: str) -> str:
-    """Name the place in words, unless the text names it already."""
-    above, _, token = pointer.rpartition("/")
-    name = token.replace("~1", "/").replace("~0", "~")
-    return (above if token and quoted(name) in detail else pointer) or "the body"
 
 
 # --- list and cancel --------------------------------------------------------------------------------------------

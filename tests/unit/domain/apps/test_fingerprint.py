@@ -9,6 +9,7 @@ import pytest
 
 from controller.domain.apps.fingerprint import fingerprints
 from controller.domain.apps.spec import (
+    Batching,
     BoxLink,
     EnvVar,
     ExistingImage,
@@ -17,7 +18,9 @@ from controller.domain.apps.spec import (
     PlatformServer,
     Resources,
     Rollout,
+    SmokeTest,
     Strategy,
+    Webhook,
 )
 from controller.domain.secret import Secret
 from tests.support.builders import spec
@@ -35,10 +38,21 @@ CHANGES: dict[str, list[Any]] = {
         make(PlatformServer, "app:predict", loader="app:load"),
         make(PlatformServer, "app:predict", concurrency=8),
         make(PlatformServer, "app:predict", queue=1),
+        make(PlatformServer, "app:predict", openai="chat"),
         make(PlatformServer, "app:predict", timeout=5.0),
+        make(PlatformServer, "app:predict", processes=2),
+        make(PlatformServer, "app:predict", preload=True),
+        make(PlatformServer, "app:predict", batch=make(Batching)),
+        make(PlatformServer, "app:predict", batch=make(Batching, max_size=2)),
         make(OwnServer),
     ],
     "port": [9000],
+    "smoke_test": [
+        make(SmokeTest),
+        make(SmokeTest, input="other.json"),
+        make(SmokeTest, tolerance=0.5),
+        make(SmokeTest, path="/v2"),
+    ],
     "boxes": [(make(BoxLink, "data"),), (BoxLink("data", default=True),)],
     "model_box": ["weights"],
     "model_path": ["model.onnx"],
@@ -48,6 +62,7 @@ CHANGES: dict[str, list[Any]] = {
         make(Resources, memory=1),
         make(Resources, gpus=1),
         make(Resources, pids=1),
+        make(Resources, shm=2**20),
     ],
 }
 #: Field → a change that happens around a container that goes on running, or that comes in by `image` and `env`.
@@ -58,8 +73,12 @@ AROUND = {
     "replicas": 3,
     "rollout": Rollout(Strategy.RECREATE, drain_timeout=1.0),
     "idle_after": 600.0,
+    "patience": 3.0,
+    "idempotent": True,
     "follow_model": True,
     "package_registry": "pypi",
+    "async_timeout": 1.0,
+    "webhook": Webhook("hook"),
 }
 
 
@@ -130,3 +149,10 @@ def test_the_newest_version_is_last() -> None:
 
 def version_of(text: str) -> int:
     return int(text.replace("-", ":").partition(":")[0])
+
+
+def test_the_content_of_a_smoke_test_is_in_it() -> None:
+    tested = replace(BASE, smoke_test=make(SmokeTest))
+    found = {fingerprints(tested, "demo@sha256:1", ENV, KEY, "", digest) for digest in ("a", "b")}
+    assert len(found) == 2
+    assert fingerprints(BASE, "demo@sha256:1", ENV, KEY, "", "") == of()

@@ -16,8 +16,9 @@ from controller.domain.apps.desired import BuildInput, DesiredApp, Unresolved
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ObservedApp, WorkloadState
 from controller.domain.apps.plan import Plan, StartWorkload
 from controller.domain.apps.planner import PlannerPolicy, plan_app
-from controller.domain.apps.spec import BuildImage, OwnServer
-from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.apps.smoke import SmokeCase
+from controller.domain.apps.spec import BuildImage, OwnServer, SmokeTest
+from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from tests.support.builders import (
@@ -44,6 +45,7 @@ def plan(
     *routes: Route,
     failed: str = "",
     restarts: tuple[float, ...] = (),
+    setbacks: tuple[Setback, ...] = (),
 ) -> Plan:
     memory = ComponentStatus(
         component().spec.name,
@@ -52,10 +54,12 @@ def plan(
         failure="did not answer within 120 s" if failed else "",
         restarts=restarts,
     )
-    return plan_app(wanted, there, routes, AppStatus(APP, components=(memory,)), PlannerPolicy(), NOW)
+    status = AppStatus(APP, components=(memory,), setbacks=setbacks)
+    return plan_app(wanted, there, routes, status, PlannerPolicy(), NOW)
 
 
 V1, V2 = component(), component(version="v2")
+SMOKE = SmokeCase(make(SmokeTest), b"{}", None)
 OLD, NEW = workload(), workload(version="v2")
 SERVING = route(V1, OLD)
 
@@ -107,6 +111,18 @@ def new_version() -> Plan:
     return plan(desired(V2), observed(OLD), SERVING)
 
 
+def new_version_with_a_smoke_test() -> Plan:
+    return plan(desired(component(version="v2", smoke=SMOKE)), observed(OLD), SERVING)
+
+
+def new_version_with_a_smoke_test_runs_already() -> Plan:
+    return plan(desired(component(version="v2", smoke=SMOKE)), observed(OLD, NEW), SERVING)
+
+
+def repair_of_a_version_that_has_passed_its_smoke_test() -> Plan:
+    return plan(desired(component(smoke=SMOKE)), observed(), SERVING)
+
+
 def new_version_of_two_replicas() -> Plan:
     replicas = OLD, workload(replica=1)
     wanted = component(version="v2", replicas=2)
@@ -115,6 +131,20 @@ def new_version_of_two_replicas() -> Plan:
 
 def new_version_with_recreate() -> Plan:
     return plan(desired(component(version="v2", recreate=True, present=False)), observed(OLD), SERVING)
+
+
+def new_version_with_recreate_waits_after_a_failure() -> Plan:
+    wanted = component(version="v2", recreate=True)
+    setback = Setback("classify", Reason.STORAGE_UNREACHABLE, "no account", 1, NOW, version=V2.fingerprint)
+    return plan(desired(wanted), observed(OLD), SERVING, setbacks=(setback,))
+
+
+def a_replica_died_while_its_repair_waits_after_a_failure() -> Plan:
+    replicas = OLD, workload(replica=1)
+    there = observed(OLD, workload(replica=1, state=STOPPED))
+    setback = Setback("classify", Reason.ENGINE_FAILED, "not today", 1, NOW)
+    wanted = component(replicas=2)
+    return plan(desired(wanted), there, route(wanted, *replicas), setbacks=(setback,))
 
 
 def scale_up() -> Plan:
@@ -378,8 +408,13 @@ SITUATIONS: tuple[Callable[[], Plan], ...] = (
     serves_and_its_model_left_the_cache,
     nothing_to_do,
     new_version,
+    new_version_with_a_smoke_test,
+    new_version_with_a_smoke_test_runs_already,
+    repair_of_a_version_that_has_passed_its_smoke_test,
     new_version_of_two_replicas,
     new_version_with_recreate,
+    new_version_with_recreate_waits_after_a_failure,
+    a_replica_died_while_its_repair_waits_after_a_failure,
     scale_up,
     scale_down,
     one_replica_died,

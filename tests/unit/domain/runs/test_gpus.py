@@ -12,7 +12,16 @@ from controller.domain.apps.spec import Resources, Retries
 from controller.domain.errors import Stalled, Waiting
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
-from controller.domain.runs.gpus import WAITING, Lease, allocate, allocated, begin_with_gpus, held
+from controller.domain.runs.gpus import (
+    WAITING,
+    GpuPool,
+    GpuRequest,
+    Lease,
+    allocate,
+    begin_with_gpus,
+    corrected,
+    held,
+)
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, StageRun, cancel, new_run
 from controller.domain.runs.steps import BeginStage, FinishRun, after_failure, can_begin, finish, next_step
@@ -22,14 +31,14 @@ S = RunState
 HOST = ("0", "GPU-b", "2")
 
 
-def run(id: str, *wanted: int, retries: int = 0) -> Run:
+def run(id: str, *wanted: int, retries: int = 0, share: int = 1) -> Run:
     """One stage for each number of GPUs; they do not need each other."""
     stages = tuple(
         make(
             Stage,
             f"s{n}",
             "i",
-            resources=make(Resources, gpus=count),
+            resources=make(Resources, gpus=count, gpu_share=share),
             retries=make(Retries, retries, backoff=0.0),
         )
         for n, count in enumerate(wanted)
@@ -44,25 +53,29 @@ class Host:
         self.gpus = gpus
         self.runs: dict[str, Run] = {}
         self.leases: dict[str, Lease] = {}
+        self.requests: tuple[GpuRequest, ...] = ()
+        self.lost: dict[str, str] = {}
 
-    def start(self, name: str, wanted: int, component: str = "web") -> tuple[str, ...]:
+    @property
+    def pool(self) -> GpuPool:
+        return GpuPool(self.gpus, tuple(self.leases.values()), self.requests, self.lost)
+
+    def start(self, name: str, wanted: int, component: str = "web", share: int = 1) -> tuple[str, ...]:
         """What the reconciler does for a component. Raises Waiting, Stalled."""
-        asked = Lease(name, AppName("demo"), ComponentName(component))
-        lease = allocate(asked, wanted, self.gpus, tuple(self.leases.values()), self.active())
+        asked = Lease(name, AppName("demo"), ComponentName(component), share=share)
+        lease = allocate(asked, wanted, self.pool, self.active())
         self.leases[name] = lease
         return lease.gpus
 
-    def submit(self, id: str, *wanted: int, retries: int = 0) -> Run:
-        self.runs[id] = run(id, *wanted, retries=retries).to(S.STARTING, 1.0)
+    def submit(self, id: str, *wanted: int, retries: int = 0, share: int = 1) -> Run:
+        self.runs[id] = run(id, *wanted, retries=retries, share=share).to(S.STARTING, 1.0)
         return self.look(id)
 
     def look(self, id: str) -> Run:
         found = self.runs[id]
         match next_step(found, 2.0):
             case BeginStage(stages):
-                self.runs[id] = begin_with_gpus(
-                    found, stages, self.gpus, self.active(), 2.0, allocated(self.leases.values())
-                )
+                self.runs[id] = begin_with_gpus(found, stages, self.pool, self.active(), 2.0)
             case FinishRun() as end:
                 self.runs[id] = finish(found, end, 2.0)
         return self.runs[id]
@@ -205,7 +218,7 @@ def test_components_and_stages_have_one_pool() -> None:
         host.start("chat.0", 2, "chat")
     assert caught.value.reason == WAITING
     assert caught.value.message == (
-        "chat waits for 2 GPUs; this host lends 3, and components have 2 of them and stages of runs 1"
+        "waits for 2 GPUs; this host lends 3, and components have 2 of them and stages of runs 1"
     )
     del host.leases["web.0"]
     host.look("b")
@@ -242,6 +255,101 @@ def test_a_lease_that_clashes_is_replaced() -> None:
     host.start("web.0", 1)
     host.leases["chat.0"] = Lease("chat.0", AppName("demo"), ComponentName("chat"), ("0",))
     assert host.start("web.0", 1) == ("1",)
+
+
+def test_stages_that_share_have_the_same_one() -> None:
+    host = Host("0", "1")
+    for id in "abc":
+        host.submit(id, 1, share=2)
+    assert [host.gpus_of(id) for id in "abc"] == [("0",), ("0",), ("1",)], "whole ones are kept for others"
+    host.submit("whole", 1)
+    assert host.gpus_of("whole") is None
+    assert host.submit("d", 1, share=2).stage("s0").reason == WAITING, "who shares does not pass who does not"
+    host.end("c")
+    host.look("whole")
+    assert host.gpus_of("whole") == ("1",)
+
+
+def test_a_stage_that_shares_with_a_component_delays_nobody_and_is_delayed_by_nobody() -> None:
+    host = Host("0", "1")
+    host.start("web.0", 1, share=2)
+    host.submit("a", 1)
+    host.submit("whole", 1)
+    assert host.gpus_of("whole") is None
+    host.submit("sharing", 1, share=2)
+    assert host.gpus_of("sharing") == ("0",)
+
+
+def test_what_a_component_waits_for_goes_to_no_stage_that_begins_later() -> None:
+    host = Host("0", "1")
+    host.submit("a", 1)
+    host.requests = (GpuRequest(ComponentName("web"), 2),)
+    waiting = host.submit("b", 1).stage("s0")
+    assert waiting.reason == WAITING
+    host.end("a")
+    host.look("b")
+    assert host.gpus_of("b") is None
+    assert host.start("web.0", 2) == ("0", "1")
+    host.requests = ()
+    del host.leases["web.0"]
+    host.look("b")
+    assert host.gpus_of("b") == ("0",)
+
+
+def test_a_component_that_waits_for_another_component_delays_no_stage() -> None:
+    host = Host("0", "1")
+    host.start("web.0", 1)
+    host.requests = (GpuRequest(ComponentName("chat"), 2),)
+    host.submit("a", 1)
+    assert host.gpus_of("a") == ("1",)
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_one_that_does_not_work_is_lent_to_nobody_until_it_does(share: int) -> None:
+    host = Host("0", "1")
+    host.lost = {"0": "GPU is lost"}
+    host.submit("a", 1)
+    assert host.gpus_of("a") == ("1",)
+    waiting = host.submit("b", 2, share=share).stage("s0")
+    assert waiting.message == "waits for 2 GPUs; this host lends 2, of which 0 does not work (GPU is lost)"
+    with pytest.raises(Waiting, match="GPU is lost"):
+        host.start("web.0", 1)
+    host.lost = {}
+    host.end("a")
+    host.look("b")
+    assert host.gpus_of("b") == ("0", "1")
+
+
+APP, WEB = AppName("demo"), ComponentName("web")
+
+
+def lease(name: str, *gpus: str) -> Lease:
+    return Lease(name, APP, WEB, gpus)
+
+
+@pytest.mark.parametrize(
+    ("written", "containers", "starting", "expected"),
+    [
+        ([], ["old"], [], ["old"]),
+        (["old", "gone"], ["old"], [], ["old"]),
+        (["old", "new"], ["old"], ["new"], ["new", "old"]),
+        (["new"], [], ["new"], ["new"]),
+        (["before"], [], ["new"], ["new"]),
+        (["before"], [], ["new", "other"], ["new"]),
+        (["before"], ["old"], [], ["old"]),
+        (["new"], ["new"], ["new"], ["new"]),
+    ],
+)
+def test_leases_are_corrected_by_containers_and_plans(
+    written: list[str], containers: list[str], starting: list[str], expected: list[str]
+) -> None:
+    found = corrected(
+        [lease(name, "0") for name in written],
+        [lease(name, "0") for name in containers],
+        [lease(name) for name in starting],
+    )
+    assert [each.workload for each in found] == expected
+    assert {each.gpus for each in found} <= {("0",)}
 
 
 def check(host: Host, before: dict[str, Run]) -> None:
@@ -321,3 +429,52 @@ def test_whatever_happens_nobody_shares_and_all_are_served(data: st.DataObject) 
         check(host, {})
     assert host.active() == ()
     assert held(host.runs.values()) == frozenset()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_whoever_shares_whatever_happens_no_holder_shares_with_more_than_it_said(data: st.DataObject) -> None:
+    host = Host(*HOST)
+    for number in range(data.draw(st.integers(1, 15), label="steps")):
+        share = data.draw(st.integers(1, 3), label="share")
+        wanted = data.draw(st.integers(1, 3), label="wanted")
+        running = [(r.id, s.name) for r in host.active() for s in r.stages if s.active]
+        match data.draw(st.sampled_from(["submit", "start", "remove", "end", "look"])):
+            case "submit":
+                host.submit(f"r{number}", wanted, share=share)
+            case "start":
+                name = data.draw(st.sampled_from(["web.0", "web.1", "chat.0"]))
+                with suppress(Waiting, Stalled):
+                    host.start(name, wanted, name.partition(".")[0], share)
+            case "remove" if host.leases:
+                del host.leases[data.draw(st.sampled_from(sorted(host.leases)))]
+            case "end" if running:
+                host.end(*data.draw(st.sampled_from(running)))
+            case "look" if host.active():
+                host.look(data.draw(st.sampled_from([r.id for r in host.active()])))
+        check_shares(host)
+    host.leases.clear()
+    for _ in range(100):
+        for found in host.active():
+            for stage in found.stages:
+                if stage.active:
+                    host.end(found.id, stage.name)
+            host.look(found.id)
+        check_shares(host)
+    assert host.active() == (), "all are served"
+
+
+def check_shares(host: Host) -> None:
+    holders: dict[str, list[int]] = {}
+    for held_by in host.leases.values():
+        for gpu in held_by.gpus:
+            holders.setdefault(gpu, []).append(held_by.share)
+    for found in host.active():
+        for stage in found.stages:
+            if stage.attempt and not stage.attempt.ended:
+                asked = found.pipeline.stage(stage.name).resources
+                assert len(set(stage.attempt.gpus)) == asked.gpus
+                for gpu in stage.attempt.gpus:
+                    holders.setdefault(gpu, []).append(asked.per_gpu)
+    assert holders.keys() <= set(host.gpus)
+    assert all(len(shares) <= min(shares) for shares in holders.values()), holders

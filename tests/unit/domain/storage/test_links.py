@@ -28,24 +28,36 @@ def is_key(text: str) -> bool:
 
 
 keys = st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=4).map("/".join).filter(is_key)
-links = st.builds(
-    ObjectLink,
-    st.sampled_from(("GET", "PUT")),
-    st.just(BUCKET),
-    keys,
-    st.just(NOW),
-    st.integers(1, 10**6),
-    st.integers(0, 5 * 2**40),
-) | st.builds(
-    ObjectLink,
-    st.just("PUT"),
-    st.just(BUCKET),
-    keys,
-    st.just(NOW),
-    st.integers(1, 10**6),
-    st.integers(1, 5 * 2**40),
-    st.text(st.characters(codec="utf-8"), min_size=1, max_size=30),
-    st.integers(1, 10_000),
+links = (
+    st.builds(
+        ObjectLink,
+        st.sampled_from(("GET", "PUT")),
+        st.just(BUCKET),
+        keys,
+        st.just(NOW),
+        st.integers(1, 10**6),
+        st.integers(0, 5 * 2**40),
+    )
+    | st.builds(
+        ObjectLink,
+        st.just("PUT"),
+        st.just(BUCKET),
+        keys,
+        st.just(NOW),
+        st.integers(1, 10**6),
+        st.integers(1, 5 * 2**40),
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=30),
+        st.integers(1, 10_000),
+    )
+    | st.builds(
+        ObjectLink,
+        st.just("GET"),
+        st.just(BUCKET),
+        keys,
+        st.just(NOW),
+        st.integers(1, 10**6),
+        save=st.just(True),
+    )
 )
 
 

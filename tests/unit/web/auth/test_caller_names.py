@@ -138,3 +138,12 @@ def test_who_is_refused_is_not_remembered(names: CallerNameTable) -> None:
         ProblemKind.NAME_TAKEN
     ] * 4
     assert admitted == AuthenticatedCaller("ann")
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_names_of_people_belong_to_no_credential(names: CallerNameTable, account: str) -> None:
+    problem = admit(CallerNames(names), account, "person:ann")
+    assert problem is not None
+    assert problem.kind is ProblemKind.NAME_TAKEN
+    assert names.all() == ()
+    assert admit(CallerNames(names), account, "personal:ann") is None

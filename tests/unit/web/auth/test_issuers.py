@@ -10,16 +10,9 @@ from typing import Any
 
 import pytest
 
-from controller.web.auth import issuers
-from controller.web.auth.issuers import (
-    IssuerFailed,
-    Issuers,
-    IssuerUnreachable,
-    checked_url,
-    fetch_json,
-    fetch_keys,
-    read_keys,
-)
+from controller.web.auth import discovery, issuers
+from controller.web.auth.discovery import IssuerFailed, checked_url, fetch_json, fetch_keys, read_keys
+from controller.web.auth.issuers import Issuers, IssuerUnreachable
 from tests.support.issuer import (
     Issuer,
     SigningKey,
@@ -166,7 +159,7 @@ def _redirect(running: Issuer) -> None:
 
 
 def _large(running: Issuer) -> None:
-    running.answers[running.keys] = (200, {}, b" " * (issuers.ANSWER_BYTES + 1))
+    running.answers[running.keys] = (200, {}, b" " * (discovery.ANSWER_BYTES + 1))
 
 
 def _not_json(running: Issuer) -> None:

@@ -16,7 +16,7 @@ from werkzeug.security import generate_password_hash
 from controller.domain.routing.passwords import hash_token
 from controller.web.auth import authenticate
 from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
-from controller.web.auth.issuers import read_keys
+from controller.web.auth.discovery import read_keys
 from controller.web.auth.oidc import (
     CLIENTS,
     LEEWAY,

@@ -9,27 +9,38 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from controller.config import Settings
-from controller.domain.apps.status import AppStatus
-from controller.domain.names import AppName
+from controller.config import OpenIdIssuer, Settings, SignInSettings
+from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.names import AppName, ComponentName
 from controller.domain.people.accounts import Scope
-from controller.domain.people.roles import Act, Grant, Role
+from controller.domain.people.roles import OF_APP, Act, Grant, Role
+from controller.domain.runs.run import new_run, new_run_id
+from controller.domain.storage.box import BoxRecord
 from controller.store import SqliteStore, open_store
 from controller.store.people import PeopleStore
 from controller.web.api.platform import live
 from controller.web.app import create_app
 from controller.web.auth.rules import RULES, rule_of
+from controller.web.auth.sign_in import SharedAttempts
 from controller.web.context import people_context
+from controller.web.git import requests as git
+from controller.web.pages.static_files import digest
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.people import WINDOW, Browser, add_person, add_token, make_token
+from tests.support.runs import TRAIN, make_pipeline
 
 OWN, OTHER = "demo", "other"
+MODEL = ComponentName("model")
+BOX = ComponentName("data")
+#: A run of each app.
+RUNS = {"demo": new_run_id(1.0, 1), "other": new_run_id(1.0, 2)}
 PEOPLE: dict[str, tuple[Grant, ...]] = {
     "nobody": (),
     "viewer": (Grant("viewer", Role.VIEWER),),
     "guest": (Grant("guest", Role.VIEWER, OWN),),
     "maker": (Grant("maker", Role.DEVELOPER, OWN),),
+    "creator": (Grant("creator", Role.CREATOR),),
     "boss": (Grant("boss", Role.ADMIN),),
 }
 #: The status of a refusal by role, for the app `demo` and for another one; a route that lets somebody in answers with
@@ -38,31 +49,45 @@ REFUSED = {
     Act.PUBLIC: {},
     Act.SIGNED: {},
     Act.LIST: {"": 401},
+    Act.SELF: {"": 401},
     Act.OWN: {"": 401},
-    Act.WATCH: {"": 401, "nobody": 403, "guest": 403, "maker": 403},
-    Act.ADMINISTER: {"": 401, "nobody": 403, "viewer": 403, "guest": 403, "maker": 403},
-    (Act.SEE, OWN): {"": 401, "nobody": 404},
-    (Act.SEE, OTHER): {"": 401, "nobody": 404, "guest": 404, "maker": 404},
-    (Act.STEER, OWN): {"": 401, "nobody": 404, "viewer": 403, "guest": 403},
-    (Act.STEER, OTHER): {"": 401, "nobody": 404, "viewer": 403, "guest": 404, "maker": 404},
+    Act.WATCH: {"": 401, "nobody": 403, "guest": 403, "maker": 403, "creator": 403},
+    Act.ADMINISTER: {"": 401, "nobody": 403, "viewer": 403, "guest": 403, "maker": 403, "creator": 403},
+    Act.CREATE: {"": 401, "nobody": 403, "viewer": 403, "guest": 403, "maker": 403},
+    (Act.SEE, OWN): {"": 401, "nobody": 404, "creator": 404},
+    (Act.SEE, OTHER): {"": 401, "nobody": 404, "creator": 404, "guest": 404, "maker": 404},
+    (Act.STEER, OWN): {"": 401, "nobody": 404, "creator": 404, "viewer": 403, "guest": 403},
+    (Act.STEER, OTHER): {"": 401, "nobody": 404, "creator": 404, "viewer": 403, "guest": 404, "maker": 404},
 }
+REFUSED |= {(Act.DELETE, app): REFUSED[Act.STEER, app] for app in (OWN, OTHER)}
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     state: Path = tmp_path_factory.mktemp("state")
-    settings = Settings(state=state)
+    issuer = OpenIdIssuer("nowhere", "http://127.0.0.1:1", "prichal")
+    settings = Settings(state=state, sign_in=SignInSettings(oidc=(issuer,)))
     (state / "web").mkdir()
     store = open_store(settings.database)
     storage = StorageClient(store, lambda access: FakeObjects())
     for name in (OWN, OTHER):
-        store.apps.save(AppStatus(AppName(name)))
+        store.apps.save(AppStatus(AppName(name), components=(ComponentStatus(MODEL, "MLComponent"),)))
+        pipeline = make_pipeline(app=AppName(name))
+        store.runs.publish(pipeline.app, (pipeline,))
+        store.runs.submit(new_run(RUNS[name], pipeline, 1.0))
+        store.boxes.save(BoxRecord(AppName(name), BOX, f"prichal.{name}.{BOX}", 10**9))
     people = PeopleStore(settings.people)
     for name, grants in PEOPLE.items():
         add_person(people, name, *grants)
     yield create_app(store, settings, storage)
     storage.close()
     store.close()
+
+
+@pytest.fixture(autouse=True)
+def none_signed_in_before(app: Flask) -> None:
+    """Sign-ins are limited in number for an address, and here all come from one."""
+    people_context(app).sign_in.attempts = SharedAttempts()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +103,7 @@ def routes(app: Flask) -> list[tuple[str, str]]:
         if not rule.rule.startswith(("/files", "/pipeline", "/static"))
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]
-    return [*found, *(("GET", route) for route in live.ROUTES)]
+    return [*found, *(("GET", route) for route in live.ROUTES), *git.ROUTES]
 
 
 def test_every_route_has_a_rule(app: Flask) -> None:
@@ -91,7 +116,8 @@ def test_every_rule_has_a_route(app: Flask) -> None:
 
 def test_all_that_changes_something_is_told(app: Flask) -> None:
     for (method, route), rule in RULES.items():
-        assert (rule.told != "") == (method != "GET" and not rule.act.is_open), route
+        changes = method != "GET" and not rule.act.is_open and not route.endswith("/git-upload-pack")
+        assert (rule.told != "") == changes, route
 
 
 def test_other_methods_of_a_route() -> None:
@@ -110,29 +136,73 @@ def test_a_route_without_a_rule_is_refused(
     assert (reply.status_code, b"secret" in reply.data) == (404, False)
 
 
+#: What stands in a route for a part of it.
+VALUES = {
+    "<template>": "function",
+    "<id>": "0",
+    "<issuer>": "nowhere",
+    "<repository>": "r",
+    "<delivery>": "1",
+    "<language>": "ru",
+    "<version>": digest(),
+    "<file>": "main.js",
+}
+
+
+#: And of an app.
+PARTS = {"<component>": MODEL, "<pipeline>": TRAIN, "<stage>": "fit", "<path:target>": f"{BOX}/folder/"}
+
+
 def paths(route: str) -> list[tuple[str, str]]:
     """The paths of a route with the app that each is about."""
+    route = route.replace("<int:request>", "1")
     if "<name>" in route:
-        return [(route.replace("<name>", name), name) for name in (OWN, OTHER)]
-    return [(route.replace("<id>", "0").replace("<repository>", "r").replace("<delivery>", "1"), "")]
+        for part, value in PARTS.items():
+            route = route.replace(part, value)
+        return [(route.replace("<name>", name).replace("<id>", RUNS[name]), name) for name in (OWN, OTHER)]
+    for part, value in VALUES.items():
+        route = route.replace(part, value)
+    return [(route, "")]
 
 
-FLASK_RULES = [key for key in RULES if key[1] != "/-/hooks/<repository>/<delivery>"]
+LIVE_ALONE = (
+    "/-/hooks/<repository>/<delivery>",
+    "/-/apps/<name>/logs",
+    "/-/apps/<name>/components/<component>/logs",
+    "/-/apps/<name>/plan",
+)
+FLASK_RULES = [key for key in RULES if key[1] not in LIVE_ALONE and key not in git.ROUTES]
 
 
 @pytest.mark.parametrize(("method", "route"), FLASK_RULES, ids=" ".join)
 def test_every_role_at_every_route(app: Flask, tokens: dict[str, str], method: str, route: str) -> None:
     act = RULES[method, route].act
     for path, about in paths(route):
-        refused = REFUSED[(act, about) if act in (Act.SEE, Act.STEER) else act]
+        refused = REFUSED[(act, about) if act in OF_APP else act]
         for name in ("", *PEOPLE):
-            headers = {"Authorization": f"Bearer {tokens[name]}"} if name else {}
+            ends_itself = route == "/-/me/logout" and name
+            token = add_token(people_context(app).store, name) if ends_itself else tokens.get(name)
+            headers = {"Authorization": f"Bearer {token}"} if name else {}
             reply = app.test_client().open(path, method=method, headers=headers)
             if name in refused:
                 assert reply.status_code == refused[name], (name, path)
             else:
                 assert reply.status_code not in (401, 403) or act.is_open, (name, path)
-                assert reply.status_code != 404 or route.endswith(("/revoke", "<repository>")), (name, path)
+                missing = "<id>" in route or route.endswith(
+                    ("<repository>", "<int:request>", "/diff", "/rollback")
+                )
+                assert reply.status_code != 404 or missing, (name, path)
+
+
+def test_a_route_is_a_page_if_its_rule_says_so(app: Flask, tokens: dict[str, str]) -> None:
+    """Pages are looked at by axe, so none may be forgotten."""
+    headers = {"Authorization": f"Bearer {tokens['boss']}", "Accept": "text/html"}
+    for (method, route), rule in RULES.items():
+        if method != "GET" or route == "/-/hooks/<repository>/<delivery>":
+            continue
+        reply = app.test_client().get(paths(route)[0][0], headers=headers)
+        if reply.status_code == 200:
+            assert rule.is_page == reply.content_type.startswith("text/html"), route
 
 
 @pytest.mark.slow

@@ -32,7 +32,16 @@ from controller.web.gateway.router import Router, UpstreamTarget
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import INTERNAL_URL, ROOT, ROOT_SECRET, FakeObjects, FakeServer
-from tests.support.gateway import APP, Caller, Handler, component, make_route, read_request, response
+from tests.support.gateway import (
+    APP,
+    Caller,
+    Handler,
+    NobodyWaits,
+    component,
+    make_route,
+    read_request,
+    response,
+)
 from tests.support.git_servers import make_certificate
 from tests.support.publishing import publishing
 
@@ -171,7 +180,7 @@ async def harness(
         table = Router.build(1, [make_route(upstreams=endpoints, timeout=timeout, boxes=boxes)])
         target = next(iter(table.targets.values()))
         pool = ConnectionPool(1.0)
-        forwarder = Forwarder(pool, lambda _: target, lambda _: None, awake)
+        forwarder = Forwarder(pool, lambda _: target, lambda _: None, NobodyWaits())
         client = StorageClient(store, connect)
         links = PresignedClient(1.0, trusted, SILENCE)
         made = CallFileStaging(FileLocations(store, client, 60.0), links, forwarder, max_json=10_000)
@@ -181,10 +190,6 @@ async def harness(
             made.close()
             client.close()
             pool.close()
-
-
-async def awake(target: UpstreamTarget) -> None:
-    raise AssertionError(f"{target.label} is not asleep")
 
 
 @asynccontextmanager

@@ -43,6 +43,17 @@ def test_inputs_are_found_in_their_order() -> None:
     )
 
 
+def test_tensors_behind_the_json_are_none_of_it() -> None:
+    document = json.dumps({"inputs": [file("g/a")]}).encode()
+    content = document + b"\0\xffFILE"
+    lines = b"accept: */*\r\ninference-header-content-length: %d\r\n" % len(document)
+    assert variables.json_part(content, lines) == document
+    assert variables.read_request(variables.json_part(content, lines), BOXES).inputs
+    assert variables.json_part(content, b"accept: inference-header-content-length: 1\r\n") == content
+    assert variables.json_part(content, lines.replace(b": ", b": -")) == content
+    assert variables.json_part(content, b"inference-header-content-length: 999999\r\n") == content
+
+
 def test_what_is_told_is_bounded() -> None:
     found = [{"name": "mask", "data": f"{number}/"} for number in range(20_000)]
     assert len(faults({"inputs": [], "output_fields": found})) == 100

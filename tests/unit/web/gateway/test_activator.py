@@ -8,38 +8,24 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-import uvloop
 
 from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.store import SqliteStore
-from controller.web.gateway import activator as sleepers_room
+from controller.web.gateway import activator
 from controller.web.gateway.activator import Activator
-from controller.web.gateway.pool import ConnectionPool
-from controller.web.gateway.router import UpstreamTarget
-from controller.web.gateway.watch import RouteWatch
 from controller.web.problems import ProblemKind, RequestRefused
-from tests.support.gateway import APP, make_api, make_route
+from tests.support.gateway import APP, GatewayWorker, make_api, make_route, run_worker, until
 
 AWAKE = make_route(upstreams=("10.0.0.2:80",), wake_within=30.0)
 ASLEEP = make_route(upstreams=(), asleep=True, wake_within=30.0)
 CLASSIFY = AWAKE.component
 
 
-class Worker:
-    """The parts of a gateway worker that matter here."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self.store = store
-        self.pool = ConnectionPool(1.0)
-        self.watch = RouteWatch(store, self.pool)
-        self.activator = Activator(store, self.watch, self.pool)
-
-    @property
-    def target(self) -> UpstreamTarget:
-        return next(iter(self.watch.table.targets.values()))
+class Worker(GatewayWorker):
+    """One whose component is asleep."""
 
     def call(self) -> asyncio.Task[None]:
         return asyncio.create_task(self.activator.wake(self.target))
@@ -61,23 +47,7 @@ class Worker:
 def run(scenario: Callable[[Worker], Coroutine[Any, Any, None]], store: SqliteStore, *routes: Route) -> None:
     for route in routes:
         store.routes.switch(route)
-
-    async def bounded() -> None:
-        worker = Worker(store)
-        async with asyncio.timeout(20):
-            await worker.watch.start()
-            try:
-                await scenario(worker)
-            finally:
-                await worker.watch.stop()
-                await worker.activator.stop()
-
-    uvloop.run(bounded())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
+    run_worker(scenario, Worker, store)
 
 
 def test_all_who_call_wait_for_one_pass(store: SqliteStore) -> None:
@@ -140,7 +110,7 @@ def test_nobody_waits_for_ever(store: SqliteStore) -> None:
 
 
 def test_only_so_many_wait(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sleepers_room, "WAITING", 3)
+    monkeypatch.setattr(activator, "WAITING", 3)
 
     async def scenario(worker: Worker) -> None:
         waiting = await worker.calls(3)
@@ -150,6 +120,19 @@ def test_only_so_many_wait(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) 
         waiting.pop().cancel()
         await asyncio.sleep(0)
         waiting.append(worker.call())
+        await worker.switch(AWAKE)
+        await asyncio.gather(*waiting)
+
+    run(scenario, store, ASLEEP)
+
+
+def test_one_app_has_not_all_places(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activator, "WAITING_EACH", 2)
+
+    async def scenario(worker: Worker) -> None:
+        waiting = await worker.calls(2)
+        with pytest.raises(RequestRefused, match="2 calls of app demo wait for components that are asleep"):
+            await worker.call()
         await worker.switch(AWAKE)
         await asyncio.gather(*waiting)
 

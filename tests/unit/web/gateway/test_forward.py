@@ -18,7 +18,7 @@ from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.router import Router, UpstreamTarget
 from controller.web.gateway.upstream import ConnectionDropped, UpstreamError, UpstreamTimeout
 from controller.web.problems import ProblemKind, RequestRefused
-from tests.support.gateway import Caller, Handler, component, make_route, read_request, response
+from tests.support.gateway import Caller, Handler, NobodyWaits, component, make_route, read_request, response
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -36,17 +36,14 @@ def target_of(*endpoints: str, timeout: float = 5.0, any_path: bool = True) -> U
     return next(iter(table.targets.values()))
 
 
-class Bench:
+class Bench(NobodyWaits):
     """A forwarder and what became of the calls through it."""
 
     def __init__(self, target: UpstreamTarget) -> None:
         self.target: UpstreamTarget | None = target
         self.pool = ConnectionPool(connect_timeout=1.0)
         self.idle: list[str] = []
-        self.forwarder = Forwarder(self.pool, lambda _: self.target, self.idle.append, self.wake)
-
-    async def wake(self, target: UpstreamTarget) -> None:
-        raise AssertionError(f"{target.label} is not asleep")
+        self.forwarder = Forwarder(self.pool, lambda _: self.target, self.idle.append, self)
 
     async def call(
         self,
@@ -706,7 +703,7 @@ def test_a_call_waits_for_a_component_that_is_asleep() -> None:
                 assert target is bench.target
                 bench.target = states.pop(0)
 
-            bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, wake)
+            bench.wake = wake  # type: ignore[method-assign]
             caller = await bench.call(Caller(b"in two ", b"parts"))
             assert (caller.status, caller.body, states) == (200, b"good morning", [])
 
@@ -721,10 +718,10 @@ def test_a_component_that_did_not_wake_up_is_not_ready() -> None:
         assert dead is not None
         bench.target = replace(dead, route=replace(dead.route, asleep=True))
 
-        async def wake(_: UpstreamTarget) -> None:
+        async def wake(target: UpstreamTarget) -> None:
             bench.target = dead
 
-        bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, wake)
+        bench.wake = wake  # type: ignore[method-assign]
         assert await bench.refused() is ProblemKind.NOT_READY
 
     run(scenario())
@@ -739,7 +736,7 @@ def test_a_new_table_is_used_for_the_next_attempt() -> None:
             assert first is not None
             moved = replace(first, route=replace(first.route, upstreams=(endpoint,)))
             in_force = [first, moved]
-            bench.forwarder = Forwarder(bench.pool, lambda _: in_force.pop(0), bench.idle.append, bench.wake)
+            bench.forwarder = Forwarder(bench.pool, lambda _: in_force.pop(0), bench.idle.append, bench)
             assert (await bench.call()).body == b"ok"
 
     run(scenario())

@@ -124,7 +124,7 @@ def described() -> dict[str, str]:
 
 def test_the_page_on_security_tells_all_that_is_dropped_and_rewritten() -> None:
     told = described()
-    ours = {b"x-request-id", b"server", b"x-prichal-files"}
+    ours = {b"x-request-id", b"server", b"x-prichal-files", b"x-prichal-call"}
     dropped = {name.decode() for name in DROPPED_OUT - HOP_BY_HOP - ours}
     assert {name for name, fate in told.items() if fate == "dropped"} == dropped
     assert {name for name, fate in told.items() if fate == "rewritten"} == {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controller.web.gateway.forward import Forwarder
 from controller.web.gateway.outliers import LONGEST_PAUSE, PAUSE, Outliers
 from controller.web.gateway.pool import ConnectionPool
-from controller.web.gateway.upstream import UpstreamConnection, UpstreamTimeout
+from controller.web.gateway.upstream import UpstreamConnection, UpstreamSilent
 from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.clock import FakeClock
 from tests.support.gateway import component, read_request, response
@@ -113,7 +113,7 @@ def test_it_gets_calls_again_once_it_takes_connections() -> None:
         async with component(answering(response(b"other"))) as endpoint:
             bench = Bench(target_of(dead, endpoint))
             bench.pool = ConnectionPool(1.0, clock=clock.monotonic)
-            bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, bench.wake)
+            bench.forwarder = Forwarder(bench.pool, lambda _: bench.target, bench.idle.append, bench)
             assert {(await bench.call()).body for _ in range(4)} == {b"other"}
             async with component(answering(response(b"back")), port=port) as back:
                 assert back == dead
@@ -128,7 +128,7 @@ class DeafConnection(UpstreamConnection):
     """What is sent over it arrives nowhere: its node is gone, and nobody has closed it."""
 
     async def head(self) -> None:
-        raise UpstreamTimeout("no progress", undelivered=True)
+        raise UpstreamSilent("it acknowledges nothing")
 
 
 class DeafPool(ConnectionPool):
@@ -150,14 +150,14 @@ def test_an_upstream_that_takes_not_a_byte_is_left_out() -> None:
             pool = DeafPool(1.0)
             pool.deaf = dead
             bench.pool = pool
-            bench.forwarder = Forwarder(pool, lambda _: bench.target, bench.idle.append, bench.wake)
+            bench.forwarder = Forwarder(pool, lambda _: bench.target, bench.idle.append, bench)
             kinds: list[int | ProblemKind] = []
             for _ in range(6):
                 try:
                     kinds.append((await bench.call()).status)
                 except RequestRefused as refused:
                     kinds.append(refused.problem.kind)
-            assert kinds.count(ProblemKind.UPSTREAM_TIMEOUT) == 1, (
+            assert kinds.count(ProblemKind.UPSTREAM_DIED) == 1, (
                 "it may have been taken, so it is not repeated"
             )
             assert kinds.count(200) == 5

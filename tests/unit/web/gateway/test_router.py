@@ -16,11 +16,11 @@ from controller.web.gateway.router import (
     PlatformEndpoint,
     Router,
     ServeService,
+    dialect_of,
     find_route,
-    is_below_v2,
     is_unambiguous,
 )
-from controller.web.problems import HttpProblem, ProblemKind
+from controller.web.problems import HttpProblem, ProblemDialect, ProblemKind
 from tests.support.gateway import make_api, make_route, make_service
 
 TABLE = Router.build(
@@ -51,6 +51,9 @@ TABLE = Router.build(
         ("GET", b"/demo/image/v2/models/classify/ready", b"/v2/models/classify/ready"),
         ("POST", b"/demo/image/v2/models/classify/infer", b"/v2/models/classify/infer"),
         ("POST", b"/demo/image/v2/models/classify/versions/1/infer", b"/v2/models/classify/versions/1/infer"),
+        ("POST", b"/demo/image/v1/chat/completions", b"/v1/chat/completions"),
+        ("GET", b"/demo/image/v1/models", b"/v1/models"),
+        ("GET", b"/demo/image/v1/models/classify", b"/v1/models/classify"),
         ("GET", b"/demo/own", b"/"),
         ("GET", b"/demo/own/", b"/"),
         ("DELETE", b"/demo/own/items/7", b"/items/7"),
@@ -287,20 +290,25 @@ def test_access_rules_of_services_change_with_users_and_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "below"),
+    ("path", "dialect"),
     [
-        (b"/demo/net/v2", True),
-        (b"/demo/net/v2/", True),
-        (b"/demo/net/v2/models/net/infer", True),
-        (b"/demo/net/v2/%0a\n", True),
-        (b"/demo/net/v3", False),
-        (b"/demo/net/v22", False),
-        (b"/demo/net/predict", False),
-        (b"/demo/v2", False),
-        (b"/-/hooks/v2", False),
-        (b"/", False),
-        (b"*", False),
+        (b"/demo/net/v2", ProblemDialect.OPEN_INFERENCE),
+        (b"/demo/net/v2/", ProblemDialect.OPEN_INFERENCE),
+        (b"/demo/net/v2/models/net/infer", ProblemDialect.OPEN_INFERENCE),
+        (b"/demo/net/v2/%0a\n", ProblemDialect.OPEN_INFERENCE),
+        (b"/demo/net/v1", ProblemDialect.OPENAI),
+        (b"/demo/net/v1/chat/completions", ProblemDialect.OPENAI),
+        (b"/demo/net/v3", ProblemDialect.OURS),
+        (b"/demo/net/v22", ProblemDialect.OURS),
+        (b"/demo/net/v11", ProblemDialect.OURS),
+        (b"/demo/net/predict", ProblemDialect.OURS),
+        (b"/demo/v2", ProblemDialect.OURS),
+        (b"/demo/v1", ProblemDialect.OURS),
+        (b"/-/hooks/v2", ProblemDialect.OURS),
+        (b"/-/hooks/v1/x", ProblemDialect.OURS),
+        (b"/", ProblemDialect.OURS),
+        (b"*", ProblemDialect.OURS),
     ],
 )
-def test_paths_of_the_open_inference_protocol(path: bytes, below: bool) -> None:
-    assert is_below_v2(path) == below
+def test_paths_of_other_protocols(path: bytes, dialect: ProblemDialect) -> None:
+    assert dialect_of(path) is dialect

@@ -19,6 +19,7 @@ from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key, path_of
 from controller.domain.storage.sigv4 import UNSIGNED, Signer
 from controller.store import SqliteStore, open_store
+from controller.web.gateway.shares import WorkerShares
 from controller.web.objects.caller import CallerConnection
 from controller.web.objects.proxy import ObjectProxy
 from controller.web.storage import StorageClient
@@ -53,7 +54,10 @@ class Storage:
 
 
 class Scene:
-    def __init__(self, store: SqliteStore, storage: Storage, access: StorageAccess) -> None:
+    def __init__(
+        self, store: SqliteStore, storage: Storage, access: StorageAccess, transfers: WorkerShares
+    ) -> None:
+        self.transfers = transfers
         self.store = store
         self.storage = storage
         self.access = access
@@ -104,8 +108,9 @@ async def a_scene(folder: Path) -> AsyncIterator[Scene]:
     store.boxes.save(BoxRecord(AppName("demo"), ComponentName("data"), BUCKET, 10**9))
     store.boxes.grant(ACCOUNT, (BUCKET,))
     client = StorageClient(store, lambda _: FakeObjects())
-    face = ObjectProxy(store, client, connect_timeout=5.0)
-    harness = Scene(store, storage, access)
+    transfers = WorkerShares("transfers", 9, 1)
+    face = ObjectProxy(store, client, connect_timeout=5.0, transfers=transfers)
+    harness = Scene(store, storage, access, transfers)
     loop = asyncio.get_running_loop()
     front = await loop.create_server(
         lambda: CallerConnection(face.answer, harness.left.put_nowait), "127.0.0.1", 0
@@ -171,3 +176,20 @@ def test_a_body_that_is_signed_whole_goes_on_with_its_digest(tmp_path: Path) -> 
             assert harness.store.boxes.usage(BUCKET, time.time()).pending == 6
 
     asyncio.run(look())
+
+
+def test_transfers_of_one_app_are_a_share(tmp_path: Path) -> None:
+    """By links and by accounts together."""
+
+    async def act() -> None:
+        async with a_scene(tmp_path) as scene:
+            with scene.transfers.take("another", "app another"):
+                assert (await scene.by_link({}, b"x"))[0] == 200
+            with scene.transfers.take("demo", "app demo"):
+                status, answer = await scene.by_link({}, b"x")
+                assert (status, b"1 transfers of app demo under way" in answer) == (503, True)
+                status, answer = await scene.by_account({}, b"x")
+                assert (status, b"<Code>SlowDown</Code>" in answer) == (503, True)
+            assert (await scene.by_account({}, b"x"))[0] == 200
+
+    asyncio.run(act())

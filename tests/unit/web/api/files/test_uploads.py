@@ -25,6 +25,9 @@ from tests.support.fake_objects import FakeObjects
 from tests.support.files import BOX, BUCKET, CAPACITY, Files
 from tests.support.gateway import APP
 
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
+
 SIZE = MIN_PART + 1000
 KEY = user_area("ann") + "g/large"
 

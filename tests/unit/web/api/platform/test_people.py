@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from controller.config import Settings, WebSettings
+from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.people.accounts import Scope
@@ -21,6 +22,9 @@ from controller.web.app import create_app
 from controller.web.context import people_context
 from controller.web.storage import StorageClient
 from tests.support.people import Browser, add_person, add_token, hidden
+
+#: Together they take seconds.
+pytestmark = pytest.mark.slow
 
 ADMIN = "letmein-token"
 
@@ -137,6 +141,29 @@ def test_the_audit_is_for_administrators(app: Flask, people: PeopleStore) -> Non
     assert ask(app, anns, "GET", "/-/audit?limit=x").status_code == 400
 
 
+def test_who_rolled_back_is_in_the_audit(app: Flask, people: PeopleStore, store: SqliteStore) -> None:
+    demo = AppName("demo")
+    store.apps.save(AppStatus(demo, attempted_revision="b" * 40))
+    for revision in "ab":
+        entry = AppliedRevision(demo, revision * 40, "", "", (), 1.0, 2.0, "Ready", "", "")
+        store.history.add(entry, [])
+    bobs = add_token(people, "bob")
+    assert ask(app, bobs, "POST", "/-/apps/demo/rollback", {"revision": 7}).status_code == 400
+    assert (
+        ask(app, bobs, "POST", "/-/apps/demo/rollback", {"revision": "ffff"}).json["reason"]
+        == "UnknownRevision"
+    )
+    refused = ask(app, bobs, "POST", "/-/apps/demo/rollback", {"revision": "bbbb"})
+    assert (refused.status_code, refused.json["reason"]) == (409, "RollbackRefused")
+    assert people.acts() == ()
+    assert ask(app, bobs, "POST", "/-/apps/demo/rollback").status_code == 202
+    (act,) = people.acts()
+    assert (act.who, act.act, act.subject, act.detail) == ("bob", "rollback", "demo", f"to {'a' * 12}")
+    rollback = store.apps.status(demo).rollback
+    assert rollback is not None
+    assert (rollback.revision, rollback.by) == ("a" * 40, "bob")
+
+
 def test_in_a_browser(app: Flask, people: PeopleStore) -> None:
     ann, other = Browser(app), Browser(app)
     ann.sign_in("ann")
@@ -167,7 +194,8 @@ def test_a_person_steers_by_a_form(app: Flask, store: SqliteStore) -> None:
     bob = Browser(app)
     bob.sign_in("bob")
     form = {"form": hidden(bob.open("/-/sessions"))["form"]}
-    assert bob.submit("/-/apps/demo/suspend", form).status_code == 202
+    reply = bob.submit("/-/apps/demo/suspend", form)
+    assert (reply.status_code, reply.location) == (303, "/-/apps/demo")
     assert store.apps.status(AppName("demo")).suspended
     assert bob.submit("/-/apps/other/suspend", form).status_code == 404
 

@@ -382,13 +382,6 @@ def test_else_he_gets_what_there_is(run: Any, prefer: str) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(
-    "prefer", ["wait=1", "Wait = 1", 'wait="1"', "handling=lenient; wait=1", "a, wait=1, b"]
-)
-def test_how_the_preference_is_written(run: Any, prefer: str) -> None:
-    assert runs_live._preferred_wait({"headers": [(b"prefer", prefer.encode())]}) == 1.0
-
-
 def test_what_is_no_run_is_not_waited_for(run: Any) -> None:
     async def scenario(bench: Bench) -> None:
         for status in (200, 404, 422):
@@ -402,6 +395,29 @@ def test_a_body_too_large(run: Any) -> None:
     async def scenario(bench: Bench) -> None:
         assert await bench.refused("runs", method="POST", caller=Caller(b"x" * 101)) is ProblemKind.TOO_LARGE
         assert bench.asked == []
+
+    run(scenario)
+
+
+def test_a_full_queue_reads_no_body_for_a_moment(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it may be a repetition, which is answered with the run that there is."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.answer = (429, "")
+        assert (await bench.call("runs", method="POST", caller=Caller(b"1"))).status == 429
+        assert await bench.refused("runs", method="POST", caller=Caller(b"2")) is ProblemKind.QUEUE_FULL
+        assert [content for _, content in bench.asked] == [b"1"]
+        bench.answer = (202, "")
+        others: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("runs", {"idempotency_key": "k"}),
+            ("runs/x/cancel", {}),
+            ("runs", {"user": "bob"}),
+        )
+        for path, fields in others:
+            assert (await bench.call(path, method="POST", **fields)).status == 202
+        monkeypatch.setattr(runs_live, "FULL", -1.0)
+        bench.live._remember_full((SERVICE.app, "ann"))
+        assert (await bench.call("runs", method="POST")).status == 202
 
     run(scenario)
 

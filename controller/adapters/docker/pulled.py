@@ -1,0 +1,215 @@
+"""Images that were pulled for an app: how much of the disk they take, and which of them go when it is too much. Used
+only by `images`.
+
+Each has a tag with the app's name and the time, so that the engine itself knows which ones the platform has pulled,
+and for whom. Images that were there before belong to others and are never removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker.errors
+
+from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.layers import LayerSizes
+from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.names import AppName
+from controller.domain.reasons import Reason
+from controller.domain.units import about_size
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+_NAME = "pulled"  # in the place of `build`, see domain/names.py
+#: Seconds for which an image stays that nothing uses: the pass that has pulled it has yet to create its containers.
+_SETTLING = 600.0
+_OTHERS = 2**30  # bytes that others may write to the disk during a pull
+
+
+@dataclass(frozen=True)
+class _Pulled:
+    id: str
+    ours: tuple[str, ...]  # tags that say for whom it was pulled
+    at: float
+
+
+@dataclass
+class Incoming:
+    """A pull under way. `layers` are the announced bytes by layer, compressed; `free` is the free space when it
+    began."""
+
+    app: AppName
+    doing: str
+    free: int | None
+    layers: dict[str, int] = field(default_factory=dict)
+
+    def note(self, message: Json) -> None:
+        total = (message.get("progressDetail") or {}).get("total")
+        if isinstance(total, int) and message.get("id"):
+            known = self.layers.get(message["id"], 0)
+            self.layers[message["id"]] = max(known, total)
+
+    @property
+    def size(self) -> int:
+        return sum(self.layers.values())
+
+
+class PulledImages:
+    """The images of all apps. `most` is the bound for one app, in bytes. Thread-safe."""
+
+    def __init__(self, connection: EngineConnection, layers: LayerSizes, instance: str, most: int) -> None:
+        self._connection = connection
+        self._layers = layers
+        self._instance = instance
+        self._most = most
+        self._lock = threading.Lock()  # of `_incoming`
+        self._incoming: list[Incoming] = []
+        self._root: str | None = None
+
+    # --- a pull ------------------------------------------------------------------------------------------------
+
+    def begin(self, app: AppName, doing: str) -> Incoming:
+        """Raises Stalled or Transient `ImageTooLarge` if there is no room for anything."""
+        incoming = Incoming(app, doing, self._free())
+        with self._lock:
+            self._incoming.append(incoming)
+        self._make_room(incoming)
+        return incoming
+
+    def follow(self, incoming: Incoming, message: Json) -> None:
+        """Raises Stalled or Transient `ImageTooLarge` as soon as a message of the engine announces too much. Layers may
+        be compressed, at worst to a thousandth, so the disk is looked at, too."""
+        before = incoming.size
+        incoming.note(message)
+        if incoming.size > before:
+            self._make_room(incoming)
+        free = self._free()
+        if incoming.free is not None and free is not None and incoming.free - free > self._most + _OTHERS:
+            raise Transient(
+                Reason.IMAGE_TOO_LARGE,
+                f"{incoming.doing}: while it was pulled, the disk lost {about_size(incoming.free - free)}, and the "
+                f"images of its app may take {about_size(self._most)} (docker.pulledPerApp)",
+            )
+
+    def end(self, incoming: Incoming) -> None:
+        with self._lock:
+            self._incoming.remove(incoming)
+
+    def keep(self, incoming: Incoming, image: str) -> None:
+        """Record whose a new image is. Raises as `follow`, and removes it, if it takes too much on the disk."""
+        client = self._connection.client
+        repository = f"{self._instance}.local/{incoming.app}/{_NAME}"
+        client.tag(image, repository, f"{int(time.time())}-{image.removeprefix('sha256:')[:12]}")
+        incoming.layers.clear()
+        try:
+            self._make_room(incoming, new=image)
+        except ControllerError:
+            self._remove(next(each for each in self._of(incoming.app) if each.id == image))
+            raise
+
+    def _make_room(self, incoming: Incoming, new: str = "") -> None:
+        """Remove the oldest images that nothing uses, if there is no room with them."""
+        own = self._of(incoming.app)
+        used = self._used()
+        coming = self._announced(incoming.app)
+        kept = {each.id for each in own if each.id in used or each.id == new}
+        unused = sorted((each for each in own if each.id not in kept), key=lambda each: each.at)
+        while self._layers.together({each.id for each in unused} | kept) + coming > self._most:
+            if not unused or unused[0].at > time.time() - _SETTLING:
+                raise self._too_large(incoming, kept, [each.id for each in unused], coming)
+            self._remove(unused.pop(0))
+
+    def _too_large(
+        self, incoming: Incoming, kept: Collection[str], unused: Collection[str], coming: int
+    ) -> ControllerError:
+        """Return the error. It is Transient if what is in the way can be removed in some minutes."""
+        size = self._layers.together(kept) + coming
+        text = (
+            f"{incoming.doing}: with those in use, the images that were pulled for its app would take "
+            f"{about_size(size)} or more, and may take {about_size(self._most)} (docker.pulledPerApp)"
+        )
+        if size > self._most:
+            return Stalled(Reason.IMAGE_TOO_LARGE, text)
+        recent = about_size(self._layers.together(unused))
+        return Transient(Reason.IMAGE_TOO_LARGE, f"{text}; others that were pulled just before take {recent}")
+
+    def _announced(self, app: AppName) -> int:
+        """Of all pulls of the app under way."""
+        with self._lock:
+            return sum(each.size for each in self._incoming if each.app == app)
+
+    # --- what there is -----------------------------------------------------------------------------------------
+
+    def sizes(self) -> Mapping[AppName, int]:
+        own: dict[AppName, set[str]] = {}
+        for image in self._listed("*"):
+            for name in image["RepoTags"] or ():
+                app, _, rest = name.removeprefix(f"{self._instance}.local/").partition("/")
+                if rest.startswith(f"{_NAME}:"):
+                    own.setdefault(AppName(app), set()).add(image["Id"])
+        return {app: self._layers.together(images) for app, images in own.items()}
+
+    def forget(self, app: AppName) -> None:
+        """Remove what was pulled for an app and nothing uses: it was disconnected."""
+        used = self._used()
+        for image in self._of(app):
+            if image.id not in used:
+                self._remove(image)
+
+    def _listed(self, app: str) -> list[Json]:
+        filters = {"reference": f"{self._instance}.local/{app}/{_NAME}"}
+        found: list[Json] = self._connection.client.images(filters=filters)
+        return found
+
+    def _of(self, app: AppName) -> list[_Pulled]:
+        prefix = f"{self._instance}.local/{app}/{_NAME}:"
+        found = []
+        for image in self._listed(app):
+            ours = tuple(tag for tag in image["RepoTags"] or () if tag.startswith(prefix))
+            times = [int(tag.removeprefix(prefix).partition("-")[0]) for tag in ours]
+            found.append(_Pulled(image["Id"], ours, max(times, default=0)))
+        return found
+
+    def _used(self) -> frozenset[str]:
+        return frozenset(entry["ImageID"] for entry in self._connection.client.containers(all=True))
+
+    def _remove(self, image: _Pulled) -> None:
+        """Remove our tags of an image, and the names that it has from its registry, unless somebody has given it
+        another one: a person, or the platform for another app.
+        """
+        client = self._connection.client
+        try:
+            found = client.inspect_image(image.id)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            return
+        tags, digests = found["RepoTags"] or [], found["RepoDigests"] or []
+        origins = {name.partition("@")[0] for name in digests}
+        pulled = [name for name in tags if name.rpartition(":")[0] in origins]
+        others = set(tags) - {*pulled, *image.ours}
+        for name in (*(() if others else (*pulled, *digests)), *image.ours):
+            try:
+                client.remove_image(name)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
+        log.info("a pulled image was removed", extra={"image": image.id[:19]})
+
+    def _free(self) -> int | None:
+        """Return the free bytes of the engine's disk; None if it is not on this host."""
+        if not self._connection.host.startswith("unix:"):
+            return None
+        if self._root is None:
+            self._root = str(self._connection.client.info().get("DockerRootDir") or "")
+        try:
+            found = os.statvfs(self._root)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize

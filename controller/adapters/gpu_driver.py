@@ -1,0 +1,76 @@
+"""Asks NVIDIA's driver for the GPUs of this host, by the program in `nvml`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from controller.adapters.nvml import NOT_INSTALLED as NOT_INSTALLED
+from controller.domain.gpu_devices import GpuReport, read_report
+
+PATIENCE: Final = 10.0  # seconds for the answer
+MOST: Final = 2**20  # bytes of it
+#: `-P` keeps Python from importing modules of the current folder.
+PROGRAM: Final = (sys.executable, "-P", "-m", "controller.adapters.nvml")
+
+
+class GpuDriver:
+    """Used by one thread. A process that hangs in the driver cannot always be killed: no other one is started beside
+    it."""
+
+    def __init__(
+        self,
+        program: Sequence[str] = PROGRAM,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._program = program
+        self._patience = patience
+        self._clock = clock
+        self._hanging: subprocess.Popen[bytes] | None = None
+
+    def read(self) -> GpuReport:
+        """Return what the driver says now, or why it says nothing. Raises no error."""
+        if self._hanging and self._hanging.poll() is None:
+            return self._silent("the driver has not answered for long")
+        self._hanging = None
+        try:
+            process = subprocess.Popen(self._program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            return self._silent(f"the driver cannot be asked: {error}")
+        try:
+            content, _ = process.communicate(timeout=self._patience)
+        except subprocess.TimeoutExpired:
+            self._give_up(process)
+            return self._silent(f"the driver has not answered within {self._patience:g} s")
+        if process.returncode:
+            return self._silent(f"asking the driver ended with {_told(process.returncode)}")
+        return self._read(content)
+
+    def _give_up(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        if process.stdout:
+            process.stdout.close()
+        self._hanging = process
+
+    def _read(self, content: bytes) -> GpuReport:
+        try:
+            if len(content) > MOST:
+                raise ValueError("too much")
+            return read_report(json.loads(content), self._clock())
+        except (ValueError, RecursionError):
+            return self._silent("the driver's answer cannot be read")
+
+    def _silent(self, problem: str) -> GpuReport:
+        return GpuReport(self._clock(), problem=problem)
+
+
+def _told(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"code {code}"

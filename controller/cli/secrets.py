@@ -1,0 +1,230 @@
+"""Secrets that people set for their apps, and the key that encrypts them. No command shows a value, and none takes
+one as an argument: other users of the machine could see it, and the shell would keep it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.cli.completion import app_argument
+from controller.cli.exits import Exit
+from controller.cli.formats import Format, output_option
+from controller.cli.groups import Group
+from controller.cli.output import Column, echo, print_message, show_view, table_of
+from controller.cli.remote import Remote, remote_options
+from controller.cli.session import Session, config_option, timeout_option, with_session
+from controller.domain.apps.environment import MAX_VALUE
+from controller.domain.apps.owned_secrets import ChangeState
+from controller.domain.errors import Stalled
+from controller.domain.names import is_dns_label
+from controller.domain.reasons import Reason
+from controller.domain.secret import Secret, without_line_end
+
+if TYPE_CHECKING:
+    from controller.client.platform import Document, Platform
+
+Row = dict[str, Any]
+
+_LOOK = 1.0  # seconds until what became of a change is looked at again, without news
+_COLUMNS: tuple[Column[Row], ...] = (
+    Column("SECRET", lambda each: each["secret"]),
+    Column("KEY", lambda each: each["name"]),
+    Column("FINGERPRINT", lambda each: each["fingerprint"]),
+    Column("BY", lambda each: each["by"]),
+    Column("SET", lambda each: each["set"]),
+)
+
+
+@click.group(cls=Group)
+@config_option
+def secret() -> None:
+    """Set Secrets of apps.
+
+    What is set is encrypted for the daemon and never shown again.
+    """
+
+
+@secret.command("ls")
+@app_argument()
+@output_option
+@remote_options
+@config_option
+def list_secrets(remote: Remote, app: str, output: Format) -> int:
+    """List the Secrets of an app, without their values.
+
+    A fingerprint changes with the value. Secrets that manifests name and nobody has set, and changes that wait for
+    the daemon, are told, too.
+    """
+    with remote.platform() as platform:
+        document = platform.secrets(app)
+    rows = [{"secret": each["name"], **key} for each in document["secrets"] for key in each["keys"]]
+    names = [str(each["name"]) for each in document["secrets"]]
+    output.show(
+        document, lambda: show_view((table_of(_COLUMNS, rows, output.is_wide),) if rows else ()), names
+    )
+    for each in document.get("needed", ()):  # servers of earlier releases do not tell
+        users = ", ".join(each["usedBy"])
+        print_message(
+            f"{each['name']} is not set and needed by {users}: prichal secret set {app} {each['name']} KEY"
+        )
+    waiting = sum(change["state"] == ChangeState.WAITING for change in document["changes"])
+    if waiting:
+        print_message(f"{waiting} changes wait for the daemon.")
+    elif not rows:
+        print_message(f"Nobody has set a Secret of {app}. Set one with: prichal secret set {app} NAME KEY")
+    return Exit.OK
+
+
+@secret.command(
+    "set",
+    epilog="\b\nExamples:\n"
+    "  prichal secret set demo keys TOKEN                        asks for the value\n"
+    "  prichal secret set demo tls CERT=cert.pem KEY=key.pem",
+)
+@app_argument()
+@click.argument("name")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY[=FILE]...")
+@timeout_option(10.0, "Longest time to wait for the daemon.")
+@output_option
+@remote_options
+@config_option
+def set_(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: float, output: Format) -> int:
+    """Set keys of a Secret, and leave others as they are.
+
+    KEY=FILE takes the content of a file, KEY=- that of standard input. KEY alone asks for the value, or takes standard
+    input if that is not a terminal. All keys are one change, with one rollout.
+    """
+    with remote.platform() as platform:
+        platform.app(app)  # so that nobody is asked for a value in vain
+        change = platform.set_secret(app, _name(name), _values(keys))
+        return _applied(platform, app, change, timeout, output)
+
+
+@secret.command("rm")
+@app_argument()
+@click.argument("name")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@timeout_option(10.0, "Longest time to wait for the daemon.")
+@output_option
+@remote_options
+@config_option
+def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: float, output: Format) -> int:
+    """Remove keys of a Secret, or the whole Secret.
+
+    Containers that run keep their environment.
+    """
+    with remote.platform() as platform:
+        return _applied(platform, app, platform.remove_secret(app, _name(name), keys), timeout, output)
+
+
+@click.group(cls=Group)
+@config_option
+def key() -> None:
+    """Replace the key of this instance."""
+
+
+@key.command("rotate")
+@config_option
+@with_session
+def rotate(session: Session) -> int:
+    """Replace the key of this instance, and encrypt all Secrets again.
+
+    The daemon must be stopped. Every component is deployed once more after its next start.
+    """
+    from controller.daemon.instance_key import rotate as replace_key
+
+    settings = session.settings()
+    if not settings.database.exists():
+        message = f"there is no state at {settings.database}: the platform has not run here yet"
+        raise Stalled(Reason.STATE_MISSING, message)
+    number = replace_key(settings)
+    echo(f"the key is replaced, and {number} values of Secrets are encrypted again")
+    print_message("Start the daemon, and back up the new key.")
+    return Exit.OK
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def _values(given: Sequence[str]) -> dict[str, Secret]:
+    """Return the values by key. Wrong usage ends with a message that quotes no value."""
+    pairs = [argument.partition("=") for argument in given]
+    keys = [key for key, _, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise click.UsageError(f"the key {twice} is given twice")
+    from_stdin = [key for key, sign, file in pairs if file == "-" or (not sign and not sys.stdin.isatty())]
+    if len(from_stdin) > 1:
+        raise click.UsageError(f"only one value can come from standard input, not {' and '.join(from_stdin)}")
+    return {key: Secret(_value(key, file if sign else None)) for key, sign, file in pairs}
+
+
+def _value(key: str, file: str | None) -> str:
+    if file is None and sys.stdin.isatty():
+        text: str = click.prompt(key, hide_input=True, confirmation_prompt=True, err=True)
+        return text
+    raw = sys.stdin.buffer.read(MAX_VALUE + 2) if file in (None, "-") else _content(key, Path(str(file)))
+    if len(raw) > MAX_VALUE + 1:
+        raise click.UsageError(
+            f"{key}: more than {MAX_VALUE} bytes, which no environment of a container takes"
+        )
+    try:
+        return without_line_end(raw.decode())
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{key}: this is not text in UTF-8; store a binary file in Base64") from None
+
+
+def _content(key: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_VALUE + 2)
+    except OSError as error:  # what was meant as a value is not repeated
+        advice = "a value is never an argument: give KEY=FILE, or pass it through standard input"
+        raise click.UsageError(
+            f"{key}: the file after = cannot be read ({error.strerror}); {advice}"
+        ) from None
+
+
+def _name(name: str) -> str:
+    if not is_dns_label(name):
+        raise click.UsageError(
+            f"{name!r} cannot be the name of a Secret: use small letters, digits and hyphens"
+        )
+    return name
+
+
+# --- what became of a change ---------------------------------------------------------------------------------------
+
+
+def _applied(platform: Platform, app: str, change: Document, timeout: float, output: Format) -> int:
+    """Wait until the daemon has applied the change, and tell what became of it."""
+    deadline = time.monotonic() + timeout
+    while _is_waiting(change) and (left := deadline - time.monotonic()) > 0:
+        if platform.apps()["daemon"] is False:
+            break
+        platform.wait_for_change(min(left, _LOOK))
+        found = platform.secrets(app)["changes"]
+        change = next((each for each in found if each["id"] == change["id"]), change)
+    if change["state"] == ChangeState.REFUSED:
+        raise Stalled(Reason.SECRET_REFUSED, str(change["message"]))
+    text = f"{app}: asked for" if _is_waiting(change) else f"{app}: {change['message']}"
+    output.show(change, lambda: echo(text), (str(change["secret"]),))
+    if _is_waiting(change):
+        print_message(
+            f"The daemon has not applied it yet. It does when it runs; see: prichal secret ls {app}"
+        )
+    elif change["request"]:
+        print_message(f"What uses it is rolled out; follow it with: prichal events {app} -f")
+    return Exit.OK
+
+
+def _is_waiting(change: Document) -> bool:
+    return bool(change["state"] == ChangeState.WAITING)
+
+
+commands = (secret, key)

@@ -1,0 +1,357 @@
+"""`ServerPlatform` asks a platform elsewhere over HTTP, with a person's token. What it sends is not trusted: see
+`ServerClient`; a document of another shape ends with the error `NotAPlatform`.
+
+Requests that only read are retried for a while. Those that change something are sent once: a second one would be a
+second act in the audit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+from controller.client.platform.api import (
+    PLAN_TIMEOUT,
+    AppRequest,
+    Document,
+    LogQuery,
+    PlanState,
+    finished_plan,
+    names_of,
+    unknown_app,
+)
+from controller.client.platform.errors import VERSION, platform_meanings
+from controller.client.retry import RetryPolicy
+from controller.client.runs.events import read_events
+from controller.client.server import Authorization, ServerClient, new_pool
+from controller.domain.errors import Stalled, Transient
+from controller.domain.reasons import Reason
+from controller.domain.secret import Secret
+from controller.domain.units import rfc3339
+
+T = TypeVar("T")
+
+FAILURES: Final = 5  # interruptions without a line between them
+LOOK: Final = 1.0  # seconds between two looks for changes
+PAUSE: Final = 0.2  # seconds between two requests when a server does not wait although it was asked to
+WAIT: Final = 20.0  # seconds that a server is asked to wait for news, so that proxies do not give up
+#: What a browser's page cannot send along: servers that trust callers of their own host ask for it.
+_DELIBERATE: Final = {"X-Prichal": "1"}
+
+
+class ServerPlatform:
+    """`url` is that of the platform. Must be closed; shared by no threads."""
+
+    def __init__(
+        self, url: str, authorization: Authorization, ca_file: str = "", patience: RetryPolicy | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.version = ""  # of the server, "" before it has answered
+        self._pool = new_pool(ca_file)
+        self._server = ServerClient(self._pool, authorization, platform_meanings(), self._note)
+        self._patience = patience or RetryPolicy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._patience.stop()
+        self._pool.clear()
+
+    def _note(self, headers: Mapping[str, str]) -> None:
+        self.version = headers.get(VERSION, self.version)[:40]
+
+    # --- the Protocol -------------------------------------------------------------------------------------------
+
+    def apps(self) -> Document:
+        doing = f"cannot list the apps at {self.url}"
+
+        def told(document: Any) -> Document:
+            list(names_of(document))
+            return {"daemon": None, "platform": None, **document}
+
+        return self.read("/-/apps", doing, told)
+
+    def app(self, name: str) -> Document:
+        return self._of_app(name, "", f"cannot see {name}", _object("app", "conditions"))
+
+    def events(self, app: str | None, after: int = 0, limit: int = 100, wait: float = 0.0) -> list[Document]:
+        query = {"after": str(after), "limit": str(limit), **_waiting(wait)}
+        began = time.monotonic()
+
+        def told(document: Any) -> list[Document]:
+            return [_object("id", "at", "reason", "message", "type")(event) for event in document["events"]]
+
+        if app is None:
+            found = self.read("/-/events", "cannot list events", told, query)
+        else:
+            found = self._of_app(app, "/events", f"cannot list events of {app}", told, query)
+        return found or self._rest(found, wait, began)
+
+    def request(self, app: str, what: AppRequest) -> Document:
+        doing = f"cannot {what} {app}"
+        with self._knowing(app):
+            answer = self.change(f"/-/apps/{quote(app, safe='')}/{what}", doing)
+        with self._server.meaning.understood(doing):
+            return _object("id", "app", "state")(answer)
+
+    def roll_back(self, app: str, revision: str | None = None) -> Document:
+        doing, content = f"cannot roll {app} back", {} if revision is None else {"revision": revision}
+        with self._knowing(app):
+            answer = self.change(f"/-/apps/{quote(app, safe='')}/rollback", doing, content)
+        with self._server.meaning.understood(doing):
+            return _object("id", "app", "state", "rollback")(answer)
+
+    def progress(self, app: str, request: int, after: int, wait: float) -> Document:
+        query = {"after": str(after), **_waiting(wait)}
+        began = time.monotonic()
+        doing = f"cannot see request {request}"
+        told = _object("request", "events", "daemon")
+        found = self._of_app(app, f"/requests/{request}", doing, told, query)
+        if found["events"] or _object("state")(found["request"])["state"] == "done":
+            return found
+        return self._rest(found, wait, began)
+
+    def secrets(self, app: str) -> Document:
+        doing = f"cannot list the Secrets of {app}"
+        return self._of_app(app, "/secrets", doing, _object("app", "secrets", "changes"))
+
+    def set_secret(self, app: str, secret: str, values: Mapping[str, Secret]) -> Document:
+        content = {"values": {key: value.reveal() for key, value in values.items()}}
+        return self._change_secret("PUT", app, secret, "", content)
+
+    def remove_secret(self, app: str, secret: str, keys: Sequence[str]) -> Document:
+        query = urlencode([("key", key) for key in keys])
+        return self._change_secret("DELETE", app, secret, f"?{query}" if query else "")
+
+    def _change_secret(self, method: str, app: str, secret: str, query: str, content: Any = None) -> Document:
+        """Sent once, like what `change` sends."""
+        doing = f"cannot change the Secret {secret} of {app}"
+        path = f"/-/apps/{quote(app, safe='')}/secrets/{quote(secret, safe='')}{query}"
+        with self._knowing(app):
+            answer = self._server.ask(method, f"{self.url}{path}", doing, None, _DELIBERATE, content)
+        with self._server.meaning.understood(doing):
+            return _object("id", "state", "message", "request")(answer.document["change"])
+
+    def templates(self) -> Document:
+        return self.read("/-/templates", "cannot list the templates", _object("templates", "you"))
+
+    def create_app(self, wanted: Document) -> Document:
+        doing = "cannot make the app"
+        return self._order(self.change("/-/apps", doing, wanted), doing)
+
+    def delete_app(self, name: str) -> Document:
+        doing, place = f"cannot delete {name}", f"{self.url}/-/apps/{quote(name, safe='')}"
+        with self._knowing(name):
+            answer = self._server.ask("DELETE", place, doing, {"confirm": name}, _DELIBERATE)
+        return self._order(answer.document, doing)
+
+    def order(self, id: str) -> Document:
+        told = _object("id", "app", "state", "message")
+        return self.read(f"/-/orders/{quote(id, safe='')}", "cannot see the order", told)
+
+    def _order(self, document: Any, doing: str) -> Document:
+        with self._server.meaning.understood(doing):
+            return _object("id", "app", "state")(document)
+
+    def logs(self, app: str, query: LogQuery) -> Iterator[bytes]:
+        asked = _log_query(query)
+        url = f"{self.url}/-/apps/{quote(app, safe='')}/logs"
+        doing = f"cannot read the log of {query.component or app}"
+        with self._knowing(app):
+            if query.follow:
+                yield from self._followed(url, doing, asked)
+                return
+            with self._server.stream(url, doing, asked) as pieces:
+                yield from pieces
+
+    def _followed(self, url: str, doing: str, query: dict[str, str]) -> Iterator[bytes]:
+        """Follow a log over interruptions: no line is lost or repeated."""
+        last, failures = "", 0
+        while True:
+            headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+            try:
+                with (
+                    self._server.stream(url, doing, query, headers) as pieces,
+                    self._server.meaning.understood(doing),
+                ):
+                    for event in read_events(pieces):
+                        piece = event.data.encode()
+                        yield piece if _is_within_line(last, event.id, len(piece)) else piece + b"\n"
+                        last, failures = event.id or last, 0
+            except Transient:
+                failures += 1
+                if failures > FAILURES:
+                    raise
+            time.sleep(min(LOOK * 2**failures, 10.0))
+
+    def history(self, app: str, limit: int = 20) -> Document:
+        def told(document: Any) -> Document:
+            entries = [_ENTRY(each) for each in document["history"]]
+            return {**document, "history": entries}
+
+        return self._of_app(app, "/history", f"cannot see the history of {app}", told, {"limit": str(limit)})
+
+    def diff(self, app: str, begin: str | None = None, end: str | None = None) -> Document:
+        asked = (("from", begin), ("to", end))
+        query = {name: value for name, value in asked if value is not None}
+        told = _object("from", "to", "manifests", "plan")
+        return self._of_app(app, "/diff", f"cannot compare revisions of {app}", told, query)
+
+    def plan(self, app: str, timeout: float = PLAN_TIMEOUT) -> Document:
+        began = time.monotonic()
+        known: dict[str, str] = {}
+        while True:
+            asked = time.monotonic()
+            query = {**known, **_waiting(timeout - (asked - began))}
+            found = self._of_app(app, "/plan", f"cannot plan {app}", _plan, query)
+            if done := finished_plan(found, time.monotonic() - began, timeout):
+                return done
+            known = {"id": str(found["id"])}
+            self._rest(found, WAIT, asked)
+
+    def wait_for_change(self, timeout: float) -> None:
+        time.sleep(min(LOOK, timeout))
+
+    # --- the caller ---------------------------------------------------------------------------------------------
+
+    def me(self) -> Document:
+        """Return who the server takes the caller for."""
+        told = _object("user", "via", "scope", "appDomain")
+        return self.read("/-/me", f"cannot log in to {self.url}", told)
+
+    def end_token(self) -> None:
+        """Revoke the token of this caller."""
+        self.change("/-/me/logout", f"cannot log out of {self.url}")
+
+    def begin_login(self, label: str, scope: str) -> Document:
+        """Ask for a token: the person has to confirm `code` in a browser, at `path` of this server."""
+        doing = f"cannot log in to {self.url}"
+        found = self.change("/-/device", doing, form={"label": label, "scope": scope})
+        with self._server.meaning.understood(doing):
+            begun = _object("secret", "code", "path")(found)
+            return {**begun, "expiresIn": float(begun["expiresIn"]), "interval": float(begun["interval"])}
+
+    def take_login(self, secret: str) -> Document:
+        """Return the `token` once the person has agreed, before that the `state`. Stalled `LoginRefused`."""
+        doing = f"cannot log in to {self.url}"
+        return _object()(self.change("/-/device/token", doing, form={"secret": secret}))
+
+    # --- for further capabilities -------------------------------------------------------------------------------
+
+    def read(
+        self, path: str, doing: str, told: Callable[[Any], T], query: Mapping[str, str] | None = None
+    ) -> T:
+        """Return what `told` makes of the document at a path below the platform's URL. Retried."""
+
+        def ask() -> T:
+            answer = self._server.ask("GET", f"{self.url}{path}", doing, query)
+            with self._server.meaning.understood(doing):
+                return told(answer.document)
+
+        return self._patience.retry(ask)
+
+    def change(
+        self,
+        path: str,
+        doing: str,
+        content: Any = None,
+        query: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Any:
+        """POST `content` as JSON, or a form; return the document of the response. Sent once."""
+        url = f"{self.url}{path}"
+        return self._server.ask("POST", url, doing, query, _DELIBERATE, content, form=form).document
+
+    def _of_app(
+        self,
+        app: str,
+        path: str,
+        doing: str,
+        told: Callable[[Any], T],
+        query: Mapping[str, str] | None = None,
+    ) -> T:
+        with self._knowing(app):
+            return self.read(f"/-/apps/{quote(app, safe='')}{path}", doing, told, query)
+
+    def _knowing(self, app: str) -> _KnownApps:
+        return _KnownApps(self, app)
+
+    def _rest(self, found: T, wait: float, began: float) -> T:
+        """Pause after an answer without news that came too soon, so that no server makes this program spin."""
+        if wait and time.monotonic() - began < PAUSE:
+            time.sleep(min(PAUSE, wait))
+        return found
+
+
+class _KnownApps:
+    """Gives the error for an unknown app the most similar name of those that the caller may see."""
+
+    def __init__(self, platform: ServerPlatform, app: str) -> None:
+        self._platform = platform
+        self._app = app
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Stalled) and error.reason == Reason.UNKNOWN_APP:
+            raise unknown_app(self._app, names_of(self._platform.apps())) from error
+
+
+def _object(*members: str) -> Callable[[Any], Document]:
+    """Return a reader of objects that have these members, and maybe others."""
+
+    def told(value: Any) -> Document:
+        if not isinstance(value, dict):
+            raise TypeError("not an object")
+        for member in members:
+            value[member]
+        return value
+
+    return told
+
+
+def _plan(value: Any) -> Document:
+    state = _object("app", "id", "state")(value)["state"]
+    match PlanState(state):
+        case PlanState.DONE:
+            return _object("revision", "actions", "holds", "warnings", "text", "from", "manifests")(value)
+        case PlanState.FAILED:
+            return _object("reason", "message", "transient")(value)
+        case PlanState.PENDING:
+            return _object("daemon")(value)
+
+
+_ENTRY = _object("id", "revision", "begun", "seconds", "outcome", "triggers", "author", "subject")
+
+
+def _log_query(query: LogQuery) -> dict[str, str]:
+    found = {"follow": "1"} if query.follow else {}
+    if query.component is not None:
+        found["component"] = query.component
+    if query.previous:
+        found["previous"] = "1"
+    if query.since is not None:
+        found["since"] = rfc3339(query.since) or ""
+    if query.tail is not None:
+        found["tail"] = str(query.tail)
+    return found
+
+
+def _is_within_line(before: str, after: str, size: int) -> bool:
+    """Return True if a piece of a log ends within a line: ids are those of containers with offsets, and such a piece
+    is as long as its bytes, without a line end."""
+    (log, _, begin), (same, _, end) = before.rpartition(":"), after.rpartition(":")
+    return log == same and begin.isdecimal() and end.isdecimal() and int(end) - int(begin) == size
+
+
+def _waiting(wait: float) -> dict[str, str]:
+    return {"wait": str(int(min(wait, WAIT)))} if wait >= 1 else {}

@@ -1,0 +1,34 @@
+"""Tells the web process what `prichal doctor` says, so that administrators see it in a browser: the checks are made now
+and then by the daemon, which alone may ask the engine and read what they are about, and written as a document beside
+the state. `GET /-/health` shows it, with its age.
+
+The check of accounts is left out: its text has the first administrator's link.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Final
+
+from controller.atomic import replace_file
+from controller.config import Settings
+from controller.daemon.doctor import CHECKS, Check, doctor
+from controller.domain.units import rfc3339
+
+EVERY: Final = 600.0  # seconds between two reports
+MODE: Final = 0o640  # the group of the folder may read it
+_PRIVATE: Final = frozenset(("people",))
+
+
+def write_health(
+    settings: Settings,
+    examine: Callable[[Settings, frozenset[str]], list[Check]] = doctor,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Examine this machine, and replace the document."""
+    checks = examine(settings, frozenset(CHECKS) - _PRIVATE)
+    told = [{"name": c.name, "ok": c.ok, "detail": c.detail, "advice": c.advice} for c in checks]
+    document = {"at": rfc3339(clock()), "checks": told}
+    replace_file(settings.health, json.dumps(document, ensure_ascii=False) + "\n", MODE)

@@ -1,0 +1,92 @@
+"""Commit statuses: what a forge shows beside the commit of an app. Pure.
+
+`commit_status` derives the status of the attempted commit from an app's conditions, and `untold` decides what of it
+the forge is told. The verdict on a commit is about its deployment: once it has succeeded, later trouble of the app
+does not change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from controller.domain.apps.conditions import Conditions, ConditionType, find
+from controller.domain.reasons import Reason
+
+MAX_DESCRIPTION: Final = 140  # characters; GitHub takes no more
+
+_FAILURES: Final = (
+    ConditionType.MANIFEST_INVALID,
+    ConditionType.STALLED,
+    ConditionType.APPLY_FAILED,
+    ConditionType.DEGRADED,
+)
+
+
+class CommitState(StrEnum):
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    CANCELED = "canceled"  # a newer commit came before there was a verdict
+
+
+@dataclass(frozen=True)
+class CommitStatus:
+    """`revision` is the full commit id, `description` one line for people."""
+
+    revision: str
+    state: CommitState
+    reason: Reason
+    description: str
+
+    def says(self, other: CommitStatus) -> bool:
+        """Return whether the other status says the same, perhaps in other words."""
+        mine, others = (self.revision, self.state, self.reason), (other.revision, other.state, other.reason)
+        return mine == others
+
+
+def commit_status(conditions: Conditions, revision: str) -> CommitStatus | None:
+    """Return the status of the attempted commit `revision`; None if the conditions say nothing about it."""
+    if not revision or find(conditions, ConditionType.SUSPENDED):
+        return None
+    about = tuple(c for c in conditions if c.revision in ("", revision))
+    for kind in _FAILURES:
+        if failure := find(about, kind):
+            return _status(revision, CommitState.FAILURE, failure.reason, failure.message)
+    if find(about, ConditionType.RECONCILING):
+        return CommitStatus(revision, CommitState.PENDING, Reason.APPLYING, "the commit is being applied")
+    ready = find(about, ConditionType.READY)
+    if ready is None:
+        return None
+    if ready.status:
+        return CommitStatus(revision, CommitState.SUCCESS, Reason.READY, _line(ready.message))
+    return _status(revision, CommitState.PENDING, ready.reason, ready.message)
+
+
+def untold(told: CommitStatus | None, now: CommitStatus | None) -> tuple[CommitStatus, ...]:
+    """Return what the forge is told next, in this order, if it was told `told` last and `now` holds."""
+    if now is None or (told and told.says(now)):
+        return ()
+    if told is None:
+        return (now,)
+    if told.revision != now.revision:
+        return (_superseded(told, now), now) if told.state is CommitState.PENDING else (now,)
+    if told.state is CommitState.SUCCESS or now.state is CommitState.PENDING:
+        return ()  # a commit is pending once, whatever it waits for and however often it is tried
+    return (now,)
+
+
+def _superseded(told: CommitStatus, by: CommitStatus) -> CommitStatus:
+    text = f"commit {by.revision[:12]} came before this one was applied"
+    return CommitStatus(told.revision, CommitState.CANCELED, Reason.SUPERSEDED, text)
+
+
+def _status(revision: str, state: CommitState, reason: Reason, message: str) -> CommitStatus:
+    return CommitStatus(revision, state, reason, _line(f"{reason}: {message}"))
+
+
+def _line(text: str) -> str:
+    """Return the first line, cut to what all forges take."""
+    line = next(iter(text.strip().splitlines()), "")
+    return line if len(line) <= MAX_DESCRIPTION else f"{line[: MAX_DESCRIPTION - 1]}…"

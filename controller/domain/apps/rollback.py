@@ -1,0 +1,103 @@
+"""Going back to an earlier revision: which one that is, and how long it holds. Pure.
+
+A rollback is a decision of a person. It holds until Git has another commit than the one that it replaced, or until
+somebody resumes the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.requests import Outcome
+from controller.domain.apps.status import AppStatus, Rollback, is_suspended
+from controller.domain.errors import Stalled
+from controller.domain.reasons import Reason
+from controller.domain.units import rfc3339
+
+SHORTEST = 4  # characters of a revision
+
+
+def decide_rollback(
+    status: AppStatus, history: Iterable[AppliedRevision], wanted: str | None, by: str, at: float
+) -> Rollback:
+    """Return the rollback to `wanted` (the first characters of a revision, or the number of an entry), or without it
+    to the newest revision before the present commit that was ready. Asking twice for the same changes nothing.
+
+    `history` is newest first. Raises Stalled `UnknownRevision` and `RollbackRefused`.
+    """
+    app, entries = status.app, tuple(history)
+    if is_suspended(status):
+        told = f"{app} is suspended, so nothing is changed: resume it first, with: prichal resume {app}"
+        raise Stalled(Reason.ROLLBACK_REFUSED, told)
+    if status.attempted_revision == "" or not entries:
+        raise Stalled(Reason.UNKNOWN_REVISION, f"nothing was applied to {app} yet, so it cannot go back")
+    replaced = status.attempted_revision
+    revision = _last_good(status, entries) if wanted is None else _named(status, entries, wanted)
+    if revision == replaced:
+        how = f"go on to it with: prichal resume {app}" if status.rollback else "name an earlier one"
+        raise Stalled(
+            Reason.ROLLBACK_REFUSED, f"{revision[:12]} is the newest commit that {app} knows of: {how}"
+        )
+    if status.rollback and (status.rollback.revision, status.rollback.replaced) == (revision, replaced):
+        return status.rollback
+    return Rollback(revision, replaced, by, at)
+
+
+def _last_good(status: AppStatus, entries: tuple[AppliedRevision, ...]) -> str:
+    for each in entries:
+        if each.outcome == Outcome.READY and each.revision != status.attempted_revision:
+            return each.revision
+    told = f"no revision of {status.app} before {status.attempted_revision[:12]} was ready"
+    raise Stalled(Reason.UNKNOWN_REVISION, f"{told}: choose one with --to; see: prichal history {status.app}")
+
+
+def _named(status: AppStatus, entries: tuple[AppliedRevision, ...], wanted: str) -> str:
+    found = sorted(
+        {each.revision for each in entries if len(wanted) >= SHORTEST and each.revision.startswith(wanted)}
+    )
+    found = found or [each.revision for each in entries if str(each.id) == wanted]
+    see = f"see: prichal history {status.app}"
+    if not found:
+        raise Stalled(
+            Reason.UNKNOWN_REVISION, f"the history of {status.app} has no revision {wanted!r}; {see}"
+        )
+    if len(found) > 1:
+        several = ", ".join(revision[:12] for revision in found)
+        raise Stalled(Reason.UNKNOWN_REVISION, f"{wanted!r} is the beginning of {several}: write more; {see}")
+    return found[0]
+
+
+def is_credible(status: AppStatus, history: Iterable[AppliedRevision]) -> bool:
+    """Return whether the rollback of `status` leads to a revision that the daemon has applied before, and so has
+    verified. Others than the daemon write rollbacks; a history that was lost meanwhile does not end one."""
+    wanted = status.rollback.revision if status.rollback else ""
+    known = {status.desired_revision, status.applied_revision, *(each.revision for each in history)}
+    return wanted in known
+
+
+def entry_of(history: Iterable[AppliedRevision], revision: str) -> AppliedRevision | None:
+    """Return the newest entry in which the revision was ready, or else the newest one."""
+    entries = [each for each in history if each.revision == revision]
+    return next((each for each in entries if each.outcome == Outcome.READY), next(iter(entries), None))
+
+
+def earlier_images(history: Collection[AppliedRevision], present: str, revisions: int) -> tuple[str, ...]:
+    """Return the images of so many revisions beside the present one that were ready, the newest first."""
+    good = dict.fromkeys(
+        each.revision for each in history if each.outcome == Outcome.READY and each.revision != present
+    )
+    entries = [entry for revision in list(good)[:revisions] if (entry := entry_of(history, revision))]
+    images = (pin.partition(" ")[2] for entry in entries for _, pin in entry.pins)
+    return tuple(dict.fromkeys(filter(None, images)))
+
+
+def holding(app: str, rollback: Rollback, is_there: bool) -> Condition:
+    """Return the condition of an app that was rolled back. `is_there`: the revision could be read."""
+    how = "is held" if is_there else "is wanted"
+    until = f"a new commit or `prichal resume {app}` goes on"
+    message = (
+        f"revision {rollback.revision[:12]} {how} since {rfc3339(rollback.at)}, by {rollback.by}; {until}"
+    )
+    return Condition(ConditionType.ROLLED_BACK, True, Reason.ROLLED_BACK, message, revision=rollback.revision)

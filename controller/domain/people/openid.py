@@ -1,0 +1,78 @@
+"""People who sign in with OpenID Connect: what a token says of them becomes the name of an account, groups and roles.
+Pure; `web/auth` has verified the token.
+
+Whose account a name is, is decided by issuer and subject together, never by the name (store/people.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain.people.accounts import is_account_name
+from controller.domain.people.roles import ALL, Grant, Role
+
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+MOST_GROUPS: Final = 10_000  # of one person that are looked at
+LONGEST_SUBJECT: Final = 255  # characters (OpenID Connect Core §2)
+
+
+def discovery_url(issuer: str) -> str:
+    """Return where an issuer describes itself (OpenID Connect Discovery 1.0, section 4)."""
+    return issuer.rstrip("/") + WELL_KNOWN
+
+
+@dataclass(frozen=True)
+class GroupRole:
+    """The role that a group at an issuer gives, for one app, a pattern such as `pu-lab-*`, or the platform."""
+
+    group: str
+    role: Role
+    app: str = ALL
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person at an issuer. `subject` is empty for a name that is kept for whom the issuer knows by it, and `issuer`,
+    too, if it is for that of any issuer."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class SignedInPerson:
+    """A person as an issuer describes them. `groups` are those that the configuration names."""
+
+    identity: Identity
+    name: str
+    groups: frozenset[str]
+
+
+def account_name(claimed: str) -> str | None:
+    """Return the name of the account; None if the claim cannot be one. Capital letters count as small ones."""
+    name = claimed.strip()
+    return name.lower() if name.isascii() and is_account_name(name.lower()) else None
+
+
+def groups_of(claim: object) -> frozenset[str]:
+    """Return the groups of a claim that is a list of texts, or one text."""
+    several = claim if isinstance(claim, list) else [claim]
+    return frozenset(each for each in several[:MOST_GROUPS] if isinstance(each, str))
+
+
+def roles_by_group(user: str, groups: frozenset[str], rules: Iterable[GroupRole]) -> tuple[Grant, ...]:
+    """Return what the groups of a person give them."""
+    found = {Grant(user, rule.role, rule.app, rule.group) for rule in rules if rule.group in groups}
+    return tuple(sorted(found))
+
+
+def is_subject(value: object) -> bool:
+    """Return True for a `sub` as the specification has it: ASCII, not empty, not too long."""
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isprintable()
+        and 0 < len(value) <= LONGEST_SUBJECT
+    )

@@ -1,0 +1,210 @@
+"""New apps from templates, and the deletion of apps: `POST /-/apps`, `DELETE /-/apps/<name>` and what comes of them.
+
+The daemon makes the app, and the one who has asked for it becomes its developer: `controller.web.auth.promises` keeps
+both together.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final
+
+from flask import Blueprint, current_app, request
+from flask.typing import ResponseReturnValue
+
+from controller.config import Settings
+from controller.domain.apps.orders import AppOrder, OrderRecord, is_order_id
+from controller.domain.errors import Stalled, Transient
+from controller.domain.people.quotas import Quota, name_problem, prefix_of, used, with_overrides
+from controller.domain.people.roles import Act, Principal, Verdict, decide
+from controller.domain.reasons import Reason
+from controller.ports import Store
+from controller.store.people import PeopleStore
+from controller.templates.asking import NewApp, creation, deletion, templates
+from controller.web.api.platform.admission import note
+from controller.web.api.platform.order_documents import order_document, template_document
+from controller.web.api.platform.refusals import unknown_app
+from controller.web.bodies import read_json, require_json
+from controller.web.context import context, people_context, principal, query
+from controller.web.pages.rendering import wants_page
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+
+new_apps = Blueprint("new_apps", __name__)
+
+_BODY = (
+    '{"name": "pu-ivanov-pa-demo", "template": "function", "values": {"path": "api"}, "limits": {"cpus": 1}}'
+)
+_KINDS: Final = {
+    Reason.PLATFORM_IN_GIT: ProblemKind.NOT_WRITABLE,
+    Reason.ALREADY_CONNECTED: ProblemKind.APP_EXISTS,
+    Reason.QUOTA_EXCEEDED: ProblemKind.QUOTA,
+    Reason.NOT_CONFIRMED: ProblemKind.NOT_CONFIRMED,
+}
+
+
+@new_apps.get("/-/templates")
+def list_templates() -> ResponseReturnValue:
+    """Templates, and what the caller may make of them; a page for people."""
+    if wants_page():
+        from controller.web.pages.templates import templates_page  # it needs this module
+
+        return templates_page()
+    store, settings = context(current_app)
+    who = principal()
+    found = [template_document(each, who.is_admin) for each in templates(store, settings)]
+    return {
+        "templates": found,
+        "you": allowance_document(store, settings, people_context(current_app).store, who),
+    }
+
+
+@new_apps.post("/-/apps")
+def create_app() -> ResponseReturnValue:
+    order = ask_creation(_wanted())
+    note(order.app, f"from the template {order.template}")
+    return placed(order)
+
+
+@new_apps.delete("/-/apps/<name>")
+def delete_app(name: str) -> ResponseReturnValue:
+    order = ask_deletion(name, query().text("confirm") or "")
+    note(order.app)
+    return placed(order)
+
+
+@new_apps.get("/-/orders/<id>")
+def show_order(id: str) -> ResponseReturnValue:
+    """A document for programs, a page for people."""
+    record = own_order(id)
+    if wants_page():
+        from controller.web.pages.new_app import order_page  # it needs this module
+
+        return order_page(record)
+    return order_document(record, context(current_app).settings)
+
+
+def ask_creation(wanted: NewApp) -> AppOrder:
+    """Place the order for a new app of the caller. Raises RequestRefused."""
+    store, settings = context(current_app)
+    people, who = people_context(current_app).store, principal()
+    accounts = [account.name for account in people.accounts()] if not who.is_admin else []
+    user = "" if who.is_admin else who.name
+    if problem := name_problem(wanted.name, settings.apps.prefix, user, accounts):
+        raise _refused(Stalled(Reason.NAME_INVALID, problem))
+    try:
+        quota = quota_of(people, settings, who)
+        order = creation(store, settings, wanted, secrets.token_hex(16), who.name, quota)
+        _place(store, people, order, who.name)
+    except (Stalled, Transient) as error:
+        raise _refused(error) from error
+    return order
+
+
+def ask_deletion(name: str, confirmed: str) -> AppOrder:
+    """Place the order to delete an app. Raises RequestRefused."""
+    store, settings = context(current_app)
+    if all(status.app != name for status in store.apps.all()):
+        raise RequestRefused(unknown_app(name))
+    try:
+        order = deletion(store, settings, name, confirmed, secrets.token_hex(16), principal().name)
+        _place(store, people_context(current_app).store, order, "")
+    except (Stalled, Transient) as error:
+        raise _refused(error) from error
+    return order
+
+
+def _place(store: Store, people: PeopleStore, order: AppOrder, developer: str) -> None:
+    """The promise comes first: an order without one would make an app without a developer."""
+    people.promise(order.id, developer, order.app, time.time())
+    store.orders.ask(order)
+
+
+def quota_of(people: PeopleStore, settings: Settings, who: Principal) -> Quota | None:
+    """Return the quota of a caller; admins have none."""
+    return None if who.is_admin else with_overrides(settings.apps.quota, people.quota(who.name))
+
+
+def own_order(id: str) -> OrderRecord:
+    """Return an order of the caller; admins see all. Raises RequestRefused."""
+    store, _ = context(current_app)
+    record = store.orders.get(id) if is_order_id(id) else None
+    who = principal()
+    if record is None or not (who.is_admin or (who.name and record.order.by == who.name)):
+        extra = {"reason": str(Reason.UNKNOWN_ORDER)}
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"There is no order {id}.", extra=extra))
+    return record
+
+
+def placed(order: AppOrder) -> ResponseReturnValue:
+    store, settings = context(current_app)
+    record = store.orders.get(order.id) or OrderRecord(order, time.time())
+    return order_document(record, settings), 202, {"Location": f"/-/orders/{order.id}"}
+
+
+# --- documents --------------------------------------------------------------------------------------------------
+
+
+def allowance_document(
+    store: Store, settings: Settings, people: PeopleStore, who: Principal
+) -> dict[str, object]:
+    """What the caller may still make."""
+    quota, present = quota_of(people, settings, who), used(store.orders.shares(), who.name)
+    prefix = "" if who.is_admin else prefix_of(settings.apps.prefix, who.name)
+    may = decide(who, Act.CREATE) is Verdict.ALLOWED and not settings.platform.url
+    return {
+        "mayCreate": may,
+        "prefix": prefix,
+        "quota": _quota(quota) if quota else None,
+        "used": _quota(present) if who.name else None,
+    }
+
+
+def _quota(quota: Quota) -> dict[str, object]:
+    return {
+        "apps": quota.apps,
+        "cpus": quota.cpus,
+        "memory": quota.memory,
+        "storage": quota.storage,
+        "gpus": quota.gpus,
+    }
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------
+
+
+def _wanted() -> NewApp:
+    require_json(request.mimetype, f"Send JSON such as {_BODY}.")
+    asked = read_json(request.get_data(cache=False))
+    if not isinstance(asked, dict) or not {"name", "template"} <= set(asked) <= {
+        "name",
+        "template",
+        "values",
+        "limits",
+    }:
+        raise _invalid(f"The body must be a mapping such as {_BODY}.")
+    values, limits = asked.get("values", {}), asked.get("limits", {})
+    texts = isinstance(asked["name"], str) and isinstance(asked["template"], str)
+    if not texts or not isinstance(values, dict) or not isinstance(limits, dict):
+        raise _invalid(f"The body must be a mapping such as {_BODY}.")
+    for name, value in values.items():
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise _invalid(f"The value of {name[:40]} must be a text or a whole number.")
+    for name, limit in limits.items():
+        if not isinstance(limit, str | int | float) or isinstance(limit, bool):
+            raise _invalid(f"The limit {name[:40]} must be a number or a size.")
+    return NewApp(
+        asked["name"], asked["template"], {name: str(value) for name, value in values.items()}, limits
+    )
+
+
+def _invalid(detail: str) -> RequestRefused:
+    return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
+
+
+def _refused(error: Stalled | Transient) -> RequestRefused:
+    full = error.reason == Reason.QUEUE_FULL
+    kind = ProblemKind.QUEUE_FULL if full else _KINDS.get(error.reason, ProblemKind.INVALID)
+    detail = error.message[:1].upper() + error.message[1:]
+    extra = {"reason": str(error.reason)}
+    return RequestRefused(HttpProblem(kind, f"{detail}.", retry_after=5 if full else 0, extra=extra))

@@ -1,0 +1,52 @@
+"""What Git learns about a request, and how large a repository is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.adapters.git_backend import environment, size_of
+from controller.domain.git_http import GitExchange, GitService
+
+
+def options(found: dict[str, str]) -> dict[str, str]:
+    count = int(found["GIT_CONFIG_COUNT"])
+    return {found[f"GIT_CONFIG_KEY_{n}"]: found[f"GIT_CONFIG_VALUE_{n}"] for n in range(count)}
+
+
+def test_a_push() -> None:
+    exchange = GitExchange("demo", GitService.RECEIVE_PACK, False, "ivanov", "version=1")
+    found = environment(exchange, Path("/srv/git"), 1000)
+    assert (found["REQUEST_METHOD"], found["PATH_INFO"]) == ("POST", "/demo.git/git-receive-pack")
+    assert (found["QUERY_STRING"], found["REMOTE_USER"]) == ("", "ivanov")
+    assert found["CONTENT_TYPE"] == "application/x-git-receive-pack-request"
+    assert (found["GIT_PROTOCOL"], found["GIT_PROJECT_ROOT"]) == ("version=1", "/srv/git")
+    assert "CONTENT_LENGTH" not in found
+    set_ = options(found)
+    assert set_["receive.maxInputSize"] == "1000"
+    assert set_["safe.directory"] == "/srv/git/demo.git"
+    assert set_["http.getanyfile"] == "false"
+
+
+def test_a_list_of_refs() -> None:
+    exchange = GitExchange("demo", GitService.UPLOAD_PACK, True, "ivanov")
+    found = environment(exchange, Path("/srv/git"), 1000)
+    assert (found["REQUEST_METHOD"], found["PATH_INFO"]) == ("GET", "/demo.git/info/refs")
+    assert (found["QUERY_STRING"], found["CONTENT_TYPE"]) == ("service=git-upload-pack", "")
+
+
+def test_nothing_of_the_service_reaches_git() -> None:
+    found = environment(GitExchange("d", GitService.UPLOAD_PACK, True, "i"), Path("/"), 1)
+    ours = {"PATH", "HOME", "LC_ALL"}
+    assert {name for name in found if not name.startswith(("GIT_", "REQUEST_", "GATEWAY_", "SERVER_"))} == {
+        *ours,
+        *("PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "REMOTE_USER"),
+    }
+
+
+def test_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"1234")
+    (tmp_path / "c").write_bytes(b"56")
+    (tmp_path / "d").symlink_to("/etc/passwd")
+    assert size_of(tmp_path) == 6 + len("/etc/passwd")
+    assert size_of(tmp_path / "missing") == 0

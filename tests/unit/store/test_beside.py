@@ -1,0 +1,82 @@
+"""Databases beside the state: damage costs what was in them, and hinders nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from controller.domain.apps.history import AppliedRevision, ManifestText
+from controller.domain.errors import Stalled
+from controller.domain.names import AppName
+from controller.store.beside import DatabaseBeside
+from controller.store.history import HistoryTable
+
+A = AppName("a")
+CREATE = ("CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT",)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "texts.db"
+
+
+@pytest.fixture
+def database(path: Path) -> DatabaseBeside:
+    return DatabaseBeside(path, CREATE)
+
+
+def add(database: DatabaseBeside, text: str) -> None:
+    with database.writing() as db:
+        db.execute("INSERT INTO texts (text) VALUES (?)", (text,))
+
+
+def texts(database: DatabaseBeside) -> list[str] | None:
+    return database.read(lambda db: [text for (text,) in db.execute("SELECT text FROM texts")])
+
+
+def test_nothing_is_there_before_something_was_written(database: DatabaseBeside, path: Path) -> None:
+    assert texts(database) is None
+    path.touch()
+    assert texts(database) is None
+    add(database, "one")
+    assert texts(database) == ["one"]
+
+
+def test_what_fails_amidst_is_not_kept(database: DatabaseBeside) -> None:
+    add(database, "one")
+    with pytest.raises(sqlite3.IntegrityError), database.writing() as db:
+        db.execute("INSERT INTO texts (text) VALUES ('two')")
+        db.execute("INSERT INTO texts (text) VALUES (NULL)")
+    assert texts(database) == ["one"]
+
+
+def test_a_file_that_is_no_database_is_replaced(database: DatabaseBeside, path: Path) -> None:
+    path.write_bytes(b"this is not a database, it is a letter\n" * 100)
+    assert texts(database) is None
+    add(database, "one")
+    assert texts(database) == ["one"]
+
+
+def test_a_page_that_is_damaged_costs_one_writing(database: DatabaseBeside, path: Path) -> None:
+    """The tables are there, so it is found when the rows are met."""
+    add(database, "x" * 20_000)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    assert texts(database) is None
+    with pytest.raises(Stalled, match="SQLite"):
+        add(database, "lost")
+    add(database, "one")
+    assert texts(database) == ["one"]
+
+
+def test_a_damaged_history_is_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    path.write_bytes(b"this is not a database, it is a letter\n" * 100)
+    history = HistoryTable(path)
+    assert (history.list(A), history.manifests(A, 1)) == ((), None)
+    entry = AppliedRevision(A, "c0ffee", "", "", (), 1.0, 2.0, "Ready", "", "")
+    history.add(entry, [ManifestText("app.yaml", "kind: X")])
+    assert [found.revision for found in history.list(A)] == ["c0ffee"]

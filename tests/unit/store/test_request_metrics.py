@@ -1,0 +1,51 @@
+"""Counts of workers, living and ended, add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.apps.samples import BUCKETS
+from controller.store import request_metrics
+from controller.store.request_metrics import RequestMetrics
+
+
+def test_an_ended_worker_s_counts_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    request_metrics.clear(folder)
+    for process in (1, 2, 3):
+        counts = RequestMetrics()
+        counts.observe("demo/image", 200, 0.5)
+        counts.flush(request_metrics.worker_file(folder, process))
+    request_metrics.retire(folder, 1)
+    request_metrics.retire(folder, 2)
+    request_metrics.retire(folder, 99)  # one that never counted
+    total = request_metrics.read_all(folder)
+    assert total.requests == {("demo/image", 200): 3}
+    assert total.seconds["demo/image"] == 1_500_000
+    assert sum(total.durations["demo/image"]) == 3
+    request_metrics.clear(folder)
+    assert request_metrics.read_all(folder) == RequestMetrics()
+
+
+def test_nothing_new_is_not_written(tmp_path: Path) -> None:
+    path, counts = tmp_path / "worker-1.json", RequestMetrics()
+    counts.observe("a/b", 200, 0.1)
+    counts.flush(path)
+    path.unlink()
+    counts.flush(path)
+    assert not path.exists()
+    counts.observe("a/b", 200, 0.1)
+    counts.flush(path)
+    assert path.exists()
+
+
+@given(st.floats(min_value=0, max_value=1000))
+def test_a_duration_lies_in_its_bucket(duration: float) -> None:
+    counts = RequestMetrics()
+    counts.observe("a/b", 200, duration)
+    index = counts.durations["a/b"].index(1)
+    assert index == len(BUCKETS) or duration <= BUCKETS[index]
+    assert index == 0 or duration > BUCKETS[index - 1]
