@@ -23,12 +23,9 @@ MOST_VISITORS = 256  # beside the calls that wait, all of which may have to be r
 PATIENCE = 5.0  # seconds for a visitor's whole stay
 LIVE = ("/health/live", "/v2/health/live")
 READY = ("/health/ready", "/v2/health/ready")
+STATE_PATHS = ("/health/", "/v2/health/", "/metrics")
 #: How requests begin that are answered here even if there are workers: one of them may not answer.
-STATE = tuple(
-    f"{method} {path}".encode()
-    for method in ("GET", "HEAD")
-    for path in ("/health/", "/v2/health/", "/metrics")
-)
+STATE = tuple(f"{method} {path}".encode() for method in ("GET", "HEAD") for path in STATE_PATHS)
 
 
 class UnreadyClient:
@@ -154,9 +151,12 @@ class UnreadyResponder:
         reason = self._reason()
         if reason is not None:
             raise ServingProblem(problems.NOT_READY, reason, retry_after=1)
-        if request.path not in READY:
+        if request.path in READY:
+            return self._board.ready_response()
+        if request.path.startswith(STATE_PATHS):
             raise ServingProblem(problems.NOT_FOUND, f"there is nothing at {request.path[:200]}")
-        return self._board.ready_response()
+        # Its connection was accepted while there was no worker, its request came when there was one.
+        raise ServingProblem(problems.NOT_READY, "a worker has just become ready", retry_after=1)
 
     def _close(self, client: UnreadyClient) -> None:
         self._clients.discard(client)

@@ -70,13 +70,12 @@ def test_what_is_pending_for_too_long_is_repeated_and_says_why(harness: Harness)
     harness.start(harness.with_settings(start_deadline=30.0))
     harness.jobs.pends["fit"] = FULL
     id = harness.submit()
-    first = harness.container(state=JobState.PENDING)
-    wait_for(lambda: harness.let_pass().run(id), lambda run: bool(ends(run)[0][0]))
+    wait_for(lambda: harness.let_pass().run(id), lambda run: bool(ends(run)[:1] and ends(run)[0][0]))
     attempt = harness.run(id).stage("fit").attempts[0]
     assert (attempt.reason, attempt.platform) == ("StartPending", True)
     assert FULL in attempt.message
     assert "within 30s" in attempt.message
-    wait_for(lambda: first.id not in {job.id for job in harness.jobs.all()})
+    wait_for(lambda: harness.jobs.starts[0] in harness.jobs.removals)
     del harness.jobs.pends["fit"]
     assert repeat(harness, id).state is RunState.SUCCEEDED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import selectors
 import socket
 import threading
@@ -73,6 +74,45 @@ def test_who_comes_while_a_worker_becomes_ready_is_left_to_it() -> None:
             key.data()
             theirs, _ = listener.accept()
             theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/predict", b"503"),
+        ("/v2/models/m/infer", b"503"),
+        ("/docs", b"503"),
+        ("/nothing", b"503"),
+        ("/health/ready", b"200"),
+        ("/v2/health/live", b"200"),
+        ("/metrics", b"200"),
+        ("/health/nothing", b"404"),
+    ],
+)
+def test_who_came_before_a_worker_was_ready_and_asks_after_it_is_asked_to_come_again(
+    path: str, status: bytes
+) -> None:
+    """The gateway sends a call again that was refused; it must not be told that there is nothing at its path."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        listener.setblocking(False)
+        reason: str | None = "it is being set up"
+        responder = UnreadyResponder(selector, listener, SharedMetrics(1), lambda: reason, request_id)
+        responder.serve(True)
+        with socket.create_connection(listener.getsockname(), timeout=60) as sock:
+            _serve_one(selector)
+            responder.serve(False)
+            reason = None
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            _serve_one(selector)
+            received = read_all(sock)
+            responder.close_expired(math.inf)
+    assert received.startswith(b"HTTP/1.1 " + status), received
+    assert (b"x-prichal-call: refused" in received.lower()) == (status == b"503"), received
+
+
+def _serve_one(selector: selectors.BaseSelector) -> None:
+    ((key, _),) = selector.select(60)
+    key.data()
 
 
 def test_a_client_that_leaves_in_the_middle_is_let_go() -> None:
