@@ -353,6 +353,11 @@ class Settings:
         return self.state / "models"
 
     @property
+    def request_counts(self) -> Path:
+        """The folder in which the gateway's workers count the requests of each API."""
+        return self.state / "web"
+
+    @property
     def names(self) -> Path:
         """The database that records which account each caller's name belongs to. Only the web process uses it."""
         return self.state / "web" / "names.db"

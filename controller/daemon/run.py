@@ -267,7 +267,7 @@ def _usage_scanner(deps: ReconcilerDeps) -> UsageScanner:
 
 
 def _sampler(deps: ReconcilerDeps, gpus: GpuWatch) -> ComponentSampler:
-    counts = deps.settings.state / "web"
+    counts = deps.settings.request_counts
     return ComponentSampler(deps.store, deps.engine, deps.prober, deps.clock, counts, lambda: gpus.report)
 
 

@@ -37,6 +37,7 @@ from controller.reconcile.loading import bucket_of, run_secret
 from controller.reconcile.stage_images import rebuilt
 from controller.runner.cron_scheduler import CronScheduler
 from controller.runner.deps import RunnerDeps
+from controller.store.request_metrics import read_all
 
 
 def build_reconciler_deps(
@@ -61,6 +62,7 @@ def build_reconciler_deps(
         settings=settings,
         stopping=stopping,
         key=key,
+        request_counts=lambda: read_all(settings.request_counts).by_api(),
     )
 
 

@@ -216,6 +216,7 @@ class Reason(OpenEnum):
     RUN_REPLACED = "RunReplaced"
     WITHDRAWN = "Withdrawn"
     ROLLBACK_ENDED = "RollbackEnded"
+    ROLLOUT_FAILED = "RolloutFailed"
     APPLIED = "Applied"
     DISCONNECTED = "Disconnected"
     APP_CREATED = "AppCreated"

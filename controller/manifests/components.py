@@ -84,6 +84,8 @@ def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLCompone
         rollout=Rollout(
             strategy=Strategy(rollout["strategy"]),
             drain_timeout=parse_duration(rollout["drainTimeout"]),
+            watch=parse_duration(rollout["watch"]) if "watch" in rollout else None,
+            max_errors=float(rollout["maxErrors"].rstrip("%")) / 100,
         ),
         patience=parse_duration(service["patience"]),
         idempotent=service["idempotent"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from controller.config import Settings
 from controller.domain.apps.planner import PlannerPolicy
 from controller.domain.apps.requests import Outcome, Trigger
+from controller.domain.apps.samples import RequestCounts
 from controller.domain.forges import Forge, address_of
 from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Use
@@ -46,6 +47,8 @@ class ReconcilerDeps:
     secrets: dict[AppName, tuple[Secret, ...]] = field(default_factory=dict)
     #: Called with the id of a container that has stopped, before it is removed.
     finish_log: Callable[[str], object] = lambda id: None
+    #: What callers were answered so far, by API (`<app>/<path>`), as the gateway counts it.
+    request_counts: Callable[[], Mapping[str, RequestCounts]] = dict
     #: The GPUs that do not work at the moment, with the reason.
     lost_gpus: Callable[[], Mapping[str, str]] = dict
 

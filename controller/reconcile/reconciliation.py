@@ -38,6 +38,7 @@ from controller.reconcile.executor import ActionFailure, ExecutionContext, Execu
 from controller.reconcile.loading import SUFFIXES, CommitLoader, LoadedCommit
 from controller.reconcile.models import in_use
 from controller.reconcile.observe import observe
+from controller.reconcile.rollouts import RolloutWatcher
 from controller.reconcile.status_writer import StatusWriter
 
 log = logging.getLogger(__name__)
@@ -506,6 +507,9 @@ class Reconciliation:
         warnings = (*loaded.spec.warnings, *models, *loader.secrets.replaced(), *beside)
         conditions = judge_app(components, plan, warnings, boxes)
         retries = self._retries(plan, components)
+        retries += RolloutWatcher(deps, status_writer, held=loader.is_earlier).look(
+            desired.components, routes
+        )
         awake = [c for c in desired.components if not c.asleep]
         retries += [max(left, _LEAST_PAUSE) for left in loader.idle_timeouts(awake).values()]
         if loaded.current:

@@ -14,7 +14,8 @@ from controller.domain.apps.commit_status import commit_status, untold
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
-from controller.domain.apps.rollback import holding
+from controller.domain.apps.rollback import holding, why_failed
+from controller.domain.apps.rollout_watch import FailedRollout, RolloutWatch
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import (
@@ -172,13 +173,15 @@ class StatusWriter:
     def record_rollback(self, rollback: Rollback, is_there: bool) -> None:
         """Record that the app is at an earlier revision."""
         said = find(self.before.conditions, ConditionType.ROLLED_BACK)
-        self._rolled_back = holding(self._app, rollback, is_there)
+        self._status = replace(self._status, failed_rollout=why_failed(rollback, self.before.failed_rollout))
+        self._rolled_back = holding(self._app, rollback, is_there, self._status.failed_rollout)
         if not said or said.revision != rollback.revision:
             where = f"from {rollback.replaced[:12]} to {rollback.revision[:12]}"
             self.record_event(Reason.ROLLED_BACK, f"rolled back {where} by {rollback.by}")
 
     def record_rollback_end(self) -> None:
         """Record that the app follows Git again."""
+        self._status = replace(self._status, failed_rollout=None)
         if said := find(self.before.conditions, ConditionType.ROLLED_BACK):
             self.record_event(Reason.ROLLBACK_ENDED, f"{said.revision[:12]} is no longer held")
 
@@ -302,6 +305,15 @@ class StatusWriter:
             exit = last_exit_of(workloads, now, component.last_exit)
             self._put(replace(component, replicas=replicas_of(workloads), last_exit=exit))
 
+    def record_watch(self, name: ComponentName, watch: RolloutWatch | None) -> None:
+        """Record that the version in service is watched from now on, or no longer."""
+        component = self.status.component(name)
+        if component and component.watch != watch:
+            self._put(replace(component, watch=watch))
+
+    def record_failed_rollout(self, failed: FailedRollout) -> None:
+        self._status = replace(self._status, failed_rollout=failed)
+
     def _put(self, component: ComponentStatus) -> None:
         others = [c for c in self.status.components if c.name != component.name]
         components = tuple(sorted([*others, component], key=lambda c: c.name))
@@ -383,7 +395,10 @@ class StatusWriter:
     def _save(self) -> None:
         """Save the status, even if it equals `before`, since `record_plan` may have stored another one in between.
         Its commit statuses are put into the outbox in the same transaction."""
-        said = commit_status(self.status.conditions, self.status.attempted_revision) if self._forge else None
+        now = self.status
+        said = (
+            commit_status(now.conditions, now.attempted_revision, now.failed_rollout) if self._forge else None
+        )
         news = untold(self.status.told, said)
         if self._forge is None or not news:
             self._store.apps.save(self.status)

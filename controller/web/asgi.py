@@ -240,7 +240,7 @@ class GatewayApp:
         self._hosts = HostNames(domain.encode()) if domain else None
         self._meter = RequestMetrics()
         self._state = settings.state.absolute()
-        self._meter_file = worker_file(settings.state / "web", os.getpid())
+        self._meter_file = worker_file(settings.request_counts, os.getpid())
         self._beat: asyncio.TimerHandle | None = None
         self._async = self._async_calls()
         self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)

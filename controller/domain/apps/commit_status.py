@@ -2,7 +2,7 @@
 
 `commit_status` derives the status of the attempted commit from an app's conditions, and `untold` decides what of it
 the forge is told. The verdict on a commit is about its deployment: once it has succeeded, later trouble of the app
-does not change it.
+does not change it, unless the app was rolled back because a version failed while it was watched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.apps.conditions import Conditions, ConditionType, find
+from controller.domain.apps.rollout_watch import FailedRollout
 from controller.domain.reasons import Reason
 
 MAX_DESCRIPTION: Final = 140  # characters; GitHub takes no more
@@ -46,10 +47,15 @@ class CommitStatus:
         return mine == others
 
 
-def commit_status(conditions: Conditions, revision: str) -> CommitStatus | None:
-    """Return the status of the attempted commit `revision`; None if the conditions say nothing about it."""
+def commit_status(
+    conditions: Conditions, revision: str, failed: FailedRollout | None = None
+) -> CommitStatus | None:
+    """Return the status of the attempted commit `revision`; None if the conditions say nothing about it. `failed`:
+    why the app was rolled back without a person."""
     if not revision or find(conditions, ConditionType.SUSPENDED):
         return None
+    if failed and failed.revision == revision:
+        return _status(revision, CommitState.FAILURE, Reason.ROLLOUT_FAILED, failed.message)
     about = tuple(c for c in conditions if c.revision in ("", revision))
     for kind in _FAILURES:
         if failure := find(about, kind):
@@ -72,6 +78,8 @@ def untold(told: CommitStatus | None, now: CommitStatus | None) -> tuple[CommitS
         return (now,)
     if told.revision != now.revision:
         return (_superseded(told, now), now) if told.state is CommitState.PENDING else (now,)
+    if now.reason is Reason.ROLLOUT_FAILED:
+        return (now,)  # which is found out after the success
     if told.state is CommitState.SUCCESS or now.state is CommitState.PENDING:
         return ()  # a commit is pending once, whatever it waits for and however often it is tried
     return (now,)

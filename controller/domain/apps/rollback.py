@@ -1,7 +1,7 @@
 """Going back to an earlier revision: which one that is, and how long it holds. Pure.
 
-A rollback is a decision of a person. It holds until Git has another commit than the one that it replaced, or until
-somebody resumes the app.
+A rollback is a decision of a person, or of the platform if a version that is watched fails. It holds until Git has
+another commit than the one that it replaced, or until somebody resumes the app.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.requests import Outcome
+from controller.domain.apps.rollout_watch import AUTOMATIC, FailedRollout
 from controller.domain.apps.status import AppStatus, Rollback, is_suspended
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
@@ -93,11 +94,23 @@ def earlier_images(history: Collection[AppliedRevision], present: str, revisions
     return tuple(dict.fromkeys(filter(None, images)))
 
 
-def holding(app: str, rollback: Rollback, is_there: bool) -> Condition:
+def why_failed(rollback: Rollback, known: FailedRollout | None) -> FailedRollout | None:
+    """Return why a rollback was decided without a person; None if a person has asked for it. `known` is what was saved
+    of the last one: the daemon may have died before it could save this one's."""
+    if rollback.by != AUTOMATIC:
+        return None
+    if known and known.revision == rollback.replaced:
+        return known
+    return FailedRollout(rollback.replaced, "a version failed soon after it had taken over; see the events")
+
+
+def holding(app: str, rollback: Rollback, is_there: bool, failed: FailedRollout | None = None) -> Condition:
     """Return the condition of an app that was rolled back. `is_there`: the revision could be read."""
     how = "is held" if is_there else "is wanted"
     until = f"a new commit or `prichal resume {app}` goes on"
     message = (
         f"revision {rollback.revision[:12]} {how} since {rfc3339(rollback.at)}, by {rollback.by}; {until}"
     )
+    if failed:
+        message += f". {failed.message}"
     return Condition(ConditionType.ROLLED_BACK, True, Reason.ROLLED_BACK, message, revision=rollback.revision)

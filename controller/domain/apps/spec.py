@@ -81,8 +81,13 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True)
 class Rollout:
+    """`watch`: for how many seconds a version that took over is watched, None: not at all; `max_errors`: the share of
+    its calls, 0 to 1, that may fail meanwhile."""
+
     strategy: Strategy
     drain_timeout: float
+    max_errors: float
+    watch: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from controller.domain.apps.commit_status import CommitStatus
 from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.rollout_watch import FailedRollout, RolloutWatch
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
@@ -61,6 +62,7 @@ class ComponentStatus:
     restarts: tuple[float, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()  # of all versions, sorted by name
     last_exit: ReplicaExit | None = None
+    watch: RolloutWatch | None = None  # of the version in service, while it is watched
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ class Setback:
 
 @dataclass(frozen=True)
 class Rollback:
-    """A person's decision: the app is at `revision`, which was applied before, until Git has another commit than
-    `replaced` or somebody resumes the app. `at` in Unix seconds."""
+    """A decision of a person, or of the platform if a version that is watched fails: the app is at `revision`, which
+    was applied before, until Git has another commit than `replaced` or somebody resumes the app. `at` in Unix
+    seconds."""
 
     revision: str
     replaced: str
@@ -127,6 +130,7 @@ class AppStatus:
     setbacks: tuple[Setback, ...] = ()  # sorted by subject; a new commit forgets them
     secrets: tuple[SecretUse, ...] = ()  # that manifests name, at `desired_revision`
     told: CommitStatus | None = None  # what was last put into the outbox for the forge
+    failed_rollout: FailedRollout | None = None  # why `rollback` was decided without a person
 
     def bounded(self, most: int = MAX_TEXT) -> AppStatus:
         """Return the status with its texts cut, the longest ones most, if all together have more than `most`

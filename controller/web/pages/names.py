@@ -97,6 +97,7 @@ EVENT_WORDS: Final[Mapping[Reason, str]] = {
     Reason.RUN_SKIPPED: N_("run skipped"),
     Reason.RUN_REPLACED: N_("run replaced"),
     Reason.ROLLBACK_ENDED: N_("rollback ended"),
+    Reason.ROLLOUT_FAILED: N_("a new version failed"),
     Reason.WITHDRAWN: N_("no longer published"),
     Reason.APPLIED: N_("commit applied"),
     Reason.APP_CREATED: N_("app made"),

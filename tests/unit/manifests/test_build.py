@@ -85,7 +85,7 @@ def test_an_ml_component_with_everything() -> None:
         async_timeout=600.0,
         resources=Resources(cpus=1.0, memory=2**30, gpus=0, pids=256),
         replicas=1,
-        rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+        rollout=Rollout(Strategy.BLUE_GREEN, 30.0, 0.05),
         patience=10.0,
         idempotent=False,
         idle_after=600.0,
@@ -104,7 +104,7 @@ def test_an_ml_component_with_nothing_has_the_defaults_of_the_schema() -> None:
         async_timeout=600.0,
         resources=RESOURCES,
         replicas=1,
-        rollout=Rollout(Strategy.BLUE_GREEN, 30.0),
+        rollout=Rollout(Strategy.BLUE_GREEN, 30.0, 0.05),
         patience=10.0,
         idempotent=False,
     )
@@ -113,7 +113,7 @@ def test_an_ml_component_with_nothing_has_the_defaults_of_the_schema() -> None:
 def test_an_own_server() -> None:
     (component,) = app_of(example("own-server")).ml_components
     assert component.server == OwnServer("/ready", timeout=5.0)
-    assert component.rollout == Rollout(Strategy.RECREATE, 0.0)
+    assert component.rollout == Rollout(Strategy.RECREATE, 0.0, 0.05)
 
 
 def test_apis_and_boxes_are_sorted_by_name() -> None:

@@ -76,6 +76,8 @@ def _other(part: Mapping[str, Any]) -> object:
         return options[0]
     if part.get("format") == "timezone":
         return "Europe/Moscow"
+    if default[-1] == "%":
+        return "11%"
     return "11s" if default[0].isdigit() and default[-1] != "G" else "2G" if default[-1] == "G" else "other"
 
 

@@ -99,7 +99,7 @@ def metrics() -> ResponseReturnValue:
     store, settings = context(current_app)
     now = time.time()
     gpus = read_gpus(store, settings, now)
-    page = render(store, settings.state / "web", now, gpus, _async_calls(settings))
+    page = render(store, settings.request_counts, now, gpus, _async_calls(settings))
     return Response(page, content_type=CONTENT_TYPE)
 
 

@@ -12,6 +12,7 @@ from controller.domain.apps.commit_status import (
     untold,
 )
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.rollout_watch import FailedRollout
 from controller.domain.reasons import Reason
 
 A, B = "a" * 40, "b" * 40
@@ -70,6 +71,16 @@ def test_what_says_nothing_about_the_commit(conditions: tuple[Condition, ...], r
     assert commit_status(conditions, revision) is None
 
 
+def test_a_version_that_was_given_up_fails_its_commit_and_no_other() -> None:
+    failed = FailedRollout(A, "classify: it failed 5 of 9 calls")
+    found = commit_status((condition(T.READY, of=B),), A, failed)
+    assert found
+    assert (found.state, found.description) == (S.FAILURE, "RolloutFailed: classify: it failed 5 of 9 calls")
+    newer = commit_status((condition(T.READY, of=B),), B, failed)
+    assert newer
+    assert newer.state is S.SUCCESS
+
+
 def test_a_description_fits_every_forge() -> None:
     found = commit_status((condition(T.STALLED, text="ж" * 1000),), A)
     assert found is not None
@@ -94,6 +105,9 @@ def said(state: str, of: str = A, reason: Reason = Reason.READY, text: str = "")
         (said("failure"), said("pending"), []),
         (said("failure"), said("success"), ["success"]),
         (said("success"), said("failure"), []),
+        (said("success"), said("failure", reason=Reason.ROLLOUT_FAILED), ["failure"]),
+        (said("failure", reason=Reason.ROLLOUT_FAILED), said("failure", reason=Reason.ROLLOUT_FAILED), []),
+        (said("failure", reason=Reason.ROLLOUT_FAILED), said("success"), ["success"]),
         (said("success"), said("pending", of=B), ["pending"]),
         (said("failure"), said("success", of=B), ["success"]),
         (said("pending"), said("pending", of=B), ["canceled", "pending"]),

@@ -71,7 +71,7 @@ AROUND = {
     "env": (EnvVar("A", "b"),),
     "env_from": ("keys",),
     "replicas": 3,
-    "rollout": Rollout(Strategy.RECREATE, drain_timeout=1.0),
+    "rollout": Rollout(Strategy.RECREATE, drain_timeout=1.0, max_errors=1.0),
     "idle_after": 600.0,
     "patience": 3.0,
     "idempotent": True,

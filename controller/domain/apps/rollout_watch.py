@@ -1,0 +1,102 @@
+"""Watching a version that has just taken over: whether it fails its calls or keeps crashing, so that the app has to go
+back to the revision before it. Pure.
+
+A version becomes ready before anybody calls it, so being ready proves little. `rollout.watch` of its component says for
+how long its calls and crashes are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain.apps.samples import NO_REQUESTS, RequestCounts, request_values
+from controller.domain.apps.spec import Rollout
+from controller.domain.names import short
+from controller.domain.routing.routes import Route
+from controller.domain.units import render_duration
+
+#: Who is said to have rolled back an app if no person has.
+AUTOMATIC: Final = "prichal"
+LEAST_FAILED: Final = 3  # calls: fewer of them say nothing, however few calls there were
+MOST_RESTARTS: Final = 3  # repairs of a container that has ended; at the last of them the version is given up
+_LOOKS: Final = 12  # within the time of a watch
+_SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class RolloutWatch:
+    """`version` took over at `since` (Unix seconds) from what `revision` had declared, when so many calls of the
+    component had been answered, and so many of them had failed."""
+
+    version: str
+    since: float
+    revision: str
+    requests: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class FailedRollout:
+    """Why the deployment of `revision` was given up after it had succeeded."""
+
+    revision: str
+    message: str
+
+
+def counts_of(route: Route, by_api: Mapping[str, RequestCounts]) -> RequestCounts:
+    """Return the counts of a component over all its paths. `by_api` has those of each API, as `<app>/<path>`."""
+    found = (by_api.get(f"{route.app}/{api.path}", NO_REQUESTS) for api in route.apis)
+    return sum(found, NO_REQUESTS)
+
+
+def watch_of(
+    before: RolloutWatch | None, route: Route, served: str, revision: str, counts: RequestCounts, now: float
+) -> RolloutWatch | None:
+    """Return the watch of the version in `route`, None if there is nothing to go back to. `served` is the version that
+    was in service at the last look, "" if none was, and `revision` the one that was in force then. A version that
+    follows another one within its watch goes back to what was there before both."""
+    if before and before.version == route.fingerprint:
+        return before
+    proven = before.revision if before and before.version == served else revision
+    if served in ("", route.fingerprint) or proven in ("", route.revision):
+        return None
+    values = request_values(counts)
+    return RolloutWatch(route.fingerprint, now, proven, int(values["requests"]), int(values["failed"]))
+
+
+def is_over(watch: RolloutWatch, rollout: Rollout, now: float) -> bool:
+    """A clock that was set back does not keep a watch for ever."""
+    return rollout.watch is None or not 0 <= now - watch.since < rollout.watch
+
+
+def fault_of(
+    watch: RolloutWatch, rollout: Rollout, counts: RequestCounts, restarts: Iterable[float], now: float
+) -> str:
+    """Return why the version has to go, as a sentence without an end; "" as long as it may stay. `restarts` are the
+    times at which containers of the component were repaired."""
+    passed = render_duration(max(1.0, round(now - watch.since)))
+    crashes = sum(at > watch.since for at in restarts)
+    if crashes >= MOST_RESTARTS:
+        return f"version {short(watch.version)} ended {crashes} times within {passed} of taking over"
+    values = request_values(counts)
+    failed = _grown(int(values["failed"]), watch.failed)
+    requests = max(failed, _grown(int(values["requests"]), watch.requests))
+    if failed < LEAST_FAILED or failed <= rollout.max_errors * requests:
+        return ""
+    told = (
+        f"version {short(watch.version)} failed {failed} of {requests} calls within {passed} of taking over"
+    )
+    return f"{told}, and {rollout.max_errors * 100:.4g}% may fail"
+
+
+def next_look(watch: RolloutWatch, rollout: Rollout, now: float) -> float:
+    """Return the seconds until the version should be looked at again."""
+    left = watch.since + (rollout.watch or 0.0) - now
+    return max(0.0, min(left, max(_SHORTEST, min((rollout.watch or 0.0) / _LOOKS, _LONGEST))))
+
+
+def _grown(now: int, before: int) -> int:
+    """Counters that went back have started again."""
+    return now - before if now >= before else now
