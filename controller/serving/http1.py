@@ -392,8 +392,18 @@ def problem_response(problem: ServingProblem, request_id: str, path: Optional[st
     return HttpResponse(problem.kind.status, body, problems.CONTENT_TYPE, headers)
 
 
+def other_method(request: HttpRequest, taken: str) -> HttpResponse:
+    """Answer a method that is not one of those that the path takes: OPTIONS asks for them. Raises ServingProblem."""
+    allow = ("Allow", f"{taken}, OPTIONS")
+    if request.method == "OPTIONS":
+        return HttpResponse(204, b"", headers=[allow])
+    detail = f"{request.path[:200]} takes {taken}, not {request.method[:40]}"
+    raise ServingProblem(problems.METHOD, detail, headers=[allow])
+
+
 REASONS = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    200: "OK", 204: "No Content",
+    400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
     422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
     499: "Client Closed Request",  # not registered; nginx's, counted and hardly ever read
@@ -424,9 +434,11 @@ def render(response: HttpResponse, request_id: str, close: bool, without_body: b
     """
     more = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) if response.headers else ""
     length = len(response.body) + sum([size for _, size in response.files])
+    content = f"Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
+    if response.status == 204:  # RFC 9110 8.6
+        content = ""
     head = (
-        f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\nDate: {http_date()}\r\n"
-        f"Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
+        f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\nDate: {http_date()}\r\n{content}"
         f"X-Request-ID: {request_id}\r\n{more}{CLOSE if close else ''}\r\n"
     ).encode("latin-1")
     return head if without_body else head + response.body

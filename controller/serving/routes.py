@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Optional
 
-from . import problems
+from . import http1, problems
 from .config import ServingSettings
 from .connection import ClientConnection
 from .http1 import HttpRequest, HttpResponse
@@ -93,9 +93,7 @@ class WorkerRoutes:
             )
         if route is not None and request.method in ("GET", "HEAD"):
             return route(request)
-        allowed = "POST" if route is None else "GET, HEAD"
-        detail = f"{request.path} takes {allowed}, not {request.method[:40]}"
-        raise ServingProblem(problems.METHOD, detail, headers=[("Allow", allowed)])
+        return http1.other_method(request, "POST" if route is None else "GET, HEAD")
 
     def _model_route(self, path: str) -> Optional[Route]:
         """Of a model of OpenAI's API, whichever it is: clients tell an unknown model from an unknown path."""

@@ -142,6 +142,8 @@ class UnreadyResponder:
         client.socket.shutdown(socket.SHUT_WR)
 
     def _respond(self, request: HttpRequest, problem: Optional[ServingProblem]) -> HttpResponse:
+        if request.path in (*LIVE, "/metrics") and request.method not in ("GET", "HEAD"):
+            return http1.other_method(request, "GET, HEAD")
         if request.path in LIVE:
             return HttpResponse(200, b'{"live": true}')
         if request.path == "/metrics":

@@ -56,8 +56,18 @@ _KINDS = {
 }
 
 
+class PlatformFlask(Flask):
+    """Flask, whose answer to `OPTIONS` has neither content nor its type, as everywhere else."""
+
+    def make_default_options_response(self) -> Response:
+        answer = super().make_default_options_response()
+        answer.status_code = 204
+        answer.headers.pop("Content-Type", None)
+        return answer
+
+
 def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flask:
-    app = Flask(__name__, static_folder=None)
+    app = PlatformFlask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path means one thing
     bind(app, store, settings, storage)

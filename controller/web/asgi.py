@@ -81,6 +81,7 @@ from controller.web.gateway.upstream import UpstreamError
 from controller.web.gateway.watch import RouteWatch
 from controller.web.git.callers import GitCallers
 from controller.web.git.endpoint import GitBody, GitEndpoint, is_git
+from controller.web.methods import answer_for
 from controller.web.objects.listen import ObjectListener
 from controller.web.objects.proxy import ObjectProxy
 from controller.web.pages.live import LivePages
@@ -497,25 +498,26 @@ class GatewayApp:
             refuse_coded(request.scope["headers"])
         scope = _scope(request)
         with _store_problem(request):
-            if self._live_pages.takes(scope):
-                await self._live_pages.answer(scope, _mark(request))
-                return
-            if self._live.takes(scope):
-                await self._live.answer(scope, _mark(request))
-                return
+            for live in (self._live_pages, self._live):
+                if live.takes(scope):
+                    await answer_for(scope["method"], _mark(request), partial(live.answer, scope))
+                    return
             content = await self._body(scope, request)
         await self._flask.answer(scope, request, content, page_of(scope["path"]))
 
     async def _answer_git(self, request: InboundRequest) -> None:
         scope, body = request.scope, GitBody(request.incoming, request.special)
+        method, path, query, visitor = (
+            scope["method"],
+            scope["raw_path"],
+            scope["query_string"],
+            client_info_of(scope),
+        )
         with _store_problem(request):
-            await self._git.answer(
-                scope["method"],
-                scope["raw_path"],
-                scope["query_string"],
-                client_info_of(scope),
-                body,
+            await answer_for(
+                method,
                 _mark(request),
+                lambda send: self._git.answer(method, path, query, visitor, body, send),
             )
 
     async def _body(self, scope: Message, request: InboundRequest) -> bytes:
@@ -641,6 +643,9 @@ def header_text(user: str) -> bytes:
 async def _refuse(problem: HttpProblem, request: InboundRequest) -> None:
     if request.answered.status:
         return  # the response has begun; its end is missing, and the server closes the connection
+    if problem.kind is ProblemKind.METHOD and request.scope["method"] == "OPTIONS":
+        await _answer_empty(request, 204, [(b"allow", problem.allow.encode())])
+        return
     request.answered.status = problem.code
     identity = request.identity.decode()
     if problem.code >= 500:

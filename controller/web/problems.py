@@ -178,6 +178,12 @@ def _changed(member: Any, change: Callable[[str], str]) -> Any:
     return member
 
 
+def method_problem(detail: str, allowed: str) -> HttpProblem:
+    """Return the problem of a method that a path does not take. The gateway makes it the answer to `OPTIONS`, so that
+    every path takes that."""
+    return HttpProblem(ProblemKind.METHOD, detail, allow=f"{allowed}, OPTIONS")
+
+
 class RequestRefused(Exception):
     """Raised where a request ends with a problem."""
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from controller.domain.names import AppName
 from controller.domain.routing.routes import Api, Route, Service
 from controller.web.gateway.cors import CorsPolicy
-from controller.web.problems import HttpProblem, ProblemDialect, ProblemKind
+from controller.web.problems import HttpProblem, ProblemDialect, ProblemKind, method_problem
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _credentials(app: AppName, api: Api) -> bytes:
 _NAME = rb"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 #: The paths of a platform server: exact ones, then patterns. Values are the methods, as a 405 lists them.
-_PATHS: dict[bytes, str] = {
+METHODS_OF: dict[bytes, str] = {
     b"/predict": "POST",
     b"/openapi.json": "GET, HEAD",
     b"/docs": "GET, HEAD",
@@ -179,7 +179,7 @@ _PATHS: dict[bytes, str] = {
     b"/v1/models": "GET, HEAD",
     b"/v1/chat/completions": "POST",
 }
-_PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"/v2/models/%b(/versions/%b)?(/ready)?" % (_NAME, _NAME)), "GET, HEAD"),
     (re.compile(rb"/v2/models/%b(/versions/%b)?/infer" % (_NAME, _NAME)), "POST"),
     (re.compile(rb"/v1/models/%b" % _NAME), "GET, HEAD"),
@@ -252,7 +252,7 @@ def _known(target: UpstreamTarget, method: str, below: bytes) -> Decision:
         if method in methods.split(", "):
             return CallLookup(target, found[1].decode(), found[2] is not None)
         return _not_taken(methods)
-    allowed = _PATHS.get(below) or next((m for pattern, m in _PATTERNS if pattern.fullmatch(below)), None)
+    allowed = METHODS_OF.get(below) or next((m for pattern, m in PATTERNS if pattern.fullmatch(below)), None)
     if allowed is None or not is_unambiguous(below):
         return not_found()
     if method not in allowed.split(", "):
@@ -261,9 +261,7 @@ def _known(target: UpstreamTarget, method: str, below: bytes) -> Decision:
 
 
 def _not_taken(allowed: str) -> HttpProblem:
-    return HttpProblem(
-        ProblemKind.METHOD, f"This path takes {allowed.replace(', ', ' and ')}.", allow=allowed
-    )
+    return method_problem(f"This path takes {allowed.replace(', ', ' and ')}.", allowed)
 
 
 _MALFORMED_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")

@@ -1,7 +1,7 @@
 """Which requests of Git's smart protocol there are, and the bodies of pushes as far as they are looked at. Pure.
 
 Whatever is not exactly one of three requests is refused before Git sees it: the dumb protocol, other services, and
-any other spelling of a path (gitprotocol-http(5)).
+any other spelling of a path (gitprotocol-http(5)). `HEAD` counts as `GET`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from controller.domain.git_http import GitService
 from controller.web.gateway.body import too_large
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
 
 BELOW: Final = b"/-/git/"
 #: In Flask's notation, as in the table of rules (web/auth/rules.py).
@@ -56,9 +56,9 @@ def read_git_target(method: str, path: bytes, query: bytes) -> GitTarget:
     if found is None:
         raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "Only Git's smart protocol is spoken here."))
     is_list = found[2] == b"info/refs"
-    if method != ("GET" if is_list else "POST"):
-        allow = "GET" if is_list else "POST"
-        raise RequestRefused(HttpProblem(ProblemKind.METHOD, f"Only {allow} is allowed here.", allow=allow))
+    if method not in (("GET", "HEAD") if is_list else ("POST",)):
+        allow = "GET, HEAD" if is_list else "POST"
+        raise RequestRefused(method_problem(f"Only {allow} is allowed here.", allow))
     service = query.removeprefix(b"service=") if is_list else found[2]
     if service not in (b"git-upload-pack", b"git-receive-pack") or (query if not is_list else b""):
         detail = "The dumb protocol and other services are not spoken here: use a Git of 2010 or newer."

@@ -178,7 +178,7 @@ class LivePages:
         self._open = 0
 
     def takes(self, scope: Message) -> bool:
-        if scope["method"] != "GET" or b"live=1" not in scope["query_string"]:
+        if scope["method"] not in ("GET", "HEAD") or b"live=1" not in scope["query_string"]:
             return False
         return any(route.pattern.fullmatch(scope["path"]) for route in self._routes)
 

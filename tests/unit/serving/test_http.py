@@ -100,8 +100,8 @@ def test_request_lines(echo: Server, line: bytes, status: int) -> None:
 
 
 def test_405_names_the_methods(echo: Server) -> None:
-    assert echo.get("/predict").headers["allow"] == "POST"
-    assert echo.ask("PUT", "/docs").headers["allow"] == "GET, HEAD"
+    assert echo.get("/predict").headers["allow"] == "POST, OPTIONS"
+    assert echo.ask("PUT", "/docs").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_head_has_the_length_and_no_body(echo: Server) -> None:

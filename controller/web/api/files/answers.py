@@ -20,7 +20,7 @@ from controller.domain.units import rfc3339
 from controller.web.api.files.area import PAGE, BoxArea, FileLink
 from controller.web.api.files.uploads import MAX_PARTS, Unfinished, Uploads, part_count, part_size, unfinished
 from controller.web.context import context, query, storage_client
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
 from controller.web.responses import problem_response, store_failed, this_request
 from controller.web.storage import storage_problem
 
@@ -166,7 +166,7 @@ def _check_condition(area: BoxArea, path: FilePath) -> None:
 
 
 def _refuse_method(detail: str, allow: str) -> NoReturn:
-    raise RequestRefused(HttpProblem(ProblemKind.METHOD, detail, allow=allow))
+    raise RequestRefused(method_problem(detail, allow))
 
 
 def read_cursor(text: str) -> str:

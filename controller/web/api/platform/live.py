@@ -30,7 +30,7 @@ from controller.web.auth.admin import ClientInfo, log_refused
 from controller.web.auth.people import Callers
 from controller.web.gateway.body import Message, Send
 from controller.web.gateway.watch import RouteWatch
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
 from controller.web.query import QueryParameters, whole
 from controller.web.sse import EventStream, event_of
 
@@ -53,6 +53,7 @@ ROUTES = (
     "/-/apps/<name>/components/<component>/logs",
     "/-/apps/<name>/plan",
 )
+_METHODS = ("GET", "HEAD")
 _DELIVERY, _EVENTS, _ALL_EVENTS, _REQUEST, _LOGS, _COMPONENT_LOGS, _PLAN = (
     re.compile(re.sub("<int:[a-z]+>", "([0-9]{1,16})", re.sub("<[a-z]+>", "([^/]+)", route)))
     for route in ROUTES
@@ -68,11 +69,11 @@ class LiveEndpoints:
         self._open = 0
 
     def takes(self, scope: Message) -> bool:
-        if scope["method"] != "GET":
-            return False
         path: str = scope["path"]
         if any(each.fullmatch(path) for each in (_DELIVERY, _LOGS, _COMPONENT_LOGS, _PLAN)):
             return True
+        if scope["method"] not in _METHODS:
+            return False
         query = QueryParameters.of(scope["query_string"])
         if _EVENTS.fullmatch(path) or _ALL_EVENTS.fullmatch(path):
             return query.flag("follow") or "wait" in query
@@ -80,6 +81,8 @@ class LiveEndpoints:
 
     async def answer(self, scope: Message, send: Send) -> None:
         """Answer a long poll or an event stream. Raises RequestRefused."""
+        if scope["method"] not in _METHODS:
+            raise RequestRefused(method_problem("This path takes GET and HEAD.", ", ".join(_METHODS)))
         if self._open >= LIMIT:
             raise RequestRefused(
                 HttpProblem(ProblemKind.OVERLOADED, "Too many callers wait for news.", retry_after=5)

@@ -28,7 +28,7 @@ from controller.web.context import CALL, ServiceCall
 from controller.web.gateway.body import Message, Receive, RequestBody, Send, once
 from controller.web.gateway.watch import RouteWatch
 from controller.web.preferences import Preferences
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
 from controller.web.query import QueryParameters
 
 MAX_BODY = 2**20  # bytes; a run is a row of the database, files go through boxes
@@ -69,9 +69,7 @@ class LiveRunApi:
             await self._change(path, call, scope, body, send)
             return True
         if scope["method"] not in ("GET", "HEAD"):
-            raise RequestRefused(
-                HttpProblem(ProblemKind.METHOD, "This path takes GET and HEAD.", allow="GET, HEAD")
-            )
+            raise RequestRefused(method_problem("This path takes GET and HEAD.", "GET, HEAD"))
         request = _request(call, found, scope)
         with self._place():
             await self._read(request, found["part"], send)

@@ -185,9 +185,10 @@ def test_an_unpublished_api_cannot_be_told_from_none() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("GET", b"/demo/image/predict", "POST"),
-        ("POST", b"/demo/image/docs", "GET, HEAD"),
-        ("DELETE", b"/demo/image/v2/models/classify/infer", "POST"),
+        ("GET", b"/demo/image/predict", "POST, OPTIONS"),
+        ("OPTIONS", b"/demo/image/predict", "POST, OPTIONS"),
+        ("POST", b"/demo/image/docs", "GET, HEAD, OPTIONS"),
+        ("DELETE", b"/demo/image/v2/models/classify/infer", "POST, OPTIONS"),
     ],
 )
 def test_wrong_method_names_the_right_ones(method: str, path: bytes, allow: str) -> None:

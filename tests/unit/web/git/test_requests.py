@@ -59,7 +59,7 @@ def test_the_types_of_bodies() -> None:
         ("POST", b"/-/git/demo.git/git-receive-pack", b"service=git-receive-pack", ProblemKind.NOT_FOUND),
         ("POST", b"/-/git/demo.git/info/refs", b"service=git-upload-pack", ProblemKind.METHOD),
         ("GET", b"/-/git/demo.git/git-upload-pack", b"", ProblemKind.METHOD),
-        ("HEAD", b"/-/git/demo.git/info/refs", b"service=git-upload-pack", ProblemKind.METHOD),
+        ("PROPFIND", b"/-/git/demo.git/info/refs", b"service=git-upload-pack", ProblemKind.METHOD),
         ("PUT", b"/-/git/demo.git/git-receive-pack", b"", ProblemKind.METHOD),
     ],
 )
