@@ -1,9 +1,10 @@
 """What a Dockerfile asks of the builder beyond its own context: images by name, and addresses that the engine
-itself would fetch from. Parsed as by the classic builder. Pure.
+itself would fetch from. Pure.
 
 The engine runs on the host, so it fetches with the host's rights, and can reach services that containers
 cannot. It also accepts any image name that it knows, including builds of other apps. So this module returns
-the names, and `images` checks them.
+the names, and `images` checks them. Flags and continued lines are read exactly as by the builders: what both
+sides read differently could hide a name.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
+#: A line ends with an escape character that continues it, unless another one is before it.
+_CONTINUED = {escape: re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*$") for escape in "\\`"}
+#: `ADD` of a Git repository as SSH writes it, without `://`.
+_SSH_PLACE = re.compile(r"[^/\s]+@[^/\s]+:")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)\s*$")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^{}$]*))?\})")
+#: Variables that BuildKit sets by itself.
+_OF_PLATFORM = re.compile(r"(?:TARGET|BUILD)(?:PLATFORM|OS|OSVERSION|ARCH|VARIANT)")
 
 
 @dataclass(frozen=True)
@@ -34,21 +42,51 @@ class Instruction:
     @property
     def words(self) -> list[str]:
         """The words without flags such as `--chown=…`, whether they are written as words or as a JSON array."""
-        plain = self.text.split()
-        while plain and plain[0].startswith("--"):
-            plain.pop(0)
+        rest = self._flags_and_rest[1]
+        plain = rest.split()
         if plain and plain[0].startswith("["):
             try:
-                listed = json.loads(self.text[self.text.index("[") :])
+                listed = json.loads(rest)
             except (ValueError, RecursionError):
                 return plain
             if isinstance(listed, list):
                 return [str(word) for word in listed]
         return plain
 
-    def flag(self, name: str) -> str | None:
-        flags = [word for word in self.text.split() if word.startswith(f"--{name}=")]
-        return flags[0].partition("=")[2] if flags else None
+    @property
+    def flags(self) -> list[tuple[str, str]]:
+        """Names and values of flags such as `--chown=1:1`, without quotes and escapes."""
+        return [(name, value) for name, _, value in (flag.partition("=") for flag in self._flags_and_rest[0])]
+
+    @cached_property
+    def _flags_and_rest(self) -> tuple[list[str], str]:
+        """Split as the builders do: quotes may be anywhere in a flag, and `--` alone ends the flags. The escape
+        character does not matter: it is always a backslash here."""
+        found: list[str] = []
+        text, at = self.text, 0
+        while (match := _FLAG.match(text, at)) is not None:
+            at = match.end()
+            flag = _unquoted(match[1])
+            if flag == "--":
+                break
+            found.append(flag.removeprefix("--"))
+        return found, text[at:].lstrip()
+
+
+#: A word of flags: plain characters, escaped ones, and quoted parts, of which the last one may not end.
+_FLAG = re.compile(
+    r"""\s*(--(?:[^\s\\'"]|\\.|\\$|'(?:[^'\\]|\\.)*(?:'|\\?$)|"(?:[^"\\]|\\.)*(?:"|\\?$))*)""", re.DOTALL
+)
+_QUOTED = re.compile(r"""\\(.?)|'((?:[^'\\]|\\.)*)'?|"((?:[^"\\]|\\.)*)"?""", re.DOTALL)
+
+
+def _unquoted(word: str) -> str:
+    def plain(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return match[1]
+        return re.sub(r"\\(.)", r"\1", match[2] if match[2] is not None else match[3], flags=re.DOTALL)
+
+    return _QUOTED.sub(plain, word)
 
 
 def instructions(content: bytes) -> tuple[list[Instruction], str]:
@@ -66,9 +104,9 @@ def instructions(content: bytes) -> tuple[list[Instruction], str]:
         if not text or text.startswith("#"):
             continue  # does not end a continued instruction either
         first = first or number
-        continued = text.endswith(escape)
         whole = line.rstrip() if parts else text  # continued text keeps its indentation
-        parts.append(whole.removesuffix(escape) if continued else whole)
+        continued = _CONTINUED.get(escape, _CONTINUED["\\"]).search(whole)
+        parts.append(whole[: continued.start()] if continued else whole)
         if not continued:
             found.append(_instruction(first, number, "".join(parts)))
             first, parts = 0, []
@@ -115,22 +153,52 @@ def images_of(content: bytes, given: Mapping[str, str]) -> tuple[str, ...]:
 def _copied(instruction: Instruction, stages: set[str], escape: str) -> Iterator[str]:
     if instruction.keyword == "ADD":
         _refuse_remote(instruction, escape)
-    if instruction.keyword not in ("ADD", "COPY") or (source := instruction.flag("from")) is None:
-        return
-    if "$" in source:
-        raise _refused(instruction, "write the image of `--from` without variables")
-    if source.lower() not in stages and not source.isdecimal():
-        yield source
+    for source in _sources(instruction):
+        if "$" in source:
+            raise refused(instruction, "write the image of `--from` without variables")
+        if source and source.lower() not in stages and not source.isdecimal():
+            yield source
+
+
+def _sources(instruction: Instruction) -> Iterator[str]:
+    """Yield the images and stages that an instruction reads files of."""
+    for name, value in instruction.flags:
+        if instruction.keyword in ("ADD", "COPY") and name == "from":
+            yield value
+        if instruction.keyword == "RUN" and name == "mount":
+            yield mount_options(instruction, value).get("from", "")
+
+
+def mount_options(instruction: Instruction, text: str) -> Mapping[str, str]:
+    """Return the options of a `--mount`; their names are in lower case. Raises Stalled `BuildRefused` for an option in
+    quotes, and for one that is given twice: builders disagree on which of them counts."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        name = _SHORT_OPTIONS.get(name.lower(), name.lower())
+        if '"' in part or name != name.strip() or name in found:
+            raise refused(instruction, f"write `{part[:200]}` of `--mount` once, without quotes and spaces")
+        found[name] = value
+    return found
+
+
+_SHORT_OPTIONS = {
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "ro",
+    "readwrite": "rw",
+}
 
 
 def _refuse_remote(instruction: Instruction, escape: str) -> None:
     for word in instruction.words[:-1]:
         plain = word.replace(escape, "").replace('"', "").replace("'", "")
-        if "://" in plain:
+        if "://" in plain or _SSH_PLACE.match(plain):
             why = "ADD would fetch it with the rights of this host; fetch it in a RUN, or commit the file"
-            raise _refused(instruction, f"{word[:200]} is remote: {why}")
+            raise refused(instruction, f"{word[:200]} is remote: {why}")
         if "$" in plain:
-            raise _refused(
+            raise refused(
                 instruction,
                 f"{word[:200]} may be a URL: use COPY, or write the source of ADD without variables",
             )
@@ -140,6 +208,10 @@ def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction)
     """Expand arguments that are declared before the first FROM, as the builder does."""
 
     def value(match: re.Match[str]) -> str:
+        if _OF_PLATFORM.fullmatch(match[1] or match[2]):
+            raise refused(
+                instruction, f"write the image of `{text[:200]}` without a variable of the platform"
+            )
         found = variables.get(match[1] or match[2], "")
         if match[3] == "-":
             return found or match[4]
@@ -147,13 +219,13 @@ def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction)
 
     expanded = _VARIABLE.sub(value, text)
     if "$" in expanded or "\\" in expanded or "`" in expanded:
-        raise _refused(
+        raise refused(
             instruction, f"cannot determine the image of `{text[:200]}`: write it without such variables"
         )
     return expanded
 
 
-def _refused(instruction: Instruction, why: str) -> Stalled:
+def refused(instruction: Instruction, why: str) -> Stalled:
     return Stalled(
         Reason.BUILD_REFUSED, f"line {instruction.first} of the Dockerfile, {instruction.keyword}: {why}"
     )

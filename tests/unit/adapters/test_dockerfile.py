@@ -31,6 +31,25 @@ from controller.domain.errors import Stalled
         ("\u00a0FROM a", ("a",)),
         ("", ()),
         ("FROM", ()),
+        # Flags may have quotes and escapes anywhere, and the last mount counts as the first one does.
+        ('FROM a\nCOPY --fr"om=b" /x /', ("a", "b")),
+        ("FROM a\nCOPY --fr'om'=b --from=c /x /", ("a", "b", "c")),
+        ("FROM a\nCOPY --fr\\om=b /x /", ("a", "b")),
+        ("FROM a\nCOPY -- --from=b /", ("a",)),
+        ("FROM a\nCOPY x --from=b /", ("a",)),
+        ('FROM a\nCOPY --from="b /x /', ("a", "b /x /")),
+        ("FROM a\nRUN --mount=type=bind,from=b,target=/b true", ("a", "b")),
+        ("FROM a\nRUN --mount=target=/b,FROM=b --mount=from=c,dst=/c true", ("a", "b", "c")),
+        ('FROM a\nRUN --mount="type=bind,from=b",target=/b true', ("a", "b")),
+        (
+            "FROM a AS one\nFROM b\nRUN --mount=from=one,target=/x --mount=type=cache,target=/c true",
+            ("a", "b"),
+        ),
+        ("FROM a\nRUN echo --mount=from=b", ("a",)),
+        ("FROM a\nONBUILD RUN --mount=from=b,target=/x true", ("a", "b")),
+        # Two escape characters do not continue a line.
+        ("FROM a\nRUN true \\\\\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a\nRUN true \\\nCOPY --from=b x y", ("a",)),
         ("FROM $NOWHERE\nFROM ${NOWHERE} AS x", ()),
     ],
 )
@@ -54,6 +73,8 @@ REMOTE = (
     "ADD $URL /x",
     "ADD h${NOTHING}ttp://x /x",
     "ADD git://127.0.0.1/x.git /x",
+    "ADD git@127.0.0.1:x.git /x",
+    "ADD --chmod=7'5'5 http://127.0.0.1/ /x",
     "ONBUILD ADD http://127.0.0.1/ /x",
     "onbuild  add http://127.0.0.1/ /x",
     "ONBUILD ADD $X /x",
@@ -92,6 +113,20 @@ def test_what_stays_within_the_context_is_not(instruction: str) -> None:
 def test_a_base_that_cannot_be_told_is_refused(name: str) -> None:
     with pytest.raises(Stalled, match="cannot determine the image"):
         images_of(f"ARG A=x\nFROM {name}".encode(), {})
+
+
+@pytest.mark.parametrize("name", ["a:$TARGETARCH", "${BUILDPLATFORM}", "a${TARGETVARIANT:+x}"])
+def test_a_base_that_only_one_builder_can_tell_is_refused(name: str) -> None:
+    with pytest.raises(Stalled, match="without a variable of the platform"):
+        images_of(f"ARG TARGETARCH=x\nFROM --platform=$BUILDPLATFORM {name}".encode(), {})
+
+
+@pytest.mark.parametrize(
+    "mount", ["from=a,from=b", "source=a,src=b", '"from=a"', "type=bind, from=a", "FROM=a,from=b"]
+)
+def test_a_mount_that_two_builders_may_read_differently_is_refused(mount: str) -> None:
+    with pytest.raises(Stalled, match=r"line 2 of the Dockerfile, RUN: .*`--mount`"):
+        images_of(f"FROM x\nRUN --mount='{mount}',target=/x true".encode(), {})
 
 
 @pytest.mark.parametrize("source", ["$X", "${X}", "a$X"])
