@@ -6,7 +6,7 @@ Each command reads it once (`controller.config.load`), before anything else; it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from controller.domain.apps.spec import Limits
@@ -361,6 +361,11 @@ class Settings:
     def names(self) -> Path:
         """The database that records which account each caller's name belongs to. Only the web process uses it."""
         return self.state / "web" / "names.db"
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """Bounds of async calls, which leave the same reserve of the disk alone as runs."""
+        return replace(self.calls.limits, reserve=float(self.runs.min_free))
 
     @property
     def async_calls(self) -> Path:

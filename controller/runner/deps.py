@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.config import Settings
+from controller.disk import free_percent
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
 from controller.domain.forges import Forge
@@ -17,12 +17,6 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
 from controller.domain.volumes import Volume
 from controller.ports import Clock, Jobs, Models, Storage, Store
-
-
-def free_percent(folder: Path) -> float:
-    """Return the free percentage of the disk that contains the folder, as for users other than root."""
-    usage = shutil.disk_usage(folder)
-    return 100.0 * usage.free / usage.total
 
 
 def _not_rebuilt(pipeline: Pipeline, stage: str) -> str:

@@ -59,6 +59,30 @@ _WAIT: Json = {
 }
 
 
+_PAGE: Json = {
+    "type": "object",
+    "required": ["calls", "next"],
+    "properties": {
+        "calls": {"type": "array", "items": {"$ref": "#/components/schemas/AsyncCall"}},
+        "next": {"type": ["string", "null"], "description": "`after` of the next page; null on the last one"},
+    },
+}
+_FILTERS: list[Json] = [
+    {"name": "state", "in": "query", "schema": {"type": "string", "enum": _STATES}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    },
+    {
+        "name": "after",
+        "in": "query",
+        "description": "`next` of the page before",
+        "schema": {"type": "string"},
+    },
+]
+
+
 def _header(name: str, description: str) -> Json:
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
@@ -101,7 +125,36 @@ def _paths(reply: Json) -> Json:
         "409": {"description": "The call was canceled or has expired", "content": _PROBLEM},
         "default": {"description": "What the function or the platform answered", "content": _PROBLEM},
     }
+    page = {"application/json": {"schema": _PAGE}}
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
     return {
+        "/calls": {
+            "get": _operation(
+                "listCalls",
+                "List your calls, newest first",
+                _FILTERS,
+                {
+                    "200": {"description": "A page of calls", "content": page},
+                    "400": {"description": "A parameter is wrong", "content": _PROBLEM},
+                    "404": {"description": "The caller has no name", "content": _PROBLEM},
+                },
+            )
+        },
+        "/calls/{id}/events": {
+            "get": _operation(
+                "followCall",
+                "Follow a call until it is over",
+                [_ID],
+                {
+                    "200": {
+                        "description": "The call, and again after each change; the last event is `end`",
+                        "content": events,
+                    },
+                    "204": {"description": "There are no more events (`Last-Event-ID: end`)"},
+                    **_GONE,
+                },
+            )
+        },
         "/calls/{id}": {
             "get": _operation("getCall", "Tell the state of a call", [_ID, _WAIT], {**call, **_GONE}),
             "delete": _operation("cancelCall", "Cancel a call", [_ID], {**call, **canceling, **_GONE}),

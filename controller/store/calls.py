@@ -1,24 +1,22 @@
 """Calls that their callers do not wait for, with their bodies and results. A database of its own in the folder of the
 web process: its workers share it, and no other process uses it. A file that is damaged is set aside, and the calls in
-it are lost.
+it are lost (`calls_file`).
 
-The space is bounded: what a call takes is counted with it, and pages that are free are given back to the disk."""
+The space is bounded: what a call takes is counted with it, pages that are free are given back to the disk, and the
+reserve of the disk is left alone."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import secrets
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controller.disk import free_percent
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
@@ -27,6 +25,7 @@ from controller.domain.routing.async_calls import (
     LONGEST_PAUSE,
     LOST,
     OVERHEAD,
+    REMOVED,
     AsyncCall,
     CallEnd,
     CallLimits,
@@ -40,13 +39,8 @@ from controller.domain.routing.async_calls import (
 )
 from controller.domain.text import storable
 from controller.domain.units import about_size
-from controller.store.sqlite import transaction, translated
+from controller.store.calls_file import CallFile
 
-log = logging.getLogger(__name__)
-
-FILE_MODE: Final = 0o600
-TIMEOUT: Final = 5.0  # seconds to wait for another writer
-MOMENT: Final = 0.05
 GONE: Final = 100_000  # ids of removed calls that are remembered, the newest
 AT_ONCE: Final = 200  # calls that are removed or ended in one transaction
 OTHERS: Final = 5.0  # seconds that a worker has to tell the ends of its own calls
@@ -54,48 +48,7 @@ FREED: Final = 2000  # pages that are given back to the disk at once
 SLACK: Final = (
     60.0  # seconds: a time that lies further in the future was written before the clock was set back
 )
-INCREMENTAL: Final = 2  # SQLite's number for a file whose free pages are given back on demand
-_SPOILT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_SUFFIXES: Final = ("", "-wal", "-shm")
 
-#: The schema, step by step; a file is taken from the step that it is at to the last one.
-_STEPS: Final = (
-    (
-        """CREATE TABLE calls (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
-    app TEXT NOT NULL, api TEXT NOT NULL, component TEXT NOT NULL, user TEXT NOT NULL, key TEXT, digest TEXT NOT NULL,
-    state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL, started REAL, ended REAL, due REAL NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
-    worker TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL, status INTEGER NOT NULL DEFAULT 0,
-    content_type TEXT NOT NULL DEFAULT '', length INTEGER NOT NULL DEFAULT 0
-) STRICT""",
-        "CREATE UNIQUE INDEX one_call_per_key ON calls (app, api, user, key) WHERE key IS NOT NULL",
-        "CREATE INDEX calls_by_state ON calls (state, app, component, due, number)",
-        "CREATE TABLE sizes (app TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-        """CREATE TRIGGER size_of_new AFTER INSERT ON calls BEGIN
-    INSERT INTO sizes VALUES (new.app, new.size) ON CONFLICT (app) DO UPDATE SET size = size + excluded.size; END""",
-        """CREATE TRIGGER size_of_changed AFTER UPDATE OF size ON calls BEGIN
-    UPDATE sizes SET size = size + new.size - old.size WHERE app = new.app; END""",
-        """CREATE TRIGGER size_of_removed AFTER DELETE ON calls BEGIN
-    UPDATE sizes SET size = size - old.size WHERE app = old.app; END""",
-        "CREATE INDEX calls_by_end ON calls (ended) WHERE ended IS NOT NULL",
-        """CREATE TABLE requests (
-    call INTEGER PRIMARY KEY REFERENCES calls ON DELETE CASCADE,
-    path BLOB NOT NULL, lines BLOB NOT NULL, host BLOB NOT NULL, identity BLOB NOT NULL, body BLOB NOT NULL
-) STRICT""",
-        """CREATE TABLE results (
-    call INTEGER PRIMARY KEY REFERENCES calls ON DELETE CASCADE, headers TEXT NOT NULL, body BLOB NOT NULL
-) STRICT""",
-        """CREATE TABLE gone (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, app TEXT NOT NULL, api TEXT NOT NULL, user TEXT NOT NULL
-) STRICT""",
-    ),
-    (
-        "ALTER TABLE calls ADD COLUMN webhook TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE calls ADD COLUMN untold INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX calls_untold ON calls (ended) WHERE untold <> 0 AND ended IS NOT NULL",
-    ),
-)
 _COLUMNS = """
 id, app, api, component, user, state, reason, message, created, started, ended, status, content_type, length"""
 _BY_ID = f"SELECT {_COLUMNS} FROM calls WHERE id = ?"  # noqa: S608 - a constant of ours
@@ -125,7 +78,16 @@ WHERE number = ?
 """
 _TAKEN = "SELECT number FROM calls WHERE id = ? AND worker = ? AND state IN ('RUNNING', 'CANCELING')"
 _CANCEL = "UPDATE calls SET state = 'CANCELING' WHERE id = ? AND state = 'RUNNING'"
-_COUNTS = "SELECT app, api, state, count(*) FROM calls GROUP BY app, api, state"
+_COUNTS = "SELECT app, api, state, number FROM counts WHERE number > 0"
+_PAGE = f"""
+SELECT {_COLUMNS}, number FROM calls
+WHERE app = ? AND api = ? AND user = ? AND state = ? AND number < ? ORDER BY number DESC LIMIT ?
+"""  # noqa: S608 - a constant of ours
+_PLACE = """
+SELECT number FROM calls WHERE id = :id AND app = :app AND api = :api AND user = :user UNION ALL
+SELECT number FROM gone WHERE id = :id AND app = :app AND api = :api AND user = :user
+"""
+LAST: Final = 2**63 - 1  # greater than the number of any call
 _RESTAMP = (  # the beginning matters only while a call waits
     "UPDATE calls SET created = :now WHERE state = 'QUEUED' AND created > :now + :slack",
     "UPDATE calls SET ended = :now WHERE ended > :now + :slack",
@@ -178,6 +140,22 @@ class NewCall:
 
 
 @dataclass(frozen=True)
+class CallFilter:
+    """The calls of one caller of one API, in one state or in all of them. `after` is the id of the last call of the
+    page before, "" for the first page."""
+
+    app: AppName
+    api: str
+    user: str
+    state: CallState | None = None
+    after: str = ""
+
+
+#: What a follower of a call sees of it; when it differs, there is something new.
+CallMark = tuple[CallState, str, str]
+
+
+@dataclass(frozen=True)
 class ClaimedCall:
     call: AsyncCall
     request: CallRequest
@@ -185,20 +163,30 @@ class ClaimedCall:
 
 
 class CallTable:
-    """May be shared by threads: each has a connection of its own. `clock` returns Unix seconds."""
+    """May be shared by threads: each has a connection of its own. `clock` returns Unix seconds, `free` the free
+    percentage of the disk."""
 
-    def __init__(self, path: Path, limits: CallLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: CallLimits,
+        clock: Callable[[], float],
+        free: Callable[[Path], float] = free_percent,
+    ) -> None:
         self.path = path
         self.limits = limits
         self._clock = clock
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._free = free
+        self._file = CallFile(path)
 
     def close(self) -> None:
-        for connection in self._opened:
-            connection.close()
-        self._opened.clear()
-        self._local = threading.local()
+        self._file.close()
+
+    def _read(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._file.read()
+
+    def _write(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._file.write()
 
     # --- what callers do ---------------------------------------------------------------------------------------
 
@@ -253,14 +241,31 @@ class CallTable:
             row = db.execute(_BY_ID, (id,)).fetchone()
         return _call(row) if row else None
 
-    def unfinished(self, ids: Iterable[str]) -> frozenset[str]:
-        """Return those of these calls that are not over."""
-        query = (
-            "SELECT id FROM calls WHERE id IN (SELECT value FROM json_each(?))"
-            " AND state IN ('QUEUED', 'RUNNING', 'CANCELING')"
-        )
+    def page(self, wanted: CallFilter, most: int) -> tuple[AsyncCall, ...] | None:
+        """Return at most so many calls, newest first; None if the caller has never had the call `after`. What a page
+        costs depends on its length only: each state is a range of the index."""
+        whose = (wanted.app, wanted.api, storable(wanted.user))
         with self._read() as db:
-            return frozenset(row["id"] for row in db.execute(query, (json.dumps(list(ids)),)))
+            before = LAST
+            if wanted.after:
+                asked = dict(zip(("app", "api", "user"), whose, strict=True), id=wanted.after)
+                place = db.execute(_PLACE, asked).fetchone()
+                if place is None:
+                    return None
+                before = place[0]
+            states = tuple(CallState) if wanted.state is None else (wanted.state,)
+            rows = [
+                row for state in states for row in db.execute(_PAGE, (*whose, state, before, most)).fetchall()
+            ]
+        rows.sort(key=lambda row: int(row["number"]), reverse=True)
+        return tuple(_call(row) for row in rows[:most])
+
+    def marks(self, ids: Iterable[str]) -> dict[str, CallMark]:
+        """Return what followers see of these calls, without those that are gone."""
+        query = "SELECT id, state, reason, message FROM calls WHERE id IN (SELECT value FROM json_each(?))"
+        with self._read() as db:
+            rows = db.execute(query, (json.dumps(list(ids)),)).fetchall()
+        return {row["id"]: (CallState(row["state"]), row["reason"], row["message"]) for row in rows}
 
     def is_gone(self, id: str, app: AppName, api: str, user: str) -> bool:
         """Return True if the caller had such a call, and it was removed."""
@@ -380,11 +385,44 @@ class CallTable:
                 db.execute("DELETE FROM calls WHERE number = ?", (row["number"],))
             db.executemany("INSERT OR IGNORE INTO gone VALUES (?, ?, ?, ?, ?)", map(tuple, old))
             db.execute("DELETE FROM sizes WHERE size <= 0")
+            db.execute("DELETE FROM counts WHERE number <= 0")
             db.execute("DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - ?", (GONE,))
         if old:
             with self._read() as db:
                 db.executescript(f"PRAGMA incremental_vacuum({FREED})")  # execute frees only one page
         return max(len(late), len(old)) < AT_ONCE
+
+    def waiting(self) -> frozenset[Key]:
+        """Return the components for which calls wait."""
+        with self._read() as db:
+            return frozenset((AppName(app), ComponentName(name)) for app, name, _ in db.execute(_WAITING))
+
+    def abandon(self, app: AppName, component: ComponentName) -> int:
+        """End calls that wait for a component that was removed; return how many these are, at most AT_ONCE."""
+        query = "SELECT number FROM calls WHERE state = 'QUEUED' AND app = ? AND component = ? LIMIT ?"
+        with self._write() as db:
+            rows = db.execute(query, (app, component, AT_ONCE)).fetchall()
+            for row in rows:
+                self._end(db, row["number"], REMOVED, None)
+        return len(rows)
+
+    def apps(self) -> frozenset[AppName]:
+        """Return the apps that have calls."""
+        with self._read() as db:
+            return frozenset(_sizes(db))
+
+    def remove(self, app: AppName) -> int:
+        """Remove the calls of an app that was deleted, except those that run, or whose end the daemon has to be told:
+        the next app of this name may be somebody else's. Return how many these are, at most AT_ONCE."""
+        states = ("SUCCEEDED", "FAILED", "ERROR", "CANCELED", "EXPIRED")
+        query = "DELETE FROM calls WHERE number = ?"
+        found = "SELECT number FROM calls WHERE state = ? AND app = ? AND NOT untold LIMIT ?"
+        with self._write() as db:
+            rows = [row for state in states for row in db.execute(found, (state, app, AT_ONCE))][:AT_ONCE]
+            db.executemany(query, [(row["number"],) for row in rows])
+            if rows:
+                db.execute("DELETE FROM gone WHERE app = ?", (app,))
+        return len(rows)
 
     def untold(self, worker: str) -> tuple[EndedCall, ...]:
         """Return calls of this worker whose end the daemon has to be told, and those that others have not told."""
@@ -401,14 +439,19 @@ class CallTable:
         with self._write() as db:
             db.execute("UPDATE calls SET untold = 0 WHERE id = ?", (id,))
 
+    def free(self) -> float:
+        """Return the free percentage of the disk. If it cannot be found out, all of it: writing fails by itself."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self._free(self.path.parent)
+        except OSError:
+            return 100.0
+
     # --- what is told ------------------------------------------------------------------------------------------
 
     def changed(self) -> bool:
         """Return True if another connection has changed something since the last call in this thread."""
-        with self._read() as db:
-            version = db.execute("PRAGMA data_version").fetchone()[0]
-        before, self._local.version = getattr(self._local, "version", None), version
-        return bool(before != version)
+        return self._file.changed()
 
     def use(self) -> tuple[Mapping[AppName, int], Mapping[AppName, int]]:
         """Return, by app, how many calls wait for the component with the most, and the bytes of all."""
@@ -420,104 +463,6 @@ class CallTable:
         """Return the numbers of calls by API (`<app>/<path>`) and state."""
         with self._read() as db:
             return tuple((f"{app}/{api}", state, n) for app, api, state, n in db.execute(_COUNTS).fetchall())
-
-    # --- connections -------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._guarded() as db:
-            yield db
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._guarded() as db, transaction(db):
-            yield db
-
-    @contextmanager
-    def _guarded(self) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection. A damaged file is set aside, and the next use finds a new one."""
-        with translated(self.path):
-            try:
-                yield self._connection()
-            except sqlite3.DatabaseError as error:
-                if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _SPOILT:
-                    self._set_aside(error)
-                raise
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return the connection to the file at the path: another worker may have set aside the one of before."""
-        known: tuple[sqlite3.Connection, tuple[int, int]] | None = getattr(self._local, "open", None)
-        mark = _mark(self.path)
-        if known is not None and known[1] == mark:
-            return known[0]
-        if known is not None:
-            known[0].close()
-        connection = self._open()
-        self._opened.append(connection)
-        self._local.open = (connection, _mark(self.path))
-        self._local.version = None
-        return connection
-
-    def _open(self) -> sqlite3.Connection:
-        """Open the file, and wait while another worker makes it: SQLite itself does not wait to change the journal."""
-        for _ in range(int(TIMEOUT / MOMENT)):
-            try:
-                return self._made()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(MOMENT)
-        return self._made()
-
-    def _made(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(
-            FileExistsError
-        ):  # closing a file that exists would drop the locks of other connections
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
-        db = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
-        try:
-            db.row_factory = sqlite3.Row
-            # Set only once, since setting it takes the lock of writers.
-            if db.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
-                db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                db.execute(f"PRAGMA {pragma}")
-            db.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
-            _create(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        log.error("%s is damaged and starts again, without the calls in it: %s", self.path, error)
-        known = getattr(self._local, "open", None)
-        if known is not None:
-            known[0].close()
-            self._local.open = None
-        for suffix in _SUFFIXES:
-            with suppress(FileNotFoundError):
-                os.replace(f"{self.path}{suffix}", f"{self.path}.aside{suffix}")
-
-
-def _create(db: sqlite3.Connection) -> None:
-    if db.execute("PRAGMA user_version").fetchone()[0] >= len(_STEPS):
-        return  # as almost always: opening the file waits for no writer
-    with transaction(db):
-        for step, statements in enumerate(_STEPS, 1):
-            if db.execute("PRAGMA user_version").fetchone()[0] < step:
-                for statement in statements:
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {step}")
-
-
-def _mark(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _sizes(db: sqlite3.Connection) -> dict[AppName, int]:

@@ -409,12 +409,13 @@ class GatewayApp:
                 scope["method"],
                 scope["query_string"],
                 Preferences.of(scope["headers"]),
+                client_info_of(scope).headers.get("last-event-id"),
             )
             await self._async.answer(asked, _mark(request))
 
     def _async_calls(self) -> AsyncCalls:
         settings = self._settings
-        table = CallTable(settings.async_calls, settings.calls.limits, time.time)
+        table = CallTable(settings.async_calls, settings.call_limits, time.time)
         presence = WorkerPresence(settings.async_calls.parent / "calls", self.watch.worker)
         called, tell = self._activator.called, self._store.webhooks.call_ended
         return AsyncCalls(table, presence, self.watch, self._forward_call, called, tell)

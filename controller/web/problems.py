@@ -69,6 +69,7 @@ class ProblemKind(Enum):
     UPSTREAM_GARBAGE = (502, "component-answer", "The component's answer is not well-formed HTTP")
     CALL_LOST = (502, "call-lost", "The call was lost")
     NOT_READY = (503, "not-ready", "No version of the component is ready")
+    DISK_LOW = (503, "disk-low", "The platform's disk has too little space")
     OVERLOADED = (503, "gateway-overloaded", "The gateway cannot take another request")
     ISSUER = (503, "issuer-unreachable", "The issuer of the tokens cannot be asked for its keys")
     GIT_SERVICE = (503, "git-unavailable", "The Git service does not answer")

@@ -6,10 +6,10 @@ signs and sends the webhooks at their end. The states are those of runs, as far 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.units import rfc3339
@@ -17,11 +17,15 @@ from controller.domain.units import rfc3339
 #: A component of an app.
 Key = tuple[AppName, ComponentName]
 Json = dict[str, object]
+K = TypeVar("K", bound=Hashable)
 
 #: What a call takes on disk beside its body and result.
 OVERHEAD: Final = 2048
 _ID = re.compile(r"[0-9a-f]{32}")
 LONGEST_PAUSE: Final = 10.0  # seconds until a call that could not begin is tried again
+#: Seconds without a route after which a component is taken for removed: a route may be missing for a moment.
+ABSENT: Final = 10.0
+SMALL: Final = 2**16  # bytes of a result that is kept even if the disk has little space
 
 
 class CallState(StrEnum):
@@ -86,7 +90,8 @@ class EndedCall:
 @dataclass(frozen=True)
 class CallLimits:
     """Bounds of calls on this host. `queued` are the waiting ones of one component. `size` and `size_per_app` bound
-    bytes on disk, with `result` reserved for each call that runs."""
+    bytes on disk, with `result` reserved for each call that runs. `reserve` is the percentage of the disk that stays
+    free."""
 
     running: int
     running_per_app: int
@@ -95,6 +100,15 @@ class CallLimits:
     size_per_app: int
     result: int
     keep: float  # seconds that a result is kept, and that a call may wait until it begins
+    reserve: float = 0.0
+
+    def takes_calls(self, free: float) -> bool:
+        """Return True if calls are accepted and begin while so many percent of the disk are free."""
+        return free >= self.reserve
+
+    def keeps_result(self, size: int, free: float) -> bool:
+        """Return True if a result of so many bytes is stored. Calls that had begun may use half of the reserve."""
+        return size <= SMALL or free >= self.reserve / 2
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,18 @@ def next_call(load: CallLoad, slots: Mapping[Key, int], limits: CallLimits) -> i
     )[1]
 
 
+def absent_since(
+    before: Mapping[K, float], stored: Iterable[K], routed: Container[K], now: float
+) -> dict[K, float]:
+    """Return since when each component, or app, that has calls has had no route. `before` is what was returned the last
+    time."""
+    return {key: before.get(key, now) for key in stored if key not in routed}
+
+
+def absent_for_long(since: Mapping[K, float], now: float) -> tuple[K, ...]:
+    return tuple(key for key, first in since.items() if now - first >= ABSENT)
+
+
 def pause(attempts: int) -> float:
     """Return the seconds until a call that could not begin is tried again, after so many attempts."""
     return min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempts, 10))
@@ -152,6 +178,9 @@ LOST: Final = CallEnd(
     CallState.ERROR,
     "WorkerLost",
     "The web process ended while the call ran. It may have run, so it was not repeated.",
+)
+REMOVED: Final = CallEnd(
+    CallState.ERROR, "ComponentRemoved", "The component was removed before the call could begin."
 )
 CANCELED: Final = CallEnd(CallState.CANCELED, "Canceled", "The caller canceled it.")
 

@@ -1,11 +1,12 @@
 """Answers callers of async calls, on the event loop: accepts a call and stores it, tells its state, gives its result,
-cancels it. Called by the gateway after authentication; a caller sees only the calls that they have made by this API.
+cancels it, lists the caller's calls. Called by the gateway after authentication; a caller sees only the calls that they
+have made by this API.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,33 +15,39 @@ from typing import Any, Final
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.routing.async_calls import AsyncCall, CallState, call_links, call_summary, is_call_id
-from controller.store.calls import CallResult, CallTable, NewCall
+from controller.store.calls import CallFilter, CallMark, CallResult, CallTable, NewCall
 from controller.web.async_calls.dispatcher import CallDispatcher
 from controller.web.async_calls.news import CallNews
 from controller.web.auth.browsers import PRIVATE
 from controller.web.gateway.body import Send
-from controller.web.gateway.router import CallLookup
+from controller.web.gateway.router import CallLookup, CallPart
 from controller.web.preferences import Preferences
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.query import QueryParameters
+from controller.web.sse import EventStream, event_of
 
 MAX_WAIT: Final = 60.0  # seconds that one request may wait for the end of a call
 RETRY_AFTER: Final = 1  # seconds, while a call is not over
 QUEUE_RETRY: Final = 10  # seconds, while the queue is full
 PIECE: Final = 2**20  # bytes of a result that are in memory at once
+PAGE: Final = 100  # calls of one list at most
+DEFAULT_PAGE: Final = 20
+KEEP_ALIVE: Final = 15.0  # seconds after which a silent event stream sends a comment
+END: Final = "end"  # the id and the kind of the last event
 
 Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
 class CallCaller:
-    """Who asks for a call. `prefix` is `/<app>/<path>` of the API."""
+    """Who asks for a call. `seen` is the id of the last event that the caller has of it, None without one."""
 
     lookup: CallLookup
     user: str
     method: str
     query: bytes
     preferences: Preferences
+    seen: str | None = None
 
 
 class AsyncCallApi:
@@ -76,9 +83,15 @@ class AsyncCallApi:
         await _send_document(call, 202, send, *fields)
 
     async def answer(self, caller: CallCaller, send: Send) -> None:
-        """Answer a request for a call. Raises RequestRefused."""
+        """Answer a request for a call, or for the list of them. Raises RequestRefused."""
+        head, part = caller.method == "HEAD", caller.lookup.part
+        if part is CallPart.LIST:
+            await _send_json(self._page(caller), 200, send, PRIVATE, head)
+            return
         call = self._find(caller)
-        head = caller.method == "HEAD"
+        if part is CallPart.EVENTS:
+            await self._follow(call, caller, send)
+            return
         wait = QueryParameters.of(caller.query).number("wait", 0, most=int(MAX_WAIT))
         if caller.method == "DELETE":
             found = await self._dispatcher.in_thread(self._table.cancel, call.id)
@@ -87,13 +100,59 @@ class AsyncCallApi:
             await _send_document(call, 200 if call.state.terminal else 202, send)
             return
         call = await self._until_over(call, wait)
-        if not caller.lookup.result:
+        if part is CallPart.CALL:
             await _send_document(call, 200, send, head=head)
         elif call.state.terminal:
             await self._send_result(call, send, head=head)
         else:
             fields = ((b"location", str(call_links(call)["self"]).encode()),)
             await _send_document(call, 202, send, *fields, head=head)
+
+    def _page(self, caller: CallCaller) -> dict[str, object]:
+        """Return a page of the caller's calls, newest first. Raises RequestRefused."""
+        target, query = caller.lookup.target, QueryParameters.of(caller.query)
+        if not caller.user:
+            detail = (
+                "Callers without a name have no list of calls, because others without one would see them."
+            )
+            raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
+        limit = query.number("limit", DEFAULT_PAGE, least=1, most=PAGE)
+        state = query.choice("state", _STATES)
+        after = query.text("after") or ""
+        wanted = CallFilter(target.route.app, target.api.path, caller.user, state, after)
+        found = self._table.page(wanted, limit + 1) if is_call_id(after) or not after else None
+        if found is None:
+            detail = "after must be the id of a call, as next of the page before."
+            raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
+        more, found = len(found) > limit, found[:limit]
+        return {"calls": [call_document(call) for call in found], "next": found[-1].id if more else None}
+
+    async def _follow(self, call: AsyncCall, caller: CallCaller, send: Send) -> None:
+        """Send the call, and again whenever its state or the reason for it changes, until it is over."""
+        if caller.seen == END:
+            await send({"type": "http.response.start", "status": 204, "headers": list(PRIVATE)})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        stream = EventStream(send)
+        await stream.start()
+        if caller.method != "HEAD":
+            await self._send_changes(call, stream)
+        await stream.end()
+
+    async def _send_changes(self, call: AsyncCall, stream: EventStream) -> None:
+        """Return when the call is over or gone, or the worker stops: clients then come back to another worker."""
+        told: CallMark | None = None
+        while (found := self._table.get(call.id)) is not None and not self._news.stopping:
+            mark = (found.state, found.reason, found.message)
+            if mark == told:
+                if not await self._news.wait_for_change(call.id, mark, KEEP_ALIVE):
+                    await stream.keep_open()
+                continue
+            over = END if found.state.terminal else ""
+            await stream.send(event_of(json.dumps(call_document(found)).encode(), over, over))
+            if over:
+                return
+            told = mark  # it may have changed again while this was being sent
 
     def _find(self, caller: CallCaller) -> AsyncCall:
         """Return the caller's call. Others' calls look like missing ones. Raises RequestRefused."""
@@ -144,6 +203,7 @@ class AsyncCallApi:
         return await self._news.loop.run_in_executor(self._reader, self._table.result, call.id, offset, PIECE)
 
 
+_STATES: Final = {text: state for state in CallState for text in (state.value, state.value.lower())}
 _REPLACED: Final = frozenset((*(name for name, _ in PRIVATE), b"content-location"))
 
 
@@ -160,11 +220,16 @@ def call_document(call: AsyncCall) -> dict[str, object]:
 async def _send_document(
     call: AsyncCall, status: int, send: Send, *fields: Header, head: bool = False
 ) -> None:
-    body = json.dumps(call_document(call)).encode() + b"\n"
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *PRIVATE]
-    if not call.state.terminal:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *fields]})
+    again = () if call.state.terminal else ((b"retry-after", b"%d" % RETRY_AFTER),)
+    await _send_json(call_document(call), status, send, (*PRIVATE, *again, *fields), head)
+
+
+async def _send_json(
+    document: dict[str, object], status: int, send: Send, fields: Iterable[Header], head: bool
+) -> None:
+    body = json.dumps(document).encode() + b"\n"
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *fields]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
 
 

@@ -26,6 +26,8 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 #: Bytes of bodies that one worker has in memory before they are stored.
 HELD: Final = 256 * 2**20
 
+DISK_RETRY: Final = 60  # seconds, while the disk has too little space
+
 #: The field with the receiver of a webhook.
 WEBHOOK: Final = b"x-prichal-webhook"
 
@@ -89,6 +91,9 @@ class AsyncCalls:
     ) -> None:
         """Store a call whose body has begun to arrive, and answer. Raises RequestRefused, CallerGone,
         ControllerError."""
+        if not self._dispatcher.has_disk():
+            detail = "Async calls are not accepted now: too little of the platform's disk is free."
+            raise RequestRefused(HttpProblem(ProblemKind.DISK_LOW, detail, retry_after=DISK_RETRY))
         stored = await self._stored(call, user, body, headers)
         await self._api.answer_accepted(stored, Preferences.of(headers), send)
 

@@ -17,7 +17,18 @@ from functools import partial
 from typing import Final, TypeVar
 
 from controller.domain.errors import ControllerError
-from controller.domain.routing.async_calls import CANCELED, LOST, CallEnd, EndedCall, Key, end_of, pause
+from controller.domain.names import AppName
+from controller.domain.routing.async_calls import (
+    CANCELED,
+    LOST,
+    CallEnd,
+    EndedCall,
+    Key,
+    absent_for_long,
+    absent_since,
+    end_of,
+    pause,
+)
 from controller.guards import GuardedStep, report
 from controller.store.calls import CallRequest, CallResult, CallTable, ClaimedCall
 from controller.web.async_calls.news import CallNews
@@ -89,6 +100,10 @@ class CallDispatcher:
         self._main: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._stopping = False
+        self._disk_is_low = False
+        self._removed = GuardedStep("calls of removed components are not ended", self._end_removed)
+        self._components_absent: dict[Key, float] = {}
+        self._apps_absent: dict[AppName, float] = {}
 
     async def start(self) -> None:
         self._main = self._loop.create_task(self._work())
@@ -162,7 +177,21 @@ class CallDispatcher:
                 log.warning("a worker has ended in the middle of async calls", extra={"calls": lost})
         while not self._table.sweep():
             pass
+        self._removed()
         self._presence.forget()
+
+    def _end_removed(self) -> None:
+        """End calls that wait for components that were removed, and remove all calls of deleted apps."""
+        routes, now = self._routes(), self._loop.time()
+        waiting, apps = self._table.waiting(), self._table.apps()
+        self._components_absent = absent_since(self._components_absent, waiting, routes.components, now)
+        self._apps_absent = absent_since(self._apps_absent, apps, routes.apps, now)
+        for app, component in absent_for_long(self._components_absent, now):
+            while ended := self._table.abandon(app, component):
+                log.info("calls of a removed component have ended", extra={"app": app, "calls": ended})
+        for app in absent_for_long(self._apps_absent, now):
+            while removed := self._table.remove(app):
+                log.info("calls of a deleted app were removed", extra={"app": app, "calls": removed})
 
     def _tell_all(self, tell: Callable[[EndedCall], None]) -> None:
         """A worker that is killed in between leaves it to another one, and the daemon knows what it has heard."""
@@ -170,7 +199,21 @@ class CallDispatcher:
             tell(ended)
             self._table.told(ended.call.id)
 
+    def has_disk(self) -> bool:
+        """Return True if enough of the disk is free for more calls. Says so in the log when that changes."""
+        free, limits = self._table.free(), self._table.limits
+        if limits.takes_calls(free) == self._disk_is_low:
+            self._disk_is_low = not self._disk_is_low
+            if self._disk_is_low:
+                text = "no async calls begin: %.1f %% of the disk are free, but runs.minFree is %d"
+                log.warning(text, free, limits.reserve)
+            else:
+                log.info("async calls begin again")
+        return not self._disk_is_low
+
     def _claim(self) -> ClaimedCall | None:
+        if not self.has_disk():
+            return None
         return self._table.claim(self._worker, slots_of(self._routes()))
 
     def _cancel(self, id: str) -> None:
@@ -209,6 +252,11 @@ class CallDispatcher:
             report(f"async call {id} failed by a fault of the platform", error)
             end, result = _answered(HttpProblem(ProblemKind.INTERNAL, "See the web process' log."), claimed)
         self._ending.add(id)
+        if result and not self._table.limits.keeps_result(len(result.body), self._table.free()):
+            detail = (
+                "The result was not kept: too little of the platform's disk is free. The function has run."
+            )
+            end, result = _answered(HttpProblem(ProblemKind.DISK_LOW, detail), claimed)
         await self._saved(self._table.end, id, self._worker, end, result)
 
     async def _saved(self, work: Callable[..., T], *args: object) -> T:

@@ -13,9 +13,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from urllib.parse import unquote_to_bytes
 
 from controller.domain.names import AppName
+from controller.domain.routing.async_calls import Key
 from controller.domain.routing.routes import Api, Route, Service
 from controller.web.gateway.cors import CorsPolicy
 from controller.web.problems import HttpProblem, ProblemDialect, ProblemKind, method_problem
@@ -67,13 +69,26 @@ class ServeService:
     path: str
 
 
+class CallPart(StrEnum):
+    """What a request for async calls is about: the caller's calls, or one of them, its result or its changes."""
+
+    LIST = ""
+    CALL = "call"
+    RESULT = "result"
+    EVENTS = "events"
+
+    @property
+    def methods(self) -> str:
+        return "GET, HEAD, DELETE" if self is CallPart.CALL else "GET, HEAD"
+
+
 @dataclass(frozen=True)
 class CallLookup:
-    """The gateway itself answers after authentication: about an async call of the target, or with its result."""
+    """The gateway itself answers after authentication about async calls of the target. `id` is "" for the list."""
 
     target: UpstreamTarget
     id: str
-    result: bool
+    part: CallPart
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ LOCAL = PlatformEndpoint()
 class Router:
     """All current routes. `targets` and `services` have published APIs only, so an unpublished one looks like
     none; `usual` are the most frequent calls, decided in advance; `cors` are the rules of APIs that pages of
-    other origins may call."""
+    other origins may call. `components` are those that have a route, and `apps` those that have any."""
 
     version: int
     targets: dict[tuple[bytes, bytes], UpstreamTarget]
@@ -97,6 +112,8 @@ class Router:
     endpoints: frozenset[str]
     usual: dict[tuple[str, bytes], ForwardCall]
     cors: dict[tuple[bytes, bytes], CorsPolicy]
+    components: frozenset[Key] = frozenset()
+    apps: frozenset[AppName] = frozenset()
 
     @classmethod
     def build(cls, version: int, routes: Iterable[Route], services: Iterable[Service] = ()) -> Router:
@@ -128,7 +145,9 @@ class Router:
         cors = {
             key: CorsPolicy.of(one.api.cors) for key, one in published.items() if one.api.cors is not None
         }
-        return cls(version, targets, own, endpoints, usual, cors)
+        components = frozenset((route.app, route.component) for route in routes)
+        apps = frozenset(declared) | {app for app, _ in components}
+        return cls(version, targets, own, endpoints, usual, cors, components, apps)
 
     def cors_of(self, path: bytes) -> CorsPolicy | None:
         """Return the CORS rule of the API that a request target lies in, even if there is nothing at it."""
@@ -185,7 +204,7 @@ PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"/v1/models/%b" % _NAME), "GET, HEAD"),
 )
 
-_CALL = re.compile(rb"/calls/([A-Za-z0-9]{1,64})(/result)?")
+_CALL = re.compile(rb"/calls(?:/([A-Za-z0-9]{1,64})(?:/(result|events))?)?")
 #: Calls whose callers need not wait for the answer.
 _ASYNC = re.compile(rb"/predict|/v2/models/%b(?:/versions/%b)?/infer" % (_NAME, _NAME))
 
@@ -248,10 +267,10 @@ def may_be_async(call: ForwardCall, method: str) -> bool:
 
 def _known(target: UpstreamTarget, method: str, below: bytes) -> Decision:
     if found := _CALL.fullmatch(below):
-        methods = "GET, HEAD" if found[2] else "GET, HEAD, DELETE"
-        if method in methods.split(", "):
-            return CallLookup(target, found[1].decode(), found[2] is not None)
-        return _not_taken(methods)
+        part = CallPart((found[2] or b"call").decode()) if found[1] else CallPart.LIST
+        if method in part.methods.split(", "):
+            return CallLookup(target, (found[1] or b"").decode(), part)
+        return _not_taken(part.methods)
     allowed = METHODS_OF.get(below) or next((m for pattern, m in PATTERNS if pattern.fullmatch(below)), None)
     if allowed is None or not is_unambiguous(below):
         return not_found()

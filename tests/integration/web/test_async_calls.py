@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from controller.domain.apps.spec import Webhook
-from controller.domain.names import AppName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.routing.routes import Route
 from controller.domain.runs.webhooks import Message
@@ -331,6 +331,92 @@ def test_a_server_of_its_own_decides_itself(running: Running) -> None:
     assert running.component.headers[-1]["prefer"] == "respond-async"
 
 
+# --- lists and events -------------------------------------------------------------------------------------------
+
+
+def test_a_caller_lists_their_calls(running: Running) -> None:
+    running.web.put(route("lister", running.component.endpoint))
+    mine = [running.submit({"status": status}, "/lister/closed", **ANN) for status in (200, 200, 422)]
+    places = [each.headers["location"] for each in mine]
+    running.submit({}, "/lister/closed", **BOB)
+    running.submit({}, "/lister/other", **ANN)
+    for place in places:
+        running.ended(place, **ANN)
+    first = running.call("/lister/closed/calls?limit=2", **ANN)
+    assert [call["links"]["self"] for call in first["calls"]] == [places[2], places[1]]
+    last = running.call(f"/lister/closed/calls?limit=2&after={first['next']}", **ANN)
+    assert ([call["links"]["self"] for call in last["calls"]], last["next"]) == ([places[0]], None)
+    failed = running.call("/lister/closed/calls?state=failed", **ANN)["calls"]
+    assert [call["links"]["self"] for call in failed] == [places[2]]
+    assert failed[0] == running.call(places[2], **ANN)
+    head = running.ask("HEAD", "/lister/closed/calls", None, **ANN)
+    assert (head.status, head.body, head.headers["cache-control"]) == (200, b"", "no-store")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("state=RUNNING", 200),
+        ("state=over", 400),
+        ("limit=0", 400),
+        ("limit=101", 400),
+        ("after=x", 400),
+        (f"after={'0' * 32}", 400),
+        ("limit=1&limit=2", 400),
+        ("state=%ff", 400),
+    ],
+)
+def test_parameters_of_a_list(running: Running, query: str, status: int) -> None:
+    assert running.ask("GET", f"/demo/closed/calls?{query}", None, **ANN).status == status
+
+
+def test_who_may_list(running: Running) -> None:
+    """Callers without a name would see the calls of all others who have none."""
+    running.submit()
+    assert running.ask("GET", "/demo/open/calls").status == 404
+    assert running.ask("GET", "/demo/closed/calls").status == 401
+    assert running.ask("GET", "/demo/closed/calls/", None, **ANN).status == 404
+    refused = running.ask("POST", "/demo/closed/calls", b"", **ANN)
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_following_a_call(running: Running) -> None:
+    running.web.put(route("followed"))
+    place = running.submit({"hold": True}, "/followed/closed", **ANN).headers["location"]
+    with closing(HTTPConnection(*running.web.address, timeout=90)) as connection:
+        connection.request("GET", f"{place}/events", headers=ANN)
+        response = connection.getresponse()
+        assert response.headers["content-type"] == "text/event-stream"
+        events = sse_events(response)
+        assert next(events)[1]["state"] == "QUEUED"
+        running.web.put(route("followed", running.component.endpoint))
+        running.component.held.acquire()
+        seen = next(events)
+        while seen[1]["state"] == "QUEUED":  # with the reason why it could not begin before
+            seen = next(events)
+        assert (seen[0], seen[1]["state"]) == ("", "RUNNING")
+        running.component.letting_go.set()
+        assert next(events) == ("end", running.ended(place, **ANN))
+        assert list(events) == []
+    again = running.ask("GET", f"{place}/events", None, **ANN, **{"Last-Event-ID": "end"})
+    assert again.status == 204
+    assert running.ask("GET", f"{place}/events", None, **ANN).body.count(b"data:") == 1
+    assert running.ask("HEAD", f"{place}/events", None, **ANN).body == b""
+    assert running.ask("GET", f"{place}/events", None, **BOB).status == 404
+    assert running.ask("POST", f"{place}/events", b"", **ANN).status == 405
+
+
+def sse_events(response: HTTPResponse) -> Iterator[tuple[str, Any]]:
+    kind = ""
+    for line in response:
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            yield kind, json.loads(value)
+            kind = ""
+
+
 # --- idempotency keys -------------------------------------------------------------------------------------------
 
 
@@ -479,6 +565,26 @@ def test_a_worker_that_stops_gracefully_finishes_its_calls(running: Running) -> 
     running.component.letting_go.set()
     assert running.ended(place)["state"] == "SUCCEEDED"
     wait_for(lambda: not running.web.workers() & before)
+
+
+def test_a_component_that_is_removed_and_an_app_that_is_deleted(running: Running) -> None:
+    """Calls that wait for the first one end. The next app of that name sees nothing of this one's calls."""
+    running.web.put(route("gone", running.component.endpoint))
+    done = running.submit({}, "/gone/closed", **ANN).headers["location"]
+    running.ended(done, **ANN)
+    running.web.put(route("gone"))
+    waiting = running.submit({}, "/gone/closed", **ANN).headers["location"]
+    other = make_route(make_api("files"), app=AppName("gone"), component=ComponentName("other"))
+    running.web.put(other)
+    running.web.store.routes.withdraw(AppName("gone"), ComponentName("classify"))
+    of = "SELECT state, reason FROM calls WHERE id = ?"
+    ended = wait_for(lambda: running.sql(of, waiting.rpartition("/")[2]), lambda row: row[0][0] != "QUEUED")
+    assert ended == [("ERROR", "ComponentRemoved")]
+    running.web.store.routes.withdraw(AppName("gone"), ComponentName("other"))
+    wait_for(lambda: not running.sql("SELECT 1 FROM calls WHERE app = 'gone'"))
+    running.web.put(route("gone", running.component.endpoint))
+    assert running.ask("GET", done, None, **ANN).status == 404
+    assert running.call("/gone/closed/calls", **ANN)["calls"] == []
 
 
 def test_what_is_old_is_removed(running: Running) -> None:

@@ -35,7 +35,8 @@ def test_calls_are_described_beside_the_function() -> None:
     before = described()
     found = with_later_answers(before)
     assert before == described(), "the description of the container itself stays"
-    assert set(found["paths"]) - set(before["paths"]) == {"/calls/{id}", "/calls/{id}/result"}
+    added = {"/calls", "/calls/{id}", "/calls/{id}/result", "/calls/{id}/events"}
+    assert set(found["paths"]) - set(before["paths"]) == added
     predict = found["paths"]["/predict"]["post"]
     assert {each["name"] for each in predict["parameters"]} == {
         "Prefer",

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import pytest
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
-from controller.domain.routing.async_calls import LOST, CallEnd, CallLimits, CallState, Key
-from controller.store.calls import AT_ONCE, CallRequest, CallResult, CallTable, NewCall
+from controller.domain.routing.async_calls import LOST, REMOVED, CallEnd, CallLimits, CallState, Key
+from controller.store import calls_file
+from controller.store.calls import AT_ONCE, CallFilter, CallRequest, CallResult, CallTable, NewCall
 from tests.support.waiting import wait_for
 
 LIMITS = CallLimits(
@@ -111,6 +112,110 @@ def test_keys(table: CallTable) -> None:
     assert conflict.value.reason == Reason.IDEMPOTENCY_CONFLICT
     for other in ({"user": "bob"}, {"api": "other"}, {"app": AppName("second")}):
         assert table.submit(new(key="k", digest="other", **other))[1]
+
+
+# --- lists and counts -------------------------------------------------------------------------------------------
+
+
+def listed(table: CallTable, most: int = 100, **fields: Any) -> list[str] | None:
+    found = table.page(replace(CallFilter(APP, "image", "ann"), **fields), most)
+    return None if found is None else [call.id for call in found]
+
+
+def test_a_caller_lists_their_calls_page_by_page(table: CallTable, clock: Hand) -> None:
+    ids: list[str] = []
+    for index in range(7):
+        ids.insert(0, begin(table))
+        table.end(ids[0], "w1", DONE if index % 2 else LOST, RESULT)
+    other = ""
+    for others in ({"user": "bob"}, {"api": "other"}, {"app": AppName("second")}):
+        other = table.submit(new(**others))[0].id
+        assert listed(table, **others) == [other]
+    assert listed(table) == ids
+    assert listed(table, 3) == ids[:3]
+    assert listed(table, 3, after=ids[2]) == ids[3:6]
+    assert listed(table, 3, after=ids[-1]) == []
+    assert listed(table, state=CallState.SUCCEEDED) == ids[1::2]
+    assert listed(table, 2, state=CallState.ERROR, after=ids[2]) == ids[4::2]
+    assert listed(table, after=other) is None
+    assert listed(table, after="0" * 32) is None
+    clock.now += LIMITS.keep + 1
+    table.sweep()
+    assert listed(table, after=ids[2]) == []  # a page may be asked for after the calls before it were removed
+
+
+def test_counts_follow_every_change(table: CallTable, clock: Hand) -> None:
+    """They are kept with each change, since counting all calls takes as long as there are calls."""
+    for turn in range(30):
+        match turn % 5:
+            case 0:
+                table.cancel(table.submit(new(api=f"a{turn % 3}"))[0].id)
+            case 1:
+                table.end(begin(table), "w1", DONE, RESULT)
+            case 2:
+                table.cancel(begin(table, api="other"))
+            case 3:
+                table.requeue(begin(table), "w1", LOST, 0.0)
+                claimed = table.claim("w2", SLOTS)
+                assert claimed is not None
+                table.end(claimed.call.id, "w2", DONE, RESULT)
+            case _:
+                table.lose("w1")
+                clock.now += LIMITS.keep / 4
+                table.sweep()
+        with table._read() as db:
+            counted = db.execute("SELECT app, api, state, count(*) FROM calls GROUP BY app, api, state")
+            assert sorted(table.counts()) == sorted((f"{app}/{api}", s, n) for app, api, s, n in counted)
+
+
+def test_an_older_file_is_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statements in calls_file._STEPS[:2]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute("PRAGMA user_version = 2")
+        insert = (
+            "INSERT INTO calls (id, app, api, component, user, digest, state, created, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        for index, state in enumerate(["QUEUED", "QUEUED", "FAILED"]):
+            row = (str(index), "demo", "image", "classify", "ann", "", state, 1.0, 2048)
+            db.execute(insert, row)
+    with closing(CallTable(path, LIMITS, lambda: 1e9)) as table:
+        assert sorted(table.counts()) == [("demo/image", "FAILED", 1), ("demo/image", "QUEUED", 2)]
+        assert listed(table) == ["2", "1", "0"]
+
+
+# --- removed components and apps ----------------------------------------------------------------------------------
+
+
+def test_calls_that_wait_for_a_removed_component_end(table: CallTable) -> None:
+    running, waiting = begin(table), table.submit(new())[0].id
+    other = table.submit(new(component=ComponentName("second")))[0].id
+    assert table.waiting() == {(APP, COMPONENT), (APP, ComponentName("second"))}
+    assert table.abandon(APP, COMPONENT) == 1
+    assert table.abandon(APP, COMPONENT) == 0
+    states = {id: (found.state, found.reason) for id in (running, waiting, other) if (found := table.get(id))}
+    assert states[waiting] == (CallState.ERROR, REMOVED.reason)
+    assert [states[running][0], states[other][0]] == [CallState.RUNNING, CallState.QUEUED]
+
+
+def test_calls_of_a_deleted_app_are_removed(table: CallTable, clock: Hand) -> None:
+    over, untold, running = begin(table), begin(table, told=True), begin(table)
+    table.end(over, "w1", DONE, RESULT)
+    table.end(untold, "w1", DONE, RESULT)
+    kept = table.submit(new(app=AppName("second")))[0].id
+    assert table.apps() == {APP, AppName("second")}
+    assert table.remove(APP) == 1
+    assert table.get(over) is None
+    assert listed(table) == [running, untold]
+    table.told(untold)
+    table.end(running, "w1", DONE, RESULT)
+    assert table.remove(APP) == 2
+    assert table.apps() == {AppName("second")}
+    assert table.get(kept) is not None
+    assert not table.is_gone(over, APP, "image", "ann")
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------
@@ -238,6 +343,12 @@ def test_what_workers_do_all_the_time_reads_no_call_that_is_over(table: CallTabl
         table.lose("w1")
         table.claim("w1", SLOTS)
         table.use()
+        table.counts()
+        table.waiting()
+        table.apps()
+        table.abandon(APP, COMPONENT)
+        listed(table)
+        listed(table, state=CallState.FAILED)
         db.set_trace_callback(None)
         queries = [text for text in asked if text.split()[0] in ("SELECT", "UPDATE", "DELETE")]
         steps = {text: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {text}")] for text in queries}
@@ -254,6 +365,58 @@ def test_opening_the_file_waits_for_no_writer(table: CallTable) -> None:
 
 
 # --- faults -----------------------------------------------------------------------------------------------------
+
+
+def spoil(table: CallTable) -> None:
+    """Damage the file while nobody has it open."""
+    table.close()
+    with table.path.open("r+b") as file:
+        file.write(os.urandom(4096))
+
+
+def test_a_worker_keeps_what_others_have_stored_since_the_file_was_set_aside(table: CallTable) -> None:
+    """It notices the damage later, on its connection to the file of before."""
+    table.submit(new())
+    with closing(CallTable(table.path, LIMITS, lambda: 1e9)) as other:
+        with pytest.raises(ControllerError), other._read() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            spoil(table)
+            with pytest.raises(ControllerError):
+                table.submit(new())
+            id = table.submit(new())[0].id
+            with closing(sqlite3.connect(f"{table.path}.aside")) as spoilt:
+                spoilt.execute("SELECT * FROM calls")
+        assert other.get(id) is not None
+    assert table.get(id) is not None
+
+
+def test_many_workers_that_notice_the_damage_at_once_lose_nothing_of_the_new_file(tmp_path: Path) -> None:
+    for turn in range(5):
+        tables = [CallTable(tmp_path / f"{turn}.db", LIMITS, lambda: 1e9) for _ in range(4)]
+        tables[0].submit(new())
+        spoil(tables[0])
+        together = threading.Barrier(len(tables))
+        stored: list[str] = []
+
+        def work(each: CallTable, name: str, together: threading.Barrier, stored: list[str]) -> None:
+            together.wait()
+            while True:
+                with suppress(ControllerError):
+                    stored.append(each.submit(new(app=AppName(name)))[0].id)
+                    return
+
+        threads = [
+            threading.Thread(target=work, args=(each, f"a{index}", together, stored))
+            for index, each in enumerate(tables)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(stored) == len(tables)
+        assert all(each.get(id) is not None for each in tables for id in stored)
+        for each in tables:
+            each.close()
 
 
 @pytest.mark.parametrize("damage", ["garbage", "gone", "first page", "emptied"])

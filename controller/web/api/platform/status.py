@@ -108,7 +108,7 @@ def _async_calls(settings: Settings) -> CallCounts:
     if not settings.async_calls.exists():
         return ()
     try:
-        with closing(CallTable(settings.async_calls, settings.calls.limits, time.time)) as table:
+        with closing(CallTable(settings.async_calls, settings.call_limits, time.time)) as table:
             return table.counts()
     except ControllerError as error:
         log.warning("async calls cannot be counted: %s", error)

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.async_calls import (
+    ABSENT,
+    SMALL,
     CallLimits,
     CallLoad,
     CallState,
     Key,
+    absent_for_long,
+    absent_since,
     end_of,
     is_call_id,
     next_call,
@@ -51,6 +57,30 @@ SLOTS = {key("a"): 3, key("b"): 3, key("a", "second"): 1}
 )
 def test_what_begins_next(found: CallLoad, expected: int | None) -> None:
     assert next_call(found, SLOTS, LIMITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "takes", "keeps"),
+    [(5.0, True, True), (4.9, False, True), (2.5, False, True), (2.4, False, False)],
+)
+def test_the_reserve_of_the_disk(free: float, takes: bool, keeps: bool) -> None:
+    limits = replace(LIMITS, reserve=5.0)
+    assert limits.takes_calls(free) is takes
+    assert limits.keeps_result(SMALL + 1, free) is keeps
+    assert limits.keeps_result(SMALL, free)
+    assert LIMITS.takes_calls(0.0)
+    assert LIMITS.keeps_result(SMALL + 1, 0.0)
+
+
+def test_a_component_is_removed_after_some_time_without_a_route() -> None:
+    a, b = key("a"), key("b")
+    since = absent_since({}, [a, b], {b}, 100.0)
+    assert since == {a: 100.0}
+    assert absent_for_long(since, 100.0 + ABSENT - 0.1) == ()
+    since = absent_since(since, [a, b], {b}, 100.0 + ABSENT)
+    assert absent_for_long(since, 100.0 + ABSENT) == (a,)
+    assert absent_since(since, [a, b], {a, b}, 200.0) == {}  # it is there again
+    assert absent_since(since, [b], {b}, 200.0) == {}  # nothing waits for it any more
 
 
 _KEYS = st.sampled_from(sorted(SLOTS))

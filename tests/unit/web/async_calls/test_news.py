@@ -13,7 +13,7 @@ import pytest
 
 from controller.store.calls import CallTable
 from controller.web.async_calls.news import CallNews
-from tests.unit.store.test_calls import LIMITS, new
+from tests.unit.store.test_calls import LIMITS, SLOTS, new
 
 
 @pytest.fixture
@@ -57,6 +57,28 @@ def test_who_waits_is_told_the_end_of_their_call_alone(other: CallTable, gone: b
         assert not second.done()
         news.stop()
         await second
+
+    run(other, scenario)
+
+
+def test_followers_are_told_each_change(other: CallTable) -> None:
+    id = other.submit(new())[0].id
+
+    async def scenario(news: CallNews) -> None:
+        seen = other.marks([id])[id]
+        assert not await news.wait_for_change(id, seen, 0.01)
+        follower = asyncio.create_task(news.wait_for_change(id, seen, 60))
+        waiting = begun(news, id)
+        await asyncio.sleep(0)
+        assert other.claim("w1", SLOTS) is not None
+        assert await follower
+        assert not waiting.done()
+        last = asyncio.create_task(news.wait_for_change(id, other.marks([id])[id], 60))
+        await asyncio.sleep(0)
+        with other._write() as db:
+            db.execute("DELETE FROM calls")
+        assert await last
+        await waiting
 
     run(other, scenario)
 
