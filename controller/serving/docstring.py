@@ -119,6 +119,8 @@ _OURS = re.compile(r"\s*:[A-Za-z]*[ \t].*?\b(inputs|outputs)\.")
 _TARGET = re.compile(r"(inputs|outputs)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _TAKES_ARRAYS = re.compile(r"[ \t]*:type[ \t]+inputs:[ \t]*(stacked[ \t]+)?arrays\s*")
 _RESULT = ("return", "returns")
+_RAISES = ("raise", "raises", "except", "exception")
+_STATUS = re.compile(r"4[0-9]{2}")
 _NAMES = ", ".join(datatype.value for datatype in Datatype)
 _MEANT = {
     "float": "FP64", "float32": "FP32", "float64": "FP64", "double": "FP64", "int": "INT32", "integer": "INT32",
@@ -195,6 +197,24 @@ def remarks(text: Optional[str]) -> Optional[Remarks]:
             current = None
     described = {name: " ".join(" ".join(words).split()) for name, words in found.items()}
     return Remarks(*_summary(prose), described, described.pop("", ""))
+
+
+def refusals(text: Optional[str]) -> dict[str, str]:
+    """The statuses with which a function says that it refuses calls, ``:raises 422: the picture shows no face``, and
+    when. Names of exceptions in their place are for readers of the code."""
+    found: dict[str, list[str]] = {}
+    current: Optional[list[str]] = None
+    for line in (text or "").split("\n"):
+        match = _FIELD.match(line)
+        if match:
+            status = (match.group(2) or "").strip()
+            is_one = match.group(1) in _RAISES and _STATUS.fullmatch(status)
+            current = found.setdefault(status, []) if is_one else None
+        if not line.strip():
+            current = None
+        elif current is not None:
+            current.append((match.group(3) or "") if match else line)
+    return {status: " ".join(" ".join(words).split()) for status, words in found.items()}
 
 
 def required_files(signature: Signature) -> list[str]:

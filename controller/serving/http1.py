@@ -403,9 +403,12 @@ def other_method(request: HttpRequest, taken: str) -> HttpResponse:
 
 REASONS = {
     200: "OK", 204: "No Content",
-    400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-    413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
-    422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    400: "Bad Request", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    406: "Not Acceptable", 408: "Request Timeout", 409: "Conflict", 410: "Gone", 412: "Precondition Failed",
+    413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 416: "Range Not Satisfiable",
+    417: "Expectation Failed", 418: "I'm a Teapot", 422: "Unprocessable Content", 423: "Locked",
+    424: "Failed Dependency", 428: "Precondition Required", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 451: "Unavailable For Legal Reasons", 500: "Internal Server Error",
     499: "Client Closed Request",  # not registered; nginx's, counted and hardly ever read
     501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
     507: "Insufficient Storage",

@@ -35,7 +35,7 @@ class SetupError(Exception):
 class InferenceFunction:
     """The function, which of ARGUMENTS it takes, and what its docstring and its hints say. ``numpy`` is the module if
     the function takes arrays; ``yields``: it is known to yield its results, for the description; ``absent``: inputs
-    that are None if they are left out."""
+    that are None if they are left out; ``refusals``: statuses with which it refuses calls, and when."""
 
     name: str
     function: Callable[..., Any]
@@ -45,6 +45,7 @@ class InferenceFunction:
     numpy: Any = None
     yields: bool = False
     absent: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(settings: ServingSettings, run_async: Callable[[Any], Any]) -> InferenceFunction:
@@ -66,8 +67,9 @@ def load(settings: ServingSettings, run_async: Callable[[Any], Any]) -> Inferenc
     arguments = accepted_arguments(function, settings.inference, inputs)
     numpy = _numpy(settings.inference) if docstring.takes_arrays(signature) else None
     model = _model(settings, run_async)
+    refusals = docstring.refusals(_docstring(_described_layer(function), settings.inference)[0])
     return InferenceFunction(
-        settings.inference, function, arguments, signature, model, numpy, yields, described.absent
+        settings.inference, function, arguments, signature, model, numpy, yields, described.absent, refusals
     )
 
 

@@ -6,10 +6,12 @@ The schemas say the same as ``validate``: what the one refuses the other does no
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from .docstring import Datatype, Signature, Variable
 from .forms import Form
+from .refusals import STATUSES
 from .shapes import MAX_RANK
 from .validate import NUMBERS
 from .values import SchemaPlace
@@ -81,11 +83,13 @@ def document(
     version: str = "1",
     yields: bool = False,
     chat: bool = False,
+    refusals: Optional[Mapping[str, str]] = None,
 ) -> Json:
     """The description as a JSON value. ``prefix`` is the URL that /predict lies under; ``.`` means: beside
     this document. ``yields``: callers may have results as events. ``chat``: they may speak OpenAI's API.
+    ``refusals``: statuses with which the function refuses calls, and when.
     """
-    paths: Json = {"/predict": {"post": _operation(signature, yields)}}
+    paths: Json = {"/predict": {"post": _operation(signature, yields, _errors(refusals or {}))}}
     schemas = _schemas(signature)
     if chat:
         paths |= _CHAT_PATHS
@@ -122,7 +126,18 @@ def _info(signature: Signature, title: str, version: str) -> Json:
     return info
 
 
-def _operation(signature: Signature, yields: bool) -> Json:
+def _errors(refusals: Mapping[str, str]) -> dict[str, str]:
+    """Statuses of errors, and when they come: those of the library, and those of the function."""
+    told = {
+        status: f"The function refuses the call: {when}" if when else "The function refuses the call"
+        for status, when in refusals.items()
+        if int(status) in STATUSES
+    }
+    both = {status: f"{_ERRORS[status]}. {text}" for status, text in told.items() if status in _ERRORS}
+    return dict(sorted({**_ERRORS, **told, **both}.items()))
+
+
+def _operation(signature: Signature, yields: bool, errors: Mapping[str, str]) -> Json:
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "operationId": "predict",
@@ -145,7 +160,7 @@ def _operation(signature: Signature, yields: bool) -> Json:
                     **({"text/event-stream": {"schema": _EVENTS}} if yields else {}),
                 },
             },
-            **{code: {"description": text, "content": problem} for code, text in _ERRORS.items()},
+            **{code: {"description": text, "content": problem} for code, text in errors.items()},
         },
     }
 

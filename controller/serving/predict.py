@@ -24,6 +24,7 @@ from .loading import InferenceFunction
 from .metrics import ProcessMetrics
 from .outputs import BadOutput, CollectedOutputs, OutputEncoder, encode
 from .problems import RequestFault, ServingProblem
+from .refusals import refusal_of
 from .scratch import CallFolder, ScratchSpace
 from .streams import Begin, EventWriter, NoFilesInStreams, PlainItems, ResultItems, items_of
 from .tensors import NUMERIC, BinaryTensor, as_array
@@ -520,6 +521,11 @@ class Predictor:
             return ServingProblem(
                 problems.BAD_OUTPUT, f"function {self._name} in component {self._component}: {error}"
             )
+        refusal = refusal_of(error)
+        if refusal is not None:
+            status, kind = refusal.kind.status, type(error).__name__
+            log.write_line(f"{self._name} refused a call with {status} ({kind})", request=request_id)
+            return refusal
         log.write_line(f"{self._name} raised {type(error).__name__}", request=request_id)
         log.write_traceback(error)
         kind, message = type(error).__name__, _message(error)

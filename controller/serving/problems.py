@@ -47,6 +47,8 @@ EXPECTATION = ServingProblemKind(417, "expectation-failed", "The expectation can
 INVALID = ServingProblemKind(422, "invalid-request", "The request does not fit the component's description")
 LARGE_HEAD = ServingProblemKind(431, "headers-too-large", "The header fields are too large")
 CLIENT_GONE = ServingProblemKind(499, "client-gone", "The caller closed the connection")
+#: Its status and title are those that the exception names.
+FUNCTION_REFUSED = ServingProblemKind(400, "function-refused", "The inference function refused the call")
 FUNCTION_FAILED = ServingProblemKind(500, "function-failed", "The inference function failed")
 BAD_OUTPUT = ServingProblemKind(500, "bad-output", "The inference function's result cannot be answered")
 INTERNAL = ServingProblemKind(500, "internal", "The serving library failed")

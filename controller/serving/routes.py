@@ -142,8 +142,13 @@ class WorkerRoutes:
         from .openapi import document
 
         title = f"{self._settings.app}/{self._settings.component}"
+        found = self._inference
         return document(
-            self._inference.signature, title, yields=self._inference.yields, chat=self._chat is not None
+            found.signature,
+            title,
+            yields=found.yields,
+            chat=self._chat is not None,
+            refusals=found.refusals,
         )
 
 

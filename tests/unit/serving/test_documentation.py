@@ -54,6 +54,16 @@ def test_the_example_of_a_chat_answers(serve: Serve) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("to be ", "length")
 
 
+def test_the_example_that_refuses_answers_as_shown(serve: Serve) -> None:
+    server = serve(block_with("class NoDigits")).ready()
+    (shown,) = [json.loads(block) for block in blocks("text") if "function-refused" in block]
+    call = {"inputs": [{"name": "text", "datatype": "str", "data": "none"}]}
+    refused = server.post(call, X_Request_ID=shown["instance"].rpartition(":")[2])
+    assert (refused.status, refused.json) == (422, shown)
+    call["inputs"][0]["data"] = "a1b7"
+    assert server.post(call).outputs == {"digit": "7"}
+
+
 def test_the_example_of_a_client_is_that_of_the_tests() -> None:
     client = pathlib.Path(__file__).parents[2] / "clients" / "openai_chat.py"
     assert block_with("client = OpenAI") in client.read_text()
