@@ -20,8 +20,8 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import BinaryIO, Optional
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Optional, TypeVar
 
 from . import http1, log, problems
 from .config import ServingSettings
@@ -31,6 +31,7 @@ from .streams import failure
 
 BODY_TIMEOUT = 300.0  # seconds for a whole body, as long as its pieces keep coming
 LARGE_BODY = 64 * 1024
+MOST_PIECES = 1000  # that Linux sends at once
 PROMPT, SLOW = (
     0.25,
     1.0,
@@ -62,6 +63,7 @@ def renew_request_ids() -> None:
 
 
 Handler = Callable[[HttpRequest, "ClientConnection"], HttpResponse]
+Received = TypeVar("Received", bytes, int)
 
 
 class ClientConnection:
@@ -87,7 +89,7 @@ class ClientConnection:
         self._idle_timeout = settings.idle_timeout
         self._read_timeout = settings.read_timeout
         self._draining = draining
-        self._reader = RequestReader(self._receive)
+        self._reader = RequestReader(self._receive, self._receive_into)
         self._late = 0.0  # until when the request that is being read must be here; 0 = none is being read
         self._allowed = settings.read_timeout
         self.idle = True
@@ -206,13 +208,25 @@ class ClientConnection:
         if request.unread:  # nobody wanted its files
             return self._refuse(response, request.id)
         close = request.close or self._draining()
-        apart = len(response.body) > LARGE_BODY  # a copy behind the head costs more than a second packet
-        self._socket.sendall(http1.render(response, request.id, close, apart or request.method == "HEAD"))
+        apart = response.size > LARGE_BODY  # which costs more to copy behind the head
+        head = http1.render(response, request.id, close, apart or request.method == "HEAD")
         if apart and request.method != "HEAD":
-            self._socket.sendall(response.body)
+            self._send_all([head, response.body, *response.more])
+        else:
+            self._socket.sendall(head)
         for file, size in response.files:
             self._send_file(file, size)
         return not close
+
+    def _send_all(self, pieces: Sequence[http1.Body]) -> None:
+        """Send pieces one behind the other, without joining them."""
+        for start in range(0, len(pieces), MOST_PIECES):
+            some = pieces[start : start + MOST_PIECES]
+            sent = self._socket.sendmsg(some)
+            for piece in some:
+                if sent < len(piece):
+                    self._socket.sendall(memoryview(piece)[sent:])
+                sent = max(0, sent - len(piece))
 
     def _send_file(self, file: BinaryIO, size: int) -> None:
         """Send a file from the file system's cache to the socket, without copying it into this process."""
@@ -279,7 +293,14 @@ class ClientConnection:
         self.idle = False
         return data
 
+    def _receive_into(self, room: memoryview) -> int:
+        """Like ``_receive``, for the rest of a body."""
+        return self._rest(lambda: self._socket.recv_into(room))
+
     def _receive_rest(self, count: int) -> bytes:
+        return self._rest(lambda: self._socket.recv(count))
+
+    def _rest(self, receive: Callable[[], Received]) -> Received:
         if not self._late:
             self._late = time.monotonic() + self._allowed
             self._began = time.monotonic()
@@ -287,7 +308,7 @@ class ClientConnection:
         if self._received is not None and not self._slow and not self._comes_at_once():
             self._comes_slowly()
         try:
-            data = self._socket.recv(count)
+            data = receive()
         except BlockingIOError:
             raise ServingProblem(
                 problems.SLOW_REQUEST, f"nothing came for {self._read_timeout:g} s"

@@ -35,8 +35,15 @@ _SINGLE = frozenset({b"content-length", b"transfer-encoding", b"host", b"content
 
 TELL = b"x-prichal-call"  # a field by which the gateway asks what becomes of the call
 PIECE = 256 * 1024  # bytes of a file that are received at once
+FIRST, GROWTH = (
+    16 * 1024,
+    4,
+)  # bytes for which there is room before they come, and how it grows with what has come
+ALIGNMENT = 16  # of the memory of a bytearray, and more than any number needs
+TENSORS = b"inference-header-content-length"  # how many bytes of the body are JSON; tensors are behind them
 
 Receive = Callable[[int], bytes]
+ReceiveInto = Callable[["memoryview"], int]
 Body = Union[bytes, bytearray]
 
 
@@ -185,11 +192,12 @@ class ClientDisconnected(Exception):
 
 class RequestReader:
     """Requests from a stream, one after the other. ``receive(n)`` gives up to n bytes, none at the end of the
-    stream.
+    stream. ``receive_into(view)`` writes up to so many bytes as the view has, and says how many.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, receive_into: ReceiveInto) -> None:
         self._receive = receive
+        self._receive_into = receive_into
         self._buffer = b""
         self._at = 0  # what stands before is used up; cheaper than cutting it off for every chunk of a body
 
@@ -229,7 +237,7 @@ class RequestReader:
             return self._chunks(limit)
         if request.length > limit:
             raise _too_large(limit, request.length)
-        return self._exactly(request.length)
+        return self._exactly(request.length, _lead(request))
 
     def behind(self, request: HttpRequest, most: int) -> bytes:
         """The next bytes of the files behind the body, up to ``most`` of them and at least one. Raises ServingProblem,
@@ -285,17 +293,26 @@ class RequestReader:
             self._buffer = self._buffer[self._at :] + self._some(65536)
             self._at = 0
 
-    def _exactly(self, count: int) -> Body:
-        """The next ``count`` bytes."""
+    def _exactly(self, count: int, lead: int = 0) -> Body:
+        """The next ``count`` bytes. Of a large body, the first one lies ``lead`` bytes behind a multiple of 16."""
         end = self._at + count
         data = self._buffer[self._at : end]
         self._at = end
         if len(data) == count:
             return data
         self._buffer, self._at = b"", 0
-        whole = bytearray(data)  # grows in place, where joined pieces would take their memory twice
-        while len(whole) < count:
-            whole += self._some(min(count - len(whole), PIECE))
+        whole = bytearray(lead)  # grows in place, where joined pieces would take their memory twice
+        whole += data
+        have, count = len(whole), lead + count
+        while have < count:
+            if have == len(whole):  # a client that announces much and sends little costs little
+                whole += bytes(min(count, GROWTH * max(have, FIRST)) - have)
+            with memoryview(whole) as room:
+                got = self._receive_into(room[have:])
+            if not got:
+                raise ClientDisconnected
+            have += got
+        del whole[:lead]  # which moves where it begins, not its bytes
         return whole
 
     def _some(self, count: int) -> bytes:
@@ -303,6 +320,12 @@ class RequestReader:
         if not data:
             raise ClientDisconnected
         return data
+
+
+def _lead(request: HttpRequest) -> int:
+    """Where the body is to begin so that numbers behind its JSON are aligned, and arrays need no copy of them."""
+    behind = request.headers.get(TENSORS, b"")
+    return -int(behind) % ALIGNMENT if behind.isdigit() and len(behind) <= 18 else 0
 
 
 def _large_head(buffer: bytes) -> ServingProblem:
@@ -354,11 +377,11 @@ def _bad_coding(reason: str) -> ServingProblem:
 
 
 class HttpResponse:
-    """A response. ``headers`` beside the content type, length, date and request id; ``files`` with their lengths
-    follow the body. ``sent`` is called when it has been sent, or cannot be. ``streamed``: all of it
-    but its end has been sent."""
+    """A response. ``headers`` beside the content type, length, date and request id; ``more`` are further pieces of the
+    body, which to join would copy; ``files`` with their lengths follow the body. ``sent`` is called when it has been
+    sent, or cannot be. ``streamed``: all of it but its end has been sent."""
 
-    __slots__ = ("body", "content_type", "files", "headers", "sent", "status", "streamed")
+    __slots__ = ("body", "content_type", "files", "headers", "more", "sent", "status", "streamed")
 
     def __init__(
         self,
@@ -368,14 +391,21 @@ class HttpResponse:
         headers: Sequence[tuple[str, str]] = (),
         files: Sequence[tuple[BinaryIO, int]] = (),
         sent: Optional[Callable[[], None]] = None,
+        more: Sequence[Body] = (),
     ) -> None:
         self.files = files
+        self.more = more
         self.sent = sent
         self.streamed = False
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, without the files."""
+        return len(self.body) + sum(map(len, self.more)) if self.more else len(self.body)
 
 
 def interim(state: bytes) -> bytes:
@@ -436,7 +466,7 @@ def render(response: HttpResponse, request_id: str, close: bool, without_body: b
     have.
     """
     more = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) if response.headers else ""
-    length = len(response.body) + sum([size for _, size in response.files])
+    length = response.size + sum([size for _, size in response.files])
     content = f"Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
     if response.status == 204:  # RFC 9110 8.6
         content = ""
@@ -444,7 +474,7 @@ def render(response: HttpResponse, request_id: str, close: bool, without_body: b
         f"HTTP/1.1 {response.status} {REASONS[response.status]}\r\nDate: {http_date()}\r\n{content}"
         f"X-Request-ID: {request_id}\r\n{more}{CLOSE if close else ''}\r\n"
     ).encode("latin-1")
-    return head if without_body else head + response.body
+    return head if without_body else b"".join([head, response.body, *response.more])
 
 
 def render_stream(content_type: str, request: HttpRequest, close: bool) -> bytes:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NoReturn, Union
 
+from . import number_lists
 from .arrays import plain
 
 MAX_DEPTH = 100
@@ -63,15 +64,55 @@ def is_fast(body: Union[bytes, bytearray]) -> bool:
 
 def read_bytes(body: Union[bytes, bytearray]) -> Any:
     """A value from JSON in UTF-8. Raises ValueError, as ``read``, and UnicodeDecodeError."""
-    if is_fast(body) and not _has_long_integer(body):
-        try:
-            value = _orjson.loads(body)
-        except ValueError:
-            return read(body.decode("utf-8"))  # which may take it, or says in our words why not
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            check_depth(value)
-        return value
-    return read(body.decode("utf-8"))
+    if not is_fast(body):
+        return read(body.decode("utf-8"))
+    try:
+        value = _orjson.loads(body)
+    except ValueError:
+        return read(body.decode("utf-8"))  # which may take it, or says in our words why not
+    few = _has_few(body, b"[", b"{")
+    if not (few and _is_exact(value)) and _has_long_integer(body):
+        del value  # both would take memory at once
+        return read(body.decode("utf-8"))
+    if not few:
+        check_depth(value)
+    return value
+
+
+def _has_few(body: Union[bytes, bytearray], *signs: bytes) -> bool:
+    """Are these at most MAX_DEPTH? Much faster than to count them all, if they are."""
+    found = 0
+    for sign in signs:
+        at = body.find(sign)
+        while at >= 0:
+            found += 1
+            if found > MAX_DEPTH:
+                return False
+            at = body.find(sign, at + 1)
+    return True
+
+
+def _is_exact(value: Any) -> bool:
+    """Are there no floats that orjson may have made of integers of more than 64 bits? False, too, if that is not known.
+    For values with few containers."""
+    containers = [value]
+    while containers:
+        outer = containers.pop()
+        elements = list(outer.values()) if type(outer) is dict else outer if type(outer) is list else [outer]
+        found = number_lists.magnitude(elements)
+        if found is None:
+            kinds = set(map(type, elements))
+            if float in kinds and (len(elements) >= number_lists.MANY or any(map(_is_huge, elements))):
+                return False
+            if not kinds.isdisjoint(_CONTAINERS):
+                containers += [inner for inner in elements if type(inner) in _CONTAINERS]
+        elif found > number_lists.EXACT:
+            return False
+    return True
+
+
+def _is_huge(value: Any) -> bool:
+    return type(value) is float and not -(2.0**63) < value < 2.0**63
 
 
 def _has_long_integer(body: Union[bytes, bytearray]) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, Optional
 
 from . import VERSION, jsontext, problems
 from .docstring import Datatype, Signature, Variable
-from .http1 import HttpRequest, HttpResponse
-from .outputs import encode, encode_part
+from .http1 import TENSORS, HttpRequest, HttpResponse
+from .outputs import encode, encode_part, respond
 from .predict import PredictCaller, Predictor, decode, parse
 from .problems import RequestFault, ServingProblem
 from .shapes import Shapeless, flatten
@@ -36,7 +36,6 @@ JSON_TYPES = (b"", b"application/octet-stream")
 MODEL_VERSION = "1"  # the only one that is served at a time
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 HEADER = "Inference-Header-Content-Length"
-_HEADER = HEADER.lower().encode()
 _SIZE = "binary_data_size"
 _ALL_BINARY = "binary_data_output"
 #: Which of a variable's datatypes a tensor of another type is taken as.
@@ -190,11 +189,12 @@ class TensorCall:
             or _tensor(output)
             for output in reply["outputs"]
         ]
-        head = encode({"model_name": self._name, "model_version": MODEL_VERSION, **reply, "outputs": outputs})
+        reply = {"model_name": self._name, "model_version": MODEL_VERSION, **reply, "outputs": outputs}
         if not pieces:
-            return HttpResponse(200, head)
+            return respond(reply)
+        head = encode(reply)
         headers = [(HEADER, str(len(head)))]
-        return HttpResponse(200, b"".join([head, *pieces]), "application/octet-stream", headers)
+        return HttpResponse(200, head, "application/octet-stream", headers, more=pieces)
 
     def _wants_bytes(self, output: dict[str, Any]) -> bool:
         return self._binary.get(output["name"], self._all_binary)
@@ -234,7 +234,7 @@ def _until_enough(items: list[Any], faults: list[RequestFault]) -> Iterator[tupl
 
 def _json_length(request: HttpRequest) -> Optional[int]:
     """Return how many bytes of the body are JSON, None for all of them. Raises ServingProblem."""
-    value = request.headers.get(_HEADER)
+    value = request.headers.get(TENSORS)
     if value is None:
         return None
     length = int(value) if value.isdigit() and len(value) <= 18 else -1

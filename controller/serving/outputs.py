@@ -15,14 +15,15 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-from . import jsontext, log
+from . import jsontext, log, number_lists
 from .arrays import array_of, plain
 from .docstring import Datatype, ResultForm, Signature
 from .files import Files
+from .http1 import HttpResponse
 from .shapes import flatten, sizes
 from .streams import FILE_IS_YIELDED
 from .tensors import NUMERIC
-from .validate import NUMBERS, WANTED, json_name, shown
+from .validate import NUMBERS, WANTED, Numbers, json_name, shown
 from .values import Misfit
 
 
@@ -225,11 +226,13 @@ class _Misfit(ValueError):
 
 class _Data(NamedTuple):
     """The value that the function returned for one output. ``shape`` is None for a single value; ``elements`` are a
-    flat array of numpy if ``held`` is numpy's kind and size of them, else a list."""
+    flat array of numpy if ``held`` is numpy's kind and size of them, else a list; ``magnitude``: of floats, if they are
+    many and there is nothing else in the list."""
 
     shape: Optional[list[int]]
     elements: Any
     held: str = ""
+    magnitude: Optional[int] = None
 
     def listed(self) -> _Data:
         """Return it with a list."""
@@ -245,6 +248,9 @@ def _read(value: Any) -> _Data:
     if type(value) in _SINGLE:
         return _Data(None, [value])
     if isinstance(value, (list, tuple)):
+        magnitude = number_lists.magnitude(value) if type(value) is list else None
+        if magnitude is not None:
+            return _Data([len(value)], value, magnitude=magnitude)
         return _Data(*flatten(value, plain))
     array = array_of(value)
     if array is None:
@@ -268,7 +274,11 @@ def _by_fit(
     if data.held:
         whole = data.held[0] in "biu" and len(data.elements) > 0
     else:
-        whole = bool(data.elements) and {int, bool}.issuperset(map(type, data.elements))
+        whole = (
+            data.magnitude is None
+            and bool(data.elements)
+            and {int, bool}.issuperset(map(type, data.elements))
+        )
 
     def order(datatype: Datatype) -> tuple[bool, bool, bool]:
         return datatype.value != asked, datatype is not exact, datatype.whole != whole
@@ -335,9 +345,18 @@ _HELD = {
 def _numbers(data: _Data, datatype: Datatype) -> Any:
     """Return the elements as numbers of the datatype, NaN and infinities among those of floating point: what cannot
     carry them writes null."""
-    if data.held or NUMBERS[datatype].hold(data.elements):
+    if data.held or _hold(data, NUMBERS[datatype]):
         return data.elements
     return [_number(data, index, datatype) for index in range(len(data.elements))]
+
+
+def _hold(data: _Data, numbers: Numbers) -> bool:
+    """Are all elements such numbers? NaN and infinities, too, if there are only floats of 64 bits."""
+    if data.magnitude is None:
+        return numbers.hold(data.elements)
+    if numbers.hold_at_once(data.elements, data.magnitude):
+        return True
+    return numbers is NUMBERS[Datatype.FP64] or numbers.hold(data.elements)
 
 
 def _number(data: _Data, index: int, datatype: Datatype) -> Any:
@@ -423,13 +442,28 @@ def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> d
         raise BadOutput(f"output {name!r}: {error}") from error
 
 
-def encode(reply: dict[str, Any]) -> bytes:
+def respond(reply: dict[str, Any]) -> HttpResponse:
     """A reply, whose last member is its outputs, as JSON. Raises BadOutput."""
+    first, *more = _pieces(reply)
+    return HttpResponse(200, first, more=more)
+
+
+def encode(reply: dict[str, Any]) -> bytes:
+    """Like ``respond``, in one piece."""
+    return b"".join(_pieces(reply))
+
+
+def _pieces(reply: dict[str, Any]) -> list[bytes]:
+    """The JSON of many numbers is a piece of its own, since to join it would copy it."""
     if any(_has_many_numbers(output) for output in reply["outputs"]):
         head = jsontext.encode({**reply, "outputs": []})
-        return b"".join([head[:-2], b",".join(map(_encode_output, reply["outputs"])), b"]}"])
+        pieces = [head[:-2]]
+        for output in reply["outputs"]:
+            pieces += [*_encode_output(output), b","]
+        pieces[-1] = b"]}"
+        return pieces
     try:
-        return jsontext.encode(reply)
+        return [jsontext.encode(reply)]
     except (ValueError, TypeError):
         for output in reply["outputs"]:
             encode_part(output, output["name"])
@@ -440,12 +474,12 @@ def _has_many_numbers(output: dict[str, Any]) -> bool:
     return output["datatype"] in NUMERIC and len(output.get("data", ())) >= jsontext.LARGE
 
 
-def _encode_output(output: dict[str, Any]) -> bytes:
+def _encode_output(output: dict[str, Any]) -> list[bytes]:
     """Encode one output; its numbers apart, if they are many, and behind all else."""
     if not _has_many_numbers(output):
-        return encode_part(output, output["name"])
+        return [encode_part(output, output["name"])]
     rest = encode_part({key: value for key, value in output.items() if key != "data"}, output["name"])
-    return b"".join([rest[:-1], b',"data":', jsontext.encode_numbers(output["data"]), b"}"])
+    return [rest[:-1], b',"data":', jsontext.encode_numbers(output["data"]), b"}"]
 
 
 def encode_part(value: Any, name: str) -> bytes:

@@ -22,7 +22,7 @@ from .http1 import ClientDisconnected, HttpRequest, HttpResponse, problem_respon
 from .limiter import CallExpired, ClientGone, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
 from .loading import InferenceFunction
 from .metrics import ProcessMetrics
-from .outputs import BadOutput, CollectedOutputs, OutputEncoder, encode
+from .outputs import BadOutput, CollectedOutputs, OutputEncoder, encode, respond
 from .problems import RequestFault, ServingProblem
 from .refusals import refusal_of
 from .scratch import CallFolder, ScratchSpace
@@ -82,7 +82,9 @@ def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
         given = f"not {content_type.decode('latin-1')!r}" if content_type else "but no Content-Type is given"
         raise ServingProblem(problems.MEDIA_TYPE, f"Content-Type must be application/json, {given}")
     if jsontext.is_fast(request.body):
-        return parse(request.body)
+        value = parse(request.body)
+        request.body = b""  # the text is not needed beside what was made of it
+        return value
     return parse(_text(request))
 
 
@@ -122,10 +124,6 @@ def _is_json(content_type: bytes, also: Sequence[bytes]) -> bool:
 def _reply(body: dict[str, Any], outputs: list[dict[str, Any]]) -> dict[str, Any]:
     call_id = body.get("id")
     return {"outputs": outputs} if call_id is None else {"id": call_id, "outputs": outputs}
-
-
-def _as_json(reply: dict[str, Any]) -> HttpResponse:
-    return HttpResponse(200, encode(reply))
 
 
 class ReplyEvents:
@@ -207,7 +205,7 @@ class Predictor:
         """POST /predict. Raises ServingProblem, Abandoned."""
         events = b"accept" in request.headers and streams.wants_events(request)
         writer = (lambda: _REPLIES) if events else _no_events
-        return self.answer(request, decode, self.check, _as_json, caller, writer)
+        return self.answer(request, decode, self.check, respond, caller, writer)
 
     def answer(
         self,
@@ -263,7 +261,7 @@ class Predictor:
         self._row.inferred(response.status, time.monotonic() - started)
         response.sent = folder.remove
         if staged is not None and not response.streamed:
-            response.headers = [*response.headers, *staged.headers(len(response.body))]
+            response.headers = [*response.headers, *staged.headers(response.size)]
             response.files = staged.outgoing
         return response
 

@@ -1,8 +1,8 @@
 """Is a request what the component's docstring describes? Signature -> a check of decoded JSON, giving every
 fault with its pointer.
 
-Plain Python made once per signature: lists of numbers are checked with set, min and max, at C speed, and
-looked at one by one only when something is wrong. Strict about inputs: null, NaN and booleans are not
+Plain Python made once per signature: lists of numbers are checked at C speed (``number_lists``, or else set, min and
+max), and looked at one by one only when something is wrong. Strict about inputs: null, NaN and booleans are not
 numbers. ``1.0`` is an integer, as JSON Schema has it, and the check makes it one in place. Members that the
 interface does not know are ignored, as in the Open Inference Protocol; so is the ``shape`` of values other
 than numbers, which callers write in many forms. Every check is linear in the size of the request, and what it
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
+from . import number_lists
 from .docstring import Datatype, Signature, Variable
 from .problems import RequestFault
 from .shapes import MAX_RANK
@@ -40,11 +41,26 @@ class Numbers(NamedTuple):
 
     def hold(self, elements: list[Any]) -> bool:
         """Are all of these such numbers? False, too, for some that hold NaN."""
-        return not elements or (
-            self.types.issuperset(map(type, elements))
-            and self.low <= min(elements)
-            and max(elements) <= self.high
+        return (
+            not elements
+            or self.hold_at_once(elements)
+            or (
+                self.types.issuperset(map(type, elements))
+                and self.low <= min(elements)
+                and max(elements) <= self.high
+            )
         )
+
+    def hold_at_once(self, elements: list[Any], magnitude: Optional[int] = None) -> bool:
+        """Are these many such numbers of one type? False, too, if that is not known. ``magnitude`` of the floats, if it
+        has been found out already."""
+        if int in self.types and number_lists.are_integers(elements, self.low, self.high):
+            return True
+        most = _MAGNITUDES.get(self.high)
+        if most is None:
+            return False
+        found = number_lists.magnitude(elements) if magnitude is None else magnitude
+        return found is not None and found <= most
 
     def take(self, elements: list[Any]) -> bool:
         """Check the data, and replace integers that were written as ``7.0`` in place."""
@@ -57,6 +73,14 @@ class Numbers(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         return type(value) in self.types and self.low <= value <= self.high
+
+
+#: The magnitudes of lists that hold nothing beyond the limit of a datatype; FP16 ends below all of them.
+_MAGNITUDES = {
+    FP32_MAX: number_lists.SINGLE,
+    BF16_MAX: number_lists.SINGLE,
+    FP64_MAX: number_lists.DOUBLE,
+}
 
 
 def whole(value: Any) -> Any:

@@ -23,7 +23,9 @@ from controller.serving.problems import ServingProblem
 
 def reader(data: bytes, piece: int = 1 << 16) -> RequestReader:
     stream = io.BytesIO(data)
-    return RequestReader(lambda count: stream.read(min(count, piece)))
+    return RequestReader(
+        lambda count: stream.read(min(count, piece)), lambda room: stream.readinto(room[:piece])
+    )
 
 
 def read_whole(data: bytes, piece: int = 1 << 16, limit: int = 1000) -> list[tuple[str, str, bytes] | str]:
@@ -106,7 +108,7 @@ def test_the_limit_counts_the_body(limit: int) -> None:
 
 def test_a_body_over_the_limit_is_not_read() -> None:
     stream = io.BytesIO(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 99)
-    source = RequestReader(lambda count: stream.read(min(count, 55)))
+    source = RequestReader(lambda count: stream.read(min(count, 55)), stream.readinto)
     request = source.head()
     assert request
     before = stream.tell()
