@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Optional, TypeVar
 
 from . import http1, log, problems
+from .compression import compress
 from .config import ServingSettings
 from .http1 import ClientDisconnected, HttpRequest, HttpResponse, RequestReader
 from .problems import ServingProblem
@@ -207,6 +208,7 @@ class ClientConnection:
             return not request.close
         if request.unread:  # nobody wanted its files
             return self._refuse(response, request.id)
+        compress(request, response)
         close = request.close or self._draining()
         apart = response.size > LARGE_BODY  # which costs more to copy behind the head
         head = http1.render(response, request.id, close, apart or request.method == "HEAD")

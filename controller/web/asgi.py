@@ -54,6 +54,7 @@ from controller.web.auth.schemes import header_value
 from controller.web.call_files.calls import CallFileStaging
 from controller.web.call_files.locations import FileLocations
 from controller.web.call_files.presigned import PresignedClient
+from controller.web.compression import compressing
 from controller.web.context import CALL, ServiceCall, people_context
 from controller.web.gateway.activator import Activator
 from controller.web.gateway.body import CallerGone, IncomingBody, Message, Receive, RequestBody, Send, once
@@ -303,9 +304,11 @@ class GatewayApp:
         )
         if isinstance(decision, PlatformEndpoint):
             label = "platform"
-            request.send = browsers.with_browser_headers(send, browsers.fields_for(scope))
+            request.send = browsers.with_browser_headers(compressing(send, scope), browsers.fields_for(scope))
         elif isinstance(decision, ServeService):
-            request.send = browsers.with_browser_headers(send, browsers.PRIVATE)
+            request.send = browsers.with_browser_headers(compressing(send, scope), browsers.PRIVATE)
+        elif isinstance(decision, CallLookup):
+            request.send = compressing(send, scope)
         cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
         self._meter.begin(label)
         if not isinstance(decision, PlatformEndpoint | HostRedirect) and is_by_pass(scope["headers"]):
@@ -477,11 +480,11 @@ class GatewayApp:
         target = decision.target
         call = ServiceCall(target.service, caller.user, target.prefix.decode())
         scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
+        if request.incoming.more():
+            refuse_coded(request.scope["headers"])
         if target.service.kind is ServiceKind.FILES:
             await self._files.answer(scope, request, b"", call.service.app)  # none of them has a body
             return
-        if request.incoming.more():
-            refuse_coded(request.scope["headers"])
         body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
         with _store_problem(request):
             answered = await self._runs.answer(decision.path, scope, body, _mark(request))

@@ -17,6 +17,7 @@ from controller.web.async_calls.dispatcher import CallDispatcher, Forward
 from controller.web.async_calls.news import CallNews
 from controller.web.async_calls.presence import WorkerPresence
 from controller.web.gateway.body import HeldBodies, RequestBody, Send
+from controller.web.gateway.coding import any_coding
 from controller.web.gateway.forward import ForwardedCall
 from controller.web.gateway.router import UpstreamTarget
 from controller.web.gateway.watch import RouteWatch
@@ -106,7 +107,8 @@ class AsyncCalls:
             content = await self._held.whole(body, pieces)
             route = call.target.route
             digest = await asyncio.to_thread(_digest, call.path, webhook, content) if key else ""
-            request = CallRequest(call.path, call.lines, call.host, call.request_id, content)
+            lines = any_coding(call.lines)  # the result may be fetched by somebody who takes no gzip
+            request = CallRequest(call.path, lines, call.host, call.request_id, content)
             new = NewCall(
                 route.app, call.target.api.path, route.component, user, request, key, digest, webhook
             )

@@ -13,6 +13,7 @@ from controller.web.gateway.headers import Header
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 _LINE = re.compile(rb"^content-encoding: (.*)\r\n", re.MULTILINE)
+_WISH = re.compile(rb"^accept-encoding: .*\r\n", re.MULTILINE)
 _NONE = frozenset((b"", b"identity"))
 
 
@@ -29,6 +30,11 @@ def refuse_coded(headers: Iterable[Header]) -> None:
 
 def is_coded(lines: bytes) -> bool:
     return _LINE.search(lines) is not None
+
+
+def any_coding(lines: bytes) -> bytes:
+    """Return the header `lines` without the wish for a coding of the response."""
+    return _WISH.sub(b"", lines)
 
 
 def decoded(content: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:

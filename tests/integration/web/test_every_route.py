@@ -1,16 +1,21 @@
 """`HEAD`, `OPTIONS` and methods that a path does not take, at every route of the gateway, of the platform's own APIs
-and of the serving library. The table is made from the routes themselves, so a new one is in it."""
+and of the serving library. The table is made from the routes themselves, so a new one is in it. And which content
+codings their requests and responses may have."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.adapters.objects import S3Objects
 from controller.config import Settings
+from controller.domain.apps.status import RepositoryRecord
 from controller.domain.routing.routes import ServiceKind
 from controller.store import SqliteStore, open_store
 from controller.web.api.platform import live
@@ -23,7 +28,8 @@ from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route, make_service
 from tests.support.runs import all_pipelines, make_pipeline, one_pipeline
 from tests.support.serve_web import settings_of
-from tests.unit.serving.server import ECHO, Server
+from tests.support.waiting import wait_for
+from tests.unit.serving.server import ECHO, Server, text
 
 from .conftest import Reply, Web, echo, serving
 
@@ -110,6 +116,7 @@ def store(state: Path) -> Iterator[SqliteStore]:
 def web(state: Path, store: SqliteStore, library: Server) -> Iterator[Web]:
     store.routes.switch(make_route(make_api("image"), upstreams=(f"127.0.0.1:{library.port}",)))
     store.runs.publish(APP, (make_pipeline(),))
+    store.repositories.replace([RepositoryRecord("r", (APP,), "branch:main", 60.0, "generic", "a" * 32)])
     store.routes.publish(APP, (one_pipeline(), all_pipelines(), make_service()))
     with echo("none") as component, serving(state, store, component) as running:
         yield running
@@ -180,3 +187,86 @@ def test_a_path_that_is_not_there_has_no_methods(web: Web, library: Server) -> N
     for path in ("/nobody/image/predict", f"/{APP}/image/other", "/-/other", f"/{APP}/train/other"):
         assert ask(web, "OPTIONS", path).status == 404, path
     assert library.ask("OPTIONS", "/other").status == 404
+
+
+# --- content codings ---------------------------------------------------------------------------------------------
+
+INFER = f"/{APP}/image/v2/models/{NAME}/infer"
+PREDICT = f"/{APP}/image/predict"
+#: Requests with a body, and the codings that they may have.
+CODED = {
+    ("POST", PREDICT): "gzip",
+    ("POST", INFER): "gzip",
+    ("POST", f"/{APP}/train/runs"): "identity",
+    ("POST", f"/{APP}/pipelines/train/runs"): "identity",
+    ("PUT", f"/{APP}/files/data/group/file"): "identity",
+    ("POST", f"/{APP}/files/data/group/file"): "identity",
+    ("POST", "/-/hooks/r"): "identity",
+    ("POST", f"/-/apps/{APP}/reconcile"): "identity",
+    ("PUT", f"/-/apps/{APP}/secrets/keys"): "identity",
+}
+LONG = text("in other words, " * 200)
+BOMB = gzip.compress(bytes(200 * 2**20))
+
+
+def send(web: Web, method: str, path: str, body: bytes, coding: str, **headers: str) -> Reply:
+    fields = {"content_type": "application/json", "authorization": "Bearer letmein-token", "x_prichal": "1"}
+    return web.ask(method, path, body, content_encoding=coding, **fields, **headers)
+
+
+@pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "compress", "gzip, gzip", "gzip, br"])
+@pytest.mark.parametrize(("method", "path"), CODED)
+def test_a_coding_that_is_not_taken_names_those_that_are(
+    web: Web, method: str, path: str, coding: str
+) -> None:
+    reply = send(web, method, path, gzip.compress(b"{}"), coding)
+    assert (reply.status, reply.headers["accept-encoding"]) == (415, CODED[method, path])
+    assert reply.json["type"] == "urn:prichal:problem:content-coding"
+
+
+@pytest.mark.parametrize(("method", "path"), CODED)
+def test_a_bomb_is_refused(web: Web, method: str, path: str) -> None:
+    assert len(BOMB) < 2**20
+    reply = send(web, method, path, BOMB, "gzip")
+    assert reply.status == (413 if CODED[method, path] == "gzip" else 415), reply.body
+    assert send(web, "POST", PREDICT, gzip.compress(json.dumps(LONG).encode()), "gzip").status == 200
+
+
+def test_what_a_function_answers_is_compressed_for_those_who_want_it(web: Web) -> None:
+    body = json.dumps(LONG).encode()
+    plain = send(web, "POST", PREDICT, body, "identity")
+    coded = send(web, "POST", PREDICT, body, "identity", accept_encoding="gzip, deflate, br")
+    assert "content-encoding" not in plain.headers
+    assert (coded.headers["content-encoding"], coded.headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert gzip.decompress(coded.body) == plain.body
+
+
+def test_so_is_what_the_platform_answers(web: Web, paths: list[str]) -> None:
+    coded = []
+    for path in paths:
+        if "GET" not in methods(ask(web, "OPTIONS", path)):
+            continue
+        reply = web.ask("GET", path, accept_encoding="gzip", authorization="Bearer letmein-token")
+        if "content-encoding" in reply.headers:
+            assert reply.headers["content-type"].partition(";")[0] != "text/html" or "image" in path
+            assert "accept-encoding" in reply.headers["vary"].lower(), path
+            assert len(gzip.decompress(reply.body)) > len(reply.body)
+            coded.append(path)
+        head = web.ask("HEAD", path, accept_encoding="gzip", authorization="Bearer letmein-token")
+        assert head.headers.get("content-encoding") == reply.headers.get("content-encoding"), path
+        ridden = web.ask("GET", path, accept_encoding="gzip", cookie="a=1")
+        assert "content-encoding" not in ridden.headers or path.startswith(("/-/static/", f"/{APP}/image"))
+    expected = "/-/metrics", f"/{APP}/image/openapi.json", f"/{APP}/files/openapi.json", f"/{APP}/image/docs"
+    assert {*expected, filled("/-/static/<version>/<file>")} <= set(coded)
+
+
+def test_the_result_of_an_async_call_suits_everybody(web: Web) -> None:
+    asks: dict[str, Any] = {"prefer": "respond-async", "accept_encoding": "gzip"}
+    made = send(web, "POST", PREDICT, json.dumps(LONG).encode(), "identity", **asks)
+    assert made.status == 202, made.body
+    result = made.headers["location"] + "/result"
+    wait_for(lambda: web.ask("GET", result).status == 200)
+    plain, coded = web.ask("GET", result), web.ask("GET", result, accept_encoding="gzip")
+    assert "content-encoding" not in plain.headers
+    assert gzip.decompress(coded.body) == plain.body
+    assert plain.json["outputs"][0]["data"] == LONG["inputs"][0]["data"]
