@@ -156,8 +156,9 @@ def rollback(
 @remote_options
 @config_option
 def approve(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
-    """Approve the removal of everything.
+    """Approve a commit that waits.
 
-    If one commit would remove all components of APP, nothing is removed until you approve it.
+    A commit that would remove all components of APP is applied only after that, and so is each new commit if the
+    PlatformApp says so (`deploy.approval`), or outside of its deploy windows. `prichal plan APP` shows what it changes.
     """
     return _ask(remote, app, AppRequest.APPROVE, wait, timeout, output)

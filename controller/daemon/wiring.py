@@ -58,6 +58,7 @@ def build_reconciler_deps(
         models=ModelCache(settings.models, storage, settings.storage.model_cache),
         prober=HttpProber(),
         clock=SystemClock(),
+        ticks=CronTicks(),
         catalog=PlatformCatalog(),
         settings=settings,
         stopping=stopping,

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from controller.config import DefaultLimits, Settings
+from controller.domain.apps.deploy_gate import DeployRules, DeployWindow
 from controller.domain.apps.spec import (
     CommitStatusSpec,
     ComponentKind,
@@ -463,12 +464,21 @@ def app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
         path=posixpath.normpath(spec["path"]),
         prune=spec["prune"],
         suspend=spec["suspend"],
+        deploy=_deploy(spec["deploy"]),
         depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
         limits=_share(defaults.of_app(_limits(spec.get("limits", {}))), spec.get("owner", "")),
         owner=spec.get("owner", ""),
         registries=tuple(_registry(raw) for raw in spec.get("registries", [])),
         package_registries=tuple(_registry(raw) for raw in spec.get("packageRegistries", [])),
     )
+
+
+def _deploy(raw: Mapping[str, Any]) -> DeployRules:
+    windows = tuple(
+        DeployWindow(each["cron"], each["timezone"], parse_duration(each["duration"]))
+        for each in raw.get("windows", [])
+    )
+    return DeployRules(frozen=raw["frozen"], approval=raw["approval"] == "required", windows=windows)
 
 
 def _limits(raw: Mapping[str, Any]) -> Limits:

@@ -13,7 +13,7 @@ from controller.domain.forges import Forge, address_of
 from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Use
 from controller.domain.secret import Secret
-from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store
+from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store, Ticks
 from controller.reconcile.builds import BuildTurns
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.gpu_leases import GpuLeases
@@ -34,6 +34,7 @@ class ReconcilerDeps:
     models: Models
     prober: Prober
     clock: Clock
+    ticks: Ticks
     catalog: PlatformCatalog
     settings: Settings
     stopping: Callable[[], bool]

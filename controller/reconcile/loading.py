@@ -15,6 +15,7 @@ from functools import cached_property
 
 from controller.config.settings import DefaultLimits
 from controller.domain.apps.conditions import ConditionType, find
+from controller.domain.apps.deploy_gate import HeldCommit, hold_commit
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
@@ -32,7 +33,7 @@ from controller.domain.apps.spec import (
     SecretSpec,
 )
 from controller.domain.apps.status import Rollback
-from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
 from controller.manifests import load_app
@@ -46,6 +47,7 @@ from controller.reconcile.status_writer import StatusWriter
 
 SUFFIXES = (".yaml", ".yml")
 CACHE_ENTRIES = 256
+_UNTIL_ASKED = 3600.0  # seconds until it is looked again at what waits for a person, who asks for a pass
 CACHE_BYTES = 64 * 2**20  # of the manifests that are kept
 
 
@@ -158,14 +160,24 @@ def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
 
 
 class CommitLoader:
-    def __init__(self, deps: ReconcilerDeps, status_writer: StatusWriter, declared: PlatformAppSpec) -> None:
+    """`ungated`: a new commit is loaded even if it is not to be applied yet."""
+
+    def __init__(
+        self,
+        deps: ReconcilerDeps,
+        status_writer: StatusWriter,
+        declared: PlatformAppSpec,
+        ungated: bool = False,
+    ) -> None:
         self._deps = deps
+        self._ungated = ungated
         self._status_writer = status_writer
         self._declared = declared
         self.head: Revision | None = None  # the commit that this pass fetched
         # Whether the app was rolled back, and stays at what that commit was resolved to.
         self.is_earlier = False
         self.over: Rollback | None = None  # a rollback that counts no longer
+        self.held: HeldCommit | None = None  # why a newer commit is not loaded
         self.asks_later = False  # whether another pass has to look for a new commit
         self.news = ModelUpdate()  # about models
         self.secrets = SecretSources(deps, declared.name, ())  # of the commit that was resolved last
@@ -198,6 +210,12 @@ class CommitLoader:
             return self._loaded(Revision(self._declared.repository, known, ""), current=False)
         pusher = self._deps.store.repositories.pusher(revision.repository, revision.commit)
         status_writer.record_attempt(revision.commit, revision.subject, pusher)
+        if held := self._hold(revision):
+            self.held = held
+            status_writer.record_held(held, revision.commit)
+            if not known:
+                raise Waiting(held.reason, held.message, held.retry_after or _UNTIL_ASKED)
+            return self._loaded(replace(revision, commit=known), current=True)
         try:
             with as_transient(app, f"reading commit {revision.commit[:12]}"):
                 return self._loaded(revision, current=True)
@@ -208,6 +226,14 @@ class CommitLoader:
             if known in ("", revision.commit):
                 raise
             return self._loaded(replace(revision, commit=known), current=False)
+
+    def _hold(self, revision: Revision) -> HeldCommit | None:
+        """Return why the commit has to wait. The one in force may be applied, whatever the rules say now."""
+        status, rules = self._status_writer.before, self._declared.deploy
+        if self._ungated or revision.commit == status.desired_revision:
+            return None
+        now, after = self._deps.clock.now(), self._deps.ticks.after
+        return hold_commit(status.app, revision.commit, rules, status.approved_revision, now, after)
 
     # --- an earlier commit -------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
     if declared is None:
         raise Stalled(Reason.UNKNOWN_APP, f"there is no PlatformApp {app!r}")
     writer = StatusWriter(deps.store, deps.clock, app, hidden_of(deps, app), silent=True)
-    loader = CommitLoader(deps, writer, declared)
+    loader = CommitLoader(deps, writer, declared, ungated=True)
     loaded = loader.load()
     desired = loader.desired(loaded, fresh=False)
     if loader.follow_models(loaded):
@@ -137,6 +137,8 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
         observed = replace(observed, storage=None)
     plan = _plan(deps, desired, observed, writer.status, deps.clock.now())
     warnings = [f"{each.reason}: {each.message}" for each in writer.extra_conditions]
+    if held := find(writer.before.conditions, ConditionType.DEPLOY_PENDING):
+        warnings.append(f"{held.reason}: {held.message}")
     if writer.rolled_back:
         warnings.append(f"{Reason.ROLLED_BACK}: {writer.rolled_back.message}")
     if declared.suspend or writer.before.suspended:
@@ -510,6 +512,7 @@ class Reconciliation:
         retries += RolloutWatcher(deps, status_writer, held=loader.is_earlier).look(
             desired.components, routes
         )
+        retries += [loader.held.retry_after] if loader.held and loader.held.retry_after else []
         awake = [c for c in desired.components if not c.asleep]
         retries += [max(left, _LEAST_PAUSE) for left in loader.idle_timeouts(awake).values()]
         if loaded.current:
@@ -645,7 +648,9 @@ class Reconciliation:
         beside = self._status_writer.extra_conditions
         if beside:
             return PassOutcome(Outcome.FAILED, beside[0].message, beside[0].revision, retry_after)
-        ready = conditions[0]
+        ready, held = conditions[0], self._status_writer.held
+        if held and ready.status:
+            return PassOutcome(Outcome.HELD, held.message, held.revision, retry_after)
         degraded = any(c.type is ConditionType.DEGRADED for c in conditions) or (
             any(c.type is ConditionType.APPLY_FAILED for c in conditions) and self._serving
         )

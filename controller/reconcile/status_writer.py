@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from controller.domain.apps.commit_status import commit_status, untold
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
+from controller.domain.apps.deploy_gate import HeldCommit
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
 from controller.domain.apps.rollback import holding, why_failed
@@ -67,6 +68,7 @@ class StatusWriter:
         self._status: AppStatus = self.before
         self._extra_conditions: tuple[Condition, ...] = ()
         self._rolled_back: Condition | None = None
+        self._held: Condition | None = None
         self._told: list[str] = []  # messages of the events of this pass
 
     def record_event(
@@ -104,11 +106,18 @@ class StatusWriter:
     @property
     def revision(self) -> str:
         """The commit that the pass is about."""
+        if self._held and self.before.desired_revision:
+            return self.before.desired_revision
         return self._rolled_back.revision if self._rolled_back else self.status.attempted_revision
 
     @property
     def rolled_back(self) -> Condition | None:
         return self._rolled_back
+
+    @property
+    def held(self) -> Condition | None:
+        """That a new commit is not applied yet."""
+        return self._held
 
     @property
     def extra_conditions(self) -> tuple[Condition, ...]:
@@ -184,6 +193,12 @@ class StatusWriter:
         self._status = replace(self._status, failed_rollout=None)
         if said := find(self.before.conditions, ConditionType.ROLLED_BACK):
             self.record_event(Reason.ROLLBACK_ENDED, f"{said.revision[:12]} is no longer held")
+
+    def record_held(self, held: HeldCommit, commit: str) -> None:
+        """Record that a new commit is not applied yet."""
+        self._held = held.condition(commit)
+        if not self._is_known(self._held):
+            self.record_event(held.reason, held.message)
 
     def reset_backoff(self) -> None:
         """Forget earlier failures and crash loops, because a person asked for another attempt."""
@@ -344,8 +359,8 @@ class StatusWriter:
         self.set_conditions(tuple(conditions))
 
     def set_conditions(self, conditions: Iterable[Condition]) -> None:
-        rolled_back = (self._rolled_back,) if self._rolled_back else ()
-        merged = self.merged((*conditions, *self.extra_conditions, *rolled_back))
+        beside = filter(None, (self._rolled_back, self._held))
+        merged = self.merged((*conditions, *self.extra_conditions, *beside))
         if not find(merged, ConditionType.READY):
             waiting = Condition(ConditionType.READY, False, merged[0].reason, merged[0].message)
             merged = self.merged((waiting, *merged))

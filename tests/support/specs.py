@@ -87,7 +87,7 @@ spec: {{url: https://git.example.org/demo.git, ref: {{branch: main}}}}
 {VERSION}
 kind: PlatformApp
 metadata: {{name: demo}}
-spec: {{repository: demo}}
+spec: {{repository: demo, deploy: {{windows: [{{cron: "* * * * *", duration: 1d}}]}}}}
 """
 
 

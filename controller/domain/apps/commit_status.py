@@ -57,6 +57,8 @@ def commit_status(
     if failed and failed.revision == revision:
         return _status(revision, CommitState.FAILURE, Reason.ROLLOUT_FAILED, failed.message)
     about = tuple(c for c in conditions if c.revision in ("", revision))
+    if held := find(about, ConditionType.DEPLOY_PENDING):
+        return _status(revision, CommitState.PENDING, held.reason, held.message)
     for kind in _FAILURES:
         if failure := find(about, kind):
             return _status(revision, CommitState.FAILURE, failure.reason, failure.message)

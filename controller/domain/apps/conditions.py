@@ -21,6 +21,7 @@ class ConditionType(StrEnum):
     APPLY_FAILED = "ApplyFailed"
     SUSPENDED = "Suspended"
     ROLLED_BACK = "RolledBack"
+    DEPLOY_PENDING = "DeployPending"
     PRUNE_PENDING = "PrunePending"
     WARNING = "Warning"
 

@@ -35,6 +35,7 @@ class Outcome(OpenEnum):
     DEGRADED = "Degraded"
     FAILED = "Failed"
     WAITING = "Waiting"
+    HELD = "Held"
     SUPERSEDED = "Superseded"
     SUSPENDED = "Suspended"
     REMOVED = "Removed"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 
+from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.secret import Secret
 
@@ -453,6 +454,7 @@ class PlatformAppSpec:
     path: str
     prune: bool
     suspend: bool
+    deploy: DeployRules
     depends_on: tuple[AppName, ...] = ()
     limits: Limits = Limits()
     owner: str = ""  # the account of the person who has made it
@@ -462,7 +464,8 @@ class PlatformAppSpec:
 
 def undeclared_app(name: AppName) -> PlatformAppSpec:
     """Return what stands for an app that no PlatformApp declares: it has no repository, limits and registries."""
-    return PlatformAppSpec(name, RepositoryName(""), path=".", prune=True, suspend=False)
+    rules = DeployRules(frozen=False, approval=False)
+    return PlatformAppSpec(name, RepositoryName(""), path=".", prune=True, suspend=False, deploy=rules)
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,9 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("Raise the timeout, or make the stage faster."): (Reason.TIMEOUT,),
     N_("Push the image, and check the credentials of its registry."): (Reason.IMAGE_PULL,),
     N_("Ask for less, or wait."): (Reason.START_PENDING,),
+    N_("Look at what the commit would change, and approve it if it is right."): (Reason.AWAITING_APPROVAL,),
+    N_("Wait for the window, or approve the commit to apply it now."): (Reason.OUTSIDE_WINDOW,),
+    N_("Ask the operator when commits may be applied again."): (Reason.FROZEN,),
 }
 #: It counts before the advice about a condition.
 ADVICE_ABOUT: Final[Mapping[Reason, str]] = {

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from flask import Response, current_app
 
-from controller.domain.apps.conditions import Condition, ConditionType, is_ready
+from controller.domain.apps.conditions import Condition, ConditionType, find, is_ready
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.requests import ReconcileRequest
 from controller.domain.apps.status import AppStatus, Event
@@ -119,7 +119,8 @@ class AppLive:
             "state": STATES[state_of(status)],
             "is_suspended": status.suspended,
             "history": shown_history(status, shown.history)[:ENTRIES],
-            "awaits_approval": any(c.type is ConditionType.PRUNE_PENDING for c in status.conditions),
+            "awaits_approval": find(status.conditions, ConditionType.PRUNE_PENDING) is not None,
+            "held": find(status.conditions, ConditionType.DEPLOY_PENDING),
             "said": [_said(condition) for condition in status.conditions],
             "word_of": word_of,
             "run_words": RUN_STATES,

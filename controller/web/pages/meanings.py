@@ -54,10 +54,15 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.READY: N_("Everything runs as declared."),
     Reason.APPLYING: N_("The plan is being carried out."),
     Reason.SUSPENDED: N_("The app is suspended."),
-    Reason.ROLLED_BACK: N_("A person went back to an earlier commit, which is held."),
+    Reason.ROLLED_BACK: N_("The app went back to an earlier commit, which is held."),
     Reason.WARNINGS: N_("Part of the manifests is probably a mistake."),
     Reason.MANIFEST_INVALID: N_("The manifests of the commit have errors; nothing of it was applied."),
     Reason.PRUNE_PENDING: N_("The commit would remove everything that runs, and waits for an approval."),
+    Reason.AWAITING_APPROVAL: N_(
+        "The new commit waits for the approval of a person; the one before it stays."
+    ),
+    Reason.OUTSIDE_WINDOW: N_("The new commit waits for the next deploy window; the one before it stays."),
+    Reason.FROZEN: N_("The operator has frozen the app: no new commit is applied."),
     Reason.DEGRADED: N_("Only a part of it works as declared."),
     Reason.AWAITING_SUCCESSOR: N_("An old component serves until the one that takes its place is ready."),
     Reason.PRUNE_DISABLED: N_("A component that is no longer declared keeps running."),

@@ -66,6 +66,7 @@ CONDITIONS: Final[Mapping[ConditionType, tuple[str, str]]] = {
     ConditionType.APPLY_FAILED: (N_("The commit could not be applied"), "bad"),
     ConditionType.SUSPENDED: (N_("Suspended"), "calm"),
     ConditionType.ROLLED_BACK: (N_("Rolled back"), "warn"),
+    ConditionType.DEPLOY_PENDING: (N_("A new commit waits"), "warn"),
     ConditionType.PRUNE_PENDING: (N_("Waits for an approval"), "warn"),
     ConditionType.WARNING: (N_("Warning"), "warn"),
 }
@@ -77,6 +78,7 @@ OUTCOMES: Final[Mapping[Outcome, tuple[str, str]]] = {
     Outcome.DEGRADED: (N_("Works in part"), "bad"),
     Outcome.FAILED: (N_("Not ready"), "bad"),
     Outcome.WAITING: (N_("Waits"), "warn"),
+    Outcome.HELD: (N_("A new commit waits"), "warn"),
 }
 
 #: What has asked for a pass.
@@ -111,6 +113,7 @@ ADVICE: Final[Mapping[ConditionType, str]] = {
     ConditionType.APPLY_FAILED: N_("It is tried again by itself; the message says what failed."),
     ConditionType.SUSPENDED: N_("New commits wait until somebody resumes the app."),
     ConditionType.ROLLED_BACK: N_("Push a commit that corrects what was wrong, or resume the app."),
+    ConditionType.DEPLOY_PENDING: N_("Look at what the commit would change, and approve it if it is right."),
     ConditionType.PRUNE_PENDING: N_(
         "This commit would remove everything that runs. Approve it if that is meant; push another commit if not."
     ),
@@ -126,7 +129,7 @@ def advice_for(condition: Condition) -> str:
 
 def state_of(app: AppStatus) -> AppState:
     kinds = {condition.type for condition in app.conditions}
-    if ConditionType.PRUNE_PENDING in kinds:
+    if ConditionType.PRUNE_PENDING in kinds or _waits_for_a_person(app.conditions):
         return AppState.WAITING
     if app.suspended or ConditionType.SUSPENDED in kinds:
         return AppState.SUSPENDED
@@ -135,6 +138,11 @@ def state_of(app: AppStatus) -> AppState:
     if find(app.conditions, ConditionType.READY) is None:
         return AppState.NEW
     return AppState.READY if is_ready(app.conditions) else AppState.FAILING
+
+
+def _waits_for_a_person(conditions: Conditions) -> bool:
+    held = find(conditions, ConditionType.DEPLOY_PENDING)
+    return held is not None and held.reason is Reason.AWAITING_APPROVAL
 
 
 def told_of(conditions: Conditions) -> Told:

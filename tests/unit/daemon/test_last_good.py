@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.cron import CronTicks
 from controller.adapters.models import ModelCache
 from controller.config import PlatformSource, Settings
 from controller.daemon.platform_folder import PlatformFolder
@@ -60,6 +61,7 @@ class Host:
             models=ModelCache(self.settings.models, storage, 1),
             prober=FakeProber(engine),
             clock=FakeClock(),
+            ticks=CronTicks(),
             catalog=PlatformCatalog(),
             settings=self.settings,
             stopping=lambda: False,

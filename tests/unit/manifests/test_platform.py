@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.config import DefaultLimits, Settings
+from controller.domain.apps.deploy_gate import DeployRules, DeployWindow
 from controller.domain.apps.spec import (
     CommitStatusSpec,
     GitRef,
@@ -74,6 +75,7 @@ def test_apps() -> None:
         path="manifests",
         prune=False,
         suspend=True,
+        deploy=DeployRules(False, True, (DeployWindow("0 22 * * mon-fri", "Europe/Moscow", 6 * 3600.0),)),
         depends_on=(AppName("other"),),
         limits=Limits(4.0, 8 * 2**30, 20 * 10**9, 20),
         registries=(Registry("hub", "https://registry.example.org", "hub-cred"),),
@@ -81,7 +83,11 @@ def test_apps() -> None:
     )
     other = AppName("other")
     assert platform.app(other) == make(
-        PlatformAppSpec, other, RepositoryName("other"), limits=Limits(16.0, 32 * 2**30, 100 * 10**9, 64)
+        PlatformAppSpec,
+        other,
+        RepositoryName("other"),
+        deploy=DeployRules(frozen=False, approval=False),
+        limits=Limits(16.0, 32 * 2**30, 100 * 10**9, 64),
     )
 
 

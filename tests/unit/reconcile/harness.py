@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.cron import CronTicks
 from controller.adapters.models import ModelCache
 from controller.adapters.staging import StagingFolders
 from controller.config import Settings
 from controller.config.settings import StorageSettings
 from controller.domain.apps.conditions import Condition, ConditionType, find
+from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.apps.observed import ObservedWorkload
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
 from controller.domain.apps.rollback import decide_rollback
@@ -89,6 +91,7 @@ class Harness:
             models=self.models,
             prober=self.prober,
             clock=self.clock,
+            ticks=CronTicks(),
             catalog=self.catalog,
             settings=self.settings,
             stopping=lambda: self.stopping,
@@ -187,7 +190,8 @@ class Harness:
 
 
 def app(name: str = "demo", **changes: Any) -> PlatformAppSpec:
-    return replace(make(PlatformAppSpec, AppName(name), REPOSITORY), **changes)
+    anytime = DeployRules(frozen=False, approval=False)
+    return replace(make(PlatformAppSpec, AppName(name), REPOSITORY, deploy=anytime), **changes)
 
 
 def secret(name: str, app: str | None = "demo", **values: str) -> SecretSpec:

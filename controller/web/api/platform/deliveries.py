@@ -18,6 +18,7 @@ OUTCOMES = (
     Outcome.FAILED,
     Outcome.DEGRADED,
     Outcome.WAITING,
+    Outcome.HELD,
     Outcome.SUSPENDED,
     Outcome.SUPERSEDED,
     Outcome.READY,
