@@ -2,7 +2,7 @@
 # or an apt that has it, is assumed to be there.
 
 .NOTPARALLEL:
-.PHONY: help setup check test chaos fuzz audit sbom demo bench minio lock clean engine
+.PHONY: help setup check test chaos fuzz audit sbom demo bench minio sops lock clean engine
 
 PYTEST_ARGS ?=
 CHAOS_SECONDS ?= 180
@@ -47,6 +47,9 @@ sbom: setup ## write build/sbom.json, what is in a release, in CycloneDX
 
 minio: ## build the MinIO that the tests of storage run on, too, where Go is there (five minutes)
 	@scripts/minio
+
+sops: ## build the program sops, whose files tests read, where Go is there (some minutes)
+	@scripts/sops
 
 lock: setup ## resolve setup.cfg's ranges into the lock files anew; LOCK_ARGS=--upgrade for the newest
 	@scripts/lock $(LOCK_ARGS)

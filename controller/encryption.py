@@ -74,3 +74,11 @@ def seal_for(public: bytes, content: bytes, place: bytes) -> bytes:
     """Encrypt for the holder of the private key, who opens it for the same place only. Raises ValueError if the public
     key is none."""
     return _SUITE.encrypt(content, X25519PublicKey.from_public_bytes(public), info=place)
+
+
+def decrypt_gcm(key: bytes, nonce: bytes, data: bytes, place: bytes) -> bytes:
+    """Return what others have encrypted with AES-256-GCM; `data` ends with the tag. Raises ValueError."""
+    try:
+        return AESGCM(key).decrypt(nonce, data, place)
+    except (InvalidTag, ValueError, OverflowError):
+        raise ValueError("the key is another one, or the text was changed") from None

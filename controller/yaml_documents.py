@@ -66,7 +66,7 @@ _WORDS: Final[Mapping[str, Json]] = {
 class Node:
     """A value with its position; `line` and `column` count from 1. `children` are by key or index, `keys` are
     the positions of a mapping's keys. `refused`: the value could not be read and was reported; this is a
-    replacement."""
+    replacement. `plain`: the text of a scalar without quotes and tag."""
 
     value: Json
     line: int
@@ -74,6 +74,7 @@ class Node:
     children: Mapping[str | int, Node] = field(default_factory=dict)
     keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     refused: bool = False
+    plain: str | None = None
 
     def at(self, path: Path) -> Node:
         """Return the node at `path`, or the nearest existing one above it."""
@@ -233,7 +234,8 @@ class _Builder:
         if isinstance(event, ScalarEvent):
             before = len(self.problems)
             value = self._scalar(event)
-            return Node(value, *self._place(event), refused=len(self.problems) > before), 1
+            plain = event.value if event.tag is None and event.implicit[0] else None
+            return Node(value, *self._place(event), refused=len(self.problems) > before, plain=plain), 1
         tag = event.tag  # type: ignore[attr-defined]
         if tag not in (None, "!", f"{_TAG}map" if isinstance(event, MappingStartEvent) else f"{_TAG}seq"):
             self._problem(event, _NO_TAGS)
