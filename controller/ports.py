@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from controller.domain.apps.age_keys import PublicAgeKey
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.apps.observed import (
@@ -72,6 +73,7 @@ from controller.domain.storage.box import (
 )
 from controller.domain.templates import TemplateRecord
 from controller.domain.volumes import Volume
+from controller.sops.keys import FileKeys
 
 
 class Clock(Protocol):
@@ -1037,6 +1039,19 @@ class Secrets(Protocol):
         if one cannot be read."""
 
 
+class AgeKeyStore(Protocol):
+    """Keys of age, for which files in Git are encrypted: each app has its own, and the platform folder another."""
+
+    def listed(self, app: AppName) -> tuple[PublicAgeKey, ...]:
+        """Return the public keys, the newest first."""
+
+    def of(self, app: AppName) -> FileKeys:
+        """Return the keys that decrypt the app's files, for the daemon alone."""
+
+    def ensure(self, app: AppName) -> None:
+        """Make the first key of an app. Idempotent; does nothing before the daemon has its own keys."""
+
+
 class Orders(Protocol):
     """Orders that apps be made or deleted, and what people have made."""
 
@@ -1118,6 +1133,7 @@ class Store(Protocol):
     history: History
     previews: Previews
     secrets: Secrets
+    age_keys: AgeKeyStore
     orders: Orders
     templates: Templates
 

@@ -19,6 +19,7 @@ from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options
 from controller.cli.session import Session, config_option, timeout_option, with_session
+from controller.domain.apps.age_keys import RECIPIENT, KeyAction, sops_configuration
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.owned_secrets import ChangeState
 from controller.domain.errors import Stalled
@@ -123,6 +124,72 @@ def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: fl
         return _applied(platform, app, platform.remove_secret(app, _name(name), keys), timeout, output)
 
 
+@secret.command(
+    "key",
+    epilog="\b\nExamples:\n"
+    "  prichal secret key demo > .sops.yaml                      for files of the app demo\n"
+    "  prichal secret key demo --rotate                          older keys still decrypt\n"
+    "  prichal secret key @platform                              for Secrets in the platform folder",
+)
+@app_argument()
+@click.option(
+    "--also", multiple=True, metavar="RECIPIENT", help="Encrypt for this age key, too, as for your own."
+)
+@click.option("--rotate", is_flag=True, help="Make another key. The older ones still decrypt.")
+@click.option("--retire", is_flag=True, help="Delete all keys but the newest.")
+@click.option("--yes", is_flag=True, help="Do not ask before keys are deleted.")
+@timeout_option(10.0, "Longest time to wait for the daemon.")
+@output_option
+@remote_options
+@config_option
+def age_key(
+    remote: Remote,
+    app: str,
+    also: Sequence[str],
+    rotate: bool,
+    retire: bool,
+    yes: bool,
+    timeout: float,
+    output: Format,
+) -> int:
+    """Print the public age key of an app, as a configuration of sops.
+
+    Files that sops has encrypted for it may lie in the app's repository: only the daemon can decrypt them, and only for
+    this app.
+    """
+    if wrong := next((each for each in also if not RECIPIENT.fullmatch(each)), None):
+        raise click.UsageError(f"{wrong[:80]!r} is not the public key of age: it begins with age1")
+    if rotate and retire:
+        raise click.UsageError("first rotate, encrypt all files for the new key and push them, then retire")
+    with remote.platform() as platform:
+        if rotate:
+            return _applied(platform, app, platform.change_age_key(app, KeyAction.ROTATE), timeout, output)
+        if retire:
+            keys = platform.secrets(app).get("ageKeys", [])
+            if len(keys) > 1 and not yes:
+                old = ", ".join(str(key["recipient"]) for key in keys[1:])
+                click.confirm(f"Delete {old}? Files for these alone can never be decrypted again", abort=True)
+            return _applied(platform, app, platform.change_age_key(app, KeyAction.RETIRE), timeout, output)
+        keys = platform.secrets(app).get("ageKeys", [])
+    return _show_keys(app, keys, also, output)
+
+
+def _show_keys(app: str, keys: Sequence[Row], also: Sequence[str], output: Format) -> int:
+    names = [str(key["recipient"]) for key in keys]
+    if not names:
+        message = f"{app} has no age key yet: the daemon makes it in its next pass over the platform folder"
+        raise Stalled(Reason.NOT_RUNNING, message)
+    output.show(
+        {"app": app, "ageKeys": list(keys)}, lambda: echo(sops_configuration(names[0], *also).rstrip()), names
+    )
+    if len(names) > 1:
+        print_message(
+            f"Older keys still decrypt: {', '.join(names[1:])}. Run sops updatekeys on each file, push, and then: "
+            f"prichal secret key {app} --retire"
+        )
+    return Exit.OK
+
+
 @click.group(cls=Group)
 @config_option
 def key() -> None:
@@ -213,12 +280,12 @@ def _applied(platform: Platform, app: str, change: Document, timeout: float, out
     if change["state"] == ChangeState.REFUSED:
         raise Stalled(Reason.SECRET_REFUSED, str(change["message"]))
     text = f"{app}: asked for" if _is_waiting(change) else f"{app}: {change['message']}"
-    output.show(change, lambda: echo(text), (str(change["secret"]),))
+    output.show(change, lambda: echo(text), (str(change["secret"] or app),))
     if _is_waiting(change):
         print_message(
             f"The daemon has not applied it yet. It does when it runs; see: prichal secret ls {app}"
         )
-    elif change["request"]:
+    elif change["request"] and change["secret"]:
         print_message(f"What uses it is rolled out; follow it with: prichal events {app} -f")
     return Exit.OK
 

@@ -21,7 +21,7 @@ from controller.adapters.webhooks import HttpSender
 from controller.config import DockerSettings, Settings
 from controller.daemon.instance_key import instance_key
 from controller.domain.apps.requests import Trigger
-from controller.domain.names import AppName
+from controller.domain.names import PLATFORM, AppName
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.webhooks import MessageKind
 from controller.domain.secret import Secret
@@ -49,6 +49,7 @@ def build_reconciler_deps(
     """Connect ports and adapters. `tell` is called when a server that the daemon started has ended unexpectedly."""
     key = instance_key(settings.private)
     store.secrets.unlock(SecretKeys(key))
+    store.age_keys.ensure(PLATFORM)
     storage = build_storage(settings, key, tell, store.boxes.record_access)
     return ReconcilerDeps(
         store=store,

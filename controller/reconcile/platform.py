@@ -97,6 +97,8 @@ class PlatformReconciler:
         before = {record.name for record in self.deps.store.repositories.all()}
         self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
         self.deps.store.orders.replace_shares(shares_of(spec))
+        for declared in spec.apps:
+            self.deps.store.age_keys.ensure(declared.name)
         trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
         for app in sorted(self._changed(marks)):

@@ -201,6 +201,7 @@ class Reconciliation:
         declared = deps.catalog.spec.app(self._app)
         if declared is None:
             return self._disconnect()
+        deps.store.age_keys.ensure(self._app)
         if declared.suspend or self._status_writer.before.suspended:
             return self._stay_suspended()
         personal = bool(_PERSON.intersection(self._request.reasons))

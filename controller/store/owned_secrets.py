@@ -41,6 +41,7 @@ from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import seal_for
 from controller.ports import SecretCipher
+from controller.store.age_keys import AgeKeyTable, reseal
 from controller.store.events import EventLog
 from controller.store.requests import RequestQueue
 from controller.store.sqlite import Database
@@ -81,6 +82,7 @@ class OwnedSecretTable:
         self._requests = requests
         self._events = events
         self._keys: SecretCipher | None = None
+        self.age_keys = AgeKeyTable(database, clock)
 
     # --- for everybody ------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class OwnedSecretTable:
         be read once it is back."""
         known = self.public_key
         self._keys = keys
+        self.age_keys.unlock(keys)
         if known == keys.public:
             return
         with self._database.write() as db:
@@ -154,13 +157,19 @@ class OwnedSecretTable:
 
     def foreign(self, keys: SecretCipher) -> str:
         """Return what to do about values that were encrypted with other keys; "" if there are none."""
-        query = "SELECT app, count(*) AS number FROM secrets WHERE substr(sealed, 1, 8) <> ? GROUP BY app ORDER BY app"
-        with self._database.read() as db:
-            rows = db.execute(query, (keys.id,)).fetchall()
-        if not rows:
+        query = (
+            "SELECT app, count(*) AS number FROM {} WHERE substr(sealed, 1, 8) <> ? GROUP BY app ORDER BY app"
+        )
+        found = []
+        for table, what in (("secrets", "values of Secrets"), ("age_keys", "age keys")):
+            with self._database.read() as db:
+                rows = db.execute(query.format(table), (keys.id,)).fetchall()
+            if rows:
+                apps = ", ".join(row["app"] for row in rows[:10])
+                found.append(f"{sum(row['number'] for row in rows)} {what} ({apps})")
+        if not found:
             return ""
-        number, apps = sum(row["number"] for row in rows), ", ".join(row["app"] for row in rows[:10])
-        return f"{number} values of Secrets ({apps}) were encrypted with another key than instance.key. {RESTORE}"
+        return f"{' and '.join(found)} were encrypted with another key than instance.key. {RESTORE}"
 
     def of(self, app: AppName) -> OwnedSecrets:
         """Return the Secrets of an app with their values; none before `unlock`."""
@@ -185,6 +194,7 @@ class OwnedSecretTable:
         with self._database.write() as db:
             db.execute("DELETE FROM secrets WHERE app = ?", (app,))
             db.execute("DELETE FROM secret_changes_taken WHERE app = ?", (app,))
+            db.execute("DELETE FROM age_keys WHERE app = ?", (app,))
 
     def rekey(self, keys: SecretCipher) -> int:
         """Encrypt all values with other keys, in one transaction, and return how many there are. Raises Stalled
@@ -203,8 +213,14 @@ class OwnedSecretTable:
                 place = row["app"], row["secret"], row["key"]
                 values = (*place, *_sealed(keys, place, value), row["author"], row["at"])
                 db.execute(STORE, values)
+            try:
+                reseal(db, old, keys)
+            except CannotOpen as error:
+                message = f"an age key was encrypted with another key than instance.key. {RESTORE}"
+                raise Stalled(Reason.SECRET_UNREADABLE, message) from error
             db.execute("INSERT OR REPLACE INTO sealing (id, public_key) VALUES (1, ?)", (keys.public,))
         self._keys = keys
+        self.age_keys.unlock(keys)
         with (
             self._database.read() as db
         ):  # to the disk, before the old key is given up; and without the old pages
@@ -218,7 +234,7 @@ class OwnedSecretTable:
         id, app, sealed = row["id"], row["app"], row["sealed"]
         if (
             not is_change_id(id)
-            or not is_dns_label(app)
+            or not (app == PLATFORM or is_dns_label(app))
             or not isinstance(sealed, bytes)
             or len(sealed) > LARGEST
         ):
@@ -250,6 +266,9 @@ class OwnedSecretTable:
         keys = self._keys
         if keys is None:
             raise AssertionError
+        if change.action is not None:
+            refusal, done = self.age_keys.change(db, change.app, change.action, change.by)
+            return Decision(refusal, done=done)
         given = {key: value for key, value in change.values if value is not None}
         sealed = {key: _sealed(keys, (change.app, change.secret, key), value) for key, value in given.items()}
         prints = {key: each[1] for key, each in sealed.items()}
@@ -326,6 +345,8 @@ def _unreadable(secret: str, key: str, error: CannotOpen) -> str:
 
 
 def _told(change: SecretChange, decision: Decision) -> str:
+    if change.action is not None:
+        return f"{decision.done or 'there are no older age keys'} (by {change.by or 'nobody that is known'})"
     parts = []
     if decision.stored:
         parts.append(f"set {_few(decision.stored)}")

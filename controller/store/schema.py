@@ -173,6 +173,11 @@ def m013_shared_gpus(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m014_age_keys(db: Database) -> None:
+    db.execute(AGE_KEYS)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -502,3 +507,16 @@ CREATE TABLE secret_changes_taken (
 CHANGES_BY_APP = "CREATE INDEX secret_changes_taken_by_app ON secret_changes_taken (app, at)"
 # One row: the public key for which others seal changes.
 SEALING = "CREATE TABLE sealing (id INTEGER PRIMARY KEY CHECK (id = 1), public_key BLOB NOT NULL) STRICT"
+# Keys of age, of apps and of the platform folder; `sealed` is the private key, encrypted as `secrets` are. The highest
+# number is the newest.
+AGE_KEYS = """
+CREATE TABLE age_keys (
+    app TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    recipient TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    author TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (app, number)
+) STRICT
+"""

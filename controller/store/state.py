@@ -103,6 +103,7 @@ class SqliteStore:
     history: ports.History
     previews: ports.Previews
     secrets: ports.Secrets
+    age_keys: ports.AgeKeyStore
     orders: ports.Orders
     templates: ports.Templates
 
@@ -130,6 +131,7 @@ class SqliteStore:
         self.webhooks = webhooks = WebhookTable(database)
         self.runs = runs = (GuestRuns if guest else RunTable)(database, rows, webhooks)
         self.secrets = secrets = OwnedSecretTable(database, clock, requests, events)
+        self.age_keys = secrets.age_keys
         self.orders = orders = (GuestOrders if guest else OrderTable)(database, rows, clock)
         self.templates = TemplateTable(database, rows)
         self._intake = (

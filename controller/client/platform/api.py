@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from controller.domain.apps.age_keys import KeyAction
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -82,6 +83,11 @@ class Platform(Protocol):
 
     def remove_secret(self, app: str, secret: str, keys: Sequence[str]) -> Document:
         """Ask for these keys to be removed, or without any for the whole Secret. Else as `set_secret`."""
+        ...
+
+    def change_age_key(self, app: str, action: KeyAction) -> Document:
+        """Ask for another age key of the app, or for the older ones to be deleted. Else as `set_secret`."""
+        ...
 
     def templates(self) -> Document:
         """Return `templates`, and in `you` what the caller may make of them."""

@@ -27,6 +27,7 @@ from controller.client.platform.errors import VERSION, platform_meanings
 from controller.client.retry import RetryPolicy
 from controller.client.runs.events import read_events
 from controller.client.server import Authorization, ServerClient, new_pool
+from controller.domain.apps.age_keys import KeyAction
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -130,9 +131,16 @@ class ServerPlatform:
         return self._change_secret("DELETE", app, secret, f"?{query}" if query else "")
 
     def _change_secret(self, method: str, app: str, secret: str, query: str, content: Any = None) -> Document:
-        """Sent once, like what `change` sends."""
         doing = f"cannot change the Secret {secret} of {app}"
         path = f"/-/apps/{quote(app, safe='')}/secrets/{quote(secret, safe='')}{query}"
+        return self._ask_for_change(method, app, path, doing, content)
+
+    def change_age_key(self, app: str, action: KeyAction) -> Document:
+        path, doing = f"/-/apps/{quote(app, safe='')}/age-keys", f"cannot change the age key of {app}"
+        return self._ask_for_change("POST", app, path, doing, {"action": action.value})
+
+    def _ask_for_change(self, method: str, app: str, path: str, doing: str, content: Any) -> Document:
+        """Sent once, like what `change` sends."""
         with self._knowing(app):
             answer = self._server.ask(method, f"{self.url}{path}", doing, None, _DELIBERATE, content)
         with self._server.meaning.understood(doing):

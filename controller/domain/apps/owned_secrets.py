@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.apps.age_keys import KeyAction
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
-from controller.domain.names import AppName, is_dns_label
+from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import is_storable, printable
@@ -44,7 +45,7 @@ class CannotOpen(ValueError):
 @dataclass(frozen=True)
 class SecretChange:
     """`values` by key; None removes a key. Without any, the whole Secret is removed. `by` is who asked for it, as they
-    say, at this Unix time."""
+    say, at this Unix time. With an `action` it is a change of the app's age keys, and of no Secret."""
 
     id: str
     app: AppName
@@ -52,6 +53,7 @@ class SecretChange:
     values: tuple[tuple[str, Secret | None], ...]
     by: str
     at: float
+    action: KeyAction | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -121,16 +123,21 @@ class Decision:
     refusal: str = ""
     stored: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    done: str = ""  # what became of the age keys
 
     @property
     def state(self) -> ChangeState:
         if self.refusal:
             return ChangeState.REFUSED
-        return ChangeState.APPLIED if self.stored or self.removed else ChangeState.UNCHANGED
+        is_applied = self.stored or self.removed or self.done
+        return ChangeState.APPLIED if is_applied else ChangeState.UNCHANGED
 
 
 def change_problem(change: SecretChange) -> str:
     """Return why nobody may ask for this change, whatever the app has; "" if they may."""
+    if change.action is not None:
+        is_app = change.app == PLATFORM or is_dns_label(change.app)
+        return "" if is_app and not change.secret and not change.values else "it is not a change of age keys"
     if not is_dns_label(change.app):
         return f"{change.app} is not an app, so it has no Secrets of its own"
     if not is_dns_label(change.secret):
@@ -216,7 +223,8 @@ def padded(document: object) -> bytes:
 def packed(change: SecretChange) -> bytes:
     """Return a change as bytes, to be sealed. App and id are bound to them by the seal."""
     values = {key: value.reveal() if value is not None else None for key, value in change.values}
-    return padded({"secret": change.secret, "values": values, "by": change.by, "at": change.at})
+    document = {"secret": change.secret, "values": values, "by": change.by, "at": change.at}
+    return padded(document if change.action is None else {**document, "action": change.action})
 
 
 def unpacked(id: str, app: AppName, content: bytes) -> SecretChange:
@@ -225,8 +233,9 @@ def unpacked(id: str, app: AppName, content: bytes) -> SecretChange:
     try:
         found = json.loads(content)
         values = tuple((key, _secret_or_none(value)) for key, value in found["values"].items())
+        action = KeyAction(found["action"]) if "action" in found else None
         change = SecretChange(
-            id, app, _text(found["secret"]), values, _text(found["by"]), _number(found["at"])
+            id, app, _text(found["secret"]), values, _text(found["by"]), _number(found["at"]), action
         )
     except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is not a change of a Secret: {type(error).__name__}") from None

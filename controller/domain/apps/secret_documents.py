@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from controller.domain.apps.age_keys import PublicAgeKey
 from controller.domain.apps.owned_secrets import ChangeRecord, OwnedKey
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.units import rfc3339
@@ -12,9 +13,13 @@ Document = dict[str, object]
 
 
 def secrets_document(
-    app: str, keys: Iterable[OwnedKey], changes: Iterable[ChangeRecord], uses: Iterable[SecretUse]
+    app: str,
+    keys: Iterable[OwnedKey],
+    changes: Iterable[ChangeRecord],
+    uses: Iterable[SecretUse],
+    age_keys: Iterable[PublicAgeKey] = (),
 ) -> Document:
-    """`needed` are those that manifests name and nobody has set."""
+    """`needed` are those that manifests name and nobody has set; `ageKeys` are public."""
     found: dict[str, list[Document]] = {}
     for key in keys:
         found.setdefault(key.secret, []).append(key_document(key))
@@ -29,6 +34,9 @@ def secrets_document(
         "secrets": secrets,
         "needed": needed,
         "changes": [change_document(change) for change in changes],
+        "ageKeys": [
+            {"recipient": key.recipient, "by": key.by or None, "at": rfc3339(key.at)} for key in age_keys
+        ],
     }
 
 

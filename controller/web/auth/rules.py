@@ -85,6 +85,7 @@ RULES: Final[Mapping[tuple[str, str], RouteRule]] = {
     ("POST", "/-/apps/<name>/secrets/<secret>/remove"): RouteRule(Act.STEER, "secret rm"),
     ("PUT", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret set"),
     ("DELETE", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret rm"),
+    ("POST", "/-/apps/<name>/age-keys"): RouteRule(Act.STEER, "secret key"),
     ("GET", "/-/metrics"): RouteRule(Act.WATCH),
     ("POST", "/-/device"): RouteRule(Act.PUBLIC),
     ("POST", "/-/device/token"): RouteRule(Act.PUBLIC),

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "app create": (Act.CREATE, ("pu-new-pa-app", "--template", "function")),
     "app delete": (Act.DELETE, ("APP", "--yes")),
     "secret ls": (Act.STEER, ("APP",)),
+    "secret key": (Act.STEER, ("APP", "--rotate", "--timeout", "0.1")),
     "secret set": (Act.STEER, ("APP", "credentials", "password=FILE", "--timeout", "0.1")),
     "secret rm": (Act.STEER, ("APP", "credentials", "--timeout", "0.1")),
 }

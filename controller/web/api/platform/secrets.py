@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.client.platform.api import Document
+from controller.domain.apps.age_keys import KeyAction
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, without_line_end
@@ -26,6 +27,7 @@ from controller.web.responses import problem_response, store_failed
 secrets = Blueprint("secrets", __name__)
 
 MAX_DETAIL: Final = 200  # characters in the audit
+_ACTION: Final = '{"action": "rotate"}'
 _BODY: Final = '{"values": {"TOKEN": "…"}}'
 
 
@@ -75,6 +77,17 @@ def remove(name: str, secret: str) -> ResponseReturnValue:
     return _asked(name, secret, keys, lambda: _platform().remove_secret(name, secret, keys))
 
 
+@secrets.post("/-/apps/<name>/age-keys")
+def change_age_key(name: str) -> ResponseReturnValue:
+    """Make another age key for the app, or delete the older ones."""
+    require_json(request.mimetype, f"Send JSON such as {_ACTION}.")
+    body = read_json(request.get_data(cache=False))
+    action = body.get("action") if isinstance(body, dict) and set(body) == {"action"} else None
+    if action not in set(KeyAction):
+        raise _refused(f"The body must be {_ACTION}; the action is rotate or retire.")
+    return _asked(name, "", (str(action),), lambda: _platform().change_age_key(name, KeyAction(action)))
+
+
 def _values(body: Any) -> Mapping[str, Secret]:
     values = body.get("values") if isinstance(body, dict) and set(body) == {"values"} else None
     if (
@@ -105,7 +118,7 @@ def _asked(app: str, secret: str, keys: Iterable[str], ask: Callable[[], Documen
         if error.reason != Reason.QUEUE_FULL:
             raise
         raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, error.message, retry_after=10)) from error
-    note(f"{app}/{secret}", ", ".join(keys)[:MAX_DETAIL])
+    note(f"{app}/{secret}" if secret else app, ", ".join(keys)[:MAX_DETAIL])
     return {"app": app, "change": change}, 202
 
 

@@ -21,6 +21,7 @@ from controller.client.platform.api import (
     unknown_app,
 )
 from controller.config import Settings
+from controller.domain.apps.age_keys import KeyAction
 from controller.domain.apps.history import AppliedRevision, difference, find_revision
 from controller.domain.apps.orders import AppOrder
 from controller.domain.apps.owned_secrets import MAX_AUTHOR, ChangeRecord, ChangeState, SecretChange
@@ -312,7 +313,8 @@ class StoredPlatform:
     def secrets(self, app: str) -> Document:
         status, store = self.known(app), self._store.secrets
         owned, changes = store.listed(status.app), store.changes(status.app)
-        return secrets_document(status.app, owned, changes, status.secrets)
+        age_keys = self._store.age_keys.listed(status.app)
+        return secrets_document(status.app, owned, changes, status.secrets, age_keys)
 
     def set_secret(self, app: str, secret: str, values: Mapping[str, Secret]) -> Document:
         return self._change_secret(app, secret, tuple(values.items()))
@@ -320,11 +322,18 @@ class StoredPlatform:
     def remove_secret(self, app: str, secret: str, keys: Sequence[str]) -> Document:
         return self._change_secret(app, secret, tuple((key, None) for key in keys))
 
+    def change_age_key(self, app: str, action: KeyAction) -> Document:
+        return self._change_secret(app, "", (), action)
+
     def _change_secret(
-        self, app: str, secret: str, values: tuple[tuple[str, Secret | None], ...]
+        self,
+        app: str,
+        secret: str,
+        values: tuple[tuple[str, Secret | None], ...],
+        action: KeyAction | None = None,
     ) -> Document:
         now, by = time.time(), printable(self._who.name or self._who.via)[:MAX_AUTHOR]
-        change = SecretChange(uuid.uuid4().hex, self.known(app).app, secret, values, by, now)
+        change = SecretChange(uuid.uuid4().hex, self.known(app).app, secret, values, by, now, action)
         self._store.secrets.ask(change)
         return change_document(ChangeRecord(change.id, change.app, ChangeState.WAITING, now, secret, by))
 
