@@ -5,7 +5,7 @@ content is kept for a start when the folder is broken.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from controller.domain.reasons import Reason
 from controller.manifests import load_platform
 from controller.manifests.platform import load_secret_values
 from controller.ports import SourceFile, Sources
+from controller.sops import FileKeys
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ SUFFIXES = (".yaml", ".yml")
 class PlatformFolder:
     settings: Settings
     sources: Sources
+    keys: Callable[[], FileKeys | None] = lambda: None  # by which its files are decrypted
     _content: FolderContent = field(default=FolderContent(()), init=False)  # of the last valid reading
 
     def __post_init__(self) -> None:
@@ -37,7 +39,7 @@ class PlatformFolder:
         """Return the validated content, and the commit if it comes from Git."""
         files, revision = self._from_git() if self.settings.platform.url else (self._from_disk(), "")
         recorder = ReadRecorder()
-        spec = load_platform(files, self.settings, recorder)
+        spec = load_platform(files, self.settings, recorder, self.keys())
         self._content = FolderContent(files, revision, recorder.seen)
         return spec, revision
 
@@ -58,7 +60,7 @@ class PlatformFolder:
         if content is None:
             return None
         try:
-            return load_platform(content.files, self.settings, content.read_file)
+            return load_platform(content.files, self.settings, content.read_file, self.keys())
         except ControllerError as error:
             log.error("the last valid content of the platform folder cannot be used any more: %s", error)
             return None

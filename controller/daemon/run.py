@@ -125,7 +125,7 @@ def _run_until_stop(
     logs = _component_logs(deps)
     deps = replace(deps, finish_log=logs.finish)
     store = deps.store
-    folder = PlatformFolder(deps.settings, deps.sources)
+    folder = PlatformFolder(deps.settings, deps.sources, lambda: deps.store.age_keys.of(PLATFORM))
     templates = TemplateShelf(deps.settings, store)
     loop = _control_loop(deps, folder, templates)
     requeued = store.requests.recover()

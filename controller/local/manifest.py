@@ -26,6 +26,7 @@ from controller.domain.secret import Secret
 from controller.local.selection import choose, namespace_of
 from controller.manifests import components
 from controller.manifests.build import examine
+from controller.manifests.encrypted import folder_access
 from controller.manifests.reader import SUFFIXES, ManifestDocument
 from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
@@ -57,7 +58,8 @@ def declared(manifest: Path, pipeline: str | None, limits: DefaultLimits) -> Dec
     """
     files = tuple(read_folder(manifest)) if manifest.is_dir() else tuple(_with_neighbours(manifest))
     app = namespace_of(files)
-    found = examine(files, undeclared_app(app), False, limits)
+    folder = manifest if manifest.is_dir() else manifest.parent
+    found = examine(files, undeclared_app(app), False, limits, folder_access(folder))
     of_file = None if manifest.is_dir() else manifest.name
     problems = tuple(p for p in found.problems if of_file in (None, p.file))
     if problems:
@@ -72,7 +74,7 @@ def declared(manifest: Path, pipeline: str | None, limits: DefaultLimits) -> Dec
         pipeline_spec,
         _passed(apis, pipeline_spec.name),
         optional_inputs(pipeline_spec.name, apis),
-        {d.name: components.secret(d, app) for d in found.commit.of(ComponentKind.SECRET)},
+        {d.name: components.secret(d, app) for d in found.commit.of(ComponentKind.SECRET) if d.is_decrypted},
         tuple(_remarks(document, pipeline_spec)),
     )
 

@@ -35,6 +35,7 @@ from controller.local.selection import APP, choose, namespace_of
 from controller.local.smoke import SmokeWatch
 from controller.manifests.build import examine
 from controller.manifests.components import ml_component
+from controller.manifests.encrypted import folder_access
 from controller.manifests.smoke_files import FileMissing, read_case
 from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
@@ -100,7 +101,8 @@ def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...
         if manifest.is_dir()
         else (SourceFile(manifest.name, manifest.read_bytes()),)
     )
-    found = examine(files, undeclared_app(namespace_of(files)), False, settings.limits)
+    folder = manifest if manifest.is_dir() else manifest.parent
+    found = examine(files, undeclared_app(namespace_of(files)), False, settings.limits, folder_access(folder))
     if found.problems:
         raise ManifestInvalid(found.problems)
     return tuple(

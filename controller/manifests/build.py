@@ -7,11 +7,12 @@ for a folder. Pure: files in, values out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.config import DefaultLimits
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.secret import scrub
 from controller.manifests import components
 from controller.manifests.checks import (
     CHECKS,
@@ -20,6 +21,14 @@ from controller.manifests.checks import (
     package_registries,
     unset_secrets,
     warnings,
+)
+from controller.manifests.encrypted import (
+    NO_ACCESS,
+    FileAccess,
+    decrypted_values,
+    misplaced,
+    undecrypted,
+    with_contents,
 )
 from controller.manifests.reader import ManifestDocument, in_order, read
 from controller.manifests.schema import check, with_defaults
@@ -42,11 +51,13 @@ def load_app(
     app: PlatformAppSpec,
     platform_known: bool,
     limits: DefaultLimits,
+    access: FileAccess = NO_ACCESS,
 ) -> AppSpec:
     """Return the desired state that `files` declare for `app`. `platform_known`: whether `app` is what
-    the platform declares, so that what it does not name is missing; `limits` has the defaults. Raises ManifestInvalid
-    with all problems. What needs a Secret that nobody has set yet waits."""
-    found = examine(files, app, platform_known, limits)
+    the platform declares, so that what it does not name is missing; `limits` has the defaults; `access` decrypts, and
+    reads what Secrets name. Raises ManifestInvalid with all problems. What needs a Secret that nobody has set yet
+    waits."""
+    found = examine(files, app, platform_known, limits, access)
     if found.problems:
         raise ManifestInvalid(found.problems)
     commit = found.commit
@@ -70,28 +81,36 @@ def examine(
     app: PlatformAppSpec,
     platform_known: bool,
     limits: DefaultLimits,
+    access: FileAccess = NO_ACCESS,
 ) -> ExaminedApp:
-    """Check and build a commit's manifests."""
-    reading = read(files)
+    """Check and build a commit's manifests. No text of the answer quotes a value that was encrypted."""
+    reading = read(files, access.keys)
     problems = [*reading.problems, *identity(reading.documents, app)]
     sound: list[ManifestDocument] = []
     # The replacement of such a text is not a name that somebody has chosen, so no other problem is reported for it.
     unusable = {(p.file, p.line, p.column) for p in reading.problems if p.message == UNUSABLE}
     odd = {file for file, _, _ in unusable}
     for document in reading.documents:
-        found = [*check(document), *_host_files(document)]
+        found = [*check(document), *_host_files(document), *misplaced(document)]
         problems += (p for p in found if (p.file, p.line, p.column) not in unusable)
         if not found and document.file not in odd:
+            document = with_contents(document, access, found)
+            problems += found
             sound.append(with_defaults(document))
     commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, platform_known, limits)
     for rule in CHECKS:
         problems += rule(commit)
     outside = tuple(package_registries(commit))
-    notes = (*unset_secrets(commit), *outside)
+    told = (note for document in sound for note in undecrypted(document))
+    notes = (*unset_secrets(commit), *outside, *told)
+    hidden = tuple(
+        {value for document in (*reading.documents, *sound) for value in decrypted_values(document)}
+    )
+    problems += outside if platform_known else ()
     return ExaminedApp(
         commit=commit,
-        problems=in_order([*problems, *(outside if platform_known else ())]),
-        warnings=(*reading.warnings, *warnings(commit)),
+        problems=in_order(replace(each, message=scrub(each.message, hidden)) for each in problems),
+        warnings=tuple(scrub(text, hidden) for text in (*reading.warnings, *warnings(commit))),
         notes=() if platform_known else notes,
     )
 

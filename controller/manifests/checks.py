@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 from controller.config import DefaultLimits
 from controller.domain.apps.environment import misleading, unusable, without_effect
 from controller.domain.apps.mounts import MOUNT, nested, unmountable
-from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
+from controller.domain.apps.spec import ComponentKind, PlatformAppSpec, SecretSpec
 from controller.domain.errors import ManifestProblem
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
 from controller.domain.runs.stage_slots import Use, remainder
 from controller.domain.storage.keys import FileKeyInvalid, parse_path
 from controller.domain.units import parse_duration, render_duration, render_size
 from controller.manifests.components import api_path, box, names, resources, secret, spec_of
+from controller.manifests.encrypted import plain_parts
 from controller.manifests.reader import ManifestDocument, nearest
 from controller.yaml_documents import Path
 
@@ -135,7 +136,7 @@ def unset_secrets(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Report keys and values of plain Secrets in the commit that cannot be environment variables. Secrets of the
     platform's side are checked when they are used."""
-    own = {document.name: secret(document, None) for document in commit.of(ComponentKind.SECRET)}
+    own = _readable(commit)
     for document in commit.documents:
         for prefix, raw in _containers(document):
             for i, name in enumerate(entry["secretRef"]["name"] for entry in raw.get("envFrom", [])):
@@ -150,9 +151,18 @@ def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
                     yield document.problem(("spec", "env", i, "name"), why)
 
 
+def _readable(commit: CheckedCommit) -> Mapping[str, SecretSpec]:
+    """Return the Secrets of the commit by name, without those whose values were not decrypted."""
+    return {
+        document.name: secret(document, None)
+        for document in commit.of(ComponentKind.SECRET)
+        if document.is_decrypted
+    }
+
+
 def callers(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Report callers in plain Secrets of the commit who could not call; see `environments` for other Secrets."""
-    own = {document.name: secret(document, None) for document in commit.of(ComponentKind.SECRET)}
+    own = _readable(commit)
     for document in commit.of(ComponentKind.API_COMPONENT):
         for way, unfit in (("basic", unusable_passwords), ("token", unusable_tokens)):
             path = ("spec", "restfulApi", "auth", way, "credentials")
@@ -664,11 +674,13 @@ CHECKS: tuple[Check, ...] = (
 
 def warnings(commit: CheckedCommit) -> Iterator[str]:
     for document in commit.documents:
-        if document.kind is ComponentKind.SECRET:
+        if document.kind is ComponentKind.SECRET and (parts := plain_parts(document)):
+            which = f" ({', '.join(parts[:10])})" if document.encrypted or document.contents else ""
             yield document.warning(
                 ["kind"],
-                f"the Secret {document.name!r} lies in plain text in the module's repository, for all who can read"
-                " it: better put it into the platform folder",
+                f"the Secret {document.name!r} lies in plain text in the module's repository{which}, for all who can"
+                f" read it: set it with `prichal secret set {commit.app.name} {document.name} KEY`, or encrypt it with"
+                f" sops (prichal secret key {commit.app.name})",
             )
         auth = document.get("spec", "restfulApi", "auth")
         if (

@@ -288,9 +288,9 @@ def box(document: ManifestDocument) -> BoxSpec:
 def secret(
     document: ManifestDocument, app: AppName | None, files: Mapping[str, str] | None = None
 ) -> SecretSpec:
-    """Return the Secret; `files` has the content of the host's files by key. All three ways to give a value
-    are treated alike."""
-    values: dict[str, str] = dict(files or {})
+    """Return the Secret; `files` has the content of the host's files by key. All ways to give a value are treated
+    alike."""
+    values: dict[str, str] = dict(files or document.contents)
     for key, text in _mapping(document.get("data")).items():
         values[key] = base64.b64decode("".join(text.split())).decode()
     values.update(_mapping(document.get("stringData")))

@@ -32,14 +32,16 @@ from controller.domain.apps.spec import (
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.forges import NoForge, address_of, takes
 from controller.domain.names import AppName, RepositoryName
-from controller.domain.secret import Secret, without_line_end
+from controller.domain.secret import Secret, scrub, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
 from controller.manifests.checks import cycles, duplicates
 from controller.manifests.components import spec_of
+from controller.manifests.encrypted import decrypted_values, misplaced, names_files
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
+from controller.sops import FileKeys
 from controller.yaml_documents import Node, Path, parse
 
 _SYSTEM_KINDS = (ComponentKind.SECRET, ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
@@ -90,12 +92,15 @@ class LoadedPlatform:
 
 
 def load_platform(
-    files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
+    files: Iterable[SourceFile],
+    settings: Settings,
+    read_file: ReadFile = read_host_file,
+    keys: FileKeys | None = None,
 ) -> PlatformSpec:
     """Return the repositories, apps and Secrets that `files` declare. Repositories on this host must lie
-    below a folder that `settings` allow. `read_file` returns a file of this host or raises OSError. Raises
-    ManifestInvalid with all problems."""
-    spec, problems = examine_platform(files, settings, read_file)
+    below a folder that `settings` allow. `read_file` returns a file of this host or raises OSError; `keys` decrypt, and
+    without them placeholders stand for encrypted values. Raises ManifestInvalid with all problems."""
+    spec, problems = examine_platform(files, settings, read_file, keys)
     if problems:
         raise ManifestInvalid(problems)
     return spec
@@ -125,16 +130,19 @@ def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
 
 
 def examine_platform(
-    files: Iterable[SourceFile], settings: Settings, read_file: ReadFile = read_host_file
+    files: Iterable[SourceFile],
+    settings: Settings,
+    read_file: ReadFile = read_host_file,
+    keys: FileKeys | None = None,
 ) -> tuple[PlatformSpec, tuple[ManifestProblem, ...]]:
     """Return what is declared validly, and all problems."""
     files = tuple(files)
-    reading = read(files)
+    reading = read(files, keys)
     broken = (problem for file in files for problem in _broken(file))
     problems = [*reading.problems, *duplicates(reading.documents), *broken]
     sound: list[ManifestDocument] = []
     for document in reading.documents:
-        found = [*check(document), *_placement(document)]
+        found = [*check(document), *_placement(document), *misplaced(document)]
         problems += found
         if not found:
             sound.append(with_defaults(document))
@@ -153,7 +161,9 @@ def examine_platform(
     platform = LoadedPlatform(tuple(sound), secrets, declared, allowed)
     for rule in _CHECKS:
         problems += rule(platform)
-    return _build(platform, reading.warnings, settings), in_order(problems)
+    hidden = tuple({value for document in reading.documents for value in decrypted_values(document)})
+    told = in_order(replace(each, message=scrub(each.message, hidden)) for each in problems)
+    return _build(platform, reading.warnings, settings), told
 
 
 def _scope(document: ManifestDocument) -> str | None:
@@ -165,6 +175,10 @@ def _placement(document: ManifestDocument) -> Iterator[ManifestProblem]:
     if document.kind not in _SYSTEM_KINDS:
         message = f"{document.kind} belongs into the repository of its module, not into the platform folder"
         yield document.problem(["kind"], message)
+    if document.kind is ComponentKind.SECRET and names_files(document):
+        field = "envs" if document.get("envs") is not None else "fromFiles"
+        message = "only Secrets in the repository of a module have it: name files of this host with 'files'"
+        yield document.problem([field], message)
     namespace = _scope(document)
     if document.kind is ComponentKind.REPOSITORY and namespace is not None:
         yield document.problem(["metadata", "namespace"], "a Repository belongs to no app: remove it")

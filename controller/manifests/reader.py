@@ -7,14 +7,18 @@ templates included, which would only cost time. Only a document with our apiVers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import pairwise
 
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
 from controller.ports import SourceFile
+from controller.sops import FileKeys, OpenedDocuments, SopsError, is_encrypted, open_documents
+from controller.sops.metadata import KEY as SOPS
+from controller.sops.metadata import metadata_of
+from controller.sops.values import encrypted_text
 from controller.yaml_documents import Node, Parsed, Path, parse
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
@@ -37,6 +41,10 @@ _API_VERSION = re.compile(
     ),
     re.MULTILINE,
 )
+#: A document whose apiVersion is encrypted, too.
+_ENCRYPTED = re.compile(
+    rb"""(?:^|[{,])[ \t]*["']?apiVersion["']?[ \t]*:[ \t]*["']?ENC\[AES256_GCM,""", re.MULTILINE
+)
 #: Where a document begins. In column 1 this is always a marker, within block texts, too.
 _MARKER = re.compile(rb"^---(?=\s|$)", re.MULTILINE)
 _FIRST_LINE = re.compile(rb"^(?!---)( *)([^\s#])", re.MULTILINE)
@@ -44,12 +52,18 @@ _FIRST_LINE = re.compile(rb"^(?!---)( *)([^\s#])", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ManifestDocument:
-    """A document of ours. `name` is "" if the manifest has no valid one."""
+    """A document of ours. `name` is "" if the manifest has no valid one. `encrypted` are the paths of values that were
+    encrypted; if not `is_decrypted`, placeholders stand for them. `contents` has what a Secret takes from files of the
+    repository, by key, and `in_plain` names those files that are not encrypted."""
 
     file: str
     kind: ComponentKind
     name: str
     node: Node
+    encrypted: frozenset[tuple[str | int, ...]] = frozenset()
+    is_decrypted: bool = True
+    contents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    in_plain: tuple[str, ...] = ()
 
     def problem(self, path: Path, message: str) -> ManifestProblem:
         line, column = self.node.place(path)
@@ -107,8 +121,9 @@ def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]
     return (*found[:MAX_PROBLEMS], ManifestProblem(last.file, last.line, last.column + 1, "", rest))
 
 
-def read(files: Iterable[SourceFile]) -> ReadDocuments:
-    """Return the documents in the order of the files, and all problems that do not concern their content."""
+def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocuments:
+    """Return the documents in the order of the files, and all problems that do not concern their content. `keys`
+    decrypt files of sops; without them placeholders stand for encrypted values."""
     documents: list[ManifestDocument] = []
     problems: list[ManifestProblem] = []
     warnings: list[str] = []
@@ -128,7 +143,7 @@ def read(files: Iterable[SourceFile]) -> ReadDocuments:
                 ManifestProblem(file.path, 0, 0, "", f"{limit}: point the PlatformApp's path to fewer")
             )
             break
-        parsed = _parse_ours(file, warnings)
+        parsed, is_whole = _parse_ours(file, warnings)
         if ours:
             values += parsed.values
         else:
@@ -136,18 +151,72 @@ def read(files: Iterable[SourceFile]) -> ReadDocuments:
             if foreign > MAX_FOREIGN:
                 warnings.append(f"{file.path}: files after it are passed over that do not name {API_VERSION}")
         problems.extend(parsed.problems)
-        for node in parsed.documents:
-            _sort(file.path, node, documents, problems, warnings)
+        opened = _opened(file.path, parsed, is_whole, keys, problems, warnings)
+        for node, encrypted in zip(opened.documents, opened.encrypted, strict=True):
+            found = _sorted(file.path, node, problems, warnings)
+            if found is not None:
+                is_decrypted = opened.is_decrypted or not encrypted
+                documents.append(replace(found, encrypted=encrypted, is_decrypted=is_decrypted))
     return ReadDocuments(tuple(documents), tuple(problems), tuple(warnings))
 
 
-def _parse_ours(file: SourceFile, warnings: list[str]) -> Parsed:
+def _opened(
+    file: str,
+    parsed: Parsed,
+    is_whole: bool,
+    keys: FileKeys | None,
+    problems: list[ManifestProblem],
+    warnings: list[str],
+) -> OpenedDocuments:
+    """Return the documents of a file, decrypted if it is encrypted and has one of ours. A file that cannot be decrypted
+    has none, and a problem."""
+    nodes = parsed.documents
+    as_they_are = OpenedDocuments(nodes, (frozenset(),) * len(nodes), True)
+    if not is_encrypted(nodes):
+        return as_they_are
+    ours = [
+        node for node in nodes if isinstance(node.value, dict) and node.value.get("apiVersion") == API_VERSION
+    ]
+    if ours and not any(SOPS in node.children for node in ours):
+        return as_they_are  # somebody has put an encrypted document of another tool into the same file
+    if not ours:
+        versions = [node.value.get("apiVersion") for node in nodes if isinstance(node.value, dict)]
+        if not any(isinstance(version, str) and encrypted_text(version) for version in versions):
+            return as_they_are  # of another tool
+        if not _is_for_us(nodes[0], keys):
+            said = "passed over: its apiVersion is encrypted, and not for a key that is known here"
+            advice = "encrypt Secrets with --encrypted-regex '^(data|stringData)$'"
+            warnings.append(
+                str(ManifestProblem(file, *nodes[0].place(["apiVersion"]), "", f"{said}; {advice}"))
+            )
+            return OpenedDocuments((), (), True)
+    if not is_whole:
+        said = "cannot be decrypted: the MAC covers all documents, and not all of them can be read; split the file"
+        problems.append(ManifestProblem(file, *nodes[0].place([SOPS]), SOPS, said))
+        return OpenedDocuments((), (), True)
+    try:
+        return open_documents(nodes, keys)
+    except SopsError as error:
+        place = nodes[error.document].place(error.path)
+        problems.append(ManifestProblem(file, *place, render_path(error.path), error.message))
+        return OpenedDocuments((), (), True)
+
+
+def _is_for_us(node: Node, keys: FileKeys | None) -> bool:
+    try:
+        recipients = {recipient for recipient, _ in metadata_of(node.children[SOPS].value).recipients}
+    except SopsError:
+        return False
+    return keys is not None and not recipients.isdisjoint(keys.recipients)
+
+
+def _parse_ours(file: SourceFile, warnings: list[str]) -> tuple[Parsed, bool]:
     """Return all readable documents of the file, and the problems of those that are evidently ours: templates,
     tags and merge keys in a document of another tool are not problems of the commit, even in a file that we share
-    with it."""
+    with it. And whether these are all documents of the file."""
     parsed = parse(file.path, file.content)
     if not parsed.problems or (parsed.too_large and _GROUP_NAMED.search(file.content)):
-        return parsed
+        return parsed, not parsed.problems
     found: list[Node] = []
     problems: list[ManifestProblem] = []
     values, number = parsed.values, 0
@@ -165,7 +234,7 @@ def _parse_ours(file: SourceFile, warnings: list[str]) -> Parsed:
         elif _SLIP.search(content):
             said = "passed over: it cannot be read, and no apiVersion says that it is ours"
             warnings.append(f"{alone.problems[0]} ({said})")
-    return Parsed(tuple(found), tuple(problems), values=values)
+    return Parsed(tuple(found), tuple(problems), values=values), False
 
 
 def _documents(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -199,33 +268,30 @@ def may_be_ours(content: bytes) -> bool:
     """Return True if a file can hold a document of ours."""
     if content.startswith(_UTF16):  # which the parser refuses with a better message
         content = content.replace(b"\0", b"")
-    return _GROUP_NAMED.search(content) is not None or _KIND.search(content) is not None
+    found = (pattern.search(content) is not None for pattern in (_GROUP_NAMED, _KIND, _ENCRYPTED))
+    return any(found)
 
 
-def _sort(
-    file: str,
-    node: Node,
-    documents: list[ManifestDocument],
-    problems: list[ManifestProblem],
-    warnings: list[str],
-) -> None:
-    """Classify a document as ours, invalid, suspicious or foreign."""
+def _sorted(
+    file: str, node: Node, problems: list[ManifestProblem], warnings: list[str]
+) -> ManifestDocument | None:
+    """Classify a document as ours, which is returned, invalid, suspicious or foreign."""
     if not isinstance(node.value, dict):
-        return
+        return None
     version, kind = node.value.get("apiVersion"), node.value.get("kind")
     if version != API_VERSION:
         if _suspicious(version, kind):
             message = f"passed over, although its kind is {kind}: should it be {API_VERSION}?"
             warnings.append(str(ManifestProblem(file, *node.place(["apiVersion"]), "apiVersion", message)))
-        return
+        return None
     if not isinstance(kind, str) or kind not in set(ComponentKind):
         said = f"{kind!r} is not a kind of ours{nearest(str(kind), ComponentKind)}" if kind else "is missing"
         message = f"{said}; kinds are {', '.join(ComponentKind)}"
         problems.append(ManifestProblem(file, *node.place(["kind"]), "kind", message))
-        return
+        return None
     metadata = node.value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    documents.append(ManifestDocument(file, ComponentKind(kind), name if isinstance(name, str) else "", node))
+    return ManifestDocument(file, ComponentKind(kind), name if isinstance(name, str) else "", node)
 
 
 def _suspicious(version: object, kind: object) -> bool:

@@ -60,10 +60,16 @@ def _roots(folder: Path) -> Iterator[Path]:
         yield outer
 
 
-def _content(folder: Path, path: str) -> bytes:
+def find_file(folder: Path, path: str) -> Path:
+    """Return a file of the repository that the folder lies in. Raises FileMissing."""
     file = next((root / path for root in _roots(folder) if (root / path).is_file()), None)
     if file is None:
         raise FileMissing(f"there is no file {path}")
+    return file
+
+
+def _content(folder: Path, path: str) -> bytes:
+    file = find_file(folder, path)
     if (size := file.stat().st_size) > MAX_FILE:
         raise too_large(path, size)
     return file.read_bytes()

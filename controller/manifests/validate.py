@@ -18,6 +18,7 @@ from controller.domain.errors import ManifestProblem
 from controller.domain.names import AppName
 from controller.domain.units import about_size
 from controller.manifests.build import examine
+from controller.manifests.encrypted import folder_access, undecrypted
 from controller.manifests.platform import examine_platform
 from controller.manifests.reader import API_VERSION, SUFFIXES, ManifestDocument, read
 from controller.manifests.schema import with_defaults
@@ -52,7 +53,8 @@ def validate_folder(
     files = tuple(read_folder(folder))
     documents = read(files).documents
     chosen = settings or Settings()
-    verdict = _platform(files, chosen) if _is_platform(documents) else _module(files, documents, app, chosen)
+    is_platform = _is_platform(documents)
+    verdict = _platform(files, chosen) if is_platform else _module(folder, files, documents, app, chosen)
     if verdict.kind is FolderKind.MODULE and not verdict.problems:
         filled = [with_defaults(document) for document in documents]
         found = tuple(smoke_problems(folder, filled))
@@ -93,10 +95,13 @@ def _is_platform(documents: tuple[ManifestDocument, ...]) -> bool:
 
 def _platform(files: tuple[SourceFile, ...], settings: Settings) -> ValidationResult:
     spec, problems = examine_platform(files, settings)
-    return ValidationResult(FolderKind.PLATFORM, len(read(files).documents), problems, spec.warnings)
+    documents = read(files).documents
+    told = (str(note) for document in documents for note in undecrypted(document))
+    return ValidationResult(FolderKind.PLATFORM, len(documents), problems, (*spec.warnings, *told))
 
 
 def _module(
+    folder: Path,
     files: tuple[SourceFile, ...],
     documents: tuple[ManifestDocument, ...],
     app: str | None,
@@ -104,6 +109,6 @@ def _module(
 ) -> ValidationResult:
     named = (document.get("metadata", "namespace") for document in documents)
     name = AppName(app or next((n for n in named if isinstance(n, str)), "app"))
-    found = examine(files, undeclared_app(name), False, settings.limits)
+    found = examine(files, undeclared_app(name), False, settings.limits, folder_access(folder))
     notes = (*map(str, found.notes), *found.warnings)
     return ValidationResult(FolderKind.MODULE, len(documents), found.problems, notes)

@@ -37,6 +37,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient, Waitin
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
 from controller.manifests import load_app
+from controller.manifests.encrypted import NO_ACCESS, FileAccess
 from controller.manifests.reader import may_be_ours
 from controller.ports import Revision, SourceFile
 from controller.reconcile.bugs import as_transient
@@ -44,6 +45,7 @@ from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.resolve import Resolver, smoke_case
 from controller.reconcile.status_writer import StatusWriter
+from controller.sops.files import MAX_FILE
 
 SUFFIXES = (".yaml", ".yml")
 CACHE_ENTRIES = 256
@@ -70,14 +72,18 @@ class ReadManifests:
         files: Iterable[SourceFile],
         declared: PlatformAppSpec,
         limits: DefaultLimits,
+        access: FileAccess = NO_ACCESS,
+        revision: Revision | None = None,
     ) -> AppSpec:
+        """`access` reads other files of `revision`, which count where a manifest may name some."""
         kept = tuple(file for file in files if file.passed_over or may_be_ours(file.content))
-        key = (kept, declared, limits)
+        names_files = any(word in file.content for file in kept for word in (b"envs", b"fromFiles"))
+        key = (kept, declared, limits, access.keys, revision if names_files else None)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key][1]
-        spec = load_app(kept, declared, True, limits)
+        spec = load_app(kept, declared, True, limits, access)
         self._keep(key, sum(len(file.content) for file in kept), spec)
         return spec
 
@@ -91,6 +97,15 @@ class ReadManifests:
 
 
 _manifests = ReadManifests()
+
+
+def _read_manifests(deps: ReconcilerDeps, revision: Revision, declared: PlatformAppSpec) -> AppSpec:
+    """Return what a commit declares. Its encrypted files are decrypted with the keys of this app alone."""
+    files = deps.sources.files(revision, declared.path, SUFFIXES)
+    access = FileAccess(
+        deps.store.age_keys.of(declared.name), lambda path: deps.sources.read(revision, path, MAX_FILE)
+    )
+    return _manifests.load(files, declared, deps.settings.limits, access, revision)
 
 
 @dataclass(frozen=True)
@@ -149,8 +164,7 @@ def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None
     declared = deps.catalog.spec.app(app)
     if declared is None:
         return None
-    files = deps.sources.files(Revision(declared.repository, revision, ""), declared.path, SUFFIXES)
-    return _manifests.load(files, declared, deps.settings.limits)
+    return _read_manifests(deps, Revision(declared.repository, revision, ""), declared)
 
 
 def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
@@ -424,8 +438,7 @@ class CommitLoader:
         return repository
 
     def _read(self, revision: Revision) -> AppSpec:
-        files = self._deps.sources.files(revision, self._declared.path, SUFFIXES)
-        return _manifests.load(files, self._declared, self._deps.settings.limits)
+        return _read_manifests(self._deps, revision, self._declared)
 
     def _component_at(
         self, revision: Revision, name: ComponentName

@@ -20,6 +20,7 @@ from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestProblem
 from controller.domain.names import AppName, RepositoryName
 from controller.manifests.build import examine
+from controller.manifests.encrypted import names_files
 from controller.manifests.platform import examine_platform
 from controller.manifests.reader import API_VERSION, ManifestDocument
 from controller.manifests.reader import read as read_manifests
@@ -124,7 +125,9 @@ def test_manifests_of_a_page_fit_together(page: Path) -> None:
 
 
 def is_platforms(document: ManifestDocument) -> bool:
-    return document.kind in (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP, ComponentKind.SECRET)
+    if document.kind is ComponentKind.SECRET:
+        return not names_files(document)
+    return document.kind in (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 
 
 def source(document: ManifestDocument) -> str:
@@ -215,6 +218,7 @@ TYPED: dict[str, dict[str, str]] = {
     "docs/guide/operations.md": {"openssl": "tests/unit/web/api/platform/test_signatures.py"},
     "docs/guide/remote.md": {"": "tests/e2e/test_remote_guide.py"},
     "docs/guide/runs.md": {"": "tests/e2e/test_runs_guide.py"},
+    "docs/guide/secrets.md": {"": "tests/e2e/test_encrypted_secrets.py"},
     "docs/install.md": {
         "docker run": "tests/integration/test_packages.py",
         "sqlite3": "tests/integration/store/test_backup.py",

@@ -4,6 +4,7 @@ them. Pure."""
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,10 @@ def _of_file(path: str, before: list[str] | None, after: list[str] | None) -> It
 _SECRET: Final = re.compile(r"""\bkind["']?[ \t]*:[ \t]*["']?Secret\b""")
 _DOCUMENTS: Final = re.compile(r"^---[^\n]*\n", re.MULTILINE)
 HIDDEN: Final = "# A Secret, which is not shown.\n"
+#: An encrypted value of sops, with its key. Its name may be shown, as sops leaves it in clear.
+_ENCRYPTED: Final = re.compile(
+    r"""^[ \t]*["']?([\w.-]{1,253})["']?[ \t]*:[ \t]*["']?(ENC\[AES256_GCM,[^\]]+\])""", re.MULTILINE
+)
 
 
 def shown_manifests(files: Iterable[SourceText], hidden: tuple[Secret, ...]) -> tuple[ManifestText, ...]:
@@ -107,4 +112,14 @@ def shown_manifests(files: Iterable[SourceText], hidden: tuple[Secret, ...]) -> 
 
 def _without_secrets(text: str) -> str:
     documents = _DOCUMENTS.split(text)
-    return "---\n".join(HIDDEN if _SECRET.search(document) else document for document in documents)
+    return "---\n".join(_told(document) if _SECRET.search(document) else document for document in documents)
+
+
+def _told(secret: str) -> str:
+    """Return what may be shown of a Secret: of an encrypted one the names of its keys, each with a digest by which
+    people see whether its encrypted value has changed."""
+    return HIDDEN + "".join(
+        f"# {key}: {hashlib.sha256(value.encode()).hexdigest()[:8]}\n"
+        for key, value in _ENCRYPTED.findall(secret)
+        if key != "mac"
+    )
