@@ -173,6 +173,10 @@ class HintReader:
         self._is_output = is_output
         self._within: tuple[type, ...] = ()  # classes whose members are being read
         self._depth = 0  # of what is being read
+        self._deepest = 0  # that it has been since the class that is being read began
+        self._records: dict[
+            Any, tuple[Record, int]
+        ] = {}  # classes that were read, and how many levels are in each
 
     # --- what a variable is -----------------------------------------------------------------------------------
 
@@ -207,6 +211,7 @@ class HintReader:
         if self._depth == MOST_NESTED:
             raise NotUnderstood(_ENDLESS)
         self._depth += 1
+        self._deepest = max(self._deepest, self._depth)
         try:
             yield
         finally:
@@ -375,13 +380,27 @@ class HintReader:
             return Model(annotation)
         if annotation in self._within:
             raise NotUnderstood(f"has {annotation.__name__} within itself: write dict there")
+        known = self._records.get(annotation)
+        if known is None:
+            known = self._records[annotation] = self._read_record(annotation)
+        record, levels = known
+        if self._depth + levels > MOST_NESTED:
+            raise NotUnderstood(_ENDLESS)
+        self._deepest = max(self._deepest, self._depth + levels)
+        return record
+
+    def _read_record(self, annotation: Any) -> tuple[Record, int]:
+        """A class, and how many levels are in it. Each is read once: with two members of one class in each of them, the
+        last of 20 classes would be read a million times."""
         self._check_constructor(annotation)
         outer, self._within = self._within, (*self._within, annotation)
+        deepest, self._deepest = self._deepest, self._depth
         try:
             members = tuple(self._member(member) for member in self.members(annotation))
         finally:
             self._within = outer
-        return Record(annotation.__name__, members, annotation)
+            levels, self._deepest = self._deepest - self._depth, max(deepest, self._deepest)
+        return Record(annotation.__name__, members, annotation), levels
 
     def _member(self, member: ClassMember) -> Member:
         with self.scope_of(member):

@@ -43,6 +43,7 @@ _FILE_INPUT = (
 _FILE_OUTPUT = "Path in your area of the component's default box under which the file was stored"
 _FILE_TARGET = "Path in your area under which to store the file; else one below predictions/ is made up"
 _ASKED = "Which one to prefer if the output may come in several; another one is passed over"
+MOST_IN_EXAMPLE = 1000  # values in the example of one input
 _OTHER_EXAMPLES = {
     Datatype.STR: "text",
     Datatype.DICT: {},
@@ -169,10 +170,15 @@ def _schemas(signature: Signature) -> Json:
     schemas: Json = {"Request": _request(signature), "Reply": _reply(signature), "Problem": _PROBLEM}
     for prefix, variables in (("Input", signature.inputs), ("Output", signature.outputs)):
         for variable in variables:
-            place = SchemaPlace(f"{prefix}.{variable.name}", prefix == "Output", schemas)
+            place = _place(f"{prefix}.{variable.name}", prefix == "Output", schemas, variable)
             forms = [_form(variable, datatype, place) for datatype in variable.datatypes]
             schemas[f"{prefix}.{variable.name}"] = forms[0] if len(forms) == 1 else {"oneOf": forms}
     return schemas
+
+
+def _place(name: str, is_output: bool, models: Json, variable: Variable) -> SchemaPlace:
+    forms = (variable.form(datatype) for datatype in variable.datatypes)
+    return SchemaPlace.of(name, is_output, models, [form.value for form in forms if form and form.value])
 
 
 def _request(signature: Signature) -> Json:
@@ -322,8 +328,8 @@ def _example_input(variable: Variable) -> Json:
     data: Any = _OTHER_EXAMPLES.get(datatype, [1] if datatype.whole else [0.5])
     if form.choices or form.value is not None:
         models: Json = {}
-        element = _element_of(form, datatype, SchemaPlace("", False, models))
-        data = _example_of(element, models)
+        element = _element_of(form, datatype, _place("", False, models, variable))
+        data = _Example(models).of(element)
         data = [data] if form.rank or datatype.numeric else data
     elif form.rank and not datatype.numeric:
         data = [data]
@@ -333,26 +339,35 @@ def _example_input(variable: Variable) -> Json:
     return {**item, "shape": [1] * (form.rank or 1)} if datatype.numeric or _needs_shape(form) else item
 
 
-def _example_of(schema: Json, models: Json, depth: int = 0) -> Any:
-    """Return a small value that fits a schema of ours, or nearly one of pydantic's."""
-    if "$ref" in schema and depth < MAX_DEPTH:
-        return _example_of(models.get(schema["$ref"].rpartition("/")[2], {}), models, depth + 1)
-    for known in ("default", "const"):
-        if known in schema:
-            return schema[known]
-    for several in ("examples", "enum"):
-        if schema.get(several):
-            return schema[several][0]
-    if schema.get("anyOf") and depth < MAX_DEPTH:
-        return _example_of(schema["anyOf"][0], models, depth + 1)
-    if schema.get("type") == "object" and depth < MAX_DEPTH:
-        members = schema.get("properties", {})
-        return {name: _example_of(members[name], models, depth + 1) for name in schema.get("required", [])}
-    if schema.get("type") == "array" and depth < MAX_DEPTH:
-        return [_example_of(schema.get("items", {}), models, depth + 1)] * schema.get("minItems", 0)
-    if schema.get("type") in ("integer", "number"):
-        return schema.get("minimum", 1)
-    return {"string": "text", "boolean": True, "null": None}.get(schema.get("type", ""), {})
+class _Example:
+    """Makes a small value that fits a schema of ours, or nearly one of pydantic's. Classes within classes may need more
+    than anybody reads; then what is left over is empty."""
+
+    def __init__(self, models: Json) -> None:
+        self._models = models
+        self._left = MOST_IN_EXAMPLE
+
+    def of(self, schema: Json, depth: int = 0) -> Any:
+        self._left -= 1
+        within = depth < MAX_DEPTH and self._left > 0
+        if "$ref" in schema and within:
+            return self.of(self._models.get(schema["$ref"].rpartition("/")[2], {}), depth + 1)
+        for known in ("default", "const"):
+            if known in schema:
+                return schema[known]
+        for several in ("examples", "enum"):
+            if schema.get(several):
+                return schema[several][0]
+        if schema.get("anyOf") and within:
+            return self.of(schema["anyOf"][0], depth + 1)
+        if schema.get("type") == "object" and within:
+            members = schema.get("properties", {})
+            return {name: self.of(members[name], depth + 1) for name in schema.get("required", [])}
+        if schema.get("type") == "array" and within:
+            return [self.of(schema.get("items", {}), depth + 1)] * schema.get("minItems", 0)
+        if schema.get("type") in ("integer", "number"):
+            return schema.get("minimum", 1)
+        return {"string": "text", "boolean": True, "null": None}.get(schema.get("type", ""), {})
 
 
 _PROBLEM: Json = {

@@ -8,7 +8,9 @@ classes are called where they make values: what they raise with ValueError is a 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
@@ -32,11 +34,44 @@ class Misfit(ValueError):
 @dataclasses.dataclass(frozen=True)
 class SchemaPlace:
     """Where a schema stands in the description: its variable, such as ``Input.item``, and the models that schemas
-    refer to, to which they add theirs."""
+    refer to, to which they add theirs. ``shared``: the names of records that stand at several places of the variable
+    and are described once, by their identity."""
 
     variable: str
     is_output: bool
     models: dict[str, Json]
+    shared: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, variable: str, is_output: bool, models: dict[str, Json], values: Iterable[Value]
+    ) -> SchemaPlace:
+        """The place of a variable with these values in its objects."""
+        shared: dict[int, str] = {}
+        for record in _shared(values):
+            name = first = f"Model.{variable}.{re.sub('[^A-Za-z0-9_-]', '_', record.name)}"
+            for number in itertools.count(2):
+                if name not in shared.values():
+                    break
+                name = f"{first}-{number}"
+            shared[id(record)] = name
+        return cls(variable, is_output, models, shared)
+
+
+def _shared(values: Iterable[Value]) -> list[Record]:
+    """The records that occur more than once in these values. Each is looked into once."""
+    found: dict[int, Record] = {}
+    again: dict[int, Record] = {}
+    left = list(values)
+    while left:
+        value = left.pop()
+        if isinstance(value, Record):
+            if id(value) in found:
+                again[id(value)] = value
+                continue
+            found[id(value)] = value
+        left += reversed(value.parts())
+    return [record for identity, record in found.items() if identity in again]
 
 
 class Value:
@@ -44,6 +79,10 @@ class Value:
 
     def schema(self, place: SchemaPlace) -> Json:
         return {}
+
+    def parts(self) -> tuple[Value, ...]:
+        """The kinds of values within this one."""
+        return ()
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         """Return what the function gets. What is wrong is added to the faults."""
@@ -129,6 +168,9 @@ class Items(Value):
     def schema(self, place: SchemaPlace) -> Json:
         return {"type": "array", "items": self.item.schema(place)}
 
+    def parts(self) -> tuple[Value, ...]:
+        return (self.item,)
+
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         if not isinstance(given, list):
             faults.append(RequestFault(pointer, f"must be an array, not {json_name(given)}"))
@@ -155,6 +197,9 @@ class Dictionary(Value):
 
     def schema(self, place: SchemaPlace) -> Json:
         return {"type": "object", "additionalProperties": self.item.schema(place)}
+
+    def parts(self) -> tuple[Value, ...]:
+        return (self.item,)
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         if not isinstance(given, dict):
@@ -192,6 +237,17 @@ class Record(Value):
     make: Callable[..., Any]
 
     def schema(self, place: SchemaPlace) -> Json:
+        name = place.shared.get(id(self))
+        if name is None:
+            return self._object(place)
+        if name not in place.models:
+            place.models[name] = self._object(place)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def parts(self) -> tuple[Value, ...]:
+        return tuple(member.value for member in self.members)
+
+    def _object(self, place: SchemaPlace) -> Json:
         properties = {}
         for member in self.members:
             schema = member.value.schema(place)
@@ -242,6 +298,9 @@ class Either(Value):
 
     def schema(self, place: SchemaPlace) -> Json:
         return {"anyOf": [kind.schema(place) for kind in self.kinds]}
+
+    def parts(self) -> tuple[Value, ...]:
+        return self.kinds
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         tried: list[Faults] = []

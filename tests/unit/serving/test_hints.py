@@ -630,6 +630,90 @@ def test_choices_and_defaults_are_in_the_description(loading: Load) -> None:
     )
 
 
+# --- classes within classes -------------------------------------------------------------------------------------
+
+
+def nested(levels: int, members: int, style: str = "list[{}]") -> str:
+    """Classes in which each has several members of the one before."""
+    classes = ["@dataclass\nclass C0:\n    x: int\n"]
+    for level in range(1, levels):
+        fields = "".join(f"    m{index}: {style.format(f'C{level - 1}')}\n" for index in range(members))
+        classes.append(f"@dataclass\nclass C{level}:\n{fields}")
+    return "\n".join(classes)
+
+
+@pytest.mark.parametrize("style", ["{}", "list[{}]", "Optional[{}]", "dict[str, {}]"])
+def test_setting_up_classes_within_classes_takes_as_long_as_there_are_classes(
+    loading: Load, style: str
+) -> None:
+    """With two members of one class in each of 24, reading each member anew would take minutes, and the description
+    would have some millions of lines."""
+    levels = 20 if "[" in style else 24
+    source = f"{HEAD}\n{nested(levels, 2, style)}\n"
+    signature = loading(f"{source}def predict(x: C{levels - 1}) -> C{levels - 1}: ...\n").signature
+    document = openapi.document(signature, "title")
+    schemas = document["components"]["schemas"]
+    expected = {f"Model.Input.x.C{level}" for level in range(levels - 1)}
+    expected |= {f"Model.Output.m{index}.C{level}" for index in (0, 1) for level in range(levels - 2)}
+    assert {name for name in schemas if name.startswith("Model.")} == expected
+    assert len(json.dumps(document)) < 100_000
+    assert docs_page.render(document)
+
+
+@pytest.mark.parametrize(("levels", "members"), [(2, 2), (3, 3), (5, 2)])
+@pytest.mark.parametrize("style", ["{}", "list[{}]", "Optional[{}]", "dict[str, {}]"])
+def test_a_description_with_references_means_the_same(
+    loading: Load, levels: int, members: int, style: str
+) -> None:
+    """What the description takes, the check takes, and the other way round."""
+    source = f"{HEAD}\n{nested(levels, members, style)}\n"
+    signature = loading(f"{source}def predict(x: C{levels - 1}) -> str: ...\n").signature
+    validator = Draft202012Validator(whole_schema(signature))
+
+    def value(level: int, leaf: object) -> Any:
+        if not level:
+            return {"x": leaf}
+        inner = value(level - 1, leaf)
+        filled = {"list[{}]": [inner, inner], "dict[str, {}]": {"a": inner}}.get(style, inner)
+        return {f"m{index}": filled for index in range(members)}
+
+    for leaf, right in ((1, True), ("text", False), ({"x": 1}, False)):
+        body = {"inputs": [item("dict", value(levels - 1, leaf))]}
+        assert (not list(validator.iter_errors(body))) is right
+        assert (not compile_check(signature)(copy.deepcopy(body))) is right
+
+
+def test_classes_of_one_name_are_described_each(loading: Load) -> None:
+    source = f"""{HEAD}
+def made(kind):
+    return dataclasses.make_dataclass("Same", [("x", kind)])
+A, B = made(int), made(str)
+@dataclass
+class Pair:
+    a: A
+    b: B
+@dataclass
+class Pairs:
+    one: Pair
+    two: Pair
+    a: A
+    b: B
+def predict(x: Pairs) -> str: ...
+"""
+    schemas = openapi.document(loading(source).signature, "title")["components"]["schemas"]
+    kinds = [schemas[f"Model.Input.x.Same{end}"]["properties"]["x"]["type"] for end in ("", "-2")]
+    assert sorted(kinds) == ["integer", "string"]
+
+
+def test_levels_are_bounded_however_a_class_is_reached(loading: Load) -> None:
+    """The first member is read at a depth at which it fits, the second one deeper: it is the same class."""
+    source = f"{HEAD}\n{nested(30, 1, '{}')}\n{'list[' * 25}C29{']' * 25}"
+    for first in ("", "a: C29\n    "):
+        deep = f"@dataclass\nclass Deep:\n    {first}b: {'list[' * 25}C29{']' * 25}\n"
+        with pytest.raises(SetupError, match="more than 50 levels"):
+            loading(f"{source}\n{deep}def predict(x: Deep) -> str: ...\n")
+
+
 # --- calls of a real server ------------------------------------------------------------------------------------
 
 SOURCE = (
