@@ -69,6 +69,11 @@ def _own_parts(node: ast.AST) -> Iterator[ast.AST]:
             yield from _own_parts(part)
 
 
+#: Parts of a type that a name stands for, with those of the names in it. Python compares types part by part, so names
+#: that each use the one before twice would take twice as long with each line.
+MOST_PARTS = 5000
+
+
 class SourceScope(AnnotationScope):
     """The names that annotations in a module mean."""
 
@@ -78,6 +83,9 @@ class SourceScope(AnnotationScope):
         self._bound = dict(_bindings(module))
         self._made: dict[str, Any] = {}
         self._lines: dict[type, dict[str, int]] = {}
+        self._parts: dict[
+            int, tuple[Any, int]
+        ] = {}  # by identity, with the object, so that it stays the same
 
     def evaluate(self, text: str) -> Any:
         """Raises NotUnderstood, Unknown."""
@@ -149,10 +157,18 @@ class SourceScope(AnnotationScope):
                 case ast.ClassDef():
                     return self._class(node)
                 case ast.expr():
-                    return self._value(node)
+                    made = self._value(node)
+                    return made if self._parts_of(made) <= MOST_PARTS else _UNKNOWN
         except Exception:  # noqa: BLE001 -- as at run time, or because what stands in its place cannot do it
             return _UNKNOWN
         return _UNKNOWN
+
+    def _parts_of(self, made: Any) -> int:
+        known = self._parts.get(id(made))
+        if known is None:
+            parts = 1 + sum(map(self._parts_of, typing.get_args(made)))
+            known = self._parts[id(made)] = (made, parts)
+        return known[1]
 
     # --- classes ------------------------------------------------------------------------------------------------
 

@@ -254,6 +254,15 @@ def test_any_hint_is_read_as_at_set_up(loading: Load, hint: str, returns: str) -
         assert without_modules(str(outcome)) == without_modules(str(expected))
 
 
+def test_names_that_each_use_the_one_before_twice_take_no_time() -> None:
+    """The daemon reads commits: 60 lines must not keep it busy for hours. What is that large is left to set-up."""
+    lines = [f"A{n} = Union[List[A{n - 1}], Dict[str, A{n - 1}]]" for n in range(1, 60)]
+    head = "\n".join(["from typing import Dict, List, Union", "A0 = Dict[str, int]", *lines])
+    with pytest.raises(Disagreement, match="cannot be told apart"):
+        by_source(f"{head}\ndef predict(x: A3) -> str: ...")
+    by_source(f"{head}\ndef predict(x: A59) -> str: ...")
+
+
 def test_nothing_of_the_source_runs() -> None:
     source = (
         "import os\nclass Out(print('run')):\n    x: exit()\n"
