@@ -127,9 +127,15 @@ class Supervisor:
                 self._end_fork_server()
                 log.write_line(self._last_words)
                 return self._exit_code
-            for key, _ in self._selector.select(self._until_next(now)):
-                key.data()
+            self._react(self._until_next(now))
             self._reap()
+
+    def _react(self, timeout: float) -> None:
+        """Wait for something to happen, and act upon it. What happened first may have ended what comes next: when the
+        fork server tells the end of a worker, that worker's own socket has come to its end in the same moment."""
+        for key, _ in self._selector.select(timeout):
+            if self._selector.get_map().get(key.fd) is key:
+                key.data()
 
     def _end_fork_server(self) -> None:
         if self._fork_server and self._fork_server.child:

@@ -190,6 +190,30 @@ def test_a_worker_that_cannot_be_forked_is_tried_again(
     supervisor._listener.close()
 
 
+@pytest.mark.parametrize("first", ["fork server", "worker"])
+def test_the_fork_server_tells_the_end_of_a_worker_whose_socket_ends_in_the_same_moment(first: str) -> None:
+    """The supervisor, process 1 of the container, would end with it."""
+    supervisor = Supervisor(ServingSettings("m:f", port=0, processes=2, preload=True))
+    assert supervisor._fork_server
+    assert supervisor._dispatcher
+    server, theirs = forkserver.channel()
+    ours, workers = socket.socketpair()
+    gone = 2**22 + 1  # an id that no process has
+    supervisor._watch(supervisor._fork_server, 0, server)
+    slot = supervisor._slots[0]
+    supervisor._dispatcher.link(slot.index)
+    supervisor._watch(slot, gone, ours)
+    supervisor._stop(0, "stopped")
+    ends = {"fork server": lambda: theirs.send(b"ended %d 0\n" % gone), "worker": workers.close}
+    for name in sorted(ends, key=lambda name: name != first):
+        ends[name]()
+    supervisor._react(0)
+    supervisor._react(0)
+    assert slot.child is None
+    for end in (theirs, server):
+        end.close()
+
+
 def test_all_calls_that_wait_are_told_when_no_process_is_left() -> None:
     number, reason = 300, None
     settings = ServingSettings("m:f", processes=2, queue=number)
