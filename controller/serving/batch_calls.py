@@ -54,9 +54,13 @@ class BatchedFunction:
         member = BatchMember(call, arguments, key)
         batch = self._limiter.join(member)
         if batch is not None:
+            for begun in batch.members:
+                begun.call.begins()
+            self._row.batching(1)
             try:
                 self._run(batch)
             finally:
+                self._row.batching(-1)
                 self._limiter.finish(batch)
         return member.outcome()
 

@@ -158,6 +158,9 @@ class BatchLimiter(ConcurrencyLimiter):
     def join(self, member: BatchMember) -> Optional[Batch]:
         """Wait until the call's batch has run on another thread: None. Or give the batch that this thread is to run,
         which must say ``finish`` then. A call that gave up its place has an error. Raises QueueFull, LimiterClosed."""
+        waits = member.call.waits
+        if waits is not None and len(self._in_batches) >= self._concurrency:
+            waits()  # before it has a place: after that, the thread of another call may begin it
         with self._turns:
             if self._shut:
                 raise LimiterClosed

@@ -67,11 +67,15 @@ Handler = Callable[[HttpRequest, "ClientConnection"], HttpResponse]
 Received = TypeVar("Received", bytes, int)
 
 
+def _nothing() -> None:
+    pass
+
+
 class ClientConnection:
     """``handle`` answers a request (raises ServingProblem or Abandoned); ``draining`` says that no more requests are
     wanted. Of a connection that was handed over: ``waited`` are the seconds that its first request waited for that,
-    ``told`` means that its client knows, and ``received`` counts requests that come slowly (1), and that are there or
-    gone (-1).
+    ``told`` means that its client knows, ``received`` counts requests that come slowly (1), and that are there or
+    gone (-1), and ``begun`` tells the dispatcher that a call in a batch begins.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class ClientConnection:
         waited: float = 0.0,
         received: Optional[Callable[[int], None]] = None,
         told: bool = False,
+        begun: Callable[[], None] = _nothing,
     ) -> None:
         self._socket = sock
         self._handle = handle
@@ -97,6 +102,7 @@ class ClientConnection:
         self.abandoned = False
         self._waited = waited
         self._told = told
+        self._begun = begun
         self._received = received
         self._began = 0.0
         self._slow = False  # said so to ``received``
@@ -201,6 +207,10 @@ class ClientConnection:
         """Tell the gateway, ahead of the response, what becomes of the call. A client that is gone is noticed later."""
         with contextlib.suppress(OSError):
             self._socket.sendall(http1.interim(state))
+
+    def begin(self) -> None:
+        """Tell the dispatcher that the call waits no more, and goes to the function in a batch."""
+        self._begun()
 
     def _respond(self, request: HttpRequest, response: HttpResponse) -> bool:
         if response.streamed:

@@ -10,6 +10,9 @@ the supervisor answers itself.
 
 Calls for which no slot is free wait here, not with a worker, so that each goes to whichever is free first. A call
 whose request comes slowly holds no slot meanwhile; it waits with its worker then, if need be.
+
+Calls that go in batches wait with a worker for the next batch, and here if all workers have enough of them. How many
+may wait is decided here, for all workers together, since only one place can hold one bound.
 """
 
 from __future__ import annotations
@@ -69,12 +72,13 @@ def least_busy(loads: Iterable[WorkerLoad], call: bool) -> Optional[int]:
 class DispatchedConnection:
     """A client's connection. ``since``: when it became idle, or its request came; ``worker`` has it, if any does."""
 
-    __slots__ = ("call", "limit", "since", "socket", "told", "waits", "worker")
+    __slots__ = ("begun", "call", "limit", "since", "socket", "told", "waits", "worker")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.since = time.monotonic()
         self.call = False
+        self.begun = False  # the function has been called for it, in a batch
         self.limit = 0.0  # seconds that its call may take, if it waits
         self.told = False  # its client was told that it waits
         self.waits = False
@@ -91,6 +95,7 @@ class WorkerLink:
         self.ours, self.theirs = handover.channel()
         self.held: dict[int, DispatchedConnection] = {}
         self.calls = 0
+        self.begun = 0  # of the calls, those that have gone to the function in a batch
         self.last = 0.0
         self.ready = False
 
@@ -99,9 +104,31 @@ class WorkerLink:
         answers = self.ready and now - self.row.last_beat <= STANDING
         return WorkerLoad(self.index, self.slots, calls, len(self.held), self.last, answers)
 
+    def batches(self) -> BatchLoad:
+        waiting = max(0, self.calls - self.row.receiving - self.begun)
+        return BatchLoad(waiting, self.row.batches if self.ready else None)
+
     def close(self) -> None:
         self.ours.close()
         self.theirs.close()
+
+
+class BatchLoad(NamedTuple):
+    """Of one worker: how many calls wait for a batch, and how many batches run, None if it begins none."""
+
+    waiting: int
+    running: Optional[int]
+
+
+def may_wait(settings: ServingSettings, here: int, loads: Iterable[BatchLoad]) -> bool:
+    """May one more call wait for a batch, while so many wait here and as many with the workers as they say? Those who
+    find a place in a batch that may begin now do not count."""
+    waiting, most = here, settings.batch_queue
+    for load in loads:
+        waiting += load.waiting
+        if load.running is not None:
+            most += (settings.batch_concurrency - load.running) * (settings.batch_size or 1)
+    return waiting < most
 
 
 class Dispatcher:
@@ -234,15 +261,15 @@ class Dispatcher:
 
     def _act(self) -> None:
         ours = {link.ours.fileno(): link for link in self._links.values()}
-        returned = False
-        for fd, _ in self._poll.poll(0):
+        events = [fd for fd, _ in self._poll.poll(0)]
+        returned = [ours[fd] for fd in events if fd in ours]
+        for link in returned:
+            self._take_back(link)
+        for fd in events:
             connection = self._open.get(fd)
             if connection is not None:
                 self._happened(connection)
-            elif fd in ours:
-                self._take_back(ours[fd])
-                returned = True
-            else:
+            elif fd not in ours:
                 self._accept()
         if returned:
             self._dispatch_waiting()
@@ -321,10 +348,13 @@ class Dispatcher:
         return f"component {self._settings.component}: none of its processes answers"
 
     def _route_call(self, connection: DispatchedConnection) -> None:
+        in_batches = self._settings.batch_size is not None
+        if in_batches and not self._may_wait():
+            self._answer_here(connection, self._queue_full())
+            return
         if not self._waiting and self._hand(connection):
             return
-        queued = sum(link.row.queued for link in self._links.values())
-        if len(self._waiting) + queued >= self._settings.most_waiting:
+        if not in_batches and not self._may_wait():
             self._answer_here(connection, self._queue_full())
             return
         self._begin_to_wait(connection)
@@ -332,6 +362,12 @@ class Dispatcher:
         self._waiting[connection.socket.fileno()] = connection
         self._poll.modify(connection.socket, END)
         self._board.rows[0].load(0, len(self._waiting), 0)
+
+    def _may_wait(self) -> bool:
+        settings, here, links = self._settings, len(self._waiting), self._links.values()
+        if settings.batch_size is not None:
+            return may_wait(settings, here, (link.batches() for link in links))
+        return here + sum(link.row.queued for link in links) < settings.most_waiting
 
     def _dispatch_waiting(self) -> None:
         while self._waiting:
@@ -361,19 +397,24 @@ class Dispatcher:
             return False
         link.held[number] = connection
         link.calls += connection.call
+        connection.begun = False
         link.last = now
         connection.worker = link
         return True
 
     def _take_back(self, link: WorkerLink) -> None:
-        while (given := handover.given_back(link.ours)) is not None:
-            number, keep = given
+        while (given := handover.said(link.ours)) is not None:
+            number, what = given
+            if what == handover.BEGUN:
+                self._begin(link, number)
+                continue
             connection = link.held.pop(number, None)
             if connection is None:
                 continue
             link.calls -= connection.call
-            connection.worker = None
-            if not keep:
+            link.begun -= connection.begun
+            connection.worker, connection.begun = None, False
+            if what == handover.CLOSE:
                 self._close(connection)
                 continue
             connection.since = time.monotonic()
@@ -383,8 +424,18 @@ class Dispatcher:
             else:
                 self._poll.modify(number, NEXT_REQUEST)
 
+    @staticmethod
+    def _begin(link: WorkerLink, number: int) -> None:
+        connection = link.held.get(number)
+        if connection is not None and connection.call and not connection.begun:
+            connection.begun = True
+            link.begun += 1
+
     def _queue_full(self) -> ServingProblem:
         settings = self._settings
+        if settings.batch_size is not None:
+            detail = f"component {settings.component}: {settings.batch_queue} calls wait for the next batch"
+            return ServingProblem(problems.QUEUE_FULL, detail, retry_after=problems.RETRY_AFTER)
         running = sum(settings.slots_of(index) for index in range(1, settings.processes + 1))
         detail = f"component {settings.component}: {running} calls run and {settings.most_waiting} wait"
         return ServingProblem(problems.QUEUE_FULL, detail, retry_after=problems.RETRY_AFTER)

@@ -2,8 +2,9 @@
 
 A message to the worker is one connection, as a file descriptor of its own (SCM_RIGHTS), on which a request has begun.
 The dispatcher keeps its descriptor, so that the way back is only the connection's number and whether another request
-may come. The messages keep their bounds (SOCK_SEQPACKET), and each wakes one thread: so the threads of a worker wait
-for them directly, without one that gives them out.
+may come. Before that, a worker that makes batches says when the call begins. The messages keep their bounds
+(SOCK_SEQPACKET), and each wakes one thread: so the threads of a worker wait for them directly, without one that gives
+them out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import NamedTuple, Optional
 from . import log, processes
 
 _DOWN = struct.Struct("=qd??")
-_UP = struct.Struct("=q?")
+_UP = struct.Struct("=qB")
+CLOSE, KEEP, BEGUN = range(
+    3
+)  # what a worker says of a connection; BEGUN: its call goes to the function in a batch
 _DESCRIPTOR = struct.Struct("=i")
 
 MOST_NUMBERS = 65536  # connections with a higher number are taken for begun
@@ -77,21 +81,22 @@ def receive(end: socket.socket, flags: int = 0) -> Optional[HandedConnection]:
         return None
     number, arrived, last, told = _DOWN.unpack(data)
     if not ancillary:
-        give_back(end, number, keep=False)
+        say(end, number, CLOSE)
         raise OSError("no file descriptor is left for a connection")
     (descriptor,) = _DESCRIPTOR.unpack(ancillary[0][2][: _DESCRIPTOR.size])
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
     return HandedConnection(processes.beyond_standard(taken), number, arrived, last, told)
 
 
-def give_back(end: socket.socket, number: int, keep: bool) -> None:
-    """Tell the dispatcher that a connection waits for its next request, or is to be closed."""
+def say(end: socket.socket, number: int, what: int) -> None:
+    """Give a connection back to the dispatcher: it waits for its next request (KEEP), or is to be closed (CLOSE). Or
+    say that its call begins (BEGUN)."""
     with contextlib.suppress(OSError):  # the supervisor is gone
-        end.send(_UP.pack(number, keep))
+        end.send(_UP.pack(number, what))
 
 
-def given_back(end: socket.socket) -> Optional[tuple[int, bool]]:
-    """The next connection that a worker gave back, as number and whether to keep it; None if there is none now."""
+def said(end: socket.socket) -> Optional[tuple[int, int]]:
+    """The next connection of which a worker says something, by its number, and what; None if there is none now."""
     try:
         data = end.recv(_UP.size)
     except OSError:
@@ -141,7 +146,7 @@ class ConnectionReceiver:
             try:
                 keep = self._serve(handed)
             finally:
-                give_back(self._end, handed.number, keep)
+                say(self._end, handed.number, KEEP if keep else CLOSE)
             with self._lock:
                 if self._waiting >= SPARE_THREADS:
                     return

@@ -52,9 +52,12 @@ class Cancellable(Protocol):
 class LimitedCall:
     """One call of the function. ``deadline`` is of time.monotonic(); ``overdue`` answers in its place, from
     another thread; ``gone`` says whether the caller has closed the connection; ``waits`` is called before the
-    call waits for a slot, on its own thread."""
+    call waits for a slot or batch, on its own thread, and ``begins`` before the function is called for it in a batch,
+    on any."""
 
-    __slots__ = ("_turn", "cancel", "deadline", "expired", "gone", "id", "left", "overdue", "queued", "waits")
+    __slots__ = (
+        "_turn", "begins", "cancel", "deadline", "expired", "gone", "id", "left", "overdue", "queued", "waits",
+    )  # fmt: skip
 
     def __init__(
         self, call_id: str, deadline: float, overdue: Callable[[], None], gone: Callable[[], bool]
@@ -64,6 +67,7 @@ class LimitedCall:
         self.overdue = overdue
         self.gone = gone
         self.waits: Optional[Callable[[], object]] = None
+        self.begins: Callable[[], object] = _nothing
         self.expired = False
         self.left = False  # the caller has gone, and the call was dropped or cancelled for it
         self.queued = False  # it waits for a batch, and the function has not been called for it
@@ -71,6 +75,10 @@ class LimitedCall:
             None  # set by calls that can be cancelled, the async ones
         )
         self._turn: Optional[threading.Lock] = None  # held while the call waits
+
+
+def _nothing() -> None:
+    pass
 
 
 class ConcurrencyLimiter:

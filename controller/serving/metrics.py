@@ -29,7 +29,8 @@ _SUM = _BUCKET + len(BUCKETS) + 1
 _IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT, _ABANDONED, _RECEIVING, _READY, _EXHAUSTED = range(
     _SUM + 1, _SUM + 10
 )
-_BATCH = _EXHAUSTED + 1
+_BATCHES = _EXHAUSTED + 1  # that run now
+_BATCH = _BATCHES + 1
 _BATCHED = _BATCH + len(BATCHES) + 1  # the sum of all sizes
 _WIDTH = _BATCHED + 1
 
@@ -76,7 +77,17 @@ class ProcessMetrics:
         """Reuse this row for another worker: counters continue, gauges restart. There is a new lock, too: the old
         one may be held by a dead thread."""
         self._lock = threading.Lock()
-        for index in (_IN_FLIGHT, _QUEUED, _OVERDUE, _BEAT, _ABANDONED, _RECEIVING, _READY, _EXHAUSTED):
+        for index in (
+            _IN_FLIGHT,
+            _QUEUED,
+            _OVERDUE,
+            _BEAT,
+            _ABANDONED,
+            _RECEIVING,
+            _READY,
+            _EXHAUSTED,
+            _BATCHES,
+        ):
             self.values[index] = 0
 
     def inferred(self, code: int, seconds: float) -> None:
@@ -98,6 +109,15 @@ class ProcessMetrics:
         with self._lock:
             self.values[_BATCH + bisect_left(BATCHES, size)] += 1
             self.values[_BATCHED] += size
+
+    def batching(self, change: int) -> None:
+        """One batch more, or one less, runs now."""
+        with self._lock:
+            self.values[_BATCHES] += change
+
+    @property
+    def batches(self) -> int:
+        return int(self.values[_BATCHES])
 
     def restarted(self) -> None:
         self.values[_RESTARTS] += 1

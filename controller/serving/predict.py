@@ -4,7 +4,6 @@ connection's thread.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Protocol, Union
@@ -154,7 +153,47 @@ class PredictCaller(Protocol):
 
     def tell(self, state: bytes) -> None: ...
 
+    def begin(self) -> None: ...
+
     def stream(self, request: HttpRequest, content_type: str, piece: bytes) -> None: ...
+
+
+class _CallStates:
+    """Tells the gateway what becomes of a call, if it has asked: that it waits, in which case it is sent again if this
+    container ends, and then that it runs, or else it would be sent again although it has run."""
+
+    def __init__(self, caller: PredictCaller, request: HttpRequest) -> None:
+        self._caller = caller
+        self._asked = http1.TELL in request.headers
+        self._told = request.told  # that it waits
+        self._batched = False
+
+    def follow(self, call: LimitedCall, batched: bool) -> None:
+        self._batched = batched
+        if self._asked:
+            call.waits = self._waits
+        if batched:
+            call.begins = self._begins
+
+    def has_slot(self) -> None:
+        """Alone, it runs now. One that goes in a batch may wait yet."""
+        if not self._batched:
+            self._runs()
+
+    def _begins(self) -> None:
+        """It is in a batch that begins."""
+        self._caller.begin()
+        self._runs()
+
+    def _waits(self) -> None:
+        if not self._told:
+            self._told = True
+            self._caller.tell(b"waiting")
+
+    def _runs(self) -> None:
+        if self._told:
+            self._told = False
+            self._caller.tell(b"running")
 
 
 class InferringCall(NamedTuple):
@@ -313,13 +352,12 @@ class Predictor:
             log.write_line(f"{self._name} did not return within {seconds:g} s", request=request_id)
 
         call = LimitedCall(request_id, started + seconds, overdue, caller.gone)
-        if http1.TELL in inferring.request.headers:
-            call.waits = functools.partial(caller.tell, b"waiting")
-        waited = self._enter(call, seconds)
+        told = _CallStates(caller, inferring.request)
+        told.follow(call, self._batched is not None)
+        self._enter(call, seconds)
         response, failure = HttpResponse(200, b""), None
         try:
-            if (waited or inferring.request.told) and call.waits is not None:
-                caller.tell(b"running")  # or else the gateway might send the call again
+            told.has_slot()
             self._row.load(*self._gate.counts())
             response = self._run(inferring, call, write)
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: their code must not end our thread

@@ -29,7 +29,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import connection, http1, jsontext, loading, log, problems, processes
+from . import connection, handover, http1, jsontext, loading, log, problems, processes
 from .batches import BatchLimiter
 from .config import ServingSettings
 from .connection import ClientConnection
@@ -73,7 +73,7 @@ class ServingWorker:
         self._source = connections.socket if isinstance(connections, HandedEnd) else connections
         self._control = control
         self._loaded = loaded
-        self._gate = _limiter(settings, index, self._look_often)
+        self._gate = _limiter(settings, index, self._look_often, self._handed is not None)
         self._alarm = threading.Event()  # wakes the clock
         self._looks_often = False
         self._connections: set[ClientConnection] = set()
@@ -186,6 +186,7 @@ class ServingWorker:
             waited,
             self._row.received,
             handed.told,
+            functools.partial(handover.say, self._source, handed.number, handover.BEGUN),
         )
         with self._changed:
             self._connections.add(new)
@@ -291,12 +292,15 @@ class ServingWorker:
         os._exit(REPLACED)
 
 
-def _limiter(settings: ServingSettings, index: int, queued: Callable[[], object]) -> ConcurrencyLimiter:
+def _limiter(
+    settings: ServingSettings, index: int, queued: Callable[[], object], handed: bool
+) -> ConcurrencyLimiter:
+    """``handed``: the dispatcher decides how many calls may wait for a batch, in all workers. What it hands over has a
+    place."""
     if settings.batch_size is None:
         return ConcurrencyLimiter(settings.slots_of(index), settings.most_waiting, queued)
-    return BatchLimiter(
-        settings.batch_size, settings.batch_delay, settings.most_waiting, settings.batch_concurrency, queued
-    )
+    most = settings.most_waiting + (settings.slots_of(index) if handed else 0)
+    return BatchLimiter(settings.batch_size, settings.batch_delay, most, settings.batch_concurrency, queued)
 
 
 class _AsyncLoop:

@@ -6,6 +6,7 @@ import functools
 import json
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -40,8 +41,12 @@ def batches(server: Server) -> list[list[str]]:
     return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _waits(server: Server, number: int) -> bool:
-    return load(server) == (1, number)
+def _waits(server: Server, number: int, running: int = 1) -> bool:
+    return load(server) == (running, number)
+
+
+def _begun(server: Server, number: int) -> bool:
+    return len(batches(server)) == number
 
 
 def together(server: Server, *bodies: Any, **headers: str) -> list[Background]:
@@ -57,12 +62,13 @@ def together(server: Server, *bodies: Any, **headers: str) -> list[Background]:
     return calls
 
 
-def send(server: Server, value: str) -> socket.socket:
-    """A call whose reply is not read yet."""
+def send(server: Server, value: str, tell: bool = False) -> socket.socket:
+    """A call whose reply is not read yet. ``tell``: as the gateway, which asks what becomes of it."""
     sock = server.connect()
     body = json.dumps(text(value)).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    sock.sendall(head.encode() + body)
+    fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    fields += "X-Prichal-Call: tell\r\n" if tell else ""
+    sock.sendall(f"POST /predict HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode() + body)
     return sock
 
 
@@ -283,6 +289,83 @@ def test_nobody_may_wait(serve: Serve) -> None:
     assert_problem(server.post(text("b")), 503, "queue-full", "0 calls wait for the next batch")
     server.release()
     assert [call.reply().status for call in calls] == [200, 200]
+
+
+def assert_states(sock: socket.socket, *states: str) -> None:
+    """What the gateway is told ahead of the response, which is a good one."""
+    told = "".join(f"HTTP/1.1 102 Processing\r\nX-Prichal-Call: {state}\r\n\r\n" for state in states)
+    found = b""
+    with sock:
+        while b"outputs" not in found:
+            piece = sock.recv(1000)
+            assert piece, found
+            found += piece
+    assert found.startswith(f"{told}HTTP/1.1 200 OK\r\n".encode()), found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_gateway_is_told_when_a_call_waits_for_a_batch_and_when_it_begins(
+    serve: Serve, processes: int
+) -> None:
+    """A call that waits is sent again if the container ends; one that has begun is not."""
+    settings = {"batch_size": 1, "batch_delay": 0, "batch_queue": 10, "processes": processes}
+    server = serve(text_function(ECHOES), **settings).ready(processes)
+    held = []
+    for number in range(1, processes + 1):
+        held.append(send(server, "hold", tell=True))
+        wait_until(functools.partial(_begun, server, number), server)
+    waiting = []
+    for number in range(1, 4):
+        waiting.append(send(server, "a", tell=True))
+        wait_until(functools.partial(_waits, server, number, processes), server)
+        assert waiting[-1].recv(1000, socket.MSG_PEEK).endswith(b"X-Prichal-Call: waiting\r\n\r\n")
+    silent = send(server, "a")
+    wait_until(lambda: load(server) == (processes, 4), server)
+    server.release()
+    for sock in held:
+        assert_states(sock)
+    for sock in waiting:
+        assert_states(sock, "waiting", "running")
+    assert_states(silent)
+
+
+@pytest.mark.parametrize("queue", [0, 3])
+@pytest.mark.parametrize("preload", [False, True])
+def test_one_bound_holds_for_the_calls_that_wait_in_all_processes(
+    serve: Serve, queue: int, preload: bool
+) -> None:
+    """Each process could hold four of them, and two processes would hold more than may wait."""
+    settings = {"batch_size": 4, "batch_delay": 0, "batch_queue": queue, "preload": preload}
+    server = serve(text_function(ECHOES), processes=2, **settings).ready(2)
+    running = []
+    for number in (1, 2):
+        running.append(send(server, "hold"))
+        wait_until(functools.partial(_begun, server, number), server)
+    waiting = []
+    for number in range(1, queue + 1):
+        waiting.append(send(server, "a"))
+        wait_until(functools.partial(_waits, server, number, 2), server)
+    for _ in range(3):
+        words = f"component echo: {queue} calls wait for the next batch"
+        assert_problem(receive(send(server, "b")), 503, "queue-full", words)
+    assert load(server) == (2, queue)
+    server.release()
+    assert {receive(sock).status for sock in (*running, *waiting)} == {200}
+    for _ in range(10):
+        assert server.post(text("c")).outputs == {"text": "C"}
+
+
+def test_no_caller_who_may_be_in_the_next_batches_is_refused(serve: Serve) -> None:
+    """Eight callers call again at once, and two batches of four can run: there is always a place."""
+    settings = {"batch_size": 4, "batch_delay": 0.001, "batch_queue": 4, "timeout": 2 * PATIENCE}
+    server = serve(text_function(ECHOES), processes=2, **settings).ready(2)
+
+    def call(name: str) -> set[int]:
+        return {server.post(text(name)).status for _ in range(25)}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(call, "abcdefgh")) == {200}
+    wait_until(lambda: load(server) == (0, 0), server)
 
 
 def test_calls_time_out_while_they_wait_and_while_they_run(serve: Serve) -> None:

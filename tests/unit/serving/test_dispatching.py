@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from controller.serving import forkserver
 from controller.serving.config import ServingSettings
 from controller.serving.connection import request_id
-from controller.serving.dispatcher import Dispatcher, WorkerLoad, least_busy
+from controller.serving.dispatcher import BatchLoad, Dispatcher, WorkerLoad, least_busy, may_wait
 from controller.serving.metrics import SharedMetrics
 from controller.serving.supervisor import Supervisor, WorkerProcess
 from controller.serving.unready import UnreadyResponder
@@ -164,6 +164,25 @@ def test_nobody_gets_more_than_their_slots_while_another_has_one(
     able = [load for load in given if load.answers and (load.calls < 4 or not call)]
     assert (chosen is None) == (not able)
     assert chosen is None or given[chosen].calls == min(load.calls for load in able)
+
+
+@pytest.mark.parametrize(
+    ("here", "loads", "expected"),
+    [
+        (0, [BatchLoad(0, 0)], True),
+        (0, [BatchLoad(0, 1)], True),
+        (3, [BatchLoad(0, 1)], False),
+        (1, [BatchLoad(1, 1), BatchLoad(0, 1)], True),
+        (1, [BatchLoad(1, 1), BatchLoad(1, 1)], False),
+        (0, [BatchLoad(3, 1), BatchLoad(3, 0)], True),  # four go together in the batch that may begin
+        (0, [BatchLoad(3, 1), BatchLoad(4, 0)], False),
+        (0, [BatchLoad(3, 1), BatchLoad(0, None)], False),  # no batch begins in that one
+        (3, [], False),
+    ],
+)
+def test_how_many_calls_may_wait_for_a_batch(here: int, loads: list[BatchLoad], expected: bool) -> None:
+    settings = ServingSettings("m:f", processes=2, batch_size=4, batch_queue=3)
+    assert may_wait(settings, here, loads) is expected
 
 
 @pytest.mark.parametrize("preload", [False, True])

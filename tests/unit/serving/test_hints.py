@@ -646,8 +646,8 @@ def nested(levels: int, members: int, style: str = "list[{}]") -> str:
 def test_setting_up_classes_within_classes_takes_as_long_as_there_are_classes(
     loading: Load, style: str
 ) -> None:
-    """With two members of one class in each of 24, reading each member anew would take minutes, and the description
-    would have some millions of lines."""
+    """With two members of one class in each of 24, reading each of them would take minutes, and the description would
+    have some millions of lines."""
     levels = 20 if "[" in style else 24
     source = f"{HEAD}\n{nested(levels, 2, style)}\n"
     signature = loading(f"{source}def predict(x: C{levels - 1}) -> C{levels - 1}: ...\n").signature
