@@ -243,6 +243,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
         r"[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*",
         "a registry, and perhaps a path in it, such as registry.example.org:5000/prichal",
     ),
+    "docker.builder": _choice("auto", "buildkit", "classic"),
     "docker.buildNetwork": _choice("own", "bridge", "none"),
     "docker.egress": _choice("all", "internet", "none", "open"),
     "docker.egressAllow": _allowed,

@@ -35,6 +35,8 @@ ROOT = "io.prichal.root"
 BUILT_BY = "io.prichal.built-by"
 #: On containers that set the firewall, which are removed as soon as they have ended.
 FIREWALL = "io.prichal.firewall"
+#: On containers that limit the steps of builds, which are removed with the end of the build.
+BUILD_LIMITS = "io.prichal.build-limits"
 
 MAX_VALUE: Final = 63
 _GPUS_BEFORE = "io.prichal.gpus"  # all ids, with commas between: on containers that release 0.1.0 started

@@ -116,6 +116,7 @@ class Reason(OpenEnum):
     BUILD_FAILED = "BuildFailed"
     BUILD_TIMEOUT = "BuildTimeout"
     BUILD_TOO_LARGE = "BuildTooLarge"
+    BUILD_UNLIMITED = "BuildUnlimited"
     PUSH_FAILED = "PushFailed"
     NO_PYTHON = "NoPython"
     REGISTRY_LIMITED = "RegistryLimited"

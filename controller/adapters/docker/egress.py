@@ -8,15 +8,13 @@ wherever that is. Called by the rooms that make networks and start containers; `
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import logging
 import socket
-import tarfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +24,7 @@ import docker.errors
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.egress_rules import bridge, looking, script
 from controller.adapters.docker.error_rules import EGRESS_OPEN, translated
+from controller.adapters.docker.host_programs import config, empty_image
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.egress import Allowed, read_allowed
@@ -40,9 +39,6 @@ LASTING = 600.0
 _LIMIT = 60
 _PAUSE = 0.05  # between two looks whether it has ended
 _WORDS = 2000  # of what it says, in characters
-#: Programs of the host. `/etc/alternatives` says which of its two firewalls is in use.
-_PROGRAMS = ("/usr", "/etc/alternatives")
-_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 #: Reasons of an engine that cannot do anything else either.
@@ -116,7 +112,7 @@ class Egress:
     def _run(self, text: str) -> None:
         """Run a script. Raises Transient `EgressOpen` with its output if it fails."""
         doing = "cannot set up the firewall of the engine's host"
-        with translated(doing), self._empty_image() as image:
+        with translated(doing), empty_image(self._connection.client, self._instance) as image:
             client = self._connection.client
             made = client.create_container_from_config(self._config(image, text))["Id"]  # type: ignore[no-untyped-call]
             try:
@@ -142,54 +138,15 @@ class Egress:
             time.sleep(_PAUSE)
         return None
 
-    @contextmanager
-    def _empty_image(self) -> Iterator[str]:
-        """Yield its id."""
-        client = self._connection.client
-        label = f"LABEL {labels.BUILT_BY}={self._instance}"
-        answer = client.import_image_from_data(_empty(), changes=[label])
-        image = answer.split('"status":"')[-1].split('"')[0]
-        try:
-            yield image
-        finally:
-            with suppress(docker.errors.APIError):  # `collect` does it later
-                client.remove_image(image)
-
     def _config(self, image: str, text: str) -> dict[str, Any]:
-        mounts = [{"Type": "bind", "Source": path, "Target": path, "ReadOnly": True} for path in _PROGRAMS]
-        return {
-            "Image": image,
-            "Entrypoint": ["/usr/bin/sh", "-c", text],
-            "Env": ["PATH=/usr/sbin:/usr/bin"],
-            "Labels": {labels.BUILT_BY: self._instance, labels.FIREWALL: self._instance},
-            "HostConfig": {
-                "Mounts": mounts,
-                "NetworkMode": "host",
-                "UsernsMode": "host",  # else an engine with namespaces of its own for users refuses the host's network
-                "CapDrop": ["ALL"],
-                "CapAdd": ["NET_ADMIN", "NET_RAW"],
-                "SecurityOpt": ["no-new-privileges"],
-                "ReadonlyRootfs": True,
-                "Tmpfs": {"/run": "rw,noexec,nosuid,nodev,size=1m"},  # for a lock
-                "Memory": 64 * 2**20,
-                "PidsLimit": 64,
-            },
+        more = {
+            "NetworkMode": "host",
+            "UsernsMode": "host",  # else an engine with namespaces of its own for users refuses the host's network
+            "CapAdd": ["NET_ADMIN", "NET_RAW"],
+            "Tmpfs": {"/run": "rw,noexec,nosuid,nodev,size=1m"},  # for a lock
         }
-
-
-def _empty() -> bytes:
-    """Return a tar of an image: mount points, and links as hosts have them."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("usr", "etc", "etc/alternatives", "run", "proc", "sys", "dev"):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(folder)
-        for name, target in _LINKS.items():
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            tar.addfile(link)
-    return buffer.getvalue()
+        named = {labels.BUILT_BY: self._instance, labels.FIREWALL: self._instance}
+        return config(image, text, named, more)
 
 
 def resolvers(files: Iterable[Path] = _RESOLVERS) -> tuple[str, ...]:

@@ -29,6 +29,10 @@ from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
 
 from controller.adapters.docker.build_disk import BuildDisk
+from controller.adapters.docker.buildkit.builds import BuildKit, Order, told
+from controller.adapters.docker.buildkit.choice import Builder, choose, needs, prepare, refused_argument
+from controller.adapters.docker.buildkit.limits import DiskWatch
+from controller.adapters.docker.buildkit.progress import BuildProgress
 from controller.adapters.docker.connection import EngineConnection, closing_on_stop
 from controller.adapters.docker.context import DOCKERFILE, labelled, spool
 from controller.adapters.docker.dockerfile import images_of
@@ -56,7 +60,7 @@ from controller.domain.apps.spec import BuildImage, ImageSource, Registry, Secre
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.domain.secret import Secret
+from controller.domain.secret import Secret, scrub
 from controller.domain.text import excerpt
 from controller.domain.units import about_size
 from controller.ports import BuildContext
@@ -117,6 +121,14 @@ class Reference:
         return [r.digest for r in known if r.digest and (r.host, r.path) == (self.host, self.path)]
 
 
+@dataclass(frozen=True)
+class BaseImages:
+    """Of a build: ids, and the instructions that these images add to it."""
+
+    ids: frozenset[str]
+    triggers: tuple[bytes, ...]
+
+
 def registry_host(text: str) -> str:
     """Return host and port of a registry's URL or of a reference's first segment; Docker Hub's many names are
     one.
@@ -162,9 +174,11 @@ class ImageStore:
         self._resolve_timeout = resolve_timeout
         self._lock = threading.Lock()  # of these; held while leftovers are removed
         self._building = 0
-        self._disks: list[tuple[AppName, BuildDisk]] = []  # of builds under way
+        self._by_buildkit = 0
+        self._disks: list[tuple[AppName, BuildDisk | DiskWatch]] = []  # of builds under way
         self._left: dict[AppName, frozenset[str]] = {}  # images that failed builds have made
         self._layers = LayerSizes(connection)
+        self._buildkit = BuildKit(connection, settings, instance)
         self._pulled = PulledImages(connection, self._layers, instance, settings.pulled_per_app)
         self._accessible: set[tuple[str, tuple[Secret, ...]]] = set()
 
@@ -361,11 +375,75 @@ class ImageStore:
 
     def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
         doing = f"cannot build image {tag}"
+        needed = needs(context.dockerfile)
+        if choose(self._settings.builder, self._settings.build_network, needed) is Builder.BUILDKIT:
+            self._build_by_buildkit(self._ordered(tag, build, context, doing), log, doing)
+        else:
+            self._build_classic(tag, build, context, log, doing)
+        with translated(doing):
+            self._require_share(tag, doing)
+        if self._settings.registry:
+            self._push(tag)
+
+    def _ordered(self, tag: str, build: BuildInput, context: BuildContext, doing: str) -> Order:
+        """Judge what BuildKit is given. Raises Stalled `BuildRefused`, `ImageRefused`."""
+        app, secrets = self._app_of(tag), [secret.id for secret in build.source.secrets]
+        if (name := refused_argument([name for name, _ in build.source.args])) is not None:
+            raise Stalled(
+                Reason.BUILD_REFUSED, f"{doing}: the build argument {name} would change BuildKit itself"
+            )
+        dockerfile = prepare(context.dockerfile, self._buildkit.major, secrets)
+        bases = self._check_bases(dockerfile.judged, build, doing, app)
+        triggers = [prepare(trigger, self._buildkit.major, secrets) for trigger in bases.triggers]
+        runs = dockerfile.runs or any(trigger.runs for trigger in triggers)
+        named = {labels.BUILT_BY: self._instance, **_NOT_OURS}
+        return Order(app, tag, build, context, replace(dockerfile, runs=runs), named)
+
+    def _build_by_buildkit(self, order: Order, log: Callable[[str], None], doing: str) -> None:
+        limit, tail, progress = self._settings.build_timeout, deque[str](maxlen=BUILD_TAIL), BuildProgress()
+        hidden = partial(scrub, secrets=tuple(value for _, value in order.build.secrets))
+        with (
+            translated(doing),
+            self._counted(),
+            TemporaryFile() as spooled,
+            self._buildkit.watched(order, doing) as disk,
+            self._measured_by(order.app, disk),
+            self._connection.operation(limit) as client,
+        ):
+            try:
+                with (
+                    self._buildkit.started(client, order, spooled) as (messages, stream),
+                    self._ended_by(disk, order.tag, doing),
+                    closing_on_stop(stream, disk.is_full if disk else lambda: False),
+                ):
+                    for message in _within(messages, limit):
+                        if "error" in message:
+                            raise _build_failed(hidden(self._explained(message["error"], order)), tail, doing)
+                        for line in filter(str.strip, map(hidden, told(progress, message))):
+                            tail.append(excerpt(line, BUILD_LINE))
+                            log(line)
+            except _TIMEOUTS as error:
+                raise _too_long(doing, limit, tail) from error
+            except docker.errors.APIError as error:
+                if error.is_server_error() or error.status_code == 400:
+                    raise _build_failed(str(error.explanation), tail, doing) from error
+                raise
+
+    def _explained(self, text: str, order: Order) -> str:
+        """Return an error of the builder, and what a step that failed may have missed."""
+        if "exit code" in text and self._settings.build_network == "own":
+            how = "set docker.buildNetwork to bridge if they need one"
+            return f"{text}\n(steps that BuildKit builds have no network: {how})"
+        return text
+
+    def _build_classic(
+        self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None], doing: str
+    ) -> None:
         app, limit = self._app_of(tag), self._settings.build_timeout
-        bases = self._check_bases(context.dockerfile, build, doing, app)
+        bases = self._check_bases(context.dockerfile, build, doing, app).ids
         dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
 
-        def told(text: str) -> str:
+        def as_written(text: str) -> str:
             return dockerfile.translated(text).replace(DOCKERFILE, build.source.dockerfile)
 
         with (
@@ -383,17 +461,13 @@ class ImageStore:
                 with self._ended_by(disk, tag, doing), closing_on_stop(stream, disk.is_full):
                     for message in _within(messages, limit):
                         disk.note(message.get("stream", ""))
-                        _read_build(message, tail, log, told, doing)
+                        _read_build(message, tail, log, as_written, doing)
             except _TIMEOUTS as error:
-                text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
-                raise Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail])) from error
+                raise _too_long(doing, limit, tail) from error
             except docker.errors.APIError as error:  # refused before the first step, e.g. an empty Dockerfile
                 if error.is_server_error() or error.status_code == 400:
-                    raise _build_failed(told(str(error.explanation)), tail, doing) from error
+                    raise _build_failed(as_written(str(error.explanation)), tail, doing) from error
                 raise
-            self._require_share(tag, doing)
-        if self._settings.registry:
-            self._push(tag)
 
     def _app_of(self, tag: str) -> AppName:
         return AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0])
@@ -419,15 +493,29 @@ class ImageStore:
                 self._disks.remove((app, disk))
 
     @contextmanager
-    def _ended_by(self, disk: BuildDisk, tag: str, doing: str) -> Iterator[None]:
+    def _measured_by(self, app: AppName, disk: DiskWatch | None) -> Iterator[None]:
+        """Count what a build by BuildKit writes as the app's."""
+        if disk is None:
+            yield
+            return
+        with self._lock:
+            self._disks.append((app, disk))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._disks.remove((app, disk))
+
+    @contextmanager
+    def _ended_by(self, disk: BuildDisk | DiskWatch | None, tag: str, doing: str) -> Iterator[None]:
         """Tell why a build was ended. Raises Stalled or Transient `BuildTooLarge`."""
         try:
             yield
         except Exception as error:
-            if disk.excess:
+            if disk and disk.excess:
                 raise disk.error(doing) from error
             raise
-        if disk.excess:  # the last look was after the last message
+        if disk and disk.excess:  # the last look was after the last message
             _remove(self._connection.client, tag)
             raise disk.error(doing)
 
@@ -450,12 +538,12 @@ class ImageStore:
         except (Transient, Stalled) as error:
             raise Transient(Reason.PUSH_FAILED, error.message) from error
 
-    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str, app: AppName) -> frozenset[str]:
-        """Check the base images, and return their ids: any app must be allowed to use them, and instructions that they
+    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str, app: AppName) -> BaseImages:
+        """Check the base images, and return them: any app must be allowed to use them, and instructions that they
         bring (`ONBUILD`) must not lead elsewhere. They are pulled first, so that these can be read; as by the
         builder, with the `docker login` of the daemon's user.
         """
-        bases = set()
+        bases, triggers = set(), []
         for reference in images_of(dockerfile, dict(build.source.args)):
             found = self._named(reference, doing)
             if found is None:
@@ -466,9 +554,10 @@ class ImageStore:
                 found = self.inspect(reference) or {}
             bases.add(str(found.get("Id", "")))
             for trigger in (found.get("Config") or {}).get("OnBuild") or ():
+                triggers.append(trigger.encode())
                 for other in images_of(trigger.encode(), {}):
                     self._named(other, doing)
-        return frozenset(bases)
+        return BaseImages(frozenset(bases), tuple(triggers))
 
     def _start_build(
         self, client: APIClient, tag: str, build: BuildInput, context: Any, network: str
@@ -498,6 +587,17 @@ class ImageStore:
             network_mode=network,
         )
         return messages, CancellableStream(messages, answers[-1])
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Keep leftovers from being collected during a build that needs no network."""
+        with self._lock:
+            self._by_buildkit += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._by_buildkit -= 1
 
     @contextmanager
     def _under_way(self) -> Iterator[str]:
@@ -685,9 +785,10 @@ class ImageStore:
         """
         ours = {"label": f"{labels.BUILT_BY}={self._instance}", "dangling": True}
         with self._lock, translated("cannot remove leftovers of builds"):
-            if self._building:
+            if self._building or self._by_buildkit:
                 return
             client = self._connection.client
+            self._buildkit.limits.collect()
             if any(network["Name"] == self._network for network in client.networks(names=[self._network])):
                 self._remove_network()
             self._remove_cut_steps(age)
@@ -733,6 +834,11 @@ def _read_build(
         if line.strip():
             tail.append(excerpt(line, BUILD_LINE))
             log(line)
+
+
+def _too_long(doing: str, limit: float, tail: deque[str]) -> Stalled:
+    text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
+    return Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail]))
 
 
 def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:

@@ -21,10 +21,12 @@ from controller.domain.volumes import Volume
 
 @dataclass(frozen=True)
 class BuildInput:
-    """The input of a build; `commit` and the spec name the tree that becomes the build context."""
+    """The input of a build; `commit` and the spec name the tree that becomes the build context. `secrets` has the
+    values of those that the spec declares, by id."""
 
     commit: str
     source: BuildImage
+    secrets: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,15 @@ class ExistingImage:
 
 
 @dataclass(frozen=True)
+class BuildSecret:
+    """A value that steps of a build can mount under `id`: a key of a Secret of the app."""
+
+    id: str
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True)
 class BuildImage:
     """An image to be built from the commit's tree. `context` and `dockerfile` are normalised paths: `context`
     relative to the repository's root, `dockerfile` relative to the context."""
@@ -40,6 +49,7 @@ class BuildImage:
     dockerfile: str
     target: str | None = None
     args: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[BuildSecret, ...] = ()
 
 
 ImageSource = ExistingImage | BuildImage

@@ -171,6 +171,7 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("Use smaller images, or fewer of them."): (Reason.IMAGE_TOO_LARGE,),
     N_("Make the build shorter."): (Reason.BUILD_TIMEOUT,),
     N_("Let the steps of the Dockerfile write less."): (Reason.BUILD_TOO_LARGE,),
+    N_("Ask the operator: the limits of builds cannot be set on this host."): (Reason.BUILD_UNLIMITED,),
     N_("Install Python 3.9 or newer in the image, or bring a server of your own."): (Reason.NO_PYTHON,),
     N_("An administrator adds the certificate of the registry to the engine."): (Reason.REGISTRY_UNTRUSTED,),
     N_("Build the image for the processor of this platform."): (Reason.IMAGE_UNUSABLE,),

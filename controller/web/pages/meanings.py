@@ -120,6 +120,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.BUILD_FAILED: N_("The image could not be built."),
     Reason.BUILD_TIMEOUT: N_("The build of the image took too long."),
     Reason.BUILD_TOO_LARGE: N_("The build has written too much."),
+    Reason.BUILD_UNLIMITED: N_("The steps of the build cannot be limited."),
     Reason.PUSH_FAILED: N_("The image was built, but the registry did not take it."),
     Reason.NO_PYTHON: N_("The image has no Python that the serving library can use."),
     Reason.REGISTRY_LIMITED: N_("The registry allows no more requests at the moment."),

@@ -20,7 +20,8 @@ import pytest
 
 from controller.adapters.docker import DockerEngine
 from controller.adapters.docker.connection import EngineConnection
-from controller.adapters.docker.egress import Egress, _empty
+from controller.adapters.docker.egress import Egress
+from controller.adapters.docker.host_programs import empty_archive
 from controller.adapters.docker.networks import Networks
 from controller.config import DockerSettings
 from controller.domain import labels
@@ -273,7 +274,9 @@ def test_what_a_killed_daemon_has_left_is_collected(
         closing(DockerEngine(settings, instance, tmp_path)) as ours,
     ):
         left = Egress(connection, settings, instance)
-        image = client.import_image_from_data(_empty(), changes=[f"LABEL {labels.BUILT_BY}={instance}"])
+        image = client.import_image_from_data(
+            empty_archive(), changes=[f"LABEL {labels.BUILT_BY}={instance}"]
+        )
         image = image.split('"status":"')[-1].split('"')[0]
         config = left._config(image, "true")
         made = client.create_container_from_config(config)["Id"]  # type: ignore[no-untyped-call]

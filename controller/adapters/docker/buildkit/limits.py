@@ -1,0 +1,196 @@
+"""Keeps the steps of BuildKit within limits, which its API has none of: a container that runs beside a build finds the
+control groups of steps and sets their memory, CPUs and processes, and tells how much room the engine's disk has.
+
+BuildKit names a step's group by 25 letters and digits, unlike those of containers. It says nowhere whose build a step
+belongs to: steps of other people's builds by the same engine get the same limits as long as a build of ours runs.
+Limits are only lowered, so that of several instances on a host the strictest counts. A step has some milliseconds until
+its limits are set.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import docker.errors
+import requests.exceptions
+from docker import APIClient
+
+from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.error_rules import translated
+from controller.adapters.docker.host_programs import config, empty_image
+from controller.config import DockerSettings
+from controller.domain import labels
+from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
+from controller.domain.units import about_size
+
+log = logging.getLogger(__name__)
+
+_STARTED = 30.0  # seconds until it has to say that it has begun
+_PAUSE = 0.05
+_LOOK = 1.0  # seconds between two looks at the disk
+_WORDS = 2000
+_ID = "[0-9a-z]" * 25
+#: Where the groups of steps are, by how the engine manages them: below `docker`, or as units of systemd.
+_PLACES = (
+    f"docker/buildkit/{_ID}",
+    f"*/docker/buildkit/{_ID}",
+    f"*.slice/docker-{_ID}.scope",
+    f"*/*/buildkit/{_ID}",
+)
+
+
+def script(settings: DockerSettings) -> str:
+    """Return a script that sets limits until it is killed. Both versions of control groups have other files."""
+    quota = round(settings.build_cpus * 100_000)
+    second = "\n".join(
+        f"  for g in {place}; do put $g/memory.max {settings.build_memory}; put $g/memory.swap.max 0;"
+        f" put $g/pids.max {settings.build_pids}; put $g/cpu.max '{quota} 100000'; done"
+        for place in _PLACES
+    )
+    first = "\n".join(
+        f"  for g in memory/{place}; do put $g/memory.limit_in_bytes {settings.build_memory};"
+        f" put $g/memory.memsw.limit_in_bytes {settings.build_memory}; done\n"
+        f"  for g in pids/{place}; do put $g/pids.max {settings.build_pids}; done\n"
+        f"  for g in cpu,cpuacct/{place} cpu/{place}; do put $g/cpu.cfs_quota_us {quota}; done"
+        for place in _PLACES
+    )
+    return f"""set -u
+cd /groups
+put() {{
+  [ -w $1 ] || return 0
+  read -r had rest <$1 2>/dev/null || return 0
+  case $had in max|-1) ;; *) [ "$had" -gt "${{2%% *}}" ] || return 0 ;; esac
+  echo "$2" >$1 2>/dev/null || :
+}}
+second() {{
+{second}
+}}
+first() {{
+{first}
+}}
+if [ -e cgroup.controllers ]; then each=second; else each=first; fi
+if [ $each = first ] && ! [ -d memory ]; then echo 'the host has no control group for memory' >&2; exit 1; fi
+n=0
+while :; do
+  $each
+  if [ $n -eq 0 ]; then df -Pk / | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\\([0-9]*\\).*/free \\1/p'; fi
+  n=$(( (n + 1) % {round(_LOOK / _PAUSE)} ))
+  sleep {_PAUSE}
+done
+"""
+
+
+class StepLimits:
+    """Of the builds of one instance."""
+
+    def __init__(self, connection: EngineConnection, settings: DockerSettings, instance: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._instance = instance
+
+    @contextmanager
+    def held(self, doing: str) -> Iterator[DiskWatch]:
+        """Hold the limits of all steps until the end of the block. Raises Transient `BuildUnlimited` if they cannot be
+        set."""
+        client = self._connection.client
+        with empty_image(client, self._instance) as image:
+            made = client.create_container_from_config(self._config(image))["Id"]  # type: ignore[no-untyped-call]
+            try:
+                client.start(made)
+                free = self._begun(made, doing)
+                yield DiskWatch(lambda: self._free(made), free, self._settings.build_disk)
+            finally:
+                _remove(client, made)
+
+    def collect(self) -> None:
+        """Remove those whose daemon was killed. None may be in use."""
+        client = self._connection.client
+        ours = {"label": f"{labels.BUILD_LIMITS}={self._instance}"}
+        with translated("cannot remove containers that limit builds"):
+            for entry in client.containers(all=True, filters=ours):
+                _remove(client, entry["Id"])
+
+    def _config(self, image: str) -> dict[str, object]:
+        groups = {"Type": "bind", "Source": "/sys/fs/cgroup", "Target": "/groups"}
+        more = {
+            "UsernsMode": "host",  # else it may not write to groups of the host
+            "Mounts": [groups],
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}},
+        }
+        named = {labels.BUILT_BY: self._instance, labels.BUILD_LIMITS: self._instance}
+        return config(image, script(self._settings), named, more)
+
+    def _begun(self, container: str, doing: str) -> int:
+        deadline = time.monotonic() + _STARTED
+        while time.monotonic() < deadline:
+            free = self._free(container)
+            if free is not None:
+                return free
+            if self._connection.client.inspect_container(container)["State"]["Status"] not in (
+                "created",
+                "running",
+            ):
+                break
+            time.sleep(_PAUSE)
+        said = self._connection.client.logs(container)[-_WORDS:].decode(errors="replace").strip()
+        raise Transient(
+            Reason.BUILD_UNLIMITED,
+            f"{doing}: cannot limit its steps: {said or 'the container has not begun'}",
+        )
+
+    def _free(self, container: str) -> int | None:
+        """Return the free bytes of the engine's disk as the container said last."""
+        said = self._connection.client.logs(container, stderr=False, tail=1).decode(errors="replace").split()
+        return int(said[1]) * 1024 if len(said) == 2 and said[0] == "free" else None
+
+
+def _remove(client: APIClient, container: str) -> None:
+    """Remove a container that may be gone, or on its way."""
+    try:
+        client.remove_container(container, v=True, force=True)
+    except docker.errors.APIError as error:
+        if error.status_code not in (404, 409):
+            raise
+
+
+class DiskWatch:
+    """Ends a build that takes too much of the disk. It is the disk of the engine: what others write meanwhile counts,
+    too, so the verdict is never final. One thread calls `is_full`."""
+
+    def __init__(
+        self,
+        look: Callable[[], int | None],
+        free: int,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look = look
+        self._free = free
+        self._most = most
+        self._clock = clock
+        self._not_before = 0.0
+        self.used = 0
+        self.excess = ""
+
+    def is_full(self) -> bool:
+        if not self.excess and self._clock() >= self._not_before:
+            self._not_before = self._clock() + _LOOK
+            try:
+                free = self._look()
+            except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+                log.debug("could not measure what a build writes: %s", error)
+                return False
+            self.used = max(0, self._free - free) if free is not None else self.used
+            if self.used > self._most:
+                self.excess = (
+                    f"meanwhile {about_size(self.used)} were written to the disk of the engine, and a build may write "
+                    f"{about_size(self._most)} (docker.buildDisk)"
+                )
+        return bool(self.excess)
+
+    def error(self, doing: str) -> Transient:
+        return Transient(Reason.BUILD_TOO_LARGE, f"{doing}: {self.excess}")
