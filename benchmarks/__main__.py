@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [deploy heal push serving processes batches tensors gateway streams idle files
+"""`python -m benchmarks [--quick] [deploy builds heal push serving processes batches tensors gateway streams idle files
 listing runs queue logs shares pages]`: measure, print a table, write build/bench.json, or the file that BENCH_RESULT
 names. With --quick everything is done once or a few times only: it shows that the measurements work, and its figures
 mean nothing.
@@ -24,6 +24,7 @@ import docker
 
 from benchmarks import (
     batches,
+    builds,
     deploy,
     healing,
     idle,
@@ -43,6 +44,7 @@ from benchmarks.figures import Figure, Section
 RESULT = Path(os.environ.get("BENCH_RESULT") or Path(__file__).parent.parent / "build" / "bench.json")
 SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "deploy": deploy.measure,
+    "builds": builds.measure,
     "heal": healing.measure,
     "push": pushes.measure,
     "serving": serving.measure_library,

@@ -209,8 +209,16 @@ class Engine(Protocol):
         were built and not pushed, or loaded by hand; Stalled or Transient `ImageTooLarge` if the images that were
         pulled for the app would exceed its share."""
 
-    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        """Build the image, and push it if there is a registry for builds. Raises Stalled `BuildFailed` with the
+    def build(
+        self,
+        tag: str,
+        build: BuildInput,
+        context: BuildContext,
+        log: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Build the image, and push it if there is a registry for builds. It is ended soon after `stop()` returns true,
+        with Superseded. Raises Stalled `BuildFailed` with the
         last lines of the build log, `BuildTooLarge` if its steps write more than its share; Transient `PushFailed`,
         after which the next attempt only pushes."""
 

@@ -244,6 +244,7 @@ OPTIONS: Final[Mapping[str, Read]] = {
         "a registry, and perhaps a path in it, such as registry.example.org:5000/prichal",
     ),
     "docker.builder": _choice("auto", "buildkit", "classic"),
+    "docker.buildCache": _size(2**20),
     "docker.buildNetwork": _choice("own", "bridge", "none"),
     "docker.egress": _choice("all", "internet", "none", "open"),
     "docker.egressAllow": _allowed,

@@ -59,6 +59,7 @@ class DockerSettings:
     scratch: int = 10 * 1024 * MEBIBYTE  # of each container of a component, in its own file system
     registry: str = ""  # `host[:port][/path]` that builds are pushed to; "": they stay with the engine
     builder: str = "auto"  # auto | buildkit | classic
+    build_cache: int = 20 * 1024 * MEBIBYTE  # of BuildKit in the engine, which all builds by it share
     build_network: str = "own"  # own | bridge | none
     egress: str = "all"  # all | internet | none | open: what containers reach beyond their network
     egress_allow: tuple[str, ...] = ()  # and besides: networks, addresses with a port, URLs

@@ -179,6 +179,8 @@ def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
     for prefix, raw in _containers(document):
         for i, _ in enumerate(raw.get("envFrom", [])):
             yield (*prefix, "envFrom", i, "secretRef", "name")
+        for i, _ in enumerate(_build_secrets(raw)):
+            yield (*prefix, "image", "build", "secrets", i, "secret")
     for way in ("basic", "token"):
         path = ("spec", "restfulApi", "auth", way, "credentials")
         if document.get(*path) is not None:
@@ -186,6 +188,11 @@ def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
     hook = ("spec", "webhook", "secret")
     if document.kind in _NOTIFYING and document.get(*hook) is not None:
         yield hook
+
+
+def _build_secrets(raw: Mapping[str, Any]) -> list[Any]:
+    build = raw.get("image", {}).get("build")
+    return build.get("secrets", []) if isinstance(build, dict) else []
 
 
 def _containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -204,12 +211,23 @@ def unique_names(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
         for prefix, raw in _containers(document):
             yield from _repeated(document, (*prefix, "env"), raw.get("env", []))
+            yield from _repeated_ids(document, (*prefix, "image", "build", "secrets"), _build_secrets(raw))
         spec = spec_of(document)
         for field in ("connectedBoxes", "vars", "stages"):
             yield from _repeated(document, ("spec", field), spec.get(field, []), by=_variable_key)
         for field in ("inputs", "outputs"):
             entries = spec.get("apiSpec", {}).get(field, [])
             yield from _repeated(document, ("spec", "apiSpec", field), entries)
+
+
+def _repeated_ids(document: ManifestDocument, path: Path, entries: list[Any]) -> Iterator[ManifestProblem]:
+    seen: set[str] = set()
+    for i, entry in enumerate(entries):
+        if entry["id"] in seen:
+            yield document.problem(
+                (*path, i, "id"), f"another one has the id {entry['id']!r}: give each its own"
+            )
+        seen.add(entry["id"])
 
 
 def _variable_key(name: str) -> str:

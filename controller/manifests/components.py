@@ -21,6 +21,7 @@ from controller.domain.apps.spec import (
     BoxLink,
     BoxSpec,
     BuildImage,
+    BuildSecret,
     CorsSpec,
     CronSchedule,
     EnvVar,
@@ -328,6 +329,7 @@ def _image(raw: Raw) -> ImageSource:
         dockerfile=posixpath.normpath(build["dockerfile"]),
         target=build.get("target"),
         args=tuple(sorted(build.get("args", {}).items())),
+        secrets=tuple(BuildSecret(one["id"], one["secret"], one["key"]) for one in build.get("secrets", [])),
     )
 
 

@@ -44,6 +44,11 @@ class PlatformCatalog:
     def registries(self, app: PlatformAppSpec) -> Credentials:
         return tuple((registry, self.secret(registry.credentials, app.name)) for registry in app.registries)
 
+    def packages(self, app: PlatformAppSpec) -> Credentials:
+        """Return the package registries, from which builds can install."""
+        found = app.package_registries
+        return tuple((registry, self.secret(registry.credentials, app.name)) for registry in found)
+
     def secret_values(self, app: AppName) -> tuple[Secret, ...]:
         """Return all values that must not appear in a text about this app."""
         return tuple(value for s in self.spec.secrets if s.app in (None, app) for _, value in s.values)

@@ -336,8 +336,9 @@ class _Group:
             where = f"building {source.dockerfile} in {source.context or '.'}"
             self._record_event(Reason.BUILDING, where)
             context = self._do.sources.build_context(self._context.revision, source)
+            stop = self._context.superseded
             self._do.engine.build(
-                action.tag, action.build, context, lambda line: log.debug("build: %s", line)
+                action.tag, action.build, context, lambda line: log.debug("build: %s", line), stop
             )
 
         self._context.builds.once(action.tag, build)

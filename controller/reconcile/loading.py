@@ -349,6 +349,7 @@ class CommitLoader:
             storage=deps.settings.storage,
             bucket=self._bucket,
             registries=deps.catalog.registries(self._declared),
+            packages=deps.catalog.packages(self._declared),
             limits=self._declared.limits,
             secrets=status_writer.secrets,
             models=self._models,

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from urllib.parse import quote, urlsplit
 
 from controller.config.settings import StorageSettings
 from controller.domain.apps.desired import (
@@ -65,8 +66,54 @@ from controller.reconcile.models import ModelPins, awaiting_model
 def build_content(sources: Sources, revision: Revision, source: BuildImage) -> str:
     """Return a digest of all that a build sees: equal content gives an equal tag."""
     tree = sources.content_id(revision, source)
-    seen = json.dumps([tree, source.dockerfile, source.target, source.args])
-    return hashlib.sha256(seen.encode()).hexdigest()
+    secrets = [[one.id, one.secret, one.key] for one in source.secrets]
+    # Without secrets, tags are those of earlier versions of prichal.
+    seen = [tree, source.dockerfile, source.target, source.args, *([secrets] if secrets else ())]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def build_input(
+    commit: str, source: BuildImage, app: AppName, secret: Callable[[str], SecretSpec | None]
+) -> BuildInput:
+    """Return the input of a build that is about to begin. Raises Stalled `AwaitingSecret` if a secret is not set."""
+    values: list[tuple[str, Secret]] = []
+    for one in source.secrets:
+        found = secret(one.secret)
+        value = found.get(one.key) if found else None
+        if value is None:
+            what = (
+                f"the Secret {one.secret!r}"
+                if found is None
+                else f"the key {one.key!r} of the Secret {one.secret!r}"
+            )
+            how = f"prichal secret set {app} {one.secret} {one.key}"
+            raise Stalled(
+                Reason.AWAITING_SECRET, f"its build waits for {what}, which is not set: set it with: {how}"
+            )
+        values.append((one.id, value))
+    return BuildInput(commit, source, tuple(values))
+
+
+def package_index(name: str | None, registries: Credentials) -> Mapping[str, Secret]:
+    """Return the configuration of pip and uv for a package registry, as secrets of a build, by id. Raises Stalled
+    `RegistryCredentials` if its Secret lacks a key."""
+    for registry, secret in registries:
+        if registry.name != name:
+            continue
+        url = registry.url
+        if secret is not None:
+            user, password = (secret.get(key) for key in ("username", "password"))
+            if not user or not password:
+                text = f"Secret {secret.name} of package registry {name} needs `username` and `password`"
+                raise Stalled(Reason.REGISTRY_CREDENTIALS, text)
+            parts = urlsplit(url)
+            account = f"{quote(user.reveal(), safe='')}:{quote(password.reveal(), safe='')}"
+            url = parts._replace(netloc=f"{account}@{parts.netloc}").geturl()
+        return {
+            "pip.conf": Secret(f"[global]\nindex-url = {url.replace('%', '%%')}\n"),
+            "uv.toml": Secret(f"[[index]]\nurl = {json.dumps(url)}\ndefault = true\n"),
+        }
+    return {}
 
 
 def smoke_case(sources: Sources, test: SmokeTest, revision: Revision) -> SmokeCase:
@@ -143,6 +190,7 @@ class Resolver:
     fallback: Callable[[ComponentName, str], tuple[MLComponentSpec, AppSpec] | None]
     smoke: Callable[[SmokeTest, str], SmokeCase]  # with its files at a commit; raises Stalled
     refused: list[tuple[str, Stalled | Transient]] = field(default_factory=list)
+    packages: Credentials = ()  # the package registries that components may name
 
     def resolve(
         self, spec: AppSpec, revision: Revision, status: AppStatus, routes: tuple[Route, ...], fresh: bool
@@ -247,6 +295,8 @@ class Resolver:
                 build = BuildInput(revision.commit, stage.image)
                 tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, stage.image))
             pin = self._stage_pin(stage.image, tag, found)
+            if build and pin.to_build:
+                build = build_input(build.commit, build.source, spec.app, self.secret)
             images.append(DesiredStage(name, pin, build))
             stages.append(runnable_stage(stage, pin.deploy))
         pipeline = runnable(declared, spec.app, revision.commit, tuple(stages))
@@ -269,6 +319,10 @@ class Resolver:
             build = BuildInput(revision.commit, component.image)
             tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, component.image))
         pin = self._pin(component.image, tag, memory.image, found)
+        if build and pin.to_build:
+            own = build_input(build.commit, build.source, spec.app, self.secret)
+            given = {**package_index(component.package_registry, self.packages), **dict(own.secrets)}
+            build = replace(own, secrets=tuple(given.items()))
         model = self.models.pin(component, memory.model, found.model_pins)
         return self._desired(component, spec, pin, revision.commit, build, model)
 

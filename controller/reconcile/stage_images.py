@@ -5,17 +5,17 @@ the app is at: a repeated run continues with the code that it began with.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
-from controller.domain.apps.desired import BuildInput
-from controller.domain.apps.spec import BuildImage
+from controller.domain.apps.spec import BuildImage, SecretSpec
 from controller.domain.errors import Stalled
 from controller.domain.names import build_tag
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.ports import Revision
 from controller.reconcile.deps import ReconcilerDeps
-from controller.reconcile.loading import spec_at
-from controller.reconcile.resolve import build_content
+from controller.reconcile.loading import run_secret, spec_at
+from controller.reconcile.resolve import build_content, build_input
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,17 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
     pin = deps.engine.pin(source, tag, ())
     if pin.to_build:
+        secret = partial(_secret, deps, pipeline)
         with deps.builds.turn(pipeline.app):
+            build = build_input(pipeline.revision, source, pipeline.app, secret)
             context = deps.sources.build_context(revision, source)
-            deps.engine.build(
-                tag, BuildInput(pipeline.revision, source), context, lambda line: log.debug("build: %s", line)
-            )
+            deps.engine.build(tag, build, context, lambda line: log.debug("build: %s", line))
         pin = deps.engine.pin(source, tag, ())
     return pin.deploy
+
+
+def _secret(deps: ReconcilerDeps, pipeline: Pipeline, name: str) -> SecretSpec | None:
+    return run_secret(deps, pipeline.app, name, pipeline.revision)
 
 
 def _source(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> BuildImage:

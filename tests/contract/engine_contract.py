@@ -19,7 +19,7 @@ from controller.domain.apps.observed import (
     WorkloadState,
 )
 from controller.domain.apps.spec import BuildImage, ExistingImage
-from controller.domain.errors import Stalled, Transient
+from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.names import AppName, ComponentName, build_tag
 from controller.domain.volumes import StagingArea, Volume
 from controller.ports import Engine, EngineEvent
@@ -445,6 +445,15 @@ class EngineContract:
         pin = engine.pin(source, tag, ())
         assert (pin.origin, pin.present) == (ImageOrigin.BUILD, True)
         assert "sha256:" in pin.deploy  # by content: a tag could be moved
+
+    def test_a_build_that_is_not_wanted_any_more_is_ended(
+        self, engine: Engine, script: Script, image: str
+    ) -> None:
+        source, tag = make(BuildImage, "."), f"{script.instance}.local/app/web:2"
+        context = context_of({"Dockerfile": f"FROM {image}\nRUN sleep 600\n"})
+        with pytest.raises(Superseded):
+            engine.build(tag, BuildInput("c0ffee", source), context, lambda line: None, lambda: True)
+        assert not engine.pin(source, tag, ()).present
 
     def test_what_was_made_here_is_asked_of_no_registry(self, engine: Engine, script: Script) -> None:
         built = f"{script.instance}.local/app/web:gone"

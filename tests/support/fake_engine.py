@@ -23,7 +23,7 @@ from controller.domain.apps.observed import (
     WorkloadUse,
 )
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
-from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.errors import ControllerError, Stalled, Superseded, Transient
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import Lease
@@ -91,6 +91,7 @@ class FakeEngine:
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
         self.builds: list[str] = []
+        self.build_secrets: dict[str, dict[str, str]] = {}
         self.starts: list[str] = []
         self.last_started: Workload | None = None
         self.removals: list[str] = []
@@ -264,12 +265,22 @@ class FakeEngine:
                 Reason.IMAGE_NOT_FOUND, f"cannot {verb} image {reference}: it was made on this host"
             )
 
-    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
+    def build(
+        self,
+        tag: str,
+        build: BuildInput,
+        context: BuildContext,
+        log: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._require_up()
         for _ in context.files:
             pass
         self.builds.append(tag)
+        self.build_secrets[tag] = {id: value.reveal() for id, value in build.secrets}
         log(f"Step 1/1 : FROM {build.source.dockerfile}")
+        if stop():
+            raise Superseded(f"{tag}: the build was ended, because there is a newer commit")
         if (last := self.build_failures.get(build.source.dockerfile)) is not None:
             log(last)
             raise Stalled(Reason.BUILD_FAILED, f"cannot build image {tag}\n{last}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.connection import EngineConnection, has_init
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.error_rules import translated
@@ -19,6 +20,7 @@ from controller.adapters.docker.networks import Networks
 from controller.config import Settings
 from controller.domain.errors import Transient
 from controller.domain.findings import Finding
+from controller.domain.units import about_size
 
 OLDEST_DOCKER = (20, 10)
 
@@ -49,6 +51,24 @@ def _init(settings: Settings) -> str:
     if not has_init(version):
         return "no docker-init: containers run without an init process (apt install tini gives them one)"
     return "docker-init is installed"
+
+
+def _build_cache(settings: Settings) -> str:
+    most = settings.docker.build_cache
+    if settings.docker.builder == "classic":
+        return "not looked at: BuildKit builds nothing (docker.builder)"
+    _check_socket(settings.docker.host)
+    with (
+        closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection,
+        translated(f"the Docker engine at {settings.docker.host} does not answer"),
+    ):
+        size = BuildCache(connection, settings.docker).size()
+    if size > 2 * most:
+        raise Finding(
+            f"the cache of BuildKit has {about_size(size)}, and may have {about_size(most)} (docker.buildCache)",
+            "the daemon removes the rest every ten minutes, unless builds need it: see its log; docker builder prune",
+        )
+    return f"{about_size(size)} of {about_size(most)} (docker.buildCache), of all builds by the engine's BuildKit"
 
 
 def _egress(settings: Settings) -> str:
@@ -134,6 +154,7 @@ DOCKER_CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
     "engine": _engine,
     "engine limits": _limits,
     "engine init": _init,
+    "engine build cache": _build_cache,
     "egress": _egress,
     "engine gpus": _gpu_runtime,
 }

@@ -152,8 +152,15 @@ class DockerEngine:
     def pull(self, app: AppName, reference: str, registries: Registries) -> None:
         self._images.pull(reference, registries, app)
 
-    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
-        self._images.build(tag, build, context, log)
+    def build(
+        self,
+        tag: str,
+        build: BuildInput,
+        context: BuildContext,
+        log: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._images.build(tag, build, context, log, stop)
 
     def prune_images(
         self,

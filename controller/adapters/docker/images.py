@@ -29,7 +29,7 @@ from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
 
 from controller.adapters.docker.build_disk import BuildDisk
-from controller.adapters.docker.buildkit.builds import BuildKit, Order, told
+from controller.adapters.docker.buildkit.builds import IMAGE_BUILT, BuildKit, Order, told
 from controller.adapters.docker.buildkit.choice import Builder, choose, needs, prepare, refused_argument
 from controller.adapters.docker.buildkit.limits import DiskWatch
 from controller.adapters.docker.buildkit.progress import BuildProgress
@@ -57,7 +57,7 @@ from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
-from controller.domain.errors import Stalled, Transient
+from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -373,13 +373,20 @@ class ImageStore:
 
     # --- build -------------------------------------------------------------------------------------------------
 
-    def build(self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None]) -> None:
+    def build(
+        self,
+        tag: str,
+        build: BuildInput,
+        context: BuildContext,
+        log: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         doing = f"cannot build image {tag}"
         needed = needs(context.dockerfile)
         if choose(self._settings.builder, self._settings.build_network, needed) is Builder.BUILDKIT:
-            self._build_by_buildkit(self._ordered(tag, build, context, doing), log, doing)
+            self._build_by_buildkit(self._ordered(tag, build, context, doing), log, doing, stop)
         else:
-            self._build_classic(tag, build, context, log, doing)
+            self._build_classic(tag, build, context, log, doing, stop)
         with translated(doing):
             self._require_share(tag, doing)
         if self._settings.registry:
@@ -387,7 +394,7 @@ class ImageStore:
 
     def _ordered(self, tag: str, build: BuildInput, context: BuildContext, doing: str) -> Order:
         """Judge what BuildKit is given. Raises Stalled `BuildRefused`, `ImageRefused`."""
-        app, secrets = self._app_of(tag), [secret.id for secret in build.source.secrets]
+        app, secrets = self._app_of(tag), [id for id, _ in build.secrets]
         if (name := refused_argument([name for name, _ in build.source.args])) is not None:
             raise Stalled(
                 Reason.BUILD_REFUSED, f"{doing}: the build argument {name} would change BuildKit itself"
@@ -399,8 +406,11 @@ class ImageStore:
         named = {labels.BUILT_BY: self._instance, **_NOT_OURS}
         return Order(app, tag, build, context, replace(dockerfile, runs=runs), named)
 
-    def _build_by_buildkit(self, order: Order, log: Callable[[str], None], doing: str) -> None:
+    def _build_by_buildkit(
+        self, order: Order, log: Callable[[str], None], doing: str, stop: Callable[[], bool]
+    ) -> None:
         limit, tail, progress = self._settings.build_timeout, deque[str](maxlen=BUILD_TAIL), BuildProgress()
+        finished = False
         hidden = partial(scrub, secrets=tuple(value for _, value in order.build.secrets))
         with (
             translated(doing),
@@ -413,12 +423,13 @@ class ImageStore:
             try:
                 with (
                     self._buildkit.started(client, order, spooled) as (messages, stream),
-                    self._ended_by(disk, order.tag, doing),
-                    closing_on_stop(stream, disk.is_full if disk else lambda: False),
+                    self._ended_by(disk, stop, order.tag, doing),
+                    closing_on_stop(stream, _either(disk, stop)),
                 ):
                     for message in _within(messages, limit):
                         if "error" in message:
                             raise _build_failed(hidden(self._explained(message["error"], order)), tail, doing)
+                        finished = finished or message.get("id") == IMAGE_BUILT
                         for line in filter(str.strip, map(hidden, told(progress, message))):
                             tail.append(excerpt(line, BUILD_LINE))
                             log(line)
@@ -428,6 +439,10 @@ class ImageStore:
                 if error.is_server_error() or error.status_code == 400:
                     raise _build_failed(str(error.explanation), tail, doing) from error
                 raise
+        if not finished:
+            raise Transient(
+                Reason.ENGINE_UNREACHABLE, f"{doing}: the engine ended the connection before its end"
+            )
 
     def _explained(self, text: str, order: Order) -> str:
         """Return an error of the builder, and what a step that failed may have missed."""
@@ -437,7 +452,13 @@ class ImageStore:
         return text
 
     def _build_classic(
-        self, tag: str, build: BuildInput, context: BuildContext, log: Callable[[str], None], doing: str
+        self,
+        tag: str,
+        build: BuildInput,
+        context: BuildContext,
+        log: Callable[[str], None],
+        doing: str,
+        stop: Callable[[], bool],
     ) -> None:
         app, limit = self._app_of(tag), self._settings.build_timeout
         bases = self._check_bases(context.dockerfile, build, doing, app).ids
@@ -458,7 +479,7 @@ class ImageStore:
             tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
                 messages, stream = self._start_build(client, tag, build, spooled, network)
-                with self._ended_by(disk, tag, doing), closing_on_stop(stream, disk.is_full):
+                with self._ended_by(disk, stop, tag, doing), closing_on_stop(stream, _either(disk, stop)):
                     for message in _within(messages, limit):
                         disk.note(message.get("stream", ""))
                         _read_build(message, tail, log, as_written, doing)
@@ -507,17 +528,23 @@ class ImageStore:
                 self._disks.remove((app, disk))
 
     @contextmanager
-    def _ended_by(self, disk: BuildDisk | DiskWatch | None, tag: str, doing: str) -> Iterator[None]:
-        """Tell why a build was ended. Raises Stalled or Transient `BuildTooLarge`."""
+    def _ended_by(
+        self, disk: BuildDisk | DiskWatch | None, stop: Callable[[], bool], tag: str, doing: str
+    ) -> Iterator[None]:
+        """Tell why a build was ended. Raises Stalled or Transient `BuildTooLarge`, and Superseded."""
         try:
             yield
         except Exception as error:
             if disk and disk.excess:
                 raise disk.error(doing) from error
+            if stop():
+                raise Superseded(f"{tag}: the build was ended, because there is a newer commit") from error
             raise
         if disk and disk.excess:  # the last look was after the last message
             _remove(self._connection.client, tag)
             raise disk.error(doing)
+        if stop() and self.inspect(tag) is None:  # a stream that is closed may end as if it were complete
+            raise Superseded(f"{tag}: the build was ended, because there is a newer commit")
 
     def _push(self, tag: str) -> None:
         """Push a build, with the `docker login` of the daemon's user. Raises Transient `PushFailed` whatever the
@@ -789,6 +816,7 @@ class ImageStore:
                 return
             client = self._connection.client
             self._buildkit.limits.collect()
+            self._buildkit.cache.collect(age)
             if any(network["Name"] == self._network for network in client.networks(names=[self._network])):
                 self._remove_network()
             self._remove_cut_steps(age)
@@ -834,6 +862,11 @@ def _read_build(
         if line.strip():
             tail.append(excerpt(line, BUILD_LINE))
             log(line)
+
+
+def _either(disk: BuildDisk | DiskWatch | None, stop: Callable[[], bool]) -> Callable[[], bool]:
+    """Return whether a build has to end."""
+    return lambda: stop() or (disk is not None and disk.is_full())
 
 
 def _too_long(doing: str, limit: float, tail: deque[str]) -> Stalled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from controller.domain.apps.spec import AppSpec, ComponentKind
+from controller.domain.apps.spec import AppSpec, BuildImage, ComponentKind, ImageSource
 
 MOST_USES = 100  # of an app that are kept; the status of an app stays small
 MOST_USERS = 10  # of a Secret that are kept
@@ -32,15 +32,25 @@ def secret_uses(spec: AppSpec, declared: Collection[str]) -> tuple[SecretUse, ..
 
 def _named(spec: AppSpec) -> Iterator[tuple[str, ComponentKind, str]]:
     for component in spec.ml_components:
-        yield from ((name, ComponentKind.ML_COMPONENT, component.name) for name in component.env_from)
+        yield from (
+            (name, ComponentKind.ML_COMPONENT, component.name)
+            for name in (*component.env_from, *_of_build(component.image))
+        )
         if component.webhook:
             yield component.webhook.secret, ComponentKind.ML_COMPONENT, component.name
     for pipeline in spec.pipelines:
         for stage in pipeline.stages:
-            yield from ((name, ComponentKind.EXPERIMENT_PIPELINE, pipeline.name) for name in stage.env_from)
+            yield from (
+                (name, ComponentKind.EXPERIMENT_PIPELINE, pipeline.name)
+                for name in (*stage.env_from, *_of_build(stage.image))
+            )
         if pipeline.webhook:
             yield pipeline.webhook.secret, ComponentKind.EXPERIMENT_PIPELINE, pipeline.name
     for api in spec.apis:
         for name in (api.auth.basic, api.auth.token):
             if name:
                 yield name, ComponentKind.API_COMPONENT, api.name
+
+
+def _of_build(image: ImageSource) -> tuple[str, ...]:
+    return tuple(one.secret for one in image.secrets) if isinstance(image, BuildImage) else ()

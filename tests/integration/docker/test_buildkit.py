@@ -12,11 +12,13 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine
+from controller.adapters.docker.buildkit.cache import BuildCache
+from controller.adapters.docker.connection import EngineConnection
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.spec import BuildImage, BuildSecret
-from controller.domain.errors import Stalled, Transient
+from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.secret import Secret
 from tests.support.engines import BASE_IMAGE, context_of
 from tests.support.specs import make
@@ -309,3 +311,45 @@ def test_what_a_killed_daemon_has_left_is_collected(
         restarted.collect_builds(age=0)
     wait_for(lambda: helpers(client, instance) == [])
     building.join()
+
+
+# --- ended from outside, and what is left -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("builder", ["buildkit", "classic"])
+def test_a_newer_commit_ends_a_build(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path, builder: str
+) -> None:
+    """Although its step says nothing."""
+    order = BuildInput("c0ffee", make(BuildImage, "."))
+    context = context_of({"Dockerfile": f"{FROM}RUN echo begun; sleep 600\n"})
+    begun = threading.Event()
+
+    def look(line: str) -> None:
+        if line == "begun":
+            begun.set()
+
+    with (
+        closing(DockerEngine(DockerSettings(builder=builder), instance, tmp_path)) as engine,
+        pytest.raises(Superseded),
+    ):
+        engine.build(tag, order, context, look, begun.is_set)
+    wait_for(lambda: steps_with("sleep 600") == [])
+    assert helpers(client, instance) == []
+    assert not client.images(tag)
+
+
+def test_the_cache_is_kept_within_its_bound(instance: str, tag: str, tmp_path: Path) -> None:
+    """What is removed is only what no build uses: the next one makes it again."""
+    with closing(DockerEngine(ALWAYS, instance, tmp_path)) as engine:
+        build(
+            engine, tag, f"{FROM}RUN --mount=type=cache,target=/c head -c 30000000 /dev/zero > /c/{instance}"
+        )
+        connection = EngineConnection(ALWAYS.host, 60.0)
+        cache = BuildCache(connection, replace(ALWAYS, build_cache=2**20))
+        with closing(connection):
+            before = cache.size()
+            assert before >= 30_000_000
+            cache.collect(0.0)
+            wait_for(lambda: cache.size() <= before - 30_000_000)
+        build(engine, tag, f"{FROM}RUN --mount=type=cache,target=/c ls /c")

@@ -14,6 +14,7 @@ from controller.domain.apps.spec import (
     BoxLink,
     BoxSpec,
     BuildImage,
+    BuildSecret,
     CorsSpec,
     CronSchedule,
     EnvVar,
@@ -250,6 +251,16 @@ def test_paths_of_builds_are_normalised() -> None:
         "existingImageName: demo:1", "build: {context: ./a//b/, dockerfile: ./docker/Dockerfile}"
     )
     assert app_of(text).ml_components[0].image == BuildImage("a/b", "docker/Dockerfile")
+
+
+def test_secrets_of_builds() -> None:
+    secrets = "[{id: pip, secret: a, key: b}, {id: ca, secret: a, key: c}]"
+    text = ML.replace("existingImageName: demo:1", f"build: {{secrets: {secrets}}}")
+    image = app_of(text).ml_components[0].image
+    assert isinstance(image, BuildImage)
+    assert image.secrets == (BuildSecret("pip", "a", "b"), BuildSecret("ca", "a", "c"))
+    (problem,) = app_problems(text.replace("id: ca", "id: pip"))
+    assert "spec.image.build.secrets[1].id: another one has the id 'pip': give each its own" in str(problem)
 
 
 def test_documents_may_be_spread_over_files() -> None:

@@ -58,7 +58,7 @@ def ml(name: str = "classify", image: str | dict[str, object] = "demo:1", **spec
     return manifest("MLComponent", name, **declared)
 
 
-def built(name: str = "classify", **build: str) -> str:
+def built(name: str = "classify", **build: Any) -> str:
     """An image to be built from the commit."""
     return ml(name, image={"build": {"context": ".", **build}})
 

@@ -3,8 +3,10 @@ is not set waits and says what to run."""
 
 from __future__ import annotations
 
+import configparser
 import json
 import logging
+import tomllib
 import uuid
 
 import pytest
@@ -12,6 +14,7 @@ from werkzeug.security import check_password_hash
 
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
@@ -19,7 +22,7 @@ from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
 from controller.reconcile.loading import run_secret
-from tests.unit.reconcile.harness import API_VERSION, APP, Harness, api, manifest, ml, secret
+from tests.unit.reconcile.harness import API_VERSION, APP, Harness, api, app, built, manifest, ml, secret
 from tests.unit.reconcile.test_secrets import BASIC, FROM_KEYS, environment_of_starts
 
 #: Together they take seconds.
@@ -272,3 +275,67 @@ def test_a_suspended_app_takes_it_when_it_is_resumed(harness: Harness) -> None:
     harness.store.apps.set_suspended(APP, False)
     assert harness.run("manual").name == "Ready"
     assert len(harness.engine.starts) == 2
+
+
+PIP = {"id": "pip", "secret": "keys", "key": "token"}
+
+
+def test_a_build_waits_for_its_secret_and_gets_its_value(harness: Harness) -> None:
+    """As do the stages of a pipeline. Another value builds nothing again."""
+    harness.connect()
+    harness.push(built(secrets=[PIP]), ml("other"), Dockerfile="FROM base")
+    assert harness.run().name == "Waiting"
+    assert harness.engine.builds == []
+    assert harness.running("other"), "who does not need it starts"
+    ready = harness.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason == Reason.AWAITING_SECRET
+    assert "set it with: prichal secret set demo keys token" in ready.message
+    put(harness, other="hunter2-horse")
+    ready = harness.condition(ConditionType.READY)
+    assert ready is not None
+    assert "its build waits for the key 'token' of the Secret 'keys'" in ready.message
+    put(harness, token="battery-staple")
+    assert harness.outcome.name == "Ready"
+    ((tag, values),) = harness.engine.build_secrets.items()
+    assert values == {"pip": "battery-staple"}
+    assert harness.engine.builds == [tag]
+    put(harness, token="another-staple")
+    assert harness.engine.builds == [tag]
+    assert b"battery-staple" not in harness.all_stored()
+
+
+def test_secrets_of_builds_are_used_by_their_components(harness: Harness) -> None:
+    harness.connect()
+    harness.push(built(secrets=[PIP]), Dockerfile="FROM base")
+    harness.run()
+    (use,) = harness.status().secrets
+    assert (use.name, use.users) == ("keys", ("MLComponent classify",))
+
+
+@pytest.mark.parametrize("account", [True, False])
+def test_builds_get_the_package_registry_of_their_component(harness: Harness, account: bool) -> None:
+    """As files of pip and uv, which read them as they are written."""
+    credentials = SecretSpec("index", (("username", Secret("ann")), ("password", Secret("p%/@w-horse"))), APP)
+    registry = Registry("pypi", "https://packages.example.org/simple", "index" if account else None)
+    harness.connect(app(package_registries=(registry,)), secrets=[credentials] * account)
+    service = {"inference": "app:predict", "packageRegistryName": "pypi"}
+    harness.push(ml(image={"build": {}}, mlService=service), Dockerfile="FROM base")
+    assert harness.run().name == "Ready"
+    (files,) = harness.engine.build_secrets.values()
+    place = "ann:p%25%2F%40w-horse@" if account else ""
+    url = f"https://{place}packages.example.org/simple"
+    pip = configparser.ConfigParser()
+    pip.read_string(files["pip.conf"])
+    assert pip["global"]["index-url"] == url
+    assert tomllib.loads(files["uv.toml"]) == {"index": [{"url": url, "default": True}]}
+
+
+def test_a_package_registry_needs_the_whole_account(harness: Harness) -> None:
+    credentials = SecretSpec("index", (("username", Secret("ann")),), APP)
+    registry = Registry("pypi", "https://packages.example.org/simple", "index")
+    harness.connect(app(package_registries=(registry,)), secrets=[credentials])
+    service = {"inference": "app:predict", "packageRegistryName": "pypi"}
+    harness.push(ml(image={"build": {}}, mlService=service), Dockerfile="FROM base")
+    harness.run()
+    assert Reason.REGISTRY_CREDENTIALS in {found.reason for found in harness.status().conditions}

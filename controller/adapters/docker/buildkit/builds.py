@@ -14,6 +14,7 @@ from docker import APIClient
 from docker.types.daemon import CancellableStream
 from docker.utils.json_stream import json_stream
 
+from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.buildkit.choice import Prepared
 from controller.adapters.docker.buildkit.files import FileTree
 from controller.adapters.docker.buildkit.limits import DiskWatch, StepLimits
@@ -31,6 +32,8 @@ Json = dict[str, Any]
 #: A build argument that BuildKit's frontend takes as the first part of the ids of caches.
 _CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
 _WORDS = 2000
+#: The message that has the id of the image.
+IMAGE_BUILT = "moby.image.id"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class BuildKit:
         self._settings = settings
         self._instance = instance
         self.limits = StepLimits(connection, settings, instance)
+        self.cache = BuildCache(connection, settings)
 
     @property
     def major(self) -> int:
@@ -109,7 +113,7 @@ class BuildKit:
         arguments = {**dict(source.args), _CACHE_NAMESPACE: f"{self._instance}/{order.app}"}
         # A host's name is part of what a step is known by in the cache: what one app has made with its secrets must not
         # be found by another one that has the same Dockerfile.
-        own = {"extrahosts": f"{order.app}.{self._instance}.invalid:127.0.0.1"} if source.secrets else {}
+        own = {"extrahosts": f"{order.app}.{self._instance}.invalid:127.0.0.1"} if order.build.secrets else {}
         return {
             "version": "2",
             "remote": "client-session",

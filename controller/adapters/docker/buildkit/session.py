@@ -42,6 +42,7 @@ _SERVING = 1
 _MOST_OF_REQUEST = 1 << 20  # bytes of a message of the engine: names and numbers
 _HANDSHAKE = 64 * 1024
 _READ = 256 * 1024
+_PATIENCE = 60.0  # seconds for the engine to accept the session
 
 Headers = Mapping[str, list[str]]
 
@@ -127,7 +128,9 @@ class BuildSession:
         """Connect. Raises OSError."""
         self._socket = _connected(self._host)
         try:
+            self._socket.settimeout(_PATIENCE)
             first = self._opened()
+            self._socket.settimeout(None)  # the engine is silent as long as a step runs
         except BaseException:
             self._socket.close()
             raise

@@ -1,0 +1,51 @@
+"""Keeps the cache of the engine's BuildKit within a bound: layers of steps, caches that steps mount, contexts.
+
+The engine has one cache, for all builds by it, and older engines do not tell whose a part of it is. So the bound is for
+all of it, and the parts that were not used for longest go first. Nothing in it is needed: a build makes it again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from controller.adapters.docker.connection import EngineConnection
+from controller.config import DockerSettings
+
+#: Contexts of builds that have ended: each build sends its own.
+_TRANSFERS = {"type": ["source.local"]}
+
+
+class BuildCache:
+    """Raises what the SDK raises."""
+
+    def __init__(self, connection: EngineConnection, settings: DockerSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+
+    def collect(self, age: float) -> None:
+        """Remove contexts that were not used for `age` seconds, and what is beyond the bound. What a build uses now
+        stays."""
+        if self._settings.builder == "classic":
+            return
+        self._prune(filters={**_TRANSFERS, "until": [f"{round(age)}s"]}, keep=0)
+        self._prune(filters={}, keep=self._settings.build_cache)
+
+    def size(self) -> int:
+        """Return its bytes. Takes an engine with many images and containers some seconds."""
+        client = self._connection.client
+        answer = client.get(
+            f"{client.base_url}/v{client.api_version}/system/df",
+            params={"type": "build-cache"},  # older engines tell the rest, too
+            timeout=self._connection.timeout,
+        )
+        answer.raise_for_status()
+        return sum(int(one.get("Size") or 0) for one in answer.json().get("BuildCache") or ())
+
+    def _prune(self, filters: dict[str, list[str]], keep: int) -> None:
+        client = self._connection.client
+        answer = client.post(
+            f"{client.base_url}/v{client.api_version}/build/prune",
+            params={"filters": json.dumps(filters), "keep-storage": str(keep)},
+            timeout=self._connection.timeout,
+        )
+        answer.raise_for_status()
