@@ -6,7 +6,7 @@ Every method may raise `controller.domain.errors` (Transient, Waiting, Stalled) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from controller.domain.apps.age_keys import PublicAgeKey
+from controller.domain.apps.conditions import Conditions
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.apps.observed import (
@@ -49,6 +50,10 @@ from controller.domain.apps.status import (
 from controller.domain.apps.usage import TakenShare, Usage
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.alerts import Notice
+from controller.domain.notifications.delivery import Fate, NotificationState
+from controller.domain.notifications.records import AskedTest, StoredNotification
+from controller.domain.notifications.spec import NotificationSpec, Severity
 from controller.domain.people.quotas import AppShare
 from controller.domain.routing.async_calls import EndedCall
 from controller.domain.routing.routes import Route, Service
@@ -57,7 +62,7 @@ from controller.domain.runs.gpus import GpuRequest, Lease
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import EVERY_RUN, Run, RunCause, RunCount, RunFilter
 from controller.domain.runs.schedules import Checkpoint, ScheduleState
-from controller.domain.runs.webhooks import Message, ReceiverResponse
+from controller.domain.runs.webhooks import DeliveryDecision, Message, ReceiverResponse
 from controller.domain.secret import Secret
 from controller.domain.storage.box import (
     Arrival,
@@ -447,6 +452,25 @@ class Sender(Protocol):
         """Send a POST request; every answer of the receiver is a result. `timeout` is in seconds, for the
         whole request. Raises Transient `WebhookUnreachable`, and Stalled `WebhookAddressRefused` for an
         address that is not allowed. Errors reveal neither the URL nor the answer."""
+
+
+class MailSender(Protocol):
+    """Sends mail by the server of the configuration. Thread-safe."""
+
+    def send(
+        self, id: str, to: Sequence[str], title: str, text: str, at: float, timeout: float
+    ) -> DeliveryDecision:
+        """Send one mail, whose id is the same at each repetition. `timeout` is in seconds, for all of it. Never
+        raises; what failed is in the decision."""
+
+
+class ChatSender(Protocol):
+    """Sends messages to chats and other services. Thread-safe."""
+
+    def send(
+        self, url: Secret, title: str, text: str, severity: Severity, is_over: bool, timeout: float
+    ) -> DeliveryDecision:
+        """Send one message to the service of an Apprise URL. Never raises; a decision does not quote the URL."""
 
 
 # --- the object storage -----------------------------------------------------------------------------------------
@@ -1124,6 +1148,42 @@ class Previews(Protocol):
         """Return the manifests of a preview; None if they were too large to be kept."""
 
 
+class Notifications(Protocol):
+    """Notifications with their states. Only the daemon writes; all processes ask for tests."""
+
+    def declare(self, app: AppName, specs: Iterable[NotificationSpec]) -> None:
+        """Store these as those of the app; states of others are forgotten. Writes nothing if nothing is new."""
+
+    def all(self, app: AppName | None = None) -> tuple[StoredNotification, ...]:
+        """Return those of one app or of all, by app and name."""
+
+    def get(self, app: AppName, name: ComponentName) -> StoredNotification | None: ...
+
+    def conditions(self) -> Mapping[AppName, Conditions]:
+        """Return the conditions of all apps and of the platform."""
+
+    def notices(self) -> tuple[int, tuple[Notice, ...]]:
+        """Return the notices that nobody has taken, and the number of the last one."""
+
+    def take(self, last: int) -> None:
+        """Forget the notices up to this number."""
+
+    def advance(
+        self, app: AppName, name: ComponentName, state: NotificationState, message: Message | None = None
+    ) -> None:
+        """Save a state, and put the message that follows from it into the outbox. Nothing happens for a Notification
+        that is not declared any more."""
+
+    def record(self, message: Message, at: float, fate: Fate | None, problem: str = "") -> None:
+        """Record an attempt to send a message; `fate` is None if there will be another one."""
+
+    def ask_test(self, app: AppName, name: ComponentName) -> str:
+        """Ask the daemon for a test message, and return its id. Raises Transient if too many others wait."""
+
+    def take_tests(self) -> tuple[AskedTest, ...]:
+        """Return the tests that were asked for, and forget them."""
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -1144,6 +1204,7 @@ class Store(Protocol):
     age_keys: AgeKeyStore
     orders: Orders
     templates: Templates
+    notifications: Notifications
 
     def changed(self) -> bool:
         """Return True if another connection has committed since this thread's last call (`PRAGMA

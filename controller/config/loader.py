@@ -178,6 +178,13 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Manif
             "people",
             "oidc",
         )
+    mail = settings.notifications
+    if mail.smtp and not mail.smtp_from:
+        yield problem(
+            "needs notifications.smtpFrom: the address that mail comes from", "notifications", "smtp"
+        )
+    if mail.smtp_credentials and mail.smtp_tls == "none":
+        yield problem("would send the password in the clear: use starttls or tls", "notifications", "smtpTls")
     storage = settings.storage
     if storage.backend == "s3" and not storage.endpoint:
         yield problem("s3 needs an endpoint: where the server is", "storage", "backend")

@@ -34,6 +34,7 @@ SECTIONS: Final = (
         "storage",
         "runs",
         "calls",
+        "notifications",
         "limits",
         "apps",
         "log",
@@ -311,6 +312,16 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "runs.startDeadline": _duration(1),
     "runs.lostAfter": _duration(1),
     "runs.webhookPrivate": _flag,
+    "notifications.privateReceivers": _flag,
+    "notifications.perHour": _count(1, 3600),
+    "notifications.smtp": _text(
+        r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?",
+        "a mail server as HOST or HOST:PORT, such as mail.example.org:587",
+    ),
+    "notifications.smtpTls": _choice("starttls", "tls", "none"),
+    "notifications.smtpFrom": _text(r"[^\s@<>\"]{1,64}@[^\s@<>\"]{1,253}", "a mail address"),
+    "notifications.smtpCredentials": _path,
+    "notifications.smtpCa": _path,
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),
     "limits.pids": _count(16, 2**22),
@@ -353,6 +364,10 @@ OPTIONAL: Final = frozenset(
         "storage.publicUrl",
         "storage.containerUrl",
         "storage.credentials",
+        "notifications.smtp",
+        "notifications.smtpFrom",
+        "notifications.smtpCredentials",
+        "notifications.smtpCa",
     }
 )
 

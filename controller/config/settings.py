@@ -219,6 +219,26 @@ class CallSettings:
 
 
 @dataclass(frozen=True)
+class NotificationSettings:
+    """How messages of Notifications are sent."""
+
+    private_receivers: bool = False  # whether webhooks and services may be at addresses that are not public
+    per_hour: int = 60  # messages of one Notification
+    smtp: str = ""  # `host[:port]` of the mail server; "": no mail is sent
+    smtp_tls: str = "starttls"  # starttls | tls | none
+    smtp_from: str = ""
+    smtp_credentials: Path | None = None  # YAML file with username and password
+    smtp_ca: Path | None = None  # PEM file of the authorities that are trusted; None: those of the host
+
+    @property
+    def smtp_address(self) -> tuple[str, int]:
+        """Return host and port of the mail server. Without a port it is that of `smtp_tls`."""
+        host, _, port = self.smtp.rpartition(":") if not self.smtp.endswith("]") else (self.smtp, "", "")
+        host, port = (host, port) if host else (port, "")
+        return host.strip("[]"), int(port or {"tls": 465, "starttls": 587}.get(self.smtp_tls, 25))
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """The limits of a container whose manifest sets none, the most that it may ask for, and the limits of an app
     whose PlatformApp sets none."""
@@ -290,6 +310,7 @@ class Settings:
     storage: StorageSettings = StorageSettings()
     runs: RunSettings = RunSettings()
     calls: CallSettings = CallSettings()
+    notifications: NotificationSettings = NotificationSettings()
     limits: DefaultLimits = DefaultLimits()
     apps: AppSettings = AppSettings()
     log_level: str = "INFO"

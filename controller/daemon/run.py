@@ -33,6 +33,8 @@ from controller.daemon.timers import Timers
 from controller.daemon.wiring import (
     build_cron_scheduler,
     build_jobs,
+    build_notification_sender,
+    build_notifier,
     build_preview_deps,
     build_reconciler_deps,
     build_runner_deps,
@@ -173,7 +175,12 @@ def _threads(
     uses = Uses(deps, lambda: runner.disk.used, lambda: scratch.used)
     report = partial(write_health, settings)
     timers = Timers(settings, store, catalog, folder, deps.engine, uses.record, scratch.scan, report)
-    webhooks = WebhookDispatcher(runner_deps, build_senders(settings), lambda: catalog.known)
+    webhooks = WebhookDispatcher(
+        runner_deps,
+        build_senders(settings),
+        lambda: catalog.known,
+        notifications=build_notification_sender(deps),
+    )
     return timers, {
         "schedule": timers.run,
         "watch": partial(_watch, deps),
@@ -182,6 +189,7 @@ def _threads(
         "sampling": _sampler(deps, gpus).run,
         "previews": PreviewWorker(build_preview_deps(deps)).run,
         "webhooks": webhooks.run,
+        "notifier": build_notifier(deps).run,
         "cron": build_cron_scheduler(deps).run,
     }
 

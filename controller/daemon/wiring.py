@@ -7,21 +7,26 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
+from controller.adapters.chats import AppriseSender
 from controller.adapters.clock import SystemClock
 from controller.adapters.cron import CronTicks
 from controller.adapters.docker import DockerEngine, DockerJobs, LocalEngine
 from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
+from controller.adapters.mail import SmtpSender
 from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import ReadOnlyStorage, S3Storage
 from controller.adapters.probe import HttpProber
 from controller.adapters.staging import StagingFolders
 from controller.adapters.webhooks import HttpSender
-from controller.config import DockerSettings, Settings
+from controller.config import DockerSettings, NotificationSettings, Settings
 from controller.daemon.instance_key import instance_key
 from controller.domain.apps.requests import Trigger
+from controller.domain.apps.spec import SecretSpec
+from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.webhooks import MessageKind
 from controller.domain.secret import Secret
@@ -30,6 +35,7 @@ from controller.domain.storage.box import StorageAccess
 from controller.domain.volumes import Volume
 from controller.encryption import SecretKeys
 from controller.guards import Tell
+from controller.manifests.platform import load_secret_values
 from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
@@ -37,6 +43,8 @@ from controller.reconcile.loading import bucket_of, run_secret
 from controller.reconcile.stage_images import rebuilt
 from controller.runner.cron_scheduler import CronScheduler
 from controller.runner.deps import RunnerDeps
+from controller.runner.notification_sender import NotificationSender
+from controller.runner.notifier import Notifier
 from controller.store.request_metrics import read_all
 
 
@@ -157,6 +165,45 @@ def build_senders(settings: Settings) -> Mapping[MessageKind, HttpSender]:
         MessageKind.RUN_ENDED: HttpSender(settings.runs.webhook_private),
         MessageKind.COMMIT_STATUS: HttpSender(settings.git.private_forges, "git.privateForges"),
     }
+
+
+def build_notification_sender(deps: ReconcilerDeps) -> NotificationSender:
+    chosen = deps.settings.notifications
+    return NotificationSender(
+        store=deps.store,
+        clock=deps.clock,
+        secret=partial(receiver_secret, deps),
+        http=HttpSender(chosen.private_receivers, "notifications.privateReceivers"),
+        mail=SmtpSender(chosen, partial(_mail_login, chosen)),
+        chats=AppriseSender(chosen.private_receivers),
+        url=deps.settings.web.url,
+    )
+
+
+def receiver_secret(deps: ReconcilerDeps, app: AppName, name: str) -> SecretSpec | None:
+    """Return the Secret of a receiver: of the platform, or of an app as of the commit in force."""
+    if app == PLATFORM:
+        return deps.catalog.spec.secret(name, None)
+    return run_secret(deps, app, name, deps.store.apps.status(app).desired_revision)
+
+
+def _mail_login(chosen: NotificationSettings) -> tuple[str, Secret] | None:
+    """Return the login at the mail server. It is read for each mail, so a corrected file needs no restart. Raises
+    ManifestInvalid."""
+    if chosen.smtp_credentials is None:
+        return None
+    values = dict(load_secret_values(chosen.smtp_credentials))
+    if not {"username", "password"} <= values.keys():
+        raise Stalled(
+            Reason.CONFIG_INVALID, f"{chosen.smtp_credentials} needs the keys username and password"
+        )
+    return values["username"].reveal(), values["password"]
+
+
+def build_notifier(deps: ReconcilerDeps) -> Notifier:
+    settings = deps.settings
+    per_hour = settings.notifications.per_hour
+    return Notifier(deps.store, deps.clock, settings.health, settings.web.url, per_hour)
 
 
 def build_cron_scheduler(deps: ReconcilerDeps) -> CronScheduler:

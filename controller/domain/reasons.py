@@ -99,6 +99,7 @@ class Reason(OpenEnum):
     OUTPUT_INVALID = "OutputInvalid"
     IDEMPOTENCY_CONFLICT = "IdempotencyConflict"
     WEBHOOK_GIVEN_UP = "WebhookGivenUp"
+    NOTIFICATION_FAILED = "NotificationFailed"
     WEBHOOK_UNREACHABLE = "WebhookUnreachable"
     WEBHOOK_ADDRESS_REFUSED = "WebhookAddressRefused"
     WEBHOOK_SECRET_INVALID = "WebhookSecretInvalid"  # noqa: S105 - no password: a name

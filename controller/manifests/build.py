@@ -72,6 +72,7 @@ def load_app(
         apis=tuple(components.api(d) for d in _named(commit, ComponentKind.API_COMPONENT)),
         boxes=tuple(components.box(d) for d in _named(commit, ComponentKind.DATA_BOX)),
         secrets=tuple(components.secret(d, app.name) for d in _named(commit, ComponentKind.SECRET)),
+        notifications=tuple(components.notification(d) for d in _named(commit, ComponentKind.NOTIFICATION)),
         warnings=found.warnings,
     )
 

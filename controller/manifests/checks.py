@@ -29,6 +29,7 @@ from controller.yaml_documents import Path
 #: Docker refuses containers with less.
 MIN_MEMORY = 6 * 2**20
 MIN_SHM = 2**20
+MOST_NOTIFICATIONS = 20  # of an app, or of the platform
 
 _PLATFORM_KINDS = (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
 
@@ -56,6 +57,9 @@ def identity(documents: Collection[ManifestDocument], app: PlatformAppSpec) -> I
     """Check names, namespaces and kinds of all documents, even of invalid ones."""
     yield from duplicates(documents)
     for document in documents:
+        if document.kind is ComponentKind.NOTIFICATION and document.get("spec", "apps") is not None:
+            message = "belongs into the platform folder: here a Notification is about its own app"
+            yield document.problem(["spec", "apps"], message)
         if document.kind in _PLATFORM_KINDS:
             message = f"{document.kind} belongs into the platform folder, not into the module's repository"
             yield document.problem(["kind"], message)
@@ -171,8 +175,8 @@ def callers(commit: CheckedCommit) -> Iterator[ManifestProblem]:
                 yield document.problem(path, why)
 
 
-#: Kinds with webhooks at the end of what callers have asked for.
-_NOTIFYING = (ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.ML_COMPONENT)
+#: Kinds with webhooks at the end of what callers have asked for, or with other receivers.
+_NOTIFYING = (ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.ML_COMPONENT, ComponentKind.NOTIFICATION)
 
 
 def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
@@ -185,9 +189,9 @@ def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
         path = ("spec", "restfulApi", "auth", way, "credentials")
         if document.get(*path) is not None:
             yield path
-    hook = ("spec", "webhook", "secret")
-    if document.kind in _NOTIFYING and document.get(*hook) is not None:
-        yield hook
+    for hook in (("spec", "webhook", "secret"), ("spec", "apprise", "secret")):
+        if document.kind in _NOTIFYING and document.get(*hook) is not None:
+            yield hook
 
 
 def _build_secrets(raw: Mapping[str, Any]) -> list[Any]:
@@ -202,6 +206,12 @@ def _containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str,
     elif document.kind is ComponentKind.EXPERIMENT_PIPELINE:
         for i, stage in enumerate(spec_of(document)["stages"]):
             yield ("spec", "stages", i), stage
+
+
+def notifications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Each Notification is looked at again and again, and sends messages, so an app has few."""
+    for document in commit.of(ComponentKind.NOTIFICATION)[MOST_NOTIFICATIONS:]:
+        yield document.problem(["kind"], f"an app may have {MOST_NOTIFICATIONS} Notifications at most")
 
 
 # --- lists whose entries have names -----------------------------------------------------------------------------
@@ -684,6 +694,7 @@ CHECKS: tuple[Check, ...] = (
     totals,
     stage_sizes,
     stage_timeouts,
+    notifications,
 )
 
 

@@ -49,6 +49,7 @@ from controller.domain.apps.spec import (
     Webhook,
 )
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.secret import Secret, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests.reader import ManifestDocument
@@ -283,6 +284,27 @@ def box(document: ManifestDocument) -> BoxSpec:
         name=ComponentName(document.name),
         capacity=parse_size(spec["s3DefaultStorage"]["capacity"]),
         reclaim=Reclaim(spec["reclaimPolicy"]),
+    )
+
+
+def notification(document: ManifestDocument) -> NotificationSpec:
+    spec = spec_of(document)
+    channel = next(each for each in Channel if each in spec)
+    receiver = spec[channel]
+    return NotificationSpec(
+        name=ComponentName(document.name),
+        channel=channel,
+        secret=receiver.get("secret", ""),
+        url=receiver.get("url", ""),
+        to=tuple(receiver.get("to", ())),
+        severity=Severity(spec["severity"]),
+        reasons=tuple(spec.get("reasons", ())),
+        except_reasons=tuple(spec.get("exceptReasons", ())),
+        apps=tuple(spec.get("apps", ())),
+        group_wait=parse_duration(spec["groupWait"]),
+        group_interval=parse_duration(spec["groupInterval"]),
+        repeat_interval=parse_duration(spec["repeatInterval"]),
+        suspended=spec["suspend"],
     )
 
 

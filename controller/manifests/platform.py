@@ -32,10 +32,11 @@ from controller.domain.apps.spec import (
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.forges import NoForge, address_of, takes
 from controller.domain.names import AppName, RepositoryName
+from controller.domain.notifications.spec import Channel
 from controller.domain.secret import Secret, scrub, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
-from controller.manifests.checks import cycles, duplicates
+from controller.manifests.checks import MOST_NOTIFICATIONS, cycles, duplicates
 from controller.manifests.components import spec_of
 from controller.manifests.encrypted import decrypted_values, misplaced, names_files
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
@@ -44,7 +45,12 @@ from controller.ports import SourceFile
 from controller.sops import FileKeys
 from controller.yaml_documents import Node, Path, parse
 
-_SYSTEM_KINDS = (ComponentKind.SECRET, ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
+_SYSTEM_KINDS = (
+    ComponentKind.SECRET,
+    ComponentKind.REPOSITORY,
+    ComponentKind.PLATFORM_APP,
+    ComponentKind.NOTIFICATION,
+)
 _MAX_SECRET_FILE = 2**20
 _CUT_OFF = ("is not valid YAML", "is not UTF-8")  # problems of the reader that no sound file has
 
@@ -182,6 +188,9 @@ def _placement(document: ManifestDocument) -> Iterator[ManifestProblem]:
     namespace = _scope(document)
     if document.kind is ComponentKind.REPOSITORY and namespace is not None:
         yield document.problem(["metadata", "namespace"], "a Repository belongs to no app: remove it")
+    if document.kind is ComponentKind.NOTIFICATION and namespace is not None:
+        message = "a Notification of the platform folder belongs to no app: name apps under spec.apps"
+        yield document.problem(["metadata", "namespace"], message)
     if document.kind is ComponentKind.PLATFORM_APP and namespace not in (None, document.name):
         message = f"must be the app's own name, {document.name!r}, or be left out"
         yield document.problem(["metadata", "namespace"], message)
@@ -263,15 +272,20 @@ def _local_path(document: ManifestDocument, allowed_paths: Sequence[str]) -> Ite
         yield document.problem(("spec", "url"), message)
 
 
+#: Whose Secrets a kind may name besides those of the platform.
+_OTHER_OWNERS: Mapping[ComponentKind, str] = {
+    ComponentKind.REPOSITORY: " or of an app that uses it",
+    ComponentKind.PLATFORM_APP: " or of this app",
+}
+
+
 def _secret_reference(
     document: ManifestDocument, path: Path, platform: LoadedPlatform, scopes: Sequence[str | None]
 ) -> Iterator[ManifestProblem]:
     name = document.get(*path)
     known = platform.known_secrets(scopes)
     if isinstance(name, str) and name not in known:
-        owners = (
-            " or of an app that uses it" if document.kind is ComponentKind.REPOSITORY else " or of this app"
-        )
+        owners = _OTHER_OWNERS.get(document.kind, "")
         message = f"there is no Secret {name!r} of the platform{owners}{nearest(name, known)}"
         yield document.problem(path, message)
 
@@ -416,6 +430,30 @@ def _registries(
             yield from _unsendable(document, (*path, "credentials"), secret)
 
 
+#: Keys that the Secret of a receiver needs.
+_RECEIVER_KEYS: Mapping[Channel, str] = {Channel.WEBHOOK: "secret", Channel.APPRISE: "url"}
+
+
+def _notifications(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
+    found = platform.of(ComponentKind.NOTIFICATION)
+    for document in found[MOST_NOTIFICATIONS:]:
+        yield document.problem(["kind"], f"the platform may have {MOST_NOTIFICATIONS} Notifications at most")
+    for document in found:
+        wanted = components.notification(document)
+        if not wanted.secret:
+            continue
+        path = ("spec", wanted.channel, "secret")
+        yield from _secret_reference(document, path, platform, [None])
+        secret = platform.secret(wanted.secret, [None])
+        if secret is None:
+            continue
+        keys = {_RECEIVER_KEYS[wanted.channel]}
+        if wanted.channel is Channel.WEBHOOK and not wanted.url:
+            keys.add("url")
+        yield from _keys(document, path, secret, (frozenset(keys),), "this receiver")
+        yield from _unsendable(document, path, secret)
+
+
 def _dependencies(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
     documents = {document.name: document for document in platform.of(ComponentKind.PLATFORM_APP)}
     graph = {
@@ -435,6 +473,7 @@ _CHECKS: tuple[Callable[[LoadedPlatform], Iterator[ManifestProblem]], ...] = (
     _repositories,
     _apps,
     _dependencies,
+    _notifications,
 )
 
 
@@ -445,10 +484,12 @@ def _build(platform: LoadedPlatform, warnings: tuple[str, ...], settings: Settin
     repositories = [repository(document) for document in platform.of(ComponentKind.REPOSITORY)]
     apps = [app(document, settings.limits) for document in platform.of(ComponentKind.PLATFORM_APP)]
     secrets = [secret for secret in platform.secrets.values() if secret]
+    notifications = [components.notification(d) for d in platform.of(ComponentKind.NOTIFICATION)]
     return PlatformSpec(
         repositories=tuple(sorted(repositories, key=lambda r: r.name)),
         apps=tuple(sorted(apps, key=lambda a: a.name)),
         secrets=tuple(sorted(secrets, key=lambda s: (s.app or "", s.name))),
+        notifications=tuple(sorted(notifications, key=lambda n: n.name)),
         warnings=warnings,
     )
 

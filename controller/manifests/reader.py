@@ -31,7 +31,11 @@ MAX_PROBLEMS = 500
 
 _GROUP = API_VERSION.partition("/")[0]
 #: Kinds that no other tool uses: a document of such a kind with another apiVersion is probably a mistake.
-_DISTINCTIVE = frozenset(ComponentKind) - {ComponentKind.SECRET, ComponentKind.REPOSITORY}
+_DISTINCTIVE = frozenset(ComponentKind) - {
+    ComponentKind.SECRET,
+    ComponentKind.REPOSITORY,
+    ComponentKind.NOTIFICATION,
+}
 _KIND = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(ComponentKind))})\b".encode("ascii"))
 _SLIP = re.compile(rf"\bkind\b\W{{0,5}}(?:{'|'.join(sorted(_DISTINCTIVE))})\b".encode("ascii"))
 _GROUP_NAMED = re.compile(re.escape(_GROUP).encode("ascii"))

@@ -88,9 +88,10 @@ def read_folder(folder: Path) -> Iterator[SourceFile]:
 
 def _is_platform(documents: tuple[ManifestDocument, ...]) -> bool:
     kinds = {document.kind for document in documents}
-    return bool(kinds & {ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP}) or kinds == {
-        ComponentKind.SECRET
-    }
+    either = {ComponentKind.SECRET, ComponentKind.NOTIFICATION}
+    return bool(kinds & {ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP}) or (
+        bool(kinds) and kinds <= either
+    )
 
 
 def _platform(files: tuple[SourceFile, ...], settings: Settings) -> ValidationResult:

@@ -99,6 +99,7 @@ class PlatformReconciler:
         self.deps.store.orders.replace_shares(shares_of(spec))
         for declared in spec.apps:
             self.deps.store.age_keys.ensure(declared.name)
+        self.deps.store.notifications.declare(PLATFORM, spec.notifications)
         trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
         for app in sorted(self._changed(marks)):

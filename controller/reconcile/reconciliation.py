@@ -102,7 +102,9 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
         log.exception("bug in a pass", extra={"app": request.app})
         outcome = this.failed(Transient(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}"), bug=True)
     if outcome.name is Outcome.REMOVED:
-        status_writer.delete()
+        with deps.store.transaction():
+            status_writer.delete()
+            deps.store.notifications.declare(request.app, ())
     else:
         status_writer.save()
     return outcome
@@ -210,6 +212,7 @@ class Reconciliation:
         self._await_dependencies(declared)
         loader = CommitLoader(deps, self._status_writer, declared)
         loaded = self._load(loader)
+        deps.store.notifications.declare(self._app, loaded.spec.notifications)
         declared_uses = (Use.of(each.resources, each.replicas) for each in loaded.spec.ml_components)
         deps.uses[self._app] = sum(declared_uses, Use())
         desired = loader.desired(loaded, fresh=personal and not loader.is_earlier)

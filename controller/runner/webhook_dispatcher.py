@@ -1,4 +1,4 @@
-"""`WebhookDispatcher` sends the messages in the outbox: webhooks of runs, and commit statuses.
+"""`WebhookDispatcher` sends the messages in the outbox: webhooks of runs, commit statuses, and notifications.
 It is a thread of the daemon, besides the runner.
 
 Only this thread reads and writes the state; each message is sent by a separate thread, which does not use the
@@ -21,6 +21,7 @@ from controller import __version__
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.forges import judge_status
+from controller.domain.notifications.delivery import Fate
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import (
     SECRET_KEY,
@@ -33,11 +34,13 @@ from controller.domain.runs.webhooks import (
     headers,
     judge,
     pause,
+    pauses_of,
     signing_key,
 )
 from controller.guards import GuardedStep, report
 from controller.ports import Sender, WebhookUnderWay
 from controller.runner.deps import RunnerDeps
+from controller.runner.notification_sender import NotificationSender
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ AT_ONCE = 16
 PER_APP = 8
 PER_LANE = 2
 _TOLD_AFTER = 2  # attempts; the first one may meet a forge that is restarting
+#: Messages that do not arrive are events of the app before they are given up, with how long they are tried.
+_TOLD = {MessageKind.COMMIT_STATUS: "three days", MessageKind.NOTIFICATION: "four hours"}
 TIMEOUT = 20.0  # seconds for one attempt
 _POLL = 0.05  # seconds between checks of the database's change counter
 _BACKSTOP = 1.0  # the longest time between checks for due messages
@@ -69,8 +74,10 @@ class WebhookDispatcher:
         senders: Mapping[MessageKind, Sender],
         ready: Callable[[], bool] = lambda: True,
         dice: Callable[[], float] = random.random,
+        notifications: NotificationSender | None = None,
     ) -> None:
         self._deps = deps
+        self._notifications = notifications
         self._senders = senders
         self._ready = ready
         self._dice = dice
@@ -139,6 +146,9 @@ class WebhookDispatcher:
     def _send(self, message: Message) -> DeliveryDecision:
         if message.kind is MessageKind.COMMIT_STATUS:
             return self._send_status(message)
+        if message.notifies:
+            unwanted = DeliveryDecision(DeliveryOutcome.UNWANTED)
+            return self._notifications.send(message, TIMEOUT) if self._notifications else unwanted
         try:
             key = self._key(message)
         except ControllerError as error:
@@ -228,19 +238,26 @@ class WebhookDispatcher:
     def _record_result(self, message: Message, verdict: DeliveryDecision) -> None:
         outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
         if verdict.outcome in (DeliveryOutcome.DELIVERED, DeliveryOutcome.UNWANTED):
-            outbox.delivered(message.id)
+            is_there = verdict.outcome is DeliveryOutcome.DELIVERED
+            with self._deps.store.transaction():
+                outbox.delivered(message.id)
+                self._record_fate(message, Fate.DELIVERED if is_there else Fate.GIVEN_UP, verdict.why)
             log.info("%s %s", message.title, verdict.outcome.value, extra=_fields(message))
             return
         rest = (
-            pause(failed, self._dice(), verdict.wait) if verdict.outcome is DeliveryOutcome.FAILED else None
+            pause(failed, self._dice(), verdict.wait, pauses_of(message.kind))
+            if verdict.outcome is DeliveryOutcome.FAILED
+            else None
         )
         if rest is None:
             self._give_up(message, verdict.why, now)
             return
         with self._deps.store.transaction():
             outbox.failed(message.id, verdict.why, now + rest)
-            if message.kind is MessageKind.COMMIT_STATUS and failed == _TOLD_AFTER:
-                self._tell(message, f"did not arrive and is tried again for three days: {verdict.why}")
+            self._record_fate(message, None, verdict.why)
+            if message.kind in _TOLD and failed == _TOLD_AFTER:
+                how_long = _TOLD[message.kind]
+                self._tell(message, f"did not arrive and is tried again for {how_long}: {verdict.why}")
         log.warning(
             "%s failed, next attempt in %.0f s: %s", message.title, rest, verdict.why, extra=_fields(message)
         )
@@ -249,17 +266,25 @@ class WebhookDispatcher:
         tries = "at the first attempt" if not message.attempts else f"after {message.attempts + 1} attempts"
         with self._deps.store.transaction():
             self._deps.store.webhooks.give_up(message.id, why, now)
-            self._tell(message, f"was given up {tries}: {why}")
+            self._record_fate(message, Fate.GIVEN_UP, why)
+            if message.kind is not MessageKind.NOTIFICATION_TEST:  # who has asked for it is told
+                self._tell(message, f"was given up {tries}: {why}")
         log.warning("%s given up: %s", message.title, why, extra=_fields(message))
 
     def _tell(self, message: Message, what: str) -> None:
         of_run = message.kind is MessageKind.RUN_ENDED
-        reason = Reason.WEBHOOK_GIVEN_UP if of_run else Reason.COMMIT_STATUS_FAILED
-        text = f"the {message.title} to {message.origin} {what}"
+        reason = Reason.NOTIFICATION_FAILED if message.notifies else Reason.COMMIT_STATUS_FAILED
+        reason = Reason.WEBHOOK_GIVEN_UP if of_run else reason
+        by_or_to = "by" if message.notifies else "to"
+        text = f"the {message.title} {by_or_to} {message.origin} {what}"
         pipeline = message.pipeline if of_run else None
         self._deps.store.events.add(
             [Event(message.app, EventType.WARNING, reason, text, pipeline, message.revision)]
         )
+
+    def _record_fate(self, message: Message, fate: Fate | None, why: str) -> None:
+        if message.notifies:
+            self._deps.store.notifications.record(message, self._deps.clock.now(), fate, why)
 
     def _end(self) -> None:
         until = time.monotonic() + _GRACE
@@ -270,7 +295,7 @@ class WebhookDispatcher:
 
 def _abreast(message: Message) -> int:
     """Return how many of a lane are sent at a time: statuses of a commit must not overtake one another."""
-    return 1 if message.kind is MessageKind.COMMIT_STATUS else PER_LANE
+    return PER_LANE if message.kind is MessageKind.RUN_ENDED else 1
 
 
 def _fields(message: Message) -> dict[str, str]:

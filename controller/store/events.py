@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 
 from controller.domain.apps.status import Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.notifications.alerts import notice_of_event
 from controller.domain.reasons import Reason
+from controller.store.notifications import NoticeTable
 from controller.store.sqlite import Database
 
 INSERT = """
@@ -41,6 +43,7 @@ _TYPES = frozenset(EventType)
 class EventLog:
     def __init__(self, database: Database, clock: Callable[[], float], keep: int) -> None:
         self._database = database
+        self._notices = NoticeTable(database)
         self._clock = clock
         self._keep = keep
 
@@ -52,6 +55,7 @@ class EventLog:
         with self._database.write() as db:
             now = self._clock()
             db.executemany(INSERT, [_row(event, now) for event in events])
+            self._notices.add(found for event in events if (found := notice_of_event(event, event.at or now)))
             for app in sorted({event.app for event in events}):
                 db.execute(PRUNE, {"app": app, "keep": self._keep})
             for app in sorted({event.app for event in events if len(event.message) > _LONG}):

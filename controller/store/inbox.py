@@ -10,6 +10,7 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     secret_changes  of Secrets, sealed                 taken in
     asked_orders that apps be made or deleted          taken in
     call_ends    async calls that are over, for webhooks  taken in
+    asked_tests  of notifications                      taken by the notifier
     asked_previews  of the next passes                 read several times a second, deleted when they are there
     caller_keys  Idempotency-Keys of callers           the daemon only deletes them
     decisions    suspended by a person, approved       read at each pass
@@ -58,6 +59,7 @@ _TABLES = (
     "CREATE INDEX secret_changes_by_app ON secret_changes (app, created)",
     "CREATE TABLE asked_orders (id TEXT PRIMARY KEY, app TEXT NOT NULL, app_order TEXT NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE call_ends (id TEXT PRIMARY KEY, ended_call TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE asked_tests (id TEXT PRIMARY KEY, app TEXT NOT NULL, name TEXT NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE asked_previews (
     place INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,

@@ -18,6 +18,7 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.host_paths import may_have_host_paths, without_host_paths
 from controller.domain.integrity import IntegrityError
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.alerts import notice_of_run
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Service
 from controller.domain.runs.pipeline import Pipeline
@@ -38,6 +39,7 @@ from controller.domain.runs.webhooks import messages
 from controller.domain.units import about_size
 from controller.ports import QueueLimits, RunLimits
 from controller.store.codec import decode, encode
+from controller.store.notifications import NoticeTable
 from controller.store.rows import RowKind, RowReader
 from controller.store.sqlite import Database
 from controller.store.webhooks import WebhookTable
@@ -199,6 +201,7 @@ class RunTable:
         self._database = database
         self._rows = rows
         self._outbox = outbox
+        self._notices = NoticeTable(database)
         self._state = database.path.absolute().parent.parent
         self._kind = replace(RUNS, read=self._read)
         self.take_in: Callable[[], None] = lambda: None  # takes in requests of other processes
@@ -293,7 +296,12 @@ class RunTable:
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
         place = (run.id, run.app, run.name, owner_of(run), run.state, run.priority, run.pipeline.concurrency)
         db.execute(INSERT, (*place, run.created, run.version, encode(run)))
+        self._tell(run)
+
+    def _tell(self, run: Run) -> None:
         self._outbox.add(messages(run))
+        if notice := notice_of_run(run):
+            self._notices.add((notice,))
 
     def get(self, app: AppName, id: str) -> Run | None:
         with self._database.read() as db:
@@ -405,7 +413,7 @@ class RunTable:
         ends = next.state.terminal and not self._is_over(db, next)
         done = db.execute(SAVE, {**row, "version": before.version, "next": next.version}).rowcount
         if done and ends:
-            self._outbox.add(messages(next))
+            self._tell(next)
         return next if done else None
 
     def _is_over(self, db: sqlite3.Connection, run: Run) -> bool:

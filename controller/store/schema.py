@@ -178,6 +178,12 @@ def m014_age_keys(db: Database) -> None:
     db.execute(AGE_KEYS)
 
 
+@migrations()
+def m015_notifications(db: Database) -> None:
+    for statement in (NOTIFICATIONS, NOTICES):
+        db.execute(statement)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -520,3 +526,16 @@ CREATE TABLE age_keys (
     PRIMARY KEY (app, number)
 ) STRICT
 """
+# `state` is the notifier's, `record` the dispatcher's (see notifications.py).
+NOTIFICATIONS = """
+CREATE TABLE notifications (
+    app TEXT NOT NULL,
+    name TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT '{}',
+    record TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (app, name)
+) STRICT, WITHOUT ROWID
+"""
+# What has happened and is told once.
+NOTICES = "CREATE TABLE notices (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL) STRICT"

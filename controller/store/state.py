@@ -26,6 +26,7 @@ from controller.store.guest import GuestRequests, GuestRuns
 from controller.store.history import HistoryTable
 from controller.store.intake import Intake
 from controller.store.keys import Credentials
+from controller.store.notifications import NOTIFICATIONS, NoticeTable, NotificationTable
 from controller.store.orders import ORDERS, SHARES, GuestOrders, OrderTable
 from controller.store.owned_secrets import OwnedSecretTable
 from controller.store.previews import PreviewTable
@@ -72,6 +73,7 @@ _KINDS: tuple[RowKind[Any], ...] = (
     ORDERS,
     SHARES,
     TEMPLATES,
+    NOTIFICATIONS,
 )
 
 
@@ -106,6 +108,7 @@ class SqliteStore:
     age_keys: ports.AgeKeyStore
     orders: ports.Orders
     templates: ports.Templates
+    notifications: ports.Notifications
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ class SqliteStore:
         self.age_keys = secrets.age_keys
         self.orders = orders = (GuestOrders if guest else OrderTable)(database, rows, clock)
         self.templates = TemplateTable(database, rows)
+        self.notifications = NotificationTable(database, rows, NoticeTable(database), webhooks)
         self._intake = (
             None
             if guest

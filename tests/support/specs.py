@@ -77,6 +77,11 @@ spec:
 kind: DataBox
 metadata: {{name: userdata}}
 spec: {{s3DefaultStorage: {{}}}}
+---
+{VERSION}
+kind: Notification
+metadata: {{name: team}}
+spec: {{email: {{to: [team@example.org]}}}}
 """
 PLATFORM = f"""
 {VERSION}

@@ -46,6 +46,9 @@ def _named(spec: AppSpec) -> Iterator[tuple[str, ComponentKind, str]]:
             )
         if pipeline.webhook:
             yield pipeline.webhook.secret, ComponentKind.EXPERIMENT_PIPELINE, pipeline.name
+    for notification in spec.notifications:
+        if notification.secret:
+            yield notification.secret, ComponentKind.NOTIFICATION, notification.name
     for api in spec.apis:
         for name in (api.auth.basic, api.auth.token):
             if name:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.names import AppName, ComponentName, RepositoryName
+from controller.domain.notifications.spec import NotificationSpec
 from controller.domain.secret import Secret
 
 
@@ -19,6 +20,7 @@ class ComponentKind(StrEnum):
     SECRET = "Secret"  # noqa: S105 - no password: a name
     REPOSITORY = "Repository"
     PLATFORM_APP = "PlatformApp"
+    NOTIFICATION = "Notification"
 
 
 # --- parts shared by components -------------------------------------------------------------------------------
@@ -378,6 +380,7 @@ class AppSpec:
     apis: tuple[ApiSpec, ...] = ()
     boxes: tuple[BoxSpec, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()  # plain Secrets found in the module's own repository
+    notifications: tuple[NotificationSpec, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -485,6 +488,7 @@ class PlatformSpec:
     repositories: tuple[RepositorySpec, ...] = ()
     apps: tuple[PlatformAppSpec, ...] = ()
     secrets: tuple[SecretSpec, ...] = field(default=(), repr=False)
+    notifications: tuple[NotificationSpec, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def repository(self, name: RepositoryName) -> RepositorySpec | None:

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import Enum, StrEnum
@@ -32,6 +33,8 @@ SECRET_KEY: Final = "secret"  # noqa: S105 - of the Secret that webhooks are sig
 
 #: Seconds before each repetition; the last one is some three days after the end of the run.
 PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+#: The same for notifications, which are of use only while they are new: given up after four hours.
+NOTIFICATION_PAUSES: Final = (5.0, 15.0, 60.0, *(300.0,) * 47)
 LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for more
 
 
@@ -43,13 +46,16 @@ class MessageKind(StrEnum):
 
     RUN_ENDED = "msg"
     COMMIT_STATUS = "status"
+    NOTIFICATION = "note"
+    NOTIFICATION_TEST = "notetest"
 
 
 @dataclass(frozen=True)
 class Message:
     """`id` is the header `webhook-id`, `secret` the name of a Secret of the app as of the commit `revision`.
     `attempts` have failed; `due` is when to try next, Unix seconds. A commit status is of no pipeline, run and
-    Secret, and its URL is the base of the forge's API."""
+    Secret, and its URL is the base of the forge's API. A notification has its name as `pipeline` and its channel as
+    `url`."""
 
     id: str
     app: AppName
@@ -65,24 +71,33 @@ class Message:
     @property
     def kind(self) -> MessageKind:
         """Return the kind; an id of another form, as another release may have made it, is that of a webhook."""
-        status = self.id.startswith(f"{MessageKind.COMMIT_STATUS}_")
-        return MessageKind.COMMIT_STATUS if status else MessageKind.RUN_ENDED
+        prefix = self.id.partition("_")[0]
+        return MessageKind(prefix) if prefix in frozenset(MessageKind) else MessageKind.RUN_ENDED
+
+    @property
+    def notifies(self) -> bool:
+        return self.kind in (MessageKind.NOTIFICATION, MessageKind.NOTIFICATION_TEST)
 
     @property
     def title(self) -> str:
         """Return what people call it."""
         if self.kind is MessageKind.COMMIT_STATUS:
             return f"commit status of {self.revision[:12]}"
+        if self.notifies:
+            test = "test of the " if self.kind is MessageKind.NOTIFICATION_TEST else ""
+            return f"{test}notification {self.pipeline}"
         return f"webhook of {'call' if is_call_id(self.run) else 'run'} {self.run}"
 
     @property
     def origin(self) -> str:
         """Return the origin of the URL (`https://example.org`), since the rest often contains a password."""
-        return origin_of(self.url)
+        return self.url if self.notifies else origin_of(self.url)
 
     @property
     def lane(self) -> str:
         """The partition key: one receiver's events from one app. A slow receiver delays only its own lane."""
+        if self.notifies:
+            return f"{self.app} {self.kind} {self.pipeline}"
         return f"{self.app} {self.origin}" + (" statuses" if self.kind is MessageKind.COMMIT_STATUS else "")
 
 
@@ -253,11 +268,18 @@ def retry_after(text: str, now: float) -> float:
         return 0.0
 
 
-def pause(failed: int, random: float, wait: float = 0.0) -> float | None:
+def pause(failed: int, random: float, wait: float = 0.0, pauses: Sequence[float] = PAUSES) -> float | None:
     """Seconds after so many attempts have failed (from 1 on); None: that was the last one. `random` from 0 to 1."""
-    if failed > len(PAUSES):
+    if failed > len(pauses):
         return None
-    return max(jittered(PAUSES[failed - 1], random), wait)
+    return max(jittered(pauses[failed - 1], random), wait)
+
+
+def pauses_of(kind: MessageKind) -> Sequence[float]:
+    """Return the pauses between attempts; a test is one attempt."""
+    if kind is MessageKind.NOTIFICATION_TEST:
+        return ()
+    return NOTIFICATION_PAUSES if kind is MessageKind.NOTIFICATION else PAUSES
 
 
 # --- where to ---------------------------------------------------------------------------------------------------

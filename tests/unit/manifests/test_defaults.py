@@ -56,6 +56,8 @@ def _build(document: ManifestDocument) -> object:
             return components.api(document)
         case ComponentKind.DATA_BOX:
             return components.box(document)
+        case ComponentKind.NOTIFICATION:
+            return components.notification(document)
         case ComponentKind.REPOSITORY:
             return platform.repository(document)
         case _:

@@ -1,0 +1,159 @@
+"""Sends mail through the server of the configuration, behind the port `MailSender`. Called by the dispatcher, several
+at once.
+
+A server is bounded in time as a whole, not only between two bytes. The login is sent over TLS alone, whose certificate
+is checked; a server that offers no TLS gets nothing.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Final
+
+from controller.config import NotificationSettings
+from controller.domain.errors import ControllerError
+from controller.domain.runs.webhooks import DeliveryDecision, DeliveryOutcome
+from controller.domain.secret import Secret
+from controller.domain.text import excerpt, printable
+from controller.domain.units import in_utc
+from controller.fetch import ended_after
+
+#: Returns user name and password, or None without a login. Raises ControllerError.
+Login = Callable[[], tuple[str, Secret] | None]
+
+_MAX_REPLY: Final = 200  # characters of a server's reply
+
+
+class SmtpSender:
+    """`context` decides which certificates are trusted; by default those of the configuration or of the host."""
+
+    def __init__(
+        self,
+        settings: NotificationSettings,
+        login: Login = lambda: None,
+        context: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._login = login
+        self._context = context or self._trusted
+
+    def send(
+        self, id: str, to: Sequence[str], title: str, text: str, at: float, timeout: float
+    ) -> DeliveryDecision:
+        if not self._settings.smtp:
+            return _failed("there is no mail server: the operator names one under notifications.smtp")
+        try:
+            refused = self._send(self._message(id, to, title, text, at), to, time.monotonic() + timeout)
+        except ControllerError as error:
+            return _failed(error.message)
+        except smtplib.SMTPAuthenticationError as error:
+            return _failed(f"the mail server answers {error.smtp_code}: it does not accept the credentials")
+        except smtplib.SMTPNotSupportedError:
+            return _failed("the mail server offers no STARTTLS, or no login")
+        except smtplib.SMTPRecipientsRefused as error:
+            return _of_recipients(error.recipients)
+        except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
+            return _of_reply(error.smtp_code, error.smtp_error)
+        except smtplib.SMTPResponseException as error:  # before it knew what the mail is
+            return _failed(_of_reply(error.smtp_code, error.smtp_error).why)
+        except ssl.SSLCertVerificationError as error:
+            return _failed(f"the certificate of the mail server is not valid: {error.verify_message}")
+        except TimeoutError:
+            return _failed(f"the mail server did not answer within {timeout:g} s")
+        except (OSError, smtplib.SMTPException) as error:
+            return _failed(f"the mail server cannot be used: {_words(error)}")
+        why = f"refused for {', '.join(sorted(refused))}" if refused else ""
+        return DeliveryDecision(DeliveryOutcome.DELIVERED, why)
+
+    def _message(self, id: str, to: Sequence[str], title: str, text: str, at: float) -> EmailMessage:
+        sender = self._settings.smtp_from
+        message = EmailMessage(policy=SMTP)
+        message["From"] = sender
+        message["To"] = ", ".join(to)
+        message["Subject"] = printable(title)
+        message["Date"] = format_datetime(in_utc(at))
+        message["Message-ID"] = f"<{id}@{sender.rpartition('@')[2]}>"
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(printable(text), cte="quoted-printable")
+        return message
+
+    def _send(self, message: EmailMessage, to: Sequence[str], deadline: float) -> frozenset[str]:
+        """Return the recipients that the server refuses, if it takes the mail for others."""
+        login = self._login()
+        with self._connected(deadline) as smtp, ended_after(_left(deadline), _socket(smtp)):
+            if login:
+                smtp.login(login[0], login[1].reveal())
+            refused = smtp.send_message(message, self._settings.smtp_from, list(to))
+            with suppress(smtplib.SMTPException, OSError):  # the mail is accepted already
+                smtp.quit()
+        return frozenset(refused)
+
+    @contextmanager
+    def _connected(self, deadline: float) -> Iterator[smtplib.SMTP]:
+        host, port = self._settings.smtp_address
+        tls, left = self._settings.smtp_tls, _left(deadline)
+        if tls == "tls":
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=left, context=self._context())
+        else:
+            smtp = smtplib.SMTP(host, port, timeout=left)
+        try:
+            if tls == "starttls":
+                with ended_after(_left(deadline), _socket(smtp)):
+                    smtp.starttls(context=self._context())
+            yield smtp
+        finally:
+            smtp.close()
+
+    def _trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._settings.smtp_ca)
+
+
+def _socket(smtp: smtplib.SMTP) -> socket.socket:
+    if smtp.sock is None:
+        raise smtplib.SMTPServerDisconnected("the connection was closed")
+    return smtp.sock
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds left. Raises TimeoutError."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _of_recipients(refused: dict[str, tuple[int, bytes]]) -> DeliveryDecision:
+    """All were refused. It is tried again if the server says of one that it may take it later."""
+    code, reply = min(refused.values(), key=lambda each: each[0])
+    return _of_reply(code, reply)
+
+
+def _of_reply(code: int, reply: bytes | str) -> DeliveryDecision:
+    text = reply if isinstance(reply, str) else reply.decode("utf-8", "replace")
+    why = f"the mail server answers {code}: {excerpt(printable(' '.join(text.split())), _MAX_REPLY)}"
+    outcome = DeliveryOutcome.REFUSED if 500 <= code < 600 else DeliveryOutcome.FAILED
+    return DeliveryDecision(outcome, why)
+
+
+def _failed(why: str) -> DeliveryDecision:
+    return DeliveryDecision(DeliveryOutcome.FAILED, why)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case socket.gaierror():
+            return "its name is unknown"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or type(error).__name__}"
+        case OSError() if error.strerror:
+            return error.strerror
+        case _:
+            return "it ended the connection"

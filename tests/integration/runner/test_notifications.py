@@ -1,0 +1,78 @@
+"""Notifications from processes that are killed at each of their steps: receivers hear about each problem and each end,
+and recognise what arrives twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.status import AppStatus, Event, EventType
+from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
+from controller.domain.reasons import Reason
+from controller.store import SqliteStore, open_store
+from tests.support.pages import ROOT
+from tests.support.receivers import Receiver, receiver
+from tests.support.serve_runner import settings_of
+from tests.support.specs import make
+from tests.support.waiting import wait_for
+
+APP, TEAM = AppName("demo"), ComponentName("team")
+READY = Condition(ConditionType.READY, True, Reason.READY, "1 component as declared")
+BROKEN = Condition(ConditionType.DEGRADED, True, Reason.CRASH_LOOP, "it ends again and again")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with closing(open_store(settings_of(tmp_path, "notifications").database)) as opened:
+        yield opened
+
+
+@contextmanager
+def telling(state: Path, call: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.support.serve_notifications", str(state), call]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def told(there: Receiver) -> list[tuple[int, int, int]]:
+    """Return how much each message has, without repetitions: problems, ends, and notices."""
+    messages = {one.id: one.json["data"] for one in there.received}
+    return [(len(m["problems"]), len(m["over"]), len(m["notices"])) for m in messages.values()]
+
+
+def settled(store: SqliteStore) -> bool:
+    stored = store.notifications.get(APP, TEAM)
+    assert stored
+    return stored.state.message is None and not store.notifications.notices()[0]
+
+
+@pytest.mark.parametrize("call", ["advance", "take", "record", "delivered"])
+def test_killed_at_each_step(call: str, tmp_path: Path, store: SqliteStore) -> None:
+    with receiver() as there:
+        no_waits = {"group_wait": 0.0, "group_interval": 0.0, "severity": Severity.INFO}
+        spec = make(NotificationSpec, TEAM, Channel.WEBHOOK, secret="hook", url=there.url, **no_waits)
+        store.notifications.declare(APP, (spec,))
+        for conditions in ((BROKEN,), (READY,)):
+            before = len(told(there))
+            store.apps.save(AppStatus(APP, conditions=conditions))
+            store.events.add([Event(APP, EventType.NORMAL, Reason.APPLIED, "c0ffee: ready")])
+            with telling(tmp_path, call) as process:
+                assert process.wait(timeout=60) == -signal.SIGKILL
+            with telling(tmp_path):
+                wait_for(lambda: len(told(there)), enough=before.__lt__)
+                wait_for(lambda: settled(store))
+    assert [sum(each) for each in zip(*told(there), strict=True)] == [1, 1, 2]
+    assert all(one.genuine for one in there.received)
+    assert len({one.body for one in there.received}) == len(set(there.ids))
