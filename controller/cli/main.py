@@ -31,7 +31,7 @@ SECTIONS = {
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
     "Servers": ("login", "logout"),
     "Nouns": (
-        *("app", "repo", "run", "file", "box", "secret", "name", "key"),
+        *("app", "repo", "run", "file", "box", "secret", "notify", "name", "key"),
         *("user", "role", "session", "token", "config", "password"),
     ),
     "Without the platform": ("new", "validate", "serve-local", "run-local"),
@@ -60,6 +60,7 @@ COMMAND_MODULES = {
     "boxes": ("box",),
     "names": ("name",),
     "secrets": ("secret", "key"),
+    "notify": ("notify",),
     "people": ("user", "role", "session", "token", "audit"),
     "credentials": ("password",),
     "completion": ("completion",),

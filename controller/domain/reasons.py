@@ -238,6 +238,7 @@ class Reason(OpenEnum):
     UNKNOWN_BOX = "UnknownBox"
     UNKNOWN_BUCKET = "UnknownBucket"
     UNKNOWN_NAME = "UnknownName"
+    UNKNOWN_NOTIFICATION = "UnknownNotification"
     PEOPLE_UNWRITABLE = "PeopleUnwritable"
     TOO_MANY_TICKETS = "TooManyTickets"
     TOO_MANY_TOKENS = "TooManyTokens"

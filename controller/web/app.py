@@ -24,6 +24,7 @@ from controller.web.api.platform.files import app_files
 from controller.web.api.platform.hooks import hooks
 from controller.web.api.platform.me import me
 from controller.web.api.platform.new_apps import new_apps
+from controller.web.api.platform.notifications import notifications
 from controller.web.api.platform.people import people
 from controller.web.api.platform.pipelines import pipelines
 from controller.web.api.platform.secrets import secrets
@@ -88,6 +89,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.register_blueprint(app_files)
     app.register_blueprint(me)
     app.register_blueprint(secrets)
+    app.register_blueprint(notifications)
     app.register_blueprint(users)
     app.register_blueprint(new_apps)
     app.register_blueprint(new_app_pages)

@@ -89,6 +89,15 @@ class Platform(Protocol):
         """Ask for another age key of the app, or for the older ones to be deleted. Else as `set_secret`."""
         ...
 
+    def notifications(self, app: str) -> Document:
+        """Return the `notifications` of an app, or of the platform."""
+        ...
+
+    def test_notification(self, app: str, name: str) -> Document:
+        """Ask the daemon for a test message, and return its id as `message`, by which what became of it is found in
+        `notifications`. Stalled `UnknownNotification`."""
+        ...
+
     def templates(self) -> Document:
         """Return `templates`, and in `you` what the caller may make of them."""
         ...

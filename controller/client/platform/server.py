@@ -122,6 +122,19 @@ class ServerPlatform:
         doing = f"cannot list the Secrets of {app}"
         return self._of_app(app, "/secrets", doing, _object("app", "secrets", "changes"))
 
+    def notifications(self, app: str) -> Document:
+        doing = f"cannot list the Notifications of {app}"
+        return self._of_app(app, "/notifications", doing, _object("app", "notifications"))
+
+    def test_notification(self, app: str, name: str) -> Document:
+        doing = f"cannot test the Notification {name} of {app}"
+        with self._knowing(app):
+            answer = self.change(
+                f"/-/apps/{quote(app, safe='')}/notifications/{quote(name, safe='')}/test", doing
+            )
+        with self._server.meaning.understood(doing):
+            return _object("message")(answer)
+
     def set_secret(self, app: str, secret: str, values: Mapping[str, Secret]) -> Document:
         content = {"values": {key: value.reveal() for key, value in values.items()}}
         return self._change_secret("PUT", app, secret, "", content)

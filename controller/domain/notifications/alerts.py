@@ -33,6 +33,7 @@ class AlertType(StrEnum):
     APPLY_FAILED = "ApplyFailed"
     FETCH_FAILED = "FetchFailed"
     PRUNE_PENDING = "PrunePending"
+    DEPLOY_PENDING = "DeployPending"
     NOT_READY = "NotReady"
     WARNING = "Warning"
     NEARLY_FULL = "NearlyFull"
@@ -49,6 +50,7 @@ SEVERITIES: Final[Mapping[AlertType, Severity]] = {
     AlertType.APPLY_FAILED: Severity.ERROR,
     AlertType.FETCH_FAILED: Severity.WARNING,
     AlertType.PRUNE_PENDING: Severity.WARNING,
+    AlertType.DEPLOY_PENDING: Severity.INFO,
     AlertType.NOT_READY: Severity.WARNING,
     AlertType.WARNING: Severity.INFO,
     AlertType.NEARLY_FULL: Severity.WARNING,
@@ -73,7 +75,7 @@ EVENT_SEVERITIES: Final[Mapping[Reason, Severity]] = {
     Reason.COMMIT_STATUS_FAILED: Severity.WARNING,
 }
 _CONDITIONS: Final = tuple(each for each in ConditionType if each.value in frozenset(AlertType))
-_PROBLEMS: Final = frozenset(_CONDITIONS) - {ConditionType.WARNING}
+_PROBLEMS: Final = frozenset(_CONDITIONS) - {ConditionType.WARNING, ConditionType.DEPLOY_PENDING}
 #: Checks of `prichal doctor` whose findings are alerts of their own.
 _TOLD_ELSEWHERE: Final = frozenset({"shares", "platform folder", "state"})
 

@@ -86,6 +86,8 @@ RULES: Final[Mapping[tuple[str, str], RouteRule]] = {
     ("PUT", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret set"),
     ("DELETE", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret rm"),
     ("POST", "/-/apps/<name>/age-keys"): RouteRule(Act.STEER, "secret key"),
+    ("GET", "/-/apps/<name>/notifications"): RouteRule(Act.SEE),
+    ("POST", "/-/apps/<name>/notifications/<notification>/test"): RouteRule(Act.STEER, "notify test"),
     ("GET", "/-/metrics"): RouteRule(Act.WATCH),
     ("POST", "/-/device"): RouteRule(Act.PUBLIC),
     ("POST", "/-/device/token"): RouteRule(Act.PUBLIC),

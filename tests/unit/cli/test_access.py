@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "app templates": (Act.LIST, ()),
     "app create": (Act.CREATE, ("pu-new-pa-app", "--template", "function")),
     "app delete": (Act.DELETE, ("APP", "--yes")),
+    "notify ls": (Act.SEE, ("APP",)),
+    "notify test": (Act.STEER, ("APP", "team", "--timeout", "0.1")),
     "secret ls": (Act.STEER, ("APP",)),
     "secret key": (Act.STEER, ("APP", "--rotate", "--timeout", "0.1")),
     "secret set": (Act.STEER, ("APP", "credentials", "password=FILE", "--timeout", "0.1")),

@@ -33,6 +33,7 @@ COMMANDS = (
     ("history", "demo"),
     ("diff", "demo", "1", "2"),
     ("secret", "ls", "demo"),
+    ("notify", "ls", "demo"),
     ("app", "templates"),
 )
 FORMATS = ("table", "wide", "json", "yaml", "name", "jsonpath={.app}", "jsonpath=.apps[0].state")

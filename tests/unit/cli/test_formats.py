@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,9 @@ from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.notifications.delivery import Fate
+from controller.domain.notifications.records import check_id, outgoing
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.people.accounts import SessionRecord
 from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD
@@ -35,6 +39,8 @@ from controller.yaml_documents import parse
 from tests.support.commands import COMMANDS
 from tests.support.files_server import FilesServer, files_server
 from tests.support.runs_server import RunsServer, runs_server
+from tests.support.specs import make
+from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine, Outcome
 
 DEMO = AppName("demo")
@@ -90,6 +96,24 @@ class World:
         with self.store.transaction():  # before which the daemon takes in what others ask for
             pass
         return "keys"
+
+    def declared(self) -> tuple[str, str]:
+        spec = make(NotificationSpec, ComponentName("team"), Channel.EMAIL, to=("team@example.org",))
+        self.store.notifications.declare(DEMO, (spec,))
+        return "demo", "team"
+
+    def tested(self) -> tuple[str, str]:
+        """As if the daemon delivered the next test."""
+
+        def deliver() -> None:
+            spec = self.store.notifications.all(DEMO)[0].spec
+            for asked in wait_for(self.store.notifications.take_tests):
+                message = outgoing(check_id(asked.id), DEMO, spec, "{}", 5.0)
+                self.store.notifications.record(message, 5.0, Fate.DELIVERED)
+
+        app, name = self.declared()
+        threading.Thread(target=deliver).start()
+        return app, name
 
     def applied(self) -> str:
         revision = "a" * 40
@@ -188,6 +212,8 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("secret", "ls"): (lambda w: ("demo",) if w.secret() else (), ["keys"]),
     ("secret", "set"): (lambda w: ("demo", w.secret(), "TOKEN=local", "--timeout", "0"), ["keys"]),
     ("secret", "rm"): (lambda w: ("demo", w.secret(), "--timeout", "0"), ["keys"]),
+    ("notify", "ls"): (lambda w: w.declared()[:1], ["team"]),
+    ("notify", "test"): (lambda w: w.tested(), ["team"]),
     ("name", "ls"): (lambda w: ("demo",) if w.claimed() else (), ["demo ann"]),
     ("name", "release"): (lambda w: ("demo", w.claimed()), ["demo ann"]),
     ("user", "ls"): (lambda w: (), ["anna"]),
@@ -371,6 +397,8 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("secret", "ls"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("secret", "set"): (("dem", "keys", "A=local"), Exit.NOT_FOUND, "Did you mean demo?"),
     ("secret", "rm"): (("dem", "keys"), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("notify", "ls"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("notify", "test"): (("demo", "nobody"), Exit.NOT_FOUND, "has no Notification 'nobody'"),
     ("name", "release"): (("demo", "bob"), Exit.NOT_FOUND, "prichal name ls demo"),
     ("user", "add"): (("Not-a-name",), Exit.USAGE, "Not-a-name"),
     ("user", "rm"): (("bob",), Exit.NOT_FOUND, "prichal user ls"),

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Final
 
 from controller.client.platform.api import (
@@ -32,6 +33,7 @@ from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.gpu_devices import GpuState
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.notifications.records import check_id
 from controller.domain.people.roles import Principal, administrator
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunFilter
@@ -52,6 +54,7 @@ from controller.web.api.platform.documents import (
     runs_document,
     summary_document,
 )
+from controller.web.api.platform.notification_documents import notification_document
 from controller.web.api.platform.order_documents import order_document, template_document
 from controller.web.gpus import gpu_document, read_gpus
 
@@ -131,6 +134,22 @@ class StoredPlatform:
     def is_running(self) -> bool:
         beat = self._store.last_heartbeat()
         return beat is not None and time.time() - beat < HEARTBEAT_LIMIT
+
+    # --- notifications ------------------------------------------------------------------------------------------
+
+    def notifications(self, app: str) -> Document:
+        found = self._store.notifications.all(self.known(app).app)
+        return {"app": app, "notifications": [notification_document(each) for each in found]}
+
+    def test_notification(self, app: str, name: str) -> Document:
+        whose = self.known(app).app
+        stored = {str(each.spec.name): each for each in self._store.notifications.all(whose)}
+        if name not in stored:
+            near = get_close_matches(name, list(stored), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise Stalled(Reason.UNKNOWN_NOTIFICATION, f"{app} has no Notification {name!r}.{hint}")
+        asked = self._store.notifications.ask_test(whose, stored[name].spec.name)
+        return {"app": app, "name": name, "message": check_id(asked)}
 
     # --- events -------------------------------------------------------------------------------------------------
 
