@@ -28,6 +28,7 @@ from controller.adapters.features import git_library, program
 from controller.adapters.gpu_driver import NOT_INSTALLED, GpuDriver
 from controller.adapters.objects import S3Objects, S3Storage
 from controller.config import Settings
+from controller.daemon.certificate import certificate
 from controller.daemon.instance_key import key_file
 from controller.daemon.issuers import issuers
 from controller.daemon.lock import holder
@@ -36,6 +37,8 @@ from controller.domain.errors import ControllerError
 from controller.domain.findings import Finding
 from controller.domain.gpu_devices import GpuState, gpu_states
 from controller.domain.names import PLATFORM
+from controller.domain.notifications.delivery import Fate
+from controller.domain.notifications.records import StoredNotification
 from controller.domain.people.roles import Role
 from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import Run
@@ -485,6 +488,28 @@ def _secrets(settings: Settings) -> str:
     return f"{number} values, encrypted with the key of this instance"
 
 
+def _notifications(settings: Settings) -> str:
+    """Report receivers that do not take messages."""
+    if not settings.database.exists():
+        return "none"
+    store = open_guest_store(settings.database)
+    try:
+        found = store.notifications.all()
+    finally:
+        store.close()
+    failing = [each for each in found if (last := each.record.last) and last.fate is not Fate.DELIVERED]
+    if failing:
+        told = "; ".join(_told_failure(each) for each in failing[:3])
+        more = f"; and {len(failing) - 3} more" if failing[3:] else ""
+        raise Finding(f"{told}{more}", "correct the receiver, and try it with: prichal notify test APP NAME")
+    return f"{len(found)} are declared, and their last messages arrived" if found else "none"
+
+
+def _told_failure(stored: StoredNotification) -> str:
+    last = stored.record.last
+    return f"{stored.app}: {stored.spec.name}: {last.problem if last else ''}"
+
+
 # --- GPUs -------------------------------------------------------------------------------------------------------
 
 
@@ -638,5 +663,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "web": _web,
     "people": _people,
     "issuers": issuers,
+    "certificate": certificate,
+    "notifications": _notifications,
     "secrets": _secrets,
 }

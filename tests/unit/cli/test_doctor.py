@@ -24,12 +24,16 @@ from controller.daemon.lock import only_one
 from controller.domain.apps.status import AppStatus
 from controller.domain.apps.usage import Usage
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.delivery import Fate
+from controller.domain.notifications.records import outgoing
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.runs.gpus import Lease
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store.first_admin import prepare_people
 from controller.store.people import PeopleStore
 from tests.support.nvml import StandInDriver, StandInGpu, has_compiler
+from tests.support.specs import make
 from tests.unit.cli.conftest import Machine
 
 if TYPE_CHECKING:
@@ -449,3 +453,14 @@ def test_a_driver_that_says_nothing(bare: Machine, nvml: StandInDriver, tmp_path
     )
     assert "nvidia-smi" in str(check["advice"])
     assert examine_gpus(bare, tmp_path)["ok"], "nobody asks for any"
+
+
+def test_a_receiver_that_takes_no_messages(bare: Machine, store: SqliteStore) -> None:
+    spec = make(NotificationSpec, ComponentName("team"), Channel.EMAIL, to=("team@example.org",))
+    store.notifications.declare(DEMO, (spec,))
+    message = outgoing("note_1", DEMO, spec, "{}", 1.0)
+    store.notifications.record(message, 1.0, Fate.DELIVERED)
+    assert examine(bare)["notifications"]["ok"]
+    store.notifications.record(message, 2.0, None, "it answers 401")
+    found = examine(bare)["notifications"]
+    assert (found["ok"], found["detail"]) == (False, "demo: team: it answers 401")
