@@ -274,6 +274,8 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "web.connectTimeout": _duration(0.01),
     "web.queueLimit": _count(1, 1_000_000),
     "web.perApp": _count(1, 1_000_000),
+    "web.sockets": _count(1, 1_000_000),
+    "web.socketsPerApp": _count(1, 1_000_000),
     "web.sessionIdle": _duration(60.0),
     "web.sessionLifetime": _duration(60.0),
     "people.passwords": _flag,

@@ -103,6 +103,8 @@ class WebSettings:
     connect_timeout: float = 2.0
     queue_limit: int = 1000  # concurrent requests in one gateway worker; more get 503
     per_app: int = 250  # of them to one app
+    sockets: int = 1000  # open WebSockets in one gateway worker; more get 503
+    sockets_per_app: int = 250  # of them to one app
     session_idle: float = 12 * 3600.0  # a person who does nothing for so long has to sign in again
     session_lifetime: float = 7 * 86400.0  # and so does everybody after this time
 

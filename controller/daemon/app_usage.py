@@ -70,7 +70,12 @@ class Uses:
             pulled_images=settings.docker.pulled_per_app,
             scratch=settings.docker.scratch,
             build_files=settings.docker.build_disk,
-            of_workers=shares_of_app(settings.web.queue_limit, settings.web.per_app, settings.calls.limits),
+            of_workers=shares_of_app(
+                settings.web.queue_limit,
+                settings.web.per_app,
+                min(settings.web.sockets, settings.web.sockets_per_app),
+                settings.calls.limits,
+            ),
         )
 
     def _of_images(self) -> Mapping[AppName, ImageUse]:

@@ -25,6 +25,7 @@ ENDED = "ended.json"
 LARGEST = 64 * 2**20  # bytes of a file: some hundred for each API and status code
 FILES = 256  # that are read; one for each worker
 GREATEST = 2**53  # of a count
+RECEIVED, SENT = "received", "sent"  # directions of bytes, as the gateway sees callers
 
 
 @dataclass
@@ -36,6 +37,10 @@ class RequestMetrics:
     seconds: Counter[str] = field(default_factory=Counter)  # sums, as microseconds
     lost: int = 0  # workers that ended unexpectedly
     in_flight: Counter[str] = field(default_factory=Counter)
+    sockets: Counter[str] = field(default_factory=Counter)  # that are open
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)  # sockets, by API and how
+    open_seconds: Counter[str] = field(default_factory=Counter)  # of ended sockets, as microseconds
+    bytes: Counter[tuple[str, str]] = field(default_factory=Counter)  # of sockets, by API and direction
     _changes: int = 0
     _written: int = -1
 
@@ -57,11 +62,31 @@ class RequestMetrics:
         self.seconds[api] += int(duration * 1e6)
         self._changes += 1
 
+    def socket_opened(self, api: str) -> None:
+        self.sockets[api] += 1
+        self._changes += 1
+
+    def socket_bytes(self, api: str, received: int, sent: int) -> None:
+        """Count bytes from and to a caller."""
+        self.bytes[api, RECEIVED] += received
+        self.bytes[api, SENT] += sent
+        self._changes += 1
+
+    def socket_ended(self, api: str, how: str, duration: float) -> None:
+        self.sockets[api] -= 1
+        self.ended[api, how] += 1
+        self.open_seconds[api] += int(duration * 1e6)
+        self._changes += 1
+
     def add(self, other: RequestMetrics) -> None:
         self.requests.update(other.requests)
         self.seconds.update(other.seconds)
         self.lost += other.lost
         self.in_flight.update(other.in_flight)
+        self.sockets.update(other.sockets)
+        self.ended.update(other.ended)
+        self.open_seconds.update(other.open_seconds)
+        self.bytes.update(other.bytes)
         for api, counts in other.durations.items():
             mine = self.durations.get(api, [0] * len(counts))
             self.durations[api] = [a + b for a, b in zip(mine, counts, strict=True)]
@@ -103,6 +128,7 @@ def retire(folder: Path, process: int, unexpected: bool = False) -> None:
     total = RequestMetrics(lost=int(unexpected))
     for meter in filter(None, (_read(folder / ENDED), _read(path))):
         meter.in_flight.clear()
+        meter.sockets.clear()
         total.add(meter)
     _write(folder / ENDED, total)
     path.unlink(missing_ok=True)
@@ -153,7 +179,15 @@ def _meter(document: dict[str, Any]) -> RequestMetrics:
         Counter({_api(api): _count(count) for api, count in document["seconds"].items()}),
         _count(document.get("lost", 0)),
         Counter({_api(api): _count(count) for api, count in document.get("inFlight", {}).items()}),
+        Counter({_api(api): _count(count) for api, count in document.get("sockets", {}).items()}),
+        _pairs(document.get("socketsEnded", [])),
+        Counter({_api(api): _count(count) for api, count in document.get("socketSeconds", {}).items()}),
+        _pairs(document.get("socketBytes", [])),
     )
+
+
+def _pairs(rows: list[Any]) -> Counter[tuple[str, str]]:
+    return Counter({(_api(api), _api(word)): _count(count) for api, word, count in rows})
 
 
 def _api(name: object) -> str:
@@ -175,5 +209,9 @@ def _write(path: Path, meter: RequestMetrics) -> None:
         "seconds": meter.seconds,
         "lost": meter.lost,
         "inFlight": {api: count for api, count in meter.in_flight.items() if count > 0},
+        "sockets": {api: count for api, count in meter.sockets.items() if count > 0},
+        "socketsEnded": [(api, how, count) for (api, how), count in meter.ended.items()],
+        "socketSeconds": meter.open_seconds,
+        "socketBytes": [(api, direction, count) for (api, direction), count in meter.bytes.items()],
     }
     replace_file(path, json.dumps(document))

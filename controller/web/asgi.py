@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,21 @@ from controller.web.gateway.router import (
     PublishedApi,
     Router,
     ServeService,
+    UpstreamTarget,
     dialect_of,
     find_route,
     may_be_async,
 )
 from controller.web.gateway.shares import WorkerShares
+from controller.web.gateway.sockets import TAKE_OVER, OpenSockets, SocketCall
+from controller.web.gateway.upgrade import (
+    LINES,
+    SocketRequest,
+    asks_for_socket,
+    judge_handshake,
+    judge_origin,
+    without_credentials,
+)
 from controller.web.gateway.upstream import UpstreamError
 from controller.web.gateway.watch import RouteWatch
 from controller.web.git.callers import GitCallers
@@ -143,10 +153,6 @@ class Application:
             await self._gateway.answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
-        else:
-            await send(
-                {"type": "websocket.close", "code": 1000}
-            )  # no WebSockets here: the handshake gets a 403
 
     def begin_stop(self) -> None:
         """Begin to stop: long polls and event streams end, all others continue."""
@@ -197,6 +203,9 @@ class InboundRequest:
     incoming: IncomingBody
     send: Send
     answered: ResponseState
+    label: str = "-"  # for the counts
+    began: float = 0.0
+    counted: bool = False  # the counts have its end
 
 
 class GatewayApp:
@@ -210,7 +219,11 @@ class GatewayApp:
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool(settings.web.connect_timeout)
-        self.watch = RouteWatch(store, self._pool, self._taken_shares)
+        self._meter = RequestMetrics()
+        self.watch = RouteWatch(
+            store, self._pool, self._taken_shares, lambda table: self._sockets.follow(table)
+        )
+        self._sockets = OpenSockets(self.watch.resolve, self._meter)
         self._auth = Authenticator(time.monotonic, owners=CallerNames(CallerNameTable(settings.names)))
         self._activator = Activator(store, self.watch, self._pool)
         self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._activator)
@@ -240,16 +253,19 @@ class GatewayApp:
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
         domain = settings.web.app_domain
         self._hosts = HostNames(domain.encode()) if domain else None
-        self._meter = RequestMetrics()
         self._state = settings.state.absolute()
         self._meter_file = worker_file(settings.request_counts, os.getpid())
         self._beat: asyncio.TimerHandle | None = None
         self._async = self._async_calls()
         self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
+        self._open = WorkerShares("WebSockets", settings.web.sockets, settings.web.sockets_per_app)
         self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
         self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
         self._max_body = settings.web.max_body
         self._steps = (
+            GuardedStep(
+                "callers of WebSockets are not checked, and their bytes not counted", self._sockets.look
+            ),
             GuardedStep(f"the gateway's counts cannot be written to {self._meter_file}", self._write_meter),
             GuardedStep("the daemon is not told which components are in use", self._activator.report),
             GuardedStep("what calls have left behind is not removed", self._staging.sweep),
@@ -257,6 +273,7 @@ class GatewayApp:
         )
         self._shares = (
             (Resource.CALLS, self._calls),
+            (Resource.SOCKETS, self._open),
             (Resource.PASSWORD_CHECKS, self._auth.checks),
             (Resource.API_REQUESTS, self._files.waiting),
             (Resource.API_REQUESTS, self._flask.waiting),
@@ -277,6 +294,7 @@ class GatewayApp:
             self._beat.cancel()
         await asyncio.gather(self._async.stop(TRANSFERS), self.objects.stop(TRANSFERS))
         self._face.close()
+        self._sockets.stop()
         await self.watch.stop()
         await self._activator.stop()
         self._pool.close()
@@ -284,11 +302,12 @@ class GatewayApp:
         self._staging.close()
         self._storage.close()
         self._runs.close()
-        self._steps[0]()
+        self._write_meter()
 
     def begin_stop(self) -> None:
-        """Begin no more async calls."""
+        """Begin no more async calls, and close WebSockets."""
         self._async.begin_stop()
+        self._sockets.begin_stop()
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
         began = self._loop.time()
@@ -299,22 +318,17 @@ class GatewayApp:
         )
         table = self.watch.table
         decision = self._decide(table, request)
-        label = (
-            decision.target.label if isinstance(decision, ForwardCall | CallLookup | ServeService) else "-"
-        )
-        if isinstance(decision, PlatformEndpoint):
-            label = "platform"
-            request.send = browsers.with_browser_headers(compressing(send, scope), browsers.fields_for(scope))
-        elif isinstance(decision, ServeService):
-            request.send = browsers.with_browser_headers(compressing(send, scope), browsers.PRIVATE)
-        elif isinstance(decision, CallLookup):
-            request.send = compressing(send, scope)
+        request.began = began
+        _prepare(decision, request)
         cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
-        self._meter.begin(label)
+        self._meter.begin(label := request.label)
         if not isinstance(decision, PlatformEndpoint | HostRedirect) and is_by_pass(scope["headers"]):
             cors, request.lines = SHARED, without_page(request.lines)
         try:
-            if cors is None or not await _shared(cors, request):  # a preflight comes before anybody signs in
+            if b"upgrade" in special and asks_for_socket(scope["http_version"], scope["headers"]):
+                await self._open_socket(decision, request)
+            # A preflight comes before anybody signs in.
+            elif cors is None or not await _shared(cors, request):
                 await self._dispatch(decision, request)
         except RequestRefused as refused:
             await self._refuse(refused.problem, request)
@@ -332,7 +346,12 @@ class GatewayApp:
             log.error("a request failed by a fault of the platform", exc_info=error, extra=fields)
             await self._refuse(HttpProblem(ProblemKind.INTERNAL, INTERNAL), request)
         finally:
-            self._meter.end(label, request.answered.status, self._loop.time() - began)
+            self._end_count(request)
+
+    def _end_count(self, request: InboundRequest) -> None:
+        if not request.counted:
+            request.counted = True
+            self._meter.end(request.label, request.answered.status, self._loop.time() - request.began)
 
     async def _refuse(self, problem: HttpProblem, request: InboundRequest) -> None:
         await _refuse(problem.without_paths(self._state), request)
@@ -401,6 +420,59 @@ class GatewayApp:
             await self._staging.forward(call, user, body, send, answered)
         else:
             await self._forwarder.forward(call, body, send, answered)
+
+    async def _open_socket(self, decision: Decision | HostRedirect, request: InboundRequest) -> None:
+        """Open a WebSocket to a component with a server of its own, and return when it has ended. Raises
+        RequestRefused."""
+        if isinstance(decision, HostRedirect):
+            await self._redirect(decision, request)
+            return
+        wanted = judge_handshake(request.scope["method"], request.scope["headers"], decision)
+        if isinstance(wanted, HttpProblem):
+            raise RequestRefused(wanted)
+        assert isinstance(decision, ForwardCall)
+        self._judge_page(request)
+        app = decision.target.route.app
+        with self._open.take(app, f"app {app}"):
+            caller = await self._admit(decision.target, request)
+            self._activator.called(decision.target)
+            call = self._call(decision, request, caller)
+            opening = self._opening(wanted, request, caller.user, expires=bool(call.target.api.oidc_issuer))
+            call = replace(call, lines=call.lines + LINES, respond=opening.respond, upgrade=True)
+            body = RequestBody(request.incoming, request.special, self._max_body)
+            await self._forwarder.forward(call, body, opening.sending(request.send), request.answered)
+
+    def _judge_page(self, request: InboundRequest) -> None:
+        """Refuse pages of other origins, or take what a browser sends along by itself for them. A sandboxed page of the
+        platform's own shows its pass. Raises RequestRefused."""
+        headers = request.scope["headers"]
+        if is_by_pass(headers):
+            return
+        cors = self.watch.table.cors_of(request.scope["raw_path"])
+        page = judge_origin(headers, self._origin(request).host, cors)
+        if isinstance(page, HttpProblem):
+            raise RequestRefused(page)
+        if not page.credentials:
+            request.lines = without_credentials(request.lines)
+            if request.special.get(b"authorization", b"")[:6].lower() == b"basic ":
+                del request.special[b"authorization"]
+
+    def _opening(
+        self, wanted: SocketRequest, request: InboundRequest, user: str, expires: bool
+    ) -> SocketCall:
+        async def admit(target: UpstreamTarget) -> str:
+            return (await self._admit(target, request)).user
+
+        return SocketCall(
+            wanted,
+            self._sockets,
+            lambda: self.watch.table,
+            request.scope[TAKE_OVER],
+            admit,
+            user,
+            expires=expires or HEADER in request.special,
+            opened=lambda: self._end_count(request),
+        )
 
     async def _look_up(self, decision: CallLookup, request: InboundRequest) -> None:
         app, scope = decision.target.route.app, request.scope
@@ -672,6 +744,20 @@ def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tup
     if wants_problem_page(visitor):
         return problem_page(problem, visitor, identity)
     return problem.headers(), problem.body(identity, dialect_of(scope["raw_path"]))
+
+
+def _prepare(decision: Decision | HostRedirect, request: InboundRequest) -> None:
+    """Set what the request is counted as, and the fields and coding of its response."""
+    scope, send = request.scope, request.send
+    if isinstance(decision, ForwardCall | CallLookup | ServeService):
+        request.label = decision.target.label
+    if isinstance(decision, PlatformEndpoint):
+        request.label = "platform"
+        request.send = browsers.with_browser_headers(compressing(send, scope), browsers.fields_for(scope))
+    elif isinstance(decision, ServeService):
+        request.send = browsers.with_browser_headers(compressing(send, scope), browsers.PRIVATE)
+    elif isinstance(decision, CallLookup):
+        request.send = compressing(send, scope)
 
 
 async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:

@@ -29,6 +29,8 @@ class ProblemKind(Enum):
     INVALID_PATH = (400, "invalid-path", "The path names no file or group")
     MALFORMED_JSON = (400, "malformed-json", "The body is not JSON")
     MALFORMED_CODING = (400, "malformed-coding", "The body is not coded as its Content-Encoding says")
+    NO_SOCKETS = (400, "no-websockets", "There are no WebSockets at this path")
+    HANDSHAKE = (400, "websocket-handshake", "The WebSocket handshake is not well-formed")
     UNAUTHORIZED = (401, "unauthorized", "Valid credentials are needed")
     INVALID_TOKEN = (401, "invalid-token", "The bearer token is not accepted")
     BAD_SIGNATURE = (401, "bad-signature", "The signature is missing or wrong")
@@ -37,6 +39,7 @@ class ProblemKind(Enum):
     FORBIDDEN = (403, "not-a-developer", "Only developers may use this area")
     NOT_ALLOWED = (403, "not-allowed", "Your role does not allow this")
     LINK = (403, "link-refused", "The link does not allow this")
+    ORIGIN = (403, "origin-refused", "Pages of this origin may not connect")
     NOT_FOUND = (404, "not-found", "There is nothing at this path")
     METHOD = (405, "method-not-allowed", "This path does not take this method")
     BODY_TIMEOUT = (408, "body-timeout", "The body did not arrive in time")
@@ -59,6 +62,7 @@ class ProblemKind(Enum):
     RANGE = (416, "range-not-satisfiable", "There is nothing at this offset")
     INVALID = (422, "invalid-request", "The request does not fit the description")
     KEY_REUSED = (422, "idempotency-key-reused", "The Idempotency-Key stands for another request")
+    SOCKET_VERSION = (426, "websocket-version", "Another version of the WebSocket protocol is needed")
     QUEUE_FULL = (429, "queue-full", "The queue is full")
     TOO_MANY_UPLOADS = (429, "too-many-uploads", "Too many uploads to this box are awaited")
     ATTEMPTS = (429, "too-many-attempts", "Too many sign-ins have failed")
@@ -99,7 +103,8 @@ class ProblemDialect(Enum):
 @dataclass(frozen=True)
 class HttpProblem:
     """An answer that is an error. `retry_after` in whole seconds; `allow` are the methods a 405 names; `challenge` is
-    the `WWW-Authenticate` of a 401 or 403; `accept_encoding` names the content codings that a 415 would take; `status`
+    the `WWW-Authenticate` of a 401 or 403; `accept_encoding` names the content codings that a 415 would take; `upgrade`
+    is the protocol of a 426; `status`
     overrides the kind's for the general `HTTP`; `extra` are more members."""
 
     kind: ProblemKind
@@ -108,6 +113,7 @@ class HttpProblem:
     allow: str = ""
     challenge: str = ""
     accept_encoding: str = ""
+    upgrade: str = ""
     status: int = 0
     title: str = ""
     extra: Mapping[str, Member] = field(default_factory=dict)
@@ -122,6 +128,9 @@ class HttpProblem:
             ("allow", self.allow),
             ("www-authenticate", self.challenge),
             ("accept-encoding", self.accept_encoding),
+            ("upgrade", self.upgrade),
+            ("connection", "Upgrade" if self.upgrade else ""),
+            ("sec-websocket-version", "13" if self.upgrade else ""),
         ]
         return [("content-type", content_type), ("cache-control", "no-store"), *(h for h in found if h[1])]
 

@@ -6,6 +6,7 @@ gracefully on SIGHUP and stops gracefully on SIGTERM.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ from controller.store import request_metrics
 from controller.store.first_admin import prepare_people
 from controller.web.asgi import Application
 from controller.web.auth.token import with_token
+from controller.web.gateway.body import CallerGone
+from controller.web.gateway.sockets import TAKE_OVER
+from controller.web.gateway.tunnel import Tunnel
 from controller.web.objects.listen import ListenSocket
 from controller.web.storage import Connect
 
@@ -55,11 +59,51 @@ class GunicornLog(Logger):  # type: ignore[misc]
 
 class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     """gunicorn's own protocol, which waits for the header of a connection's first request without an end: a client
-    that sends nothing, or a byte now and then, would hold connections for ever. Later ones have `KEEP_ALIVE`."""
+    that sends nothing, or a byte now and then, would hold connections for ever. Later ones have `KEEP_ALIVE`.
+
+    It would read the frames of WebSockets, too, and hand whole messages to the application. The gateway passes bytes on
+    instead: it takes the connection over, after its own handshake with a component."""
+
+    _callback_parser: Any
+    _websocket: Tunnel | None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._keepalive_handle = self.worker.loop.call_later(HEADER, self._keepalive_timeout)
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        return False
+
+    def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
+        scope: dict[str, Any] = super()._build_http_scope(request, sockname, peername)
+        if request.may_upgrade():
+            scope[TAKE_OVER] = self._take_over
+        return scope
+
+    def _take_over(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
+        """End HTTP on this connection: `tunnel` gets what arrives from now on. Return the transport, and what has
+        arrived behind the request."""
+        if self._closed:
+            raise CallerGone
+        early: bytes = self._callback_parser.remaining()
+        self._callback_parser, self._websocket = None, tunnel
+        self._keepalive = 0  # the connection ends with the application's call
+        self._resume_reading()
+        return self.transport, early
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._websocket is not None:
+            self._websocket.pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._websocket is not None:
+            self._websocket.resume_writing()
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        if self._websocket is None:  # else gunicorn misses the response to a request that was none
+            super()._send_error_response(status, message, extra_headers)
 
 
 class JoinedBodyReceiver(BodyReceiver):  # type: ignore[misc]

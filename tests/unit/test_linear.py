@@ -31,6 +31,8 @@ from controller.serving.docstring import Datatype, Signature, Variable
 from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem
 from controller.serving.streams import wants_events
+from controller.web.gateway.frames import FrameTracker
+from controller.web.gateway.upgrade import judge_origin
 
 SIZE = 250_000
 STATE = Path("/var/lib/prichal")
@@ -137,6 +139,14 @@ CASES: dict[str, tuple[Callable[[str], object], list[str]]] = {
             "[" * 900 + "]" * 900,
             *filled("[", '{"a":', "9", "1,"),
         ],
+    ),
+    "frames": (
+        lambda text: FrameTracker().feed(text.encode("latin-1")),
+        filled("\x82\0", "\x82\x80mask", "\x82\x7e\0\0", "\x82", "\xff", "\x82\x7f" + "\xff" * 8),
+    ),
+    "origins": (
+        lambda text: judge_origin([(b"origin", text.encode())], b"a", None),
+        filled("https://", "http:", "/", "@", ":", "[", "%", "a."),
     ),
     "fields of what is accepted": (
         lambda text: wants_events(http1.HttpRequest("POST", "/predict", {b"accept": text.encode()}, False)),

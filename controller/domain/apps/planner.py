@@ -47,6 +47,7 @@ from controller.domain.backoff import Backoff
 from controller.domain.names import ComponentName, short, workload_name
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
+from controller.domain.routing.sockets import GONE_DRAIN
 from controller.domain.runs.planner import plan_pipelines
 from controller.domain.storage.planner import bound, plan_boxes
 from controller.domain.units import render_duration
@@ -54,7 +55,6 @@ from controller.domain.units import render_duration
 #: Seconds that the gateway waits longer than the serving library, which can give a better answer.
 GATEWAY_MARGIN = 2.0
 _BACKOFF = Backoff(2.0, 300.0)
-_GONE_DRAIN = 30.0  # seconds; the manifest with the timeout is gone, too
 _NOT_BEGUN = (WorkloadState.CREATED, WorkloadState.PENDING)
 
 
@@ -523,6 +523,7 @@ class _Rollout:
             boxes=_boxes(spec) if isinstance(spec.server, PlatformServer) else (),
             async_timeout=spec.async_timeout,
             webhook=spec.webhook,
+            drain=spec.rollout.drain_timeout,
             concurrency=spec.server.concurrency if isinstance(spec.server, PlatformServer) else 1,
         )
 
@@ -655,7 +656,7 @@ def _remove_component(name: ComponentName, observed: ObservedApp, route: Route |
     if route:
         actions.append(WithdrawRoute(name, why="left Git"))
     for workload in observed.of(name):
-        actions += _drain_and_remove(workload, timeout=_GONE_DRAIN, why="left Git")
+        actions += _drain_and_remove(workload, timeout=GONE_DRAIN, why="left Git")
     return tuple(actions)
 
 

@@ -37,6 +37,7 @@ class Resource(StrEnum):
     BUILDS_WAITING = "builds waiting"
     BUILD_FILES = "build files"
     CALLS = "calls"
+    SOCKETS = "sockets"
     API_REQUESTS = "API requests"
     TRANSFERS = "transfers"
     PASSWORD_CHECKS = "password checks"  # noqa: S105 - no password: a name
@@ -59,7 +60,7 @@ _BYTES = frozenset(
 )
 #: What the gateway's workers report: each has a share of its own, and the fullest one is shown.
 OF_WORKERS = (
-    *(Resource.CALLS, Resource.API_REQUESTS, Resource.TRANSFERS, Resource.PASSWORD_CHECKS),
+    *(Resource.CALLS, Resource.SOCKETS, Resource.API_REQUESTS, Resource.TRANSFERS, Resource.PASSWORD_CHECKS),
     *(Resource.ASYNC_CALLS, Resource.ASYNC_RESULTS),
 )
 #: Declared resources, and those that runs use temporarily, may be used up without harm. If the others are

@@ -65,6 +65,7 @@ class Route:
     async_timeout: float = 600.0  # seconds that the component has for one async call
     concurrency: int = 1  # calls at once in one container
     webhook: Webhook | None = None  # at the end of async calls
+    drain: float = 30.0  # seconds until a container is removed that traffic has left
 
     @property
     def in_service(self) -> bool:

@@ -13,10 +13,12 @@ PASSWORD_CHECKS: Final = 32  # under way or waiting
 TRANSFERS: Final = 1000  # of all apps, between callers and the storage
 
 
-def shares_of_app(queue_limit: int, per_app: int, calls: CallLimits) -> Mapping[Resource, int]:
-    """Return the bounds of an app, from `web.queueLimit`, `web.perApp` and those of async calls."""
+def shares_of_app(queue_limit: int, per_app: int, sockets: int, calls: CallLimits) -> Mapping[Resource, int]:
+    """Return the bounds of an app, from `web.queueLimit`, `web.perApp`, the smaller one of `web.sockets` and
+    `web.socketsPerApp`, and those of async calls."""
     return {
         Resource.CALLS: min(per_app, queue_limit),
+        Resource.SOCKETS: sockets,
         Resource.API_REQUESTS: API_REQUESTS,
         Resource.TRANSFERS: min(per_app, TRANSFERS),
         Resource.PASSWORD_CHECKS: PASSWORD_CHECKS,

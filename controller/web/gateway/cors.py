@@ -36,6 +36,7 @@ EXPOSED: Final = (
 )
 
 _PREFIX: Final = b"access-control-"
+_CREDENTIALS: Final[Header] = (b"access-control-allow-credentials", b"true")
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
@@ -80,10 +81,15 @@ class CorsPolicy:
             return cls(frozenset(), True, b"%d" % spec.max_age, always, ())
         credentials: tuple[Header, ...] = ()
         if spec.credentials:
-            credentials = ((b"access-control-allow-credentials", b"true"),)
+            credentials = (_CREDENTIALS,)
         origins = frozenset(origin.encode() for origin in spec.origins)
         # Caches must not give one origin's answer to another, not even that of a request without an origin.
         return cls(origins, False, b"%d" % spec.max_age, ((b"vary", b"Origin"),), (*credentials, expose))
+
+    @property
+    def with_credentials(self) -> bool:
+        """True if pages of the listed origins may send cookies and passwords along."""
+        return _CREDENTIALS in self.allowed
 
     def headers(self, asked: CorsRequest) -> list[Header]:
         """Return the response headers for the page that asked."""

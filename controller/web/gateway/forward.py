@@ -87,7 +87,7 @@ def _nothing() -> None:
 class ForwardedCall:
     """The request to forward. `path` includes the query; `lines` are finished header lines; `host` is the
     caller's, empty if it cannot be passed on; `respond` has the response; `begun` is called right before the
-    component may get something of the call."""
+    component may get something of the call; `upgrade`: the component may switch protocols."""
 
     target: UpstreamTarget
     method: str
@@ -97,6 +97,7 @@ class ForwardedCall:
     host: bytes = b""
     respond: Respond = respond
     begun: Callable[[], None] = _nothing
+    upgrade: bool = False
 
     def site(self, endpoint: str) -> PublicSite:
         route = self.target.route
@@ -233,7 +234,7 @@ class Forwarder:
         try:
             data = _request(call, endpoint, body)
             call.begun()
-            connection.begin(data, call.method == "HEAD", call.target.route.timeout)
+            connection.begin(data, call.method == "HEAD", call.target.route.timeout, call.upgrade)
             if body.more():
                 connection.pause_timeout(True)
                 upload = self._loop.create_task(_upload(connection, body))

@@ -83,14 +83,18 @@ class UpstreamConnection(HttpConnection):
         self._sender: asyncio.Task[object] | None = None
         self._held = False  # see hold_clock
         self._waits = False  # the serving library has said that the call waits for a slot
+        self._upgrade = False  # the request asks for another protocol
+        self._early: list[bytes] = []  # what arrived of it before `take_over`
 
     # --- an exchange -------------------------------------------------------------------------------------------
 
-    def begin(self, data: bytes, head_only: bool, timeout: float) -> None:
-        """Send the request's head, and its body if that is buffered. `timeout`: longest wait without progress."""
+    def begin(self, data: bytes, head_only: bool, timeout: float, upgrade: bool = False) -> None:
+        """Send the request's head, and its body if that is buffered. `timeout`: longest wait without progress;
+        `upgrade`: the component may switch protocols."""
         self._reset()
         self._active = True
         self._head_only = head_only
+        self._upgrade = upgrade
         self._timeout = timeout
         self._progress = self._loop.time()
         self._timer = self._loop.call_later(min(timeout, DELIVERY), self._check_delivery)
@@ -102,6 +106,19 @@ class UpstreamConnection(HttpConnection):
             if self._error is not None:
                 raise self._error
             await self._wait()
+
+    def take_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """End HTTP on this connection, after a 101, and return its transport with what has arrived of the other
+        protocol. `protocol` gets the rest; it has to pass `connection_lost` on. Reading is paused. Raises
+        ConnectionDropped."""
+        if self._transport is None or self._error is not None or self._closed:
+            raise self._error or ConnectionDropped("it closed the connection right after the handshake")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        transport, self._transport = self._transport, None  # `end` must not close it
+        transport.set_protocol(protocol)
+        return transport, b"".join(self._early)
 
     def field(self, name: bytes) -> bytes | None:
         """Return the first value of a field of the response."""
@@ -209,10 +226,13 @@ class UpstreamConnection(HttpConnection):
             return
         self._progress = self._loop.time()
         self._received += len(data)
+        if self._early:
+            self._early.append(data)
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.fail(ProtocolError("it switched protocols without being asked to"))
+        except httptools.HttpParserUpgrade as switched:
+            self._switch(data[switched.args[0] :])
             return
         except httptools.HttpParserError as error:
             self.fail(ProtocolError(str(error)))
@@ -220,6 +240,15 @@ class UpstreamConnection(HttpConnection):
         if not self._head_done and self._received > MAX_HEAD:
             self.fail(ProtocolError(f"its header is longer than {MAX_HEAD} bytes"))
             return
+        self._wake()
+
+    def _switch(self, rest: bytes) -> None:
+        if not self._upgrade or self.status != 101:
+            self.fail(ProtocolError("it switched protocols without being asked to"))
+            return
+        self._early.append(rest)
+        if self._transport is not None:
+            self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> None:
@@ -266,6 +295,9 @@ class UpstreamConnection(HttpConnection):
         if self._complete:
             return
         self.status = self._parser.get_status_code()
+        if self.status == 101 and self._upgrade:
+            self._head_done = True
+            return
         if self.status < 200:
             self._waits = self.field(b"x-prichal-call") == b"waiting"
             return  # interim; `on_message_complete` follows
@@ -285,7 +317,7 @@ class UpstreamConnection(HttpConnection):
             self._keep(body, HIGH_WATER)
 
     def on_message_complete(self) -> None:
-        if self._complete:
+        if self._complete or (self.status == 101 and self._upgrade):
             return
         if self.status < 200:
             self.headers = []

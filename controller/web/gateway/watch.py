@@ -44,8 +44,9 @@ class RouteWatch:
         store: Store,
         pool: ConnectionPool,
         taken: Callable[[], tuple[TakenShare, ...]] = tuple,
+        loaded: Callable[[Router], object] = lambda table: None,
     ) -> None:
-        """`taken` returns what apps take of the worker's shares."""
+        """`taken` returns what apps take of the worker's shares; `loaded` is called with each new table."""
         self.table: Router = EMPTY_TABLE
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._store = store
@@ -64,6 +65,7 @@ class RouteWatch:
         self._sweep = GuardedStep(
             "connections are not closed", lambda: pool.sweep(self.table.endpoints, self._loop.time())
         )
+        self._loaded = GuardedStep("WebSockets do not follow the route table", loaded)
         self._report_step = GuardedStep("the daemon is not told what this worker has loaded", self._report)
 
     async def start(self) -> None:
@@ -156,6 +158,7 @@ class RouteWatch:
             table = Router.build(version, sound, [s for s in services if _is_sound(s.app, services=(s,))])
         self.table = table
         self._pool.sweep(table.endpoints, self._loop.time())
+        self._loaded(table)
         apis = len(table.targets) + len(table.services)
         log.info("route table loaded", extra={"version": version, "apis": apis})
 

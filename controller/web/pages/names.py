@@ -31,6 +31,7 @@ NAMES: Final = (
     N_("builds waiting"),
     N_("build files"),
     N_("calls"),
+    N_("sockets"),
     N_("API requests"),
     N_("transfers"),
     N_("password checks"),

@@ -289,14 +289,6 @@ def test_requests_are_counted(web: Web) -> None:
     wait_for(lambda: count() >= before + 10)
 
 
-def test_websockets_are_refused(web: Web) -> None:
-    lines = (
-        "GET /demo/open/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    assert web.raw(lines.encode()).startswith(b"HTTP/1.1 403")
-
-
 def test_calls_to_a_component_that_is_asleep_wait_until_it_is_awake(web: Web) -> None:
     """Those of both workers, with their bodies; a caller who may not call wakes nobody."""
     version = web.store.routes.switch(demo_route(asleep=True, wake_within=30.0))

@@ -30,6 +30,25 @@ def test_an_ended_worker_s_counts_stay(tmp_path: Path) -> None:
     assert request_metrics.read_all(folder) == RequestMetrics()
 
 
+def test_sockets_of_ended_workers_are_not_open(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    request_metrics.clear(folder)
+    for process in (1, 2):
+        counts = RequestMetrics()
+        for _ in range(3):
+            counts.socket_opened("demo/own")
+        counts.socket_bytes("demo/own", 10, 20)
+        counts.socket_ended("demo/own", "closed", 1.5)
+        counts.flush(request_metrics.worker_file(folder, process))
+    assert request_metrics.read_all(folder).sockets == {"demo/own": 4}
+    request_metrics.retire(folder, 1)
+    total = request_metrics.read_all(folder)
+    assert total.sockets == {"demo/own": 2}
+    assert total.ended == {("demo/own", "closed"): 2}
+    assert total.open_seconds == {"demo/own": 3_000_000}
+    assert total.bytes == {("demo/own", "received"): 20, ("demo/own", "sent"): 40}
+
+
 def test_nothing_new_is_not_written(tmp_path: Path) -> None:
     path, counts = tmp_path / "worker-1.json", RequestMetrics()
     counts.observe("a/b", 200, 0.1)

@@ -200,3 +200,33 @@ def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
     for api, count in sorted(meter.in_flight.items()):
         in_flight.add_metric([api], count)
     yield in_flight
+    yield from _sockets(meter)
+
+
+def _sockets(meter: RequestMetrics) -> Iterator[Metric]:
+    are_open = GaugeMetricFamily("prichal_gateway_websockets", "WebSockets that are open.", labels=["api"])
+    for api, count in sorted(meter.sockets.items()):
+        are_open.add_metric([api], count)
+    yield are_open
+    ended = CounterMetricFamily(
+        "prichal_gateway_websockets_ended",
+        "WebSockets that ended: closed by both ends, lost by caller or component, or closed by the gateway.",
+        labels=["api", "end"],
+    )
+    for (api, how), count in sorted(meter.ended.items()):
+        ended.add_metric([api, how], count)
+    yield ended
+    seconds = CounterMetricFamily(
+        "prichal_gateway_websocket_seconds", "For how long ended WebSockets had been open.", labels=["api"]
+    )
+    for api, micros in sorted(meter.open_seconds.items()):
+        seconds.add_metric([api], micros / 1e6)
+    yield seconds
+    moved = CounterMetricFamily(
+        "prichal_gateway_websocket_bytes",
+        "Bytes of WebSockets from and to callers.",
+        labels=["api", "direction"],
+    )
+    for (api, direction), count in sorted(meter.bytes.items()):
+        moved.add_metric([api, direction], count)
+    yield moved

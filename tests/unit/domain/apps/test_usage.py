@@ -36,7 +36,7 @@ BOUNDS = Bounds(
     pulled_images=41,
     scratch=30,
     build_files=31,
-    of_workers=shares_of_app(1000, 250, CallLimits(16, 8, 1000, 2**30, 2**28, 2**24, 3600.0)),
+    of_workers=shares_of_app(1000, 250, 200, CallLimits(16, 8, 1000, 2**30, 2**28, 2**24, 3600.0)),
 )
 
 
@@ -67,6 +67,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
             TakenShare(APP, Resource.CALLS, 3),
             TakenShare(APP, Resource.CALLS, 240),
             TakenShare(OTHER, Resource.CALLS, 250),
+            TakenShare(APP, Resource.SOCKETS, 6),
             TakenShare(APP, Resource.PASSWORD_CHECKS, 2),
             TakenShare(APP, Resource.ASYNC_CALLS, 17),
             TakenShare(APP, Resource.ASYNC_RESULTS, 5000),
@@ -95,6 +96,7 @@ def test_what_is_declared_and_what_runs_is_added_up() -> None:
         "builds waiting": (2, None),
         "build files": (3, 31),
         "calls": (240, 250),
+        "sockets": (6, 200),
         "API requests": (0, 24),
         "transfers": (0, 250),
         "password checks": (2, 32),
