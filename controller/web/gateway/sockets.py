@@ -57,6 +57,7 @@ class OpenSocket:
     since: float
     checked: float
     credentials: bytes
+    left: float = 0.0  # when traffic left its container, if `leaves` is set
     leaves: asyncio.TimerHandle | None = None
     counted: list[int] = field(default_factory=lambda: [0, 0])  # bytes from and to the caller
 
@@ -136,9 +137,16 @@ class OpenSockets:
             if each.leaves is not None:
                 each.leaves.cancel()
                 each.leaves = None
-        elif each.leaves is None:
-            drain = now.route.drain if now is not None else GONE_DRAIN
-            each.leaves = self._loop.call_later(open_for(drain), self._close_left, each)
+        else:
+            self._leave(each, now.route.drain if now is not None else GONE_DRAIN)
+
+    def _leave(self, each: OpenSocket, drain: float) -> None:
+        """Close the socket at the end of the drain time, which the newest table decides."""
+        if each.leaves is None:
+            each.left = self._loop.time()
+        else:
+            each.leaves.cancel()
+        each.leaves = self._loop.call_at(each.left + open_for(drain), self._close_left, each)
 
     def _close_left(self, each: OpenSocket) -> None:
         is_gone = self._resolve(each.target) is None

@@ -345,7 +345,7 @@ def test_a_rollout_leaves_sockets_open_for_the_drain_time(web: Web, component: S
     new.start()
     try:
         with opened(web, "/demo/open/echo") as client, opened(web, "/demo/open/echo") as idle:
-            web.put(route(new, drain=3.0))
+            web.put(route(new, drain=3600.0))
             client.send("still there")
             assert client.recv() == "still there"
             wait_for(lambda: is_busy(web, component.endpoint))
@@ -353,6 +353,7 @@ def test_a_rollout_leaves_sockets_open_for_the_drain_time(web: Web, component: S
                 other.send("hello")
                 assert other.recv() == "hello"
             assert len(new.seen) == 1
+            web.put(route(new, drain=0.2))
             assert closed(client) == closed(idle) == 1012
             wait_for(lambda: component.ends == [1012, 1012])
             wait_for(lambda: not is_busy(web, component.endpoint))

@@ -138,9 +138,14 @@ async def test_a_container_that_comes_back_keeps_its_sockets() -> None:
     await turn()
     worker.load(serving(drain=3600.0))
     assert socket.leaves is not None
-    leaving = socket.leaves
+    when = socket.leaves.when()
     worker.load(serving(NEW, drain=3600.0))
-    assert socket.leaves is leaving, "another table does not prolong it"
+    assert socket.leaves.when() == pytest.approx(when), "another table does not prolong it"
+    worker.load(serving(NEW, drain=1800.0))
+    assert socket.leaves.when() == pytest.approx(when - 1800.0), (
+        "another drain time counts from the same moment"
+    )
+    leaving = socket.leaves
     worker.load(serving(OLD, NEW))
     assert leaving.cancelled()
     worker.sockets.begin_stop()
