@@ -10,9 +10,10 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -24,12 +25,12 @@ from controller.domain.runs.webhooks import DeliveryDecision, DeliveryOutcome
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt, printable
 from controller.domain.units import in_utc
-from controller.fetch import ended_after
 
 #: Returns user name and password, or None without a login. Raises ControllerError.
 Login = Callable[[], tuple[str, Secret] | None]
 
 _MAX_REPLY: Final = 200  # characters of a server's reply
+_CUT_EVERY: Final = 0.1  # seconds between two attempts to cut a connection that takes too long
 
 
 class SmtpSender:
@@ -88,7 +89,19 @@ class SmtpSender:
     def _send(self, message: EmailMessage, to: Sequence[str], deadline: float) -> frozenset[str]:
         """Return the recipients that the server refuses, if it takes the mail for others."""
         login = self._login()
-        with self._connected(deadline) as smtp, ended_after(_left(deadline), _socket(smtp)):
+        host, port = self._settings.smtp_address
+        context = self._context() if self._settings.smtp_tls != "none" else None
+        left = _left(deadline)
+        if self._settings.smtp_tls == "tls":
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(timeout=left, context=context)
+        else:
+            smtp = smtplib.SMTP(timeout=left)
+        with closing(smtp), _cut_after(deadline, smtp):
+            # The name that the certificate is checked for is otherwise set by the constructor, which cannot be cut.
+            smtp._host = host  # type: ignore[attr-defined]
+            smtp.connect(host, port)
+            if self._settings.smtp_tls == "starttls":
+                smtp.starttls(context=context)
             if login:
                 smtp.login(login[0], login[1].reveal())
             refused = smtp.send_message(message, self._settings.smtp_from, list(to))
@@ -96,30 +109,35 @@ class SmtpSender:
                 smtp.quit()
         return frozenset(refused)
 
-    @contextmanager
-    def _connected(self, deadline: float) -> Iterator[smtplib.SMTP]:
-        host, port = self._settings.smtp_address
-        tls, left = self._settings.smtp_tls, _left(deadline)
-        if tls == "tls":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=left, context=self._context())
-        else:
-            smtp = smtplib.SMTP(host, port, timeout=left)
-        try:
-            if tls == "starttls":
-                with ended_after(_left(deadline), _socket(smtp)):
-                    smtp.starttls(context=self._context())
-            yield smtp
-        finally:
-            smtp.close()
-
     def _trusted(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._settings.smtp_ca)
 
 
-def _socket(smtp: smtplib.SMTP) -> socket.socket:
-    if smtp.sock is None:
-        raise smtplib.SMTPServerDisconnected("the connection was closed")
-    return smtp.sock
+@contextmanager
+def _cut_after(deadline: float, smtp: smtplib.SMTP) -> Iterator[None]:
+    """Raise TimeoutError if the block, which uses `smtp`, is not over by then. Its socket is another one after
+    STARTTLS, so the present one is shut down again and again."""
+    over = threading.Event()
+
+    def watch() -> None:
+        pause = max(0.0, deadline - time.monotonic())
+        while not over.wait(pause):
+            pause = _CUT_EVERY
+            if (sock := smtp.sock) is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    watcher = threading.Thread(target=watch, name="mail", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (OSError, smtplib.SMTPException) as error:
+        if time.monotonic() >= deadline:
+            raise TimeoutError from error
+        raise
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _left(deadline: float) -> float:

@@ -71,8 +71,9 @@ class Message:
     @property
     def kind(self) -> MessageKind:
         """Return the kind; an id of another form, as another release may have made it, is that of a webhook."""
-        prefix = self.id.partition("_")[0]
-        return MessageKind(prefix) if prefix in frozenset(MessageKind) else MessageKind.RUN_ENDED
+        prefix, separator, _ = self.id.partition("_")
+        is_ours = separator and prefix in frozenset(MessageKind)
+        return MessageKind(prefix) if is_ours else MessageKind.RUN_ENDED
 
     @property
     def notifies(self) -> bool:

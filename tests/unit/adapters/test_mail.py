@@ -140,7 +140,7 @@ def test_a_server_that_does_not_answer_is_left() -> None:
 
 
 @contextmanager
-def talkative(reply: bytes) -> Iterator[str]:
+def talkative(reply: bytes, greeting: bytes = b"220 hello\r\n") -> Iterator[str]:
     """A server that greets, and then sends this again and again, byte by byte, without an end of the line."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -149,7 +149,7 @@ def talkative(reply: bytes) -> Iterator[str]:
             with suppress(OSError):
                 client, _ = server.accept()
                 with client:
-                    client.sendall(b"220 hello\r\n")
+                    client.sendall(greeting)
                     while not done.wait(0.05):
                         client.sendall(reply)
 
@@ -163,9 +163,10 @@ def talkative(reply: bytes) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.parametrize("greeting", [b"220 hello\r\n", b"2"], ids=["greeted", "not greeted"])
 @pytest.mark.parametrize("tls", ["none", "starttls"])
-def test_a_server_that_sends_single_bytes_is_left(tls: str) -> None:
-    with talkative(b"x") as address:
+def test_a_server_that_sends_single_bytes_is_left(tls: str, greeting: bytes) -> None:
+    with talkative(b"x", greeting) as address:
         found = send(address, tls, timeout=1.0)
     assert found == DeliveryDecision(DeliveryOutcome.FAILED, "the mail server did not answer within 1 s")
 

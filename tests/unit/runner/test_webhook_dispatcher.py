@@ -171,7 +171,7 @@ def test_what_is_given_up_at_once(post: Post, end: int | Stalled, why: str) -> N
 def test_ids_of_another_release_hold_nothing_up(post: Post) -> None:
     post.end("a1")
     (message,) = post.store.webhooks.of("a1")
-    assert replace(message, id="note_1").kind is MessageKind.RUN_ENDED
+    assert replace(message, id="word_1").kind is MessageKind.RUN_ENDED
     assert replace(message, id="status").kind is MessageKind.RUN_ENDED
     assert replace(message, id="status_1").kind is MessageKind.COMMIT_STATUS
 
