@@ -99,6 +99,9 @@ def _references(commit: CheckedCommit) -> Iterator[tuple[ManifestDocument, Path,
         spec = spec_of(document)
         for i, _ in enumerate(spec.get("connectedBoxes", [])):
             yield document, ("spec", "connectedBoxes", i, "name"), ComponentKind.DATA_BOX
+        if document.kind is ComponentKind.ML_COMPONENT:
+            for i, _ in enumerate(spec.get("dependsOn", [])):
+                yield document, ("spec", "dependsOn", i), ComponentKind.ML_COMPONENT
         for i, var in enumerate(spec.get("vars", [])):
             for field in ("mountFrom", "publishTo"):
                 if field in var:
@@ -510,6 +513,17 @@ def pipeline_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         yield documents[cycle[0]].problem(("spec", "continueWith", "pipeline"), message)
 
 
+def component_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    documents = {document.name: document for document in commit.of(ComponentKind.ML_COMPONENT)}
+    graph = {
+        name: [before for before in spec_of(document).get("dependsOn", []) if before in documents]
+        for name, document in documents.items()
+    }
+    for cycle in cycles(graph):
+        message = f"components wait for each other: {' → '.join(cycle)}; none of them would ever start"
+        yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
+
+
 def cycles(predecessors: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
     """Return one cycle of each strongly connected component, from its smallest name back to itself."""
     graph = {name: sorted(before) for name, before in sorted(predecessors.items())}
@@ -688,6 +702,7 @@ CHECKS: tuple[Check, ...] = (
     box_paths,
     stage_cycles,
     pipeline_cycles,
+    component_cycles,
     sizes,
     processes,
     batch_delays,

@@ -95,6 +95,7 @@ def ml_component(document: ManifestDocument, limits: DefaultLimits) -> MLCompone
         smoke_test=smoke_test(service["smokeTest"]) if "smokeTest" in service else None,
         read_only_root=spec.get("readOnlyRootFilesystem"),
         webhook=_webhook(spec["webhook"]) if "webhook" in spec else None,
+        depends_on=tuple(map(ComponentName, spec.get("dependsOn", ()))),
     )
 
 

@@ -56,8 +56,14 @@ _RUNS_PAUSE = 1.0
 #: Waiting that may last as long as others like: for a container of theirs in the network, or an image in use.
 _HELD_UP = {Reason.NETWORK_IN_USE, Reason.RUNS_STOPPING, Reason.IMAGES_STAY}
 #: What a component waits for although nothing is wrong: a person has to do something first, or others have the GPUs.
-_FIRST_NEEDED = {Reason.AWAITING_MODEL, Reason.AWAITING_SECRET, Reason.WAITING_FOR_GPU}
-_HOLDING = {Reason.WAITING_FOR_GPU}  # reasons for which a component is held, and that its condition names
+_FIRST_NEEDED = {
+    Reason.AWAITING_MODEL,
+    Reason.AWAITING_SECRET,
+    Reason.WAITING_FOR_GPU,
+    Reason.DEPENDENCY_NOT_READY,
+}
+#: Reasons for which a component is held, and that its condition names.
+_HOLDING = {Reason.WAITING_FOR_GPU, Reason.DEPENDENCY_NOT_READY}
 _LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _TIDY_INTERVAL = 30.0  # seconds between two removals of what is old, while nothing changes
 _KEPT_BUILDS = 2  # of each image that is declared: the one in service and the one before it
@@ -405,7 +411,7 @@ class Reconciliation:
         gpu_leases.correct(observed, plan)
         rounds = 0
         while not plan.empty:
-            if rounds == _MAX_ROUNDS:
+            if rounds == _MAX_ROUNDS + sum(bool(each.spec.depends_on) for each in desired.components):
                 raise Transient(
                     Reason.RESTLESS, f"after {rounds} rounds there are still actions to do:\n{plan.render()}"
                 )

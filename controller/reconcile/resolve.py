@@ -410,10 +410,15 @@ class Resolver:
     def _with_last_good(
         self, desired: DesiredComponent, status: AppStatus, route: Route | None
     ) -> DesiredComponent:
-        """While attempts to start the new version fail, add the version in service, so that it is repaired."""
+        """While attempts to start the new version fail, or have to wait for other components, add the version in
+        service, so that it is repaired."""
         name = desired.spec.name
         failing = any(setback.subject == name and not setback.resolving for setback in status.setbacks)
-        if not failing or route is None or route.fingerprint in desired.fingerprints:
+        if (
+            not (failing or desired.spec.depends_on)
+            or route is None
+            or route.fingerprint in desired.fingerprints
+        ):
             return desired
         return replace(desired, last_good=self._last_good(desired.spec, status, route, Reason.NONE, ""))
 

@@ -75,7 +75,7 @@ class DesiredComponent:
     failure: str = ""  # set: a newer version failed for this reason; this is the last good one
 
     last_good: DesiredComponent | None = (
-        None  # the version that serves, if this one could not be started so far
+        None  # the version that serves, if this one could not be started so far, or may have to wait
     )
 
     @property

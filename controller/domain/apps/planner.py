@@ -80,11 +80,11 @@ def plan_app(
     by_component = {route.component: route for route in routes}
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
+    unready = _unready(desired, by_component)
     for component in desired.components:
         route = by_component.get(component.spec.name)
         rollout = _Rollout(desired, component, observed, route, status, policy, now)
-        healing = rollout.healing()
-        actions, held = healing or rollout.plan()
+        actions, held = rollout.healing() or rollout.waiting(unready) or rollout.plan()
         steps.append(actions)
         holds += held
     holds += [
@@ -117,6 +117,21 @@ def plan_app(
         kept += more
     holds += (*kept, *pauses, *waits)
     return Plan(desired.app, desired.revision, (*steps, *going), tuple(holds), requests, paused)
+
+
+def _unready(desired: DesiredApp, routes: dict[ComponentName, Route]) -> frozenset[ComponentName]:
+    """Return the components whose declared version does not serve. One that is asleep does: a call starts it."""
+    serving = {
+        component.spec.name
+        for component in desired.components
+        if not component.failure
+        and (route := routes.get(component.spec.name))
+        and route.fingerprint in component.fingerprints
+        and (route.upstreams or route.asleep)
+    }
+    declared = {component.spec.name for component in desired.components}
+    declared |= {each.name for each in desired.unresolved if each.kind is ComponentKind.ML_COMPONENT}
+    return frozenset(declared - serving)
 
 
 def _taken(steps: list[tuple[Action, ...]]) -> frozenset[str]:
@@ -220,6 +235,22 @@ class _Rollout:
             _hold_setback(setback, ComponentKind.ML_COMPONENT, self.name, left, self.policy),
             *holds,
         ]
+
+    def waiting(self, unready: frozenset[ComponentName]) -> tuple[tuple[Action, ...], list[Hold]] | None:
+        """Keep the version in service while components that the new one depends on are not ready. Its image is built
+        meanwhile."""
+        awaited = [name for name in self.component.spec.depends_on if name in unready]
+        to_build = self.component.build and self.component.pin.to_build
+        if not awaited or self._serving or to_build:
+            return None
+        why = (
+            f"it waits until {' and '.join(awaited)} {'serve' if len(awaited) > 1 else 'serves'} this commit"
+        )
+        hold = Hold(self.name, Reason.DEPENDENCY_NOT_READY, why)
+        if self.component.last_good is None:
+            return (), [hold]
+        actions, holds = replace(self, component=self.component.last_good).plan()
+        return actions, [hold, *holds]
 
     # --- facts -------------------------------------------------------------------------------------------------
 

@@ -190,6 +190,7 @@ class MLComponentSpec:
     smoke_test: SmokeTest | None = None
     read_only_root: bool | None = None  # None: true if it starts with that
     webhook: Webhook | None = None  # of calls whose callers do not wait
+    depends_on: tuple[ComponentName, ...] = ()  # what serves before a new version of this one is started
 
 
 # --- ExperimentPipeline -----------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("Read the message, and correct what it names."): (Reason.WARNINGS,),
     N_("Find out why the new one does not start."): (Reason.AWAITING_SUCCESSOR,),
     N_("Set prune: true in the PlatformApp to remove it."): (Reason.PRUNE_DISABLED,),
-    N_("Look at the app that this one depends on."): (Reason.DEPENDENCY_NOT_READY,),
+    N_("Look at the app or the component that this one depends on."): (Reason.DEPENDENCY_NOT_READY,),
     N_("Disconnect from the network what was connected by hand: docker network inspect shows it."): (
         Reason.NETWORK_IN_USE,
     ),

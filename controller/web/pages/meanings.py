@@ -66,7 +66,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.DEGRADED: N_("Only a part of it works as declared."),
     Reason.AWAITING_SUCCESSOR: N_("An old component serves until the one that takes its place is ready."),
     Reason.PRUNE_DISABLED: N_("A component that is no longer declared keeps running."),
-    Reason.DEPENDENCY_NOT_READY: N_("An app that this one depends on is not ready."),
+    Reason.DEPENDENCY_NOT_READY: N_("An app or a component that this one depends on is not ready."),
     Reason.SUPERSEDED: N_("A newer commit is applied instead."),
     Reason.RUNS_STOPPING: N_("The runs of the app are being stopped."),
     Reason.NETWORK_IN_USE: N_("The network of the app is still used by other containers."),

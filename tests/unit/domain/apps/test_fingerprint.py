@@ -79,6 +79,7 @@ AROUND = {
     "package_registry": "pypi",
     "async_timeout": 1.0,
     "webhook": Webhook("hook"),
+    "depends_on": ("tokenizer",),
 }
 
 
