@@ -33,6 +33,10 @@ _COMPRESSED: Final = {
     "br": "application/x-brotli",
     "compress": "application/x-compress",
 }
+#: Types that clients send without knowing the file, and that storages note if there is none.
+_UNTOLD: Final = frozenset(
+    ("", DEFAULT, "binary/octet-stream", "application/x-www-form-urlencoded", "application/unknown")
+)
 _TABLE: Final = mimetypes.MimeTypes()
 for _suffix, _type in _MORE.items():
     _TABLE.add_type(_type, _suffix)
@@ -44,3 +48,12 @@ def content_type_of(name: str) -> str:
     if encoding is not None:
         return _COMPRESSED.get(encoding, DEFAULT)
     return found or DEFAULT
+
+
+def sent_type(stored: str, name: str) -> str:
+    """Return the type with which a stored file is sent: that of its upload, else the one of its name. Texts without a
+    charset are taken for UTF-8."""
+    told = stored.strip()
+    found = content_type_of(name) if told.partition(";")[0].strip().lower() in _UNTOLD else told
+    is_text = found.lower().startswith("text/") and "charset" not in found.lower()
+    return f"{found.rstrip('; ')}; charset=utf-8" if is_text else found

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final, TypeVar
@@ -21,6 +21,7 @@ from urllib.parse import quote
 from controller.domain.errors import ControllerError
 from controller.domain.routing.shares import TRANSFERS
 from controller.domain.storage.box import StorageAccess
+from controller.domain.storage.content_types import sent_type
 from controller.domain.storage.links import LinkInvalid, ObjectLink, is_link, link_key, parse
 from controller.domain.storage.sigv4 import Signer
 from controller.ports import Store
@@ -250,7 +251,7 @@ class ObjectProxy:
         if len(found) != 1 or not found[0].isdigit():
             raise _told(storage, b"")
         saved = header_fields.SAVED if link.save else ()
-        headers = [*header_fields.SHARED, *saved, *header_fields.answered(storage.headers)]
+        headers = [*header_fields.SHARED, *saved, *_typed(storage.headers, link.key)]
         _begin(caller, request, storage.status, headers)
         storage.pause_timeout(True)
         if request.method != "HEAD":
@@ -293,6 +294,14 @@ def _compared(storage: UpstreamConnection | None = None) -> Iterator[None]:
         raise RequestRefused(
             HttpProblem(ProblemKind.HTTP, text, status=400, title="Bad checksum", extra={"code": code})
         ) from error
+
+
+def _typed(headers: Iterable[Header], key: str) -> list[Header]:
+    """Return the fields of the storage's answer, with the type that the file has."""
+    found = header_fields.answered(headers)
+    stored = next((value for name, value in found if name == b"content-type"), b"").decode("latin-1")
+    kind = sent_type(stored, key).encode("latin-1")
+    return [*(header for header in found if header[0] != b"content-type"), (b"content-type", kind)]
 
 
 def _told(storage: UpstreamConnection, body: bytes) -> RequestRefused:

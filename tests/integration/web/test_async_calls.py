@@ -320,8 +320,8 @@ def test_hostile_ids(running: Running, id: str, part: str) -> None:
 
 def test_methods(running: Running) -> None:
     place = running.submit().headers["location"]
-    assert running.ask("PUT", place, b"").headers["allow"] == "GET, HEAD, DELETE"
-    assert running.ask("DELETE", f"{place}/result").headers["allow"] == "GET, HEAD"
+    assert running.ask("PUT", place, b"").headers["allow"] == "GET, HEAD, DELETE, OPTIONS"
+    assert running.ask("DELETE", f"{place}/result").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_a_server_of_its_own_decides_itself(running: Running) -> None:
@@ -377,7 +377,7 @@ def test_who_may_list(running: Running) -> None:
     assert running.ask("GET", "/demo/closed/calls").status == 401
     assert running.ask("GET", "/demo/closed/calls/", None, **ANN).status == 404
     refused = running.ask("POST", "/demo/closed/calls", b"", **ANN)
-    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 def test_following_a_call(running: Running) -> None:

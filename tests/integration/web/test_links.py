@@ -169,7 +169,11 @@ def test_what_is_not_listed_does_not_pass(files: Files, field: str) -> None:
         ask("PUT", put_link(files, size=5), b"other", {**fields, "Content-Type": "text/x-own"}).status == 200
     )
     reply = ask("GET", get_link(files), None, fields)
-    assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"other", "text/x-own")
+    assert (reply.status, reply.body, reply.headers["content-type"]) == (
+        200,
+        b"other",
+        "text/x-own; charset=utf-8",
+    )
     assert not {"content-encoding", "content-disposition", "expires"} & reply.headers.keys()
 
 
@@ -386,7 +390,7 @@ def test_what_s3_s_clients_send_with_links(files: Files) -> None:
     assert (stored.status, stored.headers["etag"].strip('"')) == (200, md5(content).hexdigest())
     link = get_link(files)
     whole = ask("GET", link)
-    assert (whole.body, whole.headers["content-type"]) == (content, "text/csv")
+    assert (whole.body, whole.headers["content-type"]) == (content, "text/csv; charset=utf-8")
     some = ask("GET", link, headers={"Range": "bytes=5-9"})
     assert (some.status, some.body, some.headers["content-range"]) == (
         206,
@@ -414,6 +418,28 @@ def test_checksums_of_the_header_are_compared(files: Files, kind: str, name: str
     both = {f"x-amz-checksum-{each}": checksum(each, b"x") for each in ("crc32", "sha1")}
     assert ask("PUT", LINKS[kind](files), b"x", both).status == 400
     assert not files.web.store.boxes.arriving(BUCKET, "", time.time()), "what was refused keeps no room"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "expected"),
+    [
+        ("table.csv", None, "text/csv; charset=utf-8"),
+        ("cat.png", "application/octet-stream", "image/png"),
+        ("page.html", "application/x-www-form-urlencoded", "text/html; charset=utf-8"),
+        ("model.onnx", None, "application/octet-stream"),
+        ("table.csv", "text/csv; charset=windows-1251", "text/csv; charset=windows-1251"),
+    ],
+)
+def test_a_file_has_a_type_although_its_upload_had_none(
+    files: Files, name: str, sent: str | None, expected: str
+) -> None:
+    path = f"data/g/{name}"
+    fields = {} if sent is None else {"Content-Type": sent}
+    assert ask("PUT", put_link(files, path), b"x", fields).status == 200
+    reply = ask("GET", get_link(files, path))
+    assert reply.headers["content-type"] == expected
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in reply.headers["content-security-policy"]
 
 
 def test_what_is_stored_is_no_page_of_this_host(files: Files) -> None:
