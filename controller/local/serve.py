@@ -27,11 +27,12 @@ from controller.domain.apps.health import cannot_write
 from controller.domain.apps.smoke import SmokeCase, SmokeTestInvalid
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, SmokeTest, undeclared_app
 from controller.domain.errors import ManifestInvalid, Stalled
+from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import Shown
 from controller.domain.volumes import StagingArea, Volume
-from controller.local.selection import APP, choose, namespace_of
+from controller.local.selection import choose, namespace_of
 from controller.local.smoke import SmokeWatch
 from controller.manifests.build import examine
 from controller.manifests.components import ml_component
@@ -96,11 +97,7 @@ def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...
     """Return the MLComponents of a manifest file or folder. Raises ManifestInvalid. Secrets that are named
     may be missing: `--env` passes their values.
     """
-    files = (
-        tuple(read_folder(manifest))
-        if manifest.is_dir()
-        else (SourceFile(manifest.name, manifest.read_bytes()),)
-    )
+    files = _files(manifest)
     folder = manifest if manifest.is_dir() else manifest.parent
     found = examine(files, undeclared_app(namespace_of(files)), False, settings.limits, folder_access(folder))
     if found.problems:
@@ -108,6 +105,12 @@ def components(settings: Settings, manifest: Path) -> tuple[MLComponentSpec, ...
     return tuple(
         ml_component(document, settings.limits) for document in found.commit.of(ComponentKind.ML_COMPONENT)
     )
+
+
+def _files(manifest: Path) -> tuple[SourceFile, ...]:
+    if manifest.is_dir():
+        return tuple(read_folder(manifest))
+    return (SourceFile(manifest.name, manifest.read_bytes()),)
 
 
 def _case(manifest: Path, test: SmokeTest) -> SmokeCase:
@@ -124,7 +127,12 @@ def workload(local: LocalServeOptions, spec: MLComponentSpec) -> Workload:
     """
     given = (*((v.name, Secret(v.value)) for v in spec.env), *((name, Secret(v)) for name, v in local.env))
     model = ModelMount(Volume(StagingArea.MODELS), local.model.resolve().name) if local.model else None
-    return Workload(APP, spec.name, 0, "", "", local.image, spec, given, model)
+    return Workload(app_of(local.manifest), spec.name, 0, "", "", local.image, spec, given, model)
+
+
+def app_of(manifest: Path) -> AppName:
+    """Return the app's name, which the container knows as UNIP_APP."""
+    return namespace_of(_files(manifest))
 
 
 def _run(settings: Settings, name: str) -> tuple[int, bool]:

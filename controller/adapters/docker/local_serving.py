@@ -4,11 +4,11 @@ own machine needs. Called by `local.serve`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import docker.errors
 
@@ -25,11 +25,26 @@ from controller.adapters.docker.mapping import (
 )
 from controller.config import DockerSettings
 from controller.domain.apps.desired import Workload
+from controller.domain.apps.spec import PlatformServer
 
 Json = dict[str, Any]
 
 #: Where the container finds the folder that replaces a box.
 FILES = "/prichal/files"
+#: The fields in which the container differs from the one that the platform makes of the same workload, and why. A test
+#: compares all others; docs/reference/cli.md has the list for people.
+DIFFERENCES: Final[Mapping[str, str]] = {
+    "Labels": "no daemon may take it for its own",
+    "NetworkingConfig": "there is no app, so it has no network of an app",
+    "HostConfig.NetworkMode": "it is in the engine's default network, whose firewall belongs to the machine's owner",
+    "ExposedPorts": "there is no gateway in front of it",
+    "HostConfig.PortBindings": "there is no gateway in front of it",
+    "HostConfig.AutoRemove": "no daemon removes it",
+    "HostConfig.Mounts": "a folder replaces the boxes, and only the model is mounted, not what lies beside it",
+    "HostConfig.DeviceRequests": "there is no pool of GPUs, so Docker chooses them",
+    "Env.NVIDIA_VISIBLE_DEVICES": "there is no pool of GPUs, so Docker sets it",
+    "Env.PRICHAL_SERVING.files_root": "a folder replaces the boxes",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,8 @@ def local_config(
     """Return the platform's config without its labels and its network, so that no daemon takes the container
     for its own. Only the model is mounted, without the files next to it.
     """
-    config = container_config(workload, policy, Binds(library, place.model), image_env)
+    mounted = library if isinstance(workload.spec.server, PlatformServer) else None
+    config = container_config(workload, policy, Binds(mounted, place.model), image_env)
     port = f"{workload.spec.port}/tcp"
     mounts = [_model_alone(mount, workload) for mount in config["HostConfig"].get("Mounts", [])]
     if place.files:

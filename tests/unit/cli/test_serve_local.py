@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from controller.adapters.docker.local_serving import FILES, HostFolders, local_config
+from controller.adapters.docker.local_serving import DIFFERENCES, FILES, HostFolders, local_config
 from controller.adapters.docker.mapping import Binds, RestartPolicy, container_config
 from controller.cli.exits import Exit
 from controller.config import Settings
-from controller.domain.apps.spec import MLComponentSpec
+from controller.domain.apps.spec import BoxLink, MLComponentSpec, OwnServer, Resources
 from controller.domain.errors import ManifestInvalid, Stalled
+from controller.domain.names import AppName, ComponentName
 from controller.local.selection import choose
 from controller.local.serve import LocalServeOptions, components, workload
+from tests.support.specs import make
 from tests.unit.cli.conftest import Machine
 
 MANIFEST = """
@@ -77,7 +80,7 @@ def test_an_invalid_manifest_is_refused(machine: Machine, manifest: Path) -> Non
 
 
 def made(
-    local: LocalServeOptions, spec: MLComponentSpec, files: Path | None = None
+    local: LocalServeOptions, spec: MLComponentSpec, files: Path | None = None, gpus: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The container of serve-local, and the one that the platform makes of the same."""
     image = {"PYTHONPATH": "/code/src", "OMP_NUM_THREADS": "3"}
@@ -91,41 +94,98 @@ def made(
         image,
         HostFolders(8123, files, model),
     )
-    return ours, container_config(asked, policy, Binds(Path("/lib/copy"), model), image)
+    deployed = replace(asked, app=DEMO, replica=1, fingerprint="3:abc", revision="c0ffee", gpus=gpus)
+    library = None if isinstance(spec.server, OwnServer) else Path("/lib/copy")
+    return ours, container_config(deployed, policy, Binds(library, model), image)
 
 
-def test_the_container_is_the_platforms(manifest: Path, spec: MLComponentSpec, tmp_path: Path) -> None:
-    """All of it, whatever the platform may come to set, but for what a person's own machine needs otherwise."""
+DEMO = AppName("pu-ivanov-pa-demo")
+#: Parts of a specification, each of which could make a difference.
+PARTS: dict[str, dict[str, object]] = {
+    "as it is": {},
+    "a root that can be written": {"read_only_root": False},
+    "a read-only root": {"read_only_root": True},
+    "shared memory": {"resources": make(Resources, cpus=2.5, memory=2**30, shm=2**28)},
+    "GPUs": {"resources": make(Resources, gpus=2)},
+    "boxes": {"boxes": (make(BoxLink, ComponentName("data")),)},
+    "another server": {"server": make(OwnServer)},
+}
+
+
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, object]]:
+    """Every field of a container by its place. A variable is one, too, and so is each setting of the library."""
+    if place == "Env":
+        value = dict(each.split("=", 1) for each in value)
+    if place == "Env.PRICHAL_SERVING":
+        value = json.loads(value)
+    if not isinstance(value, dict) or not value:
+        yield place, value
+        return
+    for name, each in value.items():
+        yield from leaves(each, f"{place}.{name}" if place else name)
+
+
+def differing(ours: dict[str, Any], platforms: dict[str, Any]) -> set[str]:
+    left, right = dict(leaves(ours)), dict(leaves(platforms))
+    return {place for place in left.keys() | right.keys() if left.get(place) != right.get(place)}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_container_is_the_platforms_field_by_field(
+    manifest: Path, spec: MLComponentSpec, tmp_path: Path, part: str
+) -> None:
+    """All of it, whatever the platform may come to set, but for what is listed with its reason."""
     local = LocalServeOptions("demo:1", manifest, model=manifest, env=(("KEY", "s3cret"),))
-    ours, platforms = made(local, spec)
-    differing = {"Labels", "NetworkingConfig", "ExposedPorts", "HostConfig"}
-    assert {k: v for k, v in ours.items() if k not in differing} == {
-        k: v for k, v in platforms.items() if k not in differing
+    given: Any = PARTS[part]
+    gpus = ("GPU-1", "GPU-2") if part == "GPUs" else ()
+    ours, platforms = made(local, replace(spec, **given), tmp_path, gpus)
+    found = differing(ours, platforms)
+    unexpected = {place for place in found if not place.startswith(tuple(DIFFERENCES))}
+    assert unexpected == set()
+    assert {"Labels", "HostConfig.NetworkMode", "HostConfig.Mounts"} <= {
+        listed for listed in DIFFERENCES if any(place.startswith(listed) for place in found)
     }
-    host = {"NetworkMode", "AutoRemove", "PortBindings", "Mounts"}
-    assert {k: v for k, v in ours["HostConfig"].items() if k not in host} == {
-        k: v for k, v in platforms["HostConfig"].items() if k not in host
-    }
-    assert {"KEY=s3cret", "THRESHOLD=0.5", "PYTHONPATH=/opt/prichal:/code/src"} < set(ours["Env"])
+    folders = [
+        {mount["Target"] for mount in each["HostConfig"]["Mounts"]} - {FILES} for each in (ours, platforms)
+    ]
+    assert [{target.removesuffix("/manifest.yaml") for target in each} for each in folders] == [
+        folders[1]
+    ] * 2
+    assert {"KEY=s3cret", "THRESHOLD=0.5", f"UNIP_APP={DEMO}"} < set(ours["Env"])
     assert ours["Labels"] == {}, "no daemon takes it for its own"
 
 
+def test_every_difference_is_one(manifest: Path, spec: MLComponentSpec, tmp_path: Path) -> None:
+    """What stands in the list and does not differ any more has to leave it."""
+    lent = replace(spec, resources=make(Resources, gpus=1))
+    found = differing(
+        *made(LocalServeOptions("demo:1", manifest, model=manifest), lent, tmp_path, ("GPU-1",))
+    )
+    assert {listed for listed in DIFFERENCES if not any(place.startswith(listed) for place in found)} == set()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "cli.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for listed in DIFFERENCES:
+        assert any(f"`{listed}`" in row for row in rows), listed
+
+
 def test_what_differs_on_a_machine_of_ones_own(manifest: Path, spec: MLComponentSpec, tmp_path: Path) -> None:
-    ours, _ = made(LocalServeOptions("demo:1", manifest, model=manifest), spec, tmp_path)
+    ours, platforms = made(LocalServeOptions("demo:1", manifest, model=manifest), spec, tmp_path)
     host = ours["HostConfig"]
     assert host["PortBindings"] == {"9000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8123"}]}
     assert host["NetworkMode"] == "default"
-    assert {"Type": "volume", "Target": "/tmp"} in host["Mounts"]
-    binds = [mount for mount in host["Mounts"] if mount["Type"] == "bind"]
-    mounts = {mount["Target"]: (mount["Source"], mount["ReadOnly"]) for mount in binds}
-    assert mounts == {
-        "/opt/prichal/prichal_serving": ("/lib/copy", True),
-        "/opt/prichal/model/manifest.yaml": (str(manifest), True),  # not what lies beside it
-        "/prichal/files": (str(tmp_path), False),
+    mounts = {mount["Target"]: mount for mount in host["Mounts"]}
+    assert mounts.pop(FILES) == {
+        "Type": "bind",
+        "Source": str(tmp_path),
+        "Target": FILES,
+        "ReadOnly": False,
     }
-    serving = json.loads(next(v.partition("=")[2] for v in ours["Env"] if v.startswith("PRICHAL_SERVING=")))
-    assert serving["files_root"] == "/prichal/files"
-    assert serving["model_path"] == "/opt/prichal/model/manifest.yaml"
+    alone = mounts.pop("/opt/prichal/model/manifest.yaml")  # not what lies beside it
+    assert (alone["Source"], alone["ReadOnly"]) == (str(manifest), True)
+    others = {mount["Target"]: mount for mount in platforms["HostConfig"]["Mounts"]}
+    assert others.pop("/opt/prichal/model")["ReadOnly"]
+    assert mounts == others
+    assert {"/tmp", "/opt/prichal/prichal_serving"} == set(mounts)
 
 
 def test_an_own_server_runs_as_it_is(manifest: Path) -> None:
