@@ -219,6 +219,7 @@ TYPED: dict[str, dict[str, str]] = {
     "docs/guide/remote.md": {"": "tests/e2e/test_remote_guide.py"},
     "docs/guide/runs.md": {"": "tests/e2e/test_runs_guide.py"},
     "docs/guide/secrets.md": {"": "tests/e2e/test_encrypted_secrets.py"},
+    "docs/guide/web-frameworks.md": {"": "tests/integration/web/test_web_frameworks.py"},
     "docs/install.md": {
         "docker run": "tests/integration/test_packages.py",
         "sqlite3": "tests/integration/store/test_backup.py",
