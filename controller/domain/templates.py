@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.apps.spec import Limits
+from controller.domain.localizable import Localizable
 from controller.domain.names import DNS_LABEL, is_dns_label
 
 DESCRIPTION: Final = "template.yaml"
@@ -69,19 +70,20 @@ class TemplateVariable:
     def problem(self, value: str) -> str:
         """Return what is wrong with a value, or ""."""
         if len(value) > LONGEST_VALUE:
-            return f"may have at most {LONGEST_VALUE} characters"
+            return Localizable("may have at most {most} characters", most=LONGEST_VALUE)
         match self.type:
             case VariableType.NAME:
-                return "" if is_dns_label(value) else "must be 1 to 63 of a-z, 0-9 and hyphens"
+                return "" if is_dns_label(value) else Localizable("must be 1 to 63 of a-z, 0-9 and hyphens")
             case VariableType.NUMBER:
                 whole = re.fullmatch(r"-?[0-9]{1,16}", value, re.ASCII)
-                return "" if whole and int(value) in WHOLE_NUMBERS else "must be a whole number"
+                return "" if whole and int(value) in WHOLE_NUMBERS else Localizable("must be a whole number")
             case VariableType.CHOICE:
-                return "" if value in self.options else f"must be one of {', '.join(self.options)}"
+                names = ", ".join(self.options)
+                return "" if value in self.options else Localizable("must be one of {names}", names=names)
         if not value.isprintable():
-            return "must be one line of text without control characters"
+            return Localizable("must be one line of text without control characters")
         sound = not self.pattern or re.fullmatch(self.pattern, value)
-        return "" if sound else f"must match {self.pattern}"
+        return "" if sound else Localizable("must match {pattern}", pattern=self.pattern)
 
 
 @dataclass(frozen=True)
@@ -198,15 +200,23 @@ def values_of(template: Template, given: Mapping[str, str]) -> tuple[dict[str, s
     """Return the value of each variable, with defaults for what is left out, and all problems."""
     known = {variable.name: variable for variable in template.variables}
     values = {name: given.get(name, variable.default) for name, variable in known.items()}
-    names = ", ".join(known) or "none"
-    problems = [
-        f"there is no variable {name!r}; the template {template.name} has: {names}"
+    names = ", ".join(known) or Localizable("none")
+    problems: list[str] = [
+        Localizable(
+            "there is no variable {name!r}; the template {template} has: {names}",
+            name=name,
+            template=template.name,
+            names=names,
+        )
         for name in given
         if name not in known
     ]
     for name, variable in known.items():
         if problem := variable.problem(values[name]):
-            problems.append(f"{name} {problem}; it is {values[name][:LONGEST_VALUE]!r}")
+            value = values[name][:LONGEST_VALUE]
+            problems.append(
+                Localizable("{name} {problem}; it is {value!r}", name=name, problem=problem, value=value)
+            )
     return values, tuple(problems)
 
 

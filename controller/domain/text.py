@@ -26,7 +26,8 @@ def printable(text: str) -> str:
     is idempotent."""
     if text.isprintable():
         return text
-    return _UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
+    clean = _UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
+    return text if clean == text else clean  # a message (localizable.py) stays one
 
 
 def shown(text: str) -> str:

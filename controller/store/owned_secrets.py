@@ -36,6 +36,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable, as_document, from_document, joined
 from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -62,7 +63,8 @@ INSERT OR REPLACE INTO secrets (app, secret, key, sealed, fingerprint, author, a
 """
 TAKEN = "SELECT * FROM secret_changes_taken WHERE app = ? ORDER BY at DESC, id LIMIT ?"
 NOTE = """
-INSERT INTO secret_changes_taken (id, app, secret, author, state, message, request, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO secret_changes_taken (id, app, secret, author, state, message, request, at, told)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 PRUNE = """
 DELETE FROM secret_changes_taken WHERE app = :app AND id NOT IN
@@ -98,14 +100,19 @@ class OwnedSecretTable:
             raise Stalled(Reason.SECRET_REFUSED, problem)
         content = packed(change)
         if len(content) > LARGEST:
-            message = (
-                f"the values have more than {MAX_BYTES} bytes together, which is all that an app may store"
+            message = Localizable(
+                "the values have more than {most} bytes together, which is all that an app may store",
+                most=MAX_BYTES,
             )
             raise Stalled(Reason.SECRET_REFUSED, message)
         sealed = seal_for(self._public(), content, _change_place(change.id, change.app))
         with self._database.write() as db:
             if len(db.execute(WAITING, (change.app, MAX_WAITING)).fetchall()) >= MAX_WAITING:
-                message = f"{MAX_WAITING} changes of the Secrets of {change.app} wait for the daemon: is it running?"
+                message = Localizable(
+                    "{number} changes of the Secrets of {app} wait for the daemon: is it running?",
+                    number=MAX_WAITING,
+                    app=change.app,
+                )
                 raise Transient(Reason.QUEUE_FULL, message)
             row = (change.id, change.app, sealed, self._clock())
             db.execute("INSERT INTO secret_changes (id, app, sealed, created) VALUES (?, ?, ?, ?)", row)
@@ -251,7 +258,7 @@ class OwnedSecretTable:
         try:
             change = unpacked(id, app, self._keys.open_received(sealed, _change_place(id, app)))
         except CannotOpen:
-            message = "the change was sealed for another key than the daemon's: ask for it again"
+            message = Localizable("the change was sealed for another key than the daemon's: ask for it again")
             self._note(db, SecretChange(id, app, "", (), "", self._clock()), Decision(message))
             return
         if problem := change_problem(change):  # who asks by `ask` was told
@@ -262,7 +269,7 @@ class OwnedSecretTable:
         """Decide on a change and store its values."""
         age = self._clock() - change.at
         if not -FUTURE <= age <= LONGEST_WAIT:
-            return Decision("the change is too old, or the clock was set back: ask for it again")
+            return Decision(Localizable("the change is too old, or the clock was set back: ask for it again"))
         keys = self._keys
         if keys is None:
             raise AssertionError
@@ -296,14 +303,14 @@ class OwnedSecretTable:
             kind = EventType.WARNING if is_refused else EventType.NORMAL
             reason = Reason.SECRET_REFUSED if is_refused else Reason.SECRET_CHANGED
             self._events.add([Event(change.app, kind, reason, message)])
-        row = (change.id, change.app, change.secret, change.by, decision.state, message, request, now)
-        db.execute(NOTE, row)
+        about = (change.id, change.app, change.secret, change.by, decision.state)
+        db.execute(NOTE, (*about, message, request, now, json.dumps(as_document(message))))
         db.execute(PRUNE, {"app": change.app, "keep": KEEP_CHANGES})
 
     def _public(self) -> bytes:
         found = self.public_key
         if not found:
-            message = (
+            message = Localizable(
                 "the daemon of this version has not run yet, so nothing can be sealed for it: prichal daemon"
             )
             raise Transient(Reason.STATE_MISSING, message)
@@ -349,21 +356,38 @@ def _told(change: SecretChange, decision: Decision) -> str:
         return f"{decision.done or 'there are no older age keys'} (by {change.by or 'nobody that is known'})"
     parts = []
     if decision.stored:
-        parts.append(f"set {_few(decision.stored)}")
-    if decision.removed:
-        parts.append("removed" if not change.values else f"removed {_few(decision.removed)}")
-    what = "; ".join(parts) or "has these values already"
-    return f"the Secret {change.secret!r}: {what} (by {change.by or 'nobody that is known'})"
+        parts.append(Localizable("set {keys}", keys=_few(decision.stored)))
+    if decision.removed and not change.values:
+        parts.append(Localizable("removed"))
+    elif decision.removed:
+        parts.append(Localizable("removed {keys}", keys=_few(decision.removed)))
+    what = joined(parts) if parts else Localizable("has these values already")
+    author = change.by or Localizable("nobody that is known")
+    return Localizable(
+        "the Secret {secret!r}: {what} (by {author})", secret=change.secret, what=what, author=author
+    )
 
 
 def _few(keys: tuple[str, ...]) -> str:
-    rest = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + rest
+    named = ", ".join(keys[:NAMED])
+    return (
+        Localizable("{keys} and {more} more", keys=named, more=len(keys) - NAMED)
+        if len(keys) > NAMED
+        else named
+    )
 
 
 def _record(row: sqlite3.Row) -> ChangeRecord:
     found = ChangeRecord(row["id"], AppName(row["app"]), ChangeState(row["state"]), row["at"], row["secret"])
-    return replace(found, by=row["author"], message=row["message"], request=row["request"])
+    return replace(found, by=row["author"], message=_message(row), request=row["request"])
+
+
+def _message(row: sqlite3.Row) -> str:
+    """Return the message as it was made. Rows of earlier versions have its text alone."""
+    try:
+        return from_document(json.loads(row["told"]))
+    except ValueError:
+        return str(row["message"])
 
 
 def _waiting(row: sqlite3.Row) -> ChangeRecord:

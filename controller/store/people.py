@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import (
     ANY_ISSUER,
     NAME_RULE,
@@ -184,7 +185,10 @@ class PeopleStore:
         it is empty. Stalled `UserExists`, `UserInvalid`, `TooManyUsers`."""
         with self.opened(write=True) as db:
             if _is_account(db, name):
-                raise Stalled(Reason.USER_EXISTS, f"there is an account {name} already; see: prichal user ls")
+                raise Stalled(
+                    Reason.USER_EXISTS,
+                    Localizable("there is an account {name} already; see: prichal user ls", name=name),
+                )
             _add(db, name, now)
             if issuer is not None:
                 db.execute("INSERT INTO identities VALUES (?, ?, ?)", (name, issuer, _SUBJECT_ANY))
@@ -373,7 +377,7 @@ class PeopleStore:
         with self.opened(write=True) as db:
             db.execute("DELETE FROM tickets WHERE expires <= ?", (now,))
             if db.execute("SELECT count(*) FROM tickets").fetchone()[0] >= MOST_TICKETS:
-                raise Stalled(Reason.TOO_MANY_TICKETS, "too many people sign in at once")
+                raise Stalled(Reason.TOO_MANY_TICKETS, Localizable("too many people sign in at once"))
             row = (digest_of(secret), ticket.user, ticket.form, ticket.next, now + TICKET)
             db.execute("INSERT INTO tickets VALUES (?, ?, ?, ?, ?)", row)
 
@@ -551,7 +555,10 @@ def put_token(db: sqlite3.Connection, secret: str, token: TokenRecord) -> None:
     db.execute("DELETE FROM tokens WHERE user = ? AND expires <= ?", (token.user, token.created))
     number = db.execute("SELECT count(*) FROM tokens WHERE user = ?", (token.user,)).fetchone()[0]
     if number >= MOST_TOKENS:
-        raise Stalled(Reason.TOO_MANY_TOKENS, f"{token.user} has {MOST_TOKENS} tokens: revoke unused ones")
+        message = Localizable(
+            "{user} has {number} tokens: revoke unused ones", user=token.user, number=MOST_TOKENS
+        )
+        raise Stalled(Reason.TOO_MANY_TOKENS, message)
     row = (digest_of(secret), token.id, token.user, storable(token.label), token.scope)
     times = (token.created, token.expires, token.used)
     db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, *times))
@@ -559,7 +566,9 @@ def put_token(db: sqlite3.Connection, secret: str, token: TokenRecord) -> None:
 
 def _require_user(db: sqlite3.Connection, name: str) -> None:
     if not _one(db, "SELECT 1 FROM accounts WHERE name = ?", name):
-        raise Stalled(Reason.UNKNOWN_USER, f"there is no account {name!r}; see: prichal user ls")
+        raise Stalled(
+            Reason.UNKNOWN_USER, Localizable("there is no account {name!r}; see: prichal user ls", name=name)
+        )
 
 
 def _is_account(db: sqlite3.Connection, name: str) -> bool:
@@ -568,9 +577,14 @@ def _is_account(db: sqlite3.Connection, name: str) -> bool:
 
 def _add(db: sqlite3.Connection, name: str, now: float) -> None:
     if not is_account_name(name):
-        raise Stalled(Reason.USER_INVALID, f"{name!r} cannot be the name of an account: {NAME_RULE}")
+        message = Localizable(
+            "{name!r} cannot be the name of an account: use {rule}", name=name, rule=NAME_RULE
+        )
+        raise Stalled(Reason.USER_INVALID, message)
     if db.execute("SELECT count(*) FROM accounts").fetchone()[0] >= MOST_USERS:
-        raise Stalled(Reason.TOO_MANY_USERS, f"there are {MOST_USERS} accounts already")
+        raise Stalled(
+            Reason.TOO_MANY_USERS, Localizable("there are {most} accounts already", most=MOST_USERS)
+        )
     db.execute("INSERT INTO accounts VALUES (?, ?, '')", (name, now))
 
 
@@ -594,7 +608,7 @@ def _bind(db: sqlite3.Connection, person: SignedInPerson, now: float) -> bool:
 def _require_local(db: sqlite3.Connection, name: str) -> None:
     _require_user(db, name)
     if _one(db, "SELECT 1 FROM identities WHERE user = ?", name):
-        message = f"{name} signs in with OpenID Connect, and has no password here"
+        message = Localizable("{name} signs in with OpenID Connect, and has no password here", name=name)
         raise Stalled(Reason.USER_EXTERNAL, message)
 
 

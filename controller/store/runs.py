@@ -45,8 +45,8 @@ from controller.store.sqlite import Database
 from controller.store.webhooks import WebhookTable
 
 INSERT = """
-INSERT INTO runs (id, app, pipeline, user, state, priority, concurrency, created, version, run)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO runs (id, app, pipeline, user, state, priority, concurrency, created, version, run, cause)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SAVE = """
 UPDATE runs SET state = :state, expires = :expires, version = :next, run = :run WHERE id = :id AND version = :version
@@ -72,7 +72,6 @@ LIST = """
 SELECT id, run FROM runs WHERE id IN (SELECT id FROM {table} WHERE {filters} ORDER BY id DESC LIMIT :limit)
 ORDER BY id DESC
 """
-# `cause` is no column. The text is looked for first, since reading JSON takes twice as long.
 FILTERS = {
     "pipeline": "pipeline = :pipeline",
     "state": "state = :state",
@@ -80,8 +79,7 @@ FILTERS = {
     "since": "id >= :since",
     "user": "(user IS NULL OR user = :user)",
     "owner": "user = :owner",
-    "cause": """instr(run, '"cause":"' || :cause || '"')
-        AND CASE WHEN json_valid(run) THEN json_extract(run, '$.cause') END = :cause""",
+    "cause": "cause = :cause",
 }
 # `+id` selects the index of states, since that of ids would read all ended runs. Only runs within the limit are read.
 UNFINISHED = """
@@ -119,7 +117,7 @@ SELECT app, sum(length(run)) AS size FROM runs INDEXED BY runs_queued WHERE stat
 OWNERS = "SELECT id, app FROM runs WHERE id IN (SELECT value FROM json_each(?))"
 UNFINISHED_OF = """
 SELECT id, run FROM runs WHERE state IN ('QUEUED', 'STARTING', 'RUNNING', 'CANCELING') AND app = ? AND pipeline = ?
-AND CASE WHEN json_valid(run) THEN json_extract(run, '$.cause') END = ? ORDER BY +id
+AND cause = ? ORDER BY +id
 """
 # Of pipelines that no longer exist or have no schedule.
 UNSCHEDULE = """
@@ -178,6 +176,13 @@ RUNS = RowKind(
     ),
 )
 PIPELINES = RowKind("the pipeline", "pipelines", ("app", "name"), _pipeline)
+
+
+def _table(wanted: RunFilter) -> str:
+    """Return where the ids are looked for: few of many may have a cause or be in a state."""
+    if wanted.cause is not None:
+        return "runs INDEXED BY runs_by_cause"
+    return "runs INDEXED BY runs_by_state" if wanted.state else "runs"
 
 
 def check_queue(db: sqlite3.Connection, run: Run, most: QueueLimits, query: str = WAITING) -> None:
@@ -295,7 +300,7 @@ class RunTable:
 
     def _insert(self, db: sqlite3.Connection, run: Run) -> None:
         place = (run.id, run.app, run.name, owner_of(run), run.state, run.priority, run.pipeline.concurrency)
-        db.execute(INSERT, (*place, run.created, run.version, encode(run)))
+        db.execute(INSERT, (*place, run.created, run.version, encode(run), run.cause))
         self._tell(run)
 
     def _tell(self, run: Run) -> None:
@@ -331,8 +336,7 @@ class RunTable:
         asked = {name: value for name, value in asdict(wanted).items() if value is not None}
         asked |= {"app": app, "after": wanted.after or AFTER_ALL}
         filters = " AND ".join(["app = :app", *(FILTERS[name] for name in FILTERS if name in asked)])
-        table = "runs INDEXED BY runs_by_state" if wanted.state else "runs"  # few of many may be in a state
-        query = LIST.format(table=table, filters=filters)
+        query = LIST.format(table=_table(wanted), filters=filters)
         runs: tuple[Run, ...] = ()
         with self._database.read() as db:
             while len(runs) < limit:  # a page with gaps would look like the last one

@@ -184,6 +184,12 @@ def m015_notifications(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m016_causes(db: Database) -> None:
+    for statement in (RUN_CAUSE, RUN_CAUSES, RUNS_BY_CAUSE, CHANGE_TOLD):
+        db.execute(statement)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -358,6 +364,13 @@ RUNS_BY_END = "CREATE INDEX runs_by_end ON runs (expires) WHERE expires IS NOT N
 # What waits is counted with each submission, and a run may have a megabyte of inputs: the index has their sizes, so
 # that no run is read.
 RUNS_QUEUED = "CREATE INDEX runs_queued ON runs (app, user, length(run)) WHERE state = 'QUEUED'"
+# A run never changes its cause.
+RUN_CAUSE = "ALTER TABLE runs ADD COLUMN cause TEXT NOT NULL DEFAULT ''"
+RUN_CAUSES = "UPDATE runs SET cause = coalesce(json_extract(run, '$.cause'), '') WHERE json_valid(run)"
+# With the state, so that both are found without reading a run.
+RUNS_BY_CAUSE = "CREATE INDEX runs_by_cause ON runs (app, cause, pipeline, id, state)"
+# The message as it was made, for other languages (domain/localizable.py).
+CHANGE_TOLD = "ALTER TABLE secret_changes_taken ADD COLUMN told TEXT NOT NULL DEFAULT ''"
 RUN_KEYS = """
 CREATE TABLE run_keys (
     app TEXT NOT NULL,

@@ -11,6 +11,7 @@ from controller.config import Settings
 from controller.domain.apps.orders import AppOrder, OrderKind
 from controller.domain.apps.spec import Limits
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.quotas import Quota, quota_problems, used
 from controller.domain.reasons import Reason
@@ -23,7 +24,7 @@ LIMITS: Final = tuple(each.name for each in fields(Limits))
 _SIZES: Final = frozenset({"memory", "storage"})
 _MOST: Final = {"cpus": 1024.0, "gpus": 1024, "containers": 100_000}
 #: What is in the way of every new app; checked before anything is asked for.
-IN_GIT: Final = (
+IN_GIT: Final = Localizable(
     "the platform folder is in a Git repository: make the files with `prichal new`, push them to a repository, and "
     "commit what `prichal connect --print` shows for it there"
 )
@@ -56,10 +57,16 @@ def usable(store: Store, settings: Settings, name: str) -> Template:
     record = known.get(name)
     if record is None:
         raise Stalled(
-            Reason.UNKNOWN_TEMPLATE, f"there is no template {name[:80]!r}; there are: {', '.join(known)}"
+            Reason.UNKNOWN_TEMPLATE,
+            Localizable(
+                "there is no template {name!r}; there are: {names}", name=name[:80], names=", ".join(known)
+            ),
         )
     if record.template is None:
-        raise Stalled(Reason.TEMPLATE_UNUSABLE, f"the template {name} cannot be used: {record.problem}")
+        raise Stalled(
+            Reason.TEMPLATE_UNUSABLE,
+            Localizable("the template {name} cannot be used: {why}", name=name, why=record.problem),
+        )
     return record.template
 
 
@@ -70,18 +77,25 @@ def creation(
     if settings.platform.url:
         raise Stalled(Reason.PLATFORM_IN_GIT, IN_GIT)
     if not is_dns_label(wanted.name):
-        rule = "use 1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit"
-        raise Stalled(Reason.NAME_INVALID, f"{wanted.name[:80]!r} cannot be the name of an app: {rule}")
+        message = Localizable(
+            "{name!r} cannot be the name of an app: use 1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a "
+            "letter or digit",
+            name=wanted.name[:80],
+        )
+        raise Stalled(Reason.NAME_INVALID, message)
     if any(status.app == wanted.name for status in store.apps.all()):
-        raise Stalled(Reason.ALREADY_CONNECTED, f"there is an app {wanted.name} already: choose another name")
+        message = Localizable("there is an app {name} already: choose another name", name=wanted.name)
+        raise Stalled(Reason.ALREADY_CONNECTED, message)
     template = usable(store, settings, wanted.template)
     values, problems = values_of(template, wanted.values)
     if problems:
-        raise Stalled(Reason.TEMPLATE_VALUES, "; ".join(problems))
+        raise Stalled(Reason.TEMPLATE_VALUES, joined(problems))
     limits = share(settings, template, wanted.limits)
     over = quota_problems(quota, used(store.orders.shares(), by), limits) if quota else ()
     if over:
-        raise Stalled(Reason.QUOTA_EXCEEDED, f"your quota has no room for it: {'; '.join(over)}")
+        raise Stalled(
+            Reason.QUOTA_EXCEEDED, Localizable("your quota has no room for it: {over}", over=joined(over))
+        )
     pairs = tuple(sorted(values.items()))
     return AppOrder(id, OrderKind.CREATE, AppName(wanted.name), by, template.name, pairs, limits, quota)
 
@@ -89,10 +103,13 @@ def creation(
 def deletion(store: Store, settings: Settings, app: str, confirmed: str, id: str, by: str = "") -> AppOrder:
     """Return the order to delete an app, which its name has to confirm. Raises Stalled."""
     if settings.platform.url:
-        message = f"the platform folder is in a Git repository: remove the documents of {app} there"
+        message = Localizable(
+            "the platform folder is in a Git repository: remove the documents of {app} there", app=app
+        )
         raise Stalled(Reason.PLATFORM_IN_GIT, message)
     if confirmed != app:
-        raise Stalled(Reason.NOT_CONFIRMED, f"to delete the app, its name must be repeated: {app}")
+        message = Localizable("to delete the app, its name must be repeated: {app}", app=app)
+        raise Stalled(Reason.NOT_CONFIRMED, message)
     return AppOrder(id, OrderKind.DELETE, AppName(app), by)
 
 
@@ -101,7 +118,10 @@ def share(settings: Settings, template: Template, given: Mapping[str, float | st
     Raises Stalled `LimitsInvalid`."""
     if unknown := [name for name in given if name not in LIMITS]:
         raise Stalled(
-            Reason.LIMITS_INVALID, f"there is no limit {unknown[0][:40]!r}; there are {', '.join(LIMITS)}"
+            Reason.LIMITS_INVALID,
+            Localizable(
+                "there is no limit {name!r}; there are {names}", name=unknown[0][:40], names=", ".join(LIMITS)
+            ),
         )
     asked = {name: _limit(name, value) for name, value in given.items()}
     limits = settings.limits.of_app(
@@ -129,5 +149,11 @@ def _limit(name: str, value: float | str) -> float:
     least = 0.01 if name == "cpus" else 0
     if not (least <= number <= _MOST.get(name, 2.0**62) and is_whole):
         example = "512Mi" if name in _SIZES else "1"
-        raise Stalled(Reason.LIMITS_INVALID, f"{name} is {str(value)[:40]!r}: give for example {example}")
+        message = Localizable(
+            "{name} is {value!r}: give for example {example}",
+            name=name,
+            value=str(value)[:40],
+            example=example,
+        )
+        raise Stalled(Reason.LIMITS_INVALID, message)
     return number

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.domain.host_paths import without_host_paths
+from controller.domain.localizable import changed
 from controller.domain.text import printable
 
 CONTENT_TYPE = "application/problem+json"
@@ -139,7 +140,7 @@ class HttpProblem:
         return self._with_texts(lambda text: without_host_paths(text, state))
 
     def _with_texts(self, change: Callable[[str], str]) -> HttpProblem:
-        detail = change(self.detail)
+        detail = changed(self.detail, change)
         if detail == self.detail and not self.extra:
             return self
         extra = {name: _changed(member, change) for name, member in self.extra.items()}
@@ -149,9 +150,9 @@ class HttpProblem:
         """The problem for programs that show plain text to people, as Git does."""
         return f"{printable(self.detail)}\n".encode()
 
-    def body(self, request_id: str, dialect: ProblemDialect = ProblemDialect.OURS) -> bytes:
+    def body(self, request_id: str, dialect: ProblemDialect = ProblemDialect.OURS, said: str = "") -> bytes:
         """The problem document, with this occurrence's request id as its instance. Clients of other protocols find
-        what they read in the member `error`."""
+        what they read in the member `error`. `said`: the detail in the language of a person, for a script of a page."""
         told = self._with_texts(printable)  # many parsers refuse lone surrogates in JSON
         document: dict[str, object] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
@@ -161,6 +162,8 @@ class HttpProblem:
             "instance": f"urn:prichal:request:{request_id}",
             **told.extra,
         }
+        if said:
+            document["said"] = said
         if self.retry_after:
             document["retryAfter"] = self.retry_after
         if dialect is ProblemDialect.OPEN_INFERENCE:
@@ -180,7 +183,7 @@ class HttpProblem:
 
 def _changed(member: Any, change: Callable[[str], str]) -> Any:
     if isinstance(member, str):
-        return change(member)
+        return changed(member, change)
     if isinstance(member, Mapping):
         return {name: _changed(value, change) for name, value in member.items()}
     if isinstance(member, list | tuple):

@@ -10,9 +10,12 @@ from typing import Any
 from flask import Response, current_app, render_template, request
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
+from controller.web.auth import page_tokens
 from controller.web.context import context, visitor
 from controller.web.gateway.headers import request_id
 from controller.web.pages.problem_page import problem_page, wants_problem_page
+from controller.web.pages.rendering import words
 from controller.web.problems import HttpProblem, ProblemKind
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,13 @@ def problem_response(problem: HttpProblem) -> Response:
     if wants_problem_page(visitor()):
         fields, body = problem_page(told, visitor(), this_request())
         return Response(body, told.code, fields)
-    return Response(told.body(this_request()), told.code, told.headers())
+    return Response(told.body(this_request(), said=_said(told)), told.code, told.headers())
+
+
+def _said(problem: HttpProblem) -> str:
+    """Return the detail in the language of a page of ours whose script asks; "" for all other callers."""
+    is_script = page_tokens.HEADER in visitor().headers and isinstance(problem.detail, Localizable)
+    return words().told(problem.detail) if is_script else ""
 
 
 def store_failed(error: ControllerError) -> Response:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.ports import Objects, Store
@@ -29,28 +30,35 @@ Connect = Callable[[StorageAccess], Objects]
 
 _ERRORS: dict[str, HttpProblem] = {
     Reason.STORAGE_UNREACHABLE: HttpProblem(
-        ProblemKind.STORAGE_UNREACHABLE, "The storage does not answer at the moment.", retry_after=RETRY_AFTER
+        ProblemKind.STORAGE_UNREACHABLE,
+        Localizable("The storage does not answer at the moment."),
+        retry_after=RETRY_AFTER,
     ),
     Reason.LINKS_NOT_SERVED: HttpProblem(
         ProblemKind.STORAGE_UNREACHABLE,
-        "Links to files are not served at the moment: their address is in use by another program. The platform's "
-        "operator finds more in `prichal doctor`.",
+        Localizable(
+            "Links to files are not served at the moment: their address is in use by another program. The platform's "
+            "operator finds more in `prichal doctor`."
+        ),
         retry_after=RETRY_AFTER,
     ),
     Reason.STORAGE_FULL: HttpProblem(
-        ProblemKind.STORAGE_FULL, "The storage itself is full; the platform's operator has to free space."
+        ProblemKind.STORAGE_FULL,
+        Localizable("The storage itself is full; the platform's operator has to free space."),
     ),
     Reason.BUCKET_MISSING: HttpProblem(
         ProblemKind.BUCKET_MISSING,
-        "The box has lost its bucket; it is being made again.",
+        Localizable("The box has lost its bucket; it is being made again."),
         retry_after=RETRY_AFTER,
     ),
     Reason.STORAGE_DENIED: HttpProblem(
-        ProblemKind.STORAGE_REFUSED, "The storage does not let the platform do this.", retry_after=RETRY_AFTER
+        ProblemKind.STORAGE_REFUSED,
+        Localizable("The storage does not let the platform do this."),
+        retry_after=RETRY_AFTER,
     ),
     Reason.STORAGE_REFUSED: HttpProblem(
         ProblemKind.STORAGE_REFUSED,
-        "The storage answered with an error; the platform's log has it.",
+        Localizable("The storage answered with an error; the platform's log has it."),
         retry_after=RETRY_AFTER,
     ),
 }

@@ -18,6 +18,7 @@ from controller.domain.apps.age_keys import KeyAction
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -139,30 +140,39 @@ def change_problem(change: SecretChange) -> str:
         is_app = change.app == PLATFORM or is_dns_label(change.app)
         return "" if is_app and not change.secret and not change.values else "it is not a change of age keys"
     if not is_dns_label(change.app):
-        return f"{change.app} is not an app, so it has no Secrets of its own"
+        return Localizable("{app} is not an app, so it has no Secrets of its own", app=change.app)
     if not is_dns_label(change.secret):
-        return f"{change.secret[:80]!r} cannot be the name of a Secret: use small letters, digits and hyphens"
+        return Localizable(
+            "{name!r} cannot be the name of a Secret: use small letters, digits and hyphens",
+            name=change.secret[:80],
+        )
     if len(change.values) > MAX_KEYS:
-        return f"a Secret has at most {MAX_KEYS} keys"
+        return Localizable("a Secret has at most {most} keys", most=MAX_KEYS)
     if len(set(change.keys)) < len(change.values):
-        return "a key is given twice"
+        return Localizable("a key is given twice")
     return next((why for key, value in change.values if (why := _value_problem(key, value))), "")
 
 
 def _value_problem(key: str, value: Secret | None) -> str:
     if not _KEY.fullmatch(key) or not is_storable(key) or printable(key) != key:
-        return f"{printable(key[:80])!r} cannot be a key: use 1 to 253 characters without blanks"
+        return Localizable(
+            "{key!r} cannot be a key: use 1 to 253 characters without blanks", key=printable(key[:80])
+        )
     if value is None:
         return ""
     text = value.reveal()
     if not text:
-        return f"the value of {key} is empty; to remove the key: prichal secret rm"
+        return Localizable("the value of {key} is empty; to remove the key: prichal secret rm", key=key)
     if not is_storable(text):
-        return f"the value of {key} is not text: it has NUL or no UTF-8; store a binary file in Base64"
+        return Localizable(
+            "the value of {key} is not text: it has NUL or no UTF-8; store a binary file in Base64", key=key
+        )
     if len(text.encode()) > MAX_VALUE:
-        return (
-            f"the value of {key} has more than {MAX_VALUE} bytes, which no environment of a container takes; "
-            "pass it as a file in a box"
+        return Localizable(
+            "the value of {key} has more than {most} bytes, which no environment of a container takes; "
+            "pass it as a file in a box",
+            key=key,
+            most=MAX_VALUE,
         )
     return ""
 
@@ -179,7 +189,9 @@ def decide(
     removed = tuple(key for key, value in change.values if value is None)
     if lacking := [key for key in removed if key not in mine]:
         return (
-            Decision(f"the Secret {change.secret!r} has no key {lacking[0]!r}")
+            Decision(
+                Localizable("the Secret {secret!r} has no key {key!r}", secret=change.secret, key=lacking[0])
+            )
             if mine
             else _unknown(change, known)
         )
@@ -193,20 +205,32 @@ def decide(
     size = sum(each.size for each in kept) + sum(sizes[key] for key in stored)
     keys = sum(each.secret == change.secret for each in kept) + len(stored)
     for found, most, what in (
-        (keys, MAX_KEYS, f"keys in the Secret {change.secret!r}"),
-        (len(names), MAX_SECRETS, f"Secrets of the app {change.app}"),
-        (size, MAX_BYTES, f"bytes in all Secrets of the app {change.app}"),
+        (keys, MAX_KEYS, Localizable("keys in the Secret {secret!r}", secret=change.secret)),
+        (len(names), MAX_SECRETS, Localizable("Secrets of the app {app}", app=change.app)),
+        (size, MAX_BYTES, Localizable("bytes in all Secrets of the app {app}", app=change.app)),
     ):
         if stored and found > most:
             return Decision(
-                f"there would be {found} {what}, and at most {most} are allowed: remove others first"
+                Localizable(
+                    "there would be {found} {what}, and at most {most} are allowed: remove others first",
+                    what=what,
+                    found=found,
+                    most=most,
+                )
             )
     return Decision(stored=stored, removed=removed)
 
 
 def _unknown(change: SecretChange, known: tuple[OwnedKey, ...]) -> Decision:
-    names = ", ".join(sorted({each.secret for each in known})) or "none"
-    return Decision(f"nobody has set a Secret {change.secret!r} for {change.app}; set are: {names}")
+    names = ", ".join(sorted({each.secret for each in known})) or Localizable("none")
+    return Decision(
+        Localizable(
+            "nobody has set a Secret {secret!r} for {app}; set are: {names}",
+            secret=change.secret,
+            app=change.app,
+            names=names,
+        )
+    )
 
 
 # --- as it is sealed -----------------------------------------------------------------------------------------------

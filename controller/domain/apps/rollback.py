@@ -14,6 +14,7 @@ from controller.domain.apps.requests import Outcome
 from controller.domain.apps.rollout_watch import AUTOMATIC, FailedRollout
 from controller.domain.apps.status import AppStatus, Rollback, is_suspended
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.units import rfc3339
 
@@ -30,17 +31,24 @@ def decide_rollback(
     """
     app, entries = status.app, tuple(history)
     if is_suspended(status):
-        told = f"{app} is suspended, so nothing is changed: resume it first, with: prichal resume {app}"
+        told = Localizable(
+            "{app} is suspended, so nothing is changed: resume it first, with: prichal resume {app}", app=app
+        )
         raise Stalled(Reason.ROLLBACK_REFUSED, told)
     if status.attempted_revision == "" or not entries:
-        raise Stalled(Reason.UNKNOWN_REVISION, f"nothing was applied to {app} yet, so it cannot go back")
+        told = Localizable("nothing was applied to {app} yet, so it cannot go back", app=app)
+        raise Stalled(Reason.UNKNOWN_REVISION, told)
     replaced = status.attempted_revision
     revision = _last_good(status, entries) if wanted is None else _named(status, entries, wanted)
     if revision == replaced:
-        how = f"go on to it with: prichal resume {app}" if status.rollback else "name an earlier one"
-        raise Stalled(
-            Reason.ROLLBACK_REFUSED, f"{revision[:12]} is the newest commit that {app} knows of: {how}"
+        go_on = Localizable("go on to it with: prichal resume {app}", app=app)
+        told = Localizable(
+            "{revision} is the newest commit that {app} knows of: {how}",
+            revision=revision[:12],
+            app=app,
+            how=go_on if status.rollback else Localizable("name an earlier one"),
         )
+        raise Stalled(Reason.ROLLBACK_REFUSED, told)
     if status.rollback and (status.rollback.revision, status.rollback.replaced) == (revision, replaced):
         return status.rollback
     return Rollback(revision, replaced, by, at)
@@ -50,8 +58,12 @@ def _last_good(status: AppStatus, entries: tuple[AppliedRevision, ...]) -> str:
     for each in entries:
         if each.outcome == Outcome.READY and each.revision != status.attempted_revision:
             return each.revision
-    told = f"no revision of {status.app} before {status.attempted_revision[:12]} was ready"
-    raise Stalled(Reason.UNKNOWN_REVISION, f"{told}: choose one with --to; see: prichal history {status.app}")
+    told = Localizable(
+        "no revision of {app} before {revision} was ready: choose one with --to; see: prichal history {app}",
+        app=status.app,
+        revision=status.attempted_revision[:12],
+    )
+    raise Stalled(Reason.UNKNOWN_REVISION, told)
 
 
 def _named(status: AppStatus, entries: tuple[AppliedRevision, ...], wanted: str) -> str:
@@ -59,15 +71,24 @@ def _named(status: AppStatus, entries: tuple[AppliedRevision, ...], wanted: str)
         {each.revision for each in entries if len(wanted) >= SHORTEST and each.revision.startswith(wanted)}
     )
     found = found or [each.revision for each in entries if str(each.id) == wanted]
-    see = f"see: prichal history {status.app}"
     if not found:
-        raise Stalled(
-            Reason.UNKNOWN_REVISION, f"the history of {status.app} has no revision {wanted!r}; {see}"
-        )
+        raise Stalled(Reason.UNKNOWN_REVISION, unknown_revision(status.app, wanted))
     if len(found) > 1:
         several = ", ".join(revision[:12] for revision in found)
-        raise Stalled(Reason.UNKNOWN_REVISION, f"{wanted!r} is the beginning of {several}: write more; {see}")
+        told = Localizable(
+            "{wanted!r} is the beginning of {several}: write more; see: prichal history {app}",
+            wanted=wanted,
+            several=several,
+            app=status.app,
+        )
+        raise Stalled(Reason.UNKNOWN_REVISION, told)
     return found[0]
+
+
+def unknown_revision(app: str, wanted: str) -> Localizable:
+    return Localizable(
+        "the history of {app} has no revision {wanted!r}; see: prichal history {app}", app=app, wanted=wanted
+    )
 
 
 def is_credible(status: AppStatus, history: Iterable[AppliedRevision]) -> bool:

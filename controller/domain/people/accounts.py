@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.localizable import Localizable
+
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,61}[a-z0-9])?")
-NAME_RULE: Final = (
+NAME_RULE: Final = Localizable(
     "1 to 63 of a-z, 0-9, dots, hyphens, _, @ and +, beginning and ending with a letter or digit"
 )
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 256  # characters
@@ -86,9 +88,9 @@ def is_account_name(text: str) -> bool:
 def password_problem(password: str, name: str = "") -> str:
     """Return what is wrong with a new password, or ""."""
     if len(password) < SHORTEST_PASSWORD:
-        return f"the password must have at least {SHORTEST_PASSWORD} characters"
+        return Localizable("the password must have at least {least} characters", least=SHORTEST_PASSWORD)
     if len(password) > LONGEST_PASSWORD:
-        return f"the password may have at most {LONGEST_PASSWORD} characters"
+        return Localizable("the password may have at most {most} characters", most=LONGEST_PASSWORD)
     if password.casefold() == name.casefold() or len(set(password)) < 4:
-        return "the password is too easy to guess"
+        return Localizable("the password is too easy to guess")
     return ""

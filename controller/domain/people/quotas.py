@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from controller.domain.apps.spec import Limits
+from controller.domain.localizable import Localizable
 from controller.domain.names import is_dns_label
 from controller.domain.units import render_size
 
 #: Stands for the person in the pattern of prefixes.
 USER: Final = "{user}"
 _LONGEST_USER: Final = 24
-_LABEL_RULE: Final = "1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit"
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,15 @@ def name_problem(name: str, pattern: str, user: str, others: Iterable[str] = ())
     `others` are all accounts: a name belongs to the one whose prefix is the longest."""
     prefix = prefix_of(pattern, user) if user else ""
     if not name.startswith(prefix) or name == prefix:
-        return f"names of your apps begin with {prefix!r}, for example {prefix}demo"
+        return Localizable(
+            "names of your apps begin with {prefix!r}, for example {prefix}demo", prefix=prefix
+        )
     if not is_dns_label(name):
-        return f"the name of an app has {_LABEL_RULE}"
+        return Localizable(
+            "the name of an app has 1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit"
+        )
     if user and any(_is_nearer(name, prefix_of(pattern, other), prefix) for other in others):
-        return "names that begin like this belong to another person"
+        return Localizable("names that begin like this belong to another person")
     return ""
 
 
@@ -103,7 +107,13 @@ def quota_problems(quota: Quota, present: Quota, asked: Limits) -> tuple[str, ..
         if more > 0 and has + more > most + 1e-9:
             left = max(most - has, 0)
             found.append(
-                f"{name}: {_shown(name, more)} asked for, {_shown(name, left)} of {_shown(name, most)} left"
+                Localizable(
+                    "{resource}: {wanted} asked for, {left} of {most} left",
+                    resource=name,
+                    wanted=_shown(name, more),
+                    left=_shown(name, left),
+                    most=_shown(name, most),
+                )
             )
     return tuple(found)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
 
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import Scope
 
 #: The app of a role that holds for the whole platform.
@@ -53,10 +54,11 @@ def _matches(app: str, pattern: str) -> bool:
 def grant_problem(role: Role, app: str) -> str:
     """Return why this role cannot be given, or ""."""
     if role is Role.DEVELOPER and app == ALL:
-        return "a developer needs an app: prichal role add USER developer APP"
+        return Localizable("a developer needs an app: prichal role add USER developer APP")
     if role in (Role.ADMIN, Role.CREATOR) and app != ALL:
-        return (
-            f"{'an admin' if role is Role.ADMIN else 'a creator'} is one of the whole platform, not of an app"
+        return Localizable(
+            "{who} is one of the whole platform, not of an app",
+            who=Localizable("an admin") if role is Role.ADMIN else Localizable("a creator"),
         )
     return ""
 

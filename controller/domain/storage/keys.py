@@ -9,6 +9,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+from controller.domain.localizable import Localizable
+
 MAX_KEY = 900  # bytes in UTF-8: S3 allows 1024, and the area comes before it
 MAX_SEGMENT = 255  # bytes: what file systems allow, which the embedded storage keeps its keys in
 DEVELOPER_AREA = "developer/"
@@ -19,7 +21,11 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 
 class FileKeyInvalid(ValueError):
-    """A path that names no file or group; the text says what is wrong with it."""
+    """A path that names no file or group; `message` says what is wrong with it."""
+
+    def __init__(self, message: Localizable) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def parse_path(path: str) -> FilePath:
     if not path:
         return FilePath("", is_group=True)
     if len(path.encode(errors="surrogatepass")) > MAX_KEY:
-        raise FileKeyInvalid(f"the path has more than {MAX_KEY} bytes")
+        raise FileKeyInvalid(Localizable("the path has more than {most} bytes", most=MAX_KEY))
     segments = path.removesuffix("/").split("/")
     for segment in segments:
         _check_segment(segment)
@@ -65,15 +71,19 @@ def parse_path(path: str) -> FilePath:
 
 def _check_segment(segment: str) -> None:
     if not segment:
-        raise FileKeyInvalid("the path has an empty segment: two slashes in a row, or one at the start")
+        raise FileKeyInvalid(
+            Localizable("the path has an empty segment: two slashes in a row, or one at the start")
+        )
     if segment.strip() in (".", ".."):  # as MinIO and the JuiceFS gateway do
-        raise FileKeyInvalid(f"the path has a segment {segment!r}")
+        raise FileKeyInvalid(Localizable("the path has a segment {segment!r}", segment=segment))
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in segment):
-        raise FileKeyInvalid("the path has a control character or is not valid UTF-8")
+        raise FileKeyInvalid(Localizable("the path has a control character or is not valid UTF-8"))
     if "\\" in segment:
-        raise FileKeyInvalid("the path has a backslash; segments are separated by /")
+        raise FileKeyInvalid(Localizable("the path has a backslash; segments are separated by /"))
     if len(segment.encode()) > MAX_SEGMENT:
-        raise FileKeyInvalid(f"a segment of the path has more than {MAX_SEGMENT} bytes")
+        raise FileKeyInvalid(
+            Localizable("a segment of the path has more than {most} bytes", most=MAX_SEGMENT)
+        )
 
 
 def check_cursor(text: str) -> None:
@@ -82,9 +92,9 @@ def check_cursor(text: str) -> None:
     segments = text.removesuffix("/").split("/") if text else []
     for segment in segments:
         if segment.strip() in ("", ".", ".."):
-            raise FileKeyInvalid(f"it has a segment {segment!r}")
+            raise FileKeyInvalid(Localizable("it has a segment {segment!r}", segment=segment))
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
-        raise FileKeyInvalid("it has a control character or is not valid UTF-8")
+        raise FileKeyInvalid(Localizable("it has a control character or is not valid UTF-8"))
 
 
 def ancestors(text: str) -> tuple[str, ...]:

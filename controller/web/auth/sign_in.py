@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import SessionRecord, is_account_name
 from controller.domain.routing.passwords import hash_password
 from controller.store.people import PeopleStore, SessionLimits, Ticket
@@ -70,7 +71,7 @@ class SharedAttempts:
         with self._lock:
             wait = self._attempts.begin(address, REALM, name)
         if wait:
-            detail = "Too many sign-ins from there have failed."
+            detail = Localizable("Too many sign-ins from there have failed.")
             raise RequestRefused(HttpProblem(ProblemKind.ATTEMPTS, detail, retry_after=wait))
         attempt = SignInAttempt(name)
         try:
@@ -205,4 +206,4 @@ def _hash_of_nobody() -> str:
 
 
 def _busy() -> HttpProblem:
-    return HttpProblem(ProblemKind.OVERLOADED, "Too many people sign in at once.", retry_after=1)
+    return HttpProblem(ProblemKind.OVERLOADED, Localizable("Too many people sign in at once."), retry_after=1)

@@ -16,6 +16,7 @@ from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import LABEL, Scope, TokenRecord
 from controller.domain.people.tokens import USUAL_DAYS, new_token
 from controller.domain.reasons import Reason
@@ -98,12 +99,12 @@ def ask() -> ResponseReturnValue:
 def answer() -> ResponseReturnValue:
     who = principal()
     if not who.name:
-        detail = "A token belongs to a person, and you have no account."
+        detail = Localizable("A token belongs to a person, and you have no account.")
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
     scope = request.form.get("scope", "")
     agreed = request.form.get("answer") == "allow"
     if request.mimetype != FORM or (agreed and scope not in list(Scope)):
-        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, "Send the form of /-/device."))
+        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, Localizable("Send the form of /-/device.")))
     code = plain_code(request.form.get("code", ""))
     found = _logins().answer(code, who.name, Scope(scope) if agreed else None, time.time())
     if found is None:
@@ -132,7 +133,7 @@ def _logins() -> DeviceLogins:
 
 def _require_private() -> None:
     if not people_context(current_app).callers.is_private(visitor()):
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, PLAIN))
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, Localizable.made(PLAIN, {})))
 
 
 def _refusal(told: str) -> HttpProblem:

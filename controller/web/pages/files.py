@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from flask import Response, current_app
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import DEVELOPER_AREA, FilePath
@@ -165,7 +166,7 @@ def _found(place: FilesPlace, starts: str, after: str) -> dict[str, object]:
     except ControllerError as error:
         if answers.trouble_of(place.app, error) is None:
             raise
-        trouble = STORAGE
+        trouble = Localizable.made(STORAGE, {})
     return {"listing": AreaPage((), (), None), "unfinished": [], "trouble": trouble}
 
 

@@ -4,6 +4,9 @@ Texts are English in the code and in the templates (`_("…")`, `ngettext`); `lo
 file for each family of pages. The files are read when a page first needs them, so nothing has to be compiled, neither
 for a wheel nor in a checkout. `tests/unit/web/pages/test_languages.py` finds texts without a translation.
 
+What the platform says about one thing, with names and numbers in it, is a `Localizable`: it is made in English where it
+arises, also outside of the web process, and translated where it is shown (`told`, `shown`).
+
 Texts that stand in a table of Python and are translated where they are shown are marked by `N_`. None of them
 may contain a per cent sign, with which a template would want to fill something in.
 """
@@ -26,6 +29,7 @@ from babel.numbers import format_decimal
 from babel.support import Translations
 from markupsafe import Markup, escape
 
+from controller.domain.localizable import Localizable
 from controller.domain.units import in_utc, rfc3339
 
 COOKIE: Final = "prichal-language"
@@ -65,6 +69,16 @@ class Wording:
 
     def text(self, message: str) -> str:
         return str(self.translations.ugettext(message)) if message else ""
+
+    def told(self, text: str) -> str:
+        """Return a message in the reader's language; of other texts those that have a translation."""
+        return text.said(self.text) if isinstance(text, Localizable) else self.text(text)
+
+    def shown(self, text: str) -> Markup:
+        """Return it for a page, which marks a text of others as English."""
+        if isinstance(text, Localizable):
+            return escape(self.told(text))
+        return Markup('<span lang="en">{}</span>').format(text)
 
     def number(self, value: float) -> str:
         return format_decimal(value, locale=self.locale)

@@ -15,6 +15,7 @@ from flask.typing import ResponseReturnValue
 from controller.config import Settings
 from controller.domain.apps.orders import OrderKind, OrderRecord, OrderState, is_order_id
 from controller.domain.apps.status import AppStatus
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.people.roles import Principal
 from controller.domain.templates import Template
@@ -130,7 +131,7 @@ class OrderLive:
         """Raises RequestRefused for an order of somebody else."""
         record = store.orders.get(names["id"]) if is_order_id(names["id"]) else None
         if record is None or not (who.is_admin or (who.name and record.order.by == who.name)):
-            raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "There is no such order."))
+            raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no such order.")))
         return cls(names["id"])
 
     def read(self, store: Store) -> OrderShown | None:
@@ -193,4 +194,6 @@ def _known(name: str) -> Template:
     for record in templates(store, settings):
         if record.name == name and record.template is not None:
             return record.template
-    raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"There is no template {name}."))
+    raise RequestRefused(
+        HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no template {name}.", name=name))
+    )

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 
 from controller.config import OpenIdIssuer
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import NAME_RULE
 from controller.domain.text import printable
 from controller.web.api.platform.admission import record_act
@@ -35,6 +36,7 @@ from controller.web.pages.sign_in import (
     redirected,
     set_cookie,
     signed_in,
+    try_later,
 )
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
@@ -104,9 +106,8 @@ def callback(issuer: str) -> ResponseReturnValue:
     except OpenIdRefused as refused:
         return _refused(refused, chosen.issuer)
     except RequestRefused as refused:
-        wait = refused.problem.retry_after
-        page = form_page(refused.problem.code, f"{refused.problem.detail} Try again in {wait} s.")
-        page.headers["Retry-After"] = str(wait)
+        page = form_page(refused.problem.code, try_later(refused.problem))
+        page.headers["Retry-After"] = str(refused.problem.retry_after)
         return page
     return _begun(chosen, finished)
 
@@ -151,7 +152,7 @@ def _refused(refused: OpenIdRefused, issuer: OpenIdIssuer, next: str = "/-/") ->
     if refused.who:
         detail = " ".join(filter(None, (name, refused.refusal.word)))
         record_act(refused.who, ATTEMPT, "login refused", "", detail)
-    about = {"title": issuer.title or issuer.name, "name": name, "rule": NAME_RULE}
+    about = {"title": issuer.title or issuer.name, "name": name, "rule": words().told(NAME_RULE)}
     g.place = "/-/login?" + urlencode({"next": next})  # not this address, which has the issuer's answer
     text = words().text(_TEXTS[refused.refusal]).format(**about)
     return form_page(refused.refusal.status, text, next=next)
@@ -162,9 +163,11 @@ def _chosen(name: str) -> OpenIdSignIn:
     people = people_context(current_app)
     found = people.issuers.get(name)
     if found is None:
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"No issuer is called {name}."))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_FOUND, Localizable("No issuer is called {name}.", name=name))
+        )
     if not is_read(visitor()) or not people.callers.is_private(visitor()):
-        detail = "Open this address in a window of its own, over HTTPS or on this host."
+        detail = Localizable("Open this address in a window of its own, over HTTPS or on this host.")
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
     return found
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
+from controller.domain.localizable import changed
 from controller.domain.text import printable
 from controller.web.auth.admin import ClientInfo
 from controller.web.auth.people import is_window
@@ -65,7 +66,7 @@ def problem_page(
         "title": TITLES.get(problem.code, OTHER),
         "status": problem.code,
         "meaning": meaning_of(problem),
-        "detail": printable(problem.detail),
+        "detail": changed(problem.detail, printable),
         "advice": STORAGE if problem.kind in _STORAGE_KINDS else ADVICE.get(problem.code, ""),
         "request": request,
     }

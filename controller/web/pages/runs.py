@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, g
 
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.people.roles import Principal
 from controller.domain.routing.caller_names import name_of_person
@@ -117,7 +118,7 @@ def _day(asked: QueryParameters, name: str) -> date | None:
     except ValueError:
         found = date.min
     if found is not None and not FIRST_YEAR <= found.year <= LAST_YEAR:
-        detail = f"{name} must be a day such as 2026-11-29."
+        detail = Localizable("{name} must be a day such as 2026-11-29.", name=name)
         raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
     return found
 
@@ -301,13 +302,17 @@ def lasted(stage: StageRun) -> float | None:
 
 
 def unknown_pipeline(app: str, name: str) -> HttpProblem:
-    return HttpProblem(ProblemKind.NOT_FOUND, f"{app} has no pipeline {name[:63]!r}.")
+    return HttpProblem(
+        ProblemKind.NOT_FOUND, Localizable("{app} has no pipeline {name!r}.", app=app, name=name[:63])
+    )
 
 
 def find_run(store: Store, app: AppName, pipeline: str, id: str) -> Run:
     """Return a run of this pipeline. Raises RequestRefused."""
     found = store.runs.get(app, id) if is_run_id(id) else None
     if found is None or found.name != pipeline:
-        detail = f"{app} has no run {id[:40]!r}; runs are removed some time after their end."
+        detail = Localizable(
+            "{app} has no run {id!r}; runs are removed some time after their end.", app=app, id=id[:40]
+        )
         raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
     return found

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 
 from controller.config import OpenIdIssuer
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.people.accounts import password_problem
 from controller.store.first_admin import forget_first_login
 from controller.web.api.platform.admission import FORM, note, record_act
@@ -43,7 +44,9 @@ def login() -> ResponseReturnValue:
     if not callers.is_private(visitor()):
         return page("login.html", 403, problem=words().text(PLAIN), closed=True, code="", form="")
     if not is_read(visitor()):  # a script of a module could send the form that it read here
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, "Open this page in a window of its own."))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_ALLOWED, Localizable("Open this page in a window of its own."))
+        )
     ticket = request.args.get("ticket", "")
     if ticket and request.method == "GET":
         return _finish(ticket)
@@ -59,7 +62,12 @@ def check() -> ResponseReturnValue:
     """The browser goes on to the page above, with a ticket."""
     people = people_context(current_app)
     if request.mimetype != FORM or not is_form_post(visitor()) or not people.callers.is_private(visitor()):
-        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, f"Send the form of /-/login. {PLAIN}"))
+        raise RequestRefused(
+            HttpProblem(
+                ProblemKind.BAD_REQUEST,
+                Localizable("Send the form of /-/login. {why}", why=Localizable.made(PLAIN, {})),
+            )
+        )
     form = request.form.get("form", "")
     next, code = local_path(request.form.get("next", "")), request.form.get("code", "")
     if not _FORM_VALUE.fullmatch(form):
@@ -69,9 +77,8 @@ def check() -> ResponseReturnValue:
     try:
         found = _by_link(form, code, next) if code else _by_password(form, next)
     except RequestRefused as refused:
-        wait = refused.problem.retry_after
-        again = _again(form, refused.problem.code, f"{refused.problem.detail} Try again in {wait} s.", next)
-        again.headers["Retry-After"] = str(wait)
+        again = _again(form, refused.problem.code, try_later(refused.problem), next)
+        again.headers["Retry-After"] = str(refused.problem.retry_after)
         return again
     return found
 
@@ -115,9 +122,9 @@ def _by_link(form: str, code: str, next: str) -> Response:
     password = request.form.get("password", "")
     problem = password_problem(password, user)
     if not problem and password != request.form.get("again", ""):
-        problem = "the two passwords differ"
+        problem = Localizable("the two passwords differ")
     if problem:
-        return _again(form, 422, f"{problem[0].upper()}{problem[1:]}.", next, code=code, user=user)
+        return _again(form, 422, sentence(problem), next, code=code, user=user)
     user = people.sign_in.by_link(people.callers.address(visitor()), code, password)
     if user is None:
         return _again(form, 403, _USED, next)
@@ -185,9 +192,14 @@ def form_page(
 def _again(form: str, status: int, problem: str, next: str, code: str = "", user: str = "") -> Response:
     """The page with the form that was sent."""
     allowed = context(current_app).settings.sign_in
-    values = {"form": form, "problem": words().text(problem), "next": next, "code": code, "user": user}
+    values = {"form": form, "problem": words().told(problem), "next": next, "code": code, "user": user}
     ways = {"passwords": allowed.passwords, "issuers": () if code else allowed.oidc}
     return page("login.html", status, closed=False, **values, **ways)
+
+
+def try_later(problem: HttpProblem) -> str:
+    """Return what is wrong, with the seconds to wait."""
+    return Localizable("{why} Try again in {wait} s.", why=problem.detail, wait=problem.retry_after)
 
 
 def redirected(place: str) -> Response:

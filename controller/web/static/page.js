@@ -16,7 +16,7 @@ export const request = (path, options = {}) =>
     ...options,
     credentials: "omit",
     cache: "no-store",
-    headers: { Accept: "application/json", ...options.headers, "X-Prichal-Page": place.content },
+    headers: { Accept: "application/json", "Accept-Language": document.documentElement.lang, ...options.headers, "X-Prichal-Page": place.content },
   });
 
 /** Waits, and then until somebody looks at the page. */

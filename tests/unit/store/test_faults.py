@@ -67,6 +67,30 @@ def test_a_state_of_an_older_version_is_brought_up_to_date(path: Path, version: 
         assert store.routes.services() == ()
 
 
+def test_runs_of_an_older_version_are_found_by_their_cause(path: Path) -> None:
+    """A row that cannot be read has no cause, and hinders no upgrade."""
+    open_store(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP INDEX runs_by_cause")
+        connection.execute("ALTER TABLE runs DROP COLUMN cause")
+        connection.execute("ALTER TABLE secret_changes_taken DROP COLUMN told")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm016_causes'")
+        connection.execute("PRAGMA user_version = 15")
+        fields = "id, app, pipeline, state, priority, concurrency, created, version, run"
+        for id, text in (
+            ("a1", '{"cause":"schedule"}'),
+            ("a2", '{"cause":"api"}'),
+            ("a3", "no JSON"),
+            ("a4", "{}"),
+        ):
+            row = (id, A, "train", "FAILED", 0, 1, 1.0, 0, text)
+            connection.execute(f"INSERT INTO runs ({fields}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    open_store(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT id, cause FROM runs ORDER BY id").fetchall()
+    assert found == [("a1", "schedule"), ("a2", "api"), ("a3", ""), ("a4", "")]
+
+
 def test_opening_again_keeps_everything(store: SqliteStore, path: Path) -> None:
     store.apps.save(AppStatus(A, failures=3))
     store.close()

@@ -237,7 +237,7 @@ def test_what_was_asked_long_ago_is_refused(owner: SqliteStore, guest: SqliteSto
 def test_records_are_bounded(path: Path, owner: SqliteStore) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-        row = "SELECT i, 'demo', 'keys', 'ann', 'applied', '', 0, 5 FROM n"
+        row = "SELECT i, 'demo', 'keys', 'ann', 'applied', '', 0, 5, '' FROM n"
         db.execute(f"INSERT INTO secret_changes_taken {many} {row}", (KEEP_CHANGES,))
         put(owner, change(A="x"))
         assert db.execute("SELECT count(*) FROM secret_changes_taken").fetchone()[0] == KEEP_CHANGES

@@ -306,6 +306,9 @@ def test_the_query_takes_what_the_rule_takes(store: SqliteStore) -> None:
         RunFilter(TRAIN, RunState.FAILED),
         RunFilter(owner="anna"),
         RunFilter(TRAIN, since="a2"),
+        RunFilter(TRAIN, cause=RunCause.SCHEDULE),
+        RunFilter(TRAIN, RunState.FAILED, cause=RunCause.SCHEDULE),
+        RunFilter(cause=RunCause.SCHEDULE),
     ],
 )
 def test_a_list_reads_no_run_that_is_not_in_it(store: SqliteStore, wanted: RunFilter) -> None:
@@ -319,6 +322,8 @@ def test_a_list_reads_no_run_that_is_not_in_it(store: SqliteStore, wanted: RunFi
         steps = [row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()]
     assert any("USING INDEX" in step or "COVERING INDEX" in step for step in steps)
     assert not any(step.startswith("SCAN") for step in steps), steps
+    if wanted.cause is not None:
+        assert any("COVERING INDEX runs_by_cause (app=? AND cause=?" in step for step in steps), steps
 
 
 @pytest.mark.parametrize("query", ["WAITING", "WAITING_AND_ASKED", "QUEUED_SIZE"])

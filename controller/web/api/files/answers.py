@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, BoxState, StoredObject
 from controller.domain.storage.keys import FileKeyInvalid, FilePath, check_cursor, parse_path
@@ -43,7 +44,9 @@ def find_box(app: AppName, box: str) -> BoxRecord:
     """Raises RequestRefused."""
     record = context(current_app).store.boxes.get(app, ComponentName(box))
     if record is None or record.state is not BoxState.BOUND:
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"The app has no box {box}."))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_FOUND, Localizable("The app has no box {box}.", box=box))
+        )
     return record
 
 
@@ -63,7 +66,7 @@ def checked_path(text: str) -> FilePath:
     try:
         return parse_path(text)
     except FileKeyInvalid as error:
-        detail = f"This name is not possible: {error}."
+        detail = Localizable("This name is not possible: {why}.", why=error.message)
         raise RequestRefused(HttpProblem(ProblemKind.INVALID_PATH, detail)) from error
 
 
@@ -161,7 +164,7 @@ def _require_file(path: FilePath) -> None:
 def _check_condition(area: BoxArea, path: FilePath) -> None:
     """With `If-None-Match: *`, refuse to replace a file. Raises RequestRefused."""
     if request.headers.get("If-None-Match", "").strip() == "*" and area.has(path):
-        detail = f"There is a file {path.text} already."
+        detail = Localizable("There is a file {path} already.", path=path.text)
         raise RequestRefused(HttpProblem(ProblemKind.HTTP, detail, status=412, title="Precondition failed"))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxUsage, PendingUpload, StoredObject
 from controller.domain.storage.keys import FilePath, ancestors
@@ -65,7 +66,9 @@ class BoxArea:
     def key(self, path: FilePath) -> str:
         key = path.key(self.prefix)
         if len(key.encode()) > MAX_STORED_KEY:
-            detail = f"With your area before it, the path has more than {MAX_STORED_KEY} bytes."
+            detail = Localizable(
+                "With your area before it, the path has more than {most} bytes.", most=MAX_STORED_KEY
+            )
             raise RequestRefused(HttpProblem(ProblemKind.INVALID_PATH, detail))
         return key
 
@@ -76,7 +79,9 @@ class BoxArea:
             raise RequestRefused(
                 HttpProblem(
                     ProblemKind.BAD_REQUEST,
-                    f"after or prefix has more than {MAX_STORED_KEY} bytes with its group.",
+                    Localizable(
+                        "after or prefix has more than {most} bytes with its group.", most=MAX_STORED_KEY
+                    ),
                 )
             )
         # Behind the prefix, so that no cursor leads out of the group.
@@ -144,11 +149,17 @@ class BoxArea:
         above = [self.prefix + text for text in ancestors(path.text) if "/" in text]
         stats = self.storage.start(lambda file: self.objects.stat(self.bucket, file), above)
         if self.objects.page(self.bucket, key + "/", limit=1).objects:
-            raise RequestRefused(_conflict(f"{path.text} is a group; a file cannot have the same name."))
+            raise RequestRefused(
+                _conflict(Localizable("{path} is a group; a file cannot have the same name.", path=path.text))
+            )
         for file, found in zip(above, stats, strict=True):
             if found is not None:
                 raise RequestRefused(
-                    _conflict(f"{file.removeprefix(self.prefix)} is a file, so it can hold no files.")
+                    _conflict(
+                        Localizable(
+                            "{path} is a file, so it can hold no files.", path=file.removeprefix(self.prefix)
+                        )
+                    )
                 )
 
     def move(self, path: FilePath, to: FilePath) -> StoredObject:
@@ -157,7 +168,7 @@ class BoxArea:
         found = self.find(path)
         self.check_name(to)
         if self.has(to):
-            raise RequestRefused(_conflict(f"There is a file {to.text} already."))
+            raise RequestRefused(_conflict(Localizable("There is a file {path} already.", path=to.text)))
         self.reserve(to, found.size, self.now + self.lifetime)
         try:
             copied = self.objects.copy(self.bucket, found, self.key(to))
@@ -192,16 +203,22 @@ class BoxArea:
         require_settled(self.store, self.record, key, self.now, around)
 
     def full(self, usage: BoxUsage, size: int) -> HttpProblem:
-        detail = (
-            f"Box {self.record.box} has {usage.free} bytes free of {usage.capacity}; {usage.used} are stored, "
-            f"{usage.pending} are kept for uploads under way, {size or 'some'} more are asked for."
+        detail = Localizable(
+            "Box {box} has {free} bytes free of {capacity}; {used} are stored, {pending} are kept for uploads under "
+            "way, {size} more are asked for.",
+            box=self.record.box,
+            free=usage.free,
+            capacity=usage.capacity,
+            used=usage.used,
+            pending=usage.pending,
+            size=size or Localizable("some"),
         )
         numbers = {"capacity": usage.capacity, "used": usage.used, "pending": usage.pending}
         return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": usage.free, "size": size})
 
 
 def _missing(path: FilePath) -> HttpProblem:
-    return HttpProblem(ProblemKind.NOT_FOUND, f"There is no file {path.text}.")
+    return HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no file {path}.", path=path.text))
 
 
 def _conflict(detail: str) -> HttpProblem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from controller.domain.localizable import Localizable
 from controller.domain.storage.box import BoxRecord
 from controller.ports import Store
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -39,7 +40,9 @@ def require_all_settled(
     for key in keys if found else ():
         for prefix, run in found.items():
             if key.startswith(prefix) or (around and prefix.startswith(key)):
-                detail = f"Run {run} is publishing into this group; wait until it is done, then try again."
+                detail = Localizable(
+                    "Run {run} is publishing into this group; wait until it is done, then try again.", run=run
+                )
                 raise RequestRefused(
                     HttpProblem(ProblemKind.PUBLISHING, detail, retry_after=RETRY_AFTER, extra={"run": run})
                 )

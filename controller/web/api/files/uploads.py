@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import Part, PendingUpload, StoredObject
 from controller.domain.storage.keys import FilePath
@@ -84,7 +85,9 @@ class Uploads:
         """Return the id of a new upload, which has to be completed within `abandon_after` seconds."""
         area = self.area
         if not 1 <= size <= MAX_FILE:
-            detail = f"size must be 1 to {MAX_FILE} bytes; an empty file is uploaded through a link."
+            detail = Localizable(
+                "size must be 1 to {most} bytes; an empty file is uploaded through a link.", most=MAX_FILE
+            )
             raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
         usage = area.store.boxes.usage(area.bucket, area.now)
         if not usage.has_space_for(size):  # before the storage is asked for anything
@@ -156,13 +159,14 @@ class Uploads:
 
 def unknown(path: FilePath) -> HttpProblem:
     return HttpProblem(
-        ProblemKind.NOT_FOUND, f"There is no such upload of {path.text}, or not any more. Begin a new one."
+        ProblemKind.NOT_FOUND,
+        Localizable("There is no such upload of {path}, or not any more. Begin a new one.", path=path.text),
     )
 
 
 def _incomplete(size: int, parts: tuple[Part, ...]) -> HttpProblem:
     there, lacking = sum(part.size for part in parts), absent(size, parts)
-    detail = f"The parts have {there} bytes, {size} were announced."
+    detail = Localizable("The parts have {there} bytes, {size} were announced.", there=there, size=size)
     return HttpProblem(
         ProblemKind.UPLOAD_INCOMPLETE, detail, extra={"size": size, "missing": lacking[:SHOWN]}
     )

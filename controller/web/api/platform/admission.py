@@ -13,6 +13,7 @@ from flask import Flask, Response, current_app, g, redirect, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import AuditEntry
 from controller.domain.people.roles import Act, Principal, Verdict, decide
 from controller.web.api.platform.refusals import unknown_app
@@ -48,8 +49,12 @@ def judge(principal: Principal | None, act: Act, app: str = "") -> None:
         case Verdict.UNKNOWN:
             raise RequestRefused(unknown_app(app))
         case Verdict.FORBIDDEN:
-            whose = "this token" if not principal.scope.covers(act.scope or principal.scope) else "your role"
-            detail = f"You are known as {principal.name or principal.via}, but {whose} does not allow this."
+            is_token = not principal.scope.covers(act.scope or principal.scope)
+            whose = Localizable("this token") if is_token else Localizable("your role")
+            who = principal.name or principal.via
+            detail = Localizable(
+                "You are known as {who}, but {whose} does not allow this.", who=who, whose=whose
+            )
             raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
         case Verdict.ALLOWED:
             return

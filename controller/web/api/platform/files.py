@@ -13,6 +13,7 @@ from flask import Blueprint, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.routing.caller_names import name_of_person
 from controller.domain.storage.keys import DEVELOPER_AREA, FilePath, user_area
@@ -158,7 +159,9 @@ def _chosen(folder: FilePath, name: str) -> FilePath:
 def _move(place: FilesPlace, area: BoxArea) -> ResponseReturnValue:
     to = answers.checked_path(request.form.get("to", "").strip().lstrip("/"))
     if to.is_group:
-        raise RequestRefused(HttpProblem(ProblemKind.INVALID_PATH, "Name a folder and a file: folder/file."))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.INVALID_PATH, Localizable("Name a folder and a file: folder/file."))
+        )
     _note(place.app, f"{place.box.box}/{place.path.text}", "moved", to.text)
     area.move(place.path, to)
     return redirect_saying(place.at(to.text).address(), Flash.FILE_MOVED)

@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 from controller.config import Settings
 from controller.domain.apps.orders import AppOrder, OrderRecord, is_order_id
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.people.quotas import Quota, name_problem, prefix_of, used, with_overrides
 from controller.domain.people.roles import Act, Principal, Verdict, decide
 from controller.domain.reasons import Reason
@@ -132,7 +133,9 @@ def own_order(id: str) -> OrderRecord:
     who = principal()
     if record is None or not (who.is_admin or (who.name and record.order.by == who.name)):
         extra = {"reason": str(Reason.UNKNOWN_ORDER)}
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"There is no order {id}.", extra=extra))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no order {id}.", id=id), extra=extra)
+        )
     return record
 
 
@@ -205,6 +208,7 @@ def _invalid(detail: str) -> RequestRefused:
 def _refused(error: Stalled | Transient) -> RequestRefused:
     full = error.reason == Reason.QUEUE_FULL
     kind = ProblemKind.QUEUE_FULL if full else _KINDS.get(error.reason, ProblemKind.INVALID)
-    detail = error.message[:1].upper() + error.message[1:]
     extra = {"reason": str(error.reason)}
-    return RequestRefused(HttpProblem(kind, f"{detail}.", retry_after=5 if full else 0, extra=extra))
+    return RequestRefused(
+        HttpProblem(kind, sentence(error.message), retry_after=5 if full else 0, extra=extra)
+    )

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.people.accounts import LABEL, Scope, TokenRecord
 from controller.domain.people.documents import audit_document, session_document, token_document
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
@@ -41,7 +42,7 @@ def sessions() -> ResponseReturnValue:
 def revoke_session(id: str) -> ResponseReturnValue:
     found = people_context(current_app).store.end_session(id, _only())
     if found is None:
-        raise _missing(f"There is no session {id}.")
+        raise _missing(Localizable("There is no session {id}.", id=id))
     note(f"session {found.id}", f"of {found.user}")
     return redirect_saying("/-/sessions", Flash.SESSION_ENDED) if wants_page() else {"revoked": found.id}
 
@@ -59,13 +60,15 @@ def add_token() -> ResponseReturnValue:
     """The token itself is in this answer and never again."""
     who, store = principal(), people_context(current_app).store
     if not who.name:
-        detail = "A token belongs to a person, and you have no account. On the host: prichal token add USER"
+        detail = Localizable(
+            "A token belongs to a person, and you have no account. On the host: prichal token add USER"
+        )
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
     secret, token = _asked_token(who.name)
     try:
         store.add_token(secret, token)
     except Stalled as error:
-        raise RequestRefused(HttpProblem(ProblemKind.INVALID, error.message)) from error
+        raise RequestRefused(HttpProblem(ProblemKind.INVALID, sentence(error.message))) from error
     note(f"token {token.id}", f"{token.scope} {token.label}".strip())
     if wants_page():
         return _tokens_page(store.tokens(who.name), secret)
@@ -76,7 +79,7 @@ def add_token() -> ResponseReturnValue:
 def revoke_token(id: str) -> ResponseReturnValue:
     found = people_context(current_app).store.revoke_token(id, _only())
     if found is None:
-        raise _missing(f"There is no token {id}.")
+        raise _missing(Localizable("There is no token {id}.", id=id))
     note(f"token {found.id}", f"of {found.user}")
     return redirect_saying("/-/tokens", Flash.TOKEN_REVOKED) if wants_page() else {"revoked": found.id}
 
@@ -103,11 +106,11 @@ def _asked_token(user: str) -> tuple[str, TokenRecord]:
         raise _invalid(f"The body must be a mapping such as {_BODY}.")
     label, scope, days = asked.get("label", ""), asked.get("scope", "read"), asked.get("days", USUAL_DAYS)
     if not isinstance(label, str) or len(label) > LABEL or not label.isprintable():
-        raise _invalid(f"label must be a text of at most {LABEL} characters.")
+        raise _invalid(Localizable("label must be a text of at most {most} characters.", most=LABEL))
     if scope not in list(Scope):
-        raise _invalid(f"scope must be one of {', '.join(Scope)}.")
+        raise _invalid(Localizable("scope must be one of {names}.", names=", ".join(Scope)))
     if type(days) is not int or not 1 <= days <= LONGEST_DAYS:
-        raise _invalid(f"days must be a whole number from 1 to {LONGEST_DAYS}.")
+        raise _invalid(Localizable("days must be a whole number from 1 to {most}.", most=LONGEST_DAYS))
     return new_token(user, label, Scope(scope), days, time.time(), secrets.token_urlsafe(32))
 
 
@@ -117,7 +120,9 @@ def _is_about_all() -> bool:
     if not query().flag("all"):
         return not who.name
     if not who.is_admin:
-        raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, "Only administrators see those of others."))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.NOT_ALLOWED, Localizable("Only administrators see those of others."))
+        )
     return True
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.web.problems import HttpProblem, ProblemKind
 
@@ -34,5 +35,7 @@ def refusal(error: Stalled, app: str = "") -> HttpProblem | None:
 def unknown_app(name: str) -> HttpProblem:
     """The answer for an app that does not exist, and for one that the caller may not see."""
     return HttpProblem(
-        ProblemKind.NOT_FOUND, f"No app is called {name}.", extra={"reason": Reason.UNKNOWN_APP}
+        ProblemKind.NOT_FOUND,
+        Localizable("No app is called {name}.", name=name),
+        extra={"reason": Reason.UNKNOWN_APP},
     )

@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from controller.client.platform.api import Document
 from controller.domain.apps.age_keys import KeyAction
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, without_line_end
 from controller.web.api.platform.admission import note
@@ -47,7 +48,7 @@ def set_by_form(name: str) -> ResponseReturnValue:
     except Stalled as error:
         if error.reason != Reason.SECRET_REFUSED:
             raise
-        return secrets_page(name, secret, key, error.message)
+        return secrets_page(name, secret, key, sentence(error.message))
     return after_change(name)
 
 
@@ -107,7 +108,7 @@ def _given_value() -> Secret:
     try:
         return Secret(without_line_end(file.read().decode()))
     except UnicodeDecodeError:
-        message = "the file is not text in UTF-8; store a binary file in Base64"
+        message = Localizable("the file is not text in UTF-8; store a binary file in Base64")
         raise Stalled(Reason.SECRET_REFUSED, message) from None
 
 

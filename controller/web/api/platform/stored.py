@@ -27,11 +27,12 @@ from controller.domain.apps.history import AppliedRevision, difference, find_rev
 from controller.domain.apps.orders import AppOrder
 from controller.domain.apps.owned_secrets import MAX_AUTHOR, ChangeRecord, ChangeState, SecretChange
 from controller.domain.apps.requests import ReconcileRequest, RequestState, Trigger
-from controller.domain.apps.rollback import decide_rollback
+from controller.domain.apps.rollback import decide_rollback, unknown_revision
 from controller.domain.apps.secret_documents import change_document, secrets_document
 from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.gpu_devices import GpuState
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.notifications.records import check_id
 from controller.domain.people.roles import Principal, administrator
@@ -415,8 +416,9 @@ def _entry(app: str, entries: tuple[AppliedRevision, ...], wanted: str | None) -
     """Return the entry that is wanted, or the newest one. Stalled `UnknownRevision`."""
     found = find_revision(entries, wanted) if wanted is not None else next(iter(entries), None)
     if found is None:
-        what = f"no revision {wanted!r}" if wanted is not None else "nothing yet"
-        raise Stalled(Reason.UNKNOWN_REVISION, f"the history of {app} has {what}; see: prichal history {app}")
+        nothing = Localizable("the history of {app} has nothing yet; see: prichal history {app}", app=app)
+        told = unknown_revision(app, wanted) if wanted is not None else nothing
+        raise Stalled(Reason.UNKNOWN_REVISION, told)
     return found
 
 
@@ -430,7 +432,7 @@ def approved_revision(status: AppStatus) -> str:
     wanted = status.rollback.revision if status.rollback else status.attempted_revision
     revision = wanted or ("confirmed" if status.app == PLATFORM else "")
     if not revision:
-        told = f"{status.app} has no revision to approve yet; see: prichal status {status.app}"
+        told = Localizable("{app} has no revision to approve yet; see: prichal status {app}", app=status.app)
         raise Stalled(Reason.NOTHING_PENDING, told)
     return revision
 

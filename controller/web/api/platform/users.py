@@ -14,6 +14,7 @@ from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.accounts import Account
 from controller.domain.people.documents import account_document, role_document
@@ -65,7 +66,7 @@ def new_link(id: str) -> ResponseReturnValue:
 @users.post(f"{PLACE}/<id>/remove")
 def remove_user(id: str) -> ResponseReturnValue:
     if id == principal().name:
-        raise _invalid("Nobody removes their own account: ask another administrator.")
+        raise _invalid(Localizable("Nobody removes their own account: ask another administrator."))
     store = _store()
     _do(lambda: store.remove(id))
     note(id)
@@ -84,11 +85,9 @@ def give_role(id: str) -> ResponseReturnValue:
 def take_role(id: str) -> ResponseReturnValue:
     store, grant = _store(), _grant(id)
     if id == principal().name and grant.role is Role.ADMIN:
-        raise _invalid("Nobody takes this role from themselves: ask another administrator.")
+        raise _invalid(Localizable("Nobody takes this role from themselves: ask another administrator."))
     if not store.take_back(grant):
-        raise RequestRefused(
-            HttpProblem(ProblemKind.NOT_FOUND, f"{id} is not {_words(grant)}{_by_group(store, grant)}.")
-        )
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, _not_given(store, grant)))
     note(id, _words(grant))
     return redirect_saying(PLACE, Flash.ROLE_TAKEN) if _is_form() else {"user": id, **role_document(grant)}
 
@@ -116,9 +115,13 @@ def _grant(id: str) -> Grant:
     asked = _asked("role", "app")
     word, app = _text(asked, "role"), str(asked.get("app") or ALL)
     if word not in list(Role):
-        raise _invalid(f"role must be one of {', '.join(Role)}.")
+        raise _invalid(Localizable("role must be one of {names}.", names=", ".join(Role)))
     if app != ALL and not is_dns_label(app) and not is_app_pattern(app):
-        raise _invalid(f"{app!r} cannot be the name of an app, or the beginning of names such as pu-lab-*.")
+        raise _invalid(
+            Localizable(
+                "{app!r} cannot be the name of an app, or the beginning of names such as pu-lab-*.", app=app
+            )
+        )
     return Grant(id, Role(word), AppName(app))
 
 
@@ -136,7 +139,7 @@ def _asked(*names: str) -> dict[str, Any]:
 def _text(asked: dict[str, Any], name: str) -> str:
     found = asked.get(name, "")
     if not isinstance(found, str) or not 0 < len(found) <= 100:
-        raise _invalid(f"{name} must be a text of 1 to 100 characters.")
+        raise _invalid(Localizable("{name} must be a text of 1 to 100 characters.", name=name))
     return found
 
 
@@ -146,20 +149,23 @@ def _do(change: Any) -> None:
         change()
     except Stalled as error:
         kind = ProblemKind.NOT_FOUND if error.reason is Reason.UNKNOWN_USER else ProblemKind.INVALID
-        raise RequestRefused(HttpProblem(kind, f"{error.message[0].upper()}{error.message[1:]}.")) from error
+        raise RequestRefused(HttpProblem(kind, sentence(error.message))) from error
 
 
-def _by_group(store: PeopleStore, grant: Grant) -> str:
-    """Return where a role is taken away that a group gives; "" if none does."""
+def _not_given(store: PeopleStore, grant: Grant) -> Localizable:
+    """Say that an account has no such role, and where a role is taken away that a group gives."""
     groups = [
         each.group
         for each in store.grants(time.time(), grant.user)
         if each.group and (each.role, each.app) == (grant.role, grant.app)
     ]
     if not groups:
-        return ""
-    return (
-        f" by the account, but by the group {', '.join(groups)}: take them out of it, or change people.oidc"
+        return Localizable("{user} is not {role}.", user=grant.user, role=_words(grant))
+    return Localizable(
+        "{user} is not {role} by the account, but by the group {groups}: take them out of it, or change people.oidc.",
+        user=grant.user,
+        role=_words(grant),
+        groups=", ".join(groups),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName
 from controller.domain.runs.run import Run, RunInput
 from controller.domain.storage.box import BoxRecord
@@ -75,7 +76,15 @@ def _is_on_its_way(store: Store, record: BoxRecord, key: str) -> bool:
 
 
 def _absent(given: RunInput) -> str:
-    box = f" of box {given.box}" if given.box else ""
+    path = (
+        Localizable("{path!r} of box {box}", path=given.data, box=given.box)
+        if given.box
+        else repr(given.data)
+    )
     if given.data.endswith("/"):
-        return f"input {given.name!r}: there are no files in the group {given.data!r}{box}; upload them first"
-    return f"input {given.name!r}: there is no file {given.data!r}{box}; upload it first"
+        return Localizable(
+            "input {name!r}: there are no files in the group {path}; upload them first",
+            name=given.name,
+            path=path,
+        )
+    return Localizable("input {name!r}: there is no file {path}; upload it first", name=given.name, path=path)

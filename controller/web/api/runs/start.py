@@ -15,6 +15,7 @@ from functools import partial
 from flask import current_app
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable, sentence
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, RunState, new_run, new_run_id, retry_of
@@ -59,10 +60,12 @@ def submit_run(pipeline: Pipeline, interface: RunInterface, body: object, caller
 def repeat_run(before: Run, caller: RunCaller) -> Run:
     """Start a new run that reuses the stages that succeeded. Raises RequestRefused."""
     if not before.state.terminal:
-        detail = f"Run {before.id} is {before.state}; cancel it first, or wait."
+        detail = Localizable(
+            "Run {id} is {state}; cancel it first, or wait.", id=before.id, state=before.state
+        )
         raise RequestRefused(HttpProblem(ProblemKind.RUN_STATE, detail))
     if before.state is RunState.SUCCEEDED:
-        detail = f"Run {before.id} has succeeded and cannot be retried; submit a new one."
+        detail = Localizable("Run {id} has succeeded and cannot be retried; submit a new one.", id=before.id)
         raise RequestRefused(HttpProblem(ProblemKind.RUN_STATE, detail))
     now = time.time()
     after = retry_of(before, new_run_id(now, secrets.randbits(32)), now)
@@ -73,8 +76,10 @@ def _check(run: Run, places: Sequence[str]) -> None:
     """Check that the run can be executed. Raises RequestRefused."""
     if run.handed_out and not run.pipeline.boxes:
         names = ", ".join(output.name for output in run.handed_out)
-        detail = (
-            f"Pipeline {run.name} has no connected box that its outputs ({names}) could go to; connect one."
+        detail = Localizable(
+            "Pipeline {pipeline} has no connected box that its outputs ({names}) could go to; connect one.",
+            pipeline=run.name,
+            names=names,
         )
         raise RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
     if faults := absent_inputs(run, places, context(current_app).store, storage_client(current_app)):
@@ -96,20 +101,21 @@ def _stored(run: Run, caller: RunCaller, content: str, check: Callable[[], None]
     except Transient as error:
         if error.reason != Reason.QUEUE_FULL:
             raise
-        detail = f"{str(error)[:1].upper()}{str(error)[1:]}: wait until some have begun, or cancel some."
-        raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, detail, retry_after=10)) from error
+        detail = Localizable("{why}: wait until some have begun, or cancel some", why=error.message)
+        raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, sentence(detail), retry_after=10)) from error
     except Stalled as error:
         if error.reason != Reason.IDEMPOTENCY_CONFLICT:
             raise
-        detail = f"Choose another key: {error.message}."
-        raise RequestRefused(HttpProblem(ProblemKind.KEY_REUSED, detail)) from error
+        reused = f"Choose another key: {error.message}."
+        raise RequestRefused(HttpProblem(ProblemKind.KEY_REUSED, reused)) from error
 
 
 def _invalid(invalid: SubmissionInvalid) -> HttpProblem:
     errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in invalid.faults]
     first, more = errors[0], len(errors) - 1
     place = _place_of(first["pointer"], first["detail"])
-    detail = f"{place}: {first['detail']}" + (f", and {more} more." if more else ".")
+    told = Localizable("{place}: {what}", place=place, what=first["detail"])
+    detail = Localizable("{first}, and {more} more.", first=told, more=more) if more else sentence(told)
     return HttpProblem(ProblemKind.INVALID, detail, extra={"errors": errors})
 
 
@@ -117,4 +123,4 @@ def _place_of(pointer: str, detail: str) -> str:
     """Name the place in words, unless the text names it already."""
     above, _, token = pointer.rpartition("/")
     name = token.replace("~1", "/").replace("~0", "~")
-    return (above if token and quoted(name) in detail else pointer) or "the body"
+    return (above if token and quoted(name) in detail else pointer) or Localizable("the body")

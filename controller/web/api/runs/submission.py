@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from controller.domain.apps.spec import ApiVariable
+from controller.domain.localizable import Localizable
 from controller.domain.routing.routes import Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import RunInput, RunOutput
@@ -204,13 +205,15 @@ def _place_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[Re
     try:
         parse_path(item["data"])
     except FileKeyInvalid as error:
-        yield RequestFault(entry.data, str(error))
+        yield RequestFault(entry.data, error.message)
 
 
 def _box_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[RequestFault]:
     box = entry.item.get("box")
     if not boxes:
-        yield RequestFault(entry.place, "the pipeline has no connected box that files could lie in")
+        yield RequestFault(
+            entry.place, Localizable("the pipeline has no connected box that files could lie in")
+        )
     elif box is not None and box not in boxes:
         yield RequestFault(
             f"{entry.place}/box", f"must be a connected box of the pipeline: {', '.join(boxes)}"
@@ -288,7 +291,7 @@ def _group_faults(
     try:
         group = _group(wanted)
     except FileKeyInvalid as error:
-        yield RequestFault(entry.data, str(error))
+        yield RequestFault(entry.data, error.message)
         return
     box = str(entry.item.get("box") or "".join(boxes[:1]))
     for (other_box, other), name in taken.items():

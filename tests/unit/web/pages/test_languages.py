@@ -16,7 +16,9 @@ from controller.web.pages.problem_words import PROBLEMS
 
 WEB = LOCALE.parent
 KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
-_PLACEHOLDER = re.compile(r"%\([a-z_]+\)[sd]|%[sd]|\{[a-z_]*\}")
+#: Messages, which are made in the whole of the program.
+MESSAGES = {"Localizable": None}
+_PLACEHOLDER = re.compile(r"%\([a-z_]+\)[sd]|%[sd]|\{[a-z_]*(?:!r)?\}")
 PLURALS = {Language.RUSSIAN: 3}
 
 Text = str | tuple[str, ...]
@@ -28,6 +30,9 @@ def texts() -> dict[Text, str]:
     for path in sorted(WEB.rglob("*.py")):
         for line, message, *_ in extract_from_file("python", path, keywords=KEYWORDS):
             found.setdefault(_as_key(message), f"{path.relative_to(WEB)}:{line}")
+    for path in sorted(WEB.parent.rglob("*.py")):
+        for line, message, *_ in extract_from_file("python", path, keywords=MESSAGES):
+            found.setdefault(_as_key(message), f"{path.relative_to(WEB.parent)}:{line}")
     options = {"trimmed": "true", "silent": "false"}
     for path in sorted((WEB / "templates").rglob("*.html")):
         found |= {

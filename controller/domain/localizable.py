@@ -1,0 +1,136 @@
+"""Texts for people that can be said in another language later. A `Localizable` is its English text, so whatever takes a
+text takes one; it also keeps the pattern and the values that it was made of, by which pages translate it
+(`controller.web.pages.languages`). Pure.
+
+Write `Localizable("the value of {key} is empty", key=key)` for what a page shows to somebody who has to act on it. The
+pattern is a constant: `tests/unit/web/pages/test_languages.py` collects all of them, and finds those without a
+translation. A value is put in as it is, and with `{name!r}` in quotation marks; it may be a message, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
+
+from controller.domain.text import printable
+
+Value = str | int | float
+Translate = Callable[[str], str]
+
+_PLACE = re.compile(r"\{([a-z][a-z0-9_]*)(!r)?\}")
+_ENDS = (".", "!", "?", "…")
+
+
+class Localizable(str):
+    """`is_sentence`: it begins with a capital letter and ends with a full stop, whatever the pattern has."""
+
+    pattern: str
+    values: Mapping[str, Value]
+    is_sentence: bool
+
+    def __new__(cls, pattern: str, /, **values: Value) -> Self:
+        return cls.made(pattern, values)
+
+    @classmethod
+    def made(cls, pattern: str, values: Mapping[str, Value], is_sentence: bool = False) -> Self:
+        clean = {name: _clean(value) for name, value in values.items()}
+        made = super().__new__(cls, _finished(filled(pattern, clean), is_sentence))
+        made.pattern, made.values, made.is_sentence = pattern, clean, is_sentence
+        return made
+
+    def said(self, translate: Translate) -> str:
+        """Return the text with all patterns translated."""
+        values = {name: said(value, translate) for name, value in self.values.items()}
+        return _finished(filled(translate(self.pattern), values), self.is_sentence)
+
+    def changed(self, change: Translate) -> Localizable:
+        """Return the message with each text among its values changed."""
+        values = {
+            name: value.changed(change)
+            if isinstance(value, Localizable)
+            else change(value)
+            if isinstance(value, str)
+            else value
+            for name, value in self.values.items()
+        }
+        return Localizable.made(self.pattern, values, self.is_sentence)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Localizable.made, (self.pattern, dict(self.values), self.is_sentence)
+
+
+def said(value: Value, translate: Translate) -> Value:
+    """Return a message translated, and all else as it is."""
+    return value.said(translate) if isinstance(value, Localizable) else value
+
+
+def filled(pattern: str, values: Mapping[str, Value]) -> str:
+    """Return the pattern with values in its places; a place without a value stays."""
+
+    def value_of(place: re.Match[str]) -> str:
+        if place[1] not in values:
+            return place[0]
+        value = values[place[1]]
+        return repr(value) if place[2] else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return _PLACE.sub(value_of, pattern)
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence."""
+    if isinstance(text, Localizable):
+        return Localizable.made(text.pattern, text.values, is_sentence=True)
+    return _finished(text, is_sentence=True)
+
+
+def joined(parts: Iterable[str], separator: str = "; ") -> str:
+    """Return the parts as one text, that is a message if one of them is."""
+    found = tuple(parts)
+    if len(found) == 1:
+        return found[0]
+    names = [f"part{number}" for number in range(len(found))]
+    return Localizable.made(
+        separator.join(f"{{{name}}}" for name in names), dict(zip(names, found, strict=True))
+    )
+
+
+def changed(text: str, change: Translate) -> str:
+    """Return a text changed; of a message, its values."""
+    return text.changed(change) if isinstance(text, Localizable) else change(text)
+
+
+def as_document(text: str) -> dict[str, Any] | None:
+    """Return what `from_document` reads; None for a text that is not a message."""
+    if not isinstance(text, Localizable):
+        return None
+    values = {
+        name: as_document(value) if isinstance(value, Localizable) else value
+        for name, value in text.values.items()
+    }
+    return {"pattern": text.pattern, "values": values, "sentence": text.is_sentence}
+
+
+def from_document(document: object) -> Localizable:
+    """Raises ValueError for what `as_document` does not write."""
+    match document:
+        case {"pattern": str(pattern), "values": dict(values), "sentence": bool(is_sentence)}:
+            found = {str(name): _value_of(value) for name, value in values.items()}
+            return Localizable.made(pattern, found, is_sentence)
+    raise ValueError("it is not a message")
+
+
+def _value_of(value: object) -> Value:
+    if isinstance(value, str | int | float):
+        return value
+    return from_document(value)
+
+
+def _clean(value: Value) -> Value:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Localizable) else value
+
+
+def _finished(text: str, is_sentence: bool) -> str:
+    if not is_sentence:
+        return text
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(_ENDS) else '.'}"

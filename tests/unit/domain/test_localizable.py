@@ -1,0 +1,114 @@
+"""Messages are texts in English, and keep what they are made of, also in a database and in a pickle."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.errors import Stalled
+from controller.domain.localizable import (
+    Localizable,
+    as_document,
+    changed,
+    filled,
+    from_document,
+    joined,
+    sentence,
+)
+from controller.domain.reasons import Reason
+
+EMPTY = Localizable("the value of {key} is empty", key="a")
+GERMAN = {
+    "the value of {key} is empty": "der Wert von {key} ist leer",
+    "{first} and {second!r}": "{second!r} und {first}",
+}
+
+
+def in_german(text: str) -> str:
+    return GERMAN.get(text, text)
+
+
+def test_it_is_its_english_text() -> None:
+    assert EMPTY == "the value of a is empty"
+    assert f"{EMPTY}!" == "the value of a is empty!"
+    assert Localizable("{name!r} has {number}", name="a'b", number=3) == '"a\'b" has 3'
+    assert Localizable("{cpus} and {unknown} {not a place}", cpus=1.5) == "1.5 and {unknown} {not a place}"
+
+
+def test_it_is_said_in_another_language_with_all_that_is_in_it() -> None:
+    both = Localizable("{first} and {second!r}", first=EMPTY, second="{first}")
+    assert both.said(in_german) == "'{first}' und der Wert von a ist leer"
+    assert sentence(both).said(in_german) == "'{first}' und der Wert von a ist leer."  # type: ignore[attr-defined]
+
+
+def test_sentences_and_joined_parts() -> None:
+    assert (sentence("x"), sentence("What?"), sentence("")) == ("X.", "What?", ".")
+    assert sentence(EMPTY) == "The value of a is empty."
+    two = joined((EMPTY, "plain"))
+    assert isinstance(two, Localizable)
+    assert (two, two.said(in_german)) == ("the value of a is empty; plain", "der Wert von a ist leer; plain")
+    assert joined((EMPTY,)) is EMPTY
+
+
+@pytest.mark.parametrize("text", [EMPTY, Localizable("{a!r}", a="x\ny")])
+def test_an_error_keeps_it(text: Localizable) -> None:
+    assert Stalled(Reason.SECRET_REFUSED, text).message is text
+
+
+def test_values_are_printable() -> None:
+    assert Localizable("{a}", a="x\x00\ud800") == "x\\x00\\ud800"
+
+
+def test_only_values_are_changed() -> None:
+    found = changed(
+        Localizable("{a} in /state", a=Localizable("{b}", b="/state")),
+        lambda text: text.replace("/state", "…"),
+    )
+    assert found == "… in /state"
+    assert changed("plain", str.upper) == "PLAIN"
+
+
+VALUES = st.recursive(
+    st.text() | st.integers() | st.floats(allow_nan=False),
+    lambda inner: st.builds(lambda value: Localizable("about {a!r} and {b}", a=value, b="b"), inner),
+    max_leaves=5,
+)
+
+
+@given(VALUES)
+def test_it_comes_back_from_a_database_and_from_a_pickle(value: Any) -> None:
+    made = Localizable("{a}: {b!r}", a=value, b="x")
+    for back in (
+        from_document(json.loads(json.dumps(as_document(made)))),
+        pickle.loads(pickle.dumps(made)),
+        copy.deepcopy(made),
+    ):
+        assert (back, back.pattern, back.values) == (made, made.pattern, made.values)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        1,
+        "x",
+        [],
+        {},
+        {"pattern": 1, "values": {}, "sentence": False},
+        {"pattern": "", "values": {"a": []}, "sentence": False},
+    ],
+)
+def test_what_is_no_message_is_refused(document: object) -> None:
+    with pytest.raises(ValueError, match="not a message"):
+        from_document(document)
+
+
+def test_a_text_that_is_no_message_has_no_document() -> None:
+    assert as_document("plain") is None
+    assert filled("{a}", {}) == "{a}"
