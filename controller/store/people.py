@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.config import OpenIdIssuer
 from controller.domain.errors import Stalled
 from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import (
@@ -28,7 +29,7 @@ from controller.domain.people.accounts import (
     TokenRecord,
     is_account_name,
 )
-from controller.domain.people.openid import GroupRole, Identity, SignedInPerson, roles_by_group
+from controller.domain.people.openid import GroupRole, Identity, IssuerLogout, SignedInPerson, roles_by_group
 from controller.domain.people.roles import Grant, Principal, Role, grant_problem
 from controller.domain.reasons import Reason
 from controller.domain.text import storable
@@ -42,6 +43,7 @@ MOST_TOKENS = 50  # of one person
 MOST_TICKETS = 10_000
 KEEP_ACTS = 10_000
 TICKET = 60.0  # seconds within which a browser has to come back after the password was right
+CLOCKS = 60.0  # seconds, more than clocks of issuers may differ
 LINK = 86400.0  # seconds that a one-time link is good
 
 #: The schema, step by step; a file is taken from the step that it is at to the last one.
@@ -101,6 +103,13 @@ CREATE TABLE devices (
     digest TEXT PRIMARY KEY, code TEXT NOT NULL UNIQUE, label TEXT NOT NULL, scope TEXT NOT NULL,
     address TEXT NOT NULL, expires REAL NOT NULL, user TEXT REFERENCES accounts ON DELETE CASCADE,
     granted TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+""",
+    """
+ALTER TABLE sessions ADD COLUMN issuer_session TEXT NOT NULL DEFAULT '';
+CREATE INDEX sessions_by_issuer ON sessions (issuer, issuer_session) WHERE issuer <> '';
+CREATE TABLE issuer_logouts (
+    issuer TEXT NOT NULL, id TEXT NOT NULL, expires REAL NOT NULL, PRIMARY KEY (issuer, id)
 ) STRICT, WITHOUT ROWID;
 """,
 )
@@ -389,10 +398,15 @@ class PeopleStore:
         return Ticket(*found[:3]) if found and found[3] > now else None
 
     def begin_session(
-        self, secret: str, session: SessionRecord, limits: SessionLimits, id_token: str = ""
+        self,
+        secret: str,
+        session: SessionRecord,
+        limits: SessionLimits,
+        id_token: str = "",
+        issuer_session: str = "",
     ) -> None:
         """Begin a session. Ended ones of everybody are deleted, and this person's oldest above the limit. An issuer
-        that is asked to sign the person out gets the `id_token`."""
+        that is asked to sign the person out gets the `id_token`; by `issuer_session` it may say that they have."""
         times = {"now": session.created, "idle": limits.idle, "lifetime": limits.lifetime}
         with self.opened(write=True) as db:
             db.execute(f"DELETE FROM sessions WHERE NOT ({_LIVE})", times)  # noqa: S608 - a constant of ours
@@ -400,8 +414,8 @@ class PeopleStore:
             db.execute(f"DELETE FROM sessions WHERE digest IN ({oldest})", (session.user, MOST_SESSIONS - 1))  # noqa: S608
             row = (session.id, session.user, session.created, session.seen)
             texts = (storable(session.address), storable(session.agent))
-            origin = (session.issuer, id_token)
-            insert = "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            origin = (session.issuer, id_token, issuer_session)
+            insert = "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             db.execute(insert, (digest_of(secret), *row, *texts, *origin))
 
     def session(self, secret: str, limits: SessionLimits, now: float) -> Principal | None:
@@ -434,6 +448,26 @@ class PeopleStore:
         with self.opened(write=True) as db:
             found = db.execute(query, (id, user)).fetchone()
         return SessionRecord(*found) if found else None
+
+    def end_issuer_sessions(
+        self, issuer: OpenIdIssuer, logout: IssuerLogout, now: float
+    ) -> tuple[SessionRecord, ...] | None:
+        """End the sessions that an issuer says have ended, and return them; None if it has said so before."""
+        query = f"""DELETE FROM sessions WHERE issuer = :name AND (:session = '' OR issuer_session = :session)
+            AND (:subject = '' OR user IN (SELECT user FROM identities WHERE issuer = :issuer AND subject = :subject))
+            RETURNING {_RECORD}"""  # noqa: S608 - a constant of ours
+        asked = {
+            "name": issuer.name,
+            "issuer": issuer.issuer,
+            "session": logout.session,
+            "subject": logout.subject,
+        }
+        with self.opened(write=True) as db:
+            db.execute("DELETE FROM issuer_logouts WHERE expires < ?", (now - CLOCKS,))
+            row = (issuer.issuer, logout.id, logout.expires)
+            if db.execute("INSERT OR IGNORE INTO issuer_logouts VALUES (?, ?, ?)", row).rowcount == 0:
+                return None
+            return tuple(SessionRecord(*each) for each in db.execute(query, asked).fetchall())
 
     def end_cookie(self, secret: str) -> None:
         with self.opened(write=True) as db:

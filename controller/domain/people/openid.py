@@ -6,9 +6,9 @@ Whose account a name is, is decided by issuer and subject together, never by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from controller.domain.people.accounts import is_account_name
 from controller.domain.people.roles import ALL, Grant, Role
@@ -76,3 +76,39 @@ def is_subject(value: object) -> bool:
         and value.isprintable()
         and 0 < len(value) <= LONGEST_SUBJECT
     )
+
+
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+_LONGEST_ID: Final = 255  # characters of an id that an issuer has made
+
+
+@dataclass(frozen=True)
+class IssuerLogout:
+    """What an issuer says has ended: all sessions of a subject, one session by its id, or, with both, this session of
+    this subject. `id` is that of the message, which counts once until `expires`, in Unix seconds."""
+
+    id: str
+    expires: float
+    subject: str
+    session: str
+
+
+def issuer_session(claims: Mapping[str, Any]) -> str:
+    """Return the id of the session at the issuer that an ID token names; "" if it names none."""
+    found = claims.get("sid")
+    return found if isinstance(found, str) and len(found) <= _LONGEST_ID and found.isprintable() else ""
+
+
+def logout_of(claims: Mapping[str, Any]) -> IssuerLogout | None:
+    """Return what the verified claims of a logout token say; None if they are not those of one (OpenID Connect
+    Back-Channel Logout 1.0 §2.4 and §2.6): an ID token has no such event, and a nonce."""
+    events, id, subject = claims.get("events"), claims.get("jti"), claims.get("sub", "")
+    is_event = isinstance(events, dict) and isinstance(events.get(LOGOUT_EVENT), dict)
+    if not is_event or "nonce" in claims or not isinstance(claims.get("iat"), int | float):
+        return None
+    if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID:
+        return None
+    session = issuer_session(claims)
+    if ("sub" in claims and not is_subject(subject)) or ("sid" in claims and not session):
+        return None
+    return IssuerLogout(id, float(claims["exp"]), subject, session) if subject or session else None

@@ -27,18 +27,21 @@ from typing import Any, Final, TypeVar
 
 from controller.config import OpenIdIssuer, WebSettings
 from controller.domain.errors import Stalled
+from controller.domain.people.accounts import SessionRecord
 from controller.domain.people.openid import (
     Identity,
     SignedInPerson,
     account_name,
     groups_of,
     is_subject,
+    issuer_session,
+    logout_of,
 )
 from controller.domain.reasons import Reason
 from controller.store.people import AdmittedPerson, PeopleStore
 from controller.web.auth.discovery import IssuerFailed, IssuerMetadata, KeySet, fetch_key_set, fetch_metadata
 from controller.web.auth.oidc import MISSING, TokenRefusal, find_claim, read_header, user_of, verified_claims
-from controller.web.auth.openid_client import CodeRefused, OpenIdClient, Tokens
+from controller.web.auth.openid_client import MOST_TOKEN, CodeRefused, OpenIdClient, Tokens
 from controller.web.auth.sign_in import local_path
 
 log = logging.getLogger(__name__)
@@ -96,9 +99,12 @@ class OpenIdRefused(Exception):
 
 @dataclass(frozen=True)
 class FinishedSignIn:
+    """`session` is the id of the session at the issuer, "" if it did not say."""
+
     person: AdmittedPerson
     next: str
     id_token: str
+    session: str
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,24 @@ class OpenIdSignIn:
         except OpenIdRefused:
             return ""
 
+    def end_sessions(self, logout_token: str) -> tuple[SessionRecord, ...]:
+        """End the sessions here that the issuer says have ended there, and return them (OpenID Connect Back-Channel
+        Logout 1.0). A token counts once. Raises OpenIdRefused."""
+        return self._asked(lambda: self._end_sessions(logout_token))
+
+    def _end_sessions(self, logout_token: str) -> tuple[SessionRecord, ...]:
+        token = logout_token.encode("utf-8", "replace")
+        claims = self._verified(token)[0] if len(token) <= MOST_TOKEN else {}
+        logout = logout_of(claims)
+        if logout is None:
+            log.warning("a logout token is refused: it is none", extra=self._about())
+            raise OpenIdRefused(SignInRefusal.UNVERIFIED)
+        ended = self._people.end_issuer_sessions(self.issuer, logout, self._clock())
+        if ended is None:
+            log.warning("a logout token is refused: it was used before", extra=self._about())
+            raise OpenIdRefused(SignInRefusal.UNVERIFIED)
+        return ended
+
     def _finish(self, cookie: str, begun: _Begun, answer: Mapping[str, str]) -> FinishedSignIn:
         documents = self._known.documents()
         self._check_sender(documents.metadata, answer)
@@ -196,7 +220,8 @@ class OpenIdSignIn:
             log.warning("an issuer refuses a code", extra=self._about(str(error)))
             raise OpenIdRefused(SignInRefusal.UNVERIFIED) from error
         claims = self._claims(client, tokens, self._secret(cookie, "nonce", begun.random))
-        return FinishedSignIn(self._admit(client, tokens, claims), begun.next, tokens.id_token)
+        person = self._admit(client, tokens, claims)
+        return FinishedSignIn(person, begun.next, tokens.id_token, issuer_session(claims))
 
     def _check_sender(self, metadata: IssuerMetadata, answer: Mapping[str, str]) -> None:
         """Refuse the answer of another issuer (RFC 9207 §2.4)."""
@@ -211,21 +236,24 @@ class OpenIdSignIn:
 
     def _claims(self, client: OpenIdClient, tokens: Tokens, nonce: str) -> dict[str, Any]:
         """Return the verified claims of the ID token. Raises OpenIdRefused, IssuerFailed."""
-        token = tokens.id_token.encode("utf-8", "replace")
+        claims, algorithm = self._verified(tokens.id_token.encode("utf-8", "replace"))
+        if not client.is_for_this(claims, algorithm, nonce, tokens) or not is_subject(claims.get("sub")):
+            raise OpenIdRefused(SignInRefusal.UNVERIFIED)
+        return claims
+
+    def _verified(self, token: bytes) -> tuple[dict[str, Any], str]:
+        """Return the claims of a token that the issuer has signed for this client, and with which algorithm. Raises
+        OpenIdRefused, IssuerFailed."""
         header = read_header(token)
         key = self._known.key(header.algorithm, header.kid) if header is not None else None
         if header is None or key is None:
-            log.warning("no key of the issuer fits an ID token", extra=self._about())
+            log.warning("no key of the issuer fits a token", extra=self._about())
             raise OpenIdRefused(SignInRefusal.UNVERIFIED)
         claims = verified_claims(token, key, self.issuer.issuer, [self.issuer.client_id])
         if isinstance(claims, TokenRefusal):
-            log.warning("an ID token is refused: %s", claims.detail, extra=self._about())
+            log.warning("a token of the issuer is refused: %s", claims.detail, extra=self._about())
             raise OpenIdRefused(SignInRefusal.UNVERIFIED)
-        if not client.is_for_this(claims, header.algorithm, nonce, tokens) or not is_subject(
-            claims.get("sub")
-        ):
-            raise OpenIdRefused(SignInRefusal.UNVERIFIED)
-        return claims
+        return claims, header.algorithm
 
     def _admit(self, client: OpenIdClient, tokens: Tokens, claims: dict[str, Any]) -> AdmittedPerson:
         """Return the account. Raises OpenIdRefused, IssuerFailed."""

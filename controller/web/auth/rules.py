@@ -33,6 +33,7 @@ RULES: Final[Mapping[tuple[str, str], RouteRule]] = {
     ("GET", "/-/static/<version>/<file>"): RouteRule(Act.PUBLIC),
     ("GET", "/-/login/oidc/<issuer>"): RouteRule(Act.PUBLIC),
     ("GET", "/-/login/oidc/<issuer>/callback"): RouteRule(Act.PUBLIC),
+    ("POST", "/-/login/oidc/<issuer>/logout"): RouteRule(Act.SIGNED),
     ("POST", "/-/hooks/<repository>"): RouteRule(Act.SIGNED),
     ("GET", "/-/hooks/<repository>/<delivery>"): RouteRule(Act.SIGNED),
     ("GET", "/-/git/<hosted>.git/info/refs"): RouteRule(Act.SEE),

@@ -154,14 +154,16 @@ class SignIn:
         former: str,
         issuer: str = "",
         id_token: str = "",
+        issuer_session: str = "",
     ) -> BegunSession:
-        """Begin a session of a person who has proved who they are."""
+        """Begin a session of a person who has proved who they are. `issuer_session` is the id of theirs at the issuer,
+        which may say that it has ended."""
         if former:
             self._people.end_cookie(former)
         now = self._clock()
         begun = BegunSession(user, secrets.token_hex(6), secrets.token_urlsafe(32), next)
         record = SessionRecord(begun.id, user, now, now, address, agent[:_MOST_AGENT], issuer)
-        self._people.begin_session(begun.secret, record, self._limits, id_token)
+        self._people.begin_session(begun.secret, record, self._limits, id_token, issuer_session)
         return begun
 
     def _tried(self, address: str, name: str, check: Callable[[], str | None]) -> str | None:

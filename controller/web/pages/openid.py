@@ -112,6 +112,24 @@ def callback(issuer: str) -> ResponseReturnValue:
     return _begun(chosen, finished)
 
 
+@openid.post("/-/login/oidc/<issuer>/logout")
+def end_sessions(issuer: str) -> ResponseReturnValue:
+    """The issuer itself tells that sessions there have ended (OpenID Connect Back-Channel Logout 1.0). Its token proves
+    that it is the one; nothing else of the request counts."""
+    chosen = _issuer(issuer)
+    try:
+        ended = chosen.end_sessions(request.form.get("logout_token", ""))
+    except OpenIdRefused as refused:
+        code = 400 if refused.refusal is SignInRefusal.UNVERIFIED else refused.refusal.status
+        detail = "The logout token is not accepted; the log of the web process has the reason."
+        raise RequestRefused(HttpProblem(ProblemKind.HTTP, detail, status=code)) from refused
+    for each in ended:
+        record_act(each.user, ATTEMPT, "logout", f"session {each.id}", f"by {chosen.issuer.name}")
+    done = Response(status=200, content_type="text/plain; charset=utf-8")
+    done.headers["Cache-Control"] = "no-store"
+    return done
+
+
 def _finish(chosen: OpenIdSignIn, cookie: str, attempt: SignInAttempt) -> FinishedSignIn:
     """Raises OpenIdRefused."""
     try:
@@ -134,6 +152,7 @@ def _begun(chosen: OpenIdSignIn, finished: FinishedSignIn) -> Response:
         people.callers.cookie(caller, SESSION),
         chosen.issuer.name,
         finished.id_token,
+        finished.session,
     )
     via = f"session {begun.id}"
     if finished.person.is_new:
@@ -159,16 +178,20 @@ def _refused(refused: OpenIdRefused, issuer: OpenIdIssuer, next: str = "/-/") ->
 
 
 def _chosen(name: str) -> OpenIdSignIn:
-    """Return the sign-in with an issuer. Raises RequestRefused."""
-    people = people_context(current_app)
-    found = people.issuers.get(name)
-    if found is None:
-        raise RequestRefused(
-            HttpProblem(ProblemKind.NOT_FOUND, Localizable("No issuer is called {name}.", name=name))
-        )
+    """Return the sign-in with an issuer, for a window. Raises RequestRefused."""
+    found, people = _issuer(name), people_context(current_app)
     if not is_read(visitor()) or not people.callers.is_private(visitor()):
         detail = Localizable("Open this address in a window of its own, over HTTPS or on this host.")
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
+    return found
+
+
+def _issuer(name: str) -> OpenIdSignIn:
+    """Raises RequestRefused."""
+    found = people_context(current_app).issuers.get(name)
+    if found is None:
+        detail = Localizable("No issuer is called {name}.", name=name)
+        raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
     return found
 
 

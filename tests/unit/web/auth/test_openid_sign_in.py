@@ -27,9 +27,9 @@ from controller.web.auth.people import LOGIN, SESSION
 from controller.web.context import people_context
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
-from tests.support.issuer import forged, sign, signing_key
+from tests.support.issuer import claims_of, forged, sign, signing_key
 from tests.support.openid_provider import CLIENT, KEY, SECRET, OpenIdProvider, Request, openid_provider
-from tests.support.people import Browser, add_person, hidden
+from tests.support.people import Browser, add_person, add_token, hidden
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow
@@ -748,3 +748,126 @@ def test_without_passwords(make: Callable[..., Flask], provider: OpenIdProvider,
     assert known.by_password("192.0.2.1", "bob", form["password"]) is None
     assert known.by_link("192.0.2.1", "the-code", form["password"]) is None
     assert sign_in(browser, provider).status_code == 303
+
+
+# --- the issuer says that a session has ended -------------------------------------------------------------------------
+
+EVENTS: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+def logout_token(provider: OpenIdProvider, **claims: Any) -> bytes:
+    """Claims that are None are left out."""
+    about = {"aud": CLIENT, "events": EVENTS, "jti": f"j{time.monotonic_ns()}", **claims}
+    return sign(provider.key, claims_of(provider.url, **about))
+
+
+def tell(app: Flask, token: bytes, name: str = "lab") -> Any:
+    """The issuer itself makes the request: no browser, no cookie."""
+    return app.test_client().post(f"/-/login/oidc/{name}/logout", data={"logout_token": token.decode()})
+
+
+def signed_in(app: Flask, provider: OpenIdProvider, sub: str, name: str, sid: str = "") -> Browser:
+    browser = Browser(app)
+    sign_in(browser, provider, sub, preferred_username=name, **({"sid": sid} if sid else {}))
+    assert is_in(browser)
+    return browser
+
+
+def is_in(browser: Browser) -> bool:
+    return bool(browser.open("/-/sessions").status_code == 200)
+
+
+@pytest.mark.parametrize(
+    ("claims", "left"),
+    [
+        ({"sub": "4711"}, [False, False, True]),
+        ({"sub": "4711", "sid": "s1"}, [False, True, True]),
+        ({"sub": None, "sid": "s2"}, [True, False, True]),
+        ({"sub": "4712", "sid": "s1"}, [True, True, True]),
+        ({"sub": "nobody"}, [True, True, True]),
+    ],
+)
+def test_an_issuer_ends_sessions(
+    app: Flask, provider: OpenIdProvider, people: PeopleStore, claims: dict[str, Any], left: list[bool]
+) -> None:
+    """Of a subject, or one by its id; sessions with a password and of others stay, and so do tokens."""
+    browsers = [
+        signed_in(app, provider, "4711", "ann", "s1"),
+        signed_in(app, provider, "4711", "ann", "s2"),
+        signed_in(app, provider, "4712", "bob"),
+    ]
+    add_token(people, "ann")
+    reply = tell(app, logout_token(provider, **claims))
+    assert (reply.status_code, reply.headers["Cache-Control"]) == (200, "no-store")
+    assert [is_in(browser) for browser in browsers] == left
+    acts = [act for act in people.acts() if act.act == "logout"]
+    assert [(act.who, act.via) for act in acts] == [("ann", "openid")] * left.count(False)
+    assert len(people.tokens("ann")) == 1
+
+
+def test_a_logout_token_counts_once(app: Flask, provider: OpenIdProvider) -> None:
+    """Whoever has seen one cannot end later sessions with it."""
+    signed_in(app, provider, "4711", "ann")
+    token = logout_token(provider)
+    assert tell(app, token).status_code == 200
+    again = signed_in(app, provider, "4711", "ann")
+    assert tell(app, token).status_code == 400
+    assert is_in(again)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"events": None},
+        {"events": {}},
+        {"events": []},
+        {"events": {"http://schemas.openid.net/event/backchannel-logout": True}},
+        {"nonce": "n"},
+        {"jti": None},
+        {"jti": ""},
+        {"jti": "x" * 256},
+        {"jti": 7},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": 4711},
+        {"sid": 7},
+        {"sid": "x" * 256},
+        {"sid": ""},
+        {"iat": None},
+        {"iat": 3600},
+        {"exp": None},
+        {"exp": -3600},
+        {"aud": "somebody else"},
+        {"iss": "https://else.example.org"},
+    ],
+    ids=str,
+)
+def test_logout_tokens_that_prove_nothing(
+    app: Flask, provider: OpenIdProvider, claims: dict[str, Any]
+) -> None:
+    """Times are seconds from now."""
+    browser = signed_in(app, provider, "4711", "ann")
+    now = int(time.time())
+    claims = {
+        name: now + value if name in ("iat", "exp") and value else value for name, value in claims.items()
+    }
+    assert tell(app, logout_token(provider, **claims)).status_code == 400
+    assert is_in(browser)
+
+
+def test_nobody_else_ends_sessions(app: Flask, provider: OpenIdProvider) -> None:
+    """An ID token is no logout token, and neither is what another key has signed, or nobody."""
+    browser = signed_in(app, provider, "4711", "ann")
+    claims = {"sub": "4711", "aud": CLIENT, "events": EVENTS, "jti": "j", "iat": int(time.time())}
+    about = claims_of(provider.url, **claims)
+    for token in (
+        sign(signing_key("other"), about),
+        forged({"alg": "none"}, about),
+        forged({"alg": "HS256"}, about, provider.key.pem()),
+        b"",
+        b"x" * 100_000,
+        sign(provider.key, claims_of(provider.url, sub="4711", aud=CLIENT, nonce="n")),
+    ):
+        assert tell(app, token).status_code == 400
+    assert app.test_client().post("/-/login/oidc/else/logout").status_code == 404
+    assert is_in(browser)

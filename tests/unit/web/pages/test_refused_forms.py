@@ -105,6 +105,7 @@ PROGRAMS = {
     "/-/device",
     "/-/device/token",
     "/-/hooks/<repository>",
+    "/-/login/oidc/<issuer>/logout",
     "/-/me/logout",
     "/-/logout",
     f"{APP}/components/<component>/passes",
