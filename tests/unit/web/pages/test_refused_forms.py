@@ -108,7 +108,9 @@ PROGRAMS = {
     "/-/login/oidc/<issuer>/logout",
     "/-/me/logout",
     "/-/logout",
+    f"{APP}/age-keys",
     f"{APP}/components/<component>/passes",
+    f"{APP}/notifications/<notification>/test",
     "/-/git/<hosted>.git/git-upload-pack",
     "/-/git/<hosted>.git/git-receive-pack",
 }
