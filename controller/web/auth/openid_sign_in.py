@@ -198,7 +198,7 @@ class OpenIdSignIn:
         claims = self._verified(token)[0] if len(token) <= MOST_TOKEN else {}
         logout = logout_of(claims)
         if logout is None:
-            log.warning("a logout token is refused: it is none", extra=self._about())
+            log.warning("a logout token is refused: its claims are not those of one", extra=self._about())
             raise OpenIdRefused(SignInRefusal.UNVERIFIED)
         ended = self._people.end_issuer_sessions(self.issuer, logout, self._clock())
         if ended is None:

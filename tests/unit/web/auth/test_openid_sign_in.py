@@ -806,7 +806,7 @@ def test_an_issuer_ends_sessions(
 
 
 def test_a_logout_token_counts_once(app: Flask, provider: OpenIdProvider) -> None:
-    """Whoever has seen one cannot end later sessions with it."""
+    """Somebody who has seen one cannot end later sessions with it."""
     signed_in(app, provider, "4711", "ann")
     token = logout_token(provider)
     assert tell(app, token).status_code == 200
@@ -856,7 +856,7 @@ def test_logout_tokens_that_prove_nothing(
 
 
 def test_nobody_else_ends_sessions(app: Flask, provider: OpenIdProvider) -> None:
-    """An ID token is no logout token, and neither is what another key has signed, or nobody."""
+    """An ID token does not count as a logout token, and neither does what another key has signed, or nobody."""
     browser = signed_in(app, provider, "4711", "ann")
     claims = {"sub": "4711", "aud": CLIENT, "events": EVENTS, "jti": "j", "iat": int(time.time())}
     about = claims_of(provider.url, **claims)
