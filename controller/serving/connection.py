@@ -230,7 +230,7 @@ class ClientConnection:
             self._send_file(file, size)
         return not close
 
-    def _send_all(self, pieces: Sequence[http1.Body]) -> None:
+    def _send_all(self, pieces: Sequence[http1.Piece]) -> None:
         """Send pieces one behind the other, without joining them."""
         for start in range(0, len(pieces), MOST_PIECES):
             some = pieces[start : start + MOST_PIECES]

@@ -35,16 +35,15 @@ _SINGLE = frozenset({b"content-length", b"transfer-encoding", b"host", b"content
 
 TELL = b"x-prichal-call"  # a field by which the gateway asks what becomes of the call
 PIECE = 256 * 1024  # bytes of a file that are received at once
-FIRST, GROWTH = (
-    16 * 1024,
-    4,
-)  # bytes for which there is room before they come, and how it grows with what has come
 ALIGNMENT = 16  # of the memory of a bytearray, and more than any number needs
 TENSORS = b"inference-header-content-length"  # how many bytes of the body are JSON; tensors are behind them
+
+_ROOM = memoryview(bytes(PIECE))
 
 Receive = Callable[[int], bytes]
 ReceiveInto = Callable[["memoryview"], int]
 Body = Union[bytes, bytearray]
+Piece = Union[bytes, bytearray, "memoryview"]
 
 
 class HttpRequest:
@@ -306,7 +305,7 @@ class RequestReader:
         have, count = len(whole), lead + count
         while have < count:
             if have == len(whole):  # a client that announces much and sends little costs little
-                whole += bytes(min(count, GROWTH * max(have, FIRST)) - have)
+                whole += _ROOM[: count - have]
             with memoryview(whole) as room:
                 got = self._receive_into(room[have:])
             if not got:
@@ -391,7 +390,7 @@ class HttpResponse:
         headers: Sequence[tuple[str, str]] = (),
         files: Sequence[tuple[BinaryIO, int]] = (),
         sent: Optional[Callable[[], None]] = None,
-        more: Sequence[Body] = (),
+        more: Sequence[Piece] = (),
     ) -> None:
         self.files = files
         self.more = more

@@ -4,13 +4,12 @@ Reading is bounded: a text that is nested deeper than ``MAX_DEPTH`` is refused, 
 the standard library process data recursively. Written values may contain numpy's arrays and scalars, mappings
 and sequences of any kind; NaN and infinities become null.
 
-The standard library does all of it. Where the image has orjson, ``accelerate`` makes it read large texts and write long
-lists of numbers, with the same values: what it would take or refuse otherwise than the standard library is left to
-that."""
+The standard library does all of it. Where there is orjson (``native``), ``accelerate`` makes it read large texts and
+write long lists of numbers, with the same values: what it would take or refuse otherwise than the standard library is
+left to that. Large arrays of numbers are read by pieces (``json_pieces``), whichever of them reads."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import sys
@@ -18,32 +17,33 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NoReturn, Union
 
-from . import number_lists
+from . import json_pieces, native, number_lists
 from .arrays import plain
+from .native import JsonCodec
 
 MAX_DEPTH = 100
 MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
 LARGE = 10_000  # bytes of a text, and numbers of a list, from which on orjson is worth its checks
+STEP, LONG_STEP = 2**14, 2**17  # numbers that are written at once, by Python's own code and by orjson
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 
 _orjson: Any = None
 _DIGITS = bytes.maketrans(b"123456789-[:, \t\r\n", b"000000000,,,,,,,,")
-_LONG_INTEGER = b"," + b"0" * 20  # 2**64 has so many digits
+_LONG_INTEGER = b"," + b"0" * 19  # -(2**63) has so many digits
 
 
 class TooDeep(ValueError):
     """The text is JSON, but nested too deeply."""
 
 
-def accelerate() -> None:
-    """Use orjson from now on if the image has it."""
+def accelerate() -> JsonCodec:
+    """Use orjson from now on if there is one. Returns what was found."""
     global _orjson
-    try:
-        _orjson = importlib.import_module("orjson")
-    except Exception:  # noqa: BLE001 -- a broken installation of theirs is as good as none
-        _orjson = None
+    found = native.find()
+    _orjson = found.module
+    return found
 
 
 def read(text: str) -> Any:
@@ -57,47 +57,44 @@ def read(text: str) -> Any:
     return value
 
 
-def is_fast(body: Union[bytes, bytearray]) -> bool:
-    """Is it text that orjson may read?"""
-    return _orjson is not None and len(body) >= LARGE
+def is_large(body: Union[bytes, bytearray]) -> bool:
+    """Is it read best as the bytes that came?"""
+    return len(body) >= LARGE
 
 
 def read_bytes(body: Union[bytes, bytearray]) -> Any:
     """A value from JSON in UTF-8. Raises ValueError, as ``read``, and UnicodeDecodeError."""
-    if not is_fast(body):
+    if not is_large(body):
         return read(body.decode("utf-8"))
+    few = json_pieces.has_few(body, MAX_DEPTH, b"[", b"{")
     try:
-        value = _orjson.loads(body)
+        value = json_pieces.read(body, _load) if few else _load(body)
     except ValueError:
         return read(body.decode("utf-8"))  # which may take it, or says in our words why not
-    few = _has_few(body, b"[", b"{")
-    if not (few and _is_exact(value)) and _has_long_integer(body):
-        del value  # both would take memory at once
-        return read(body.decode("utf-8"))
     if not few:
         check_depth(value)
     return value
 
 
-def _has_few(body: Union[bytes, bytearray], *signs: bytes) -> bool:
-    """Are these at most MAX_DEPTH? Much faster than to count them all, if they are."""
-    found = 0
-    for sign in signs:
-        at = body.find(sign)
-        while at >= 0:
-            found += 1
-            if found > MAX_DEPTH:
-                return False
-            at = body.find(sign, at + 1)
-    return True
+def _load(text: Union[bytes, bytearray]) -> Any:
+    """The value of a text, by orjson if there is one. Raises ValueError, in words of any kind."""
+    if _orjson is None:
+        return read(text.decode("utf-8"))
+    value = _orjson.loads(text)
+    if not _is_exact(value) and _has_long_integer(text):
+        del value  # both would take memory at once
+        return read(text.decode("utf-8"))
+    return value
 
 
 def _is_exact(value: Any) -> bool:
-    """Are there no floats that orjson may have made of integers of more than 64 bits? False, too, if that is not known.
-    For values with few containers."""
-    containers = [value]
+    """Are there no floats that orjson may have made of integers of more than 64 bits? False, too, if that is not known,
+    as of values with many containers."""
+    containers, left = [value], MAX_DEPTH
     while containers:
-        outer = containers.pop()
+        outer, left = containers.pop(), left - 1
+        if left < 0:
+            return False
         elements = list(outer.values()) if type(outer) is dict else outer if type(outer) is list else [outer]
         found = number_lists.magnitude(elements)
         if found is None:
@@ -174,6 +171,18 @@ def encode_numbers(numbers: Any) -> bytes:
         ):  # an integer of more than 64 bits, or an array whose elements do not lie side by side
             pass
     return encode(numbers)
+
+
+def encode_in_pieces(numbers: Any) -> list[Union[bytes, memoryview]]:
+    """Like ``encode_numbers``, in pieces: an encoder takes several times the memory of what it writes at once."""
+    step = LONG_STEP if _orjson is not None else STEP
+    if len(numbers) <= 2 * step:
+        return [encode_numbers(numbers)]
+    pieces: list[Union[bytes, memoryview]] = [b"["]
+    for start in range(0, len(numbers), step):
+        pieces += [memoryview(encode_numbers(numbers[start : start + step]))[1:-1], b","]
+    pieces[-1] = b"]"
+    return pieces
 
 
 def _encode_slowly(value: Any) -> bytes:

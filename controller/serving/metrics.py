@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from .http1 import REASONS, HttpResponse
+from .native import ORIGINS
 
 CODES = tuple(REASONS)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -30,7 +31,8 @@ _IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT, _ABANDONED, _RECEIVING, _READY,
     _SUM + 1, _SUM + 10
 )
 _BATCHES = _EXHAUSTED + 1  # that run now
-_BATCH = _BATCHES + 1
+_CODEC = _BATCHES + 1  # 1 + the place in ORIGINS of what reads large JSON
+_BATCH = _CODEC + 1
 _BATCHED = _BATCH + len(BATCHES) + 1  # the sum of all sizes
 _WIDTH = _BATCHED + 1
 
@@ -63,7 +65,15 @@ class SharedMetrics:
     def text(self) -> str:
         """The sum of all rows in Prometheus' text format 0.0.4."""
         total = [sum(row.values[i] for row in self.rows) for i in range(_WIDTH)]
-        return "\n".join(_lines(total, sum(row.values[_READY] > 0 for row in self.rows))) + "\n"
+        lines = list(_lines(total, sum(row.values[_READY] > 0 for row in self.rows)))
+        return "\n".join([*lines, *self._codecs()]) + "\n"
+
+    def _codecs(self) -> Iterator[str]:
+        yield "# HELP prichal_serving_json_codec Processes by the origin of the code that reads and writes large JSON."
+        yield "# TYPE prichal_serving_json_codec gauge"
+        for index, origin in enumerate(ORIGINS, start=1):
+            count = sum(row.values[_CODEC] == index for row in self.rows)
+            yield f'prichal_serving_json_codec{{origin="{origin}"}} {count}'
 
 
 class ProcessMetrics:
@@ -87,6 +97,7 @@ class ProcessMetrics:
             _READY,
             _EXHAUSTED,
             _BATCHES,
+            _CODEC,
         ):
             self.values[index] = 0
 
@@ -151,6 +162,10 @@ class ProcessMetrics:
     def exhausted(self) -> bool:
         """Do overdue calls hold every slot? Of a worker that is not set up: yes."""
         return not self.values[_READY] or bool(self.values[_EXHAUSTED])
+
+    def reads_json_by(self, origin: str) -> None:
+        """Record where the code is from that reads and writes large JSON."""
+        self.values[_CODEC] = 1 + ORIGINS.index(origin)
 
     def ready(self) -> None:
         """The worker is set up."""

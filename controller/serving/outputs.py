@@ -19,7 +19,7 @@ from . import jsontext, log, number_lists
 from .arrays import array_of, plain
 from .docstring import Datatype, ResultForm, Signature
 from .files import Files
-from .http1 import HttpResponse
+from .http1 import HttpResponse, Piece
 from .shapes import flatten, sizes
 from .streams import FILE_IS_YIELDED
 from .tensors import NUMERIC
@@ -445,7 +445,7 @@ def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> d
 def respond(reply: dict[str, Any]) -> HttpResponse:
     """A reply, whose last member is its outputs, as JSON. Raises BadOutput."""
     first, *more = _pieces(reply)
-    return HttpResponse(200, first, more=more)
+    return HttpResponse(200, bytes(first), more=more)
 
 
 def encode(reply: dict[str, Any]) -> bytes:
@@ -453,11 +453,11 @@ def encode(reply: dict[str, Any]) -> bytes:
     return b"".join(_pieces(reply))
 
 
-def _pieces(reply: dict[str, Any]) -> list[bytes]:
+def _pieces(reply: dict[str, Any]) -> list[Piece]:
     """The JSON of many numbers is a piece of its own, since to join it would copy it."""
     if any(_has_many_numbers(output) for output in reply["outputs"]):
         head = jsontext.encode({**reply, "outputs": []})
-        pieces = [head[:-2]]
+        pieces: list[Piece] = [head[:-2]]
         for output in reply["outputs"]:
             pieces += [*_encode_output(output), b","]
         pieces[-1] = b"]}"
@@ -474,12 +474,12 @@ def _has_many_numbers(output: dict[str, Any]) -> bool:
     return output["datatype"] in NUMERIC and len(output.get("data", ())) >= jsontext.LARGE
 
 
-def _encode_output(output: dict[str, Any]) -> list[bytes]:
+def _encode_output(output: dict[str, Any]) -> list[Piece]:
     """Encode one output; its numbers apart, if they are many, and behind all else."""
     if not _has_many_numbers(output):
         return [encode_part(output, output["name"])]
     rest = encode_part({key: value for key, value in output.items() if key != "data"}, output["name"])
-    return [rest[:-1], b',"data":', jsontext.encode_numbers(output["data"]), b"}"]
+    return [rest[:-1], b',"data":', *jsontext.encode_in_pieces(output["data"]), b"}"]
 
 
 def encode_part(value: Any, name: str) -> bytes:

@@ -80,7 +80,7 @@ def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
     if content_type not in JSON_TYPES and not _is_json(content_type, also):
         given = f"not {content_type.decode('latin-1')!r}" if content_type else "but no Content-Type is given"
         raise ServingProblem(problems.MEDIA_TYPE, f"Content-Type must be application/json, {given}")
-    if jsontext.is_fast(request.body):
+    if jsontext.is_large(request.body):
         value = parse(request.body)
         request.body = b""  # the text is not needed beside what was made of it
         return value

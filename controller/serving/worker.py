@@ -100,7 +100,7 @@ class ServingWorker:
             self._log(f"failed {error}")
             return 1
         processes.end_if_forked("the module's set-up")
-        jsontext.accelerate()
+        self._use_json()
         files = make_files(self._settings.files_root)
         predictor = Predictor(
             self._settings, inference, self._gate, self._row, files, self._scratch, self._begin
@@ -120,6 +120,13 @@ class ServingWorker:
         self._drain()
         self._log("drained")
         return 0
+
+    def _use_json(self) -> None:
+        """Choose what reads and writes large JSON, now that the developer's code has been loaded."""
+        codec = jsontext.accelerate()
+        self._row.reads_json_by(codec.origin)
+        if codec.reason:
+            log.write_line(f"large JSON is slow, as the kept orjson cannot be used: {codec.reason}")
 
     def _shed(self) -> None:
         """Release the worker's resources in a process that the developer's code forked, so that it neither answers

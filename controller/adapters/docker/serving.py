@@ -17,6 +17,8 @@ from py_compile import PycInvalidationMode
 from controller.adapters.sealing import seal
 from controller.domain.apps.mounts import OURS
 
+#: The folder of the library with native code for its usual interpreters; see `scripts/serving-wheels`.
+KEPT = "orjson"
 #: Where containers see the copy; its parent is in their PYTHONPATH.
 MOUNT = f"{OURS}/prichal_serving"
 
@@ -27,7 +29,8 @@ def package_folder() -> Path:
 
 
 def stage_serving(source: Path, target: Path) -> Path:
-    """Copy the Python files of `source` to `target/<hash of their content>` unless they are there; that folder.
+    """Copy the Python files of `source`, and what is kept for interpreters beside them, to
+    `target/<hash of their content>` unless they are there; that folder.
 
     Atomic: the folder appears complete or not at all, also when two processes do it at once. Everybody may read it,
     whatever the umask: processes in containers run under users of their own.
@@ -35,6 +38,7 @@ def stage_serving(source: Path, target: Path) -> Path:
     files = sorted(path for path in source.rglob("*.py") if "__pycache__" not in path.parts)
     if not files:
         raise FileNotFoundError(f"no serving library in {source}: prichal is not installed completely")
+    files += sorted(path for path in (source / KEPT).glob("*") if path.is_file())
     folder = target / _digest(source, files)
     if folder.is_dir():
         return folder

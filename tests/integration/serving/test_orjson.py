@@ -1,9 +1,10 @@
-"""An image that has orjson gets the same answers, sooner: large requests and replies under an interpreter that has it
-and under one that does not.
+"""With orjson the answers are the same, and come sooner: large requests and replies without any, with the image's, and
+with the one that is kept beside the serving library.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.serving.kept import kept_folder, library_without
 from tests.unit.serving.server import Reply, Server
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +45,7 @@ def predict(inputs, parameters):
     :type outputs.text: str, optional
     :param outputs.seen: what beside
     :type outputs.seen: str
-    :param outputs.fast: is orjson there?
+    :param outputs.fast: is orjson there for the function?
     :type outputs.fast: INT32
     """
     made = {}
@@ -58,31 +60,38 @@ PAD = " " * 20_000  # makes a text large
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
-    """Without orjson and with it."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, ...]]:
+    """Without orjson, with the image's, and with the kept one."""
     folder = ROOT / "build" / "clients"
     requirements = ROOT / "tests" / "clients" / "requirements.txt"
     subprocess.run([ROOT / "scripts" / "python-env", folder, requirements], check=True)
-    plain = Server(tmp_path_factory.mktemp("plain"), SOURCE, component="net").ready()
-    fast = Server(tmp_path_factory.mktemp("fast"), SOURCE, folder / "bin" / "python", component="net").ready()
-    yield plain, fast
-    plain.close()
-    fast.close()
+    kept_folder()
+    without = tmp_path_factory.mktemp("plain")
+    library_without(without)
+    with contextlib.ExitStack() as stack:
+        servers = (
+            Server(without, SOURCE, component="net"),
+            Server(tmp_path_factory.mktemp("image"), SOURCE, folder / "bin" / "python", component="net"),
+            Server(tmp_path_factory.mktemp("kept"), SOURCE, component="net"),
+        )
+        for server in servers:
+            stack.callback(server.close)
+        yield tuple(server.ready() for server in servers)
 
 
-def same(servers: tuple[Server, Server], body: bytes) -> Reply:
-    """The reply of both, of which only one may use orjson."""
-    plain, fast = (server.post(body) for server in servers)
-    assert plain.status == fast.status, (plain.body[:500], fast.body[:500])
+def same(servers: tuple[Server, ...], body: bytes) -> Reply:
+    """The reply of all."""
+    plain, *fast = (server.post(body) for server in servers)
+    assert {plain.status} == {reply.status for reply in fast}, (plain.body[:500], fast[0].body[:500])
     if plain.status != 200:
-        assert {**plain.json, "instance": ""} == {**fast.json, "instance": ""}
-        return fast
-    ours, theirs = (reply.json["outputs"] for reply in (plain, fast))
-    assert [output.pop("data") for output in (ours.pop(), theirs.pop())] == [[0], [1]]
-    assert {output["name"]: repr(output["data"]) for output in ours} == {
-        output["name"]: repr(output["data"]) for output in theirs
-    }
-    return fast
+        for reply in fast:
+            assert {**plain.json, "instance": ""} == {**reply.json, "instance": ""}
+        return plain
+    outputs = [reply.json["outputs"] for reply in (plain, *fast)]
+    assert [found.pop()["data"] for found in outputs] == [[0], [1], [0]]
+    first, *others = ({output["name"]: repr(output["data"]) for output in found} for found in outputs)
+    assert all(first == other for other in others)
+    return plain
 
 
 def request(name: str, datatype: str, data: str) -> bytes:
@@ -103,6 +112,12 @@ NUMBERS = [0.1, -0.0, 5e-324, 1e16, 123456789.125, 1 / 3, 2, 10**15, 3.4e38, 1e-
         request("double", "FP64", "9" * 400),
         request("double", "FP64", "9" * 5000),
         request("double", "FP64", "[NaN]"),
+        request("double", "FP64", json.dumps([0.5] * 20_000 + [None] + [0.5] * 20_000)),
+        request("double", "FP64", json.dumps([0.5] * 20_000 + [True] + [0.5] * 20_000)),
+        request("single", "FP32", json.dumps([0.5] * 20_000 + [1e39] + [0.5] * 20_000)),
+        request("single", "FP32", json.dumps([0.5] * 40_000)[:-1] + ",]"),
+        request("long", "INT64", json.dumps([2**40] * 20_000 + [7.0, -(2**63) - 1] + [1] * 20_000)),
+        request("double", "FP64", json.dumps([0.5] * 20_000 + [-(2**63) - 1] + [0.5] * 20_000)),
         request("double", "FP64", "[1,]"),
         request("double", "FP64", "[01]"),
         request("double", "FP64", "[true]"),
@@ -124,7 +139,7 @@ NUMBERS = [0.1, -0.0, 5e-324, 1e16, 123456789.125, 1 / 3, 2, 10**15, 3.4e38, 1e-
         PAD.encode(),
     ],
 )  # fmt: skip
-def test_requests_are_read_alike(servers: tuple[Server, Server], body: bytes) -> None:
+def test_requests_are_read_alike(servers: tuple[Server, ...], body: bytes) -> None:
     same(servers, body)
 
 
@@ -145,7 +160,7 @@ def test_requests_are_read_alike(servers: tuple[Server, Server], body: bytes) ->
         ('{"text": "\\udcff", "long": [1] * 20000}', [1]),
     ],
 )  # fmt: skip
-def test_replies_are_written_alike(servers: tuple[Server, Server], made: str, expected: Any) -> None:
+def test_replies_are_written_alike(servers: tuple[Server, ...], made: str, expected: Any) -> None:
     reply = same(servers, json.dumps({"inputs": [], "parameters": [made]}).encode())
     if isinstance(expected, str):
         assert expected in reply.json["detail"]

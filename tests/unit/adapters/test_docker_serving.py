@@ -39,6 +39,20 @@ def test_a_copy_of_the_python_files(source: Path, target: Path) -> None:
     assert sources(copy) == {"__init__.py": "VALUE = 1\n", "sub/__init__.py": ""}
 
 
+def test_native_code_beside_the_library_is_copied(source: Path, target: Path) -> None:
+    before = stage_serving(source, target)
+    kept = source / "orjson"
+    kept.mkdir()
+    (kept / "cp311-x86_64-gnu.so").write_bytes(b"\x7fELF\0\xff")
+    (kept / "LICENSE-MIT").write_text("Permission is granted")
+    copy = stage_serving(source, target)
+    assert copy != before
+    assert sorted(path.name for path in (copy / "orjson").iterdir()) == ["LICENSE-MIT", "cp311-x86_64-gnu.so"]
+    assert (copy / "orjson" / "cp311-x86_64-gnu.so").read_bytes() == b"\x7fELF\0\xff"
+    (kept / "cp311-x86_64-gnu.so").write_bytes(b"another")
+    assert stage_serving(source, target) != copy
+
+
 def test_equal_content_is_copied_once(source: Path, target: Path) -> None:
     first = stage_serving(source, target)
     before = first.stat().st_mtime_ns

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
+import random
 import re
 import struct
 import tracemalloc
@@ -19,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.serving.docstring import Datatype, Variable
-from controller.serving.http1 import HttpRequest
+from controller.serving.http1 import HttpRequest, RequestReader
 from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem
-from controller.serving.tensors import BadTensor, dtype, pack, unpack, unpack_texts
+from controller.serving.tensors import BadTensor, BinaryTensor, as_array, dtype, pack, unpack, unpack_texts
+from tests.unit.serving.kept import kept_folder, library_without
 from tests.unit.serving.server import Reply, Server
 
 NUMERIC = [datatype for datatype in Datatype if datatype.numeric]
@@ -453,20 +456,17 @@ def test_arrays_of_other_types_of_numbers(arrays_server: Server, datatype: str, 
         assert document["outputs"][0]["data"] == [2 * number for number in numbers]
 
 
+def peak(server: Server) -> int:
+    """Bytes that the worker has had at most."""
+    pid = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()[0]
+    (line,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return 1024 * int(line)
+
+
 def test_arrays_take_little_more_memory_than_their_bytes(tmp_path: Path) -> None:
     source = ARRAYS.replace("data.tolist()]", "[]]")
     server = Server(tmp_path, source, component="net").ready()
     raw = bytes(12_000_000)
-
-    def peak() -> int:
-        """Bytes that the worker has had at most."""
-        pid = (
-            (Path("/proc") / f"{server.process.pid}/task/{server.process.pid}/children")
-            .read_text()
-            .split()[0]
-        )
-        (line,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        return 1024 * int(line)
 
     def call(raw: bytes) -> None:
         outputs = [{"name": "seen"}]
@@ -474,11 +474,79 @@ def test_arrays_take_little_more_memory_than_their_bytes(tmp_path: Path) -> None
         read(send(server, request, raw))
 
     call(FOUR)
-    before = peak()
+    before = peak(server)
     call(raw)
-    grown = peak() - before
+    grown = peak(server) - before
     server.close()
     assert len(raw) / 2 < grown < 3 * len(raw)
+
+
+def test_a_large_body_lies_where_its_numbers_need_no_copy() -> None:
+    pixels = np.arange(100_000, dtype="<f8")
+    raw = pixels.tobytes()
+    for length in range(40, 60):
+        body = b" " * length + raw
+        head = f"POST / HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: {length}\r\n"
+        stream = io.BytesIO(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        reader = RequestReader(stream.read, stream.readinto)
+        request = reader.head()
+        assert request
+        received = reader.body(request, len(body))
+        assert received == body
+        tensor = BinaryTensor(Datatype.FP64, memoryview(received)[length:])
+        array = as_array(np, Datatype.FP64, tensor, [len(pixels)])
+        assert np.shares_memory(array, np.frombuffer(received, "u1"))
+        assert array.flags.writeable
+        assert (array == pixels).all()
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["orjson", "Python's own JSON"])
+@pytest.mark.parametrize("output", ["numbers", "first"])
+def test_numbers_as_json_take_little_more_memory_than_their_objects(
+    tmp_path: Path, kept: bool, output: str
+) -> None:
+    """A number is a text of 20 bytes, and an object of 32 in a list of 8 bytes for each: twice its text. The request's
+    text is there at the same time, that of the reply later."""
+    if kept:
+        kept_folder()
+    else:
+        library_without(tmp_path)
+    server = Server(tmp_path, MANY, component="net").ready()
+    chance = random.Random(7)
+    numbers = [chance.random() for _ in range(400_000)]
+    document = {"inputs": [{"name": "numbers", "datatype": "FP64", "data": numbers}]}
+    body = json.dumps({**document, "output_fields": [{"name": output}]}).encode()
+
+    def call(body: bytes) -> None:
+        reply = server.post(body)
+        assert reply.status == 200
+        assert reply.outputs["numbers"] == numbers if output == "numbers" else reply.outputs["first"]
+
+    small = {
+        "inputs": [{"name": "numbers", "datatype": "FP64", "data": [1.0]}],
+        "output_fields": [{"name": "first"}],
+    }
+    assert server.post(small).status == 200
+    before = peak(server)
+    call(body)
+    grown = peak(server) - before
+    assert len(body) / 2 < grown < 3.3 * len(body)
+
+
+MANY = '''
+def predict(inputs, output_fields):
+    """Give back numbers.
+
+    :param inputs.numbers: numbers
+    :type inputs.numbers: FP64
+    :param outputs.numbers: all of them
+    :type outputs.numbers: FP64, optional
+    :param outputs.first: the first of them
+    :type outputs.first: FP64, optional
+    """
+    data, name = inputs[0]["data"], output_fields[0]["name"]
+    return {name: data if name == "numbers" else data[0]}
+'''
 
 
 def test_arrays_need_numpy(tmp_path: Path) -> None:
