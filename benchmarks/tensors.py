@@ -25,8 +25,8 @@ COUNT = 224 * 224 * 3
 CALLS, ROUNDS = 15, 5
 PATH = "/v2/models/pixels/infer"
 PEER, LIBRARY = "MLServer", "serving library"
-FAST = "serving library, numpy and orjson in the image"
-BYTES = "serving library, tensors as bytes"
+FAST = "  numpy and orjson in the image"
+BYTES = "  tensors as bytes"
 WIRE = "the same bytes over loopback"
 
 #: Calls once and returns the bytes of the reply.
@@ -167,7 +167,7 @@ def _report(section: Section, ground: Environment, calls: dict[str, Call], words
         section.add(f"{name}, {words}", "ms", measured)
     if PEER in times:
         section.compare(f"{LIBRARY} beside {PEER}, {words}", times[PEER], times[LIBRARY], "1 ×")
-        section.compare(f"  with both in the image beside {PEER}, {words}", times[PEER], times[FAST], "2 ×")
+        section.compare(f"  with both in the image, {words}", times[PEER], times[FAST], "2 ×")
         section.compare(f"  as bytes beside {PEER}, {words}", times[PEER], times[BYTES], "10 ×")
         section.compare(f"  as bytes beside its own JSON, {words}", times[LIBRARY], times[BYTES], "10 ×")
         if WIRE in times:

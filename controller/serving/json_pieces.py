@@ -65,8 +65,14 @@ def arrays(text: Text) -> list[tuple[int, int]]:
     return found
 
 
-def read(text: Text, load: Callable[[Text], Any]) -> Any:
-    """The value of a text with few brackets. ``load`` reads a part of it. Raises Unexpected, and what that raises."""
+def read(
+    text: Text,
+    load: Callable[[Text], Any],
+    load_piece: Callable[[bytes], list[Any]],
+    filled: Callable[[list[Any], int, int], None],
+) -> Any:
+    """The value of a text with few brackets. ``load`` reads the text, or what is left of it, ``load_piece`` a part of a
+    large array, and ``filled`` looks at the elements of one with its place. Raises Unexpected, and what these raise."""
     spans = arrays(text)
     if not spans:
         return load(text)
@@ -83,13 +89,14 @@ def read(text: Text, load: Callable[[Text], Any]) -> Any:
         if index not in missing:
             raise Unexpected
         missing.discard(index)
-        _fill(place, text, spans[index], load)
+        _fill(place, text, spans[index], load_piece)
+        filled(place, *spans[index])
     if missing:  # it was a part of a text, or is overwritten by a member of the same name
         raise Unexpected
     return value
 
 
-def _fill(place: list[Any], text: Text, span: tuple[int, int], load: Callable[[Text], Any]) -> None:
+def _fill(place: list[Any], text: Text, span: tuple[int, int], load: Callable[[bytes], list[Any]]) -> None:
     """Replace a placeholder by the elements of its array. There is room for all of them early on, since a list that
     grows is copied."""
     start, end = span

@@ -68,12 +68,30 @@ def read_bytes(body: Union[bytes, bytearray]) -> Any:
         return read(body.decode("utf-8"))
     few = json_pieces.has_few(body, MAX_DEPTH, b"[", b"{")
     try:
-        value = json_pieces.read(body, _load) if few else _load(body)
+        value = _read_in_pieces(body) if few else _load(body)
     except ValueError:
         return read(body.decode("utf-8"))  # which may take it, or says in our words why not
     if not few:
         check_depth(value)
     return value
+
+
+def _read_in_pieces(body: Union[bytes, bytearray]) -> Any:
+    """The value of a text with few brackets. Raises ValueError, in words of any kind."""
+
+    def filled(elements: list[Any], start: int, end: int) -> None:
+        if _orjson is None:
+            return
+        found = number_lists.magnitude(elements)
+        if found is None:
+            exact = float not in set(map(type, elements))
+        else:
+            exact = found <= number_lists.EXACT
+            number_lists.remember(elements, found)
+        if not exact and _has_long_integer(body[start - 1 : end]):
+            raise json_pieces.Unexpected
+
+    return json_pieces.read(body, _load, _orjson.loads if _orjson is not None else _load, filled)
 
 
 def _load(text: Union[bytes, bytearray]) -> Any:

@@ -9,6 +9,7 @@ long. What is not known here, the caller has to find out element by element.
 from __future__ import annotations
 
 import marshal
+import threading
 from typing import Any, Optional
 
 MANY = 256  # elements from which on it is worth it
@@ -23,11 +24,37 @@ EXACT, SINGLE, DOUBLE = 0x43, 0x47, 0x7F
 _STEPS = tuple((top, bytes([*range(top), *range(128, 128 + top)])) for top in (EXACT, SINGLE, DOUBLE))
 
 
+_thread = threading.local()
+
+
+class _Remembering:
+    """Keeps what ``remember`` gets on this thread, as long as lists are read and checked, and nobody changes them."""
+
+    def __enter__(self) -> None:
+        _thread.known = {}
+
+    def __exit__(self, *error: object) -> None:
+        _thread.known = None
+
+
+remembering = _Remembering()
+
+
+def remember(elements: list[Any], found: int) -> None:
+    """Let ``magnitude`` know the answer for this list."""
+    known = getattr(_thread, "known", None)
+    if known is not None:
+        known[id(elements)] = (elements, found)
+
+
 def magnitude(elements: list[Any]) -> Optional[int]:
     """Return the lowest of EXACT, SINGLE and DOUBLE below which the upper bytes of all elements lie, more than DOUBLE
     if there is none; None unless the elements are many and all are of the type float."""
     if len(elements) < MANY or type(elements[0]) is not float or type(elements[-1]) is not float:
         return None
+    known = getattr(_thread, "known", None)
+    if known and id(elements) in known:
+        return known[id(elements)][1]  # type: ignore[no-any-return]
     found = 0
     for start in range(0, len(elements), _STEP):
         written = _written(elements[start : start + _STEP], b"g", 9)

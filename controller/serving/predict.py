@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
-from . import http1, jsontext, log, problems, processes, streams
+from . import http1, jsontext, log, number_lists, problems, processes, streams
 from .batch_calls import BatchedFunction, CallFailed
 from .batches import BatchLimiter
 from .call_files import CallFiles
@@ -268,8 +268,9 @@ class Predictor:
             coding = request.headers.get(b"content-encoding")
             if coding is not None:
                 request.body = http1.decoded(request.body, coding, self._settings.max_body)
-            body: dict[str, Any] = read(request)
-            self._raise_if(check(body))
+            with number_lists.remembering:
+                body: dict[str, Any] = read(request)
+                self._raise_if(check(body))
             self._deliver(body)
             return body
 

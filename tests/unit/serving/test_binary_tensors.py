@@ -344,7 +344,7 @@ def test_model_versions_and_the_repository(server: Server) -> None:
     assert server.post({"inputs": []}, "/v2/models/net/versions/1/infer").json["model_version"] == "1"
     index = server.ask("POST", "/v2/repository/index", b"{}")
     assert index.json == [{"name": "net", "version": "1", "state": "READY", "reason": ""}]
-    assert server.get("/v2/repository/index").headers["allow"] == "POST"
+    assert server.get("/v2/repository/index").headers["allow"] == "POST, OPTIONS"
     for path in ("/v2/models/net/versions/2", "/v2/models/other", "/v2/models/net/versions/2/ready"):
         reply = server.get(path)
         assert (reply.status, reply.json["error"]) == (404, reply.json["detail"])

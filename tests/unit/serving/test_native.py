@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,11 @@ def test_each_wheel_is_there_with_its_license() -> None:
         for libc in ("gnu", "musl")
     }
     present = {path.name for path in kept_folder().iterdir()}
-    assert present == {*names, "LICENSE-APACHE", "LICENSE-MIT", "installed.txt", native.SUMS}
+    assert names == {name for name in present if name.endswith(".so")}
+    assert {"LICENSE-APACHE", "LICENSE-MIT", "LICENSE-MPL-2.0", native.SUMS} <= present
+    (old, new) = sorted(name for name in present if re.fullmatch(r"orjson-[0-9.]+\.txt", name))
+    assert "Requires-Python: >=3.9" in (kept_folder() / old).read_text()
+    assert "https://github.com/ijl/orjson" in (kept_folder() / new).read_text()
 
 
 def codec(text: str) -> str:

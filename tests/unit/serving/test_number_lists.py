@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from typing import Any
@@ -105,3 +106,22 @@ def test_limits_of_integers_that_show_in_bytes(low: float, high: float, is_known
     for odd in (-1, 256, 65536, 2**31, 2**32, 2**64, -(2**31)):
         elements[-2] = odd
         assert not are_integers(elements, low, high) or low <= odd <= high
+
+
+def test_what_is_remembered_is_only_known_within() -> None:
+    elements = [0.5] * MANY
+    number_lists.remember(elements, DOUBLE)
+    assert magnitude(elements) == EXACT
+    with number_lists.remembering:
+        number_lists.remember(elements, DOUBLE)
+        assert magnitude(elements) == DOUBLE
+        assert magnitude(list(elements)) == EXACT
+    assert magnitude(elements) == EXACT
+
+
+def test_what_is_remembered_is_forgotten_with_an_error() -> None:
+    elements = [0.5] * MANY
+    with contextlib.suppress(ValueError), number_lists.remembering:
+        number_lists.remember(elements, DOUBLE)
+        raise ValueError
+    assert magnitude(elements) == EXACT
