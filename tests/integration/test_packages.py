@@ -256,6 +256,9 @@ class TestRelease:
             if (source := ROOT / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, folder / name, follow_symlinks=False)
+        kept = Path("controller/serving/orjson")  # which would be downloaded anew
+        if (ROOT / kept).is_dir():
+            shutil.copytree(ROOT / kept, folder / kept)
         (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         run("git", "init", "--quiet", "-b", "main", cwd=folder)
         for key in ("user.name", "user.email"):

@@ -370,6 +370,7 @@ def _copy_checkout(target: Path) -> None:
         "setup.cfg",
         "pyproject.toml",
         "requirements.lock",
+        "requirements-serving.lock",
         "README.md",
         "LICENSE",
         "config.example.yaml",
