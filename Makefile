@@ -55,7 +55,7 @@ lock: setup ## resolve setup.cfg's ranges into the lock files anew; LOCK_ARGS=--
 	@scripts/lock $(LOCK_ARGS)
 
 clean: ## remove what was made here; containers and images stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist controller/serving/orjson *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find controller tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Docker engine that answers, and the examples' base image in it.
