@@ -38,7 +38,7 @@ PIECE = 256 * 1024  # bytes of a file that are received at once
 ALIGNMENT = 16  # of the memory of a bytearray, and more than any number needs
 TENSORS = b"inference-header-content-length"  # how many bytes of the body are JSON; tensors are behind them
 
-_ROOM = memoryview(bytes(PIECE))
+FIRST, GROWTH = 16 * 1024, 4  # bytes of a body for which there is room at first, and how it grows
 
 Receive = Callable[[int], bytes]
 ReceiveInto = Callable[["memoryview"], int]
@@ -305,7 +305,9 @@ class RequestReader:
         have, count = len(whole), lead + count
         while have < count:
             if have == len(whole):  # a client that announces much and sends little costs little
-                whole += _ROOM[: count - have]
+                grown = bytearray(min(count, GROWTH * max(have, FIRST)))
+                grown[:have] = whole
+                whole = grown
             with memoryview(whole) as room:
                 got = self._receive_into(room[have:])
             if not got:
