@@ -115,9 +115,13 @@ def _platform_secrets(settings: Settings) -> str:
         return "none"
     closed = not folder.stat().st_mode & stat.S_IXOTH
     for path in sorted(folder.rglob("*")) if not closed else ():
-        if path.is_file() and path.stat().st_mode & stat.S_IROTH and b"kind: Secret" in path.read_bytes():
+        if path.is_file() and path.stat().st_mode & stat.S_IROTH and _has_plain_secret(path.read_bytes()):
             raise Finding(f"{path} contains a Secret and every user may read it", f"chmod 0600 {path}")
     return "other users cannot read the secrets"
+
+
+def _has_plain_secret(content: bytes) -> bool:
+    return b"kind: Secret" in content and b"ENC[AES256_GCM," not in content
 
 
 # --- Git --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from controller.manifests.reader import ManifestDocument
 from controller.manifests.smoke_files import FileMissing, find_file
 from controller.sops import FileFormat, FileKeys, OpenedFile, SopsError, open_file
 from controller.sops.files import MAX_FILE
+from controller.sops.values import mac_bytes
 from controller.yaml_documents import Node
 
 _KEY: Final = re.compile(r"[^\s\x00-\x1f\x7f]{1,253}")
@@ -146,9 +147,9 @@ def _env(key: str, node: Node, opened: OpenedFile) -> str:
     value = node.value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SopsError("must be text or a number", (key,), line=node.line)
-    if isinstance(value, float) and value.is_integer() and node.plain is not None:
-        return node.plain
-    return str(value).rstrip("\r") if opened.format is FileFormat.DOTENV else str(value)
+    if not isinstance(value, str):
+        return mac_bytes(value).decode()  # as sops would write it
+    return value.rstrip("\r") if opened.format is FileFormat.DOTENV else value
 
 
 def _told(path: str, error: Exception) -> str:

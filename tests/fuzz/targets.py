@@ -37,6 +37,7 @@ from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem as ServingProblem
 from controller.serving.tensors import BinaryTensor
 from controller.serving.validate import compile_check
+from controller.sops import SopsError, open_file
 from controller.web.api.platform.signatures import concerns, delivery_id, is_genuine, refs_of
 from controller.web.auth.authenticate import decode_basic
 from controller.web.auth.oidc import read_header
@@ -58,10 +59,12 @@ from controller.web.objects.s3 import (
 )
 from controller.web.problems import RequestRefused
 from tests.support.gateway import make_api, make_route
+from tests.support.sops_files import recorded_keys
 from tests.support.specs import make
 
 Target = Callable[[bytes], None]
 
+SOPS_KEYS = recorded_keys()
 SETTINGS = Settings()
 SECRET = "a-secret-that-nobody-guesses"
 TABLE = Router.build(
@@ -159,6 +162,14 @@ def platform(data: bytes) -> None:
     assert data.strip(b"\0 \t\r\n") or problems
     assert all(problem.message for problem in problems)
     assert spec is not None
+
+
+def encrypted_files(data: bytes) -> None:
+    """Any file is read or refused, and a refusal quotes nothing that was decrypted."""
+    for name in ("a.env", "a.json", "a.yaml", "a.bin"):
+        for keys in (None, SOPS_KEYS):
+            with suppress(SopsError):
+                assert open_file(name, data, keys).text is not None
 
 
 def docstrings(data: bytes) -> None:
@@ -358,6 +369,7 @@ TARGETS: dict[str, Target] = {
     "tensors": tensors,
     "manifests": manifests,
     "platform": platform,
+    "encrypted-files": encrypted_files,
     "docstrings": docstrings,
     "dockerignore": dockerignore,
     "git-exchange": git_exchange,

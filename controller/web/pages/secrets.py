@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from flask import Response, current_app, request
 
+from controller.domain.apps.age_keys import sops_configuration
 from controller.domain.apps.owned_secrets import ChangeRecord, ChangeState, OwnedKey
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.names import PLATFORM, AppName
@@ -103,6 +104,7 @@ def secrets_page(name: str, secret: str = "", key: str = "", problem: str = "") 
     store, asked = context(current_app).store, request.args
     live = SecretsLive.of(store, principal(), {"name": name}, query())
     uses, owned = store.apps.status(live.app).secrets, store.secrets.listed(live.app)
+    age_keys = store.age_keys.listed(live.app)
     return live_page(
         "secrets/page.html",
         live,
@@ -113,6 +115,7 @@ def secrets_page(name: str, secret: str = "", key: str = "", problem: str = "") 
         key=key or asked.get("key", "")[:253],
         problem=problem,
         meaning=MEANINGS[Reason.SECRET_REFUSED],
+        sops=sops_configuration(age_keys[0].recipient) if age_keys else "",
         known=sorted({use.name for use in uses} | {each.secret for each in owned}),
     )
 

@@ -14,11 +14,12 @@ from controller.cli.exits import Exit
 from controller.daemon.instance_key import instance_key
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.status import AppStatus
-from controller.domain.names import AppName
+from controller.domain.names import PLATFORM, AppName
 from controller.domain.people.accounts import Scope
 from controller.domain.people.roles import Grant, Role
 from controller.encryption import SecretKeys
 from controller.store import SqliteStore
+from controller.yaml_documents import parse
 from tests.support.platform_server import platform_server
 from tests.unit.cli.conftest import Machine
 
@@ -186,3 +187,89 @@ def test_the_key_is_replaced_while_no_daemon_runs(machine: Machine, store: Sqlit
     assert instance_key(private) != key
     store.secrets.unlock(SecretKeys(instance_key(private)))
     assert values(store) == {"keys": {"A": "hunter2"}}
+
+
+# --- age keys ------------------------------------------------------------------------------------------------------
+
+
+def test_the_age_key_is_printed_as_a_configuration_of_sops(machine: Machine, store: SqliteStore) -> None:
+    none = machine.run("secret", "key", "demo")
+    assert none.code != Exit.OK
+    assert "has no age key yet" in none.stderr
+    store.age_keys.ensure(DEMO)
+    [key] = store.age_keys.listed(DEMO)
+    mine = "age1" + "q" * 58
+    shown = (
+        parse("x", machine.run("secret", "key", "demo", "--also", mine).stdout.encode()).documents[0].value
+    )
+    assert isinstance(shown, dict)
+    rules = shown["creation_rules"]
+    assert isinstance(rules, list)
+    assert [rule["age"] for rule in rules if isinstance(rule, dict)] == [f"{key.recipient},{mine}"] * 2
+    assert machine.run("secret", "key", "demo", "-o", "name").stdout == f"{key.recipient}\n"
+    document = json.loads(machine.run("secret", "key", "demo", "-o", "json").stdout)
+    assert document["ageKeys"] == [
+        {"recipient": key.recipient, "by": None, "at": document["ageKeys"][0]["at"]}
+    ]
+
+
+def test_the_age_key_is_replaced(machine: Machine, store: SqliteStore) -> None:
+    store.age_keys.ensure(DEMO)
+    [first] = store.age_keys.listed(DEMO)
+    with daemon(store):
+        rotated = machine.run("secret", "key", "demo", "--rotate")
+        assert rotated.code == Exit.OK
+        assert "demo: the new age key is age1" in rotated.stdout
+        assert "Older keys still decrypt" in machine.run("secret", "key", "demo").stderr
+        asked = machine.run("secret", "key", "demo", "--retire", stdin="n\n")
+        assert asked.code != Exit.OK
+        assert len(store.age_keys.listed(DEMO)) == 2
+        assert machine.run("secret", "key", "demo", "--retire", "--yes").code == Exit.OK
+    [second] = store.age_keys.listed(DEMO)
+    assert second.recipient != first.recipient
+    assert second.by.startswith("host:")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("demo", "--rotate", "--retire"), "first rotate"),
+        (("demo", "--also", "AGE-SECRET-KEY-1"), "is not the public key of age"),
+        (("dem",), "demo"),
+    ],
+)
+def test_wrong_uses_of_the_age_key(
+    machine: Machine, store: SqliteStore, given: tuple[str, ...], told: str
+) -> None:
+    store.age_keys.ensure(DEMO)
+    ran = machine.run("secret", "key", *given)
+    assert ran.code != Exit.OK
+    assert told in ran.stderr
+    assert len(store.age_keys.listed(DEMO)) == 1
+
+
+def test_the_platforms_age_key(machine: Machine, store: SqliteStore) -> None:
+    store.apps.save(AppStatus(PLATFORM))
+    store.age_keys.ensure(PLATFORM)
+    [key] = store.age_keys.listed(PLATFORM)
+    assert key.recipient in machine.run("secret", "key", "@platform").stdout
+    with daemon(store):
+        assert machine.run("secret", "key", "@platform", "--rotate").code == Exit.OK
+    assert len(store.age_keys.listed(PLATFORM)) == 2
+
+
+def test_against_a_server_the_age_key_is_the_same(tmp_path: Path, machine: Machine) -> None:
+    with platform_server(tmp_path / "platform") as server:
+        server.add("bob", Grant("bob", Role.DEVELOPER, DEMO))
+        server.store.secrets.unlock(SecretKeys(b"k" * 32))
+        server.store.apps.save(AppStatus(DEMO))
+        server.store.age_keys.ensure(DEMO)
+        token = tmp_path / "token"
+        token.write_text(server.token("bob", Scope.DEPLOY))
+        there = ("--server", server.url, "--token-file", str(token))
+        with daemon(server.store):
+            assert machine.run("secret", "key", "demo", "--rotate", *there).code == Exit.OK
+            shown = machine.run("secret", "key", "demo", "-o", "name", *there).stdout.splitlines()
+            assert shown == [key.recipient for key in server.store.age_keys.listed(DEMO)]
+            assert machine.run("secret", "key", "demo", "--retire", "--yes", *there).code == Exit.OK
+        assert len(server.store.age_keys.listed(DEMO)) == 1

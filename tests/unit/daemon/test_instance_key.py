@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.age import AgeKeys
 from controller.config import Settings
 from controller.daemon.instance_key import instance_key, key_file, rotate, settle
 from controller.daemon.lock import only_one
@@ -34,6 +35,7 @@ def settings(tmp_path: Path) -> Settings:
     prepare_folders(made)
     with closing(open_store(made.database, clock=lambda: 5.0)) as store:
         store.secrets.unlock(SecretKeys(instance_key(made.private)))
+        store.age_keys.ensure(DEMO)
         store.apps.save(AppStatus(DEMO))
         ask(store, "0" * 32, "hunter2")
         with store.transaction():
@@ -59,6 +61,30 @@ def values(settings: Settings) -> dict[str, str]:
         return {
             key: value.reveal() for found in store.secrets.of(DEMO).readable for key, value in found.values
         }
+
+
+def age_keys(settings: Settings) -> tuple[object, ...]:
+    """The private keys of age, as a daemon finds them that starts now."""
+    with closing(open_store(settings.database)) as store:
+        settle(settings.private, store.secrets)
+        store.secrets.unlock(SecretKeys(instance_key(settings.private)))
+        found = store.age_keys.of(DEMO)
+        assert isinstance(found, AgeKeys)
+        return tuple((key.recipient, key.identity) for key in found.keys)
+
+
+def test_keys_of_age_stay_the_same_wherever_it_is_interrupted(settings: Settings) -> None:
+    before = age_keys(settings)
+    assert len(before) == 1
+    rotate(settings)
+    assert age_keys(settings) == before
+    (settings.private / NEXT).write_bytes(b"n" * 32)  # it died before the values were encrypted
+    assert age_keys(settings) == before
+    with closing(open_store(settings.database)) as store:
+        store.secrets.unlock(SecretKeys(instance_key(settings.private)))
+        (settings.private / NEXT).write_bytes(b"n" * 32)
+        store.secrets.rekey(SecretKeys(b"n" * 32))  # and here after that
+    assert age_keys(settings) == before
 
 
 def test_it_is_made_once_and_for_the_daemon_alone(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from controller.adapters.cron import CronTicks
 from controller.adapters.models import ModelCache
+from controller.age import AgeKeys
 from controller.config import PlatformSource, Settings
 from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.names import PLATFORM, AppName
+from controller.encryption import SecretKeys
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.platform import PlatformReconciler
@@ -26,9 +28,11 @@ from tests.support.fake_engine import FakeEngine
 from tests.support.fake_objects import FakeStorage
 from tests.support.fake_prober import FakeProber
 from tests.support.fake_sources import FakeSources
+from tests.support.sops_files import encrypted_document, some_keys
 
 VERSION = "unified-platform.cs.hse.ru/v1"
 VALUE = "planted-value-of-a-secret"
+SEALED = "value-that-sops-has-encrypted"
 
 
 def document(kind: str, name: str, **fields: object) -> str:
@@ -67,7 +71,7 @@ class Host:
             stopping=lambda: False,
             key=b"k" * 32,
         )
-        folder = PlatformFolder(self.settings, self.sources)
+        folder = PlatformFolder(self.settings, self.sources, lambda: self.store.age_keys.of(PLATFORM))
         self.platform = PlatformReconciler(self.deps, folder.read, folder.keep, folder.last)
 
     def declare(self, *apps: str) -> None:
@@ -179,3 +183,38 @@ def test_secrets_lie_in_the_private_folder_alone(host: Host) -> None:
     rest = [path for path in host.settings.state.rglob("*") if path.is_file() and path != kept]
     assert rest
     assert all(VALUE.encode() not in path.read_bytes() for path in rest)
+
+
+def test_encrypted_secrets_stay_encrypted_in_what_is_kept(host: Host) -> None:
+    """A start on a broken folder decrypts them again, with the platform's key."""
+    host.store.secrets.unlock(SecretKeys(b"k" * 32))
+    host.store.age_keys.ensure(PLATFORM)
+    keys = host.store.age_keys.of(PLATFORM)
+    assert isinstance(keys, AgeKeys)
+    secret = {"apiVersion": VERSION, "kind": "Secret", "metadata": {"name": "token"}}
+    (host.folder / "token.yaml").write_text(
+        encrypted_document({**secret, "stringData": {"token": SEALED}}, keys)
+    )
+    host.declare("one")
+    assert host.check() == ConditionType.READY
+    (host.folder / "token.yaml").write_text("{broken")
+    host.live()
+    assert host.check() == ConditionType.MANIFEST_INVALID
+    found = next(secret for secret in host.deps.catalog.spec.secrets if secret.name == "token")
+    assert [(key, value.reveal()) for key, value in found.values] == [("token", SEALED)]
+    kept = b"".join(path.read_bytes() for path in host.settings.state.rglob("*") if path.is_file())
+    assert SEALED.encode() not in kept
+
+
+def test_a_file_for_another_key_changes_nothing(host: Host) -> None:
+    host.store.secrets.unlock(SecretKeys(b"k" * 32))
+    host.store.age_keys.ensure(PLATFORM)
+    host.declare("one")
+    assert host.check() == ConditionType.READY
+    secret = {"apiVersion": VERSION, "kind": "Secret", "metadata": {"name": "token"}}
+    text = encrypted_document({**secret, "stringData": {"token": SEALED}}, some_keys())
+    (host.folder / "token.yaml").write_text(text)
+    assert host.check() == ConditionType.MANIFEST_INVALID
+    assert host.apps == ["one"]
+    invalid = next(each for each in host.store.apps.status(PLATFORM).conditions if each.message)
+    assert "prichal secret key @platform" in invalid.message

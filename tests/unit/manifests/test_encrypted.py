@@ -176,11 +176,12 @@ def test_dotenv_json_and_binary_files() -> None:
 
 
 def test_numbers_and_texts_of_json() -> None:
-    text = encrypted_document({"A": 1, "B": 2.5, "C": "x"}, KEYS, lambda name: True, rule={})
+    text = encrypted_document({"A": 1, "B": 2.5, "C": "x", "D": 1e3}, KEYS, lambda name: True, rule={})
     assert values(loaded(json.dumps(secret(envs=["a.json"])), a__json=text.encode())) == {
         "A": "1",
         "B": "2.5",
         "C": "x",
+        "D": "1000",
     }
 
 

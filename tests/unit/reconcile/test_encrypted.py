@@ -21,6 +21,7 @@ from controller.encryption import SecretKeys
 from controller.reconcile.loading import run_secret
 from controller.reconcile.reconciliation import preview
 from tests.support.sops_files import encrypted_document
+from tests.unit.reconcile.crashing import ENOUGH, die_at
 from tests.unit.reconcile.harness import API_VERSION, APP, Harness, ml
 from tests.unit.reconcile.test_secrets import FROM_KEYS, environment_of_starts
 
@@ -155,6 +156,29 @@ def test_a_key_that_is_retired_too_early_stops_nothing_that_runs(harness: Harnes
     harness.push(ml(**FROM_KEYS), encrypted(harness, TOKEN="hunter2-horse"))
     assert harness.run().name == "Ready"
     assert harness.running() == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_the_daemon_dies_at_each_call_while_a_key_is_replaced(harness: Harness, after: bool) -> None:
+    """Each life begins with another key and a commit for it; what runs has the value of the last commit."""
+    env = environment_of_starts(harness)
+    harness.push(ml(**FROM_KEYS), encrypted(harness, TOKEN="value-0"))
+    harness.run()
+    for number in range(1, ENOUGH):
+        change(harness, KeyAction.ROTATE)
+        harness.push(ml(**FROM_KEYS), encrypted(harness, TOKEN=f"value-{number}"))
+        died = die_at(harness, number, after)
+        change(harness, KeyAction.RETIRE)
+        while harness.run_unchecked().retry_after:
+            harness.clock.advance(60.0)
+        harness.check()
+        (running,) = harness.running()
+        assert harness.route().in_service
+        assert harness.route().fingerprint == running.fingerprint
+        assert env[-1] == {"TOKEN": f"value-{number}"}
+        if not died:
+            return
+    raise AssertionError("a pass makes more calls than are tried here")
 
 
 def test_what_people_see_has_no_value(harness: Harness) -> None:

@@ -84,9 +84,9 @@ def change_age_key(name: str) -> ResponseReturnValue:
     require_json(request.mimetype, f"Send JSON such as {_ACTION}.")
     body = read_json(request.get_data(cache=False))
     action = body.get("action") if isinstance(body, dict) and set(body) == {"action"} else None
-    if action not in set(KeyAction):
+    if not isinstance(action, str) or action not in set(KeyAction):
         raise _refused(f"The body must be {_ACTION}; the action is rotate or retire.")
-    return _asked(name, "", (str(action),), lambda: _platform().change_age_key(name, KeyAction(action)))
+    return _asked(name, "", (action,), lambda: _platform().change_age_key(name, KeyAction(action)))
 
 
 def _values(body: Any) -> Mapping[str, Secret]:

@@ -139,3 +139,12 @@ def test_the_address_may_say_what_to_fill_in_and_is_not_trusted(bob: Browser) ->
     assert len(unescape(shown)) == 253, "a key has at most 253 characters"
     assert bob.open("/-/apps/@platform/secrets").status_code in (403, 404)
     assert bob.open("/-/apps/nothing/secrets").status_code == 404
+
+
+def test_the_public_key_for_files_in_git_is_shown(bob: Browser, store: SqliteStore) -> None:
+    assert "Encrypted in Git" not in bob.open(PAGE).text
+    store.age_keys.ensure(AppName("demo"))
+    [key] = store.age_keys.listed(AppName("demo"))
+    text = unescape(bob.open(PAGE).text)
+    assert "Encrypted in Git" in text
+    assert f"age: {key.recipient}" in text

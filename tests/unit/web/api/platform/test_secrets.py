@@ -187,3 +187,46 @@ def test_before_the_first_start_of_the_daemon(
     reply = put(made, "letmein-token", A="hunter2")
     assert reply.status_code == 503
     assert "hunter2" not in json.dumps(reply.json)
+
+
+# --- age keys ------------------------------------------------------------------------------------------------------
+
+AGE_KEYS = "/-/apps/demo/age-keys"
+
+
+def test_the_age_key_is_listed_and_replaced(
+    app: Flask, store: SqliteStore, bob: str, people: PeopleStore
+) -> None:
+    store.age_keys.ensure(DEMO)
+    [first] = ask(app, bob, "GET", SECRETS).json["ageKeys"]
+    reply = ask(app, bob, "POST", AGE_KEYS, {"action": "rotate"})
+    assert reply.status_code == 202
+    assert reply.json["change"]["state"] == "waiting"
+    apply(store)
+    second, kept = ask(app, bob, "GET", SECRETS).json["ageKeys"]
+    assert kept == first
+    assert second["by"] == "bob"
+    assert ask(app, bob, "POST", AGE_KEYS, {"action": "retire"}).status_code == 202
+    apply(store)
+    assert ask(app, bob, "GET", SECRETS).json["ageKeys"] == [second]
+    assert [(e.act, e.subject, e.detail) for e in people.acts()] == [
+        ("secret key", "demo", "retire"),
+        ("secret key", "demo", "rotate"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (None, 415),
+        ([], 422),
+        ({}, 422),
+        ({"action": "delete"}, 422),
+        ({"action": ["rotate"]}, 422),
+        ({"action": "rotate", "by": "ann"}, 422),
+    ],
+    ids=str,
+)
+def test_other_changes_of_age_keys(app: Flask, store: SqliteStore, bob: str, body: Any, status: int) -> None:
+    assert ask(app, bob, "POST", AGE_KEYS, body).status_code == status
+    assert store.secrets.changes(DEMO) == ()
