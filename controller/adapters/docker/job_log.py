@@ -7,7 +7,8 @@ the end is missing if the container ends meanwhile.
 
 A container that writes faster than its log is read fills the tap's connection, and waits: so a log of any
 length is read completely, though the engine keeps only some files of it. What a container wrote while nothing
-read may have been rotated away; then a line in the log says so.
+read may have been rotated away; then a line in the log says so. The same goes for lines that the engine could not
+write, say to a full disk, and which only the tap has seen.
 
 What the engine withholds until the line is complete comes from the tap: a position then also says how much of
 the next entry was passed on. Only text is passed on this way, since the engine stores other bytes in another
@@ -30,6 +31,8 @@ from controller.adapters.docker.error_rules import translated
 from controller.adapters.docker.job_tap import HEADER, PIECE, SILENCE, LineCounter
 
 LOST = b"[a part of the log is missing here: it was written faster than it was read]\n"
+
+MISSING = b"[%d lines of the log are missing: the engine could not write them]\n"
 
 CUT = b" [cut]\n"
 
@@ -189,6 +192,17 @@ class JobLog:
         if not self._counted or written is None:
             return None
         return sum(self._known.behind(stream, written) for stream in written.entries)
+
+    def missing(self, written: LineCounter | None) -> Iterator[tuple[str, bytes]]:
+        """Say behind the end of a log how many lines the container has written that the engine's log does not have.
+        What is told lies before the position, so it is told once."""
+        if not self._counted or written is None:
+            return
+        lines = sum(
+            max(0, number - self._known.lines.get(stream, 0)) for stream, number in written.lines.items()
+        )
+        if lines:
+            yield self._at(), MISSING % lines
 
     def unread(self, written: LineCounter | None = None) -> Iterator[tuple[str, bytes]]:
         """Do one round: yield pieces of the log up to its present end, each with the position after it.

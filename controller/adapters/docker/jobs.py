@@ -316,6 +316,7 @@ class DockerJobs:
                         yield place, piece
                         tap.breathe(stop, hurry=ended)
                     if ended:
+                        yield from unread.missing(written)
                         return True
                 yield from unread.begun(written)
                 if not tap.wait(stop, fruitful):

@@ -15,7 +15,7 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine, DockerJobs
-from controller.adapters.docker.job_log import CUT, LOST
+from controller.adapters.docker.job_log import CUT, LOST, MISSING
 from controller.adapters.docker.job_mapping import LOG_FILES
 from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
@@ -321,24 +321,41 @@ while not os.path.getsize("/orders/list"): time.sleep(0.01)
 def test_a_log_longer_than_what_the_engine_keeps(
     jobs: DockerJobs, puppets: ScriptedContainers, app: AppName
 ) -> None:
-    """Its files hold the half of it."""
+    """Its files hold the half of it. A line that the engine could not write, as has happened on a busy machine, is told
+    behind the end; that happens seldom, and once more is enough to see all lines."""
+    lost = 0
+    for _ in range(3):
+        lost, told, peak = _read_all(jobs, puppets, app)
+        assert peak < 8 * MEBIBYTE
+        assert told == ([MISSING[:-1] % lost] if lost else [])
+        if not lost:
+            return
+    raise AssertionError(f"{lost} lines were lost the third time")
+
+
+def _read_all(jobs: DockerJobs, puppets: ScriptedContainers, app: AppName) -> tuple[int, list[bytes], int]:
+    """How many lines did not come, what was said instead, and the peak of our memory."""
     job = python(puppets.job(app), WHEN_TOLD + f"for number in range({LINES}): print(f'{{number:04199d}}')")
     made = begun(jobs, job)
     reader = jobs.logs(made.id, "", never)
     assert next(reader)[1] == b"ready\n"
     puppets.exit(job.name, 0)
-    expected, rest = 0, b""
+    number, last, rest = 0, -1, b""
+    others: list[bytes] = []
     tracemalloc.start()
     try:
         for _, content in reader:
             *lines, rest = (rest + content).split(b"\n")
-            assert [int(line) for line in lines] == list(range(expected, expected + len(lines)))
-            expected += len(lines)
+            others += [line for line in lines if len(line) != 4199]
+            numbers = [int(line) for line in lines if len(line) == 4199]
+            assert numbers == sorted({*numbers})
+            assert not numbers or numbers[0] > last
+            number, last = number + len(numbers), numbers[-1] if numbers else last
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (expected, rest) == (LINES, b"")
-    assert peak < 8 * MEBIBYTE
+    assert rest == b""
+    return LINES - number, others, peak
 
 
 def test_what_was_lost_while_nobody_read_is_told(

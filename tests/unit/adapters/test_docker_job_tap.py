@@ -159,6 +159,26 @@ def test_all_of_it_is_handed_on_once(steps: list[tuple[str, int, bytes]], stream
     assert sorted(reader.text) == sorted(expected)
     reader.read()
     assert sorted(reader.text) == sorted(expected), "nothing comes twice"
+    assert list(reader.log.missing(reader.written)) == []
+
+
+def test_lines_that_the_engine_could_not_write_are_counted() -> None:
+    engine = Engine()
+    reader = Reader(engine)
+    engine.write(1, b"one\ntwo\nthree\n")
+    engine.write(2, b"x" * 3 * ENTRY + b"\nend")
+    reader.hear(10**9)
+    del engine.waiting[1:3]
+    engine.end()
+    reader.read()
+    ((place, told),) = reader.log.missing(reader.written)
+    assert (place, told) == (
+        reader.place,
+        b"[2 lines of the log are missing: the engine could not write them]\n",
+    )
+    assert reader.text.startswith(b"one\nxxx")
+    reader.die()
+    assert list(reader.log.missing(reader.written)) == []
 
 
 def bar(number: int) -> bytes:
