@@ -153,11 +153,25 @@ def kill_group(pid: int) -> None:
 
 def has_ended(pid: int) -> bool:
     """Has a process ended that is not this one's child?"""
+    return _state(f"/proc/{pid}/stat") in "ZX"
+
+
+def wants_to_run(pid: int) -> bool:
+    """Does a thread of a process run, or would it, if it got a processor? One that waits for something does not."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return True
+        return False
+    return any(_state(f"/proc/{pid}/task/{thread}/stat") == "R" for thread in threads)
+
+
+def _state(path: str) -> str:
+    """The letter of a process or thread in proc(5); "X" if there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def oom_kills() -> int:

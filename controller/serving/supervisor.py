@@ -39,6 +39,7 @@ HEALTHY_AFTER = 30.0  # seconds of service after which earlier failures are forg
 STALE_LOOKS = 3  # looks, a TICK apart, at a clock that stands: a paused container must not lose its worker
 DRAIN_GRACE = 5.0  # seconds beyond the timeout for the last calls at the end
 EXIT_GRACE = 3.0  # seconds from the last answer to the end of the process
+BUSY_GRACE = 10.0  # seconds more for one that is not stuck, but gets no processor on a busy machine
 
 
 @dataclasses.dataclass
@@ -55,6 +56,7 @@ class WorkerProcess:
     next_look: float = 0.0
     kill_at: float = 0.0  # 0 = not asked to end
     drains: bool = False  # told to end
+    ends: bool = False  # has answered all its calls
     orphan: bool = False  # its parent, the fork server, has ended
 
 
@@ -309,6 +311,7 @@ class Supervisor:
             elif word == "ready":
                 self._became_ready(slot, child)
             elif word == "drained":
+                child.ends = True
                 child.kill_at = min(child.kill_at or float("inf"), time.monotonic() + EXIT_GRACE)
             else:
                 self._give_up(slot, child, text)
@@ -353,7 +356,12 @@ class Supervisor:
             if child.orphan and processes.has_ended(child.pid):
                 self._handle_exit(slot, child, None)
             elif child.kill_at and now >= child.kill_at:
-                processes.kill(child.pid)
+                if (
+                    not child.ends
+                    or now >= child.kill_at + BUSY_GRACE
+                    or not processes.wants_to_run(child.pid)
+                ):
+                    processes.kill(child.pid)
             elif not child.ready_at and now - child.started > self._settings.setup_timeout:
                 child.reason = child.reason or f"set-up took longer than {self._settings.setup_timeout:g} s"
                 processes.kill(child.pid or self._fork_server_pid())

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from controller.serving.supervisor import EXIT_GRACE
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import (
     Reply,
@@ -139,6 +140,26 @@ def test_the_gateway_is_told_what_becomes_of_a_call_that_waits(serve: Serve) -> 
     assert [receive(call).status for call in (blocking, *silent)] == [200, 200]
     at_once = send(server, "stays", "X-Prichal-Call: tell")
     assert receive(at_once).status == 200, "a call that need not wait costs no packet"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_only_a_process_that_is_stuck_is_killed_at_its_end(serve: Serve, waits: bool) -> None:
+    """On a busy machine the end of an interpreter may take longer than it should: it gets no processor. One that waits
+    for something then waits for ever."""
+    end = "threading.Event().wait()" if waits else f"while time.monotonic() < before + {EXIT_GRACE + 1}: pass"
+    before = f"""
+import atexit
+def slowly():
+    before = time.monotonic()
+    {end}
+    open("ended", "w").close()
+atexit.register(slowly)
+"""
+    server = serve(text_function("return {'text': 'well'}", before=before)).ready()
+    assert server.post(text()).status == 200
+    assert server.stop() == 0
+    assert (server.folder / "ended").exists() is not waits
+    assert bool(server.lines("was killed by SIGKILL while shutting down")) is waits
 
 
 def test_an_async_call_that_will_not_be_cancelled_keeps_its_slot(serve: Serve) -> None:
