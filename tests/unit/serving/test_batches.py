@@ -356,8 +356,9 @@ def test_one_bound_holds_for_the_calls_that_wait_in_all_processes(
 
 
 def test_no_caller_who_may_be_in_the_next_batches_is_refused(serve: Serve) -> None:
-    """Eight callers call again at once, and two batches of four can run: there is always a place."""
-    settings = {"batch_size": 4, "batch_delay": 0.001, "batch_queue": 4, "timeout": 2 * PATIENCE}
+    """Eight callers call again at once, and eight calls may wait: whatever runs alone, there is always a place, unless
+    calls that are over are taken for waiting ones."""
+    settings = {"batch_size": 4, "batch_delay": 0.001, "batch_queue": 8, "timeout": 2 * PATIENCE}
     server = serve(text_function(ECHOES), processes=2, **settings).ready(2)
 
     def call(name: str) -> set[int]:
