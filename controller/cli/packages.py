@@ -10,7 +10,7 @@ from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
 #: Packages of the extra `local`, by the names under which they are imported; all others belong to `server`.
-LOCAL: Final = frozenset(("cronsim", "docker", "minio", "pygit2", "re2", "requests"))
+LOCAL: Final = frozenset(("cronsim", "docker", "h2", "minio", "pygit2", "re2", "requests"))
 #: Modules of Python itself that not every system has.
 UNIX: Final = frozenset(("fcntl", "grp", "pwd", "resource", "termios"))
 

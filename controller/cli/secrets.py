@@ -127,9 +127,9 @@ def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: fl
 @secret.command(
     "key",
     epilog="\b\nExamples:\n"
-    "  prichal secret key demo > .sops.yaml                      for files of the app demo\n"
-    "  prichal secret key demo --rotate                          older keys still decrypt\n"
-    "  prichal secret key @platform                              for Secrets in the platform folder",
+    "  prichal secret key demo > .sops.yaml\n"
+    "  prichal secret key demo --rotate\n"
+    "  prichal secret key @platform",
 )
 @app_argument()
 @click.option(

@@ -169,6 +169,8 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.HOST_KEY_UNKNOWN: N_("The key of the Git server is not known here."),
     Reason.HOST_KEY_MISMATCH: N_("The key of the Git server is another one than expected."),
     Reason.HOST_KEY_REVOKED: N_("The key of the Git server has been revoked."),
+    Reason.NOTIFICATION_FAILED: N_("A message of a Notification did not arrive."),
+    Reason.UNKNOWN_NOTIFICATION: N_("There is no Notification of this name."),
     Reason.COMMIT_STATUS_FAILED: N_("The forge could not be told what became of the commit."),
     Reason.CERTIFICATE_INVALID: N_("The certificate of the Git server is not valid."),
     Reason.REPOSITORY_NOT_FOUND: N_("There is no such repository."),
