@@ -36,6 +36,7 @@ SECTIONS: Final = (
         "calls",
         "notifications",
         "limits",
+        "policies",
         "apps",
         "log",
     ),
@@ -125,6 +126,18 @@ def _texts(pattern: str, meaning: str) -> Read:
         return tuple(str(entry) for entry in entries)
 
     return read
+
+
+def _expression(value: Json, _: Path) -> object:
+    """A regular expression of Python."""
+    meaning = "must be a regular expression, such as team-[a-z0-9-]+"
+    if not isinstance(value, str):
+        raise ValueError(meaning)
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{meaning}; {error}") from error
+    return value
 
 
 def _path(value: Json, base: Path) -> object:
@@ -334,6 +347,14 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "limits.appMemory": _size(6 * 2**20),
     "limits.appContainers": _count(0, 100_000),
     "limits.appStorage": _size(0),
+    "policies.images": _texts(
+        r"[A-Za-z0-9._*?\[\]!:/-]{1,300}", "patterns for names of images, such as registry.example.org/*"
+    ),
+    "policies.requireResources": _flag,
+    "policies.forbiddenBuildArgs": _texts(
+        r"[A-Za-z0-9_*?\[\]!]{1,100}", "patterns for names, such as *_PROXY"
+    ),
+    "policies.names": _expression,
     "apps.prefix": _text(
         r"(?=.{0,30}$)([a-z0-9][a-z0-9-]*)?\{user\}[a-z0-9-]*|",
         "a text of a-z, 0-9 and hyphens with {user}, such as pu-{user}-pa-, or empty",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import Limits
 from controller.domain.backoff import Backoff
 from controller.domain.git_http import clone_path
@@ -314,6 +315,7 @@ class Settings:
     calls: CallSettings = CallSettings()
     notifications: NotificationSettings = NotificationSettings()
     limits: DefaultLimits = DefaultLimits()
+    policies: Policies = NO_POLICIES
     apps: AppSettings = AppSettings()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json

@@ -93,6 +93,7 @@ def build_engine(settings: Settings) -> Engine:
         settings.serving,
         settings.web.max_body,
         StagingFolders.of(settings),
+        settings.policies,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controller.config import DefaultLimits
+from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.secret import scrub
@@ -30,6 +31,7 @@ from controller.manifests.encrypted import (
     undecrypted,
     with_contents,
 )
+from controller.manifests.policies import policy_problems
 from controller.manifests.reader import ManifestDocument, in_order, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
@@ -52,12 +54,13 @@ def load_app(
     platform_known: bool,
     limits: DefaultLimits,
     access: FileAccess = NO_ACCESS,
+    policies: Policies = NO_POLICIES,
 ) -> AppSpec:
     """Return the desired state that `files` declare for `app`. `platform_known`: whether `app` is what
     the platform declares, so that what it does not name is missing; `limits` has the defaults; `access` decrypts, and
-    reads what Secrets name. Raises ManifestInvalid with all problems. What needs a Secret that nobody has set yet
-    waits."""
-    found = examine(files, app, platform_known, limits, access)
+    reads what Secrets name; `policies` are the operator's. Raises ManifestInvalid with all problems. What needs a
+    Secret that nobody has set yet waits."""
+    found = examine(files, app, platform_known, limits, access, policies)
     if found.problems:
         raise ManifestInvalid(found.problems)
     commit = found.commit
@@ -83,6 +86,7 @@ def examine(
     platform_known: bool,
     limits: DefaultLimits,
     access: FileAccess = NO_ACCESS,
+    policies: Policies = NO_POLICIES,
 ) -> ExaminedApp:
     """Check and build a commit's manifests. No text of the answer quotes a value that was encrypted."""
     reading = read(files, access.keys)
@@ -101,6 +105,7 @@ def examine(
     commit = CheckedCommit(tuple(sound), _declared(reading.documents), app, platform_known, limits)
     for rule in CHECKS:
         problems += rule(commit)
+    problems += policy_problems(commit, policies)
     outside = tuple(package_registries(commit))
     told = (note for document in sound for note in undecrypted(document))
     notes = (*unset_secrets(commit), *outside, *told)

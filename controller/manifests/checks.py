@@ -145,7 +145,7 @@ def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     platform's side are checked when they are used."""
     own = _readable(commit)
     for document in commit.documents:
-        for prefix, raw in _containers(document):
+        for prefix, raw in containers(document):
             for i, name in enumerate(entry["secretRef"]["name"] for entry in raw.get("envFrom", [])):
                 for why in unusable(own[name]) if name in own else ():
                     yield document.problem((*prefix, "envFrom", i, "secretRef", "name"), why)
@@ -183,7 +183,7 @@ _NOTIFYING = (ComponentKind.EXPERIMENT_PIPELINE, ComponentKind.ML_COMPONENT, Com
 
 
 def _secret_paths(document: ManifestDocument) -> Iterator[Path]:
-    for prefix, raw in _containers(document):
+    for prefix, raw in containers(document):
         for i, _ in enumerate(raw.get("envFrom", [])):
             yield (*prefix, "envFrom", i, "secretRef", "name")
         for i, _ in enumerate(_build_secrets(raw)):
@@ -202,7 +202,7 @@ def _build_secrets(raw: Mapping[str, Any]) -> list[Any]:
     return build.get("secrets", []) if isinstance(build, dict) else []
 
 
-def _containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The parts of a document that describe a container, with their paths."""
     if document.kind is ComponentKind.ML_COMPONENT:
         yield ("spec",), spec_of(document)
@@ -222,7 +222,7 @@ def notifications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 
 def unique_names(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
-        for prefix, raw in _containers(document):
+        for prefix, raw in containers(document):
             yield from _repeated(document, (*prefix, "env"), raw.get("env", []))
             yield from _repeated_ids(document, (*prefix, "image", "build", "secrets"), _build_secrets(raw))
         spec = spec_of(document)
@@ -549,7 +549,7 @@ def cycles(predecessors: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
 def sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Report containers that ask for more than any container can get."""
     for document in commit.documents:
-        for prefix, raw in _containers(document):
+        for prefix, raw in containers(document):
             wanted = resources(raw, commit.limits)
             if wanted.memory < MIN_MEMORY:
                 message = f"{render_size(wanted.memory)} is too little: at least {render_size(MIN_MEMORY)}"
@@ -646,7 +646,7 @@ def stage_sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     taken, limits = sum(uses, Use()), commit.app.limits
     left = limits if taken.beyond(limits) else remainder(limits, taken)  # else `totals` says it
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
-        for prefix, raw in _containers(document):
+        for prefix, raw in containers(document):
             wanted = resources(raw, commit.limits)
             for name, asked, allowed, rest, render in (
                 ("cpus", wanted.cpus, limits.cpus, left.cpus, _cpus),
@@ -748,7 +748,7 @@ def warnings(commit: CheckedCommit) -> Iterator[str]:
 
 
 def _gpu_warnings(document: ManifestDocument) -> Iterator[str]:
-    for prefix, raw in _containers(document):
+    for prefix, raw in containers(document):
         gpus = int(raw["resources"]["gpus"])
         for number, variable in enumerate(raw.get("env", [])):
             if why := without_effect(variable["name"], variable["value"], gpus):

@@ -110,6 +110,8 @@ def _module(
 ) -> ValidationResult:
     named = (document.get("metadata", "namespace") for document in documents)
     name = AppName(app or next((n for n in named if isinstance(n, str)), "app"))
-    found = examine(files, undeclared_app(name), False, settings.limits, folder_access(folder))
+    found = examine(
+        files, undeclared_app(name), False, settings.limits, folder_access(folder), settings.policies
+    )
     notes = (*map(str, found.notes), *found.warnings)
     return ValidationResult(FolderKind.MODULE, len(documents), found.problems, notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.planner import pause_left
+from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.rollback import entry_of, is_credible
 from controller.domain.apps.secret_uses import secret_uses
 from controller.domain.apps.spec import (
@@ -74,16 +75,17 @@ class ReadManifests:
         limits: DefaultLimits,
         access: FileAccess = NO_ACCESS,
         revision: Revision | None = None,
+        policies: Policies = NO_POLICIES,
     ) -> AppSpec:
         """`access` reads other files of `revision`, which count where a manifest may name some."""
         kept = tuple(file for file in files if file.passed_over or may_be_ours(file.content))
         names_files = any(word in file.content for file in kept for word in (b"envs", b"fromFiles"))
-        key = (kept, declared, limits, access.keys, revision if names_files else None)
+        key = (kept, declared, limits, access.keys, policies, revision if names_files else None)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key][1]
-        spec = load_app(kept, declared, True, limits, access)
+        spec = load_app(kept, declared, True, limits, access, policies)
         self._keep(key, sum(len(file.content) for file in kept), spec)
         return spec
 
@@ -99,13 +101,19 @@ class ReadManifests:
 _manifests = ReadManifests()
 
 
-def _read_manifests(deps: ReconcilerDeps, revision: Revision, declared: PlatformAppSpec) -> AppSpec:
-    """Return what a commit declares. Its encrypted files are decrypted with the keys of this app alone."""
+def _read_manifests(
+    deps: ReconcilerDeps,
+    revision: Revision,
+    declared: PlatformAppSpec,
+    policies: Policies = NO_POLICIES,
+) -> AppSpec:
+    """Return what a commit declares. Its encrypted files are decrypted with the keys of this app alone. `policies` hold
+    for commits that are not in force yet."""
     files = deps.sources.files(revision, declared.path, SUFFIXES)
     access = FileAccess(
         deps.store.age_keys.of(declared.name), lambda path: deps.sources.read(revision, path, MAX_FILE)
     )
-    return _manifests.load(files, declared, deps.settings.limits, access, revision)
+    return _manifests.load(files, declared, deps.settings.limits, access, revision, policies)
 
 
 @dataclass(frozen=True)
@@ -325,7 +333,9 @@ class CommitLoader:
     # --- resolving ---------------------------------------------------------------------------------------------
 
     def _loaded(self, revision: Revision, current: bool) -> LoadedCommit:
-        spec = self._read(revision)
+        in_force = revision.commit == self._status_writer.before.desired_revision
+        policies = NO_POLICIES if in_force else self._deps.settings.policies
+        spec = _read_manifests(self._deps, revision, self._declared, policies)
         self._status_writer.hide(value for secret in spec.secrets for _, value in secret.values)
         return LoadedCommit(revision, spec, current)
 
@@ -339,27 +349,9 @@ class CommitLoader:
             for setback in status_writer.status.setbacks
             if setback.resolving and pause_left(setback, deps.policy, status_writer.begun) > 0
         }
-        secrets = self.secrets = SecretSources(deps, app, loaded.spec.secrets)
-        status_writer.record_secrets(secret_uses(loaded.spec, secrets.declared))
-        resolver = Resolver(
-            engine=deps.engine,
-            sources=deps.sources,
-            instance=deps.settings.instance,
-            key=deps.key,
-            storage=deps.settings.storage,
-            bucket=self._bucket,
-            registries=deps.catalog.registries(self._declared),
-            packages=deps.catalog.packages(self._declared),
-            limits=self._declared.limits,
-            secrets=status_writer.secrets,
-            models=self._models,
-            paused=paused,
-            secret=secrets.get,
-            secret_names=secrets.names,
-            fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
-            smoke=lambda test, commit: smoke_case(deps.sources, test, replace(revision, commit=commit)),
-        )
-        resolved = resolver.resolve(
+        self.secrets = SecretSources(deps, app, loaded.spec.secrets)
+        status_writer.record_secrets(secret_uses(loaded.spec, self.secrets.declared))
+        resolved = self._resolver(revision, paused).resolve(
             loaded.spec, revision, status_writer.status, deps.store.routes.of(app), fresh
         )
         for subject, error in resolved.setbacks:
@@ -382,6 +374,27 @@ class CommitLoader:
             ),
             prune=self._declared.prune,
             approved=status_writer.before.approved_revision == revision.commit,
+        )
+
+    def _resolver(self, revision: Revision, paused: Mapping[str, Stalled | Transient]) -> Resolver:
+        deps = self._deps
+        return Resolver(
+            engine=deps.engine,
+            sources=deps.sources,
+            instance=deps.settings.instance,
+            key=deps.key,
+            storage=deps.settings.storage,
+            bucket=self._bucket,
+            registries=deps.catalog.registries(self._declared),
+            packages=deps.catalog.packages(self._declared),
+            limits=self._declared.limits,
+            secrets=self._status_writer.secrets,
+            models=self._models,
+            paused=paused,
+            secret=self.secrets.get,
+            secret_names=self.secrets.names,
+            fallback=lambda name, commit: self._component_at(replace(revision, commit=commit), name),
+            smoke=lambda test, commit: smoke_case(deps.sources, test, replace(revision, commit=commit)),
         )
 
     def follow_models(self, loaded: LoadedCommit) -> bool:
@@ -438,15 +451,12 @@ class CommitLoader:
             )
         return repository
 
-    def _read(self, revision: Revision) -> AppSpec:
-        return _read_manifests(self._deps, revision, self._declared)
-
     def _component_at(
         self, revision: Revision, name: ComponentName
     ) -> tuple[MLComponentSpec, AppSpec] | None:
         try:
             with as_transient(self._declared.name, f"reading commit {revision.commit[:12]}"):
-                spec = self._read(revision)
+                spec = _read_manifests(self._deps, revision, self._declared)
         except ControllerError:
             return None  # the old commit is missing in the clone, or the rules became stricter
         found = next((c for c in spec.ml_components if c.name == name), None)

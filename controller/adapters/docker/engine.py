@@ -44,6 +44,7 @@ from controller.domain.apps.observed import (
     WorkloadState,
     WorkloadUse,
 )
+from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import AppName, ComponentName, network_name
@@ -84,6 +85,7 @@ class DockerEngine:
         serving: Path,
         max_body: int = 16 * 2**20,
         staging: StagingFolders | None = None,
+        policies: Policies = NO_POLICIES,
     ) -> None:
         self._settings = settings
         self._instance = instance
@@ -94,7 +96,7 @@ class DockerEngine:
         self._use = UseMeter(self._connection)
         self._egress = Egress(self._connection, settings, instance)
         self._networks = Networks(self._connection, instance, self._egress)
-        self._images = ImageStore(self._connection, settings, instance)
+        self._images = ImageStore(self._connection, settings, instance, policies=policies)
         self._library: Path | None = None
         self._with_python: set[str] = set()  # ids of images; content never changes under an id
         self._removed: deque[str] = deque(maxlen=REMOVED_KEPT)

@@ -56,6 +56,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
+from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.names import AppName
@@ -164,7 +165,9 @@ class ImageStore:
         settings: DockerSettings,
         instance: str,
         resolve_timeout: float = RESOLVE_TIMEOUT,
+        policies: Policies = NO_POLICIES,
     ) -> None:
+        self._policies = policies
         self._connection = connection
         self._settings = settings
         self._instance = instance
@@ -572,6 +575,7 @@ class ImageStore:
         """
         bases, triggers = set(), []
         for reference in images_of(dockerfile, dict(build.source.args)):
+            self._require_allowed(reference, doing)
             found = self._named(reference, doing)
             if found is None:
                 try:
@@ -583,8 +587,16 @@ class ImageStore:
             for trigger in (found.get("Config") or {}).get("OnBuild") or ():
                 triggers.append(trigger.encode())
                 for other in images_of(trigger.encode(), {}):
+                    self._require_allowed(other, doing)
                     self._named(other, doing)
         return BaseImages(frozenset(bases), tuple(triggers))
+
+    def _require_allowed(self, reference: str, doing: str) -> None:
+        """Raise Stalled `BuildFailed` if the operator lets no build begin with this image."""
+        if not self._policies.allows_image(reference):
+            sources = self._policies.sources
+            told = f"{doing}: this platform takes no image {reference!r}: it must come from {sources}"
+            raise Stalled(Reason.BUILD_FAILED, told)
 
     def _start_build(
         self, client: APIClient, tag: str, build: BuildInput, context: Any, network: str

@@ -15,6 +15,7 @@ from controller.adapters.docker import DockerEngine
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.policies import Policies
 from controller.domain.apps.spec import BuildImage, ExistingImage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
@@ -97,6 +98,28 @@ def test_a_base_image_whose_registry_is_down_may_come_later(engine: DockerEngine
     with pytest.raises(Transient) as caught:
         build(engine, tag, {"Dockerfile": "FROM 127.0.0.1:1/team/base:1\n"})
     assert caught.value.reason == "RegistryUnreachable"
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM {base}\n",
+        "FROM scratch AS one\nFROM {base} AS two\nFROM one\n",
+        "FROM scratch\nCOPY --from={base} /etc/passwd /\n",
+        "ARG WHICH={base}\nFROM $WHICH\n",
+    ],
+)
+def test_a_build_begins_with_no_image_that_the_operator_does_not_allow(
+    instance: str, tag: str, tmp_path: Path, dockerfile: str
+) -> None:
+    strict = Policies(images=("docker.io/library/scratch", "registry.example.org/*"))
+    with (
+        closing(DockerEngine(DockerSettings(), instance, tmp_path, policies=strict)) as engine,
+        pytest.raises(Stalled, match="this platform takes no image") as caught,
+    ):
+        build(engine, tag, {"Dockerfile": dockerfile.format(base=BASE_IMAGE)})
+    assert caught.value.reason == "BuildFailed"
+    assert "it must come from docker.io/library/scratch or registry.example.org/*" in caught.value.message
 
 
 @pytest.mark.parametrize("endless", ["sleep 600", "while :; do echo more; sleep 0.1; done"])

@@ -1,0 +1,59 @@
+"""What the operator of a platform demands of modules: where images come from, that resources are stated, which
+arguments builds may not have, how components are called. Pure.
+
+A policy is about commits to come: one that is in force stays, and is repaired, when a policy becomes stricter.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+_HUB: Final = "docker.io"
+_HUB_NAMES: Final = frozenset(("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"))
+
+
+@dataclass(frozen=True)
+class Policies:
+    """`images` and `forbidden_build_args` are patterns as of file names, whose `*` stands for any characters; no
+    `images`: from everywhere. `names` is a regular expression for whole names, "": any."""
+
+    images: tuple[str, ...] = ()
+    require_resources: bool = False
+    forbidden_build_args: tuple[str, ...] = ()
+    names: str = ""
+
+    def allows_image(self, reference: str) -> bool:
+        """Return True if an image may be used. A pattern is compared with the whole name, registry included, without
+        tag and digest."""
+        name = whole_name(reference)
+        return not self.images or any(fnmatchcase(name, pattern) for pattern in self.images)
+
+    def allows_build_arg(self, name: str) -> bool:
+        return not any(fnmatchcase(name, pattern) for pattern in self.forbidden_build_args)
+
+    def allows_name(self, name: str) -> bool:
+        return not self.names or re.fullmatch(self.names, name) is not None
+
+    @property
+    def sources(self) -> str:
+        """Return where images may come from, for people."""
+        return " or ".join(self.images)
+
+
+NO_POLICIES: Final = Policies()
+
+
+def whole_name(reference: str) -> str:
+    """Return the name of an image with its registry and without tag and digest: `python:3.12` is
+    `docker.io/library/python`, as https://pkg.go.dev/github.com/distribution/reference has it."""
+    named = reference.partition("@")[0]
+    first, slash, path = named.partition("/")
+    has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    host, rest = (first.lower(), path) if has_host else (_HUB, named)
+    rest = rest.rpartition(":")[0] if ":" in rest.rpartition("/")[2] else rest
+    if host in _HUB_NAMES:
+        host, rest = _HUB, rest if "/" in rest else f"library/{rest}"
+    return f"{host}/{rest}"

@@ -1,0 +1,55 @@
+"""Checks the manifests of a commit against the operator's policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from controller.domain.apps.policies import Policies
+from controller.domain.apps.spec import ComponentKind
+from controller.domain.errors import ManifestProblem
+from controller.manifests.checks import CheckedCommit, containers
+from controller.manifests.reader import ManifestDocument
+
+#: Kinds whose names appear in addresses and in the names of containers.
+_NAMED = (
+    ComponentKind.ML_COMPONENT,
+    ComponentKind.EXPERIMENT_PIPELINE,
+    ComponentKind.API_COMPONENT,
+    ComponentKind.DATA_BOX,
+)
+
+
+def policy_problems(commit: CheckedCommit, policies: Policies) -> Iterator[ManifestProblem]:
+    """Report what a commit must not have on this platform."""
+    for document in commit.documents:
+        if document.kind in _NAMED and not policies.allows_name(document.name):
+            message = (
+                f"{document.name!r} is no name that this platform allows: it must match {policies.names}"
+            )
+            yield document.problem(("metadata", "name"), message)
+        for path, raw in containers(document):
+            yield from _image(document, (*path, "image"), raw["image"], policies)
+            yield from _resources(document, (*path, "resources"), raw.get("resources", {}), policies)
+
+
+def _image(
+    document: ManifestDocument, path: tuple[str | int, ...], image: dict[str, Any], policies: Policies
+) -> Iterator[ManifestProblem]:
+    reference = image.get("existingImageName")
+    if reference is not None and not policies.allows_image(reference):
+        message = f"this platform takes no image {reference!r}: it must come from {policies.sources}"
+        yield document.problem((*path, "existingImageName"), message)
+    for name in (image.get("build") or {}).get("args", {}):
+        if not policies.allows_build_arg(name):
+            message = f"this platform allows no build argument {name!r}"
+            yield document.problem((*path, "build", "args", name), message)
+
+
+def _resources(
+    document: ManifestDocument, path: tuple[str | int, ...], resources: dict[str, Any], policies: Policies
+) -> Iterator[ManifestProblem]:
+    missing = [name for name in ("cpus", "memory") if name not in resources]
+    if policies.require_resources and missing:
+        message = f"this platform wants resources to be stated: {' and '.join(missing)} is missing"
+        yield document.problem(path, message.replace("and memory is", "and memory are"))
