@@ -35,6 +35,7 @@ from controller.ports import Revision
 from controller.reconcile.builds import Builds
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
+from controller.reconcile.gpu_leases import GpuLeases
 from controller.reconcile.loading import SUFFIXES, CommitLoader, LoadedCommit
 from controller.reconcile.models import in_use
 from controller.reconcile.observe import observe
@@ -181,6 +182,24 @@ def _images_built(desired: DesiredApp) -> int:
     pins = [component.pin for component in desired.components if component.build]
     pins += [stage.pin for pipeline in desired.pipelines for stage in pipeline.stages if stage.build]
     return len({pin.deploy for pin in pins})
+
+
+def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
+    return Executor(
+        deps.engine,
+        deps.prober,
+        deps.sources,
+        deps.store.routes,
+        deps.store.gateways,
+        deps.store.activity,
+        deps.storage,
+        deps.models,
+        deps.store.boxes,
+        deps.store.runs,
+        gpu_leases,
+        deps.clock,
+        deps.finish_log,
+    )
 
 
 @dataclass(frozen=True)
@@ -389,21 +408,7 @@ class Reconciliation:
         """
         deps, status_writer = self._deps, self._status_writer
         gpu_leases = deps.gpu_leases
-        executor = Executor(
-            deps.engine,
-            deps.prober,
-            deps.sources,
-            deps.store.routes,
-            deps.store.gateways,
-            deps.store.activity,
-            deps.storage,
-            deps.models,
-            deps.store.boxes,
-            deps.store.runs,
-            gpu_leases,
-            deps.clock,
-            deps.finish_log,
-        )
+        executor = _executor(deps, gpu_leases)
         failures: list[ActionFailure] = []
         observed = observe(deps, desired)
         status_writer.record_observed(observed)

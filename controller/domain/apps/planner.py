@@ -78,19 +78,7 @@ def plan_app(
     """Return the plan. `routes` are those in force for the app, `status` has results of earlier passes
     (failed versions, restarts), `now` is in Unix seconds, `gpus` are the host's."""
     by_component = {route.component: route for route in routes}
-    steps: list[tuple[Action, ...]] = []
-    holds: list[Hold] = []
-    unready = _unready(desired, by_component)
-    for component in desired.components:
-        route = by_component.get(component.spec.name)
-        rollout = _Rollout(desired, component, observed, route, status, policy, now)
-        actions, held = rollout.healing() or rollout.waiting(unready) or rollout.plan()
-        steps.append(actions)
-        holds += held
-    holds += [
-        Hold(u.name, u.reason, u.why, kind=u.kind, failed=u.transient, transient=u.transient)
-        for u in desired.unresolved
-    ]
+    steps, holds = _plan_components(desired, observed, by_component, status, policy, now)
     if everything := _all_would_go(desired, observed, by_component):
         return Plan(desired.app, desired.revision, (), (*holds, everything))
     for planned, held in (
@@ -117,6 +105,31 @@ def plan_app(
         kept += more
     holds += (*kept, *pauses, *waits)
     return Plan(desired.app, desired.revision, (*steps, *going), tuple(holds), requests, paused)
+
+
+def _plan_components(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: dict[ComponentName, Route],
+    status: AppStatus,
+    policy: PlannerPolicy,
+    now: float,
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Plan each component that is declared, and hold those that could not be resolved."""
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    unready = _unready(desired, routes)
+    for component in desired.components:
+        route = routes.get(component.spec.name)
+        rollout = _Rollout(desired, component, observed, route, status, policy, now)
+        actions, held = rollout.healing() or rollout.waiting(unready) or rollout.plan()
+        steps.append(actions)
+        holds += held
+    holds += [
+        Hold(u.name, u.reason, u.why, kind=u.kind, failed=u.transient, transient=u.transient)
+        for u in desired.unresolved
+    ]
+    return steps, holds
 
 
 def _unready(desired: DesiredApp, routes: dict[ComponentName, Route]) -> frozenset[ComponentName]:
