@@ -93,5 +93,6 @@ class RolloutWatcher:
         )
         writer.record_failed_rollout(FailedRollout(rollback.replaced, f"{name}: {fault}"))
         with store.transaction():
-            store.apps.roll_back(writer.status.app, rollback)
+            if store.apps.status(writer.status.app).rollback is None:  # a person may just have asked for one
+                store.apps.roll_back(writer.status.app, rollback)
             store.requests.enqueue(writer.status.app, Trigger.ROLLBACK)
