@@ -27,6 +27,8 @@ from controller.domain.apps.status import (
 from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.alerts import AlertType, Notice, Severity
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.people.quotas import AppShare
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
@@ -40,11 +42,12 @@ from controller.encryption import SecretKeys
 from controller.ports import RunLimits, WebhookUnderWay
 from controller.store import SqliteStore, open_store
 from controller.store.inbox import TABLES
+from controller.store.notifications import NoticeTable
 from controller.store.sqlite import connect, shared_path
 from tests.support.specs import make
 
 BAD, GOOD = AppName("a"), AppName("b")  # in every order by app the bad one comes first
-C, TRAIN, BOX = ComponentName("c"), ComponentName("train"), ComponentName("box")
+C, TRAIN, BOX, TEAM = map(ComponentName, ("c", "train", "box", "team"))
 LIMITS = RunLimits(host=10, app=10)
 NOW = 1e9
 KEYS = SecretKeys(b"k" * 32)
@@ -61,6 +64,7 @@ WHOSE = {
     "call_ends": "id",
     "grants": "account",
     "templates": "name",
+    "notices": "id",  # the first one is the bad app's
 }
 # The rows of no app, or without texts that anything is read from.
 NOBODYS = {"facts", "storage_access", "rows_aside"}
@@ -128,6 +132,11 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.secrets.ask(SecretChange(id_of(app), app, "keys", (("TOKEN", Secret("hunter2")),), "ann", NOW))
     store.orders.ask(AppOrder(id_of(app), OrderKind.CREATE, app, template="function", limits=NO_LIMITS))
     store.previews.ask(app)
+    store.age_keys.ensure(app)
+    store.notifications.declare(app, (make(NotificationSpec, TEAM, Channel.EMAIL, to=("team@example.org",)),))
+    store.notifications.ask_test(app, TEAM)
+    notice = Notice(app, AlertType.RUN_FAILED, "ExitCode", Severity.WARNING, "it ended with 1", NOW)
+    NoticeTable(store._database).add((notice,))
     scheduled = next(item for item in store.schedules.all(app))
     assert scheduled.schedule.cron == "0 3 * * *"
     store.requests.enqueue(app, Trigger.POLL)
@@ -161,6 +170,10 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "keys": store.secrets.listed(GOOD),
         "changes": store.secrets.changes(GOOD),
         "templates": [record for record in store.templates.all() if record.name == GOOD],
+        "age keys": (store.age_keys.listed(GOOD), store.age_keys.of(GOOD)),
+        "notifications": store.notifications.all(GOOD),
+        "notices": [notice for notice in store.notifications.notices()[1] if notice.app == GOOD],
+        "conditions": store.notifications.conditions().get(GOOD),
         "orders": [record for record in store.orders.unfinished() if record.order.app == GOOD],
         "order": store.orders.get(id_of(GOOD)),
         "app shares": [share for share in store.orders.shares() if share.app == GOOD],
@@ -193,6 +206,10 @@ def act(store: SqliteStore) -> None:
     store.repositories.replace([RepositoryRecord(GOOD, (GOOD,), "branch:main", 30.0)])
     store.templates.replace([TemplateRecord(GOOD, None, problem="it is gone")])
     store.orders.replace_shares([AppShare(GOOD, "bob", NO_LIMITS)])
+    assert (GOOD, TEAM) in {(test.app, test.name) for test in store.notifications.take_tests()}
+    for notification in store.notifications.all():
+        store.notifications.advance(notification.app, notification.spec.name, notification.state)
+    store.notifications.take(store.notifications.notices()[0])
     store.gateways.drained("127.0.0.1:1", 1, NOW)
     store.gateways.taken(NOW)
     store.prune()
@@ -258,7 +275,7 @@ def spoil(path: Path, table: str, column: str, value: str | bytes) -> None:
         db.execute("PRAGMA ignore_check_constraints = ON")
         db.execute(
             f"UPDATE OR IGNORE {table} SET {column} = {text} WHERE {key} ="  # noqa: S608
-            f" (SELECT min({key}) FROM {table} WHERE {whose} IN ('a', 'bucket-a'))",
+            f" (SELECT min({key}) FROM {table} WHERE {whose} IN ('a', 'bucket-a', 1))",
             (value,),
         )
 
