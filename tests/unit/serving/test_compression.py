@@ -119,6 +119,21 @@ def test_what_has_files_stays() -> None:
     assert not response.headers
 
 
+def test_what_comes_in_pieces_stays() -> None:
+    response = HttpResponse(200, TEXT, more=[b"1,2,3"])
+    compress(request(), response)
+    assert (response.body, response.headers) == (TEXT, ())
+
+
+def test_a_long_id_before_many_numbers(serve: Serve) -> None:
+    source = text_function('return {"text": [0.5] * 20_000}').replace(
+        ":type outputs.text: str", ":type outputs.text: FP64"
+    )
+    server = serve(source).ready()
+    reply = server.post({**text(), "id": "x" * 2 * LEAST}, Accept_Encoding="gzip")
+    assert reply.outputs == {"text": [0.5] * 20_000}
+
+
 def test_through_a_server(serve: Serve) -> None:
     server = serve(text_function('return {"text": inputs[0]["data"] * 500}')).ready()
     plain, coded = server.post(text("word ")), server.post(text("word "), Accept_Encoding="gzip, deflate")
