@@ -13,10 +13,11 @@ import hypothesis
 import pytest
 
 IGNORED_IN_BACKGROUND = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-#: No timing decides whether a test passes, and no chance: the same inputs come in every run. Others are sought by
-#: `make fuzz`, or with HYPOTHESIS_PROFILE=search.
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+#: No timing decides whether a test passes, not even that of making inputs, and no chance: the same inputs come in every
+#: run. Others are sought by `make fuzz`, or with HYPOTHESIS_PROFILE=search.
+PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("repeatable", PATIENT, derandomize=True)
+hypothesis.settings.register_profile("search", PATIENT, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 #: Whatever the language of the developer is, programs speak English, as the tests expect.
 os.environ["LC_ALL"] = "C.UTF-8"

@@ -356,7 +356,11 @@ def assert_closed(clone: pygit2.Repository) -> None:
             assert pygit2.Oid(hex=needed.decode()) in clone.odb
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60,
+    deadline=None,
+)
 @given(
     who=st.binary(max_size=40).filter(lambda raw: not set(raw) & set(b"\n<>")),
     encoding=st.binary(max_size=12).filter(lambda raw: b"\n" not in raw)

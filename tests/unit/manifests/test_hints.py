@@ -237,7 +237,7 @@ HINT = st.recursive(
 
 @pytest.mark.slow
 @given(hint=HINT, returns=HINT)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_any_hint_is_read_as_at_set_up(loading: Load, hint: str, returns: str) -> None:
     """But for those that Python itself refuses to evaluate."""
     outcome: Any

@@ -77,7 +77,11 @@ def test_what_was_told_by_an_earlier_pass_is_not_told_again(harness: Harness) ->
 WORDS = st.text("abc .:", min_size=1, max_size=25)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=50,
+)
 @given(st.lists(WORDS, max_size=4), st.lists(WORDS, min_size=1, max_size=4))
 def test_nothing_is_lost_and_nothing_is_told_in_vain(
     harness: Harness, events: list[str], parts: list[str]

@@ -567,7 +567,11 @@ def forge(path: Path, table: str, typed: bool, rows: list[tuple[object, ...]]) -
     return taken
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 @pytest.mark.parametrize("table", TABLES)
 def test_rows_that_others_forge_stop_nothing_and_become_nothing_that_nobody_may_ask(

@@ -436,7 +436,11 @@ def test_ids_of_wishes_are_not_given_again(path: Path, owner: SqliteStore) -> No
         require_service(path, owner)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     place=st.integers(0, 200_000),
     what=st.binary(min_size=1, max_size=200),

@@ -277,7 +277,11 @@ def check(caller: Caller) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(METHODS, PATHS, QUERIES, FIELDS, AUTHORIZATIONS, BODIES)
 def test_no_request_is_the_platforms_fault(
     worker: Worker,
