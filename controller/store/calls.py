@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -61,12 +62,15 @@ _DUE = """
 SELECT app, component, min(number) FROM calls WHERE state = 'QUEUED' AND (due <= :now OR due > :now + :longest)
 GROUP BY app, component
 """
-_RUNNING = "SELECT app, component, count(*) FROM calls WHERE state IN ('RUNNING', 'CANCELING') GROUP BY app, component"
+_RUNNING = """
+SELECT app, component, version, count(*) FROM calls WHERE state IN ('RUNNING', 'CANCELING')
+GROUP BY app, component, version
+"""
 _SIZES = "SELECT app, size FROM sizes WHERE size > 0"
 _WAITING = "SELECT app, component, count(*) FROM calls WHERE state = 'QUEUED' GROUP BY app, component"
 _CLAIM = """
-UPDATE calls SET state = 'RUNNING', reason = '', message = '', worker = ?, started = ?, attempts = attempts + 1
-WHERE number = ? AND state = 'QUEUED'
+UPDATE calls SET state = 'RUNNING', reason = '', message = '', worker = ?, version = ?, started = ?,
+attempts = attempts + 1 WHERE number = ? AND state = 'QUEUED'
 """
 _REQUEUE = """
 UPDATE calls SET state = 'QUEUED', worker = '', started = NULL, reason = ?, message = ?, due = ?
@@ -87,6 +91,7 @@ _PLACE = """
 SELECT number FROM calls WHERE id = :id AND app = :app AND api = :api AND user = :user UNION ALL
 SELECT number FROM gone WHERE id = :id AND app = :app AND api = :api AND user = :user
 """
+_NO_VERSIONS: Final[Mapping[Key, str]] = {}
 LAST: Final = 2**63 - 1  # greater than the number of any call
 _RESTAMP = (  # the beginning matters only while a call waits
     "UPDATE calls SET created = :now WHERE state = 'QUEUED' AND created > :now + :slack",
@@ -296,27 +301,35 @@ class CallTable:
 
     # --- what workers do ---------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, slots: Mapping[Key, int]) -> ClaimedCall | None:
-        """Take the call that begins next, if one may. Looking takes no lock."""
+    def claim(
+        self, worker: str, slots: Mapping[Key, int], versions: Mapping[Key, str] = _NO_VERSIONS
+    ) -> ClaimedCall | None:
+        """Take the call that begins next, if one may. `versions` are those in service. Looking takes no lock."""
         with self._read() as db:
-            if next_call(self._load(db), slots, self.limits) is None:
+            if next_call(self._load(db, versions), slots, self.limits) is None:
                 return None
         with self._write() as db:
-            number = next_call(self._load(db), slots, self.limits)
+            number = next_call(self._load(db, versions), slots, self.limits)
             if number is None:
                 return None
-            db.execute(_CLAIM, (worker, self._clock(), number))
+            row = db.execute("SELECT * FROM calls WHERE number = ?", (number,)).fetchone()
+            version = versions.get((AppName(row["app"]), ComponentName(row["component"])), "")
+            db.execute(_CLAIM, (worker, version, self._clock(), number))
             row = db.execute("SELECT * FROM calls WHERE number = ?", (number,)).fetchone()
             parts = db.execute("SELECT * FROM requests WHERE call = ?", (number,)).fetchone()
             return ClaimedCall(_call(row), CallRequest(*tuple(parts)[1:]), row["attempts"])
 
-    def _load(self, db: sqlite3.Connection) -> CallLoad:
+    def _load(self, db: sqlite3.Connection, versions: Mapping[Key, str]) -> CallLoad:
         asked = {"now": self._clock(), "longest": LONGEST_PAUSE + SLACK}
-        return CallLoad(
-            {(AppName(a), ComponentName(c)): n for a, c, n in db.execute(_DUE, asked)},
-            {(AppName(a), ComponentName(c)): n for a, c, n in db.execute(_RUNNING)},
-            _sizes(db),
-        )
+        running: Counter[Key] = Counter()
+        leaving: Counter[Key] = Counter()
+        for app, component, version, number in db.execute(_RUNNING):
+            key = (AppName(app), ComponentName(component))
+            running[key] += number
+            if version and versions.get(key, version) != version:
+                leaving[key] += number
+        waiting = {(AppName(a), ComponentName(c)): n for a, c, n in db.execute(_DUE, asked)}
+        return CallLoad(waiting, running, _sizes(db), leaving)
 
     def requeue(self, id: str, worker: str, why: CallEnd, pause: float) -> bool:
         """Put a call back that certainly did not run; False if it was canceled meanwhile."""

@@ -81,6 +81,7 @@ _STEPS: Final = (
     UPDATE counts SET number = number - 1 WHERE app = old.app AND api = old.api AND state = old.state; END""",
         "CREATE INDEX calls_of_caller ON calls (app, api, user, state, number)",
     ),
+    ("ALTER TABLE calls ADD COLUMN version TEXT NOT NULL DEFAULT ''",),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -114,11 +114,13 @@ class CallLimits:
 @dataclass(frozen=True)
 class CallLoad:
     """What is stored now: the oldest call of each component that may begin, the numbers of those that run, and the
-    bytes of each app."""
+    bytes of each app. `leaving`: how many of those that run are with an earlier version, whose slots are not those of
+    the version in service."""
 
     waiting: Mapping[Key, int]
     running: Mapping[Key, int]
     sizes: Mapping[AppName, int]
+    leaving: Mapping[Key, int] = field(default_factory=dict)
 
 
 def is_call_id(text: str) -> bool:
@@ -139,7 +141,7 @@ def next_call(load: CallLoad, slots: Mapping[Key, int], limits: CallLimits) -> i
         (
             (by_app[key[0]], number)
             for key, number in load.waiting.items()
-            if load.running.get(key, 0) < slots.get(key, 0)
+            if load.running.get(key, 0) - load.leaving.get(key, 0) < slots.get(key, 0)
             and by_app[key[0]] < limits.running_per_app
             and load.sizes.get(key[0], 0) + (by_app[key[0]] + 1) * limits.result <= limits.size_per_app
         ),

@@ -214,7 +214,8 @@ class CallDispatcher:
     def _claim(self) -> ClaimedCall | None:
         if not self.has_disk():
             return None
-        return self._table.claim(self._worker, slots_of(self._routes()))
+        routes = self._routes()
+        return self._table.claim(self._worker, slots_of(routes), versions_of(routes))
 
     def _cancel(self, id: str) -> None:
         task = self._underway.get(id)
@@ -311,6 +312,15 @@ def slots_of(routes: Router) -> dict[Key, int]:
         if (route := target.route).in_service
         and not route.any_path
         and (route.upstreams or not route.stalled)
+    }
+
+
+def versions_of(routes: Router) -> dict[Key, str]:
+    """Return the version of each component that new calls go to. Those that an earlier one still makes take none of its
+    slots."""
+    return {
+        (target.route.app, target.route.component): target.route.fingerprint
+        for target in routes.targets.values()
     }
 
 

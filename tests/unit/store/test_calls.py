@@ -104,6 +104,25 @@ def test_a_call_that_goes_back_waits_for_a_while(table: CallTable, clock: Hand) 
     assert again.attempts == 2
 
 
+def test_a_call_of_an_earlier_version_leaves_its_slot_to_the_next(table: CallTable) -> None:
+    one = {(APP, COMPONENT): 1}
+
+    def claim(version: str) -> str | None:
+        claimed = table.claim("w1", one, {(APP, COMPONENT): version})
+        return claimed.call.id if claimed else None
+
+    ids = [table.submit(new())[0].id for _ in range(3)]
+    assert claim("v1") == ids[0]
+    assert claim("v1") is None
+    assert claim("v2") == ids[1], "the first one is with the version that drains"
+    assert claim("v2") is None
+    assert table.end(ids[0], "w1", DONE, RESULT)
+    assert claim("v2") is None
+    assert table.claim("w1", one) is None, "of a component without a route all count"
+    assert table.end(ids[1], "w1", DONE, RESULT)
+    assert claim("v2") == ids[2]
+
+
 def test_keys(table: CallTable) -> None:
     first, _ = table.submit(new(key="k", digest="d"))
     assert table.submit(new(key="k", digest="d")) == (first, False)

@@ -60,6 +60,17 @@ def test_what_begins_next(found: CallLoad, expected: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("running", "leaving", "begins"),
+    [(1, 0, True), (2, 0, False), (2, 1, True), (2, 2, True), (3, 3, False)],
+)
+def test_calls_of_an_earlier_version_take_no_slots_but_shares(
+    running: int, leaving: int, begins: bool
+) -> None:
+    found = replace(load({key("b"): 7}, {key("b"): running}), leaving={key("b"): leaving})
+    assert (next_call(found, {key("b"): 2}, LIMITS) == 7) is begins
+
+
+@pytest.mark.parametrize(
     ("free", "takes", "keeps"),
     [(5.0, True, True), (4.9, False, True), (2.5, False, True), (2.4, False, False)],
 )

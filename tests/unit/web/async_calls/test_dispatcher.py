@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.web.async_calls.dispatcher import slots_of
+from controller.web.async_calls.dispatcher import slots_of, versions_of
 from controller.web.gateway.router import Router
 from tests.support.gateway import make_route
 
@@ -27,3 +27,8 @@ TWO = ("127.0.0.1:1", "127.0.0.1:2")
 def test_how_many_calls_a_component_takes(fields: dict[str, Any], slots: int | None) -> None:
     route = make_route(**fields)
     assert slots_of(Router.build(1, [route])).get((route.app, route.component)) == slots
+
+
+def test_new_calls_go_to_the_version_in_service() -> None:
+    route = make_route()
+    assert versions_of(Router.build(1, [route])) == {(route.app, route.component): route.fingerprint}
