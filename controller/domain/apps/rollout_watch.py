@@ -28,13 +28,15 @@ _SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks
 @dataclass(frozen=True)
 class RolloutWatch:
     """`version` took over at `since` (Unix seconds) from what `revision` had declared, when so many calls of the
-    component had been answered, and so many of them had failed."""
+    component had been answered, and so many of them had failed. `pending` calls were under way then, with the version
+    before: as many failures may be its own."""
 
     version: str
     since: float
     revision: str
     requests: int = 0
     failed: int = 0
+    pending: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def watch_of(
     if served in ("", route.fingerprint) or proven in ("", route.revision):
         return None
     values = request_values(counts)
-    return RolloutWatch(route.fingerprint, now, proven, int(values["requests"]), int(values["failed"]))
+    return RolloutWatch(
+        route.fingerprint, now, proven, int(values["requests"]), int(values["failed"]), counts.in_flight
+    )
 
 
 def is_over(watch: RolloutWatch, rollout: Rollout, now: float) -> bool:
@@ -81,7 +85,7 @@ def fault_of(
     if crashes >= MOST_RESTARTS:
         return f"version {short(watch.version)} ended {crashes} times within {passed} of taking over"
     values = request_values(counts)
-    failed = _grown(int(values["failed"]), watch.failed)
+    failed = max(0, _grown(int(values["failed"]), watch.failed) - watch.pending)
     requests = max(failed, _grown(int(values["requests"]), watch.requests))
     if failed < LEAST_FAILED or failed <= rollout.max_errors * requests:
         return ""

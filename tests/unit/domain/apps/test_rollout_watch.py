@@ -57,6 +57,14 @@ def test_calls(answered: RequestCounts, why: str) -> None:
     assert found.startswith(why) if why else found == ""
 
 
+@pytest.mark.parametrize(("pending", "is_fault"), [(0, True), (5, True), (7, True), (8, False), (100, False)])
+def test_calls_that_the_version_before_had_under_way_may_all_fail(pending: int, is_fault: bool) -> None:
+    """It may be the reason for the new one that its calls fail."""
+    watch = watch_of(None, route(), "old", "a1", replace(counts(990, 10), in_flight=pending), NOW)
+    assert watch
+    assert bool(fault_of(watch, ROLLOUT, counts(1000, 20), (), NOW + 60.0)) is is_fault
+
+
 def test_no_failure_at_all_may_be_allowed_and_every_one() -> None:
     strict, blind = replace(ROLLOUT, max_errors=0.0), replace(ROLLOUT, max_errors=1.0)
     assert fault_of(WATCH, strict, counts(10**6, 13), (), NOW + 1.0)
