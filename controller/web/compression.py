@@ -2,7 +2,7 @@
 not forward: the files API, the run API, status, metrics, descriptions, results of async calls.
 
 Not compressed, see docs/security.md: pages, responses to requests that a browser sends with a cookie or for a page of
-another site, and those that set a cookie. A secret that is compressed together with a text of somebody else's choice
+another origin, and those that set a cookie. A secret that is compressed together with a text of somebody else's choice
 could be guessed by the length of the response (BREACH). Nor are parts of a whole, and what has no length: it streams.
 """
 
@@ -18,6 +18,7 @@ from controller.web.gateway.headers import Header
 MOST: Final = 8 * 2**20  # bytes of a response that are kept until it is complete
 AT_ONCE: Final = 16 * 2**10  # bytes that are compressed on the event loop, within half a millisecond
 _STATIC: Final = "/-/static/"  # which anybody may read
+_OWN: Final = (b"same-origin", b"none")  # an app's pages may be of the same site, on a host of their own
 _WHOLE: Final = frozenset((b"content-encoding", b"content-range", b"accept-ranges", b"set-cookie"))
 
 
@@ -33,7 +34,7 @@ def compressing(send: Send, scope: Message) -> Send:
 
 def _may_be_guessed(path: str, fields: dict[bytes, bytes]) -> bool:
     """Return True if a page of somebody else may have made the request with the rights of its reader."""
-    is_ridden = b"cookie" in fields or fields.get(b"sec-fetch-site") == b"cross-site"
+    is_ridden = b"cookie" in fields or fields.get(b"sec-fetch-site", b"none") not in _OWN
     return is_ridden and not path.startswith(_STATIC)
 
 

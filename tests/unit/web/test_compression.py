@@ -65,6 +65,7 @@ UNCHANGED: dict[str, dict[str, Any]] = {
     "a page": {"headers": ((b"content-type", b"text/html; charset=utf-8"),)},
     "with a cookie": {"fields": (GZIP, (b"cookie", b"session=1"))},
     "for a page of another site": {"fields": (GZIP, (b"sec-fetch-site", b"cross-site"))},
+    "for a page of another host of this site": {"fields": (GZIP, (b"sec-fetch-site", b"same-site"))},
     "that sets a cookie": {"headers": (JSON, (b"set-cookie", b"a=1"))},
     "a small one": {"body": b"{}"},
     "a huge one": {"body": b"a" * (MOST + 1)},
