@@ -25,6 +25,8 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.routing.routes import Route
 from controller.domain.runs.webhooks import Message
+from controller.serving.http1 import HttpResponse, problem_response
+from controller.serving.refusals import STATUSES, refusal_of
 from controller.store import open_store
 from tests.integration.web.conftest import Reply, Web, serving
 from tests.support.gateway import make_api, make_route
@@ -38,8 +40,18 @@ ADMIN = {"Authorization": "Bearer letmein-token"}
 IN_USE = "QUEUED", "RUNNING", "CANCELING"
 
 
+def refused(status: int) -> HttpResponse:
+    """Return what the serving library answers for a function that refuses a call."""
+    error = Exception()
+    error.status_code, error.detail = status, "not today"  # type: ignore[attr-defined]
+    refusal = refusal_of(error)
+    assert refusal is not None
+    return problem_response(refusal, "r1")
+
+
 class ObedientHandler(BaseHTTPRequestHandler):
-    """Does what the body says: `hold` until the test lets it go, `die` without an answer, answer with `status`."""
+    """Does what the body says: `hold` until the test lets it go, `die` without an answer, answer with `status`, or
+    `refuse` as a function does."""
 
     protocol_version = "HTTP/1.1"
     server: Obedient
@@ -62,6 +74,9 @@ class ObedientHandler(BaseHTTPRequestHandler):
         if self.server.refusing:
             answer, kind = {"type": "urn:prichal:problem:queue-full"}, "application/problem+json"
         data = b"x" * told["size"] if "size" in told else json.dumps(answer).encode()
+        if "refuse" in told:
+            refusal = refused(told["refuse"])
+            status, kind, data = refusal.status, refusal.content_type, bytes(refusal.body)
         self.send_response(status)
         for name, value in (("Content-Type", kind), ("X-Request-ID", self.headers["x-request-id"])):
             self.send_header(name, value)
@@ -226,6 +241,23 @@ def test_other_preferences_and_streams_are_answered_at_once(running: Running, fi
     answer = running.ask("POST", "/demo/open/predict", b"{}", **fields)
     assert (answer.status, answer.json) == (200, {"outputs": []})
     assert "preference-applied" not in answer.headers
+
+
+def test_a_call_that_the_function_refuses_has_failed_and_is_not_repeated(running: Running) -> None:
+    places = {
+        status: running.submit({"refuse": status, "name": f"refused-{status}"}).headers["location"]
+        for status in sorted(STATUSES)
+    }
+    for status, place in places.items():
+        found = running.ended(place)
+        assert (found["state"], found["reason"]) == ("FAILED", "HttpStatus")
+        result = running.ask("GET", f"{place}/result")
+        assert (result.status, result.headers["content-type"]) == (status, "application/problem+json")
+        assert (result.json["type"], result.json["detail"]) == (
+            "urn:prichal:problem:function-refused",
+            "not today",
+        )
+        assert running.component.seen.count(f"refused-{status}") == 1
 
 
 def test_what_the_component_refuses_is_the_result(running: Running) -> None:
