@@ -40,8 +40,8 @@ ORIGINS = ("python", "image", "kept")
 def find(kept: Path = KEPT) -> JsonCodec:
     """The image's orjson goes before a kept one: its developer may have chosen it."""
     try:
-        return JsonCodec(importlib.import_module("orjson"), "image")
-    except Exception:  # noqa: BLE001, S110 -- a broken installation of theirs is as good as none
+        return JsonCodec(_tried(importlib.import_module("orjson")), "image")
+    except Exception:  # noqa: BLE001, S110 -- a broken or very old one is as good as none, and so is a folder
         pass
     name = tag()
     path = kept / f"{name}.so"
@@ -80,8 +80,8 @@ def _check(path: Path) -> None:
 
 @functools.cache
 def _loaded(path: Path) -> Any:
-    """Load and try an extension module. Not into sys.modules, where others could find it; and once, since a second one
-    of the same file would share its variables with the first one."""
+    """Load and try an extension module. It does not go into sys.modules, where others could find it. It is loaded once,
+    since a second one of the same file would share its variables with the first one."""
     name = f"{__package__}.{path.parent.name}"  # the last part names the function that makes the module
     loader = importlib.machinery.ExtensionFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -89,6 +89,11 @@ def _loaded(path: Path) -> Any:
         raise ImportError(f"no spec for {path}")
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    if module.loads(_PROBE) != _PROBED or module.loads(module.dumps(_PROBED)) != _PROBED:
+    return _tried(module)
+
+
+def _tried(module: Any) -> Any:
+    written = module.dumps(_PROBED, option=module.OPT_SERIALIZE_NUMPY)
+    if module.loads(_PROBE) != _PROBED or module.loads(written) != _PROBED:
         raise ImportError("it does not read and write a sample as it should")
     return module

@@ -108,20 +108,45 @@ def test_what_does_not_fit_is_as_good_as_none(tmp_path: Path, content: Any, word
     assert words in seen["reason"]
 
 
-def test_the_images_own_goes_before(tmp_path: Path) -> None:
-    image = tmp_path / "image"
+def image_with(folder: Path, source: str | None) -> Path:
+    """A folder of modules with such an orjson; None: a folder of that name, which is none."""
+    image = folder / "image"
     image.mkdir()
-    (image / "orjson.py").write_text("from json import loads\ndumps = lambda value: b''\n")
-    seen = found(tmp_path, kept_folder(), sys.executable, image)
+    if source is None:
+        (image / "orjson").mkdir()
+    else:
+        (image / "orjson.py").write_text(source)
+    return image
+
+
+WORKS = """
+from json import dumps as written, loads
+OPT_SERIALIZE_NUMPY = 16
+dumps = lambda value, option=None: written(value).encode()
+"""
+
+
+def test_the_images_own_goes_before(tmp_path: Path) -> None:
+    seen = found(tmp_path, kept_folder(), sys.executable, image_with(tmp_path, WORKS))
     assert (seen["origin"], seen["imported"], seen["modules"]) == ("image", "orjson", ["orjson"])
 
 
-def test_a_broken_one_of_the_image_stays_broken_for_its_code(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.mkdir()
-    (image / "orjson.py").write_text("raise RuntimeError('no')\n")
-    seen = found(tmp_path, kept_folder(), sys.executable, image)
-    assert (seen["origin"], seen["imported"], seen["modules"]) == ("kept", "RuntimeError", [])
+@pytest.mark.parametrize(
+    ("source", "imported"),
+    [
+        ("raise RuntimeError('no')", "RuntimeError"),
+        ("", "orjson"),
+        (WORKS.replace("OPT_SERIALIZE_NUMPY", "OPT_OTHER"), "orjson"),  # before 3.0
+        (WORKS.replace("written(value)", "written(None)"), "orjson"),
+        (None, "orjson"),
+    ],
+    ids=["it raises", "empty", "too old", "it writes something else", "a folder of that name"],
+)
+def test_a_broken_one_of_the_image_stays_broken_for_its_code(
+    tmp_path: Path, source: str | None, imported: str
+) -> None:
+    seen = found(tmp_path, kept_folder(), sys.executable, image_with(tmp_path, source))
+    assert (seen["origin"], seen["same"], seen["imported"]) == ("kept", True, imported)
 
 
 @pytest.mark.parametrize(("changed", "value"), [("abiflags", "t"), ("abiflags", "d"), ("maxsize", 2**31 - 1)])
