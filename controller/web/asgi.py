@@ -493,7 +493,7 @@ class GatewayApp:
         table = CallTable(settings.async_calls, settings.call_limits, time.time)
         presence = WorkerPresence(settings.async_calls.parent / "calls", self.watch.worker)
         called, tell = self._activator.called, self._store.webhooks.call_ended
-        return AsyncCalls(table, presence, self.watch, self._forward_call, called, tell)
+        return AsyncCalls(table, presence, self.watch, self._forward_call, called, tell, self._count)
 
     async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
         if (text := request.special.get(HEADER)) is not None:
@@ -749,10 +749,12 @@ def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tup
 def _prepare(decision: Decision | HostRedirect, request: InboundRequest) -> None:
     """Set what the request is counted as, and the fields and coding of its response."""
     scope, send = request.scope, request.send
-    if isinstance(decision, ForwardCall | CallLookup | ServeService):
+    if isinstance(decision, ForwardCall | ServeService):
         request.label = decision.target.label
-    if isinstance(decision, PlatformEndpoint):
+    elif isinstance(decision, PlatformEndpoint | CallLookup):
+        # An async call counts for its API when it ends. How often its result is fetched says nothing about that.
         request.label = "platform"
+    if isinstance(decision, PlatformEndpoint):
         request.send = browsers.with_browser_headers(compressing(send, scope), browsers.fields_for(scope))
     elif isinstance(decision, ServeService):
         request.send = browsers.with_browser_headers(compressing(send, scope), browsers.PRIVATE)

@@ -37,7 +37,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 class AsyncCalls:
     """`forward` passes a call to its component, `called` notes that a component is in use, `tell` tells the daemon the
-    end of a call."""
+    end of a call, and `count` counts an answered one by its API, status and seconds."""
 
     def __init__(
         self,
@@ -47,11 +47,12 @@ class AsyncCalls:
         forward: Forward,
         called: Callable[[UpstreamTarget], None],
         tell: Callable[[EndedCall], None],
+        count: Callable[[str, int, float], None],
     ) -> None:
         self._table = table
         self._news = CallNews(table)
         self._dispatcher = CallDispatcher(
-            table, self._news, presence, watch.worker, lambda: watch.table, forward, called, tell
+            table, self._news, presence, watch.worker, lambda: watch.table, forward, called, tell, count
         )
         self._api = AsyncCallApi(table, self._news, self._dispatcher)
         self._held = HeldBodies(HELD, "async calls that are being received")

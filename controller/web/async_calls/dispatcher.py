@@ -68,7 +68,7 @@ class NotSent(Exception):
 
 class CallDispatcher:
     """`table_of_routes` returns the current one; `called` notes that a component is in use, `tell` tells the daemon the
-    end of a call."""
+    end of a call, and `count` counts an answered one by its API, status and seconds."""
 
     def __init__(
         self,
@@ -80,8 +80,10 @@ class CallDispatcher:
         forward: Forward,
         called: Callable[[UpstreamTarget], None],
         tell: Callable[[EndedCall], None],
+        count: Callable[[str, int, float], None],
     ) -> None:
         self._table = table
+        self._count = count
         self._tell = GuardedStep(
             "the daemon is not told the end of async calls", partial(self._tell_all, tell)
         )
@@ -239,7 +241,7 @@ class CallDispatcher:
     # --- one call ----------------------------------------------------------------------------------------------
 
     async def _make(self, claimed: ClaimedCall) -> None:
-        id, result = claimed.call.id, None
+        id, result, began = claimed.call.id, None, self._loop.time()
         try:
             end, result = await self._outcome(claimed)
         except NotSent as error:
@@ -253,6 +255,9 @@ class CallDispatcher:
             report(f"async call {id} failed by a fault of the platform", error)
             end, result = _answered(HttpProblem(ProblemKind.INTERNAL, "See the web process' log."), claimed)
         self._ending.add(id)
+        if result:
+            call = claimed.call
+            self._count(f"{call.app}/{call.api}", result.status, self._loop.time() - began)
         if result and not self._table.limits.keeps_result(len(result.body), self._table.free()):
             detail = (
                 "The result was not kept: too little of the platform's disk is free. The function has run."

@@ -267,6 +267,23 @@ def test_what_the_component_refuses_is_the_result(running: Running) -> None:
     assert running.ask("GET", f"{place}/result").status == 422
 
 
+def test_an_answer_counts_once_however_often_it_is_fetched(running: Running) -> None:
+    """The rate of errors, by which rollouts and alerts go, is that of the component."""
+    running.web.put(route("counter", running.component.endpoint))
+
+    def counted(code: int, api: str = "counter/other") -> float:
+        line = f'prichal_gateway_requests_total{{api="{api}",code="{code}"}} '
+        page = running.ask("GET", "/-/metrics", None, **ADMIN).body.decode()
+        return sum(float(each.removeprefix(line)) for each in page.splitlines() if each.startswith(line))
+
+    place = running.submit({"status": 500}, "/counter/other", **ANN).headers["location"]
+    assert running.ended(place, **ANN)["state"] == "FAILED"
+    for _ in range(3):
+        assert running.ask("GET", f"{place}/result", None, **ANN).status == 500
+    wait_for(lambda: counted(500, "platform") >= 3)
+    wait_for(lambda: (counted(202), counted(500)) == (1, 1))
+
+
 def test_a_container_that_dies_in_the_middle(running: Running) -> None:
     """The call may have run, so it is not repeated."""
     place = running.submit({"name": "dying", "die": True}).headers["location"]

@@ -50,7 +50,7 @@ def test_bodies_of_callers_who_wait_take_no_memory(
         watch = RouteWatch(store, ConnectionPool(1.0))
         table = CallTable(tmp_path / "calls.db", LIMITS, lambda: 1e9)
         presence = WorkerPresence(tmp_path / "calls", watch.worker)
-        calls = AsyncCalls(table, presence, watch, _forward, lambda _: None, lambda _: None)
+        calls = AsyncCalls(table, presence, watch, _forward, lambda _: None, lambda _: None, lambda *_: None)
 
         async def ask(prefer: bytes) -> Caller:
             caller = Caller(BODY)
@@ -100,7 +100,7 @@ def _with_disk(
         limits = replace(LIMITS, reserve=10.0, size=2**24, size_per_app=2**24, result=2**20)
         table = CallTable(tmp_path / "calls.db", limits, lambda: 1e9, lambda _: disk.free)
         presence = WorkerPresence(tmp_path / "calls", watch.worker)
-        calls = AsyncCalls(table, presence, watch, answer, lambda _: None, lambda _: None)
+        calls = AsyncCalls(table, presence, watch, answer, lambda _: None, lambda _: None, lambda *_: None)
         await calls.start()
         await scenario(calls, table, disk)
         await calls.stop(1)
