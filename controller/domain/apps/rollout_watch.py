@@ -8,7 +8,7 @@ how long its calls and crashes are looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.domain.apps.samples import NO_REQUESTS, RequestCounts, request_values
@@ -21,6 +21,7 @@ from controller.domain.units import render_duration
 AUTOMATIC: Final = "prichal"
 LEAST_FAILED: Final = 3  # calls: fewer of them say nothing, however few calls there were
 MOST_RESTARTS: Final = 3  # repairs of a container that has ended; at the last of them the version is given up
+SETTLE: Final = 1.5  # seconds, as the workers of the gateway write their counts once a second
 _LOOKS: Final = 12  # within the time of a watch
 _SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks
 
@@ -29,7 +30,7 @@ _SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks
 class RolloutWatch:
     """`version` took over at `since` (Unix seconds) from what `revision` had declared, when so many calls of the
     component had been answered, and so many of them had failed. `pending` calls were under way then, with the version
-    before: as many failures may be its own."""
+    before: as many failures may be its own, and all that is counted until the watch is `settled`."""
 
     version: str
     since: float
@@ -37,6 +38,7 @@ class RolloutWatch:
     requests: int = 0
     failed: int = 0
     pending: int = 0
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,28 @@ def watch_of(
     was in service at the last look, "" if none was, and `revision` the one that was in force then. A version that
     follows another one within its watch goes back to what was there before both."""
     if before and before.version == route.fingerprint:
-        return before
+        is_due = not before.settled and now - before.since >= SETTLE
+        return _settled(before, counts) if is_due else before
     proven = before.revision if before and before.version == served else revision
     if served in ("", route.fingerprint) or proven in ("", route.revision):
         return None
-    values = request_values(counts)
+    requests, failed = _totals(counts)
     return RolloutWatch(
-        route.fingerprint, now, proven, int(values["requests"]), int(values["failed"]), counts.in_flight
+        route.fingerprint, now, proven, requests, failed, pending=counts.in_flight, settled=False
     )
+
+
+def _settled(watch: RolloutWatch, counts: RequestCounts) -> RolloutWatch:
+    """Begin to count: what was written down late is there now."""
+    requests, failed = _totals(counts)
+    pending = max(0, watch.pending - _grown(failed, watch.failed))
+    return replace(watch, requests=requests, failed=failed, pending=pending, settled=True)
+
+
+def _totals(counts: RequestCounts) -> tuple[int, int]:
+    """Return how many calls were answered, and how many of them failed."""
+    values = request_values(counts)
+    return int(values["requests"]), int(values["failed"])
 
 
 def is_over(watch: RolloutWatch, rollout: Rollout, now: float) -> bool:
@@ -84,9 +100,11 @@ def fault_of(
     crashes = sum(at > watch.since for at in restarts)
     if crashes >= MOST_RESTARTS:
         return f"version {short(watch.version)} ended {crashes} times within {passed} of taking over"
-    values = request_values(counts)
-    failed = max(0, _grown(int(values["failed"]), watch.failed) - watch.pending)
-    requests = max(failed, _grown(int(values["requests"]), watch.requests))
+    if not watch.settled:
+        return ""
+    answered, failures = _totals(counts)
+    failed = max(0, _grown(failures, watch.failed) - watch.pending)
+    requests = max(failed, _grown(answered, watch.requests))
     if failed < LEAST_FAILED or failed <= rollout.max_errors * requests:
         return ""
     told = (
@@ -97,6 +115,8 @@ def fault_of(
 
 def next_look(watch: RolloutWatch, rollout: Rollout, now: float) -> float:
     """Return the seconds until the version should be looked at again."""
+    if not watch.settled:
+        return max(0.0, watch.since + SETTLE - now)
     left = watch.since + (rollout.watch or 0.0) - now
     return max(0.0, min(left, max(_SHORTEST, min((rollout.watch or 0.0) / _LOOKS, _LONGEST))))
 

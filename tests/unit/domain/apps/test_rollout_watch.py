@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.domain.apps.rollout_watch import (
     LEAST_FAILED,
     MOST_RESTARTS,
+    SETTLE,
     RolloutWatch,
     counts_of,
     fault_of,
@@ -57,12 +58,37 @@ def test_calls(answered: RequestCounts, why: str) -> None:
     assert found.startswith(why) if why else found == ""
 
 
+def begun(pending: int = 0) -> RolloutWatch:
+    """A watch that has just begun."""
+    found = watch_of(None, route(), "old", "a1", replace(counts(990, 10), in_flight=pending), NOW)
+    assert found
+    return found
+
+
+def settled(watch: RolloutWatch, late: RequestCounts) -> RolloutWatch:
+    found = watch_of(watch, route(), "new", "b2", late, NOW + SETTLE)
+    assert found
+    return found
+
+
 @pytest.mark.parametrize(("pending", "is_fault"), [(0, True), (5, True), (7, True), (8, False), (100, False)])
 def test_calls_that_the_version_before_had_under_way_may_all_fail(pending: int, is_fault: bool) -> None:
     """It may be the reason for the new one that its calls fail."""
-    watch = watch_of(None, route(), "old", "a1", replace(counts(990, 10), in_flight=pending), NOW)
-    assert watch
+    watch = settled(begun(pending), counts(990, 10))
     assert bool(fault_of(watch, ROLLOUT, counts(1000, 20), (), NOW + 60.0)) is is_fault
+
+
+def test_what_is_written_down_late_is_of_the_version_before() -> None:
+    watch = begun(pending=8)
+    assert next_look(watch, ROLLOUT, NOW) == SETTLE
+    assert not fault_of(watch, ROLLOUT, counts(990, 500), (), NOW + 1.0)
+    assert fault_of(watch, ROLLOUT, counts(), [NOW + 0.5] * MOST_RESTARTS, NOW + 1.0)
+    assert watch_of(watch, route(), "new", "b2", counts(990, 500), NOW + SETTLE / 2) == watch
+    found = settled(watch, counts(990, 15))
+    assert (found.since, found.failed, found.pending, found.settled) == (NOW, 15, 3, True)
+    assert not fault_of(found, ROLLOUT, counts(990, 20), (), NOW + 60.0)
+    assert fault_of(found, ROLLOUT, counts(990, 21), (), NOW + 60.0)
+    assert settled(found, counts(0, 999)) == found
 
 
 def test_no_failure_at_all_may_be_allowed_and_every_one() -> None:
