@@ -18,11 +18,17 @@ from functools import cached_property
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
+#: White space for Python alone, not for the builders.
+_SEPARATORS = "\x1c\x1d\x1e\x1f"
 #: A line ends with an escape character that continues it, unless another one is before it.
-_CONTINUED = {escape: re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*$") for escape in "\\`"}
+_CONTINUED = {escape: re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*\Z") for escape in "\\`"}
+_ESCAPE = re.compile(r"#[ \t]*escape[ \t]*=[ \t]*([\\`])[ \t]*\r?", re.IGNORECASE)
+_LIKE_ESCAPE = re.compile(r"#\s*escape\s*=", re.IGNORECASE)
+_SYNTAX = re.compile(r"#[ \t]*syntax[ \t]*=[ \t]*[^\s=]+[ \t]*\r?", re.IGNORECASE)
+#: Letters that builders take for ASCII ones in the name of an instruction, and Python does not.
+_SMALL = str.maketrans({"\u0130": "i", "\u212a": "k"})
 #: `ADD` of a Git repository as SSH writes it, without `://`.
 _SSH_PLACE = re.compile(r"[^/\s]+@[^/\s]+:")
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)\s*$")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^{}$]*))?\})")
 #: Variables that BuildKit sets by itself.
 _OF_PLATFORM = re.compile(r"(?:TARGET|BUILD)(?:PLATFORM|OS|OSVERSION|ARCH|VARIANT)")
@@ -90,22 +96,21 @@ def _unquoted(word: str) -> str:
 
 
 def instructions(content: bytes) -> tuple[list[Instruction], str]:
-    """Return the instructions and the escape character."""
+    """Return the instructions and the escape character. Raises Stalled `BuildRefused` for a file that builders of
+    several versions read differently."""
+    lines = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n")
+    _refuse_separators(lines)
+    escape = _escape(lines)
     found: list[Instruction] = []
-    escape, at_top = "\\", True
     parts: list[str] = []
     first = 0
-    for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), start=1):
-        text = line.removeprefix("\ufeff").strip()
-        directive = _DIRECTIVE.match(text) if at_top else None
-        at_top = directive is not None
-        if directive and directive[1].lower() == "escape":
-            escape = directive[2]
-        if not text or text.startswith("#"):
+    for number, line in enumerate(lines, start=1):
+        if is_no_instruction(line):
             continue  # does not end a continued instruction either
         first = first or number
-        whole = line.rstrip() if parts else text  # continued text keeps its indentation
-        continued = _CONTINUED.get(escape, _CONTINUED["\\"]).search(whole)
+        whole = line.removesuffix("\r")
+        whole = whole if parts else whole.lstrip()  # continued text keeps its indentation
+        continued = _CONTINUED[escape].search(whole)
         parts.append(whole[: continued.start()] if continued else whole)
         if not continued:
             found.append(_instruction(first, number, "".join(parts)))
@@ -115,9 +120,45 @@ def instructions(content: bytes) -> tuple[list[Instruction], str]:
     return found, escape
 
 
+def _refuse_separators(lines: list[str]) -> None:
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\r\r") or any(separator in line for separator in _SEPARATORS):
+            place = Instruction(number, number, "control character", "")
+            raise refused(place, "remove it: builders and prichal may not agree where the line ends")
+
+
+def _escape(lines: list[str]) -> str:
+    """Return the escape character that the first lines set. Builders take different comments with `=` for directives,
+    below which they look for others: between these, only such are permitted that all builders read in the same way.
+    """
+    escape, is_clear = "\\", True
+    for number, line in enumerate(lines, start=1):
+        if not is_no_instruction(line) or "=" not in line:
+            break
+        match = _ESCAPE.fullmatch(line)
+        if match is not None and is_clear:
+            escape = match[1]
+        elif _LIKE_ESCAPE.match(line.strip()):
+            place = Instruction(number, number, "# escape", "")
+            raise refused(place, "write it in the first line or below `# syntax=`, with nothing after it")
+        is_clear = is_clear and bool(match or _SYNTAX.fullmatch(line))
+    return escape
+
+
+def is_no_instruction(line: str) -> bool:
+    """Return whether a line is empty or a comment for all builders."""
+    text = line.strip()
+    return not text or text.startswith("#")
+
+
 def _instruction(first: int, last: int, text: str) -> Instruction:
-    keyword, *rest = text.split(None, 1) or [""]
-    return Instruction(first, last, keyword.upper(), "".join(rest))
+    keyword, *rest = text.strip().split(None, 1) or [""]
+    return Instruction(first, last, keyword.translate(_SMALL).upper(), "".join(rest))
+
+
+def triggered(one: Instruction) -> Instruction:
+    """Return the instruction in an `ONBUILD`."""
+    return _instruction(one.first, one.last, one.text or "NONE")
 
 
 def images_of(content: bytes, given: Mapping[str, str]) -> tuple[str, ...]:
@@ -129,22 +170,23 @@ def images_of(content: bytes, given: Mapping[str, str]) -> tuple[str, ...]:
     variables: dict[str, str] = {}
     stages: set[str] = set()
     images: dict[str, None] = {}
+    own: set[str] = set()  # names of the stage under way: the classic builder does not know it before its end
     for instruction in found:
         match instruction.keyword:
-            case "ARG" if not stages:
+            case "ARG" if not own:
                 for word in instruction.words:
                     name, _, value = word.partition("=")
                     variables[name] = given.get(name, _expanded(value.strip("\"'"), variables, instruction))
             case "FROM":
+                stages |= own
                 image, *named = instruction.words or [""]
                 image = _expanded(image.strip("\"'"), variables, instruction)
                 # The builder refuses one without a name, with the best message.
                 if image and image.lower() not in stages and image.lower() != "scratch":
                     images[image] = None
-                stages |= {f"line {instruction.first}", *(name.lower() for name in named[1:2])}
+                own = {f"line {instruction.first}", *(name.lower() for name in named[1:2])}
             case "ONBUILD":
-                inner = _instruction(instruction.first, instruction.last, instruction.text or "NONE")
-                images |= dict.fromkeys(_copied(inner, stages, escape))
+                images |= dict.fromkeys(_copied(triggered(instruction), stages, escape))
             case _:
                 images |= dict.fromkeys(_copied(instruction, stages, escape))
     return tuple(images)
@@ -192,7 +234,9 @@ _SHORT_OPTIONS = {
 
 
 def _refuse_remote(instruction: Instruction, escape: str) -> None:
-    for word in instruction.words[:-1]:
+    words = instruction.words
+    # Some builders ignore what follows a list, which is none here: it may all be in one word.
+    for word in words if words and words[0].startswith("[") else words[:-1]:
         plain = word.replace(escape, "").replace('"', "").replace("'", "")
         if "://" in plain or _SSH_PLACE.match(plain):
             why = "ADD would fetch it with the rights of this host; fetch it in a RUN, or commit the file"

@@ -67,7 +67,12 @@ def test_what_the_classic_builder_lacks_is_named() -> None:
         ("\ufeff# syntax = docker.io/docker/dockerfile:1.7-labs \r\nFROM a", "#\nFROM a"),
         ("# syntax=docker/dockerfile:1\n# escape=`\nFROM a", "# escape=`\n#\nFROM a"),
         ("#Escape=`\n#check=skip=all\n#SYNTAX=docker/dockerfile\nFROM a", "# escape=`\n#\n#\nFROM a"),
-        ("# a comment\n# syntax=evil/x\nFROM a", "# a comment\n# syntax=evil/x\nFROM a"),
+        ("# a comment\n# syntax=evil/x\nFROM a", "#\n#\nFROM a"),
+        # Comments that some builders read as directives, so that those below them count.
+        ("# check=\u00a0\n# syntax=evil/x\nFROM a", "#\n#\nFROM a"),
+        ("#\u00a0a=b\n\n# syntax=docker/dockerfile\nFROM a", "#\n#\n#\nFROM a"),
+        ('\n{"syntax": "evil/x"}', '#\n{"syntax": "evil/x"}'),
+        ("FROM a\n# syntax=evil/x", "FROM a\n# syntax=evil/x"),
     ],
 )
 def test_the_engines_own_frontend_is_used(text: str, sent: str) -> None:
@@ -141,7 +146,9 @@ def test_older_engines_do_not_know_heredocs() -> None:
         ("type=secret,id=$B", "is not declared"),
     ],
 )
-@pytest.mark.parametrize("before", ["RUN", "ONBUILD RUN", "RUN --network=none"])
+@pytest.mark.parametrize(
+    "before", ["RUN", "ONBUILD RUN", "ONBUILD RUN\t", "ONBU\u0130LD RUN", "RUN --network=none"]
+)
 def test_mounts_that_are_refused(before: str, mount: str, words: str) -> None:
     with pytest.raises(Stalled, match=words) as caught:
         prepare(f"FROM a\n{before} --mount={mount} true".encode(), NEW, ("a",))

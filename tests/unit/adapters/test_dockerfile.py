@@ -47,8 +47,23 @@ from controller.domain.errors import Stalled
         ),
         ("FROM a\nRUN echo --mount=from=b", ("a",)),
         ("FROM a\nONBUILD RUN --mount=from=b,target=/x true", ("a", "b")),
-        # Two escape characters do not continue a line.
+        # Two escape characters do not continue a line; behind a single one there may be spaces and tabs only.
         ("FROM a\nRUN true \\\\\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a\nRUN true \\\v\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a\nRUN true \\\u00a0\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a\nRUN true \\\u2003\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a\nRUN true \\ \t\r\nCOPY --from=b x y", ("a",)),
+        # A byte order mark is one in the first line alone.
+        ("FROM a\nRUN --mount=type=cache,id=\\\n\ufeff#,from=b true", ("a", "b")),
+        # The classic builder knows a stage from its end on.
+        ("FROM a AS b\nCOPY --from=b x y", ("a", "b")),
+        ("FROM a AS b\nFROM c\nCOPY --from=b x y", ("a", "c")),
+        # Builders turn some letters into ASCII ones.
+        ("FROM a\nONBU\u0130LD COPY --from=b x y", ("a", "b")),
+        ("FROM a\nONBUILD\tCOPY\t--from=b x y", ("a", "b")),
+        ("# a comment\n# escape=`\nFROM a\nRUN x `\nCOPY --from=b x y", ("a", "b")),
+        ("\n# escape=`\nFROM a\nRUN x `\nCOPY --from=b x y", ("a", "b")),
+        ("# syntax=docker/dockerfile:1\n# escape=`\nFROM a\nRUN x `\nCOPY --from=b x y", ("a",)),
         ("FROM a\nRUN true \\\nCOPY --from=b x y", ("a",)),
         ("FROM $NOWHERE\nFROM ${NOWHERE} AS x", ()),
     ],
@@ -78,6 +93,12 @@ REMOTE = (
     "ONBUILD ADD http://127.0.0.1/ /x",
     "onbuild  add http://127.0.0.1/ /x",
     "ONBUILD ADD $X /x",
+    # Some builders ignore what is behind a list.
+    'ADD ["http://127.0.0.1/","/x"]junk',
+    'ADD ["http://127.0.0.1/", "/x"] junk',
+    "ADD a \\\n\ufeff# http://127.0.0.1/ /x/",
+    "LABEL a=b\\\v\nADD http://127.0.0.1/ /x",
+    "LABEL a=b\\\u00a0\nADD http://127.0.0.1/ /x",
 )
 
 
@@ -86,6 +107,25 @@ REMOTE = (
 def test_what_the_engine_would_fetch_is_refused(before: str, instruction: str) -> None:
     with pytest.raises(Stalled, match=r"line [0-9]+ of the Dockerfile, ADD") as caught:
         images_of(f"{before}{instruction}\n".encode(), {})
+    assert caught.value.reason == "BuildRefused"
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "why"),
+    [
+        ("FROM a\nADD a \\\n\x1c# http://127.0.0.1/ /x/", r"line 3 .*remove it"),
+        ("FROM a\nRUN x\\\r\r\nADD http://127.0.0.1/ /x", r"line 2 .*remove it"),
+        # Which of these comments set the escape character depends on the builder.
+        ("#\u00a0escape=`\nFROM a\nRUN x`\nADD http://127.0.0.1/ /x", "line 1 .*# escape"),
+        ("# foo=bar\n# escape=`\nFROM a\nRUN x`\nADD http://127.0.0.1/ /x", "line 2 .*# escape"),
+        ("# check=skip=all\n# escape=`\nFROM a", "line 2 .*# escape"),
+        (" # escape=`\nFROM a", "line 1 .*# escape"),
+        ("# escape=` x\nFROM a", "line 1 .*# escape"),
+    ],
+)
+def test_what_builders_read_differently_is_refused(dockerfile: str, why: str) -> None:
+    with pytest.raises(Stalled, match=why) as caught:
+        images_of(dockerfile.encode(), {})
     assert caught.value.reason == "BuildRefused"
 
 
@@ -138,11 +178,11 @@ def test_an_image_to_copy_from_is_written_out(source: str) -> None:
 @given(st.binary(max_size=80) | st.text("FROMADCPY $\\\n#`[]\"'{}:=-/", max_size=60).map(str.encode))
 def test_whatever_it_is(content: bytes) -> None:
     """And no line belongs to two instructions."""
-    found, _ = instructions(content)
-    lines = [(one.first, one.last) for one in found]
-    assert lines == sorted(lines)
-    assert all(first <= last for first, last in lines)
     try:
+        found, _ = instructions(content)
+        lines = [(one.first, one.last) for one in found]
+        assert lines == sorted(lines)
+        assert all(first <= last for first, last in lines)
         images_of(content, {})
     except Stalled as refused:
         assert refused.reason == "BuildRefused"

@@ -13,7 +13,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.adapters.docker.dockerfile import Instruction, instructions, mount_options, refused
+from controller.adapters.docker.dockerfile import (
+    Instruction,
+    instructions,
+    is_no_instruction,
+    mount_options,
+    refused,
+    triggered,
+)
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
@@ -59,8 +66,7 @@ def needs(content: bytes) -> tuple[Need, ...]:
 def _needs(one: Instruction) -> Iterator[Need]:
     keyword, flags = one.keyword, [name for name, _ in one.flags]
     if keyword == "ONBUILD":
-        inner, _, rest = one.text.partition(" ")
-        yield from _needs(Instruction(one.first, one.last, inner.upper(), rest.strip()))
+        yield from _needs(triggered(one))
     for name in flags:
         if name in _NEW_FLAGS.get(keyword, ()):
             yield Need(one.first, f"{keyword} --{name}")
@@ -110,8 +116,7 @@ def refused_argument(names: Collection[str]) -> str | None:
 
 def _judge(one: Instruction, secrets: Collection[str]) -> None:
     if one.keyword == "ONBUILD":
-        inner, _, rest = one.text.partition(" ")
-        _judge(Instruction(one.first, one.last, inner.upper(), rest.strip()), secrets)
+        _judge(triggered(one), secrets)
     if one.keyword != "RUN":
         return
     for name, value in one.flags:
@@ -143,27 +148,27 @@ def _judge_mount(one: Instruction, value: str, secrets: Collection[str]) -> None
 
 
 def _without_directives(content: bytes) -> bytes:
-    """Blank out `# syntax=…`, which makes the engine run an image as its frontend: the engine's own one is used. Raises
-    Stalled `BuildRefused` for another frontend than Docker's."""
+    """Blank out all lines before the first instruction: `# syntax=…` in one of them makes the engine run an image as
+    its frontend, and the engine's own one is used. Raises Stalled `BuildRefused` for another frontend than Docker's.
+    """
+    _, escape = instructions(content)
     lines = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n")
     if lines[0].lstrip().startswith(_OTHER_SYNTAX):
         first = Instruction(1, 1, lines[0].strip()[:20], "")
         raise refused(first, "begin with an instruction, or with a comment")
-    escape = None
+    is_directive = True
     for number, line in enumerate(lines):
-        match = _DIRECTIVE.match(line.strip())
-        if match is None:
+        if not is_no_instruction(line):
             break
-        name, value = match[1].lower(), match[2]
-        if name == "syntax" and not _FRONTEND.fullmatch(value):
+        match = _DIRECTIVE.match(line.strip()) if is_directive else None
+        is_directive = match is not None
+        if match and match[1].lower() == "syntax" and not _FRONTEND.fullmatch(match[2]):
             place = Instruction(number + 1, number + 1, "syntax", "")
             raise refused(
-                place, f"{value[:200]} would run on the engine; only docker/dockerfile can be named"
+                place, f"{match[2][:200]} would run on the engine; only docker/dockerfile can be named"
             )
-        if name == "escape":
-            escape = value
         lines[number] = "#"
-    if escape is not None:
+    if escape != "\\":
         lines[0] = f"# escape={escape}"
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
