@@ -12,7 +12,7 @@ from controller.domain.notifications.spec import NotificationSpec
 from controller.domain.runs.webhooks import Message, MessageKind
 from controller.domain.text import excerpt
 
-KEPT: Final = 8  # deliveries that are remembered
+KEPT: Final = 8  # deliveries that are remembered, and as many of tests
 MAX_PROBLEM: Final = 500  # characters
 
 
@@ -68,12 +68,20 @@ class AskedTest:
 
 
 def with_delivery(record: DeliveryRecord, delivery: Delivery) -> DeliveryRecord:
-    """Return the record with an attempt in place of earlier ones of the same message."""
+    """Return the record with an attempt in place of earlier ones of the same message. No number of tests drives out a
+    message, whose fate is waited for."""
     delivery = replace(delivery, problem=excerpt(delivery.problem, MAX_PROBLEM))
     others = tuple(each for each in record.deliveries if each.message != delivery.message)
     arrived = delivery.fate is Fate.DELIVERED
     delivered = delivery.at if arrived else record.delivered
-    return DeliveryRecord((*others, delivery)[-KEPT:], delivered)
+    every = (*others, delivery)
+    of_kind = [each for each in every if _is_test(each) is _is_test(delivery)]
+    dropped = of_kind[:-KEPT]
+    return DeliveryRecord(tuple(each for each in every if each not in dropped), delivered)
+
+
+def _is_test(delivery: Delivery) -> bool:
+    return delivery.message.startswith(f"{MessageKind.NOTIFICATION_TEST}_")
 
 
 def message_id(app: AppName, name: ComponentName, number: int, at: float) -> str:
