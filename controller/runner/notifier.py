@@ -12,11 +12,12 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controller.domain.errors import ControllerError
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.notifications.alerts import (
     Alert,
@@ -35,7 +36,7 @@ from controller.domain.notifications.records import (
     message_id,
     outgoing,
 )
-from controller.guards import GuardedStep
+from controller.guards import GuardedStep, report
 from controller.ports import Clock, Store
 
 log = logging.getLogger(__name__)
@@ -73,14 +74,16 @@ class Notifier:
         alerts = tuple(self._alerts()) if stored else ()
         with self.store.transaction() if last else nullcontext():
             for each in stored:
-                self._advance(each, alerts, notices)
+                with _apart("is not looked at", each.app, each.spec.name):
+                    self._advance(each, alerts, notices)
             if last:
                 self.store.notifications.take(last)
 
     def test(self) -> None:
         """Put the messages into the outbox that people have asked for, to see whether they arrive."""
         for asked in self.store.notifications.take_tests():
-            self._test(asked)
+            with _apart("is not tested", asked.app, asked.name):
+                self._test(asked)
 
     def _alerts(self) -> Iterator[Alert]:
         for app, conditions in self.store.notifications.conditions().items():
@@ -114,6 +117,17 @@ class Notifier:
 
     def _body(self, stored: StoredNotification, digest: Digest) -> str:
         return json.dumps(document(digest, stored.spec.name, stored.app, self.url), ensure_ascii=False)
+
+
+@contextmanager
+def _apart(what: str, app: AppName, name: str) -> Iterator[None]:
+    """Keep a bug with one Notification from holding up the others, of which it would undo all."""
+    try:
+        yield
+    except ControllerError:  # the state does not answer: none can be saved
+        raise
+    except Exception as error:  # noqa: BLE001 - reported
+        report(f"notification {name} of {app} {what}", error)
 
 
 def _is_for(owner: AppName, app: AppName) -> bool:

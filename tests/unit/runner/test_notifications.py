@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -395,6 +396,42 @@ def test_a_test_arrives_at_once_and_its_outcome_is_known(world: World) -> None:
 def _fate(store: Any, asked: str) -> Fate | None:
     found = store.notifications.get(APP, TEAM).record.of(check_id(asked))
     return found.fate if found else None
+
+
+class Broken:
+    """A table of notifications that has a bug with one of them."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def advance(self, app: AppName, name: ComponentName, *rest: Any) -> None:
+        if name == "broken":
+            raise LookupError(name)
+        self._table.advance(app, name, *rest)
+
+
+def test_a_bug_with_one_holds_up_no_other(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    table = world.store.notifications
+    broken = make(NotificationSpec, ComponentName("broken"), Channel.EMAIL)
+    world.declare(hook("https://example.org", severity=Severity.INFO), broken)
+    world.status(*BROKEN)
+    store: Any = SimpleNamespace(
+        notifications=Broken(table), usage=world.store.usage, transaction=world.store.transaction
+    )
+    notifier = replace(world.notifier, store=store)
+    notifier.look()
+    world.store.events.add([Event(APP, EventType.NORMAL, Reason.APPLIED, "c0ffee: ready")])
+    world.clock.advance(31.0)
+    notifier.look()
+    assert [message.pipeline for message in world.left] == ["team"]
+    assert table.notices() == (0, ())
+    asked = [table.ask_test(APP, name) for name in (broken.name, TEAM)]
+    notifier.test()
+    assert check_id(asked[1]) in [message.id for message in world.left]
+    assert "notification broken of demo is not looked at: bug: LookupError" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"checks": 1}', '{"checks": [{"name": 1}]}'])
