@@ -938,10 +938,12 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class WebhookUnderWay:
-    """Webhooks that are being sent, and the lanes (`Message.lane`) and apps that are at their limit."""
+    """Messages that are being sent, and what is at its limit: lanes and pools (`Message.lane`, `Message.pool`), and
+    apps in a pool, as `POOL APP`."""
 
     ids: frozenset[str] = frozenset()
     lanes: frozenset[str] = frozenset()
+    pools: frozenset[str] = frozenset()
     apps: frozenset[str] = frozenset()
 
 

@@ -44,8 +44,10 @@ from controller.runner.notification_sender import NotificationSender
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 16
-PER_APP = 8
+#: Messages that are sent at once, and how many of them may be of one app. Notifications have places of their own, since
+#: those of chats and mail take longest: slow receivers of theirs hold up no webhook.
+AT_ONCE = {"webhooks": 32, "notifications": 12}
+PER_APP = {"webhooks": 8, "notifications": 3}
 PER_LANE = 2
 _TOLD_AFTER = 2  # attempts; the first one may meet a forge that is restarting
 #: Messages that do not arrive are events of the app before they are given up, with how long they are tried.
@@ -115,21 +117,25 @@ class WebhookDispatcher:
 
     def _sendable(self) -> list[Message]:
         """Return the messages that can be sent now."""
-        lanes = Counter(message.lane for message in self._underway.values())
-        apps = Counter(str(message.app) for message in self._underway.values())
+        sent = tuple(self._underway.values())
+        lanes, pools = Counter(each.lane for each in sent), Counter(each.pool for each in sent)
+        apps = Counter((each.pool, each.app) for each in sent)
         underway = WebhookUnderWay(
             frozenset(self._underway),
-            frozenset(each.lane for each in self._underway.values() if lanes[each.lane] >= _abreast(each)),
-            frozenset(app for app, number in apps.items() if number >= PER_APP),
+            frozenset(each.lane for each in sent if lanes[each.lane] >= _abreast(each)),
+            frozenset(pool for pool, number in pools.items() if number >= AT_ONCE[pool]),
+            frozenset(f"{pool} {app}" for (pool, app), number in apps.items() if number >= PER_APP[pool]),
         )
         taken: list[Message] = []
-        if len(self._underway) >= AT_ONCE:
+        if underway.pools == AT_ONCE.keys():
             return taken
         for message in self._deps.store.webhooks.due(self._deps.clock.now(), underway):
-            full = len(self._underway) + len(taken) >= AT_ONCE
-            if not full and lanes[message.lane] < _abreast(message) and apps[message.app] < PER_APP:
+            pool, share = message.pool, (message.pool, message.app)
+            full = pools[pool] >= AT_ONCE[pool] or apps[share] >= PER_APP[pool]
+            if not full and lanes[message.lane] < _abreast(message):
                 lanes[message.lane] += 1
-                apps[message.app] += 1
+                pools[pool] += 1
+                apps[share] += 1
                 taken.append(message)
         return taken
 

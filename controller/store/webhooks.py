@@ -25,12 +25,15 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 # A few of each lane: otherwise messages to one failing receiver would block all others. If a
 # message is due later than the longest pause, the clock was set back, and it is due now.
 DUE = """
-WITH due AS (
-    SELECT id, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM webhooks
+WITH waiting AS (
+    SELECT *, iif(id GLOB 'note*', 'notifications', 'webhooks') AS pool FROM webhooks
+), due AS (
+    SELECT id, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM waiting
     WHERE given_up IS NULL AND (due <= :now OR due > :now + :longest)
     AND id NOT IN (SELECT value FROM json_each(:ids))
     AND lane NOT IN (SELECT value FROM json_each(:lanes))
-    AND app NOT IN (SELECT value FROM json_each(:apps))
+    AND pool NOT IN (SELECT value FROM json_each(:pools))
+    AND pool || ' ' || app NOT IN (SELECT value FROM json_each(:apps))
 )
 SELECT * FROM webhooks WHERE id IN (SELECT id FROM due WHERE place <= :each) ORDER BY due, id LIMIT :limit
 """
@@ -39,6 +42,7 @@ MOST_OF_APP = 10_000  # messages of an app that wait, beyond which those of call
 LARGEST = 65_536  # characters of the end of a call
 EACH = 2  # of a lane
 LIMIT = 64
+UNDER_WAY = ("ids", "lanes", "pools", "apps")
 # One that is being sent now is not stopped by this, but is not repeated.
 SUPERSEDE = "DELETE FROM webhooks WHERE app = ? AND revision = ? AND run = '' AND given_up IS NULL"
 FAILED = "UPDATE webhooks SET attempts = attempts + 1, error = :error, due = :due WHERE id = :id"
@@ -80,7 +84,7 @@ class WebhookTable:
 
     def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
         asked = {"now": now, "longest": LONGEST, "each": EACH, "limit": LIMIT}
-        busy = {name: json.dumps(sorted(getattr(underway, name))) for name in ("ids", "lanes", "apps")}
+        busy = {name: json.dumps(sorted(getattr(underway, name))) for name in UNDER_WAY}
         with self._database.read() as db:
             rows = db.execute(DUE, {**asked, **busy}).fetchall()
         return tuple(_message(row) for row in rows)

@@ -80,6 +80,11 @@ class Message:
         return self.kind in (MessageKind.NOTIFICATION, MessageKind.NOTIFICATION_TEST)
 
     @property
+    def pool(self) -> str:
+        """Return whose places it takes while it is sent."""
+        return "notifications" if self.notifies else "webhooks"
+
+    @property
     def title(self) -> str:
         """Return what people call it."""
         if self.kind is MessageKind.COMMIT_STATUS:

@@ -8,19 +8,32 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from controller.domain.apps.spec import SecretSpec, Webhook
 from controller.domain.apps.status import Event
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.records import outgoing
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, cancel, new_run
-from controller.domain.runs.webhooks import PAUSES, MessageKind, ReceiverResponse
+from controller.domain.runs.webhooks import (
+    PAUSES,
+    DeliveryDecision,
+    DeliveryOutcome,
+    Message,
+    MessageKind,
+    ReceiverResponse,
+)
 from controller.domain.secret import Secret
 from controller.ports import Webhooks
 from controller.runner.webhook_dispatcher import AT_ONCE, PER_APP, PER_LANE, WebhookDispatcher
 from tests.support.receivers import WHSEC, Received
+from tests.support.specs import make
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import APP, Command, Harness, in_thread, pipeline, stage
 
@@ -234,10 +247,48 @@ def test_slow_receivers_hold_up_nobody_else(post: Post) -> None:
         assert sum("slow" in url for url, _ in post.sender.sent) == PER_LANE
         for number in range(20):
             post.end(f"c{number:02}", f"https://slow{number}.example.org/x")
-        wait_for(lambda: sum("slow" in url for url, _ in post.sender.sent) == PER_APP < AT_ONCE)
+        wait_for(
+            lambda: (
+                sum("slow" in url for url, _ in post.sender.sent) == PER_APP["webhooks"] < AT_ONCE["webhooks"]
+            )
+        )
         free.set()
         wait_for(lambda: post.left("c19") is None)
         wait_for(lambda: post.left("a9") is None)
+
+
+def test_slow_receivers_of_notifications_hold_up_no_webhook(post: Post) -> None:
+    free, told = threading.Event(), list[Message]()
+    outbox: Any = post.store.webhooks
+
+    def send(message: Message, timeout: float) -> DeliveryDecision:
+        told.append(message)
+        free.wait(60)
+        return DeliveryDecision(DeliveryOutcome.DELIVERED)
+
+    def add(app: str, number: int) -> None:
+        kind = MessageKind.NOTIFICATION_TEST if number % 2 else MessageKind.NOTIFICATION
+        spec = make(NotificationSpec, ComponentName(f"team{number}"), Channel.APPRISE)
+        outbox.add((outgoing(f"{kind}_{app}{number}", AppName(app), spec, "{}", 0.0),))
+
+    notifications: Any = SimpleNamespace(send=send)
+    dispatcher = WebhookDispatcher(
+        post.harness.deps, post.sender.every, dice=lambda: 0.0, notifications=notifications
+    )
+    with in_thread(dispatcher.run):
+        for number in range(8):
+            add("one", number)
+        wait_for(lambda: len(told) == PER_APP["notifications"])
+        for number in range(100):
+            add(f"app{number}", number)
+        wait_for(lambda: len(told) == AT_ONCE["notifications"])
+        for number in range(10):
+            post.end(f"a{number}", f"https://quick{number}.example.org/x")
+        wait_for(lambda: all(post.left(f"a{number}") is None for number in range(10)))
+        assert len(told) == AT_ONCE["notifications"]
+        assert sum(message.app == "one" for message in told) == PER_APP["notifications"]
+        free.set()
+        wait_for(lambda: len(told) == 108)
 
 
 def test_the_daemon_ends_while_a_receiver_is_slow(post: Post) -> None:

@@ -120,7 +120,11 @@ def test_no_receiver_stands_before_the_others(store: SqliteStore) -> None:
     first = store.webhooks.due(10.0, NOBODY)[0]
     assert due(store, underway=WebhookUnderWay(ids=frozenset({first.id})))[0] == ("a01", URL)
     assert due(store, underway=WebhookUnderWay(lanes=frozenset({first.lane}))) == [("b1", URL)]
-    assert due(store, underway=WebhookUnderWay(apps=frozenset({"other"}))) == [("a00", URL), ("a01", URL)]
+    full = frozenset({"webhooks other"})
+    assert due(store, underway=WebhookUnderWay(apps=full)) == [("a00", URL), ("a01", URL)]
+    assert len(due(store, underway=WebhookUnderWay(apps=frozenset({"notifications other"})))) == 3
+    assert len(due(store, underway=WebhookUnderWay(pools=frozenset({"notifications"})))) == 3
+    assert due(store, underway=WebhookUnderWay(pools=frozenset({"webhooks"}))) == []
 
 
 class Death(Exception):
