@@ -66,7 +66,8 @@ def _build_cache(settings: Settings) -> str:
     if size > 2 * most:
         raise Finding(
             f"the cache of BuildKit has {about_size(size)}, and may have {about_size(most)} (docker.buildCache)",
-            "the daemon removes the rest every ten minutes, unless builds need it: see its log; docker builder prune",
+            "the daemon removes the rest every ten minutes once it has built something by BuildKit: see its log; "
+            "docker builder prune",
         )
     return f"{about_size(size)} of {about_size(most)} (docker.buildCache), of all builds by the engine's BuildKit"
 

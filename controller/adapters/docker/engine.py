@@ -212,6 +212,7 @@ class DockerEngine:
     def collect_builds(self, age: float) -> None:
         self._egress.collect(age)
         self._images.collect(age)
+        self._images.collect_cache(age)
 
     # --- networks ----------------------------------------------------------------------------------------------
 

@@ -828,7 +828,6 @@ class ImageStore:
                 return
             client = self._connection.client
             self._buildkit.limits.collect()
-            self._buildkit.cache.collect(age)
             if any(network["Name"] == self._network for network in client.networks(names=[self._network])):
                 self._remove_network()
             self._remove_cut_steps(age)
@@ -837,6 +836,11 @@ class ImageStore:
                 if image["Created"] <= time.time() - age and image["Id"] not in in_use:
                     _remove(client, image["Id"])
             self._left = {app: there for app, left in self._left.items() if (there := self._there(left))}
+
+    def collect_cache(self, age: float) -> None:
+        """Keep the cache of BuildKit within its bound. It may take the engine long, and builds may begin meanwhile."""
+        with translated("cannot remove what is too much in the cache of BuildKit"):
+            self._buildkit.cache.collect(age)
 
 
 @contextmanager

@@ -358,5 +358,6 @@ def test_the_cache_is_kept_within_its_bound(instance: str, tag: str, tmp_path: P
 
         with closing(connection):
             assert cache.size() >= 30_000_000
+            cache.used()
             wait_for(lambda: not still_there())
         build(engine, tag, f"{FROM}RUN --mount=type=cache,target=/c ls /c")

@@ -6,11 +6,14 @@ import base64
 import io
 import tarfile
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.buildkit.files import FileTree, Sending
 from controller.adapters.docker.buildkit.limits import DiskWatch, script
 from controller.adapters.docker.buildkit.progress import TRACE, BuildProgress
@@ -213,3 +216,24 @@ def test_limits_are_numbers_in_the_script() -> None:
         "cpu.cfs_quota_us 150000",
     ):
         assert words in text
+
+
+# --- the cache --------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_left_alone_until_a_build_of_ours_adds_to_it() -> None:
+    """It is that of other people by the same engine."""
+    asked: list[dict[str, str]] = []
+
+    def post(url: str, params: dict[str, str], timeout: float) -> Any:
+        asked.append(params)
+        return SimpleNamespace(raise_for_status=lambda: None)
+
+    client = SimpleNamespace(base_url="http://engine", api_version="1.41", post=post)
+    connection: Any = SimpleNamespace(client=client, timeout=60.0)
+    cache = BuildCache(connection, DockerSettings(build_cache=7))
+    cache.collect(60.0)
+    assert asked == []
+    cache.used()
+    cache.collect(60.0)
+    assert [each["keep-storage"] for each in asked] == ["0", "7"]

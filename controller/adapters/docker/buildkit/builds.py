@@ -85,6 +85,7 @@ class BuildKit:
     ) -> Iterator[tuple[Iterator[Json], CancellableStream[Json]]]:
         """Yield the engine's messages. Closing the stream from another thread ends the build, as does the end of the
         block. `spooled` is for the context."""
+        self.cache.used()
         for chunk in order.context.files:
             spooled.write(chunk)
         spooled.seek(0)
