@@ -180,8 +180,7 @@ class BuildSession:
             self._http.initiate_connection()
             self._socket.sendall(self._http.data_to_send())
             while True:
-                for event in self._http.receive_data(received) if received else ():
-                    self._take(event)
+                self._take_all(self._http.receive_data(received) if received else [])
                 self._send()
                 received = self._socket.recv(_READ)
                 if not received:
@@ -191,6 +190,13 @@ class BuildSession:
         finally:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # the engine ends the build then
+
+    def _take_all(self, events: list[h2.events.Event]) -> None:
+        """A call may be canceled in the same packet in which it begins: nothing can be sent to it then."""
+        canceled = {each.stream_id for each in events if isinstance(each, h2.events.StreamReset)}
+        for event in events:
+            if not isinstance(event, h2.events.RequestReceived) or event.stream_id not in canceled:
+                self._take(event)
 
     def _take(self, event: h2.events.Event) -> None:
         match event:
@@ -289,6 +295,7 @@ def _connected(host: str) -> socket.socket:
     if parts.scheme == "http+unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            connection.settimeout(_PATIENCE)
             connection.connect(parts.path)
         except BaseException:
             connection.close()
@@ -296,4 +303,4 @@ def _connected(host: str) -> socket.socket:
         return connection
     if parts.hostname is None or parts.scheme == "https":
         raise ConnectionError(f"builds by BuildKit cannot reach an engine at {host}")
-    return socket.create_connection((str(parts.hostname), parts.port or 2375))
+    return socket.create_connection((str(parts.hostname), parts.port or 2375), _PATIENCE)
