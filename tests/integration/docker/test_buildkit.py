@@ -291,13 +291,17 @@ def test_a_build_that_fills_the_disk_is_ended(instance: str, tag: str, tmp_path:
 def test_what_a_killed_daemon_has_left_is_collected(
     buildkit: DockerEngine, client: docker.APIClient, instance: str, tag: str, tmp_path: Path
 ) -> None:
-    """It goes on limiting until then. Nothing of a build under way is collected."""
-    begun = threading.Event()
+    """It goes on limiting until then. Nothing of a build under way is collected, and a build that nothing limits any
+    more is ended."""
+    begun, ended = threading.Event(), list[Transient]()
 
     def run() -> None:
         order = BuildInput("c0ffee", make(BuildImage, "."))
-        text = f"{FROM}RUN echo begun; sleep 5"
-        buildkit.build(tag, order, context_of({"Dockerfile": text}), lambda line: begun.set())
+        text = f"{FROM}RUN echo begun; sleep 500"
+        try:
+            buildkit.build(tag, order, context_of({"Dockerfile": text}), lambda line: begun.set())
+        except Transient as error:
+            ended.append(error)
 
     building = threading.Thread(target=run)
     building.start()
@@ -311,6 +315,7 @@ def test_what_a_killed_daemon_has_left_is_collected(
         restarted.collect_builds(age=0)
     wait_for(lambda: helpers(client, instance) == [])
     building.join()
+    assert [error.reason for error in ended] == ["BuildUnlimited"]
 
 
 # --- ended from outside, and what is left -----------------------------------------------------------------------

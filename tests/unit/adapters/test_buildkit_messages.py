@@ -27,6 +27,8 @@ from controller.adapters.docker.buildkit.wire import (
     text,
 )
 from controller.config import DockerSettings
+from controller.domain.errors import Transient
+from controller.domain.reasons import Reason
 
 FIELDS = st.lists(
     st.tuples(st.integers(1, 2**20), st.integers(1, 2**64 - 1) | st.binary(min_size=1, max_size=300)),
@@ -205,6 +207,16 @@ def test_a_disk_that_cannot_be_measured_and_one_that_gets_emptier() -> None:
     assert not watch.is_full()
     assert not watch.is_full()
     assert watch.used == 0
+
+
+def test_a_build_that_nothing_limits_any_more_is_ended() -> None:
+    def look() -> int:
+        raise Transient(Reason.BUILD_UNLIMITED, "the container has ended")
+
+    watch = DiskWatch(look, 1000, 100, clock=lambda: 0.0)
+    assert watch.is_full()
+    error = watch.error("cannot build")
+    assert (error.reason, error.message) == ("BuildUnlimited", "cannot build: the container has ended")
 
 
 def test_limits_are_numbers_in_the_script() -> None:

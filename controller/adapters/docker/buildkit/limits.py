@@ -102,7 +102,7 @@ class StepLimits:
             try:
                 client.start(made)
                 free = self._begun(made, doing)
-                yield DiskWatch(lambda: self._free(made), free, self._settings.build_disk)
+                yield DiskWatch(lambda: self._still_free(made), free, self._settings.build_disk)
             finally:
                 _remove(client, made)
 
@@ -142,6 +142,16 @@ class StepLimits:
             f"{doing}: cannot limit its steps: {said or 'the container has not begun'}",
         )
 
+    def _still_free(self, container: str) -> int | None:
+        """Raises Transient `BuildUnlimited` if the container does not run any more: nothing limits new steps then, and
+        what it has said last stays as it is."""
+        try:
+            if self._connection.client.inspect_container(container)["State"]["Running"]:
+                return self._free(container)
+        except docker.errors.NotFound:
+            pass
+        raise Transient(Reason.BUILD_UNLIMITED, "the container that limits its steps has ended")
+
     def _free(self, container: str) -> int | None:
         """Return the free bytes of the engine's disk as the container said last."""
         said = self._connection.client.logs(container, stderr=False, tail=1).decode(errors="replace").split()
@@ -158,8 +168,8 @@ def _remove(client: APIClient, container: str) -> None:
 
 
 class DiskWatch:
-    """Ends a build that takes too much of the disk. It is the disk of the engine: what others write meanwhile counts,
-    too, so the verdict is never final. One thread calls `is_full`."""
+    """Ends a build that takes too much of the disk, or that nothing limits any more. It is the disk of the engine: what
+    others write meanwhile counts, too, so the verdict is never final. One thread calls `is_full`."""
 
     def __init__(
         self,
@@ -175,12 +185,16 @@ class DiskWatch:
         self._not_before = 0.0
         self.used = 0
         self.excess = ""
+        self._reason = Reason.BUILD_TOO_LARGE
 
     def is_full(self) -> bool:
         if not self.excess and self._clock() >= self._not_before:
             self._not_before = self._clock() + _LOOK
             try:
                 free = self._look()
+            except Transient as error:
+                self.excess, self._reason = error.message, error.reason
+                return True
             except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
                 log.debug("could not measure what a build writes: %s", error)
                 return False
@@ -193,4 +207,4 @@ class DiskWatch:
         return bool(self.excess)
 
     def error(self, doing: str) -> Transient:
-        return Transient(Reason.BUILD_TOO_LARGE, f"{doing}: {self.excess}")
+        return Transient(self._reason, f"{doing}: {self.excess}")
