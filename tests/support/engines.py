@@ -10,6 +10,7 @@ from dataclasses import replace
 from secrets import token_hex
 
 import docker
+import docker.errors
 
 from controller.domain import labels
 from controller.domain.apps.desired import Workload
@@ -18,6 +19,7 @@ from controller.domain.names import AppName, ComponentName, workload_name
 from controller.domain.secret import Secret
 from controller.ports import BuildContext
 from tests.support.specs import make
+from tests.support.waiting import wait_for
 
 BASE_IMAGE = "prichal-example-base:1"
 MEBIBYTE = 2**20
@@ -97,6 +99,19 @@ def http_server_image(client: docker.APIClient) -> Iterator[str]:
         client.remove_image(tag, force=True)
 
 
+def _are_builds_over(client: docker.APIClient, instance: str) -> bool:
+    """Remove the network of builds, if there is one. The engine removes the step of a build that was ended after its
+    processes, and the network is in use until then."""
+    try:
+        for network in client.networks(names=[f"{instance}.builds"]):
+            client.remove_network(network["Id"])
+    except docker.errors.APIError as error:
+        if error.status_code not in (403, 404):
+            raise
+        return False
+    return True
+
+
 @contextmanager
 def cleaned(client: docker.APIClient, instance: str) -> Iterator[None]:
     """Afterwards no container, network or image of `instance` is left."""
@@ -108,7 +123,6 @@ def cleaned(client: docker.APIClient, instance: str) -> Iterator[None]:
             client.remove_container(container["Id"], v=True, force=True)
         for network in client.networks(filters=ours):
             client.remove_network(network["Id"])
-        for network in client.networks(names=[f"{instance}.builds"]):  # of a builder that was killed
-            client.remove_network(network["Id"])
+        wait_for(lambda: _are_builds_over(client, instance))
         for image in client.images(filters={"label": f"{labels.BUILT_BY}={instance}"}):
             client.remove_image(image["Id"], force=True)
