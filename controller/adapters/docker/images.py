@@ -896,6 +896,8 @@ def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     """
     if _PARENT_GONE in text:
         return Transient(Reason.ENGINE_CONFLICT, f"{doing}: its base image was removed meanwhile")
+    if _SESSION_LOST in text and "exit code" not in text:  # else the words may be those of a step
+        return Transient(Reason.ENGINE_UNREACHABLE, f"{doing}: the engine has lost the session of the build")
     verdict = from_answer(text, doing)
     if isinstance(verdict, Transient) and verdict.reason in _LATER:
         return verdict
@@ -904,9 +906,11 @@ def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     )
 
 
-#: Reasons of a failed build that may get better without another commit.
 #: Of the classic builder, when an image of its cache is removed while it builds.
 _PARENT_GONE = "failed to set parent"
+#: Of BuildKit, if the connection on which it asks for files and secrets has ended.
+_SESSION_LOST = "no active session"
+#: Reasons of a failed build that may get better without another commit.
 _LATER = {v.reason for v in (REGISTRY_UNREACHABLE, REGISTRY_LIMITED, REGISTRY_UNTRUSTED, DISK_FULL)}
 
 

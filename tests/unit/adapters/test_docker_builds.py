@@ -31,6 +31,18 @@ def test_a_cache_that_is_removed_meanwhile_is_not_the_commits_fault(
     assert getattr(error, "reason", "") == reason
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("failed to solve: no active session for 8f0c: context deadline exceeded", Transient),
+        ('process "/bin/sh -c echo no active session; exit 1" did not complete: exit code: 1', Stalled),
+    ],
+)
+def test_a_session_that_is_lost_is_not_the_commits_fault(text: str, kind: type[Exception]) -> None:
+    error = _build_failed(text, deque(), "cannot build image x")
+    assert isinstance(error, kind)
+
+
 def test_a_failed_build_is_told_by_its_last_lines_however_long_they_are() -> None:
     tail: deque[str] = deque(maxlen=images.BUILD_TAIL)
     for number in range(100):
