@@ -27,6 +27,7 @@ from controller.store import sqlite as sqlite_room
 from controller.store.inbox import FIRST_WISH, LAST_WISH
 from controller.store.shared_file import asides
 from controller.store.sqlite import shared_path
+from tests.support.waiting import wait_for
 
 DEMO = AppName("demo")
 NOW = 1_700_000_000.0
@@ -344,15 +345,27 @@ def test_all_threads_go_on(path: Path, owner: SqliteStore) -> None:
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
-    start.wait()
-    garbage(shared_path(path))
-    turns(owner, most=3)
-    require_service(path, owner)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        start.wait()
+        garbage(shared_path(path))
+        # A thread that closes the old file last may take the log of the new one with it, which is then set aside, too,
+        # and not looked at for a while.
+        wait_for(lambda: _is_served(path, owner), limit=60.0)
+    finally:  # no connection may be closed that another thread uses
+        over.set()
+        for thread in threads:
+            thread.join()
     assert failures == []
-    assert len(asides(shared_path(path))) == 1
+    assert len(asides(shared_path(path))) in (1, 2)
+
+
+def _is_served(path: Path, store: SqliteStore) -> bool:
+    try:
+        turn(store)
+        require_service(path, store)
+    except (Transient, AssertionError):
+        return False
+    return True
 
 
 def test_who_does_it_again_is_left_alone_for_a_while(
