@@ -255,6 +255,7 @@ def record(store: SqliteStore, now: float, upstream: str = "127.0.0.1:1") -> Non
     for status in others(now):
         store.apps.save(status)
     store.secrets.unlock(SecretKeys(b"k" * 32))
+    store.age_keys.ensure(AppName("demo-colors"))
     set_secret(store, 1, "keys", ("TOKEN", "hunter2-horse"), ("TLS/ca.crt", "-----BEGIN\nMIIB\n-----END\n"))
     set_secret(store, 2, "unused", ("A", "one"))
     set_secret(store, 3, "unused", ("B", None))

@@ -157,7 +157,7 @@ def secrets(guide: Guide, page: Page) -> None:
     cabinet = page.url.partition("/-/")[0]
     page.goto(f"{cabinet}/-/apps/demo-colors")
     guide.follow("Secrets")
-    guide.sees("Needed and not set", "Set by people", "Set again", "Remove the Secret")
+    guide.sees("Needed and not set", "Set by people", "Set again", "Remove the Secret", "Encrypted in Git")
     page.get_by_role("link", name="Set mail").click()
     guide._left.discard("Set")
     expect(page.get_by_label(guide.word("Secret"), exact=True)).to_have_value("mail")
