@@ -27,8 +27,8 @@ from controller.domain.apps.status import (
 from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
-from controller.domain.notifications.alerts import AlertType, Notice, Severity
-from controller.domain.notifications.spec import Channel, NotificationSpec
+from controller.domain.notifications.alerts import AlertType, Notice
+from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.people.quotas import AppShare
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
