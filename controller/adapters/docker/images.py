@@ -24,7 +24,6 @@ import requests
 import requests.exceptions
 import urllib3.exceptions
 from docker import APIClient
-from docker.auth import resolve_index_name, split_repo_name
 from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
 
@@ -59,6 +58,7 @@ from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Superseded, Transient
+from controller.domain.image_names import HUB, hub_or, split_name
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -73,7 +73,6 @@ _NOT_OURS = dict.fromkeys((labels.INSTANCE, labels.APP, labels.COMPONENT, labels
 Registries = tuple[tuple[Registry, SecretSpec | None], ...]
 Json = dict[str, Any]
 
-HUB = "docker.io"
 #: Seconds for a registry to return the digest of a tag; it is asked in every pass, and a slow one must not
 #: block it.
 RESOLVE_TIMEOUT = 15.0
@@ -103,10 +102,7 @@ class Reference:
         """
         named, _, digest = text.partition("@")
         repository, tag = parse_repository_tag(named)
-        first, path = split_repo_name(repository)
-        host = registry_host(first)
-        if host == HUB and "/" not in path:
-            path = f"library/{path}"
+        host, path = split_name(repository)
         return cls(repository, tag or "latest", digest or None, host, path)
 
     def at(self, digest: str) -> str:
@@ -134,8 +130,7 @@ def registry_host(text: str) -> str:
     """Return host and port of a registry's URL or of a reference's first segment; Docker Hub's many names are
     one.
     """
-    host = urlsplit(text if "://" in text else f"//{text}").netloc.lower()
-    return HUB if host in ("registry-1.docker.io", "hub.docker.com") else resolve_index_name(host)
+    return hub_or(urlsplit(text if "://" in text else f"//{text}").netloc)
 
 
 def credentials(reference: Reference, registries: Registries) -> dict[str, Secret]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
-_HUB: Final = "docker.io"
-_HUB_NAMES: Final = frozenset(("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"))
+from controller.domain.image_names import split_name
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,7 @@ NO_POLICIES: Final = Policies()
 
 def whole_name(reference: str) -> str:
     """Return the name of an image with its registry and without tag and digest: `python:3.12` is
-    `docker.io/library/python`, as https://pkg.go.dev/github.com/distribution/reference has it."""
+    `docker.io/library/python`."""
     named = reference.partition("@")[0]
-    first, slash, path = named.partition("/")
-    has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
-    host, rest = (first.lower(), path) if has_host else (_HUB, named)
-    rest = rest.rpartition(":")[0] if ":" in rest.rpartition("/")[2] else rest
-    if host in _HUB_NAMES:
-        host, rest = _HUB, rest if "/" in rest else f"library/{rest}"
-    return f"{host}/{rest}"
+    before, slash, last = named.rpartition("/")
+    return "/".join(split_name(before + slash + last.partition(":")[0]))

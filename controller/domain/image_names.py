@@ -1,0 +1,22 @@
+"""Names of images, as https://pkg.go.dev/github.com/distribution/reference has them. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HUB: Final = "docker.io"
+_HUB_NAMES: Final = frozenset((HUB, "index.docker.io", "registry-1.docker.io", "hub.docker.com"))
+
+
+def hub_or(host: str) -> str:
+    """Return a registry's host in lower case; Docker Hub's many names are one."""
+    return HUB if host.lower() in _HUB_NAMES else host.lower()
+
+
+def split_name(repository: str) -> tuple[str, str]:
+    """Return the registry's host and the path of a name without tag and digest: of `python`, `docker.io` and
+    `library/python`."""
+    first, slash, path = repository.partition("/")
+    has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    host, rest = (hub_or(first), path) if has_host else (HUB, repository)
+    return host, f"library/{rest}" if host == HUB and "/" not in rest else rest
