@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
@@ -95,6 +97,27 @@ def cut_when(condition: Callable[[], bool], sock: socket.socket) -> Iterator[Non
     finally:
         over.set()
         watcher.join()
+
+
+def seconds_left(deadline: float) -> float:
+    """Return the seconds until a moment of the monotonic clock. Raises TimeoutError if it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def network_words(error: Exception) -> str | None:
+    """Describe an error of the network without text chosen by the server; None if there are no words for it."""
+    match error:
+        case socket.gaierror():
+            return "its name is unknown"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or type(error).__name__}"
+        case OSError() if error.strerror:
+            return error.strerror
+        case _:
+            return None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from controller.domain.runs.webhooks import DeliveryDecision, DeliveryOutcome
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt, printable
 from controller.domain.units import in_utc
+from controller.fetch import network_words, seconds_left
 
 #: Returns user name and password, or None without a login. Raises ControllerError.
 Login = Callable[[], tuple[str, Secret] | None]
@@ -91,7 +92,7 @@ class SmtpSender:
         login = self._login()
         host, port = self._settings.smtp_address
         context = self._context() if self._settings.smtp_tls != "none" else None
-        left = _left(deadline)
+        left = seconds_left(deadline)
         if self._settings.smtp_tls == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(timeout=left, context=context)
         else:
@@ -140,14 +141,6 @@ def _cut_after(deadline: float, smtp: smtplib.SMTP) -> Iterator[None]:
         watcher.join()
 
 
-def _left(deadline: float) -> float:
-    """Return the seconds left. Raises TimeoutError."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
 def _of_recipients(refused: dict[str, tuple[int, bytes]]) -> DeliveryDecision:
     """All were refused. It is tried again if the server says of one that it may take it later."""
     code, reply = min(refused.values(), key=lambda each: each[0])
@@ -166,12 +159,4 @@ def _failed(why: str) -> DeliveryDecision:
 
 
 def _words(error: Exception) -> str:
-    match error:
-        case socket.gaierror():
-            return "its name is unknown"
-        case ssl.SSLError():
-            return f"TLS failed: {error.reason or type(error).__name__}"
-        case OSError() if error.strerror:
-            return error.strerror
-        case _:
-            return "it ended the connection"
+    return network_words(error) or "it ended the connection"

@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import ReceiverResponse, is_public
-from controller.fetch import ended_after
+from controller.fetch import ended_after, network_words, seconds_left
 
 #: Returns the addresses of a name, the best one first. Raises OSError if it has none.
 Resolve = Callable[[str], Sequence[str]]
@@ -100,7 +100,7 @@ def _in_time(look_up: Callable[[], Sequence[str]], deadline: float) -> Sequence[
 
     threading.Thread(target=ask, name="resolve", daemon=True).start()
     try:
-        found = answers.get(timeout=_left(deadline))
+        found = answers.get(timeout=seconds_left(deadline))
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(found, Exception):
@@ -113,12 +113,12 @@ def _connect(addresses: Sequence[str], port: int, deadline: float) -> socket.soc
     failure = OSError(errno.EHOSTUNREACH, "its name has no address")
     for address in addresses:
         try:
-            return socket.create_connection((address, port), min(CONNECT_TIMEOUT, _left(deadline)))
+            return socket.create_connection((address, port), min(CONNECT_TIMEOUT, seconds_left(deadline)))
         except TimeoutError:
             failure = OSError(errno.EHOSTUNREACH, "it does not accept connections")
         except OSError as error:
             failure = error
-    _left(deadline)
+    seconds_left(deadline)
     raise failure
 
 
@@ -129,15 +129,17 @@ def _post(
     connection.sock = sock
     connection.auto_open = 0  # otherwise it might resolve the name again
     answer: ReceiverResponse | None = None
-    sock.settimeout(_left(deadline))
+    sock.settimeout(seconds_left(deadline))
     try:
-        with ended_after(_left(deadline), sock):
+        with ended_after(seconds_left(deadline), sock):
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("POST", path, body, {"Host": url.netloc, **headers})
             with closing(connection.getresponse()) as response:
-                _left(deadline)  # the end of the connection also ends the headers, which then look complete
+                seconds_left(
+                    deadline
+                )  # the end of the connection also ends the headers, which then look complete
                 answer = ReceiverResponse(response.status, response.getheader("Retry-After", ""))
                 with suppress(OSError, http.client.HTTPException):
                     answer = replace(answer, body=response.read(ANSWER_LIMIT))
@@ -147,27 +149,17 @@ def _post(
     return answer
 
 
-def _left(deadline: float) -> float:
-    """Return the seconds left. Raises TimeoutError."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
 def _unreachable(message: str) -> Transient:
     return Transient(Reason.WEBHOOK_UNREACHABLE, message)
 
 
 def _words(error: Exception) -> str:
     """Describe an error without text chosen by the receiver, which errors of HTTP quote."""
+    if words := network_words(error):
+        return words
     match error:
-        case socket.gaierror():
-            return "its name is unknown"
-        case ssl.SSLError():
-            return f"TLS failed: {error.reason or type(error).__name__}"
         case OSError():
-            return error.strerror or type(error).__name__
+            return type(error).__name__
         case UnicodeEncodeError(encoding="latin-1"):  # of headers, of which only the credentials are not ours
             return "the credentials hold a character that no HTTP header can carry"
         case ValueError():
