@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.domain.apps.samples import NO_REQUESTS, RequestCounts, request_values
+from controller.domain.apps.samples import NO_REQUESTS, RequestCounts, grown, request_values
 from controller.domain.apps.spec import Rollout
 from controller.domain.names import short
 from controller.domain.routing.routes import Route
@@ -76,7 +76,7 @@ def watch_of(
 def _settled(watch: RolloutWatch, counts: RequestCounts) -> RolloutWatch:
     """Begin to count: what was written down late is there now."""
     requests, failed = _totals(counts)
-    pending = max(0, watch.pending - _grown(failed, watch.failed))
+    pending = max(0, watch.pending - grown(failed, watch.failed))
     return replace(watch, requests=requests, failed=failed, pending=pending, settled=True)
 
 
@@ -103,8 +103,8 @@ def fault_of(
     if not watch.settled:
         return ""
     answered, failures = _totals(counts)
-    failed = max(0, _grown(failures, watch.failed) - watch.pending)
-    requests = max(failed, _grown(answered, watch.requests))
+    failed = max(0, grown(failures, watch.failed) - watch.pending)
+    requests = max(failed, grown(answered, watch.requests))
     if failed < LEAST_FAILED or failed <= rollout.max_errors * requests:
         return ""
     told = (
@@ -119,8 +119,3 @@ def next_look(watch: RolloutWatch, rollout: Rollout, now: float) -> float:
         return max(0.0, watch.since + SETTLE - now)
     left = watch.since + (rollout.watch or 0.0) - now
     return max(0.0, min(left, max(_SHORTEST, min((rollout.watch or 0.0) / _LOOKS, _LONGEST))))
-
-
-def _grown(now: int, before: int) -> int:
-    """Counters that went back have started again."""
-    return now - before if now >= before else now

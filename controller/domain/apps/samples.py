@@ -123,9 +123,9 @@ class RequestCounts:
 
     def since(self, before: RequestCounts) -> RequestCounts:
         """Return what came after `before`. Counters that went back have started again."""
-        codes = {code: _grown(count, before.codes.get(code, 0)) for code, count in self.codes.items()}
+        codes = {code: grown(count, before.codes.get(code, 0)) for code, count in self.codes.items()}
         old = before.buckets or (0,) * len(self.buckets)
-        buckets = tuple(_grown(count, was) for count, was in zip(self.buckets, old, strict=True))
+        buckets = tuple(grown(count, was) for count, was in zip(self.buckets, old, strict=True))
         return RequestCounts(codes, buckets, self.in_flight)
 
     def __add__(self, other: RequestCounts) -> RequestCounts:
@@ -139,7 +139,8 @@ NO_REQUESTS: Final = RequestCounts({}, ())
 CALLER_LEFT: Final = 499  # the status under which a call is counted whose caller did not wait
 
 
-def _grown(now: int, before: int) -> int:
+def grown(now: int, before: int) -> int:
+    """Return by how much a counter has grown. One that went back has started again."""
     return now - before if now >= before else now
 
 
