@@ -273,7 +273,7 @@ class WebhookDispatcher:
         with self._deps.store.transaction():
             self._deps.store.webhooks.give_up(message.id, why, now)
             self._record_fate(message, Fate.GIVEN_UP, why)
-            if message.kind is not MessageKind.NOTIFICATION_TEST:  # who has asked for it is told
+            if message.kind is not MessageKind.NOTIFICATION_TEST:  # the person who has asked for it is told
                 self._tell(message, f"was given up {tries}: {why}")
         log.warning("%s given up: %s", message.title, why, extra=_fields(message))
 

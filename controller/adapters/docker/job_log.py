@@ -195,7 +195,7 @@ class JobLog:
 
     def missing(self, written: LineCounter | None) -> Iterator[tuple[str, bytes]]:
         """Say behind the end of a log how many lines the container has written that the engine's log does not have.
-        What is told lies before the position, so it is told once."""
+        The gap lies before the position, so it is reported once."""
         if not self._counted or written is None:
             return
         lines = sum(

@@ -2,7 +2,7 @@
 
 Each look compares the alerts that hold now with those that the receivers know about. A problem is told once it has
 lasted for a while, again after a time if it still lasts, and as over exactly once if it was told before. An alert that
-comes and goes is flapping: it is told once, and as over only when it has stayed away for `SETTLED`.
+comes and goes is flapping: it is reported once, and as over only when it has stayed away for `SETTLED`.
 
 There is one message at a time. The next one is made when the outbox has delivered the last one, or has given it up;
 what has happened meanwhile is in it. So a receiver that is down for a while gets one late message and then the state
