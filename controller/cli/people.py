@@ -7,8 +7,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -18,8 +17,9 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, nameless_output_option, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
+from controller.cli.people_database import open_people, record_act
 from controller.cli.quotas import quota
-from controller.cli.session import Session, config_option, host_user, limit_option, with_session
+from controller.cli.session import Session, config_option, limit_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.accounts import (
@@ -49,25 +49,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
-@contextmanager
-def open_people(settings: Settings) -> Iterator[PeopleStore]:
-    """Yield the database, as the user that owns its folder."""
-    from controller.store.owners import as_owner_of
-    from controller.store.people import PeopleStore
-
-    folder = settings.people.parent
-    if not folder.exists():
-        raise Stalled(
-            Reason.STATE_MISSING, f"there is no folder {folder}: start the platform first: prichal up"
-        )
-    with as_owner_of(folder):
-        yield PeopleStore(settings.people)
-
-
-def record_act(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:
-    people.record(AuditEntry(time.time(), host_user(), "command line", act, subject, detail, ""))
 
 
 def _link(settings: Settings, people: PeopleStore, name: str) -> str:

@@ -7,6 +7,7 @@ import click
 from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.output import Column, show_view, table_of
+from controller.cli.people_database import open_people, record_act
 from controller.cli.session import Session, config_option, with_session
 from controller.domain.people.quotas import RESOURCES, Quota, with_overrides
 from controller.domain.units import parse_size, render_size
@@ -51,7 +52,6 @@ def quota(
 
     Apps that are there already keep running when the quota becomes smaller.
     """
-    from controller.cli.people import open_people, record_act
 
     settings = session.settings()
     given = {"apps": apps, "cpus": cpus, "memory": memory, "storage": storage, "gpus": gpus}

@@ -19,8 +19,7 @@ from controller.domain.runs.run import RunInput
 from controller.domain.units import about_size
 from controller.local.manifest import DeclaredPipeline
 from controller.manifests.reader import nearest
-from controller.serving.docstring import Datatype
-from controller.serving.validate import fits
+from controller.serving.datatypes import Datatype, fits
 
 #: The datatypes tried, in this order, if the API of the pipeline does not name any.
 _VALUES = ("str", "dict", "INT32", "FP64", "FP32")

@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
-from .docstring import Datatype
+from .datatypes import Datatype
 from .forms import Form
 from .shapes import MAX_RANK
 from .values import NULL, Choice, Dictionary, Either, Items, Member, Model, Plain, Record, Value

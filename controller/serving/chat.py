@@ -14,12 +14,15 @@ from itertools import chain, islice
 from typing import Any, NamedTuple, Optional
 
 from . import problems
-from .docstring import Datatype, Signature, Variable, required_files
+from .datatypes import Datatype
+from .docstring import required_files
+from .fault_texts import MAX_FAULTS, json_name, quoted
 from .jsontext import encode
 from .outputs import BadOutput
 from .problems import RequestFault, ServingProblem
+from .signature import Signature, Variable
 from .streams import event
-from .validate import MAX_FAULTS, Check, json_name, quoted
+from .validate import Check
 
 MESSAGES, CONTENT, FINISH = "messages", "content", "finish_reason"
 RESULT = "result"  # in place of content

@@ -16,9 +16,10 @@ from itertools import islice
 from typing import Any, Optional
 
 from .arrays import plain
+from .fault_texts import MAX_FAULTS, json_name
 from .problems import RequestFault
+from .shapes import shape_faults, size_faults
 from .tensors import NUMERIC, BinaryTensor
-from .validate import MAX_FAULTS, json_name, shape_faults, size_faults
 from .values import Misfit, Value, chosen, named, one_of, value_of
 
 MAX_EMPTY = 1000  # lists that hold nothing, which cost the caller nothing

@@ -31,8 +31,10 @@ from .annotations import (
     is_typed_dict,
     shown,
 )
-from .docstring import Datatype, Remarks, ResultForm, Signature, Variable
+from .datatypes import Datatype
+from .docstring import Remarks
 from .forms import Form
+from .signature import ResultForm, Signature, Variable
 from .values import value_of
 
 ARGUMENTS = ("parameters", "inputs", "output_fields", "model", "context")

@@ -20,8 +20,8 @@ from typing import Any, Optional
 from . import chat, docstring, hinted, log
 from .annotations import AnnotationScope, ClassMember
 from .config import ServingSettings
-from .docstring import Signature
 from .hinted import ARGUMENTS, MISSING, Argument, DescribedFunction, Disagreement, HintedFunction
+from .signature import Signature
 from .streams import is_stream
 
 _CACHED = type(functools.lru_cache(maxsize=None)(lambda: None))

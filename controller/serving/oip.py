@@ -13,23 +13,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from . import VERSION, jsontext, problems
-from .docstring import Datatype, Signature, Variable
+from .datatypes import NUMBERS, Datatype, Numbers
+from .fault_texts import MAX_FAULTS, json_name, quoted
 from .http1 import TENSORS, HttpRequest, HttpResponse
 from .outputs import encode, encode_part, respond
 from .predict import PredictCaller, Predictor, decode, parse
 from .problems import RequestFault, ServingProblem
-from .shapes import Shapeless, flatten
+from .shapes import Shapeless, flatten, shape_faults, size_faults
+from .signature import Signature, Variable
 from .tensors import BadTensor, BinaryTensor, check_bool, pack, pack_texts, size_of, unpack_texts
-from .validate import (
-    MAX_FAULTS,
-    NUMBERS,
-    Numbers,
-    json_name,
-    number_faults,
-    quoted,
-    shape_faults,
-    size_faults,
-)
+from .validate import number_faults
 
 #: Other content types that the protocol's clients use for JSON.
 JSON_TYPES = (b"", b"application/octet-stream")

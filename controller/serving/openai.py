@@ -8,9 +8,9 @@ import time
 from typing import Any, Optional
 
 from .chat import ChatAnswer, ChatReader, content_of, unknown_model
-from .docstring import Signature
 from .http1 import HttpRequest, HttpResponse
 from .predict import PredictCaller, Predictor, decode
+from .signature import Signature
 from .streams import EventWriter
 
 COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/models"

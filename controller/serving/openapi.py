@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from .docstring import Datatype, Signature, Variable
+from .datatypes import NUMBERS, Datatype
 from .forms import Form
 from .refusals import STATUSES
 from .shapes import MAX_RANK
-from .validate import NUMBERS
+from .signature import Signature, Variable
 from .values import SchemaPlace
 
 Json = dict[str, Any]

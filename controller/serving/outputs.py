@@ -17,13 +17,14 @@ from typing import Any, NamedTuple, Optional
 
 from . import jsontext, log, number_lists
 from .arrays import array_of, plain
-from .docstring import Datatype, ResultForm, Signature
+from .datatypes import NUMBERS, WANTED, Datatype, Numbers
+from .fault_texts import json_name, shown
 from .files import Files
 from .http1 import HttpResponse, Piece
 from .shapes import flatten, sizes
+from .signature import ResultForm, Signature
 from .streams import FILE_IS_YIELDED
 from .tensors import NUMERIC
-from .validate import NUMBERS, WANTED, Numbers, json_name, shown
 from .values import Misfit
 
 

@@ -14,7 +14,7 @@ from .batches import BatchLimiter
 from .call_files import CallFiles
 from .config import ServingSettings
 from .connection import CallerLeft
-from .docstring import Datatype
+from .datatypes import Datatype
 from .files import Files
 from .forms import Form
 from .http1 import ClientDisconnected, HttpRequest, HttpResponse, problem_response

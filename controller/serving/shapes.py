@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Optional
 
+from .datatypes import INT32_MAX, integers
+from .problems import RequestFault
+
 MAX_RANK = 32  # dimensions of a shape, as many as numpy's arrays had for long
 _LISTS = frozenset({list, tuple})
 _LEAVES = frozenset({int, float, bool, str, dict, type(None)})
+_SIZES = integers(0, INT32_MAX)
 _KNOWN = _LISTS | _LEAVES
 
 
@@ -70,3 +74,20 @@ def sizes(shape: Any) -> Optional[list[int]]:
     except TypeError:
         return None
     return found if all(size >= 0 for size in found) and math.prod(found) < 2**63 else None
+
+
+def shape_faults(shape: Any, pointer: str) -> list[RequestFault]:
+    """Is it an array of sizes?"""
+    if not isinstance(shape, list) or not _SIZES.take(shape):
+        return [RequestFault(f"{pointer}/shape", f"must be an array of sizes, each {_SIZES.wanted}")]
+    if len(shape) > MAX_RANK:
+        return [RequestFault(f"{pointer}/shape", f"has more than {MAX_RANK} dimensions")]
+    return []
+
+
+def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[RequestFault]:
+    """Does a sound shape fit the number of elements?"""
+    wanted = math.prod(shape)
+    if wanted == len(data):
+        return []
+    return [RequestFault(f"{pointer}/shape", f"{shape} needs {wanted} elements, data has {len(data)}")]

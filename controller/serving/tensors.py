@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from .docstring import Datatype
+from .datatypes import Datatype
 
 #: Bytes of one element, and its letter for memoryview and array.
 _FORMATS = {

@@ -13,113 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
-from . import number_lists
-from .docstring import Datatype, Signature, Variable
+from .datatypes import NUMBERS, WANTED, Datatype, Numbers, fits, whole
+from .fault_texts import MAX_FAULTS, json_name, quoted, shown
 from .problems import RequestFault
-from .shapes import MAX_RANK
+from .shapes import shape_faults, size_faults
+from .signature import Signature, Variable
 from .tensors import BinaryTensor
 
-INT32_MAX = 2**31 - 1
-FP32_MAX = math.nextafter(
-    2.0**128 - 2.0**103, 0.0
-)  # the last number that rounds to a finite FP32, not up to infinity
-FP16_MAX = math.nextafter(65520.0, 0.0)
-BF16_MAX = math.nextafter(2.0**128 - 2.0**119, 0.0)
-FP64_MAX = 1.7976931348623157e308
-MAX_FAULTS = 100  # that are reported for one request
-
-
-class Numbers(NamedTuple):
-    """The numbers of a datatype: Python's types, the limits, and the words for them."""
-
-    types: frozenset[type]
-    low: float
-    high: float
-    wanted: str
-
-    def hold(self, elements: list[Any]) -> bool:
-        """Are all of these such numbers? False, too, for some that hold NaN."""
-        return (
-            not elements
-            or self.hold_at_once(elements)
-            or (
-                self.types.issuperset(map(type, elements))
-                and self.low <= min(elements)
-                and max(elements) <= self.high
-            )
-        )
-
-    def hold_at_once(self, elements: list[Any], magnitude: Optional[int] = None) -> bool:
-        """Are these many such numbers of one type? False, too, if that is not known. ``magnitude`` of the floats, if it
-        has been found out already."""
-        if int in self.types and number_lists.are_integers(elements, self.low, self.high):
-            return True
-        most = _MAGNITUDES.get(self.high)
-        if most is None:
-            return False
-        found = number_lists.magnitude(elements) if magnitude is None else magnitude
-        return found is not None and found <= most
-
-    def take(self, elements: list[Any]) -> bool:
-        """Check the data, and replace integers that were written as ``7.0`` in place."""
-        if self.hold(elements):
-            return True
-        if float in self.types or not _NUMERIC.issuperset(map(type, elements)):
-            return False
-        elements[:] = map(whole, elements)
-        return self.hold(elements)
-
-    def holds(self, value: Any) -> bool:
-        return type(value) in self.types and self.low <= value <= self.high
-
-
-#: The magnitudes of lists that hold nothing beyond the limit of a datatype; FP16 ends below all of them.
-_MAGNITUDES = {
-    FP32_MAX: number_lists.SINGLE,
-    BF16_MAX: number_lists.SINGLE,
-    FP64_MAX: number_lists.DOUBLE,
-}
-
-
-def whole(value: Any) -> Any:
-    """A float without a fraction as an integer: JSON does not tell ``7.0`` from ``7``. All else as it is."""
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def integers(low: int, high: int) -> Numbers:
-    return Numbers(frozenset({int}), low, high, f"an integer within {low}..{high}")
-
-
-def floats(bits: int, high: float) -> Numbers:
-    return Numbers(frozenset({int, float}), -high, high, f"a {bits}-bit floating-point number")
-
-
-NUMBERS = {
-    **{Datatype(f"INT{bits}"): integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
-    **{Datatype(f"UINT{bits}"): integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
-    Datatype.BOOL: Numbers(frozenset({bool}), False, True, "true or false"),
-    Datatype.FP16: floats(16, FP16_MAX),
-    Datatype.BF16: floats(16, BF16_MAX),
-    Datatype.FP32: floats(32, FP32_MAX),
-    Datatype.FP64: floats(64, FP64_MAX),
-}
-_SIZES = integers(0, INT32_MAX)
-WANTED = {
-    **{datatype: numbers.wanted for datatype, numbers in NUMBERS.items()},
-    Datatype.STR: "a string",
-    Datatype.DICT: "an object",
-    Datatype.FILE: "the path of a file, a non-empty string",
-}
-_NUMERIC = frozenset({int, float})
-_JSON_NAMES = {
-    bool: "a boolean",
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
+_MEMBERS = {
+    "parameters": "an array",
+    "output_fields": "an array",
+    "model_key": "a string",
+    "id": "a string",
 }
 
 Check = Callable[[Any], list[RequestFault]]
@@ -145,44 +52,11 @@ def compile_check(signature: Signature) -> Check:
     return check
 
 
-def json_name(value: object) -> str:
-    """Return JSON's name for the type of a value: ``an array``, ``null``."""
-    return (
-        "null" if value is None else _JSON_NAMES.get(type(value), f"a value of type {type(value).__name__}")
-    )
-
-
-def shown(value: object) -> str:
-    """A value in a message: numbers as they are, of others what they are."""
-    if value == "" and isinstance(value, str):
-        return "an empty one"
-    return _brief(value) if type(value) in (int, float) else json_name(value)
-
-
-def quoted(text: str) -> str:
-    """A text of others in a message."""
-    return repr(text) if len(text) <= 100 else f"{text[:100]!r}... of {len(text)} characters"
-
-
-def fits(datatype: Datatype, value: Any) -> bool:
-    """Is this one value (no list) of the datatype?"""
-    if datatype.numeric:
-        return NUMBERS[datatype].holds(value)
-    if datatype is Datatype.DICT:
-        return isinstance(value, dict)
-    return isinstance(value, str) and (datatype is Datatype.STR or value != "")
-
-
-def escape(token: str) -> str:
-    """Escape one reference token of a JSON pointer (RFC 6901)."""
-    return token.replace("~", "~0").replace("/", "~1")
-
-
 def _members(body: dict[str, Any]) -> Iterator[RequestFault]:
-    for name, kind in (("parameters", list), ("output_fields", list), ("model_key", str), ("id", str)):
+    for name, kind in _MEMBERS.items():
         value = body.get(name)
-        if value is not None and not isinstance(value, kind):
-            yield RequestFault(f"/{name}", f"must be {_JSON_NAMES[kind]}, not {json_name(value)}")
+        if value is not None and json_name(value) != kind:
+            yield RequestFault(f"/{name}", f"must be {kind}, not {json_name(value)}")
 
 
 def _inputs(items: Any, variables: dict[str, Variable], required: list[str]) -> list[RequestFault]:
@@ -313,23 +187,6 @@ def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[Req
     return element_faults(data, pointer, datatype) or size_faults(shape, data, pointer)
 
 
-def shape_faults(shape: Any, pointer: str) -> list[RequestFault]:
-    """Is it an array of sizes?"""
-    if not isinstance(shape, list) or not _SIZES.take(shape):
-        return [RequestFault(f"{pointer}/shape", f"must be an array of sizes, each {_SIZES.wanted}")]
-    if len(shape) > MAX_RANK:
-        return [RequestFault(f"{pointer}/shape", f"has more than {MAX_RANK} dimensions")]
-    return []
-
-
-def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[RequestFault]:
-    """Does a sound shape fit the number of elements?"""
-    wanted = math.prod(shape)
-    if wanted == len(data):
-        return []
-    return [RequestFault(f"{pointer}/shape", f"{shape} needs {wanted} elements, data has {len(data)}")]
-
-
 def element_faults(data: list[Any], pointer: str, datatype: Datatype) -> list[RequestFault]:
     if datatype.numeric:
         return number_faults(data, pointer, NUMBERS[datatype])
@@ -355,13 +212,3 @@ def _first_fault(data: list[Any], wrong: Iterator[int], pointer: str, wanted: st
     return [
         RequestFault(f"{pointer}/data/{first}", f"must be {wanted}, not {shown(data[first])}{nested}{also}")
     ]
-
-
-def _brief(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a number of thousands of digits"
-    if text in ("inf", "-inf"):
-        return "a number too large for 64 bits"
-    return text if len(text) <= 40 else f"a number of {len(text)} digits"

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
 from .arrays import plain
+from .datatypes import FP64_MAX, whole
+from .fault_texts import MAX_FAULTS, escape, json_name, quoted, shown
 from .problems import RequestFault
-from .validate import FP64_MAX, MAX_FAULTS, escape, json_name, quoted, shown, whole
 
 Json = dict[str, Any]
 Faults = list[RequestFault]

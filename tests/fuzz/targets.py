@@ -32,9 +32,10 @@ from controller.manifests.schema import check
 from controller.ports import SourceFile
 from controller.serving import docstring, http1, jsontext
 from controller.serving.chat import ChatReader
-from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.datatypes import Datatype
 from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem as ServingProblem
+from controller.serving.signature import Signature, Variable
 from controller.serving.tensors import BinaryTensor
 from controller.serving.validate import compile_check
 from controller.sops import SopsError, open_file

@@ -28,6 +28,7 @@ from controller.manifests.schema import check
 from controller.manifests.validate import validate_folder
 from controller.ports import SourceFile
 from controller.serving import docstring
+from controller.serving.signature import Signature
 from controller.yaml_documents import parse
 from tests.support.commands import calls, resolve
 from tests.support.pages import README, ROOT, Block, anchors, blocks, inline_code, links, pages, section
@@ -298,7 +299,7 @@ def test_inference_functions_are_described_as_the_serving_library_reads_it(block
     assert inference
     for function in inference:
         signature = docstring.parse(ast.get_docstring(function, clean=False))
-        assert isinstance(signature, docstring.Signature), signature
+        assert isinstance(signature, Signature), signature
 
 
 def test_examples_are_described_as_the_serving_library_reads_it() -> None:
@@ -306,7 +307,7 @@ def test_examples_are_described_as_the_serving_library_reads_it() -> None:
     assert found
     for path in found:
         text, line = docstring.find(path.read_text(), "predict") or (None, 1)
-        assert isinstance(docstring.parse(text, line), docstring.Signature)
+        assert isinstance(docstring.parse(text, line), Signature)
 
 
 @pytest.mark.parametrize("block", of("json"), ids=str)

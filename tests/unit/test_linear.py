@@ -27,9 +27,10 @@ from controller.domain.text import matches_glob, printable
 from controller.domain.units import parse_size
 from controller.serving import docstring, http1, jsontext
 from controller.serving.chat import ChatReader
-from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.datatypes import Datatype
 from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem
+from controller.serving.signature import Signature, Variable
 from controller.serving.streams import wants_events
 from controller.web.gateway.frames import FrameTracker
 from controller.web.gateway.upgrade import judge_origin

@@ -16,7 +16,7 @@ from typing import Any
 
 from controller.domain.names import ComponentName
 from controller.domain.storage.keys import FileKeyInvalid, FilePath, parse_path
-from controller.serving.validate import MAX_FAULTS, quoted, shown
+from controller.serving.fault_texts import MAX_FAULTS, quoted, shown
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 FIELD = b"x-prichal-files"

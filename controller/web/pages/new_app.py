@@ -23,7 +23,7 @@ from controller.domain.units import render_size
 from controller.ports import Store
 from controller.templates.asking import NewApp, templates
 from controller.web.api.platform.admission import note
-from controller.web.api.platform.new_apps import allowance_document, ask_creation, ask_deletion
+from controller.web.api.platform.app_orders import allowance_document, ask_creation, ask_deletion
 from controller.web.api.platform.refusals import unknown_app
 from controller.web.context import context, people_context, principal
 from controller.web.pages.app import OpenApi, apis_of

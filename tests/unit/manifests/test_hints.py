@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from controller.manifests.hints import function_of
 from controller.serving import hinted
-from controller.serving.docstring import Signature
 from controller.serving.hinted import Disagreement
 from controller.serving.loading import SetupError
+from controller.serving.signature import Signature
 from tests.unit.serving.test_hints import (
     AGREEING,
     CLASSIC,

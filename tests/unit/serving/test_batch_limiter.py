@@ -14,11 +14,11 @@ import pytest
 
 from controller.serving.batch_calls import BatchedFunction, CallFailed, divided, stack_key, stacked
 from controller.serving.batches import MOST_KEYS, Batch, BatchLimiter, BatchMember
-from controller.serving.docstring import Signature
 from controller.serving.limiter import CallExpired, ClientGone, LimitedCall, LimiterClosed, QueueFull
 from controller.serving.loading import InferenceFunction
 from controller.serving.metrics import SharedMetrics
 from controller.serving.outputs import BadOutput
+from controller.serving.signature import Signature
 
 FAR = 1e9
 PATIENCE = 20.0

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.serving.docstring import Datatype, Variable
+from controller.serving.datatypes import Datatype
 from controller.serving.http1 import HttpRequest, RequestReader
 from controller.serving.oip import TensorCall
 from controller.serving.problems import ServingProblem
+from controller.serving.signature import Variable
 from controller.serving.tensors import BadTensor, BinaryTensor, as_array, dtype, pack, unpack, unpack_texts
 from tests.unit.serving.kept import kept_folder, library_without
 from tests.unit.serving.server import Reply, Server

@@ -12,10 +12,11 @@ import pytest
 from controller.manifests.hints import function_of
 from controller.serving import docstring
 from controller.serving.chat import ChatAnswer, ChatReader, unfit
-from controller.serving.docstring import Signature
+from controller.serving.fault_texts import MAX_FAULTS
 from controller.serving.hinted import describe
 from controller.serving.problems import ServingProblem
-from controller.serving.validate import MAX_FAULTS, compile_check
+from controller.serving.signature import Signature
+from controller.serving.validate import compile_check
 
 DOCSTRING = """Chat.
 

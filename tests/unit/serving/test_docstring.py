@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.serving.docstring import Datatype, DocstringProblem, Signature, Variable, find, parse
+from controller.serving.datatypes import Datatype
+from controller.serving.docstring import DocstringProblem, find, parse
+from controller.serving.signature import Signature, Variable
 
 FULL = """Tell what is in an image.
 

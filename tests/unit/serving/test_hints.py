@@ -17,9 +17,10 @@ from jsonschema import Draft202012Validator
 
 from controller.serving import docs_page, openapi
 from controller.serving.config import ServingSettings
-from controller.serving.docstring import Datatype, ResultForm, Signature, Variable
+from controller.serving.datatypes import Datatype
 from controller.serving.loading import InferenceFunction, SetupError, load
 from controller.serving.outputs import BadOutput, OutputEncoder, encode
+from controller.serving.signature import ResultForm, Signature, Variable
 from controller.serving.validate import compile_check
 from tests.support.pages import ROOT, blocks
 from tests.unit.serving.conftest import Serve

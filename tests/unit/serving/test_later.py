@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from controller.serving.docstring import Signature, parse
+from controller.serving.docstring import parse
 from controller.serving.later import with_later_answers
 from controller.serving.openapi import document, secured
+from controller.serving.signature import Signature
 
 TEXT = """Tell what a picture shows.
 

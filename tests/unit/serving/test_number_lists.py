@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.serving import number_lists
-from controller.serving.docstring import Datatype
+from controller.serving.datatypes import BF16_MAX, FP16_MAX, FP32_MAX, NUMBERS, Datatype
 from controller.serving.number_lists import DOUBLE, EXACT, MANY, SINGLE, are_integers, magnitude
-from controller.serving.validate import BF16_MAX, FP16_MAX, FP32_MAX, NUMBERS
 
 #: Where the types and their limits are.
 EDGES: list[Any] = [

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.serving import jsontext
-from controller.serving.docstring import Signature, parse
+from controller.serving.docstring import parse
 from controller.serving.openapi import document
+from controller.serving.signature import Signature
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import Reply, Server
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from controller.serving.config import ServingSettings
-from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.datatypes import Datatype
 from controller.serving.http1 import HttpRequest, HttpResponse
 from controller.serving.limiter import ConcurrencyLimiter, LimitedCall
 from controller.serving.loading import InferenceFunction
@@ -16,6 +16,7 @@ from controller.serving.metrics import SharedMetrics
 from controller.serving.predict import Predictor
 from controller.serving.problems import ServingProblem
 from controller.serving.scratch import ScratchSpace
+from controller.serving.signature import Signature, Variable
 from controller.serving.time_limit import FIELD, time_limit
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.datatypes import FP32_MAX, Datatype
 from controller.serving.openapi import document, example
-from controller.serving.validate import FP32_MAX, compile_check
+from controller.serving.signature import Signature, Variable
+from controller.serving.validate import compile_check
 
 
 def variable(name: str, *datatypes: Datatype, optional: bool = False) -> Variable:

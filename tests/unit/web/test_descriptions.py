@@ -12,7 +12,8 @@ from controller.domain.apps.spec import ApiVariable
 from controller.domain.names import ComponentName
 from controller.domain.routing.routes import Api
 from controller.serving import openapi as component
-from controller.serving.docstring import Signature, parse
+from controller.serving.docstring import parse
+from controller.serving.signature import Signature
 from controller.web.api.files import openapi as files
 from controller.web.api.runs import openapi as runs
 from controller.web.api.runs.submission import RunInterface

@@ -6,29 +6,21 @@ both together.
 
 from __future__ import annotations
 
-import secrets
 import time
-from typing import Final
 
 from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 
-from controller.config import Settings
-from controller.domain.apps.orders import AppOrder, OrderRecord, is_order_id
-from controller.domain.errors import Stalled, Transient
-from controller.domain.localizable import Localizable, sentence
-from controller.domain.people.quotas import Quota, name_problem, prefix_of, used, with_overrides
-from controller.domain.people.roles import Act, Principal, Verdict, decide
-from controller.domain.reasons import Reason
-from controller.ports import Store
-from controller.store.people import PeopleStore
-from controller.templates.asking import NewApp, creation, deletion, templates
+from controller.domain.apps.orders import AppOrder, OrderRecord
+from controller.templates.asking import NewApp, templates
 from controller.web.api.platform.admission import note
+from controller.web.api.platform.app_orders import allowance_document, ask_creation, ask_deletion, own_order
 from controller.web.api.platform.order_documents import order_document, template_document
-from controller.web.api.platform.refusals import unknown_app
 from controller.web.bodies import read_json, require_json
 from controller.web.context import context, people_context, principal, query
+from controller.web.pages.new_app import order_page
 from controller.web.pages.rendering import wants_page
+from controller.web.pages.templates import templates_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 new_apps = Blueprint("new_apps", __name__)
@@ -36,20 +28,12 @@ new_apps = Blueprint("new_apps", __name__)
 _BODY = (
     '{"name": "pu-ivanov-pa-demo", "template": "function", "values": {"path": "api"}, "limits": {"cpus": 1}}'
 )
-_KINDS: Final = {
-    Reason.PLATFORM_IN_GIT: ProblemKind.NOT_WRITABLE,
-    Reason.ALREADY_CONNECTED: ProblemKind.APP_EXISTS,
-    Reason.QUOTA_EXCEEDED: ProblemKind.QUOTA,
-    Reason.NOT_CONFIRMED: ProblemKind.NOT_CONFIRMED,
-}
 
 
 @new_apps.get("/-/templates")
 def list_templates() -> ResponseReturnValue:
     """Templates, and what the caller may make of them; a page for people."""
     if wants_page():
-        from controller.web.pages.templates import templates_page  # it needs this module
-
         return templates_page()
     store, settings = context(current_app)
     who = principal()
@@ -79,98 +63,14 @@ def show_order(id: str) -> ResponseReturnValue:
     """A document for programs, a page for people."""
     record = own_order(id)
     if wants_page():
-        from controller.web.pages.new_app import order_page  # it needs this module
-
         return order_page(record)
     return order_document(record, context(current_app).settings)
-
-
-def ask_creation(wanted: NewApp) -> AppOrder:
-    """Place the order for a new app of the caller. Raises RequestRefused."""
-    store, settings = context(current_app)
-    people, who = people_context(current_app).store, principal()
-    accounts = [account.name for account in people.accounts()] if not who.is_admin else []
-    user = "" if who.is_admin else who.name
-    if problem := name_problem(wanted.name, settings.apps.prefix, user, accounts):
-        raise _refused(Stalled(Reason.NAME_INVALID, problem))
-    try:
-        quota = quota_of(people, settings, who)
-        order = creation(store, settings, wanted, secrets.token_hex(16), who.name, quota)
-        _place(store, people, order, who.name)
-    except (Stalled, Transient) as error:
-        raise _refused(error) from error
-    return order
-
-
-def ask_deletion(name: str, confirmed: str) -> AppOrder:
-    """Place the order to delete an app. Raises RequestRefused."""
-    store, settings = context(current_app)
-    if all(status.app != name for status in store.apps.all()):
-        raise RequestRefused(unknown_app(name))
-    try:
-        order = deletion(store, settings, name, confirmed, secrets.token_hex(16), principal().name)
-        _place(store, people_context(current_app).store, order, "")
-    except (Stalled, Transient) as error:
-        raise _refused(error) from error
-    return order
-
-
-def _place(store: Store, people: PeopleStore, order: AppOrder, developer: str) -> None:
-    """The promise comes first: an order without one would make an app without a developer."""
-    people.promise(order.id, developer, order.app, time.time())
-    store.orders.ask(order)
-
-
-def quota_of(people: PeopleStore, settings: Settings, who: Principal) -> Quota | None:
-    """Return the quota of a caller; admins have none."""
-    return None if who.is_admin else with_overrides(settings.apps.quota, people.quota(who.name))
-
-
-def own_order(id: str) -> OrderRecord:
-    """Return an order of the caller; admins see all. Raises RequestRefused."""
-    store, _ = context(current_app)
-    record = store.orders.get(id) if is_order_id(id) else None
-    who = principal()
-    if record is None or not (who.is_admin or (who.name and record.order.by == who.name)):
-        extra = {"reason": str(Reason.UNKNOWN_ORDER)}
-        raise RequestRefused(
-            HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no order {id}.", id=id), extra=extra)
-        )
-    return record
 
 
 def placed(order: AppOrder) -> ResponseReturnValue:
     store, settings = context(current_app)
     record = store.orders.get(order.id) or OrderRecord(order, time.time())
     return order_document(record, settings), 202, {"Location": f"/-/orders/{order.id}"}
-
-
-# --- documents --------------------------------------------------------------------------------------------------
-
-
-def allowance_document(
-    store: Store, settings: Settings, people: PeopleStore, who: Principal
-) -> dict[str, object]:
-    """What the caller may still make."""
-    quota, present = quota_of(people, settings, who), used(store.orders.shares(), who.name)
-    prefix = "" if who.is_admin else prefix_of(settings.apps.prefix, who.name)
-    may = decide(who, Act.CREATE) is Verdict.ALLOWED and not settings.platform.url
-    return {
-        "mayCreate": may,
-        "prefix": prefix,
-        "quota": _quota(quota) if quota else None,
-        "used": _quota(present) if who.name else None,
-    }
-
-
-def _quota(quota: Quota) -> dict[str, object]:
-    return {
-        "apps": quota.apps,
-        "cpus": quota.cpus,
-        "memory": quota.memory,
-        "storage": quota.storage,
-        "gpus": quota.gpus,
-    }
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------
@@ -203,12 +103,3 @@ def _wanted() -> NewApp:
 
 def _invalid(detail: str) -> RequestRefused:
     return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
-
-
-def _refused(error: Stalled | Transient) -> RequestRefused:
-    full = error.reason == Reason.QUEUE_FULL
-    kind = ProblemKind.QUEUE_FULL if full else _KINDS.get(error.reason, ProblemKind.INVALID)
-    extra = {"reason": str(error.reason)}
-    return RequestRefused(
-        HttpProblem(kind, sentence(error.message), retry_after=5 if full else 0, extra=extra)
-    )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from controller import __version__
 from controller.domain.apps.spec import ApiVariable
 from controller.domain.runs.webhooks import MAX_URL
-from controller.serving.docstring import Datatype
+from controller.serving.datatypes import Datatype
 from controller.serving.shapes import MAX_RANK
 from controller.web.api.descriptions import Json, description
 from controller.web.api.runs.submission import ANY_DATATYPE, LEAST_PRIORITY, RunInterface

@@ -20,7 +20,7 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import Run, RunState, new_run, new_run_id, retry_of
 from controller.ports import QueueLimits
-from controller.serving.validate import quoted
+from controller.serving.fault_texts import quoted
 from controller.web.api.runs.inputs import absent_inputs
 from controller.web.api.runs.submission import RunInterface, SubmissionInvalid, read_submission
 from controller.web.context import context, storage_client

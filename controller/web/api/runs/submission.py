@@ -18,18 +18,12 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import RunInput, RunOutput
 from controller.domain.runs.webhooks import MAX_URL, is_url
 from controller.domain.storage.keys import FileKeyInvalid, parse_path
-from controller.serving.docstring import Datatype, Signature, Variable
+from controller.serving.datatypes import Datatype, fits, whole
+from controller.serving.fault_texts import MAX_FAULTS, escape, json_name, quoted
 from controller.serving.problems import RequestFault
 from controller.serving.shapes import sizes
-from controller.serving.validate import (
-    MAX_FAULTS,
-    compile_check,
-    escape,
-    fits,
-    json_name,
-    quoted,
-    whole,
-)
+from controller.serving.signature import Signature, Variable
+from controller.serving.validate import compile_check
 
 LEAST_PRIORITY: Final = -10  # callers may let others go first, not push ahead of them
 
