@@ -31,6 +31,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import GitRef, HookProvider, PlatformSpec, RefKind
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -80,7 +81,11 @@ class OrderWorker:
             self._refuse(record, error.reason, _told(error))
         except Exception as error:  # a bug must not block the orders of others
             log.exception("bug while carrying out an order")
-            self._refuse(record, Reason.INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+            self._refuse(
+                record,
+                Reason.INTERNAL_ERROR,
+                Localizable("internal error ({name})", name=type(error).__name__),
+            )
         else:
             self._finish(record)
 
@@ -106,8 +111,12 @@ class OrderWorker:
     def _finish(self, record: OrderRecord) -> None:
         order, made = record.order, record.order.kind is OrderKind.CREATE
         reason = Reason.APP_CREATED if made else Reason.APP_DELETED
-        who = order.by or "an operator"
-        message = f"{who} made it from the template {order.template}" if made else f"{who} deleted it"
+        who = order.by or Localizable("an operator")
+        message = (
+            Localizable("{who} made it from the template {template}", who=who, template=order.template)
+            if made
+            else Localizable("{who} deleted it", who=who)
+        )
         ended = record.ended_as(OrderState.DONE, self.clock.now(), reason, message)
         with self.store.transaction():
             self.store.orders.save(ended)
@@ -179,13 +188,21 @@ class OrderWorker:
         """Return the content of the platform folder, which new files are added to."""
         source = self.settings.platform
         if source.url:
-            advice = "make the repository with `prichal new` and connect it there, or ask an admin"
+            advice = Localizable(
+                "make the repository with `prichal new` and connect it there, or ask an admin"
+            )
             raise Stalled(
-                Reason.PLATFORM_IN_GIT, f"the platform folder is the Git repository {source.url}: {advice}"
+                Reason.PLATFORM_IN_GIT,
+                Localizable(
+                    "the platform folder is the Git repository {url}: {advice}", url=source.url, advice=advice
+                ),
             )
         folder = Path(source.path)
         if not folder.is_dir():
-            raise Stalled(Reason.PLATFORM_FOLDER_MISSING, f"the platform folder {folder} does not exist")
+            raise Stalled(
+                Reason.PLATFORM_FOLDER_MISSING,
+                Localizable("the platform folder {folder} does not exist", folder=folder),
+            )
         return load_platform(read_folder(folder), self.settings)
 
     # --- deleting an app ----------------------------------------------------------------------------------------
@@ -236,5 +253,7 @@ def _connection(order: AppOrder, url: str, path: str, secret: Secret) -> Connect
 def _told(error: ControllerError) -> str:
     """What is wrong with the platform folder is nothing for the one who wants an app in it."""
     if isinstance(error, ManifestInvalid):
-        return "the platform folder has problems, so no app can be added: ask an admin (prichal status)"
+        return Localizable(
+            "the platform folder has problems, so no app can be added: ask an admin (prichal status)"
+        )
     return error.message

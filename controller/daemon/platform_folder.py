@@ -13,6 +13,7 @@ from controller.config import Settings
 from controller.daemon.last_good import FolderContent, LastGood, ReadRecorder
 from controller.domain.apps.spec import GitRef, PlatformSpec, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, RepositoryName
 from controller.domain.reasons import Reason
 from controller.manifests import load_platform
@@ -82,9 +83,10 @@ class PlatformFolder:
     def _from_disk(self) -> tuple[SourceFile, ...]:
         root = Path(self.settings.platform.path)
         if not root.is_dir():
-            advice = "create it, or set platform.path in the configuration to another folder"
+            advice = Localizable("create it, or set platform.path in the configuration to another folder")
             raise Stalled(
-                Reason.PLATFORM_FOLDER_MISSING, f"the platform folder {root} does not exist; {advice}"
+                Reason.PLATFORM_FOLDER_MISSING,
+                Localizable("the platform folder {root} does not exist; {advice}", root=root, advice=advice),
             )
         try:
             return tuple(SourceFile(p.relative_to(root).as_posix(), p.read_bytes()) for p in self._paths())

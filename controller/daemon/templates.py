@@ -18,6 +18,7 @@ from controller.adapters.git import GitSources
 from controller.config import Settings
 from controller.domain.apps.spec import GitRef, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import RepositoryName
 from controller.domain.reasons import Reason
 from controller.domain.templates import TemplateFile, TemplateRecord, with_defaults
@@ -78,9 +79,14 @@ class TemplateShelf:
             return replace(found, template=with_defaults(found.template, defaults))
         record = next((each for each in self.store.templates.all() if each.name == name), None)
         if record is None:
-            raise Stalled(Reason.UNKNOWN_TEMPLATE, f"there is no template {name!r}")
+            raise Stalled(Reason.UNKNOWN_TEMPLATE, Localizable("there is no template {name!r}", name=name))
         if record.template is None:
-            raise Stalled(Reason.TEMPLATE_UNUSABLE, f"the template {name} cannot be used: {record.problem}")
+            raise Stalled(
+                Reason.TEMPLATE_UNUSABLE,
+                Localizable(
+                    "the template {name} cannot be used: {problem}", name=name, problem=record.problem
+                ),
+            )
         loaded = load_template(name, self._git().template_files(_revision(name, record.commit)))
         return replace(loaded, template=with_defaults(loaded.template, defaults))
 
@@ -101,7 +107,10 @@ class TemplateShelf:
         )
         try:
             if name in builtin():
-                raise Stalled(Reason.TEMPLATE_UNUSABLE, f"{name} is the name of a built-in template")
+                raise Stalled(
+                    Reason.TEMPLATE_UNUSABLE,
+                    Localizable("{name} is the name of a built-in template", name=name),
+                )
             revision = self._git().fetch(repository, None, None)
             loaded = load_template(name, self._git().template_files(revision))
         except ControllerError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.text import printable
 
@@ -53,7 +54,10 @@ class MountMismatch(Stalled):
     image")."""
 
     def __init__(self, target: str, found: str) -> None:
-        super().__init__(Reason.MOUNT_MISMATCH, f"nothing can be mounted at {target}: {found}")
+        super().__init__(
+            Reason.MOUNT_MISMATCH,
+            Localizable("nothing can be mounted at {target}: {found}", target=target, found=found),
+        )
         self.target = target
         self.found = found
 
@@ -75,7 +79,7 @@ class ManifestProblem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+        return joined((place, self.field, self.message) if self.field else (place, self.message), ": ")
 
 
 class ManifestInvalid(Stalled):
@@ -84,5 +88,9 @@ class ManifestInvalid(Stalled):
     def __init__(self, problems: tuple[ManifestProblem, ...]) -> None:
         self.problems = tuple(sorted(problems))
         count = len(self.problems)
-        head = f"{count} problem{'s' if count != 1 else ''} in the manifests; nothing was changed"
-        super().__init__(Reason.MANIFEST_INVALID, "\n".join([head, *map(str, self.problems)]))
+        head = (
+            Localizable("1 problem in the manifests; nothing was changed")
+            if count == 1
+            else Localizable("{count} problems in the manifests; nothing was changed", count=count)
+        )
+        super().__init__(Reason.MANIFEST_INVALID, joined([head, *map(str, self.problems)], "\n"))

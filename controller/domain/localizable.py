@@ -4,16 +4,21 @@ text takes one; it also keeps the pattern and the values that it was made of, by
 
 Write `Localizable("the value of {key} is empty", key=key)` for what a page shows to somebody who has to act on it. The
 pattern is a constant: `tests/unit/web/pages/test_languages.py` collects all of them, and finds those without a
-translation. A value is put in as it is, and with `{name!r}` in quotation marks; it may be a message, too.
+translation. A value is put in as it is, and with `{name!r}` in quotation marks; it may be a message, too. What people
+or programs outside have written is a value, and is never translated.
+
+Messages are stored with their pattern and values (`controller.store.codec`, `as_stored`). `str(error)` and `+` keep
+them, `joined` puts several together; other operations, such as slices and f-strings, leave the English text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-from controller.domain.text import printable
+from controller.domain.text import excerpt, printable
 
 Value = str | int | float
 Translate = Callable[[str], str]
@@ -29,15 +34,24 @@ class Localizable(str):
     values: Mapping[str, Value]
     is_sentence: bool
 
-    def __new__(cls, pattern: str, /, **values: Value) -> Self:
+    def __new__(cls, pattern: str, /, **values: object) -> Self:
         return cls.made(pattern, values)
 
     @classmethod
-    def made(cls, pattern: str, values: Mapping[str, Value], is_sentence: bool = False) -> Self:
+    def made(cls, pattern: str, values: Mapping[str, object], is_sentence: bool = False) -> Self:
         clean = {name: _clean(value) for name, value in values.items()}
         made = super().__new__(cls, _finished(filled(pattern, clean), is_sentence))
         made.pattern, made.values, made.is_sentence = pattern, clean, is_sentence
         return made
+
+    def __str__(self) -> str:
+        return self  # so that `str(error)` is the message that the error was made of
+
+    def __add__(self, other: str) -> str:
+        return joined((self, other), "")
+
+    def __radd__(self, other: str) -> str:
+        return joined((other, self), "")
 
     def said(self, translate: Translate) -> str:
         """Return the text with all patterns translated."""
@@ -89,15 +103,51 @@ def joined(parts: Iterable[str], separator: str = "; ") -> str:
     found = tuple(parts)
     if len(found) == 1:
         return found[0]
+    if not any(isinstance(part, Localizable) for part in found):
+        return separator.join(found)
     names = [f"part{number}" for number in range(len(found))]
     return Localizable.made(
         separator.join(f"{{{name}}}" for name in names), dict(zip(names, found, strict=True))
     )
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text; of a message whose lines are messages, the first one."""
+    if "\n" not in text:
+        return text
+    if isinstance(text, Localizable):
+        head = text.pattern.partition("\n")[0]
+        if head and not any(letter.isalpha() for letter in _PLACE.sub("", head)):
+            values = {
+                name: first_line(value) if isinstance(value, str) else value
+                for name, value in text.values.items()
+            }
+            return Localizable.made(head, values)
+    return text.partition("\n")[0]
+
+
+def shortened(text: str, most: int) -> str:
+    """Return an excerpt of at most that many characters; a message stays one if excerpts of its values are short."""
+    if len(text) <= most:
+        return text
+    short = changed(text, lambda value: excerpt(value, most // 3))
+    return short if len(short) <= most else excerpt(str.__str__(text), most)
+
+
 def changed(text: str, change: Translate) -> str:
     """Return a text changed; of a message, its values."""
     return text.changed(change) if isinstance(text, Localizable) else change(text)
+
+
+def changed_whole(text: str, change: Translate) -> str:
+    """Return `change(text)`; it stays a message if nothing changes, or if changing its values has the same effect."""
+    whole = change(text)
+    if not isinstance(text, Localizable):
+        return whole
+    if whole == text:
+        return text
+    found = text.changed(change)
+    return found if found == whole else whole
 
 
 def as_document(text: str) -> dict[str, Any] | None:
@@ -109,6 +159,28 @@ def as_document(text: str) -> dict[str, Any] | None:
         for name, value in text.values.items()
     }
     return {"pattern": text.pattern, "values": values, "sentence": text.is_sentence}
+
+
+def as_stored(text: str) -> str | None:
+    """Return what a column beside the text holds, by which `from_stored` returns the message; None for other texts."""
+    return json.dumps(as_document(text), ensure_ascii=False) if isinstance(text, Localizable) else None
+
+
+def from_stored(text: str, stored: object) -> str:
+    """Return the message that was stored beside its text; the text if there is none, or another one. Never raises."""
+    try:
+        return restored(text, json.loads(stored)) if isinstance(stored, str) else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def restored(text: str, document: object) -> str:
+    """Return the message of a document if it says what the text says, else the text."""
+    try:
+        found = from_document(document)
+    except (ValueError, RecursionError):
+        return text
+    return found if found == text else text
 
 
 def from_document(document: object) -> Localizable:
@@ -126,8 +198,11 @@ def _value_of(value: object) -> Value:
     return from_document(value)
 
 
-def _clean(value: Value) -> Value:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Localizable) else value
+def _clean(value: object) -> Value:
+    if isinstance(value, Localizable) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    text = str(value)
+    return text if isinstance(text, Localizable) else printable(text)
 
 
 def _finished(text: str, is_sentence: bool) -> str:

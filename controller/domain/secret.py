@@ -8,11 +8,12 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import AnyStr, Generic
 from urllib.parse import quote, quote_plus
 
 from controller.domain.escapes import readings, unescaped
+from controller.domain.localizable import changed_whole
 from controller.domain.text import printable
 
 SHORT = 4  # characters; a shorter value would blank out ordinary words
@@ -46,6 +47,11 @@ def without_line_end(text: str) -> str:
 
 
 def scrub(text: str, secrets: tuple[Secret, ...]) -> str:
+    """Return `text` without any of the secrets, see `_scrubbed`. A message stays one."""
+    return changed_whole(text, partial(_scrubbed, secrets=secrets))
+
+
+def _scrubbed(text: str, secrets: tuple[Secret, ...]) -> str:
     """`text` without any of the secrets: error texts of libraries quote URLs, headers and command lines. Values are
     found as they are and as programs write them: quoted and escaped in any way (see escapes.py), in URLs, in
     Base64 and Base32, within a longer text, too, as numbers of bytes, line by line and broken into lines. Short ones

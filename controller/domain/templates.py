@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.apps.spec import Limits
-from controller.domain.localizable import Localizable
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import DNS_LABEL, is_dns_label
 
 DESCRIPTION: Final = "template.yaml"
@@ -128,17 +128,19 @@ def is_template_name(text: str) -> bool:
 def variable_problem(variable: TemplateVariable) -> str:
     """Return what is wrong with a variable as its template declares it, or ""."""
     if not _NAME.fullmatch(variable.name) or variable.name == APP:
-        return (
-            f"{variable.name!r} cannot be the name of a variable: 1 to 31 of a-z, 0-9 and _, but not {APP!r}"
+        return Localizable(
+            "{variable!r} cannot be the name of a variable: 1 to 31 of a-z, 0-9 and _, but not {app!r}",
+            variable=variable.name,
+            app=APP,
         )
     if bool(variable.options) != (variable.type is VariableType.CHOICE):
-        return "options belong to the type 'choice', which needs them"
+        return Localizable("options belong to the type 'choice', which needs them")
     if variable.pattern and variable.type is not VariableType.TEXT:
-        return "only the type 'text' has a pattern"
+        return Localizable("only the type 'text' has a pattern")
     if variable.pattern and (problem := pattern_problem(variable.pattern)):
-        return f"its pattern {problem}"
+        return Localizable("its pattern {problem}", problem=problem)
     if problem := variable.problem(variable.default):
-        return f"its default {variable.default!r} {problem}"
+        return Localizable("its default {default!r} {problem}", default=variable.default, problem=problem)
     return ""
 
 
@@ -146,16 +148,20 @@ def pattern_problem(pattern: str) -> str:
     """Return why a pattern is not taken, or "". What is taken is a row of characters and classes, at most three of
     them repeated: matching tries at most the cube of a value's length."""
     if len(pattern) > LONGEST_PATTERN:
-        return f"may have at most {LONGEST_PATTERN} characters"
+        return Localizable("may have at most {longest_pattern} characters", longest_pattern=LONGEST_PATTERN)
     rest = _CLASS.sub("x", _ESCAPED.sub("x", pattern))
     if len(_REPEATED.findall(rest)) > MOST_REPETITIONS:
-        return f"may repeat at most {MOST_REPETITIONS} of its parts"
+        return Localizable(
+            "may repeat at most {most_repetitions} of its parts", most_repetitions=MOST_REPETITIONS
+        )
     if set(_REPEATED.sub("", rest)) & set("()|[]{}\\*+?^$"):
-        return "may have neither groups nor alternatives, and matches the whole value without ^ and $"
+        return Localizable(
+            "may have neither groups nor alternatives, and matches the whole value without ^ and $"
+        )
     try:
         re.compile(pattern)
     except re.error as error:
-        return f"is not a regular expression: {error}"
+        return Localizable("is not a regular expression: {error}", error=error)
     return ""
 
 
@@ -163,26 +169,30 @@ def path_problem(path: str) -> str:
     """Return why a file of a template cannot be called so, or ""."""
     steps = path.split("/")
     if len(path) > LONGEST_PATH:
-        return f"has a path of more than {LONGEST_PATH} characters"
+        return Localizable("has a path of more than {longest_path} characters", longest_path=LONGEST_PATH)
     if not all(_STEP.fullmatch(step) for step in steps):
-        return "must have a path of letters, digits, dots, hyphens, + and _, beginning with no hyphen"
-    return "cannot be in a repository" if _RESERVED & {step.lower() for step in steps} else ""
+        return Localizable(
+            "must have a path of letters, digits, dots, hyphens, + and _, beginning with no hyphen"
+        )
+    return Localizable("cannot be in a repository") if _RESERVED & {step.lower() for step in steps} else ""
 
 
 def files_problem(files: Iterable[TemplateFile]) -> str:
     """Return what is wrong with the files of a template as a whole, or ""."""
     files = tuple(files)
     if not files:
-        return "has no file below its folder files/"
+        return Localizable("has no file below its folder files/")
     if len(files) > MOST_FILES:
-        return f"has more than {MOST_FILES} files"
+        return Localizable("has more than {most_files} files", most_files=MOST_FILES)
     for file in files:
         if len(file.content) > MOST_FILE:
-            return f"{file.path} has more than {MOST_FILE // 2**20} MiB"
+            return Localizable(
+                "{file_path} has more than {most_file} MiB", file_path=file.path, most_file=MOST_FILE // 2**20
+            )
         if problem := path_problem(file.path):
-            return f"{file.path} {problem}"
+            return joined((file.path, problem), " ")
     if sum(len(file.content) for file in files) > MOST_BYTES:
-        return f"has more than {MOST_BYTES // 2**20} MiB"
+        return Localizable("has more than {most_bytes} MiB", most_bytes=MOST_BYTES // 2**20)
     return ""
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled, Superseded
+from controller.domain.localizable import Localizable
 from controller.domain.pace import pause_after
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload, StoredObject
@@ -108,7 +109,7 @@ def _listing(objects: Objects, bucket: str, stopping: Callable[[], bool]) -> Ite
     after: str | None = ""
     while after is not None:
         if stopping():
-            raise Superseded("the daemon stops")
+            raise Superseded(Localizable("the daemon stops"))
         page = objects.page(bucket, after=after)
         yield from page.objects
         after = page.next
@@ -209,7 +210,9 @@ class UsageScanner:
             raise
         except Exception as error:  # noqa: BLE001 - a bug with this box must not keep the others from being measured
             report(f"could not measure box {record.app}/{record.box}", error)
-            self._give_up(record, Stalled(Reason.INTERNAL_ERROR, f"bug: {type(error).__name__}"))
+            self._give_up(
+                record, Stalled(Reason.INTERNAL_ERROR, Localizable("bug: {name}", name=type(error).__name__))
+            )
         return True
 
     def _scan(self, record: BoxRecord, now: float) -> LastScan:

@@ -51,6 +51,7 @@ from controller.domain.apps.plan import (
 from controller.domain.apps.smoke import SmokeAnswer, verdict
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName, short
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -164,7 +165,7 @@ class Executor:
         group_run, action = _Group(self, app, context), group[0]
         try:
             for action in gpu_starts(group)[:1]:
-                with as_transient(app, f"GPUs for: {describe(action)}"):
+                with as_transient(app, Localizable("GPUs for: {action}", action=describe(action))):
                     group_run.claim_gpus(group)
             for action in group:
                 with as_transient(app, describe(action)):
@@ -213,7 +214,9 @@ class _Group:
             case StartWorkload():
                 self._do.engine.start(self._do.gpu_leases.allocate(action.workload, action.name), action.name)
                 self._record_event(
-                    Reason.STARTED, f"started {action.name}: {action.why}", action.workload.component
+                    Reason.STARTED,
+                    Localizable("started {action}: {why}", action=action.name, why=action.why),
+                    action.workload.component,
                 )
             case AwaitReady() | RunSmokeTest():
                 self._try(action)
@@ -221,13 +224,21 @@ class _Group:
                 self._switch_route(action)
             case WithdrawRoute():
                 self._do.routes.withdraw(self._app, action.component)
-                self._record_event(Reason.WITHDRAWN, f"no longer published: {action.why}", action.component)
+                self._record_event(
+                    Reason.WITHDRAWN,
+                    Localizable("no longer published: {why}", why=action.why),
+                    action.component,
+                )
             case DrainWorkload():
                 self._drain_workload(action)
             case RemoveWorkload():
                 self._do.engine.remove(action.id, _REMOVE_GRACE, partial(self._do.finish_log, action.id))
                 self._release_gpus(action.name)
-                self._record_event(Reason.REMOVED, f"removed {action.name}: {action.why}", action.component)
+                self._record_event(
+                    Reason.REMOVED,
+                    Localizable("removed {action}: {why}", action=action.name, why=action.why),
+                    action.component,
+                )
             case RemoveNetwork():
                 self._remove_network()
             case PublishPipelines() | PublishServices():
@@ -253,10 +264,10 @@ class _Group:
     def _publish(self, action: PublishPipelines | PublishServices) -> None:
         if isinstance(action, PublishPipelines):
             self._do.runs.publish(self._app, action.pipelines)
-            self._record_event(Reason.PUBLISHED, f"pipelines: {action.why}")
+            self._record_event(Reason.PUBLISHED, Localizable("pipelines: {why}", why=action.why))
         else:
             self._do.routes.publish(self._app, action.services, action.keeps)
-            self._record_event(Reason.PUBLISHED, f"platform services: {action.why}")
+            self._record_event(Reason.PUBLISHED, Localizable("platform services: {why}", why=action.why))
 
     # --- storage -----------------------------------------------------------------------------------------------
 
@@ -267,7 +278,9 @@ class _Group:
             case UpdateBox():
                 self._save_box(action.record, BoxState.BOUND)
                 self._set_quota(action.record)
-                self._record_event(Reason.BOX_UPDATED, f"box {action.record.box}: {action.why}")
+                self._record_event(
+                    Reason.BOX_UPDATED, Localizable("box {box}: {why}", box=action.record.box, why=action.why)
+                )
             case KeepBucket():
                 self._keep_bucket(action)
             case RemoveBucket():
@@ -289,7 +302,12 @@ class _Group:
         self._do.storage.objects().create_bucket(record.bucket)
         self._set_quota(record)
         self._do.boxes.record_access(self._do.storage.access())
-        self._record_event(Reason.BOX_CREATED, f"box {record.box} has bucket {record.bucket}: {action.why}")
+        self._record_event(
+            Reason.BOX_CREATED,
+            Localizable(
+                "box {box} has bucket {bucket}: {why}", box=record.box, bucket=record.bucket, why=action.why
+            ),
+        )
 
     def _set_quota(self, record: BoxRecord) -> None:
         if admin := self._do.storage.admin():
@@ -298,8 +316,14 @@ class _Group:
     def _keep_bucket(self, action: KeepBucket) -> None:
         record = action.record
         self._save_box(record, BoxState.KEPT)
-        size = f"{about_size(record.used)} in {record.files} files"
-        text = f"box {record.box}: {action.why}. Its data is in bucket {record.bucket} ({size}); see: prichal box ls"
+        size = Localizable("{used} in {files} files", used=about_size(record.used), files=record.files)
+        text = Localizable(
+            "box {box}: {why}. Its data is in bucket {bucket} ({size}); see: prichal box ls",
+            box=record.box,
+            why=action.why,
+            bucket=record.bucket,
+            size=size,
+        )
         self._record_event(Reason.DATA_KEPT, text, warn=True)
 
     def _remove_bucket(self, action: RemoveBucket) -> None:
@@ -308,7 +332,11 @@ class _Group:
         self._do.storage.objects().remove_bucket(record.bucket)
         self._do.boxes.forget(record.bucket)
         self._record_event(
-            Reason.DATA_REMOVED, f"bucket {record.bucket} of box {record.box}: {action.why}", warn=True
+            Reason.DATA_REMOVED,
+            Localizable(
+                "bucket {bucket} of box {box}: {why}", bucket=record.bucket, box=record.box, why=action.why
+            ),
+            warn=True,
         )
 
     def _save_box(self, record: BoxRecord, state: BoxState) -> None:
@@ -316,14 +344,25 @@ class _Group:
 
     def _stage_model(self, action: StageModel) -> None:
         model = action.model
-        what = f"model {model.name}@{short(model.digest)} ({about_size(model.size)})"
-        self._record_event(Reason.STAGING, f"downloading {what} from bucket {model.bucket}", action.component)
+        what = Localizable(
+            "model {model}@{digest} ({size})",
+            model=model.name,
+            digest=short(model.digest),
+            size=about_size(model.size),
+        )
+        self._record_event(
+            Reason.STAGING,
+            Localizable("downloading {what} from bucket {bucket}", what=what, bucket=model.bucket),
+            action.component,
+        )
         self._do.models.stage(model)
 
     # --- images ------------------------------------------------------------------------------------------------
 
     def _pull_image(self, action: PullImage) -> None:
-        self._record_event(Reason.PULLING, f"pulling {action.reference}", action.component)
+        self._record_event(
+            Reason.PULLING, Localizable("pulling {reference}", reference=action.reference), action.component
+        )
         self._do.engine.pull(self._app, action.reference, self._context.registries)
 
     def _build_image(self, action: BuildImageAction) -> None:
@@ -332,8 +371,14 @@ class _Group:
 
         def build() -> None:
             if self._context.superseded():  # while it waited for its turn
-                raise Superseded(f"{action.tag}: not built, because there is a newer commit")
-            where = f"building {source.dockerfile} in {source.context or '.'}"
+                raise Superseded(
+                    Localizable("{tag}: not built, because there is a newer commit", tag=action.tag)
+                )
+            where = Localizable(
+                "building {dockerfile} in {context}",
+                dockerfile=source.dockerfile,
+                context=source.context or ".",
+            )
             self._record_event(Reason.BUILDING, where)
             context = self._do.sources.build_context(self._context.revision, source)
             stop = self._context.superseded
@@ -369,10 +414,17 @@ class _Group:
             if waited > action.deadline:
                 raise self._not_ready(action, waiting, found)
             if self._context.superseded():
-                raise Superseded(f"{action.component}: no longer waited for, because there is a newer commit")
+                raise Superseded(
+                    Localizable(
+                        "{component}: no longer waited for, because there is a newer commit",
+                        component=action.component,
+                    )
+                )
             self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited / 10), _PROBE_PAUSE[1]))
         self._record_event(
-            Reason.BECAME_READY, f"version {short(action.fingerprint)} is ready", action.component
+            Reason.BECAME_READY,
+            Localizable("version {fingerprint} is ready", fingerprint=short(action.fingerprint)),
+            action.component,
         )
 
     def _observed(self) -> dict[str, ObservedWorkload]:
@@ -381,36 +433,59 @@ class _Group:
 
     def _why_unready(self, workload: ObservedWorkload | None, name: str, action: AwaitReady) -> str:
         if workload is None:
-            raise Transient(Reason.CONTAINER_LOST, f"the container {name} was removed before it was ready")
+            raise Transient(
+                Reason.CONTAINER_LOST,
+                Localizable("the container {name} was removed before it was ready", name=name),
+            )
         if workload.state is WorkloadState.STOPPED:
             raise self._exited(workload, action)
         if workload.state is WorkloadState.REFUSED:
-            text = f"the engine does not start {action.component}: {workload.detail or 'it gives no reason'}"
+            text = Localizable(
+                "the engine does not start {component}: {workload}",
+                component=action.component,
+                workload=workload.detail or Localizable("it gives no reason"),
+            )
             raise Stalled(Reason.START_REFUSED, text)
         if workload.state is WorkloadState.LOST:
-            text = f"the node of {name} does not answer: {workload.detail or 'it is unknown whether it runs'}"
+            text = Localizable(
+                "the node of {name} does not answer: {workload}",
+                name=name,
+                workload=workload.detail or Localizable("it is unknown whether it runs"),
+            )
             raise Transient(Reason.NODE_LOST, text)
         if workload.state is WorkloadState.PENDING:
             return self._tell_pending(workload, action)
         if workload.endpoint is None:
-            return "it has no address yet"
+            return Localizable("it has no address yet")
         readiness = self._do.prober.probe(workload.endpoint, action.path, _PROBE_TIMEOUT)
-        return "" if readiness.ready else readiness.detail or "it is not ready"
+        return "" if readiness.ready else readiness.detail or Localizable("it is not ready")
 
     def _tell_pending(self, workload: ObservedWorkload, action: AwaitReady) -> str:
         """Record why the engine does not run it yet, whenever that changes."""
-        why = workload.detail or "it gives no reason"
+        why = workload.detail or Localizable("it gives no reason")
         if self._pending.get(workload.name) != why:
             self._pending[workload.name] = why
-            text = f"the engine has accepted {workload.name} and does not run it yet: {why}"
+            text = Localizable(
+                "the engine has accepted {workload} and does not run it yet: {why}",
+                workload=workload.name,
+                why=why,
+            )
             self._record_event(Reason.START_PENDING, text, action.component, warn=True)
         return why
 
     def _exited(self, workload: ObservedWorkload, action: AwaitReady) -> Stalled:
-        how = "ran out of memory" if workload.oom_killed else f"exited with code {workload.exit_code}"
+        how = _end_of(workload)
         lines = self._last_lines(workload)
         self._let_write(workload, action, lines)
-        return Stalled(Reason.EXITED, f"{action.component} {how} before it was ready.{lines}")
+        return Stalled(
+            Reason.EXITED,
+            Localizable(
+                "{component} {how} before it was ready.{lines}",
+                component=action.component,
+                how=how,
+                lines=lines,
+            ),
+        )
 
     def _let_write(self, workload: ObservedWorkload, action: AwaitReady, lines: str) -> None:
         """Transient `RootNotWritable` where a version says that it cannot write to its root file system, and was not
@@ -419,25 +494,38 @@ class _Group:
             return
         self._do.engine.let_write(workload, self._app)
         self._do.engine.remove(workload.id, _REMOVE_GRACE, partial(self._do.finish_log, workload.id))
-        text = (
-            f"version {short(action.fingerprint)} of {action.component} does not start with a read-only root file "
-            "system, and is started with one that it can write. It had better write below /tmp; or say "
-            "`readOnlyRootFilesystem: false`"
+        text = Localizable(
+            "version {fingerprint} of {component} does not start with a read-only root file system, "
+            "and is started with one that it can write. It had better write below /tmp; or say "
+            "`readOnlyRootFilesystem: false`",
+            fingerprint=short(action.fingerprint),
+            component=action.component,
         )
         self._record_event(Reason.ROOT_NOT_WRITABLE, text, action.component, warn=True)
-        raise Transient(Reason.ROOT_NOT_WRITABLE, f"{text}.{lines}")
+        raise Transient(Reason.ROOT_NOT_WRITABLE, joined((text, ".", lines), ""))
 
     def _not_ready(
         self, action: AwaitReady, waiting: dict[str, str], found: dict[str, ObservedWorkload]
     ) -> Stalled | Transient:
         name, detail = next(iter(waiting.items()))
         if name in found and found[name].state is WorkloadState.PENDING:
-            text = f"the engine did not start {action.component} within {action.deadline:.0f} s: {detail}"
+            text = Localizable(
+                "the engine did not start {component} within {deadline} s: {detail}",
+                component=action.component,
+                deadline=format(action.deadline, ".0f"),
+                detail=detail,
+            )
             return Transient(Reason.START_PENDING, text)
         lines = self._last_lines(found[name]) if name in found else ""
         if name in found:
-            self._let_write(found[name], action, f"{detail}{lines}")
-        message = f"{action.component} was not ready within {action.deadline:.0f} s: {detail}.{lines}"
+            self._let_write(found[name], action, joined((detail, lines), ""))
+        message = Localizable(
+            "{component} was not ready within {deadline} s: {detail}.{lines}",
+            component=action.component,
+            deadline=format(action.deadline, ".0f"),
+            detail=detail,
+            lines=lines,
+        )
         return Stalled(Reason.NOT_READY, message)
 
     # --- smoke tests -------------------------------------------------------------------------------------------
@@ -453,11 +541,20 @@ class _Group:
             self._context.superseded,
         )
         if answer.failure and self._context.superseded():
-            raise Superseded(f"{action.component}: no longer tested, because there is a newer commit")
+            raise Superseded(
+                Localizable(
+                    "{component}: no longer tested, because there is a newer commit",
+                    component=action.component,
+                )
+            )
         wrong = verdict(action.case, answer)
         if wrong:
             raise self._not_as_expected(action, workload, wrong, answer)
-        text = f"version {short(action.fingerprint)} has passed its smoke test, {action.case.test.input}"
+        text = Localizable(
+            "version {fingerprint} has passed its smoke test, {input}",
+            fingerprint=short(action.fingerprint),
+            input=action.case.test.input,
+        )
         self._record_event(Reason.SMOKE_TEST_PASSED, text, action.component)
 
     def _tested(self, action: RunSmokeTest) -> ObservedWorkload:
@@ -476,22 +573,31 @@ class _Group:
         if now is None:
             return self._lost(action)
         if now.state is WorkloadState.STOPPED:
-            wrong += f"; it {'ran out of memory' if now.oom_killed else f'exited with code {now.exit_code}'}"
-        text = f"{action.component} does not pass its smoke test, {action.case.test.input}: {wrong}"
-        lines = f".{self._last_lines(workload)}" if answer.status != http.client.OK else ""
+            wrong = joined((wrong, Localizable("it {how}", how=_end_of(now))))
+        text = Localizable(
+            "{component} does not pass its smoke test, {input}: {wrong}",
+            component=action.component,
+            input=action.case.test.input,
+            wrong=wrong,
+        )
+        lines = joined((".", self._last_lines(workload)), "") if answer.status != http.client.OK else ""
         return Stalled(Reason.SMOKE_TEST_FAILED, scrub(text, self._context.secrets) + lines)
 
     @staticmethod
     def _lost(action: RunSmokeTest) -> Transient:
-        text = f"the container {action.names[0]} was removed before it was tested"
+        text = Localizable("the container {names} was removed before it was tested", names=action.names[0])
         return Transient(Reason.CONTAINER_LOST, text)
 
     def _last_lines(self, workload: ObservedWorkload) -> str:
         try:
             text = self._do.engine.logs(workload.id, LOG_TAIL).strip()
         except ControllerError as error:  # the failure is reported even without the log
-            return f" (its log cannot be read: {error.message})"
-        return "\nLast log lines:\n" + scrub(text, self._context.secrets) if text else " It logged nothing."
+            return Localizable(" (its log cannot be read: {error})", error=error.message)
+        return (
+            Localizable("\nLast log lines:\n{lines}", lines=scrub(text, self._context.secrets))
+            if text
+            else Localizable(" It logged nothing.")
+        )
 
     # --- traffic -----------------------------------------------------------------------------------------------
 
@@ -504,14 +610,25 @@ class _Group:
             if len(upstreams) < len(action.names):
                 raise Transient(
                     Reason.CONTAINER_LOST,
-                    f"{route.component}: a ready container was removed before traffic was switched",
+                    Localizable(
+                        "{component}: a ready container was removed before traffic was switched",
+                        component=route.component,
+                    ),
                 )
             route = replace(route, upstreams=upstreams)
         self._do.routes.switch(route, action.keeps)
         if action.names and route.wake_within:  # a version is not idle from its first moment
             self._do.activity.touch([(self._app, route.component)], self._do.clock.now())
-        target = f"version {short(route.fingerprint)}" if action.names else "nothing"
-        self._record_event(Reason.SWITCHED, f"traffic goes to {target}: {action.why}", route.component)
+        target = (
+            Localizable("version {fingerprint}", fingerprint=short(route.fingerprint))
+            if action.names
+            else "nothing"
+        )
+        self._record_event(
+            Reason.SWITCHED,
+            Localizable("traffic goes to {target}: {why}", target=target, why=action.why),
+            route.component,
+        )
 
     def _drain_workload(self, action: DrainWorkload) -> None:
         version = self._do.routes.version()
@@ -520,16 +637,31 @@ class _Group:
             if self._do.clock.now() - begun > action.timeout:
                 self._record_event(
                     Reason.DRAIN_TIMEOUT,
-                    f"{action.name} still had requests after {action.timeout:.0f} s, and is removed",
+                    Localizable(
+                        "{action} still had requests after {timeout} s, and is removed",
+                        action=action.name,
+                        timeout=format(action.timeout, ".0f"),
+                    ),
                     action.component,
                     warn=True,
                 )
                 return
             if self._context.superseded():  # the next pass drains all containers that run and are not wanted
-                raise Superseded(f"{action.name}: draining was interrupted, because there is a newer commit")
+                raise Superseded(
+                    Localizable(
+                        "{action}: draining was interrupted, because there is a newer commit",
+                        action=action.name,
+                    )
+                )
             self._do.clock.sleep(0.02)
 
     def _record_event(
         self, reason: Reason, message: str, component: ComponentName | None = None, warn: bool = False
     ) -> None:
         self._context.record(reason, message, self._context.revision.commit, component, warn)
+
+
+def _end_of(workload: ObservedWorkload) -> str:
+    if workload.oom_killed:
+        return Localizable("ran out of memory")
+    return Localizable("exited with code {exit_code}", exit_code=workload.exit_code)

@@ -35,6 +35,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.apps.status import Rollback
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
 from controller.manifests import load_app
@@ -157,14 +158,18 @@ class SecretSources:
     def replaced(self) -> Iterator[str]:
         """Yield warnings about manifests that do not count."""
         for found, place in (
-            (self._own, "in the app's repository"),
-            (self._platform, "in the platform folder"),
+            (self._own, Localizable("in the app's repository")),
+            (self._platform, Localizable("in the platform folder")),
         ):
             for name in sorted(self._owned.names & found.keys()):
-                told = (
-                    f"the Secret {name!r} is set with `prichal secret`, so the one that is declared {place}"
+                told = Localizable(
+                    "the Secret {name!r} is set with `prichal secret`, so the one that is declared {place}",
+                    name=name,
+                    place=place,
                 )
-                yield f"{told} does not count: remove it, or the other one with `prichal secret rm`"
+                yield Localizable(
+                    "{told} does not count: remove it, or the other one with `prichal secret rm`", told=told
+                )
 
 
 def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None:
@@ -239,7 +244,7 @@ class CommitLoader:
                 raise Waiting(held.reason, held.message, held.retry_after or _UNTIL_ASKED)
             return self._loaded(replace(revision, commit=known), current=True)
         try:
-            with as_transient(app, f"reading commit {revision.commit[:12]}"):
+            with as_transient(app, Localizable("reading commit {commit}", commit=revision.commit[:12])):
                 return self._loaded(revision, current=True)
         except (Transient, Stalled) as error:  # not only invalid: the folder may be missing
             invalid = isinstance(error, Stalled)
@@ -270,7 +275,11 @@ class CommitLoader:
         rollback = status.rollback
         if rollback is None or is_credible(status, self._history):
             return rollback
-        told = f"{rollback.revision[:12]} was never applied here, so the rollback to it by {rollback.by} is dropped"
+        told = Localizable(
+            "{revision} was never applied here, so the rollback to it by {by} is dropped",
+            revision=rollback.revision[:12],
+            by=rollback.by,
+        )
         self._status_writer.record_event(Reason.ROLLBACK_REFUSED, told, warn=True)
         self.over = rollback
         return None
@@ -303,11 +312,18 @@ class CommitLoader:
         author, subject = (entry.author, entry.subject) if entry else ("", "")
         revision = Revision(self._declared.repository, rollback.revision, "", author, subject)
         try:
-            with as_transient(self._declared.name, f"reading commit {revision.commit[:12]}"):
+            with as_transient(
+                self._declared.name, Localizable("reading commit {commit}", commit=revision.commit[:12])
+            ):
                 loaded = self._recalled(revision)
         except (Transient, Stalled) as error:
             status_writer.record_rollback(rollback, is_there=False)
-            told = type(error)(error.reason, f"cannot go back to {revision.commit[:12]}: {error.message}")
+            told = type(error)(
+                error.reason,
+                Localizable(
+                    "cannot go back to {commit}: {error}", commit=revision.commit[:12], error=error.message
+                ),
+            )
             kind = ConditionType.STALLED if isinstance(error, Stalled) else ConditionType.FETCH_FAILED
             status_writer.add_condition(kind, told, revision.commit)
             if known in ("", revision.commit):
@@ -427,7 +443,7 @@ class CommitLoader:
         """
         repository = self._repository()
         try:
-            with as_transient(self._declared.name, "looking for a newer commit"):
+            with as_transient(self._declared.name, Localizable("looking for a newer commit")):
                 head = self._deps.sources.head(repository, self._secret(repository, repository.credentials))
         except ControllerError:
             return False
@@ -447,7 +463,10 @@ class CommitLoader:
         if repository is None:
             raise Stalled(
                 Reason.REPOSITORY_MISSING,
-                f"the Repository {self._declared.repository!r} does not exist: add it to the platform folder",
+                Localizable(
+                    "the Repository {repository!r} does not exist: add it to the platform folder",
+                    repository=self._declared.repository,
+                ),
             )
         return repository
 
@@ -455,7 +474,9 @@ class CommitLoader:
         self, revision: Revision, name: ComponentName
     ) -> tuple[MLComponentSpec, AppSpec] | None:
         try:
-            with as_transient(self._declared.name, f"reading commit {revision.commit[:12]}"):
+            with as_transient(
+                self._declared.name, Localizable("reading commit {commit}", commit=revision.commit[:12])
+            ):
                 spec = _read_manifests(self._deps, revision, self._declared)
         except ControllerError:
             return None  # the old commit is missing in the clone, or the rules became stricter

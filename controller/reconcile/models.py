@@ -16,6 +16,7 @@ from controller.domain.apps.desired import Unresolved
 from controller.domain.apps.spec import AppSpec, MLComponentSpec, PipelineTarget
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName, short
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import ModelPin
@@ -63,9 +64,14 @@ class ModelPins:
         if pinned == serving and pinned not in ("", found.digest) and not component.follow_model:
             raise Stalled(
                 Reason.MODEL_MISSING,
-                f"the model {short(pinned)} in service is no longer on this host or in the box "
-                f"{component.model_box!r}, which has {short(found.digest)}: upload it again, or take the "
-                "new one with `prichal reconcile`",
+                Localizable(
+                    "the model {pinned} in service is no longer on this host or in the box "
+                    "{model_box!r}, which has {digest}: upload it again, or take the new one with "
+                    "`prichal reconcile`",
+                    pinned=short(pinned),
+                    model_box=component.model_box,
+                    digest=short(found.digest),
+                ),
             )
         pins[component.name] = found.digest
         return found
@@ -79,7 +85,10 @@ class ModelPins:
         found = self._here(component, digest) or self.find(component)
         if found.digest != digest:
             raise Stalled(
-                Reason.MODEL_MISSING, f"the model {short(digest)} is neither in the cache nor in the box"
+                Reason.MODEL_MISSING,
+                Localizable(
+                    "the model {digest} is neither in the cache nor in the box", digest=short(digest)
+                ),
             )
         return found
 
@@ -93,7 +102,11 @@ class ModelPins:
         except Stalled as error:
             if error.reason not in (Reason.MODEL_MISSING, Reason.BUCKET_MISSING):
                 raise
-            message = f"the developer area of the box {box!r} has no model at {path!r}: upload it there"
+            message = Localizable(
+                "the developer area of the box {box!r} has no model at {path!r}: upload it there",
+                box=box,
+                path=path,
+            )
             raise Stalled(Reason.MODEL_MISSING, message) from error
 
     def _here(self, component: MLComponentSpec, digest: str) -> ModelPin | None:
@@ -119,7 +132,7 @@ class ModelPins:
                     ConditionType.WARNING,
                     True,
                     error.reason,
-                    f"{error.message}. The copy on this host is used",
+                    Localizable("{error}. The copy on this host is used", error=error.message),
                 )
                 continue
             if found.digest == pinned:
@@ -144,12 +157,19 @@ def awaiting_model(component: MLComponentSpec, spec: AppSpec) -> Unresolved:
         for api in spec.apis
         if isinstance(api.target, PipelineTarget) and api.target.pipeline in makers
     ]
-    upload = f"upload it with `prichal file put --area developer FILE {spec.app}:{box}/{path}`"
-    run = f"run the pipeline {makers[0]}, which creates it" if makers else ""
+    upload = Localizable(
+        "upload it with `prichal file put --area developer FILE {app}:{box}/{path}`",
+        app=spec.app,
+        box=box,
+        path=path,
+    )
+    run = Localizable("run the pipeline {makers}, which creates it", makers=makers[0]) if makers else ""
     if paths:
-        run = f"{run}: `prichal run start {spec.app}/{paths[0]}`"
-    how = f"{run}; or {upload}" if run else upload
-    why = f"it waits for its first model, {path!r} in the box {box!r}: {how}"
+        run = Localizable("{run}: `prichal run start {app}/{paths}`", run=run, app=spec.app, paths=paths[0])
+    how = Localizable("{run}; or {upload}", run=run, upload=upload) if run else upload
+    why = Localizable(
+        "it waits for its first model, {path!r} in the box {box!r}: {how}", path=path, box=box, how=how
+    )
     return Unresolved(component.name, Reason.AWAITING_MODEL, why, waiting=True)
 
 
@@ -158,8 +178,11 @@ def _publishes(target: tuple[str, str] | None, box: str, path: str) -> bool:
 
 
 def _newer(component: MLComponentSpec, pinned: str, found: str) -> Condition:
-    message = (
-        f"the box {component.model_box!r} has model {short(found)}, but {short(pinned)} is in use: the next commit "
-        "or `prichal reconcile` takes the new one; `followModel: true` takes new models automatically"
+    message = Localizable(
+        "the box {model_box!r} has model {found}, but {pinned} is in use: the next commit or "
+        "`prichal reconcile` takes the new one; `followModel: true` takes new models automatically",
+        model_box=component.model_box,
+        found=short(found),
+        pinned=short(pinned),
     )
     return Condition(ConditionType.WARNING, True, Reason.NEWER_MODEL_AVAILABLE, message)

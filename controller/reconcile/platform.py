@@ -15,6 +15,7 @@ from controller.domain.apps.spec import PlatformSpec, RepositorySpec
 from controller.domain.apps.status import RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
 from controller.domain.git_http import hosted_name
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
@@ -81,10 +82,14 @@ class PlatformReconciler:
         self.keep()
         self.deps.sources.forget(sorted(before - {r.name for r in spec.repositories}))
         count = len(spec.apps)
-        message = f"{count} app{'s' if count != 1 else ''} connected"
+        message = (
+            Localizable("1 app connected")
+            if count == 1
+            else Localizable("{count} apps connected", count=count)
+        )
         conditions = [Condition(ConditionType.READY, True, Reason.READY, message, revision=revision)]
         if spec.warnings:
-            text = "\n".join(spec.warnings)
+            text = joined(spec.warnings, "\n")
             conditions.append(
                 Condition(ConditionType.WARNING, True, Reason.WARNINGS, text, revision=revision)
             )
@@ -119,8 +124,12 @@ class PlatformReconciler:
         connected |= {app.name for app in before.apps} if before else set()
         if connected:
             names = ", ".join(sorted(connected))
-            message = f"the platform folder is empty: all apps ({names}) would be removed; "
-            message += f"if that is intended: prichal approve {PLATFORM}"
+            message = Localizable(
+                "the platform folder is empty: all apps ({names}) would be removed; if that is intended: "
+                "prichal approve {platform}",
+                names=names,
+                platform=PLATFORM,
+            )
             raise Stalled(Reason.PRUNE_PENDING, message)
 
     def _changed(self, marks: Mapping[AppName, str]) -> set[AppName]:

@@ -24,6 +24,7 @@ from controller.domain.apps.rollback import earlier_images
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec, undeclared_app
 from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled, Superseded, Transient, Waiting
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
@@ -47,8 +48,8 @@ log = logging.getLogger(__name__)
 _REPEATABLE = 100  # the newest failed runs, whose images are kept for repetitions,
 _REPEATABLE_IMAGES = 10  # and the number of their images
 
-_STAYS = "nothing is changed until the app is resumed: prichal resume"
-_NO_REPAIRS = "its app is suspended, and is not repaired until it is resumed"
+_STAYS = Localizable("nothing is changed until the app is resumed: prichal resume")
+_NO_REPAIRS = Localizable("its app is suspended, and is not repaired until it is resumed")
 _MAX_ROUNDS = 4  # plan → apply → observe; more rounds would hide a planner that never finishes
 _DEPENDENCY_PAUSE = 5.0
 _UNREADY_PAUSE = 5.0
@@ -133,7 +134,7 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
     prevents a plan."""
     declared = deps.catalog.spec.app(app)
     if declared is None:
-        raise Stalled(Reason.UNKNOWN_APP, f"there is no PlatformApp {app!r}")
+        raise Stalled(Reason.UNKNOWN_APP, Localizable("there is no PlatformApp {app!r}", app=app))
     writer = StatusWriter(deps.store, deps.clock, app, hidden_of(deps, app), silent=True)
     loader = CommitLoader(deps, writer, declared, ungated=True)
     loaded = loader.load()
@@ -145,13 +146,13 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
     if observed.storage and not observed.boxes:
         observed = replace(observed, storage=None)
     plan = _plan(deps, desired, observed, writer.status, deps.clock.now())
-    warnings = [f"{each.reason}: {each.message}" for each in writer.extra_conditions]
+    warnings = [joined((each.reason, each.message), ": ") for each in writer.extra_conditions]
     if held := find(writer.before.conditions, ConditionType.DEPLOY_PENDING):
-        warnings.append(f"{held.reason}: {held.message}")
+        warnings.append(joined((held.reason, held.message), ": "))
     if writer.rolled_back:
-        warnings.append(f"{Reason.ROLLED_BACK}: {writer.rolled_back.message}")
+        warnings.append(joined((Reason.ROLLED_BACK, writer.rolled_back.message), ": "))
     if declared.suspend or writer.before.suspended:
-        warnings.append(f"{Reason.SUSPENDED}: {_STAYS}")
+        warnings.append(joined((Reason.SUSPENDED, _STAYS), ": "))
     gpus = deps.gpu_leases.view(desired)
     warnings += [*gpu_failures(plan, gpus), *beside_itself(desired, gpus.pool)]
     manifests = _manifests(deps, loaded, declared, writer.secrets)
@@ -329,7 +330,9 @@ class Reconciliation:
         for name in declared.depends_on:
             if not is_ready(self._deps.store.apps.status(name).conditions):
                 raise Waiting(
-                    Reason.DEPENDENCY_NOT_READY, f"it waits until the app {name} is ready", _DEPENDENCY_PAUSE
+                    Reason.DEPENDENCY_NOT_READY,
+                    Localizable("it waits until the app {name} is ready", name=name),
+                    _DEPENDENCY_PAUSE,
                 )
 
     def _disconnect(self) -> PassOutcome:
@@ -347,21 +350,24 @@ class Reconciliation:
         if end.failures:
             raise end.failures[0].error
         if deps.store.runs.unfinished(self._app, limit=1):
-            raise Waiting(Reason.RUNS_STOPPING, "its runs are being stopped", _RUNS_PAUSE)
+            raise Waiting(Reason.RUNS_STOPPING, Localizable("its runs are being stopped"), _RUNS_PAUSE)
         for route in deps.store.routes.of(self._app):
             deps.store.routes.withdraw(self._app, route.component)
         if not self._tidy_images(keep=0):
             raise Waiting(
-                Reason.IMAGES_STAY, "its images cannot be removed yet; see the daemon's log", _UNREADY_PAUSE
+                Reason.IMAGES_STAY,
+                Localizable("its images cannot be removed yet; see the daemon's log"),
+                _UNREADY_PAUSE,
             )
         self._tidy_models(AppStatus(self._app))
         deps.store.secrets.forget(self._app)  # the next app of this name may be somebody else's
         deps.store.history.forget(self._app)
         if self._status_writer.before != AppStatus(self._app):
             self._status_writer.record_event(
-                Reason.DISCONNECTED, "its PlatformApp was removed; its containers and routes are gone"
+                Reason.DISCONNECTED,
+                Localizable("its PlatformApp was removed; its containers and routes are gone"),
             )
-        return PassOutcome(Outcome.REMOVED, "disconnected: its containers and routes are gone")
+        return PassOutcome(Outcome.REMOVED, Localizable("disconnected: its containers and routes are gone"))
 
     def _cancel_runs(self) -> None:
         """Cancel the app's runs. Waiting ones end at once; the runner stops those that have begun. The next
@@ -369,7 +375,7 @@ class Reconciliation:
         """
         runs, now = self._deps.store.runs, self._deps.clock.now()
         for run in runs.unfinished(self._app):
-            canceled = cancel(run, now, Reason.APP_DISCONNECTED, "its app was disconnected")
+            canceled = cancel(run, now, Reason.APP_DISCONNECTED, Localizable("its app was disconnected"))
             if canceled is not run:
                 runs.save(canceled)
 
@@ -418,7 +424,12 @@ class Reconciliation:
         while not plan.empty:
             if rounds == _MAX_ROUNDS + sum(bool(each.spec.depends_on) for each in desired.components):
                 raise Transient(
-                    Reason.RESTLESS, f"after {rounds} rounds there are still actions to do:\n{plan.render()}"
+                    Reason.RESTLESS,
+                    Localizable(
+                        "after {rounds} rounds there are still actions to do:\n{plan}",
+                        rounds=rounds,
+                        plan=plan.render(),
+                    ),
                 )
             rounds += 1
             status_writer.record_plan(plan)
@@ -519,7 +530,10 @@ class Reconciliation:
         status_writer.record_observed(observed)
         boxes = self._boxes(desired, plan)
         status_writer.record_boxes(boxes)
-        models = (f"MLComponent {name}: {found.message}" for name, found in loader.news.warnings.items())
+        models = (
+            Localizable("MLComponent {name}: {found}", name=name, found=found.message)
+            for name, found in loader.news.warnings.items()
+        )
         beside = beside_itself(desired, deps.gpu_leases.view(desired).pool)
         warnings = (*loaded.spec.warnings, *models, *loader.secrets.replaced(), *beside)
         conditions = judge_app(components, plan, warnings, boxes)
@@ -627,7 +641,7 @@ class Reconciliation:
         for upstream in route.upstreams:
             readiness = self._deps.prober.probe(upstream, spec.server.ready_path, timeout=2.0)
             if not readiness.ready:
-                return readiness.detail or "it is not ready"
+                return readiness.detail or Localizable("it is not ready")
         return ""
 
     def _unresolved(self, missing: Unresolved, revision: str) -> ComponentStatus:

@@ -46,6 +46,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, build_tag, stage_image
 from controller.domain.reasons import Reason
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
@@ -82,13 +83,16 @@ def build_input(
         value = found.get(one.key) if found else None
         if value is None:
             what = (
-                f"the Secret {one.secret!r}"
+                Localizable("the Secret {secret!r}", secret=one.secret)
                 if found is None
-                else f"the key {one.key!r} of the Secret {one.secret!r}"
+                else Localizable("the key {key!r} of the Secret {secret!r}", key=one.key, secret=one.secret)
             )
             how = f"prichal secret set {app} {one.secret} {one.key}"
             raise Stalled(
-                Reason.AWAITING_SECRET, f"its build waits for {what}, which is not set: set it with: {how}"
+                Reason.AWAITING_SECRET,
+                Localizable(
+                    "its build waits for {what}, which is not set: set it with: {how}", what=what, how=how
+                ),
             )
         values.append((one.id, value))
     return BuildInput(commit, source, tuple(values))
@@ -104,7 +108,11 @@ def package_index(name: str | None, registries: Credentials) -> Mapping[str, Sec
         if secret is not None:
             user, password = (secret.get(key) for key in ("username", "password"))
             if not user or not password:
-                text = f"Secret {secret.name} of package registry {name} needs `username` and `password`"
+                text = Localizable(
+                    "Secret {secret} of package registry {name} needs `username` and `password`",
+                    secret=secret.name,
+                    name=name,
+                )
                 raise Stalled(Reason.REGISTRY_CREDENTIALS, text)
             parts = urlsplit(url)
             account = f"{quote(user.reveal(), safe='')}:{quote(password.reveal(), safe='')}"
@@ -124,11 +132,16 @@ def smoke_case(sources: Sources, test: SmokeTest, revision: Revision) -> SmokeCa
         ]
         return case_of(test, contents[0] or b"", contents[1])
     except SmokeTestInvalid as error:
-        raise Stalled(Reason.SMOKE_TEST_INVALID, f"its smoke test cannot be run: {error}") from error
+        raise Stalled(
+            Reason.SMOKE_TEST_INVALID, Localizable("its smoke test cannot be run: {error}", error=error)
+        ) from error
     except Stalled as error:
         if error.reason == Reason.REVISION_GONE:
             raise
-        raise Stalled(Reason.SMOKE_TEST_INVALID, f"its smoke test cannot be run: {error.message}") from error
+        raise Stalled(
+            Reason.SMOKE_TEST_INVALID,
+            Localizable("its smoke test cannot be run: {error}", error=error.message),
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -231,7 +244,7 @@ class Resolver:
         )
         try:
             self._respect_pause(component.name, ComponentKind.ML_COMPONENT)
-            with as_transient(spec.app, f"MLComponent {component.name}"):
+            with as_transient(spec.app, Localizable("MLComponent {component}", component=component.name)):
                 desired = self._component(component, spec, revision, memory, found)
         except (Stalled, Transient) as error:
             why = scrub(error.message, self.secrets)
@@ -252,7 +265,7 @@ class Resolver:
     ) -> None:
         try:
             self._respect_pause(pipeline.name, ComponentKind.EXPERIMENT_PIPELINE)
-            with as_transient(spec.app, f"ExperimentPipeline {pipeline.name}"):
+            with as_transient(spec.app, Localizable("ExperimentPipeline {pipeline}", pipeline=pipeline.name)):
                 found.pipelines.append(self._pipeline(pipeline, spec, revision, found))
         except (Stalled, Transient) as error:
             why = scrub(error.message, self.secrets)
@@ -372,13 +385,13 @@ class Resolver:
         """Ask for the pin. After a refusal of the registry later passes ask again, less and less often, since
         the image may be pushed after the commit.
         """
-        if error := self.paused.get(f"image {reference}"):
-            self.refused.append((f"image {reference}", error))
+        if error := self.paused.get(Localizable("image {reference}", reference=reference)):
+            self.refused.append((Localizable("image {reference}", reference=reference), error))
             raise error
         try:
             return self.engine.pin(source, tag or None, self.registries)
         except Stalled as error:
-            self.refused.append((f"image {reference}", error))
+            self.refused.append((Localizable("image {reference}", reference=reference), error))
             raise
 
     def _stage_pin(self, source: ImageSource, tag: str, found: _Found) -> ImagePin:
@@ -469,7 +482,12 @@ class Resolver:
         if secret is None:
             hint = nearest(name, self.secret_names)
             how = f"prichal secret set {app} {name} KEY"
-            message = f"it waits for the Secret {name!r}, which is not set{hint or ''}: set it with: {how}"
+            message = Localizable(
+                "it waits for the Secret {name!r}, which is not set{hint}: set it with: {how}",
+                name=name,
+                hint=hint or "",
+                how=how,
+            )
             raise Stalled(Reason.AWAITING_SECRET, message)
         return secret
 
@@ -505,7 +523,8 @@ class Resolver:
         found = self._need(name, app)
         if not found.values:
             raise Stalled(
-                Reason.SECRET_EMPTY, f"the Secret {name!r} names no callers; add `user: password hash`"
+                Reason.SECRET_EMPTY,
+                Localizable("the Secret {name!r} names no callers; add `user: password hash`", name=name),
             )
         for why in unusable(found):
             raise Stalled(Reason.CALLERS_INVALID, why)
@@ -514,8 +533,13 @@ class Resolver:
     def _hashed(self, app: AppName, user: str, value: Secret) -> str:
         if is_hash(value.reveal()):
             if problem := cost_problem(value.reveal()):
-                advice = "create one with `prichal password hash`"
-                text = f"the password hash of {user!r} takes too long to check: {problem}; {advice}"
+                advice = Localizable("create one with `prichal password hash`")
+                text = Localizable(
+                    "the password hash of {user!r} takes too long to check: {problem}; {advice}",
+                    user=user,
+                    problem=problem,
+                    advice=advice,
+                )
                 raise Stalled(Reason.PASSWORD_HASH_TOO_COSTLY, text)
             return value.reveal()
         return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))

@@ -20,6 +20,7 @@ from controller.domain.apps.rollout_watch import (
 )
 from controller.domain.apps.samples import RequestCounts
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
@@ -85,13 +86,18 @@ class RolloutWatcher:
                 writer.status, store.history.list(writer.status.app), watch.revision, AUTOMATIC, now
             )
         except Stalled as error:
-            told = f"{fault}, but the app stays at its revision: {error.message}"
+            told = Localizable(
+                "{fault}, but the app stays at its revision: {error}", fault=fault, error=error.message
+            )
             writer.record_event(Reason.ROLLOUT_FAILED, told, name, warn=True)
             return
         writer.record_event(
-            Reason.ROLLOUT_FAILED, f"{fault}: going back to {rollback.revision[:12]}", name, warn=True
+            Reason.ROLLOUT_FAILED,
+            Localizable("{fault}: going back to {revision}", fault=fault, revision=rollback.revision[:12]),
+            name,
+            warn=True,
         )
-        writer.record_failed_rollout(FailedRollout(rollback.replaced, f"{name}: {fault}"))
+        writer.record_failed_rollout(FailedRollout(rollback.replaced, joined((name, fault), ": ")))
         with store.transaction():
             if store.apps.status(writer.status.app).rollback is None:  # a person may just have asked for one
                 store.apps.roll_back(writer.status.app, rollback)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from controller.domain.apps.observed import ScratchUse
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import Event, EventType
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.units import about_size
@@ -39,9 +40,12 @@ class ScratchScan:
 
     def _remove(self, found: ScratchUse) -> None:
         most = self._deps.settings.docker.scratch
-        message = (
-            f"{found.name} has written {about_size(found.size)} into its own file system, but may write only "
-            f"{about_size(most)} (docker.scratch). It is replaced by an empty one; keep large files in a box"
+        message = Localizable(
+            "{found} has written {size} into its own file system, but may write only {most} "
+            "(docker.scratch). It is replaced by an empty one; keep large files in a box",
+            found=found.name,
+            size=about_size(found.size),
+            most=about_size(most),
         )
         log.warning("%s", message, extra={"app": found.app})
         self._deps.engine.remove(found.workload_id, GRACE)

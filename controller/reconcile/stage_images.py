@@ -9,6 +9,7 @@ from functools import partial
 
 from controller.domain.apps.spec import BuildImage, SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import build_tag
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -26,7 +27,7 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     """
     declared = deps.catalog.spec.app(pipeline.app)
     if declared is None:
-        raise Stalled(Reason.IMAGE_NOT_FOUND, "its app is no longer connected")
+        raise Stalled(Reason.IMAGE_NOT_FOUND, Localizable("its app is no longer connected"))
     revision = Revision(declared.repository, pipeline.revision, "")
     source = _source(deps, pipeline, stage)
     tag = build_tag(deps.settings.instance, pipeline.app, build_content(deps.sources, revision, source))
@@ -51,4 +52,4 @@ def _source(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> BuildImage:
         for declared in found.stages if found.name == pipeline.name else ():
             if declared.name == stage and isinstance(declared.image, BuildImage):
                 return declared.image
-    raise Stalled(Reason.IMAGE_NOT_FOUND, "its manifest does not say how to build it")
+    raise Stalled(Reason.IMAGE_NOT_FOUND, Localizable("its manifest does not say how to build it"))

@@ -32,6 +32,7 @@ from controller.domain.apps.status import (
 )
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.forges import Forge
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName, RepositoryName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -176,7 +177,7 @@ class StatusWriter:
     def record_attempt(self, commit: str, subject: str, pusher: str = "") -> None:
         self._status = replace(self._status, attempted_revision=commit)
         if commit != self.before.attempted_revision:
-            by = f", pushed by {pusher}" if pusher else ""
+            by = Localizable(", pushed by {pusher}", pusher=pusher) if pusher else ""
             self.record_event(Reason.NEW_REVISION, f"{commit[:12]} {subject}".rstrip() + by)
 
     def record_rollback(self, rollback: Rollback, is_there: bool) -> None:
@@ -185,14 +186,23 @@ class StatusWriter:
         self._status = replace(self._status, failed_rollout=why_failed(rollback, self.before.failed_rollout))
         self._rolled_back = holding(self._app, rollback, is_there, self._status.failed_rollout)
         if not said or said.revision != rollback.revision:
-            where = f"from {rollback.replaced[:12]} to {rollback.revision[:12]}"
-            self.record_event(Reason.ROLLED_BACK, f"rolled back {where} by {rollback.by}")
+            where = Localizable(
+                "from {replaced} to {revision}",
+                replaced=rollback.replaced[:12],
+                revision=rollback.revision[:12],
+            )
+            self.record_event(
+                Reason.ROLLED_BACK, Localizable("rolled back {where} by {by}", where=where, by=rollback.by)
+            )
 
     def record_rollback_end(self) -> None:
         """Record that the app follows Git again."""
         self._status = replace(self._status, failed_rollout=None)
         if said := find(self.before.conditions, ConditionType.ROLLED_BACK):
-            self.record_event(Reason.ROLLBACK_ENDED, f"{said.revision[:12]} is no longer held")
+            self.record_event(
+                Reason.ROLLBACK_ENDED,
+                Localizable("{revision} is no longer held", revision=said.revision[:12]),
+            )
 
     def record_held(self, held: HeldCommit, commit: str) -> None:
         """Record that a new commit is not applied yet."""
@@ -226,7 +236,13 @@ class StatusWriter:
         others = [c for c in self.before.conditions if c.type is not ConditionType.RECONCILING]
         if not find(self.before.conditions, ConditionType.READY):
             others.append(
-                Condition(ConditionType.READY, False, Reason.APPLYING, "first pass", revision=plan.revision)
+                Condition(
+                    ConditionType.READY,
+                    False,
+                    Reason.APPLYING,
+                    Localizable("first pass"),
+                    revision=plan.revision,
+                )
             )
         self._status = replace(self._status, plan=text, conditions=self.merged((*others, reconciling)))
         with self._store.transaction():
@@ -342,7 +358,7 @@ class StatusWriter:
         self._status = replace(self._status, failures=0)
         if ready.status and revision != self.before.applied_revision:
             self._status = replace(self._status, applied_revision=revision)
-            self.record_event(Reason.APPLIED, f"{revision[:12]}: {ready.message}")
+            self.record_event(Reason.APPLIED, joined((revision[:12], ready.message), ": "))
         elif ready.status and not is_ready(self.before.conditions):
             self.record_event(Reason.READY, ready.message)
         self.set_conditions(conditions)
@@ -380,7 +396,8 @@ class StatusWriter:
         for told in sorted(self._told, key=len, reverse=True):
             if len(told) >= _WORDS:  # a short word may be within another one by chance
                 text = re.sub(rf"(?<!\w){re.escape(told)}(?!\w)", "", text)
-        return text.strip() or message
+        text = text.strip()
+        return text if text and text != message else message
 
     def merged(self, now: Iterable[Condition], before: Conditions | None = None) -> Conditions:
         return merge(self.before.conditions if before is None else before, now, self._clock.now())
@@ -400,7 +417,9 @@ class StatusWriter:
         except ControllerError:
             raise
         except Exception as bug:
-            message = f"the status could not be saved: {type(bug).__name__}; see the daemon's log"
+            message = Localizable(
+                "the status could not be saved: {name}; see the daemon's log", name=type(bug).__name__
+            )
             error = Transient(Reason.INTERNAL_ERROR, message)
             self._status, self._extra_conditions = self.before, ()
             self.record_failure(ConditionType.APPLY_FAILED, error)

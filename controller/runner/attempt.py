@@ -35,6 +35,7 @@ from typing import TypeVar
 from controller.domain.apps.environment import variables
 from controller.domain.apps.mounts import OURS
 from controller.domain.errors import ControllerError, MountMismatch, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import is_build, job_name
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage, env_name, mount_path
@@ -80,7 +81,9 @@ T = TypeVar("T")
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 PROGRESS = f"{OURS}/progress"  # a folder in containers
-_KEPT = "; the outputs of the stage are kept, and `retry` publishes them without running the stage again"
+_KEPT = Localizable(
+    "; the outputs of the stage are kept, and `retry` publishes them without running the stage again"
+)
 _DRAIN = 60.0  # seconds that the rest of an ended container's log may take
 _SETTLE = 2.0  # seconds after which people see that the rest of the log is still being read
 _STAGING = 3600.0  # seconds that the inputs of an attempt may take, whatever its timeout
@@ -202,14 +205,20 @@ class AttemptWork:
 
     def _build_image(self, run: Run, stage: Stage) -> None:
         commit = run.pipeline.revision[:12]
-        gone = f"the image of stage {stage.name!r}, of commit {commit}, is gone from the engine"
-        self._show_reason(Reason.BUILDING_IMAGE, f"{gone} and is being built again")
+        gone = Localizable(
+            "the image of stage {stage!r}, of commit {commit}, is gone from the engine",
+            stage=stage.name,
+            commit=commit,
+        )
+        self._show_reason(Reason.BUILDING_IMAGE, Localizable("{gone} and is being built again", gone=gone))
         try:
             image = self._deps.rebuild(run.pipeline, stage.name)
         except Stalled as error:
-            message = (
-                f"{gone} and cannot be built again ({error.message}): load it again, or start a new run, "
-                "which runs the current commit"
+            message = Localizable(
+                "{gone} and cannot be built again ({error}): load it again, or start a new run, "
+                "which runs the current commit",
+                gone=gone,
+                error=error.message,
             )
             raise Stalled(Reason.IMAGE_NOT_FOUND, message) from error
         self._show_reason(Reason.NONE, "")
@@ -238,7 +247,9 @@ class AttemptWork:
         while job.state is JobState.PENDING:
             if clock.monotonic() - begun >= limit:
                 raise StageFailed(not_started(job, limit))
-            self._show_reason(Reason.START_PENDING, f"the engine does not run it yet: {job.detail}")
+            self._show_reason(
+                Reason.START_PENDING, Localizable("the engine does not run it yet: {job}", job=job.detail)
+            )
             self._signals.pause(_LOOK)
             found = self._find()
             if found is None:
@@ -273,7 +284,12 @@ class AttemptWork:
             return failure_of_error(error)
         reason = Reason.INPUT_INVALID if name in self._stage.inputs else Reason.OUTPUT_INVALID
         what = "folder" if place.is_dir() else "file"
-        message = f"{error.found}, but {name!r} is a {what}: give it another `mountTo`"
+        message = Localizable(
+            "{found}, but {name!r} is a {what}: give it another `mountTo`",
+            found=error.found,
+            name=name,
+            what=what,
+        )
         return StageFailure(reason, message, final=True)
 
     def _watch(self, job: ObservedJob, fresh: bool) -> ObservedJob | None:
@@ -351,7 +367,9 @@ class AttemptWork:
             yield
             ended = not self._stuck
             if ended and wait([following], timeout=_SETTLE).not_done:
-                self._show_reason(Reason.READING_LOG, "the command has ended; reading the rest of its log")
+                self._show_reason(
+                    Reason.READING_LOG, Localizable("the command has ended; reading the rest of its log")
+                )
                 wait([following], timeout=_DRAIN)
         finally:
             enough = True
@@ -413,7 +431,10 @@ class AttemptWork:
                 raise StageFailed(too_much(why))
             if clock.monotonic() - begun > limit:
                 raise StageFailed(
-                    StageFailure(TIMEOUT, f"its inputs did not arrive within {render_duration(limit)}")
+                    StageFailure(
+                        TIMEOUT,
+                        Localizable("its inputs did not arrive within {limit}", limit=render_duration(limit)),
+                    )
                 )
 
         return check
@@ -439,7 +460,8 @@ class AttemptWork:
             if found is None:
                 how = f"prichal secret set {run.app} {name} KEY"
                 raise Stalled(
-                    Reason.SECRET_MISSING, f"the Secret {name!r} does not exist: set it with: {how}"
+                    Reason.SECRET_MISSING,
+                    Localizable("the Secret {name!r} does not exist: set it with: {how}", name=name, how=how),
                 )
             env |= variables(found)
         env |= {variable.name: Secret(variable.value) for variable in self._stage.env}
@@ -522,7 +544,10 @@ class AttemptWork:
                 try:
                     return self._publish_in_turn(target)
                 except Transient as error:
-                    self._show_reason(error.reason, f"could not publish yet, trying again: {error.message}")
+                    self._show_reason(
+                        error.reason,
+                        Localizable("could not publish yet, trying again: {error}", error=error.message),
+                    )
                 self._signals.pause(pause)
             try:
                 return self._publish_in_turn(target)
@@ -544,7 +569,8 @@ class AttemptWork:
 
     def _note_turn(self, group: str) -> None:
         self._show_reason(
-            Reason.WAITING_FOR_GROUP, f"waiting until other runs have finished with the group {group!r}"
+            Reason.WAITING_FOR_GROUP,
+            Localizable("waiting until other runs have finished with the group {group!r}", group=group),
         )
 
     # --- its end -----------------------------------------------------------------------------------------------
@@ -609,8 +635,9 @@ class AttemptWork:
             raise
         except Exception as error:  # noqa: BLE001 - the attempt has to come to an end
             why = self._failure_of(error).message
-            self._stuck = (
-                f"; its container could not be stopped, and will be removed as soon as possible: {why}"
+            self._stuck = Localizable(
+                "; its container could not be stopped, and will be removed as soon as possible: {why}",
+                why=why,
             )
             return None
 
@@ -620,7 +647,9 @@ class AttemptWork:
             self._deps.jobs.stop(job.id, grace)
             job = self._deps.jobs.find(self._name)
         if job and job.state is JobState.RUNNING:
-            raise Transient(Reason.ENGINE_FAILED, "the container still runs although it was stopped")
+            raise Transient(
+                Reason.ENGINE_FAILED, Localizable("the container still runs although it was stopped")
+            )
         return job
 
     def _remove(self) -> None:
@@ -690,7 +719,7 @@ class AttemptWork:
                     raise StageFailed(replace(failure_of_error(error), final=True)) from error
                 else:
                     raise
-                self._show_reason(error.reason, f"trying again: {error.message}")
+                self._show_reason(error.reason, Localizable("trying again: {error}", error=error.message))
             else:
                 if since is not None:
                     self._show_reason(Reason.NONE, "")
@@ -714,9 +743,10 @@ class AttemptWork:
 
 def _no_box(run: Run) -> str:
     names = ", ".join(output.name for output in run.handed_out)
-    return (
-        f"the pipeline has no connected box for its outputs ({names}): connect one with "
-        "`connectedBoxes`, or use `publishTo`"
+    return Localizable(
+        "the pipeline has no connected box for its outputs ({names}): connect one with "
+        "`connectedBoxes`, or use `publishTo`",
+        names=names,
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import OURS
 from controller.safe_paths import Place, change_mode, open_below, opened
@@ -32,7 +33,11 @@ _MOST_COPIES = 100_000
 _SET_ID = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _LONGEST = 4096  # bytes of a path that commands can name
 
-_TOO_MANY = f"exceeds a limit: links to folders stand for over {_MOST_COPIES} copies, or there are over {_MOST_FOLDERS}"
+_TOO_MANY = Localizable(
+    "exceeds a limit: links to folders stand for over {most_copies} copies, or there are over {most_folders}",
+    most_copies=_MOST_COPIES,
+    most_folders=_MOST_FOLDERS,
+)
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,12 @@ class OutputContents:
                     raise _refused(name, _TOO_MANY)
                 if stat.S_ISDIR(mode):
                     if any(place == above[: len(place)] for above in via):
-                        raise _refused(name, "is a link to a folder that contains it")
+                        raise _refused(name, Localizable("is a link to a folder that contains it"))
                     pending.append(_Folder(name, place, via))
                 elif not stat.S_ISREG(mode):
-                    raise _refused(name, "is neither a file nor a folder, but a pipe, a socket or a device")
+                    raise _refused(
+                        name, Localizable("is neither a file nor a folder, but a pipe, a socket or a device")
+                    )
                 elif len(name) > 1 or entry.name not in OURS:
                     yield OutputFile("/".join(name), place, size)
 
@@ -111,7 +118,10 @@ class OutputContents:
         except OSError as error:
             place = "/".join(here.name)[:200] or self.folder.name
             raise Stalled(
-                Reason.OUTPUT_INVALID, f"cannot read the folder {place!r}: {error.strerror}"
+                Reason.OUTPUT_INVALID,
+                Localizable(
+                    "cannot read the folder {place!r}: {strerror}", place=place, strerror=error.strerror
+                ),
             ) from error
         return sorted(entries, key=lambda entry: entry.name)
 
@@ -152,9 +162,11 @@ class OutputContents:
                 elif todo and not stat.S_ISDIR(found.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             except OSError as error:
-                raise _refused(name, f"is a link that leads to nothing: {error.strerror}") from error
+                raise _refused(
+                    name, Localizable("is a link that leads to nothing: {strerror}", strerror=error.strerror)
+                ) from error
             if links > _MOST_LINKS:
-                raise _refused(name, "is a link that leads back to itself")
+                raise _refused(name, Localizable("is a link that leads back to itself"))
         if here[: len(mount)] != mount:
             raise _leaves(name, self.mount)
         place = here[len(mount) :]
@@ -167,12 +179,13 @@ def _entry(name: str, found: os.stat_result) -> _FolderEntry:
 
 
 def _refused(name: Place, why: str) -> Stalled:
-    return Stalled(Reason.OUTPUT_INVALID, f"{'/'.join(name)!r} {why}")
+    return Stalled(Reason.OUTPUT_INVALID, joined((repr("/".join(name)), why), " "))
 
 
 def _leaves(name: Place, mount: str) -> Stalled:
-    why = (
-        f"is a link that leads out of the output: only files below {mount} in the container can be published"
+    why = Localizable(
+        "is a link that leads out of the output: only files below {mount} in the container can be published",
+        mount=mount,
     )
     return _refused(name, why)
 
@@ -186,11 +199,16 @@ def open_up(folder: Path) -> None:
     for what cannot be read.
     """
     if not folder.is_dir() or folder.is_symlink():
-        raise Stalled(Reason.OUTPUT_MISSING, f"the output {folder.name!r} is not a folder")
+        raise Stalled(
+            Reason.OUTPUT_MISSING, Localizable("the output {folder!r} is not a folder", folder=folder.name)
+        )
     if not sum(not stat.S_ISDIR(mode) for mode in _opened_up(folder)):
         raise Stalled(
             Reason.OUTPUT_MISSING,
-            f"the stage has written no files to its output {folder.name!r}; its path is in the environment",
+            Localizable(
+                "the stage has written no files to its output {folder!r}; its path is in the environment",
+                folder=folder.name,
+            ),
         )
 
 
@@ -226,7 +244,9 @@ def _entries_opened_up(root: Path, here: Place) -> list[tuple[str, int]]:
                 elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                     _close_device(folder, name)
     except OSError as error:
-        raise Stalled(Reason.OUTPUT_INVALID, f"cannot read {_closed(path, error)}") from error
+        raise Stalled(
+            Reason.OUTPUT_INVALID, Localizable("cannot read {closed}", closed=_closed(path, error))
+        ) from error
     return sorted(
         entry
         for entry in entries
@@ -267,7 +287,12 @@ def _closed(place: Path, error: OSError) -> str:
         found = place.lstat()
         if isinstance(error, PermissionError):
             mode = stat.S_IMODE(found.st_mode)
-            return f"{str(place)[-200:]}: it belongs to user {found.st_uid} and is closed ({mode:04o})"
+            return Localizable(
+                "{place}: it belongs to user {st_uid} and is closed ({mode})",
+                place=str(place)[-200:],
+                st_uid=found.st_uid,
+                mode=format(mode, "04o"),
+            )
     return f"{str(place)[-200:]}: {error.strerror}"
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from controller.domain.apps.status import Event, EventType, is_suspended
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -52,7 +53,10 @@ class CronScheduler:
             self._steps[key](scheduled)
 
     def _step(self, app: AppName, pipeline: ComponentName) -> GuardedStep:
-        return GuardedStep(f"could not start pipeline {app}/{pipeline} by schedule", self._follow_schedule)
+        return GuardedStep(
+            f"could not start pipeline {app}/{pipeline} by schedule",
+            self._follow_schedule,
+        )
 
     def _follow_schedule(self, scheduled: ScheduleState) -> None:
         schedule = scheduled.schedule
@@ -89,10 +93,15 @@ class CronScheduler:
             new_run_id(now, secrets.randbits(32)), pipeline, now, cause=RunCause.SCHEDULE, public=True
         )
         for earlier in replaced:
-            canceled = cancel(earlier, now, why=f"replaced by run {run.id} of the same schedule")
+            canceled = cancel(
+                earlier, now, why=Localizable("replaced by run {run_id} of the same schedule", run_id=run.id)
+            )
             if canceled is not earlier:
                 self._store.runs.save(canceled)
-                message = f"run {earlier.id} had not ended when the next one was due, and is canceled"
+                message = Localizable(
+                    "run {earlier_id} had not ended when the next one was due, and is canceled",
+                    earlier_id=earlier.id,
+                )
                 self._record_event(pipeline, EventType.NORMAL, Reason.RUN_REPLACED, message)
         self._store.runs.submit(run)
         fields = {"app": run.app, "pipeline": run.name, "run": run.id, "late": round(now - tick, 1)}
@@ -105,8 +114,9 @@ class CronScheduler:
         fields = {"app": pipeline.app, "pipeline": pipeline.name, "behind": behind.id}
         log.info("run skipped by schedule", extra=fields)
         if not told:
-            message = (
-                f"the schedule starts no run until run {behind.id} has ended (concurrencyPolicy: Forbid)"
+            message = Localizable(
+                "the schedule starts no run until run {behind_id} has ended (concurrencyPolicy: Forbid)",
+                behind_id=behind.id,
             )
             self._record_event(pipeline, EventType.WARNING, Reason.RUN_SKIPPED, message)
 

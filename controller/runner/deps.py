@@ -11,6 +11,7 @@ from controller.disk import free_percent
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
 from controller.domain.forges import Forge
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -20,7 +21,7 @@ from controller.ports import Clock, Jobs, Models, Storage, Store
 
 
 def _not_rebuilt(pipeline: Pipeline, stage: str) -> str:
-    raise Stalled(Reason.IMAGE_NOT_FOUND, "there is no commit to build it from")
+    raise Stalled(Reason.IMAGE_NOT_FOUND, Localizable("there is no commit to build it from"))
 
 
 @dataclass(frozen=True)

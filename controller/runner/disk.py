@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.runs.disk import Held, excess, used
 from controller.domain.runs.run import Run
@@ -97,7 +98,9 @@ class Disk:
         under_way = [each for each in held if not each.kept]
         if under_way and self._is_short():
             largest = max(under_way, key=lambda each: each.size)
-            refused[largest.run] = "the disk of this host is nearly full, and this run takes the most of it"
+            refused[largest.run] = Localizable(
+                "the disk of this host is nearly full, and this run takes the most of it"
+            )
         for id in refused.keys() - self._refused.keys():
             log.warning("ending a run: %s", refused[id], extra={"run": id})
         self._refused, self.used = refused, used(held)
@@ -120,7 +123,10 @@ class Disk:
             try:
                 yield Held(run.id, run.app, self._count(self._root / run.id), kept=False)
             except Uncountable:
-                refused[run.id] = f"its files cannot be counted within {PATIENCE:.0f} s: they are too many"
+                refused[run.id] = Localizable(
+                    "its files cannot be counted within {patience} s: they are too many",
+                    patience=format(PATIENCE, ".0f"),
+                )
 
     def _too_much_beside(self, active: Iterable[Run]) -> dict[str, str]:
         """Return runs whose containers have written too much into their own file systems, with the reason."""
@@ -131,8 +137,12 @@ class Disk:
             log.debug("could not get the sizes of containers from the engine: %s", error)
             written = ()
         return {
-            job.run: f"stage {job.stage!r} has written {about_size(size)} besides its outputs, but may write only "
-            f"{about_size(self._scratch)} (runs.scratch)"
+            job.run: Localizable(
+                "stage {stage!r} has written {size} besides its outputs, but may write only {scratch} (runs.scratch)",
+                stage=job.stage,
+                size=about_size(size),
+                scratch=about_size(self._scratch),
+            )
             for job, size in written
             if size > self._scratch and job.run in ids
         }

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.domain.units import render_duration, render_size
@@ -41,17 +42,19 @@ class StageFailed(Exception):
 
 
 LOST = StageFailure(
-    Reason.CONTAINER_LOST, "its container was removed from outside while it ran", platform=True
+    Reason.CONTAINER_LOST, Localizable("its container was removed from outside while it ran"), platform=True
 )
 INTERRUPTED = StageFailure(
-    Reason.ENGINE_RESTARTED, "the engine was restarted while the command ran, which ended it", platform=True
+    Reason.ENGINE_RESTARTED,
+    Localizable("the engine was restarted while the command ran, which ended it"),
+    platform=True,
 )
 NODE_LOST = StageFailure(
     Reason.NODE_LOST,
-    "the node that it ran on does not answer, so it is unknown what became of it",
+    Localizable("the node that it ran on does not answer, so it is unknown what became of it"),
     platform=True,
 )
-BUG = StageFailure(Reason.INTERNAL_ERROR, "internal error; see the daemon's log", platform=True)
+BUG = StageFailure(Reason.INTERNAL_ERROR, Localizable("internal error; see the daemon's log"), platform=True)
 
 #: Of the errors that a repetition cannot correct, those that users can correct.
 _THEIRS = frozenset(
@@ -110,27 +113,34 @@ def failure_of_disk(error: OSError) -> StageFailure:
     """Return the failure for an error of the state folder."""
     full = error.errno in FULL
     reason = Reason.DISK_FULL if full else Reason.STATE_IO_ERROR
-    return StageFailure(reason, f"the state folder: {error}", platform=True)
+    return StageFailure(reason, Localizable("the state folder: {error}", error=error), platform=True)
 
 
 def too_slow(stage: Stage) -> StageFailure:
     """Return the failure of a container that was stopped for its timeout: its exit code says nothing."""
     limit = render_duration(stage.timeout or 0.0)
     return StageFailure(
-        TIMEOUT, f"it was stopped after {limit}; raise `timeout` of the stage if it needs longer"
+        TIMEOUT,
+        Localizable(
+            "it was stopped after {limit}; raise `timeout` of the stage if it needs longer", limit=limit
+        ),
     )
 
 
 def too_much(why: str) -> StageFailure:
     """Return the failure of an attempt that was stopped because it filled the disk."""
-    message = f"{why}; make the stage write less, or ask for a higher limit"
+    message = Localizable("{why}; make the stage write less, or ask for a higher limit", why=why)
     return StageFailure(STORAGE_FULL, message, final=True)
 
 
 def not_started(job: ObservedJob, limit: float) -> StageFailure:
     """Return the failure of a container that the engine has accepted and did not run in time."""
-    why = job.detail or "it gives no reason"
-    text = f"the engine did not start it within {render_duration(limit)} (`runs.startDeadline`): {why}"
+    why = job.detail or Localizable("it gives no reason")
+    text = Localizable(
+        "the engine did not start it within {limit} (`runs.startDeadline`): {why}",
+        limit=render_duration(limit),
+        why=why,
+    )
     return StageFailure(Reason.START_PENDING, text, platform=True)
 
 
@@ -139,7 +149,7 @@ def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
     if job.state is JobState.LOST:
         return NODE_LOST
     if job.state is JobState.REFUSED:
-        message = f"the engine does not run it: {job.detail or 'it gives no reason'}"
+        message = Localizable("the engine does not run it: {job}", job=job.detail or "it gives no reason")
         return StageFailure(Reason.START_REFUSED, message, platform=True, final=True)
     if job.exit_code == 0:
         return None
@@ -148,18 +158,26 @@ def failure_of_job(job: ObservedJob, stage: Stage) -> StageFailure | None:
     if job.oom_killed:
         memory = render_size(stage.resources.memory)
         return StageFailure(
-            Reason.OOM_KILLED, f"it needed more than {memory}; raise `resources.memory` of the stage"
+            Reason.OOM_KILLED,
+            Localizable("it needed more than {memory}; raise `resources.memory` of the stage", memory=memory),
         )
     return StageFailure(
-        Reason.EXIT_CODE, f"the command ended with {_described(job.exit_code)}; its log may say why"
+        Reason.EXIT_CODE,
+        Localizable(
+            "the command ended with {exit_code}; its log may say why", exit_code=_described(job.exit_code)
+        ),
     )
 
 
 def _described(code: int | None) -> str:
     """Describe an exit code. Shells and Docker use 128 + n for a process killed by signal n."""
     if code is None:
-        return "no exit code"
-    hint = {126: "not executable", 127: "command not found"}.get(code, "")
+        return Localizable("no exit code")
+    hint = {126: Localizable("not executable"), 127: Localizable("command not found")}.get(code, "")
     with suppress(ValueError):
-        hint = f"killed by {signal.Signals(code - 128).name}"
-    return f"exit code {code} ({hint})" if hint else f"exit code {code}"
+        hint = Localizable("killed by {code}", code=signal.Signals(code - 128).name)
+    return (
+        Localizable("exit code {code} ({hint})", code=code, hint=hint)
+        if hint
+        else Localizable("exit code {code}", code=code)
+    )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import OURS, parse_index
@@ -106,7 +107,9 @@ class RunInputs:
         elif source:
             self._copy_model(run, source, draft, hooks)
         elif given is None:
-            raise Stalled(Reason.INPUT_MISSING, f"no value was passed for the input {name!r}")
+            raise Stalled(
+                Reason.INPUT_MISSING, Localizable("no value was passed for the input {name!r}", name=name)
+            )
         elif given.datatype == "FILE":
             self._download(run, given, draft, hooks)
         else:
@@ -148,7 +151,12 @@ class RunInputs:
         try:
             path = parse_path(given.data)
         except FileKeyInvalid as error:
-            raise Stalled(Reason.INPUT_INVALID, f"input {given.name!r} ({given.data}): {error}") from error
+            raise Stalled(
+                Reason.INPUT_INVALID,
+                Localizable(
+                    "input {given!r} ({data}): {error}", given=given.name, data=given.data, error=error
+                ),
+            ) from error
         objects, area = self._deps.storage.objects(), run.prefix(run.area)
         group = path.text if path.is_group else f"{path.text.rpartition('/')[0]}/"
         with self._reading(record.bucket, area, group, hooks):
@@ -189,7 +197,9 @@ class RunInputs:
         if record is None:
             raise Stalled(
                 Reason.INPUT_MISSING,
-                f"there is no box {name!r}" if name else "the pipeline has no connected box",
+                Localizable("there is no box {name!r}", name=name)
+                if name
+                else Localizable("the pipeline has no connected box"),
             )
         return record
 
@@ -209,7 +219,8 @@ def _save(objects: Objects, bucket: str, each: _Download, check: Check) -> None:
         if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
         raise Transient(
-            Reason.INPUT_CHANGED, f"{each.found.key} was replaced while it was downloaded"
+            Reason.INPUT_CHANGED,
+            Localizable("{key} was replaced while it was downloaded", key=each.found.key),
         ) from error
 
 
@@ -235,8 +246,12 @@ def _require_finished(manifest: Path) -> None:
 def _unfinished(group: str, run: str) -> Transient:
     return Transient(
         Reason.INPUT_CHANGED,
-        f"the group {group!r} is not complete: run {run} began to publish into it and has not finished; repeat "
-        "that run, or publish into the group again",
+        Localizable(
+            "the group {group!r} is not complete: run {run} began to publish into it and has not "
+            "finished; repeat that run, or publish into the group again",
+            group=group,
+            run=run,
+        ),
     )
 
 
@@ -247,19 +262,35 @@ def _sound(name: str) -> str:
     try:
         parse_path(name)
     except FileKeyInvalid as error:
-        raise Stalled(Reason.INPUT_INVALID, f"{name!r} cannot be the name of a file: {error}") from error
+        raise Stalled(
+            Reason.INPUT_INVALID,
+            Localizable("{name!r} cannot be the name of a file: {error}", name=name, error=error),
+        ) from error
     return name
 
 
 def _missing(given: RunInput, record: BoxRecord, path: FilePath) -> str:
     if path.is_group:
-        return f"input {given.name!r}: there are no files in the group {given.data!r} of box {record.box}"
-    return f"input {given.name!r}: there is no file {given.data!r} in box {record.box}"
+        return Localizable(
+            "input {given!r}: there are no files in the group {data!r} of box {box}",
+            given=given.name,
+            data=given.data,
+            box=record.box,
+        )
+    return Localizable(
+        "input {given!r}: there is no file {data!r} in box {box}",
+        given=given.name,
+        data=given.data,
+        box=record.box,
+    )
 
 
 def _gone(name: str, run: str) -> Stalled:
     return Stalled(
-        Reason.INPUT_MISSING, f"{name!r} was an output of run {run}, which has been deleted: start a new run"
+        Reason.INPUT_MISSING,
+        Localizable(
+            "{name!r} was an output of run {run}, which has been deleted: start a new run", name=name, run=run
+        ),
     )
 
 
@@ -270,12 +301,17 @@ def _translated(name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise Transient(
-                Reason.STATE_DISK_FULL, f"no space left on this host for the input {name!r}"
+                Reason.STATE_DISK_FULL,
+                Localizable("no space left on this host for the input {name!r}", name=name),
             ) from error
         if error.errno in _NAMES:
             raise Stalled(
-                Reason.INPUT_INVALID, f"input {name!r} has names that are not allowed for files: {error}"
+                Reason.INPUT_INVALID,
+                Localizable(
+                    "input {name!r} has names that are not allowed for files: {error}", name=name, error=error
+                ),
             ) from error
         raise Transient(
-            Reason.STATE_IO_ERROR, f"cannot store the input {name!r} on this host: {error}"
+            Reason.STATE_IO_ERROR,
+            Localizable("cannot store the input {name!r} on this host: {error}", name=name, error=error),
         ) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from controller import __version__
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.notifications.content import CONTENT_TYPE, cloud_event, message_text
 from controller.domain.notifications.spec import Channel, NotificationSpec
@@ -72,12 +73,20 @@ class NotificationSender:
         url = spec.url or _value(values, spec, URL_KEY).reveal().strip()
         if not is_url(url):
             raise _Unsendable(
-                f"the key {URL_KEY!r} of the Secret {spec.secret!r} is not an http or https URL"
+                Localizable(
+                    "the key {url_key!r} of the Secret {secret!r} is not an http or https URL",
+                    url_key=URL_KEY,
+                    secret=spec.secret,
+                )
             )
         try:
             key = signing_key(_value(values, spec, SECRET_KEY))
         except SigningKeyInvalid as error:
-            raise _Unsendable(f"could not sign it: the Secret {spec.secret!r}: {error}") from None
+            raise _Unsendable(
+                Localizable(
+                    "could not sign it: the Secret {secret!r}: {error}", secret=spec.secret, error=error
+                )
+            ) from None
         event = cloud_event(message.id, json.loads(message.body), self.url)
         now = self.clock.now()
         named = {
@@ -99,12 +108,14 @@ class NotificationSender:
     def _values(self, app: AppName, spec: NotificationSpec) -> Mapping[str, Secret]:
         found = self.secret(app, spec.secret)
         if found is None:
-            raise _Unsendable(f"the Secret {spec.secret!r} does not exist")
+            raise _Unsendable(Localizable("the Secret {secret!r} does not exist", secret=spec.secret))
         return dict(found.values)
 
 
 def _value(values: Mapping[str, Secret], spec: NotificationSpec, key: str) -> Secret:
     value = values.get(key)
     if value is None or not value.reveal().strip():
-        raise _Unsendable(f"the Secret {spec.secret!r} has no key {key!r}")
+        raise _Unsendable(
+            Localizable("the Secret {secret!r} has no key {key!r}", secret=spec.secret, key=key)
+        )
     return value

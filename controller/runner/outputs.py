@@ -22,6 +22,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import (
@@ -88,11 +89,19 @@ def publication(deps: RunnerDeps, run: Run, output: RunOutput, folder: Path) -> 
     box = output.box or next(iter(run.pipeline.boxes), "")
     record = deps.store.boxes.get(run.app, ComponentName(box))
     if record is None:
-        raise Stalled(Reason.OUTPUT_INVALID, f"output {output.name!r}: there is no box {box!r}")
+        raise Stalled(
+            Reason.OUTPUT_INVALID,
+            Localizable("output {output!r}: there is no box {box!r}", output=output.name, box=box),
+        )
     try:
         group = parse_path(output.data.rstrip("/") + "/")
     except FileKeyInvalid as error:
-        raise Stalled(Reason.OUTPUT_INVALID, f"output {output.name!r} ({output.data}): {error}") from error
+        raise Stalled(
+            Reason.OUTPUT_INVALID,
+            Localizable(
+                "output {output!r} ({data}): {error}", output=output.name, data=output.data, error=error
+            ),
+        ) from error
     stage, maker = run.pipeline.made[output.name], run.maker(output.name)
     made_by = run if maker == run.id else deps.store.runs.get(run.app, maker) or run
     return Publication(
@@ -153,12 +162,14 @@ def _translated(output: Publication) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"the output {output.name!r}"
+        what = Localizable("the output {output!r}", output=output.name)
         if error.errno in FULL:
             raise Transient(
-                Reason.STATE_DISK_FULL, f"no space left on this host to publish {what}"
+                Reason.STATE_DISK_FULL, Localizable("no space left on this host to publish {what}", what=what)
             ) from error
-        raise Stalled(Reason.OUTPUT_INVALID, f"cannot read {what}: {error}") from error
+        raise Stalled(
+            Reason.OUTPUT_INVALID, Localizable("cannot read {what}: {error}", what=what, error=error)
+        ) from error
 
 
 # --- names and places -------------------------------------------------------------------------------------------
@@ -169,7 +180,10 @@ def _total(output: Publication) -> int:
     size = 0
     for found in output.contents.files():
         if (fault := _fault(output.group + found.name)) is not None:
-            raise Stalled(Reason.OUTPUT_INVALID, f"{found.name!r} cannot be published: {fault}")
+            raise Stalled(
+                Reason.OUTPUT_INVALID,
+                Localizable("{found!r} cannot be published: {fault}", found=found.name, fault=fault),
+            )
         size += found.size
     return size
 
@@ -189,8 +203,13 @@ def require_place(objects: Objects, output: Publication) -> None:
         if objects.stat(output.bucket, output.area + above):
             raise Stalled(
                 Reason.OUTPUT_INVALID,
-                f"output {output.name!r} cannot be put into {output.group!r}: {above!r} is a file; remove that "
-                "file, or choose another group",
+                Localizable(
+                    "output {output!r} cannot be put into {group!r}: {above!r} is a file; remove "
+                    "that file, or choose another group",
+                    output=output.name,
+                    group=output.group,
+                    above=above,
+                ),
             )
 
 
@@ -270,9 +289,11 @@ class _Before:
 
 
 def _obstructed(output: Publication, name: str) -> str:
-    return (
-        f"the output {output.name!r} conflicts with the file {output.group + name!r}: one has a file where the "
-        "other has a folder; remove the file from the box, or choose another group"
+    return Localizable(
+        "the output {output!r} conflicts with the file {group!r}: one has a file where the other has "
+        "a folder; remove the file from the box, or choose another group",
+        output=output.name,
+        group=output.group + name,
     )
 
 
@@ -390,9 +411,14 @@ def _reserve(deps: RunnerDeps, output: Publication, size: int) -> PendingUpload:
     if isinstance(usage, BoxUsage):
         raise Stalled(
             Reason.STORAGE_FULL,
-            f"the output {output.name!r} needs {about_size(size)} more than what it replaces, but only "
-            f"{about_size(usage.free)} of {about_size(usage.capacity)} are free in the box: remove files, or raise its "
-            "`capacity`",
+            Localizable(
+                "the output {output!r} needs {size} more than what it replaces, but only {free} of "
+                "{capacity} are free in the box: remove files, or raise its `capacity`",
+                output=output.name,
+                size=about_size(size),
+                free=about_size(usage.free),
+                capacity=about_size(usage.capacity),
+            ),
         )
     return asked
 
@@ -426,6 +452,10 @@ def require_space(deps: RunnerDeps, objects: Objects, output: Publication) -> No
     if not usage.has_space_for(0) and not objects.page(output.bucket, output.prefix, limit=1).objects:
         raise Stalled(
             Reason.STORAGE_FULL,
-            f"the box has no space for the output {output.name!r}: all of its {about_size(usage.capacity)} are used; "
-            "remove files, or raise its `capacity`",
+            Localizable(
+                "the box has no space for the output {output!r}: all of its {capacity} are used; "
+                "remove files, or raise its `capacity`",
+                output=output.name,
+                capacity=about_size(usage.capacity),
+            ),
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.runs.run import Run, RunOutput, RunState
 from controller.domain.runs.steps import PLATFORM_PAUSES, FinishRun, release
 from controller.runner.deps import RunnerDeps
@@ -62,7 +63,11 @@ class OutputReleaser:
             return None
         self._give_up(output)
         state = RunState.ERROR if failure.platform else RunState.FAILED
-        return FinishRun(state, failure.reason, f"output {output.name}: {failure.message}")
+        return FinishRun(
+            state,
+            failure.reason,
+            Localizable("output {output}: {failure}", output=output.name, failure=failure.message),
+        )
 
     def _try(self, output: RunOutput) -> StageFailure | None:
         try:
@@ -88,7 +93,7 @@ class OutputReleaser:
             give_up(self._deps, publication(self._deps, self._record.load(), output, Path()))
 
     def _note(self, failure: StageFailure) -> None:
-        message = f"could not publish yet, trying again: {failure.message}"
+        message = Localizable("could not publish yet, trying again: {failure}", failure=failure.message)
         self._record.update(lambda run: replace(run, reason=failure.reason, message=message))
 
     def _write_down(self, output: RunOutput) -> None:

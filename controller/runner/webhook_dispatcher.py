@@ -21,6 +21,7 @@ from controller import __version__
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.forges import judge_status
+from controller.domain.localizable import Localizable
 from controller.domain.notifications.delivery import Fate
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import (
@@ -51,7 +52,10 @@ PER_APP = {"webhooks": 8, "notifications": 3}
 PER_LANE = 2
 _TOLD_AFTER = 2  # attempts; the first one may meet a forge that is restarting
 #: Messages that do not arrive are events of the app before they are given up, with how long they are tried.
-_TOLD = {MessageKind.COMMIT_STATUS: "three days", MessageKind.NOTIFICATION: "four hours"}
+_TOLD = {
+    MessageKind.COMMIT_STATUS: Localizable("three days"),
+    MessageKind.NOTIFICATION: Localizable("four hours"),
+}
 TIMEOUT = 20.0  # seconds for one attempt
 _POLL = 0.05  # seconds between checks of the database's change counter
 _BACKSTOP = 1.0  # the longest time between checks for due messages
@@ -64,7 +68,9 @@ class _Sent:
     verdict: DeliveryDecision
 
 
-_BUG = DeliveryDecision(DeliveryOutcome.FAILED, "a fault of prichal; the daemon's log has the traceback")
+_BUG = DeliveryDecision(
+    DeliveryOutcome.FAILED, Localizable("a fault of prichal; the daemon's log has the traceback")
+)
 
 
 class WebhookDispatcher:
@@ -158,7 +164,9 @@ class WebhookDispatcher:
         try:
             key = self._key(message)
         except ControllerError as error:
-            return DeliveryDecision(DeliveryOutcome.FAILED, f"could not sign it: {error.message}")
+            return DeliveryDecision(
+                DeliveryOutcome.FAILED, Localizable("could not sign it: {error}", error=error.message)
+            )
         now = self._deps.clock.now()
         answer = self._post(message, message.url, headers(message, key, now), message.body.encode())
         return judge(answer, now) if isinstance(answer, ReceiverResponse) else answer
@@ -169,11 +177,13 @@ class WebhookDispatcher:
         if forge is None:
             return DeliveryDecision(DeliveryOutcome.UNWANTED)
         if forge.credentials is None:
-            return DeliveryDecision(DeliveryOutcome.FAILED, "the Secret with the credentials does not exist")
+            return DeliveryDecision(
+                DeliveryOutcome.FAILED, Localizable("the Secret with the credentials does not exist")
+            )
         try:
             request = forge.request(message)
         except KeyError as error:
-            why = f"the Secret with the credentials has no key {error.args[0]!r}"
+            why = Localizable("the Secret with the credentials has no key {args!r}", args=error.args[0])
             return DeliveryDecision(DeliveryOutcome.FAILED, why)
         answer = self._post(message, request.url, request.headers, request.body)
         if isinstance(answer, ReceiverResponse):
@@ -199,12 +209,22 @@ class WebhookDispatcher:
         found = self._deps.secret(message.app, message.secret, message.revision)
         secret = found.get(SECRET_KEY) if found else None
         if secret is None:
-            lack = f"has no key {SECRET_KEY!r}" if found else "does not exist"
-            raise Stalled(Reason.SECRET_MISSING, f"the Secret {message.secret!r} {lack}")
+            lack = (
+                Localizable("has no key {secret_key!r}", secret_key=SECRET_KEY)
+                if found
+                else Localizable("does not exist")
+            )
+            raise Stalled(
+                Reason.SECRET_MISSING,
+                Localizable("the Secret {secret!r} {lack}", secret=message.secret, lack=lack),
+            )
         try:
             return signing_key(secret)
         except SigningKeyInvalid as error:
-            raise Stalled(Reason.WEBHOOK_SECRET_INVALID, f"the Secret {message.secret!r}: {error}") from None
+            raise Stalled(
+                Reason.WEBHOOK_SECRET_INVALID,
+                Localizable("the Secret {secret!r}: {error}", secret=message.secret, error=error),
+            ) from None
 
     # --- what became of it -------------------------------------------------------------------------------------
 
@@ -239,7 +259,10 @@ class WebhookDispatcher:
             self._look_now = True
         if kept:
             self._unwritten = kept
-            raise Transient(Reason.INTERNAL_ERROR, f"{len(kept)} results could not be recorded; trying again")
+            raise Transient(
+                Reason.INTERNAL_ERROR,
+                Localizable("{count} results could not be recorded; trying again", count=len(kept)),
+            )
 
     def _record_result(self, message: Message, verdict: DeliveryDecision) -> None:
         outbox, now, failed = self._deps.store.webhooks, self._deps.clock.now(), message.attempts + 1
@@ -263,18 +286,29 @@ class WebhookDispatcher:
             self._record_fate(message, None, verdict.why)
             if message.kind in _TOLD and failed == _TOLD_AFTER:
                 how_long = _TOLD[message.kind]
-                self._tell(message, f"did not arrive and is tried again for {how_long}: {verdict.why}")
+                self._tell(
+                    message,
+                    Localizable(
+                        "did not arrive and is tried again for {how_long}: {why}",
+                        how_long=how_long,
+                        why=verdict.why,
+                    ),
+                )
         log.warning(
             "%s failed, next attempt in %.0f s: %s", message.title, rest, verdict.why, extra=_fields(message)
         )
 
     def _give_up(self, message: Message, why: str, now: float) -> None:
-        tries = "at the first attempt" if not message.attempts else f"after {message.attempts + 1} attempts"
+        tries = (
+            Localizable("at the first attempt")
+            if not message.attempts
+            else Localizable("after {attempts} attempts", attempts=message.attempts + 1)
+        )
         with self._deps.store.transaction():
             self._deps.store.webhooks.give_up(message.id, why, now)
             self._record_fate(message, Fate.GIVEN_UP, why)
             if message.kind is not MessageKind.NOTIFICATION_TEST:  # the person who has asked for it is told
-                self._tell(message, f"was given up {tries}: {why}")
+                self._tell(message, Localizable("was given up {tries}: {why}", tries=tries, why=why))
         log.warning("%s given up: %s", message.title, why, extra=_fields(message))
 
     def _tell(self, message: Message, what: str) -> None:
@@ -282,7 +316,13 @@ class WebhookDispatcher:
         reason = Reason.NOTIFICATION_FAILED if message.notifies else Reason.COMMIT_STATUS_FAILED
         reason = Reason.WEBHOOK_GIVEN_UP if of_run else reason
         by_or_to = "by" if message.notifies else "to"
-        text = f"the {message.title} {by_or_to} {message.origin} {what}"
+        text = Localizable(
+            "the {title} {by_or_to} {origin} {what}",
+            title=message.title,
+            by_or_to=by_or_to,
+            origin=message.origin,
+            what=what,
+        )
         pipeline = message.pipeline if of_run else None
         self._deps.store.events.add(
             [Event(message.app, EventType.WARNING, reason, text, pipeline, message.revision)]

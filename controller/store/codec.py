@@ -17,8 +17,12 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from controller.domain.integrity import require_integrity
+from controller.domain.localizable import Localizable, as_document, restored
 from controller.domain.secret import Secret
 
+#: Ends the name beside the text of a message (`Localizable`) under which its pattern and values are. Older releases do
+#: not read it, and have the text.
+_TOLD = ".told"
 T = TypeVar("T")
 Read = Callable[[Any], object]
 
@@ -32,10 +36,16 @@ def encode(value: object) -> str:
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type | Secret):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        plain = {field.name: getattr(value, field.name) for field in fields(value)}
+        messages = {f"{name}{_TOLD}": as_document(text) for name, text in plain.items() if _is_message(text)}
+        return {**plain, **messages}
     if isinstance(value, frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} is not stored as JSON")
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Localizable)
 
 
 def decode(kind: type[T], text: str) -> T:
@@ -90,6 +100,9 @@ def _float(raw: Any) -> object:
 def _record(kind: type, raw: Any) -> object:
     reads = _fields(kind)
     given = {name: reads[name](value) for name, value in _checked(dict, raw).items() if name in reads}
+    for name, value in given.items():
+        if type(value) is str and (document := raw.get(f"{name}{_TOLD}")) is not None:
+            given[name] = restored(value, document)
     try:
         value = kind(**given)
     except TypeError as error:

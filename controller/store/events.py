@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 
 from controller.domain.apps.status import Event, EventType
+from controller.domain.localizable import as_stored, from_stored
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.notifications.alerts import notice_of_event
 from controller.domain.reasons import Reason
@@ -13,7 +14,7 @@ from controller.store.notifications import NoticeTable
 from controller.store.sqlite import Database
 
 INSERT = """
-INSERT INTO events (app, component, type, reason, message, revision, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (app, component, type, reason, message, revision, at, told) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 PRUNE = """
 DELETE FROM events WHERE app = :app AND id <=
@@ -77,7 +78,8 @@ class EventLog:
 
 def _row(event: Event, now: float) -> tuple[object, ...]:
     at = event.at or now
-    return (event.app, event.component, event.type, event.reason, event.message, event.revision, at)
+    told = as_stored(event.message) or ""
+    return (event.app, event.component, event.type, event.reason, event.message, event.revision, at, told)
 
 
 def _event(row: sqlite3.Row) -> Event:
@@ -87,7 +89,7 @@ def _event(row: sqlite3.Row) -> Event:
         component=ComponentName(row["component"]) if row["component"] is not None else None,
         type=EventType(row["type"]) if row["type"] in _TYPES else EventType.WARNING,
         reason=Reason(row["reason"]),
-        message=row["message"],
+        message=from_stored(row["message"], row["told"]),
         revision=row["revision"],
         at=row["at"],
     )

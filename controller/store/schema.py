@@ -190,6 +190,11 @@ def m016_causes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m017_messages(db: Database) -> None:
+    db.execute(EVENT_TOLD)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -371,6 +376,7 @@ RUN_CAUSES = "UPDATE runs SET cause = coalesce(json_extract(run, '$.cause'), '')
 RUNS_BY_CAUSE = "CREATE INDEX runs_by_cause ON runs (app, cause, pipeline, id, state)"
 # The message as it was made, for other languages (domain/localizable.py).
 CHANGE_TOLD = "ALTER TABLE secret_changes_taken ADD COLUMN told TEXT NOT NULL DEFAULT ''"
+EVENT_TOLD = "ALTER TABLE events ADD COLUMN told TEXT NOT NULL DEFAULT ''"
 RUN_KEYS = """
 CREATE TABLE run_keys (
     app TEXT NOT NULL,

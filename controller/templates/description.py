@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from controller.domain.apps.spec import Limits
 from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.domain.templates import (
     DESCRIPTION,
     FILES,
@@ -89,7 +90,15 @@ def load_template(name: str, content: Iterable[TemplateFile]) -> LoadedTemplate:
     content = tuple(content)
     description = next((file for file in content if file.path == DESCRIPTION), None)
     if description is None:
-        raise ManifestInvalid((_problem(f"there is no {DESCRIPTION}, which describes the template"),))
+        raise ManifestInvalid(
+            (
+                _problem(
+                    Localizable(
+                        "there is no {description}, which describes the template", description=DESCRIPTION
+                    )
+                ),
+            )
+        )
     root = _root(description.content)
     template = _template(name, root)
     files = tuple(
@@ -115,7 +124,7 @@ def _root(content: bytes) -> Node:
     if parsed.problems:
         raise ManifestInvalid(parsed.problems)
     if len(parsed.documents) != 1:
-        raise ManifestInvalid((_problem("must have one document"),))
+        raise ManifestInvalid((_problem(Localizable("must have one document")),))
     root = parsed.documents[0]
     problems = tuple(_violations(root))
     if problems:
@@ -151,7 +160,7 @@ def _wrong_variables(root: Node, variables: tuple[TemplateVariable, ...]) -> Ite
     for index, variable in enumerate(variables):
         problem = variable_problem(variable)
         if variable.name in seen:
-            problem = f"there is another variable {variable.name!r}"
+            problem = Localizable("there is another variable {variable!r}", variable=variable.name)
         seen.add(variable.name)
         if problem:
             yield _problem(problem, root.at(("variables", index)), f"variables.{index}")
@@ -180,5 +189,9 @@ def _limits(raw: Any) -> Limits:
 
 def _unfilled(template: Template, files: tuple[TemplateFile, ...]) -> Iterator[ManifestProblem]:
     for path, line, name in undeclared(template, files):
-        message = f"{{{{ {name} }}}} stands for a variable that {DESCRIPTION} does not declare"
+        message = Localizable(
+            "{{ {name} }} stands for a variable that {description} does not declare",
+            name=name,
+            description=DESCRIPTION,
+        )
         yield ManifestProblem(FILES + path, line, 1, "", message)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.units import render_duration, rfc3339
 
@@ -57,13 +58,17 @@ def hold_commit(
     """Return why a new commit has to wait, None if it may be applied. The approval of a person opens a window, too, but
     not what the operator has frozen."""
     if rules.frozen:
-        told = "the app is frozen by its PlatformApp (spec.deploy.frozen)"
-        return HeldCommit(Reason.FROZEN, f"commit {commit[:12]} waits: {told}")
+        told = Localizable("the app is frozen by its PlatformApp (spec.deploy.frozen)")
+        return HeldCommit(
+            Reason.FROZEN, Localizable("commit {commit} waits: {told}", commit=commit[:12], told=told)
+        )
     if approved == commit:
         return None
     if rules.approval:
-        told = (
-            f"commit {commit[:12]} waits for an approval; see prichal plan {app}, then: prichal approve {app}"
+        told = Localizable(
+            "commit {commit} waits for an approval; see prichal plan {app}, then: prichal approve {app}",
+            commit=commit[:12],
+            app=app,
         )
         return HeldCommit(Reason.AWAITING_APPROVAL, told)
     if not rules.windows or any(_is_open(window, now, after) for window in rules.windows):
@@ -80,9 +85,16 @@ def _is_open(window: DeployWindow, now: float, after: TickAfter) -> bool:
 
 def _until(app: str, commit: str, opens: float, now: float) -> str:
     if opens == math.inf:
-        when = "no deploy window ever opens again"
+        when = Localizable("no deploy window ever opens again")
     else:
-        when = (
-            f"its deploy window opens at {rfc3339(opens)}, in {render_duration(max(1.0, round(opens - now)))}"
+        when = Localizable(
+            "its deploy window opens at {opens}, in {pause}",
+            opens=rfc3339(opens),
+            pause=render_duration(max(1.0, round(opens - now))),
         )
-    return f"commit {commit[:12]} waits: {when}; to apply it now: prichal approve {app}"
+    return Localizable(
+        "commit {commit} waits: {when}; to apply it now: prichal approve {app}",
+        commit=commit[:12],
+        when=when,
+        app=app,
+    )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import is_storable
@@ -29,7 +30,11 @@ def unusable(secret: SecretSpec) -> Iterator[str]:
     """Return why it cannot become environment variables, without any of its values."""
     for key, value in secret.values:
         if why := _why(key, value.reveal()):
-            yield f"the Secret {secret.name!r} cannot become environment variables: {why}"
+            yield Localizable(
+                "the Secret {secret!r} cannot become environment variables: {why}",
+                secret=secret.name,
+                why=why,
+            )
 
 
 def variables(secret: SecretSpec) -> Mapping[str, Secret]:
@@ -41,31 +46,51 @@ def variables(secret: SecretSpec) -> Mapping[str, Secret]:
 
 def _why(key: str, value: str) -> str:
     if not _NAME.fullmatch(key):
-        return f"the key {key!r} is not the name of a variable (letters, digits and _, no digit first)"
+        return Localizable(
+            "the key {key!r} is not the name of a variable (letters, digits and _, no digit first)", key=key
+        )
     if key.startswith(RESERVED):
-        return (
-            f"names that begin with {' or '.join(RESERVED)} are set by the platform; rename the key {key!r}"
+        return Localizable(
+            "names that begin with {names} are set by the platform; rename the key {key!r}",
+            names=" or ".join(RESERVED),
+            key=key,
         )
     if _STEERING.fullmatch(key):
-        return f"{key} says which programs run and what they load: set it in env, where it is seen, or rename the key"
+        return Localizable(
+            "{key} says which programs run and what they load: set it in env, where it is seen, or rename the key",
+            key=key,
+        )
     if not is_storable(value):
-        return f"the value of {key!r} holds NUL, which no environment can; is it a binary file?"
+        return Localizable(
+            "the value of {key!r} holds NUL, which no environment can; is it a binary file?", key=key
+        )
     if len(value.encode()) > MAX_VALUE:
-        return f"the value of {key!r} has more than {MAX_VALUE} bytes; pass it as a file in a box"
+        return Localizable(
+            "the value of {key!r} has more than {max_value} bytes; pass it as a file in a box",
+            key=key,
+            max_value=MAX_VALUE,
+        )
     return ""
 
 
 def without_effect(name: str, value: str, gpus: int) -> str:
     """Return why a variable does not do what its author may expect in a container with so many GPUs; "" if it does."""
     if name == VISIBLE_GPUS:
-        return (
-            f"has no effect: the platform sets {name} to the GPUs that the container gets by `resources.gpus`"
+        return Localizable(
+            "has no effect: the platform sets {name} to the GPUs that the container gets by `resources.gpus`",
+            name=name,
         )
     if name != VISIBLE_TO_CUDA or not _hides(value, gpus):
         return ""
-    has = f"which are numbered from 0 to {gpus - 1} in it" if gpus > 1 else "which is number 0 in it"
-    own = f"{gpus} GPU{'s' if gpus > 1 else ''}, {has}" if gpus else "no GPU: see `resources.gpus`"
-    return f"CUDA finds no GPU by {value[:40]!r}: the container has {own}"
+    has = (
+        Localizable("which are numbered from 0 to {gpus} in it", gpus=gpus - 1)
+        if gpus > 1
+        else Localizable("which is number 0 in it")
+    )
+    own: str = Localizable("no GPU: see `resources.gpus`")
+    if gpus:
+        own = joined((f"{gpus} GPU{'s' if gpus > 1 else ''}", has), ", ")
+    return Localizable("CUDA finds no GPU by {value!r}: the container has {own}", value=value[:40], own=own)
 
 
 def _hides(value: str, gpus: int) -> bool:
@@ -77,7 +102,12 @@ def _hides(value: str, gpus: int) -> bool:
 def misleading(name: str, value: str) -> str:
     """Return why a variable must not be set where the platform's own server runs; "" if it may be."""
     if name in _INTERPRETER:
-        return f"{name} leads Python away from the platform's server: leave it out, or bring a server of your own"
+        return Localizable(
+            "{name} leads Python away from the platform's server: leave it out, or bring a server of your own",
+            name=name,
+        )
     if name == "PYTHONOPTIMIZE" and value not in ("", "0", "1"):
-        return "PYTHONOPTIMIZE of more than 1 takes the docstring away, which is the specification of the API"
+        return Localizable(
+            "PYTHONOPTIMIZE of more than 1 takes the docstring away, which is the specification of the API"
+        )
     return ""

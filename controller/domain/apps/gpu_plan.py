@@ -20,6 +20,7 @@ from controller.domain.apps.plan import (
 )
 from controller.domain.apps.spec import MLComponentSpec, Strategy
 from controller.domain.errors import Stalled, Waiting
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName
 from controller.domain.runs.gpus import GpuPool, GpuRequest, Lease, allocate, corrected
 from controller.domain.runs.run import Run
@@ -128,7 +129,7 @@ def gpu_failures(plan: Plan, view: GpuView) -> Iterator[str]:
         try:
             claims(group, view)
         except Stalled as error:
-            yield f"{error.reason}: {error.message}"
+            yield joined((error.reason, error.message), ": ")
         except Waiting:
             continue
 
@@ -138,7 +139,7 @@ def beside_itself(desired: DesiredApp, pool: GpuPool) -> Iterator[str]:
     it."""
     for component in desired.components:
         if message := _beside_itself(component.spec, pool):
-            yield f"MLComponent {component.spec.name}: {message}"
+            yield Localizable("MLComponent {spec}: {message}", spec=component.spec.name, message=message)
 
 
 def _beside_itself(spec: MLComponentSpec, pool: GpuPool) -> str:
@@ -147,7 +148,10 @@ def _beside_itself(spec: MLComponentSpec, pool: GpuPool) -> str:
         return ""
     if wanted > len(pool.gpus) or 2 * wanted <= len(pool.gpus):
         return ""
-    return (
-        f"a new version will not start, since it needs {wanted} GPUs beside those of the present one and this host "
-        f"lends {len(pool.gpus)}: with `rollout: {{strategy: Recreate}}` the old version gives up its own first"
+    return Localizable(
+        "a new version will not start, since it needs {wanted} GPUs beside those of the present one "
+        "and this host lends {count}: with `rollout: {strategy: Recreate}` the old version gives up "
+        "its own first",
+        wanted=wanted,
+        count=len(pool.gpus),
     )

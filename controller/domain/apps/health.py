@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.apps.desired import DesiredComponent
@@ -10,6 +11,7 @@ from controller.domain.apps.observed import ObservedApp, WorkloadState
 from controller.domain.apps.plan import Hold, Plan, subject_text
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import BoxStatus, ComponentStatus, Setback
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import short
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
@@ -54,12 +56,20 @@ def judge_component(
             return (_waits(held, route, revision),)
         return (
             Condition(
-                ConditionType.READY, False, Reason.NOT_SERVING, "no version serves yet", revision=revision
+                ConditionType.READY,
+                False,
+                Reason.NOT_SERVING,
+                Localizable("no version serves yet"),
+                revision=revision,
             ),
         )
     if component.asleep and route.asleep:
         idle = render_duration(component.spec.idle_after or 0.0)
-        message = f"nobody has called for {idle}; the next call starts version {short(route.fingerprint)}"
+        message = Localizable(
+            "nobody has called for {idle}; the next call starts version {fingerprint}",
+            idle=idle,
+            fingerprint=short(route.fingerprint),
+        )
         return (Condition(ConditionType.READY, True, Reason.HIBERNATING, message, revision=revision),)
     alive = [
         w
@@ -69,22 +79,31 @@ def judge_component(
         and w.endpoint in route.upstreams
     ]
     if len(alive) < component.spec.replicas:
-        message = f"{len(alive)} of {component.spec.replicas} replicas run"
+        message = Localizable(
+            "{count} of {replicas} replicas run", count=len(alive), replicas=component.spec.replicas
+        )
         waits = held.why if held else ""
         why = setback.message if setback else memory.failure or waits or _engine_says(observed, route)
-        return _degraded(Reason.REPLICAS_MISSING, f"{message}. {why}" if why else message, revision)
+        return _degraded(Reason.REPLICAS_MISSING, joined((message, why), ". ") if why else message, revision)
     if unready:
         return _degraded(Reason.NOT_ANSWERING, unready, revision)
-    message = f"version {short(route.fingerprint)} serves"
+    message = Localizable("version {fingerprint} serves", fingerprint=short(route.fingerprint))
     if any(workload.root == "writable" for workload in alive):
-        message += ", with a root file system that it can write: it did not start without"
+        message = Localizable(
+            "version {fingerprint} serves, with a root file system that it can write: it did not start without",
+            fingerprint=short(route.fingerprint),
+        )
     return (Condition(ConditionType.READY, True, Reason.SERVING, message, revision=revision),)
 
 
 def _waits(held: Hold, route: Route | None, revision: str) -> Condition:
     serving = route is not None and route.in_service
     message = (
-        f"version {short(route.fingerprint)} keeps serving. {held.why}" if serving and route else held.why
+        Localizable(
+            "version {fingerprint} keeps serving. {why}", fingerprint=short(route.fingerprint), why=held.why
+        )
+        if serving and route
+        else held.why
     )
     return Condition(ConditionType.READY, False, held.reason, message, revision=revision)
 
@@ -92,13 +111,26 @@ def _waits(held: Hold, route: Route | None, revision: str) -> Condition:
 def _engine_says(observed: ObservedApp, route: Route) -> str:
     """Return what the engine says of a replica that it does not run (yet), "" if it says nothing."""
     of_version = (w for w in observed.of(route.component) if w.fingerprint == route.fingerprint)
-    return next((f"{w.name} is {w.state}: {w.detail}" for w in of_version if w.detail), "")
+    return next(
+        (
+            Localizable("{name} is {state}: {detail}", name=w.name, state=w.state, detail=w.detail)
+            for w in of_version
+            if w.detail
+        ),
+        "",
+    )
 
 
 def _failed(reason: Reason, why: str, route: Route | None, revision: str) -> tuple[Condition, ...]:
     serving = route is not None and route.in_service
     kind = ConditionType.DEGRADED if serving else ConditionType.STALLED
-    message = f"version {short(route.fingerprint)} keeps serving. {why}" if serving and route else why
+    message = (
+        Localizable(
+            "version {fingerprint} keeps serving. {why}", fingerprint=short(route.fingerprint), why=why
+        )
+        if serving and route
+        else why
+    )
     return (
         Condition(ConditionType.READY, False, reason, message, revision=revision),
         Condition(kind, True, reason, message, revision=revision),
@@ -108,7 +140,11 @@ def _failed(reason: Reason, why: str, route: Route | None, revision: str) -> tup
 def _set_back(setback: Setback, route: Route | None, revision: str) -> tuple[Condition, ...]:
     message = setback.message
     if route and route.in_service:
-        message = f"version {short(route.fingerprint)} keeps serving. {message}"
+        message = Localizable(
+            "version {fingerprint} keeps serving. {message}",
+            fingerprint=short(route.fingerprint),
+            message=message,
+        )
     kind = ConditionType.STALLED if setback.stalled else ConditionType.APPLY_FAILED
     return (
         Condition(ConditionType.READY, False, setback.reason, message, revision=revision),
@@ -132,22 +168,26 @@ def judge_app(
     """Return the app's own conditions, from those of its components and boxes and the holds of the plan."""
     revision = plan.revision
     parts: list[tuple[str, Conditions]] = [(c.name, c.conditions) for c in components]
-    parts += [(f"box {box.name}", box.conditions) for box in boxes]
+    parts += [(Localizable("box {box}", box=box.name), box.conditions) for box in boxes]
     parts += _shared(components, boxes, plan)
     conditions = [_app_ready(parts, plan)]
     for kind in (ConditionType.DEGRADED, ConditionType.STALLED, ConditionType.APPLY_FAILED):
         hit = [(name, found) for name, own in parts if (found := find(own, kind))]
         if hit:
-            text = "\n".join(f"{name}: {condition.message}" for name, condition in hit)
+            text = _lines(hit)
             conditions.append(Condition(kind, True, hit[0][1].reason, text, revision=revision))
     conditions += _held(
         plan.holds, revision, stalled=any(c.type == ConditionType.STALLED for c in conditions)
     )
     if warnings:
         conditions.append(
-            Condition(ConditionType.WARNING, True, Reason.WARNINGS, "\n".join(warnings), revision=revision)
+            Condition(ConditionType.WARNING, True, Reason.WARNINGS, joined(warnings, "\n"), revision=revision)
         )
     return tuple(conditions)
+
+
+def _lines(parts: Iterable[tuple[str, Condition]]) -> str:
+    return joined([joined((name, condition.message), ": ") for name, condition in parts], "\n")
 
 
 def _shared(
@@ -190,10 +230,14 @@ def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
         if hold.kind in _PARTS and not hold.failed
     ]
     if waiting:
-        text = "\n".join(f"{name}: {condition.message}" for name, condition in waiting)
+        text = _lines(waiting)
         return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
     count = len(parts)
-    message = f"{count} component{'s' if count != 1 else ''} as declared"
+    message = (
+        Localizable("1 component as declared")
+        if count == 1
+        else Localizable("{count} components as declared", count=count)
+    )
     return Condition(ConditionType.READY, True, Reason.READY, message, revision=revision)
 
 
@@ -207,7 +251,7 @@ def _held(holds: tuple[Hold, ...], revision: str, stalled: bool) -> list[Conditi
         elif hold.failed or hold.reason == Reason.AWAITING_SECRET:  # of which nothing is wrong
             continue
         elif (hold.reason in _STALLING or hold.kind in _PARTS) and hold.component and not stalled:
-            text = f"{hold.subject}: {hold.why}"
+            text = joined((hold.subject, hold.why), ": ")
             conditions.append(Condition(ConditionType.STALLED, True, hold.reason, text, revision=revision))
             stalled = True
     return conditions

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from controller.domain.localizable import Localizable
+
 #: The platform's own folder in containers: the serving library, models, progress.
 OURS = "/opt/prichal"
 #: Where variables lie unless `mountTo` says otherwise.
@@ -36,15 +38,15 @@ def unmountable(variable: str, target: str) -> str:
     """Return why the variable cannot be mounted at `target`, a normal absolute path; "" if it can."""
     above = {target, *map(str, PurePosixPath(target).parents)}
     if system := above & _SYSTEM:
-        return f"{min(system)} belongs to the system of the image"
+        return Localizable("{system} belongs to the system of the image", system=min(system))
     if target in _FULL:
-        return f"{target} holds what commands need"
+        return Localizable("{target} holds what commands need", target=target)
     if OURS in above:
-        return f"{OURS} is the platform's own"
+        return Localizable("{ours} is the platform's own", ours=OURS)
     if MOUNT in above and target != f"{MOUNT}/{variable}":
-        return f"below {MOUNT} each variable has the place of its own name"
+        return Localizable("below {mount} each variable has the place of its own name", mount=MOUNT)
     if any(len(part.encode()) > MAX_NAME for part in target.split("/")):
-        return f"no part of a path may have more than {MAX_NAME} bytes"
+        return Localizable("no part of a path may have more than {max_name} bytes", max_name=MAX_NAME)
     return ""
 
 

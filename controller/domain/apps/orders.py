@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.apps.spec import Limits, PlatformSpec
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.quotas import AppShare, Quota, quota_problems, used
 from controller.domain.reasons import Reason
@@ -92,21 +93,31 @@ def refusal(order: AppOrder, present: PresentApps) -> tuple[Reason, str] | None:
     """Return why a new app is not made; None if it is."""
     name = order.app
     if not is_dns_label(name):
-        return Reason.NAME_INVALID, f"{name[:80]!r} cannot be the name of an app: use a-z, 0-9 and hyphens"
+        return Reason.NAME_INVALID, Localizable(
+            "{name!r} cannot be the name of an app: use a-z, 0-9 and hyphens", name=name[:80]
+        )
     if name in present.apps:
-        return Reason.ALREADY_CONNECTED, f"there is an app {name} already: choose another name"
+        return Reason.ALREADY_CONNECTED, Localizable(
+            "there is an app {name} already: choose another name", name=name
+        )
     if name in present.repositories:
-        message = (
-            f"there is a repository {name} already: choose another name, or connect it (prichal repo create)"
+        message = Localizable(
+            "there is a repository {name} already: choose another name, or connect it (prichal repo create)",
+            name=name,
         )
         return Reason.ALREADY_CONNECTED, message
     if name in present.kept:
-        message = f"data of an earlier app {name} is kept: choose another name, or ask an admin (prichal box ls --kept)"
+        message = Localizable(
+            "data of an earlier app {name} is kept: choose another name, or ask an admin (prichal box ls --kept)",
+            name=name,
+        )
         return Reason.DATA_KEPT, message
     if order.quota is not None and order.limits is not None:
         problems = quota_problems(order.quota, used(present.shares, order.by), order.limits)
         if problems:
-            return Reason.QUOTA_EXCEEDED, f"{order.by} may not have this much: {'; '.join(problems)}"
+            return Reason.QUOTA_EXCEEDED, Localizable(
+                "{by} may not have this much: {problems}", by=order.by, problems=joined(problems)
+            )
     return None
 
 

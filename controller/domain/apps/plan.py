@@ -11,6 +11,7 @@ from itertools import takewhile
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.smoke import SmokeCase
 from controller.domain.apps.spec import ComponentKind, OwnServer, PlatformServer
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName, is_stage, short
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
@@ -231,27 +232,31 @@ def describe(action: Action) -> str:
     """Return one line for people, without the reason. Holds no secret: environments are not shown."""
     match action:
         case EnsureNetwork():
-            return "create network"
+            return Localizable("create network")
         case PullImage(reference=reference):
-            return f"pull image {reference}"
+            return Localizable("pull image {reference}", reference=reference)
         case BuildImageAction(tag=tag):
-            return f"build image {tag}"
+            return Localizable("build image {tag}", tag=tag)
         case StartWorkload(name=name):
-            return f"start {name}"
+            return Localizable("start {name}", name=name)
         case AwaitReady() | RunSmokeTest():
             return _describe_trial(action)
         case SwitchRoute(route=route, names=names):
-            return f"switch route {route.component} -> {short(route.fingerprint) if names else 'nothing'}"
+            return Localizable(
+                "switch route {component} -> {version}",
+                component=route.component,
+                version=short(route.fingerprint) if names else Localizable("nothing"),
+            )
         case WithdrawRoute(component=component):
-            return f"withdraw route {component}"
+            return Localizable("withdraw route {component}", component=component)
         case DrainWorkload(name=name):
-            return f"drain {name}"
+            return Localizable("drain {name}", name=name)
         case RemoveWorkload(name=name):
-            return f"remove {name}"
+            return Localizable("remove {name}", name=name)
         case RemoveNetwork():
-            return "remove network"
+            return Localizable("remove network")
         case PublishPipelines() | PublishServices():
-            return f"publish {_published(action)}"
+            return Localizable("publish {action}", action=_published(action))
         case _:
             return _describe_storage(action)
 
@@ -259,32 +264,48 @@ def describe(action: Action) -> str:
 def _describe_trial(action: AwaitReady | RunSmokeTest) -> str:
     version = f"{action.component}@{short(action.fingerprint)}"
     if isinstance(action, AwaitReady):
-        return f"await ready {version} ({len(action.names)})"
-    return f"smoke test {version}"
+        return Localizable("await ready {version} ({count})", version=version, count=len(action.names))
+    return Localizable("smoke test {version}", version=version)
 
 
 def _published(action: PublishPipelines | PublishServices) -> str:
     if isinstance(action, PublishPipelines):
-        return ", ".join(pipeline.name for pipeline in action.pipelines) or "no pipeline"
-    return ", ".join(service.api.path for service in action.services) or "no service"
+        return ", ".join(pipeline.name for pipeline in action.pipelines) or Localizable("no pipeline")
+    return ", ".join(service.api.path for service in action.services) or Localizable("no service")
 
 
 def _describe_storage(action: StorageAction) -> str:
     match action:
         case CreateBucket(record=record):
-            return f"create bucket {record.bucket} ({about_size(record.capacity)})"
+            return Localizable(
+                "create bucket {bucket} ({capacity})",
+                bucket=record.bucket,
+                capacity=about_size(record.capacity),
+            )
         case UpdateBox(record=record):
-            return f"update box {record.box} ({about_size(record.capacity)}, {record.reclaim})"
+            return Localizable(
+                "update box {box} ({capacity}, {reclaim})",
+                box=record.box,
+                capacity=about_size(record.capacity),
+                reclaim=record.reclaim,
+            )
         case KeepBucket(record=record):
-            return f"keep bucket {record.bucket} of box {record.box}"
+            return Localizable("keep bucket {bucket} of box {box}", bucket=record.bucket, box=record.box)
         case RemoveBucket(record=record):
-            return f"remove bucket {record.bucket} with {record.files} files"
+            return Localizable(
+                "remove bucket {bucket} with {files} files", bucket=record.bucket, files=record.files
+            )
         case EnsureAccount(account=account):
-            return f"ensure storage account {account.name}"
+            return Localizable("ensure storage account {account}", account=account.name)
         case RemoveAccount(name=name):
-            return f"remove storage account {name}"
+            return Localizable("remove storage account {name}", name=name)
         case StageModel(model=model):
-            return f"stage model {model.name}@{short(model.digest)} ({about_size(model.size)})"
+            return Localizable(
+                "stage model {model}@{digest} ({size})",
+                model=model.name,
+                digest=short(model.digest),
+                size=about_size(model.size),
+            )
 
 
 def subject(group: tuple[Action, ...]) -> tuple[ComponentKind, ComponentName]:
@@ -334,15 +355,15 @@ def _about(action: Action) -> tuple[ComponentKind, ComponentName]:
 def _shared_part(action: Action) -> str:
     match action:
         case EnsureAccount(account=account):
-            return f"storage account {account.name}"
+            return Localizable("storage account {account}", account=account.name)
         case RemoveAccount(name=name):
-            return f"storage account {name}"
+            return Localizable("storage account {name}", name=name)
         case PublishPipelines():
-            return "the pipelines"
+            return Localizable("the pipelines")
         case PublishServices():
-            return "the APIs of the platform"
+            return Localizable("the APIs of the platform")
         case _:
-            return "the network"
+            return Localizable("the network")
 
 
 def subject_text(kind: ComponentKind, name: str) -> str:
@@ -364,7 +385,7 @@ class Hold:
     @property
     def subject(self) -> str:
         """Return the subject of the action; it includes the kind, because names are unique only within a kind."""
-        return "app" if self.component is None else subject_text(self.kind, self.component)
+        return Localizable("app") if self.component is None else subject_text(self.kind, self.component)
 
 
 @dataclass(frozen=True)
@@ -391,9 +412,14 @@ class Plan:
 
     def render(self) -> str:
         """Return the plan as text, for dry runs and for the tests. Equal plans give equal text."""
-        lines = [f"plan {self.app} @ {self.revision[:12] or '-'}"]
-        lines += [f"  {describe(action)}  # {action.why}" for action in self.actions]
-        lines += [f"  hold {h.subject}: {h.reason}  # {h.why}" for h in self.holds]
+        lines: list[str] = [
+            Localizable("plan {app} @ {revision}", app=self.app, revision=self.revision[:12] or "-")
+        ]
+        lines += [joined(("  ", describe(action), "  # ", action.why), "") for action in self.actions]
+        lines += [
+            Localizable("  hold {subject}: {reason}  # {why}", subject=h.subject, reason=h.reason, why=h.why)
+            for h in self.holds
+        ]
         if self.empty and not self.holds:
-            lines.append("  nothing to do")
-        return "\n".join(lines)
+            lines.append(Localizable("  nothing to do"))
+        return joined(lines, "\n")

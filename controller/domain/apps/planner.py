@@ -44,6 +44,7 @@ from controller.domain.apps.plan import (
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, OwnServer, PlatformServer, Strategy
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
 from controller.domain.backoff import Backoff
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import ComponentName, short, workload_name
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
@@ -91,7 +92,7 @@ def plan_app(
         holds += held
     steps = [step for step in steps if step]
     if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
-        steps.insert(0, (EnsureNetwork(why="the app has no network yet"),))
+        steps.insert(0, (EnsureNetwork(why=Localizable("the app has no network yet")),))
     steps, pauses, paused = _pause_failed(steps, status, policy, now)
     steps, waits, requests = hold_without_gpus(steps, observed, gpus, paused)
     going, kept = _plan_gone(desired, observed, by_component, _taken(steps))
@@ -99,7 +100,7 @@ def plan_app(
     kept += more  # containers that cannot be removed yet need the network
     if observed.network and not _needs_network(desired, observed, [*holds, *kept]):
         last, more, _ = _pause_failed(
-            [(RemoveNetwork(why="the app has no component left"),)], status, policy, now
+            [(RemoveNetwork(why=Localizable("the app has no component left")),)], status, policy, now
         )
         going += last
         kept += more
@@ -193,7 +194,12 @@ def _hold_setback(
     if setback.stalled:
         return Hold(name, setback.reason, setback.message, kind=kind, failed=True)
     pause = policy.backoff.after(setback.attempts)
-    why = f"{setback.message.rstrip('.')}. Attempt {setback.attempts + 1} waits for {render_duration(pause)}"
+    why = Localizable(
+        "{value}. Attempt {attempts} waits for {pause}",
+        value=setback.message.rstrip("."),
+        attempts=setback.attempts + 1,
+        pause=render_duration(pause),
+    )
     return Hold(name, setback.reason, why, retry_after=left, kind=kind, failed=True, transient=True)
 
 
@@ -230,7 +236,7 @@ class _Rollout:
             return actions, [Hold(self.name, Reason.FAILED, self.component.failure), *holds]
         if memory.failed_fingerprint in self.component.fingerprints and not self._serving:
             return self._clear_failed(), [
-                Hold(self.name, Reason.FAILED, memory.failure or "did not become ready")
+                Hold(self.name, Reason.FAILED, memory.failure or Localizable("did not become ready"))
             ]
         return self._converge(memory)
 
@@ -256,8 +262,11 @@ class _Rollout:
         to_build = self.component.build and self.component.pin.to_build
         if not awaited or self._serving or to_build:
             return None
+        names = " and ".join(awaited)
         why = (
-            f"it waits until {' and '.join(awaited)} {'serve' if len(awaited) > 1 else 'serves'} this commit"
+            Localizable("it waits until {names} serve this commit", names=names)
+            if len(awaited) > 1
+            else Localizable("it waits until {names} serves this commit", names=names)
         )
         hold = Hold(self.name, Reason.DEPENDENCY_NOT_READY, why)
         if self.component.last_good is None:
@@ -307,7 +316,9 @@ class _Rollout:
 
     @property
     def _idle(self) -> str:
-        return f"idle for {render_duration(self.component.spec.idle_after or 0.0)}"
+        return Localizable(
+            "idle for {idle_after}", idle_after=render_duration(self.component.spec.idle_after or 0.0)
+        )
 
     def _workload_name(self, replica: int) -> str:
         return workload_name(self.policy.instance, self.app.app, self.name, self.fingerprint, replica)
@@ -316,7 +327,7 @@ class _Rollout:
 
     def _clear_failed(self) -> tuple[Action, ...]:
         return tuple(
-            RemoveWorkload(self.name, w.name, w.id, why="this version did not become ready")
+            RemoveWorkload(self.name, w.name, w.id, why=Localizable("this version did not become ready"))
             for w in self._matching
         )
 
@@ -362,9 +373,11 @@ class _Rollout:
         if not self.route or not self.route.asleep:
             return ()
         awake = replace(
-            self.route, asleep=False, stalled=self._hopeless(memory, hold) or "it did not wake up"
+            self.route,
+            asleep=False,
+            stalled=self._hopeless(memory, hold) or Localizable("it did not wake up"),
         )
-        return (self._reroute(awake, (), why="it did not wake up"),)
+        return (self._reroute(awake, (), why=Localizable("it did not wake up")),)
 
     def _obsolete(self, wanted: dict[int, ObservedWorkload | None]) -> list[ObservedWorkload]:
         kept = {w.id for w in wanted.values() if w}
@@ -373,27 +386,39 @@ class _Rollout:
     def _hold_restart(self, memory: ComponentStatus) -> Hold | None:
         recent = [at for at in memory.restarts if at > self.now - self.policy.crash_window]
         if len(recent) >= self.policy.crash_limit:
-            why = f"restarted {len(recent)} times within {self.policy.crash_window:.0f} s"
+            why = Localizable(
+                "restarted {count} times within {crash_window} s",
+                count=len(recent),
+                crash_window=format(self.policy.crash_window, ".0f"),
+            )
             return Hold(self.name, Reason.CRASH_LOOP, why)
         pause = self.policy.backoff.after(len(recent))
         left = recent[-1] + pause - self.now if recent else 0.0
         if left <= 0:
             return None
         return Hold(
-            self.name, Reason.BACKOFF, f"restart {len(recent) + 1} waits for {pause:.0f} s", retry_after=left
+            self.name,
+            Reason.BACKOFF,
+            Localizable(
+                "restart {count} waits for {pause} s", count=len(recent) + 1, pause=format(pause, ".0f")
+            ),
+            retry_after=left,
         )
 
     def _hopeless(self, memory: ComponentStatus, hold: Hold | None = None) -> str:
         """Return why calls had better not wait for the version in service, for its callers; empty while it is to be
         expected that it takes calls soon, even after a pause."""
         if hold is not None and hold.reason == Reason.CRASH_LOOP:
-            return f"it was {hold.why} and is not started again for now"
+            return Localizable("it was {why} and is not started again for now", why=hold.why)
         if memory.failure_reason and not memory.failed_fingerprint:
-            return f"its last start failed ({memory.failure_reason}), and is tried again after a pause"
+            return Localizable(
+                "its last start failed ({failure_reason}), and is tried again after a pause",
+                failure_reason=memory.failure_reason,
+            )
         setback = next((s for s in self.status.setbacks if s.subject == self.name and s.stalled), None)
         if setback is None or setback.resolving or setback.version not in ("", self.fingerprint):
             return ""
-        return f"it cannot be started again ({setback.reason})"
+        return Localizable("it cannot be started again ({reason})", reason=setback.reason)
 
     def _leave_out_dead(self, stalled: str) -> tuple[Action, ...]:
         """Take a dead replica out of the route: its address may soon belong to another component. `stalled`: why the
@@ -403,14 +428,16 @@ class _Rollout:
         alive = {w.endpoint: w.name for w in self.observed.of(self.name) if w.endpoint}
         still = tuple(alive[upstream] for upstream in self.route.upstreams if upstream in alive)
         if still and len(still) < len(self.route.upstreams):
-            return (self._reroute(self.route, still, why="a replica died, the others keep serving"),)
+            return (
+                self._reroute(self.route, still, why=Localizable("a replica died, the others keep serving")),
+            )
         dead = replace(self.route, upstreams=(), stalled="" if self.route.asleep else stalled)
         if still or dead == self.route:
             return ()
         why = (
-            f"calls do not wait: {stalled}"
+            Localizable("calls do not wait: {stalled}", stalled=stalled)
             if stalled and not self.route.upstreams
-            else "no replica answers any more"
+            else Localizable("no replica answers any more")
         )
         return (self._reroute(dead, (), why),)
 
@@ -427,7 +454,11 @@ class _Rollout:
             actions.append(self._start(replica, dead))
         if not actions:
             return ()
-        return (*actions, self._await(wanted, "only ready versions get traffic"), *self._smoke(wanted))
+        return (
+            *actions,
+            self._await(wanted, Localizable("only ready versions get traffic")),
+            *self._smoke(wanted),
+        )
 
     def _adoptable(self, replica: int, dead: ObservedWorkload) -> bool:
         """Return True if this container can be started as the replica: it has the right name and was never
@@ -444,29 +475,31 @@ class _Rollout:
         smoke = self.component.smoke
         if smoke is None or self._serving:
             return ()
-        server, why = self.component.spec.server, "before it gets traffic"
+        server, why = self.component.spec.server, Localizable("before it gets traffic")
         return (RunSmokeTest(self.name, self.fingerprint, self._names(wanted), smoke, server, why),)
 
     def _build(self, build: BuildInput) -> BuildImageAction:
-        why = "this content has not been built here"
+        why = Localizable("this content has not been built here")
         return BuildImageAction(self.name, self.component.pin.deploy, build, self.component.fingerprint, why)
 
     def _image(self) -> tuple[Action, ...]:
         if self.component.pin.present:
             return ()
-        return (PullImage(self.name, self.component.pin.deploy, why="the engine does not have it"),)
+        return (
+            PullImage(self.name, self.component.pin.deploy, why=Localizable("the engine does not have it")),
+        )
 
     def _model(self) -> tuple[Action, ...]:
         model = self.component.model
         if model is None or model.present:
             return ()
-        return (StageModel(self.name, model, why="not in the cache"),)
+        return (StageModel(self.name, model, why=Localizable("not in the cache")),)
 
     def _account(self) -> tuple[Action, ...]:
         account = self.component.account
         if account is None or account.name in self.observed.accounts or self.observed.storage:
             return ()
-        return (EnsureAccount(account, why="the component has connected boxes"),)
+        return (EnsureAccount(account, why=Localizable("the component has connected boxes")),)
 
     def _start(self, replica: int, dead: ObservedWorkload | None) -> StartWorkload:
         component, model = self.component, self.component.model
@@ -499,18 +532,18 @@ class _Rollout:
 
     def _why_start(self, dead: ObservedWorkload | None) -> str:
         if dead and dead.state is WorkloadState.CREATED:
-            return "it was made but never started"
+            return Localizable("it was made but never started")
         if dead and dead.state is WorkloadState.PENDING:
-            return "it was accepted and does not run yet"
+            return Localizable("it was accepted and does not run yet")
         if dead:
-            return f"its predecessor {_death(dead)}"
+            return Localizable("its predecessor {dead}", dead=_death(dead))
         if self._serving and self.route and self.route.asleep:
-            return "it was asleep"
+            return Localizable("it was asleep")
         if self._serving:
-            return "its container is gone" if self._heals(dead) else f"{_replicas(self.component)} declared"
+            return Localizable("its container is gone") if self._heals(dead) else _declared(self.component)
         if self.route and self.route.in_service:
-            return f"replaces version {short(self.route.fingerprint)}"
-        return "declared, not running"
+            return Localizable("replaces version {fingerprint}", fingerprint=short(self.route.fingerprint))
+        return Localizable("declared, not running")
 
     def _switch(self, wanted: dict[int, ObservedWorkload | None], started: bool) -> tuple[Action, ...]:
         """Return the wanted route; its upstreams are known now only if nothing has to be started."""
@@ -518,16 +551,16 @@ class _Rollout:
         route = self._route(endpoints)
         names = self._names(wanted)
         if started:
-            return (self._switch_to(route, names, why="the version is ready"),)
+            return (self._switch_to(route, names, why=Localizable("the version is ready")),)
         if not self._serving or self.route is None:
             return (
-                self._await(wanted, "it runs, not yet in use"),
+                self._await(wanted, Localizable("it runs, not yet in use")),
                 *self._smoke(wanted),
-                self._switch_to(route, names, why="the version is ready"),
+                self._switch_to(route, names, why=Localizable("the version is ready")),
             )
         switch = self._switch_if_changed(route, names)
         if switch and self._newcomers(wanted):
-            return (self._await(wanted, "it runs, not yet in use"), *switch)
+            return (self._await(wanted, Localizable("it runs, not yet in use")), *switch)
         return switch
 
     def _switch_if_changed(self, route: Route, names: tuple[str, ...]) -> tuple[Action, ...]:
@@ -576,7 +609,9 @@ class _Rollout:
             return ()
         return (
             self._reroute(
-                replace(self.route, upstreams=()), (), why="strategy Recreate: the old one stops first"
+                replace(self.route, upstreams=()),
+                (),
+                why=Localizable("strategy Recreate: the old one stops first"),
             ),
         )
 
@@ -592,8 +627,8 @@ class _Rollout:
         if workload.fingerprint == self.fingerprint and self.component.asleep:
             return self._idle
         if workload.fingerprint == self.fingerprint:
-            return f"{_replicas(self.component)} declared"
-        return f"not of version {short(self.fingerprint)}"
+            return _declared(self.component)
+        return Localizable("not of version {fingerprint}", fingerprint=short(self.fingerprint))
 
 
 def _boxes(spec: MLComponentSpec) -> tuple[ComponentName, ...]:
@@ -618,7 +653,11 @@ def _all_would_go(
     if not present:
         return None
     names = ", ".join(sorted(present))
-    why = f"the commit declares nothing, {names} would all go; confirm with: prichal approve {desired.app}"
+    why = Localizable(
+        "the commit declares nothing, {names} would all go; confirm with: prichal approve {app}",
+        names=names,
+        app=desired.app,
+    )
     return Hold(None, Reason.PRUNE_PENDING, why)
 
 
@@ -643,9 +682,10 @@ def _plan_services(
     if wanted == observed.services:
         return []
     before, after = ({s.api.path for s in services} for services in (observed.services, wanted))
-    parts = (("new", after - before), ("gone", before - after))
-    why = "; ".join(f"{word}: {', '.join(sorted(paths))}" for word, paths in parts if paths)
-    return [(PublishServices(wanted, why or "the rules of access changed", frozenset(moved)),)]
+    parts = [Localizable("new: {names}", names=", ".join(sorted(after - before)))] if after - before else []
+    parts += [Localizable("gone: {names}", names=", ".join(sorted(before - after)))] if before - after else []
+    why = joined(parts)
+    return [(PublishServices(wanted, why or Localizable("the rules of access changed"), frozenset(moved)),)]
 
 
 def _declares(desired: DesiredApp, service: Service) -> bool:
@@ -663,7 +703,7 @@ def _plan_leftover_accounts(desired: DesiredApp, observed: ObservedApp) -> list[
     if any(w.fingerprint not in running.get(w.component, ()) for w in observed.workloads):
         return []
     gone = sorted(observed.accounts - wanted)
-    return [tuple(RemoveAccount(name, why="no component uses it") for name in gone)]
+    return [tuple(RemoveAccount(name, why=Localizable("no component uses it")) for name in gone)]
 
 
 def _plan_gone(
@@ -679,7 +719,10 @@ def _plan_gone(
     present = {w.component for w in observed.workloads} | set(routes)
     gone = sorted(present - declared)
     if not desired.prune:
-        return [], [Hold(name, Reason.PRUNE_DISABLED, "left Git, kept because prune is off") for name in gone]
+        return [], [
+            Hold(name, Reason.PRUNE_DISABLED, Localizable("left Git, kept because prune is off"))
+            for name in gone
+        ]
     waits = {name: _awaited(desired, routes[name], taken) for name in gone if name in routes}
     holds = [Hold(name, Reason.AWAITING_SUCCESSOR, waits[name]) for name in gone if waits.get(name)]
     leaves = [name for name in gone if not waits.get(name)]
@@ -691,16 +734,24 @@ def _awaited(desired: DesiredApp, route: Route, taken: frozenset[str]) -> str:
     if there are none."""
     left = [a.path for a in route.apis if desired.moved(a.path, route.component) and a.path not in taken]
     holders = dict(desired.holders)
-    by = ", ".join(f"{path} (by {holders[path] or 'the platform'})" for path in left)
-    return f"left Git, and keeps serving until something else answers {by}" if by else ""
+    by = joined(
+        (
+            Localizable(
+                "{path} (by {holders})", path=path, holders=holders[path] or Localizable("the platform")
+            )
+            for path in left
+        ),
+        ", ",
+    )
+    return Localizable("left Git, and keeps serving until something else answers {by}", by=by) if by else ""
 
 
 def _remove_component(name: ComponentName, observed: ObservedApp, route: Route | None) -> tuple[Action, ...]:
     actions: list[Action] = []
     if route:
-        actions.append(WithdrawRoute(name, why="left Git"))
+        actions.append(WithdrawRoute(name, why=Localizable("left Git")))
     for workload in observed.of(name):
-        actions += _drain_and_remove(workload, timeout=GONE_DRAIN, why="left Git")
+        actions += _drain_and_remove(workload, timeout=GONE_DRAIN, why=Localizable("left Git"))
     return tuple(actions)
 
 
@@ -711,7 +762,9 @@ def _drain_and_remove(workload: ObservedWorkload, timeout: float, why: str) -> t
     remove = RemoveWorkload(component, name, id, why)
     if workload.endpoint is None:
         return (remove,)
-    drain = DrainWorkload(component, name, id, workload.endpoint, timeout, why="requests under way")
+    drain = DrainWorkload(
+        component, name, id, workload.endpoint, timeout, why=Localizable("requests under way")
+    )
     return drain, remove
 
 
@@ -720,32 +773,40 @@ def _answers(workload: ObservedWorkload | None) -> bool:
     return workload is not None and workload.state is WorkloadState.RUNNING and workload.endpoint is not None
 
 
-def _replicas(component: DesiredComponent) -> str:
+def _declared(component: DesiredComponent) -> str:
     count = component.spec.replicas
-    return f"{count} replica{'s are' if count != 1 else ' is'}"
+    return (
+        Localizable("1 replica is declared")
+        if count == 1
+        else Localizable("{count} replicas are declared", count=count)
+    )
 
 
 def _death(workload: ObservedWorkload) -> str:
     if workload.state is WorkloadState.RUNNING:
-        return "was taken off the network"
+        return Localizable("was taken off the network")
     if workload.state in _NOT_BEGUN:
-        return "was never started"
+        return Localizable("was never started")
     if workload.state is WorkloadState.REFUSED:
-        return "was refused by the engine"
+        return Localizable("was refused by the engine")
     if workload.state is WorkloadState.LOST:
-        return "is on a node that does not answer"
+        return Localizable("is on a node that does not answer")
     if workload.oom_killed:
-        return "was OOM-killed"
-    return f"exited with code {workload.exit_code}" if workload.exit_code is not None else "stopped"
+        return Localizable("was OOM-killed")
+    return (
+        Localizable("exited with code {exit_code}", exit_code=workload.exit_code)
+        if workload.exit_code is not None
+        else Localizable("stopped")
+    )
 
 
 def _difference(before: Route, after: Route) -> str:
     if before.apis != after.apis:
-        return "its APIs changed"
+        return Localizable("its APIs changed")
     if len(before.upstreams) > len(after.upstreams):
-        return "fewer replicas are declared"
+        return Localizable("fewer replicas are declared")
     if before.asleep and not after.asleep:
-        return "it woke up"
+        return Localizable("it woke up")
     if before.upstreams != after.upstreams:
-        return "its addresses changed"
-    return "its limits changed"
+        return Localizable("its addresses changed")
+    return Localizable("its limits changed")

@@ -14,7 +14,7 @@ from controller.domain.apps.requests import Outcome
 from controller.domain.apps.rollout_watch import AUTOMATIC, FailedRollout
 from controller.domain.apps.status import AppStatus, Rollback, is_suspended
 from controller.domain.errors import Stalled
-from controller.domain.localizable import Localizable
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.units import rfc3339
 
@@ -122,16 +122,23 @@ def why_failed(rollback: Rollback, known: FailedRollout | None) -> FailedRollout
         return None
     if known and known.revision == rollback.replaced:
         return known
-    return FailedRollout(rollback.replaced, "a version failed soon after it had taken over; see the events")
+    return FailedRollout(
+        rollback.replaced, Localizable("a version failed soon after it had taken over; see the events")
+    )
 
 
 def holding(app: str, rollback: Rollback, is_there: bool, failed: FailedRollout | None = None) -> Condition:
     """Return the condition of an app that was rolled back. `is_there`: the revision could be read."""
-    how = "is held" if is_there else "is wanted"
-    until = f"a new commit or `prichal resume {app}` goes on"
-    message = (
-        f"revision {rollback.revision[:12]} {how} since {rfc3339(rollback.at)}, by {rollback.by}; {until}"
+    how = Localizable("is held") if is_there else Localizable("is wanted")
+    until = Localizable("a new commit or `prichal resume {app}` goes on", app=app)
+    message: str = Localizable(
+        "revision {revision} {how} since {at}, by {by}; {until}",
+        revision=rollback.revision[:12],
+        how=how,
+        at=rfc3339(rollback.at),
+        by=rollback.by,
+        until=until,
     )
     if failed:
-        message += f". {failed.message}"
+        message = joined((message, failed.message), ". ")
     return Condition(ConditionType.ROLLED_BACK, True, Reason.ROLLED_BACK, message, revision=rollback.revision)

@@ -13,6 +13,7 @@ from typing import Final
 
 from controller.domain.apps.samples import NO_REQUESTS, RequestCounts, grown, request_values
 from controller.domain.apps.spec import Rollout
+from controller.domain.localizable import Localizable
 from controller.domain.names import short
 from controller.domain.routing.routes import Route
 from controller.domain.units import render_duration
@@ -99,7 +100,12 @@ def fault_of(
     passed = render_duration(max(1.0, round(now - watch.since)))
     crashes = sum(at > watch.since for at in restarts)
     if crashes >= MOST_RESTARTS:
-        return f"version {short(watch.version)} ended {crashes} times within {passed} of taking over"
+        return Localizable(
+            "version {version} ended {crashes} times within {passed} of taking over",
+            version=short(watch.version),
+            crashes=crashes,
+            passed=passed,
+        )
     if not watch.settled:
         return ""
     answered, failures = _totals(counts)
@@ -107,10 +113,16 @@ def fault_of(
     requests = max(failed, grown(answered, watch.requests))
     if failed < LEAST_FAILED or failed <= rollout.max_errors * requests:
         return ""
-    told = (
-        f"version {short(watch.version)} failed {failed} of {requests} calls within {passed} of taking over"
+    told = Localizable(
+        "version {version} failed {failed} of {requests} calls within {passed} of taking over",
+        version=short(watch.version),
+        failed=failed,
+        requests=requests,
+        passed=passed,
     )
-    return f"{told}, and {rollout.max_errors * 100:.4g}% may fail"
+    return Localizable(
+        "{told}, and {max_errors}% may fail", told=told, max_errors=format(rollout.max_errors * 100, ".4g")
+    )
 
 
 def next_look(watch: RolloutWatch, rollout: Rollout, now: float) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controller.domain.apps.spec import PlatformServer, SmokeTest
+from controller.domain.localizable import Localizable
 from controller.domain.text import printable
 from controller.domain.units import about_size
 
@@ -62,14 +63,24 @@ class SmokeAnswer:
 def case_of(test: SmokeTest, request: bytes, expected: bytes | None) -> SmokeCase:
     """Check the files of a test. Raises SmokeTestInvalid."""
     for file in _files_in(_read(request, test.input)):
-        raise SmokeTestInvalid(f"{test.input}: {file} is a FILE, and a smoke test has no caller with files")
+        raise SmokeTestInvalid(
+            Localizable(
+                "{input}: {file} is a FILE, and a smoke test has no caller with files",
+                input=test.input,
+                file=file,
+            )
+        )
     if expected is not None:
         _read(expected, test.output or "")
     return SmokeCase(test, request, expected)
 
 
 def too_large(path: str, size: int) -> SmokeTestInvalid:
-    return SmokeTestInvalid(f"{path} has {size} bytes, {MAX_FILE} are allowed")
+    return SmokeTestInvalid(
+        Localizable(
+            "{path} has {size} bytes, {max_file} are allowed", path=path, size=size, max_file=MAX_FILE
+        )
+    )
 
 
 def _read(content: bytes, path: str) -> Json:
@@ -78,7 +89,7 @@ def _read(content: bytes, path: str) -> Json:
     try:
         return parsed(content)
     except ValueError as error:
-        raise SmokeTestInvalid(f"{path} is not JSON: {error}") from error
+        raise SmokeTestInvalid(Localizable("{path} is not JSON: {error}", path=path, error=error)) from error
 
 
 def parsed(content: bytes) -> Json:
@@ -86,14 +97,14 @@ def parsed(content: bytes) -> Json:
     try:
         value: Json = json.loads(content.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 (byte {error.start})") from error
+        raise ValueError(Localizable("it is not UTF-8 (byte {start})", start=error.start)) from error
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(Localizable("it is nested too deeply")) from None
     return value
 
 
 def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(Localizable("{name} is not JSON", name=name))
 
 
 def _files_in(request: Json) -> Iterator[str]:
@@ -110,17 +121,23 @@ def verdict(case: SmokeCase, answer: SmokeAnswer) -> str:
     """Return why the answer is not the expected one; empty if it is."""
     path = case.test.path
     if answer.failure:
-        return f"{path} gave no answer: {answer.failure}"
+        return Localizable("{path} gave no answer: {failure}", path=path, failure=answer.failure)
     if answer.status != 200:
-        return f"{path} answered {answer.status}{_words(answer.body)}"
+        return Localizable(
+            "{path} answered {status}{body}", path=path, status=answer.status, body=_words(answer.body)
+        )
     if case.expected is None:
         return ""
     if len(answer.body) > MAX_FILE:
-        return f"{path} answered more than {about_size(MAX_FILE)}, which is not compared"
+        return Localizable(
+            "{path} answered more than {max_file}, which is not compared",
+            path=path,
+            max_file=about_size(MAX_FILE),
+        )
     try:
         found = parsed(answer.body)
     except ValueError as error:
-        return f"{path} answered what is not JSON: {error}"
+        return Localizable("{path} answered what is not JSON: {error}", path=path, error=error)
     return difference(parsed(case.expected), found, case.test.shape_only, case.test.tolerance)
 
 
@@ -164,7 +181,7 @@ def difference(expected: Json, found: Json, shape_only: bool = False, tolerance:
             levels.append(_members(place, wanted, given))
         elif isinstance(wanted, list) and isinstance(given, list):
             if len(wanted) != len(given):
-                return _differs(place, f"{len(wanted)} elements", f"{len(given)}")
+                return _differs(place, Localizable("{count} elements", count=len(wanted)), f"{len(given)}")
             levels.append(_elements(place, wanted, given))
         elif _kind(wanted) != _kind(given) or not (shape_only or _equal(wanted, given, tolerance)):
             return _differs(place, _shown(wanted), _shown(given))
@@ -214,13 +231,18 @@ def _differs(place: _Place | None, wanted: str, given: str) -> str:
         tokens.append(place.token.replace("~", "~0").replace("/", "~1"))
         place = place.outer
     path = "".join(f"/{token}" for token in reversed(tokens))
-    return f"{_cut(printable(path), _SHOWN) or 'the answer'}: expected {wanted}, found {given}"
+    return Localizable(
+        "{place}: expected {wanted}, found {given}",
+        place=_cut(printable(path), _SHOWN) or Localizable("the answer"),
+        wanted=wanted,
+        given=given,
+    )
 
 
 def _shown(value: Json) -> str:
     if isinstance(value, (dict, list)):
-        noun = "an object" if isinstance(value, dict) else "an array"
-        return f"{noun} of {len(value)}"
+        noun = Localizable("an object") if isinstance(value, dict) else Localizable("an array")
+        return Localizable("{noun} of {count}", noun=noun, count=len(value))
     return _cut(printable(json.dumps(value, ensure_ascii=False)), _SHOWN)
 
 

@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import secrets
 
+from controller.domain.localizable import Localizable
+
 _N, _R, _P = 2**15, 8, 1  # 32 MiB and some 60 ms a check, werkzeug's defaults
 #: The most that a check may cost: about a second.
 _BCRYPT_COST, _PBKDF2_ITERATIONS, _SCRYPT_MEMORY = 14, 2_000_000, 256 * 2**20
@@ -30,18 +32,24 @@ def cost_problem(text: str) -> str:
         cost = rest.split("$")[1:2]
         return _exceeds("bcrypt's cost", cost, _BCRYPT_COST)
     if kind == "pbkdf2":
-        return _exceeds("the iterations of pbkdf2", numbers[1:2], _PBKDF2_ITERATIONS)
+        return _exceeds(Localizable("the iterations of pbkdf2"), numbers[1:2], _PBKDF2_ITERATIONS)
     if kind == "scrypt" and len(numbers) == 3 and all(number.isdecimal() for number in numbers):
         n, r, p = (int(number[:12]) for number in numbers)
         size = 128 * n * r
         if size > _SCRYPT_MEMORY or size * p > 2 * _SCRYPT_MEMORY:
-            return f"scrypt may take {_SCRYPT_MEMORY // 2**20} MiB and twice that in all, as in scrypt:{_N}:{_R}:{_P}"
+            return Localizable(
+                "scrypt may take {scrypt_memory} MiB and twice that in all, as in scrypt:{n}:{r}:{p}",
+                scrypt_memory=_SCRYPT_MEMORY // 2**20,
+                n=_N,
+                r=_R,
+                p=_P,
+            )
     return ""
 
 
 def _exceeds(what: str, given: list[str], most: int) -> str:
     too_many = any(len(number) > 9 or int(number) > most for number in given if number.isdecimal())
-    return f"{what} may be at most {most}" if too_many else ""
+    return Localizable("{what} may be at most {most}", what=what, most=most) if too_many else ""
 
 
 def hash_password(password: str, salt: str | None = None) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.units import about_size
 
@@ -54,8 +55,11 @@ def excess(held: Iterable[Held], most: int) -> Excess:
         under_way = [each for each in own if not each.kept and each.size]
         if size > most and under_way:
             largest = max(under_way, key=lambda each: each.size)
-            end[largest.run] = (
-                f"the runs of its app hold {about_size(size)} on this host and may hold {about_size(most)} "
-                f"(runs.diskPerApp); this one holds the most, {about_size(largest.size)}"
+            end[largest.run] = Localizable(
+                "the runs of its app hold {size} on this host and may hold {most} (runs.diskPerApp); "
+                "this one holds the most, {size2}",
+                size=about_size(size),
+                most=about_size(most),
+                size2=about_size(largest.size),
             )
     return Excess(tuple(forget), end)

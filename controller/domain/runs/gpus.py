@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controller.domain.errors import Stalled, Waiting
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
@@ -67,9 +68,13 @@ class GpuPool:
     @property
     def told(self) -> str:
         """Say how many there are."""
-        lent = f"this host lends {len(self.gpus)}"
-        lost = [f"{gpu} does not work ({self.lost[gpu]})" for gpu in self.gpus if gpu in self.lost]
-        return f"{lent}, of which {', '.join(lost)}" if lost else lent
+        lent = Localizable("this host lends {count}", count=len(self.gpus))
+        lost = [
+            Localizable("{gpu} does not work ({lost})", gpu=gpu, lost=self.lost[gpu])
+            for gpu in self.gpus
+            if gpu in self.lost
+        ]
+        return Localizable("{lent}, of which {names}", lent=lent, names=joined(lost, ", ")) if lost else lent
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,19 @@ def allocate(
         raise Waiting(Reason.WAITING_FOR_GPU, _in_its_own_way(wanted, own, pool), _LONG_PAUSE)
     by_components = len(allocated(others) & set(pool.gpus))
     by_stages = len({gpu for holding in stages for gpu in holding.gpus} & set(pool.gpus))
-    taken = f"components have {by_components} of them and stages of runs {by_stages}"
-    advice = f". {_GIVES_UP}" if own else ""
-    raise Waiting(Reason.WAITING_FOR_GPU, f"{_in_line(wanted, pool)}, and {taken}{advice}", _PAUSE)
+    taken = Localizable(
+        "components have {by_components} of them and stages of runs {by_stages}",
+        by_components=by_components,
+        by_stages=by_stages,
+    )
+    advice = joined(("", _GIVES_UP), ". ") if own else ""
+    raise Waiting(
+        Reason.WAITING_FOR_GPU,
+        Localizable(
+            "{in_line}, and {taken}{advice}", in_line=_in_line(wanted, pool), taken=taken, advice=advice
+        ),
+        _PAUSE,
+    )
 
 
 def corrected(
@@ -201,7 +216,7 @@ def _allocate(run: Run, stage: Stage, pool: GpuPool, active: tuple[Run, ...], at
         return begin(run, (stage,), at, (*shared, *rest)[:wanted])
     message = _in_line(wanted, pool)
     if taken := to_components & set(pool.gpus):
-        message += f", components have {len(taken)} of them"
+        message += Localizable(", components have {count} of them", count=len(taken))
     return in_line(run, waiting, active, WAITING, message)
 
 
@@ -235,27 +250,33 @@ def _line(active: Iterable[Run]) -> Iterator[tuple[int, int, int]]:
 
 # --- words ------------------------------------------------------------------------------------------------------
 
-_GIVES_UP = "With `rollout: {strategy: Recreate}` the old version gives up its own first"
+_GIVES_UP = Localizable("With `rollout: {strategy: Recreate}` the old version gives up its own first")
 
 
 def _too_many(wanted: int, pool: GpuPool) -> str:
-    has = f"{len(pool.gpus)}" if pool.gpus else "none"
-    return (
-        f"it asks for {_count(wanted)}, and this host lends {has}: ask for less, or have more in `runs.gpus`"
+    has = f"{len(pool.gpus)}" if pool.gpus else Localizable("none")
+    return Localizable(
+        "it asks for {wanted}, and this host lends {has}: ask for less, or have more in `runs.gpus`",
+        wanted=_count(wanted),
+        has=has,
     )
 
 
 def _in_its_own_way(wanted: int, own: Sequence[Lease], pool: GpuPool) -> str:
     has = len(allocated(own) & set(pool.gpus))
-    return (
-        f"waits for {_count(wanted)} while its other containers have {has} of the {len(pool.gpus)} that this host lends"
-        ": with `rollout: {strategy: Recreate}` the old version gives up its own first; else ask for less or for fewer"
-        " `replicas`, let versions share them (`gpuShare`), or have more in `runs.gpus`"
+    return Localizable(
+        "waits for {wanted} while its other containers have {has} of the {count} that this host "
+        "lends: with `rollout: {strategy: Recreate}` the old version gives up its own first; else "
+        "ask for less or for fewer `replicas`, let versions share them (`gpuShare`), or have more in "
+        "`runs.gpus`",
+        wanted=_count(wanted),
+        has=has,
+        count=len(pool.gpus),
     )
 
 
 def _in_line(wanted: int, pool: GpuPool) -> str:
-    return f"waits for {_count(wanted)}; {pool.told}"
+    return Localizable("waits for {wanted}; {told}", wanted=_count(wanted), told=pool.told)
 
 
 def _count(gpus: int) -> str:

@@ -18,6 +18,7 @@ from controller.domain.apps.plan import (
 )
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import AppStatus
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -53,16 +54,16 @@ def _accounts(desired: DesiredApp, observed: ObservedApp) -> list[tuple[Action, 
         return []
     accounts = {wanted.account.name: wanted.account for wanted in desired.pipelines if wanted.account}
     return [
-        (EnsureAccount(accounts[name], why="the pipeline has connected boxes"),)
+        (EnsureAccount(accounts[name], why=Localizable("the pipeline has connected boxes")),)
         for name in sorted(accounts.keys() - observed.accounts)
     ]
 
 
 def _bring(stage: DesiredStage) -> Action:
     if stage.build and stage.pin.to_build:
-        why = "this content has not been built here"
+        why = Localizable("this content has not been built here")
         return BuildImageAction(stage.name, stage.pin.deploy, stage.build, stage.pin.deploy, why)
-    return PullImage(stage.name, stage.pin.deploy, why="the engine does not have it")
+    return PullImage(stage.name, stage.pin.deploy, why=Localizable("the engine does not have it"))
 
 
 def _runnable(desired: DesiredApp, observed: ObservedApp) -> tuple[Pipeline, ...]:
@@ -91,6 +92,6 @@ def _complete(wanted: DesiredPipeline) -> bool:
 
 def _why(before: tuple[Pipeline, ...], after: tuple[Pipeline, ...]) -> str:
     old, new = {p.name for p in before}, {p.name for p in after}
-    parts = (("new", new - old), ("gone", old - new))
-    told = "; ".join(f"{word}: {', '.join(sorted(names))}" for word, names in parts if names)
-    return told or "something about them changed"
+    parts = [Localizable("new: {names}", names=", ".join(sorted(new - old)))] if new - old else []
+    parts += [Localizable("gone: {names}", names=", ".join(sorted(old - new)))] if old - new else []
+    return joined(parts) or Localizable("something about them changed")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
+from controller.domain.localizable import Localizable, changed_whole
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
@@ -382,13 +383,15 @@ def is_run_id(text: str) -> bool:
     return _RUN_ID.fullmatch(text) is not None
 
 
-def cancel(run: Run, at: float, reason: Reason = Reason.CANCELED, why: str = "canceled by a person") -> Run:
+def cancel(
+    run: Run, at: float, reason: Reason = Reason.CANCELED, why: str = Localizable("canceled by a person")
+) -> Run:
     """Return the canceled run: it is over at once if it had not begun, else its runner stops it. A run that is
     being canceled, or is over, does not change."""
     if run.state.terminal or run.state is RunState.CANCELING:
         return run
     if run.state is RunState.QUEUED:
-        return over(run.to(RunState.CANCELED, at, reason, f"{why} before it began"), at)
+        return over(run.to(RunState.CANCELED, at, reason, Localizable("{why} before it began", why=why)), at)
     return run.to(RunState.CANCELING, at, reason, why)
 
 
@@ -430,7 +433,7 @@ def images_to_repeat(runs: Iterable[Run], most: int) -> frozenset[str]:
 
 def reused_reason(source: str) -> tuple[Reason, str]:
     """Return reason and message of a stage that reuses the outputs of the run `source`."""
-    return Reason.REUSED, f"outputs of run {source}"
+    return Reason.REUSED, Localizable("outputs of run {source}", source=source)
 
 
 def continuation(run: Run, pipeline: Pipeline, id: str, at: float) -> Run:
@@ -485,7 +488,12 @@ def over(run: Run, at: float) -> Run:
     for stage in run.stages:
         if not stage.state.terminal:
             run = run.with_stage(
-                stage.to(RunState.CANCELED, at, Reason.NOT_RUN, "the run was over before it could begin")
+                stage.to(
+                    RunState.CANCELED,
+                    at,
+                    Reason.NOT_RUN,
+                    Localizable("the run was over before it could begin"),
+                )
             )
     return run
 
@@ -494,20 +502,26 @@ def with_messages(run: Run, change: Callable[[str], str]) -> Run:
     """Return the run with `change` applied to each of its messages."""
 
     def history(steps: tuple[Transition, ...]) -> tuple[Transition, ...]:
-        return tuple(replace(step, message=change(step.message)) for step in steps)
+        return tuple(replace(step, message=changed_whole(step.message, change)) for step in steps)
 
     stages = tuple(
         replace(
             stage,
-            message=change(stage.message),
+            message=changed_whole(stage.message, change),
             history=history(stage.history),
-            attempts=tuple(replace(each, message=change(each.message)) for each in stage.attempts),
+            attempts=tuple(
+                replace(each, message=changed_whole(each.message, change)) for each in stage.attempts
+            ),
         )
         for stage in run.stages
     )
-    return replace(run, message=change(run.message), history=history(run.history), stages=stages)
+    return replace(
+        run, message=changed_whole(run.message, change), history=history(run.history), stages=stages
+    )
 
 
 def _check(before: RunState, after: RunState) -> None:
     if after not in FOLLOWS[before]:
-        raise TransitionRefused(f"{before} is not followed by {after}")
+        raise TransitionRefused(
+            Localizable("{before} is not followed by {after}", before=before, after=after)
+        )

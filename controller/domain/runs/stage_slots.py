@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from controller.domain.apps.spec import Limits, Resources
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import GpuPool, begin_with_gpus, in_line
@@ -54,12 +55,12 @@ class Use:
         """Say in words what exceeds the limits."""
         found = (
             ("CPUs", self.cpus, limits.cpus),
-            ("of memory", self.memory, limits.memory),
+            (Localizable("of memory"), self.memory, limits.memory),
             ("GPUs", self.gpus, limits.gpus),
             ("containers", self.containers, limits.containers),
         )
         return tuple(
-            f"{_told(what, used)} of {_told(what, most)} {what}"
+            Localizable("{used} of {most} {what}", used=_told(what, used), most=_told(what, most), what=what)
             for what, used, most in found
             if most is not None and used > most + _INEXACT
         )
@@ -109,17 +110,21 @@ def _admit(run: Run, stage: Stage, share: Share, active: tuple[Run, ...], at: fl
     if waiting.reused_from:
         return begin(run, (stage,), at)
     if beyond := wanted.beyond(share.app):
-        message = f"it asks for {', '.join(beyond)} that the limits of the app leave to stages: ask for less"
+        message = Localizable(
+            "it asks for {names} that the limits of the app leave to stages: ask for less",
+            names=joined(beyond, ", "),
+        )
         return run.with_stage(waiting.to(RunState.FAILED, at, Reason.LIMITS_INVALID, message))
     mine = tuple(other for other in active if other.app == run.app)
     ahead = _sum(_ahead(mine, waiting, WAITING_FOR_LIMITS))
     if beyond := (in_use(mine) + ahead + wanted).beyond(share.app):
-        message = (
-            f"waits until other stages of the app have ended: it would be {', '.join(beyond)} left to stages"
+        message = Localizable(
+            "waits until other stages of the app have ended: it would be {names} left to stages",
+            names=joined(beyond, ", "),
         )
         return in_line(run, waiting, active, WAITING_FOR_LIMITS, message)
-    if message := _no_slot(run, waiting, share, active):
-        return in_line(run, waiting, active, WAITING_FOR_SLOT, message)
+    if why := _no_slot(run, waiting, share, active):
+        return in_line(run, waiting, active, WAITING_FOR_SLOT, why)
     return begin_with_gpus(run, (stage,), share.gpus, active, at)
 
 
@@ -129,7 +134,9 @@ def _no_slot(run: Run, waiting: StageRun, share: Share, active: tuple[Run, ...])
     before = sum(1 for _ in _ahead(_by_app(active)[run.app], waiting, WAITING_FOR_SLOT))
     place = used[run.app] + before
     if place >= share.slots:
-        return f"waits for a slot of its app: one app runs {share.slots} stages at once on this host"
+        return Localizable(
+            "waits for a slot of its app: one app runs {slots} stages at once on this host", slots=share.slots
+        )
     mine = (place, waiting.ticket or math.inf)
     others = sum(
         (used[app] + rank, ticket) < mine
@@ -138,7 +145,7 @@ def _no_slot(run: Run, waiting: StageRun, share: Share, active: tuple[Run, ...])
         for rank, ticket in enumerate(_line(own)[: max(0, share.slots - used[app])])
     )
     if sum(used.values()) + before + others >= share.host:
-        return f"waits for a slot: this host runs {share.host} stages at once"
+        return Localizable("waits for a slot: this host runs {host} stages at once", host=share.host)
     return ""
 
 

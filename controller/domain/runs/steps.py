@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controller.domain.backoff import Backoff
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Stage
 from controller.domain.runs.run import BAD_ENDS, Run, RunOutput, RunState, StageRun, over
@@ -64,7 +65,13 @@ def next_step(run: Run, now: float) -> Step:
     if bad:
         # Other stages end first: a repetition can reuse their outputs.
         return (
-            WaitForStage() if active else FinishRun(bad.state, bad.reason, f"stage {bad.name}: {bad.message}")
+            WaitForStage()
+            if active
+            else FinishRun(
+                bad.state,
+                bad.reason,
+                Localizable("stage {name}: {message}", name=bad.name, message=bad.message),
+            )
         )
     return _begin_or_wait(run, now)
 

@@ -18,6 +18,7 @@ from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFau
 from controller.domain.apps.plan import Action, CreateBucket, Hold, KeepBucket, RemoveBucket, UpdateBox
 from controller.domain.apps.spec import BoxSpec, ComponentKind, Reclaim
 from controller.domain.apps.status import BoxStatus
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName, bucket_name
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord, BoxState
@@ -72,7 +73,7 @@ def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revisi
         conditions = (
             _not_ready(hold.reason, hold.why, revision)
             if hold
-            else _not_ready(Reason.NOT_MADE, "its bucket has not been made yet", revision)
+            else _not_ready(Reason.NOT_MADE, Localizable("its bucket has not been made yet"), revision)
         )
         return BoxStatus(spec.name, "", spec.capacity, 0, 0, conditions)
     return BoxStatus(
@@ -88,10 +89,15 @@ def judge_box(spec: BoxSpec, record: BoxRecord | None, hold: Hold | None, revisi
 def _conditions(record: BoxRecord, hold: Hold | None, revision: str) -> Conditions:
     if hold and hold.reason != Reason.CAPACITY_BELOW_USE:
         return _not_ready(hold.reason, hold.why, revision)
-    stored = f"{about_size(record.used)} of {about_size(record.capacity)} in {record.files} files"
+    stored = Localizable(
+        "{used} of {capacity} in {files} files",
+        used=about_size(record.used),
+        capacity=about_size(record.capacity),
+        files=record.files,
+    )
     ready = Condition(ConditionType.READY, True, Reason.STORED, stored, revision=revision)
     if record.used > record.capacity:
-        why = f"{stored}: uploads are refused until there is space"
+        why = Localizable("{stored}: uploads are refused until there is space", stored=stored)
         return ready, Condition(ConditionType.DEGRADED, True, Reason.OVER_CAPACITY, why, revision=revision)
     if hold:
         return ready, Condition(ConditionType.DEGRADED, True, hold.reason, hold.why, revision=revision)
@@ -114,15 +120,15 @@ def _declared(
     desired: DesiredApp, spec: BoxSpec, found: ObservedBox | None, instance: str
 ) -> tuple[tuple[Action, ...], Hold | None]:
     if found is None:
-        return (CreateBucket(_new(desired, spec, instance), why="declared, not there"),), None
+        return (CreateBucket(_new(desired, spec, instance), why=Localizable("declared, not there")),), None
     if found.record.state is BoxState.DELETING:
         return (
-            RemoveBucket(found.record, why="its deletion was asked for"),
-            CreateBucket(_new(desired, spec, instance), why="declared, not there"),
+            RemoveBucket(found.record, why=Localizable("its deletion was asked for")),
+            CreateBucket(_new(desired, spec, instance), why=Localizable("declared, not there")),
         ), None
     record, hold = _wanted(spec, found.record)
     if not found.present:
-        return (CreateBucket(record, why="its bucket is gone, and all data in it"),), hold
+        return (CreateBucket(record, why=Localizable("its bucket is gone, and all data in it")),), hold
     if record == found.record:
         return (), hold
     return (UpdateBox(record, why="; ".join(_changes(found.record, record))),), hold
@@ -137,9 +143,11 @@ def _wanted(spec: BoxSpec, record: BoxRecord) -> tuple[BoxRecord, Hold | None]:
     wanted = replace(record, capacity=spec.capacity, reclaim=spec.reclaim, state=BoxState.BOUND)
     if spec.capacity >= record.used or spec.capacity >= record.capacity:
         return wanted, None
-    why = (
-        f"{about_size(spec.capacity)} are declared, but {about_size(record.used)} are stored: the capacity "
-        f"stays {about_size(record.capacity)} until there is less"
+    why = Localizable(
+        "{capacity} are declared, but {used} are stored: the capacity stays {capacity2} until there is less",
+        capacity=about_size(spec.capacity),
+        used=about_size(record.used),
+        capacity2=about_size(record.capacity),
     )
     return replace(wanted, capacity=record.capacity), Hold(
         spec.name, Reason.CAPACITY_BELOW_USE, why, kind=ComponentKind.DATA_BOX
@@ -148,29 +156,29 @@ def _wanted(spec: BoxSpec, record: BoxRecord) -> tuple[BoxRecord, Hold | None]:
 
 def _changes(before: BoxRecord, after: BoxRecord) -> Iterator[str]:
     if before.state is not after.state:
-        yield "declared again, its data was kept"
+        yield Localizable("declared again, its data was kept")
     if before.capacity != after.capacity:
-        yield f"capacity was {about_size(before.capacity)}"
+        yield Localizable("capacity was {capacity}", capacity=about_size(before.capacity))
     if before.reclaim is not after.reclaim:
-        yield f"reclaimPolicy was {before.reclaim}"
+        yield Localizable("reclaimPolicy was {reclaim}", reclaim=before.reclaim)
 
 
 def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], Hold | None]:
     """A box that no manifest declares."""
     record = found.record
     if record.state is BoxState.DELETING:
-        return (RemoveBucket(record, why="its deletion was asked for"),), None
+        return (RemoveBucket(record, why=Localizable("its deletion was asked for")),), None
     if record.state is BoxState.KEPT:
         return (), None
     if desired.disconnected:
-        return (KeepBucket(record, why="the app was disconnected, data stays"),), None
+        return (KeepBucket(record, why=Localizable("the app was disconnected, data stays")),), None
     if not desired.prune:
         return (), Hold(
             record.box,
             Reason.PRUNE_DISABLED,
-            "left Git, kept because prune is off",
+            Localizable("left Git, kept because prune is off"),
             kind=ComponentKind.DATA_BOX,
         )
     if record.reclaim is Reclaim.DELETE:
-        return (RemoveBucket(record, why="left Git, reclaimPolicy is Delete"),), None
-    return (KeepBucket(record, why="left Git, data stays"),), None
+        return (RemoveBucket(record, why=Localizable("left Git, reclaimPolicy is Delete")),), None
+    return (KeepBucket(record, why=Localizable("left Git, data stays")),), None

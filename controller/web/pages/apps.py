@@ -16,9 +16,9 @@ from flask.typing import ResponseReturnValue
 
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.status import AppStatus
+from controller.domain.localizable import first_line, shortened
 from controller.domain.names import AppName
 from controller.domain.people.roles import ALL, Principal
-from controller.domain.text import excerpt
 from controller.ports import Store
 from controller.web.context import context, principal, query
 from controller.web.pages.languages import Language
@@ -130,7 +130,7 @@ def line_of(app: AppStatus) -> AppLine:
 def _line(app: AppStatus) -> AppLine:
     ready = find(app.conditions, ConditionType.READY)
     said = told_of(app.conditions)
-    told = replace(said, message=excerpt(said.message.strip().partition("\n")[0], MESSAGE))
+    told = replace(said, message=shortened(first_line(said.message), MESSAGE))
     revision = app.applied_revision or app.attempted_revision
     text = f"{app.app} {app.repository}".lower()
     return AppLine(app.app, state_of(app), told, revision, ready.since if ready else 0.0, text)

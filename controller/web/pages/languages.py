@@ -74,11 +74,19 @@ class Wording:
         """Return a message in the reader's language; of other texts those that have a translation."""
         return text.said(self.text) if isinstance(text, Localizable) else self.text(text)
 
+    def message(self, text: str) -> str:
+        """Return a message in the reader's language, and texts of others as they are."""
+        return self.told(text) if isinstance(text, Localizable) else text
+
     def shown(self, text: str) -> Markup:
         """Return it for a page, which marks a text of others as English."""
         if isinstance(text, Localizable):
             return escape(self.told(text))
         return Markup('<span lang="en">{}</span>').format(text)
+
+    def is_own(self, text: str) -> bool:
+        """Return True for a message, which is shown in the reader's language."""
+        return isinstance(text, Localizable)
 
     def number(self, value: float) -> str:
         return format_decimal(value, locale=self.locale)

@@ -6,8 +6,8 @@ changes by itself is made by `live.live_page` instead. What a template shows is 
 modules in `web/static/`, because scripts and styles need the nonce of this response, and texts become elements only
 where the module `morph.js` takes fragments of ours (Trusted Types).
 
-Filters: `size`, `duration`, `number`, `moment`, `ago` and `shown` (languages.py), `oneline`. Functions: `_`, `ngettext`
-and `asset`.
+Filters: `size`, `duration`, `number`, `moment`, `ago`, `shown`, `told` and `is_own` (languages.py), `oneline`.
+Functions: `_`, `ngettext` and `asset`.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ def environment(language: Language) -> Environment:
         "oneline": one_line,
         "translated": words.text,
         "shown": words.shown,
+        "told": words.message,
+        "is_own": words.is_own,
     }
     found.globals |= {"asset": asset, "language": language, "problems_by_type": PROBLEMS_BY_TYPE}
     return found

@@ -1,7 +1,7 @@
 """Conditions in words: how an app stands in one word, what each condition means, and what to do about it.
 
-Pure. Messages of conditions, events and runs are the platform's own English texts, with names and places. A page shows
-what their reason means and what to do first, translated, and the message below (`Told`).
+Pure. Messages of conditions, events and runs are texts with names and places (`Localizable`), and texts of other
+programs. A page shows what their reason means and what to do first, and the message below (`Told`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, BoxStatus, ComponentStatus
+from controller.domain.localizable import shortened
 from controller.domain.reasons import Reason
-from controller.domain.text import excerpt
 from controller.web.pages.advice import ADVICE_ABOUT
 from controller.web.pages.languages import N_
 from controller.web.pages.meanings import MEANINGS
@@ -25,7 +25,7 @@ MESSAGE: Final = 4000  # characters; `prichal status APP` and the interface for 
 
 @dataclass(frozen=True)
 class Told:
-    """A message, which is in English, with what it means and what to do about it, which are translated."""
+    """A message with what it means and what to do about it."""
 
     message: str = ""
     meaning: str = ""
@@ -33,7 +33,7 @@ class Told:
 
     @classmethod
     def about(cls, reason: Reason, message: str, advice: str = "") -> Told:
-        return cls(excerpt(message, MESSAGE), MEANINGS.get(reason, ""), advice)
+        return cls(shortened(message, MESSAGE), MEANINGS.get(reason, ""), advice)
 
 
 class AppState(StrEnum):

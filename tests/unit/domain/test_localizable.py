@@ -15,11 +15,16 @@ from controller.domain.errors import Stalled
 from controller.domain.localizable import (
     Localizable,
     as_document,
+    as_stored,
     changed,
+    changed_whole,
     filled,
+    first_line,
     from_document,
+    from_stored,
     joined,
     sentence,
+    shortened,
 )
 from controller.domain.reasons import Reason
 
@@ -61,6 +66,20 @@ def test_an_error_keeps_it(text: Localizable) -> None:
     assert Stalled(Reason.SECRET_REFUSED, text).message is text
 
 
+def test_an_error_and_a_sum_keep_it() -> None:
+    assert str(ValueError(EMPTY)) is EMPTY
+    for text in (EMPTY + ".", EMPTY + EMPTY, "so " + EMPTY):
+        assert isinstance(text, Localizable)
+        assert "der Wert von a ist leer" in text.said(in_german)
+    assert type(joined(("a", "b"))) is str, "there is nothing to translate"
+
+
+def test_values_are_what_a_pattern_would_show() -> None:
+    found = Localizable("{a} {b} {c}", a=ValueError("no"), b=None, c=True)
+    assert found == "no None True"
+    assert Localizable("{why}", why=ValueError(EMPTY)).said(in_german) == "der Wert von a ist leer"
+
+
 def test_values_are_printable() -> None:
     assert Localizable("{a}", a="x\x00\ud800") == "x\\x00\\ud800"
 
@@ -72,6 +91,39 @@ def test_only_values_are_changed() -> None:
     )
     assert found == "… in /state"
     assert changed("plain", str.upper) == "PLAIN"
+
+
+def test_hiding_something_goes_over_the_whole_text() -> None:
+    both = Localizable("{a}: the value of {b}", a=EMPTY, b="secret")
+    kept = changed_whole(both, lambda text: text.replace("secret", "***"))
+    assert isinstance(kept, Localizable)
+    assert kept.values["b"] == "***"
+    assert changed_whole(both, str) is both
+    across = changed_whole(both, lambda text: text.replace("value of secret", "***"))
+    assert (across, type(across)) == ("the value of a is empty: the ***", str), "it is in pattern and value"
+
+
+def test_first_lines_and_excerpts() -> None:
+    two = joined((joined(("box a", EMPTY), ": "), EMPTY), "\n")
+    first = first_line(two)
+    assert (first, isinstance(first, Localizable)) == ("box a: the value of a is empty", True)
+    assert first_line("a\nb") == first_line(Localizable("a\n{b}", b="b")) == "a"
+    assert first_line(EMPTY) is EMPTY
+    long = Localizable("the value of {key} is empty", key="x" * 1000)
+    assert len(shortened(long, 300)) <= 300
+    assert isinstance(shortened(long, 300), Localizable)
+    assert len(shortened(joined([EMPTY] * 100), 300)) <= 300 + len("[2398 characters left out]") + 2
+    assert shortened(EMPTY, 300) is EMPTY
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [None, "", 7, "{", "null", "[]", '{"pattern": "x"}', as_stored(joined((EMPTY, EMPTY))), "[" * 100_000],
+    ids=str,
+)
+def test_what_is_stored_beside_a_text_counts_only_if_it_says_the_same(stored: object) -> None:
+    assert from_stored(EMPTY, as_stored(EMPTY)).said(in_german) == "der Wert von a ist leer"  # type: ignore[attr-defined]
+    assert type(from_stored("the value of a is empty", stored)) is str
 
 
 VALUES = st.recursive(

@@ -22,6 +22,7 @@ from controller.domain.apps.status import (
     ReplicaStatus,
     RepositoryRecord,
 )
+from controller.domain.localizable import Localizable
 from controller.domain.names import DNS_LABEL, PATH_SEGMENT, AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
@@ -128,3 +129,21 @@ def test_a_secret_is_never_written() -> None:
 def test_numbers_that_are_no_json_are_refused() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         encode((float("nan"),))
+
+
+def test_messages_keep_what_they_are_made_of() -> None:
+    message = Localizable("{count} components as declared", count=3)
+    text = encode(Condition(ConditionType.READY, True, Reason.READY, message))
+    back = decode(Condition, text)
+    assert isinstance(back.message, Localizable)
+    assert (back.message, dict(back.message.values)) == (message, {"count": 3})
+    assert json.loads(text)["message"] == "3 components as declared", "other versions read this"
+
+
+@pytest.mark.parametrize(
+    "told", [None, 1, "x", [], {}, {"pattern": "{count} apps", "values": {}, "sentence": False}]
+)
+def test_the_text_of_a_message_counts(told: object) -> None:
+    row = json.loads(encode(Condition(ConditionType.READY, True, Reason.READY, Localizable("all is well"))))
+    back = decode(Condition, json.dumps({**row, "message.told": told}))
+    assert (back.message, type(back.message)) == ("all is well", str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, Event, EventType, RepositoryRecord, WebhookDelivery
 from controller.domain.apps.usage import Resource, TakenShare
+from controller.domain.localizable import Localizable, as_document
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route
@@ -289,3 +292,15 @@ def test_shares_of_living_workers_are_told(store: SqliteStore) -> None:
     store.gateways.report("w2", 1, frozenset(), 110.0, (calls,))
     store.gateways.leave("w2")
     assert store.gateways.taken(110.0) == ()
+
+
+def test_events_keep_what_their_messages_are_made_of(store: SqliteStore, path: Path) -> None:
+    message = Localizable("pipelines: {why}", why=Localizable("new: {names}", names="train"))
+    store.events.add([Event(A, EventType.NORMAL, Reason.PUBLISHED, message)])
+    (found,) = store.events.list(A)
+    assert isinstance(found.message, Localizable)
+    assert as_document(found.message) == as_document(message)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE events SET message = 'others wrote this'")
+    (found,) = store.events.list(A)
+    assert (found.message, type(found.message)) == ("others wrote this", str)
