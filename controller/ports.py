@@ -76,6 +76,7 @@ from controller.domain.storage.box import (
     StorageAccount,
     StoredObject,
 )
+from controller.domain.storage.moves import GroupMove
 from controller.domain.templates import TemplateRecord
 from controller.domain.volumes import Volume
 from controller.sops.keys import FileKeys
@@ -785,6 +786,21 @@ class Boxes(Protocol):
         """Allow an upload if the box has space for it, in one transaction, and return its id; else return the
         free space. A newer one for the same key replaces the older, unless it is an upload in parts.
         `upload.id` is ignored. Raises Transient `TooManyUploads` if `most` others are pending."""
+
+    def reserve_first(self, uploads: Sequence[PendingUpload], now: float, most: int) -> int:
+        """Allow uploads to one bucket in their order, as far as the box has space and fewer than `most` are pending,
+        in one transaction; return how many."""
+
+    def save_move(self, move: GroupMove) -> None:
+        """Record how far the move of its `source` is."""
+
+    def forget_move(self, bucket: str, source: str) -> None: ...
+
+    def move(self, bucket: str, source: str) -> GroupMove | None:
+        """Return the last move of this group, also one that is done."""
+
+    def moves(self, bucket: str, area: str) -> tuple[GroupMove, ...]:
+        """Return moves that are not done, of groups below `area`."""
 
     def arrive(self, arrival: Arrival, now: float) -> BoxUsage | int:
         """Admit a body if the box has space for it besides all reservations and arrivals of all processes, and

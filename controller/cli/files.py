@@ -7,7 +7,7 @@ All commands tell addresses from local paths by one rule: a colon before the fir
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from controller.cli.output import (
     show_view,
     table_of,
 )
-from controller.cli.progress import progress
+from controller.cli.progress import counting, progress
 from controller.cli.remote import Remote, area_option, remote_options
 from controller.cli.session import config_option
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, is_address
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT, STANDARD_OUTPUT = Path("/dev/stdin"), Path("/dev/stdout")
 
 
-@click.group(cls=Group, verbs=("ls", "cp", "get", "put", "rm"))
+@click.group(cls=Group, verbs=("ls", "cp", "get", "put", "mv", "rm"))
 @config_option
 def file() -> None:
     """List and copy files in boxes, from any machine.
@@ -199,6 +199,49 @@ def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: Format)
 def _remove(client: FilesClient, file: BoxAddress) -> int:
     client.remove(file)
     return 1
+
+
+@file.command(
+    epilog="\b\nExamples:\n  prichal file mv demo:data/photos/ demo:data/2026/photos/\n"
+    "  prichal file mv demo:data/photos/cat.png demo:data/pets/"
+)
+@click.argument("source")
+@click.argument("target")
+@output_option
+@remote_options
+@area_option
+@config_option
+def mv(remote: Remote, source: str, target: str, output: Format) -> int:
+    """Move or rename a file or a group within a box.
+
+    The place must be free: nothing is replaced. A file whose TARGET is a group keeps its name. The same
+    command continues an interrupted move of a group.
+    """
+    origin, goal = remote.address(source), remote.address(target)
+    if replace(origin, path=goal.path) != goal:
+        raise click.UsageError("files move within one area of a box: copy them with: prichal file cp")
+    if not origin.path.text:
+        raise click.UsageError(f"{origin} names no group: a whole box does not move")
+    with remote.files() as client:
+        if origin.path.is_group:
+            return _move_group(client, origin, goal.as_group(), output)
+        goal = _remote_target(goal, Path(origin.name))
+        _report(client.move(origin, goal), goal, output)
+    return Exit.OK
+
+
+def _move_group(client: FilesClient, group: BoxAddress, goal: BoxAddress, output: Format) -> int:
+    if not goal.path.text:
+        raise click.UsageError(f"{goal} names no group: write the new name, APP:BOX/GROUP/")
+    with counting(str(group)) as moved:
+        step = client.move_group(group, goal, moved)
+    numbers = {"place": str(goal), "moved": step.so_far, "left": step.left}
+    output.show(numbers, lambda: echo(f"{goal}: {_count(step.so_far)} moved"), (str(goal),))
+    if step.left:
+        print_message(
+            f"{_count(step.left)} stay in {group}: {goal} has others of their names. Rename or remove them."
+        )
+    return Exit.FAILED if step.left else Exit.OK
 
 
 @file.command(

@@ -39,3 +39,21 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with bar:
         task = bar.add_task(printable(title), total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the number of files since its last call, as `progress` takes bytes."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.completed:,} files", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(printable(title), total=None)
+        yield lambda count: bar.advance(task, count)

@@ -47,6 +47,10 @@ class RetryPolicy:
         """Make everything that is under way raise Stopped with its next piece."""
         self._stopped.set()
 
+    def pause(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+        self._check()
+
     def watched(self, moved: Callable[[int], None]) -> Callable[[int], None]:
         """Return `moved` with a check whether to stop."""
 

@@ -12,7 +12,7 @@ writer had to wait, and one that began earlier is known to be out of date.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from controller.domain.apps.spec import Reclaim
@@ -22,6 +22,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import UnderWayMark
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, BoxUsage, PendingUpload, StorageAccess
+from controller.domain.storage.moves import GroupMove
 from controller.store.keys import StorageKeys
 from controller.store.sqlite import Database
 
@@ -75,6 +76,10 @@ SELECT * FROM pending
 WHERE bucket = :bucket AND upload <> '' AND expires > :now AND substr(key, 1, length(:below)) = :below
 ORDER BY id DESC LIMIT :most
 """
+MOVES = """
+SELECT * FROM moves
+WHERE bucket = :bucket AND done = 0 AND substr(source, 1, length(:area)) = :area ORDER BY source LIMIT 100
+"""
 PUBLISHING = "SELECT key FROM pending WHERE bucket = ? AND expires > ? AND key LIKE '%.publishing.%'"
 
 _RECLAIMS, _STATES = frozenset(Reclaim), frozenset(BoxState)
@@ -114,6 +119,7 @@ class BoxTable:
             db.execute("DELETE FROM pending WHERE bucket = ?", (bucket,))
             db.execute("DELETE FROM arriving WHERE bucket = ?", (bucket,))
             db.execute("DELETE FROM touched WHERE bucket = ?", (bucket,))
+            db.execute("DELETE FROM moves WHERE bucket = ?", (bucket,))
             db.execute("DELETE FROM boxes WHERE bucket = ?", (bucket,))
 
     def swap(self, one: BoxRecord, other: BoxRecord) -> None:
@@ -158,6 +164,23 @@ class BoxTable:
             reserved = _reserve(db, upload, now)
             db.execute(TOUCH, (self._clock(), upload.bucket))
         return reserved
+
+    def reserve_first(self, uploads: Sequence[PendingUpload], now: float, most: int) -> int:
+        """Reserve in their order, and stop at the first one that does not fit."""
+        if not uploads:
+            return 0
+        with self._database.write() as db:
+            usage = _usage(db, uploads[0].bucket, now)
+            room = most - _awaited(db, uploads[0], now)
+            for number, upload in enumerate(uploads):
+                if number >= room or not usage.has_space_for(upload.size):
+                    break
+                _reserve(db, upload, now)
+                usage = replace(usage, pending=usage.pending + upload.size)
+            else:
+                number = len(uploads)
+            db.execute(TOUCH, (self._clock(), uploads[0].bucket))
+        return number
 
     def arrive(self, arrival: Arrival, now: float) -> BoxUsage | int:
         """Record an arriving upload, if the box is not full and has space for all uploads of that name."""
@@ -280,8 +303,31 @@ class BoxTable:
             rows = db.execute(query, (len(prefix), prefix)).fetchall()
         return frozenset(row["account"] for row in rows)
 
+    def save_move(self, move: GroupMove) -> None:
+        row = (move.bucket, move.source, move.target, move.files, move.began, move.stepped)
+        with self._database.write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, move.moved, move.done)
+            )
+
+    def forget_move(self, bucket: str, source: str) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM moves WHERE bucket = ? AND source = ?", (bucket, source))
+
+    def move(self, bucket: str, source: str) -> GroupMove | None:
+        query = "SELECT * FROM moves WHERE bucket = ? AND source = ?"
+        with self._database.read() as db:
+            row = db.execute(query, (bucket, source)).fetchone()
+        return _move(row) if row else None
+
+    def moves(self, bucket: str, area: str) -> tuple[GroupMove, ...]:
+        with self._database.read() as db:
+            rows = db.execute(MOVES, {"bucket": bucket, "area": area}).fetchall()
+        return tuple(_move(row) for row in rows)
+
     def prune(self, before: float) -> None:
         with self._database.write() as db:
+            db.execute("DELETE FROM moves WHERE stepped < ?", (before,))
             db.execute("DELETE FROM pending WHERE expires < ?", (before,))
             db.execute("DELETE FROM arriving WHERE until < ?", (before,))
 
@@ -301,12 +347,18 @@ def _with_contents_of(record: BoxRecord, other: BoxRecord) -> BoxRecord:
 def _require_few(db: sqlite3.Connection, upload: PendingUpload, now: float, most: int) -> None:
     """Raise Transient `TooManyUploads` if there are too many. Another link for the same file replaces the one
     before."""
-    count = "SELECT count(*) FROM pending WHERE bucket = ? AND expires > ? AND NOT (upload = ? AND key = ?)"
-    (number,) = db.execute(count, (upload.bucket, now, upload.upload, upload.key)).fetchone()
+    number = _awaited(db, upload, now)
     if number >= most:
         raise Transient(
             Reason.TOO_MANY_UPLOADS, f"{number} uploads of the box have been allowed and are awaited"
         )
+
+
+def _awaited(db: sqlite3.Connection, upload: PendingUpload, now: float) -> int:
+    """Return how many other uploads are awaited."""
+    count = "SELECT count(*) FROM pending WHERE bucket = ? AND expires > ? AND NOT (upload = ? AND key = ?)"
+    (number,) = db.execute(count, (upload.bucket, now, upload.upload, upload.key)).fetchone()
+    return int(number)
 
 
 def _reserve(db: sqlite3.Connection, upload: PendingUpload, now: float) -> int:
@@ -355,6 +407,11 @@ def _record(row: sqlite3.Row) -> BoxRecord:
         since=row["since"],
         changed=row["changed"] if row["touched"] is None else max(row["changed"], row["touched"]),
     )
+
+
+def _move(row: sqlite3.Row) -> GroupMove:
+    names = ("bucket", "source", "target", "files", "began", "stepped", "moved")
+    return replace(GroupMove(*(row[name] for name in names)), done=bool(row["done"]))
 
 
 def _arrival(row: sqlite3.Row) -> Arrival:

@@ -18,6 +18,7 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     gateways, activity                                 what the gateway has loaded, and when components were called
     shares       that apps take of the gateway         read every few seconds
     pending, arriving, touched                         uploads that were allowed, uploads under way, changed buckets
+    moves        of groups of files                    the daemon only deletes them
     deliveries   of webhooks, so that none counts twice
     pushes       to repositories that are hosted here, and by whom
 """
@@ -131,6 +132,17 @@ _TABLES = (
 ) STRICT""",
     "CREATE INDEX arriving_by_name ON arriving (bucket, upload, key)",
     "CREATE TABLE touched (bucket TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE moves (
+    bucket TEXT NOT NULL,
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    files INTEGER NOT NULL,
+    began REAL NOT NULL,
+    stepped REAL NOT NULL,
+    moved INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    PRIMARY KEY (bucket, source)
+) STRICT, WITHOUT ROWID""",
     """CREATE TABLE deliveries (
     repository TEXT NOT NULL,
     id TEXT NOT NULL,

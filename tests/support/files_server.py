@@ -63,6 +63,7 @@ class FilesServer(Orders):
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Upload] = {}
         self.links: dict[str, Link] = {}
+        self.moves: dict[str, list[int]] = {}
         self.users = {"anna": "p:w", "dev": "secret"}
         self.tokens = {"t0ken": "bot"}
         self.open_to_all = False
@@ -129,6 +130,8 @@ class FilesServer(Orders):
             for name in doomed:
                 del self.objects[name]
             return 200, {"deleted": len(doomed), "more": len(doomed) < len(inside)}
+        if "moveTo" in query:
+            return self._move_group(key, inside, query["moveTo"])
         if method != "GET":
             raise Refusal(405, "This is a group")
         names = dict.fromkeys(n.removeprefix(key) for n in inside)
@@ -140,6 +143,28 @@ class FilesServer(Orders):
         groups = [name[:-1] for name in page if name.endswith("/")]
         listed = [{"name": n, **self._described(self.objects[key + n])} for n in files]
         return 200, {"files": listed, "groups": groups, "next": page[-1] if len(left) > len(page) else None}
+
+    def _move_group(self, key: str, inside: list[str], to: str) -> tuple[int, object]:
+        area = f"{BOX}/{user_area('anna')}"
+        others = [name for name in self.objects if name.startswith(area + to)]
+        if not self.moves.get(key) and (others or not inside):
+            raise Refusal(
+                409 if others else 404, "There is a folder already." if others else "There is no folder."
+            )
+        files, done = self.moves.setdefault(key, [len(inside), 0])
+        free = [name for name in inside if area + to + name.removeprefix(key) not in others][: self.page]
+        for name in free:
+            self.objects[area + to + name.removeprefix(key)] = self.objects.pop(name)
+        self.moves[key] = [files, done + len(free)]
+        more = len(free) == self.page
+        left = 0 if more else len(inside) - len(free)
+        return 200, {
+            "moved": len(free),
+            "soFar": done + len(free),
+            "files": files,
+            "left": left,
+            "more": more,
+        }
 
     def _file(self, method: str, key: str, query: dict[str, str]) -> tuple[int, object]:
         if "upload" in query:
@@ -155,6 +180,11 @@ class FilesServer(Orders):
             case "PUT":
                 self._check_room(key, int(query["size"]))
                 return 200, {"presigned_put_url": self._link(Link("PUT", key))}
+        if "moveTo" in query:
+            found = self._found(key)
+            del self.objects[key]
+            self.objects[f"{BOX}/{user_area('anna')}{query['moveTo']}"] = found
+            return 200, {"name": query["moveTo"], **self._described(found)}
         size = int(query["size"])
         self._check_room(key, size)
         upload = secrets.token_hex(8)

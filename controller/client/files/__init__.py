@@ -1,6 +1,6 @@
 """Client of the files API over HTTP: boxes of a platform that runs elsewhere. See `client`."""
 
-from controller.client.files.api import FilePage, RemoteBox, RemoteFile
+from controller.client.files.api import FilePage, GroupMoved, RemoteBox, RemoteFile
 from controller.client.files.client import FilesClient
 from controller.client.files.local_files import Moved, is_stream
 from controller.client.files.tree import CopyTotals, FileCopy
@@ -10,6 +10,7 @@ __all__ = [
     "FileCopy",
     "FilePage",
     "FilesClient",
+    "GroupMoved",
     "Moved",
     "RemoteBox",
     "RemoteFile",

@@ -18,6 +18,7 @@ from controller.domain.storage.addresses import BoxAddress
 from controller.domain.storage.box import Part
 
 _PAGE: Final = 1000  # files of one listing
+_COUNTING: Final = 1.0  # seconds between requests while the platform counts space
 _LONG: Final = 600.0  # seconds that joining parts or deleting a group may take
 
 
@@ -59,6 +60,16 @@ class UploadStatus:
     id: str
     part_size: int
     parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupMoved:
+    """Files of a group that moves: in the last call, so far, in all, and those that cannot."""
+
+    moved: int
+    so_far: int
+    files: int
+    left: int
 
 
 class FilesApi:
@@ -117,6 +128,23 @@ class FilesApi:
             with self._understood(group):
                 deleted, more = int(found["deleted"]), bool(found.get("more"))
             yield deleted
+
+    def move(self, file: BoxAddress, to: BoxAddress) -> RemoteFile:
+        found = self._ask("POST", file, f"cannot move {file}", {"moveTo": to.path.text}, long=True)
+        with self._understood(file):
+            return _file({**found, "name": to.name})
+
+    def move_group(self, group: BoxAddress, to: BoxAddress) -> Iterator[GroupMoved]:
+        """Yield how far the move is, per call, since the server moves a large group in several calls."""
+        more = True
+        while more:
+            found = self._ask("POST", group, f"cannot move {group}", {"moveTo": to.path.text}, long=True)
+            with self._understood(group):
+                step = GroupMoved(*(int(found[name]) for name in ("moved", "soFar", "files", "left")))
+                more = bool(found["more"])
+            yield step
+            if more and not step.moved:
+                self._patience.pause(_COUNTING)
 
     def begin(self, file: BoxAddress, size: int) -> UploadStatus:
         found = self._ask("POST", file, f"cannot write {file}", {"uploads": "", "size": str(size)})

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Final, Self
 
-from controller.client.files.api import FilePage, FilesApi, RemoteBox, RemoteFile
+from controller.client.files.api import FilePage, FilesApi, GroupMoved, RemoteBox, RemoteFile
 from controller.client.files.download import Download
 from controller.client.files.errors import FILES
 from controller.client.files.links import LinkTransport
@@ -87,6 +87,20 @@ class FilesClient:
     def remove_group(self, group: BoxAddress) -> int:
         """Remove a group, and return the number of removed files. A missing group is empty."""
         return sum(self._api.remove_group(group))
+
+    def move(self, file: BoxAddress, to: BoxAddress) -> RemoteFile:
+        """Move a file within its box. Raises Stalled `FileNotFound`, `BoxFull`."""
+        return self._api.move(file, to)
+
+    def move_group(self, group: BoxAddress, to: BoxAddress, moved: Moved) -> GroupMoved:
+        """Move a group within its box. `moved` is told the files of each step. Raises Stalled `FileNotFound`,
+        `BoxFull`; the same call continues the move. `left` is that of the last step.
+        """
+        step = None
+        for step in self._api.move_group(group, to):
+            moved(step.moved)
+        assert step is not None
+        return step
 
     def download(self, source: BoxAddress, target: Path, moved: Moved) -> RemoteFile:
         """Download a file to `target`, replacing a file or writing to a device or pipe. Raises errors as

@@ -20,6 +20,7 @@ from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import DEVELOPER_AREA, FilePath
+from controller.domain.storage.moves import GroupMove
 from controller.web.api.files import answers
 from controller.web.api.files.area import AreaPage, BoxArea
 from controller.web.api.files.uploads import unfinished
@@ -51,6 +52,10 @@ WORDS: Final[Mapping[str, str]] = {
     "resume": N_("Go on"),
     "no-folder": N_("Name a folder: files lie in folders."),
     "folder-unread": N_("This folder cannot be read when it is dragged here: choose it instead."),
+    "moves": N_("{moved} of {files} files are moved"),
+    "counts": N_("the platform counts the space that is free again; it goes on by itself"),
+    "move-lost": N_("The connection is lost. What has been moved stays: go on under “Unfinished moves”."),
+    "move-failed": N_("It could not be moved."),
     "no-files": N_("Nothing was chosen."),
     "failed": N_("It could not be uploaded."),
     "not-given-up": N_(
@@ -144,12 +149,31 @@ def _listed(place: FilesPlace) -> dict[str, Any]:
     starts, after = asked.text("prefix") or "", answers.read_cursor(asked.text("after") or "")
     return {
         "place": place,
+        "moves": _moves(place),
         "starts": starts,
         "after": after,
         "usage": store.boxes.usage(place.box.bucket, time.time()),
         "changes": gets_buttons(principal(), place.app),
         **_found(place, starts, after),
     }
+
+
+def _moves(place: FilesPlace) -> list[tuple[GroupMove, FilesPlace, FilesPlace]]:
+    """Return moves that are not done and concern this folder: from where, and to where."""
+    found = context(current_app).store.boxes.moves(place.box.bucket, place.prefix)
+    pairs = [
+        (
+            move,
+            place.at(move.source.removeprefix(place.prefix)),
+            place.at(move.target.removeprefix(place.prefix)),
+        )
+        for move in found
+    ]
+    return [each for each in pairs if any(_is_near(place.path.text, end.path.text) for end in each[1:])]
+
+
+def _is_near(folder: str, other: str) -> bool:
+    return folder.startswith(other) or other.startswith(folder)
 
 
 def _found(place: FilesPlace, starts: str, after: str) -> dict[str, object]:

@@ -36,6 +36,9 @@ class Flash(StrEnum):
     FILES_LEFT = "files-left"
     NONE_CHOSEN = "none-chosen"
     FILE_MOVED = "file-moved"
+    FOLDER_MOVED = "folder-moved"
+    FOLDER_MOVES = "folder-moves"
+    FOLDER_PART = "folder-part"
 
 
 TEXTS: Final[Mapping[Flash, str]] = {
@@ -58,6 +61,11 @@ TEXTS: Final[Mapping[Flash, str]] = {
     Flash.FILES_LEFT: N_("There were too many files for one request: delete the rest in the same way."),
     Flash.NONE_CHOSEN: N_("Nothing was chosen."),
     Flash.FILE_MOVED: N_("The file is moved."),
+    Flash.FOLDER_MOVED: N_("The folder is moved."),
+    Flash.FOLDER_MOVES: N_("There are too many files for one request: go on under “Unfinished moves”."),
+    Flash.FOLDER_PART: N_(
+        "Some files stay in the old folder, because the new one has others of their names."
+    ),
 }
 
 

@@ -1,9 +1,10 @@
 // The module of a folder's page: the list is loaded again when something was uploaded, when somebody comes back to the
 // window, and now and then, since the answer brings the page another token.
 import { morph } from "./morph.js";
+import { offerMoves } from "./moves.js";
 import { mayAsk, renew, request } from "./page.js";
 import { showTimes } from "./times.js";
-import { offerUploads } from "./uploads.js";
+import { address, offerUploads } from "./uploads.js";
 
 const EVERY = 600000; // milliseconds
 const list = document.querySelector("[data-files]");
@@ -24,6 +25,7 @@ const refresh = async () => {
 
 if (list && mayAsk()) {
   offerUploads(list, refresh);
+  offerMoves(address, refresh);
   setInterval(refresh, EVERY);
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refresh());
 }

@@ -37,7 +37,7 @@ export const offerUploads = (list, refresh) => {
 };
 
 /** Where a file of this area is in the files API. */
-const address = (path, query) => {
+export const address = (path, query) => {
   const [place, area] = document.querySelector("[data-area]").dataset.area.split("?");
   const asked = new URLSearchParams(area);
   for (const [name, value] of Object.entries(query)) asked.set(name, value);

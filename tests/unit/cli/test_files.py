@@ -111,6 +111,42 @@ def test_rm(server: FilesServer, run: Run, machine: Machine) -> None:
     assert server.names() == ["h/e"]
 
 
+def test_mv_of_a_file(server: FilesServer, run: Run) -> None:
+    server.store("g/a", b"hello")
+    assert run("mv", "demo:data/g/a", "demo:data/h/b").stdout == "demo:data/h/b: 5 bytes\n"
+    assert run("mv", "demo:data/h/b", "demo:data/имя «x»/").stdout == "demo:data/имя «x»/b: 5 bytes\n"
+    assert server.names() == ["имя «x»/b"]
+    assert run("mv", "demo:data/g/a", "demo:data/h/b").code == Exit.NOT_FOUND
+
+
+def test_mv_of_a_group(server: FilesServer, run: Run) -> None:
+    server.page = 2
+    for name in ("g/a", "g/b", "g/in/c", "g/in/d", "g/e"):
+        server.store(name, b"x")
+    assert run("mv", "demo:data/g", "demo:data/new/name").stdout == "demo:data/new/name/: 5 files moved\n"
+    assert server.names() == ["new/name/a", "new/name/b", "new/name/e", "new/name/in/c", "new/name/in/d"]
+    assert run("mv", "demo:data/none", "demo:data/other").code == Exit.NOT_FOUND
+    server.store("there/x", b"x")
+    assert run("mv", "demo:data/new", "demo:data/there").code == Exit.FAILED
+
+
+def test_mv_continues_after_a_failure(server: FilesServer, run: Run) -> None:
+    """And says how many files had to stay."""
+    server.page = 2
+    for name in ("g/a", "g/b", "g/c"):
+        server.store(name, b"x")
+    server.order("api", "POST", status(503, Retry_After="0"), status(502), status(400))
+    assert run("mv", "demo:data/g/", "demo:data/h/").code == Exit.FAILED
+    server.moves.update({key.rpartition("g/")[0] + "g/": [3, 0] for key in server.objects})
+    server.store("h/c", b"another one")
+    found = run("mv", "demo:data/g/", "demo:data/h/", "-o", "json")
+    assert (found.code, json.loads(found.stdout)) == (
+        Exit.FAILED,
+        {"place": "demo:data/h/", "moved": 2, "left": 1},
+    )
+    assert server.names() == ["g/c", "h/a", "h/b", "h/c"]
+
+
 def test_cp_of_one_file(server: FilesServer, run: Run) -> None:
     Path("a").write_bytes(b"hello")
     assert run("cp", "a", "demo:data/g/").stdout == "demo:data/g/a: 5 bytes\n"
@@ -228,6 +264,11 @@ def test_neither_configuration_nor_state_is_needed(server: FilesServer, tmp_path
         (("cp", "demo:data/g", "."), "-r"),
         (("cp", "-r", "demo:", "."), "does not name a box"),
         (("rm", "-r", "--yes", "demo:"), "does not name a box"),
+        (("mv", "demo:data/g/a", "demo:other/g/a"), "prichal file cp"),
+        (("mv", "demo:data/g/a", "other:data/g/a"), "prichal file cp"),
+        (("mv", "demo:data", "demo:data/g"), "a whole box does not move"),
+        (("mv", "demo:data/g", "demo:data"), "names no group"),
+        (("mv", "a", "demo:data/g"), "APP:BOX/GROUP/FILE"),
         (("ls", "demo:data", "--server", "example.org"), "http(s)://"),
         (("ls", "demo:data", "--server", "https://anna:pw@example.org"), "http(s)://"),
         (("ls", "demo:data", "--token-file", "/nowhere"), "cannot be read"),

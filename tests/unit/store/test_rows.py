@@ -37,6 +37,7 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunCause, RunFilter, RunState, cancel, new_run
 from controller.domain.secret import Secret
 from controller.domain.storage.box import Arrival, BoxRecord, BoxState, PendingUpload
+from controller.domain.storage.moves import GroupMove
 from controller.domain.templates import NO_LIMITS, TemplateRecord
 from controller.encryption import SecretKeys
 from controller.ports import RunLimits, WebhookUnderWay
@@ -59,6 +60,7 @@ WHOSE = {
     "pending": "bucket",
     "arriving": "bucket",
     "touched": "bucket",
+    "moves": "bucket",
     "gateways": "worker",
     "shares": "worker",
     "call_ends": "id",
@@ -128,6 +130,7 @@ def fill(store: SqliteStore, app: AppName) -> None:
     )
     store.boxes.arrive(Arrival(0, f"bucket-{app}", "k", 1, NOW, NOW + 60), NOW)
     store.boxes.grant(app, (f"bucket-{app}",))
+    store.boxes.save_move(GroupMove(f"bucket-{app}", "users/a/x/", "users/a/y/", 2, NOW, NOW))
     store.activity.touch([(app, C)], NOW)
     store.secrets.ask(SecretChange(id_of(app), app, "keys", (("TOKEN", Secret("hunter2")),), "ann", NOW))
     store.orders.ask(AppOrder(id_of(app), OrderKind.CREATE, app, template="function", limits=NO_LIMITS))
@@ -164,6 +167,7 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "requests for GPUs": bool(store.gpus.requests(NOW)),
         "boxes": [box for box in store.boxes.all() if box.app == GOOD],
         "pending": [p for p in store.boxes.pending() if p.bucket == f"bucket-{GOOD}"],
+        "moves": store.boxes.moves(f"bucket-{GOOD}", "users/a/"),
         "grants": store.boxes.grants(GOOD),
         "activity": store.activity.of(GOOD),
         "secrets": store.secrets.of(GOOD),

@@ -19,6 +19,7 @@ from controller.domain.storage.box import BoxRecord, BoxState, StoredObject
 from controller.domain.storage.keys import FileKeyInvalid, FilePath, check_cursor, parse_path
 from controller.domain.units import rfc3339
 from controller.web.api.files.area import PAGE, BoxArea, FileLink
+from controller.web.api.files.moves import GroupMoves, MoveStep
 from controller.web.api.files.uploads import MAX_PARTS, Unfinished, Uploads, part_count, part_size, unfinished
 from controller.web.context import context, query, storage_client
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
@@ -101,9 +102,13 @@ def write(area: BoxArea, path: FilePath) -> ResponseReturnValue:
 
 
 def change(area: BoxArea, path: FilePath) -> ResponseReturnValue:
-    """Begin or complete an upload in parts, or move a file."""
+    """Begin or complete an upload in parts, or move a file or a group."""
+    asked = query()
+    place = asked.text("moveTo")
+    if place is not None and path.text and path.is_group:
+        return _moved(GroupMoves(area).step(path, checked_path(place)))
     _require_file(path)
-    uploads, asked = Uploads(area, path), query()
+    uploads = Uploads(area, path)
     if "uploads" in asked:
         size = asked.needed("size")
         _check_condition(area, path)
@@ -112,12 +117,11 @@ def change(area: BoxArea, path: FilePath) -> ResponseReturnValue:
     upload = asked.text("upload")
     if upload is not None:
         return _file(path.text, uploads.complete(upload))
-    place = asked.text("moveTo")
     if place is not None:
         to = checked_path(place)
         _require_file(to)
         return _file(to.text, area.move(path, to))
-    detail = "POST begins an upload in parts (?uploads&size=), completes one (?upload=) or moves a file (?moveTo=)."
+    detail = "POST begins an upload in parts (?uploads&size=), completes one (?upload=) or moves the file (?moveTo=)."
     raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
 
 
@@ -209,6 +213,11 @@ def _unfinished(found: Unfinished) -> dict[str, object]:
         "created": rfc3339(reserved.created),
         "expires": rfc3339(reserved.expires),
     }
+
+
+def _moved(step: MoveStep) -> dict[str, object]:
+    numbers = {"moved": step.moved, "soFar": step.so_far, "files": step.files, "left": step.left}
+    return {**numbers, "more": step.more}
 
 
 def _box(record: BoxRecord, pending: int) -> dict[str, object]:

@@ -85,7 +85,7 @@ class BoxArea:
                 )
             )
         # Behind the prefix, so that no cursor leads out of the group.
-        self._require_settled(prefix)
+        self.require_settled(prefix)
         half = tuple(being_published(self.store, self.record, self.now)) if recursive else ()
         page = self.objects.page(
             self.bucket, prefix + starts, prefix + after if after else "", limit, folders=not recursive
@@ -97,7 +97,7 @@ class BoxArea:
         return AreaPage(files, groups, None if page.next is None else page.next.removeprefix(prefix))
 
     def find(self, path: FilePath) -> StoredObject:
-        self._require_settled(self.key(path))
+        self.require_settled(self.key(path))
         found = self.objects.stat(self.bucket, self.key(path))
         if found is None:
             raise RequestRefused(_missing(path))
@@ -145,22 +145,32 @@ class BoxArea:
         """Check that no group in the path is a file, that the file is not a group, that it has more than one
         segment, and that no run is publishing there."""
         key = self.key(path)
-        self._require_settled(key)
+        self.require_settled(key)
         above = [self.prefix + text for text in ancestors(path.text) if "/" in text]
         stats = self.storage.start(lambda file: self.objects.stat(self.bucket, file), above)
         if self.objects.page(self.bucket, key + "/", limit=1).objects:
             raise RequestRefused(
-                _conflict(Localizable("{path} is a group; a file cannot have the same name.", path=path.text))
+                conflict(Localizable("{path} is a group; a file cannot have the same name.", path=path.text))
             )
         for file, found in zip(above, stats, strict=True):
             if found is not None:
                 raise RequestRefused(
-                    _conflict(
+                    conflict(
                         Localizable(
                             "{path} is a file, so it can hold no files.", path=file.removeprefix(self.prefix)
                         )
                     )
                 )
+
+    def check_group_name(self, group: FilePath) -> None:
+        """Check that a new group may have this name: that neither it nor a group in the path is a file, and that
+        nothing is in it."""
+        name = FilePath(group.text.removesuffix("/"), is_group=False)
+        if self.objects.page(self.bucket, self.key(group), limit=1).objects:
+            raise RequestRefused(conflict(Localizable("There is a folder {path} already.", path=group.text)))
+        self.check_name(name)
+        if self.has(name):
+            raise RequestRefused(conflict(Localizable("There is a file {path} already.", path=name.text)))
 
     def move(self, path: FilePath, to: FilePath) -> StoredObject:
         """Move a file within the area, to a name that is free. It needs space for both until the first is removed,
@@ -168,7 +178,7 @@ class BoxArea:
         found = self.find(path)
         self.check_name(to)
         if self.has(to):
-            raise RequestRefused(_conflict(Localizable("There is a file {path} already.", path=to.text)))
+            raise RequestRefused(conflict(Localizable("There is a file {path} already.", path=to.text)))
         self.reserve(to, found.size, self.now + self.lifetime)
         try:
             copied = self.objects.copy(self.bucket, found, self.key(to))
@@ -189,7 +199,7 @@ class BoxArea:
     def remove_group(self, group: FilePath) -> tuple[int, bool]:
         """Return how many files were deleted, and whether there are more."""
         prefix = self.key(group)
-        self._require_settled(prefix, around=True)
+        self.require_settled(prefix, around=True)
         count = 0
         for keys in _batches(self.objects, self.bucket, prefix):
             if count + len(keys) > MAX_REMOVED:
@@ -199,7 +209,7 @@ class BoxArea:
             count += len(keys)
         return count, False
 
-    def _require_settled(self, key: str, around: bool = False) -> None:
+    def require_settled(self, key: str, around: bool = False) -> None:
         require_settled(self.store, self.record, key, self.now, around)
 
     def full(self, usage: BoxUsage, size: int) -> HttpProblem:
@@ -221,7 +231,7 @@ def _missing(path: FilePath) -> HttpProblem:
     return HttpProblem(ProblemKind.NOT_FOUND, Localizable("There is no file {path}.", path=path.text))
 
 
-def _conflict(detail: str) -> HttpProblem:
+def conflict(detail: str) -> HttpProblem:
     return HttpProblem(ProblemKind.PATH_CONFLICT, detail)
 
 

@@ -7,6 +7,7 @@ they try an API); `?area=developer` is the module's own data. Nobody gets to the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from flask import Blueprint, Response, current_app, redirect, request
@@ -19,6 +20,7 @@ from controller.domain.routing.caller_names import name_of_person
 from controller.domain.storage.keys import DEVELOPER_AREA, FilePath, user_area
 from controller.web.api.files import answers
 from controller.web.api.files.area import MAX_REMOVED, PAGE, BoxArea
+from controller.web.api.files.moves import GroupMoves
 from controller.web.api.platform.admission import FORM, note, note_nothing
 from controller.web.api.platform.status import known_app
 from controller.web.auth.call_passes import ADMIN
@@ -69,16 +71,18 @@ def write(name: str, target: str) -> ResponseReturnValue:
 
 @app_files.post("/-/apps/<name>/files/<path:target>")
 def change(name: str, target: str) -> ResponseReturnValue:
-    """Begin or complete an upload in parts, or move a file; or what a form of the pages asks for."""
+    """Begin or complete an upload in parts, or move what is there; or what a form of the pages asks for."""
     app = _app(name)
     area, path = _locate(app, target)
     if request.mimetype == FORM:
-        act = _delete_chosen if path.is_group else _move
-        return act(_place(app, target), area)
+        return _form_act(path)(_place(app, target), area)
     if "uploads" in query():
         note_nothing()
     elif to := query().text("moveTo"):
-        _note(app, target, "moved", to)
+        if _continues(area, path, to):
+            note_nothing()
+        else:
+            _note(app, target, "moved", to)
     else:
         _note(app, target, "uploaded")
     return answers.change(area, path)
@@ -128,6 +132,12 @@ def _note(app: AppName, target: str, done: str = "", to: str = "") -> None:
 # --- forms ----------------------------------------------------------------------------------------------------------
 
 
+def _form_act(path: FilePath) -> Callable[[FilesPlace, BoxArea], ResponseReturnValue]:
+    if not path.is_group:
+        return _move
+    return _move_group if "to" in request.form else _delete_chosen
+
+
 def _delete_chosen(place: FilesPlace, area: BoxArea) -> ResponseReturnValue:
     """Delete what is chosen in a folder; names of folders end in a slash. What is gone already is fine. Once so many
     files are deleted as one request may delete, the rest stays."""
@@ -165,6 +175,27 @@ def _move(place: FilesPlace, area: BoxArea) -> ResponseReturnValue:
     _note(place.app, f"{place.box.box}/{place.path.text}", "moved", to.text)
     area.move(place.path, to)
     return redirect_saying(place.at(to.text).address(), Flash.FILE_MOVED)
+
+
+def _move_group(place: FilesPlace, area: BoxArea) -> ResponseReturnValue:
+    """Begin or continue the move of a folder. Without scripts people continue it themselves."""
+    to = answers.checked_path(request.form["to"].strip().strip("/") + "/")
+    moves = GroupMoves(area)
+    if moves.is_under_way(place.path, to):
+        note_nothing()
+    else:
+        _note(place.app, f"{place.box.box}/{place.path.text}", "moved", to.text)
+    step = moves.step(place.path, to)
+    if step.more:
+        return redirect_saying(place.address(), Flash.FOLDER_MOVES)
+    return redirect_saying(
+        place.at(to.text).address(), Flash.FOLDER_PART if step.left else Flash.FOLDER_MOVED
+    )
+
+
+def _continues(area: BoxArea, path: FilePath, to: str) -> bool:
+    """Return whether this request continues a move that the audit has already."""
+    return path.is_group and bool(path.text) and GroupMoves(area).is_under_way(path, answers.checked_path(to))
 
 
 def _remove(area: BoxArea, path: FilePath) -> None:

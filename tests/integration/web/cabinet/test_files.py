@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from controller.adapters.objects import S3Objects
 from controller.domain.storage.keys import DEVELOPER_AREA
+from controller.domain.storage.moves import GroupMove
 from controller.store import open_guest_store
 from tests.integration.web.conftest import Web
 from tests.support.cabinet import LOOKS, Cabinet, faults
@@ -184,6 +186,43 @@ def test_a_file_is_moved_and_renamed(cabinet: Cabinet, platform: Web) -> None:
         expect(page.get_by_role("heading", name="Not possible at the moment")).to_be_visible()
     assert content(platform, "moved/taken.txt") == b"other"
     cabinet.complaints()  # the browser writes down that the answer was 409
+
+
+def test_a_folder_is_renamed_with_the_keyboard(cabinet: Cabinet, platform: Web) -> None:
+    for number in range(250):
+        put(platform, f"folder/in it/{number:03}.txt", b"content")
+    with cabinet.window("maker") as page:
+        cabinet.open(page, f"{BOX}/folder/?area=developer")
+        page.locator("summary", has_text="Move or rename").press("Enter")
+        page.get_by_label("Folder in this area").fill("новая «папка» <b>/it's")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="it's")).to_be_visible()
+        expect(page.get_by_role("rowheader")).to_have_text(["in it/"])
+        page.locator("summary", has_text="Move or rename").press("Enter")
+        page.get_by_label("Folder in this area").fill("paints")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("There is a folder paints/ already.")).to_be_visible()
+    assert content(platform, "folder/in it/249.txt") is None
+    assert content(platform, "новая «папка» <b>/it's/in it/249.txt") == b"content"
+    cabinet.complaints()  # the browser writes down that the answer was 409
+
+
+def test_a_move_that_broke_off_is_told_and_goes_on(cabinet: Cabinet, platform: Web) -> None:
+    put(platform, "half/one.txt", b"1")
+    put(platform, "новая папка/two.txt", b"2")
+    source, target = f"{DEVELOPER_AREA}half/", f"{DEVELOPER_AREA}новая папка/"
+    with closing(open_guest_store(settings_of(platform.state).database)) as store:
+        store.boxes.save_move(GroupMove(TABLES, source, target, 2, time.time(), time.time(), 1))
+    for look in LOOKS:
+        with cabinet.window("maker", look) as page:
+            cabinet.open(page, f"{BOX}/?area=developer")
+            expect(page.locator("[data-key='move-half/']")).to_be_visible()
+            assert faults(page) == []
+    with cabinet.window("maker") as page:
+        cabinet.open(page, f"{BOX}/half/?area=developer")
+        page.get_by_role("button", name="Move back: half/").click()
+        expect(page.get_by_role("heading", name="half", exact=True)).to_be_visible()
+        expect(page.get_by_role("rowheader")).to_have_text(["one.txt", "two.txt"])
 
 
 def test_another_window_follows_when_it_is_looked_at(cabinet: Cabinet, platform: Web) -> None:

@@ -19,7 +19,7 @@ GUIDE = ROOT / "docs" / "guide" / "cabinet.md"
 PASSWORD = "a password of a test"
 BOLD = re.compile(r"\*\*([^*]+)\*\*")
 #: Words that appear only in a state which this newcomer's app is not in.
-ELSEWHERE = {"Approve", "Try again what failed", "Repeat what failed"}
+ELSEWHERE = {"Approve", "Try again what failed", "Repeat what failed", "Unfinished moves"}
 
 
 class Guide:
