@@ -29,7 +29,15 @@ from controller.domain.people.accounts import (
     TokenRecord,
     is_account_name,
 )
-from controller.domain.people.openid import GroupRole, Identity, IssuerLogout, SignedInPerson, roles_by_group
+from controller.domain.people.openid import (
+    GroupRole,
+    Identity,
+    IssuerLogout,
+    IssuerSession,
+    SignedInPerson,
+    is_ended,
+    roles_by_group,
+)
 from controller.domain.people.roles import Grant, Principal, Role, grant_problem
 from controller.domain.reasons import Reason
 from controller.domain.text import storable
@@ -43,6 +51,10 @@ MOST_TOKENS = 50  # of one person
 MOST_TICKETS = 10_000
 KEEP_ACTS = 10_000
 TICKET = 60.0  # seconds within which a browser has to come back after the password was right
+KEEP_LOGOUTS = (
+    600.0  # seconds in which a sign-in is completed whose session at the issuer has ended meanwhile
+)
+MOST_LOGOUTS = 10_000  # of all issuers that are remembered
 CLOCKS = 60.0  # seconds, more than clocks of issuers may differ
 LINK = 86400.0  # seconds that a one-time link is good
 
@@ -112,6 +124,12 @@ CREATE TABLE issuer_logouts (
     issuer TEXT NOT NULL, id TEXT NOT NULL, expires REAL NOT NULL, PRIMARY KEY (issuer, id)
 ) STRICT, WITHOUT ROWID;
 """,
+    """
+ALTER TABLE issuer_logouts ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+ALTER TABLE issuer_logouts ADD COLUMN session TEXT NOT NULL DEFAULT '';
+ALTER TABLE issuer_logouts ADD COLUMN issued REAL NOT NULL DEFAULT 0;
+ALTER TABLE issuer_logouts ADD COLUMN arrived REAL NOT NULL DEFAULT 0;
+""",
 )
 _RECORD = "id, user, created, seen, address, agent, issuer"
 _SESSION = f"SELECT {_RECORD} FROM sessions"  # noqa: S608 - a constant of ours
@@ -174,9 +192,10 @@ def digest_of(secret: str) -> str:
 class PeopleStore:
     """Threads may share it."""
 
-    def __init__(self, path: Path, keep_acts: int = KEEP_ACTS) -> None:
+    def __init__(self, path: Path, keep_acts: int = KEEP_ACTS, most_logouts: int = MOST_LOGOUTS) -> None:
         self._path = path
         self._keep_acts = keep_acts
+        self._most_logouts = most_logouts
 
     # --- accounts -----------------------------------------------------------------------------------------------
 
@@ -403,20 +422,24 @@ class PeopleStore:
         session: SessionRecord,
         limits: SessionLimits,
         id_token: str = "",
-        issuer_session: str = "",
-    ) -> None:
+        origin: IssuerSession | None = None,
+    ) -> bool:
         """Begin a session. Ended ones of everybody are deleted, and this person's oldest above the limit. An issuer
-        that is asked to sign the person out gets the `id_token`; by `issuer_session` it may say that they have."""
+        that is asked to sign the person out gets the `id_token`. Return False, and begin none, if the issuer has said
+        already that the session there has ended."""
         times = {"now": session.created, "idle": limits.idle, "lifetime": limits.lifetime}
         with self.opened(write=True) as db:
+            if origin is not None and _is_ended(db, origin):
+                return False
             db.execute(f"DELETE FROM sessions WHERE NOT ({_LIVE})", times)  # noqa: S608 - a constant of ours
             oldest = "SELECT digest FROM sessions WHERE user = ? ORDER BY seen DESC LIMIT -1 OFFSET ?"
             db.execute(f"DELETE FROM sessions WHERE digest IN ({oldest})", (session.user, MOST_SESSIONS - 1))  # noqa: S608
             row = (session.id, session.user, session.created, session.seen)
             texts = (storable(session.address), storable(session.agent))
-            origin = (session.issuer, id_token, issuer_session)
+            at_issuer = (session.issuer, id_token, origin.session if origin is not None else "")
             insert = "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            db.execute(insert, (digest_of(secret), *row, *texts, *origin))
+            db.execute(insert, (digest_of(secret), *row, *texts, *at_issuer))
+        return True
 
     def session(self, secret: str, limits: SessionLimits, now: float) -> Principal | None:
         """Return whose session a cookie is of; None if it has ended."""
@@ -452,8 +475,11 @@ class PeopleStore:
     def end_issuer_sessions(
         self, issuer: OpenIdIssuer, logout: IssuerLogout, now: float
     ) -> tuple[SessionRecord, ...] | None:
-        """End the sessions that an issuer says have ended, and return them; None if it has said so before."""
-        query = f"""DELETE FROM sessions WHERE issuer = :name AND (:session = '' OR issuer_session = :session)
+        """End the sessions that an issuer says have ended, and return them; None if it has said so before. A session
+        without an id of the issuer is one of its subject that may be meant. It is remembered for those that begin in a
+        moment: see `begin_session`."""
+        query = f"""DELETE FROM sessions WHERE issuer = :name
+            AND (:session = '' OR issuer_session = :session OR (issuer_session = '' AND :subject <> ''))
             AND (:subject = '' OR user IN (SELECT user FROM identities WHERE issuer = :issuer AND subject = :subject))
             RETURNING {_RECORD}"""  # noqa: S608 - a constant of ours
         asked = {
@@ -463,9 +489,20 @@ class PeopleStore:
             "subject": logout.subject,
         }
         with self.opened(write=True) as db:
-            db.execute("DELETE FROM issuer_logouts WHERE expires < ?", (now - CLOCKS,))
-            row = (issuer.issuer, logout.id, logout.expires)
-            if db.execute("INSERT OR IGNORE INTO issuer_logouts VALUES (?, ?, ?)", row).rowcount == 0:
+            _forget_logouts(db, now, self._most_logouts)
+            row = (
+                issuer.issuer,
+                logout.id,
+                logout.expires,
+                logout.subject,
+                logout.session,
+                logout.issued,
+                now,
+            )
+            if (
+                db.execute("INSERT OR IGNORE INTO issuer_logouts VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
+                == 0
+            ):
                 return None
             return tuple(SessionRecord(*each) for each in db.execute(query, asked).fetchall())
 
@@ -603,6 +640,22 @@ def _require_user(db: sqlite3.Connection, name: str) -> None:
         raise Stalled(
             Reason.UNKNOWN_USER, Localizable("there is no account {name!r}; see: prichal user ls", name=name)
         )
+
+
+def _is_ended(db: sqlite3.Connection, origin: IssuerSession) -> bool:
+    query = """SELECT id, expires, subject, session, issued, arrived FROM issuer_logouts
+        WHERE issuer = ? AND (subject = ? OR subject = '')"""
+    rows = db.execute(query, (origin.issuer, origin.subject)).fetchall()
+    return any(is_ended(origin, IssuerLogout(*row[:5]), row[5]) for row in rows)
+
+
+def _forget_logouts(db: sqlite3.Connection, now: float, most: int) -> None:
+    """Forget what can neither be repeated nor concern a sign-in any more, and the oldest ones above the limit."""
+    db.execute(
+        "DELETE FROM issuer_logouts WHERE expires < ? AND arrived < ?", (now - CLOCKS, now - KEEP_LOGOUTS)
+    )
+    oldest = "SELECT issuer, id FROM issuer_logouts ORDER BY arrived DESC LIMIT -1 OFFSET ?"
+    db.execute(f"DELETE FROM issuer_logouts WHERE (issuer, id) IN ({oldest})", (most - 1,))  # noqa: S608
 
 
 def _is_account(db: sqlite3.Connection, name: str) -> bool:

@@ -85,12 +85,38 @@ _LONGEST_ID: Final = 255  # characters of an id that an issuer has made
 @dataclass(frozen=True)
 class IssuerLogout:
     """What an issuer says has ended: all sessions of a subject, one session by its id, or, with both, this session of
-    this subject. `id` is that of the message, which counts once until `expires`, in Unix seconds."""
+    this subject. `id` is that of the message, which counts once until `expires`; it was `issued` by the clock of the
+    issuer. Both are in Unix seconds."""
 
     id: str
     expires: float
     subject: str
     session: str
+    issued: float = 0.0
+
+
+@dataclass(frozen=True)
+class IssuerSession:
+    """The session at an issuer from which one here comes: `issuer` is its address, `session` the id there, "" if it did
+    not say. The ID token was `issued` by the clock of the issuer, and `asked` for by ours; both in Unix seconds."""
+
+    issuer: str
+    subject: str
+    session: str
+    issued: float
+    asked: float
+
+
+def is_ended(session: IssuerSession, logout: IssuerLogout, arrived: float) -> bool:
+    """Return whether a logout that arrived (Unix seconds, our clock) before the session here had begun ends it. Without
+    an id of both, what was issued first counts, and within one second of the issuer's clock what came first."""
+    if logout.subject and logout.subject != session.subject:
+        return False
+    if logout.session and session.session:
+        return logout.session == session.session
+    if not logout.subject:
+        return False
+    return (logout.issued, arrived) >= (session.issued, session.asked)
 
 
 def issuer_session(claims: Mapping[str, Any]) -> str:
@@ -111,4 +137,6 @@ def logout_of(claims: Mapping[str, Any]) -> IssuerLogout | None:
     session = issuer_session(claims)
     if ("sub" in claims and not is_subject(subject)) or ("sid" in claims and not session):
         return None
-    return IssuerLogout(id, float(claims["exp"]), subject, session) if subject or session else None
+    if not subject and not session:
+        return None
+    return IssuerLogout(id, float(claims["exp"]), subject, session, float(claims["iat"]))

@@ -30,6 +30,7 @@ from controller.domain.errors import Stalled
 from controller.domain.people.accounts import SessionRecord
 from controller.domain.people.openid import (
     Identity,
+    IssuerSession,
     SignedInPerson,
     account_name,
     groups_of,
@@ -72,6 +73,7 @@ class SignInRefusal(Enum):
     NAME_INVALID = ("name that no account can have", 403, False)
     NO_GROUP = ("in no group that may sign in", 403, False)
     FULL = ("too many accounts", 503, False)
+    ENDED = ("ended at the issuer meanwhile", 403, False)
 
     def __init__(self, word: str, status: int, counts: bool) -> None:
         self.word = word
@@ -99,12 +101,10 @@ class OpenIdRefused(Exception):
 
 @dataclass(frozen=True)
 class FinishedSignIn:
-    """`session` is the id of the session at the issuer, "" if it did not say."""
-
     person: AdmittedPerson
     next: str
     id_token: str
-    session: str
+    origin: IssuerSession
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class OpenIdSignIn:
         return ended
 
     def _finish(self, cookie: str, begun: _Begun, answer: Mapping[str, str]) -> FinishedSignIn:
-        documents = self._known.documents()
+        documents, asked = self._known.documents(), self._clock()
         self._check_sender(documents.metadata, answer)
         code = answer.get("code", "")
         if "error" in answer or not 0 < len(code) <= LONGEST_CODE:
@@ -221,7 +221,10 @@ class OpenIdSignIn:
             raise OpenIdRefused(SignInRefusal.UNVERIFIED) from error
         claims = self._claims(client, tokens, self._secret(cookie, "nonce", begun.random))
         person = self._admit(client, tokens, claims)
-        return FinishedSignIn(person, begun.next, tokens.id_token, issuer_session(claims))
+        origin = IssuerSession(
+            self.issuer.issuer, claims["sub"], issuer_session(claims), float(claims.get("iat", asked)), asked
+        )
+        return FinishedSignIn(person, begun.next, tokens.id_token, origin)
 
     def _check_sender(self, metadata: IssuerMetadata, answer: Mapping[str, str]) -> None:
         """Refuse the answer of another issuer (RFC 9207 §2.4)."""

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from controller.domain.errors import Stalled
 from controller.domain.localizable import Localizable
 from controller.domain.people.accounts import SessionRecord, is_account_name
+from controller.domain.people.openid import IssuerSession
 from controller.domain.routing.passwords import hash_password
 from controller.store.people import PeopleStore, SessionLimits, Ticket
 from controller.web.auth.attempts import LoginAttempts, log_failure
@@ -154,17 +155,17 @@ class SignIn:
         former: str,
         issuer: str = "",
         id_token: str = "",
-        issuer_session: str = "",
-    ) -> BegunSession:
-        """Begin a session of a person who has proved who they are. `issuer_session` is the id of theirs at the issuer,
-        which may say that it has ended."""
+        origin: IssuerSession | None = None,
+    ) -> BegunSession | None:
+        """Begin a session of a person who has proved who they are. Return None if it comes from one at an issuer that
+        has ended meanwhile."""
         if former:
             self._people.end_cookie(former)
         now = self._clock()
         begun = BegunSession(user, secrets.token_hex(6), secrets.token_urlsafe(32), next)
         record = SessionRecord(begun.id, user, now, now, address, agent[:_MOST_AGENT], issuer)
-        self._people.begin_session(begun.secret, record, self._limits, id_token, issuer_session)
-        return begun
+        has_begun = self._people.begin_session(begun.secret, record, self._limits, id_token, origin)
+        return begun if has_begun else None
 
     def _tried(self, address: str, name: str, check: Callable[[], str | None]) -> str | None:
         with self.attempts.one(address, name) as attempt:

@@ -70,6 +70,9 @@ _TEXTS: Final = {
     ),
     SignInRefusal.NO_GROUP: N_("Your account at {title} is in no group that may sign in here."),
     SignInRefusal.FULL: N_("There are too many accounts here. Tell an administrator."),
+    SignInRefusal.ENDED: N_(
+        "{title} says that your session there has ended meanwhile. Please sign in again."
+    ),
 }
 
 
@@ -152,8 +155,10 @@ def _begun(chosen: OpenIdSignIn, finished: FinishedSignIn) -> Response:
         people.callers.cookie(caller, SESSION),
         chosen.issuer.name,
         finished.id_token,
-        finished.session,
+        finished.origin,
     )
+    if begun is None:
+        return _refused(OpenIdRefused(SignInRefusal.ENDED, name, name), chosen.issuer)
     via = f"session {begun.id}"
     if finished.person.is_new:
         record_act(name, via, "user add", name, f"by {chosen.issuer.name}")

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from controller.config import OpenIdIssuer
 from controller.domain.errors import Stalled
 from controller.domain.people.accounts import AuditEntry, Scope, SessionRecord
-from controller.domain.people.openid import GroupRole, Identity, SignedInPerson
+from controller.domain.people.openid import GroupRole, Identity, IssuerLogout, IssuerSession, SignedInPerson
 from controller.domain.people.roles import Grant, Role
 from controller.domain.people.tokens import new_token
 from controller.store.people import (
     _STEPS,
+    KEEP_LOGOUTS,
     LINK,
     MOST_SESSIONS,
     MOST_TOKENS,
@@ -389,3 +391,30 @@ def test_a_file_of_the_first_version_is_taken_along(tmp_path: Path) -> None:
     assert people.accounts()[0].has_password
     assert [each.issuer for each in people.sessions(LIMITS, 2.0)] == [""]
     assert admit(people, somebody()) == "olga"
+
+
+def test_logouts_of_issuers_are_remembered_for_a_while_and_within_bounds(
+    people: PeopleStore, tmp_path: Path
+) -> None:
+    issuer = OpenIdIssuer("lab", "https://lab.example.org", "client")
+    origin = IssuerSession(issuer.issuer, "4711", "s1", NOW, NOW)
+    record = SessionRecord("1", "ann", NOW, NOW, "", "", "lab")
+    logout = IssuerLogout("j", NOW + 5, "", "s1", NOW)
+    assert people.end_issuer_sessions(issuer, logout, NOW) == ()
+    assert (
+        people.end_issuer_sessions(issuer, replace(logout, id="k", session="x"), NOW + KEEP_LOGOUTS - 1) == ()
+    )
+    assert not people.begin_session("secret", record, LIMITS, "", origin)
+    assert people.session("secret", LIMITS, NOW) is None
+    assert people.begin_session(
+        "other", replace(record, id="2"), LIMITS, "", replace(origin, issuer="https://else")
+    )
+    people.end_issuer_sessions(issuer, replace(logout, id="l", session="y"), NOW + 3 * KEEP_LOGOUTS)
+    assert people.begin_session("secret", record, LIMITS, "", origin)
+    bounded = PeopleStore(tmp_path / "people.db", most_logouts=3)
+    for number in range(10):
+        bounded.end_issuer_sessions(
+            issuer, replace(logout, id=f"m{number}", session="z"), NOW + 10_000 + number
+        )
+    with people.opened() as db:
+        assert db.execute("SELECT count(*) FROM issuer_logouts").fetchone()[0] == 3
