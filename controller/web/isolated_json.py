@@ -24,7 +24,10 @@ LARGE = 2**20
 #: Bytes that are read in a thread instead: looking through them takes longer than to ask one.
 MEDIUM = 64 * 2**10
 PROCESSES = 2  # at once in one worker
-DEADLINE = 20.0  # seconds for one text, the start of the process included
+CPU_TIME = 10  # seconds of a processor for one text, the start of the process included
+DEADLINE = 60.0  # seconds of waiting for one text, on a host that is busy with other work
+PRIORITY = 10  # niceness: callers with smaller texts come first, but the others are not starved
+RETRY_AFTER = 30  # seconds
 MEMORY = 2 * 2**30  # bytes of address space of one process
 
 T = TypeVar("T")
@@ -34,8 +37,8 @@ _threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="aside")
 
 async def read(size: int, work: Callable[..., T], *args: object) -> T:
     """Run `work`, which parses a text of that many bytes, and return its result or raise its error. It must
-    be a function of a module with plain values as arguments and result. Raises RequestRefused if it takes too
-    long."""
+    be a function of a module with plain values as arguments and result. Raises RequestRefused if that costs
+    too much, or if the host is too busy."""
     if size < MEDIUM:
         return work(*args)
     if size < LARGE:
@@ -50,13 +53,13 @@ def read_here(size: int, work: Callable[..., T], *args: object) -> T:
 
 def _ask(work: Callable[..., T], args: tuple[object, ...]) -> T:
     """Ask in a separate thread."""
-    command = [sys.executable, "-I", "-m", "controller.web.isolated_json"]
+    command = [sys.executable, "-I", "-m", "controller.web.isolated_json", str(CPU_TIME)]
     try:
         done = subprocess.run(
             command, input=pickle.dumps((work, args)), capture_output=True, timeout=DEADLINE, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _too_much() from None
+        raise _busy() from None
     if done.returncode:
         raise _too_much()
     result, error = pickle.loads(done.stdout)  # noqa: S301 - from our own process
@@ -71,10 +74,18 @@ def _too_much() -> RequestRefused:
     )
 
 
+def _busy() -> RequestRefused:
+    detail = "The host is too busy to read the JSON of the body. Send the request again later."
+    return RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
+
+
 def main() -> None:
-    """Run in the process: read one task from the standard input, and write its result to the standard output."""
+    """Run in the process, with its processor time as the argument: read one task from the standard input, and
+    write its result to the standard output."""
+    seconds = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # callers with smaller texts have priority
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    os.nice(PRIORITY)
     gc.disable()  # the process ends after it; searching for cycles takes longer than everything else
     work, args = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
     try:

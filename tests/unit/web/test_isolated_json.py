@@ -82,10 +82,19 @@ def test_payloads_of_webhooks(filler: int) -> None:
 
 
 @in_loop
-async def test_it_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_host_is_no_fault_of_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated_json, "DEADLINE", 1.0)
-    with pytest.raises(RequestRefused, match="too much time or memory"):
+    with pytest.raises(RequestRefused, match="too busy") as caught:
         await isolated_json.read(isolated_json.LARGE, time.sleep, 3600)
+    assert caught.value.problem.kind is ProblemKind.OVERLOADED
+    assert caught.value.problem.retry_after == isolated_json.RETRY_AFTER
+
+
+@in_loop
+async def test_it_has_so_much_time_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_json, "CPU_TIME", 1)
+    with pytest.raises(RequestRefused, match="too much time or memory"):
+        await isolated_json.read(isolated_json.LARGE, sum, range(10**12))
 
 
 @in_loop
