@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from controller.store import inbox
@@ -237,18 +238,24 @@ def guarded(path: Path) -> tuple[str, Mark | None]:
     if problem:
         return problem, mark
     try:
-        _guard_journal(path.with_name(path.name + _JOURNAL))
+        _guard_journal(*_journal_of(path))
     except OSError as error:
         return f"its journal cannot be replaced ({error.strerror})", mark
     return "", mark
 
 
-def _guard_journal(journal: Path) -> None:
+@lru_cache(16)
+def _journal_of(path: Path) -> tuple[str, str]:
+    """Return the path of the journal of a database, and of its folder; each use of a database asks for them."""
+    return f"{path}{_JOURNAL}", str(path.parent)
+
+
+def _guard_journal(journal: str, folder: str) -> None:
     """Put an empty file of our own in its place, unless it is there. Raises OSError."""
-    owners = {os.geteuid(), journal.parent.stat().st_uid}
+    owners = (os.geteuid(), os.stat(folder).st_uid)
     for _ in range(_TRIES):
         try:
-            found = journal.lstat()
+            found = os.lstat(journal)
         except FileNotFoundError:
             with suppress(FileExistsError):
                 os.close(os.open(journal, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, JOURNAL_MODE))
@@ -257,7 +264,7 @@ def _guard_journal(journal: Path) -> None:
         if stat.S_ISREG(found.st_mode) and not found.st_size and found.st_uid in owners:
             return
         log.error("somebody has put a journal beside %s, which is removed", journal)
-        _take_away(journal)
+        _take_away(Path(journal))
     raise OSError(errno.EEXIST, "somebody makes it again and again")
 
 
