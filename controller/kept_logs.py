@@ -4,6 +4,8 @@ read them here.
 
     <folder>/<app>/<component>/<container>/<start>.log     text from the byte <start> of the container's log on
                                            <start>.times   when what from a byte on was written
+                   _builds/<build>/...                     the same for a build (controller/daemon/build_logs.py), and
+                                           ended           once it has ended
 
 `<container>` begins with the time at which the container was made, so names sort by age. Old segments are removed, so
 a log begins with the first byte that is left. Names from outside become paths only if they are names of apps and
@@ -26,6 +28,9 @@ PIECE: Final = 2**16  # bytes that are read at once
 #: Offset of a byte in the log and the time at which it was written, in Unix seconds.
 MARK: Final = struct.Struct("<Qd")
 MARKS: Final = 2**16  # of one segment that are read
+#: In the place of a component: builds belong to an app, whose components may share them.
+BUILDS: Final = "_builds"
+ENDED: Final = "ended"
 CONTAINER: Final = re.compile(r"[0-9]{14}-[0-9a-zA-Z._-]{1,64}")
 _SEGMENT: Final = re.compile(r"([0-9]{16})\.log")
 
@@ -61,6 +66,16 @@ class ContainerLog:
     @property
     def component(self) -> str:
         return self.folder.parent.name
+
+    @property
+    def made(self) -> int:
+        """When what writes it was made, in milliseconds of Unix time."""
+        return int(self.name[:14])
+
+    @property
+    def has_ended(self) -> bool:
+        """Return True if it is the log of a build that has ended."""
+        return (self.folder / ENDED).exists()
 
     def segments(self) -> tuple[LogSegment, ...]:
         """Return the segments that are left, oldest first."""
@@ -138,7 +153,7 @@ class KeptLogs:
 
     def of(self, app: str, component: str | None = None) -> tuple[ContainerLog, ...]:
         """Return the logs of an app's containers, or of those of one component, oldest first."""
-        if not is_dns_label(app) or (component is not None and not is_dns_label(component)):
+        if not is_dns_label(app) or not (component in (None, BUILDS) or is_dns_label(component or "")):
             return ()
         place = self.folder / app
         components = (component,) if component is not None else tuple(filter(is_dns_label, _names(place)))
@@ -149,6 +164,10 @@ class KeptLogs:
             if CONTAINER.fullmatch(name)
         )
         return tuple(sorted(found, key=lambda log: (log.name, log.component)))
+
+    def builds(self, app: str) -> tuple[ContainerLog, ...]:
+        """Return the logs of an app's builds, oldest first."""
+        return self.of(app, BUILDS)
 
     def chosen(self, app: str, component: str | None, previous: bool) -> ContainerLog | None:
         """Return the log of the newest container, or with `previous` of the one before it."""

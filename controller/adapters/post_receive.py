@@ -77,9 +77,9 @@ class PlatformClient:
         headers = {"X-Delivery": delivery, "X-Prichal-Push": "1", "Content-Type": "application/json"}
         return self._ask("POST", self._hooks, body, body, headers, TIMEOUT)
 
-    def progress(self, delivery: str, after: int) -> dict[str, Any]:
-        """Return news, at the latest after LONG_POLL seconds."""
-        path = f"{self._hooks}/{delivery}?after={after}&wait={LONG_POLL}"
+    def progress(self, delivery: str, after: int, build: str) -> dict[str, Any]:
+        """Return news, at the latest after LONG_POLL seconds: events after one, lines of builds after a place."""
+        path = f"{self._hooks}/{delivery}?after={after}&build={build}&wait={LONG_POLL}"
         return self._ask("GET", path, b"", path.encode(), {}, LONG_POLL + TIMEOUT)
 
     def _ask(
@@ -138,6 +138,20 @@ def print_line(text: str) -> None:
     sys.stderr.flush()
 
 
+def print_news(events: list[dict[str, Any]], build: str) -> list[str]:
+    """Print events, and what builds have said after the event that one has begun. Return the events' messages."""
+    lines = "\n".join(f"| {line}" for line in build.splitlines())
+    begun = max((n for n, event in enumerate(events) if event.get("reason") == "Building"), default=-1)
+    if begun < 0:
+        print_line(lines)
+    for number, event in enumerate(events):
+        component = f"{event['component']}: " if event.get("component") else ""
+        print_line(f"{component}{event['message']}")
+        if number == begun:
+            print_line(lines)
+    return [str(event["message"]) for event in events]
+
+
 def announce(platform: PlatformClient, pushed: list[str], patience: float, pause: float = PAUSE) -> list[str]:
     """Announce every ref, and return the ids of deliveries to wait for. `patience` is in seconds in which the
     platform may not know the repository yet.
@@ -185,13 +199,13 @@ def patience_with(repository: str) -> float:
 
 
 def follow(platform: PlatformClient, delivery: str, deadline: float) -> None:
-    """Print events until the work is done."""
-    started, seen, failures = time.monotonic(), 0, 0
+    """Print events and what builds say until the work is done."""
+    started, seen, failures, place = time.monotonic(), 0, 0, ""
     told: list[str] = []
     while time.monotonic() < deadline:
         asked = time.monotonic()
         try:
-            answer = platform.progress(delivery, seen)
+            answer = platform.progress(delivery, seen, place)
         except NoAnswer:
             failures += 1
             if failures > RETRIES:
@@ -199,11 +213,10 @@ def follow(platform: PlatformClient, delivery: str, deadline: float) -> None:
             time.sleep(PAUSE)
             continue
         failures = 0
-        for event in answer.get("events", ()):
-            seen = max(seen, int(event["id"]))
-            component = f"{event['component']}: " if event.get("component") else ""
-            told.append(str(event["message"]))
-            print_line(f"{component}{event['message']}")
+        build = answer.get("build") or {}
+        place = str(build.get("next") or place)
+        told += print_news(answer.get("events", ()), str(build.get("text") or ""))
+        seen = max((seen, *(int(event["id"]) for event in answer.get("events", ()))))
         if answer.get("state") == "done":
             print_line(verdict(answer, time.monotonic() - started, told))
             for line in answer.get("open", ()):

@@ -58,13 +58,15 @@ def _show_event(event: Document, chosen: str | None, output: Format) -> None:
     "  prichal logs demo\n"
     "  prichal logs demo namer -f -n 20\n"
     "  prichal logs demo --since 10m\n"
-    "  prichal logs demo namer --previous"
+    "  prichal logs demo namer --previous\n"
+    "  prichal logs demo --build -f"
 )
 @app_argument()
 @component_argument(required=False)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep streaming new output.")
 @click.option("--since", metavar="TIME", help="Only newer lines: an age such as 10m, or a time (RFC 3339).")
-@click.option("--previous", is_flag=True, help="The container before the newest one.")
+@click.option("--previous", is_flag=True, help="The container, or build, before the newest one.")
+@click.option("--build", is_flag=True, help="The newest build of an image of APP, also one under way.")
 @click.option(
     "-n",
     "--tail",
@@ -81,16 +83,19 @@ def logs(
     following: bool,
     since: str | None,
     previous: bool,
+    build: bool,
     tail: int | None,
 ) -> int:
-    """Show the log of a container.
+    """Show the log of a container, or of a build.
 
-    It is the newest container of APP, or of its COMPONENT. Logs are kept past the end of the containers.
+    It is the newest container of APP, or of its COMPONENT. Logs are kept past the end of containers and builds.
     """
     if previous and following:
-        raise click.UsageError("nothing is added to the log of the previous container: leave out -f")
+        raise click.UsageError("nothing is added to a previous log: leave out -f")
+    if build and component is not None:
+        raise click.UsageError("components share builds: leave out COMPONENT, or --build")
     at = _time(since) if since else None
-    query = LogQuery(component, previous, at, tail if tail is not None or since else 100, following)
+    query = LogQuery(component, previous, at, tail if tail is not None or since else 100, following, build)
     text = Shown()
     with remote.platform() as platform:
         for piece in platform.logs(app, query):

@@ -37,6 +37,7 @@ _BY_REASON = {
     Reason.UNKNOWN_BOX: Exit.NOT_FOUND,
     Reason.UNKNOWN_BUCKET: Exit.NOT_FOUND,
     Reason.NO_CONTAINER: Exit.NOT_FOUND,
+    Reason.NO_BUILD: Exit.NOT_FOUND,
     Reason.UNKNOWN_REVISION: Exit.NOT_FOUND,
     Reason.PATH_NOT_FOUND: Exit.NOT_FOUND,
     Reason.FILE_NOT_FOUND: Exit.NOT_FOUND,

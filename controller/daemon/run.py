@@ -16,6 +16,7 @@ from pathlib import Path
 from controller import memory
 from controller.config import Settings
 from controller.daemon.app_usage import Uses
+from controller.daemon.build_logs import BuildLogs
 from controller.daemon.component_logs import ComponentLogs
 from controller.daemon.gpus import GpuWatch
 from controller.daemon.health import write_health
@@ -61,6 +62,7 @@ from controller.store import open_store
 log = logging.getLogger(__name__)
 
 _WATCH_PAUSE = 2.0
+_BUILD_SHARE = 16  # of the bound of an app's logs that the log of one build may take
 
 
 def run(settings: Settings) -> int:
@@ -125,7 +127,7 @@ def _run_until_stop(
     gpus: GpuWatch,
 ) -> None:
     logs = _component_logs(deps)
-    deps = replace(deps, finish_log=logs.finish)
+    deps = replace(deps, finish_log=logs.finish, build_log=_build_logs(deps).of)
     store = deps.store
     folder = PlatformFolder(deps.settings, deps.sources, lambda: deps.store.age_keys.of(PLATFORM))
     templates = TemplateShelf(deps.settings, store)
@@ -203,6 +205,11 @@ def _component_logs(deps: ReconcilerDeps) -> ComponentLogs:
         deps.secrets.get,
         lambda: [app.name for app in catalog.spec.apps] if catalog.known else None,
     )
+
+
+def _build_logs(deps: ReconcilerDeps) -> BuildLogs:
+    settings = deps.settings
+    return BuildLogs(settings.kept_logs, settings.docker.kept_logs // _BUILD_SHARE, deps.secrets.get)
 
 
 def _control_loop(deps: ReconcilerDeps, folder: PlatformFolder, templates: TemplateShelf) -> ControlLoop:

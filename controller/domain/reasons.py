@@ -262,6 +262,7 @@ class Reason(OpenEnum):
     UNKNOWN_REVISION = "UnknownRevision"
     ROLLBACK_REFUSED = "RollbackRefused"
     NO_CONTAINER = "NoContainer"
+    NO_BUILD = "NoBuild"
     NOTHING_PENDING = "NothingPending"
     ALREADY_CONNECTED = "AlreadyConnected"
     SHARED_FILE = "SharedFile"

@@ -12,11 +12,19 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from controller.domain.apps.usage import BuildCount
 from controller.domain.names import AppName
+
+#: Holds the log of a build, by app and tag, and yields what takes its lines.
+BuildLog = Callable[[AppName, str], AbstractContextManager[Callable[[str], None]]]
+
+
+def no_build_log(app: AppName, tag: str) -> AbstractContextManager[Callable[[str], None]]:
+    """Keep no log."""
+    return nullcontext(lambda line: None)
 
 
 class BuildTurns:

@@ -14,7 +14,7 @@ from controller.domain.names import AppName
 from controller.domain.runs.stage_slots import Use
 from controller.domain.secret import Secret
 from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store, Ticks
-from controller.reconcile.builds import BuildTurns
+from controller.reconcile.builds import BuildLog, BuildTurns, no_build_log
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.gpu_leases import GpuLeases
 
@@ -48,6 +48,8 @@ class ReconcilerDeps:
     secrets: dict[AppName, tuple[Secret, ...]] = field(default_factory=dict)
     #: Called with the id of a container that has stopped, before it is removed.
     finish_log: Callable[[str], object] = lambda id: None
+    #: Holds the log of a build, by app and tag, and yields what takes its lines.
+    build_log: BuildLog = no_build_log
     #: What callers were answered so far, by API (`<app>/<path>`), as the gateway counts it.
     request_counts: Callable[[], Mapping[str, RequestCounts]] = dict
     #: The GPUs that do not work at the moment, with the reason.

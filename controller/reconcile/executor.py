@@ -72,7 +72,7 @@ from controller.ports import (
     Storage,
 )
 from controller.reconcile.bugs import as_transient
-from controller.reconcile.builds import Builds
+from controller.reconcile.builds import BuildLog, Builds, no_build_log
 from controller.reconcile.catalog import Credentials
 from controller.reconcile.gpu_leases import GpuLeases
 
@@ -138,6 +138,7 @@ class Executor:
     gpu_leases: GpuLeases
     clock: Clock
     finish_log: Callable[[str], object] = lambda id: None  # of a container that has stopped
+    build_log: BuildLog = no_build_log
 
     def apply(self, plan: Plan, context: ExecutionContext) -> tuple[ActionFailure, ...]:
         first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
@@ -382,9 +383,8 @@ class _Group:
             self._record_event(Reason.BUILDING, where)
             context = self._do.sources.build_context(self._context.revision, source)
             stop = self._context.superseded
-            self._do.engine.build(
-                action.tag, action.build, context, lambda line: log.debug("build: %s", line), stop
-            )
+            with self._do.build_log(self._app, action.tag) as line:
+                self._do.engine.build(action.tag, action.build, context, line, stop)
 
         self._context.builds.once(action.tag, build)
 

@@ -200,6 +200,7 @@ def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
         gpu_leases,
         deps.clock,
         deps.finish_log,
+        deps.build_log,
     )
 
 

@@ -4,7 +4,6 @@ the app is at: a repeated run continues with the code that it began with.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 from controller.domain.apps.spec import BuildImage, SecretSpec
@@ -17,8 +16,6 @@ from controller.ports import Revision
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.loading import run_secret, spec_at
 from controller.reconcile.resolve import build_content, build_input
-
-log = logging.getLogger(__name__)
 
 
 def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
@@ -37,7 +34,8 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
         with deps.builds.turn(pipeline.app):
             build = build_input(pipeline.revision, source, pipeline.app, secret)
             context = deps.sources.build_context(revision, source)
-            deps.engine.build(tag, build, context, lambda line: log.debug("build: %s", line))
+            with deps.build_log(pipeline.app, tag) as line:
+                deps.engine.build(tag, build, context, line)
         pin = deps.engine.pin(source, tag, ())
     return pin.deploy
 

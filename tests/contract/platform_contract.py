@@ -26,6 +26,7 @@ from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
+from controller.kept_logs import BUILDS
 from controller.store import SqliteStore
 from tests.support.wire_format import deviations
 
@@ -340,11 +341,22 @@ class PlatformContract:
             "no times"
         )
 
+    def test_logs_of_builds(self, platform: Platform, tmp_path: Path) -> None:
+        self.write(tmp_path, "00000000000003-c", "served\n")
+        self.write(tmp_path, "00000000000001-a", "Step 1\n", component=BUILDS)
+        self.write(tmp_path, "00000000000002-b", "Step 1\nStep 2\n", component=BUILDS)
+        assert self.lines(platform, build=True) == ["Step 1", "Step 2"]
+        assert self.lines(platform, build=True, tail=1) == ["Step 2"]
+        assert self.lines(platform, build=True, previous=True) == ["Step 1"]
+        assert self.lines(platform) == ["served"]
+
     @pytest.mark.parametrize(
         ("fields", "reason"),
         [
             ({}, Reason.NO_CONTAINER),
             ({"previous": True}, Reason.NO_CONTAINER),
+            ({"build": True}, Reason.NO_BUILD),
+            ({"build": True, "previous": True}, Reason.NO_BUILD),
             ({"component": "nothing"}, Reason.UNKNOWN_COMPONENT),
             ({"component": "../demo"}, Reason.UNKNOWN_COMPONENT),
         ],

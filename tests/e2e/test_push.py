@@ -25,7 +25,9 @@ def push(module: Module) -> str:
 def test_pusher_sees_progress_until_it_is_ready(platform: Platform, module: Module, app: str) -> None:
     hosted(platform, module, app)
     told = push(module.served(ECHO))
-    assert "building Dockerfile" in told
+    assert told.index("building Dockerfile") < told.index("prichal: | Step 1/") < told.index("is ready")
+    assert "prichal: | prichal: built in" in told
+    assert "prichal: built in" in platform.prichal("logs", app, "--build").stdout
     assert "is ready" in told
     assert "ready after" in told
     assert platform.predict(app).status == 200  # at once: the hook waited for it

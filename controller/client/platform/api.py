@@ -34,13 +34,15 @@ class AppRequest(StrEnum):
 @dataclass(frozen=True)
 class LogQuery:
     """Which lines of a component's log. Without `component`, those of the newest container of the app; `previous`:
-    of the container before the newest one. `since` in Unix seconds; `tail` None: all that are kept."""
+    of the container before the newest one. `build`: of the newest build of an image of the app, and with `previous` of
+    the one before it. `since` in Unix seconds; `tail` None: all that are kept."""
 
     component: str | None = None
     previous: bool = False
     since: float | None = None
     tail: int | None = 100
     follow: bool = False
+    build: bool = False
 
 
 class Platform(Protocol):
@@ -117,7 +119,8 @@ class Platform(Protocol):
 
     def logs(self, app: str, query: LogQuery) -> Iterator[bytes]:
         """Yield pieces of a component's log: UTF-8 text without what a terminal would obey. With `follow`, what is
-        added and the logs of later containers follow, until the caller ends. Stalled `UnknownComponent`, `NoContainer`.
+        added and the logs of later containers follow, until the caller ends. Stalled `UnknownComponent`, `NoContainer`,
+        `NoBuild`.
         """
         ...
 

@@ -360,6 +360,8 @@ def _log_query(query: LogQuery) -> dict[str, str]:
         found["component"] = query.component
     if query.previous:
         found["previous"] = "1"
+    if query.build:
+        found["build"] = "1"
     if query.since is not None:
         found["since"] = rfc3339(query.since) or ""
     if query.tail is not None:

@@ -227,6 +227,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.UNKNOWN_REVISION: N_("The history of the app has no such commit."),
     Reason.ROLLBACK_REFUSED: N_("The app cannot go back to this commit."),
     Reason.NO_CONTAINER: N_("There is no container of it."),
+    Reason.NO_BUILD: N_("There is no build of it with a log."),
     Reason.NOTHING_PENDING: N_("Nothing waits for an approval."),
     Reason.ALREADY_CONNECTED: N_("There is an app of this name already: choose another one."),
     Reason.SHARED_FILE: N_("The file of the app in the platform folder has other things in it, too."),

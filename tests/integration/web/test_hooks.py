@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from controller.domain.apps.requests import Outcome, RequestState
 from controller.domain.apps.status import Event, EventType, RepositoryRecord
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
+from controller.kept_logs import BUILDS
 from controller.web.api.platform.signatures import sign
 from tests.support.gateway import APP
+from tests.support.serve_web import settings_of
 from tests.support.waiting import wait_for
 from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
 
@@ -136,6 +139,41 @@ def test_the_pusher_sees_the_progress(web: Web) -> None:
         done = waiting.result().json
     assert (done["state"], done["outcome"], done["message"]) == ("done", "Degraded", "not ready in time")
     assert done["events"] == []
+
+
+def test_what_polling_has_begun_before_the_hook_is_told_too(web: Web) -> None:
+    app, commit = AppName("app-generic"), "c0ffee" + "0" * 34
+    finish(web, app, "Ready")
+    long_ago = Event(app, EventType.NORMAL, Reason.NEW_REVISION, "an hour ago", revision=commit)
+    web.store.events.add([replace(long_ago, at=time.time() - 3600)])
+    web.store.events.add([Event(app, EventType.NORMAL, Reason.NEW_REVISION, "Two", revision=commit)])
+    body = json.dumps({"ref": "refs/heads/main", "after": commit}).encode()
+    link = generic(web, body, x_prichal_push="1").json["links"]["self"]
+    told = progress(web, link).json["events"]
+    assert [event["message"] for event in told if event["revision"] == commit] == ["Two"]
+
+
+def test_lines_of_builds_are_told_to_those_who_ask_for_them(web: Web) -> None:
+    finish(web, "app-generic", "Ready")
+    link = generic(web, b'{"ref": "refs/heads/main"}').json["links"]["self"]
+    folder = (
+        settings_of(web.state).kept_logs / "app-generic" / BUILDS / f"{int(time.time() * 1000) + 1:014d}-0123"
+    )
+
+    def ask(place: str, wait: int = 30) -> dict[str, str]:
+        path = f"{link}?after=999999&build={place}&wait={wait}"
+        answer = web.ask("GET", path, x_signature=sign(SECRET, path.encode()), **FAR).json
+        assert answer["state"] == "queued"
+        return dict(answer["build"])
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(ask, "")
+        folder.mkdir(parents=True)
+        (folder / f"{0:016d}.log").write_text("Step 1\n")
+        first = waiting.result()
+    assert first["text"] == "Step 1\n"
+    assert ask(first["next"], 0) == {"text": "", "next": first["next"]}
+    assert "build" not in progress(web, link, 10**6).json
 
 
 def test_a_long_poll_without_news_ends_by_itself(web: Web) -> None:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.post_receive import DELETED, RETRIES, NoAnswer, announce, pusher, verdict
+from controller.adapters.post_receive import (
+    DELETED,
+    RETRIES,
+    NoAnswer,
+    announce,
+    print_news,
+    pusher,
+    verdict,
+)
 
 WHY = "cannot start a.0: unable to find user app"
 SERVES = "a: version 1d0c keeps serving."
@@ -126,3 +134,26 @@ def test_what_does_not_change_is_told_soon(errors: list[NoAnswer], patience: flo
 )
 def test_who_pushes(environment: dict[str, str], name: str) -> None:
     assert pusher(environment) == name
+
+
+def event(reason: str, message: str) -> dict[str, Any]:
+    return {"id": 1, "reason": reason, "message": message, "component": ""}
+
+
+BEGUN, READY = event("Building", "building Dockerfile in ."), event("BecameReady", "is ready")
+
+
+@pytest.mark.parametrize(
+    ("events", "build", "wanted"),
+    [
+        ([], "Step 1\nStep 2\n", ["| Step 1", "| Step 2"]),
+        ([BEGUN, READY], "Step 1\n", ["building Dockerfile in .", "| Step 1", "is ready"]),
+        ([READY], "Step 9\n", ["| Step 9", "is ready"]),
+        ([BEGUN, READY], "", ["building Dockerfile in .", "is ready"]),
+    ],
+)
+def test_lines_of_a_build_come_after_its_begin(
+    capsys: pytest.CaptureFixture[str], events: list[dict[str, Any]], build: str, wanted: list[str]
+) -> None:
+    assert print_news(events, build) == [each["message"] for each in events]
+    assert capsys.readouterr().err.splitlines() == [f"prichal: {line}" for line in wanted]

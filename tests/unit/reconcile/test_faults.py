@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -226,6 +228,25 @@ def test_a_build_happens_once_for_the_same_content(harness: Harness) -> None:
     harness.push(built(), Dockerfile="FROM other")
     assert harness.run().name == "Ready"
     assert len(set(harness.engine.builds)) == 2
+
+
+def test_what_a_build_says_is_kept_line_by_line(harness: Harness) -> None:
+    """Of passes, and of a run whose image is gone."""
+    kept: list[str] = []
+
+    @contextmanager
+    def log(app: AppName, tag: str) -> Iterator[Callable[[str], None]]:
+        kept.append(f"{app}: begin")
+        yield kept.append
+        kept.append("end")
+
+    harness.deps = replace(harness.deps, build_log=log)
+    harness.connect()
+    harness.push(built(), Dockerfile="FROM base")
+    assert harness.run().name == "Ready"
+    assert kept[0] == f"{APP}: begin"
+    assert kept[-1] == "end"
+    assert len(kept) > 2
 
 
 def several(count: int = 3) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from controller.domain.names import AppName
 from controller.domain.units import rfc3339
 from controller.ports import Store
 from controller.web.api.platform.app_links import link_lines
+from controller.web.api.platform.build_news import BuildNews
 
 #: Worst first: a repository with several apps answers with the worst.
 OUTCOMES = (
@@ -33,12 +34,20 @@ class DeliveryProgress:
     message: str
     events: tuple[Event, ...]
     apps: tuple[AppName, ...] = ()
+    build: BuildNews | None = None
+
+    @property
+    def is_news(self) -> bool:
+        said = self.build is not None and self.build.text
+        return bool(self.events or said or self.state is RequestState.DONE)
 
     def document(self, links: Callable[[AppName], list[dict[str, object]]]) -> dict[str, object]:
         """`links`: what can be opened and called of an app. A push that ended well ends with it, as lines."""
         ready = self.outcome is Outcome.READY
         lines = [line for app in self.apps for line in link_lines(links(app))] if ready else []
+        build = {"build": {"text": self.build.text, "next": self.build.place}} if self.build else {}
         return {
+            **build,
             "open": lines,
             "state": self.state.value,
             "outcome": self.outcome,

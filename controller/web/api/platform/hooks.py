@@ -35,6 +35,7 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 log = logging.getLogger(__name__)
 
+JUST: Final = 60.0  # seconds between a push and its hook, at most
 HOST_USER: Final = "host user"  # who pushes over SSH
 
 hooks = Blueprint("hooks", __name__)
@@ -69,14 +70,14 @@ def receive(repository: str) -> ResponseReturnValue:
             "status": "skipped",
             "reason": f"{', '.join(sorted(refs))} is not what is followed, {record.ref}",
         }, 202
-    own = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1"
+    own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
     identity = delivery_id(provider, headers) or secrets.token_hex(16)
     if own:
         commit, by = isolated_json.read_here(len(body), pushed_by, body)
         # Over HTTPS this process has seen who pushes. The secret of a repository speaks for users of the host alone.
         if by and not store.repositories.pusher(record.name, commit):
             store.repositories.remember_push(record.name, commit, f"{HOST_USER} {by}", time.time())
-    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK)
+    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK, commit)
 
 
 def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvider]:
@@ -86,13 +87,24 @@ def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvid
     return record, HookProvider(record.hook_provider)
 
 
-def _accept(store: Store, record: RepositoryRecord, identity: str, trigger: Trigger) -> ResponseReturnValue:
+def _since(store: Store, record: RepositoryRecord, commit: str) -> float:
+    """Return when the platform began with a commit that was just pushed: polling may have found it before the hook had
+    started."""
+    now = time.time()
+    seen = (event for app in record.apps for event in store.events.list(app) if commit)
+    return min((e.at for e in seen if e.revision == commit and e.at > now - JUST), default=now)
+
+
+def _accept(
+    store: Store, record: RepositoryRecord, identity: str, trigger: Trigger, commit: str = ""
+) -> ResponseReturnValue:
     requests: tuple[int, ...] = ()
     with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
         known = store.repositories.delivery(record.name, identity)
         if known is None:
             requests = tuple(store.requests.enqueue(app, trigger) for app in record.apps)
-            store.repositories.remember(WebhookDelivery(identity, record.name, requests, time.time()))
+            since = _since(store, record, commit)
+            store.repositories.remember(WebhookDelivery(identity, record.name, requests, since))
     self_link = f"/-/hooks/{record.name}/{identity}"
     if known is not None:
         return {

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from controller.client.platform.api import LogQuery, PlanState
 from controller.config import Settings
-from controller.domain.apps.requests import RequestState
 from controller.domain.errors import Stalled
 from controller.domain.people.roles import Act, Verdict, decide
 from controller.domain.units import parse_rfc3339
-from controller.kept_logs import LogCursor
+from controller.kept_logs import KeptLogs, LogCursor
 from controller.ports import Store
 from controller.web.api.platform.admission import judge
+from controller.web.api.platform.build_news import build_news
 from controller.web.api.platform.deliveries import progress
 from controller.web.api.platform.refusals import refusal
 from controller.web.api.platform.signatures import is_signed
@@ -118,11 +118,12 @@ class LiveEndpoints:
     # --- long poll ---------------------------------------------------------------------------------------------
 
     async def _delivery(self, scope: Message, repository: str, identity: str, send: Send) -> None:
-        """Answer as soon as there is an event with id > `after` or all passes have ended, at the latest after
-        `wait` seconds."""
+        """Answer as soon as there is an event with id > `after`, a line of a build after the place `build`, if the
+        caller wants these, or all passes have ended; at the latest after `wait` seconds."""
         await self._admit_delivery(scope, repository)
         query = QueryParameters.of(scope["query_string"])
         after, wait = query.number("after", 0), query.number("wait", 0, most=int(MAX_WAIT))
+        place = query.text("build")
         delivery = self._store.repositories.delivery(repository, identity)
         if delivery is None:
             raise RequestRefused(
@@ -131,10 +132,14 @@ class LiveEndpoints:
         deadline = time.monotonic() + wait
         while True:
             now = progress(self._store, delivery, after)
+            if place is not None:
+                kept = KeptLogs(self._settings.kept_logs)
+                build = await asyncio.to_thread(build_news, kept, now.apps, delivery.at, place)
+                now = replace(now, build=build)
             left = deadline - time.monotonic()
-            if now.events or now.state is RequestState.DONE or left <= 0 or self._watch.stopping:
+            if now.is_news or left <= 0 or self._watch.stopping:
                 break
-            await self._news(left)
+            await self._news(left if place is None else min(left, LOG_PAUSE))
         platform = StoredPlatform(self._store, self._settings)
         await _send_json(send, now.document(platform.links))
 
@@ -318,7 +323,9 @@ def _log_query(query: QueryParameters) -> LogQuery:
         detail = "since must be a time as in 2026-01-31T12:00:00Z."
         raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail)) from None
     tail = query.number("tail", None)
-    return LogQuery(query.text("component"), query.flag("previous"), at, tail, query.flag("follow"))
+    return LogQuery(
+        query.text("component"), query.flag("previous"), at, tail, query.flag("follow"), query.flag("build")
+    )
 
 
 def client_info_of(scope: Message) -> ClientInfo:

@@ -40,7 +40,7 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunFilter
 from controller.domain.secret import Secret
 from controller.domain.text import printable
-from controller.kept_logs import KeptLogs, LogCursor
+from controller.kept_logs import BUILDS, KeptLogs, LogCursor
 from controller.ports import Store
 from controller.store.owners import as_owner_of
 from controller.store.people import PeopleStore
@@ -183,14 +183,18 @@ class StoredPlatform:
     # --- logs ---------------------------------------------------------------------------------------------------
 
     def log(self, app: str, query: LogQuery) -> LogCursor:
-        """Return a cursor where the wanted lines begin. Stalled `UnknownComponent`, `NoContainer`."""
+        """Return a cursor where the wanted lines begin. Stalled `UnknownComponent`, `NoContainer`, `NoBuild`."""
         found = self.known(app)
         kept = KeptLogs(self._settings.kept_logs)
         names = {part.name for part in found.components}
         if query.component is not None and query.component not in names:
             told = f"{app} has no component {query.component!r}; it has {', '.join(sorted(names)) or 'none'}"
             raise Stalled(Reason.UNKNOWN_COMPONENT, told)
-        chosen = kept.chosen(found.app, query.component, query.previous)
+        part = BUILDS if query.build else query.component
+        chosen = kept.chosen(found.app, part, query.previous)
+        if chosen is None and query.build:
+            which = "no earlier build" if query.previous else "no build"
+            raise Stalled(Reason.NO_BUILD, f"there is {which} of {app} with a log; see: prichal events {app}")
         if chosen is None:
             what = f"{query.component or app}"
             which = "no earlier container" if query.previous else "no container"
@@ -202,7 +206,7 @@ class StoredPlatform:
             starts.append(chosen.since(query.since))
         if query.tail is not None:
             starts.append(chosen.tail(query.tail))
-        return LogCursor(kept, found.app, query.component, chosen, max(starts), query.previous)
+        return LogCursor(kept, found.app, part, chosen, max(starts), query.previous)
 
     def logs(self, app: str, query: LogQuery) -> Iterator[bytes]:
         cursor = self.log(app, query)

@@ -12,6 +12,7 @@ import pytest
 
 from controller.domain.people.roles import Grant, Role
 from controller.domain.storage.box import StorageAccess
+from controller.kept_logs import BUILDS
 from controller.store import open_store
 from controller.store.people import PeopleStore
 from tests.integration.web.conftest import Web, echo, serving
@@ -41,6 +42,9 @@ def recorded_platform(state: Path, server: StorageServer) -> Iterator[Web]:
         kept = settings_of(state).kept_logs / "demo-colors" / "namer" / "20260101000000-first"
         kept.mkdir(parents=True)
         (kept / f"{0:016}.log").write_text("loaded the model\n")
+        built = settings_of(state).kept_logs / "demo-colors" / BUILDS / "20260101000000-first"
+        built.mkdir(parents=True)
+        (built / f"{0:016}.log").write_text("Step 1/1 : FROM base\n")
         people = PeopleStore(settings_of(state).people)
         add_person(people, "boss", Grant("boss", Role.ADMIN))
         add_person(people, "maker", Grant("maker", Role.DEVELOPER, "demo-colors"))
