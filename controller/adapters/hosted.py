@@ -33,7 +33,7 @@ HOOK = """\
 #!/bin/sh
 # Written by `prichal repo create`. Run it again to renew this hook.
 if [ -x {python} ] && [ -r {script} ]; then
-    exec {python} -I -S {script} "$PWD"
+    exec {python} -I -S -c {code} "$PWD"
 fi
 echo "prichal: the platform's program has moved. Your commit was received and will be picked up by" \\
     "polling. Renew the hook with: prichal repo create" >&2
@@ -148,10 +148,11 @@ def _initialise(path: Path, group: str | None) -> None:
 
 
 def _hook() -> str:
-    python, script = (
-        shlex.quote(str(path)) for path in (sys.executable, Path(post_receive.__file__).resolve())
-    )
-    return HOOK.format(python=python, script=script)
+    """Return the hook. The folder of the program comes last in the path: there are other modules in it."""
+    script = Path(post_receive.__file__).resolve()
+    code = f"import sys; sys.path.append({str(script.parent)!r}); from {script.stem} import run; run()"
+    python, path, code = (shlex.quote(text) for text in (sys.executable, str(script), code))
+    return HOOK.format(python=python, script=path, code=code)
 
 
 def _config(name: str, hook_url: str, secret: Secret, mark: str = "") -> str:

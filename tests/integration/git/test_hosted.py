@@ -178,7 +178,9 @@ def test_the_pusher_sees_the_progress_until_it_is_ready(
         "classify: serves 1a2b3c4d",
     ]
     assert lines[-1].startswith("ready after ")
-    assert [path.partition("?")[2] for path in platform.asked] == [f"after={n}&wait=20" for n in (0, 4, 8)]
+    assert [path.partition("?")[2] for path in platform.asked] == [
+        f"after={n}&build=&wait=20" for n in (0, 4, 8)
+    ]
 
 
 @pytest.mark.parametrize(

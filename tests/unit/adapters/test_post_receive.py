@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.adapters import post_receive
 from controller.adapters.post_receive import (
+    CONFIG,
     DELETED,
     RETRIES,
     NoAnswer,
     announce,
     print_news,
     pusher,
+    read_object,
+    text_object,
     verdict,
 )
 
@@ -157,3 +165,66 @@ def test_lines_of_a_build_come_after_its_begin(
 ) -> None:
     assert print_news(events, build) == [each["message"] for each in events]
     assert capsys.readouterr().err.splitlines() == [f"prichal: {line}" for line in wanted]
+
+
+# --- what it does in place of modules that take long to import --------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), JSON), st.sampled_from([None, 2]))
+def test_it_reads_json_as_the_module_does(content: dict[str, Any], indent: int | None) -> None:
+    assert read_object(json.dumps(content, indent=indent) + "\n") == content
+
+
+@given(st.text(st.sampled_from('{}[]":,.0123456789e-+ \n\tntruefalsNI\\u')))
+def test_what_is_no_json_is_refused_as_by_the_module(text: str) -> None:
+    try:
+        wanted = json.loads(text)
+    except ValueError:
+        wanted = None
+    if isinstance(wanted, dict):
+        assert read_object(text) == wanted or wanted != wanted
+    else:
+        with pytest.raises(ValueError, match="this is not"):
+            read_object(text)
+
+
+def test_what_is_no_json_is_refused_without_the_module() -> None:
+    """The interpreter's reader then lacks the class of its error."""
+    code = (
+        "import sys; sys.path.append(sys.argv.pop()); import post_receive\n"
+        "for text in ('', '{', '{\"a\":}', '{\"a\" 1}', '{} x', '[1]', '{\"a\": \"'):\n"
+        "    try: post_receive.read_object(text)\n"
+        "    except ValueError as error: print(error)\n"
+        "assert 'json' not in sys.modules"
+    )
+    folder = str(Path(post_receive.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 7
+
+
+@given(st.dictionaries(st.text(), st.text(st.characters())))
+def test_it_writes_json_as_the_module_does(content: dict[str, str]) -> None:
+    assert json.loads(text_object(content)) == json.loads(json.dumps(content))
+
+
+def test_it_imports_little_before_the_platform_is_told(tmp_path: Path) -> None:
+    """Of what an interpreter without site-packages does not have, few modules: each costs every push some time."""
+    (tmp_path / CONFIG).write_text('{"name": "demo", "url": "http://127.0.0.1:1", "secret": "x"}')
+    folder = str(Path(post_receive.__file__).parent)
+    code = (
+        "import sys; sys.path.append(sys.argv.pop()); import post_receive\n"
+        "def told(*_): print(*sys.modules); sys.exit()\n"
+        "post_receive.PlatformClient._exchange = told\n"
+        "post_receive.run()"
+    )
+    run = [sys.executable, "-I", "-S", "-c", code, str(tmp_path), folder]
+    done = subprocess.run(run, input=CHANGE, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"json", "re", "socket", "hmac", "hashlib", "ssl", "typing", "enum"}
