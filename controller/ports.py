@@ -978,6 +978,9 @@ class Webhooks(Protocol):
     def of(self, run: str) -> tuple[Message, ...]:
         """Return the undelivered webhooks, given up or not."""
 
+    def next_tries(self, ids: Iterable[str]) -> Mapping[str, float]:
+        """Return when each of these messages is sent next; those that are not sent any more are left out."""
+
     def delivered(self, id: str) -> None: ...
 
     def failed(self, id: str, error: str, due: float) -> None:

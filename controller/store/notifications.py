@@ -17,8 +17,10 @@ from typing import Final
 
 from controller.domain.apps.conditions import Conditions
 from controller.domain.errors import Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, AppName, ComponentName, is_dns_label
 from controller.domain.notifications.alerts import Notice
+from controller.domain.notifications.content import reasons_of
 from controller.domain.notifications.delivery import Fate, NotificationState
 from controller.domain.notifications.records import (
     AskedTest,
@@ -162,7 +164,7 @@ class NotificationTable:
                 record = decode(DeliveryRecord, row["record"])
             except ValueError:
                 record = DeliveryRecord()
-            record = with_delivery(record, Delivery(message.id, at, fate, problem))
+            record = with_delivery(record, Delivery(message.id, at, fate, problem, _reasons(message.body)))
             query = "UPDATE notifications SET record = ? WHERE app = ? AND name = ?"
             db.execute(query, (encode(record), message.app, message.pipeline))
 
@@ -173,7 +175,10 @@ class NotificationTable:
         id = secrets.token_hex(16)
         with self._database.write() as db:
             if db.execute("SELECT count(*) FROM asked_tests").fetchone()[0] >= MOST_TESTS:
-                raise Transient(Reason.QUEUE_FULL, "too many tests are asked for already: try again soon")
+                raise Transient(
+                    Reason.QUEUE_FULL,
+                    Localizable("too many tests are asked for already: try again soon"),
+                )
             db.execute("INSERT INTO asked_tests VALUES (?, ?, ?)", (id, app, name))
         return id
 
@@ -192,6 +197,13 @@ class NotificationTable:
             and (row["app"] == PLATFORM or is_dns_label(row["app"]))
             and is_dns_label(row["name"])
         )
+
+
+def _reasons(body: str) -> tuple[str, ...]:
+    try:
+        return reasons_of(body)
+    except (ValueError, KeyError, TypeError, AttributeError):  # of another release
+        return ()
 
 
 @lru_cache(maxsize=2048)

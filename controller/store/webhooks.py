@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable, Mapping
 
 from controller.domain.errors import Transient
 from controller.domain.integrity import IntegrityError
@@ -93,6 +94,14 @@ class WebhookTable:
         with self._database.read() as db:
             rows = db.execute("SELECT * FROM webhooks WHERE run = ? ORDER BY id", (run,)).fetchall()
         return tuple(_message(row) for row in rows)
+
+    def next_tries(self, ids: Iterable[str]) -> Mapping[str, float]:
+        """Return when each of these messages is sent next; those that are not sent any more are left out."""
+        query = (
+            "SELECT id, due FROM webhooks WHERE given_up IS NULL AND id IN (SELECT value FROM json_each(?))"
+        )
+        with self._database.read() as db:
+            return dict(db.execute(query, (json.dumps(sorted(ids)),)).fetchall())
 
     def delivered(self, id: str) -> None:
         with self._database.write() as db:

@@ -33,6 +33,7 @@ PAGES: Final[Mapping[str, tuple[str, str]]] = {
     "/-/apps": ("/-/apps?state=failing", "boss"),
     "/-/apps/<name>": ("/-/apps/demo-colors", "boss"),
     "/-/apps/<name>/secrets": ("/-/apps/demo-colors/secrets?secret=mail", "boss"),
+    "/-/apps/<name>/notifications": ("/-/apps/demo-colors/notifications", "boss"),
     "/-/apps/<name>/diff": ("/-/apps/demo-colors/diff", "boss"),
     "/-/apps/<name>/delete": ("/-/apps/demo-colors/delete", "boss"),
     "/-/new": ("/-/new", "boss"),

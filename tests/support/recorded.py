@@ -3,15 +3,18 @@ Pages are tested and photographed on it."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.apps.observed import WorkloadState
 from controller.domain.apps.orders import AppOrder, OrderKind
 from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.plan import EnsureNetwork, Hold, Plan, RemoveNetwork
 from controller.domain.apps.samples import Sample
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.apps.spec import Limits
@@ -25,9 +28,17 @@ from controller.domain.apps.status import (
     ReplicaStatus,
 )
 from controller.domain.apps.usage import Usage
-from controller.domain.names import AppName, ComponentName
+from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.localizable import Localizable, joined
+from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.notifications.alerts import Alert, AlertType
+from controller.domain.notifications.content import document
+from controller.domain.notifications.delivery import Digest, Fate, NotificationState, Problem
+from controller.domain.notifications.records import check_id, message_id, outgoing
+from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Attempt, Run, RunInput, RunState, Transition, new_run, new_run_id
+from controller.domain.runs.webhooks import Message
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import DEVELOPER_AREA
@@ -61,7 +72,9 @@ GIT = "https://git.example.org/templates"
 TABLES = "prichal.demo-colors.tables"
 
 
-def ready(at: float, message: str = "7d1c60a0f2b4: 3 components as declared") -> Condition:
+def ready(at: float) -> Condition:
+    declared = Localizable("{count} components as declared", count=3)
+    message = joined(("7d1c60a0f2b4", declared), ": ")
     return Condition(ConditionType.READY, True, Reason.READY, message, at, REVISION)
 
 
@@ -71,7 +84,13 @@ def not_ready(at: float, reason: Reason, message: str) -> Condition:
 
 def colors(now: float) -> AppStatus:
     """An app with all that the pages show."""
-    serving = Condition(ConditionType.READY, True, Reason.SERVING, "version 1f0c9a2e serves", now - HOUR)
+    serving = Condition(
+        ConditionType.READY,
+        True,
+        Reason.SERVING,
+        Localizable("version {fingerprint} serves", fingerprint="1f0c9a2e"),
+        now - HOUR,
+    )
     stored = Condition(ConditionType.READY, True, Reason.STORED, "", now - HOUR)
     return AppStatus(
         AppName("demo-colors"),
@@ -118,21 +137,45 @@ def colors(now: float) -> AppStatus:
             SecretUse("callers", ("APIComponent colors",), declared=True),
             SecretUse("keys", ("MLComponent namer",), declared=True),
         ),
-        plan="start prichal.demo-colors.namer.1f0c9a2e.0: declared, not running\nswitch namer to 1f0c9a2e: it is ready",
+        plan=PLAN.render(),
     )
 
 
 def others(now: float) -> list[AppStatus]:
-    busy = Condition(ConditionType.RECONCILING, True, Reason.APPLYING, "building Dockerfile in .", now - 4.0)
+    busy = Condition(
+        ConditionType.RECONCILING,
+        True,
+        Reason.APPLYING,
+        Localizable("building {dockerfile} in {context}", dockerfile="Dockerfile", context="."),
+        now - 4.0,
+    )
     invalid = Condition(
         ConditionType.MANIFEST_INVALID,
         True,
         Reason.MANIFEST_INVALID,
-        "manifests/api.yaml:7:3: spec.timeout must be a duration such as 10s",
+        ManifestInvalid(
+            (
+                ManifestProblem(
+                    "manifests/api.yaml",
+                    7,
+                    3,
+                    "spec.timeout",
+                    Localizable("must be one mapping of keys to texts"),
+                ),
+            )
+        ).message,
         now - HOUR,
     )
     pending = Condition(
-        ConditionType.PRUNE_PENDING, True, Reason.PRUNE_PENDING, "would remove all 2 components", now - HOUR
+        ConditionType.PRUNE_PENDING,
+        True,
+        Reason.PRUNE_PENDING,
+        Localizable(
+            "the commit declares nothing, {names} would all go; confirm with: prichal approve {app}",
+            names="a, b",
+            app="old-forecast",
+        ),
+        now - HOUR,
     )
     hostile = Condition(ConditionType.DEGRADED, True, Reason.DEGRADED, HOSTILE, now - 30.0)
     return [
@@ -178,9 +221,29 @@ def others(now: float) -> list[AppStatus]:
 def events(app: str, now: float) -> list[Event]:
     told = [
         (Reason.NEW_REVISION, "7d1c60a0f2b4 Name colours", None),
-        (Reason.BUILDING, "building Dockerfile in .", None),
-        (Reason.STARTED, "started prichal.demo-colors.namer.1f0c9a2e.0: declared, not running", "namer"),
-        (Reason.SWITCHED, "traffic goes to version 1f0c9a2e: the version is ready", "namer"),
+        (
+            Reason.BUILDING,
+            Localizable("building {dockerfile} in {context}", dockerfile="Dockerfile", context="."),
+            None,
+        ),
+        (
+            Reason.STARTED,
+            Localizable(
+                "started {action}: {why}",
+                action="prichal.demo-colors.namer.1f0c9a2e.0",
+                why=Localizable("declared, not running"),
+            ),
+            "namer",
+        ),
+        (
+            Reason.SWITCHED,
+            Localizable(
+                "traffic goes to {target}: {why}",
+                target=Localizable("version {fingerprint}", fingerprint="1f0c9a2e"),
+                why=Localizable("the version is ready"),
+            ),
+            "namer",
+        ),
     ]
     return [
         Event(
@@ -194,6 +257,24 @@ def events(app: str, now: float) -> list[Event]:
         )
         for number, (reason, message, name) in enumerate(told)
     ]
+
+
+#: What the last pass over `demo-colors` did.
+PLAN = Plan(
+    AppName("demo-colors"),
+    REVISION,
+    (
+        (EnsureNetwork(why=Localizable("the app has no network yet")),),
+        (RemoveNetwork(why=Localizable("the app has no component left")),),
+    ),
+    (
+        Hold(
+            ComponentName("namer"),
+            Reason.BACKOFF,
+            Localizable("restart {count} waits for {pause} s", count=2, pause="10"),
+        ),
+    ),
+)
 
 
 #: Runs of the pipeline `train` of `demo-colors`: one that is in progress, and one that has failed.
@@ -233,6 +314,45 @@ def set_secret(store: SqliteStore, number: int, secret: str, *values: tuple[str,
     )
 
 
+def receiver(name: str, channel: Channel, **fields: Any) -> NotificationSpec:
+    usual: dict[str, Any] = {
+        "suspended": False,
+        "group_wait": 1.0,
+        "group_interval": 1.0,
+        "repeat_interval": 0.0,
+    }
+    return NotificationSpec(ComponentName(name), channel, severity=Severity.WARNING, **{**usual, **fields})
+
+
+def notify(store: SqliteStore, now: float) -> None:
+    """Notifications whose messages arrive, fail, and were given up; others that were never used."""
+    colors = AppName("demo-colors")
+    team = receiver("team", Channel.EMAIL, to=("team@example.org",))
+    url = "https://incidents.example.org/hooks/ml"
+    incidents = receiver("incidents", Channel.WEBHOOK, secret="hook", url=url, suspended=True)
+    store.notifications.declare(colors, (team, incidents))
+    store.notifications.declare(PLATFORM, (receiver("chat", Channel.APPRISE, secret="chat"),))
+    problem = Problem(Alert(colors, AlertType.NEARLY_FULL, "OverCapacity", Severity.ERROR, "full"), now - HOUR)
+    digest = Digest(1, now, problems=(problem,))
+    body, test = (
+        json.dumps(document(each, "team", colors, "https://ml.example.org"))
+        for each in (digest, Digest(0, now, is_test=True))
+    )
+
+    def sent(number: int, fate: Fate | None, told: str) -> Message:
+        message = outgoing(message_id(colors, team.name, number, now), colors, team, body, now)
+        store.notifications.record(message, now - 600.0 + number, fate, told)
+        return message
+
+    sent(1, Fate.DELIVERED, "")
+    sent(2, Fate.GIVEN_UP, HOSTILE)
+    waiting = sent(3, None, Localizable("the Secret {secret!r} does not exist", secret="hook"))
+    store.notifications.advance(colors, team.name, NotificationState(), waiting)
+    store.webhooks.failed(waiting.id, "no", now + 60.0)
+    of_test = outgoing(check_id("0" * 32), colors, team, test, now)
+    store.notifications.record(of_test, now - 300.0, Fate.DELIVERED)
+
+
 def record(store: SqliteStore, now: float, upstream: str = "127.0.0.1:1") -> None:
     """`upstream` is where the component answers."""
     store.orders.ask(ORDER)
@@ -240,7 +360,12 @@ def record(store: SqliteStore, now: float, upstream: str = "127.0.0.1:1") -> Non
     store.templates.replace(
         [
             TemplateRecord(
-                "lab", template, f"{GIT}/lab.git#stable", REVISION, "it does not answer", now - HOUR
+                "lab",
+                template,
+                f"{GIT}/lab.git#stable",
+                REVISION,
+                Localizable("must have one document"),
+                now - HOUR,
             ),
             TemplateRecord("strange", None, f"{GIT}/strange.git", problem=HOSTILE),
         ]
@@ -284,6 +409,7 @@ def record(store: SqliteStore, now: float, upstream: str = "127.0.0.1:1") -> Non
             Usage(AppName("demo-colors"), "cpus", 1.0, 4.0),
         ]
     )
+    notify(store, now)
     for step in range(1, 60):
         store.series.add(now - step * 10, {(AppName("demo-colors"), ComponentName("namer")): sample(step)})
 

@@ -21,6 +21,7 @@ from controller.domain.units import about_duration, parse_rfc3339, rfc3339
 EVENT_TYPE: Final = "ru.hse.cs.unified-platform.notification"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 MOST_LISTED: Final = 30  # problems, and as many that are over; the others are counted
+MOST_REASONS: Final = 5  # of a message, in the record of its delivery
 MAX_TITLE: Final = 160  # characters
 MAX_TEXT: Final = 20_000
 
@@ -90,6 +91,13 @@ def cloud_event(id: str, content: Mapping[str, Any], url: str) -> str:
         "data": content,
     }
     return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def reasons_of(body: str) -> tuple[str, ...]:
+    """Return what a message is about, each reason once, the first ones."""
+    content = json.loads(body)
+    told = (each["reason"] for part in ("problems", "over", "notices") for each in content.get(part, ()))
+    return tuple(dict.fromkeys(map(str, told)))[:MOST_REASONS]
 
 
 # --- for people -------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain.localizable import shortened
 from controller.domain.names import AppName, ComponentName
 from controller.domain.notifications.delivery import Fate, NotificationState
 from controller.domain.notifications.spec import NotificationSpec
 from controller.domain.runs.webhooks import Message, MessageKind
-from controller.domain.text import excerpt
 
 KEPT: Final = 8  # deliveries that are remembered, and as many of tests
 MAX_PROBLEM: Final = 500  # characters
@@ -18,12 +18,17 @@ MAX_PROBLEM: Final = 500  # characters
 
 @dataclass(frozen=True)
 class Delivery:
-    """The last attempt to send a message; `fate` is None if there will be another one."""
+    """The last attempt to send a message; `fate` is None if there will be another one. `reasons`: what it was about."""
 
     message: str
     at: float
     fate: Fate | None
     problem: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_test(self) -> bool:
+        return _is_test(self)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class AskedTest:
 def with_delivery(record: DeliveryRecord, delivery: Delivery) -> DeliveryRecord:
     """Return the record with an attempt in place of earlier ones of the same message. No number of tests drives out a
     message, whose fate is waited for."""
-    delivery = replace(delivery, problem=excerpt(delivery.problem, MAX_PROBLEM))
+    delivery = replace(delivery, problem=shortened(delivery.problem, MAX_PROBLEM))
     others = tuple(each for each in record.deliveries if each.message != delivery.message)
     arrived = delivery.fate is Fate.DELIVERED
     delivered = delivery.at if arrived else record.delivered

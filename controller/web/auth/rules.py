@@ -87,7 +87,7 @@ RULES: Final[Mapping[tuple[str, str], RouteRule]] = {
     ("PUT", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret set"),
     ("DELETE", "/-/apps/<name>/secrets/<secret>"): RouteRule(Act.STEER, "secret rm"),
     ("POST", "/-/apps/<name>/age-keys"): RouteRule(Act.STEER, "secret key"),
-    ("GET", "/-/apps/<name>/notifications"): RouteRule(Act.SEE),
+    ("GET", "/-/apps/<name>/notifications"): RouteRule(Act.SEE, is_page=True),
     ("POST", "/-/apps/<name>/notifications/<notification>/test"): RouteRule(Act.STEER, "notify test"),
     ("GET", "/-/metrics"): RouteRule(Act.WATCH),
     ("POST", "/-/device"): RouteRule(Act.PUBLIC),

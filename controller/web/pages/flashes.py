@@ -39,6 +39,7 @@ class Flash(StrEnum):
     FOLDER_MOVED = "folder-moved"
     FOLDER_MOVES = "folder-moves"
     FOLDER_PART = "folder-part"
+    TEST_ASKED = "test-asked"
 
 
 TEXTS: Final[Mapping[Flash, str]] = {
@@ -65,6 +66,9 @@ TEXTS: Final[Mapping[Flash, str]] = {
     Flash.FOLDER_MOVES: N_("There are too many files for one request: go on under “Unfinished moves”."),
     Flash.FOLDER_PART: N_(
         "Some files stay in the old folder, because the new one has others of their names."
+    ),
+    Flash.TEST_ASKED: N_(
+        "A test message is sent in a moment. What becomes of it is below; this page follows it."
     ),
 }
 

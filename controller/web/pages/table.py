@@ -11,6 +11,7 @@ from controller.web.pages.apps import AppsLive
 from controller.web.pages.component import ComponentLive
 from controller.web.pages.live import MakeLivePage
 from controller.web.pages.new_app import OrderLive
+from controller.web.pages.notifications import NotificationsLive
 from controller.web.pages.runs import PipelineLive, RunLive
 from controller.web.pages.secrets import SecretsLive
 
@@ -18,6 +19,7 @@ LIVE: Final[Mapping[str, MakeLivePage]] = {
     "/-/": AppsLive.of,
     "/-/apps/<name>": AppLive.of,
     "/-/apps/<name>/secrets": SecretsLive.of,
+    "/-/apps/<name>/notifications": NotificationsLive.of,
     "/-/apps/<name>/pipelines/<pipeline>": PipelineLive.of,
     "/-/apps/<name>/pipelines/<pipeline>/runs/<id>": RunLive.of,
     "/-/apps/<name>/components/<component>": ComponentLive.of,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
@@ -11,6 +13,9 @@ from controller.web.api.platform.admission import note
 from controller.web.api.platform.refusals import refusal
 from controller.web.api.platform.stored import StoredPlatform
 from controller.web.context import context, principal
+from controller.web.pages.flashes import Flash, redirect_saying
+from controller.web.pages.notifications import notifications_page
+from controller.web.pages.rendering import wants_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import problem_response, store_failed
 
@@ -19,7 +24,8 @@ notifications = Blueprint("notifications", __name__)
 
 @notifications.get("/-/apps/<name>/notifications")
 def listed(name: str) -> ResponseReturnValue:
-    return _platform().notifications(name)
+    """A document for programs, a page for people."""
+    return notifications_page(name) if wants_page() else _platform().notifications(name)
 
 
 @notifications.post("/-/apps/<name>/notifications/<notification>/test")
@@ -32,6 +38,8 @@ def test(name: str, notification: str) -> ResponseReturnValue:
             raise
         raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, error.message, retry_after=10)) from error
     note(f"{name}/{notification}", "")
+    if wants_page():
+        return redirect_saying(f"/-/apps/{quote(name)}/notifications", Flash.TEST_ASKED)
     return asked, 202
 
 

@@ -140,15 +140,18 @@ class StoredPlatform:
 
     def notifications(self, app: str) -> Document:
         found = self._store.notifications.all(self.known(app).app)
-        return {"app": app, "notifications": [notification_document(each) for each in found]}
+        ids = [delivery.message for each in found for delivery in each.record.deliveries]
+        tries = self._store.webhooks.next_tries(ids) if ids else {}
+        return {"app": app, "notifications": [notification_document(each, tries) for each in found]}
 
     def test_notification(self, app: str, name: str) -> Document:
         whose = self.known(app).app
         stored = {str(each.spec.name): each for each in self._store.notifications.all(whose)}
         if name not in stored:
             near = get_close_matches(name, list(stored), n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise Stalled(Reason.UNKNOWN_NOTIFICATION, f"{app} has no Notification {name!r}.{hint}")
+            hint = Localizable(" Did you mean {near}?", near=near[0]) if near else ""
+            message = Localizable("{app} has no Notification {name!r}.{hint}", app=app, name=name, hint=hint)
+            raise Stalled(Reason.UNKNOWN_NOTIFICATION, message)
         asked = self._store.notifications.ask_test(whose, stored[name].spec.name)
         return {"app": app, "name": name, "message": check_id(asked)}
 

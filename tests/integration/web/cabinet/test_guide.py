@@ -65,6 +65,7 @@ def test_from_the_link_to_the_audit(cabinet: Cabinet, platform: Web, tmp_path: P
         try_it(guide, page)
         run(guide, page)
         secrets(guide, page)
+        notifications(guide, page)
         assert cabinet.complaints() == []
         files(guide, page, tmp_path)
         cabinet.complaints()  # the browser writes down that a connection broke
@@ -85,6 +86,7 @@ def test_from_the_link_to_the_audit(cabinet: Cabinet, platform: Web, tmp_path: P
         "file change",
         "secret set",
         "secret rm",
+        "notify test",
         "app create",
         "token add",
         "user add",
@@ -170,6 +172,14 @@ def secrets(guide: Guide, page: Page) -> None:
     row.locator("summary", has_text=guide.word("Remove")).last.click()
     with page.expect_navigation():
         row.locator("details[open] button").click()
+
+
+def notifications(guide: Guide, page: Page) -> None:
+    page.get_by_role("link", name="demo-colors", exact=True).click()
+    guide.follow("Notifications")
+    guide.sees("Told about", "Arrived last", "Send a test")
+    page.get_by_role("button", name="Send a test: team").click()
+    expect(page.get_by_role("status").first).to_contain_text("A test message is sent in a moment")
 
 
 def files(guide: Guide, page: Page, folder: Path) -> None:

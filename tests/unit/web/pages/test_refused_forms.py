@@ -94,6 +94,7 @@ WRONG: dict[str, list[Fields]] = {
     ],
     f"{APP}/approve": [{}],
     f"{APP}/rollback": [{}, {"revision": "0" * 40}],
+    f"{APP}/notifications/<notification>/test": [{}],
     f"{APP}/reconcile": [],
     f"{APP}/retry": [],
     f"{APP}/suspend": [],
@@ -110,7 +111,6 @@ PROGRAMS = {
     "/-/logout",
     f"{APP}/age-keys",
     f"{APP}/components/<component>/passes",
-    f"{APP}/notifications/<notification>/test",
     "/-/git/<hosted>.git/git-upload-pack",
     "/-/git/<hosted>.git/git-receive-pack",
 }
