@@ -202,7 +202,11 @@ def _clean(value: object) -> Value:
     if isinstance(value, Localizable) or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     text = str(value)
-    return text if isinstance(text, Localizable) else printable(text)
+    if isinstance(text, Localizable):
+        return text
+    if hasattr(text, "pattern") and hasattr(text, "values"):  # of the serving library (serving/texts.py)
+        return Localizable.made(text.pattern, text.values)
+    return printable(text)
 
 
 def _finished(text: str, is_sentence: bool) -> str:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .texts import Text
+
 _NOT_SEQUENCES = (str, bytes, bytearray, memoryview)
 _UNKNOWN_TO_JSON = "cmMV"  # numpy's kinds: complex numbers, times, records
 
@@ -23,9 +25,11 @@ def array_of(value: Any) -> Any:
         # asarray makes a matrix an array, and would drop the mask of a masked array.
         array = value if isinstance(value, numpy.ma.MaskedArray) else numpy.asarray(value)
     except Exception as error:  # code of other libraries, such as torch, raises what it likes
-        raise ValueError(f"cannot be turned into an array: {error}") from error
+        raise ValueError(Text("cannot be turned into an array: {error}", error=error)) from error
     if array.dtype.kind in _UNKNOWN_TO_JSON:
-        raise ValueError(f"holds values of numpy's type {array.dtype}, which JSON does not have")
+        raise ValueError(
+            Text("holds values of numpy's type {dtype}, which JSON does not have", dtype=array.dtype)
+        )
     return array.astype("f8") if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
 
 

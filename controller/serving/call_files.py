@@ -16,6 +16,7 @@ from .files import check_key
 from .http1 import ClientDisconnected, HttpRequest
 from .problems import ServingProblem
 from .scratch import CallFolder
+from .texts import Text
 
 HEADER = "X-Prichal-Files"
 
@@ -34,7 +35,7 @@ class CallFiles:
         """Write the bytes that came for an input to the call's folder, under the name in its key. Raises
         ValueError (not brought), Problem (no space, too slow), Disconnected."""
         if not self._coming or self._coming[0][0] != index:
-            raise ValueError("this file was not brought along; is the input's datatype FILE?")
+            raise ValueError(Text("this file was not brought along; is the input's datatype FILE?"))
         check_key(key)
         size = self._coming.pop(0)[1]
         try:
@@ -60,7 +61,7 @@ class CallFiles:
     def store(self, path: str, index: int, name: str, call_id: str) -> str:
         """Keep the file at a local path open for the reply; gives its name."""
         if not os.path.isfile(path):
-            raise ValueError(f"there is no file at {path!r}")
+            raise ValueError(Text("there is no file at {path!r}", path=path))
         file = self._folder.keep(open(path, "rb"))  # noqa: SIM115 -- closed with the folder
         self.outgoing.append((file, os.fstat(file.fileno()).st_size))
         self._places.append(index)
@@ -77,8 +78,8 @@ class CallFiles:
 def _disk_full(error: OSError) -> ServingProblem:
     if error.errno == errno.ENAMETOOLONG:
         return ServingProblem(
-            problems.INVALID, "the name of a file is longer than the container's file system takes"
+            problems.INVALID, Text("the name of a file is longer than the container's file system takes")
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
-    detail = f"the container cannot keep the call's files in its TMPDIR: {reason}"
+    detail = Text("the container cannot keep the call's files in its TMPDIR: {reason}", reason=reason)
     return ServingProblem(problems.DISK_FULL, detail)

@@ -176,7 +176,7 @@ class ClientConnection:
             self._read_body(request)
             response = self._answer(request)
         except ServingProblem as problem:
-            response = http1.problem_response(problem, request.id, request.path)
+            response = http1.problem_response(problem, request.id, request.path, request.headers)
             if http1.is_framing(problem.kind):
                 return self._refuse(response, request.id)
         try:
@@ -260,7 +260,7 @@ class ClientConnection:
             problem = ServingProblem(
                 problems.INTERNAL, "the serving library failed; the component's log says how"
             )
-            return http1.problem_response(problem, request.id, request.path)
+            return http1.problem_response(problem, request.id, request.path, request.headers)
 
     def _read_body(self, request: HttpRequest) -> None:
         expectation = request.headers.get(b"expect")

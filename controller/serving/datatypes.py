@@ -7,6 +7,7 @@ import math
 from typing import Any, NamedTuple, Optional
 
 from . import number_lists
+from .texts import Text
 
 INT32_MAX = 2**31 - 1
 FP32_MAX = math.nextafter(
@@ -102,17 +103,19 @@ def whole(value: Any) -> Any:
 
 
 def integers(low: int, high: int) -> Numbers:
-    return Numbers(frozenset({int}), low, high, f"an integer within {low}..{high}")
+    return Numbers(frozenset({int}), low, high, Text("an integer within {low}..{high}", low=low, high=high))
 
 
 def floats(bits: int, high: float) -> Numbers:
-    return Numbers(frozenset({int, float}), -high, high, f"a {bits}-bit floating-point number")
+    return Numbers(
+        frozenset({int, float}), -high, high, Text("a {bits}-bit floating-point number", bits=bits)
+    )
 
 
 NUMBERS = {
     **{Datatype(f"INT{bits}"): integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{Datatype(f"UINT{bits}"): integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
-    Datatype.BOOL: Numbers(frozenset({bool}), False, True, "true or false"),
+    Datatype.BOOL: Numbers(frozenset({bool}), False, True, Text("true or false")),
     Datatype.FP16: floats(16, FP16_MAX),
     Datatype.BF16: floats(16, BF16_MAX),
     Datatype.FP32: floats(32, FP32_MAX),
@@ -120,9 +123,9 @@ NUMBERS = {
 }
 WANTED = {
     **{datatype: numbers.wanted for datatype, numbers in NUMBERS.items()},
-    Datatype.STR: "a string",
-    Datatype.DICT: "an object",
-    Datatype.FILE: "the path of a file, a non-empty string",
+    Datatype.STR: Text("a string"),
+    Datatype.DICT: Text("an object"),
+    Datatype.FILE: Text("the path of a file, a non-empty string"),
 }
 
 

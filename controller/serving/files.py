@@ -8,6 +8,8 @@ import os
 import shutil
 from typing import Optional, Protocol
 
+from .texts import Text
+
 MAX_KEY = 900
 
 
@@ -27,12 +29,16 @@ class NoFiles:
 
     def fetch(self, index: int, key: str) -> str:
         raise ValueError(
-            "this component has no box connected, so it cannot take files; see connectedBoxes in its manifest"
+            Text(
+                "this component has no box connected, so it cannot take files; see connectedBoxes in its manifest"
+            )
         )
 
     def store(self, path: str, index: int, name: str, call_id: str) -> str:
         raise ValueError(
-            "this component has no box connected, so it cannot give files; see connectedBoxes in its manifest"
+            Text(
+                "this component has no box connected, so it cannot give files; see connectedBoxes in its manifest"
+            )
         )
 
 
@@ -46,14 +52,14 @@ class LocalFiles:
         check_key(key)
         path = os.path.realpath(os.path.join(self._root, key))
         if not self._inside(path) or not os.path.isfile(path):
-            raise ValueError(f"there is no file {key!r}")
+            raise ValueError(Text("there is no file {key!r}", key=key))
         return path
 
     def store(self, path: str, index: int, name: str, call_id: str) -> str:
         """A file below the root stays where it is; another is copied to ``outputs/<call id>/<name>/``."""
         real = os.path.realpath(path)
         if not os.path.isfile(real):
-            raise ValueError(f"there is no file at {path!r}")
+            raise ValueError(Text("there is no file at {path!r}", path=path))
         if self._inside(real):
             return os.path.relpath(real, self._root)
         key = os.path.join("outputs", call_id.replace("/", "_").strip("."), name, os.path.basename(path))
@@ -72,11 +78,13 @@ def check_key(key: str) -> None:
     """
     segments = key.split("/")
     if any(segment in ("", ".", "..") for segment in segments):
-        raise ValueError(f"the key {key!r} is not a relative path without empty segments, '.' and '..'")
+        raise ValueError(
+            Text("the key {key!r} is not a relative path without empty segments, '.' and '..'", key=key)
+        )
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
-        raise ValueError("the key holds a control character")
+        raise ValueError(Text("the key holds a control character"))
     if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY:
-        raise ValueError(f"the key is longer than {MAX_KEY} bytes")
+        raise ValueError(Text("the key is longer than {max_key} bytes", max_key=MAX_KEY))
 
 
 def make_files(root: Optional[str]) -> Files:

@@ -20,6 +20,7 @@ from .fault_texts import MAX_FAULTS, json_name
 from .problems import RequestFault
 from .shapes import shape_faults, size_faults
 from .tensors import NUMERIC, BinaryTensor
+from .texts import Text
 from .values import Misfit, Value, chosen, named, one_of, value_of
 
 MAX_EMPTY = 1000  # lists that hold nothing, which cost the caller nothing
@@ -62,7 +63,14 @@ class Form:
     def _other_choices(self, elements: Iterable[Any], places: Iterable[str]) -> Iterator[RequestFault]:
         for element, at in zip(elements, places):
             if not chosen(element, self.choices):
-                yield RequestFault(at, f"must be {one_of(self.choices)}, not {named(element)}")
+                yield RequestFault(
+                    at,
+                    Text(
+                        "must be {choices}, not {element}",
+                        choices=one_of(self.choices),
+                        element=named(element),
+                    ),
+                )
 
     def _rank_faults(self, item: dict[str, Any], pointer: str) -> list[RequestFault]:
         if self.rank is None:
@@ -73,20 +81,34 @@ class Form:
         if self.rank == 0:
             number = 1 if single else math.prod(shape) if isinstance(data, BinaryTensor) else len(data)
             return (
-                [] if number == 1 else [RequestFault(f"{pointer}/data", f"must be one value, not {number}")]
+                []
+                if number == 1
+                else [RequestFault(f"{pointer}/data", Text("must be one value, not {number}", number=number))]
             )
         if single:
-            return [RequestFault(f"{pointer}/data", f"must be a flat array, not {json_name(data)}")]
+            return [
+                RequestFault(
+                    f"{pointer}/data", Text("must be a flat array, not {data}", data=json_name(data))
+                )
+            ]
         if self.rank == 1 and (shape is None or item["datatype"] not in NUMERIC):
             return []
         if shape is None:
-            return [RequestFault(f"{pointer}/shape", f"is missing: the list has {self.rank} dimensions")]
+            return [
+                RequestFault(
+                    f"{pointer}/shape", Text("is missing: the list has {rank} dimensions", rank=self.rank)
+                )
+            ]
         wrong = shape_faults(shape, pointer)
         if not wrong and len(shape) != self.rank:
-            words = f"must have {_dimensions(self.rank)}, not {len(shape)}"
+            words = Text("must have {rank}, not {count}", rank=_dimensions(self.rank), count=len(shape))
             wrong = [RequestFault(f"{pointer}/shape", words)]
         if not wrong and _empty_lists(shape) > MAX_EMPTY:
-            wrong = [RequestFault(f"{pointer}/shape", f"has more than {MAX_EMPTY} empty lists")]
+            wrong = [
+                RequestFault(
+                    f"{pointer}/shape", Text("has more than {max_empty} empty lists", max_empty=MAX_EMPTY)
+                )
+            ]
         return wrong or ([] if isinstance(data, BinaryTensor) else size_faults(shape, data, pointer))
 
     def python(self, item: dict[str, Any]) -> Any:
@@ -105,11 +127,11 @@ class Form:
         if self.value is not None:
             listed = plain(data) if self.rank else data
             if self.rank and not isinstance(listed, (list, tuple)):
-                raise Misfit("is not a list, as its type hint says")
+                raise Misfit(Text("is not a list, as its type hint says"))
             try:
                 return [self.value.give(one) for one in listed] if self.rank else self.value.give(data)
             except Misfit as misfit:
-                raise Misfit(f"{misfit}, as its type hint says") from None
+                raise Misfit(Text("{misfit}, as its type hint says", misfit=misfit)) from None
         return _values_of(data) if self.choices else data
 
     def misfit(self, output: dict[str, Any]) -> str:
@@ -118,13 +140,17 @@ class Form:
         single = isinstance(data, (str, dict))
         shape = [] if single else output.get("shape", [])
         if self.rank == 0 and not single and len(data) != 1 and not self.yielded:
-            return f"has {len(data)} values, its type hint says one"
+            return Text("has {count} values, its type hint says one", count=len(data))
         if self.rank and not self.yielded and (single or (len(shape) != self.rank and len(data))):
-            what = "is one value" if single else f"has {_dimensions(len(shape))}"
-            return f"{what}, its type hint says {_dimensions(self.rank)}"
+            what = Text("is one value") if single else Text("has {count}", count=_dimensions(len(shape)))
+            return Text("{what}, its type hint says {rank}", what=what, rank=_dimensions(self.rank))
         for element in ([data] if single else data) if self.choices else ():
             if not chosen(element, self.choices):
-                return f"is {named(element)}, not {one_of(self.choices)}, as its type hint says"
+                return Text(
+                    "is {element}, not {choices}, as its type hint says",
+                    element=named(element),
+                    choices=one_of(self.choices),
+                )
         return ""
 
 

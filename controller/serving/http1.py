@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Optional, Union
 
 from . import problems
 from .problems import ServingProblem, ServingProblemKind
+from .texts import wants_messages
 
 MAX_HEAD = 32 * 1024
 MAX_TARGET = 8 * 1024
@@ -414,9 +415,14 @@ def interim(state: bytes) -> bytes:
     return b"HTTP/1.1 102 Processing\r\nX-Prichal-Call: %b\r\n\r\n" % state
 
 
-def problem_response(problem: ServingProblem, request_id: str, path: Optional[str] = None) -> HttpResponse:
-    """``path`` of the request, if there is one that could be read."""
-    body = problem.body(request_id, path)
+def problem_response(
+    problem: ServingProblem,
+    request_id: str,
+    path: Optional[str] = None,
+    request_headers: Optional[Mapping[bytes, bytes]] = None,
+) -> HttpResponse:
+    """``path`` and header of the request, if there is one that could be read."""
+    body = problem.body(request_id, path, wants_messages(request_headers or {}))
     headers = problem.headers
     if problem.kind is problems.NOT_READY:  # so that the gateway may send the call again
         headers = (*headers, ("X-Prichal-Call", "refused"))

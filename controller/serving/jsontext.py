@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Union
 from . import json_pieces, native, number_lists
 from .arrays import plain
 from .native import JsonCodec
+from .texts import Text
 
 MAX_DEPTH = 100
 MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
@@ -51,7 +52,7 @@ def read(text: str) -> Any:
     try:
         value = _decoder.decode(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(Text("it is nested too deeply")) from None
     if text.count("[") + text.count("{") > MAX_DEPTH:
         check_depth(value)
     return value
@@ -143,16 +144,22 @@ def check_depth(value: Any) -> None:
         if _CONTAINERS.isdisjoint(map(type, chain.from_iterable(lists))):
             return
         level = [inner for inner in chain.from_iterable(lists) if type(inner) in _CONTAINERS]
-    raise TooDeep(f"it is nested too deeply: more than {MAX_DEPTH} levels")
+    raise TooDeep(Text("it is nested too deeply: more than {max_depth} levels", max_depth=MAX_DEPTH))
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; there is no way to send NaN or an infinity")
+    raise ValueError(Text("{name} is not JSON; there is no way to send NaN or an infinity", name=name))
 
 
 def _bounded_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"an integer has {len(text)} digits; {MAX_DIGITS} are allowed")
+        raise ValueError(
+            Text(
+                "an integer has {count} digits; {max_digits} are allowed",
+                count=len(text),
+                max_digits=MAX_DIGITS,
+            )
+        )
     return int(text)
 
 
@@ -207,7 +214,7 @@ def _encode_slowly(value: Any) -> bytes:
     try:
         return json.dumps(_finite(value), allow_nan=False, default=_default).encode()
     except RecursionError:
-        raise ValueError("it is nested too deeply, or holds itself") from None
+        raise ValueError(Text("it is nested too deeply, or holds itself")) from None
 
 
 def _default(value: Any) -> Any:
@@ -216,7 +223,7 @@ def _default(value: Any) -> Any:
         return dict(value)
     found = plain(value)
     if found is value:
-        raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+        raise TypeError(Text("a value of type {name} is not JSON", name=type(value).__name__))
     return found
 
 

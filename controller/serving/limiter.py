@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Optional, Protocol
 
+from .texts import Text
+
 SWEEP = 0.05  # seconds between two looks for callers who have gone, at most
 SHARE = 0.1  # of the time that searching a full queue for them may take
 
@@ -128,7 +130,7 @@ class ConcurrencyLimiter:
 
     def limits(self) -> str:
         """Say what a call is turned away by."""
-        return f"{self.capacity} calls run and {self.queue} wait"
+        return Text("{capacity} calls run and {queue} wait", capacity=self.capacity, queue=self.queue)
 
     def slots(self) -> str:
         """Say what calls run in."""

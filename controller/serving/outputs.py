@@ -25,6 +25,7 @@ from .shapes import flatten, sizes
 from .signature import ResultForm, Signature
 from .streams import FILE_IS_YIELDED
 from .tensors import NUMERIC
+from .texts import Text
 from .values import Misfit
 
 
@@ -91,14 +92,20 @@ class OutputEncoder:
                 return {**given, "data": form.given(data)}
             except Misfit as misfit:
                 failure = failure or str(misfit)
-        raise BadOutput(f"output {given['name']!r} {failure}")
+        raise BadOutput(Text("output {given!r} {failure}", given=given["name"], failure=failure))
 
     def yielded(self, item: Any) -> Iterator[Mapping[str, Any]]:
         """The same of an item that was yielded and is to be collected, which cannot be a file. What hints say holds of
         each item, and not of the list of all."""
         for given in self.listed(item):
             if self._datatypes(given["name"], given.get("datatype"), None) == (Datatype.FILE,):
-                raise BadOutput(f"output {given['name']!r}: {FILE_IS_YIELDED}")
+                raise BadOutput(
+                    Text(
+                        "output {given!r}: {file_is_yielded}",
+                        given=given["name"],
+                        file_is_yielded=FILE_IS_YIELDED,
+                    )
+                )
             variable = self._variables.get(given["name"])
             if variable is not None and variable.forms:
                 self._output(given, None)
@@ -123,7 +130,7 @@ class OutputEncoder:
                 failure = failure or wrong
         except ValueError as error:
             failure = str(error)
-        raise BadOutput(f"output {name!r} {failure}")
+        raise BadOutput(Text("output {name!r} {failure}", name=name, failure=failure))
 
     def _kept(self, name: Any, data: _Data) -> Optional[Datatype]:
         """The datatype of an array whose hint leaves the type of its numbers to it."""
@@ -147,18 +154,34 @@ class OutputEncoder:
             if not described:
                 known = ", ".join(self._variables) or "none"
                 raise BadOutput(
-                    f"output {name!r} is not in the docstring, so its datatype is not known; described are: {known}"
+                    Text(
+                        "output {name!r} is not in the docstring, so its datatype is not known; described are: {known}",
+                        name=name,
+                        known=known,
+                    )
                 )
             return described
         try:
             datatype = Datatype(stated)
         except ValueError:
             known = ", ".join(datatype.value for datatype in Datatype)
-            raise BadOutput(f"output {name!r} has the datatype {stated!r}; there are {known}") from None
+            raise BadOutput(
+                Text(
+                    "output {name!r} has the datatype {stated!r}; there are {known}",
+                    name=name,
+                    stated=stated,
+                    known=known,
+                )
+            ) from None
         if described and datatype not in described:
             words = " or ".join(datatype.value for datatype in described)
             self._log_once(
-                f"the function returns output {name!r} as {datatype.value}, its docstring says {words}"
+                Text(
+                    "the function returns output {name!r} as {datatype}, its docstring says {words}",
+                    name=name,
+                    datatype=datatype.value,
+                    words=words,
+                )
             )
             numeric = tuple(datatype for datatype in described if datatype.numeric)
             if datatype.numeric and numeric:
@@ -194,14 +217,17 @@ def _listed(result: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(result, (list, tuple)):
         for index, item in enumerate(result):
             if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-                raise BadOutput(f"output {index} is not a mapping with a name")
+                raise BadOutput(Text("output {index} is not a mapping with a name", index=index))
             if "data" not in item:
-                raise BadOutput(f"output {item['name']!r} has no data")
+                raise BadOutput(Text("output {item!r} has no data", item=item["name"]))
             yield item
     else:
-        kind = "nothing" if result is None else f"a value of type {type(result).__name__}"
+        kind = "nothing" if result is None else Text("a value of type {name}", name=type(result).__name__)
         raise BadOutput(
-            f"the function returned {kind}, not a list of outputs or a mapping of names to values"
+            Text(
+                "the function returned {kind}, not a list of outputs or a mapping of names to values",
+                kind=kind,
+            )
         )
 
 
@@ -313,7 +339,7 @@ def _shape(stated: Any, data: _Data) -> list[int]:
         return [1] if data.shape is None else data.shape
     shape = sizes(stated)
     if shape is None or math.prod(shape) != len(data.elements):
-        raise _Misfit(f"states a shape that its {len(data.elements)} elements do not have")
+        raise _Misfit(Text("states a shape that its {count} elements do not have", count=len(data.elements)))
     return shape
 
 
@@ -415,20 +441,28 @@ def _object(data: _Data, index: int) -> dict[Any, Any]:
 def _path(given: Mapping[str, Any], data: _Data) -> str:
     value = data.elements[0] if data.shape is None else []
     if not isinstance(value, (str, os.PathLike)):
-        raise _Misfit(f"is a FILE, its data must be a local path, not {shown(value)}")
+        raise _Misfit(Text("is a FILE, its data must be a local path, not {value}", value=shown(value)))
     if not isinstance(given.get("content_type", ""), (str, type(None))):
-        raise _Misfit("is a FILE, its content_type must be a string")
+        raise _Misfit(Text("is a FILE, its content_type must be a string"))
     return os.fsdecode(value)
 
 
 def _misfit(data: _Data, index: int, datatype: Datatype) -> _Misfit:
     value = data.elements[index]
-    where = "it" if data.shape is None else f"element {index}"
+    where = "it" if data.shape is None else Text("element {index}", index=index)
     if not isinstance(value, _JSON):
         of = "" if data.shape is None else f" ({where})"
-        return _Misfit(f"cannot be written as JSON: {json_name(value)} is not JSON{of}")
+        return _Misfit(
+            Text("cannot be written as JSON: {value} is not JSON{of}", value=json_name(value), of=of)
+        )
     return _Misfit(
-        f"cannot be written as {datatype.value}: {where} is {shown(value)}, not {WANTED[datatype]}"
+        Text(
+            "cannot be written as {datatype}: {where} is {value}, not {wanted}",
+            datatype=datatype.value,
+            where=where,
+            value=shown(value),
+            wanted=WANTED[datatype],
+        )
     )
 
 
@@ -440,7 +474,7 @@ def _stored(output: dict[str, Any], index: int, files: Files, call_id: str) -> d
     try:
         return {**output, "data": files.store(output["data"], index, name, call_id)}
     except (ValueError, OSError) as error:
-        raise BadOutput(f"output {name!r}: {error}") from error
+        raise BadOutput(Text("output {name!r}: {error}", name=name, error=error)) from error
 
 
 def respond(reply: dict[str, Any]) -> HttpResponse:
@@ -488,4 +522,6 @@ def encode_part(value: Any, name: str) -> bytes:
     try:
         return jsontext.encode(value)
     except (ValueError, TypeError) as error:
-        raise BadOutput(f"output {name!r} cannot be written as JSON: {error}") from error
+        raise BadOutput(
+            Text("output {name!r} cannot be written as JSON: {error}", name=name, error=error)
+        ) from error

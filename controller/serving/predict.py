@@ -27,6 +27,7 @@ from .refusals import refusal_of
 from .scratch import CallFolder, ScratchSpace
 from .streams import Begin, EventWriter, NoFilesInStreams, PlainItems, ResultItems, items_of
 from .tensors import NUMERIC, BinaryTensor, as_array
+from .texts import Text
 from .time_limit import time_limit
 from .validate import compile_check
 from .values import ClassFailed
@@ -78,8 +79,14 @@ def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
     """
     content_type = request.headers.get(b"content-type", b"")
     if content_type not in JSON_TYPES and not _is_json(content_type, also):
-        given = f"not {content_type.decode('latin-1')!r}" if content_type else "but no Content-Type is given"
-        raise ServingProblem(problems.MEDIA_TYPE, f"Content-Type must be application/json, {given}")
+        given = (
+            Text("not {value!r}", value=content_type.decode("latin-1"))
+            if content_type
+            else Text("but no Content-Type is given")
+        )
+        raise ServingProblem(
+            problems.MEDIA_TYPE, Text("Content-Type must be application/json, {given}", given=given)
+        )
     if jsontext.is_large(request.body):
         value = parse(request.body)
         request.body = b""  # the text is not needed beside what was made of it
@@ -97,7 +104,9 @@ def _text(request: HttpRequest) -> str:
 
 
 def _not_utf8(error: UnicodeDecodeError) -> ServingProblem:
-    return ServingProblem(problems.MALFORMED_JSON, f"the body is not UTF-8 (byte {error.start})")
+    return ServingProblem(
+        problems.MALFORMED_JSON, Text("the body is not UTF-8 (byte {start})", start=error.start)
+    )
 
 
 def parse(text: Union[str, http1.Body]) -> Any:
@@ -109,7 +118,7 @@ def parse(text: Union[str, http1.Body]) -> Any:
     except jsontext.TooDeep as error:
         raise problems.invalid([RequestFault("", str(error))]) from error
     except ValueError as error:
-        detail = str(error) if text.strip() else "the body is empty"
+        detail = str(error) if text.strip() else Text("the body is empty")
         raise ServingProblem(problems.MALFORMED_JSON, detail) from error
 
 
@@ -283,7 +292,7 @@ class Predictor:
                     raise self._failed(error, request.id) from error
                 read_at = time.monotonic()
                 if read_at - started > seconds:
-                    raise self._timed_out("was still waiting for the request to be read", seconds)
+                    raise self._timed_out(Text("was still waiting for the request to be read"), seconds)
                 self._fetch_files(request, body, files)
                 started += (
                     time.monotonic() - read_at
@@ -314,7 +323,9 @@ class Predictor:
                 try:
                     item["data"] = as_array(numpy, Datatype(item["datatype"]), data, item.get("shape"))
                 except ValueError:  # an empty one: of others the shape is that of the data
-                    fault = f"{item['shape']} has dimensions beside 0 that no array of numpy can have"
+                    fault = Text(
+                        "{item} has dimensions beside 0 that no array of numpy can have", item=item["shape"]
+                    )
                     raise problems.invalid([RequestFault(f"/inputs/{index}/shape", fault)]) from None
             elif type(data) is BinaryTensor:
                 item["data"] = data.elements()
@@ -343,8 +354,10 @@ class Predictor:
         seconds = inferring.seconds
 
         def overdue() -> None:
-            problem = self._timed_out(problems.STILL_BUSY if call.queued else "did not return", seconds)
-            response = problem_response(problem, request_id, inferring.request.path)
+            problem = self._timed_out(problems.STILL_BUSY if call.queued else Text("did not return"), seconds)
+            response = problem_response(
+                problem, request_id, inferring.request.path, inferring.request.headers
+            )
             caller.answer_overdue(response, request_id)
             self._row.inferred(504, time.monotonic() - started)
             if call.queued:
@@ -544,9 +557,14 @@ class Predictor:
 
     def _refused(self, refusal: Union[QueueFull, LimiterClosed]) -> ServingProblem:
         if isinstance(refusal, QueueFull):
-            detail = f"component {self._component}: {self._gate.limits()}"
+            detail = Text(
+                "component {component}: {limits}", component=self._component, limits=self._gate.limits()
+            )
             return ServingProblem(problems.QUEUE_FULL, detail, retry_after=problems.RETRY_AFTER)
-        detail = f"component {self._component}: calls that timed out hold every slot, it is being replaced"
+        detail = Text(
+            "component {component}: calls that timed out hold every slot, it is being replaced",
+            component=self._component,
+        )
         return ServingProblem(problems.NOT_READY, detail, retry_after=problems.RETRY_AFTER)
 
     def _failed(self, error: BaseException, request_id: str) -> ServingProblem:
@@ -556,7 +574,13 @@ class Predictor:
         if isinstance(error, BadOutput):
             log.write_line(f"the result of {self._name} cannot be answered: {error}", request=request_id)
             return ServingProblem(
-                problems.BAD_OUTPUT, f"function {self._name} in component {self._component}: {error}"
+                problems.BAD_OUTPUT,
+                Text(
+                    "function {name} in component {component}: {error}",
+                    name=self._name,
+                    component=self._component,
+                    error=error,
+                ),
             )
         refusal = refusal_of(error)
         if refusal is not None:
@@ -566,8 +590,12 @@ class Predictor:
         log.write_line(f"{self._name} raised {type(error).__name__}", request=request_id)
         log.write_traceback(error)
         kind, message = type(error).__name__, _message(error)
-        detail = f"function {self._name} in component {self._component} raised {kind}" + (
-            f": {message}" if message else ""
+        detail = Text(
+            "function {name} in component {component} raised {kind}{message}",
+            name=self._name,
+            component=self._component,
+            kind=kind,
+            message=": " + message if message else "",
         )
         return ServingProblem(problems.FUNCTION_FAILED, detail, exception={"type": kind, "message": message})
 
@@ -588,7 +616,7 @@ class Predictor:
 
 def _gone() -> ServingProblem:
     return ServingProblem(
-        problems.CLIENT_GONE, "the caller closed the connection before the call was answered"
+        problems.CLIENT_GONE, Text("the caller closed the connection before the call was answered")
     )
 
 
@@ -596,4 +624,4 @@ def _message(error: BaseException) -> str:
     try:
         return str(error)[:2000]
     except Exception:  # noqa: BLE001 -- a __str__ of theirs may fail in any way
-        return "(its message cannot be shown)"
+        return Text("(its message cannot be shown)")

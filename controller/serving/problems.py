@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from .texts import Text, as_document, joined
+
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = 1  # seconds: a slot usually becomes free within one
 
@@ -89,10 +91,10 @@ class ServingProblem(Exception):
         self.headers = (*headers, ("Retry-After", str(retry_after))) if retry_after else tuple(headers)
         self.extra = {**extra, "retryAfter": retry_after} if retry_after else extra
 
-    def body(self, request_id: str, path: Optional[str] = None) -> bytes:
+    def body(self, request_id: str, path: Optional[str] = None, messages: bool = False) -> bytes:
         """The problem document, with this occurrence's request id as its instance. Below ``/v2``, and where the path
         is not known, the detail is the member ``error``, too: there the Open Inference Protocol's clients look. Below
-        ``/v1`` that member is what clients of OpenAI's API read.
+        ``/v1`` that member is what clients of OpenAI's API read. ``messages``: with what the texts were made of.
         """
         document: dict[str, Any] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
@@ -108,6 +110,10 @@ class ServingProblem(Exception):
             document["error"] = self._openai_error()
         if self.faults:
             document["errors"] = [dataclasses.asdict(fault) for fault in self.faults]
+        if messages:
+            document["messages"] = [
+                as_document(text) for text in (self.detail, *(f.detail for f in self.faults))
+            ]
         return json.dumps(document).encode()
 
     def _openai_error(self) -> dict[str, Any]:
@@ -134,20 +140,30 @@ def _parameter(pointer: str) -> Optional[str]:
 
 def exhausted(component: str, function: str) -> str:
     """Why a component is not ready although it is set up."""
-    return f"component {component}: calls of {function} past their timeout hold every slot"
+    return Text(
+        "component {component}: calls of {function} past their timeout hold every slot",
+        component=component,
+        function=function,
+    )
 
 
-STILL_BUSY = "was still busy with earlier calls"
+STILL_BUSY = Text("was still busy with earlier calls")
 
 
 def timed_out(function: str, component: str, what: str, seconds: float) -> ServingProblem:
     """A call was not answered within its time; ``what`` the function did instead."""
-    detail = f"function {function} in component {component} {what} after {seconds:g} s"
+    detail = Text(
+        "function {function} in component {component} {what} after {seconds} s",
+        function=function,
+        component=component,
+        what=what,
+        seconds=format(seconds, "g"),
+    )
     return ServingProblem(TIMEOUT, detail, limit=seconds)
 
 
 def invalid(faults: Sequence[RequestFault], kind: ServingProblemKind = INVALID) -> ServingProblem:
     """A request that does not fit the description: the first fault in words, all of them as data."""
-    first = f"{faults[0].pointer or 'the body'}: {faults[0].detail}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return ServingProblem(kind, f"{first}{more}", faults)
+    first = joined(": ", faults[0].pointer or Text("the body"), faults[0].detail)
+    more = Text(" (and {count} more)", count=len(faults) - 1) if len(faults) > 1 else ""
+    return ServingProblem(kind, joined("", first, more), faults)

@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from .datatypes import INT32_MAX, integers
 from .problems import RequestFault
+from .texts import Text
 
 MAX_RANK = 32  # dimensions of a shape, as many as numpy's arrays had for long
 _LISTS = frozenset({list, tuple})
@@ -43,7 +44,7 @@ def flatten(nested: Sequence[Any], plain: Callable[[Any], Any] = _same) -> tuple
             return shape, level
         sizes = set(map(len, level)) if kinds <= _LISTS else set()
         if len(sizes) != 1:
-            raise Shapeless("is a list of lists of different lengths, which has no shape")
+            raise Shapeless(Text("is a list of lists of different lengths, which has no shape"))
         if len(shape) == MAX_RANK:
             raise _too_deep()
         shape.append(sizes.pop())
@@ -62,7 +63,7 @@ def _check_depth(nested: Sequence[Any]) -> None:
 
 
 def _too_deep() -> Shapeless:
-    return Shapeless(f"is nested deeper than {MAX_RANK} levels")
+    return Shapeless(Text("is nested deeper than {max_rank} levels", max_rank=MAX_RANK))
 
 
 def sizes(shape: Any) -> Optional[list[int]]:
@@ -79,9 +80,15 @@ def sizes(shape: Any) -> Optional[list[int]]:
 def shape_faults(shape: Any, pointer: str) -> list[RequestFault]:
     """Is it an array of sizes?"""
     if not isinstance(shape, list) or not _SIZES.take(shape):
-        return [RequestFault(f"{pointer}/shape", f"must be an array of sizes, each {_SIZES.wanted}")]
+        return [
+            RequestFault(
+                f"{pointer}/shape", Text("must be an array of sizes, each {wanted}", wanted=_SIZES.wanted)
+            )
+        ]
     if len(shape) > MAX_RANK:
-        return [RequestFault(f"{pointer}/shape", f"has more than {MAX_RANK} dimensions")]
+        return [
+            RequestFault(f"{pointer}/shape", Text("has more than {max_rank} dimensions", max_rank=MAX_RANK))
+        ]
     return []
 
 
@@ -90,4 +97,14 @@ def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[Request
     wanted = math.prod(shape)
     if wanted == len(data):
         return []
-    return [RequestFault(f"{pointer}/shape", f"{shape} needs {wanted} elements, data has {len(data)}")]
+    return [
+        RequestFault(
+            f"{pointer}/shape",
+            Text(
+                "{shape} needs {wanted} elements, data has {count}",
+                shape=shape,
+                wanted=wanted,
+                count=len(data),
+            ),
+        )
+    ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 from .http1 import HttpRequest
 from .limiter import Cancellable, LimitedCall
 from .problems import is_openai
+from .texts import Text
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -25,7 +26,7 @@ Begin = Callable[[Any, Optional[Cancellable]], "concurrent.futures.Future[Any]"]
 CONTENT_TYPE = "text/event-stream"
 _TYPE, _JSON = CONTENT_TYPE.encode(), b"application/json"
 _QUALITY = re.compile(rb"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
-FILE_IS_YIELDED = "a FILE cannot be yielded: return it from a function that does not yield"
+FILE_IS_YIELDED = Text("a FILE cannot be yielded: return it from a function that does not yield")
 
 
 def awaited(result: Any, begin: Begin, call: Cancellable) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from .datatypes import Datatype
+from .texts import Text
 
 #: Bytes of one element, and its letter for memoryview and array.
 _FORMATS = {
@@ -83,7 +84,7 @@ def unpack(datatype: Datatype, raw: memoryview) -> list[Any]:
 def check_bool(raw: memoryview) -> None:
     """Raises BadTensor."""
     if bytes(raw).translate(None, b"\0\1"):
-        raise BadTensor("has a byte that is neither 0 nor 1, as those of a BOOL are")
+        raise BadTensor(Text("has a byte that is neither 0 nor 1, as those of a BOOL are"))
 
 
 def pack(datatype: Datatype, elements: Any) -> Optional[bytes]:
@@ -137,19 +138,30 @@ def unpack_texts(raw: memoryview, count: int) -> list[str]:
     at, end = 0, len(raw)
     while at < end:
         if len(texts) == count:
-            raise BadTensor(f"has more than the {count} elements of its shape")
+            raise BadTensor(Text("has more than the {count} elements of its shape", count=count))
         if end - at < _LENGTH.size:
-            raise BadTensor(f"ends within the length of element {len(texts)}")
+            raise BadTensor(Text("ends within the length of element {count}", count=len(texts)))
         start = at + _LENGTH.size
         at = start + _LENGTH.unpack_from(raw, at)[0]
         if at > end:
-            raise BadTensor(f"element {len(texts)} has {at - start} bytes, and {end - start} are left")
+            raise BadTensor(
+                Text(
+                    "element {count} has {at} bytes, and {end} are left",
+                    count=len(texts),
+                    at=at - start,
+                    end=end - start,
+                )
+            )
         try:
             texts.append(str(raw[start:at], "utf-8"))
         except UnicodeDecodeError as error:
-            raise BadTensor(f"element {len(texts)} is not UTF-8 (byte {error.start})") from error
+            raise BadTensor(
+                Text("element {count} is not UTF-8 (byte {start})", count=len(texts), start=error.start)
+            ) from error
     if len(texts) < count:
-        raise BadTensor(f"has {len(texts)} elements, its shape needs {count}")
+        raise BadTensor(
+            Text("has {count} elements, its shape needs {count2}", count=len(texts), count2=count)
+        )
     return texts
 
 

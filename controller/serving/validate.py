@@ -21,12 +21,13 @@ from .problems import RequestFault
 from .shapes import shape_faults, size_faults
 from .signature import Signature, Variable
 from .tensors import BinaryTensor
+from .texts import Text
 
 _MEMBERS = {
-    "parameters": "an array",
-    "output_fields": "an array",
-    "model_key": "a string",
-    "id": "a string",
+    "parameters": Text("an array"),
+    "output_fields": Text("an array"),
+    "model_key": Text("a string"),
+    "id": Text("a string"),
 }
 
 Check = Callable[[Any], list[RequestFault]]
@@ -42,7 +43,11 @@ def compile_check(signature: Signature) -> Check:
 
     def check(body: Any) -> list[RequestFault]:
         if not isinstance(body, dict):
-            return [RequestFault("", f"the body must be an object with inputs, not {json_name(body)}")]
+            return [
+                RequestFault(
+                    "", Text("the body must be an object with inputs, not {body}", body=json_name(body))
+                )
+            ]
         faults = list(_members(body))
         faults += _inputs(body.get("inputs", []), inputs, required)
         if body.get("output_fields"):
@@ -56,12 +61,16 @@ def _members(body: dict[str, Any]) -> Iterator[RequestFault]:
     for name, kind in _MEMBERS.items():
         value = body.get(name)
         if value is not None and json_name(value) != kind:
-            yield RequestFault(f"/{name}", f"must be {kind}, not {json_name(value)}")
+            yield RequestFault(
+                f"/{name}", Text("must be {kind}, not {value}", kind=kind, value=json_name(value))
+            )
 
 
 def _inputs(items: Any, variables: dict[str, Variable], required: list[str]) -> list[RequestFault]:
     if not isinstance(items, list):
-        return [RequestFault("/inputs", f"must be an array of inputs, not {json_name(items)}")]
+        return [
+            RequestFault("/inputs", Text("must be an array of inputs, not {items}", items=json_name(items)))
+        ]
     faults: list[RequestFault] = []
     seen: set[str] = set()
     for index, item in enumerate(items):
@@ -72,12 +81,18 @@ def _inputs(items: Any, variables: dict[str, Variable], required: list[str]) -> 
             faults += [fault] if fault else []
             continue
         if variable.name in seen:
-            faults.append(RequestFault(f"/inputs/{index}/name", f"input {variable.name!r} is given twice"))
+            faults.append(
+                RequestFault(
+                    f"/inputs/{index}/name", Text("input {variable!r} is given twice", variable=variable.name)
+                )
+            )
         seen.add(variable.name)
         faults += _item(item, f"/inputs/{index}", variable)
     if len(seen) < len(variables):
         faults += [
-            RequestFault("/inputs", f"input {name!r} is missing") for name in required if name not in seen
+            RequestFault("/inputs", Text("input {name!r} is missing", name=name))
+            for name in required
+            if name not in seen
         ]
     return faults
 
@@ -86,15 +101,27 @@ def _named(
     item: Any, pointer: str, variables: dict[str, Variable], noun: str
 ) -> tuple[Optional[Variable], Optional[RequestFault]]:
     if not isinstance(item, dict):
-        return None, RequestFault(pointer, f"must be an object with a name, not {json_name(item)}")
+        return None, RequestFault(
+            pointer, Text("must be an object with a name, not {item}", item=json_name(item))
+        )
     name = item.get("name")
     if not isinstance(name, str):
         return None, RequestFault(
-            f"{pointer}/name", "is missing" if name is None else f"must be a string, not {json_name(name)}"
+            f"{pointer}/name",
+            Text("is missing")
+            if name is None
+            else Text("must be a string, not {name}", name=json_name(name)),
         )
     if name not in variables:
-        known = f"known are {', '.join(variables)}" if variables else f"this component has no {noun}s"
-        return None, RequestFault(f"{pointer}/name", f"unknown {noun} {quoted(name)}; {known}")
+        known = (
+            Text("known are {names}", names=", ".join(variables))
+            if variables
+            else Text("this component has no {noun}s", noun=noun)
+        )
+        return None, RequestFault(
+            f"{pointer}/name",
+            Text("unknown {noun} {name}; {known}", noun=noun, name=quoted(name), known=known),
+        )
     return variables[name], None
 
 
@@ -116,8 +143,14 @@ def _datatype(
             return datatype, []
     allowed = " or ".join(datatype.value for datatype in variable.datatypes)
     text = quoted(given) if isinstance(given, str) else json_name(given)
-    what = "is missing" if given is None else f"{text} is not a datatype of {variable.name!r}"
-    return None, [RequestFault(f"{pointer}/datatype", f"{what}; use {allowed}")]
+    what = (
+        Text("is missing")
+        if given is None
+        else Text("{text} is not a datatype of {variable!r}", text=text, variable=variable.name)
+    )
+    return None, [
+        RequestFault(f"{pointer}/datatype", Text("{what}; use {allowed}", what=what, allowed=allowed))
+    ]
 
 
 def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[RequestFault]:
@@ -125,7 +158,7 @@ def _item(item: dict[str, Any], pointer: str, variable: Variable) -> list[Reques
     if datatype is None:
         return faults
     if "data" not in item:
-        return [RequestFault(f"{pointer}/data", "is missing")]
+        return [RequestFault(f"{pointer}/data", Text("is missing"))]
     form = variable.form(datatype)
     faults = _data(item, pointer, datatype, form is not None and form.rank != 0)
     return faults if faults or form is None else form.faults(item, pointer)
@@ -141,7 +174,7 @@ def _data(item: dict[str, Any], pointer: str, datatype: Datatype, listed: bool) 
         faults = (
             []
             if kind is None or isinstance(kind, str)
-            else [RequestFault(f"{pointer}/content_type", "must be a string")]
+            else [RequestFault(f"{pointer}/content_type", Text("must be a string"))]
         )
         return faults + _scalar(data, pointer, datatype)
     if datatype.numeric and shape is not None:
@@ -171,7 +204,11 @@ def _bytes(tensor: BinaryTensor, pointer: str, datatype: Datatype) -> list[Reque
 def _scalar(data: Any, pointer: str, datatype: Datatype) -> list[RequestFault]:
     if fits(datatype, data):
         return []
-    return [RequestFault(f"{pointer}/data", f"must be {WANTED[datatype]}, not {shown(data)}")]
+    return [
+        RequestFault(
+            f"{pointer}/data", Text("must be {wanted}, not {data}", wanted=WANTED[datatype], data=shown(data))
+        )
+    ]
 
 
 def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[RequestFault]:
@@ -181,7 +218,8 @@ def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[Req
     if not isinstance(data, list):
         return [
             RequestFault(
-                f"{pointer}/data", f"must be a flat array, as a shape is given, not {json_name(data)}"
+                f"{pointer}/data",
+                Text("must be a flat array, as a shape is given, not {data}", data=json_name(data)),
             )
         ]
     return element_faults(data, pointer, datatype) or size_faults(shape, data, pointer)
@@ -207,8 +245,17 @@ def _first_fault(data: list[Any], wrong: Iterator[int], pointer: str, wanted: st
     if first is None:
         return []
     more = sum(1 for _ in wrong)
-    nested = "; data is flat, its dimensions go into shape" if isinstance(data[first], list) else ""
-    also = f" (and {more} more like it)" if more else ""
+    nested = Text("; data is flat, its dimensions go into shape") if isinstance(data[first], list) else ""
+    also = Text(" (and {more} more like it)", more=more) if more else ""
     return [
-        RequestFault(f"{pointer}/data/{first}", f"must be {wanted}, not {shown(data[first])}{nested}{also}")
+        RequestFault(
+            f"{pointer}/data/{first}",
+            Text(
+                "must be {wanted}, not {data}{nested}{also}",
+                wanted=wanted,
+                data=shown(data[first]),
+                nested=nested,
+                also=also,
+            ),
+        )
     ]

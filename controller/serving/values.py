@@ -18,6 +18,7 @@ from .arrays import plain
 from .datatypes import FP64_MAX, whole
 from .fault_texts import MAX_FAULTS, escape, json_name, quoted, shown
 from .problems import RequestFault
+from .texts import Text
 
 Json = dict[str, Any]
 Faults = list[RequestFault]
@@ -110,7 +111,11 @@ class Plain(Value):
         if self.kind is float and type(given) is int and abs(given) <= FP64_MAX:
             taken = float(given)
         if type(taken) is not self.kind:
-            faults.append(RequestFault(pointer, f"must be {_WORDS[self.kind]}, not {shown(given)}"))
+            faults.append(
+                RequestFault(
+                    pointer, Text("must be {words}, not {given}", words=_WORDS[self.kind], given=shown(given))
+                )
+            )
         return taken
 
     def give(self, value: Any) -> Any:
@@ -120,16 +125,16 @@ class Plain(Value):
         if self.kind is int and isinstance(found, float):
             found = whole(found)
         if not isinstance(found, self.kind) or (isinstance(found, bool) and self.kind is not bool):
-            raise Misfit(f"is {_python_name(value)}, not {_WORDS[self.kind]}")
+            raise Misfit(Text("is {value}, not {words}", value=_python_name(value), words=_WORDS[self.kind]))
         return found
 
 
 _SCHEMA_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _WORDS = {
-    str: "a string",
-    int: "an integer",
-    float: "a 64-bit floating-point number",
-    bool: "true or false",
+    str: Text("a string"),
+    int: Text("an integer"),
+    float: Text("a 64-bit floating-point number"),
+    bool: Text("true or false"),
     type(None): "null",
 }
 NULL = Plain(type(None))
@@ -148,14 +153,19 @@ class Choice(Value):
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         given = whole(given)
         if not chosen(given, self.choices):
-            faults.append(RequestFault(pointer, f"must be {one_of(self.choices)}, not {named(given)}"))
+            faults.append(
+                RequestFault(
+                    pointer,
+                    Text("must be {choices}, not {given}", choices=one_of(self.choices), given=named(given)),
+                )
+            )
             return given
         return given if self.make is None else self.make(given)
 
     def give(self, value: Any) -> Any:
         found = value_of(value)
         if not chosen(found, self.choices):
-            raise Misfit(f"is {named(found)}, not {one_of(self.choices)}")
+            raise Misfit(Text("is {found}, not {choices}", found=named(found), choices=one_of(self.choices)))
         return found
 
 
@@ -174,7 +184,9 @@ class Items(Value):
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         if not isinstance(given, list):
-            faults.append(RequestFault(pointer, f"must be an array, not {json_name(given)}"))
+            faults.append(
+                RequestFault(pointer, Text("must be an array, not {given}", given=json_name(given)))
+            )
             return given
         taken = []
         for index, item in enumerate(given):
@@ -186,8 +198,10 @@ class Items(Value):
     def give(self, value: Any) -> Any:
         found = plain(value)
         if not isinstance(found, (list, tuple)):
-            raise Misfit(f"is {_python_name(value)}, not a list")
-        return [_within(self.item, item, f"element {index}") for index, item in enumerate(found)]
+            raise Misfit(Text("is {value}, not a list", value=_python_name(value)))
+        return [
+            _within(self.item, item, Text("element {index}", index=index)) for index, item in enumerate(found)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +218,9 @@ class Dictionary(Value):
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         if not isinstance(given, dict):
-            faults.append(RequestFault(pointer, f"must be an object, not {json_name(given)}"))
+            faults.append(
+                RequestFault(pointer, Text("must be an object, not {given}", given=json_name(given)))
+            )
             return given
         taken = {}
         for name, item in given.items():
@@ -215,8 +231,10 @@ class Dictionary(Value):
 
     def give(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise Misfit(f"is {_python_name(value)}, not a mapping")
-        return {name: _within(self.item, item, f"member {name!r}") for name, item in value.items()}
+            raise Misfit(Text("is {value}, not a mapping", value=_python_name(value)))
+        return {
+            name: _within(self.item, item, Text("member {name!r}", name=name)) for name, item in value.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +282,9 @@ class Record(Value):
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         if not isinstance(given, dict):
-            faults.append(RequestFault(pointer, f"must be an object, not {json_name(given)}"))
+            faults.append(
+                RequestFault(pointer, Text("must be an object, not {given}", given=json_name(given)))
+            )
             return given
         before, members = len(faults), {member.name: member for member in self.members}
         for name in given:
@@ -272,7 +292,8 @@ class Record(Value):
                 known = ", ".join(members) or "none"
                 faults.append(
                     RequestFault(
-                        f"{pointer}/{escape(name)}", f"unknown member {quoted(name)}; known are {known}"
+                        f"{pointer}/{escape(name)}",
+                        Text("unknown member {name}; known are {known}", name=quoted(name), known=known),
                     )
                 )
         taken = {}
@@ -280,14 +301,14 @@ class Record(Value):
             if name in given:
                 taken[name] = member.value.take(given[name], f"{pointer}/{escape(name)}", faults)
             elif member.required:
-                faults.append(RequestFault(pointer, f"member {name!r} is missing"))
+                faults.append(RequestFault(pointer, Text("member {name!r} is missing", name=name)))
         return made(self.make, taken, pointer, faults) if len(faults) == before else given
 
     def give(self, value: Any) -> Any:
         found = {}
         for name, item in members_of(value, self).items():
             value_of_item = next(member.value for member in self.members if member.name == name)
-            found[name] = _within(value_of_item, item, f"member {name!r}")
+            found[name] = _within(value_of_item, item, Text("member {name!r}", name=name))
         return found
 
 
@@ -316,7 +337,7 @@ class Either(Value):
         return given
 
     def give(self, value: Any) -> Any:
-        misfit = Misfit("is of no kind")
+        misfit = Misfit(Text("is of no kind"))
         for kind in self.kinds:
             try:
                 return kind.give(value)
@@ -357,7 +378,9 @@ class Model(Value):
 
     def give(self, value: Any) -> Any:
         if not isinstance(value, self.model):
-            raise Misfit(f"is {_python_name(value)}, not a {self.model.__name__}")
+            raise Misfit(
+                Text("is {value}, not a {name}", value=_python_name(value), name=self.model.__name__)
+            )
         return value.model_dump(mode="json", by_alias=True)
 
 
@@ -366,7 +389,7 @@ def made(make: Callable[..., Any], members: Mapping[str, Any], pointer: str, fau
     try:
         return make(**members)
     except ValueError as error:
-        faults.append(RequestFault(pointer, str(error)[:2000] or "is refused"))
+        faults.append(RequestFault(pointer, str(error)[:2000] or Text("is refused")))
         return None
     except BaseException as error:
         raise ClassFailed from error
@@ -377,7 +400,13 @@ def members_of(value: Any, record: Record) -> dict[str, Any]:
     if isinstance(value, Mapping):
         unknown = [name for name in value if all(member.name != name for member in record.members)]
         if unknown:
-            raise Misfit(f"has a member {unknown[0]!r}, which {record.name} does not have")
+            raise Misfit(
+                Text(
+                    "has a member {unknown!r}, which {record} does not have",
+                    unknown=unknown[0],
+                    record=record.name,
+                )
+            )
         found = {member.name: value[member.name] for member in record.members if member.name in value}
     else:
         missing = object()
@@ -385,8 +414,12 @@ def members_of(value: Any, record: Record) -> dict[str, Any]:
         found = {name: item for name, item in pairs if item is not missing}
     for member in record.members:
         if member.required and member.name not in found:
-            what = "" if isinstance(value, Mapping) else f"is {_python_name(value)}, not a {record.name}: it "
-            raise Misfit(f"{what}has no {member.name!r}")
+            what = (
+                ""
+                if isinstance(value, Mapping)
+                else Text("is {value}, not a {record}: it ", value=_python_name(value), record=record.name)
+            )
+            raise Misfit(Text("{what}has no {member!r}", what=what, member=member.name))
     return found
 
 
@@ -404,7 +437,11 @@ def chosen(value: Any, choices: tuple[Any, ...]) -> bool:
 
 def one_of(choices: tuple[Any, ...]) -> str:
     words = [json.dumps(choice, ensure_ascii=False) for choice in choices[:20]]
-    return f"one of {', '.join(words)}{', ...' if len(choices) > 20 else ''}" if len(words) > 1 else words[0]
+    return (
+        Text("one of {names}{word}", names=", ".join(words), word=", ..." if len(choices) > 20 else "")
+        if len(words) > 1
+        else words[0]
+    )
 
 
 def named(value: Any) -> str:
@@ -419,11 +456,11 @@ def _within(kind: Value, value: Any, where: str) -> Any:
     try:
         return kind.give(value)
     except Misfit as error:
-        raise Misfit(f"has {where}, which {error}") from None
+        raise Misfit(Text("has {where}, which {error}", where=where, error=error)) from None
 
 
 def _python_name(value: Any) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
+    return "None" if value is None else Text("of type {name}", name=type(value).__name__)
 
 
 def _pointer(given: Any, places: Iterable[Any], pointer: str) -> str:

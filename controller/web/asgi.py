@@ -99,7 +99,7 @@ from controller.web.pages.live import LivePages
 from controller.web.pages.problem_page import problem_page, wants_problem_page
 from controller.web.pages.table import LIVE
 from controller.web.preferences import Preferences
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, wants_messages
 from controller.web.storage import Connect, StorageClient
 
 log = logging.getLogger(__name__)
@@ -743,7 +743,9 @@ def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tup
     visitor = client_info_of(scope)
     if wants_problem_page(visitor):
         return problem_page(problem, visitor, identity)
-    return problem.headers(), problem.body(identity, dialect_of(scope["raw_path"]))
+    return problem.headers(), problem.body(
+        identity, dialect_of(scope["raw_path"]), messages=wants_messages(visitor.headers.get("accept", ""))
+    )
 
 
 def _prepare(decision: Decision | HostRedirect, request: InboundRequest) -> None:

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from controller.domain.host_paths import without_host_paths
-from controller.domain.localizable import changed
+from controller.domain.localizable import as_document, changed
 from controller.domain.text import printable
 
 CONTENT_TYPE = "application/problem+json"
 
 Member = str | int | float | list[str] | list[int] | list[dict[str, str]]
+
+
+#: What pages of ours send in the field Accept, as to the serving library (serving/texts.py).
+_MESSAGES = "messages=1"
+
+
+def wants_messages(accept: str) -> bool:
+    """Return True for a caller that can translate what the texts of a problem were made of."""
+    return _MESSAGES in accept
 
 
 class ProblemKind(Enum):
@@ -150,9 +159,16 @@ class HttpProblem:
         """The problem for programs that show plain text to people, as Git does."""
         return f"{printable(self.detail)}\n".encode()
 
-    def body(self, request_id: str, dialect: ProblemDialect = ProblemDialect.OURS, said: str = "") -> bytes:
+    def body(
+        self,
+        request_id: str,
+        dialect: ProblemDialect = ProblemDialect.OURS,
+        said: str = "",
+        messages: bool = False,
+    ) -> bytes:
         """The problem document, with this occurrence's request id as its instance. Clients of other protocols find
-        what they read in the member `error`. `said`: the detail in the language of a person, for a script of a page."""
+        what they read in the member `error`. `said`: the detail in the language of a person, for a script of a page.
+        `messages`: with what detail and errors were made of, for those who can translate it."""
         told = self._with_texts(printable)  # many parsers refuse lone surrogates in JSON
         document: dict[str, object] = {
             "type": f"urn:prichal:problem:{self.kind.slug}",
@@ -164,6 +180,8 @@ class HttpProblem:
         }
         if said:
             document["said"] = said
+        if messages:
+            document["messages"] = [as_document(text) for text in (told.detail, *_faults(told))]
         if self.retry_after:
             document["retryAfter"] = self.retry_after
         if dialect is ProblemDialect.OPEN_INFERENCE:
@@ -179,6 +197,15 @@ class HttpProblem:
             "param": None,
             "code": self.kind.slug.replace("-", "_"),
         }
+
+
+def _faults(problem: HttpProblem) -> list[str]:
+    errors = problem.extra.get("errors", [])
+    return (
+        [str(each.get("detail", "")) for each in errors if isinstance(each, dict)]
+        if isinstance(errors, list)
+        else []
+    )
 
 
 def _changed(member: Any, change: Callable[[str], str]) -> Any:

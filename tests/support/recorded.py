@@ -332,7 +332,9 @@ def notify(store: SqliteStore, now: float) -> None:
     incidents = receiver("incidents", Channel.WEBHOOK, secret="hook", url=url, suspended=True)
     store.notifications.declare(colors, (team, incidents))
     store.notifications.declare(PLATFORM, (receiver("chat", Channel.APPRISE, secret="chat"),))
-    problem = Problem(Alert(colors, AlertType.NEARLY_FULL, "OverCapacity", Severity.ERROR, "full"), now - HOUR)
+    problem = Problem(
+        Alert(colors, AlertType.NEARLY_FULL, "OverCapacity", Severity.ERROR, "full"), now - HOUR
+    )
     digest = Digest(1, now, problems=(problem,))
     body, test = (
         json.dumps(document(each, "team", colors, "https://ml.example.org"))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.config import WebSettings
+from controller.domain.localizable import Localizable
 from controller.domain.people.roles import Act, Principal, Verdict, administrator, decide
 from controller.domain.routing.caller_names import name_of_person
 from controller.domain.routing.routes import Api
@@ -35,8 +36,10 @@ LONGEST: Final = 1000  # characters
 #: Holders without a session: of the admin token.
 ADMIN: Final = "@admin"
 
-_REFUSED: Final = "This page's pass for the API is not good here, or not any more: load the page again."
-_FORBIDDEN: Final = "Your role does not allow to call this API. Developers of the app may."
+_REFUSED: Final = Localizable(
+    "This page's pass for the API is not good here, or not any more: load the page again."
+)
+_FORBIDDEN: Final = Localizable("Your role does not allow to call this API. Developers of the app may.")
 
 #: What a page of ours may read of an answer, whatever the API says about other pages.
 SHARED: Final = CorsPolicy(

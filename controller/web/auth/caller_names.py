@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.routing.caller_names import PASSWORD, PERSON, TOKEN
 from controller.web.gateway.router import PublishedApi
@@ -20,11 +21,6 @@ log = logging.getLogger(__name__)
 
 FRESH: Final = 60.0  # seconds that an answer counts
 KNOWN: Final = 4096  # answers
-
-_TAKEN: Final = (
-    "The name {name!r} belongs to another account in this app: {whose}. An administrator can release it: "
-    "prichal name release {app} {name}"
-)
 
 
 class NameClaims(Protocol):
@@ -47,10 +43,10 @@ class CallerNames:
         belong to an issuer's subject."""
         app = AppName(target.prefix.split(b"/")[1].decode())
         if name.startswith(PERSON):
-            return _taken(app, name, "people with an account of the platform have such names")
+            return _taken(app, name, Localizable("people with an account of the platform have such names"))
         is_declared = owner in (PASSWORD, TOKEN)
         if not is_declared and name in target.reserved:
-            return _taken(app, name, "it is one of those in the app's credentials")
+            return _taken(app, name, Localizable("it is one of those in the app's credentials"))
         key, now = (app, name), time.time()
         known = self._known.get(key)
         if known is not None and known[0] == owner and 0 <= now - known[1] < FRESH:
@@ -63,13 +59,20 @@ class CallerNames:
             if is_declared:
                 return None  # nobody else has its password
             return HttpProblem(
-                ProblemKind.STORE_BUSY, "Whose this name is cannot be told now.", retry_after=2
+                ProblemKind.STORE_BUSY, Localizable("Whose this name is cannot be told now."), retry_after=2
             )
         if len(self._known) >= KNOWN:
             self._known.clear()
         self._known[key] = (found, now)
-        return None if found == owner else _taken(app, name, "the one that used it first")
+        return None if found == owner else _taken(app, name, Localizable("the one that used it first"))
 
 
 def _taken(app: str, name: str, whose: str) -> HttpProblem:
-    return HttpProblem(ProblemKind.NAME_TAKEN, _TAKEN.format(app=app, name=name, whose=whose))
+    detail = Localizable(
+        "The name {name!r} belongs to another account in this app: {whose}. An administrator can release "
+        "it: prichal name release {app} {name}",
+        name=name,
+        whose=whose,
+        app=app,
+    )
+    return HttpProblem(ProblemKind.NAME_TAKEN, detail)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.web import isolated_json
 from controller.web.call_files import variables
@@ -50,7 +51,7 @@ class CallFileStaging:
         self._max_json = max_json
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-staging")
-        self._held = HeldBodies(HELD, "requests to components with boxes")
+        self._held = HeldBodies(HELD, Localizable("requests to components with boxes"))
 
     def sweep(self) -> None:
         """Close unused connections. Called periodically."""
@@ -103,7 +104,9 @@ class CallFileStaging:
 
     async def _open(self, job: FileCall, stack: ExitStack) -> list[PresignedDownload]:
         """Return the opened inputs, in their order. Raises RequestRefused that names all missing ones."""
-        urls = await self._in_thread("The call's files cannot be looked up", self._places.find, job)
+        urls = await self._in_thread(
+            Localizable("The call's files cannot be looked up"), self._places.find, job
+        )
         wishes = zip(job.wanted.inputs, urls, strict=True)
         # Wait for all, so that none is left open when another one fails.
         opened = await asyncio.gather(
@@ -124,7 +127,14 @@ class CallFileStaging:
             except TransferFailed as answer:
                 error = self._places.explain(answer.status, answer.body, _unread(wish))
                 if error.reason == Reason.OBJECT_MISSING:
-                    return FileFault(wish.pointer, f"there is no file {wish.path.text!r} in box {wish.box}")
+                    return FileFault(
+                        wish.pointer,
+                        Localizable(
+                            "there is no file {wish_path!r} in box {box}",
+                            wish_path=wish.path.text,
+                            box=wish.box,
+                        ),
+                    )
                 raise error from answer
 
     # --- outputs -----------------------------------------------------------------------------------------------
@@ -135,13 +145,19 @@ class CallFileStaging:
         try:
             length, files = variables.read_header(ends)
             if length > self._max_json:
-                raise ValueError(f"its JSON has {length} bytes; beside files it may have {self._max_json}")
+                raise ValueError(
+                    Localizable(
+                        "its JSON has {length} bytes; beside files it may have {max_json}",
+                        length=length,
+                        max_json=self._max_json,
+                    )
+                )
             content = await _exactly(connection, length)
             outputs = await isolated_json.read(length, variables.read_reply, content, files)
         except (ValueError, RecursionError) as error:
             raise ProtocolError(str(error)) from error
         connection.pause_timeout(True)
-        doing = "The call's outputs cannot be stored"
+        doing = Localizable("The call's outputs cannot be stored")
         places = await self._in_thread(doing, self._places.reserve, job, outputs)
         stored = 0
         try:
@@ -156,7 +172,7 @@ class CallFileStaging:
 
     async def _store(self, job: FileCall, place: OutputSlot, connection: UpstreamConnection) -> None:
         output = place.output
-        doing = f"Output {output.variable!r} cannot be stored"
+        doing = Localizable("Output {variable!r} cannot be stored", variable=output.variable)
 
         async def allowed() -> None:
             await self._in_thread(doing, self._places.require_settled, job, place.path)
@@ -202,7 +218,7 @@ class StagedBody:
     async def send(self, connection: UpstreamConnection) -> None:
         self._begun = True
         for wish, download in self._inputs:
-            with _told(f"{_unread(wish)} to its end"):
+            with _told(Localizable("{wish} to its end", wish=_unread(wish))):
                 await download.send_to(connection)
 
 
@@ -211,7 +227,7 @@ async def _exactly(connection: UpstreamConnection, size: int) -> bytes:
     while size:
         piece = await connection.read(size)
         if not piece:
-            raise ProtocolError("it is shorter than its X-Prichal-Files says")
+            raise ProtocolError(Localizable("it is shorter than its X-Prichal-Files says"))
         size -= len(piece)
         pieces.append(piece)
     return b"".join(pieces)
@@ -246,7 +262,9 @@ def _field(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
 
 
 def _unread(wish: FileInput) -> str:
-    return f"File {wish.path.text!r} of box {wish.box} cannot be read"
+    return Localizable(
+        "File {wish_path!r} of box {box} cannot be read", wish_path=wish.path.text, box=wish.box
+    )
 
 
 @contextmanager
@@ -259,6 +277,6 @@ def _told(doing: str) -> Iterator[None]:
         problem = storage_problem(error)
         if problem is None:
             raise RequestRefused(
-                HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2)
+                HttpProblem(ProblemKind.STORE_BUSY, Localizable("Try again in a moment."), retry_after=2)
             ) from error
         raise RequestRefused(replace(problem, detail=f"{doing}. {problem.detail}")) from error

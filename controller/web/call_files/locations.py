@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
@@ -100,7 +101,10 @@ class FileLocations:
     def _area(self, job: FileCall, box: ComponentName) -> BoxArea:
         record = self._store.boxes.get(job.route.app, box)
         if record is None or record.state is not BoxState.BOUND:
-            raise Stalled(Reason.BUCKET_MISSING, f"box {box} of app {job.route.app} is not there")
+            raise Stalled(
+                Reason.BUCKET_MISSING,
+                Localizable("box {box} of app {app} is not there", box=box, app=job.route.app),
+            )
         prefix = user_area(job.user or None)
         objects = self._storage.objects()
         return BoxArea(self._store, self._storage, objects, record, prefix, LINK_SECONDS, time.time())
@@ -113,8 +117,11 @@ class FileLocations:
 
     def _room(self, area: BoxArea, output: FileOutput, path: FilePath) -> int:
         if output.size > MAX_PUT:
-            detail = (
-                f"Output {output.variable!r} has {output.size} bytes; the storage takes {MAX_PUT} at once."
+            detail = Localizable(
+                "Output {variable!r} has {size} bytes; the storage takes {max_put} at once.",
+                variable=output.variable,
+                size=output.size,
+                max_put=MAX_PUT,
             )
             raise RequestRefused(
                 HttpProblem(ProblemKind.STORAGE_FULL, detail, extra={"limit": MAX_PUT, "size": output.size})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import ComponentName
 from controller.domain.storage.keys import FileKeyInvalid, FilePath, parse_path
 from controller.serving.fault_texts import MAX_FAULTS, quoted, shown
@@ -77,8 +78,8 @@ class WantedOutputs:
 def refused(faults: Iterable[FileFault]) -> RequestRefused:
     """Return a problem like that of the serving library, which checks the rest of a request."""
     listed = [{"pointer": fault.pointer, "detail": fault.detail} for fault in islice(faults, MAX_FAULTS)]
-    more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
-    detail = f"{listed[0]['pointer']}: {listed[0]['detail']}{more}"
+    more = Localizable(" (and {count} more)", count=len(listed) - 1) if len(listed) > 1 else ""
+    detail = joined((listed[0]["pointer"], ": ", listed[0]["detail"], more), "")
     return RequestRefused(HttpProblem(ProblemKind.INVALID, detail, extra={"errors": listed}))
 
 
@@ -117,7 +118,14 @@ def read_request(content: bytes, boxes: tuple[ComponentName, ...]) -> WantedOutp
     ]
     if len(inputs) > MAX_FILES:
         faults.append(
-            FileFault("/inputs", f"{len(inputs)} files are too many for one call; it may have {MAX_FILES}")
+            FileFault(
+                "/inputs",
+                Localizable(
+                    "{count} files are too many for one call; it may have {max_files}",
+                    count=len(inputs),
+                    max_files=MAX_FILES,
+                ),
+            )
         )
     member = (
         "output_fields" if document.get("output_fields") else "outputs"
@@ -139,10 +147,15 @@ def _input(
 ) -> FileInput | None:
     box = item.get("box")
     if box is not None and box not in boxes:
-        known = f"connected are {', '.join(boxes)}"
+        known = Localizable("connected are {names}", names=", ".join(boxes))
         which = quoted(box) if isinstance(box, str) else shown(box)
         faults.append(
-            FileFault(f"/inputs/{index}/box", f"no box {which} is connected to this component; {known}")
+            FileFault(
+                f"/inputs/{index}/box",
+                Localizable(
+                    "no box {which} is connected to this component; {known}", which=which, known=known
+                ),
+            )
         )
         return None
     text = _text(item.get("data"))
@@ -159,7 +172,14 @@ def _file_path(text: str, pointer: str, faults: list[FileFault]) -> FilePath | N
         faults.append(FileFault(pointer, str(error)))
         return None
     if path.is_group:
-        faults.append(FileFault(pointer, f"{text!r} is a file group; a file in it is {path.text}NAME"))
+        faults.append(
+            FileFault(
+                pointer,
+                Localizable(
+                    "{text!r} is a file group; a file in it is {path}NAME", text=text, path=path.text
+                ),
+            )
+        )
         return None
     return path
 
@@ -189,7 +209,7 @@ def read_header(value: bytes) -> tuple[int, list[tuple[int, int]]]:
     """Return the length of the JSON, and index and size of each file. Raises ValueError."""
     match = _VALUE.fullmatch(value.strip())
     if match is None:
-        raise ValueError("its X-Prichal-Files is malformed")
+        raise ValueError(Localizable("its X-Prichal-Files is malformed"))
     return int(match[1]), [(int(index), int(size)) for index, size in _FILE.findall(match[2])]
 
 
@@ -204,11 +224,17 @@ def read_reply(content: bytes, files: list[tuple[int, int]]) -> list[FileOutput]
 def read_outputs(document: Any, files: list[tuple[int, int]]) -> list[FileOutput]:
     """Return the outputs whose files come with a reply. Raises ValueError."""
     if len(files) > MAX_OUTPUTS:
-        raise ValueError(f"it has {len(files)} files; a reply may have {MAX_OUTPUTS}")
+        raise ValueError(
+            Localizable(
+                "it has {count} files; a reply may have {max_outputs}",
+                count=len(files),
+                max_outputs=MAX_OUTPUTS,
+            )
+        )
     try:
         return [_output(document["outputs"][index], index, size) for index, size in files]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError("its X-Prichal-Files does not fit its outputs") from error
+        raise ValueError(Localizable("its X-Prichal-Files does not fit its outputs")) from error
 
 
 def _output(item: dict[str, Any], index: int, size: int) -> FileOutput:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Route
 from controller.ports import Store
@@ -175,9 +176,15 @@ class Activator:
         """Take the place of a waiting call until the end of the block. Raises RequestRefused if there is none."""
         of_app = sum(number for (app, _), number in self._waiting.items() if app == key[0])
         if self._waiting.total() >= WAITING or of_app >= WAITING_EACH:
-            number, whose = (of_app, f"of app {key[0]} ") if of_app >= WAITING_EACH else (WAITING, "")
-            detail = (
-                f"In this gateway worker {number} calls {whose}wait for components that are asleep or heal."
+            number, whose = (
+                (of_app, Localizable("of app {key} ", key=key[0]))
+                if of_app >= WAITING_EACH
+                else (WAITING, "")
+            )
+            detail = Localizable(
+                "In this gateway worker {number} calls {whose}wait for components that are asleep or heal.",
+                number=number,
+                whose=whose,
             )
             raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
         self._waiting[key] += 1
@@ -214,7 +221,7 @@ class Activator:
         except ControllerError as error:
             log.warning("the daemon cannot be asked to wake up %s of %s: %s", key[1], key[0], error)
             raise RequestRefused(
-                HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2)
+                HttpProblem(ProblemKind.STORE_BUSY, Localizable("Try again in a moment."), retry_after=2)
             ) from error
 
 
@@ -227,18 +234,33 @@ def _heals(route: Route) -> bool:
 
 
 def _wake_timed_out(target: UpstreamTarget) -> HttpProblem:
-    return _not_ready(target.route, f"was asleep and did not wake up within {target.route.wake_within:g} s")
+    return _not_ready(
+        target.route,
+        Localizable(
+            "was asleep and did not wake up within {wake_within} s",
+            wake_within=format(target.route.wake_within, "g"),
+        ),
+    )
 
 
 def _not_healed(target: UpstreamTarget, why: str) -> HttpProblem:
-    return _not_ready(target.route, f"did not take calls again within {target.route.patience:g} s: {why}")
+    return _not_ready(
+        target.route,
+        Localizable(
+            "did not take calls again within {patience} s: {why}",
+            patience=format(target.route.patience, "g"),
+            why=why,
+        ),
+    )
 
 
 def _stalled(target: UpstreamTarget) -> HttpProblem:
-    return _not_ready(target.route, f"takes no calls: {target.route.stalled}")
+    return _not_ready(target.route, Localizable("takes no calls: {stalled}", stalled=target.route.stalled))
 
 
 def _not_ready(route: Route, what: str) -> HttpProblem:
-    detail = f"Component {route.component} of app {route.app} {what}."
+    detail = Localizable(
+        "Component {component} of app {app} {what}.", component=route.component, app=route.app, what=what
+    )
     extra = {"app": str(route.app), "component": str(route.component)}
     return HttpProblem(ProblemKind.NOT_READY, detail, retry_after=RETRY_AFTER, extra=extra)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
+from controller.domain.localizable import Localizable
 from controller.web.gateway.upstream import UpstreamConnection
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
@@ -114,8 +115,10 @@ class RequestBody:
             async with asyncio.timeout(GRACE + self._seen / PACE - self._waited):
                 return await self._incoming()
         except TimeoutError:
-            detail = (
-                f"The body comes too slowly: {self._seen} bytes in {self._waited + clock() - began:.0f} s."
+            detail = Localizable(
+                "The body comes too slowly: {seen} bytes in {waited} s.",
+                seen=self._seen,
+                waited=format(self._waited + clock() - began, ".0f"),
             )
             raise RequestRefused(HttpProblem(ProblemKind.BODY_TIMEOUT, detail)) from None
         finally:
@@ -165,7 +168,9 @@ class HeldBodies:
         pieces.append(data)
         self._held += len(data)
         if self._held > self._most:
-            detail = f"This gateway worker holds {self._most} bytes of {self._what}."
+            detail = Localizable(
+                "This gateway worker holds {most} bytes of {what}.", most=self._most, what=self._what
+            )
             raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=1))
 
     def release(self, pieces: list[bytes]) -> None:
@@ -174,7 +179,11 @@ class HeldBodies:
 
 def too_large(limit: int) -> RequestRefused:
     return RequestRefused(
-        HttpProblem(ProblemKind.TOO_LARGE, f"The body may have {limit} bytes.", extra={"limit": limit})
+        HttpProblem(
+            ProblemKind.TOO_LARGE,
+            Localizable("The body may have {limit} bytes.", limit=limit),
+            extra={"limit": limit},
+        )
     )
 
 

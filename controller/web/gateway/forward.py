@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from controller.domain.localizable import Localizable
 from controller.web.gateway.body import CallerGone, OutgoingBody, Send
 from controller.web.gateway.headers import Header, response_headers
 from controller.web.gateway.pool import ConnectionPool
@@ -190,7 +191,7 @@ class Forwarder:
         """Wait until a container takes calls, if that is to be expected. Raises RequestRefused."""
         if not target.route.patience and not target.route.stalled:
             raise RequestRefused(problem_of(target, failure)) from failure
-        why = str(failure) if failure else "none of its containers is ready"
+        why = str(failure) if failure else Localizable("none of its containers is ready")
         await self._waiting.heal(target, deadline, why)
 
     async def _attempt(
@@ -261,12 +262,12 @@ def _check_answer(connection: UpstreamConnection, call: ForwardedCall) -> None:
             and connection.field(CALL_STATE) == b"refused"
             and call.target.route.patience
         ):
-            raise CallRefused("it has no worker that is ready")
+            raise CallRefused(Localizable("it has no worker that is ready"))
         return
     answered = connection.field(b"x-request-id")
     if answered is not None and answered != call.request_id:
         connection.close()
-        raise ProtocolError("it is the answer to another call")
+        raise ProtocolError(Localizable("it is the answer to another call"))
 
 
 def may_repeat(call: ForwardedCall, body: OutgoingBody, error: UpstreamError) -> bool:
@@ -313,26 +314,39 @@ async def _upload(connection: UpstreamConnection, body: OutgoingBody) -> None:
 
 def problem_of(target: UpstreamTarget, error: UpstreamError | None) -> HttpProblem:
     """Return the problem for the caller; addresses appear only in the log."""
-    who = f"Component {target.route.component} of app {target.route.app}"
+    who = Localizable(
+        "Component {component} of app {app}", component=target.route.component, app=target.route.app
+    )
     extra = {"app": str(target.route.app), "component": str(target.route.component)}
     match error:
         case CallRefused():
             return HttpProblem(
-                ProblemKind.NOT_READY, f"{who} takes no calls: {error}.", retry_after=1, extra=extra
+                ProblemKind.NOT_READY,
+                Localizable("{who} takes no calls: {error}.", who=who, error=error),
+                retry_after=1,
+                extra=extra,
             )
         case UpstreamTimeout():
             seconds = target.route.timeout
-            detail = f"{who} did not answer within {seconds:g} s."
+            detail = Localizable(
+                "{who} did not answer within {seconds} s.", who=who, seconds=format(seconds, "g")
+            )
             return HttpProblem(ProblemKind.UPSTREAM_TIMEOUT, detail, extra={**extra, "timeout": seconds})
         case ProtocolError():
             return HttpProblem(
-                ProblemKind.UPSTREAM_GARBAGE, f"{who} sent something that is not HTTP: {error}.", extra=extra
+                ProblemKind.UPSTREAM_GARBAGE,
+                Localizable("{who} sent something that is not HTTP: {error}.", who=who, error=error),
+                extra=extra,
             )
         case ConnectionDropped():
-            return HttpProblem(ProblemKind.UPSTREAM_DIED, f"{who} failed: {error}.", extra=extra)
+            return HttpProblem(
+                ProblemKind.UPSTREAM_DIED,
+                Localizable("{who} failed: {error}.", who=who, error=error),
+                extra=extra,
+            )
         case UpstreamUnreachable():
-            detail = f"{who} takes no connection at the moment ({error})."
+            detail = Localizable("{who} takes no connection at the moment ({error}).", who=who, error=error)
             return HttpProblem(ProblemKind.UPSTREAM_UNREACHABLE, detail, retry_after=1, extra=extra)
         case _:
-            detail = f"{who} has no version that is ready to take calls yet."
+            detail = Localizable("{who} has no version that is ready to take calls yet.", who=who)
             return HttpProblem(ProblemKind.NOT_READY, detail, retry_after=2, extra=extra)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
+from controller.domain.localizable import Localizable
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 
@@ -26,9 +27,20 @@ class WorkerShares:
         """Take a slot until the end of the block. `whose`: "app demo". Raises RequestRefused."""
         own = self._by_key.get(key, 0)
         if own >= self._each:
-            raise _full(f"This gateway worker has {own} {self._what} of {whose} under way, its share.")
+            raise _full(
+                Localizable(
+                    "This gateway worker has {own} {what} of {whose} under way, its share.",
+                    own=own,
+                    what=self._what,
+                    whose=whose,
+                )
+            )
         if self._taken >= self._most:
-            raise _full(f"This gateway worker has {self._taken} {self._what} under way.")
+            raise _full(
+                Localizable(
+                    "This gateway worker has {taken} {what} under way.", taken=self._taken, what=self._what
+                )
+            )
         self._taken += 1
         self._by_key[key] = own + 1
         if own >= self._peaks.get(key, 0):

@@ -23,9 +23,9 @@ from controller.web.auth.call_passes import may_call
 from controller.web.context import context, people_context, principal, query, visitor
 from controller.web.pages.app import word_of
 from controller.web.pages.files import storage_origin
-from controller.web.pages.languages import N_, Language
+from controller.web.pages.languages import N_, Language, patterns_of
 from controller.web.pages.live import live_page
-from controller.web.pages.rendering import render
+from controller.web.pages.rendering import language, render
 from controller.web.pages.words import told_about
 from controller.web.query import QueryParameters
 
@@ -177,6 +177,7 @@ def component_page(name: str, component: str) -> Response:
         files=files[0] if files else "",
         box=boxes[0] if boxes else "",
         charts=CHARTS,
+        patterns=patterns_of(language(), "calls"),
         windows=WINDOWS,
         words=WORDS,
     )

@@ -13,6 +13,7 @@ may contain a per cent sign, with which a template would want to fill something 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -142,6 +143,17 @@ def _weight(part: str) -> tuple[str, float]:
         return name, float(weight.strip().removeprefix("q=") or 1)
     except ValueError:
         return name, 0.0
+
+
+@cache
+def patterns_of(language: Language, family: str) -> Mapping[str, str]:
+    """Return the translations of one family, for scripts that get messages with what they were made of."""
+    path = LOCALE / language / f"{family}.po"
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        catalog = read_po(file, locale=str(language), abort_invalid=True)
+    return {str(message.id): str(message.string) for message in catalog if message.id}
 
 
 def _translations(language: Language) -> Translations:

@@ -3,10 +3,11 @@
 // a module answers becomes an element: it is shown as text, or as a picture from a blob.
 import { mayAsk, request } from "./page.js";
 import { curlText, fieldsOf, pythonText, requestOf, WrongValue } from "./openapi.js";
-import { explained, Problem, word } from "./words.js";
+import { explained, Problem, translated, word } from "./words.js";
 
 const MOST = 8 * 2 ** 20; // bytes of an answer that are read
 const SHOWN = 200000; // characters of a text that are shown
+const MESSAGES = "application/json, application/problem+json; messages=1, */*; q=0.9"; // asks what problems were made of
 const MARGIN = 30000; // milliseconds before a pass ends in which another one is asked for
 const PICTURE = /^image\/(png|jpeg|gif|webp|bmp|avif|svg\+xml)$/;
 
@@ -51,7 +52,7 @@ const call = async (place, path, below, options = {}) =>
     cache: "no-store",
     redirect: "error",
     referrerPolicy: "no-referrer",
-    headers: { ...options.headers, "X-Prichal-Pass": await pass(place, path) },
+    headers: { Accept: MESSAGES, ...options.headers, "X-Prichal-Pass": await pass(place, path) },
   });
 
 // --- the form -------------------------------------------------------------------------------------------------------
@@ -341,7 +342,7 @@ const text = async (answer) => new TextDecoder().decode(await bytes(answer));
 const problem = async (answer) => {
   const content = await text(answer).catch(() => "");
   try {
-    return new Problem(answer.status, JSON.parse(content));
+    return new Problem(answer.status, translated(JSON.parse(content)));
   } catch {
     return new Problem(answer.status, { detail: content.slice(0, 500) });
   }
@@ -349,7 +350,7 @@ const problem = async (answer) => {
 
 const problemCard = (error) => {
   const card = element("div", { class: "notice bad", role: "alert" }, element("p", {}, ...explained(error)));
-  const items = (error.errors ?? []).slice(0, 50).map((each) => element("li", { lang: "en" }, `${each?.pointer ?? ""} ${each?.detail ?? ""}`));
+  const items = (error.errors ?? []).slice(0, 50).map((each) => element("li", { lang: each?.isTranslated ? false : "en" }, `${each?.pointer ?? ""} ${each?.detail ?? ""}`));
   if (items.length) card.append(element("ul", {}, ...items));
   return card;
 };

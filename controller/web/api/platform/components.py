@@ -20,6 +20,7 @@ from controller.domain.apps.samples import (
     resolution_for,
 )
 from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, ServiceKind
 from controller.domain.units import parse_duration, render_duration, rfc3339
@@ -59,16 +60,23 @@ def make_pass(name: str, component: str) -> ResponseReturnValue:
     api = next((each for each in apis_to_try(app.app, found.name) if each.path == path), None)
     if api is None:
         raise RequestRefused(
-            HttpProblem(ProblemKind.NOT_FOUND, f"{component} has no published API at this path.")
+            HttpProblem(
+                ProblemKind.NOT_FOUND,
+                Localizable("{component} has no published API at this path.", component=component),
+            )
         )
     label = f"{app.app}/{api.path}"
     if not may_call(principal(), app.app, api):
         raise RequestRefused(
-            HttpProblem(ProblemKind.NOT_ALLOWED, f"Your role does not allow to call {label}.")
+            HttpProblem(
+                ProblemKind.NOT_ALLOWED, Localizable("Your role does not allow to call {label}.", label=label)
+            )
         )
     made = passes(current_app).make(principal(), label)
     if made is None:
-        detail = "Passes are for pages, for as long as a session lasts: programs call the API with its own credentials."
+        detail = Localizable(
+            "Passes are for pages, for as long as a session lasts: programs call the API with its own credentials."
+        )
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
     note(label)
     text, expires = made
@@ -90,7 +98,9 @@ def _named_path() -> str:
     path = body.get("path") if isinstance(body, dict) else None
     if not isinstance(path, str):
         raise RequestRefused(
-            HttpProblem(ProblemKind.BAD_REQUEST, 'The body must be a mapping such as {"path": "image"}.')
+            HttpProblem(
+                ProblemKind.BAD_REQUEST, Localizable('The body must be a mapping such as {"path": "image"}.')
+            )
         )
     return path
 
@@ -113,7 +123,12 @@ def _window() -> float:
         seconds = 0.0
     if not FINE.step <= seconds <= COARSE.window:
         least, most = render_duration(FINE.step), render_duration(COARSE.window)
-        detail = f"window is {(text or '')[:40]!r}: it must be a duration, {least} to {most}, such as 1h."
+        detail = Localizable(
+            "window is {text!r}: it must be a duration, {least} to {most}, such as 1h.",
+            text=(text or "")[:40],
+            least=least,
+            most=most,
+        )
         raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
     return seconds
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Service, ServiceKind
 from controller.domain.runs.run import Run, is_run_id
@@ -61,9 +62,11 @@ def check_run(found: Run | None, call: ServiceCall, pipeline: ComponentName, id:
     if found is not None and found.name == pipeline and found.is_visible_to(call.user):
         return found
     if found is None and is_run_id(id) and store.runs.is_gone(call.service.app, id, call.user):
-        detail = f"Run {id} ended long ago and was removed; its outputs stay in the box."
+        detail = Localizable("Run {id} ended long ago and was removed; its outputs stay in the box.", id=id)
         raise RequestRefused(HttpProblem(ProblemKind.RUN_GONE, detail))
-    raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, f"You have no run {id[:40]!r} here."))
+    raise RequestRefused(
+        HttpProblem(ProblemKind.NOT_FOUND, Localizable("You have no run {id!r} here.", id=id[:40]))
+    )
 
 
 def etag(run: Run) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from controller.domain.localizable import Localizable
 from controller.domain.runs.run import Run, Transition, in_order
 from controller.web.api.runs.access import RunRequest
 from controller.web.api.runs.documents import transition_document
@@ -59,7 +60,7 @@ class StageLogReader:
         except OSError as error:
             log.error("a log cannot be read: %s", error)
             raise RequestRefused(
-                HttpProblem(ProblemKind.INTERNAL, "The log cannot be read at the moment.")
+                HttpProblem(ProblemKind.INTERNAL, Localizable("The log cannot be read at the moment."))
             ) from error
 
 
@@ -104,16 +105,23 @@ def _log_request(request: RunRequest, run: Run) -> LogRequest:
     names = [stage.name for stage in run.stages]
     name = request.query.text("stage") or (names[0] if len(names) == 1 else "")
     if not name:
-        raise _bad(f"stage is missing; it is one of {', '.join(names)}.")
+        raise _bad(Localizable("stage is missing; it is one of {names}.", names=", ".join(names)))
     if name not in names:
-        detail = f"The run has no stage {name[:63]!r}; its stages are {', '.join(names)}."
+        detail = Localizable(
+            "The run has no stage {name!r}; its stages are {names}.", name=name[:63], names=", ".join(names)
+        )
         raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
     attempt, begun = request.query.number("attempt", None), len(run.stage(name).attempts)
     if attempt is not None and not 1 <= attempt <= begun:
         raise RequestRefused(
             HttpProblem(
                 ProblemKind.NOT_FOUND,
-                f"Stage {name} has had {begun} attempts; there is no attempt {attempt}.",
+                Localizable(
+                    "Stage {name} has had {begun} attempts; there is no attempt {attempt}.",
+                    name=name,
+                    begun=begun,
+                    attempt=attempt,
+                ),
             )
         )
     return LogRequest(name, attempt)
@@ -146,7 +154,7 @@ def _span(request: RunRequest, size: int) -> tuple[int, int, int]:
     """Return the first byte, the one after the last, and the status of the answer."""
     offset, ranges = request.query.number("offset", None), request.headers.get("range")
     if offset is not None and ranges is not None:
-        raise _bad("Send either offset or the header Range.")
+        raise _bad(Localizable("Send either offset or the header Range."))
     if offset is not None:
         return _within(offset, size), size, 200
     found = _RANGE.fullmatch(ranges or "")
@@ -164,7 +172,9 @@ def _span(request: RunRequest, size: int) -> tuple[int, int, int]:
 
 def _within(offset: int, size: int) -> int:
     if offset > size:
-        detail = f"The log has {size} bytes so far, fewer than {offset}."
+        detail = Localizable(
+            "The log has {size} bytes so far, fewer than {offset}.", size=size, offset=offset
+        )
         raise RequestRefused(HttpProblem(ProblemKind.RANGE, detail, extra={"size": size}))
     return offset
 
@@ -230,7 +240,7 @@ def _resumed(request: RunRequest) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,16}", text):
-        raise _bad("Last-Event-ID must be that of an event of this stream.")
+        raise _bad(Localizable("Last-Event-ID must be that of an event of this stream."))
     return int(text)
 
 
@@ -302,7 +312,7 @@ def _cursor(request: RunRequest, run: Run) -> Cursor:
         return (0,) * (1 + len(run.stages))
     counts = tuple(map(int, text.split("-"))) if _CURSOR.fullmatch(text) else ()
     if len(counts) != 1 + len(run.stages):
-        raise _bad("Last-Event-ID must be that of an event of this stream.")
+        raise _bad(Localizable("Last-Event-ID must be that of an event of this stream."))
     return counts
 
 

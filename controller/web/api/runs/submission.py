@@ -83,7 +83,9 @@ def interface_of(pipeline: Pipeline, api: Service | None) -> RunInterface:
 def read_submission(body: object, interface: RunInterface) -> SubmittedRun:
     """Parse the body. Raises SubmissionInvalid."""
     if not isinstance(body, dict):
-        raise SubmissionInvalid([RequestFault("", f"the body must be an object, not {json_name(body)}")])
+        raise SubmissionInvalid(
+            [RequestFault("", Localizable("the body must be an object, not {body}", body=json_name(body)))]
+        )
     inputs, outputs = _entries(body, "inputs"), _entries(body, "outputs")
     inputs = [replace(entry, item=_typed(entry.item, interface.inputs)) for entry in inputs]
     found = chain(
@@ -131,7 +133,9 @@ def _listing_fault(body: Json, member: str) -> list[RequestFault]:
     given = body.get(member)
     if given is None or isinstance(given, list | dict):
         return []
-    what = f"must be an array, or an object of names and data, not {json_name(given)}"
+    what = Localizable(
+        "must be an array, or an object of names and data, not {given}", given=json_name(given)
+    )
     return [RequestFault(f"/{member}", what)]
 
 
@@ -193,7 +197,7 @@ def _place_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[Re
     item = entry.item
     if item["datatype"] != Datatype.FILE.value:
         if item.get("box") is not None:
-            yield RequestFault(f"{entry.place}/box", "only a FILE lies in a box")
+            yield RequestFault(f"{entry.place}/box", Localizable("only a FILE lies in a box"))
         return
     yield from _box_faults(entry, boxes)
     try:
@@ -210,7 +214,8 @@ def _box_faults(entry: _SubmittedEntry, boxes: tuple[str, ...]) -> Iterator[Requ
         )
     elif box is not None and box not in boxes:
         yield RequestFault(
-            f"{entry.place}/box", f"must be a connected box of the pipeline: {', '.join(boxes)}"
+            f"{entry.place}/box",
+            Localizable("must be a connected box of the pipeline: {names}", names=", ".join(boxes)),
         )
 
 
@@ -244,7 +249,7 @@ def _output_faults(entries: list[_SubmittedEntry], interface: RunInterface) -> I
             continue
         name = entry.item["name"]
         if name in seen:
-            yield RequestFault(entry.name, f"output {name!r} is given twice")
+            yield RequestFault(entry.name, Localizable("output {name!r} is given twice", name=name))
             continue
         seen.add(name)
         yield from _unknown(entry.item, entry.place, _OUTPUT_MEMBERS)
@@ -254,21 +259,33 @@ def _output_faults(entries: list[_SubmittedEntry], interface: RunInterface) -> I
 
 def _name_fault(entry: _SubmittedEntry, interface: RunInterface) -> RequestFault | None:
     if not isinstance(entry.item, dict):
-        return RequestFault(entry.place, f"must be an object with a name, not {json_name(entry.item)}")
+        return RequestFault(
+            entry.place, Localizable("must be an object with a name, not {item}", item=json_name(entry.item))
+        )
     name = entry.item.get("name")
     if not isinstance(name, str):
         return RequestFault(
-            entry.name, "is missing" if name is None else f"must be a string, not {json_name(name)}"
+            entry.name,
+            Localizable("is missing")
+            if name is None
+            else Localizable("must be a string, not {name}", name=json_name(name)),
         )
     if name in interface.releases:
         return RequestFault(
-            entry.name, f"output {name!r} goes to a box of the module: it cannot be asked for"
+            entry.name,
+            Localizable("output {name!r} goes to a box of the module: it cannot be asked for", name=name),
         )
     known = tuple(variable.name for variable in interface.outputs)
     if name in known:
         return None
-    offered = f"known are {', '.join(known)}" if known else "this pipeline has no outputs to ask for"
-    return RequestFault(entry.name, f"unknown output {quoted(name)}; {offered}")
+    offered = (
+        Localizable("known are {names}", names=", ".join(known))
+        if known
+        else Localizable("this pipeline has no outputs to ask for")
+    )
+    return RequestFault(
+        entry.name, Localizable("unknown output {name}; {offered}", name=quoted(name), offered=offered)
+    )
 
 
 def _group_faults(
@@ -279,8 +296,10 @@ def _group_faults(
     if wanted is None:
         return
     if not isinstance(wanted, str) or not wanted:
-        what = "an empty one" if wanted == "" else json_name(wanted)
-        yield RequestFault(entry.data, f"must be the path of a group, a non-empty string, not {what}")
+        what = Localizable("an empty one") if wanted == "" else json_name(wanted)
+        yield RequestFault(
+            entry.data, Localizable("must be the path of a group, a non-empty string, not {what}", what=what)
+        )
         return
     try:
         group = _group(wanted)
@@ -291,7 +310,8 @@ def _group_faults(
     for (other_box, other), name in taken.items():
         if other_box == box and (group.startswith(other) or other.startswith(group)):
             yield RequestFault(
-                entry.data, f"overlaps the group of output {name!r}; each needs one of its own"
+                entry.data,
+                Localizable("overlaps the group of output {name!r}; each needs one of its own", name=name),
             )
     taken[box, group] = entry.item["name"]
 
@@ -311,13 +331,21 @@ def _run_output(item: Json) -> RunOutput:
 def _unknown(item: Mapping[str, Any], place: str, known: tuple[str, ...]) -> Iterator[RequestFault]:
     for name in item:
         if name not in known:
-            yield RequestFault(f"{place}/{escape(name)}", f"unknown member; known are {', '.join(known)}")
+            yield RequestFault(
+                f"{place}/{escape(name)}",
+                Localizable("unknown member; known are {names}", names=", ".join(known)),
+            )
 
 
 def _priority_faults(body: Json) -> Iterator[RequestFault]:
     priority = whole(body.get("priority"))
     if priority is not None and (type(priority) is not int or not LEAST_PRIORITY <= priority <= 0):
-        yield RequestFault("/priority", f"must be an integer, {LEAST_PRIORITY} to 0: others go first")
+        yield RequestFault(
+            "/priority",
+            Localizable(
+                "must be an integer, {least_priority} to 0: others go first", least_priority=LEAST_PRIORITY
+            ),
+        )
 
 
 def _webhook_faults(body: Json, interface: RunInterface) -> Iterator[RequestFault]:
@@ -325,7 +353,12 @@ def _webhook_faults(body: Json, interface: RunInterface) -> Iterator[RequestFaul
     if webhook is None:
         return
     if not (isinstance(webhook, str) and is_url(webhook)):
-        limit = f"at most {MAX_URL} characters"
-        yield RequestFault("/webhook", f"must be an http or https URL without user and fragment, {limit}")
+        limit = Localizable("at most {max_url} characters", max_url=MAX_URL)
+        yield RequestFault(
+            "/webhook",
+            Localizable("must be an http or https URL without user and fragment, {limit}", limit=limit),
+        )
     elif not interface.signs:
-        yield RequestFault("/webhook", "the pipeline has no webhook.secret that it could be signed with")
+        yield RequestFault(
+            "/webhook", Localizable("the pipeline has no webhook.secret that it could be signed with")
+        )

@@ -17,7 +17,7 @@ from controller.web.pages.problem_words import PROBLEMS
 WEB = LOCALE.parent
 KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
 #: Messages, which are made in the whole of the program.
-MESSAGES = {"Localizable": None}
+MESSAGES = {"Localizable": None, "Text": None}
 _PLACEHOLDER = re.compile(r"%\([a-z_]+\)[sd]|%[sd]|\{[a-z_]*(?:!r)?\}")
 PLURALS = {Language.RUSSIAN: 3}
 
