@@ -1234,6 +1234,9 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Run a transaction (BEGIN IMMEDIATE … COMMIT); a nested one joins the outer one."""
 
+    def dry_run(self) -> AbstractContextManager[None]:
+        """Run a transaction that is rolled back at the end: what the block has written, only it has seen."""
+
     def heartbeat(self, now: float) -> None: ...
 
     def last_heartbeat(self) -> float | None: ...

@@ -13,7 +13,7 @@ from controller.cli.formats import Format, output_option
 from controller.cli.new import set_pairs
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options
-from controller.cli.session import config_option, wait_options
+from controller.cli.session import config_option, dry_run_option, wait_options
 from controller.client.platform.api import Document, Platform
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
@@ -66,6 +66,7 @@ def templates(remote: Remote, output: Format) -> int:
 @click.option("--gpus", metavar="N", help="GPUs that it may use.")
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def create(
@@ -86,7 +87,7 @@ def create(
     asked = {key: limits[key] for key in _LIMITS if limits[key] is not None}
     wanted = {"name": name, "template": template, "values": set_pairs(given), "limits": asked}
     with remote.platform() as platform:
-        order = _followed(platform, platform.create_app(wanted), wait, timeout)
+        order = _followed(remote, platform, platform.create_app(wanted), wait, timeout)
     output.show(order, lambda: echo(_told(order)), (name,))
     return _code(order)
 
@@ -96,6 +97,7 @@ def create(
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def delete(remote: Remote, app: str, yes: bool, wait: bool, timeout: float, output: Format) -> int:
@@ -104,18 +106,20 @@ def delete(remote: Remote, app: str, yes: bool, wait: bool, timeout: float, outp
     Its containers and runs are removed. The data of its boxes is kept (see: prichal box ls --kept), and so is its
     repository, for 30 days.
     """
-    if not yes:
+    if not yes and not remote.session.dry_run:
         typed = click.prompt(f"Delete {app} with all containers and runs? Repeat its name", err=True)
         if typed.strip() != app:
             raise Stalled(Reason.NOT_CONFIRMED, f"to delete the app, its name must be repeated: {app}")
     with remote.platform() as platform:
-        order = _followed(platform, platform.delete_app(app), wait, timeout)
+        order = _followed(remote, platform, platform.delete_app(app), wait, timeout)
     output.show(order, lambda: echo(_told(order)), (app,))
     return _code(order)
 
 
-def _followed(platform: Platform, order: Document, wait: bool, timeout: float) -> Document:
+def _followed(remote: Remote, platform: Platform, order: Document, wait: bool, timeout: float) -> Document:
     """Return the order when it is over, if that is to be waited for. Raises Transient `TimedOut`."""
+    if remote.session.dry_run:
+        return order
     deadline = time.monotonic() + timeout
     while wait and order["state"] not in _OVER:
         if time.monotonic() >= deadline:

@@ -12,7 +12,7 @@ from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.output import echo, print_message
 from controller.cli.remote import Remote, remote_options
-from controller.cli.session import config_option, wait_options
+from controller.cli.session import config_option, dry_run_option, wait_options
 from controller.cli.waiting import last_event, wait_for
 from controller.client.platform.api import AppRequest, Document, Platform
 
@@ -37,6 +37,7 @@ def _commit(context: click.Context, parameter: click.Parameter, value: str | Non
 )
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def reconcile(
@@ -71,6 +72,8 @@ def _follow(
     """Ask for a pass, and with `wait` return how it ended: well only if it applied a commit that begins with
     `revision`.
     """
+    dry_run = remote.session.dry_run
+    wait = wait and not dry_run
     with remote.platform() as platform:
         after = last_event(platform, app) if wait else 0
         found = ask(platform)
@@ -79,8 +82,10 @@ def _follow(
             text = f"{app}: {found['outcome']}{f': {message}' if (message := found['message']) else ''}"
         else:
             text = f"{app}: requested (request {found['id']}); follow it with: prichal events {app} -f"
+        if rollback := found.get("rollback"):
+            text = f"{app}: back to {rollback['revision'][:12]}, from {rollback['replaced'][:12] or 'nothing'}\n{text}"
         output.show(found, lambda: echo(text), (app,))
-        if not wait and platform.apps()["daemon"] is False:
+        if not wait and not dry_run and platform.apps()["daemon"] is False:
             print_message(
                 "The daemon does not run; it handles the request once you start it with: prichal daemon"
             )
@@ -95,6 +100,7 @@ def _follow(
 @click.command()
 @app_argument()
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def suspend(remote: Remote, app: str, output: Format) -> int:
@@ -113,6 +119,7 @@ def suspend(remote: Remote, app: str, output: Format) -> int:
 @app_argument()
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def resume(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
@@ -136,6 +143,7 @@ def resume(remote: Remote, app: str, wait: bool, timeout: float, output: Format)
 )
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def rollback(
@@ -153,6 +161,7 @@ def rollback(
 @app_argument()
 @wait_options
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def approve(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:

@@ -15,7 +15,7 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
-from controller.cli.session import Session, config_option, is_running, with_session
+from controller.cli.session import Session, config_option, dry_run_option, is_running, with_session
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
@@ -86,6 +86,7 @@ def _document(store: Store, record: BoxRecord) -> dict[str, object]:
 @bucket_argument
 @box_argument
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def adopt(session: Session, bucket: str, target: str, output: Format) -> int:
@@ -112,6 +113,7 @@ def adopt(session: Session, bucket: str, target: str, output: Format) -> int:
 @bucket_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
@@ -119,7 +121,7 @@ def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
     with session.store(own=True) as store:
         kept = _kept(store, bucket)
         what = f"{about_size(kept.used)} in {kept.files} files of {kept.app}/{kept.box}"
-        if not yes:
+        if not yes and not session.dry_run:
             click.confirm(f"Delete bucket {bucket} with {what} forever?", abort=True, err=True)
         with store.transaction():
             store.boxes.save(replace(_kept(store, bucket), state=BoxState.DELETING, since=time.time()))

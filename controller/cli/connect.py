@@ -13,7 +13,7 @@ from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
-from controller.cli.session import Session, config_option, wait_options, with_session
+from controller.cli.session import Session, config_option, dry_run_option, wait_options, with_session
 from controller.cli.waiting import last_event, wait_for
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import GitRef, HookProvider, RefKind
@@ -125,6 +125,7 @@ def _repositories(session: Session) -> list[ListedRepository]:
 @click.option("--print", "print_only", is_flag=True, help="Print the manifests instead of writing them.")
 @wait_options
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def connect(
@@ -168,7 +169,7 @@ def connect(
     if print_only:
         echo("---\n".join(draft.text for draft in documents(connection)), nl=False)
         return Exit.OK
-    files = _write(settings, connection)
+    files = _write(session, connection)
     hook = _webhook(settings, connection)
     names = {"app": app, "repository": connection.repository}
     document = {**names, "files": [str(path) for path in files], "webhook": hook}
@@ -209,10 +210,10 @@ def _draw_secret() -> Secret:
     return Secret(secrets.token_urlsafe(32))
 
 
-def _write(settings: Settings, connection: ConnectOptions) -> tuple[Path, ...]:
+def _write(session: Session, connection: ConnectOptions) -> tuple[Path, ...]:
     from controller.daemon.connect import connect as write
 
-    files = write(settings, connection)
+    files = write(session.settings(), connection, dry_run=session.dry_run)
     for path in files:
         print_message(f"wrote {path}")
     return files
@@ -229,7 +230,7 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
         platform = StoredPlatform(store, session.settings())
         seen = last_event(platform, None)
         request = platform.enqueue(PLATFORM, Trigger.PLATFORM)
-        if not wait:
+        if not wait or session.dry_run:
             print_message(f"{app} is {done}; see: prichal events {app} -f")
             return Exit.OK
         found = wait_for(platform, request, timeout, seen)
@@ -244,6 +245,7 @@ def _tell_daemon(session: Session, app: AppName, wait: bool, timeout: float, don
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_options
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float, output: Format) -> int:
@@ -255,10 +257,11 @@ def disconnect(session: Session, app: str, yes: bool, wait: bool, timeout: float
     from controller.daemon.disconnect import plan_removal
 
     removal = plan_removal(session.settings(), app)
-    if not yes:
+    if not yes and not session.dry_run:
         files = ", ".join(map(str, removal.files))
         click.confirm(f"Remove {files}, with all containers and runs of {app}?", abort=True, err=True)
-    removal.carry_out()
+    if not session.dry_run:
+        removal.carry_out()
     for file in removal.files:
         print_message(f"removed {file}")
     document = {"app": app, "repository": removal.repository, "removed": [str(f) for f in removal.files]}
@@ -317,7 +320,7 @@ def create(
             hook=HookProvider.GENERIC,
             hook_secret=secret,
         )
-        _write(settings, connection)
+        _write(session, connection)
         _tell_daemon(session, AppName(connection.app), wait=False, timeout=0.0)
     print_message(f"Add it to a clone with: git remote add origin {hosted.path}")
     print_message(f"From another machine it is ssh://USER@HOST{hosted.path}")

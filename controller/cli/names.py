@@ -11,7 +11,7 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
-from controller.cli.session import Session, config_option, with_session
+from controller.cli.session import Session, config_option, dry_run_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
@@ -69,6 +69,7 @@ def _document(claimed: ClaimedName) -> dict[str, object]:
 @app_argument()
 @click.argument("name")
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def release(session: Session, app: str, name: str, output: Format) -> int:
@@ -78,8 +79,12 @@ def release(session: Session, app: str, name: str, output: Format) -> int:
     five minutes.
     """
     from controller.store.names import CallerNameTable
+    from controller.store.sqlite import database_for
 
-    if not CallerNameTable(session.settings().names).release(AppName(app), name):
+    path = session.settings().names
+    with database_for(path, session.dry_run) as database:
+        is_released = CallerNameTable(database).release(AppName(app), name)
+    if not is_released:
         raise Stalled(Reason.UNKNOWN_NAME, f"no account owns {name!r} in {app}; see: prichal name ls {app}")
     output.show({"app": app, "name": name}, lambda: echo(f"{app}: {name} is released"), (f"{app} {name}",))
     return Exit.OK

@@ -19,7 +19,7 @@ from controller.cli.groups import Group
 from controller.cli.output import Column, date, echo, print_message, show_view, table_of
 from controller.cli.people_database import open_people, record_act
 from controller.cli.quotas import quota
-from controller.cli.session import Session, config_option, limit_option, with_session
+from controller.cli.session import Session, config_option, dry_run_option, limit_option, with_session
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.people.accounts import (
@@ -77,6 +77,7 @@ def user() -> None:
     metavar="ISSUER",
     help="The person signs in with this issuer of people.oidc, by this name, and has no password.",
 )
+@dry_run_option
 @config_option
 @with_session
 def add_user(session: Session, name: str, admin: bool, issuer: str | None) -> int:
@@ -86,7 +87,7 @@ def add_user(session: Session, name: str, admin: bool, issuer: str | None) -> in
     """
     settings = session.settings()
     source = _source(settings, issuer)
-    with open_people(settings) as people:
+    with open_people(settings, session.dry_run) as people:
         people.add(name, time.time(), source)
         if admin:
             people.grant(Grant(name, Role.ADMIN))
@@ -117,7 +118,7 @@ def _source(settings: Settings, issuer: str | None) -> str | None:
 @with_session
 def list_users(session: Session, output: Format) -> int:
     """Show all accounts with their roles."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found, grants = people.accounts(), people.grants(time.time())
     roles = {each.name: [grant for grant in grants if grant.user == each.name] for each in found}
     columns: tuple[Column[Account], ...] = (
@@ -150,11 +151,12 @@ user.add_command(quota)
 
 @user.command("rm")
 @click.argument("name")
+@dry_run_option
 @config_option
 @with_session
 def remove_user(session: Session, name: str) -> int:
     """Remove an account with its roles, sessions and tokens."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         people.remove(name)
         record_act(people, "user rm", name)
     echo(f"{name} is removed")
@@ -163,6 +165,7 @@ def remove_user(session: Session, name: str) -> int:
 
 @user.command("release")
 @click.argument("name")
+@dry_run_option
 @config_option
 @with_session
 def release_user(session: Session, name: str) -> int:
@@ -171,7 +174,7 @@ def release_user(session: Session, name: str) -> int:
     The account is bound to a person at an issuer. After this command it is that of the next one whom an issuer knows by
     this name. Sessions, tokens and roles by groups end, roles of the account stay: see `prichal role ls`.
     """
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         former = people.release(name)
         record_act(
             people, "user release", name, f"{former.subject} at {former.issuer}" if former.subject else ""
@@ -183,6 +186,7 @@ def release_user(session: Session, name: str) -> int:
 @user.command("passwd")
 @click.argument("name")
 @click.option("--stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@dry_run_option
 @config_option
 @with_session
 def change_password(session: Session, name: str, stdin: bool) -> int:
@@ -194,7 +198,7 @@ def change_password(session: Session, name: str, stdin: bool) -> int:
     password = sys.stdin.readline().rstrip("\n") if stdin else ""
     if stdin and (problem := password_problem(password, name)):
         raise click.UsageError(problem)
-    with open_people(settings) as people:
+    with open_people(settings, session.dry_run) as people:
         if stdin:
             people.set_hash(name, hash_password(password))
         link = "" if stdin else _link(settings, people, name)
@@ -222,6 +226,7 @@ def role() -> None:
 @click.argument("name", metavar="USER")
 @click.argument("word", metavar="ROLE", type=_ROLE)
 @click.argument("app", required=False, default=ALL)
+@dry_run_option
 @config_option
 @with_session
 def add_role(session: Session, name: str, word: str, app: str) -> int:
@@ -231,7 +236,7 @@ def add_role(session: Session, name: str, word: str, app: str) -> int:
     apps whose names begin so.
     """
     grant = _grant(name, word, app)
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         if people.grant(grant):
             record_act(people, "role add", name, _words(grant))
     echo(f"{name} is {_words(grant)}")
@@ -242,12 +247,13 @@ def add_role(session: Session, name: str, word: str, app: str) -> int:
 @click.argument("name", metavar="USER")
 @click.argument("word", metavar="ROLE", type=_ROLE)
 @click.argument("app", required=False, default=ALL)
+@dry_run_option
 @config_option
 @with_session
 def remove_role(session: Session, name: str, word: str, app: str) -> int:
     """Take a role away from a person, which counts for their next request."""
     grant = _grant(name, word, app)
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         if not people.take_back(grant):
             raise Stalled(Reason.UNKNOWN_ROLE, f"{name} is not {_words(grant)}; see: prichal role ls")
         record_act(people, "role rm", name, _words(grant))
@@ -262,7 +268,7 @@ def remove_role(session: Session, name: str, word: str, app: str) -> int:
 @with_session
 def list_roles(session: Session, name: str | None, output: Format) -> int:
     """Show the roles of USER, or of all people: given to accounts, or by groups at the last sign-in."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.grants(time.time(), name)
     columns: tuple[Column[Grant], ...] = (
         Column("USER", lambda each: each.user),
@@ -307,7 +313,7 @@ def list_sessions(session: Session, name: str | None, output: Format) -> int:
     from controller.store.people import SessionLimits
 
     web = session.settings().web
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.sessions(SessionLimits(web.session_idle, web.session_lifetime), time.time(), name)
     columns: tuple[Column[SessionRecord], ...] = (
         Column("SESSION", lambda each: each.id),
@@ -324,11 +330,12 @@ def list_sessions(session: Session, name: str | None, output: Format) -> int:
 
 @session_group.command("revoke")
 @click.argument("id", metavar="SESSION")
+@dry_run_option
 @config_option
 @with_session
 def revoke_session(session: Session, id: str) -> int:
     """End a session at once."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.end_session(id)
         if found is None:
             raise Stalled(Reason.UNKNOWN_SESSION, f"there is no session {id!r}; see: prichal session ls")
@@ -363,6 +370,7 @@ def token() -> None:
     show_default=True,
     help="Days after which the token expires.",
 )
+@dry_run_option
 @config_option
 @with_session
 def add_token(session: Session, name: str, label: str, scope: str, days: int) -> int:
@@ -373,7 +381,7 @@ def add_token(session: Session, name: str, label: str, scope: str, days: int) ->
     if len(label) > LABEL or not label.isprintable():
         raise click.BadParameter(f"at most {LABEL} printable characters", param_hint="--label")
     made, record = new_token(name, label, Scope(scope), days, time.time(), secrets.token_urlsafe(32))
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         people.add_token(made, record)
         record_act(people, "token add", f"token {record.id}", f"{scope} of {name}")
     print_message(f"token {record.id} of {name}, {scope}, until {date(record.expires)}:")
@@ -388,7 +396,7 @@ def add_token(session: Session, name: str, label: str, scope: str, days: int) ->
 @with_session
 def list_tokens(session: Session, name: str | None, output: Format) -> int:
     """Show the tokens of USER, or of all people, without their secrets."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.tokens(name)
     columns: tuple[Column[TokenRecord], ...] = (
         Column("TOKEN", lambda each: each.id),
@@ -409,11 +417,12 @@ def _until(expires: float) -> str:
 
 @token.command("revoke")
 @click.argument("id", metavar="TOKEN")
+@dry_run_option
 @config_option
 @with_session
 def revoke_token(session: Session, id: str) -> int:
     """Revoke a token at once. TOKEN is its id, as `prichal token ls` shows it."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.revoke_token(id)
         if found is None:
             raise Stalled(Reason.UNKNOWN_TOKEN, f"there is no token {id!r}; see: prichal token ls")
@@ -435,7 +444,7 @@ token.add_command(show_token)
 @with_session
 def audit(session: Session, name: str | None, limit: int, output: Format) -> int:
     """Show what people did, the newest last."""
-    with open_people(session.settings()) as people:
+    with open_people(session.settings(), session.dry_run) as people:
         found = people.acts(limit, name)[::-1]
     columns: tuple[Column[AuditEntry], ...] = (
         Column("AT", lambda each: date(each.at)),

@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_people(settings: Settings) -> Iterator[PeopleStore]:
-    """Yield the database, as the user that owns its folder."""
+def open_people(settings: Settings, dry_run: bool = False) -> Iterator[PeopleStore]:
+    """Yield the database, or for a dry run a copy of it, as the user that owns its folder."""
     from controller.store.owners import as_owner_of
     from controller.store.people import PeopleStore
+    from controller.store.sqlite import database_for
 
     folder = settings.people.parent
     if not folder.exists():
         raise Stalled(
             Reason.STATE_MISSING, f"there is no folder {folder}: start the platform first: prichal up"
         )
-    with as_owner_of(folder):
-        yield PeopleStore(settings.people)
+    with as_owner_of(folder), database_for(settings.people, dry_run) as path:
+        yield PeopleStore(path)
 
 
 def record_act(people: PeopleStore, act: str, subject: str, detail: str = "") -> None:

@@ -8,7 +8,7 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.output import Column, show_view, table_of
 from controller.cli.people_database import open_people, record_act
-from controller.cli.session import Session, config_option, with_session
+from controller.cli.session import Session, config_option, dry_run_option, with_session
 from controller.domain.people.quotas import RESOURCES, Quota, with_overrides
 from controller.domain.units import parse_size, render_size
 
@@ -35,6 +35,7 @@ class Size(click.ParamType[int]):
 @click.option("--gpus", type=click.IntRange(0, 10_000), metavar="N", help="GPUs of all of them.")
 @click.option("--reset", is_flag=True, help="Go back to the quota of the configuration.")
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def quota(
@@ -60,7 +61,7 @@ def quota(
         raise click.UsageError("give --reset, or numbers")
     if reset:
         changes = dict.fromkeys(RESOURCES)
-    with open_people(settings) as people:
+    with open_people(settings, session.dry_run) as people:
         if changes:
             people.set_quota(name, changes)
             record_act(people, "user quota", name, "reset" if reset else _words(changes))

@@ -63,7 +63,8 @@ class Remote:
             return
         from controller.client.platform import ServerPlatform
 
-        with ServerPlatform(url, self._authorization, self._ca_file(url)) as server:
+        dry_run = self.session.dry_run
+        with ServerPlatform(url, self._authorization, self._ca_file(url), dry_run=dry_run) as server:
             try:
                 yield server
             finally:
@@ -75,7 +76,8 @@ class Remote:
         from controller.web.api.platform.stored import StoredPlatform
 
         with self.session.store() as store:
-            yield StoredPlatform(store, self.session.settings(), administrator(host_user()))
+            who = administrator(host_user())
+            yield StoredPlatform(store, self.session.settings(), who, dry_run=self.session.dry_run)
 
     def platform_url(self) -> str:
         """Return the URL of the server; "" for this host."""

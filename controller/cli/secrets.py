@@ -18,7 +18,7 @@ from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options
-from controller.cli.session import Session, config_option, timeout_option, with_session
+from controller.cli.session import Session, config_option, dry_run_option, timeout_option, with_session
 from controller.domain.apps.age_keys import RECIPIENT, KeyAction, sops_configuration
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.owned_secrets import ChangeState
@@ -93,6 +93,7 @@ def list_secrets(remote: Remote, app: str, output: Format) -> int:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY[=FILE]...")
 @timeout_option(10.0, "Longest time to wait for the daemon.")
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def set_(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: float, output: Format) -> int:
@@ -104,7 +105,7 @@ def set_(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: floa
     with remote.platform() as platform:
         platform.app(app)  # so that nobody is asked for a value in vain
         change = platform.set_secret(app, _name(name), _values(keys))
-        return _applied(platform, app, change, timeout, output)
+        return _applied(remote, platform, app, change, timeout, output)
 
 
 @secret.command("rm")
@@ -113,6 +114,7 @@ def set_(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: floa
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @timeout_option(10.0, "Longest time to wait for the daemon.")
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: float, output: Format) -> int:
@@ -121,7 +123,9 @@ def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: fl
     Containers that run keep their environment.
     """
     with remote.platform() as platform:
-        return _applied(platform, app, platform.remove_secret(app, _name(name), keys), timeout, output)
+        return _applied(
+            remote, platform, app, platform.remove_secret(app, _name(name), keys), timeout, output
+        )
 
 
 @secret.command(
@@ -140,6 +144,7 @@ def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: fl
 @click.option("--yes", is_flag=True, help="Do not ask before keys are deleted.")
 @timeout_option(10.0, "Longest time to wait for the daemon.")
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def age_key(
@@ -163,13 +168,17 @@ def age_key(
         raise click.UsageError("first rotate, encrypt all files for the new key and push them, then retire")
     with remote.platform() as platform:
         if rotate:
-            return _applied(platform, app, platform.change_age_key(app, KeyAction.ROTATE), timeout, output)
+            return _applied(
+                remote, platform, app, platform.change_age_key(app, KeyAction.ROTATE), timeout, output
+            )
         if retire:
             keys = platform.secrets(app).get("ageKeys", [])
-            if len(keys) > 1 and not yes:
+            if len(keys) > 1 and not yes and not remote.session.dry_run:
                 old = ", ".join(str(key["recipient"]) for key in keys[1:])
                 click.confirm(f"Delete {old}? Files for these alone can never be decrypted again", abort=True)
-            return _applied(platform, app, platform.change_age_key(app, KeyAction.RETIRE), timeout, output)
+            return _applied(
+                remote, platform, app, platform.change_age_key(app, KeyAction.RETIRE), timeout, output
+            )
         keys = platform.secrets(app).get("ageKeys", [])
     return _show_keys(app, keys, also, output)
 
@@ -268,8 +277,13 @@ def _name(name: str) -> str:
 # --- what became of a change ---------------------------------------------------------------------------------------
 
 
-def _applied(platform: Platform, app: str, change: Document, timeout: float, output: Format) -> int:
+def _applied(
+    remote: Remote, platform: Platform, app: str, change: Document, timeout: float, output: Format
+) -> int:
     """Wait until the daemon has applied the change, and tell what became of it."""
+    if remote.session.dry_run:
+        output.show(change, lambda: echo(f"{app}: asked for"), (str(change["secret"] or app),))
+        return Exit.OK
     deadline = time.monotonic() + timeout
     while _is_waiting(change) and (left := deadline - time.monotonic()) > 0:
         if platform.apps()["daemon"] is False:

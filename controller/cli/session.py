@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from controller.cli.output import print_message
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
@@ -25,9 +26,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Session:
-    """The state shared by the commands. If `config` is None, `controller.config.load` searches for the file."""
+    """The state shared by the commands. If `config` is None, `controller.config.load` searches for the file. With
+    `dry_run` a command does what it does always, and what it writes is rolled back, or lies in a copy."""
 
     config: Path | None = None
+    dry_run: bool = False
 
     def settings(self) -> Settings:
         from controller.config import load
@@ -50,7 +53,8 @@ class Session:
 
         store = (open_store if own else open_guest_store)(path)
         try:
-            yield store
+            with store.dry_run() if self.dry_run else nullcontext():
+                yield store
         finally:
             store.close()
 
@@ -73,6 +77,25 @@ def config_option(command: F) -> F:
         expose_value=False,
         callback=remember,
         help="Path of the configuration file.",
+    )(command)
+
+
+def dry_run_option(command: F) -> F:
+    """Add `--dry-run`: what the command prints is what it would do."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Session).dry_run = True
+            print_message(
+                "This is a dry run: what follows is what the command would say. Nothing is changed."
+            )
+
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Check everything, say what would be done, and change nothing.",
     )(command)
 
 

@@ -69,9 +69,12 @@ class NewManifest:
     private: bool = False
 
 
-def connect(settings: Settings, connection: ConnectOptions, resume: bool = False) -> tuple[Path, ...]:
-    """Write the files and return their paths. With `resume`, those that have just this content are fine: they were
-    written before the process was killed. Raises Stalled `AlreadyConnected`, `PlatformFolderMissing` or
+def connect(
+    settings: Settings, connection: ConnectOptions, resume: bool = False, dry_run: bool = False
+) -> tuple[Path, ...]:
+    """Write the files, or with `dry_run` only check everything, and return their paths. With `resume`, those that have
+    just this content are fine: they were written before the process was killed. Raises Stalled `AlreadyConnected`,
+    `PlatformFolderMissing` or
     `PlatformInGit`, and ManifestInvalid with all problems that the folder would have.
     """
     source = settings.platform
@@ -90,7 +93,8 @@ def connect(settings: Settings, connection: ConnectOptions, resume: bool = False
     missing = tuple(draft for draft in drafts if not _is_there(folder, draft, resume))
     files = (*read_folder(folder), *(SourceFile(draft.name, draft.text.encode()) for draft in missing))
     load_platform(files, settings)
-    _write_all(folder, missing)
+    if not dry_run:
+        _write_all(folder, missing)
     return tuple(folder / draft.name for draft in drafts)
 
 

@@ -21,8 +21,9 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from controller.domain.error_table import ErrorRule
@@ -547,6 +548,24 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def database_for(path: Path, dry_run: bool) -> Iterator[Path]:
+    """Yield the path of a database, or for a dry run of a copy that is removed at the end of the block."""
+    if not dry_run:
+        yield path
+        return
+    with TemporaryDirectory() as place:
+        copy = Path(place) / path.name
+        if path.exists():
+            with (
+                translated(path),
+                closing(sqlite3.connect(path)) as found,
+                closing(sqlite3.connect(copy)) as made,
+            ):
+                found.backup(made)
+        yield copy
 
 
 @contextmanager

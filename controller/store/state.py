@@ -86,6 +86,10 @@ class _Aging(Protocol):
     def prune(self, before: float) -> None: ...
 
 
+class _RolledBackError(Exception):
+    """Ends the transaction of a dry run."""
+
+
 class SqliteStore:
     """`controller.ports.Store`. Threads may share it, and it survives a fork."""
 
@@ -184,6 +188,15 @@ class SqliteStore:
         with self._database.write():
             self._take_in()
             yield
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        try:
+            with self._database.write():
+                yield
+                raise _RolledBackError
+        except _RolledBackError:
+            pass
 
     def heartbeat(self, now: float) -> None:
         self._facts.put("heartbeat", now)

@@ -12,6 +12,7 @@ import logging
 from typing import Any
 
 from flask import Flask, Response
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from controller.config import Settings
@@ -32,6 +33,7 @@ from controller.web.api.platform.status import status
 from controller.web.api.platform.users import users
 from controller.web.api.runs.views import runs
 from controller.web.context import bind
+from controller.web.dry_run import dispatched, without_prefix
 from controller.web.pages.apps import apps_pages
 from controller.web.pages.device import device
 from controller.web.pages.health import health_pages
@@ -58,7 +60,11 @@ _KINDS = {
 
 
 class PlatformFlask(Flask):
-    """Flask, whose answer to `OPTIONS` has neither content nor its type, as everywhere else."""
+    """Flask, whose answer to `OPTIONS` has neither content nor its type, as everywhere else, and which rolls dry runs
+    back."""
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        return dispatched(super().dispatch_request)
 
     def make_default_options_response(self) -> Response:
         answer = super().make_default_options_response()
@@ -72,7 +78,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path means one thing
     bind(app, store, settings, storage)
-    app.wsgi_app = _accept_chunked(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = without_prefix(_accept_chunked(app.wsgi_app))  # type: ignore[method-assign]
     admit_requests(app)
     app.register_blueprint(hooks)
     app.register_blueprint(status)

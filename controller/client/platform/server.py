@@ -44,12 +44,20 @@ _DELIBERATE: Final = {"X-Prichal": "1"}
 
 
 class ServerPlatform:
-    """`url` is that of the platform. Must be closed; shared by no threads."""
+    """`url` is that of the platform; with `dry_run` it is asked to roll back what it changes. Must be closed; shared
+    by no threads."""
 
     def __init__(
-        self, url: str, authorization: Authorization, ca_file: str = "", patience: RetryPolicy | None = None
+        self,
+        url: str,
+        authorization: Authorization,
+        ca_file: str = "",
+        patience: RetryPolicy | None = None,
+        dry_run: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
+        # A path of its own, so that a server of an earlier version refuses it in place of doing it.
+        self._changing = f"{self.url}/-/dry-run" if dry_run else f"{self.url}/-"
         self.version = ""  # of the server, "" before it has answered
         self._pool = new_pool(ca_file)
         self._server = ServerClient(self._pool, authorization, platform_meanings(), self._note)
@@ -155,7 +163,7 @@ class ServerPlatform:
     def _ask_for_change(self, method: str, app: str, path: str, doing: str, content: Any) -> Document:
         """Sent once, like what `change` sends."""
         with self._knowing(app):
-            answer = self._server.ask(method, f"{self.url}{path}", doing, None, _DELIBERATE, content)
+            answer = self._server.ask(method, self._place(path), doing, None, _DELIBERATE, content)
         with self._server.meaning.understood(doing):
             return _object("id", "state", "message", "request")(answer.document["change"])
 
@@ -167,7 +175,7 @@ class ServerPlatform:
         return self._order(self.change("/-/apps", doing, wanted), doing)
 
     def delete_app(self, name: str) -> Document:
-        doing, place = f"cannot delete {name}", f"{self.url}/-/apps/{quote(name, safe='')}"
+        doing, place = f"cannot delete {name}", self._place(f"/-/apps/{quote(name, safe='')}")
         with self._knowing(name):
             answer = self._server.ask("DELETE", place, doing, {"confirm": name}, _DELIBERATE)
         return self._order(answer.document, doing)
@@ -286,8 +294,12 @@ class ServerPlatform:
         form: Mapping[str, str] | None = None,
     ) -> Any:
         """POST `content` as JSON, or a form; return the document of the response. Sent once."""
-        url = f"{self.url}{path}"
+        url = self._place(path)
         return self._server.ask("POST", url, doing, query, _DELIBERATE, content, form=form).document
+
+    def _place(self, path: str) -> str:
+        """Return the URL of what changes something."""
+        return f"{self._changing}{path.removeprefix('/-')}"
 
     def _of_app(
         self,

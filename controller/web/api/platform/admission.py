@@ -24,6 +24,7 @@ from controller.web.auth.people import Callers, is_window
 from controller.web.auth.promises import settle
 from controller.web.auth.rules import RouteRule, rule_of
 from controller.web.context import context, people_context, visitor
+from controller.web.dry_run import is_dry_run
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 FORM = "application/x-www-form-urlencoded"
@@ -119,7 +120,7 @@ def _caller(callers: Callers, caller: ClientInfo, rule: RouteRule) -> Principal 
 def _record(response: Response) -> Response:
     rule = rule_of(request.method, request.url_rule.rule) if request.url_rule is not None else None
     who: Principal | None = g.get("principal")
-    if rule is not None and rule.told and who is not None and response.status_code < 400:
+    if rule is not None and rule.told and who is not None and response.status_code < 400 and not is_dry_run():
         told = g.get("told", ((request.view_args or {}).get("name", ""), ""))
         if told is not None:
             record_act(who.name or who.via, who.via, rule.told, *told)

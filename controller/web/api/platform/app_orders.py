@@ -20,6 +20,7 @@ from controller.store.people import PeopleStore
 from controller.templates.asking import NewApp, creation, deletion
 from controller.web.api.platform.refusals import unknown_app
 from controller.web.context import context, people_context, principal
+from controller.web.dry_run import is_dry_run
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 _KINDS: Final = {
@@ -62,7 +63,8 @@ def ask_deletion(name: str, confirmed: str) -> AppOrder:
 
 def _place(store: Store, people: PeopleStore, order: AppOrder, developer: str) -> None:
     """The promise comes first: an order without one would make an app without a developer."""
-    people.promise(order.id, developer, order.app, time.time())
+    if not is_dry_run():
+        people.promise(order.id, developer, order.app, time.time())
     store.orders.ask(order)
 
 

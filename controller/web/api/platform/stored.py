@@ -67,10 +67,19 @@ LOOK, PAUSE = 0.05, 0.2
 
 class StoredPlatform:
     """`who` sees only what their roles allow; who may ask for what is decided before (web/auth/rules.py). `url` is that
-    by which the caller has reached the platform, for links if the configuration names none."""
+    by which the caller has reached the platform, for links if the configuration names none. With `dry_run`, the caller
+    rolls back what is written to the store."""
 
-    def __init__(self, store: Store, settings: Settings, who: Principal | None = None, url: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        who: Principal | None = None,
+        url: str = "",
+        dry_run: bool = False,
+    ) -> None:
         self._store = store
+        self._dry_run = dry_run
         self._settings = settings
         web = settings.web
         self._address = PublicAddress(web.public_url.rstrip("/") or url or web.local_url, web.app_domain)
@@ -395,6 +404,8 @@ class StoredPlatform:
 
     def _place(self, order: AppOrder) -> Document:
         """Roles in an earlier app of this name end with the order, if this user may write that down."""
+        if self._dry_run:
+            return order_document(self._store.orders.ask(order), self._settings)
         folder = self._settings.people.parent
         with suppress(ControllerError, OSError), as_owner_of(folder):
             PeopleStore(self._settings.people).promise(order.id, "", order.app, time.time())
