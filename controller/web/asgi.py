@@ -57,7 +57,16 @@ from controller.web.call_files.presigned import PresignedClient
 from controller.web.compression import compressing
 from controller.web.context import CALL, ServiceCall, people_context
 from controller.web.gateway.activator import Activator
-from controller.web.gateway.body import CallerGone, IncomingBody, Message, Receive, RequestBody, Send, once
+from controller.web.gateway.body import (
+    ARRIVED,
+    CallerGone,
+    IncomingBody,
+    Message,
+    Receive,
+    RequestBody,
+    Send,
+    once,
+)
 from controller.web.gateway.coding import refuse_coded
 from controller.web.gateway.cors import CorsPolicy, CorsRequest
 from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState
@@ -314,7 +323,13 @@ class GatewayApp:
         special, lines = split(scope["headers"])
         identity = request_id(special.get(b"x-request-id"))
         request = InboundRequest(
-            scope, special, lines, identity, IncomingBody(receive, special), send, ResponseState()
+            scope,
+            special,
+            lines,
+            identity,
+            IncomingBody(receive, special, scope.get(ARRIVED)),
+            send,
+            ResponseState(),
         )
         table = self.watch.table
         decision = self._decide(table, request)
@@ -322,7 +337,7 @@ class GatewayApp:
         _prepare(decision, request)
         cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
         self._meter.begin(label := request.label)
-        if not isinstance(decision, PlatformEndpoint | HostRedirect) and is_by_pass(scope["headers"]):
+        if is_by_pass(scope["headers"]) and not isinstance(decision, PlatformEndpoint | HostRedirect):
             cors, request.lines = SHARED, without_page(request.lines)
         try:
             if b"upgrade" in special and asks_for_socket(scope["http_version"], scope["headers"]):
@@ -400,7 +415,7 @@ class GatewayApp:
             caller = await self._admit(decision.target, request)
             self._activator.called(decision.target)
             headers = request.scope["headers"]
-            is_async = may_be_async(decision, request.scope["method"]) and self._async.wants(headers)
+            is_async = self._async.wants(headers) and may_be_async(decision, request.scope["method"])
             if request.incoming.more() and not is_async:
                 await self._forwarder.ready(decision.target)
             body = RequestBody(request.incoming, request.special, self._max_body)
@@ -750,8 +765,11 @@ def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tup
 
 def _prepare(decision: Decision | HostRedirect, request: InboundRequest) -> None:
     """Set what the request is counted as, and the fields and coding of its response."""
+    if isinstance(decision, ForwardCall):  # the frequent case
+        request.label = decision.target.label
+        return
     scope, send = request.scope, request.send
-    if isinstance(decision, ForwardCall | ServeService):
+    if isinstance(decision, ServeService):
         request.label = decision.target.label
     elif isinstance(decision, PlatformEndpoint | CallLookup):
         # An async call counts for its API when it ends. How often its result is fetched says nothing about that.

@@ -6,7 +6,6 @@ gracefully on SIGHUP and stops gracefully on SIGTERM.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -17,10 +16,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi import protocol
-from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver
 from gunicorn.glogging import Logger
-from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 
 from controller import memory
@@ -29,16 +25,13 @@ from controller.store import request_metrics
 from controller.store.first_admin import prepare_people
 from controller.web.asgi import Application
 from controller.web.auth.token import with_token
-from controller.web.gateway.body import CallerGone
-from controller.web.gateway.sockets import TAKE_OVER
-from controller.web.gateway.tunnel import Tunnel
+from controller.web.connections import install
 from controller.web.objects.listen import ListenSocket
 from controller.web.storage import Connect
 
 KEEP_ALIVE = 10  # seconds that an idle connection is kept; a stopping worker waits for it as long
 #: Seconds that calls under way get when a worker stops: the default limit of a call, and some more.
 GRACEFUL = 75
-HEADER = 30.0  # seconds that the header of a connection's first request may take
 STALLED = 60  # seconds without a sign from a worker's event loop, after which it is replaced
 
 
@@ -55,73 +48,6 @@ class GunicornLog(Logger):  # type: ignore[misc]
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
-
-
-class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
-    """gunicorn's own protocol, which waits for the header of a connection's first request without an end: a client
-    that sends nothing, or a byte now and then, would hold connections for ever. Later ones have `KEEP_ALIVE`.
-
-    It would read the frames of WebSockets, too, and hand whole messages to the application. The gateway passes bytes on
-    instead: it takes the connection over, after its own handshake with a component."""
-
-    _callback_parser: Any
-    _websocket: Tunnel | None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._keepalive_handle = self.worker.loop.call_later(HEADER, self._keepalive_timeout)
-
-    def _is_websocket_upgrade(self, request: Any) -> bool:
-        return False
-
-    def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
-        scope: dict[str, Any] = super()._build_http_scope(request, sockname, peername)
-        if request.may_upgrade():
-            scope[TAKE_OVER] = self._take_over
-        return scope
-
-    def _take_over(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
-        """End HTTP on this connection: `tunnel` gets what arrives from now on. Return the transport, and what has
-        arrived behind the request."""
-        if self._closed:
-            raise CallerGone
-        early: bytes = self._callback_parser.remaining()
-        self._callback_parser, self._websocket = None, tunnel
-        self._keepalive = 0  # the connection ends with the application's call
-        self._resume_reading()
-        return self.transport, early
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._websocket is not None:
-            self._websocket.pause_writing()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._websocket is not None:
-            self._websocket.resume_writing()
-
-    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
-        if self._websocket is None:  # else gunicorn misses the response to a request that was none
-            super()._send_error_response(status, message, extra_headers)
-
-
-class JoinedBodyReceiver(BodyReceiver):  # type: ignore[misc]
-    """gunicorn's own, which hands over what has arrived of a body in one piece: Git sends chunks of 8 KiB, and each
-    message to the application costs more than its bytes. What waits is bounded as before, to some 256 KiB."""
-
-    __slots__ = ()
-
-    def _pop_chunk(self) -> Any:
-        if len(self._chunks) > 1:
-            joined = b"".join(self._chunks)
-            self._chunks.clear()
-            self._chunks.append(joined)
-        return super()._pop_chunk()
-
-
-protocol.BodyReceiver = JoinedBodyReceiver  # which gunicorn's protocol makes for each request
-gasgi.ASGIProtocol = ConnectionProtocol  # which the worker's loop of gunicorn makes for each connection
 
 
 class GatewayWorker(ASGIWorker):  # type: ignore[misc]
@@ -181,6 +107,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings, connect: Connect) -> None:
     """Serve until a signal; exits the process. `connect` makes a client of the object storage."""
     memory.keep_little()
+    install()
     prepare_people(settings)
     WorkerArbiter(WebServer(with_token(settings), connect)).run()
 

@@ -83,7 +83,10 @@ class AsyncCalls:
     @staticmethod
     def wants(headers: Headers) -> bool:
         """Return True if the caller does not want to wait for the answer. Who takes events wants them as they come."""
-        if not any(name == b"prefer" for name, _ in headers):
+        for name, _ in headers:
+            if name == b"prefer":
+                break
+        else:
             return False
         takes_events = any(name == b"accept" and b"text/event-stream" in value for name, value in headers)
         return Preferences.of(headers).respond_async and not takes_events

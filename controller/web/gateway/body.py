@@ -18,20 +18,38 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+#: The key in a scope below which the server has a function that returns the next part of a body if it has arrived, and
+#: None if somebody has to wait.
+ARRIVED = "prichal.arrived"
+
+
 class CallerGone(Exception):
     """The caller closed the connection."""
 
 
 class IncomingBody:
     """Wraps the server's `receive` and records whether a part of the body is still to come: a call after the
-    last one would wait until the caller disconnects."""
+    last one would wait until the caller disconnects. `arrived` returns the next part if nobody has to wait."""
 
-    def __init__(self, receive: Receive, special: dict[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        special: dict[bytes, bytes],
+        arrived: Callable[[], Message | None] | None = None,
+    ) -> None:
         self._receive = receive
+        self._arrived = arrived
         self._more = b"transfer-encoding" in special or special.get(b"content-length", b"0") != b"0"
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        return self._note(await self._receive())
+
+    def arrived(self) -> Message | None:
+        """Return the next part if it has arrived."""
+        message = self._arrived() if self._arrived is not None else None
+        return message and self._note(message)
+
+    def _note(self, message: Message) -> Message:
         self._more = message["type"] == "http.request" and message.get("more_body", False)
         return message
 
@@ -109,6 +127,8 @@ class RequestBody:
     async def _timely(self) -> Message:
         """Enforce a deadline: a caller who sends a byte now and then would hold the call's resources for as long
         as they like."""
+        if (message := self._incoming.arrived()) is not None:
+            return message
         clock = asyncio.get_running_loop().time
         began = clock()
         try:

@@ -84,7 +84,7 @@ def _nothing() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; a frozen one takes longer to make, and each call makes one
 class ForwardedCall:
     """The request to forward. `path` includes the query; `lines` are finished header lines; `host` is the
     caller's, empty if it cannot be passed on; `respond` has the response; `begun` is called right before the

@@ -24,6 +24,11 @@ class RequestOrigin:
         return hops[-2].strip() if len(hops) > 1 else hops[0]
 
 
+@lru_cache(maxsize=1024)  # the same callers call again and again
+def _direct(address: str, scheme: str, host: bytes) -> RequestOrigin:
+    return RequestOrigin(address.encode(), scheme.encode(), host)
+
+
 class TrustedProxies:
     """`proxies` are addresses or networks."""
 
@@ -39,7 +44,7 @@ class TrustedProxies:
         callers' fields are dropped."""
         host = headers.get(b"host", b"")
         if not self.trusts(address):
-            return RequestOrigin(address.encode(), scheme.encode(), host)
+            return _direct(address, scheme, host)
         before = headers.get(b"x-forwarded-for", b"")
         return RequestOrigin(
             b"%b, %b" % (before, address.encode()) if before else address.encode(),

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from controller.domain.names import AppName
@@ -33,9 +34,15 @@ class PublishedApi:
     credentials: bytes = field(repr=False)
     reserved: frozenset[str] = field(default=frozenset(), repr=False, kw_only=True)
 
-    @property
+    @cached_property
     def label(self) -> str:
         return self.prefix[1:].decode()
+
+    @cached_property
+    def key(self) -> tuple[bytes, bytes]:
+        """Where tables have it: app and path."""
+        app, path = self.prefix[1:].split(b"/")
+        return app, path
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@ only on the event loop."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 
 from controller.domain.localizable import Localizable
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -22,9 +21,11 @@ class WorkerShares:
         self._peaks: dict[Hashable, int] = {}  # since the last rotation
         self._earlier: dict[Hashable, int] = {}  # in the period before
 
-    @contextmanager
-    def take(self, key: Hashable, whose: str) -> Iterator[None]:
-        """Take a slot until the end of the block. `whose`: "app demo". Raises RequestRefused."""
+    def take(self, key: Hashable, whose: str) -> TakenSlot:
+        """Take a slot for a `with` block. `whose`: "app demo". Raises RequestRefused when the block is entered."""
+        return TakenSlot(self, key, whose)
+
+    def occupy(self, key: Hashable, whose: str) -> None:
         own = self._by_key.get(key, 0)
         if own >= self._each:
             raise _full(
@@ -45,13 +46,12 @@ class WorkerShares:
         self._by_key[key] = own + 1
         if own >= self._peaks.get(key, 0):
             self._peaks[key] = own + 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._by_key[key] -= 1
-            if not self._by_key[key]:
-                del self._by_key[key]
+
+    def vacate(self, key: Hashable) -> None:
+        self._taken -= 1
+        self._by_key[key] -= 1
+        if not self._by_key[key]:
+            del self._by_key[key]
 
     def peaks(self) -> dict[Hashable, int]:
         """Return the most that each key had at once in this period and the one before."""
@@ -63,6 +63,23 @@ class WorkerShares:
     def rotate(self) -> None:
         """Begin another period."""
         self._earlier, self._peaks = self._peaks, dict(self._by_key)
+
+
+class TakenSlot:
+    """A slot for a `with` block. No generator makes it, since each call has one."""
+
+    __slots__ = ("_key", "_shares", "_whose")
+
+    def __init__(self, shares: WorkerShares, key: Hashable, whose: str) -> None:
+        self._shares = shares
+        self._key = key
+        self._whose = whose
+
+    def __enter__(self) -> None:
+        self._shares.occupy(self._key, self._whose)
+
+    def __exit__(self, *_: object) -> None:
+        self._shares.vacate(self._key)
 
 
 def _full(detail: str) -> RequestRefused:

@@ -65,12 +65,15 @@ class UpstreamConnection(HttpConnection):
         self.used = False  # has carried an exchange before
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # when it looks; one that outlives exchanges costs less than one for each
+        self._due = 0.0  # when there is something to check in this exchange
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
         self.status = 0
         self.headers: list[Header] = []
+        self._fields: dict[bytes, bytes] = {}  # the first value of each, by its name in lower case
         self._active = False
         self._head_only = False
         self._head_done = False
@@ -97,7 +100,8 @@ class UpstreamConnection(HttpConnection):
         self._upgrade = upgrade
         self._timeout = timeout
         self._progress = self._loop.time()
-        self._timer = self._loop.call_later(min(timeout, DELIVERY), self._check_delivery)
+        self._delivered = False
+        self._check_at(self._progress + min(timeout, DELIVERY))
         self.write(data)
 
     async def head(self) -> None:
@@ -113,16 +117,14 @@ class UpstreamConnection(HttpConnection):
         ConnectionDropped."""
         if self._transport is None or self._error is not None or self._closed:
             raise self._error or ConnectionDropped("it closed the connection right after the handshake")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._check_no_more()
         transport, self._transport = self._transport, None  # `end` must not close it
         transport.set_protocol(protocol)
         return transport, b"".join(self._early)
 
     def field(self, name: bytes) -> bytes | None:
         """Return the first value of a field of the response."""
-        return next((value for field, value in self.headers if field.lower() == name), None)
+        return self._fields.get(name)
 
     def is_complete(self) -> bool:
         """Return True if all of the response has arrived; `read` may still hold some of it."""
@@ -180,9 +182,6 @@ class UpstreamConnection(HttpConnection):
 
     def end(self) -> bool:
         """End the exchange, and return whether the connection can be reused; if not, it is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._active = False
         reusable = self._complete and self._keep_alive and not self._closed and self._error is None
         if not reusable or self._writable is not None:
@@ -200,23 +199,40 @@ class UpstreamConnection(HttpConnection):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _check_delivery(self) -> None:
-        """A network that has gone is noticed long before a slow component would be."""
-        if self._undelivered():
+    def _check_at(self, due: float) -> None:
+        self._due = due
+        if self._timer is not None and self._timer_at > due:
+            self._check_no_more()
+        if self._timer is None:
+            self._timer, self._timer_at = self._loop.call_at(due, self._check), due
+
+    def _check_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        if not self._active or self._error is not None:
+            return
+        if self._loop.time() < self._due:
+            self._check_at(self._due)
+        elif not self._delivered and self._undelivered():
+            # A network that has gone is noticed long before a slow component would be.
             self.fail(UpstreamSilent("it acknowledges nothing; its network may be gone"))
         else:
+            self._delivered = True
             self._check_progress()
 
     def _check_progress(self) -> None:
+        now = self._loop.time()
         if self._held:
-            self._progress = self._loop.time()
-        left = self._progress + self._timeout - self._loop.time()
-        if left <= 0:
-            self._timer = None
+            self._progress = now
+        due = self._progress + self._timeout
+        if due <= now:
             self.fail(UpstreamTimeout(f"no progress for {self._timeout:g} s"))
         else:
-            self._timer = self._loop.call_later(left, self._check_progress)
+            self._check_at(due)
 
     # --- asyncio.Protocol --------------------------------------------------------------------------------------
 
@@ -255,6 +271,7 @@ class UpstreamConnection(HttpConnection):
         self._finish(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._check_no_more()
         self._finish(exc)
         super().connection_lost(exc)
 
@@ -290,6 +307,7 @@ class UpstreamConnection(HttpConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_done:  # else a trailer field: never merged into the header
             self.headers.append((name, value))
+            self._fields.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         if self._complete:
@@ -310,7 +328,7 @@ class UpstreamConnection(HttpConnection):
     def _ends_with_connection(self) -> bool:
         if self._head_only or self.status in (204, 304):
             return False
-        return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return b"content-length" not in self._fields and b"transfer-encoding" not in self._fields
 
     def on_body(self, body: bytes) -> None:
         if not self._complete:
@@ -320,7 +338,7 @@ class UpstreamConnection(HttpConnection):
         if self._complete or (self.status == 101 and self._upgrade):
             return
         if self.status < 200:
-            self.headers = []
+            self.headers, self._fields = [], {}
             return
         self._complete = True
         self._keep_alive = self._parser.should_keep_alive()

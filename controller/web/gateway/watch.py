@@ -101,8 +101,7 @@ class RouteWatch:
 
     def resolve(self, target: UpstreamTarget) -> UpstreamTarget | None:
         """Return the target in the current table."""
-        _, app, path = target.prefix.split(b"/")
-        return self.table.targets.get((app, path))
+        return self.table.targets.get(target.key)
 
     def went_idle(self, endpoint: str) -> None:
         """Report, if the endpoint is retired, that its last call has ended."""

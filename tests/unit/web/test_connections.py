@@ -1,35 +1,238 @@
-"""Connections whose header does not come are closed, be it that nothing comes or a byte now and then."""
+"""Connections of callers: their deadlines, and what becomes of them when a request goes wrong. A loop of its own serves
+real connections, with an application of a few lines."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from gunicorn.asgi import protocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 
-from controller.web import server
+from controller.web import connections
+from controller.web.connections import ConnectionProtocol
+from controller.web.gateway.body import ARRIVED, Message, Receive, Send
+
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+GET = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 3\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((gasgi, "ASGIProtocol"), (protocol, "PythonProtocol"), (protocol, "BodyReceiver")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # undone behind the test
+    connections.install()
+
+
+@asynccontextmanager
+async def connected(
+    app: App | None = None, keepalive: float = 30.0
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, SimpleNamespace]]:
+    loop, config = asyncio.get_running_loop(), Config()
+    config.set("asgi_disconnect_grace_period", 0)
+    worker = SimpleNamespace(
+        cfg=config,
+        log=Logger(config),
+        asgi=app,
+        loop=loop,
+        nr_conns=0,
+        nr=0,
+        alive=True,
+        max_requests=sys.maxsize,
+    )
+
+    def make() -> ConnectionProtocol:
+        made = ConnectionProtocol(worker)
+        made._keepalive = keepalive
+        return made
+
+    async with await loop.create_server(make, "127.0.0.1", 0) as listening:
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        try:
+            yield reader, writer, worker
+        finally:
+            writer.close()
+
+
+async def reply(send: Send, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer with the path and with what has arrived of the body."""
+    message = scope[ARRIVED]() or await receive()
+    await reply(send, scope["path"].encode() + message["body"])
+
+
+async def read(reader: asyncio.StreamReader) -> bytes:
+    """Return the body of one response."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    return await reader.readexactly(int(length))
 
 
 @pytest.mark.parametrize("drips", [False, True])
 def test_the_header_of_the_first_request_has_a_deadline(monkeypatch: pytest.MonkeyPatch, drips: bool) -> None:
-    monkeypatch.setattr(server, "HEADER", 0.2)
+    monkeypatch.setattr(connections, "HEADER", 0.2)
 
     async def run() -> bytes:
-        loop, config = asyncio.get_running_loop(), Config()
-        worker = SimpleNamespace(cfg=config, log=Logger(config), asgi=None, loop=loop, nr_conns=0, alive=True)
-        listening = await loop.create_server(lambda: gasgi.ASGIProtocol(worker), "127.0.0.1", 0)
-        async with listening:
-            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        async with connected() as (reader, writer, _):
             if drips:
                 writer.write(b"GET / HTTP/1.1\r\n")
             ended = asyncio.create_task(reader.read())
             while drips and not ended.done():
                 writer.write(b"x")
                 await asyncio.sleep(0.01)
-            writer.close()
             return await ended
 
     assert asyncio.run(run()) == b""
+
+
+def test_a_connection_without_requests_is_closed() -> None:
+    async def run() -> bytes:
+        async with connected(echo, keepalive=0.1) as (reader, writer, _):
+            writer.write(GET)
+            assert await read(reader) == b"/"
+            return await reader.read()
+
+    assert asyncio.run(run()) == b""
+
+
+def test_the_time_of_a_request_does_not_count_as_idle() -> None:
+    async def slow(_: Message, __: Receive, send: Send) -> None:
+        await asyncio.sleep(0.3)
+        await reply(send, b"late")
+
+    async def run() -> None:
+        async with connected(slow, keepalive=0.2) as (reader, writer, _):
+            for _ in range(2):
+                writer.write(GET)
+                assert await read(reader) == b"late"
+
+    asyncio.run(run())
+
+
+def test_requests_of_a_connection_set_no_timer_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> int:
+        async with connected(echo) as (reader, writer, worker):
+            timers = 0
+            call_at = worker.loop.call_at
+
+            def counting(*arguments: Any, **options: Any) -> asyncio.TimerHandle:
+                nonlocal timers
+                timers += 1
+                return call_at(*arguments, **options)  # type: ignore[no-any-return]
+
+            monkeypatch.setattr(worker.loop, "call_at", counting)
+            for _ in range(50):
+                writer.write(GET)
+                assert await read(reader) == b"/"
+            return timers
+
+    assert asyncio.run(run()) <= 2
+
+
+@pytest.mark.parametrize("pieces", [[POST + b"abc"], [POST, b"abc"], [POST + b"abc" + GET]])
+def test_what_has_arrived_of_a_body(pieces: list[bytes]) -> None:
+    async def run() -> bytes:
+        async with connected(echo) as (reader, writer, _):
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0)
+            return await read(reader)
+
+    assert asyncio.run(run()) == b"/abc"
+
+
+def test_requests_that_were_sent_together() -> None:
+    async def run() -> list[bytes]:
+        async with connected(echo) as (reader, writer, _):
+            writer.write(POST + b"abc" + GET + POST + b"def")
+            return [await read(reader) for _ in range(3)]
+
+    assert asyncio.run(run()) == [b"/abc", b"/", b"/def"]
+
+
+async def raising(_: Message, __: Receive, ___: Send) -> None:
+    raise ZeroDivisionError
+
+
+async def silent(_: Message, __: Receive, ___: Send) -> None:
+    pass
+
+
+async def halving(_: Message, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+
+async def forging(_: Message, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nset-cookie: b")]})
+
+
+@pytest.mark.parametrize(
+    ("app", "status"), [(raising, b" 500 "), (silent, b" 500 "), (halving, b" 200 "), (forging, b" 500 ")]
+)
+def test_a_fault_ends_the_connection(app: App, status: bytes) -> None:
+    async def run() -> bytes:
+        async with connected(app) as (reader, writer, _):
+            writer.write(GET + GET)
+            return await reader.read()
+
+    answered = asyncio.run(run())
+    assert answered.count(b"HTTP/1.1") == 1
+    assert status in answered
+    assert b"set-cookie" not in answered
+    assert not answered.endswith(b"0\r\n\r\n")
+
+
+def test_a_caller_who_leaves_ends_the_call() -> None:
+    async def run() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def waiting(_: Message, __: Receive, ___: Send) -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with connected(waiting) as (_, writer, _worker):
+            writer.write(GET)
+            await began.wait()
+            writer.close()
+            await ended.wait()
+
+    asyncio.run(run())
+
+
+def test_a_stopping_worker_says_that_the_connection_ends() -> None:
+    async def run() -> bytes:
+        async with connected(echo) as (reader, writer, worker):
+            worker.alive = False
+            writer.write(GET)
+            return await reader.read()
+
+    assert b"connection: close\r\n" in asyncio.run(run())
+
+
+def test_a_body_that_nobody_has_read_ends_the_connection() -> None:
+    async def early(_: Message, __: Receive, send: Send) -> None:
+        await reply(send, b"no")
+
+    async def run() -> bytes:
+        async with connected(early) as (reader, writer, _):
+            writer.write(POST + b"a")  # two bytes are missing, which may look like a request
+            return await reader.read()
+
+    assert asyncio.run(run()).endswith(b"no")

@@ -332,7 +332,7 @@ def test_a_caller_who_never_reads_does_not_hold_the_component() -> None:
         async with component(handler) as endpoint:
             caller = Caller()
             caller.reads.clear()
-            task = asyncio.create_task(Bench(target_of(endpoint, timeout=0.1)).call(caller, "GET"))
+            task = asyncio.create_task(Bench(target_of(endpoint, timeout=0.5)).call(caller, "GET"))
             await gone.wait()
             caller.reads.set()
             await asyncio.wait([task])

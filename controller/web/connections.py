@@ -1,0 +1,206 @@
+"""Connections of callers: gunicorn's own protocol, with less work for each request and with deadlines that it has not.
+The worker's loop of gunicorn makes one for each connection (`server` puts it in place).
+
+gunicorn serves each request in a task of its own, so that an application can go on behind its response, and sets a
+timer for each pause between two requests. The gateway needs neither: a request is served in the task of its connection,
+and a connection has one timer, which looks when it is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from gunicorn.asgi import protocol
+from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver
+from gunicorn.workers import gasgi
+
+from controller.web.gateway.body import ARRIVED, CallerGone, Message
+from controller.web.gateway.sockets import TAKE_OVER
+from controller.web.gateway.tunnel import Tunnel
+from controller.web.ordinary_requests import OrdinaryRequest, RequestParser
+from controller.web.reply import Reply
+
+log = logging.getLogger(__name__)
+
+HEADER = 30.0  # seconds that the header of a connection's first request may take
+
+
+class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
+    """gunicorn's own protocol, which waits for the header of a connection's first request without an end: a client
+    that sends nothing, or a byte now and then, would hold connections for ever. Later ones have `KEEP_ALIVE`.
+
+    It would read the frames of WebSockets, too, and hand whole messages to the application. The gateway passes bytes on
+    instead: it takes the connection over, after its own handshake with a component."""
+
+    _callback_parser: Any
+    _websocket: Tunnel | None
+    _idle_until: float | None  # of the loop's time, None while a request is served
+    _timer: asyncio.TimerHandle | None
+    _timer_at: float
+    _keepalive: float
+
+    def connection_made(self, transport: Any) -> None:
+        self._timer, self._timer_at = None, 0.0
+        self._idle_until = None
+        super().connection_made(transport)
+        self._wait_until(self.worker.loop.time() + HEADER)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _arm_keepalive_timer(self) -> None:
+        if self._keepalive > 0:
+            self._wait_until(self.worker.loop.time() + self._keepalive)
+
+    def _cancel_keepalive_timer(self) -> None:
+        self._idle_until = None
+        if self._conn_lost_handled and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait_until(self, until: float) -> None:
+        self._idle_until = until
+        if self._timer is not None and self._timer_at > until:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer, self._timer_at = self.worker.loop.call_at(until, self._look), until
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._idle_until is None:
+            return  # the next pause sets another one
+        if self._idle_until > self.worker.loop.time():
+            self._wait_until(self._idle_until)
+        else:
+            self._keepalive_timeout()
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def _on_headers_complete(self) -> bool:
+        request = self._callback_parser.ordinary
+        if request is None or self._is_ssl:
+            return bool(super()._on_headers_complete())
+        self._current_request = request
+        self._body_receiver = JoinedBodyReceiver(request, self)
+        self._request_ready.set()
+        return False
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        """Return True if the connection can be used for another request."""
+        if not isinstance(request, OrdinaryRequest):
+            return bool(await self._handle_http_request(request, sockname, peername))
+        scope = self._build_http_scope(request, sockname, peername)
+        reply = Reply(self, request.method == "HEAD", closes=self._ends())
+        try:
+            await self.app(scope, self._body_receiver.receive, reply.send)
+        except asyncio.CancelledError:
+            return False  # the caller has left
+        except Exception:
+            log.exception("a request failed by a fault of the platform")
+        if not reply.started and not self._closed:
+            self._send_error_response(500, "Internal Server Error")
+        return reply.keeps_alive and not self._ends()
+
+    def _ends(self) -> bool:
+        """Return True if the connection ends with this request."""
+        worker = self.worker
+        return not (worker.alive and self._keepalive) or worker.nr + 1 >= worker.max_requests
+
+    @property
+    def left(self) -> bool:
+        """Return True if the caller has left."""
+        return bool(self._closed)
+
+    @property
+    def flow(self) -> Any:
+        return self._flow_control
+
+    def put(self, data: bytes) -> None:
+        """Write a piece of a response."""
+        self._safe_write(data)
+
+    def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> Message:
+        if isinstance(request, OrdinaryRequest) and self._scope_addresses is not None:
+            scope = self._ordinary_scope(request)
+        else:
+            scope = super()._build_http_scope(request, sockname, peername)
+            if request.may_upgrade():
+                scope[TAKE_OVER] = self._take_over
+        scope[ARRIVED] = self._body_receiver.arrived
+        return scope
+
+    def _ordinary_scope(self, request: OrdinaryRequest) -> Message:
+        """Return what gunicorn would, which has noted the addresses with the first request."""
+        _, _, server, client = self._scope_addresses
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query.encode(),
+            "root_path": self._root_path,
+            "headers": request.headers_bytes,
+            "server": server,
+            "client": client,
+            "state": {},
+        }
+
+    # --- WebSockets ----------------------------------------------------------------------------------------------
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        return False
+
+    def _take_over(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
+        """End HTTP on this connection: `tunnel` gets what arrives from now on. Return the transport, and what has
+        arrived behind the request."""
+        if self._closed:
+            raise CallerGone
+        early: bytes = self._callback_parser.remaining()
+        self._callback_parser, self._websocket = None, tunnel
+        self._keepalive = 0  # the connection ends with the application's call
+        self._resume_reading()
+        return self.transport, early
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._websocket is not None:
+            self._websocket.pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._websocket is not None:
+            self._websocket.resume_writing()
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        if self._websocket is None:  # else gunicorn misses the response to a request that was none
+            super()._send_error_response(status, message, extra_headers)
+
+
+class JoinedBodyReceiver(BodyReceiver):  # type: ignore[misc]
+    """gunicorn's own, which hands over what has arrived of a body in one piece: Git sends chunks of 8 KiB, and each
+    message to the application costs more than its bytes. What waits is bounded as before, to some 256 KiB."""
+
+    __slots__ = ()
+
+    def arrived(self) -> Message | None:
+        """Return the next message if nobody has to wait for it: what has arrived of the body."""
+        return self._pop_chunk() if self._chunks and not self._disconnected else None
+
+    def _pop_chunk(self) -> Any:
+        if len(self._chunks) > 1:
+            joined = b"".join(self._chunks)
+            self._chunks.clear()
+            self._chunks.append(joined)
+        return super()._pop_chunk()
+
+
+def install() -> None:
+    """Let gunicorn make these connections, and their parsers and bodies."""
+    gasgi.ASGIProtocol = ConnectionProtocol  # for each connection
+    protocol.PythonProtocol = RequestParser
+    protocol.BodyReceiver = JoinedBodyReceiver  # for each request
