@@ -1,5 +1,5 @@
-"""MLServer and BentoML with the same function, in separate virtual environments, for comparison with the serving
-library and the whole path. If one cannot be installed, its rows are missing and a note says why."""
+"""MLServer, BentoML, LitServe and FastAPI with the same function, in separate virtual environments, for comparison with
+the serving library and the whole path. If one cannot be installed, its rows are missing and a note says why."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 VENV = ROOT / "build" / "peers"
 BENTOML_REQUIREMENTS = Path(__file__).with_name("requirements-bentoml.txt")
 BENTOML_VENV = ROOT / "build" / "peers-bentoml"
+LITSERVE_REQUIREMENTS = Path(__file__).with_name("requirements-litserve.txt")
+LITSERVE_VENV = ROOT / "build" / "peers-litserve"  # and FastAPI's
 INSTALLING = 300.0  # seconds
 
 
@@ -81,6 +83,37 @@ def bentoml(ground: Environment, service: str, body: bytes, expected: bytes) -> 
             wait_for("BentoML", lambda: answers(target))
         except LoadFailed as error:
             raise NoPeer(f"{error}: {(home / 'log.txt').read_text()[-500:]}") from error
+        yield target
+
+
+@contextmanager
+def litserve(ground: Environment) -> Iterator[Target]:
+    """One process that answers and one that runs the function, on loopback alone; all else as LitServe has it."""
+    port = free_port()
+    with _in_litserves(ground, "LitServe", port, ["-m", "adder_litserve", str(port)]) as target:
+        yield target
+
+
+@contextmanager
+def fastapi(ground: Environment) -> Iterator[Target]:
+    """One process of uvicorn, on loopback alone, without access log; all else as FastAPI and uvicorn have it."""
+    port = free_port()
+    command = ["-m", "uvicorn", "adder_fastapi:app", "--no-access-log", "--port", str(port)]
+    with _in_litserves(ground, "FastAPI", port, command) as target:
+        yield target
+
+
+@contextmanager
+def _in_litserves(ground: Environment, name: str, port: int, command: list[str]) -> Iterator[Target]:
+    install(LITSERVE_VENV, LITSERVE_REQUIREMENTS)
+    log = ground.home / f"{name}.txt"
+    target = Target(("127.0.0.1", port), "/predict", BODY, answer())
+    env = {**os.environ, "PYTHONPATH": str(WORKLOAD)}
+    with ended([str(LITSERVE_VENV / "bin" / "python"), *command], env, log):
+        try:
+            wait_for(name, lambda: answers(target))
+        except LoadFailed as error:
+            raise NoPeer(f"{error}: {log.read_text()[-500:]}") from error
         yield target
 
 

@@ -1,32 +1,37 @@
 """Measures throughput and latency of the serving library alone and of the whole path through the gateway,
-each compared with MLServer with the same function and client in the same run."""
+each compared with other servers with the same function and client in the same run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from benchmarks.environment import Adder, Environment, bare_process, free_port, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import Load, Target, run
-from benchmarks.peers import NoPeer, mlserver
+from benchmarks.peers import NoPeer, fastapi, litserve, mlserver
+
+Peer = Callable[[Environment], AbstractContextManager[Target]]
 
 ROUNDS = 5
 SECONDS = 3
 CONNECTIONS = (1, 16)
-PEER = "MLServer"
+#: What stands beside the serving library, and beside the whole path, with the aim of the ratio.
+PEERS: Mapping[str, Peer] = {"MLServer": mlserver, "LitServe": litserve, "FastAPI": fastapi}
+LIBRARY = {"MLServer": "4 ×", "LitServe": "", "FastAPI": "1.5 ×"}
+PATH = {"MLServer": "3 ×"}
 
 
 def measure_library(ground: Environment) -> Section:
     """As processes on this host, both: no container is in the way of either."""
-    section = Section("serving", "the serving library called directly, beside MLServer")
+    section = Section("serving", "the serving library called directly, beside other servers")
     with ExitStack() as stack:
         targets = {"serving library": stack.enter_context(bare_process(ground, free_port()))}
-        targets |= _peer(ground, stack, section)
+        targets |= _peers(ground, stack, section, LIBRARY)
         for connections in CONNECTIONS:
             loads = _loads(ground, targets, connections)
-            _report(section, loads, connections, "serving library", aim="4 ×")
+            _report(section, loads, connections, "serving library", LIBRARY)
     return section
 
 
@@ -36,23 +41,27 @@ def measure_path(ground: Environment) -> Section:
     with ExitStack() as stack:
         module = Adder(stack.enter_context(running_platform(ground)), ground)
         targets = {"whole path": module.deploy(0), "container directly": module.direct_target(0)}
-        targets |= _peer(ground, stack, section)
+        targets |= _peers(ground, stack, section, PATH)
         for connections in CONNECTIONS:
             loads = _loads(ground, targets, connections)
-            _report(section, loads, connections, "whole path", aim="3 ×")
+            _report(section, loads, connections, "whole path", PATH)
             if connections == 1:
                 pairs = zip(loads["whole path"], loads["container directly"], strict=True)
                 added = [1e3 * (path.p50 - direct.p50) for path, direct in pairs]
-                section.add("the gateway's own p50", "ms", added, aim="0.3 ms")
+                section.add("the gateway's own p50", "ms", added, aim="0.15 ms")
     return section
 
 
-def _peer(ground: Environment, stack: ExitStack, section: Section) -> dict[str, Target]:
-    try:
-        return {PEER: stack.enter_context(mlserver(ground))}
-    except NoPeer as error:
-        section.notes.append(f"{PEER} is not measured: {error}")
-        return {}
+def _peers(
+    ground: Environment, stack: ExitStack, section: Section, names: Iterable[str]
+) -> dict[str, Target]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = stack.enter_context(PEERS[name](ground))
+        except NoPeer as error:
+            section.notes.append(f"{name} is not measured: {error}")
+    return found
 
 
 def _loads(ground: Environment, targets: Mapping[str, Target], connections: int) -> dict[str, list[Load]]:
@@ -61,12 +70,16 @@ def _loads(ground: Environment, targets: Mapping[str, Target], connections: int)
     return in_turns(calls, ground.count(ROUNDS))
 
 
-def _report(section: Section, loads: Mapping[str, list[Load]], connections: int, ours: str, aim: str) -> None:
+def _report(
+    section: Section, loads: Mapping[str, list[Load]], connections: int, ours: str, peers: Mapping[str, str]
+) -> None:
+    """`peers`: what `ours` is compared with, and the aim of each ratio."""
     at = f"{connections} connection{'s' if connections > 1 else ''}"
     for name, measured in loads.items():
         section.add(f"{name}, {at}", "req/s", [load.rate for load in measured])
         section.add("  p50", "ms", [1e3 * load.p50 for load in measured])
         section.add("  p99", "ms", [1e3 * load.p99 for load in measured])
-    if PEER in loads:
-        rates = {name: [load.rate for load in measured] for name, measured in loads.items()}
-        section.compare(f"{ours} beside {PEER}, {at}", rates[ours], rates[PEER], aim)
+    rates = {name: [load.rate for load in measured] for name, measured in loads.items()}
+    for peer, aim in peers.items():
+        if peer in rates:
+            section.compare(f"{ours} beside {peer}, {at}", rates[ours], rates[peer], aim)
