@@ -614,8 +614,9 @@ class Models(Protocol):
     def has(self, digest: str) -> bool:
         """Return True if it is cached; this counts as a use."""
 
-    def prune(self, spare: frozenset[str]) -> None:
-        """Remove the least recently used models beyond the cache's size; never those in `spare`."""
+    def prune(self, spare: Callable[[], frozenset[str]]) -> None:
+        """Remove the least recently used models beyond the cache's size; never those that `spare` returns, which is
+        asked only if the cache is too large."""
 
 
 # --- the store --------------------------------------------------------------------------------------------------

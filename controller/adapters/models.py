@@ -125,16 +125,19 @@ class ModelCache:
 
     # --- prune -------------------------------------------------------------------------------------------------
 
-    def prune(self, spare: frozenset[str]) -> None:
+    def prune(self, spare: Callable[[], frozenset[str]]) -> None:
         with _translated(self._folder):
             if not self._folder.is_dir():
                 return
             models = [path for path in self._folder.iterdir() if not path.name.startswith(_DRAFT)]
             over = sum(self._size(path) for path in models) - self._capacity
+            if over <= 0:
+                return
+            spared = spare()
             for path in sorted(models, key=lambda path: path.stat().st_mtime_ns):
                 if over <= 0:
                     return
-                if path.name not in spare:
+                if path.name not in spared:
                     over -= self._size(path)
                     self._remove(path)
 

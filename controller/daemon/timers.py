@@ -20,7 +20,7 @@ from controller.daemon.health import EVERY
 from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import RepositorySpec
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import PLATFORM, AppName, RepositoryName
 from controller.domain.pace import pause_after
 from controller.guards import GuardedStep
 from controller.ports import Engine, Store
@@ -137,7 +137,7 @@ class Timers:
 
     def _poll(self, name: str) -> Callable[[], None]:
         def tick() -> None:
-            self._ask_each((a.name for a in self._catalog.spec.apps if a.repository == name), Trigger.POLL)
+            self._ask_each(self._catalog.spec.apps_of(RepositoryName(name)), Trigger.POLL)
 
         return tick
 

@@ -37,8 +37,9 @@ class PlatformCatalog:
 
     def repository_secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
         """Return a Secret of the platform or of the apps in the repository."""
-        owners = [app.name for app in self.spec.apps if app.repository == repository.name]
-        found = (self.secret(name, owner) for owner in [None, *owners])
+        if name is None:
+            return None
+        found = (self.secret(name, owner) for owner in (None, *self.spec.apps_of(repository.name)))
         return next((secret for secret in found if secret), None)
 
     def registries(self, app: PlatformAppSpec) -> Credentials:

@@ -151,7 +151,7 @@ class PlatformReconciler:
         values = [value for _, value in secret.values] if secret else []
         return RepositoryRecord(
             name=repository.name,
-            apps=tuple(app.name for app in spec.apps if app.repository == repository.name),
+            apps=spec.apps_of(repository.name),
             ref=f"{repository.ref.kind}:{repository.ref.value}",
             interval=repository.interval,
             hook_provider=repository.hook_provider,

@@ -477,9 +477,13 @@ class Reconciliation:
 
     def _tidy_models(self, now: AppStatus) -> None:
         """Remove models that are not used. `now` is the app's status as it will be saved."""
-        others = (status for status in self._deps.store.apps.all() if status.app != self._app)
+
+        def used() -> frozenset[str]:
+            others = (status for status in self._deps.store.apps.all() if status.app != self._app)
+            return in_use((*others, now))
+
         try:
-            self._deps.models.prune(in_use((*others, now)))
+            self._deps.models.prune(used)
         except ControllerError as error:
             log.warning("could not remove old models: %s", error.message, extra={"app": self._app})
 

@@ -211,6 +211,14 @@ class FakeEngine:
             ours = sorted((c.seen for c in self._containers.values() if c.app == app), key=lambda w: w.name)
             return ObservedApp(app, tuple(ours), app in self._networks)
 
+    def at(self, endpoint: str) -> ObservedWorkload | None:
+        """Return the workload that answers at an endpoint; no part of the port."""
+        self._require_up()
+        with self._changed:
+            address, _, port = endpoint.rpartition(":")
+            ours = (c.seen for c in self._containers.values() if c.app is not None)
+            return next((w for w in ours if w.address == address and str(w.port) == port), None)
+
     def apps(self) -> frozenset[AppName]:
         self._require_up()
         with self._changed:

@@ -61,5 +61,4 @@ class FakeProber:
         return scripted or SmokeAnswer(200, case.expected or b"{}")
 
     def _at(self, endpoint: str) -> ObservedWorkload | None:
-        everything = (w for app in self._engine.apps() for w in self._engine.observe(app).workloads)
-        return next((w for w in everything if w.endpoint == endpoint), None)
+        return self._engine.at(endpoint)

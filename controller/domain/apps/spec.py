@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.names import AppName, ComponentName, RepositoryName
@@ -493,10 +494,34 @@ class PlatformSpec:
     warnings: tuple[str, ...] = ()
 
     def repository(self, name: RepositoryName) -> RepositorySpec | None:
-        return next((r for r in self.repositories if r.name == name), None)
+        return self._repositories_by_name.get(name)
 
     def app(self, name: AppName) -> PlatformAppSpec | None:
-        return next((a for a in self.apps if a.name == name), None)
+        return self._apps_by_name.get(name)
 
     def secret(self, name: str, app: AppName | None) -> SecretSpec | None:
-        return next((s for s in self.secrets if s.name == name and s.app == app), None)
+        return self._secrets_by_name.get((name, app))
+
+    def apps_of(self, repository: RepositoryName) -> tuple[AppName, ...]:
+        return self._apps_by_repository.get(repository, ())
+
+    # Each pass asks for some of them, and must not look at all there are. The first one of a name counts.
+
+    @cached_property
+    def _repositories_by_name(self) -> dict[RepositoryName, RepositorySpec]:
+        return {one.name: one for one in reversed(self.repositories)}
+
+    @cached_property
+    def _apps_by_name(self) -> dict[AppName, PlatformAppSpec]:
+        return {one.name: one for one in reversed(self.apps)}
+
+    @cached_property
+    def _apps_by_repository(self) -> dict[RepositoryName, tuple[AppName, ...]]:
+        found: dict[RepositoryName, list[AppName]] = {}
+        for one in self.apps:
+            found.setdefault(one.repository, []).append(one.name)
+        return {name: tuple(apps) for name, apps in found.items()}
+
+    @cached_property
+    def _secrets_by_name(self) -> dict[tuple[str, AppName | None], SecretSpec]:
+        return {(one.name, one.app): one for one in reversed(self.secrets)}

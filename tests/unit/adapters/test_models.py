@@ -411,16 +411,16 @@ def filled(cache: ModelCache, bucket: Bucket, folder: Path, *names: str) -> list
 def test_those_used_longest_ago_go_first_until_the_rest_fits(
     cache: ModelCache, bucket: Bucket, folder: Path
 ) -> None:
-    cache.prune(frozenset())  # nothing is there yet
+    cache.prune(lambda: frozenset())  # nothing is there yet
     a, *_, d = filled(cache, bucket, folder, "a", "b", "c", "d")
     assert cache.has(a)  # asking is a use
-    cache.prune(frozenset())
+    cache.prune(lambda: frozenset())
     assert {path.name for path in folder.iterdir()} == {a, d}
-    cache.prune(frozenset())
+    cache.prune(lambda: frozenset())
     assert {path.name for path in folder.iterdir()} == {a, d}
 
 
 def test_what_is_in_use_stays_even_if_it_is_too_much(cache: ModelCache, bucket: Bucket, folder: Path) -> None:
     *used, _ = filled(cache, bucket, folder, "a", "b", "c", "d")
-    cache.prune(frozenset(used))
+    cache.prune(lambda: frozenset(used))
     assert {path.name for path in folder.iterdir()} == set(used)
