@@ -1,7 +1,7 @@
-"""`python -m benchmarks [--quick] [deploy builds heal push serving processes batches tensors gateway streams idle files
-listing runs queue logs shares pages]`: measure, print a table, write build/bench.json, or the file that BENCH_RESULT
-names. With --quick everything is done once or a few times only: it shows that the measurements work, and its figures
-mean nothing.
+"""`python -m benchmarks [--quick] [deploy builds heal push serving processes batches tensors gateway streams sockets
+idle apps files listing runs queue logs shares pages]`: measure, print a table, write build/bench.json, or the file that
+BENCH_RESULT names. With --quick everything is done once or a few times only: it shows that the measurements work, and
+its figures mean nothing.
 
 Needs a Docker engine and the examples' base image, which `make bench` sees to. No figure passes or fails: the aims are
 shown beside what was measured. The exit code is 1 only if a measurement could not be made.
@@ -28,12 +28,14 @@ from benchmarks import (
     deploy,
     healing,
     idle,
+    many_apps,
     pages,
     processes,
     pushes,
     runs,
     serving,
     shares,
+    sockets,
     storage,
     streams,
     tensors,
@@ -53,7 +55,9 @@ SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "tensors": tensors.measure,
     "gateway": serving.measure_path,
     "streams": streams.measure,
+    "sockets": sockets.measure,
     "idle": idle.measure,
+    "apps": many_apps.measure,
     "files": storage.measure_files,
     "listing": storage.measure_large_listing,
     "runs": runs.measure_runs,

@@ -26,13 +26,16 @@ from tests.support.engines import BASE_IMAGE, build_image, unique
 from tests.support.platform import Module, Platform
 
 WORKLOAD = Path(__file__).parent / "workload"
-CODE = ("adder.py", "words.py", "own_words.py")
-OWN_COMMAND = 'CMD ["python3", "own_words.py"]'
+CODE = ("adder.py", "words.py", "own_words.py", "own_echo.py")
+OWN_COMMAND = (
+    'CMD ["sh", "-c", "exec python3 ${OWN:-own_words.py}"]'  # the variable names another server of one's own
+)
 NUMBERS = (2, 3, 5)
 BODY = json.dumps(
     {"inputs": [{"name": "numbers", "datatype": "INT32", "shape": [len(NUMBERS)], "data": NUMBERS}]}
 ).encode()
 PORT = 8002
+IDENTITY = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
 PAUSE = 0.002  # seconds between two looks of one who waits
 PATIENCE = 60.0  # seconds after which waiting has failed
 
@@ -249,14 +252,21 @@ class Adder(Module):
             self.component(name, **adder(self._image, offset, **self._service))
         self.api(self._components[0])
         self._git("add", "--all")
-        identity = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
-        self._git(*identity, "commit", "--quiet", "--message", f"Add {offset}")
+        self._git(*IDENTITY, "commit", "--quiet", "--message", f"Add {offset}")
         return self._git("rev-parse", "HEAD").strip()
 
     def begin_push(self) -> subprocess.Popen[bytes]:
         command = ["git", "-C", str(self.tree), "push", "--quiet", "origin", "HEAD:main"]
         with (self.home.parent / "push.txt").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def push_as_it_is(self) -> str:
+        """Commit and push what lies in the tree, and return the revision."""
+        self._git("add", "--all")
+        self._git(*IDENTITY, "commit", "--quiet", "--message", "As it is")
+        if self.begin_push().wait(PATIENCE):
+            raise LoadFailed("git push failed")
+        return self._git("rev-parse", "HEAD").strip()
 
     def target(self, offset: int) -> Target:
         return Target(("127.0.0.1", self._platform.port), f"/{self.app}/api/predict", BODY, answer(offset))
