@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 from controller.domain.apps.age_keys import PublicAgeKey
 from controller.domain.apps.conditions import Conditions
 from controller.domain.apps.desired import BuildInput, Workload
+from controller.domain.apps.followed_images import FollowedImage, FollowRecord, FollowState
 from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.apps.observed import (
     ImagePin,
@@ -29,6 +30,7 @@ from controller.domain.apps.observed import (
 from controller.domain.apps.orders import AppOrder, OrderRecord
 from controller.domain.apps.owned_secrets import ChangeRecord, OwnedKey, OwnedSecrets, SecretChange
 from controller.domain.apps.previews import AskedPreview, PlanPreview
+from controller.domain.apps.releases import Images
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.samples import Resolution, Sample, Stored
 from controller.domain.apps.smoke import SmokeAnswer, SmokeCase
@@ -134,6 +136,16 @@ class BuildContext:
     files: Iterable[bytes]
 
 
+@dataclass(frozen=True)
+class CommitDraft:
+    """A commit by prichal that replaces the content of one file. `at` in Unix seconds."""
+
+    path: str
+    content: bytes
+    message: str
+    at: int
+
+
 class Sources(Protocol):
     """Git repositories: one bare clone each, no work tree. Calls on one repository are serialised inside."""
 
@@ -160,6 +172,12 @@ class Sources(Protocol):
     def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
         """Return the context, which is deterministic (fixed times and owners). Files that `.dockerignore`
         excludes are not checked."""
+
+    def commit(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, parent: Revision, draft: CommitDraft
+    ) -> str:
+        """Put a commit onto the branch of the repository, and return its id. Raises Transient `BranchMoved` if the
+        branch no longer points to `parent`, Stalled `ImageWriteFailed` if the server refuses it."""
 
     def forget(self, names: Iterable[str]) -> None:
         """Delete the clones of these repositories."""
@@ -1206,6 +1224,54 @@ class Notifications(Protocol):
         """Return the tests that were asked for, and forget them."""
 
 
+@dataclass(frozen=True)
+class RemoteImage:
+    """What a tag points to in a registry. `platforms` are those of an index, as `linux/amd64`; None if they are not
+    known."""
+
+    digest: str
+    platforms: frozenset[str] | None
+
+
+class ImageRegistry(Protocol):
+    """Registries of images, asked by name. `registries` are those of the app, with their credentials. Raises Stalled
+    `RegistryDenied`, `RegistryCredentials`, `RegistryUntrusted`, `RegistryAddressRefused`, `RegistryAnswerInvalid`,
+    `ImageNotFound`; Transient `RegistryUnreachable`, `RegistryLimited`."""
+
+    def tags(
+        self, name: str, registries: tuple[tuple[Registry, SecretSpec | None], ...]
+    ) -> tuple[str, ...]: ...
+
+    def image(
+        self,
+        name: str,
+        tag: str,
+        registries: tuple[tuple[Registry, SecretSpec | None], ...],
+        known: str = "",
+    ) -> RemoteImage:
+        """Return what the tag points to. For the digest `known`, platforms are not looked up."""
+
+
+class FollowedImages(Protocol):
+    """What apps follow, and what was found. Passes declare, reject and ask; the follower writes states."""
+
+    def declare(self, app: AppName, images: Iterable[FollowedImage]) -> None:
+        """Store these as those of the app. A state that belongs to another question is forgotten."""
+
+    def of(self, app: AppName) -> tuple[FollowRecord, ...]: ...
+
+    def all(self) -> tuple[FollowRecord, ...]: ...
+
+    def save(self, record: FollowRecord, state: FollowState) -> bool:
+        """Save a state, unless the question has changed meanwhile; return whether it was saved."""
+
+    def reject(self, app: AppName, images: Images) -> None:
+        """Record which images were rolled back, in place of what was recorded before."""
+
+    def ask_now(self, app: AppName, at: float) -> None:
+        """Record that a person wants the registries to be asked."""
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -1227,6 +1293,7 @@ class Store(Protocol):
     orders: Orders
     templates: Templates
     notifications: Notifications
+    images: FollowedImages
 
     def changed(self) -> bool:
         """Return True if another connection has committed since this thread's last call (`PRAGMA

@@ -9,34 +9,22 @@ the beginning of the body are used.
 
 from __future__ import annotations
 
-import errno
 import http.client
-import queue
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from urllib.parse import SplitResult, urlsplit
 
+from controller.adapters.addresses import Resolve, connected, resolve, resolved_in_time
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import ReceiverResponse, is_public
 from controller.fetch import ended_after, network_words, seconds_left
 
-#: Returns the addresses of a name, the best one first. Raises OSError if it has none.
-Resolve = Callable[[str], Sequence[str]]
-
 ANSWER_LIMIT = 16 * 1024  # bytes of a body that are received, so that the receiver can finish
-CONNECT_TIMEOUT = 5.0  # seconds for each address
-
-
-def resolve(name: str) -> Sequence[str]:
-    """Resolve a name as the host does."""
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class HttpSender:
@@ -71,7 +59,7 @@ class HttpSender:
         self, url: SplitResult, headers: Mapping[str, str], body: bytes, deadline: float
     ) -> ReceiverResponse:
         host, port = url.hostname or "", url.port or {"http": 80, "https": 443}[url.scheme]
-        with closing(_connect(self._vetted(host, deadline), port, deadline)) as plain:
+        with closing(connected(self._vetted(host, deadline), port, deadline)) as plain:
             sock = plain
             if url.scheme == "https":
                 sock = self._context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -79,47 +67,11 @@ class HttpSender:
                 return _post(sock, url, headers, body, deadline)
 
     def _vetted(self, host: str, deadline: float) -> Sequence[str]:
-        addresses = _in_time(lambda: self._resolve(host), deadline)
+        addresses = resolved_in_time(lambda: self._resolve(host), deadline)
         if not self._private and not all(map(is_public, addresses)):
             message = f"the address is not public; it may be used only if {self._option} is set"
             raise Stalled(Reason.WEBHOOK_ADDRESS_REFUSED, message)
         return addresses
-
-
-def _in_time(look_up: Callable[[], Sequence[str]], deadline: float) -> Sequence[str]:
-    """Call `look_up` with a time limit. Raises its errors, and TimeoutError. The host's resolver cannot be
-    interrupted, only abandoned.
-    """
-    answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(look_up())
-        except (OSError, ValueError) as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    try:
-        found = answers.get(timeout=seconds_left(deadline))
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def _connect(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
-    """Connect to the first address that accepts."""
-    failure = OSError(errno.EHOSTUNREACH, "its name has no address")
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), min(CONNECT_TIMEOUT, seconds_left(deadline)))
-        except TimeoutError:
-            failure = OSError(errno.EHOSTUNREACH, "it does not accept connections")
-        except OSError as error:
-            failure = error
-    seconds_left(deadline)
-    raise failure
 
 
 def _post(

@@ -25,9 +25,16 @@ def _asked_by(entry: dict[str, Any]) -> str:
     return ", ".join(entry["triggers"]) + (f" ({person})" if person else "")
 
 
+def _images(entry: dict[str, Any]) -> str:
+    """Return the images that were followed."""
+    found = entry.get("images") or {}
+    return ", ".join(f"{subject} {image.partition('@')[0]}" for subject, image in found.items())
+
+
 COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column("ID", lambda each: str(each["id"])),
     Column("REVISION", lambda each: str(each["revision"])[:12] or "-"),
+    Column("IMAGES", lambda each: _images(each) or "-", is_wide=True),
     Column("WHEN", lambda each: date(parse_rfc3339(each["begun"]))),
     Column("TOOK", lambda each: about_duration(float(each["seconds"]))),
     Column("OUTCOME", lambda each: str(each["outcome"])),

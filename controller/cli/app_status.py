@@ -198,6 +198,9 @@ def _detail_lines(app: Document, wide: bool) -> Iterator[str | Table]:
     if parts:
         yield ""
         yield table_of(PART_COLUMNS, parts, wide)
+    if followed := app.get("followed"):
+        yield ""
+        yield table_of(FOLLOWED_COLUMNS, followed, wide)
     if uses := app.get("uses"):
         name = AppName(app["app"])
         found = [Usage(name, each["resource"], each["used"], each["bound"]) for each in uses]
@@ -230,6 +233,33 @@ PART_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column("IMAGE", lambda part: _text(part, "image") or "-", is_wide=True),
     Column("MESSAGE", lambda part: _text(_condition(part) or {}, "message")),
 )
+
+
+FOLLOWED_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("FOLLOWS", lambda each: each["subject"]),
+    Column("RULE", lambda each: _text(each, "rule")),
+    Column("NEWEST", lambda each: _tagged(_text(each, "image")) or "-"),
+    Column("DIGEST", lambda each: _text(each, "image").partition("@")[2] or "-", is_wide=True),
+    Column("ASKED", lambda each: _since(parse_rfc3339(each["asked"])) if each["asked"] else "-"),
+    Column("NEXT", lambda each: _until(each["next"])),
+    Column("WHY", lambda each: _text(each, "problem") or _rejected(each) or _text(each, "why")),
+)
+
+
+def _tagged(image: str) -> str:
+    """Return an image with its tag and the beginning of its digest."""
+    name, _, digest = image.partition("@")
+    return f"{name.rpartition('/')[2]} ({digest[7:19]})" if image else ""
+
+
+def _until(moment: str) -> str:
+    seconds = parse_rfc3339(moment) - time.time() if moment else 0.0
+    return f"in {_since(time.time() - seconds)}" if seconds > 0 else "now"
+
+
+def _rejected(each: dict[str, Any]) -> str:
+    same = each["rejected"] and each["rejected"] == each["image"]
+    return "it was rolled back: waits for another image" if same else ""
 
 
 def _parts(app: Document) -> list[dict[str, Any]]:

@@ -300,6 +300,17 @@ class AppSettings:
 
 
 @dataclass(frozen=True)
+class ImageSettings:
+    """How registries are asked for newer images of those that are followed."""
+
+    least_interval: float = 60.0
+    private_registries: bool = (
+        False  # whether registries that no PlatformApp names may be at private addresses
+    )
+    certificates: Path = Path("/etc/docker/certs.d")  # as the engine has them: HOST[:PORT]/*.crt
+
+
+@dataclass(frozen=True)
 class Settings:
     state: Path = Path("/var/lib/prichal")
     instance: str = "prichal"  # several controllers on one engine need different ones
@@ -314,6 +325,7 @@ class Settings:
     runs: RunSettings = RunSettings()
     calls: CallSettings = CallSettings()
     notifications: NotificationSettings = NotificationSettings()
+    images: ImageSettings = ImageSettings()
     limits: DefaultLimits = DefaultLimits()
     policies: Policies = NO_POLICIES
     apps: AppSettings = AppSettings()

@@ -33,6 +33,7 @@ from controller.daemon.templates import TemplateShelf
 from controller.daemon.timers import Timers
 from controller.daemon.wiring import (
     build_cron_scheduler,
+    build_image_follower,
     build_jobs,
     build_notification_sender,
     build_notifier,
@@ -192,6 +193,7 @@ def _threads(
         "previews": PreviewWorker(build_preview_deps(deps)).run,
         "webhooks": webhooks.run,
         "notifier": build_notifier(deps).run,
+        "images": build_image_follower(deps).run,
         "cron": build_cron_scheduler(deps).run,
     }
 

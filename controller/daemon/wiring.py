@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +19,7 @@ from controller.adapters.models import ModelCache
 from controller.adapters.no_storage import NoStorage
 from controller.adapters.objects import ReadOnlyStorage, S3Storage
 from controller.adapters.probe import HttpProber
+from controller.adapters.registries import HttpRegistries
 from controller.adapters.staging import StagingFolders
 from controller.adapters.webhooks import HttpSender
 from controller.config import DockerSettings, NotificationSettings, Settings
@@ -39,6 +41,7 @@ from controller.manifests.platform import load_secret_values
 from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
+from controller.reconcile.image_follower import ImageFollower, platform_of
 from controller.reconcile.loading import bucket_of, run_secret
 from controller.reconcile.stage_images import rebuilt
 from controller.runner.cron_scheduler import CronScheduler
@@ -205,6 +208,12 @@ def build_notifier(deps: ReconcilerDeps) -> Notifier:
     settings = deps.settings
     per_hour = settings.notifications.per_hour
     return Notifier(deps.store, deps.clock, settings.health, settings.web.url, per_hour)
+
+
+def build_image_follower(deps: ReconcilerDeps) -> ImageFollower:
+    chosen = deps.settings.images
+    registry = HttpRegistries(chosen.private_registries, chosen.certificates)
+    return ImageFollower(deps, registry, platform_of(platform.machine()))
 
 
 def build_cron_scheduler(deps: ReconcilerDeps) -> CronScheduler:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 HUB: Final = "docker.io"
+TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HUB_NAMES: Final = frozenset((HUB, "index.docker.io", "registry-1.docker.io", "hub.docker.com"))
 
 
@@ -20,3 +23,11 @@ def split_name(repository: str) -> tuple[str, str]:
     has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
     host, rest = (hub_or(first), path) if has_host else (HUB, repository)
     return host, f"library/{rest}" if host == HUB and "/" not in rest else rest
+
+
+def split_reference(reference: str) -> tuple[str, str, str]:
+    """Return the name, the tag and the digest of a reference as written; "" for what it lacks."""
+    named, _, digest = reference.partition("@")
+    before, slash, last = named.rpartition("/")
+    name, _, tag = last.partition(":")
+    return before + slash + name, tag, digest

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import singledispatch
 
+from controller.domain.apps.followed_images import FollowedImage, FollowState
 from controller.domain.apps.mounts import unmountable
 from controller.domain.apps.orders import AppOrder, OrderKind, OrderRecord, is_order_id
 from controller.domain.apps.spec import CronSchedule, EnvVar, Limits, PipelineVar, Resources, Retries, Webhook
@@ -348,6 +349,29 @@ def _app_status(value: AppStatus) -> None:
     for pair in value.pins:
         for text in pair:
             _require(len(text) <= 1000, "an image", text)
+    for images in (value.attempted_images, value.desired_images, value.applied_images):
+        for subject, image in images:
+            _followed(subject, image)
+
+
+def _followed(subject: str, image: str) -> None:
+    parts = subject.split("/")
+    _require(len(parts) <= 2 and all(map(is_dns_label, parts)), "what follows an image", subject)
+    _require(_IMAGE.fullmatch(image), "an image", image)
+
+
+@require_integrity.register
+def _followed_image(value: FollowedImage) -> None:
+    _followed(value.subject, value.reference)
+    _number(value.follow.interval, "an interval")
+
+
+@require_integrity.register
+def _follow_state(value: FollowState) -> None:
+    for image in filter(None, (value.image, value.written)):
+        _require(_IMAGE.fullmatch(image), "an image", image)
+    for number in (value.since, value.asked, value.next, value.failures):
+        _number(number, "a moment")
 
 
 @require_integrity.register

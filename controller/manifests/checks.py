@@ -29,6 +29,7 @@ from controller.yaml_documents import Path
 #: Docker refuses containers with less.
 MIN_MEMORY = 6 * 2**20
 MIN_SHM = 2**20
+MOST_FOLLOWED = 50  # images of an app
 MOST_NOTIFICATIONS = 20  # of an app, or of the platform
 
 _PLATFORM_KINDS = (ComponentKind.REPOSITORY, ComponentKind.PLATFORM_APP)
@@ -215,6 +216,20 @@ def notifications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Each Notification is looked at again and again, and sends messages, so an app has few."""
     for document in commit.of(ComponentKind.NOTIFICATION)[MOST_NOTIFICATIONS:]:
         yield document.problem(["kind"], f"an app may have {MOST_NOTIFICATIONS} Notifications at most")
+
+
+def followed_images(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Each image is asked for again and again."""
+    found = [
+        (document, path)
+        for document in commit.documents
+        for path, raw in containers(document)
+        if "follow" in raw["image"]
+    ]
+    for document, path in found[MOST_FOLLOWED:]:
+        yield document.problem(
+            (*path, "image", "follow"), f"an app may follow {MOST_FOLLOWED} images at most"
+        )
 
 
 # --- lists whose entries have names -----------------------------------------------------------------------------
@@ -710,6 +725,7 @@ CHECKS: tuple[Check, ...] = (
     stage_sizes,
     stage_timeouts,
     notifications,
+    followed_images,
 )
 
 

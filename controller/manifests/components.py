@@ -27,6 +27,7 @@ from controller.domain.apps.spec import (
     EnvVar,
     ExistingImage,
     FilesTarget,
+    ImageFollow,
     ImageSource,
     MLComponentSpec,
     MLTarget,
@@ -46,6 +47,7 @@ from controller.domain.apps.spec import (
     SmokeTest,
     StageSpec,
     Strategy,
+    TagOrder,
     Webhook,
 )
 from controller.domain.names import AppName, ComponentName
@@ -345,7 +347,7 @@ def _mapping(value: object) -> Raw:
 
 def _image(raw: Raw) -> ImageSource:
     if "existingImageName" in raw:
-        return ExistingImage(raw["existingImageName"])
+        return ExistingImage(raw["existingImageName"], _follow(raw["follow"]) if "follow" in raw else None)
     build = raw["build"]
     return BuildImage(
         context=posixpath.normpath(build["context"]),
@@ -353,6 +355,17 @@ def _image(raw: Raw) -> ImageSource:
         target=build.get("target"),
         args=tuple(sorted(build.get("args", {}).items())),
         secrets=tuple(BuildSecret(one["id"], one["secret"], one["key"]) for one in build.get("secrets", [])),
+    )
+
+
+def _follow(raw: Raw) -> ImageFollow:
+    return ImageFollow(
+        semver=raw.get("semver", ""),
+        pattern=raw.get("pattern", ""),
+        order=TagOrder(raw["order"]),
+        digest=raw.get("digest", False),
+        interval=parse_duration(raw["interval"]),
+        write_back=raw["writeBack"],
     )
 
 

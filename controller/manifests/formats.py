@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controller.domain.apps.versions import is_range
 from controller.domain.runs.webhooks import is_url
+from controller.tag_patterns import is_pattern
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -101,6 +102,7 @@ def is_base64_text(text: str) -> bool:
 CHECKS: Final[Mapping[str, Callable[[str], bool]]] = {
     "base64-text": is_base64_text,
     "cron": is_cron,
+    "tag-pattern": is_pattern,
     "timezone": is_timezone,
     "version-range": is_range,
     "webhook-url": is_url,

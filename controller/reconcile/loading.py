@@ -17,11 +17,19 @@ from controller.config.settings import DefaultLimits
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.deploy_gate import HeldCommit, hold_commit
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
+from controller.domain.apps.followed_images import (
+    FollowRecord,
+    has_newer,
+    wanted_images,
+    warnings_of,
+    with_images,
+)
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.planner import pause_left
 from controller.domain.apps.policies import NO_POLICIES, Policies
-from controller.domain.apps.rollback import entry_of, is_credible
+from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
+from controller.domain.apps.rollback import entry_of, images_of, is_credible, is_of_images, rejected_images
 from controller.domain.apps.secret_uses import secret_uses
 from controller.domain.apps.spec import (
     AppSpec,
@@ -209,6 +217,9 @@ class CommitLoader:
         self.news = ModelUpdate()  # about models
         self.secrets = SecretSources(deps, declared.name, ())  # of the commit that was resolved last
         self._models = ModelPins(deps.models, self._bucket)
+        self._images: Images | None = None  # that are deployed in place of those of Git
+        self._newest: Images = ()  # that would be deployed if nothing held them
+        self._spec: AppSpec | None = None  # for which these were chosen
 
     def load(self, fetch: bool = True) -> LoadedCommit:
         """Load the app. Without `fetch`, load the commit in force, if one is known: Git is not called, and
@@ -260,7 +271,8 @@ class CommitLoader:
         if self._ungated or revision.commit == status.desired_revision:
             return None
         now, after = self._deps.clock.now(), self._deps.ticks.after
-        return hold_commit(status.app, revision.commit, rules, status.approved_revision, now, after)
+        approved = commit_of(status.approved_revision)
+        return hold_commit(status.app, revision.commit, rules, approved, now, after)
 
     # --- an earlier commit -------------------------------------------------------------------------------------
 
@@ -277,7 +289,7 @@ class CommitLoader:
             return rollback
         told = Localizable(
             "{revision} was never applied here, so the rollback to it by {by} is dropped",
-            revision=rollback.revision[:12],
+            revision=short_release(rollback.revision),
             by=rollback.by,
         )
         self._status_writer.record_event(Reason.ROLLBACK_REFUSED, told, warn=True)
@@ -285,8 +297,8 @@ class CommitLoader:
         return None
 
     def _is_over(self, rollback: Rollback) -> bool:
-        """Return whether Git has a new commit, which ends the rollback. The first pass does not ask, so that going
-        back waits for no Git server; another one follows."""
+        """Return whether Git has a new commit, or a registry a newer image, which ends the rollback. The first pass
+        does not ask, so that going back waits for no Git server; another one follows."""
         status_writer = self._status_writer
         said = find(status_writer.before.conditions, ConditionType.ROLLED_BACK)
         if not said or said.revision != rollback.revision:
@@ -298,10 +310,22 @@ class CommitLoader:
         except (Transient, Stalled) as error:
             status_writer.add_condition(ConditionType.FETCH_FAILED, error, rollback.revision)
             return False
-        if self.head.commit == rollback.replaced:
+        if self.head.commit == commit_of(rollback.replaced) and not self._has_newer_image(rollback):
             return False
         self.over = rollback
         return True
+
+    def _has_newer_image(self, rollback: Rollback) -> bool:
+        status = self._status_writer.before
+        back = images_of(status, self._history, rollback.revision)
+        return is_of_images(rollback) and has_newer(self.followed, back, status.attempted_images)
+
+    def _refuse_images(self, rollback: Rollback, back: Images) -> None:
+        """Record what is rolled back, so that it is not chosen again when the rollback ends."""
+        refused = rejected_images(rollback, back, self._status_writer.before.attempted_images)
+        if refused and not self._ungated:
+            known = {record.image.subject: record.rejected for record in self.followed}
+            self._deps.store.images.reject(self._declared.name, tuple({**known, **dict(refused)}.items()))
 
     def _load_earlier(self, rollback: Rollback) -> LoadedCommit:
         """Load the commit of a rollback with the images and models that it had. If that is impossible, the commit
@@ -310,7 +334,9 @@ class CommitLoader:
         self.is_earlier = True
         entry = entry_of(self._history, rollback.revision)
         author, subject = (entry.author, entry.subject) if entry else ("", "")
-        revision = Revision(self._declared.repository, rollback.revision, "", author, subject)
+        commit = commit_of(rollback.revision)
+        revision = Revision(self._declared.repository, commit, "", author, subject)
+        self._images = status_writer.before.desired_images
         try:
             with as_transient(
                 self._declared.name, Localizable("reading commit {commit}", commit=revision.commit[:12])
@@ -330,7 +356,9 @@ class CommitLoader:
                 raise told from error
             return self._loaded(replace(revision, commit=known), current=False)
         status_writer.record_rollback(rollback, is_there=True)
-        if entry and known != revision.commit:
+        self._images = images_of(status_writer.before, self._history, rollback.revision)
+        self._refuse_images(rollback, self._images)
+        if entry and status_writer.before.desired != rollback.revision:
             status_writer.begin_revision(revision.commit)
             status_writer.record_resolved(revision.commit, entry.pins, entry.models)
         return loaded
@@ -365,10 +393,13 @@ class CommitLoader:
             for setback in status_writer.status.setbacks
             if setback.resolving and pause_left(setback, deps.policy, status_writer.begun) > 0
         }
+        images = self._chosen_images(loaded)
+        status_writer.record_images(images)
+        spec = with_images(loaded.spec, images)
         self.secrets = SecretSources(deps, app, loaded.spec.secrets)
         status_writer.record_secrets(secret_uses(loaded.spec, self.secrets.declared))
         resolved = self._resolver(revision, paused).resolve(
-            loaded.spec, revision, status_writer.status, deps.store.routes.of(app), fresh
+            spec, revision, status_writer.status, deps.store.routes.of(app), fresh
         )
         for subject, error in resolved.setbacks:
             if subject not in paused:
@@ -389,8 +420,54 @@ class CommitLoader:
                 for api in loaded.spec.apis
             ),
             prune=self._declared.prune,
-            approved=status_writer.before.approved_revision == revision.commit,
+            approved=commit_of(status_writer.before.approved_revision) == revision.commit,
         )
+
+    # --- images that are followed ------------------------------------------------------------------------------
+
+    @cached_property
+    def followed(self) -> tuple[FollowRecord, ...]:
+        """What was known of followed images when this pass began."""
+        return self._deps.store.images.of(self._declared.name)
+
+    def image_warnings(self) -> Iterator[str]:
+        return warnings_of(self.followed)
+
+    def newer_images(self) -> bool:
+        """Return whether newer images were found since this pass began, which nothing holds."""
+        if self.is_earlier or self.held is not None or self._spec is None:
+            return False
+        records = self._deps.store.images.of(self._declared.name)
+        return wanted_images(self._spec, records, self._newest) != self._newest
+
+    def _chosen_images(self, loaded: LoadedCommit) -> Images:
+        """Return the images of this pass. Newer ones wait as a new commit does."""
+        if self._images is not None:
+            return self._images
+        status, writer = self._status_writer.before, self._status_writer
+        self._spec = loaded.spec
+        self._newest = wanted_images(loaded.spec, self.followed, status.desired_images)
+        writer.record_newest_images(self._newest, {r.image.subject: r.state.why for r in self.followed})
+        self._images = self._newest
+        if loaded.revision.commit == status.desired_revision and not self._ungated:
+            kept = wanted_images(loaded.spec, self.followed, status.desired_images, hold=True)
+            if kept != self._newest and (held := self._hold_images(status.desired_revision, kept)):
+                self._images = kept
+                if self.held is None:
+                    self.held = held
+                    writer.record_held(held, release(status.desired_revision, self._newest))
+        return self._images
+
+    def _hold_images(self, commit: str, kept: Images) -> HeldCommit | None:
+        """Return why newer images have to wait, as a new commit would."""
+        status, wanted = self._status_writer.before, release(commit, self._newest)
+        now, after = self._deps.clock.now(), self._deps.ticks.after
+        new = ", ".join(
+            f"{image.partition('@')[0]} ({name})" for name, _, image in changed_images(kept, self._newest)
+        )
+        told = Localizable("the newer image {image}", image=new)
+        rules = self._declared.deploy
+        return hold_commit(status.app, wanted, rules, status.approved_revision, now, after, told)
 
     def _resolver(self, revision: Revision, paused: Mapping[str, Stalled | Transient]) -> Resolver:
         deps = self._deps

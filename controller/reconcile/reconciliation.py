@@ -13,12 +13,14 @@ from functools import partial
 
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready
 from controller.domain.apps.desired import DesiredApp, DesiredComponent, Unresolved
+from controller.domain.apps.followed_images import followed_by
 from controller.domain.apps.gpu_plan import beside_itself, gpu_failures
 from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.history import AppliedRevision, ManifestText, shown_manifests
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, Plan
 from controller.domain.apps.planner import pause_left, plan_app
+from controller.domain.apps.releases import commit_of, release
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.rollback import earlier_images
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec, PlatformAppSpec, undeclared_app
@@ -61,6 +63,7 @@ _HELD_UP = {Reason.NETWORK_IN_USE, Reason.RUNS_STOPPING, Reason.IMAGES_STAY}
 _FIRST_NEEDED = {
     Reason.AWAITING_MODEL,
     Reason.AWAITING_SECRET,
+    Reason.AWAITING_IMAGE,
     Reason.WAITING_FOR_GPU,
     Reason.DEPENDENCY_NOT_READY,
 }
@@ -89,6 +92,7 @@ _MOVES = {
     Trigger.POLL,
     Trigger.MANUAL,
     Trigger.ROLLBACK,
+    Trigger.IMAGE,
 }  # those that may stand for another commit
 
 
@@ -113,6 +117,7 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
         with deps.store.transaction():
             status_writer.delete()
             deps.store.notifications.declare(request.app, ())
+            deps.store.images.declare(request.app, ())
     else:
         status_writer.save()
     return outcome
@@ -240,6 +245,7 @@ class Reconciliation:
         loader = CommitLoader(deps, self._status_writer, declared)
         loaded = self._load(loader)
         deps.store.notifications.declare(self._app, loaded.spec.notifications)
+        self._declare_images(loader, loaded, personal)
         declared_uses = (Use.of(each.resources, each.replicas) for each in loaded.spec.ml_components)
         deps.uses[self._app] = sum(declared_uses, Use())
         desired = loader.desired(loaded, fresh=personal and not loader.is_earlier)
@@ -258,6 +264,19 @@ class Reconciliation:
             self._tidy_models(self._status_writer.status)
             deps.tidied[self._app] = deps.clock.monotonic()
         return outcome
+
+    def _declare_images(self, loader: CommitLoader, loaded: LoadedCommit, personal: bool) -> None:
+        """Let the follower know what is followed. A person who asks for a pass wants registries to be asked, and what
+        was rolled back to be tried again; one who approves something does not."""
+        if loader.is_earlier:
+            return
+        images, before = self._deps.store.images, self._status_writer.before
+        images.declare(self._app, followed_by(loaded.spec))
+        if personal:
+            images.ask_now(self._app, self._status_writer.begun)
+            waited = (ConditionType.DEPLOY_PENDING, ConditionType.PRUNE_PENDING)
+            if not any(find(before.conditions, kind) for kind in waited):
+                images.reject(self._app, ())
 
     def _load(self, loader: CommitLoader) -> LoadedCommit:
         """Load the app. What was found out about a rollback counts even if no commit can be loaded."""
@@ -282,8 +301,9 @@ class Reconciliation:
         """Add the pass to the history, if it acted or met another commit than the entry before."""
         deps, revision, writer = self._deps, loaded.revision, self._status_writer
         before = deps.store.history.list(self._app, 1)
-        became_ready = writer.status.applied_revision != writer.before.applied_revision
-        if before and before[0].revision == revision.commit and not (end.acted or became_ready):
+        became_ready = writer.status.applied != writer.before.applied
+        present = release(revision.commit, writer.status.desired_images)
+        if before and before[0].release == present and not (end.acted or became_ready):
             return
         applied = AppliedRevision(
             self._app,
@@ -299,13 +319,14 @@ class Reconciliation:
             by=self._asked_by(revision),
             pins=writer.status.pins,
             models=writer.status.models,
+            images=writer.status.desired_images,
         )
         deps.store.history.add(applied, _manifests(deps, loaded, declared, writer.secrets))
 
     def _asked_by(self, revision: Revision) -> str:
         """Return which person has asked for this commit, if that is known."""
         rollback = self._status_writer.before.rollback
-        if rollback and rollback.revision == revision.commit:
+        if rollback and commit_of(rollback.revision) == revision.commit:
             return rollback.by
         pushed = Trigger.PUSH in self._request.reasons
         return self._deps.store.repositories.pusher(revision.repository, revision.commit) if pushed else ""
@@ -472,7 +493,7 @@ class Reconciliation:
 
     def _earlier_images(self) -> tuple[str, ...]:
         """Return the images by which the app can be rolled back without a build."""
-        history, present = self._deps.store.history, self._status_writer.status.desired_revision
+        history, present = self._deps.store.history, self._status_writer.status.desired
         return earlier_images(history.list(self._app), present, self._deps.settings.docker.kept_revisions)
 
     def _tidy_models(self, now: AppStatus) -> None:
@@ -509,6 +530,8 @@ class Reconciliation:
             return False
         if self._deps.store.apps.status(self._app).rollback != self._status_writer.before.rollback:
             return True
+        if loader.newer_images():
+            return True
         if now < self._next_head_check:
             return False
         self._next_head_check = now + 1.0
@@ -540,7 +563,13 @@ class Reconciliation:
             for name, found in loader.news.warnings.items()
         )
         beside = beside_itself(desired, deps.gpu_leases.view(desired).pool)
-        warnings = (*loaded.spec.warnings, *models, *loader.secrets.replaced(), *beside)
+        warnings = (
+            *loaded.spec.warnings,
+            *models,
+            *loader.secrets.replaced(),
+            *beside,
+            *loader.image_warnings(),
+        )
         conditions = judge_app(components, plan, warnings, boxes)
         retries = self._retries(plan, components)
         retries += RolloutWatcher(deps, status_writer, held=loader.is_earlier).look(

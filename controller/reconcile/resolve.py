@@ -24,6 +24,7 @@ from controller.domain.apps.desired import (
 )
 from controller.domain.apps.environment import variables
 from controller.domain.apps.fingerprint import Env, fingerprints
+from controller.domain.apps.followed_images import FollowedImage
 from controller.domain.apps.observed import ImageOrigin, ImagePin
 from controller.domain.apps.plan import subject_text
 from controller.domain.apps.smoke import MAX_FILE, SmokeCase, SmokeTestInvalid, case_of
@@ -174,7 +175,7 @@ class _Found:
             self.setbacks.append((subject_text(kind, name), error))
 
     def miss(self, name: ComponentName, kind: ComponentKind, error: Stalled | Transient, why: str) -> None:
-        waiting = error.reason == Reason.AWAITING_SECRET
+        waiting = error.reason in (Reason.AWAITING_SECRET, Reason.AWAITING_IMAGE)
         self.unresolved.append(
             Unresolved(name, error.reason, why, isinstance(error, Transient), kind, waiting)
         )
@@ -369,7 +370,7 @@ class Resolver:
         """Return the pin of an image. An image that has served is on this host; asking for it would cost more
         than all the rest of a quiet pass.
         """
-        reference = tag if isinstance(source, BuildImage) else source.reference
+        reference = tag if isinstance(source, BuildImage) else _named_image(source)
         known = found.pins.get(reference) or found.built.get(reference, "")
         origin, _, deploy = known.partition(" ")
         if deploy and (deploy == serving or origin == ImageOrigin.LOCAL):
@@ -543,6 +544,18 @@ class Resolver:
                 raise Stalled(Reason.PASSWORD_HASH_TOO_COSTLY, text)
             return value.reveal()
         return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))
+
+
+def _named_image(source: ExistingImage) -> str:
+    """Raises Stalled `AwaitingImage` if the manifest names no image, only which ones are followed, and none was found
+    yet."""
+    if source.follow and FollowedImage("", source.reference, source.follow).is_open:
+        told = Localizable(
+            "it waits for the first image of {name} that is followed; see: prichal status",
+            name=source.reference,
+        )
+        raise Stalled(Reason.AWAITING_IMAGE, told)
+    return source.reference
 
 
 def _built(pins: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from controller.domain.apps.desired import DesiredComponent
+from controller.domain.apps.releases import release, short_release
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.rollback import decide_rollback
 from controller.domain.apps.rollout_watch import (
@@ -60,9 +61,10 @@ class RolloutWatcher:
             known.watch if known else None,
             route,
             known.fingerprint if known else "",
-            before.applied_revision,
+            before.applied,
             self._count(route),
             now,
+            release(route.revision, self._status_writer.status.desired_images),
         )
         return None if watch is None or is_over(watch, component.spec.rollout, now) else watch
 
@@ -93,7 +95,9 @@ class RolloutWatcher:
             return
         writer.record_event(
             Reason.ROLLOUT_FAILED,
-            Localizable("{fault}: going back to {revision}", fault=fault, revision=rollback.revision[:12]),
+            Localizable(
+                "{fault}: going back to {revision}", fault=fault, revision=short_release(rollback.revision)
+            ),
             name,
             warn=True,
         )

@@ -7,7 +7,7 @@ An event is recorded once, when something changes; a state that continues is onl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from controller.domain.apps.commit_status import commit_status, untold
@@ -15,6 +15,7 @@ from controller.domain.apps.conditions import Condition, Conditions, ConditionTy
 from controller.domain.apps.deploy_gate import HeldCommit
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import Plan, StartWorkload, subject, subject_text
+from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
 from controller.domain.apps.rollback import holding, why_failed
 from controller.domain.apps.rollout_watch import FailedRollout, RolloutWatch
 from controller.domain.apps.secret_uses import SecretUse
@@ -32,6 +33,7 @@ from controller.domain.apps.status import (
 )
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
 from controller.domain.forges import Forge
+from controller.domain.image_names import split_reference
 from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, ComponentName, RepositoryName, is_dns_label
 from controller.domain.reasons import Reason
@@ -109,7 +111,7 @@ class StatusWriter:
         """The commit that the pass is about."""
         if self._held and self.before.desired_revision:
             return self.before.desired_revision
-        return self._rolled_back.revision if self._rolled_back else self.status.attempted_revision
+        return commit_of(self._rolled_back.revision) if self._rolled_back else self.status.attempted_revision
 
     @property
     def rolled_back(self) -> Condition | None:
@@ -158,6 +160,25 @@ class StatusWriter:
         """Record what the images and models of the commit were resolved to."""
         self._status = replace(self._status, desired_revision=commit, pins=pins, models=models)
 
+    def record_images(self, images: Images) -> None:
+        """Record which followed images the commit is deployed with."""
+        self._status = replace(self._status, desired_images=images)
+
+    def record_newest_images(self, images: Images, why: Mapping[str, str]) -> None:
+        """Record the newest images that are followed, whether they may be deployed yet or not."""
+        before = self.before.attempted_images
+        self._status = replace(self._status, attempted_images=images)
+        for name, old, new in changed_images(before, images):
+            now, past = split_reference(new), split_reference(old)
+            image = f"{now[0]}:{now[1]} ({now[2][7:19]})"
+            told: str = Localizable("{subject}: {image}", subject=name, image=image)
+            if old:
+                before_it = f"{past[1]} ({past[2][7:19]})"
+                told = Localizable(
+                    "{subject}: {image} in place of {old}", subject=name, image=image, old=before_it
+                )
+            self.record_event(Reason.NEW_IMAGE, joined(filter(None, (told, why.get(name, ""))), ": "))
+
     def record_secrets(self, secrets: tuple[SecretUse, ...]) -> None:
         """Record which Secrets the manifests name."""
         self._status = replace(self._status, secrets=secrets)
@@ -188,8 +209,8 @@ class StatusWriter:
         if not said or said.revision != rollback.revision:
             where = Localizable(
                 "from {replaced} to {revision}",
-                replaced=rollback.replaced[:12],
-                revision=rollback.revision[:12],
+                replaced=short_release(rollback.replaced),
+                revision=short_release(rollback.revision),
             )
             self.record_event(
                 Reason.ROLLED_BACK, Localizable("rolled back {where} by {by}", where=where, by=rollback.by)
@@ -201,7 +222,7 @@ class StatusWriter:
         if said := find(self.before.conditions, ConditionType.ROLLED_BACK):
             self.record_event(
                 Reason.ROLLBACK_ENDED,
-                Localizable("{revision} is no longer held", revision=said.revision[:12]),
+                Localizable("{revision} is no longer held", revision=short_release(said.revision)),
             )
 
     def record_held(self, held: HeldCommit, commit: str) -> None:
@@ -356,9 +377,11 @@ class StatusWriter:
         """Conclude a pass that has finished; `conditions[0]` is Ready."""
         ready = conditions[0]
         self._status = replace(self._status, failures=0)
-        if ready.status and revision != self.before.applied_revision:
-            self._status = replace(self._status, applied_revision=revision)
-            self.record_event(Reason.APPLIED, joined((revision[:12], ready.message), ": "))
+        applied = release(revision, self._status.desired_images)
+        if ready.status and applied != self.before.applied:
+            images = self._status.desired_images
+            self._status = replace(self._status, applied_revision=revision, applied_images=images)
+            self.record_event(Reason.APPLIED, joined((short_release(applied), ready.message), ": "))
         elif ready.status and not is_ready(self.before.conditions):
             self.record_event(Reason.READY, ready.message)
         self.set_conditions(conditions)

@@ -28,14 +28,14 @@ _CREATE: Final = """CREATE TABLE IF NOT EXISTS passes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, app TEXT NOT NULL, revision TEXT NOT NULL, subject TEXT NOT NULL,
     author TEXT NOT NULL, triggers TEXT NOT NULL, begun REAL NOT NULL, ended REAL NOT NULL, outcome TEXT NOT NULL,
     message TEXT NOT NULL, plan TEXT NOT NULL, manifests BLOB NOT NULL, person TEXT NOT NULL DEFAULT '',
-    resolved TEXT NOT NULL DEFAULT ''
+    resolved TEXT NOT NULL DEFAULT '', images TEXT NOT NULL DEFAULT ''
 ) STRICT"""
 #: Columns that files of earlier releases do not have.
-_ADDED: Final = ("person", "resolved")
+_ADDED: Final = ("person", "resolved", "images")
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS passes_by_app ON passes (app, id)"
 _INSERT: Final = """INSERT INTO passes (app, revision, subject, author, triggers, begun, ended, outcome, message, plan,
-    manifests, person, resolved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, message, plan, {}, {}
+    manifests, person, resolved, images) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, message, plan, {}, {}, {}
     FROM passes WHERE app = ? ORDER BY id DESC LIMIT ?"""
 _PRUNE: Final = """DELETE FROM passes WHERE app = :app AND id <= (
     SELECT id FROM passes WHERE app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)"""
@@ -63,6 +63,7 @@ class HistoryTable:
             packed(manifests),
             storable(applied.by),
             resolved if len(resolved) <= MOST_RESOLVED else "",
+            json.dumps(applied.images) if applied.images else "",
         )
         with self._database.writing() as db:
             for name in set(_ADDED) - _columns(db):
@@ -114,7 +115,7 @@ def _added(db: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def _applied(app: AppName, row: tuple[object, ...]) -> AppliedRevision:
-    id, revision, subject, author, triggers, begun, ended, outcome, message, plan, by, resolved = row
+    id, revision, subject, author, triggers, begun, ended, outcome, message, plan, by, resolved, images = row
     pins, models = json.loads(str(resolved)) if resolved else ((), ())
     return AppliedRevision(
         app,
@@ -131,4 +132,5 @@ def _applied(app: AppName, row: tuple[object, ...]) -> AppliedRevision:
         str(by),
         tuple((str(reference), str(pin)) for reference, pin in pins),
         tuple((ComponentName(name), str(digest)) for name, digest in models),
+        tuple((str(name), str(image)) for name, image in (json.loads(str(images)) if images else ())),
     )

@@ -195,6 +195,11 @@ def m017_messages(db: Database) -> None:
     db.execute(EVENT_TOLD)
 
 
+@migrations()
+def m018_followed_images(db: Database) -> None:
+    db.execute(FOLLOWED_IMAGES)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -558,3 +563,16 @@ CREATE TABLE notifications (
 """
 # What has happened and is told once.
 NOTICES = "CREATE TABLE notices (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL) STRICT"
+# Images that components and stages follow: `image` and `rejected` are those of passes, `state` is the follower's,
+# `wanted` is when a person has last asked for the registry to be asked.
+FOLLOWED_IMAGES = """
+CREATE TABLE followed_images (
+    app TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    image TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT '{}',
+    rejected TEXT NOT NULL DEFAULT '',
+    wanted REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (app, subject)
+) STRICT, WITHOUT ROWID
+"""

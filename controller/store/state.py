@@ -24,6 +24,7 @@ from controller.store.gateways import GatewayTable
 from controller.store.gpus import LEASES, REQUESTS, GpuTable
 from controller.store.guest import GuestRequests, GuestRuns
 from controller.store.history import HistoryTable
+from controller.store.images import FOLLOWED, ImageTable
 from controller.store.intake import Intake
 from controller.store.keys import Credentials
 from controller.store.notifications import NOTIFICATIONS, NoticeTable, NotificationTable
@@ -74,6 +75,7 @@ _KINDS: tuple[RowKind[Any], ...] = (
     SHARES,
     TEMPLATES,
     NOTIFICATIONS,
+    FOLLOWED,
 )
 
 
@@ -113,6 +115,7 @@ class SqliteStore:
     orders: ports.Orders
     templates: ports.Templates
     notifications: ports.Notifications
+    images: ports.FollowedImages
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class SqliteStore:
         self.orders = orders = (GuestOrders if guest else OrderTable)(database, rows, clock)
         self.templates = TemplateTable(database, rows)
         self.notifications = NotificationTable(database, rows, NoticeTable(database), webhooks)
+        self.images = ImageTable(database, rows)
         self._intake = (
             None
             if guest

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
-from controller.domain.errors import ControllerError, Stalled
+from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
-from controller.ports import BuildContext, Revision, SourceFile
+from controller.ports import BuildContext, CommitDraft, Revision, SourceFile
 from tests.support.engines import tar_of
 
 Tree = Mapping[str, bytes]
@@ -22,6 +22,8 @@ class FakeSources:
         self.fault: ControllerError | None = None
         self.fetched = 0
         self.forgotten: list[str] = []
+        self.drafts: list[CommitDraft] = []  # commits by prichal
+        self.before_commit: Callable[[], object] = lambda: None
         self._heads: dict[str, str] = {}
         self._commits: dict[tuple[str, str], Tree] = {}
         self._served: dict[tuple[str, str], Tree] = {}  # not in the clone, but on the server
@@ -90,6 +92,16 @@ class FakeSources:
     def build_context(self, revision: Revision, source: BuildImage) -> BuildContext:
         files = {name: content.decode() for name, content in self._below(revision, source.context).items()}
         return BuildContext(files.get(source.dockerfile, "").encode(), None, [tar_of(files)])
+
+    def commit(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, parent: Revision, draft: CommitDraft
+    ) -> str:
+        self.before_commit()
+        if self._heads[repository.name] != parent.commit:
+            raise Transient(Reason.BRANCH_MOVED, "the branch has another commit meanwhile")
+        tree = {**self._commits[repository.name, parent.commit], draft.path: draft.content}
+        self.drafts.append(draft)
+        return self.push(repository.name, {path: content.decode() for path, content in tree.items()})
 
     def forget(self, names: Iterable[str]) -> None:
         self.forgotten += names

@@ -47,7 +47,7 @@ spec:
 kind: MLComponent
 metadata: {{name: own}}
 spec:
-  image: {{existingImageName: demo:1}}
+  image: {{existingImageName: demo:1, follow: {{pattern: "[0-9]+"}}}}
   mlService: {{server: own}}
 ---
 {VERSION}
@@ -56,7 +56,7 @@ metadata: {{name: train}}
 spec:
   connectedBoxes: [{{name: userdata}}]
   vars: [{{name: data}}]
-  stages: [{{name: fit, image: {{existingImageName: demo:1}}, inputs: [{{name: data}}]}}]
+  stages: [{{name: fit, image: {{existingImageName: demo:1, follow: {{pattern: "[0-9]+"}}}}, inputs: [{{name: data}}]}}]
 ---
 {VERSION}
 kind: ExperimentPipeline

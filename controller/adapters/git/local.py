@@ -18,8 +18,10 @@ from pygit2.enums import ObjectType
 from controller.adapters.git.faults import DAMAGED, CloneDamaged, rule_of, translate
 from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
 from controller.adapters.git.remote import RemoteSession
+from controller.adapters.git.writing import written
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.reasons import Reason
+from controller.ports import CommitDraft
 
 _TREE, _PARENT, _OBJECT = (
     re.compile(rb"%s ([0-9a-f]{40})\n" % name) for name in (b"tree", b"parent", b"object")
@@ -46,6 +48,11 @@ class LocalSession(RemoteSession):
             with self._readable() as source:
                 for commit in _meant(refspecs, refs_of(source)):
                     copy(source, self._clone, commit, self._received)
+
+    def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
+        """Write the commit into the repository itself: its branch is compared and changed at once."""
+        with self._readable() as target:
+            return written(target, parent, draft, branch)
 
     def _received(self, number: int) -> None:
         self._callbacks.transfer_progress(SimpleNamespace(received_bytes=number))

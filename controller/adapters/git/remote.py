@@ -22,10 +22,17 @@ from controller.adapters.git.credentials import Access, Credential, read_host_ke
 from controller.adapters.git.faults import CloneDamaged, translated
 from controller.adapters.git.locations import UrlScheme
 from controller.adapters.git.refs import Advertised
+from controller.adapters.git.writing import moved, written
 from controller.config import GitSettings
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
+from controller.domain.secret import scrub
+from controller.domain.text import excerpt
+from controller.ports import CommitDraft
 
+OUTGOING = "refs/prichal/outgoing"  # a commit that is pushed
+#: What servers say if somebody has pushed meanwhile.
+_MOVED = ("fetch first", "fast-forward", "stale", "lock", "failed to update ref")
 CONNECT_TIMEOUT = 10.0  # seconds
 SILENCE_TIMEOUT = 30.0  # seconds without a byte; a server that still computes sends progress every 5
 #: Bounds the memory in which libgit2 packs a repository of this host: it keeps all that it has compressed otherwise.
@@ -106,6 +113,26 @@ class RemoteSession:
         with self.errors():
             self._remote.fetch(list(refspecs), callbacks=self._callbacks, prune=FetchPrune.PRUNE, proxy=True)
 
+    def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
+        """Write a commit into the clone and push it, without force: the server refuses it if the branch has moved."""
+        with self.errors():
+            commit = written(self._clone, parent, draft, None)
+            self._clone.references.create(OUTGOING, pygit2.Oid(hex=commit), force=True)
+            try:
+                self._remote.push([f"{OUTGOING}:{branch}"], callbacks=self._callbacks, proxy=True)
+            except pygit2.GitError as error:
+                if "fastforward" in str(error) or "not present locally" in str(error):
+                    raise moved(branch) from error
+                raise
+            finally:
+                self._clone.references.delete(OUTGOING)
+        if refused := self._callbacks.refused:
+            if any(word in refused.lower() for word in _MOVED):
+                raise moved(branch)
+            told = f"{self._subject}: the server refuses the commit to {branch}: {refused}"
+            raise Stalled(Reason.IMAGE_WRITE_FAILED, scrub(excerpt(told, 500), self._access.secrets))
+        return commit
+
 
 class _Callbacks(pygit2.RemoteCallbacks):
     """libgit2's callbacks during a session. Exceptions raised here end it."""
@@ -118,6 +145,11 @@ class _Callbacks(pygit2.RemoteCallbacks):
         self._settings = settings
         self._deadline = time.monotonic() + settings.fetch_timeout
         self._asked = False
+        self.refused = ""  # why the server does not take what was pushed
+
+    def push_update_reference(self, refname: str, message: str | None) -> None:
+        if message is not None:
+            self.refused = message or "it does not say why"
 
     def begin(self, stored: int) -> None:
         """Begin a transfer into a clone of `stored` bytes; if it has to reconnect, credentials are requested

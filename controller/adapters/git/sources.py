@@ -21,7 +21,7 @@ from controller.adapters.git.credentials import Access
 from controller.adapters.git.faults import CloneDamaged, damage
 from controller.adapters.git.local import LocalSession
 from controller.adapters.git.locations import UrlScheme, locate
-from controller.adapters.git.refs import Advertised, ResolvedRef, choose, commit_id
+from controller.adapters.git.refs import BRANCHES, Advertised, ResolvedRef, choose, commit_id
 from controller.adapters.git.remote import HostKeyTypes, RemoteSession, configure
 from controller.atomic import replace_file
 from controller.config import GitSettings
@@ -30,7 +30,7 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.templates import TemplateFile
 from controller.domain.text import printable
-from controller.ports import BuildContext, Revision, SourceFile
+from controller.ports import BuildContext, CommitDraft, Revision, SourceFile
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,13 @@ class GitSources:
             if repository.signers and signers:
                 signatures.verify(target.commit, *_signature(clone, target.commit), signers)
             return _revision(repository.name, target, commits.read(clone, target.commit))
+
+    def commit(
+        self, repository: RepositorySpec, credentials: SecretSpec | None, parent: Revision, draft: CommitDraft
+    ) -> str:
+        with self._clones.locked(repository.name), self._reading(repository.name, parent.commit) as clone:
+            session = self._converse(clone, repository, credentials)
+            return session.commit(f"{BRANCHES}{repository.ref.value}", parent.commit, draft)
 
     def forget(self, names: Iterable[str]) -> None:
         for name in names:

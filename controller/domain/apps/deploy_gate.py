@@ -1,7 +1,8 @@
-"""When a new commit may be applied: not while the app is frozen, only in its windows, and only if a person has approved
-it, as its PlatformApp says (`spec.deploy`). Pure.
+"""When a new commit, or a newer image that is followed, may be applied: not while the app is frozen, only in its
+windows, and only if a person has approved it, as its PlatformApp says (`spec.deploy`). Pure.
 
-Commits alone are held. The commit in force is repaired as always, and Secrets, models and rollbacks count at once.
+Commits and images alone are held. The commit in force is repaired as always, and Secrets, models and rollbacks count at
+once.
 """
 
 from __future__ import annotations
@@ -53,21 +54,20 @@ class HeldCommit:
 
 
 def hold_commit(
-    app: str, commit: str, rules: DeployRules, approved: str, now: float, after: TickAfter
+    app: str, commit: str, rules: DeployRules, approved: str, now: float, after: TickAfter, what: str = ""
 ) -> HeldCommit | None:
     """Return why a new commit has to wait, None if it may be applied. The approval of a person opens a window, too, but
-    not what the operator has frozen."""
+    not what the operator has frozen. `what` is what people call it, if `commit` is a release with new images."""
+    what = what or Localizable("commit {commit}", commit=commit[:12])
     if rules.frozen:
         told = Localizable("the app is frozen by its PlatformApp (spec.deploy.frozen)")
-        return HeldCommit(
-            Reason.FROZEN, Localizable("commit {commit} waits: {told}", commit=commit[:12], told=told)
-        )
+        return HeldCommit(Reason.FROZEN, Localizable("{what} waits: {told}", what=what, told=told))
     if approved == commit:
         return None
     if rules.approval:
         told = Localizable(
-            "commit {commit} waits for an approval; see prichal plan {app}, then: prichal approve {app}",
-            commit=commit[:12],
+            "{what} waits for an approval; see prichal plan {app}, then: prichal approve {app}",
+            what=what,
             app=app,
         )
         return HeldCommit(Reason.AWAITING_APPROVAL, told)
@@ -75,7 +75,7 @@ def hold_commit(
         return None
     opens = min(after(window.cron, window.timezone, now) for window in rules.windows)
     return HeldCommit(
-        Reason.OUTSIDE_WINDOW, _until(app, commit, opens, now), max(1.0, min(opens - now, _CHECK))
+        Reason.OUTSIDE_WINDOW, _until(app, what, opens, now), max(1.0, min(opens - now, _CHECK))
     )
 
 
@@ -83,7 +83,7 @@ def _is_open(window: DeployWindow, now: float, after: TickAfter) -> bool:
     return after(window.cron, window.timezone, now - window.duration) <= now
 
 
-def _until(app: str, commit: str, opens: float, now: float) -> str:
+def _until(app: str, what: str, opens: float, now: float) -> str:
     if opens == math.inf:
         when = Localizable("no deploy window ever opens again")
     else:
@@ -93,8 +93,8 @@ def _until(app: str, commit: str, opens: float, now: float) -> str:
             pause=render_duration(max(1.0, round(opens - now))),
         )
     return Localizable(
-        "commit {commit} waits: {when}; to apply it now: prichal approve {app}",
-        commit=commit[:12],
+        "{what} waits: {when}; to apply it now: prichal approve {app}",
+        what=what,
         when=when,
         app=app,
     )

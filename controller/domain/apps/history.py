@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from controller.domain.apps.releases import Images, release
 from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import excerpt, printable
@@ -38,6 +39,11 @@ class AppliedRevision:
     by: str = ""
     pins: tuple[tuple[str, str], ...] = ()
     models: tuple[tuple[ComponentName, str], ...] = ()
+    images: Images = ()  # that were followed, in place of those of Git
+
+    @property
+    def release(self) -> str:
+        return release(self.revision, self.images)
 
 
 class SourceText(Protocol):

@@ -22,6 +22,7 @@ class Trigger(OpenEnum):
     DRIFT = "drift"  # something that did not come from Git
     CONTAINER = "container"  # something happened to one of its containers
     BOX = "box"  # the content of a box
+    IMAGE = "image"  # a registry has a newer image than the one that is followed
     SECRET = "secret"  # noqa: S105 - a person has set or removed a Secret of the app
     WAKE = "wake"  # a caller waits for a hibernating component
     RETRY = "retry"  # an earlier pass

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.releases import Images, commit_of, short_release
 from controller.domain.apps.requests import Outcome
 from controller.domain.apps.rollout_watch import AUTOMATIC, FailedRollout
 from controller.domain.apps.status import AppStatus, Rollback, is_suspended
@@ -38,13 +39,13 @@ def decide_rollback(
     if status.attempted_revision == "" or not entries:
         told = Localizable("nothing was applied to {app} yet, so it cannot go back", app=app)
         raise Stalled(Reason.UNKNOWN_REVISION, told)
-    replaced = status.attempted_revision
+    replaced = status.attempted
     revision = _last_good(status, entries) if wanted is None else _named(status, entries, wanted)
     if revision == replaced:
         go_on = Localizable("go on to it with: prichal resume {app}", app=app)
         told = Localizable(
             "{revision} is the newest commit that {app} knows of: {how}",
-            revision=revision[:12],
+            revision=short_release(revision),
             app=app,
             how=go_on if status.rollback else Localizable("name an earlier one"),
         )
@@ -56,23 +57,22 @@ def decide_rollback(
 
 def _last_good(status: AppStatus, entries: tuple[AppliedRevision, ...]) -> str:
     for each in entries:
-        if each.outcome == Outcome.READY and each.revision != status.attempted_revision:
-            return each.revision
+        if each.outcome == Outcome.READY and each.release != status.attempted:
+            return each.release
     told = Localizable(
         "no revision of {app} before {revision} was ready: choose one with --to; see: prichal history {app}",
         app=status.app,
-        revision=status.attempted_revision[:12],
+        revision=short_release(status.attempted),
     )
     raise Stalled(Reason.UNKNOWN_REVISION, told)
 
 
 def _named(status: AppStatus, entries: tuple[AppliedRevision, ...], wanted: str) -> str:
-    found = sorted(
-        {each.revision for each in entries if len(wanted) >= SHORTEST and each.revision.startswith(wanted)}
-    )
-    found = found or [each.revision for each in entries if str(each.id) == wanted]
-    if not found:
+    named = [each for each in entries if len(wanted) >= SHORTEST and each.release.startswith(wanted)]
+    named = named or [each for each in entries if str(each.id) == wanted]
+    if not named:
         raise Stalled(Reason.UNKNOWN_REVISION, unknown_revision(status.app, wanted))
+    found = sorted({each.revision for each in named})
     if len(found) > 1:
         several = ", ".join(revision[:12] for revision in found)
         told = Localizable(
@@ -82,7 +82,14 @@ def _named(status: AppStatus, entries: tuple[AppliedRevision, ...], wanted: str)
             app=status.app,
         )
         raise Stalled(Reason.UNKNOWN_REVISION, told)
-    return found[0]
+    return _best(named, status.attempted)
+
+
+def _best(entries: list[AppliedRevision], present: str) -> str:
+    """Return the release that is meant by entries of one commit, newest first: one that was ready, and is not the
+    present one, goes before others."""
+    order = sorted(entries, key=lambda each: (each.release == present, each.outcome != Outcome.READY))
+    return order[0].release
 
 
 def unknown_revision(app: str, wanted: str) -> Localizable:
@@ -95,20 +102,45 @@ def is_credible(status: AppStatus, history: Iterable[AppliedRevision]) -> bool:
     """Return whether the rollback of `status` leads to a revision that the daemon has applied before, and so has
     verified. Others than the daemon write rollbacks; a history that was lost meanwhile does not end one."""
     wanted = status.rollback.revision if status.rollback else ""
-    known = {status.desired_revision, status.applied_revision, *(each.revision for each in history)}
-    return wanted in known
+    return wanted in {status.desired, status.applied, *(each.release for each in history)}
+
+
+def images_of(status: AppStatus, history: Iterable[AppliedRevision], release: str) -> Images:
+    """Return the followed images of a release that was applied before."""
+    for known, images in (
+        (status.desired, status.desired_images),
+        (status.applied, status.applied_images),
+        *((each.release, each.images) for each in history),
+    ):
+        if known == release:
+            return images
+    return ()
+
+
+def is_of_images(rollback: Rollback) -> bool:
+    """Return True if only followed images are rolled back, at the same commit."""
+    return commit_of(rollback.revision) == commit_of(rollback.replaced)
+
+
+def rejected_images(rollback: Rollback, back: Images, replaced: Images) -> Images:
+    """Return the images that a rollback refuses, so that they are not chosen again before there are others. Images of
+    a rollback to another commit are those of that commit, and not refused."""
+    if not is_of_images(rollback):
+        return ()
+    before = dict(back)
+    return tuple((name, image) for name, image in replaced if before.get(name) != image)
 
 
 def entry_of(history: Iterable[AppliedRevision], revision: str) -> AppliedRevision | None:
-    """Return the newest entry in which the revision was ready, or else the newest one."""
-    entries = [each for each in history if each.revision == revision]
+    """Return the newest entry in which the release was ready, or else the newest one."""
+    entries = [each for each in history if each.release == revision]
     return next((each for each in entries if each.outcome == Outcome.READY), next(iter(entries), None))
 
 
 def earlier_images(history: Collection[AppliedRevision], present: str, revisions: int) -> tuple[str, ...]:
-    """Return the images of so many revisions beside the present one that were ready, the newest first."""
+    """Return the images of so many releases beside the present one that were ready, the newest first."""
     good = dict.fromkeys(
-        each.revision for each in history if each.outcome == Outcome.READY and each.revision != present
+        each.release for each in history if each.outcome == Outcome.READY and each.release != present
     )
     entries = [entry for revision in list(good)[:revisions] if (entry := entry_of(history, revision))]
     images = (pin.partition(" ")[2] for entry in entries for _, pin in entry.pins)
@@ -130,10 +162,14 @@ def why_failed(rollback: Rollback, known: FailedRollout | None) -> FailedRollout
 def holding(app: str, rollback: Rollback, is_there: bool, failed: FailedRollout | None = None) -> Condition:
     """Return the condition of an app that was rolled back. `is_there`: the revision could be read."""
     how = Localizable("is held") if is_there else Localizable("is wanted")
-    until = Localizable("a new commit or `prichal resume {app}` goes on", app=app)
+    until = (
+        Localizable("a newer image, a new commit or `prichal resume {app}` goes on", app=app)
+        if is_of_images(rollback)
+        else Localizable("a new commit or `prichal resume {app}` goes on", app=app)
+    )
     message: str = Localizable(
         "revision {revision} {how} since {at}, by {by}; {until}",
-        revision=rollback.revision[:12],
+        revision=short_release(rollback.revision),
         how=how,
         at=rfc3339(rollback.at),
         by=rollback.by,

@@ -29,9 +29,9 @@ _SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks
 
 @dataclass(frozen=True)
 class RolloutWatch:
-    """`version` took over at `since` (Unix seconds) from what `revision` had declared, when so many calls of the
-    component had been answered, and so many of them had failed. `pending` calls were under way then, with the version
-    before: as many failures may be its own, and all that is counted until the watch is `settled`."""
+    """`version` took over at `since` (Unix seconds) from what `revision`, a release, had declared, when so many calls
+    of the component had been answered, and so many of them had failed. `pending` calls were under way then, with the
+    version before: as many failures may be its own, and all that is counted until the watch is `settled`."""
 
     version: str
     since: float
@@ -57,16 +57,23 @@ def counts_of(route: Route, by_api: Mapping[str, RequestCounts]) -> RequestCount
 
 
 def watch_of(
-    before: RolloutWatch | None, route: Route, served: str, revision: str, counts: RequestCounts, now: float
+    before: RolloutWatch | None,
+    route: Route,
+    served: str,
+    revision: str,
+    counts: RequestCounts,
+    now: float,
+    present: str = "",
 ) -> RolloutWatch | None:
     """Return the watch of the version in `route`, None if there is nothing to go back to. `served` is the version that
-    was in service at the last look, "" if none was, and `revision` the one that was in force then. A version that
+    was in service at the last look, "" if none was, `revision` the release that was in force then, and `present` the
+    one that is now, "" if it is the commit of the route. A version that
     follows another one within its watch goes back to what was there before both."""
     if before and before.version == route.fingerprint:
         is_due = not before.settled and now - before.since >= SETTLE
         return _settled(before, counts) if is_due else before
     proven = before.revision if before and before.version == served else revision
-    if served in ("", route.fingerprint) or proven in ("", route.revision):
+    if served in ("", route.fingerprint) or proven in ("", present or route.revision):
         return None
     requests, failed = _totals(counts)
     return RolloutWatch(

@@ -27,11 +27,32 @@ class ComponentKind(StrEnum):
 # --- parts shared by components -------------------------------------------------------------------------------
 
 
+class TagOrder(StrEnum):
+    NUMERICAL = "numerical"
+    ALPHABETICAL = "alphabetical"
+
+
+@dataclass(frozen=True)
+class ImageFollow:
+    """Which tag of an image's repository is meant: the highest version within `semver`, the last one of those that
+    match `pattern`, or, with `digest`, always the tag of the reference, whatever it points to. The registry is asked
+    every `interval` seconds. `write_back`: what was found goes into Git, and is deployed from there."""
+
+    _: KW_ONLY
+    semver: str = ""
+    pattern: str = ""
+    order: TagOrder
+    digest: bool
+    interval: float
+    write_back: bool
+
+
 @dataclass(frozen=True)
 class ExistingImage:
     """An image by reference, as `docker pull` takes it."""
 
     reference: str
+    follow: ImageFollow | None = None
 
 
 @dataclass(frozen=True)

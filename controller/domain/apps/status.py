@@ -9,6 +9,7 @@ from enum import StrEnum
 from controller.domain.apps.commit_status import CommitStatus
 from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.releases import Images, release
 from controller.domain.apps.rollout_watch import FailedRollout, RolloutWatch
 from controller.domain.apps.secret_uses import SecretUse
 from controller.domain.names import AppName, ComponentName
@@ -97,8 +98,8 @@ class Setback:
 @dataclass(frozen=True)
 class Rollback:
     """A decision of a person, or of the platform if a version that is watched fails: the app is at `revision`, which
-    was applied before, until Git has another commit than `replaced` or somebody resumes the app. `at` in Unix
-    seconds."""
+    was applied before, until Git has another commit than `replaced` or somebody resumes the app. Both are releases
+    (releases.py): between two of one commit it is until there are other images. `at` in Unix seconds."""
 
     revision: str
     replaced: str
@@ -130,6 +131,10 @@ class AppStatus:
     setbacks: tuple[Setback, ...] = ()  # sorted by subject; a new commit forgets them
     secrets: tuple[SecretUse, ...] = ()  # that manifests name, at `desired_revision`
     told: CommitStatus | None = None  # what was last put into the outbox for the forge
+    #: Followed images in place of those of Git: the newest ones, those in force, and those that were last ready.
+    attempted_images: Images = ()
+    desired_images: Images = ()
+    applied_images: Images = ()
     failed_rollout: FailedRollout | None = None  # why `rollback` was decided without a person
 
     def bounded(self, most: int = MAX_TEXT) -> AppStatus:
@@ -156,6 +161,19 @@ class AppStatus:
 
     def component(self, name: ComponentName) -> ComponentStatus | None:
         return next((c for c in self.components if c.name == name), None)
+
+    @property
+    def attempted(self) -> str:
+        """Return the newest release, see releases.py."""
+        return release(self.attempted_revision, self.attempted_images)
+
+    @property
+    def desired(self) -> str:
+        return release(self.desired_revision, self.desired_images)
+
+    @property
+    def applied(self) -> str:
+        return release(self.applied_revision, self.applied_images)
 
 
 def is_suspended(status: AppStatus) -> bool:

@@ -107,10 +107,15 @@ def pick(range: str, tags: Iterable[str]) -> str | None:
     """Return the tag with the highest version within `range`, or None. Equal versions (`1.2.0` and `v1.2.0`, or
     other build metadata) are distinguished by their text, so that the answer does not depend on the order of `tags`.
     Raises ValueError if `range` is invalid."""
+    return next(iter(ranked(range, tags)), None)
+
+
+def ranked(range: str, tags: Iterable[str]) -> tuple[str, ...]:
+    """Return all tags within `range`, the one that `pick` returns first. Raises ValueError if `range` is invalid."""
     alternatives = _parse(range)
     versions = ((_version(tag), tag) for tag in tags)
     fitting = [(v, tag) for v, tag in versions if v is not None and any(a.admits(v) for a in alternatives)]
-    return max(fitting, default=(None, None))[1]
+    return tuple(tag for _, tag in sorted(fitting, reverse=True))
 
 
 def _version(tag: str) -> _Version | None:

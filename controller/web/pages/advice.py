@@ -51,6 +51,7 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.VERIFIER_TIMEOUT,
         Reason.IMAGES_STAY,
         Reason.STATE_BUSY,
+        Reason.BRANCH_MOVED,
         Reason.ENGINE_RESTARTED,
     ),
     N_("Correct what the message names and push."): (
@@ -174,6 +175,17 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("Ask the operator: the limits of builds cannot be set on this host."): (Reason.BUILD_UNLIMITED,),
     N_("Install Python 3.9 or newer in the image, or bring a server of your own."): (Reason.NO_PYTHON,),
     N_("An administrator adds the certificate of the registry to the engine."): (Reason.REGISTRY_UNTRUSTED,),
+    N_("Check the name of the image and the rule by which it is followed."): (
+        Reason.NO_MATCHING_TAG,
+        Reason.REGISTRY_ANSWER_INVALID,
+    ),
+    N_("An administrator names the registry in registries of the PlatformApp."): (
+        Reason.REGISTRY_ADDRESS_REFUSED,
+    ),
+    N_("Push an image that the rule admits; then it goes on by itself."): (Reason.AWAITING_IMAGE,),
+    N_("Give the credentials of the repository the right to push, or leave out writeBack."): (
+        Reason.IMAGE_WRITE_FAILED,
+    ),
     N_("Build the image for the processor of this platform."): (Reason.IMAGE_UNUSABLE,),
     N_("Make the command executable in the Dockerfile: RUN chmod +x"): (Reason.COMMAND_DENIED,),
     N_("Add the user in the Dockerfile, or write a number."): (Reason.USER_NOT_FOUND,),

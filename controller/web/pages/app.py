@@ -12,6 +12,7 @@ from urllib.parse import quote
 from flask import Response, current_app
 
 from controller.domain.apps.conditions import Condition, ConditionType, find, is_ready
+from controller.domain.apps.followed_images import FollowRecord, rule_of
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.requests import ReconcileRequest
 from controller.domain.apps.status import AppStatus, Event
@@ -77,6 +78,7 @@ class AppShown:
     uses: tuple[Usage, ...]
     events: tuple[Event, ...]  # newest first
     history: tuple[AppliedRevision, ...]  # newest first
+    followed: tuple[FollowRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class AppLive:
             tuple(store.usage(app)),
             tuple(reversed(store.events.list(app, 0, EVENTS))),
             store.history.list(app, ENTRIES + 1),
+            store.images.of(app),
         )
 
     def fragments(self, found: Any, language: Language) -> Mapping[str, str]:
@@ -128,6 +131,7 @@ class AppLive:
             "told_by": told_by,
             "event_words": EVENT_WORDS,
             "is_ready": is_ready,
+            "rule_of": rule_of,
         }
         names = ("head", "conditions", "open", "parts", "plan", "history", "events")
         return {name: render(f"app/{name}.html", language, values) for name in names}

@@ -36,11 +36,11 @@ def shown_history(status: AppStatus, entries: Iterable[AppliedRevision]) -> list
     """`entries` are newest first. The newest good entry of each revision leads back to it, but for the present one and
     the newest commit."""
     entries = tuple(entries)
-    seen = {status.attempted_revision, status.rollback.revision if status.rollback else ""}
+    seen = {status.attempted, status.rollback.revision if status.rollback else ""}
     found = []
     for each, earlier in zip_longest(entries, entries[1:]):
-        leads_back = each.outcome == Outcome.READY and each.revision not in seen and not is_suspended(status)
-        seen |= {each.revision} if leads_back else set()
+        leads_back = each.outcome == Outcome.READY and each.release not in seen and not is_suspended(status)
+        seen |= {each.release} if leads_back else set()
         word, tone = OUTCOMES.get(Outcome(each.outcome), (each.outcome, "calm"))
         why = tuple(TRIGGERS.get(Trigger(trigger), trigger) for trigger in each.triggers)
         found.append(EntryShown(each, word, tone, why, leads_back, earlier.id if earlier else 0))

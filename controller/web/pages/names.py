@@ -82,6 +82,8 @@ NAMES: Final = (
 #: What the events are called that are not named after a reason for something being wrong.
 EVENT_WORDS: Final[Mapping[Reason, str]] = {
     Reason.NEW_REVISION: N_("new commit"),
+    Reason.NEW_IMAGE: N_("newer image"),
+    Reason.IMAGE_WRITTEN: N_("image written to Git"),
     Reason.PULLING: N_("fetching an image"),
     Reason.BUILDING: N_("building an image"),
     Reason.STAGING: N_("fetching a model"),

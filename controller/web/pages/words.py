@@ -93,6 +93,7 @@ TRIGGERS: Final[Mapping[Trigger, str]] = {
     Trigger.DRIFT: N_("drift"),
     Trigger.CONTAINER: N_("a container"),
     Trigger.BOX: N_("content of a box"),
+    Trigger.IMAGE: N_("a newer image"),
     Trigger.SECRET: N_("a Secret"),
     Trigger.WAKE: N_("a call"),
     Trigger.RETRY: N_("another attempt"),

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.webhooks import ANSWER_LIMIT, HttpSender, resolve
+from controller.adapters.addresses import resolve
+from controller.adapters.webhooks import ANSWER_LIMIT, HttpSender
 from controller.domain.errors import Stalled, Transient
 from controller.domain.runs.webhooks import ReceiverResponse
 from tests.support.issuer import make_certificate

@@ -49,12 +49,16 @@ REPLICAS = st.lists(_whole(ReplicaStatus, name=LABEL, since=TIME), max_size=3).m
 EXIT = _whole(ReplicaExit, name=LABEL, at=TIME, code=st.integers(0, 2**32))
 COMPONENT = _whole(ComponentStatus, model=HEX, replicas=REPLICAS, last_exit=st.none() | EXIT)
 API = _whole(Api, path=st.from_regex(PATH_SEGMENT, fullmatch=True), name=LABEL)
+IMAGES = st.lists(st.tuples(LABEL, HEX), max_size=3).map(tuple)
 WHOLE = {
     AppStatus: _whole(
         AppStatus,
         app=LABEL,
         components=st.lists(COMPONENT, max_size=3).map(tuple),
         pins=st.lists(st.tuples(HEX, HEX), max_size=3).map(tuple),
+        attempted_images=IMAGES,
+        desired_images=IMAGES,
+        applied_images=IMAGES,
         models=st.lists(st.tuples(LABEL, HEX), max_size=3).map(tuple),
         secrets=st.lists(st.from_type(SecretUse), max_size=3).map(tuple),
     ),

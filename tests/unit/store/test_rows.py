@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.followed_images import FollowedImage
 from controller.domain.apps.orders import AppOrder, OrderKind
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.requests import Trigger
-from controller.domain.apps.spec import CronSchedule, Reclaim, Webhook
+from controller.domain.apps.spec import CronSchedule, ImageFollow, Reclaim, TagOrder, Webhook
 from controller.domain.apps.status import (
     AppStatus,
     Event,
@@ -138,6 +139,10 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.age_keys.ensure(app)
     store.notifications.declare(app, (make(NotificationSpec, TEAM, Channel.EMAIL, to=("team@example.org",)),))
     store.notifications.ask_test(app, TEAM)
+    follow = make(
+        ImageFollow, semver="^1", order=TagOrder.NUMERICAL, digest=False, interval=300.0, write_back=False
+    )
+    store.images.declare(app, (FollowedImage(C, "demo:1", follow),))
     notice = Notice(app, AlertType.RUN_FAILED, "ExitCode", Severity.WARNING, "it ended with 1", NOW)
     NoticeTable(store._database).add((notice,))
     scheduled = next(item for item in store.schedules.all(app))
@@ -176,6 +181,8 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "templates": [record for record in store.templates.all() if record.name == GOOD],
         "age keys": (store.age_keys.listed(GOOD), store.age_keys.of(GOOD)),
         "notifications": store.notifications.all(GOOD),
+        "followed": store.images.of(GOOD),
+        "all followed": [record for record in store.images.all() if record.app == GOOD],
         "notices": [notice for notice in store.notifications.notices()[1] if notice.app == GOOD],
         "conditions": store.notifications.conditions().get(GOOD),
         "orders": [record for record in store.orders.unfinished() if record.order.app == GOOD],

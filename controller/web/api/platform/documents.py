@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from controller.client.platform.api import PlanState
 from controller.domain.apps.conditions import Condition, is_ready
+from controller.domain.apps.followed_images import FollowRecord, rule_of
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.previews import PlanPreview
 from controller.domain.apps.requests import ReconcileRequest
@@ -48,6 +49,7 @@ def app_document(
     queued: ReconcileRequest | None,
     runs: dict[str, object],
     uses: Iterable[Usage] = (),
+    followed: Iterable[FollowRecord] = (),
 ) -> dict[str, object]:
     return {
         **summary_document(app),
@@ -56,10 +58,37 @@ def app_document(
         "boxes": [_box(box) for box in app.boxes],
         "apis": [*map(_api, routes), *map(_service, services)],
         "images": dict(app.pins),
+        "followed": [followed_document(record, app) for record in followed],
         "plan": app.plan,
         "queued": _request(queued) if queued else None,
         "runs": runs,
         "uses": [{"resource": each.resource, "used": each.used, "bound": each.bound} for each in uses],
+    }
+
+
+def followed_document(record: FollowRecord, app: AppStatus) -> dict[str, object]:
+    """Return an image that is followed: the rule, what was found by it and why, and what is deployed of it."""
+    image, state = record.image, record.state
+    follow = image.follow
+    return {
+        "subject": image.subject,
+        "reference": image.reference,
+        "rule": rule_of(image),
+        "semver": follow.semver,
+        "pattern": follow.pattern,
+        "digest": follow.digest,
+        "writeBack": follow.write_back,
+        "image": state.image,
+        "why": state.why,
+        "since": rfc3339(state.since) if state.image else "",
+        "deployed": dict(app.desired_images).get(image.subject, ""),
+        "rejected": record.rejected,
+        "commit": state.commit,
+        "asked": rfc3339(state.asked) if state.asked else "",
+        "next": rfc3339(record.due) if state.asked else "",
+        "failures": state.failures,
+        "reason": state.reason,
+        "problem": state.problem,
     }
 
 
@@ -226,6 +255,7 @@ def applied_document(applied: AppliedRevision) -> dict[str, object]:
         "outcome": applied.outcome,
         "message": applied.message,
         "plan": applied.plan,
+        "images": dict(applied.images),
     }
 
 

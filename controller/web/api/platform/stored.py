@@ -26,6 +26,7 @@ from controller.domain.apps.age_keys import KeyAction
 from controller.domain.apps.history import AppliedRevision, difference, find_revision
 from controller.domain.apps.orders import AppOrder
 from controller.domain.apps.owned_secrets import MAX_AUTHOR, ChangeRecord, ChangeState, SecretChange
+from controller.domain.apps.releases import commit_of
 from controller.domain.apps.requests import ReconcileRequest, RequestState, Trigger
 from controller.domain.apps.rollback import decide_rollback, unknown_revision
 from controller.domain.apps.secret_documents import change_document, secrets_document
@@ -103,7 +104,8 @@ class StoredPlatform:
         routes, services = store.routes.of(found.app), store.routes.services(found.app)
         runs = runs_document(store.runs.counts(found.app), store.runs.last_ended(found.app))
         queued, uses = store.requests.queued(found.app), store.usage(found.app)
-        document = app_document(found, routes, services, queued, runs, uses)
+        followed = store.images.of(found.app)
+        document = app_document(found, routes, services, queued, runs, uses, followed)
         more = {
             "cloneUrl": self._clone_url(found),
             "links": self.links(found.app),
@@ -447,7 +449,7 @@ def is_news(progress: Document) -> bool:
 def approved_revision(status: AppStatus) -> str:
     """Return the revision that an approval is for. Raises Stalled `NothingPending`."""
     # A platform folder that is not a Git repository has no revision. Any word approves it, once.
-    wanted = status.rollback.revision if status.rollback else status.attempted_revision
+    wanted = commit_of(status.rollback.revision) if status.rollback else status.attempted
     revision = wanted or ("confirmed" if status.app == PLATFORM else "")
     if not revision:
         told = Localizable("{app} has no revision to approve yet; see: prichal status {app}", app=status.app)
