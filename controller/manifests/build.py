@@ -13,6 +13,7 @@ from controller.config import DefaultLimits
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.domain.secret import scrub
 from controller.manifests import components
 from controller.manifests.checks import (
@@ -123,7 +124,9 @@ def examine(
 
 def _host_files(document: ManifestDocument) -> Iterable[ManifestProblem]:
     if document.kind is ComponentKind.SECRET and document.get("files") is not None:
-        message = "a module may not read files of the host: only Secrets of the platform folder have 'files'"
+        message = Localizable(
+            "a module may not read files of the host: only Secrets of the platform folder have 'files'"
+        )
         yield document.problem(["files"], message)
 
 

@@ -17,6 +17,7 @@ from controller.domain.apps.environment import misleading, unusable, without_eff
 from controller.domain.apps.mounts import MOUNT, nested, unmountable
 from controller.domain.apps.spec import ComponentKind, PlatformAppSpec, SecretSpec
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
 from controller.domain.runs.stage_slots import Use, remainder
 from controller.domain.storage.keys import FileKeyInvalid, parse_path
@@ -59,14 +60,23 @@ def identity(documents: Collection[ManifestDocument], app: PlatformAppSpec) -> I
     yield from duplicates(documents)
     for document in documents:
         if document.kind is ComponentKind.NOTIFICATION and document.get("spec", "apps") is not None:
-            message = "belongs into the platform folder: here a Notification is about its own app"
+            message = Localizable(
+                "belongs into the platform folder: here a Notification is about its own app"
+            )
             yield document.problem(["spec", "apps"], message)
         if document.kind in _PLATFORM_KINDS:
-            message = f"{document.kind} belongs into the platform folder, not into the module's repository"
+            message = Localizable(
+                "{kind} belongs into the platform folder, not into the module's repository",
+                kind=document.kind,
+            )
             yield document.problem(["kind"], message)
         namespace = document.get("metadata", "namespace")
         if isinstance(namespace, str) and namespace != app.name:
-            message = f"must be the app's name, {app.name!r}, or be left out; it is {namespace!r}"
+            message = Localizable(
+                "must be the app's name, {app!r}, or be left out; it is {namespace!r}",
+                app=app.name,
+                namespace=namespace,
+            )
             yield document.problem(["metadata", "namespace"], message)
 
 
@@ -77,7 +87,12 @@ def duplicates(documents: Collection[ManifestDocument]) -> Iterator[ManifestProb
         key = (document.kind, document.name, str(scope))
         if document.name and key in first:
             place = f"{first[key].file}:{first[key].node.place(['metadata', 'name'])[0]}"
-            message = f"there is another {document.kind} {document.name!r} in {place}: rename or remove one"
+            message = Localizable(
+                "there is another {kind} {document!r} in {place}: rename or remove one",
+                kind=document.kind,
+                document=document.name,
+                place=place,
+            )
             yield document.problem(["metadata", "name"], message)
         first.setdefault(key, document)
 
@@ -91,7 +106,9 @@ def references(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         name = str(document.get(*path))
         if name not in commit.declared[kind]:
             known = commit.declared[kind]
-            message = f"the app has no {kind} {name!r}{nearest(name, known)}"
+            message = Localizable(
+                "the app has no {kind} {name!r}{nearest}", kind=kind, name=name, nearest=nearest(name, known)
+            )
             yield document.problem(path, message)
 
 
@@ -123,8 +140,14 @@ def package_registries(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     path = ("spec", "mlService", "packageRegistryName")
     for document in commit.documents:
         if (registry := document.get(*path)) is not None and registry not in known:
-            message = f"the PlatformApp names no package registry {registry!r}{nearest(str(registry), known)}"
-            unknown = f"{registry!r} is not in this folder: the platform must have it"
+            message = Localizable(
+                "the PlatformApp names no package registry {registry!r}{nearest}",
+                registry=registry,
+                nearest=nearest(str(registry), known),
+            )
+            unknown = Localizable(
+                "{registry!r} is not in this folder: the platform must have it", registry=registry
+            )
             yield document.problem(path, message if commit.platform_known else unknown)
 
 
@@ -134,11 +157,13 @@ def unset_secrets(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.documents:
         for path in _secret_paths(document):
             if (name := str(document.get(*path))) not in known:
-                hint = (
-                    nearest(name, known)
-                    or f": the platform must have it, or set it with: prichal secret set APP {name} KEY"
+                hint = nearest(name, known) or Localizable(
+                    ": the platform must have it, or set it with: prichal secret set APP {name} KEY",
+                    name=name,
                 )
-                yield document.problem(path, f"the Secret {name!r} is not in this folder{hint}")
+                yield document.problem(
+                    path, Localizable("the Secret {name!r} is not in this folder{hint}", name=name, hint=hint)
+                )
 
 
 def environments(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -215,7 +240,13 @@ def containers(document: ManifestDocument) -> Iterator[tuple[Path, Mapping[str, 
 def notifications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Each Notification is looked at again and again, and sends messages, so an app has few."""
     for document in commit.of(ComponentKind.NOTIFICATION)[MOST_NOTIFICATIONS:]:
-        yield document.problem(["kind"], f"an app may have {MOST_NOTIFICATIONS} Notifications at most")
+        yield document.problem(
+            ["kind"],
+            Localizable(
+                "an app may have {most_notifications} Notifications at most",
+                most_notifications=MOST_NOTIFICATIONS,
+            ),
+        )
 
 
 def followed_images(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -253,7 +284,8 @@ def _repeated_ids(document: ManifestDocument, path: Path, entries: list[Any]) ->
     for i, entry in enumerate(entries):
         if entry["id"] in seen:
             yield document.problem(
-                (*path, i, "id"), f"another one has the id {entry['id']!r}: give each its own"
+                (*path, i, "id"),
+                Localizable("another one has the id {entry!r}: give each its own", entry=entry["id"]),
             )
         seen.add(entry["id"])
 
@@ -271,9 +303,13 @@ def _repeated(
         if by(name) in seen:
             other = seen[by(name)]
             message = (
-                f"{name!r} is there already" if other == name else f"{name!r} is too much like {other!r}"
+                Localizable("{name!r} is there already", name=name)
+                if other == name
+                else Localizable("{name!r} is too much like {other!r}", name=name, other=other)
             )
-            yield document.problem((*path, i, "name"), f"{message}: names in this list must differ")
+            yield document.problem(
+                (*path, i, "name"), Localizable("{message}: names in this list must differ", message=message)
+            )
         seen.setdefault(by(name), name)
 
 
@@ -282,7 +318,9 @@ def one_default_box(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         boxes = spec_of(document).get("connectedBoxes", [])
         defaults = [i for i, box in enumerate(boxes) if box["default"]]
         for i in defaults[1:]:
-            message = f"{boxes[defaults[0]]['name']!r} is the default box already: at most one can be"
+            message = Localizable(
+                "{boxes!r} is the default box already: at most one can be", boxes=boxes[defaults[0]]["name"]
+            )
             yield document.problem(("spec", "connectedBoxes", i, "default"), message)
 
 
@@ -294,7 +332,11 @@ def api_paths(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     for document in commit.of(ComponentKind.API_COMPONENT):
         path = api_path(spec_of(document))
         if path in taken:
-            message = f"{path!r} is the path of the APIComponent {taken[path].name!r} already: choose another"
+            message = Localizable(
+                "{path!r} is the path of the APIComponent {taken!r} already: choose another",
+                path=path,
+                taken=taken[path].name,
+            )
             yield document.problem(("spec", "restfulApi", "path"), message)
         taken.setdefault(path, document)
 
@@ -311,14 +353,27 @@ def api_specs(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         described = spec_of(document)["apiSpec"]
         open_inputs, outputs = open_variables(pipelines[target])
         yield from _api_variables(
-            document, "inputs", described, open_inputs, f"an input of pipeline {target!r}"
+            document,
+            "inputs",
+            described,
+            open_inputs,
+            Localizable("an input of pipeline {target!r}", target=target),
         )
         published = {var["name"] for var in pipelines[target].get("vars", []) if "publishTo" in var}
         yield from _api_variables(
-            document, "outputs", described, outputs, f"an output of pipeline {target!r}", published
+            document,
+            "outputs",
+            described,
+            outputs,
+            Localizable("an output of pipeline {target!r}", target=target),
+            published,
         )
         for name in sorted(open_inputs - set(names(described.get("inputs", [])))):
-            message = f"the input {name!r} of pipeline {target!r} is missing: nobody could pass it"
+            message = Localizable(
+                "the input {name!r} of pipeline {target!r} is missing: nobody could pass it",
+                name=name,
+                target=target,
+            )
             yield document.problem(("spec", "apiSpec", "inputs"), message)
 
 
@@ -333,9 +388,16 @@ def _api_variables(
     for i, name in enumerate(names(described.get(field, []))):
         path = ("spec", "apiSpec", field, i, "name")
         if name not in known:
-            yield document.problem(path, f"{name!r} is not {role}{nearest(name, known)}")
+            yield document.problem(
+                path,
+                Localizable(
+                    "{name!r} is not {role}{nearest}", name=name, role=role, nearest=nearest(name, known)
+                ),
+            )
         elif name in published:
-            message = f"{name!r} goes to a box of the module (publishTo): callers cannot ask for it"
+            message = Localizable(
+                "{name!r} goes to a box of the module (publishTo): callers cannot ask for it", name=name
+            )
             yield document.problem(path, message)
 
 
@@ -391,17 +453,26 @@ def _api_files_without_box(
 ) -> Iterator[ManifestProblem]:
     described = spec_of(document)["apiSpec"]
     open_inputs, outputs = open_variables(spec_of(pipeline))
-    remedy = f"connect one with 'connectedBoxes' of pipeline {pipeline.name!r}"
+    remedy = Localizable("connect one with 'connectedBoxes' of pipeline {pipeline!r}", pipeline=pipeline.name)
     for i, raw in enumerate(described.get("inputs", [])):
         only_files = raw["type"]["datatypes"] == ["FILE"]
         if only_files and raw["name"] in open_inputs:
-            message = f"{raw['name']!r} is a FILE, and there is no box that it could lie in"
+            message = Localizable(
+                "{raw!r} is a FILE, and there is no box that it could lie in", raw=raw["name"]
+            )
             path = ("spec", "apiSpec", "inputs", i, "name")
-            yield document.problem(path, f"{message}: {remedy}, or give it another 'type'")
+            yield document.problem(
+                path,
+                Localizable("{message}: {remedy}, or give it another 'type'", message=message, remedy=remedy),
+            )
     handed_on = outputs - offered_variables(spec_of(pipeline))
     for i, name in enumerate(names(described.get("outputs", []))):
         if name in handed_on and "publishTo" not in _variable(pipeline, name):
-            message = f"{name!r} has no box to go to, so that nobody could ask for it: {remedy}"
+            message = Localizable(
+                "{name!r} has no box to go to, so that nobody could ask for it: {remedy}",
+                name=name,
+                remedy=remedy,
+            )
             yield document.problem(("spec", "apiSpec", "outputs", i, "name"), message)
 
 
@@ -420,19 +491,26 @@ def variables(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Check that stages use declared variables, and that each has one source."""
     for document in commit.of(ComponentKind.EXPERIMENT_PIPELINE):
         declared = {var["name"]: var for var in spec_of(document).get("vars", [])}
-        filled: dict[str, str] = {name: "its box" for name, var in declared.items() if "mountFrom" in var}
+        filled: dict[str, str] = {
+            name: Localizable("its box") for name, var in declared.items() if "mountFrom" in var
+        }
         for s, stage in enumerate(spec_of(document)["stages"]):
             for field in ("inputs", "outputs"):
                 for i, name in enumerate(names(stage.get(field, []))):
                     if name not in declared:
                         path = ("spec", "stages", s, field, i, "name")
-                        message = f"'vars' has no {name!r}{nearest(name, declared)}"
+                        message = Localizable(
+                            "'vars' has no {name!r}{nearest}", name=name, nearest=nearest(name, declared)
+                        )
                         yield document.problem(path, message)
             for i, name in enumerate(names(stage.get("outputs", []))):
                 if name in filled:
                     path = ("spec", "stages", s, "outputs", i, "name")
-                    yield document.problem(path, f"{name!r} is filled by {filled[name]} already")
-                filled.setdefault(name, f"stage {stage['name']!r}")
+                    yield document.problem(
+                        path,
+                        Localizable("{name!r} is filled by {filled} already", name=name, filled=filled[name]),
+                    )
+                filled.setdefault(name, Localizable("stage {stage!r}", stage=stage["name"]))
 
 
 def publications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -446,11 +524,18 @@ def publications(commit: CheckedCommit) -> Iterator[ManifestProblem]:
                 continue
             name, box, path = var["name"], var["publishTo"]["box"], var["publishTo"]["path"]
             if name not in outputs:
-                message = f"no stage outputs {name!r}: only what a stage outputs can be published"
+                message = Localizable(
+                    "no stage outputs {name!r}: only what a stage outputs can be published", name=name
+                )
                 yield document.problem(("spec", "vars", i, "publishTo"), message)
             if near := next((p for p in places if p[0] == box and _overlap(p, path, document.name)), None):
-                where = "" if near[2] == document.name else f" of pipeline {near[2]!r}"
-                message = f"overlaps {near[1]!r}, where {near[3]!r}{where} is published: choose another path"
+                where = "" if near[2] == document.name else Localizable(" of pipeline {near!r}", near=near[2])
+                message = Localizable(
+                    "overlaps {near!r}, where {near2!r}{where} is published: choose another path",
+                    near=near[1],
+                    near2=near[3],
+                    where=where,
+                )
                 yield document.problem(("spec", "vars", i, "publishTo", "path"), message)
             places.append((box, path, document.name, name))
 
@@ -474,15 +559,27 @@ def mount_points(commit: CheckedCommit) -> Iterator[ManifestProblem]:
             name, path = var["name"], ("spec", "vars", i, "mountTo")
             place = posixpath.normpath(var.get("mountTo", f"{MOUNT}/{name}"))
             if why := unmountable(name, place):
-                message = f"nothing can be mounted at {place}, since {why}: choose another path, such as /work/{name}"
+                message = Localizable(
+                    "nothing can be mounted at {place}, since {why}: choose another path, such as /work/{name}",
+                    place=place,
+                    why=why,
+                    name=name,
+                )
                 yield document.problem(path, message)
                 continue
             together = {other for stage in stages if name in stage for other in stage}
             for other, there in taken.items():
                 if there == place:
-                    yield document.problem(path, f"{other!r} is mounted there already: choose another path")
+                    yield document.problem(
+                        path,
+                        Localizable("{other!r} is mounted there already: choose another path", other=other),
+                    )
                 elif other in together and nested(there, place):
-                    message = f"{other!r} is mounted at {there}, and neither may lie in the other: choose another path"
+                    message = Localizable(
+                        "{other!r} is mounted at {there}, and neither may lie in the other: choose another path",
+                        other=other,
+                        there=there,
+                    )
                     yield document.problem(path, message)
             taken.setdefault(name, place)
 
@@ -499,7 +596,11 @@ def box_paths(commit: CheckedCommit) -> Iterator[ManifestProblem]:
             try:
                 parse_path(str(path))
             except FileKeyInvalid as error:
-                message = f"{path!r} cannot be a path in a box, since {error}: write it as 'folder/file' or 'folder/'"
+                message = Localizable(
+                    "{path!r} cannot be a path in a box, since {error}: write it as 'folder/file' or 'folder/'",
+                    path=path,
+                    error=error,
+                )
                 yield document.problem(place, message)
 
 
@@ -510,8 +611,9 @@ def stage_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         graph = {s["name"]: {makers[v] for v in names(s.get("inputs", [])) if v in makers} for s in stages}
         for cycle in cycles(graph):
             path = ("spec", "stages", [s["name"] for s in stages].index(cycle[0]), "inputs")
-            message = (
-                f"stages wait for each other: {' → '.join(cycle)}; a stage's input must come from before it"
+            message = Localizable(
+                "stages wait for each other: {names}; a stage's input must come from before it",
+                names=" → ".join(cycle),
             )
             yield document.problem(path, message)
 
@@ -524,7 +626,7 @@ def pipeline_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         if isinstance(after, str) and after in graph:
             graph[after].add(name)
     for cycle in cycles(graph):
-        message = f"pipelines would start each other for ever: {' → '.join(cycle)}"
+        message = Localizable("pipelines would start each other for ever: {names}", names=" → ".join(cycle))
         yield documents[cycle[0]].problem(("spec", "continueWith", "pipeline"), message)
 
 
@@ -535,7 +637,9 @@ def component_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         for name, document in documents.items()
     }
     for cycle in cycles(graph):
-        message = f"components wait for each other: {' → '.join(cycle)}; none of them would ever start"
+        message = Localizable(
+            "components wait for each other: {names}; none of them would ever start", names=" → ".join(cycle)
+        )
         yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
 
 
@@ -567,19 +671,33 @@ def sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         for prefix, raw in containers(document):
             wanted = resources(raw, commit.limits)
             if wanted.memory < MIN_MEMORY:
-                message = f"{render_size(wanted.memory)} is too little: at least {render_size(MIN_MEMORY)}"
+                message = Localizable(
+                    "{memory} is too little: at least {min_memory}",
+                    memory=render_size(wanted.memory),
+                    min_memory=render_size(MIN_MEMORY),
+                )
                 yield document.problem((*prefix, "resources", "memory"), message)
             if wanted.shm is not None and not MIN_SHM <= wanted.shm <= wanted.memory:
                 yield document.problem((*prefix, "resources", "shm"), _unfit_shm(wanted.shm, wanted.memory))
             if raw.get("replicas", 0) > commit.limits.max_replicas:
-                message = f"{raw['replicas']} is too much: the controller's config allows {commit.limits.max_replicas}"
+                message = Localizable(
+                    "{raw} is too much: the controller's config allows {max_replicas}",
+                    raw=raw["replicas"],
+                    max_replicas=commit.limits.max_replicas,
+                )
                 yield document.problem((*prefix, "replicas"), message)
 
 
 def _unfit_shm(shm: int, memory: int) -> str:
     if shm < MIN_SHM:
-        return f"{render_size(shm)} is too little: at least {render_size(MIN_SHM)}"
-    return f"{render_size(shm)} is more than the container's memory ({render_size(memory)}), against which it counts"
+        return Localizable(
+            "{shm} is too little: at least {min_shm}", shm=render_size(shm), min_shm=render_size(MIN_SHM)
+        )
+    return Localizable(
+        "{shm} is more than the container's memory ({memory}), against which it counts",
+        shm=render_size(shm),
+        memory=render_size(memory),
+    )
 
 
 def processes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
@@ -588,9 +706,11 @@ def processes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         service = spec_of(document)["mlService"]
         alone = service["server"] == "platform" and "batch" not in service
         if alone and service["processes"] > service["concurrency"]:
-            message = (
-                f"{service['processes']} are more than the calls at once ({service['concurrency']}), so some would"
-                f" never get one: raise concurrency to {service['processes']} or more"
+            message = Localizable(
+                "{service} are more than the calls at once ({service2}), so some would never get "
+                "one: raise concurrency to {service} or more",
+                service=service["processes"],
+                service2=service["concurrency"],
             )
             yield document.problem(("spec", "mlService", "processes"), message)
 
@@ -602,8 +722,10 @@ def batch_delays(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         if "batch" in service:
             delay, timeout = map(parse_duration, (service["batch"]["maxDelay"], service["timeout"]))
             if delay >= timeout:
-                most = f"it must be less than the timeout of a call, {render_duration(timeout)}"
-                message = f"{render_duration(delay)} is too long: {most}"
+                most = Localizable(
+                    "it must be less than the timeout of a call, {timeout}", timeout=render_duration(timeout)
+                )
+                message = Localizable("{delay} is too long: {most}", delay=render_duration(delay), most=most)
                 yield document.problem(("spec", "mlService", "batch", "maxDelay"), message)
 
 
@@ -613,8 +735,10 @@ def stage_timeouts(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         for number, stage in enumerate(spec_of(document)["stages"]):
             asked = parse_duration(stage.get("timeout", 0))
             if asked > most:
-                allowed = f"the controller's config allows {render_duration(most)}"
-                message = f"{render_duration(asked)} is too long: {allowed}"
+                allowed = Localizable("the controller's config allows {most}", most=render_duration(most))
+                message = Localizable(
+                    "{asked} is too long: {allowed}", asked=render_duration(asked), allowed=allowed
+                )
                 yield document.problem(("spec", "stages", number, "timeout"), message)
 
 
@@ -648,7 +772,11 @@ def _over(
     for document, share in shares:
         running += share
         if running > limit:
-            message = f"all components together ask for {render(whole)}; the limits of the app allow {render(limit)}"
+            message = Localizable(
+                "all components together ask for {whole}; the limits of the app allow {limit}",
+                whole=render(whole),
+                limit=render(limit),
+            )
             yield document.problem(path, message)
             return
 
@@ -677,9 +805,15 @@ def stage_sizes(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 
 
 def _too_much(render: Callable[[Any], str], asked: object, allowed: object, rest: object) -> str:
-    left = "" if allowed == rest else f", and its components leave {render(rest)} for stages"
-    verb = "are" if render is _cpus else "is"
-    return f"{render(asked)} {verb} too much: the limits of the app allow {render(allowed)}{left}"
+    left = (
+        ""
+        if allowed == rest
+        else Localizable(", and its components leave {rest} for stages", rest=render(rest))
+    )
+    values = {"asked": render(asked), "allowed": render(allowed), "left": left}
+    if render is _cpus:
+        return Localizable("{asked} are too much: the limits of the app allow {allowed}{left}", **values)
+    return Localizable("{asked} is too much: the limits of the app allow {allowed}{left}", **values)
 
 
 def _gpus(number: int) -> str:
@@ -691,7 +825,7 @@ def _cpus(number: float) -> str:
 
 
 def _memory(size: int) -> str:
-    return f"{render_size(size)} of memory"
+    return Localizable("{size} of memory", size=render_size(size))
 
 
 def _count(number: int) -> str:
@@ -699,7 +833,7 @@ def _count(number: int) -> str:
 
 
 def _storage(size: int) -> str:
-    return f"{render_size(size)} of storage"
+    return Localizable("{size} of storage", size=render_size(size))
 
 
 CHECKS: tuple[Check, ...] = (
@@ -784,7 +918,11 @@ def _continuation_warnings(commit: CheckedCommit, document: ManifestDocument) ->
     missing = open_variables(spec_of(after))[0] - passed - outputs - _optional_inputs(commit, after.name)
     if missing:
         listed = ", ".join(sorted(missing))
-        message = f"the pipeline {after.name!r} is passed no {listed} by this one, so that each run of it would fail"
+        message = Localizable(
+            "the pipeline {after!r} is passed no {listed} by this one, so that each run of it would fail",
+            after=after.name,
+            listed=listed,
+        )
         yield document.warning(path, message)
 
 
@@ -806,8 +944,15 @@ def _outputs_without_box(document: ManifestDocument) -> Iterator[tuple[tuple[str
         for i, name in enumerate(names(stage.get("outputs", []))):
             if name in offered:
                 path = ("spec", "stages", s, "outputs", i, "name")
-                message = f"{name!r} has no box to go to, so that each run would lose it"
-                yield path, f"{message}: connect one with 'connectedBoxes', or use 'publishTo'"
+                message = Localizable(
+                    "{name!r} has no box to go to, so that each run would lose it", name=name
+                )
+                yield (
+                    path,
+                    Localizable(
+                        "{message}: connect one with 'connectedBoxes', or use 'publishTo'", message=message
+                    ),
+                )
 
 
 def _pipeline_warnings(document: ManifestDocument) -> Iterator[str]:
@@ -820,5 +965,7 @@ def _pipeline_warnings(document: ManifestDocument) -> Iterator[str]:
             yield document.warning(("spec", "vars", i, "name"), f"no stage uses {var['name']!r}")
     if "schedule" in spec and (unfilled := open_variables(spec)[0]):
         listed = ", ".join(sorted(unfilled))
-        message = f"a run started by the clock is passed no inputs: give {listed} a mountFrom"
+        message = Localizable(
+            "a run started by the clock is passed no inputs: give {listed} a mountFrom", listed=listed
+        )
         yield document.warning(("spec", "schedule"), message)

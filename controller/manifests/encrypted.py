@@ -13,6 +13,7 @@ from typing import Final
 
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.secret import Secret
 from controller.domain.units import about_size
 from controller.manifests.reader import ManifestDocument
@@ -46,7 +47,14 @@ def folder_access(folder: HostPath) -> FileAccess:
     def read(path: str) -> bytes:
         file = find_file(folder, path)
         if (size := file.stat().st_size) > MAX_FILE:
-            raise OSError(0, f"it has {about_size(size)}, and at most {about_size(MAX_FILE)} are allowed")
+            raise OSError(
+                0,
+                Localizable(
+                    "it has {size}, and at most {max_file} are allowed",
+                    size=about_size(size),
+                    max_file=about_size(MAX_FILE),
+                ),
+            )
         return file.read_bytes()
 
     return FileAccess(read=read)
@@ -57,9 +65,10 @@ def misplaced(document: ManifestDocument) -> Iterator[ManifestProblem]:
     if document.kind is ComponentKind.SECRET or not document.encrypted:
         return
     path = min(document.encrypted, key=document.node.place)
-    message = (
-        f"is encrypted, and values of a {document.kind} are shown in plans and the history: put it into a Secret,"
-        " and encrypt with --encrypted-regex '^(data|stringData)$'"
+    message = Localizable(
+        "is encrypted, and values of a {kind} are shown in plans and the history: put it into a "
+        "Secret, and encrypt with --encrypted-regex '^(data|stringData)$'",
+        kind=document.kind,
     )
     yield document.problem(path, message)
 
@@ -113,7 +122,7 @@ def decrypted_values(document: ManifestDocument) -> Iterator[Secret]:
 def undecrypted(document: ManifestDocument) -> Iterator[ManifestProblem]:
     """Say what was not checked."""
     if not document.is_decrypted:
-        message = "its encrypted values were not checked: only the daemon has the key"
+        message = Localizable("its encrypted values were not checked: only the daemon has the key")
         yield document.problem(["kind"], message)
 
 
@@ -129,24 +138,26 @@ def _named_files(document: ManifestDocument) -> Iterator[tuple[tuple[str | int, 
 def _envs(opened: OpenedFile) -> Mapping[str, str]:
     """Return the keys of a file with their values. Raises SopsError."""
     if opened.format is FileFormat.BINARY:
-        raise SopsError("is not a list of keys with values: it must end with .env, .json, .yaml or .yml")
+        raise SopsError(
+            Localizable("is not a list of keys with values: it must end with .env, .json, .yaml or .yml")
+        )
     if (
         not opened.fields
         and opened.text.strip() not in ("", "{}", "null")
         and opened.format is not FileFormat.DOTENV
     ):
-        raise SopsError("must be one mapping of keys to texts")
+        raise SopsError(Localizable("must be one mapping of keys to texts"))
     if len(opened.fields) > MAX_ENVS:
-        raise SopsError(f"has more than {MAX_ENVS} keys")
+        raise SopsError(Localizable("has more than {max_envs} keys", max_envs=MAX_ENVS))
     return {key: _env(key, value, opened) for key, value in opened.fields}
 
 
 def _env(key: str, node: Node, opened: OpenedFile) -> str:
     if not _KEY.fullmatch(key):
-        raise SopsError("holds a key with blanks or control characters", line=node.line)
+        raise SopsError(Localizable("holds a key with blanks or control characters"), line=node.line)
     value = node.value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SopsError("must be text or a number", (key,), line=node.line)
+        raise SopsError(Localizable("must be text or a number"), (key,), line=node.line)
     if not isinstance(value, str):
         return mac_bytes(value).decode()  # as sops would write it
     return value.rstrip("\r") if opened.format is FileFormat.DOTENV else value
@@ -161,8 +172,8 @@ def _told(path: str, error: Exception) -> str:
         case Stalled():
             return error.message
         case OSError():
-            return f"cannot read {path}: {error.strerror or error}"
+            return Localizable("cannot read {path}: {strerror}", path=path, strerror=error.strerror or error)
         case FileMissing():
-            return f"{error} in this repository"
+            return Localizable("{error} in this repository", error=error)
         case _:
             return f"{path}: {error}"

@@ -12,13 +12,14 @@ from typing import Any
 
 from jsonschema import ValidationError
 
+from controller.domain.localizable import Localizable
 from controller.manifests.reader import nearest
 from controller.yaml_documents import parse
 
 Location = tuple[str | int, ...]
 Schema = Mapping[str, Any]
 
-_TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false"}
+_TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": Localizable("true or false")}
 
 
 def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:
@@ -35,7 +36,7 @@ def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:
             yield from (((*path, key), _unknown(key, known)) for key in value if key not in known)
         case "required":
             missing = [name for name in bound if name not in value]
-            yield from ((path, f"the field {name!r} is missing") for name in missing)
+            yield from ((path, Localizable("the field {name!r} is missing", name=name)) for name in missing)
         case "dependentRequired":
             yield from _dependent(path, value, bound)
         case "oneOf" | "anyOf":
@@ -46,9 +47,11 @@ def explain(error: ValidationError) -> Iterator[tuple[Location, str]]:
 
 def _unknown(key: str, known: list[str]) -> str:
     if guess := nearest(key, known):
-        return f"unknown field{guess}"
+        return Localizable("unknown field{guess}", guess=guess)
     return (
-        f"unknown field; known here are {', '.join(known)}" if known else "unknown field; none is known here"
+        Localizable("unknown field; known here are {names}", names=", ".join(known))
+        if known
+        else Localizable("unknown field; none is known here")
     )
 
 
@@ -58,18 +61,26 @@ def _dependent(
     for given, needed in needs.items():
         for name in needed:
             if given in value and name not in value:
-                yield (*path, given), f"needs the field {name!r} beside it"
+                yield (*path, given), Localizable("needs the field {name!r} beside it", name=name)
 
 
 def _choice(value: Schema, names: list[str]) -> str:
     given = [name for name in names if name in value]
     if not given:
-        return f"one of {', '.join(names)} is needed"
-    return f"{', '.join(given[:-1])} and {given[-1]} exclude each other: keep one"
+        return Localizable("one of {names} is needed", names=", ".join(names))
+    return Localizable(
+        "{names} and {given} exclude each other: keep one", names=", ".join(given[:-1]), given=given[-1]
+    )
+
+
+def _too_few(bound: Any) -> str:
+    if bound == 1:
+        return Localizable("must have at least 1 entry")
+    return Localizable("must have at least {bound} entries", bound=bound)
 
 
 def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
-    expected = schema.get("title") or _TYPES.get(str(schema.get("type")), "something else")
+    expected = schema.get("title") or _TYPES.get(str(schema.get("type")), Localizable("something else"))
     match keyword:
         case "type":
             return _wrong_type(value, bound, expected)
@@ -77,37 +88,59 @@ def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
             return str(bound["title"])
         case "enum" if "title" not in schema:
             options = [str(option) for option in bound]
-            return (
-                f"{_quoted(value, schema)} is not one of {', '.join(options)}{nearest(str(value), options)}"
+            return Localizable(
+                "{quoted} is not one of {names}{nearest}",
+                quoted=_quoted(value, schema),
+                names=", ".join(options),
+                nearest=nearest(str(value), options),
             )
         case "minimum":
-            return f"{value} is too small: must be {expected}; at least {bound}"
+            return Localizable(
+                "{value} is too small: must be {expected}; at least {bound}",
+                value=str(value),
+                expected=expected,
+                bound=str(bound),
+            )
         case "maximum":
-            return f"{value} is too large: must be {expected}; at most {bound}"
+            return Localizable(
+                "{value} is too large: must be {expected}; at most {bound}",
+                value=str(value),
+                expected=expected,
+                bound=str(bound),
+            )
         case "exclusiveMaximum":
-            return f"{value} is too large: must be {expected}; below {bound}"
+            return Localizable(
+                "{value} is too large: must be {expected}; below {bound}",
+                value=str(value),
+                expected=expected,
+                bound=str(bound),
+            )
         case "maxLength":
-            return f"is too long: {expected}, at most {bound} characters"
+            return Localizable(
+                "is too long: {expected}, at most {bound} characters", expected=expected, bound=bound
+            )
         case "minItems" | "minProperties":
-            return f"must have at least {bound} entr{'y' if bound == 1 else 'ies'}"
+            return _too_few(bound)
         case "maxItems":
-            return f"must have at most {bound} entries"
+            return Localizable("must have at most {bound} entries", bound=bound)
         case "uniqueItems":
-            return "has equal entries: keep one of each"
+            return Localizable("has equal entries: keep one of each")
         case "enum":
-            return f"must be {expected}"
+            return Localizable("must be {expected}", expected=expected)
         case _:
-            return f"{_quoted(value, schema)} is not {expected}".lstrip()
+            return Localizable(
+                "{quoted} is not {expected}", quoted=_quoted(value, schema), expected=expected
+            ).lstrip()
 
 
 def _wrong_type(value: object, types: str | list[str], expected: str) -> str:
     if value is None:
-        return f"is empty; must be {expected}"
+        return Localizable("is empty; must be {expected}", expected=expected)
     if types == "string" and isinstance(value, bool | int | float):
-        return f"must be {expected}: write it in quotes"
+        return Localizable("must be {expected}: write it in quotes", expected=expected)
     if types in ("integer", "number", "boolean") and isinstance(value, str) and _bare(value):
-        return f"must be {expected}: write it without quotes"
-    return f"must be {expected}"
+        return Localizable("must be {expected}: write it without quotes", expected=expected)
+    return Localizable("must be {expected}", expected=expected)
 
 
 def _bare(text: str) -> bool:

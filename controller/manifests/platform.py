@@ -31,6 +31,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.forges import NoForge, address_of, takes
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.notifications.spec import Channel
 from controller.domain.secret import Secret, scrub, without_line_end
@@ -52,7 +53,10 @@ _SYSTEM_KINDS = (
     ComponentKind.NOTIFICATION,
 )
 _MAX_SECRET_FILE = 2**20
-_CUT_OFF = ("is not valid YAML", "is not UTF-8")  # problems of the reader that no sound file has
+_CUT_OFF = (
+    Localizable("is not valid YAML"),
+    Localizable("is not UTF-8"),
+)  # problems of the reader that no sound file has
 
 #: Which keys of a Secret log in where.
 _LOGINS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -117,17 +121,22 @@ def load_secret_values(path: HostPath) -> tuple[tuple[str, Secret], ...]:
     try:
         parsed = parse(str(path), read_host_file(str(path)))
     except OSError as error:
-        problem = ManifestProblem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")
+        problem = ManifestProblem(
+            str(path), 0, 0, "", Localizable("cannot be read: {strerror}", strerror=error.strerror)
+        )
         raise ManifestInvalid((problem,)) from error
     root = parsed.documents[0] if len(parsed.documents) == 1 else Node(None, 1, 1)
     problems = list(parsed.problems)
     if not isinstance(root.value, dict) or not root.value:
         problems.append(
-            ManifestProblem(str(path), root.line, root.column, "", "must be one mapping of keys to texts")
+            ManifestProblem(
+                str(path), root.line, root.column, "", Localizable("must be one mapping of keys to texts")
+            )
         )
     wrong = [key for key in root.keys if not isinstance(root.children[key].value, str)]
     problems += [
-        ManifestProblem(str(path), *root.keys[key], key, "must be text: write it in quotes") for key in wrong
+        ManifestProblem(str(path), *root.keys[key], key, Localizable("must be text: write it in quotes"))
+        for key in wrong
     ]
     if problems:
         raise ManifestInvalid(tuple(problems))
@@ -179,20 +188,31 @@ def _scope(document: ManifestDocument) -> str | None:
 
 def _placement(document: ManifestDocument) -> Iterator[ManifestProblem]:
     if document.kind not in _SYSTEM_KINDS:
-        message = f"{document.kind} belongs into the repository of its module, not into the platform folder"
+        message = Localizable(
+            "{kind} belongs into the repository of its module, not into the platform folder",
+            kind=document.kind,
+        )
         yield document.problem(["kind"], message)
     if document.kind is ComponentKind.SECRET and names_files(document):
         field = "envs" if document.get("envs") is not None else "fromFiles"
-        message = "only Secrets in the repository of a module have it: name files of this host with 'files'"
+        message = Localizable(
+            "only Secrets in the repository of a module have it: name files of this host with 'files'"
+        )
         yield document.problem([field], message)
     namespace = _scope(document)
     if document.kind is ComponentKind.REPOSITORY and namespace is not None:
-        yield document.problem(["metadata", "namespace"], "a Repository belongs to no app: remove it")
+        yield document.problem(
+            ["metadata", "namespace"], Localizable("a Repository belongs to no app: remove it")
+        )
     if document.kind is ComponentKind.NOTIFICATION and namespace is not None:
-        message = "a Notification of the platform folder belongs to no app: name apps under spec.apps"
+        message = Localizable(
+            "a Notification of the platform folder belongs to no app: name apps under spec.apps"
+        )
         yield document.problem(["metadata", "namespace"], message)
     if document.kind is ComponentKind.PLATFORM_APP and namespace not in (None, document.name):
-        message = f"must be the app's own name, {document.name!r}, or be left out"
+        message = Localizable(
+            "must be the app's own name, {document!r}, or be left out", document=document.name
+        )
         yield document.problem(["metadata", "namespace"], message)
 
 
@@ -202,7 +222,9 @@ def _broken(file: SourceFile) -> Iterator[ManifestProblem]:
     if not file.path.endswith(SUFFIXES):
         return
     if not file.content.strip(b"\0 \t\r\n"):
-        yield ManifestProblem(file.path, 0, 0, "", "is empty: write what it is to declare, or remove it")
+        yield ManifestProblem(
+            file.path, 0, 0, "", Localizable("is empty: write what it is to declare, or remove it")
+        )
         return
     for problem in parse(file.path, file.content).problems:
         if problem.message.startswith(_CUT_OFF):  # tags and other features that only other tools use
@@ -223,7 +245,11 @@ def _secret(
             contents[key] = _content(read_file(str(path)))
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            problems.append(document.problem(["files", key], f"cannot read {path}: {reason}"))
+            problems.append(
+                document.problem(
+                    ["files", key], Localizable("cannot read {path}: {reason}", path=path, reason=reason)
+                )
+            )
     if isinstance(files, dict) and len(contents) < len(files):
         return None
     scope = _scope(document)
@@ -232,11 +258,13 @@ def _secret(
 
 def _content(raw: bytes) -> str:
     if len(raw) > _MAX_SECRET_FILE:
-        raise ValueError(f"it is larger than {_MAX_SECRET_FILE // 2**20} MiB")
+        raise ValueError(
+            Localizable("it is larger than {max_secret_file} MiB", max_secret_file=_MAX_SECRET_FILE // 2**20)
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError("it is not UTF-8 text") from error
+        raise ValueError(Localizable("it is not UTF-8 text")) from error
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
@@ -266,16 +294,17 @@ def _local_path(document: ManifestDocument, allowed_paths: Sequence[str]) -> Ite
     whole = PurePosixPath(posixpath.normpath(path))
     if not any(whole.is_relative_to(posixpath.normpath(allowed)) for allowed in allowed_paths):
         known = ", ".join(allowed_paths) or "none"
-        message = (
-            f"a path on this host must lie below a folder of the config's git.allowedPaths (now: {known})"
+        message = Localizable(
+            "a path on this host must lie below a folder of the config's git.allowedPaths (now: {known})",
+            known=known,
         )
         yield document.problem(("spec", "url"), message)
 
 
 #: Whose Secrets a kind may name besides those of the platform.
 _OTHER_OWNERS: Mapping[ComponentKind, str] = {
-    ComponentKind.REPOSITORY: " or of an app that uses it",
-    ComponentKind.PLATFORM_APP: " or of this app",
+    ComponentKind.REPOSITORY: Localizable(" or of an app that uses it"),
+    ComponentKind.PLATFORM_APP: Localizable(" or of this app"),
 }
 
 
@@ -286,7 +315,12 @@ def _secret_reference(
     known = platform.known_secrets(scopes)
     if isinstance(name, str) and name not in known:
         owners = _OTHER_OWNERS.get(document.kind, "")
-        message = f"there is no Secret {name!r} of the platform{owners}{nearest(name, known)}"
+        message = Localizable(
+            "there is no Secret {name!r} of the platform{owners}{nearest}",
+            name=name,
+            owners=owners,
+            nearest=nearest(name, known),
+        )
         yield document.problem(path, message)
 
 
@@ -299,10 +333,12 @@ def _credentials(
         return
     path, scheme = ("spec", "credentials"), url_scheme(url)
     if scheme not in _LOGINS:
-        where = "a path on this host takes" if scheme == "file" else "git:// takes"
-        yield document.problem(path, f"{where} no credentials: remove them or use https or ssh")
+        where = Localizable("a path on this host takes") if scheme == "file" else "git:// takes"
+        yield document.problem(
+            path, Localizable("{where} no credentials: remove them or use https or ssh", where=where)
+        )
         return
-    yield from _keys(document, path, secret, _LOGINS[scheme], "this url")
+    yield from _keys(document, path, secret, _LOGINS[scheme], Localizable("this url"))
     yield from _unsendable(document, path, secret)
 
 
@@ -316,7 +352,13 @@ def _keys(
     keys = {key for key, value in secret.values if value.reveal().strip()}
     if not any(needed <= keys for needed in logins):
         options = " or ".join(" and ".join(sorted(needed)) for needed in logins)
-        message = f"the Secret {secret.name!r} needs the keys {options} for {place}; it has {_list(keys)}"
+        message = Localizable(
+            "the Secret {secret!r} needs the keys {options} for {place}; it has {keys}",
+            secret=secret.name,
+            options=options,
+            place=place,
+            keys=_list(keys),
+        )
         yield document.problem(path, message)
 
 
@@ -328,11 +370,23 @@ def _unsendable(document: ManifestDocument, path: Path, secret: SecretSpec) -> I
     """Return the part that no HTTP header, login or file of a program can hold."""
     for key, value in secret.values:
         if key in _ONE_LINE and _CONTROL.search(value.reveal()):
-            message = f"{key} of the Secret {secret.name!r} holds a line break or another control character"
-            yield document.problem(path, f"{message}, with which nobody can log in: correct the Secret")
+            message = Localizable(
+                "{key} of the Secret {secret!r} holds a line break or another control character",
+                key=key,
+                secret=secret.name,
+            )
+            yield document.problem(
+                path,
+                Localizable("{message}, with which nobody can log in: correct the Secret", message=message),
+            )
         elif "\0" in value.reveal():
             yield document.problem(
-                path, f"{key} of the Secret {secret.name!r} holds NUL: is it a binary file?"
+                path,
+                Localizable(
+                    "{key} of the Secret {secret!r} holds NUL: is it a binary file?",
+                    key=key,
+                    secret=secret.name,
+                ),
             )
 
 
@@ -379,8 +433,12 @@ def _hook_secret(
         return
     value = secret.get("secret")
     if value is None or not value.reveal().strip():
-        state = "has none" if value is None else "is empty there"
-        message = f"the Secret {name!r} must hold the webhook's secret under the key 'secret'; it {state}"
+        state = Localizable("has none") if value is None else Localizable("is empty there")
+        message = Localizable(
+            "the Secret {name!r} must hold the webhook's secret under the key 'secret'; it {state}",
+            name=name,
+            state=state,
+        )
         yield document.problem(("spec", "webhook", "secret"), message)
         return
     yield from _unsendable(document, ("spec", "webhook", "secret"), secret)
@@ -394,13 +452,17 @@ def _apps(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
     for document in platform.of(ComponentKind.PLATFORM_APP):
         spec = spec_of(document)
         if spec["repository"] not in repositories:
-            message = (
-                f"there is no Repository {spec['repository']!r}{nearest(spec['repository'], repositories)}"
+            message = Localizable(
+                "there is no Repository {spec!r}{nearest}",
+                spec=spec["repository"],
+                nearest=nearest(spec["repository"], repositories),
             )
             yield document.problem(("spec", "repository"), message)
         for i, name in enumerate(spec.get("dependsOn", [])):
             if name not in apps:
-                message = f"there is no PlatformApp {name!r}{nearest(name, apps)}"
+                message = Localizable(
+                    "there is no PlatformApp {name!r}{nearest}", name=name, nearest=nearest(name, apps)
+                )
                 yield document.problem(("spec", "dependsOn", i), message)
         for field in ("registries", "packageRegistries"):
             yield from _registries(document, field, platform)
@@ -414,7 +476,9 @@ def _registries(
     for i, raw in enumerate(spec_of(document).get(field, [])):
         path = ("spec", field, i)
         if raw["name"] in seen:
-            yield document.problem((*path, "name"), f"{raw['name']!r} is there already: names must differ")
+            yield document.problem(
+                (*path, "name"), Localizable("{raw!r} is there already: names must differ", raw=raw["name"])
+            )
         seen.add(raw["name"])
         yield from _secret_reference(document, (*path, "credentials"), platform, scopes)
         secret = platform.secret(raw.get("credentials", ""), scopes)
@@ -424,7 +488,11 @@ def _registries(
             else {"username", "password"}
         )
         if not {"username", "password"} <= keys:
-            message = f"the Secret {raw['credentials']!r} needs the keys username and password; it has {_list(keys)}"
+            message = Localizable(
+                "the Secret {raw!r} needs the keys username and password; it has {keys}",
+                raw=raw["credentials"],
+                keys=_list(keys),
+            )
             yield document.problem((*path, "credentials"), message)
         elif secret:
             yield from _unsendable(document, (*path, "credentials"), secret)
@@ -437,7 +505,13 @@ _RECEIVER_KEYS: Mapping[Channel, str] = {Channel.WEBHOOK: "secret", Channel.APPR
 def _notifications(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
     found = platform.of(ComponentKind.NOTIFICATION)
     for document in found[MOST_NOTIFICATIONS:]:
-        yield document.problem(["kind"], f"the platform may have {MOST_NOTIFICATIONS} Notifications at most")
+        yield document.problem(
+            ["kind"],
+            Localizable(
+                "the platform may have {most_notifications} Notifications at most",
+                most_notifications=MOST_NOTIFICATIONS,
+            ),
+        )
     for document in found:
         wanted = components.notification(document)
         if not wanted.secret:
@@ -450,7 +524,7 @@ def _notifications(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
         keys = {_RECEIVER_KEYS[wanted.channel]}
         if wanted.channel is Channel.WEBHOOK and not wanted.url:
             keys.add("url")
-        yield from _keys(document, path, secret, (frozenset(keys),), "this receiver")
+        yield from _keys(document, path, secret, (frozenset(keys),), Localizable("this receiver"))
         yield from _unsendable(document, path, secret)
 
 
@@ -461,7 +535,9 @@ def _dependencies(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
         for name, document in documents.items()
     }
     for cycle in cycles(graph):
-        message = f"apps wait for each other: {' → '.join(cycle)}; none of them would ever start"
+        message = Localizable(
+            "apps wait for each other: {names}; none of them would ever start", names=" → ".join(cycle)
+        )
         yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from controller.domain.apps.policies import Policies
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.manifests.checks import CheckedCommit, containers
 from controller.manifests.reader import ManifestDocument
 
@@ -24,8 +25,10 @@ def policy_problems(commit: CheckedCommit, policies: Policies) -> Iterator[Manif
     """Report what a commit must not have on this platform."""
     for document in commit.documents:
         if document.kind in _NAMED and not policies.allows_name(document.name):
-            message = (
-                f"{document.name!r} is no name that this platform allows: it must match {policies.names}"
+            message = Localizable(
+                "{document!r} is no name that this platform allows: it must match {names}",
+                document=document.name,
+                names=policies.names,
             )
             yield document.problem(("metadata", "name"), message)
         for path, raw in containers(document):
@@ -38,11 +41,15 @@ def _image(
 ) -> Iterator[ManifestProblem]:
     reference = image.get("existingImageName")
     if reference is not None and not policies.allows_image(reference):
-        message = f"this platform takes no image {reference!r}: it must come from {policies.sources}"
+        message = Localizable(
+            "this platform takes no image {reference!r}: it must come from {sources}",
+            reference=reference,
+            sources=policies.sources,
+        )
         yield document.problem((*path, "existingImageName"), message)
     for name in (image.get("build") or {}).get("args", {}):
         if not policies.allows_build_arg(name):
-            message = f"this platform allows no build argument {name!r}"
+            message = Localizable("this platform allows no build argument {name!r}", name=name)
             yield document.problem((*path, "build", "args", name), message)
 
 
@@ -51,5 +58,10 @@ def _resources(
 ) -> Iterator[ManifestProblem]:
     missing = [name for name in ("cpus", "memory") if name not in resources]
     if policies.require_resources and missing:
-        message = f"this platform wants resources to be stated: {' and '.join(missing)} is missing"
-        yield document.problem(path, message.replace("and memory is", "and memory are"))
+        names = " and ".join(missing)
+        yield document.problem(
+            path,
+            Localizable("this platform wants resources to be stated: {names} are missing", names=names)
+            if len(missing) > 1
+            else Localizable("this platform wants resources to be stated: {names} is missing", names=names),
+        )

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.ports import SourceFile
 from controller.sops import FileKeys, OpenedDocuments, SopsError, is_encrypted, open_documents
 from controller.sops.metadata import KEY as SOPS
@@ -111,7 +112,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or nothing if no known word is similar."""
     by_lower = {str(name).lower(): str(name) for name in known}
     match = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
-    return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
+    return Localizable("; did you mean {by_lower!r}?", by_lower=by_lower[match[0]]) if match else ""
 
 
 def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]:
@@ -121,7 +122,7 @@ def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]
     if len(found) <= MAX_PROBLEMS:
         return tuple(found)
     last = found[MAX_PROBLEMS - 1]
-    rest = f"and {len(found) - MAX_PROBLEMS} more problems after this one"
+    rest = Localizable("and {count} more problems after this one", count=len(found) - MAX_PROBLEMS)
     return (*found[:MAX_PROBLEMS], ManifestProblem(last.file, last.line, last.column + 1, "", rest))
 
 
@@ -142,9 +143,20 @@ def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocum
             continue
         total += len(file.content) if ours else 0
         if total > MAX_TOTAL or len(documents) > MAX_DOCUMENTS or values > MAX_VALUES:
-            limit = f"more than {MAX_TOTAL // 2**20} MiB, {MAX_DOCUMENTS} documents or {MAX_VALUES} values of manifests"
+            limit = Localizable(
+                "more than {max_total} MiB, {max_documents} documents or {max_values} values of manifests",
+                max_total=MAX_TOTAL // 2**20,
+                max_documents=MAX_DOCUMENTS,
+                max_values=MAX_VALUES,
+            )
             problems.append(
-                ManifestProblem(file.path, 0, 0, "", f"{limit}: point the PlatformApp's path to fewer")
+                ManifestProblem(
+                    file.path,
+                    0,
+                    0,
+                    "",
+                    Localizable("{limit}: point the PlatformApp's path to fewer", limit=limit),
+                )
             )
             break
         parsed, is_whole = _parse_ours(file, warnings)
@@ -153,7 +165,13 @@ def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocum
         else:
             foreign += parsed.values
             if foreign > MAX_FOREIGN:
-                warnings.append(f"{file.path}: files after it are passed over that do not name {API_VERSION}")
+                warnings.append(
+                    Localizable(
+                        "{file_path}: files after it are passed over that do not name {api_version}",
+                        file_path=file.path,
+                        api_version=API_VERSION,
+                    )
+                )
         problems.extend(parsed.problems)
         opened = _opened(file.path, parsed, is_whole, keys, problems, warnings)
         for node, encrypted in zip(opened.documents, opened.encrypted, strict=True):
@@ -188,14 +206,18 @@ def _opened(
         if not any(isinstance(version, str) and encrypted_text(version) for version in versions):
             return as_they_are  # of another tool
         if not _is_for_us(nodes[0], keys):
-            said = "passed over: its apiVersion is encrypted, and not for a key that is known here"
-            advice = "encrypt Secrets with --encrypted-regex '^(data|stringData)$'"
+            said = Localizable(
+                "passed over: its apiVersion is encrypted, and not for a key that is known here"
+            )
+            advice = Localizable("encrypt Secrets with --encrypted-regex '^(data|stringData)$'")
             warnings.append(
                 str(ManifestProblem(file, *nodes[0].place(["apiVersion"]), "", f"{said}; {advice}"))
             )
             return OpenedDocuments((), (), True)
     if not is_whole:
-        said = "cannot be decrypted: the MAC covers all documents, and not all of them can be read; split the file"
+        said = Localizable(
+            "cannot be decrypted: the MAC covers all documents, and not all of them can be read; split the file"
+        )
         problems.append(ManifestProblem(file, *nodes[0].place([SOPS]), SOPS, said))
         return OpenedDocuments((), (), True)
     try:
@@ -230,13 +252,15 @@ def _parse_ours(file: SourceFile, warnings: list[str]) -> tuple[Parsed, bool]:
         alone = parse(file.path, content, begin)
         values, number = values + alone.values, number + 1
         if number > MAX_DOCUMENTS:
-            problems.append(ManifestProblem(file.path, begin + 1, 1, "", "has too many documents: split it"))
+            problems.append(
+                ManifestProblem(file.path, begin + 1, 1, "", Localizable("has too many documents: split it"))
+            )
             break
         if not alone.problems or _is_ours(content):
             found.extend(alone.documents)
             problems.extend(alone.problems)
         elif _SLIP.search(content):
-            said = "passed over: it cannot be read, and no apiVersion says that it is ours"
+            said = Localizable("passed over: it cannot be read, and no apiVersion says that it is ours")
             warnings.append(f"{alone.problems[0]} ({said})")
     return Parsed(tuple(found), tuple(problems), values=values), False
 
@@ -285,12 +309,24 @@ def _sorted(
     version, kind = node.value.get("apiVersion"), node.value.get("kind")
     if version != API_VERSION:
         if _suspicious(version, kind):
-            message = f"passed over, although its kind is {kind}: should it be {API_VERSION}?"
+            message = Localizable(
+                "passed over, although its kind is {kind}: should it be {api_version}?",
+                kind=kind,
+                api_version=API_VERSION,
+            )
             warnings.append(str(ManifestProblem(file, *node.place(["apiVersion"]), "apiVersion", message)))
         return None
     if not isinstance(kind, str) or kind not in set(ComponentKind):
-        said = f"{kind!r} is not a kind of ours{nearest(str(kind), ComponentKind)}" if kind else "is missing"
-        message = f"{said}; kinds are {', '.join(ComponentKind)}"
+        said = (
+            Localizable(
+                "{kind} is not a kind of ours{nearest}",
+                kind=repr(kind),
+                nearest=nearest(str(kind), ComponentKind),
+            )
+            if kind
+            else Localizable("is missing")
+        )
+        message = Localizable("{said}; kinds are {names}", said=said, names=", ".join(ComponentKind))
         problems.append(ManifestProblem(file, *node.place(["kind"]), "kind", message))
         return None
     metadata = node.value.get("metadata")

@@ -9,6 +9,7 @@ from pathlib import Path
 from controller.domain.apps.smoke import MAX_FILE, SmokeCase, SmokeTestInvalid, case_of, too_large
 from controller.domain.apps.spec import ComponentKind, SmokeTest
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.manifests.components import smoke_test
 from controller.manifests.reader import ManifestDocument
 
@@ -43,7 +44,7 @@ def smoke_problems(folder: Path, documents: Iterable[ManifestDocument]) -> Itera
             if repository_of(folder) is None:
                 yield document.warning(_PLACE, f"{error} in this folder: the repository must have it")
             else:
-                yield document.problem(_PLACE, f"{error} in this repository")
+                yield document.problem(_PLACE, Localizable("{error} in this repository", error=error))
         except (SmokeTestInvalid, OSError) as error:
             yield document.problem(_PLACE, str(error))
 
@@ -64,7 +65,7 @@ def find_file(folder: Path, path: str) -> Path:
     """Return a file of the repository that the folder lies in. Raises FileMissing."""
     file = next((root / path for root in _roots(folder) if (root / path).is_file()), None)
     if file is None:
-        raise FileMissing(f"there is no file {path}")
+        raise FileMissing(Localizable("there is no file {path}", path=path))
     return file
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.manifests import hints
 from controller.manifests.components import spec_of
 from controller.manifests.reader import ManifestDocument
@@ -76,11 +77,18 @@ def _of_function(document: ManifestDocument, file: Path, name: str) -> Iterator[
         return
     if not spec_of(document).get("connectedBoxes"):
         for variable in docstring.required_files(described.signature):
-            message = f"{variable} in {where} is a FILE, and no box is connected: add 'connectedBoxes'"
+            message = Localizable(
+                "{variable} in {where} is a FILE, and no box is connected: add 'connectedBoxes'",
+                variable=variable,
+                where=where,
+            )
             yield document.problem(_INFERENCE, message)
     if document.get(*_OPENAI):
         for why in unfit(described.signature):
-            yield document.problem(_OPENAI, f"the function in {where} cannot answer chats: {why}")
+            yield document.problem(
+                _OPENAI,
+                Localizable("the function in {where} cannot answer chats: {why}", where=where, why=why),
+            )
 
 
 def _definition(module: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from controller.config import Settings
 from controller.domain.apps.spec import ComponentKind, undeclared_app
 from controller.domain.errors import ManifestProblem
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.units import about_size
 from controller.manifests.build import examine
@@ -66,7 +67,10 @@ def validate_folder(
         verdict = replace(verdict, problems=problems, notes=notes)
     if verdict.documents or verdict.problems:
         return verdict
-    message = f"no manifest here: no *.yaml or *.yml below it has 'apiVersion: {API_VERSION}'"
+    message = Localizable(
+        "no manifest here: no *.yaml or *.yml below it has 'apiVersion: {api_version}'",
+        api_version=API_VERSION,
+    )
     return ValidationResult(
         verdict.kind, 0, (ManifestProblem(str(folder), 0, 0, "", message),), verdict.notes
     )
@@ -80,7 +84,7 @@ def read_folder(folder: Path) -> Iterator[SourceFile]:
         if path.suffix not in SUFFIXES or hidden or not path.is_file():
             continue
         if (size := path.stat().st_size) > _MAX_FILE:
-            why = f"has {about_size(size)}, which no manifest has: it is passed over"
+            why = Localizable("has {size}, which no manifest has: it is passed over", size=about_size(size))
             yield SourceFile(relative.as_posix(), b"", passed_over=why)
         else:
             yield SourceFile(relative.as_posix(), path.read_bytes())

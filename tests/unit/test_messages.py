@@ -13,10 +13,22 @@ import pytest
 import controller
 
 ROOT = Path(controller.__file__).parent
-PACKAGES = ("domain/apps", "domain/runs", "domain/storage", "reconcile", "runner")
+PACKAGES = ("domain/apps", "domain/runs", "domain/storage", "manifests", "reconcile", "runner")
 #: What takes a message for people, as an argument.
 TAKES = frozenset(
-    ("Stalled", "Transient", "Waiting", "Superseded", "StageFailure", "Condition", "Event", "Hold", "_event")
+    (
+        "Stalled",
+        "Transient",
+        "Waiting",
+        "Superseded",
+        "StageFailure",
+        "Condition",
+        "Event",
+        "Hold",
+        "ManifestProblem",
+        "_event",
+        "problem",
+    )
 )
 _WORDS = re.compile(r"[A-Za-z]{2,}[,;:]? +[A-Za-z{]")
 
