@@ -31,7 +31,7 @@ SECTIONS = {
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
     "Servers": ("login", "logout"),
     "Nouns": (
-        *("app", "repo", "run", "file", "box", "secret", "notify", "name", "key"),
+        *("app", "repo", "run", "file", "box", "image", "secret", "notify", "name", "key"),
         *("user", "role", "session", "token", "config", "password"),
     ),
     "Without the platform": ("new", "validate", "serve-local", "run-local"),
@@ -58,6 +58,7 @@ COMMAND_MODULES = {
     "runs": ("run",),
     "files": ("file",),
     "boxes": ("box",),
+    "images": ("image",),
     "names": ("name",),
     "secrets": ("secret", "key"),
     "notify": ("notify",),

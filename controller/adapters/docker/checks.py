@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,13 +18,16 @@ from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.connection import EngineConnection, has_init
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.error_rules import translated
+from controller.adapters.docker.listed import listed_images
 from controller.adapters.docker.networks import Networks
 from controller.config import Settings
+from controller.domain.apps.kept_images import ImageKind
 from controller.domain.errors import Transient
 from controller.domain.findings import Finding
 from controller.domain.units import about_size
 
 OLDEST_DOCKER = (20, 10)
+_LATE = 6 * 3600.0  # seconds; nothing is removed while something is built
 
 
 def _engine(settings: Settings) -> str:
@@ -70,6 +75,20 @@ def _build_cache(settings: Settings) -> str:
             "docker builder prune",
         )
     return f"{about_size(size)} of {about_size(most)} (docker.buildCache), of all builds by the engine's BuildKit"
+
+
+def _images(settings: Settings) -> str:
+    _check_socket(settings.docker.host)
+    found = listed_images(replace(settings.docker, builder="classic"), settings.instance)
+    kinds = (ImageKind.BUILT, ImageKind.PULLED, ImageKind.UNFINISHED)
+    told = [f"{sum(each.kind is kind for each in found)} {kind}" for kind in kinds]
+    late = [each for each in found if each.due is not None and each.due < time.time() - _LATE]
+    if late:
+        raise Finding(
+            f"{len(late)} images that unfinished builds have left should have been removed before now",
+            "the daemon removes them while nothing is built: see its log; prichal image ls",
+        )
+    return f"{', '.join(told)}; see: prichal image ls"
 
 
 def _egress(settings: Settings) -> str:
@@ -156,6 +175,7 @@ DOCKER_CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
     "engine limits": _limits,
     "engine init": _init,
     "engine build cache": _build_cache,
+    "engine images": _images,
     "egress": _egress,
     "engine gpus": _gpu_runtime,
 }

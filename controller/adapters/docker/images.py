@@ -54,6 +54,7 @@ from controller.adapters.docker.pulled import PulledImages
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
+from controller.domain.apps.kept_images import superfluous
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
@@ -813,9 +814,9 @@ class ImageStore:
                     client.remove_container(entry["Id"], force=True)
 
     def collect(self, age: float) -> None:
-        """Remove steps of failed or interrupted builds: untagged images from which nothing is made. Removing
-        one also removes the steps before it. Nothing is removed during a build, which may continue from any
-        of them.
+        """Remove steps of failed or interrupted builds: untagged images from which nothing is made, those that are old
+        or too many. Removing one also removes the steps before it. Nothing is removed during a build, which may
+        continue from any of them.
         """
         ours = {"label": f"{labels.BUILT_BY}={self._instance}", "dangling": True}
         with self._lock, translated("cannot remove leftovers of builds"):
@@ -827,9 +828,8 @@ class ImageStore:
                 self._remove_network()
             self._remove_cut_steps(age)
             in_use = {container["ImageID"] for container in client.containers(all=True)}
-            for image in client.images(filters=ours):
-                if image["Created"] <= time.time() - age and image["Id"] not in in_use:
-                    _remove(client, image["Id"])
+            for image in superfluous(client.images(filters=ours), in_use, time.time(), age):
+                _remove(client, image)
             self._left = {app: there for app, left in self._left.items() if (there := self._there(left))}
 
     def collect_cache(self, age: float) -> None:

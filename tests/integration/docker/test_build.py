@@ -203,7 +203,7 @@ def test_what_a_killed_builder_leaves_is_collected_and_nothing_else(
                 f"FROM {BASE_IMAGE}\nCOPY --from=a /a /\n"
             )
             at = killed_at if killed_at == "first step" else "sleep 600"
-            _kill_while_it_builds([instance, str(tmp_path), tag, dockerfile], at)
+            kill_while_it_builds([instance, str(tmp_path), tag, dockerfile], at)
         wait_for(lambda: containers(client, tag), lambda left: not left)
         left = untagged(client, instance)
         assert left
@@ -221,7 +221,7 @@ def test_what_a_killed_builder_leaves_is_collected_and_nothing_else(
         assert untagged(client, stranger) == foreign
 
 
-def _kill_while_it_builds(arguments: list[str], at: str) -> None:
+def kill_while_it_builds(arguments: list[str], at: str) -> None:
     command = [sys.executable, "-c", BUILDER, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -50,6 +50,7 @@ READING = (
         "run logs",
         "file ls",
         "box ls",
+        "image ls",
         "secret ls",
         "notify ls",
         "name ls",

@@ -239,6 +239,7 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
 #: Commands with a format that no test of this table can call.
 ELSEWHERE = {
     ("app", "diff"): "it needs two revisions: tests/unit/cli/test_history.py",
+    ("image", "ls"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
     ("app", "plan"): "the daemon computes it: tests/unit/cli/test_plan.py",
     ("app", "create"): "it places an order: tests/unit/cli/test_app_orders.py",
     ("app", "delete"): "it places an order: tests/unit/cli/test_app_orders.py",
@@ -436,6 +437,7 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
 NAMELESS = {
     *(("user", "ls"), ("role", "ls"), ("session", "ls"), ("token", "ls"), ("audit",)),
     *(("app", "ls"), ("app", "templates"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
+    ("image", "ls"),
     *(
         ("key", "rotate"),
         ("token", "show"),

@@ -1,0 +1,61 @@
+"""`prichal image ls` on a real engine, and what it leaves after many builds that were killed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import docker
+import pytest
+
+from controller.adapters.docker import DockerEngine
+from controller.domain.errors import Stalled
+from tests.integration.docker.test_build import build, containers, kill_while_it_builds, untagged
+from tests.support.engines import BASE_IMAGE
+from tests.support.waiting import wait_for
+from tests.unit.cli.conftest import Machine
+
+KILLS = 8
+
+
+def listed(machine: Machine) -> list[tuple[str | None, str]]:
+    shown = machine.run("image", "ls", "-o", "json")
+    assert shown.code == 0, shown.stderr
+    return [(each["app"], each["kind"]) for each in json.loads(shown.stdout) if each["kind"] != "cache"]
+
+
+def test_images_are_listed_until_they_are_removed(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path)
+    machine.configure(f"instance: {instance}")
+    tag = f"{instance}.local/app/build:1"
+    build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag} > /a\n"})
+    with pytest.raises(Stalled):
+        build(engine, f"{tag}2", {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag} > /b\nRUN exit 3\n"})
+    assert listed(machine) == [("app", "built"), (None, "unfinished")]
+    engine.collect_builds(age=0)
+    assert listed(machine) == [("app", "built")]
+    told = machine.run("image", "ls", "--app", "other")
+    assert (told.code, told.stdout) == (0, "")
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_builds_that_were_killed(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
+) -> None:
+    tag, chance = f"{instance}.local/app/build:1", random.Random(1)
+    for number in range(KILLS):
+        steps = "".join(f"RUN echo {tag} {number} {step} > /{step}\n" for step in range(4))
+        dockerfile = f"FROM {BASE_IMAGE}\n{steps}RUN echo {tag}; sleep 600\n"
+        at = chance.choice(["Step 2", "Step 3", "Step 4", "Step 5", "sleep 600"])
+        kill_while_it_builds([instance, str(tmp_path), tag, dockerfile], at)
+    wait_for(lambda: containers(client, tag), lambda left: not left)
+
+    def left() -> list[str]:
+        engine.collect_builds(age=0)
+        networks = [each["Name"] for each in client.networks() if each["Name"].startswith(instance)]
+        return [*untagged(client, instance), *containers(client, tag), *networks]
+
+    wait_for(left, lambda found: not found)
