@@ -131,6 +131,8 @@ class RouteWatch:
     # --- on the event loop -------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        if self._left:
+            return
         try:
             if self._store.changed() or self._stale:
                 if self._store.routes.version() != self.table.version:
@@ -142,8 +144,7 @@ class RouteWatch:
             if not self._failing:  # the loaded routes stay in use
                 report("the route table cannot be refreshed", error)
             self._failing = self._stale = True
-        if not self._left:
-            self._loop.call_later(RETRY if self._failing else POLL, self._tick)
+        self._loop.call_later(RETRY if self._failing else POLL, self._tick)
 
     def _load(self) -> None:
         # Read the version first: routes that are newer than the reported version do no harm, older ones would.
@@ -162,17 +163,20 @@ class RouteWatch:
         log.info("route table loaded", extra={"version": version, "apis": apis})
 
     def _send_heartbeat(self) -> None:
+        if self._left:
+            return  # what stops after this may take longer than a heartbeat
         self._sweep()
         self._report_step()
-        if not self._left:
-            self._loop.call_later(HEARTBEAT, self._send_heartbeat)
+        self._loop.call_later(HEARTBEAT, self._send_heartbeat)
 
     def _wake(self) -> None:
         for waiter in self._waiters:
             _wake(waiter)
 
     def _report(self) -> None:
-        """Send one report after another; changes during one are in the next."""
+        """Send one report after another; changes during one are in the next. A worker that has left sends none."""
+        if self._left:
+            return
         if self._reporting is not None:
             self._report_again = True
             return
