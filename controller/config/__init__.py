@@ -11,6 +11,7 @@ from controller.config.settings import (
     ReconcileSettings,
     Settings,
     SignInSettings,
+    TracingSettings,
     WebSettings,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "ReconcileSettings",
     "Settings",
     "SignInSettings",
+    "TracingSettings",
     "WebSettings",
     "defaults",
     "load",

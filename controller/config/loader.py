@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -178,13 +178,7 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Manif
             "people",
             "oidc",
         )
-    mail = settings.notifications
-    if mail.smtp and not mail.smtp_from:
-        yield problem(
-            "needs notifications.smtpFrom: the address that mail comes from", "notifications", "smtp"
-        )
-    if mail.smtp_credentials and mail.smtp_tls == "none":
-        yield problem("would send the password in the clear: use starttls or tls", "notifications", "smtpTls")
+    yield from _of_receivers(problem, settings)
     storage = settings.storage
     if storage.backend == "s3" and not storage.endpoint:
         yield problem("s3 needs an endpoint: where the server is", "storage", "backend")
@@ -197,3 +191,18 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Manif
             if v
         )
         yield problem("goes with backend: s3 only", "storage", name)
+
+
+def _of_receivers(
+    problem: Callable[[str, str, str], ManifestProblem], settings: Settings
+) -> Iterator[ManifestProblem]:
+    """Return contradictions about where mail and traces go."""
+    mail = settings.notifications
+    if mail.smtp and not mail.smtp_from:
+        yield problem(
+            "needs notifications.smtpFrom: the address that mail comes from", "notifications", "smtp"
+        )
+    if mail.smtp_credentials and mail.smtp_tls == "none":
+        yield problem("would send the password in the clear: use starttls or tls", "notifications", "smtpTls")
+    if settings.tracing.headers and not settings.tracing.endpoint:
+        yield problem("needs tracing.endpoint: the receiver that asks for them", "tracing", "headers")

@@ -40,11 +40,13 @@ SECTIONS: Final = (
         "policies",
         "apps",
         "log",
+        "tracing",
     ),
 )
 _MIN_TOKEN: Final = 16
 _DOMAIN: Final = r"(?=.{1,189}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
+_PLACE: Final = r"https?://[^\s/?#@]+(/[^\s?#]*)?"
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_.-]*")
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
@@ -92,6 +94,12 @@ def _count(least: int, most: int) -> Read:
 def _cpus(value: Json, _: Path) -> object:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.01 <= value <= 1024:
         raise ValueError("must be a number of CPUs such as 0.5 or 4")
+    return float(value)
+
+
+def _ratio(value: Json, _: Path) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError("must be a number from 0 to 1, such as 0.1")
     return float(value)
 
 
@@ -376,6 +384,10 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "apps.values": _texts(r"[a-z][a-z0-9_]*=[^\r\n]{0,100}", "NAME=VALUE, such as base=python:3.12-slim"),
     "log.level": _choice("DEBUG", "INFO", "WARNING", "ERROR"),
     "log.format": _choice("text", "json"),
+    "tracing.endpoint": _text(_PLACE, "a URL such as http://127.0.0.1:4318"),
+    "tracing.headers": _path,
+    "tracing.sampleRatio": _ratio,
+    "tracing.trustCallers": _choice("authenticated", "all", "none"),
 }
 
 #: Options that may be left empty (null), which is their default.
@@ -395,6 +407,9 @@ OPTIONAL: Final = frozenset(
         "notifications.smtpFrom",
         "notifications.smtpCredentials",
         "notifications.smtpCa",
+        "tracing.endpoint",
+        "tracing.headers",
+        "tracing.sampleRatio",
     }
 )
 

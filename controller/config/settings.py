@@ -242,6 +242,16 @@ class NotificationSettings:
 
 
 @dataclass(frozen=True)
+class TracingSettings:
+    """Where traces go. They are off while neither `endpoint` nor a variable of OpenTelemetry names a receiver."""
+
+    endpoint: str = ""  # of OTLP over HTTP, without /v1/traces
+    headers: Path | None = None  # file with a line `Name: value` for each header that the receiver asks for
+    sample_ratio: float | None = None  # of new traces; None: as OTEL_TRACES_SAMPLER says, else all
+    trust_callers: str = "authenticated"  # authenticated | all | none: whose `traceparent` is continued
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """The limits of a container whose manifest sets none, the most that it may ask for, and the limits of an app
     whose PlatformApp sets none."""
@@ -329,6 +339,7 @@ class Settings:
     limits: DefaultLimits = DefaultLimits()
     policies: Policies = NO_POLICIES
     apps: AppSettings = AppSettings()
+    tracing: TracingSettings = TracingSettings()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
     source: Path | None = field(default=None, compare=False)  # the file this was read from

@@ -59,6 +59,7 @@ from controller.runner.deps import RunnerDeps
 from controller.runner.runner import Runner
 from controller.runner.webhook_dispatcher import WebhookDispatcher
 from controller.store import open_store
+from controller.tracing.starting import start_tracing
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +109,13 @@ def serve(
         restarts = RestartLog(store)
         gpus = GpuWatch(settings)
         deps = build_reconciler_deps(settings, store, stop.is_set, tell=restarts.record)
-        deps = replace(deps, lost_gpus=gpus.lost)
+        tracer = start_tracing(settings.tracing, "prichal-daemon")
+        deps = replace(deps, lost_gpus=gpus.lost, tracer=tracer)
         group = GuardedGroup(stop, restarts.record)
         try:
             _run_until_stop(deps, stop, group, children or {}, gpus)
         finally:
+            tracer.close()
             deps.engine.close()
             deps.storage.close()
             store.close()

@@ -147,6 +147,7 @@ def build_runner_deps(deps: ReconcilerDeps, jobs: Jobs) -> RunnerDeps:
         storage_env=lambda pipeline: pipeline_env(deps, pipeline),
         forge=deps.forge,
         lost_gpus=deps.lost_gpus,
+        tracer=deps.tracer,
     )
 
 

@@ -17,6 +17,7 @@ from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, St
 from controller.reconcile.builds import BuildLog, BuildTurns, no_build_log
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.gpu_leases import GpuLeases
+from controller.tracing import OFF, Tracer
 
 MOST_SECRETS = 1000  # values of one app
 
@@ -54,6 +55,7 @@ class ReconcilerDeps:
     request_counts: Callable[[], Mapping[str, RequestCounts]] = dict
     #: The GPUs that do not work at the moment, with the reason.
     lost_gpus: Callable[[], Mapping[str, str]] = dict
+    tracer: Tracer = OFF
 
     def keep_secret(self, app: AppName, secrets: tuple[Secret, ...]) -> None:
         """Remember the Secrets of an app. Those before them count, too: containers that have them still run."""

@@ -11,10 +11,13 @@ from __future__ import annotations
 import http.client
 import logging
 import math
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 from controller.domain.apps.gpu_plan import gpu_starts
 from controller.domain.apps.health import cannot_write
@@ -75,6 +78,7 @@ from controller.reconcile.bugs import as_transient
 from controller.reconcile.builds import BuildLog, Builds, no_build_log
 from controller.reconcile.catalog import Credentials
 from controller.reconcile.gpu_leases import GpuLeases
+from controller.tracing import OFF, Tracer, span
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +143,7 @@ class Executor:
     clock: Clock
     finish_log: Callable[[str], object] = lambda id: None  # of a container that has stopped
     build_log: BuildLog = no_build_log
+    tracer: Tracer = OFF
 
     def apply(self, plan: Plan, context: ExecutionContext) -> tuple[ActionFailure, ...]:
         first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
@@ -157,7 +162,8 @@ class Executor:
             outcomes = [self._run(app, group, context) for group in groups]
         else:
             with ThreadPoolExecutor(PARALLEL_GROUPS, thread_name_prefix=f"apply-{app}") as pool:
-                outcomes = list(pool.map(lambda group: self._run(app, group, context), groups))
+                begun = [pool.submit(copy_context().run, self._run, app, group, context) for group in groups]
+                outcomes = [each.result() for each in begun]
         return tuple(failure for failure in outcomes if failure)
 
     def _run(
@@ -169,7 +175,7 @@ class Executor:
                 with as_transient(app, Localizable("GPUs for: {action}", action=describe(action))):
                     group_run.claim_gpus(group)
             for action in group:
-                with as_transient(app, describe(action)):
+                with as_transient(app, describe(action)), self._span(action, group):
                     group_run.act(action)
         except ControllerError as error:
             text = scrub(error.message, context.secrets)
@@ -179,6 +185,17 @@ class Executor:
                 subject(group), error, _failed_version(group, action, error), version_of(group)
             )
         return None
+
+    def _span(self, action: Action, group: tuple[Action, ...]) -> AbstractContextManager[object]:
+        kind, name = subject(group)
+        about = {"prichal.kind": str(kind), "prichal.component": name}
+        return span(self.tracer, span_name(type(action).__name__), about)
+
+
+@cache
+def span_name(action: str) -> str:
+    """`BuildImageAction` is recorded as "build image"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", action.removesuffix("Action")).lower()
 
 
 def _failed_version(group: tuple[Action, ...], action: Action, error: ControllerError) -> str:

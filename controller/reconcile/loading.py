@@ -56,6 +56,7 @@ from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.resolve import Resolver, smoke_case
 from controller.reconcile.status_writer import StatusWriter
 from controller.sops.files import MAX_FILE
+from controller.tracing import span
 
 SUFFIXES = (".yaml", ".yml")
 CACHE_ENTRIES = 256
@@ -379,7 +380,8 @@ class CommitLoader:
     def _loaded(self, revision: Revision, current: bool) -> LoadedCommit:
         in_force = revision.commit == self._status_writer.before.desired_revision
         policies = NO_POLICIES if in_force else self._deps.settings.policies
-        spec = _read_manifests(self._deps, revision, self._declared, policies)
+        with span(self._deps.tracer, "read manifests"):
+            spec = _read_manifests(self._deps, revision, self._declared, policies)
         self._status_writer.hide(value for secret in spec.secrets for _, value in secret.values)
         return LoadedCommit(revision, spec, current)
 
@@ -530,7 +532,9 @@ class CommitLoader:
         repository = repository or self._repository()
         self._status_writer.record_repository(repository.name)
         credentials = self._secret(repository, repository.credentials)
-        return self._deps.sources.fetch(repository, credentials, self._secret(repository, repository.signers))
+        signers = self._secret(repository, repository.signers)
+        with span(self._deps.tracer, "fetch", {"prichal.repository": repository.name}):
+            return self._deps.sources.fetch(repository, credentials, signers)
 
     def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
         return self._deps.catalog.repository_secret(repository, name)

@@ -13,9 +13,15 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.storage.accounts import account_prefix
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.reconcile.deps import ReconcilerDeps
+from controller.tracing import span
 
 
 def observe(deps: ReconcilerDeps, desired: DesiredApp) -> ObservedApp:
+    with span(deps.tracer, "observe"):
+        return _observe(deps, desired)
+
+
+def _observe(deps: ReconcilerDeps, desired: DesiredApp) -> ObservedApp:
     app = desired.app
     seen = replace(
         deps.engine.observe(app),

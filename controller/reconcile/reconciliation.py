@@ -44,6 +44,7 @@ from controller.reconcile.models import in_use
 from controller.reconcile.observe import observe
 from controller.reconcile.rollouts import RolloutWatcher
 from controller.reconcile.status_writer import StatusWriter
+from controller.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ _QUIET = {
     Trigger.RETRY,
     Trigger.SECRET,
 }  # those that say nothing of a newer commit
+#: Outcomes that mark the span of a pass as failed.
+_ALARMING = {Outcome.FAILED, Outcome.DEGRADED}
 _URGENT = {Trigger.WAKE, Trigger.CONTAINER}  # those for which calls may wait
 _MOVES = {
     Trigger.WEBHOOK,
@@ -100,6 +103,17 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     """Bring one app to its declared state. Failures are in the status and the outcome. An exception is raised
     only if the status cannot be read or saved; the loop logs it and tries again.
     """
+    asked = {"prichal.app": request.app, "prichal.triggers": ",".join(sorted(request.reasons))}
+    with span(deps.tracer, "reconcile", asked) as made:
+        outcome = _reconcile(deps, request)
+        made.set("prichal.outcome", outcome.name)
+        made.set("vcs.ref.head.revision", outcome.revision)
+        if outcome.name in _ALARMING:
+            made.fail(outcome.name)
+        return outcome
+
+
+def _reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
     hidden, forge = hidden_of(deps, request.app), deps.forge(request.app)
     status_writer = StatusWriter(deps.store, deps.clock, request.app, hidden, forge=forge)
     this = Reconciliation(deps, request, status_writer)
@@ -180,7 +194,8 @@ def _plan(
 ) -> Plan:
     routes = deps.store.routes.of(desired.app)
     gpus = deps.gpu_leases.view(desired)
-    return plan_app(desired, observed, routes, status, deps.policy, now, gpus)
+    with span(deps.tracer, "plan"):
+        return plan_app(desired, observed, routes, status, deps.policy, now, gpus)
 
 
 def _images_built(desired: DesiredApp) -> int:
@@ -206,6 +221,7 @@ def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
         deps.clock,
         deps.finish_log,
         deps.build_log,
+        deps.tracer,
     )
 
 

@@ -74,6 +74,7 @@ from controller.runner.outputs import (
 )
 from controller.runner.record import RunEnded, RunRecord
 from controller.runner.signals import Canceled, RunSignals, ShuttingDown
+from controller.runner.traces import record_attempt, trace_variables
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +140,14 @@ class AttemptWork:
                 self._cancel()
             except Exception as error:  # noqa: BLE001 - whatever it is, the attempt comes to an end
                 self._fail(self._failure_of(error))
+            self._record_span()
             self._work.wake()
             self._remove()
+
+    def _record_span(self) -> None:
+        if self._deps.tracer.is_on:
+            with suppress(RunEnded):
+                record_attempt(self._deps.tracer, self._work.record.load(), self._stage.name, self._number)
 
     def _failure_of(self, error: Exception) -> StageFailure:
         match error:
@@ -476,6 +483,7 @@ class AttemptWork:
         }
         if run.pass_identity and run.user:
             ours["UNIP_USER"] = run.user
+        ours |= trace_variables(self._deps.tracer, run, self._stage.name, self._number)
         return env | {name: Secret(value) for name, value in ours.items()}
 
     # --- what it has made --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from controller.domain.runs.pipeline import Pipeline
 from controller.domain.secret import Secret
 from controller.domain.volumes import Volume
 from controller.ports import Clock, Jobs, Models, Storage, Store
+from controller.tracing import OFF, Tracer
 
 
 def _not_rebuilt(pipeline: Pipeline, stage: str) -> str:
@@ -51,3 +52,4 @@ class RunnerDeps:
     keeps_files: bool = False
     forge: Callable[[AppName], Forge | None] = lambda app: None
     lost_gpus: Callable[[], Mapping[str, str]] = dict
+    tracer: Tracer = OFF

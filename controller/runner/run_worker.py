@@ -35,6 +35,7 @@ from controller.domain.runs.steps import (
     finish,
     next_step,
 )
+from controller.domain.traces import text_of
 from controller.guards import Pauses
 from controller.runner.attempt import AttemptWork, StageWork
 from controller.runner.deps import RunnerDeps
@@ -45,6 +46,7 @@ from controller.runner.record import RunEnded, RunRecord
 from controller.runner.release import OutputReleaser
 from controller.runner.retention import trim
 from controller.runner.signals import RunSignals, ShuttingDown
+from controller.runner.traces import record_run, run_context
 
 log = logging.getLogger(__name__)
 
@@ -256,6 +258,7 @@ class RunWorker:
                 self._continue(over)
         fields = {"app": run.app, "run": run.id, "state": over.state, "reason": over.reason}
         log.info("run ended", extra=fields)
+        record_run(self._deps.tracer, over)
         if not self._deps.keeps_files:
             trim(self._folders, over)
 
@@ -275,6 +278,7 @@ class RunWorker:
             return
         now = self._deps.clock.now()
         follower = continuation(run, pipeline, new_run_id(now, secrets.randbits(32)), now)
+        follower = replace(follower, trace=text_of(run_context(self._deps.tracer, run)))
         self._deps.store.runs.submit(follower, key=f"continue:{run.id}")
 
 

@@ -40,12 +40,21 @@ _CHARSETS = (b"", b"utf-8", b"utf8", b"us-ascii")
 class CallContext:
     """The function's argument ``context``: facts about the call.
 
-    ``user``: the caller's name if the API passes it on, else None; ``request_id``; ``traceparent`` (W3C) as
-    sent; ``parameters`` and ``model_key`` of the request; ``deadline``: time.monotonic() at which the caller
-    is told that the call timed out.
+    ``user``: the caller's name if the API passes it on, else None; ``request_id``; ``traceparent`` and
+    ``tracestate`` (W3C) as sent; ``parameters`` and ``model_key`` of the request; ``deadline``:
+    time.monotonic() at which the caller is told that the call timed out.
     """
 
-    __slots__ = ("_folder", "deadline", "model_key", "parameters", "request_id", "traceparent", "user")
+    __slots__ = (
+        "_folder",
+        "deadline",
+        "model_key",
+        "parameters",
+        "request_id",
+        "traceparent",
+        "tracestate",
+        "user",
+    )
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class CallContext:
         self.user = user
         self.request_id = request.id
         self.traceparent = request.header(b"traceparent")
+        self.tracestate = request.header(b"tracestate")
         self.parameters = body.get("parameters") or []
         self.model_key = body.get("model_key", "default")
         self.deadline = deadline

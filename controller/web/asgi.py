@@ -29,6 +29,7 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
 from controller.domain.routing.shares import API_REQUESTS
 from controller.domain.routing.shares import TRANSFERS as MOST_TRANSFERS
+from controller.domain.traces import TraceContext, context_of_headers, text_of
 from controller.guards import GuardedStep
 from controller.logging_setup import SparseLog
 from controller.ports import Store
@@ -37,6 +38,8 @@ from controller.store.calls import CallTable
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore
 from controller.store.request_metrics import RequestMetrics, worker_file
+from controller.tracing import OFF, Tracer, span
+from controller.tracing.starting import start_tracing
 from controller.web.api.platform.admission import FILE_FORM, FORM
 from controller.web.api.platform.live import LiveEndpoints, client_info_of
 from controller.web.api.runs.live import MAX_BODY, LiveRunApi
@@ -89,6 +92,7 @@ from controller.web.gateway.router import (
 )
 from controller.web.gateway.shares import WorkerShares
 from controller.web.gateway.sockets import TAKE_OVER, OpenSockets, SocketCall
+from controller.web.gateway.traces import RequestTrace, context_of_lines, route_of
 from controller.web.gateway.upgrade import (
     LINES,
     SocketRequest,
@@ -174,7 +178,8 @@ class Application:
         await receive()
         try:
             store = await _visited(self._settings.database)
-            gateway = GatewayApp(store, self._settings, self._connect, self._door)
+            tracer = start_tracing(self._settings.tracing, "prichal-web")
+            gateway = GatewayApp(store, self._settings, self._connect, self._door, tracer)
             await gateway.start()
         except (ControllerError, OSError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -184,6 +189,7 @@ class Application:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await gateway.stop()
+        await asyncio.to_thread(tracer.close)
         store.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -215,16 +221,23 @@ class InboundRequest:
     label: str = "-"  # for the counts
     began: float = 0.0
     counted: bool = False  # the counts have its end
+    trace: RequestTrace | None = None  # while tracing is on
 
 
 class GatewayApp:
     """The objects of one worker, from its start to its end."""
 
     def __init__(
-        self, store: Store, settings: Settings, connect: Connect, door: socket.socket | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        connect: Connect,
+        door: socket.socket | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._tracer = tracer
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool(settings.web.connect_timeout)
@@ -235,7 +248,9 @@ class GatewayApp:
         self._sockets = OpenSockets(self.watch.resolve, self._meter)
         self._auth = Authenticator(time.monotonic, owners=CallerNames(CallerNameTable(settings.names)))
         self._activator = Activator(store, self.watch, self._pool)
-        self._forwarder = Forwarder(self._pool, self.watch.resolve, self.watch.went_idle, self._activator)
+        self._forwarder = Forwarder(
+            self._pool, self.watch.resolve, self.watch.went_idle, self._activator, tracer
+        )
         people = PeopleStore(settings.people)
         self._callers = Callers(people, settings.web)
         self._passes = CallPasses(people, settings.web)
@@ -245,7 +260,7 @@ class GatewayApp:
         self._storage = StorageClient(store, connect, serves_links=door is not None)
         places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
         links = PresignedClient(settings.web.connect_timeout)
-        self._staging = CallFileStaging(places, links, self._forwarder, max_json=settings.web.max_body)
+        self._staging = CallFileStaging(places, links, self._forwarder, settings.web.max_body, tracer)
         counted = partial(self._count, "objects")
         abandon_after = settings.storage.abandon_after
         transfers = WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app)
@@ -335,6 +350,8 @@ class GatewayApp:
         decision = self._decide(table, request)
         request.began = began
         _prepare(decision, request)
+        if self._tracer.is_on:
+            request.trace = self._request_trace(decision, request)
         cors = None if isinstance(decision, HostRedirect) else table.cors_of(scope["raw_path"])
         self._meter.begin(label := request.label)
         if is_by_pass(scope["headers"]) and not isinstance(decision, PlatformEndpoint | HostRedirect):
@@ -367,6 +384,23 @@ class GatewayApp:
         if not request.counted:
             request.counted = True
             self._meter.end(request.label, request.answered.status, self._loop.time() - request.began)
+            if request.trace is not None:
+                request.trace.end(request.answered.status)
+
+    def _request_trace(self, decision: Decision | HostRedirect, request: InboundRequest) -> RequestTrace:
+        scope = request.scope
+        caller = context_of_headers(scope["headers"]) if b"traceparent" in request.special else None
+        route = route_of(decision, page_of(scope["path"]))
+        return RequestTrace(
+            self._tracer, self._settings.tracing.trust_callers, caller, scope["method"], route
+        )
+
+    @staticmethod
+    def _context(request: InboundRequest) -> TraceContext | None:
+        """Return the context that who answers the request gets: that of its span, else the caller's own."""
+        if request.trace is not None:
+            return request.trace.context
+        return context_of_headers(request.scope["headers"]) if b"traceparent" in request.special else None
 
     async def _refuse(self, problem: HttpProblem, request: InboundRequest) -> None:
         await _refuse(problem.without_paths(self._state), request)
@@ -508,9 +542,23 @@ class GatewayApp:
         table = CallTable(settings.async_calls, settings.call_limits, time.time)
         presence = WorkerPresence(settings.async_calls.parent / "calls", self.watch.worker)
         called, tell = self._activator.called, self._store.webhooks.call_ended
-        return AsyncCalls(table, presence, self.watch, self._forward_call, called, tell, self._count)
+        return AsyncCalls(table, presence, self.watch, self._forward_later, called, tell, self._count)
+
+    async def _forward_later(
+        self, call: ForwardedCall, user: str, body: RequestBody, send: Send, answered: ResponseState
+    ) -> None:
+        """Forward an async call, below the request that has brought it."""
+        parent = context_of_lines(call.lines) if self._tracer.is_on else None
+        with span(self._tracer, "async call", {"prichal.app": call.target.route.app}, parent=parent):
+            await self._forward_call(call, user, body, send, answered)
 
     async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
+        caller = await self._identified(target, request)
+        if request.trace is not None:
+            request.trace.start(bool(caller.user), api=target.label)
+        return caller
+
+    async def _identified(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
         if (text := request.special.get(HEADER)) is not None:
             return await self._admit_pass(target, text, request)
         authorization = request.special.get(b"authorization")
@@ -547,6 +595,8 @@ class GatewayApp:
             ours += b"x-forwarded-user: %b\r\n" % header_text(caller.user)
         if decision.path in DESCRIBED and not target.route.any_path:
             ours += b"x-prichal-security: %b\r\n" % header_value(target.api)
+        if (context := self._context(request)) is not None:
+            ours += context.lines
         query = scope["query_string"]
         path = b"%b?%b" % (decision.path, query) if query else decision.path
         lines = lines_for(target.prefix, request.lines) + ours
@@ -565,7 +615,8 @@ class GatewayApp:
         self, decision: ServeService, caller: AuthenticatedCaller, request: InboundRequest
     ) -> None:
         target = decision.target
-        call = ServiceCall(target.service, caller.user, target.prefix.decode())
+        trace = text_of(self._context(request))
+        call = ServiceCall(target.service, caller.user, target.prefix.decode(), trace)
         scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
         if request.incoming.more():
             refuse_coded(request.scope["headers"])

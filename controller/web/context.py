@@ -44,11 +44,13 @@ class PeopleContext(NamedTuple):
 
 @dataclass(frozen=True)
 class ServiceCall:
-    """An admitted call of a service. `user` is empty if no authentication is required."""
+    """An admitted call of a service. `user` is empty if no authentication is required; `trace` is what spans of the
+    call are below, "" for none."""
 
     service: Service
     user: str
     prefix: str  # "/<app>/<path>"
+    trace: str = ""
 
 
 def bind(app: Flask, store: Store, settings: Settings, storage: StorageClient) -> None:

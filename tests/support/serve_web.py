@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.objects import S3Objects
-from controller.config import Settings, SignInSettings, WebSettings
+from controller.config import Settings, SignInSettings, TracingSettings, WebSettings
 from controller.config.openid import read_issuers
 from controller.config.settings import CallSettings, StorageSettings
 from controller.domain.secret import Secret
@@ -22,7 +22,7 @@ from tests.support.git_servers import free_port
 
 def with_web(state: Path, **options: Any) -> None:
     """What differs from the usual for the process that is started on this state: options of WebSettings, `oidc` as in
-    the configuration, and `calls` with those of CallSettings."""
+    the configuration, `calls` with those of CallSettings, and `tracing` with those of TracingSettings."""
     state.mkdir(parents=True, exist_ok=True)
     (state / "options.json").write_text(json.dumps(options))
 
@@ -33,9 +33,11 @@ def settings_of(state: Path) -> Settings:
     more = json.loads(options.read_text()) if options.exists() else {}
     people = SignInSettings(oidc=read_issuers(more.pop("oidc", []), state))  # type: ignore[arg-type]
     calls = CallSettings(**more.pop("calls", {}))
+    tracing = TracingSettings(**more.pop("tracing", {}))
     web = WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20, trust_loopback=True)
     storage = StorageSettings(listen=objects_address(state))
-    return Settings(state=state, web=replace(web, **more), storage=storage, sign_in=people, calls=calls)
+    web = replace(web, **more)
+    return Settings(state=state, web=web, storage=storage, sign_in=people, calls=calls, tracing=tracing)
 
 
 def objects_address(state: Path) -> str:

@@ -253,6 +253,7 @@ NOT_TYPED: dict[str, dict[str, str]] = {
         "git clone": "it installs a release",
         "systemctl": "it starts and stops services of a host",
         "ln -sfn": "it changes what is installed",
+        "pip install": "it adds to what is installed",
         "iptables": "it changes the rules of a host",
     },
     "docs/reference/containers.md": {"docker ps": "it looks at containers of a host"},

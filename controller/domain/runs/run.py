@@ -206,6 +206,7 @@ class Run:
     pass_identity: bool = False  # whether the stages get the caller's name
     released: tuple[str, ...] = ()  # those of `releases` that have been published
     public: bool = False
+    trace: str = ""  # what its spans are below, as `traces.text_of` writes it
 
     @property
     def name(self) -> ComponentName:

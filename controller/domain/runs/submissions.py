@@ -3,7 +3,7 @@ fills in the rest from the pipelines that it has published. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.domain.integrity import MOST_USER, IntegrityError, require_integrity
 from controller.domain.names import AppName, ComponentName
@@ -22,6 +22,7 @@ from controller.domain.runs.run import (
     over,
     retry_of,
 )
+from controller.domain.traces import context_of_text
 
 PRIORITIES = range(-10, 1)  # callers may let others go first, not push ahead of them
 
@@ -40,12 +41,13 @@ class RunSubmission:
     webhook: str = ""
     pass_identity: bool = False
     repeats: str = ""
+    trace: str = ""
 
 
 def submission_of(run: Run) -> RunSubmission:
     """Return the submission that becomes this run."""
     if run.cause is RunCause.RETRY:
-        return RunSubmission(run.id, run.app, run.name, repeats=run.origin)
+        return RunSubmission(run.id, run.app, run.name, repeats=run.origin, trace=run.trace)
     return RunSubmission(
         run.id,
         run.app,
@@ -56,6 +58,7 @@ def submission_of(run: Run) -> RunSubmission:
         run.priority,
         run.webhook,
         run.pass_identity,
+        trace=run.trace,
     )
 
 
@@ -65,6 +68,7 @@ def admit(asked: RunSubmission, pipeline: Pipeline, before: Run | None, may_pass
     ask for."""
     _require(is_run_id(asked.id), "the id of a run", asked.id)
     at = id_time(asked.id)
+    _require(not asked.trace or context_of_text(asked.trace), "the context of a trace", asked.trace)
     if asked.repeats:
         if before is None or (before.app, before.name) != (asked.app, asked.pipeline):
             raise IntegrityError(f"there is no run {asked.repeats[:40]!r} of the pipeline to repeat")
@@ -73,7 +77,7 @@ def admit(asked: RunSubmission, pipeline: Pipeline, before: Run | None, may_pass
             "a run that can be repeated",
             before.id,
         )
-        return retry_of(before, asked.id, at)
+        return replace(retry_of(before, asked.id, at), trace=asked.trace)
     _require((pipeline.app, pipeline.name) == (asked.app, asked.pipeline), "the pipeline", asked.pipeline)
     _require(asked.priority in PRIORITIES, "a priority of callers", asked.priority)
     _require(not asked.user or len(asked.user) <= MOST_USER, "a caller", asked.user)
@@ -95,6 +99,7 @@ def admit(asked: RunSubmission, pipeline: Pipeline, before: Run | None, may_pass
         priority=asked.priority,
         webhook=asked.webhook,
         pass_identity=asked.pass_identity and may_pass,
+        trace=asked.trace,
     )
     require_integrity(run)
     return run

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from controller.domain.errors import ControllerError
 from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
+from controller.tracing import OFF, Tracer
 from controller.web import isolated_json
 from controller.web.call_files import variables
 from controller.web.call_files.locations import FileCall, FileLocations, OutputSlot
@@ -26,6 +27,7 @@ from controller.web.call_files.variables import FileFault, FileInput, WantedOutp
 from controller.web.gateway import coding
 from controller.web.gateway.body import HeldBodies, RequestBody, Send
 from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState, headers_for, respond
+from controller.web.gateway.traces import storage_span
 from controller.web.gateway.upstream import ProtocolError, UpstreamConnection
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import storage_problem
@@ -43,12 +45,18 @@ class CallFileStaging:
     """Staging in one gateway worker. `max_json`: bytes that the JSON of a reply with files may have."""
 
     def __init__(
-        self, places: FileLocations, links: PresignedClient, forwarder: Forwarder, max_json: int
+        self,
+        places: FileLocations,
+        links: PresignedClient,
+        forwarder: Forwarder,
+        max_json: int,
+        tracer: Tracer = OFF,
     ) -> None:
         self._places = places
         self._links = links
         self._forwarder = forwarder
         self._max_json = max_json
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-staging")
         self._held = HeldBodies(HELD, Localizable("requests to components with boxes"))
@@ -123,7 +131,8 @@ class CallFileStaging:
     async def _download(self, wish: FileInput, url: str, stack: ExitStack) -> PresignedDownload | FileFault:
         with _told(_unread(wish)):
             try:
-                return stack.enter_context(await self._links.download(url))
+                with storage_span(self._tracer, "GET", url):
+                    return stack.enter_context(await self._links.download(url))
             except TransferFailed as answer:
                 error = self._places.explain(answer.status, answer.body, _unread(wish))
                 if error.reason == Reason.OBJECT_MISSING:
@@ -179,11 +188,18 @@ class CallFileStaging:
 
         with _told(doing):
             try:
-                with await self._links.upload(place.url, output.size, output.content_type) as upload:
-                    await upload.take(connection, output.size, allowed)
-                    await upload.finish()
+                with storage_span(self._tracer, "PUT", place.url):
+                    await self._upload(place, connection, allowed)
             except TransferFailed as answer:
                 raise self._places.explain(answer.status, answer.body, doing) from answer
+
+    async def _upload(
+        self, place: OutputSlot, connection: UpstreamConnection, allowed: Callable[[], Awaitable[None]]
+    ) -> None:
+        output = place.output
+        with await self._links.upload(place.url, output.size, output.content_type) as upload:
+            await upload.take(connection, output.size, allowed)
+            await upload.finish()
 
     async def _in_thread(self, doing: str, work: Callable[..., T], *args: object) -> T:
         with _told(doing):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from controller.domain.localizable import Localizable
+from controller.tracing import OFF, Tracer, Value, span
 from controller.web.gateway.body import CallerGone, OutgoingBody, Send
 from controller.web.gateway.headers import Header, response_headers
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.rewrite import PublicSite
 from controller.web.gateway.router import UpstreamTarget, not_found
+from controller.web.gateway.traces import answered_with, exchange_span, with_context
 from controller.web.gateway.upstream import (
     CallRefused,
     ConnectionDropped,
@@ -131,18 +133,21 @@ class Forwarder:
         resolve: Callable[[UpstreamTarget], UpstreamTarget | None],
         on_idle: Callable[[str], None],
         waiting: WaitingCalls,
+        tracer: Tracer = OFF,
     ) -> None:
         self._pool = pool
         self._resolve = resolve
         self._on_idle = on_idle
         self._waiting = waiting
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
 
     async def awake(self, target: UpstreamTarget) -> UpstreamTarget:
         """Return the target of the current table, started if necessary. Raises RequestRefused."""
         found = self._resolve(target)
         while found is not None and found.route.asleep:
-            await self._waiting.wake(found)
+            with span(self._tracer, "wait for start"):
+                await self._waiting.wake(found)
             found = self._resolve(target)
         if found is None:
             raise RequestRefused(not_found())
@@ -192,7 +197,8 @@ class Forwarder:
         if not target.route.patience and not target.route.stalled:
             raise RequestRefused(problem_of(target, failure)) from failure
         why = str(failure) if failure else Localizable("none of its containers is ready")
-        await self._waiting.heal(target, deadline, why)
+        with span(self._tracer, "wait for repair"):
+            await self._waiting.heal(target, deadline, why)
 
     async def _attempt(
         self,
@@ -205,7 +211,7 @@ class Forwarder:
     ) -> bytes | UpstreamError:
         """Return the last part of the response, or a failure after which another attempt may be made."""
         try:
-            return await self._exchange(call, body, endpoint, send, answered, fresh)
+            return await self._recorded(call, body, endpoint, send, answered, fresh)
         except UpstreamError as error:
             if isinstance(error, UpstreamSilent):
                 self._pool.eject(endpoint)  # its node has gone, so that nothing even refuses the connection
@@ -217,6 +223,27 @@ class Forwarder:
         finally:
             if self._pool.leave(endpoint):
                 self._on_idle(endpoint)
+
+    async def _recorded(
+        self,
+        call: ForwardedCall,
+        body: OutgoingBody,
+        endpoint: str,
+        send: Send,
+        answered: ResponseState,
+        fresh: bool,
+    ) -> bytes:
+        """Try once, with a span for it that the component gets as its parent."""
+        if not self._tracer.is_on:
+            return await self._exchange(call, body, endpoint, send, answered, fresh)
+        route = call.target.route
+        about: dict[str, Value] = {"prichal.app": route.app, "prichal.component": route.component}
+        with exchange_span(self._tracer, call.method, endpoint, about) as made:
+            ours = replace(call, lines=with_context(call.lines, made.context))
+            try:
+                return await self._exchange(ours, body, endpoint, send, answered, fresh)
+            finally:
+                answered_with(made, answered.status)
 
     async def _exchange(
         self,

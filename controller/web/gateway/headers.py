@@ -33,7 +33,8 @@ IDENTITY = frozenset(
 _REWRITTEN = frozenset(
     b"host content-length expect authorization x-request-id forwarded x-forwarded-for x-forwarded-proto "
     b"x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server x-real-ip "
-    b"x-prichal-files x-prichal-security x-prichal-pass x-prichal-call x-prichal-timeout x-prichal-webhook".split()
+    b"x-prichal-files x-prichal-security x-prichal-pass x-prichal-call x-prichal-timeout x-prichal-webhook "
+    b"traceparent tracestate".split()
 )
 
 #: Fields that browsers apply to a whole origin, which all apps may share, so no component may set them. Each with

@@ -18,12 +18,13 @@ from tests.support.waiting import wait_for
 
 from .conftest import Web, demo_route, echo
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ANN = "Basic " + base64.b64encode(b"ann:s3cret").decode()
 
 
 def test_a_call_passes(web: Web) -> None:
     reply = web.ask(
-        "POST", "/demo/open/predict?x=1", b'{"inputs": []}', x_request_id="call-1", traceparent="00-ab-cd-01"
+        "POST", "/demo/open/predict?x=1", b'{"inputs": []}', x_request_id="call-1", traceparent=TRACE
     )
     assert reply.status == 200
     assert reply.headers["x-request-id"] == "call-1"
@@ -33,11 +34,16 @@ def test_a_call_passes(web: Web) -> None:
     assert seen["size"] == 14
     assert headers["host"] == "{}:{}".format(*web.address)
     assert headers["x-request-id"] == "call-1"
-    assert headers["traceparent"] == "00-ab-cd-01"
+    assert headers["traceparent"] == TRACE
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert headers["x-forwarded-host"] == "{}:{}".format(*web.address)
     assert headers["x-forwarded-proto"] == "http"
     assert headers["x-forwarded-prefix"] == "/demo/open"
+
+
+def test_a_trace_that_is_malformed_does_not_pass(web: Web) -> None:
+    reply = web.ask("POST", "/demo/open/predict", b"{}", traceparent="00-ab-cd-01", tracestate="a=1")
+    assert not {"traceparent", "tracestate"} & {name.lower() for name in reply.json["headers"]}
 
 
 def test_errors_are_problems_with_a_request_id(web: Web) -> None:

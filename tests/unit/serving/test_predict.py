@@ -61,7 +61,9 @@ def test_every_argument_comes_as_in_the_request(serve: Serve) -> None:
         "output_fields": [{"name": "seen", "datatype": "dict"}],
     }  # fmt: skip
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    got = seen(server, request, X_Request_ID="id-1", X_Forwarded_User="ivanov", traceparent=trace)
+    got = seen(
+        server, request, X_Request_ID="id-1", X_Forwarded_User="ivanov", traceparent=trace, tracestate="a=1"
+    )
     assert got["inputs"] == inputs
     assert got["parameters"] == request["parameters"]
     assert got["output_fields"] == request["output_fields"]
@@ -69,7 +71,7 @@ def test_every_argument_comes_as_in_the_request(serve: Serve) -> None:
     context = got["context"]
     assert context.pop("deadline") > 0
     assert context == {
-        "user": "ivanov", "request_id": "id-1", "traceparent": trace,
+        "user": "ivanov", "request_id": "id-1", "traceparent": trace, "tracestate": "a=1",
         "parameters": request["parameters"], "model_key": "big",
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flask import current_app
@@ -29,11 +29,13 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 @dataclass(frozen=True)
 class RunCaller:
-    """Who starts a run; `user` is "" for callers without a name. `key`: the idempotency key, "" for none."""
+    """Who starts a run; `user` is "" for callers without a name. `key`: the idempotency key, "" for none;
+    `trace`: what the spans of the run are below, "" for none."""
 
     user: str
     pass_identity: bool = False
     key: str = ""
+    trace: str = ""
 
 
 def submit_run(pipeline: Pipeline, interface: RunInterface, body: object, caller: RunCaller) -> Run:
@@ -53,6 +55,7 @@ def submit_run(pipeline: Pipeline, interface: RunInterface, body: object, caller
         priority=asked.priority,
         webhook=asked.webhook,
         pass_identity=caller.pass_identity,
+        trace=caller.trace,
     )
     return _stored(run, caller, json.dumps(body, sort_keys=True), partial(_check, run, asked.places))
 
@@ -68,7 +71,7 @@ def repeat_run(before: Run, caller: RunCaller) -> Run:
         detail = Localizable("Run {id} has succeeded and cannot be retried; submit a new one.", id=before.id)
         raise RequestRefused(HttpProblem(ProblemKind.RUN_STATE, detail))
     now = time.time()
-    after = retry_of(before, new_run_id(now, secrets.randbits(32)), now)
+    after = replace(retry_of(before, new_run_id(now, secrets.randbits(32)), now), trace=caller.trace)
     return _stored(after, caller, f"retry {before.id}", lambda: None)
 
 

@@ -59,7 +59,7 @@ ONE, ALL = f"/{ServiceKind.PIPELINE}", f"/{ServiceKind.PIPELINES}"
 def submit(name: str | None = None) -> ResponseReturnValue:
     pipeline = _pipeline(name)
     call = service_call()
-    caller = RunCaller(call.user, pass_identity=call.service.api.pass_identity, key=_key())
+    caller = RunCaller(call.user, call.service.api.pass_identity, _key(), call.trace)
     return _answer(submit_run(pipeline, _interface(pipeline), _body(), caller))
 
 
@@ -67,7 +67,8 @@ def submit(name: str | None = None) -> ResponseReturnValue:
 @runs.post(f"{ALL}/<name>/runs/<id>/retry")
 def retry(id: str, name: str | None = None) -> ResponseReturnValue:
     """Start a new run that reuses the stages that succeeded."""
-    return _answer(repeat_run(_find(id, name), RunCaller(service_call().user, key=_key())))
+    call = service_call()
+    return _answer(repeat_run(_find(id, name), RunCaller(call.user, key=_key(), trace=call.trace)))
 
 
 def _key() -> str:

@@ -47,11 +47,11 @@ def test_what_connection_names_is_dropped() -> None:
 def test_ordinary_fields_pass_in_order() -> None:
     headers = [
         (b"accept", b"a"),
-        (b"traceparent", b"00-1-2-01"),
+        (b"baggage", b"a=1"),
         (b"accept", b"b"),
         (b"connection", b"keep-alive"),
     ]
-    assert split(headers)[1] == [b"accept: a\r\n", b"traceparent: 00-1-2-01\r\n", b"accept: b\r\n"]
+    assert split(headers)[1] == [b"accept: a\r\n", b"baggage: a=1\r\n", b"accept: b\r\n"]
 
 
 def test_response_loses_hop_by_hop_fields_and_gets_our_id() -> None:
