@@ -342,6 +342,8 @@ class Settings:
     tracing: TracingSettings = TracingSettings()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
+    access_log: str = "off"  # off | combined | json
+    access_file: Path | None = None  # None: the standard output of the web process
     source: Path | None = field(default=None, compare=False)  # the file this was read from
 
     @property

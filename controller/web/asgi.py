@@ -40,6 +40,7 @@ from controller.store.people import PeopleStore
 from controller.store.request_metrics import RequestMetrics, worker_file
 from controller.tracing import OFF, Tracer, span
 from controller.tracing.starting import start_tracing
+from controller.web.access_log import AccessEntry, AccessLog
 from controller.web.api.platform.admission import FILE_FORM, FORM
 from controller.web.api.platform.live import LiveEndpoints, client_info_of
 from controller.web.api.runs.live import MAX_BODY, LiveRunApi
@@ -222,6 +223,8 @@ class InboundRequest:
     began: float = 0.0
     counted: bool = False  # the counts have its end
     trace: RequestTrace | None = None  # while tracing is on
+    user: str = ""  # as an API has authenticated them
+    size: int = 0  # bytes of the response's body, while there is an access log
 
 
 class GatewayApp:
@@ -238,6 +241,7 @@ class GatewayApp:
         self._settings = settings
         self._store = store
         self._tracer = tracer
+        self._access = _access_log(settings)
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool(settings.web.connect_timeout)
@@ -327,6 +331,8 @@ class GatewayApp:
         self._storage.close()
         self._runs.close()
         self._write_meter()
+        if self._access is not None:
+            await asyncio.to_thread(self._access.close)
 
     def begin_stop(self) -> None:
         """Begin no more async calls, and close WebSockets."""
@@ -349,6 +355,8 @@ class GatewayApp:
         table = self.watch.table
         decision = self._decide(table, request)
         request.began = began
+        if self._access is not None:
+            request.send = _measured(send, request)
         _prepare(decision, request)
         if self._tracer.is_on:
             request.trace = self._request_trace(decision, request)
@@ -384,8 +392,32 @@ class GatewayApp:
         if not request.counted:
             request.counted = True
             self._meter.end(request.label, request.answered.status, self._loop.time() - request.began)
+            if self._access is not None:
+                self._access.add(self._entry(request))
             if request.trace is not None:
                 request.trace.end(request.answered.status)
+
+    def _entry(self, request: InboundRequest) -> AccessEntry:
+        scope = request.scope
+        context = request.trace.context if request.trace is not None else None
+        fields = {name: value for name, value in scope["headers"] if name in (b"referer", b"user-agent")}
+        seconds = self._loop.time() - request.began
+        return AccessEntry(
+            time.time() - seconds,
+            seconds,
+            self._origin(request).caller.decode("latin-1"),
+            request.user,
+            scope["method"],
+            scope["raw_path"].decode("utf-8", "surrogateescape"),
+            f"HTTP/{scope['http_version']}",
+            request.answered.status,
+            request.size,
+            fields.get(b"referer", b"").decode("utf-8", "surrogateescape"),
+            fields.get(b"user-agent", b"").decode("utf-8", "surrogateescape"),
+            request.identity.decode(),
+            request.label,
+            context.trace if context else "",
+        )
 
     def _request_trace(self, decision: Decision | HostRedirect, request: InboundRequest) -> RequestTrace:
         scope = request.scope
@@ -554,6 +586,7 @@ class GatewayApp:
 
     async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
         caller = await self._identified(target, request)
+        request.user = caller.user
         if request.trace is not None:
             request.trace.start(bool(caller.user), api=target.label)
         return caller
@@ -717,6 +750,18 @@ class GatewayApp:
 
     def _write_meter(self) -> None:
         self._meter.flush(self._meter_file)
+
+
+def _access_log(settings: Settings) -> AccessLog | None:
+    return None if settings.access_log == "off" else AccessLog(settings.access_log, settings.access_file)
+
+
+def _measured(send: Send, request: InboundRequest) -> Send:
+    async def measured(message: Message) -> None:
+        request.size += len(message.get("body", b""))
+        await send(message)
+
+    return measured
 
 
 def _form_limit(caller: ClientInfo) -> int:

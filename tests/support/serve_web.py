@@ -22,7 +22,8 @@ from tests.support.git_servers import free_port
 
 def with_web(state: Path, **options: Any) -> None:
     """What differs from the usual for the process that is started on this state: options of WebSettings, `oidc` as in
-    the configuration, `calls` with those of CallSettings, and `tracing` with those of TracingSettings."""
+    the configuration, `calls` with those of CallSettings, `tracing` with those of TracingSettings,
+    and `access` with those of the access log."""
     state.mkdir(parents=True, exist_ok=True)
     (state / "options.json").write_text(json.dumps(options))
 
@@ -34,10 +35,14 @@ def settings_of(state: Path) -> Settings:
     people = SignInSettings(oidc=read_issuers(more.pop("oidc", []), state))  # type: ignore[arg-type]
     calls = CallSettings(**more.pop("calls", {}))
     tracing = TracingSettings(**more.pop("tracing", {}))
+    access = more.pop("access", {})
     web = WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20, trust_loopback=True)
     storage = StorageSettings(listen=objects_address(state))
     web = replace(web, **more)
-    return Settings(state=state, web=web, storage=storage, sign_in=people, calls=calls, tracing=tracing)
+    found = Settings(state=state, web=web, storage=storage, sign_in=people, calls=calls, tracing=tracing)
+    if not access:
+        return found
+    return replace(found, access_log=access["access_log"], access_file=Path(access["access_file"]))
 
 
 def objects_address(state: Path) -> str:
