@@ -56,6 +56,7 @@ from controller.domain.notifications.alerts import Notice
 from controller.domain.notifications.delivery import Fate, NotificationState
 from controller.domain.notifications.records import AskedTest, StoredNotification
 from controller.domain.notifications.spec import NotificationSpec, Severity
+from controller.domain.people.pushes import PushUnderWay
 from controller.domain.people.quotas import AppShare
 from controller.domain.routing.async_calls import EndedCall
 from controller.domain.routing.routes import Route, Service
@@ -760,6 +761,14 @@ class Repositories(Protocol):
     def delivery(self, repository: str, delivery_id: str) -> WebhookDelivery | None: ...
 
     def remember_push(self, repository: str, revision: str, by: str, at: float) -> None: ...
+
+    def save_push(self, push: PushUnderWay) -> None:
+        """Record a push over HTTPS that is under way; those of dead processes are forgotten after an hour."""
+
+    def push(self, digest: str) -> PushUnderWay | None:
+        """Return the push with this digest of its id."""
+
+    def forget_push(self, digest: str) -> None: ...
 
     def pusher(self, repository: str, revision: str) -> str:
         """Return who pushed a commit to a repository that is hosted here; "" if that is not known."""

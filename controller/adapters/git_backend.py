@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.domain.git_http import GitExchange
+from controller.domain.git_http import PUSH_VARIABLE, GitExchange
 from controller.domain.text import printable
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ def environment(exchange: GitExchange, repositories: Path, room: int) -> dict[st
         "REMOTE_USER": exchange.user,
         "GIT_PROTOCOL": exchange.protocol,
     }
+    if exchange.push:
+        request[PUSH_VARIABLE] = exchange.push
     own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
     options = {
         "safe.directory": str(repositories / f"{name}.git"),
@@ -113,6 +115,8 @@ def environment(exchange: GitExchange, repositories: Path, room: int) -> dict[st
         "core.bigFileThreshold": STREAMED,
         "pack.threads": "2",
     }
+    if exchange.large:  # which a short list of large objects is, too
+        options["receive.unpackLimit"] = "1"
     return {**own, **request, **dict(_as_environment(options))}
 
 

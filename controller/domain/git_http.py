@@ -22,6 +22,10 @@ TOKEN_HOLDER: Final = "admin-token"  # noqa: S105 - a name
 #: Bytes of the length before a request, and the most bytes of one.
 PREFIX: Final = struct.Struct("!H")
 LONGEST: Final = 1024
+#: In the environment of a repository's hook: the id of the push. By it the web process knows who pushes what Git has
+#: accepted; nobody else learns it.
+PUSH_VARIABLE: Final = "PRICHAL_PUSH"
+_PUSH: Final = re.compile(r"(?:[0-9a-f]{32})?")
 _PROTOCOL: Final = re.compile(r"[a-z0-9=:.-]{0,64}")
 
 
@@ -39,13 +43,16 @@ class GitService(StrEnum):
 @dataclass(frozen=True)
 class GitExchange:
     """`user` may do this to this repository. With `advertises` the service lists its refs, which is how a fetch or
-    push begins. `protocol` is what the client sends as Git-Protocol."""
+    push begins. `protocol` is what the client sends as Git-Protocol; `push` is the secret id of a push, else "". Of
+    a `large` push the pack is kept as it is; objects of small ones are stored one by one."""
 
     repository: str
     service: GitService
     advertises: bool
     user: str
     protocol: str = ""
+    push: str = ""
+    large: bool = False
 
 
 def write_exchange(exchange: GitExchange) -> bytes:
@@ -59,17 +66,29 @@ def read_exchange(content: bytes) -> GitExchange:
         raw = json.loads(content)
     except RecursionError:
         raise ValueError("a request is nested too deeply") from None
-    fields = {"repository": str, "service": str, "advertises": bool, "user": str, "protocol": str}
+    fields = {
+        "repository": str,
+        "service": str,
+        "advertises": bool,
+        "user": str,
+        "protocol": str,
+        "push": str,
+        "large": bool,
+    }
     if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != fields:
         raise ValueError("a request has other fields")
     if not is_dns_label(raw["repository"]) or not is_account_name(raw["user"]):
         raise ValueError("neither a repository nor a person has such a name")
+    if not _PUSH.fullmatch(raw["push"]):
+        raise ValueError("no push has such an id")
     return GitExchange(
         raw["repository"],
         GitService(raw["service"]),
         raw["advertises"],
         raw["user"],
         known_protocol(raw["protocol"]),
+        raw["push"],
+        raw["large"],
     )
 
 

@@ -21,6 +21,7 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     moves        of groups of files                    the daemon only deletes them
     deliveries   of webhooks, so that none counts twice
     pushes       to repositories that are hosted here, and by whom
+    pushes_under_way  over HTTPS                       read by the web process alone
 """
 
 from __future__ import annotations
@@ -157,6 +158,17 @@ _TABLES = (
     at REAL NOT NULL,
     PRIMARY KEY (repository, revision)
 ) STRICT""",
+    """CREATE TABLE pushes_under_way (
+    digest TEXT PRIMARY KEY,
+    hosted TEXT NOT NULL,
+    author TEXT NOT NULL,
+    via TEXT NOT NULL,
+    address TEXT NOT NULL,
+    at REAL NOT NULL,
+    accepted INTEGER NOT NULL,
+    told TEXT NOT NULL,
+    left INTEGER NOT NULL
+) STRICT, WITHOUT ROWID""",
 )
 TABLES = tuple(text.split()[2] for text in _TABLES if text.startswith("CREATE TABLE"))
 DECISIONS = ("decisions", "rollbacks")  # of people; they outlast a file that cannot be read any more

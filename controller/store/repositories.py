@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
+from controller.domain.people.pushes import PushUnderWay
 from controller.domain.text import printable
 from controller.store.codec import decode, encode
 from controller.store.keys import Credentials
@@ -22,6 +23,7 @@ DELETE FROM deliveries WHERE repository = :repository AND rowid <=
 """
 
 
+KEEP_UNDER_WAY = 3600.0  # seconds; longer than any push lasts whose caller has left
 PUSHED = "INSERT INTO pushes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET author = excluded.author, at = excluded.at"
 PRUNE_PUSHES = PRUNE.replace("deliveries", "pushes")
 MOST_AUTHOR = 200  # characters
@@ -107,11 +109,33 @@ class RepositoryTable:
         with self._database.write() as db:
             db.execute("DELETE FROM deliveries WHERE at < ?", (before,))
             db.execute("DELETE FROM pushes WHERE at < ?", (before,))
+            db.execute("DELETE FROM pushes_under_way WHERE at < ?", (before,))
 
     def remember_push(self, repository: str, revision: str, by: str, at: float) -> None:
         with self._database.write() as db:
             db.execute(PUSHED, (repository, revision, _name(by), at))
             db.execute(PRUNE_PUSHES, {"repository": repository, "keep": self._keep})
+
+    def save_push(self, push: PushUnderWay) -> None:
+        row = (push.digest, push.hosted, _name(push.by), push.via, push.address, push.at)
+        with self._database.write() as db:
+            db.execute("DELETE FROM pushes_under_way WHERE at < ?", (push.at - KEEP_UNDER_WAY,))
+            db.execute(
+                "INSERT OR REPLACE INTO pushes_under_way VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, push.accepted, printable(push.told), push.left),
+            )
+
+    def push(self, digest: str) -> PushUnderWay | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT * FROM pushes_under_way WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            return None
+        names = ("digest", "hosted", "author", "via", "address", "at", "accepted", "told")
+        return replace(PushUnderWay(*(row[name] for name in names)), left=bool(row["left"]))
+
+    def forget_push(self, digest: str) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM pushes_under_way WHERE digest = ?", (digest,))
 
     def pusher(self, repository: str, revision: str) -> str:
         query = "SELECT author FROM pushes WHERE repository = ? AND revision = ?"

@@ -13,18 +13,19 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from controller.config import Settings
 from controller.domain.git_http import TOKEN_HOLDER, GitExchange, known_protocol, write_exchange
-from controller.domain.people.accounts import AuditEntry
+from controller.domain.people.pushes import PushUnderWay, digest_of_push, new_push
 from controller.domain.people.roles import Act, Principal, Verdict, decide
 from controller.ports import Store
 from controller.store.people import PeopleStore
 from controller.unix_socket import connected
 from controller.web.auth.admin import ClientInfo
-from controller.web.auth.audit import write_down
+from controller.web.auth.audit import pushed, write_down
 from controller.web.auth.rules import rule_of
 from controller.web.gateway.body import CallerGone, IncomingBody, Message, RequestBody, Send, too_large
 from controller.web.gateway.shares import WorkerShares
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 PIECE: Final = 256 * 2**10  # bytes that are read at once
 HELD: Final = 64 * 2**10  # bytes of an answer that wait until the body has been sent
 UNWANTED: Final = 2  # times the limit of a body that are read at most
+SMALL: Final = 2**20  # bytes of a push whose objects become files of their own
 NEGOTIATION: Final = 32 * 2**20  # bytes of a fetch's request: its commits, not their content
 ABOVE: Final = 2**20  # bytes of a push beside its objects
 SILENT: Final = 720.0  # seconds without a byte from Git; the hook shows the progress for ten minutes
@@ -54,6 +56,8 @@ class GitBody:
         self._incoming = incoming
         self._special = special
         self.length = int(special.get(b"content-length", b"0"))  # gunicorn has checked the digits
+        # Git announces the length of what it has in memory, http.postBuffer, and sends more in chunks.
+        self.is_large = b"transfer-encoding" in special or self.length > SMALL
 
     def read(self, limit: int) -> RequestBody:
         return RequestBody(self._incoming, self._special, limit)
@@ -87,16 +91,18 @@ class GitEndpoint:
             self._persons.take(who.name or who.via, who.name or who.via),
             self._repositories.take(target.repository, f"repository {target.repository}"),
         ):
+            push = new_push() if target.service.writes and not target.advertises else ""
             exchange = _CarriedExchange(
                 target, self._connect(), limit, GunzippedBody(limit) if coded else None
             )
             try:
-                await exchange.begin(self._request(who, target, visitor))
-                announced = partial(self._remember, who, target, exchange.commands)
-                told = partial(self._note, who, target, visitor, exchange.commands)
-                await exchange.carry(body.read(UNWANTED * limit), send, announced, told)
+                await self._begin(push, who, target, visitor)
+                await exchange.begin(self._request(who, target, visitor, push, body))
+                ended = partial(self._end, push, exchange.commands)
+                await exchange.carry(body.read(UNWANTED * limit), send, ended)
             finally:
                 exchange.close()
+                await asyncio.shield(self._leave(push))
 
     def _limit(self, target: GitTarget) -> int:
         return self._settings.git.max_repository + ABOVE if target.service.writes else NEGOTIATION
@@ -123,11 +129,15 @@ class GitEndpoint:
         if Verdict.FORBIDDEN in verdicts:
             raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, _forbidden(who, target, rule.act)))
 
-    def _request(self, who: Principal, target: GitTarget, visitor: ClientInfo) -> bytes:
+    def _request(
+        self, who: Principal, target: GitTarget, visitor: ClientInfo, push: str, body: GitBody
+    ) -> bytes:
         protocol = known_protocol(visitor.headers.get("git-protocol", ""))
         user = who.name or TOKEN_HOLDER
         return write_exchange(
-            GitExchange(target.repository, target.service, target.advertises, user, protocol)
+            GitExchange(
+                target.repository, target.service, target.advertises, user, protocol, push, body.is_large
+            )
         )
 
     def _connect(self) -> socket.socket:
@@ -137,30 +147,42 @@ class GitEndpoint:
             log.warning("the Git service cannot be reached at %s: %s", self._settings.git_socket, error)
             raise _unavailable() from error
 
-    async def _remember(self, who: Principal, target: GitTarget, commands: PushCommands) -> None:
-        """Remember who pushes which commits, before Git has them: its hook reports a push with the secret of the
-        repository, whose word about people is not taken."""
-        revisions = [update.after for update in commands.updates if update.after.strip("0")]
-        await asyncio.to_thread(self._remember_all, who.name or TOKEN_HOLDER, target.repository, revisions)
+    # --- pushes: who it is, this process knows; what Git accepts, its hook tells (api/platform/pushes) ---
 
-    def _remember_all(self, by: str, hosted: str, revisions: list[str]) -> None:
-        now, repositories = time.time(), self._store.repositories
-        names = [record.name for record in repositories.all() if record.hosted == hosted]
-        with self._store.transaction():
-            for name in names:
-                for revision in dict.fromkeys(revisions):
-                    repositories.remember_push(name, revision, by, now)
-
-    async def _note(
-        self, who: Principal, target: GitTarget, visitor: ClientInfo, commands: PushCommands
-    ) -> None:
-        """Write down a push once Git has all of it."""
-        if not target.service.writes or not commands.number:
+    async def _begin(self, push: str, who: Principal, target: GitTarget, visitor: ClientInfo) -> None:
+        if not push:
             return
         address = self._callers.address(visitor)
-        subject, detail = f"repository {target.repository}", commands.told()
-        entry = AuditEntry(time.time(), who.name or who.via, who.via, "push", subject, detail, address)
-        await asyncio.to_thread(write_down, self._people, entry)
+        by, via = who.name or TOKEN_HOLDER, who.via
+        begun = PushUnderWay(digest_of_push(push), target.repository, by, via, address, time.time())
+        await asyncio.to_thread(self._store.repositories.save_push, begun)
+
+    async def _end(self, push: str, commands: PushCommands) -> None:
+        """Write down what Git has accepted. It has ended, and so has its hook."""
+        if push and commands.number:
+            await asyncio.to_thread(self._write_down, digest_of_push(push), commands.number)
+
+    def _write_down(self, digest: str, sent: int) -> None:
+        found = self._store.repositories.push(digest)
+        if found is None:
+            return
+        self._store.repositories.forget_push(digest)
+        write_down(self._people, pushed(found, found.detail(sent), time.time()))
+
+    async def _leave(self, push: str) -> None:
+        """The connection has ended before Git has, maybe: what it accepts from now on, the hook's report writes down.
+        What it has accepted so far is written down here."""
+        if push:
+            await asyncio.to_thread(self._left, digest_of_push(push))
+
+    def _left(self, digest: str) -> None:
+        with self._store.transaction():
+            found = self._store.repositories.push(digest)
+            if found is None:
+                return
+            self._store.repositories.save_push(replace(found, left=True))
+        if found.accepted:
+            write_down(self._people, pushed(found, found.detail(found.accepted), time.time()))
 
 
 class _CarriedExchange:
@@ -189,43 +211,35 @@ class _CarriedExchange:
         self,
         body: RequestBody,
         send: Send,
-        announced: Callable[[], Awaitable[None]],
-        told: Callable[[], Awaitable[None]],
+        ended: Callable[[], Awaitable[None]],
     ) -> None:
-        """Pass the body on, and the answer back. `announced` is called once it is known which refs a push is about,
-        `told` once Git has all of it. Raises RequestRefused before the answer has begun."""
-        feeding = asyncio.ensure_future(self._feed(body, announced, told))
+        """Pass the body on, and the answer back. `ended` is called once Git has ended, before the caller sees the end.
+        Raises RequestRefused before the answer has begun."""
+        feeding = asyncio.ensure_future(self._feed(body))
         try:
             header, held = await self._header()
             if header.status != 200:
                 raise _refusal(header.status, self._target)
             held = await self._hold(held, feeding)
-            await self._answer(held, send)
-            await feeding
+            await self._answer(held, send, feeding, ended)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
 
-    async def _feed(
-        self,
-        body: RequestBody,
-        announced: Callable[[], Awaitable[None]],
-        told: Callable[[], Awaitable[None]],
-    ) -> None:
+    async def _feed(self, body: RequestBody) -> None:
         """A body that Git does not want any more, because it is too large, say, is read to its end: a caller who is
         still sending would not see the answer."""
         while body.more():
             data = await body.next()
             for piece in self._decoder.pieces(data) if self._decoder else (data,):
-                if self._target.service.writes and self.commands.feed(piece):
-                    await announced()
+                if self._target.service.writes:
+                    self.commands.feed(piece)
                 await self._write(piece)
         if self._decoder is not None:
             self._decoder.finish()
         if self._is_read:
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_WR)
-        await asyncio.shield(asyncio.ensure_future(told()))
 
     async def _write(self, piece: bytes) -> None:
         if self._is_read and piece:
@@ -284,7 +298,9 @@ class _CarriedExchange:
                 await asyncio.gather(reading, return_exceptions=True)
         return None if reading.cancelled() else reading.result()
 
-    async def _answer(self, held: bytes, send: Send) -> None:
+    async def _answer(
+        self, held: bytes, send: Send, feeding: asyncio.Future[None], ended: Callable[[], Awaitable[None]]
+    ) -> None:
         headers = [(b"content-type", self._target.content_type.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         piece = held or await self._read()
@@ -295,6 +311,8 @@ class _CarriedExchange:
             except TimeoutError:
                 raise CallerGone from None
             piece = await self._read()
+        await feeding
+        await asyncio.shield(asyncio.ensure_future(ended()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

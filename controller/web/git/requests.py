@@ -24,8 +24,6 @@ ROUTES: Final = (
     ("POST", "/-/git/<hosted>.git/git-receive-pack"),
 )
 COMMANDS: Final = 16 * 2**20  # bytes of the list of refs of a push
-KEPT: Final = 100  # refs of a push whose commits are remembered
-SHOWN: Final = 3  # refs of a push that are told by name
 _PATH: Final = re.compile(
     rb"/-/git/([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)\.git/(info/refs|git-upload-pack|git-receive-pack)"
 )
@@ -101,20 +99,12 @@ def _malformed(why: str) -> RequestRefused:
     return RequestRefused(HttpProblem(ProblemKind.MALFORMED_CODING, f"The body is not gzip: {why}."))
 
 
-@dataclass(frozen=True)
-class RefUpdate:
-    """`after` is all zeros for a ref that is deleted."""
-
-    after: str
-    ref: str
-
-
 class PushCommands:
     """Reads which refs a push is about, from the beginning of its body (gitprotocol-pack(5)): packets with a length of
-    four hexadecimal digits, up to one without content. Git reads them again; here they are counted and told."""
+    four hexadecimal digits, up to one without content. Git reads them again; here they are counted. Which of them it
+    accepts, its hook tells."""
 
     def __init__(self) -> None:
-        self.updates: list[RefUpdate] = []
         self.number = 0
         self._buffer = b""
         self._seen = 0
@@ -140,18 +130,9 @@ class PushCommands:
             raise too_large(COMMANDS)
         return self._complete
 
-    def told(self) -> str:
-        """Return the refs for people; "" if there is none."""
-        more = f" and {self.number - SHOWN} more" if self.number > SHOWN else ""
-        return ", ".join(map(_told, self.updates[:SHOWN])) + more
-
     def _take(self, packet: bytes) -> None:
-        found = _COMMAND.match(packet)
-        if found is None:
-            return
-        self.number += 1
-        if self.number <= KEPT:
-            self.updates.append(RefUpdate(found[2].decode(), found[3].decode("utf-8", "replace")))
+        if _COMMAND.match(packet) is not None:
+            self.number += 1
 
 
 def _packet_length(digits: bytes) -> int:
@@ -161,8 +142,3 @@ def _packet_length(digits: bytes) -> int:
             HttpProblem(ProblemKind.BAD_REQUEST, "The body does not begin with Git's packets.")
         )
     return int(digits, 16)
-
-
-def _told(update: RefUpdate) -> str:
-    is_deleted = not update.after.strip("0")
-    return f"{update.ref} deleted" if is_deleted else f"{update.ref} at {update.after[:12]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from controller.adapters.git_backend import environment, size_of
@@ -25,6 +26,16 @@ def test_a_push() -> None:
     assert set_["receive.maxInputSize"] == "1000"
     assert set_["safe.directory"] == "/srv/git/demo.git"
     assert set_["http.getanyfile"] == "false"
+
+
+def test_what_hooks_learn_and_how_large_pushes_are_kept() -> None:
+    exchange = GitExchange("demo", GitService.RECEIVE_PACK, False, "ivanov", "", "0f" * 16, large=True)
+    found = environment(exchange, Path("/srv/git"), 1000)
+    assert found["PRICHAL_PUSH"] == "0f" * 16
+    assert options(found)["receive.unpackLimit"] == "1"
+    small = environment(replace(exchange, push="", large=False), Path("/srv/git"), 1000)
+    assert "PRICHAL_PUSH" not in small
+    assert "receive.unpackLimit" not in options(small)
 
 
 def test_a_list_of_refs() -> None:

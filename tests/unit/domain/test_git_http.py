@@ -33,6 +33,7 @@ FOLDER = PurePath("/var/lib/prichal/git")
         PUSH,
         GitExchange("a" * 63, GitService.UPLOAD_PACK, True, TOKEN_HOLDER),
         GitExchange("d", GitService.UPLOAD_PACK, True, "a" * 63, "v" * 64),
+        GitExchange("d", GitService.RECEIVE_PACK, False, "a" * 63, "v" * 64, "0f" * 16),
     ],
 )
 def test_what_is_written_is_read(exchange: GitExchange) -> None:
@@ -53,6 +54,11 @@ def test_what_is_written_is_read(exchange: GitExchange) -> None:
         {"repository": None},
         {"service": "git-upload-archive"},
         {"service": "git-receive-pack "},
+        {"push": "0f" * 15},
+        {"push": "0F" * 16},
+        {"push": "0f" * 16 + "\n"},
+        {"push": 1},
+        {"large": 1},
         {"advertises": 1},
         {"advertises": "true"},
         {"user": ""},

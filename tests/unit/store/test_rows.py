@@ -30,6 +30,7 @@ from controller.domain.errors import Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.notifications.alerts import AlertType, Notice
 from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
+from controller.domain.people.pushes import PushUnderWay
 from controller.domain.people.quotas import AppShare
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
@@ -58,6 +59,7 @@ WHOSE = {
     "repositories": "name",
     "deliveries": "repository",
     "pushes": "repository",
+    "pushes_under_way": "hosted",
     "pending": "bucket",
     "arriving": "bucket",
     "touched": "bucket",
@@ -123,6 +125,7 @@ def fill(store: SqliteStore, app: AppName) -> None:
     )
     store.repositories.remember(WebhookDelivery("1", app, (1, 2), NOW))
     store.repositories.remember_push(app, "a" * 40, "ann", NOW)
+    store.repositories.save_push(PushUnderWay(f"d-{app}", app, "ann", "openid", "::1", NOW))
     store.gpus.save(Lease(f"{app}.c", app, C, ("0",)))
     store.gpus.ask(app, [GpuRequest(C, 2)], NOW)
     store.boxes.save(BoxRecord(app, BOX, f"bucket-{app}", 100, Reclaim.RETAIN, BoxState.BOUND))
@@ -167,6 +170,7 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "services": [s for s in store.routes.services() if s.app == GOOD],
         "repositories": [r for r in store.repositories.all() if r.name == GOOD],
         "pusher": store.repositories.pusher(GOOD, "a" * 40),
+        "push": store.repositories.push(f"d-{GOOD}"),
         "delivery": store.repositories.delivery(GOOD, "1"),
         "leases": [lease for lease in store.gpus.leases() if lease.app == GOOD],
         "requests for GPUs": bool(store.gpus.requests(NOW)),

@@ -17,6 +17,7 @@ from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
 from controller.domain.gpu_devices import GpuDevice, GpuReport, write_report
 from controller.domain.names import AppName, ComponentName
+from controller.domain.people.pushes import PushUnderWay, digest_of_push
 from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import RunState, new_run, new_run_id
@@ -25,6 +26,7 @@ from controller.store import SqliteStore, request_metrics
 from controller.store.request_metrics import RequestMetrics
 from controller.web.api.platform.status import FRESH
 from controller.web.app import create_app
+from controller.web.context import people_context
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.runs import make_pipeline
@@ -126,6 +128,70 @@ def test_our_own_hook_says_who_pushed(
     body = json.dumps({"ref": "refs/heads/main", **told}).encode()
     assert signed(client, body, x_prichal_push=own).status_code == 202
     assert store.repositories.pusher("demo-repo", "a" * 40) == by
+
+
+PUSH_ID = "0f" * 16
+
+
+def under_way(store: SqliteStore, hosted: str = "demo", left: bool = False) -> None:
+    store.repositories.save_push(
+        PushUnderWay(
+            digest_of_push(PUSH_ID), hosted, "anna", "token 3f0c", "192.0.2.7", time.time(), left=left
+        )
+    )
+
+
+def report(client: FlaskClient, ref: str, after: str, push: object = PUSH_ID, number: int = 0) -> Any:
+    body = json.dumps({"ref": ref, "after": after, "pusher": "boss", "push": push}).encode()
+    return signed(client, body, x_prichal_push="1", x_delivery=f"d{number}")
+
+
+def test_who_pushes_over_https_is_known_by_the_id_of_the_push(
+    client: FlaskClient, store: SqliteStore
+) -> None:
+    """For all refs that Git has accepted, also those that nobody follows."""
+    follow(store, hosted="demo")
+    under_way(store)
+    for number in range(150):
+        assert (
+            report(client, f"refs/heads/topic-{number}", f"{number:040x}", number=number).status_code == 202
+        )
+    assert report(client, "refs/heads/gone", "0" * 40, number=150).status_code == 202
+    assert {store.repositories.pusher("demo-repo", f"{number:040x}") for number in range(1, 150)} == {"anna"}
+    found = store.repositories.push(digest_of_push(PUSH_ID))
+    assert found is not None
+    assert (found.accepted, found.detail(200)) == (
+        151,
+        f"refs/heads/topic-0 deleted, refs/heads/topic-1 at {'0' * 12}, refs/heads/topic-2 at {'0' * 12} and 148 more",
+    )
+
+
+@pytest.mark.parametrize("push", ["f0" * 16, "x", "0f" * 1000, digest_of_push(PUSH_ID)])
+def test_an_id_that_is_not_of_a_push_to_the_repository_names_nobody(
+    client: FlaskClient, store: SqliteStore, push: str
+) -> None:
+    follow(store, hosted="demo")
+    under_way(store)
+    assert report(client, "refs/heads/main", "a" * 40, push).status_code == 202
+    assert store.repositories.pusher("demo-repo", "a" * 40) == ""
+    under_way(store, hosted="other")
+    assert report(client, "refs/heads/main", "a" * 40, number=1).status_code == 202
+    assert store.repositories.pusher("demo-repo", "a" * 40) == ""
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_what_git_accepts_after_the_connection_has_ended_is_written_down(
+    client: FlaskClient, store: SqliteStore, settings: Settings, left: bool
+) -> None:
+    follow(store, hosted="demo")
+    (settings.state / "web").mkdir()
+    under_way(store, left=left)
+    report(client, "refs/heads/main", "a" * 40)
+    people = people_context(client.application).store
+    acts = [(act.who, act.via, act.act, act.subject, act.detail) for act in people.acts()]
+    told = ("anna", "token 3f0c", "push", "repository demo", f"refs/heads/main at {'a' * 12}")
+    assert acts == ([told] if left else []), "until then the exchange itself does"
+    assert store.repositories.pusher("demo-repo", "a" * 40) == "anna"
 
 
 def test_the_secret_of_a_repository_names_no_other_person(client: FlaskClient, store: SqliteStore) -> None:

@@ -19,6 +19,7 @@ from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
 from controller.ports import Store
 from controller.web import isolated_json
+from controller.web.api.platform import pushes
 from controller.web.api.platform.signatures import (
     bears_signature,
     concerns,
@@ -26,7 +27,7 @@ from controller.web.api.platform.signatures import (
     is_genuine,
     is_ping,
     is_push,
-    pushed_by,
+    own_push,
     refs_of,
 )
 from controller.web.bodies import require_json
@@ -36,7 +37,6 @@ from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 log = logging.getLogger(__name__)
 
 JUST: Final = 60.0  # seconds between a push and its hook, at most
-HOST_USER: Final = "host user"  # who pushes over SSH
 
 hooks = Blueprint("hooks", __name__)
 
@@ -64,19 +64,18 @@ def receive(repository: str) -> ResponseReturnValue:
         return {"status": "pong"}, 200
     if not is_push(provider, headers):
         return {"status": "skipped", "reason": "this event is not about a push"}, 202
+    own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
+    if own:
+        told = isolated_json.read_here(len(body), own_push, body)
+        commit = told.after
+        pushes.note(store, record, told)
     refs = isolated_json.read_here(len(body), refs_of, body)
     if not concerns(refs, record.ref):
         return {
             "status": "skipped",
             "reason": f"{', '.join(sorted(refs))} is not what is followed, {record.ref}",
         }, 202
-    own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
     identity = delivery_id(provider, headers) or secrets.token_hex(16)
-    if own:
-        commit, by = isolated_json.read_here(len(body), pushed_by, body)
-        # Over HTTPS this process has seen who pushes. The secret of a repository speaks for users of the host alone.
-        if by and not store.repositories.pusher(record.name, commit):
-            store.repositories.remember_push(record.name, commit, f"{HOST_USER} {by}", time.time())
     return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK, commit)
 
 

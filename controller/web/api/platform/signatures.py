@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.domain.apps.spec import HookProvider
 from controller.web.bodies import read_json
@@ -149,12 +149,21 @@ def refs_of(body: bytes) -> frozenset[str]:
     return pushed_refs(read_json(body))
 
 
-def pushed_by(body: bytes) -> tuple[str, str]:
-    """Return the commit and the name in what our own hook sends; "" for what it does not say. Raises RequestRefused."""
+class OwnPush(NamedTuple):
+    """What our own hook sends; "" for what it does not say. `push` is the id of a push over HTTPS."""
+
+    after: str
+    ref: str
+    pusher: str
+    push: str
+
+
+def own_push(body: bytes) -> OwnPush:
+    """Raises RequestRefused."""
     payload = read_json(body)
-    found = [payload.get(key) if isinstance(payload, dict) else None for key in ("after", "pusher")]
-    commit, name = (value if isinstance(value, str) else "" for value in found)
-    return (commit, name) if _COMMIT.fullmatch(commit) else ("", "")
+    found = [payload.get(key) if isinstance(payload, dict) else None for key in OwnPush._fields]
+    told = OwnPush(*(value if isinstance(value, str) else "" for value in found))
+    return told if _COMMIT.fullmatch(told.after) else OwnPush("", "", "", "")
 
 
 def pushed_refs(payload: Any) -> frozenset[str]:

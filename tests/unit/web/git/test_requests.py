@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controller.domain.git_http import GitService
 from controller.web.git import requests
-from controller.web.git.requests import GitTarget, GunzippedBody, PushCommands, RefUpdate, read_git_target
+from controller.web.git.requests import GitTarget, GunzippedBody, PushCommands, read_git_target
 from controller.web.problems import ProblemKind, RequestRefused
 
 UPLOAD, RECEIVE = GitService.UPLOAD_PACK, GitService.RECEIVE_PACK
@@ -97,20 +97,18 @@ def test_the_pieces_do_not_matter(sizes: list[int]) -> None:
         pieces.append(body[:size])
         body = body[size:]
     found = fed(*pieces, body)
-    assert found.updates == [RefUpdate(NONE, "refs/heads/ветка"), RefUpdate(NEW, "refs/heads/main")]
-    assert found.told() == f"refs/heads/ветка deleted, refs/heads/main at {NEW[:12]}"
+    assert found.number == 2
 
 
 def test_many_refs_are_counted() -> None:
     found = fed(*(command(NEW, f"refs/tags/v{number}") for number in range(1500)), b"0000")
     assert found.number == 1500
-    assert found.told().endswith(f"refs/tags/v2 at {NEW[:12]} and 1497 more")
 
 
 def test_what_is_no_ref_is_passed_over() -> None:
     found = fed(packet(b"shallow " + OLD.encode()), packet(b"push-cert\0x"), PUSHED)
-    assert (found.number, found.told()) == (1, f"refs/heads/main at {NEW[:12]}")
-    assert fed(b"0000").told() == ""  # with which Git asks whether it may push
+    assert found.number == 1
+    assert fed(b"0000").number == 0  # with which Git asks whether it may push
     assert fed(b"0001").number == 0
     assert fed(packet(b""), PUSHED).number == 0  # an empty packet ends the list for Git, too
 
@@ -134,7 +132,6 @@ def test_a_list_without_an_end() -> None:
         for _ in range(requests.COMMANDS // len(ref) + 2):
             commands.feed(ref)
     assert refused.value.problem.kind is ProblemKind.TOO_LARGE
-    assert len(commands.updates) <= requests.KEPT
 
 
 # --- gzip -------------------------------------------------------------------------------------------------------
