@@ -59,7 +59,9 @@ from controller.sops.files import MAX_FILE
 from controller.tracing import span
 
 SUFFIXES = (".yaml", ".yml")
-CACHE_ENTRIES = 256
+CACHE_ENTRIES = (
+    4096  # more than apps: if a round of passes used more of them, each would read its manifests again
+)
 _UNTIL_ASKED = 3600.0  # seconds until it is looked again at what waits for a person, who asks for a pass
 CACHE_BYTES = 64 * 2**20  # of the manifests that are kept
 

@@ -48,3 +48,12 @@ def test_one_that_is_larger_than_all_may_be_is_not_kept() -> None:
     manifests = ReadManifests(most=1000)
     one = manifests.load(files(1, 5000), APP, DefaultLimits())
     assert manifests.load(files(1, 5000), APP, DefaultLimits()) is not one
+
+
+def test_a_round_over_many_apps_reads_none_twice() -> None:
+    """If the last used ones did not include all of a round, none would be found again in the next one."""
+    manifests = ReadManifests()
+    rounds = [
+        [manifests.load(files(number, 10), APP, DefaultLimits()) for number in range(300)] for _ in range(2)
+    ]
+    assert all(one is again for one, again in zip(*rounds, strict=True))
