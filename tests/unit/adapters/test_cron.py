@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from controller.adapters.cron import CronTicks
-from controller.manifests.formats import is_cron
+from controller.domain.cron import is_cron
 
 TICKS = CronTicks()
 

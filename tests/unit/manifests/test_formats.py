@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.manifests.formats import is_base64_text, is_cron, is_timezone
+from controller.domain.cron import is_cron, is_timezone
+from controller.manifests.formats import is_base64_text
 
 
 @pytest.mark.parametrize(
