@@ -1,7 +1,8 @@
 """Bare repositories hosted here, for people who push directly to this machine: `prichal repo create NAME`.
 
 Each has a post-receive hook that reports pushes to the platform and shows the result to the person who pushed
-(post_receive.py). Called only by the command line; the daemon reads these repositories like any other.
+(post_receive.py). Called only by the command line; the daemon reads these repositories like any other. Backups read and
+restore them here, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, RepositoryInitFlag, RepositoryInitMode
+from pygit2.enums import FileMode, RepositoryInitFlag, RepositoryInitMode, RepositoryOpenFlag
 
 from controller.adapters import post_receive
 from controller.atomic import flush, replace_file
@@ -179,3 +180,58 @@ def _hand_over(path: Path, group: str) -> None:
 def _everything(path: Path) -> Iterator[Path]:
     yield path
     yield from path.rglob("*")
+
+
+# --- backups ----------------------------------------------------------------------------------------------------
+
+MOST_REFS = 64 * 2**20  # bytes of a document
+
+
+def read_refs(path: Path) -> bytes | None:
+    """Return where branches and tags of a repository are, and what its hook needs, as a document; None if it is gone.
+    Nothing of the repository runs, whatever its configuration says."""
+    pygit2.settings.owner_validation = False  # of the caller's choice are the folder and its user
+    try:
+        repository = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH | RepositoryOpenFlag.BARE)
+        refs = {}
+        for reference in repository.references.iterator():
+            if isinstance(reference.target, pygit2.Oid):
+                refs[reference.name] = str(reference.target)
+        head = repository.lookup_reference("HEAD").raw_target
+        content = json.loads((path / post_receive.CONFIG).read_text())
+        hook = {"secret": str(content["secret"]), "mark": str(content.get("mark", ""))}
+    except (pygit2.GitError, KeyError, ValueError, TypeError, OSError) as error:
+        if not path.exists():
+            return None
+        raise Stalled(Reason.HOSTING_FAILED, f"cannot read the repository {path}: {error}") from error
+    head_name = head.decode(errors="replace") if isinstance(head, bytes) else str(head)
+    return json.dumps({"head": head_name, "refs": refs, **hook}).encode()
+
+
+def draft_of(hosted: Path, name: str) -> Path:
+    """Return the folder into which the objects of a restored repository are put first."""
+    _require_label(name)
+    return hosted / f"{DRAFT}{name}.git"
+
+
+def restore_refs(hosted: Path, name: str, hook_url: str, group: str | None, document: bytes) -> Path:
+    """Make a repository of the objects in its draft, and return its path. It appears as a whole. Raises Stalled
+    `HostingFailed` if a branch leads to nothing, or the document is not one of `read_refs`."""
+    path, draft = hosted / f"{name}.git", draft_of(hosted, name)
+    try:
+        content = json.loads(document)
+        secret, mark = Secret(str(content["secret"])), str(content["mark"])
+        _furnish(draft, name, hook_url, secret, group, mark)
+        repository = pygit2.Repository(str(draft))
+        for ref, target in content["refs"].items():
+            if not ref.startswith("refs/"):
+                raise ValueError(f"{ref!r} is no branch and no tag")
+            repository.references.create(ref, pygit2.Oid(hex=target))  # raises if there is no such object
+        repository.set_head(content["head"])
+        if group is not None:
+            _hand_over(draft, group)
+        os.rename(draft, path)
+        flush(hosted)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, pygit2.GitError) as error:
+        raise Stalled(Reason.HOSTING_FAILED, f"cannot restore the repository {path}: {error}") from error
+    return path

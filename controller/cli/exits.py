@@ -34,6 +34,7 @@ _BY_REASON = {
     Reason.UNKNOWN_TOKEN: Exit.NOT_FOUND,
     Reason.USER_INVALID: Exit.USAGE,
     Reason.ROLE_INVALID: Exit.USAGE,
+    Reason.UNKNOWN_BACKUP: Exit.NOT_FOUND,
     Reason.UNKNOWN_BOX: Exit.NOT_FOUND,
     Reason.UNKNOWN_BUCKET: Exit.NOT_FOUND,
     Reason.NO_CONTAINER: Exit.NOT_FOUND,

@@ -32,7 +32,7 @@ SECTIONS = {
     "Servers": ("login", "logout"),
     "Nouns": (
         *("app", "repo", "run", "file", "box", "image", "secret", "notify", "name", "key"),
-        *("user", "role", "session", "token", "config", "password"),
+        *("user", "role", "session", "token", "config", "password", "backup"),
     ),
     "Without the platform": ("new", "validate", "serve-local", "run-local"),
     "The platform": ("up", "daemon", "web", "git-http", "doctor", "audit", "completion"),
@@ -59,6 +59,7 @@ COMMAND_MODULES = {
     "files": ("file",),
     "boxes": ("box",),
     "images": ("image",),
+    "backup": ("backup",),
     "names": ("name",),
     "secrets": ("secret", "key"),
     "notify": ("notify",),

@@ -2,6 +2,7 @@
 
 from controller.config.loader import ConfigInvalid, defaults, load
 from controller.config.settings import (
+    BackupSettings,
     DefaultLimits,
     DockerSettings,
     GitSettings,
@@ -16,6 +17,7 @@ from controller.config.settings import (
 )
 
 __all__ = [
+    "BackupSettings",
     "ConfigInvalid",
     "DefaultLimits",
     "DockerSettings",

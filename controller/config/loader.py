@@ -179,6 +179,29 @@ def _contradictions(file: str, root: Node, settings: Settings) -> Iterator[Manif
             "oidc",
         )
     yield from _of_receivers(problem, settings)
+    for name, message in _backup_contradictions(settings):
+        yield problem(message, "backup", name)
+    yield from _storage_contradictions(settings, problem)
+
+
+def _backup_contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Return options and what is wrong with them."""
+    chosen = settings.backup
+    is_bucket = chosen.to.startswith("s3://")
+    if chosen.to and not chosen.recipients:
+        yield "to", "needs backup.recipients: the public keys that backups are encrypted for"
+    if is_bucket and not (chosen.endpoint and chosen.credentials):
+        yield "to", "a bucket needs backup.endpoint and backup.credentials"
+    if chosen.schedule and not chosen.to:
+        yield "schedule", "needs backup.to: where backups go"
+    folder = Path(chosen.to)
+    if chosen.to and not is_bucket and settings.state in (folder, *folder.parents):
+        yield "to", "must not lie within the state folder, which it is a backup of"
+
+
+def _storage_contradictions(
+    settings: Settings, problem: Callable[[str, str, str], ManifestProblem]
+) -> Iterator[ManifestProblem]:
     storage = settings.storage
     if storage.backend == "s3" and not storage.endpoint:
         yield problem("s3 needs an endpoint: where the server is", "storage", "backend")

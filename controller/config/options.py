@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.config.openid import read_issuers, read_secret
+from controller.domain.cron import is_cron, is_timezone
 from controller.domain.egress import read_allowed
 from controller.domain.labels import MAX_VALUE, gpu_value
 from controller.domain.names import is_dns_label
@@ -39,6 +40,7 @@ SECTIONS: Final = (
         "limits",
         "policies",
         "apps",
+        "backup",
         "log",
         "tracing",
     ),
@@ -48,6 +50,7 @@ _DOMAIN: Final = r"(?=.{1,189}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-
 _ORIGIN: Final = r"https?://[^\s/?#@]+"
 _PLACE: Final = r"https?://[^\s/?#@]+(/[^\s?#]*)?"
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_.-]*")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]{1,100}){0,8}/?")
 _LISTEN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -230,6 +233,27 @@ def _token_file(value: Json, base: Path) -> object:
     return Secret(token)
 
 
+def _place(value: Json, base: Path) -> object:
+    """A folder, or a bucket with a prefix."""
+    if isinstance(value, str) and value.startswith("s3://"):
+        if not _BUCKET.fullmatch(value):
+            raise ValueError("must be a folder, or a bucket such as s3://backups/prichal")
+        return value
+    return str(_path(value, base))
+
+
+def _cron(value: Json, _: Path) -> object:
+    if not isinstance(value, str) or not is_cron(value):
+        raise ValueError('must be a cron expression of five fields, such as "0 3 * * *"')
+    return " ".join(value.split())
+
+
+def _timezone(value: Json, _: Path) -> object:
+    if not isinstance(value, str) or not is_timezone(value):
+        raise ValueError("must be a time zone such as UTC or Europe/Moscow")
+    return value
+
+
 #: By key, in the order of `config.example.yaml`.
 OPTIONS: Final[Mapping[str, Read]] = {
     "state": _path,
@@ -382,6 +406,20 @@ OPTIONS: Final[Mapping[str, Read]] = {
     ),
     "apps.templateInterval": _duration(1),
     "apps.values": _texts(r"[a-z][a-z0-9_]*=[^\r\n]{0,100}", "NAME=VALUE, such as base=python:3.12-slim"),
+    "backup.to": _place,
+    "backup.schedule": _cron,
+    "backup.timezone": _timezone,
+    "backup.recipients": _texts(
+        r"age1[a-z0-9]{50,2000}|ssh-(ed25519|rsa) [A-Za-z0-9+/=]{20,2000}( .*)?",
+        "public keys of age, such as age1…, or of SSH",
+    ),
+    "backup.boxes": _flag,
+    "backup.endpoint": _text(_ORIGIN, "a URL without a path, such as https://s3.example.org"),
+    "backup.region": _text(r"[a-z0-9-]+", "the name of a region, such as us-east-1"),
+    "backup.credentials": _path,
+    "backup.keepCount": _count(1, 10_000),
+    "backup.keepAge": _duration(),
+    "backup.alertAfter": _duration(3600),
     "log.level": _choice("DEBUG", "INFO", "WARNING", "ERROR"),
     "log.format": _choice("text", "json"),
     "log.access": _choice("off", "combined", "json"),
@@ -413,6 +451,10 @@ OPTIONAL: Final = frozenset(
         "tracing.endpoint",
         "tracing.headers",
         "tracing.sampleRatio",
+        "backup.to",
+        "backup.schedule",
+        "backup.endpoint",
+        "backup.credentials",
     }
 )
 

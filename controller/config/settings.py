@@ -252,6 +252,23 @@ class TracingSettings:
 
 
 @dataclass(frozen=True)
+class BackupSettings:
+    """Where backups of this installation go, when they are made, and how long they are kept."""
+
+    to: str = ""  # a folder, or s3://BUCKET/PREFIX; "": none are made
+    schedule: str = ""  # cron, "": only by hand
+    timezone: str = "UTC"
+    recipients: tuple[str, ...] = ()  # public keys of age or SSH
+    boxes: bool = True  # whether files of boxes belong to scheduled ones
+    endpoint: str = ""  # of the bucket
+    region: str = "us-east-1"
+    credentials: Path | None = None  # YAML file with accessKey and secretKey
+    keep_count: int = 7  # the newest ones are kept,
+    keep_age: float = 30 * 86400.0  # and all that are younger
+    alert_after: float = 2 * 86400.0  # without a good one
+
+
+@dataclass(frozen=True)
 class DefaultLimits:
     """The limits of a container whose manifest sets none, the most that it may ask for, and the limits of an app
     whose PlatformApp sets none."""
@@ -340,6 +357,7 @@ class Settings:
     policies: Policies = NO_POLICIES
     apps: AppSettings = AppSettings()
     tracing: TracingSettings = TracingSettings()
+    backup: BackupSettings = BackupSettings()
     log_level: str = "INFO"
     log_format: str = "text"  # text | json
     access_log: str = "off"  # off | combined | json
@@ -364,6 +382,21 @@ class Settings:
     def repositories(self) -> Path:
         """Bare repositories hosted here (`prichal repo create`)."""
         return self.state / "git"
+
+    @property
+    def backups(self) -> Path:
+        """What the service that makes backups remembers, and its scratch space. Backups lie elsewhere."""
+        return self.state / "backup"
+
+    @property
+    def backup_record(self) -> Path:
+        """What became of the last backups. The daemon and the web process read it."""
+        return self.backups / "last.json"
+
+    @property
+    def restore_marker(self) -> Path:
+        """The file that is there while a restore is incomplete."""
+        return self.state / "restore.incomplete"
 
     @property
     def git_socket(self) -> Path:

@@ -33,6 +33,7 @@ from controller.daemon.instance_key import key_file
 from controller.daemon.issuers import issuers
 from controller.daemon.lock import holder
 from controller.domain.apps.usage import Usage
+from controller.domain.backups import problem_of
 from controller.domain.errors import ControllerError
 from controller.domain.findings import Finding
 from controller.domain.gpu_devices import GpuState, gpu_states
@@ -50,6 +51,7 @@ from controller.fetch import fetched_url
 from controller.manifests import load_platform
 from controller.manifests.validate import read_folder
 from controller.store import open_guest_store
+from controller.store.backup_record import load_record
 from controller.store.first_admin import first_login_url
 from controller.store.keys import keys_folder
 from controller.store.owners import as_owner_of
@@ -571,6 +573,27 @@ def _told_gpu(state: GpuState) -> str:
     return f"{state.id}: {', '.join(facts)}"
 
 
+# --- backups ----------------------------------------------------------------------------------------------------
+
+
+def _backup(settings: Settings) -> str:
+    """Check that the last good backup is not too old, and that no restore was left half done."""
+    if settings.restore_marker.exists():
+        advice = "make it again with `prichal backup restore`"
+        raise Finding(f"a restore into {settings.state} was interrupted", advice)
+    chosen = settings.backup
+    if not chosen.to:
+        return "no backups are made: backup.to is not set"
+    record, now = load_record(settings.backup_record), time.time()
+    advice = "see what is wrong with: prichal backup create"
+    if problem := problem_of(record, chosen.alert_after, now):
+        raise Finding(problem, advice)
+    if record.failure:
+        raise Finding(f"no backup was made: {record.failure.message}", advice)
+    assert record.good is not None  # else it is a problem
+    return f"the last good backup is {record.good.name} ({about_size(record.good.size)}) in {chosen.to}"
+
+
 # --- processes --------------------------------------------------------------------------------------------------
 
 
@@ -663,6 +686,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "storage links": _storage_links,
     "storage space": _storage_space,
     "gpus": _gpus,
+    "backup": _backup,
     "daemon": _daemon,
     "web": _web,
     "people": _people,

@@ -44,8 +44,9 @@ from controller.daemon.wiring import (
     prepare_folders,
 )
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
-from controller.domain.errors import ControllerError
+from controller.domain.errors import ControllerError, Stalled
 from controller.domain.names import PLATFORM
+from controller.domain.reasons import Reason
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
 from controller.ports import QueueLimits
@@ -84,6 +85,8 @@ def up(settings: Settings) -> int:
     children = {"web": _command(settings, "web")}
     if settings.git.http:
         children["git-http"] = _command(settings, "git-http")
+    if settings.backup.to and settings.backup.schedule:
+        children["backup"] = _command(settings, "backup", "run")
     return serve(settings, stop, children)
 
 
@@ -94,6 +97,10 @@ def serve(
     the stop was requested from outside.
     """
     prepare_folders(settings)
+    if settings.restore_marker.exists():
+        advice = "make it again with `prichal backup restore`, or move that folder away"
+        text = f"a restore into {settings.state} was interrupted: {advice}"
+        raise Stalled(Reason.RESTORE_INCOMPLETE, text)
     memory.keep_little()
     memory.give_back_for_ever()
     with only_one(settings.private):
@@ -291,7 +298,7 @@ def _sampler(deps: ReconcilerDeps, gpus: GpuWatch) -> ComponentSampler:
     return ComponentSampler(deps.store, deps.engine, deps.prober, deps.clock, counts, lambda: gpus.report)
 
 
-def _command(settings: Settings, name: str) -> list[str]:
+def _command(settings: Settings, *names: str) -> list[str]:
     # -P keeps Python from importing modules of the current folder
-    command = [sys.executable, "-P", "-m", "controller", name]
+    command = [sys.executable, "-P", "-m", "controller", *names]
     return [*command, "--config", str(settings.source)] if settings.source else command

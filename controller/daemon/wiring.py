@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
 from controller.domain.names import PLATFORM, AppName
+from controller.domain.notifications.alerts import Alert, alerts_of_backups
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.webhooks import MessageKind
@@ -48,6 +49,7 @@ from controller.runner.cron_scheduler import CronScheduler
 from controller.runner.deps import RunnerDeps
 from controller.runner.notification_sender import NotificationSender
 from controller.runner.notifier import Notifier
+from controller.store.backup_record import load_record
 from controller.store.request_metrics import read_all
 
 
@@ -208,7 +210,14 @@ def _mail_login(chosen: NotificationSettings) -> tuple[str, Secret] | None:
 def build_notifier(deps: ReconcilerDeps) -> Notifier:
     settings = deps.settings
     per_hour = settings.notifications.per_hour
-    return Notifier(deps.store, deps.clock, settings.health, settings.web.url, per_hour)
+    backups = partial(_backup_alerts, settings)
+    return Notifier(deps.store, deps.clock, settings.health, settings.web.url, per_hour, backups)
+
+
+def _backup_alerts(settings: Settings, now: float) -> Iterable[Alert]:
+    if not settings.backup.to:
+        return ()
+    return alerts_of_backups(load_record(settings.backup_record), settings.backup.alert_after, now)
 
 
 def build_image_follower(deps: ReconcilerDeps) -> ImageFollower:
@@ -255,6 +264,7 @@ def prepare_folders(settings: Settings) -> None:
         (settings.models, 0o755),
         (settings.run_files, 0o2750),
         (settings.kept_logs, 0o2750),
+        (settings.backups, 0o2750),
     ):
         if not folder.exists():
             folder.mkdir(parents=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +48,14 @@ MOST_FINDINGS: Final = 2**18  # bytes of the document with the findings of the d
 @dataclass
 class Notifier:
     """`findings` is the document in which the daemon writes what it finds wrong with the machine, `url` the base of the
-    platform's pages, `per_hour` the most messages of one Notification."""
+    platform's pages, `per_hour` the most messages of one Notification. `backups` says what is wrong with these."""
 
     store: Store
     clock: Clock
     findings: Path
     url: str
     per_hour: int
+    backups: Callable[[float], Iterable[Alert]] = lambda now: ()
 
     def run(self, stop: threading.Event) -> None:
         steps = (
@@ -90,6 +91,7 @@ class Notifier:
             yield from alerts_of_app(app, conditions)
         yield from alerts_of_usage(self.store.usage())
         yield from alerts_of_checks(failed_checks(self.findings))
+        yield from self.backups(self.clock.now())
 
     def _advance(
         self, stored: StoredNotification, alerts: Iterable[Alert], notices: Iterable[Notice]

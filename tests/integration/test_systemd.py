@@ -24,7 +24,7 @@ from controller.store import open_store
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = (
     *("prichal.target", "prichal-daemon.service", "prichal-web.socket", "prichal-web.service"),
-    *("prichal-git.socket", "prichal-git.service"),
+    *("prichal-git.socket", "prichal-git.service", "prichal-backup.service"),
 )
 COMMAND = "/opt/prichal/.venv/bin/prichal"
 
@@ -81,7 +81,12 @@ class TestVerify:
 class TestExposure:
     @pytest.mark.parametrize(
         ("unit", "limit"),
-        [("prichal-web.service", 3.0), ("prichal-daemon.service", 5.0), ("prichal-git.service", 3.0)],
+        [
+            ("prichal-web.service", 3.0),
+            ("prichal-daemon.service", 5.0),
+            ("prichal-git.service", 3.0),
+            ("prichal-backup.service", 4.0),
+        ],
     )
     def test_stays_below(self, units: Path, unit: str, limit: float) -> None:
         result = run("systemd-analyze", "security", "--offline=true", "--no-pager", units / unit)
@@ -116,6 +121,17 @@ class TestExposure:
         assert (git["User"], git["CapabilityBoundingSet"]) == (["prichal-git"], [""])
         assert (socket["SocketUser"], socket["SocketMode"]) == (["prichal-web"], ["0600"])
         assert socket["ListenStream"] == [str(Settings().git_socket)]
+
+    def test_backups_have_the_state_and_their_place(self) -> None:
+        """systemd would give a StateDirectory to root."""
+        backup = settings("prichal-backup.service")
+        assert "StateDirectory" not in backup
+        assert backup["ReadWritePaths"] == ["/var/lib/prichal -/var/backups/prichal"]
+        assert set(backup["CapabilityBoundingSet"][0].split()) == {
+            "CAP_DAC_OVERRIDE",
+            "CAP_SETUID",
+            "CAP_SETGID",
+        }
 
     def test_the_embedded_storage_can_start(self) -> None:
         """It asks for the addresses of this host before it listens."""

@@ -53,6 +53,7 @@ class FakeServer:
 
     buckets: dict[str, dict[str, tuple[StoredObject, bytes]]] = field(default_factory=dict)
     uploads: dict[str, _Upload] = field(default_factory=dict)
+    described: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     accounts: dict[str, StorageAccount] = field(default_factory=dict)
     quotas: dict[str, int] = field(default_factory=dict)
     down: bool = False
@@ -213,6 +214,27 @@ class FakeObjects(_Switches):
             raise Stalled(Reason.UPLOAD_INCOMPLETE, f"{size - len(body)} bytes are missing at its end")
         with self._request(bucket, write=True):
             return self._store(bucket, key, body, hashlib.md5(body).hexdigest())
+
+    @contextmanager
+    def open_described(
+        self, bucket: str, found: StoredObject
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        with self.open(bucket, found.key, found.etag) as pieces:
+            yield self.server.described.get((bucket, found.key), {}), pieces
+
+    def put_described(
+        self, bucket: str, key: str, content: BinaryIO, size: int, headers: Mapping[str, str]
+    ) -> StoredObject:
+        stored = self.put(bucket, key, content, size)
+        self.server.described[bucket, key] = dict(headers)
+        return stored
+
+    def send_part(
+        self, bucket: str, key: str, upload: str, number: int, content: BinaryIO, size: int
+    ) -> Part:
+        body = content.read(size)
+        self.put_part(bucket, key, upload, number, body)
+        return Part(number, size, hashlib.md5(body).hexdigest())
 
     def _store(self, bucket: str, key: str, body: bytes, etag: str) -> StoredObject:
         self._room()

@@ -223,8 +223,6 @@ TYPED: dict[str, dict[str, str]] = {
     "docs/guide/web-frameworks.md": {"": "tests/integration/web/test_web_frameworks.py"},
     "docs/install.md": {
         "docker run": "tests/integration/test_packages.py",
-        "sqlite3": "tests/integration/store/test_backup.py",
-        "files.tar.gz": "tests/integration/store/test_backup.py",
     },
     "docs/reference/files.md": {"": "tests/integration/web/test_files_page.py"},
     "docs/reference/http-api.md": {"$api": "tests/integration/web/test_async_page.py"},
@@ -243,6 +241,7 @@ NOT_TYPED: dict[str, dict[str, str]] = {
         "docker build": "the module is made up; the example's page shows the same",
         "/predict": "the module is made up; the example's page shows the same",
     },
+    "docs/guide/backup.md": {"systemctl": "it starts the services of a host"},
     "docs/guide/operations.md": {
         "rsync": "it copies the storage of a host",
         "juicefs load": "it mends the storage of a host",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import BinaryIO, Final, Self
 from xml.etree import ElementTree
 
@@ -52,6 +53,9 @@ PIECE: Final = 256 * 1024  # bytes that are read at once
 _LAST: Final = "\U0010ffff"
 _BATCH: Final = 1000  # keys or parts in one request, as S3 allows
 _XML: Final = {"Content-Type": "application/xml"}
+_KEPT: Final = frozenset(
+    ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control")
+)
 _SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
 _SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until the server reads its head
 
@@ -188,13 +192,34 @@ class S3Objects:
         finally:
             response.close()
 
+    @contextmanager
+    def open_described(
+        self, bucket: str, found: StoredObject
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        """Yield the headers that an object was stored with, and its content. Raises as `open`."""
+        doing = f"cannot read {bucket}/{found.key}"
+        with translated(doing):
+            response = self._client.get_object(
+                bucket, found.key, request_headers={"If-Match": f'"{found.etag}"'} if found.etag else None
+            )
+        try:
+            yield _described(response.headers), _pieces(response, doing)
+        finally:
+            response.close()
+
     def put(
         self, bucket: str, key: str, content: BinaryIO, size: int, content_type: str = ""
     ) -> StoredObject:
+        return self.put_described(bucket, key, content, size, {"content-type": content_type})
+
+    def put_described(
+        self, bucket: str, key: str, content: BinaryIO, size: int, headers: Mapping[str, str]
+    ) -> StoredObject:
+        """Store an object with what `open_described` has said about it."""
         if size <= self.max_put:
-            answer = self._send(bucket, key, content, size, content_type)
+            answer = self._send(bucket, key, content, size, headers=headers)
             return _written(key, size, _etag(answer), answer.headers)
-        upload = self.begin_upload(bucket, key)
+        upload = self.begin_upload(bucket, key, headers)
         try:
             parts = self._send_parts(bucket, key, upload, content, size)
             return self.complete_upload(bucket, key, upload, tuple(parts))
@@ -206,9 +231,14 @@ class S3Objects:
     def _send_parts(self, bucket: str, key: str, upload: str, content: BinaryIO, size: int) -> Iterator[Part]:
         for number, start in enumerate(range(0, size, self.put_part), start=1):
             length = min(self.put_part, size - start)
-            query = {"uploadId": upload, "partNumber": str(number)}
-            answer = self._send(bucket, key, content, length, query=query)
-            yield Part(number, length, _etag(answer))
+            yield self.send_part(bucket, key, upload, number, content, length)
+
+    def send_part(
+        self, bucket: str, key: str, upload: str, number: int, content: BinaryIO, size: int
+    ) -> Part:
+        """Store a part of an upload. Raises Stalled `UploadMissing`."""
+        query = {"uploadId": upload, "partNumber": str(number)}
+        return Part(number, size, _etag(self._send(bucket, key, content, size, query=query)))
 
     def _send(
         self,
@@ -216,8 +246,8 @@ class S3Objects:
         key: str,
         content: BinaryIO,
         size: int,
-        content_type: str = "",
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> BaseHTTPResponse:
         doing = f"cannot write {bucket}/{key}"
         url = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query)
@@ -227,8 +257,9 @@ class S3Objects:
                 url,
                 body=_Exactly(content, size, doing),
                 headers={
+                    **headers,
                     "Content-Length": str(size),
-                    "Content-Type": content_type or content_type_of(key),
+                    "content-type": headers.get("content-type") or content_type_of(key),
                 },
                 # The time for connecting limits what a new connection sends: urllib3 sets the other one when
                 # it begins to read.
@@ -294,10 +325,11 @@ class S3Objects:
     def explain(self, status: int, body: bytes, doing: str) -> ControllerError:
         return from_body(status, body, doing)
 
-    def begin_upload(self, bucket: str, key: str) -> str:
+    def begin_upload(self, bucket: str, key: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         with translated(f"cannot begin an upload of {bucket}/{key}"):
-            headers = {"Content-Type": content_type_of(key)}
-            answer = self._requests.send("POST", bucket, key, {"uploads": ""}, headers)
+            kind = headers.get("content-type") or content_type_of(key)
+            sent = {**headers, "content-type": kind}
+            answer = self._requests.send("POST", bucket, key, {"uploads": ""}, sent)
             return findtext(ElementTree.fromstring(answer.data), "UploadId", True) or ""  # noqa: S314 - as below
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
@@ -370,6 +402,12 @@ def _pieces(response: BaseHTTPResponse, doing: str) -> Iterator[bytes]:
         yield from response.stream(
             PIECE, decode_content=False
         )  # as it was put, whatever its Content-Encoding
+
+
+def _described(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers that belong to the object rather than to the response."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    return {n: v for n, v in lower.items() if n in _KEPT or n.startswith("x-amz-meta-")}
 
 
 def _stored(found: Object) -> StoredObject:

@@ -78,23 +78,25 @@ class S3Storage:
         return read_credentials(self._settings.credentials)
 
 
-def read_credentials(path: Path) -> tuple[str, Secret]:
-    """Return access key and secret key from a YAML file with exactly the keys `accessKey` and `secretKey`."""
+def read_credentials(path: Path, option: str = "storage.credentials") -> tuple[str, Secret]:
+    """Return access key and secret key from a YAML file with exactly the keys `accessKey` and `secretKey`. `option` of
+    the configuration names the file."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unusable(f"{path}: {error.strerror}") from error
+        raise _unusable(f"{path}: {error.strerror}", option) from error
     parsed = parse(str(path), content)
     if parsed.problems:
-        raise _unusable(str(parsed.problems[0]))
+        raise _unusable(str(parsed.problems[0]), option)
     value = parsed.documents[0].value if len(parsed.documents) == 1 else None
     match value:
         case {"accessKey": str(access_key), "secretKey": str(secret_key), **rest} if (
             access_key and secret_key and not rest
         ):
             return access_key, Secret(secret_key)
-    raise _unusable(f"{path} must have two texts, `accessKey` and `secretKey`, and nothing else")
+    raise _unusable(f"{path} must have two texts, `accessKey` and `secretKey`, and nothing else", option)
 
 
-def _unusable(problem: str) -> Stalled:
-    return Stalled(Reason.STORAGE_CREDENTIALS, f"the storage's credentials cannot be used: {problem}")
+def _unusable(problem: str, option: str = "storage.credentials") -> Stalled:
+    whose = option.partition(".")[0]
+    return Stalled(Reason.STORAGE_CREDENTIALS, f"the {whose}'s credentials cannot be used: {problem}")

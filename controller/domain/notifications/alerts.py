@@ -1,7 +1,7 @@
 """What notifications are about: alerts, which last as long as something is wrong, and notices, which happen once.
 
-`alerts_of_app`, `alerts_of_usage` and `alerts_of_checks` derive the alerts from what is stored, so none is lost with a
-process; a notice is stored in the transaction that makes it true.
+`alerts_of_app`, `alerts_of_usage`, `alerts_of_checks` and `alerts_of_backups` derive the alerts from what is stored, so
+none is lost with a process; a notice is stored in the transaction that makes it true.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from controller.domain.apps.conditions import Conditions, ConditionType, find
 from controller.domain.apps.status import Event
 from controller.domain.apps.usage import Usage
+from controller.domain.backups import BackupRecord, problem_of
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.notifications.spec import NotificationSpec, Severity
 from controller.domain.reasons import Reason
@@ -38,6 +39,8 @@ class AlertType(StrEnum):
     WARNING = "Warning"
     NEARLY_FULL = "NearlyFull"
     CHECK_FAILED = "CheckFailed"
+    BACKUP_FAILED = Reason.BACKUP_FAILED.value
+    BACKUP_OVERDUE = Reason.BACKUP_OVERDUE.value
     RUN_FAILED = "RunFailed"
     EVENT = "Event"
     TEST = "Test"
@@ -55,6 +58,8 @@ SEVERITIES: Final[Mapping[AlertType, Severity]] = {
     AlertType.WARNING: Severity.INFO,
     AlertType.NEARLY_FULL: Severity.WARNING,
     AlertType.CHECK_FAILED: Severity.ERROR,
+    AlertType.BACKUP_FAILED: Severity.ERROR,
+    AlertType.BACKUP_OVERDUE: Severity.ERROR,
     AlertType.RUN_FAILED: Severity.ERROR,
     AlertType.EVENT: Severity.INFO,
     AlertType.TEST: Severity.INFO,
@@ -77,7 +82,7 @@ EVENT_SEVERITIES: Final[Mapping[Reason, Severity]] = {
 _CONDITIONS: Final = tuple(each for each in ConditionType if each.value in frozenset(AlertType))
 _PROBLEMS: Final = frozenset(_CONDITIONS) - {ConditionType.WARNING, ConditionType.DEPLOY_PENDING}
 #: Checks of `prichal doctor` whose findings are alerts of their own.
-_TOLD_ELSEWHERE: Final = frozenset({"shares", "platform folder", "state"})
+_TOLD_ELSEWHERE: Final = frozenset({"shares", "platform folder", "state", "backup"})
 
 #: What identifies an alert while it lasts.
 AlertKey = tuple[str, str, str]
@@ -143,6 +148,15 @@ def alerts_of_checks(failed: Iterable[tuple[str, str]]) -> Iterator[Alert]:
         if name not in _TOLD_ELSEWHERE:
             text = f"{name}: {detail}"
             yield _alert(PLATFORM, AlertType.CHECK_FAILED, AlertType.CHECK_FAILED, text, name)
+
+
+def alerts_of_backups(record: BackupRecord, alert_after: float, now: float) -> Iterator[Alert]:
+    """Return that the last attempt to make a backup has failed, and that the last good one is too old."""
+    if record.failure:
+        text = f"no backup was made: {record.failure.message}"
+        yield _alert(PLATFORM, AlertType.BACKUP_FAILED, record.failure.reason, text, "backup")
+    if problem := problem_of(record, alert_after, now):
+        yield _alert(PLATFORM, AlertType.BACKUP_OVERDUE, Reason.BACKUP_OVERDUE, problem, "backup")
 
 
 def _alert(

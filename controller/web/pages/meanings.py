@@ -208,6 +208,9 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.ROW_UNREADABLE: N_("An entry of the database could not be read, and was put aside."),
     Reason.STATE_SET_ASIDE: N_("Requests of other processes could not be used, and were put aside."),
     Reason.STATE_TOO_NEW: N_("A newer release has written the database of the platform."),
+    Reason.BACKUP_FAILED: N_("No backup was made."),
+    Reason.BACKUP_OVERDUE: N_("The last good backup is too old."),
+    Reason.RESTORE_INCOMPLETE: N_("A restore was interrupted, and has to be made again."),
     # What people ask for
     Reason.CONFIG_INVALID: N_("The configuration has problems."),
     Reason.ALREADY_RUNNING: N_("Another daemon is running."),

@@ -54,6 +54,8 @@ READING = (
         "secret ls",
         "notify ls",
         "name ls",
+        "backup list",
+        "backup verify",
     ),
     *("user ls", "role ls", "session ls", "token ls", "token show", "config show", "password hash", "audit"),
     *("validate", "doctor", "completion"),
@@ -80,6 +82,10 @@ EXEMPT = {
     "daemon": "it runs a server",
     "web": "it runs a server",
     "git-http": "it runs a server",
+    "backup run": "it runs a service",
+    "backup create": "the backup is all that it makes, and the configuration says which ones are removed after it",
+    "backup restore": "the host is empty before; prichal backup verify says whether it would work",
+    "backup keygen": "it writes one new file on this machine, which is named",
 }
 #: The others, with arguments by which they change the state of `prepared`.
 TRIED = {

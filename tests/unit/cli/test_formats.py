@@ -246,6 +246,10 @@ ELSEWHERE = {
     ("secret", "key"): "its names are random: tests/unit/cli/test_secrets.py",
     ("user", "quota"): "it writes for people of a platform: tests/unit/cli/test_quotas.py",
     ("login",): "it needs a server: tests/unit/cli/test_login.py",
+    **dict.fromkeys(
+        [("backup", verb) for verb in ("create", "list", "verify", "restore")],
+        "it needs a configured place: tests/unit/cli/test_backup.py",
+    ),
     ("new",): "tests/unit/cli/test_new.py",
 }
 #: Fields that differ between two calls.
@@ -425,6 +429,8 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("run", "logs"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
     ("run", "cancel"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
     ("run", "retry"): ((RUN,), Exit.NOT_FOUND, "RunNotFound"),
+    ("backup", "verify"): (("nothing", "--identity", "none"), Exit.FAILED, "BackupDisabled"),
+    ("backup", "restore"): (("nothing", "--identity", "none"), Exit.FAILED, "BackupKeyWrong"),
     ("login",): (("https://unknown.example.org", "--use"), Exit.NOT_FOUND, "NotLoggedIn"),
     ("logout",): (("https://unknown.example.org",), Exit.NOT_FOUND, "NotLoggedIn"),
     ("new",): (("nothing", "folder"), Exit.NOT_FOUND, "nothing"),
@@ -436,6 +442,7 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
 #: Commands that take no name of anything, or list nothing where there is nothing of that name.
 NAMELESS = {
     *(("user", "ls"), ("role", "ls"), ("session", "ls"), ("token", "ls"), ("audit",)),
+    *(("backup", "create"), ("backup", "list"), ("backup", "keygen"), ("backup", "run")),
     *(("app", "ls"), ("app", "templates"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
     ("image", "ls"),
     *(

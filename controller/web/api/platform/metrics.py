@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from controller.domain.apps.samples import BUCKETS
+from controller.domain.backups import BackupRecord
 from controller.domain.gpu_devices import GpuDevice, GpuHolder, GpuState
 from controller.domain.runs.run import RunState, id_time
 from controller.ports import Store
@@ -29,18 +30,31 @@ CallCounts = Iterable[tuple[str, str, int]]
 
 
 def render(
-    store: Store, counts: Path, now: float, gpus: tuple[GpuState, ...] = (), calls: CallCounts = ()
+    store: Store,
+    counts: Path,
+    now: float,
+    gpus: tuple[GpuState, ...] = (),
+    calls: CallCounts = (),
+    backups: BackupRecord | None = None,
 ) -> bytes:
+    """Return the page. `backups` is None where none are made."""
     registry = CollectorRegistry()
-    registry.register(_Page(store, counts, now, gpus, calls))
+    registry.register(_Page(store, counts, now, gpus, calls, backups))
     return generate_latest(registry)
 
 
 class _Page(Collector):
     def __init__(
-        self, store: Store, counts: Path, now: float, gpus: tuple[GpuState, ...], calls: CallCounts
+        self,
+        store: Store,
+        counts: Path,
+        now: float,
+        gpus: tuple[GpuState, ...],
+        calls: CallCounts,
+        backups: BackupRecord | None,
     ) -> None:
         self._store = store
+        self._backups = backups
         self._gpus = gpus
         self._calls = calls
         self._meter = read_all(counts)
@@ -54,6 +68,8 @@ class _Page(Collector):
         yield self._async_calls()
         if self._gpus:
             yield from _of_gpus(self._gpus)
+        if self._backups is not None:
+            yield from _of_backups(self._backups)
         yield from _gateway(self._meter)
 
     def _daemon(self) -> Iterator[Metric]:
@@ -171,6 +187,21 @@ def _of_gpus(gpus: tuple[GpuState, ...]) -> Iterator[Metric]:
 
 def _owner(holder: GpuHolder) -> tuple[str, str, str]:
     return holder.app, holder.component, holder.pipeline
+
+
+def _of_backups(record: BackupRecord) -> Iterator[Metric]:
+    good, failure = record.good, record.failure
+    yield GaugeMetricFamily(
+        "prichal_backup_last_success_timestamp_seconds",
+        "When the last good backup ended; 0 before the first one.",
+        good.ended if good else 0.0,
+    )
+    yield GaugeMetricFamily(
+        "prichal_backup_size_bytes", "The size of the last good backup.", good.size if good else 0
+    )
+    yield GaugeMetricFamily(
+        "prichal_backup_failures", "Backups that have failed in a row.", failure.count if failure else 0
+    )
 
 
 def _box_gauge(name: str, meaning: str) -> GaugeMetricFamily:

@@ -20,6 +20,7 @@ from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.people.roles import Act, Verdict, decide
 from controller.domain.units import rfc3339
 from controller.ports import Store
+from controller.store.backup_record import load_record
 from controller.store.calls import CallTable
 from controller.web.api.platform.admission import FORM, note
 from controller.web.api.platform.documents import summary_document
@@ -99,7 +100,8 @@ def metrics() -> ResponseReturnValue:
     store, settings = context(current_app)
     now = time.time()
     gpus = read_gpus(store, settings, now)
-    page = render(store, settings.request_counts, now, gpus, _async_calls(settings))
+    backups = load_record(settings.backup_record) if settings.backup.to else None
+    page = render(store, settings.request_counts, now, gpus, _async_calls(settings), backups)
     return Response(page, content_type=CONTENT_TYPE)
 
 

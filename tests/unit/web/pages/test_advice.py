@@ -28,7 +28,7 @@ EVENT = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| event \|", re.MULTILINE)
 #: Nobody reads these two on a page: the first holds while the component is ready, the second while it becomes so.
 NOT_SHOWN = {Reason.HIBERNATING, Reason.APPLYING}
 #: The modules of commands, whose reasons a terminal shows, and those of the pages themselves.
-COMMANDS = ("cli/", "client/", "local/", "domain/reasons.py", "web/pages/")
+COMMANDS = ("backup/", "cli/", "client/", "local/", "domain/reasons.py", "web/pages/")
 
 
 def described() -> Iterator[Reason]:
