@@ -237,7 +237,7 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("run", "retry"): (lambda w: (w.ended(),), []),
 }
 #: Commands with a format that no test of this table can call.
-ELSEWHERE = {
+ELSEWHERE: dict[tuple[str, ...], str] = {
     ("app", "diff"): "it needs two revisions: tests/unit/cli/test_history.py",
     ("image", "ls"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
     ("app", "plan"): "the daemon computes it: tests/unit/cli/test_plan.py",
