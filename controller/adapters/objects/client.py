@@ -250,17 +250,18 @@ class S3Objects:
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> BaseHTTPResponse:
         doing = f"cannot write {bucket}/{key}"
-        url = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query)
+        sent = {**headers, "content-type": headers.get("content-type") or content_type_of(key)}
+        if query or not any(name.startswith("x-amz-meta-") for name in sent):
+            url: str = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query)
+            fields: Mapping[str, str] = sent
+        else:
+            url, fields = self._requests.head("PUT", bucket, key, sent)
         with translated(doing):
             answer = self._http.urlopen(
                 "PUT",
                 url,
                 body=_Exactly(content, size, doing),
-                headers={
-                    **headers,
-                    "Content-Length": str(size),
-                    "content-type": headers.get("content-type") or content_type_of(key),
-                },
+                headers={**fields, "Content-Length": str(size)},
                 # The time for connecting limits what a new connection sends: urllib3 sets the other one when
                 # it begins to read.
                 timeout=Timeout(connect=connection.SILENCE, read=connection.SILENCE),

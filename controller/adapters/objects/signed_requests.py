@@ -18,6 +18,7 @@ from urllib3 import BaseHTTPResponse, PoolManager
 from controller.domain.secret import Secret
 
 _OK = (200, 204)
+_UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class SignedRequests:
@@ -51,10 +52,23 @@ class SignedRequests:
             raise _failure(response)
         return response
 
+    def head(
+        self, method: str, bucket: str, key: str, headers: Mapping[str, str]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and all headers of a request whose body is not part of the signature. Servers refuse metadata
+        that are not signed, as those of a link are not."""
+        url = urlsplit(f"{self._url}/{quote(f'{bucket}/{key}', safe='/-_.~')}")
+        return url.geturl(), self._signed_for(method, url, headers, _UNSIGNED)
+
     def _signed(
         self, method: str, url: SplitResult, headers: Mapping[str, str], body: bytes
     ) -> dict[str, str]:
-        now, digest = datetime.now(UTC), hashlib.sha256(body).hexdigest()
+        return self._signed_for(method, url, headers, hashlib.sha256(body).hexdigest())
+
+    def _signed_for(
+        self, method: str, url: SplitResult, headers: Mapping[str, str], digest: str
+    ) -> dict[str, str]:
+        now = datetime.now(UTC)
         dated = {"x-amz-content-sha256": digest, "x-amz-date": now.strftime("%Y%m%dT%H%M%SZ")}
         given: dict[str, str | list[str] | tuple[str]] = {**headers, "Host": url.netloc, **dated}
         signed = sign_v4_s3(
