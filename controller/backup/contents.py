@@ -49,7 +49,7 @@ OBJECT_FILE: Final = re.compile(
 )
 #: Options of the configuration that name a file.
 _FILE_OPTIONS: Final = frozenset(
-    {"credentials", "smtpCredentials", "smtpCa", "adminTokenFile", "clientSecretFile"}
+    {"credentials", "smtpCredentials", "smtpCa", "adminTokenFile", "clientSecretFile", "headers"}
 )
 
 

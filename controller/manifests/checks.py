@@ -258,9 +258,8 @@ def followed_images(commit: CheckedCommit) -> Iterator[ManifestProblem]:
         if "follow" in raw["image"]
     ]
     for document, path in found[MOST_FOLLOWED:]:
-        yield document.problem(
-            (*path, "image", "follow"), f"an app may follow {MOST_FOLLOWED} images at most"
-        )
+        message = Localizable("an app may follow {most_followed} images at most", most_followed=MOST_FOLLOWED)
+        yield document.problem((*path, "image", "follow"), message)
 
 
 # --- lists whose entries have names -----------------------------------------------------------------------------
