@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -134,9 +135,11 @@ def bare_process(
 
 @contextmanager
 def ended(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, asked to end afterwards."""
+    """The command, asked to end afterwards. What it has started and left behind is ended with it."""
     with log.open("ab") as output:
-        process = subprocess.Popen(command, env=dict(env), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, env=dict(env), stdout=output, stderr=output, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -146,6 +149,8 @@ def ended(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[sub
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):  # there is nothing left, which is usual
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
