@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from controller.domain.apps.age_keys import PublicAgeKey
+from controller.domain.apps.branch_previews import (
+    BranchPreview,
+    BranchPreviews,
+    LeftOut,
+    OpenPull,
+    PreviewDecision,
+    SeenBranch,
+)
 from controller.domain.apps.conditions import Conditions
 from controller.domain.apps.desired import BuildInput, Workload
 from controller.domain.apps.followed_images import FollowedImage, FollowRecord, FollowState
@@ -152,6 +160,10 @@ class Sources(Protocol):
 
     def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
         """Return the commit id that the remote's ref points to now; nothing is fetched (about 5 ms)."""
+
+    def refs(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Mapping[str, str]:
+        """Return the commits of the remote's branches and pull requests, by the full names of their refs; nothing is
+        fetched. An empty repository has none."""
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None
@@ -659,6 +671,9 @@ class Requests(Protocol):
 
     def queued(self, app: AppName) -> ReconcileRequest | None: ...
 
+    def latest(self, app: AppName) -> ReconcileRequest | None:
+        """Return the newest request of an app, whatever its state."""
+
     def get(self, request: int) -> ReconcileRequest | None:
         """Return the request for any id that was returned before, even if another request replaced it after a
         crash."""
@@ -772,6 +787,48 @@ class Repositories(Protocol):
 
     def pusher(self, repository: str, revision: str) -> str:
         """Return who pushed a commit to a repository that is hosted here; "" if that is not known."""
+
+
+class Branches(Protocol):
+    """Branches that were seen for previews, the previews that there are, and what other processes say about them."""
+
+    def seen(self, app: AppName | None = None) -> tuple[SeenBranch, ...]: ...
+
+    def see(self, app: AppName, seen: Iterable[SeenBranch]) -> bool:
+        """Store exactly these branches of an app, and return whether anything has changed."""
+
+    def previews(self) -> tuple[BranchPreview, ...]:
+        """Return the previews that there are or that are still to be removed, by the app that they belong to, newest
+        first."""
+
+    def preview(self, app: AppName) -> BranchPreview | None: ...
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Return the branches that have no preview, and why."""
+
+    def record(self, found: BranchPreviews, declared: Iterable[AppName], now: float) -> None:
+        """Store which previews are wanted, and why other branches have none. One that is not wanted any more stays
+        until `forget`, unless its name is that of a `declared` app now."""
+
+    def forget(self, app: AppName) -> None:
+        """Delete a preview that was removed."""
+
+    def decisions(self) -> Mapping[AppName, PreviewDecision]: ...
+
+    def keep(self, app: AppName, at: float) -> None:
+        """Record that a person wants the time of a preview to begin again."""
+
+    def remove(self, app: AppName, head: str) -> None:
+        """Record that a person wants no preview while its branch is at `head`."""
+
+    def drop_decisions(self, apps: Iterable[AppName]) -> None:
+        """Delete what was decided about previews whose branches are gone."""
+
+    def pulls(self, repository: str) -> tuple[OpenPull, ...]: ...
+
+    def open_pull(self, repository: str, pull: OpenPull, at: float) -> None: ...
+
+    def close_pull(self, repository: str, number: int) -> None: ...
 
 
 class Activity(Protocol):
@@ -1288,6 +1345,7 @@ class Store(Protocol):
     routes: Routes
     gateways: Gateways
     repositories: Repositories
+    branches: Branches
     activity: Activity
     boxes: Boxes
     runs: Runs

@@ -84,9 +84,10 @@ class PlatformClient:
         headers = {"X-Delivery": delivery, "X-Prichal-Push": "1", "Content-Type": "application/json"}
         return self._ask("POST", self._hooks, body, body, headers, TIMEOUT)
 
-    def progress(self, delivery: str, after: int, build: str) -> dict[str, Any]:
+    def progress(self, delivery: str, after: int, ref: str, build: str) -> dict[str, Any]:
         """Return news, at the latest after LONG_POLL seconds: events after one, lines of builds after a place."""
-        path = f"{self._hooks}/{delivery}?after={after}&build={build}&wait={LONG_POLL}"
+        query = f"after={after}&build={build}&wait={LONG_POLL}&ref={quoted(ref)}"
+        path = f"{self._hooks}/{delivery}?{query}"
         return self._ask("GET", path, b"", path.encode(), {}, LONG_POLL + TIMEOUT)
 
     def _ask(
@@ -217,9 +218,19 @@ def print_news(events: list[dict[str, Any]], build: str) -> list[str]:
     return [str(event["message"]) for event in events]
 
 
-def announce(platform: PlatformClient, pushed: list[str], patience: float, pause: float = PAUSE) -> list[str]:
-    """Announce every ref, and return the ids of deliveries to wait for. `patience` is in seconds in which the
-    platform may not know the repository yet.
+def quoted(text: str) -> str:
+    """Return a text as the value of a query; urllib would take 20 ms to import."""
+    return "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"%{byte:02X}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+
+
+def announce(
+    platform: PlatformClient, pushed: list[str], patience: float, pause: float = PAUSE
+) -> list[tuple[str, str]]:
+    """Announce every ref, and return the ids of deliveries to wait for, each with its ref. `patience` is in seconds in
+    which the platform may not know the repository yet.
     """
     deliveries = []
     until = time.monotonic() + patience
@@ -230,7 +241,7 @@ def announce(platform: PlatformClient, pushed: list[str], patience: float, pause
             print_line(f"nothing to do: {answer.get('reason', ref)}")
         elif "links" in answer:
             print_line(f"{ref} is {'deleted' if after == DELETED else f'at {after[:12]}'}; reconciling")
-            deliveries.append(str(answer["id"]))
+            deliveries.append((str(answer["id"]), ref))
     return deliveries
 
 
@@ -263,14 +274,14 @@ def patience_with(repository: str) -> float:
     return PATIENCE if age < NEW else 0.0
 
 
-def follow(platform: PlatformClient, delivery: str, deadline: float) -> None:
+def follow(platform: PlatformClient, delivery: str, ref: str, deadline: float) -> None:
     """Print events and what builds say until the work is done."""
     started, seen, failures, place = time.monotonic(), 0, 0, ""
     told: list[str] = []
     while time.monotonic() < deadline:
         asked = time.monotonic()
         try:
-            answer = platform.progress(delivery, seen, place)
+            answer = platform.progress(delivery, seen, ref, place)
         except NoAnswer:
             failures += 1
             if failures > RETRIES:
@@ -313,8 +324,8 @@ def main(repository: str, pushed: list[str]) -> None:
             config = read_object(file.read())
         platform = PlatformClient(config["url"], config["name"], config["secret"])
         deadline = time.monotonic() + LIMIT
-        for delivery in announce(platform, pushed, patience_with(repository)):
-            follow(platform, delivery, deadline)
+        for delivery, ref in announce(platform, pushed, patience_with(repository)):
+            follow(platform, delivery, ref, deadline)
     except NoAnswer as error:
         print_line(f"{error}.\nYour commit was received and will be picked up by polling.")
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -212,7 +212,7 @@ def _detail_lines(app: Document, wide: bool) -> Iterator[str | Table]:
 
 def _links(app: Document) -> Iterator[str]:
     """What to open and what to call."""
-    from controller.web.api.platform.app_links import link_lines
+    from controller.domain.routing.app_links import link_lines
 
     if links := app.get("links"):
         yield ""

@@ -45,12 +45,13 @@ from controller.daemon.wiring import (
 )
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.errors import ControllerError, Stalled
-from controller.domain.names import PLATFORM
+from controller.domain.names import PLATFORM, app_of_previews
 from controller.domain.reasons import Reason
 from controller.guards import GuardedGroup, GuardedStep, Life
 from controller.notify import notify
 from controller.ports import QueueLimits
 from controller.reconcile.box_usage import UsageScanner
+from controller.reconcile.branch_previews import look_at_branches
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.loop import ControlLoop
 from controller.reconcile.platform import PlatformReconciler
@@ -142,14 +143,15 @@ def _run_until_stop(
     store = deps.store
     folder = PlatformFolder(deps.settings, deps.sources, lambda: deps.store.age_keys.of(PLATFORM))
     templates = TemplateShelf(deps.settings, store)
-    loop = _control_loop(deps, folder, templates)
+    platform = PlatformReconciler(deps, folder.read, folder.keep, folder.last)
+    loop = _control_loop(deps, platform, templates)
     requeued = store.requests.recover()
     store.previews.recover()
     deps.models.recover()
     _restore_gpus(deps)
     store.requests.enqueue(PLATFORM, Trigger.START)
     jobs = build_jobs(deps.settings)
-    timers, lives = _threads(deps, build_runner_deps(deps, jobs), folder, gpus)
+    timers, lives = _threads(deps, build_runner_deps(deps, jobs), folder, gpus, platform)
     lives["gpus"] = partial(gpus.run, deps.gpu_leases)
     lives["templates"] = templates.run
     lives["logs"] = logs.run
@@ -179,7 +181,11 @@ def _restore_gpus(deps: ReconcilerDeps) -> None:
 
 
 def _threads(
-    deps: ReconcilerDeps, runner_deps: RunnerDeps, folder: PlatformFolder, gpus: GpuWatch
+    deps: ReconcilerDeps,
+    runner_deps: RunnerDeps,
+    folder: PlatformFolder,
+    gpus: GpuWatch,
+    platform: PlatformReconciler,
 ) -> tuple[Timers, dict[str, Life]]:
     """Return the timers and, by name, what each thread beside the control loop does."""
     settings, store, catalog = deps.settings, deps.store, deps.catalog
@@ -187,7 +193,17 @@ def _threads(
     scratch = ScratchScan(deps)
     uses = Uses(deps, lambda: runner.disk.used, lambda: scratch.used)
     report = partial(write_health, settings)
-    timers = Timers(settings, store, catalog, folder, deps.engine, uses.record, scratch.scan, report)
+    timers = Timers(
+        settings,
+        store,
+        catalog,
+        folder,
+        deps.engine,
+        uses.record,
+        scratch.scan,
+        report,
+        refresh_previews=partial(_refresh_previews, platform),
+    )
     webhooks = WebhookDispatcher(
         runner_deps,
         build_senders(settings),
@@ -208,6 +224,11 @@ def _threads(
     }
 
 
+def _refresh_previews(platform: PlatformReconciler) -> None:
+    if platform.is_due():
+        platform.refresh()
+
+
 def _component_logs(deps: ReconcilerDeps) -> ComponentLogs:
     settings, catalog = deps.settings, deps.catalog
     return ComponentLogs(
@@ -224,8 +245,9 @@ def _build_logs(deps: ReconcilerDeps) -> BuildLogs:
     return BuildLogs(settings.kept_logs, settings.docker.kept_logs // _BUILD_SHARE, deps.secrets.get)
 
 
-def _control_loop(deps: ReconcilerDeps, folder: PlatformFolder, templates: TemplateShelf) -> ControlLoop:
-    platform = PlatformReconciler(deps, folder.read, folder.keep, folder.last)
+def _control_loop(
+    deps: ReconcilerDeps, platform: PlatformReconciler, templates: TemplateShelf
+) -> ControlLoop:
     orders = OrderWorker(deps.settings, deps.store, deps.clock, templates.get)
     return ControlLoop(
         deps.store,
@@ -258,6 +280,8 @@ def _worker(
             return platform.reconcile(request)
         if not deps.catalog.known:  # before the folder was read, every app would look disconnected
             return PassOutcome(Outcome.WAITING, "the platform folder has not been read yet", retry_after=1.0)
+        if app := app_of_previews(request.app):
+            return look_at_branches(deps, app, platform.refresh)
         return reconcile(deps, request)
 
     return work

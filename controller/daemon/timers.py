@@ -20,7 +20,7 @@ from controller.daemon.health import EVERY
 from controller.daemon.platform_folder import PlatformFolder
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import RepositorySpec
-from controller.domain.names import PLATFORM, AppName, RepositoryName
+from controller.domain.names import PLATFORM, AppName, RepositoryName, previews_key
 from controller.domain.pace import pause_after
 from controller.guards import GuardedStep
 from controller.ports import Engine, Store
@@ -65,6 +65,7 @@ class Timers:
         record_usage: Callable[[], object] = lambda: None,
         scan_scratch: Callable[[], object] = lambda: None,
         report_health: Callable[[], object] = lambda: None,
+        refresh_previews: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -74,6 +75,7 @@ class Timers:
         self._tell_usage = record_usage
         self._scan_scratch = scan_scratch
         self._report_health = report_health
+        self._refresh_previews = refresh_previews
         self._mark = folder.mark()
         self._polls: dict[str, RepositorySpec] = {}
         self._scheduler: BaseScheduler = BlockingScheduler(timezone="UTC")
@@ -89,6 +91,7 @@ class Timers:
         self._every(self._settings.platform.interval, lambda: self._ask(PLATFORM, Trigger.POLL), "platform")
         self._every(self._settings.reconcile.drift_interval, self._ask_all, "drift")
         self._every(_LOOK, self._store.set_aside, "unreadable rows")
+        self._every(_LOOK, PacedStep(self._refresh_previews), "previews")
         self._every(_DAY, self._store.prune, "retention")
         self._every(_USAGE, self._tell_usage, "usage")
         self._every(_SCRATCH, PacedStep(self._scan_scratch), "scratch")
@@ -137,7 +140,11 @@ class Timers:
 
     def _poll(self, name: str) -> Callable[[], None]:
         def tick() -> None:
-            self._ask_each(self._catalog.spec.apps_of(RepositoryName(name)), Trigger.POLL)
+            spec = self._catalog.spec
+            apps = spec.apps_of(RepositoryName(name))
+            self._ask_each(apps, Trigger.POLL)
+            found = (spec.app(app) for app in apps)
+            self._ask_each((previews_key(app.name) for app in found if app and app.previews), Trigger.POLL)
 
         return tick
 

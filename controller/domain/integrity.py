@@ -319,7 +319,7 @@ def _service(value: Service) -> None:
 @require_integrity.register
 def _repository(value: RepositoryRecord) -> None:
     label(value.name, "the name of a repository")
-    for app in value.apps:
+    for app in (*value.apps, *(watch.app for watch in value.previews)):
         _app(app)
 
 

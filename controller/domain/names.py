@@ -21,6 +21,19 @@ PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 #: The key under which the platform folder itself is reconciled; not a DNS label, so no app can be called so.
 PLATFORM = AppName("@platform")
 
+_PREVIEWS = "@previews."
+
+
+def previews_key(app: AppName) -> AppName:
+    """Return the key under which the branches of an app are looked at for previews."""
+    return AppName(f"{_PREVIEWS}{app}")
+
+
+def app_of_previews(key: str) -> AppName | None:
+    """Return the app whose branches such a key is about; None for other keys."""
+    app = key.removeprefix(_PREVIEWS)
+    return AppName(app) if key.startswith(_PREVIEWS) and is_dns_label(app) else None
+
 
 def is_dns_label(text: str) -> bool:
     """RFC 1123 label: 1..63 of `a-z0-9-`, not starting or ending with a hyphen."""

@@ -232,6 +232,9 @@ class Reason(OpenEnum):
     ROLLOUT_FAILED = "RolloutFailed"
     APPLIED = "Applied"
     DISCONNECTED = "Disconnected"
+    PREVIEW_ADDED = "PreviewAdded"
+    PREVIEW_LEFT_OUT = "PreviewLeftOut"
+    PREVIEW_REMOVED = "PreviewRemoved"
     APP_CREATED = "AppCreated"
     APP_DELETED = "AppDeleted"
 

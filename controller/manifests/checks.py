@@ -71,7 +71,9 @@ def identity(documents: Collection[ManifestDocument], app: PlatformAppSpec) -> I
             )
             yield document.problem(["kind"], message)
         namespace = document.get("metadata", "namespace")
-        if isinstance(namespace, str) and namespace != app.name:
+        # The manifests of a preview's branch say the name of its main app.
+        names = (app.name, app.preview.app if app.preview else app.name)
+        if isinstance(namespace, str) and namespace not in names:
             message = Localizable(
                 "must be the app's name, {app!r}, or be left out; it is {namespace!r}",
                 app=app.name,

@@ -14,15 +14,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from controller.config import DefaultLimits, Settings
+from controller.domain.apps.branch_previews import part_of
 from controller.domain.apps.deploy_gate import DeployRules, DeployWindow
 from controller.domain.apps.spec import (
     CommitStatusSpec,
     ComponentKind,
     GitRef,
+    GivenSecrets,
     HookProvider,
     Limits,
     PlatformAppSpec,
     PlatformSpec,
+    PreviewRules,
     RefKind,
     Registry,
     RepositorySpec,
@@ -466,6 +469,24 @@ def _apps(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
                 yield document.problem(("spec", "dependsOn", i), message)
         for field in ("registries", "packageRegistries"):
             yield from _registries(document, field, platform)
+        yield from _preview_rules(document, platform)
+
+
+#: The forges whose webhooks report pull requests.
+_REPORT_PULLS = (HookProvider.GITHUB, HookProvider.GITLAB, HookProvider.GITEA, HookProvider.FORGEJO)
+
+
+def _preview_rules(document: ManifestDocument, platform: LoadedPlatform) -> Iterator[ManifestProblem]:
+    spec = spec_of(document)
+    if "pullRequests" not in spec.get("previews", {}):
+        return
+    repositories = platform.of(ComponentKind.REPOSITORY)
+    followed = next((each for each in repositories if each.name == spec["repository"]), None)
+    provider = followed.get("spec", "webhook", "provider") if followed else None
+    if followed and provider not in _REPORT_PULLS:
+        known = ", ".join(_REPORT_PULLS)
+        message = f"needs a Repository with spec.webhook of a forge that reports them: {known}"
+        yield document.problem(("spec", "previews", "pullRequests"), message)
 
 
 def _registries(
@@ -589,6 +610,7 @@ def repository(document: ManifestDocument) -> RepositorySpec:
 
 def app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
     spec = spec_of(document)
+    limits = _share(defaults.of_app(_limits(spec.get("limits", {}))), spec.get("owner", ""))
     return PlatformAppSpec(
         name=AppName(document.name),
         repository=RepositoryName(spec["repository"]),
@@ -597,10 +619,27 @@ def app(document: ManifestDocument, defaults: DefaultLimits) -> PlatformAppSpec:
         suspend=spec["suspend"],
         deploy=_deploy(spec["deploy"]),
         depends_on=tuple(AppName(name) for name in spec.get("dependsOn", [])),
-        limits=_share(defaults.of_app(_limits(spec.get("limits", {}))), spec.get("owner", "")),
+        limits=limits,
         owner=spec.get("owner", ""),
         registries=tuple(_registry(raw) for raw in spec.get("registries", [])),
         package_registries=tuple(_registry(raw) for raw in spec.get("packageRegistries", [])),
+        previews=_previews(spec["previews"], limits) if "previews" in spec else None,
+    )
+
+
+def _previews(raw: Mapping[str, Any], share: Limits) -> PreviewRules:
+    branches, secrets, most = raw["branches"], raw["secrets"], int(raw["max"])
+    given = {name: n for name, n in vars(_limits(raw.get("limits", {}))).items() if n is not None}
+    return PreviewRules(
+        branches=(branches,) if isinstance(branches, str) else tuple(branches),
+        ttl=parse_duration(raw["ttl"]),
+        most=most,
+        limits=replace(part_of(share, most), **given),
+        pull_requests="pullRequests" in raw,
+        forks=raw.get("pullRequests") == "forks",
+        secrets=GivenSecrets(
+            all=secrets == "inherit", names=frozenset(() if secrets in ("none", "inherit") else secrets)
+        ),
     )
 
 

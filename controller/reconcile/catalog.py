@@ -39,17 +39,40 @@ class PlatformCatalog:
         """Return a Secret of the platform or of the apps in the repository."""
         if name is None:
             return None
-        found = (self.secret(name, owner) for owner in (None, *self.spec.apps_of(repository.name)))
+        apps = (self.spec.app(app) for app in self.spec.apps_of(repository.name))
+        found = (self.secret(name, owner) for owner in (None, *(owner_of(app) for app in apps if app)))
         return next((secret for secret in found if secret), None)
 
     def registries(self, app: PlatformAppSpec) -> Credentials:
-        return tuple((registry, self.secret(registry.credentials, app.name)) for registry in app.registries)
+        return tuple((registry, self._login(registry.credentials, app)) for registry in app.registries)
 
     def packages(self, app: PlatformAppSpec) -> Credentials:
         """Return the package registries, from which builds can install."""
         found = app.package_registries
-        return tuple((registry, self.secret(registry.credentials, app.name)) for registry in found)
+        return tuple((registry, self._login(registry.credentials, app)) for registry in found)
+
+    def _login(self, name: str | None, app: PlatformAppSpec) -> SecretSpec | None:
+        """Return a Secret that an app names in the platform folder. A preview has what it was given of its app's."""
+        if app.preview is None:
+            return self.secret(name, app.name)
+        return self.secret(name, app.preview.app if name and app.preview.secrets.has(name) else None)
+
+    def given(self, app: AppName) -> tuple[SecretSpec, ...]:
+        """Return the Secrets of the platform folder that belong to an app, or that a preview is given of its app's."""
+        declared = self.spec.app(app)
+        preview = declared.preview if declared else None
+        if preview is None:
+            return tuple(secret for secret in self.spec.secrets if secret.app == app)
+        found = (secret for secret in self.spec.secrets if secret.app == preview.app)
+        return tuple(secret for secret in found if preview.secrets.has(secret.name))
 
     def secret_values(self, app: AppName) -> tuple[Secret, ...]:
         """Return all values that must not appear in a text about this app."""
-        return tuple(value for s in self.spec.secrets if s.app in (None, app) for _, value in s.values)
+        declared = self.spec.app(app)
+        owners = (None, app, owner_of(declared) if declared else app)
+        return tuple(value for s in self.spec.secrets if s.app in owners for _, value in s.values)
+
+
+def owner_of(app: PlatformAppSpec) -> AppName:
+    """Return the app whose Secrets fetch and deploy: for a preview the one that it belongs to."""
+    return app.preview.app if app.preview else app.name

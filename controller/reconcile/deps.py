@@ -11,6 +11,7 @@ from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.samples import RequestCounts
 from controller.domain.forges import Forge, address_of
 from controller.domain.names import AppName
+from controller.domain.routing.app_links import PublicAddress, link_documents
 from controller.domain.runs.stage_slots import Use
 from controller.domain.secret import Secret
 from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store, Ticks
@@ -74,9 +75,19 @@ class ReconcilerDeps:
             provider=wanted.provider,
             address=address_of(wanted, repository.url),
             context=f"{self.settings.instance}/{app}",
-            page=f"{self.settings.web.url}/-/apps/{app}",
+            page=self._preview_page(app) if declared and declared.preview else self._page(app),
             credentials=dict(secret.values) if secret else None,
         )
+
+    def _page(self, app: AppName) -> str:
+        return f"{self.settings.web.url}/-/apps/{app}"
+
+    def _preview_page(self, app: AppName) -> str:
+        """Return what people who look at a branch want to open: the first thing that its preview publishes."""
+        web = self.settings.web
+        address = PublicAddress(web.url, web.app_domain)
+        links = link_documents(address, self.store.routes.of(app), self.store.routes.services(app), {})
+        return next((str(link["open"]) for link in links), self._page(app))
 
     @property
     def gpu_leases(self) -> GpuLeases:

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from controller.age import AgeKeys
 from controller.config.settings import DefaultLimits
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.deploy_gate import HeldCommit, hold_commit
@@ -26,6 +27,7 @@ from controller.domain.apps.followed_images import (
 )
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.owned_secrets import OwnedSecrets
 from controller.domain.apps.planner import pause_left
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
@@ -55,12 +57,16 @@ from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.resolve import Resolver, smoke_case
 from controller.reconcile.status_writer import StatusWriter
+from controller.sops import FileKeys
 from controller.sops.files import MAX_FILE
 from controller.tracing import span
 
 SUFFIXES = (".yaml", ".yml")
 CACHE_ENTRIES = (
     4096  # more than apps: if a round of passes used more of them, each would read its manifests again
+)
+_NO_KEY = (
+    "it is a preview, which may not decrypt what was encrypted for its app: spec.previews.secrets: inherit"
 )
 _UNTIL_ASKED = 3600.0  # seconds until it is looked again at what waits for a person, who asks for a pass
 CACHE_BYTES = 64 * 2**20  # of the manifests that are kept
@@ -122,10 +128,18 @@ def _read_manifests(
     """Return what a commit declares. Its encrypted files are decrypted with the keys of this app alone. `policies` hold
     for commits that are not in force yet."""
     files = deps.sources.files(revision, declared.path, SUFFIXES)
-    access = FileAccess(
-        deps.store.age_keys.of(declared.name), lambda path: deps.sources.read(revision, path, MAX_FILE)
-    )
+    access = FileAccess(_age_keys(deps, declared), lambda path: deps.sources.read(revision, path, MAX_FILE))
     return _manifests.load(files, declared, deps.settings.limits, access, revision, policies)
+
+
+def _age_keys(deps: ReconcilerDeps, declared: PlatformAppSpec) -> FileKeys:
+    """Return the keys of an app. A preview has no key of its own, and that of its app only with all its Secrets: who
+    may decrypt one value may decrypt a copy of every other one."""
+    if declared.preview is None:
+        return deps.store.age_keys.of(declared.name)
+    if declared.preview.secrets.all:
+        return deps.store.age_keys.of(declared.preview.app)
+    return AgeKeys(declared.name, problem=_NO_KEY)
 
 
 @dataclass(frozen=True)
@@ -138,10 +152,20 @@ class LoadedCommit:
 def run_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> SecretSpec | None:
     """Return a Secret for a run of a pipeline, whose manifests are those of a commit. Raises Stalled
     `SecretUnreadable`."""
-    if owned := deps.store.secrets.of(app).get(name):
+    if owned := owned_secrets(deps, app).get(name):
         return owned
     spec = spec_at(deps, app, revision)
     return SecretSources(deps, app, spec.secrets if spec else ()).get(name)
+
+
+def owned_secrets(deps: ReconcilerDeps, app: AppName) -> OwnedSecrets:
+    """Return the Secrets that people have set for an app. A preview also has those of its app that it was given; its
+    own ones go before."""
+    own, declared = deps.store.secrets.of(app), deps.catalog.spec.app(app)
+    preview = declared.preview if declared else None
+    if preview is None:
+        return own
+    return own.over(deps.store.secrets.of(preview.app).only(preview.secrets.has))
 
 
 class SecretSources:
@@ -150,8 +174,8 @@ class SecretSources:
 
     def __init__(self, deps: ReconcilerDeps, app: AppName, own: Iterable[SecretSpec]) -> None:
         self._own = {secret.name: secret for secret in own}
-        self._owned = deps.store.secrets.of(app)
-        self._platform = {secret.name: secret for secret in deps.catalog.spec.secrets if secret.app == app}
+        self._owned = owned_secrets(deps, app)
+        self._platform = {secret.name: secret for secret in deps.catalog.given(app)}
 
     def get(self, name: str) -> SecretSpec | None:
         """Raises Stalled `SecretUnreadable`."""
@@ -249,7 +273,7 @@ class CommitLoader:
             if not known:
                 raise
             return self._loaded(Revision(self._declared.repository, known, ""), current=False)
-        pusher = self._deps.store.repositories.pusher(revision.repository, revision.commit)
+        pusher = self._deps.store.repositories.pusher(self._declared.pushed_to, revision.commit)
         status_writer.record_attempt(revision.commit, revision.subject, pusher)
         if held := self._hold(revision):
             self.held = held
@@ -532,7 +556,7 @@ class CommitLoader:
 
     def _fetch(self, repository: RepositorySpec | None = None) -> Revision:
         repository = repository or self._repository()
-        self._status_writer.record_repository(repository.name)
+        self._status_writer.record_repository(self._declared.pushed_to)
         credentials = self._secret(repository, repository.credentials)
         signers = self._secret(repository, repository.signers)
         with span(self._deps.tracer, "fetch", {"prichal.repository": repository.name}):

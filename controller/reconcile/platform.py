@@ -1,23 +1,27 @@
 """The platform folder, reconciled like an app: its content becomes the catalog, the web process gets what it
-must check, and a pass is requested for every app that was added, changed or removed."""
+must check, and a pass is requested for every app that was added, changed or removed. Previews of branches are apps like
+the others; they are derived each time the folder is put in force, and whenever branches, time or people have changed
+which there are to be (`refresh`)."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.orders import shares_of
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import PlatformSpec, RepositorySpec
-from controller.domain.apps.status import RepositoryRecord
+from controller.domain.apps.status import PreviewWatch, RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
 from controller.domain.git_http import hosted_name
 from controller.domain.localizable import Localizable, joined
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import PLATFORM, AppName, previews_key
 from controller.domain.reasons import Reason
+from controller.reconcile.branch_previews import derive_previews, wanted_now
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.status_writer import StatusWriter
 
@@ -42,6 +46,8 @@ class PlatformReconciler:
         self._marks: dict[AppName, str] | None = (
             None  # digests of each app's system components at the last pass
         )
+        self._declared: PlatformSpec | None = None  # what is in force, without previews
+        self._lock = threading.RLock()  # held while something is put in force
 
     def reconcile(self, request: ReconcileRequest) -> PassOutcome:
         secrets = self.deps.catalog.secret_values(PLATFORM)
@@ -96,19 +102,47 @@ class PlatformReconciler:
         status_writer.record_success(revision, tuple(conditions))
         return PassOutcome(Outcome.READY, message, revision)
 
-    def _put_in_force(self, spec: PlatformSpec) -> set[str]:
+    def refresh(self) -> None:
+        """Put in force which previews there are now."""
+        with self._lock:
+            if self._declared is not None:
+                self._put_in_force(self._declared)
+
+    def is_due(self) -> bool:
+        """Return whether time or a person has changed which previews there are to be, or a death has left them half
+        recorded."""
+        declared = self._declared
+        if declared is None:
+            return False
+        wanted = {each.app: each for each in wanted_now(self.deps, declared).wanted}
+        now = {app.name for app in self.deps.catalog.spec.apps if app.preview}
+        stored = {each.app: replace(each, begun=0.0) for each in self.deps.store.branches.previews()}
+        return wanted.keys() != now or any(stored.get(app) != each for app, each in wanted.items())
+
+    def _put_in_force(self, declared: PlatformSpec) -> set[str]:
         """Replace the catalog, and return the names of repositories that were known before."""
+        with self._lock:
+            self._declared = declared
+            return self._apply(derive_previews(self.deps, declared))
+
+    def _apply(self, spec: PlatformSpec) -> set[str]:
         self.deps.catalog.replace(spec)
         before = {record.name for record in self.deps.store.repositories.all()}
-        self.deps.store.repositories.replace(self._record(r, spec) for r in spec.repositories)
+        previews = {app.repository for app in spec.apps if app.preview}
+        declared = (each for each in spec.repositories if each.name not in previews)
+        self.deps.store.repositories.replace(self._record(each, spec) for each in declared)
         self.deps.store.orders.replace_shares(shares_of(spec))
-        for declared in spec.apps:
-            self.deps.store.age_keys.ensure(declared.name)
+        for app in spec.apps:
+            if app.preview is None:
+                self.deps.store.age_keys.ensure(app.name)
         self.deps.store.notifications.declare(PLATFORM, spec.notifications)
         trigger = Trigger.PLATFORM if self._marks is not None else Trigger.START
         marks = {app.name: self._mark(app.name, spec) for app in spec.apps}
-        for app in sorted(self._changed(marks)):
-            self.deps.store.requests.enqueue(app, trigger)
+        with_previews = {app.name for app in spec.apps if app.previews}
+        for changed in sorted(self._changed(marks)):
+            self.deps.store.requests.enqueue(changed, trigger)
+            if changed in with_previews:
+                self.deps.store.requests.enqueue(previews_key(changed), trigger)
         self._marks = marks  # set last, so that the next try requests passes that this one could not
         return before
 
@@ -143,7 +177,8 @@ class PlatformReconciler:
         """Return a digest of everything on the platform's side that an app depends on, secrets included."""
         declared = spec.app(app)
         repository = spec.repository(declared.repository) if declared else None
-        values = [(s.name, k, v.reveal()) for s in spec.secrets if s.app in (None, app) for k, v in s.values]
+        owners = (None, app, declared.preview.app if declared and declared.preview else None)
+        values = [(s.name, k, v.reveal()) for s in spec.secrets if s.app in owners for k, v in s.values]
         return hashlib.sha256(repr((declared, repository, values)).encode()).hexdigest()
 
     def _record(self, repository: RepositorySpec, spec: PlatformSpec) -> RepositoryRecord:
@@ -157,6 +192,11 @@ class PlatformReconciler:
             hook_provider=repository.hook_provider,
             hook_secret=values[0].reveal() if values else "",
             hosted=hosted_name(repository.url, self.deps.settings.repositories),
+            previews=tuple(
+                PreviewWatch(app.name, app.previews.branches, app.previews.pull_requests)
+                for app in spec.apps
+                if app.previews and app.repository == repository.name
+            ),
         )
 
 

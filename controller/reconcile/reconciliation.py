@@ -132,6 +132,8 @@ def _reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
             status_writer.delete()
             deps.store.notifications.declare(request.app, ())
             deps.store.images.declare(request.app, ())
+            if deps.catalog.spec.app(request.app) is None:  # it was not wanted again meanwhile
+                deps.store.branches.forget(request.app)
     else:
         status_writer.save()
     return outcome
@@ -179,7 +181,11 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
 
 
 def hidden_of(deps: ReconcilerDeps, app: AppName) -> tuple[Secret, ...]:
-    return (*deps.catalog.secret_values(app), *deps.store.secrets.of(app).values)
+    declared = deps.catalog.spec.app(app)
+    owned = deps.store.secrets.of(app).values
+    if declared and declared.preview:
+        owned = (*owned, *deps.store.secrets.of(declared.preview.app).values)
+    return (*deps.catalog.secret_values(app), *owned)
 
 
 def _manifests(
@@ -251,7 +257,10 @@ class Reconciliation:
         declared = deps.catalog.spec.app(self._app)
         if declared is None:
             return self._disconnect()
-        deps.store.age_keys.ensure(self._app)
+        if declared.preview is None:
+            deps.store.age_keys.ensure(self._app)
+        if Trigger.SECRET in self._request.reasons:
+            self._tell_previews()
         if declared.suspend or self._status_writer.before.suspended:
             return self._stay_suspended()
         personal = bool(_PERSON.intersection(self._request.reasons))
@@ -293,6 +302,12 @@ class Reconciliation:
             waited = (ConditionType.DEPLOY_PENDING, ConditionType.PRUNE_PENDING)
             if not any(find(before.conditions, kind) for kind in waited):
                 images.reject(self._app, ())
+
+    def _tell_previews(self) -> None:
+        """Request passes over the previews that may have Secrets of this app."""
+        for app in self._deps.catalog.spec.apps:
+            if app.preview and app.preview.app == self._app:
+                self._deps.store.requests.enqueue(app.name, Trigger.SECRET)
 
     def _load(self, loader: CommitLoader) -> LoadedCommit:
         """Load the app. What was found out about a rollback counts even if no commit can be loaded."""
@@ -344,8 +359,10 @@ class Reconciliation:
         rollback = self._status_writer.before.rollback
         if rollback and commit_of(rollback.revision) == revision.commit:
             return rollback.by
-        pushed = Trigger.PUSH in self._request.reasons
-        return self._deps.store.repositories.pusher(revision.repository, revision.commit) if pushed else ""
+        declared = self._deps.catalog.spec.app(self._app)
+        if declared is None or not (declared.preview or Trigger.PUSH in self._request.reasons):
+            return ""
+        return self._deps.store.repositories.pusher(declared.pushed_to, revision.commit)
 
     def _is_untidy(self) -> bool:
         """Return whether old images may be left. This does not depend on actions of this pass: an earlier
@@ -374,10 +391,14 @@ class Reconciliation:
                 )
 
     def _disconnect(self) -> PassOutcome:
-        """Remove everything of an app whose PlatformApp is gone, except its data."""
+        """Remove everything of an app whose PlatformApp is gone, except its data; and of a preview that has ended,
+        with its data."""
         deps = self._deps
+        preview = deps.store.branches.preview(self._app)
         self._cancel_runs()
-        desired = DesiredApp(self._app, "", prune=True, approved=True, disconnected=True)
+        desired = DesiredApp(
+            self._app, "", prune=True, approved=True, disconnected=True, is_preview=preview is not None
+        )
         nowhere = undeclared_app(self._app)
         context = self._context(nowhere, Revision("", "", ""), None)
         end = self._apply_until_quiet(desired, context, lambda: desired)
@@ -398,6 +419,8 @@ class Reconciliation:
                 _UNREADY_PAUSE,
             )
         self._tidy_models(AppStatus(self._app))
+        if preview is not None:
+            deps.sources.forget([f"@{self._app}"])
         deps.store.secrets.forget(self._app)  # the next app of this name may be somebody else's
         deps.store.history.forget(self._app)
         if self._status_writer.before != AppStatus(self._app):
@@ -541,6 +564,8 @@ class Reconciliation:
     def _is_superseded(self, loader: CommitLoader) -> bool:
         """Return whether a waiting request means another commit; the remote is called at most once a second."""
         now = self._deps.clock.now()
+        if self._deps.catalog.spec.app(self._app) is None:  # it is to be removed: waiting for it is in vain
+            return True
         queued = self._deps.store.requests.queued(self._app)
         if not queued or queued.not_before > now or not _MOVES.intersection(queued.reasons):
             return False

@@ -22,6 +22,8 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     deliveries   of webhooks, so that none counts twice
     pushes       to repositories that are hosted here, and by whom
     pushes_under_way  over HTTPS                       read by the web process alone
+    preview_decisions  that a preview stay, or go      read about every two seconds
+    pull_requests  of forges that are open             read when branches are listed
 """
 
 from __future__ import annotations
@@ -169,9 +171,26 @@ _TABLES = (
     told TEXT NOT NULL,
     left INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE preview_decisions (
+    app TEXT PRIMARY KEY,
+    kept REAL NOT NULL,
+    removed TEXT NOT NULL
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE pull_requests (
+    repository TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    branch TEXT NOT NULL,
+    fork INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (repository, number)
+) STRICT, WITHOUT ROWID""",
 )
 TABLES = tuple(text.split()[2] for text in _TABLES if text.startswith("CREATE TABLE"))
-DECISIONS = ("decisions", "rollbacks")  # of people; they outlast a file that cannot be read any more
+DECISIONS = (
+    "decisions",
+    "rollbacks",
+    "preview_decisions",
+)  # of people; they outlast a file that cannot be read any more
 _OBJECTS = r"SELECT type, name, sql FROM asked.sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\'"
 
 

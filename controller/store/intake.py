@@ -18,7 +18,7 @@ from dataclasses import replace
 from controller.domain.apps.requests import Trigger
 from controller.domain.errors import Transient
 from controller.domain.integrity import IntegrityError
-from controller.domain.names import PLATFORM, AppName, is_dns_label
+from controller.domain.names import PLATFORM, AppName, app_of_previews, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunState
 from controller.domain.runs.submissions import RunSubmission, canceled
@@ -145,11 +145,12 @@ class Intake:
     def _request(self, row: sqlite3.Row) -> None:
         id, app, reason, not_before = row["id"], row["app"], row["reason"], row["not_before"]
         _require(FIRST_WISH <= id <= LAST_WISH, "id", id)
-        _require(app == PLATFORM or is_dns_label(app), "app", app)
+        about = app_of_previews(app) or app
+        _require(app == PLATFORM or is_dns_label(about), "app", app)
         _require(_REASON.fullmatch(reason), "reason", reason)
         _require(math.isfinite(not_before) and not_before <= self._clock() + LATEST, "time", not_before)
         with self._database.write() as db:
-            asked = {"app": app, "platform": PLATFORM, "most": WAITING}
+            asked = {"app": about, "platform": PLATFORM, "most": WAITING}
             _require(db.execute(IS_WELCOME, asked).fetchone()[0], "app that is known", app)
             if db.execute(TAKEN, (id,)).fetchone() is None:
                 request = self._requests.enqueue(AppName(app), Trigger(reason), not_before)

@@ -136,6 +136,14 @@ class RequestQueue:
             return add_request(waiting)
         return _request(row) if row else None
 
+    def latest(self, app: AppName) -> ReconcileRequest | None:
+        """Return the newest request of an app, whatever its state."""
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT * FROM requests WHERE app = ? ORDER BY id DESC LIMIT 1", (app,)
+            ).fetchone()
+        return _request(row) if row else None
+
     def get(self, request: int) -> ReconcileRequest | None:
         """Return a request, or the one that took over from it; None if it never existed or was deleted.
         Requests of other processes are found by their own ids.

@@ -200,6 +200,12 @@ def m018_followed_images(db: Database) -> None:
     db.execute(FOLLOWED_IMAGES)
 
 
+@migrations()
+def m019_branches(db: Database) -> None:
+    for statement in (BRANCHES, BRANCH_PREVIEWS):
+        db.execute(statement)
+
+
 def _path(db: Database) -> Path:
     files = {row[1]: row[2] for row in db.execute("PRAGMA database_list").fetchall()}
     return Path(files["main"])
@@ -574,5 +580,27 @@ CREATE TABLE followed_images (
     rejected TEXT NOT NULL DEFAULT '',
     wanted REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (app, subject)
+) STRICT, WITHOUT ROWID
+"""
+# Those that were seen for previews; `why` says why one has none.
+BRANCHES = """
+CREATE TABLE branches (
+    app TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    head TEXT NOT NULL,
+    since REAL NOT NULL,
+    why TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (app, ref)
+) STRICT, WITHOUT ROWID
+"""
+BRANCH_PREVIEWS = """
+CREATE TABLE branch_previews (
+    app TEXT PRIMARY KEY,
+    of_app TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    head TEXT NOT NULL,
+    begun REAL NOT NULL,
+    since REAL NOT NULL,
+    ends REAL NOT NULL
 ) STRICT, WITHOUT ROWID
 """

@@ -18,6 +18,7 @@ from controller.domain.reasons import Reason
 from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
+from controller.store.branches import BranchTable
 from controller.store.events import EventLog
 from controller.store.facts import FactTable
 from controller.store.gateways import GatewayTable
@@ -101,6 +102,7 @@ class SqliteStore:
     routes: ports.Routes
     gateways: ports.Gateways
     repositories: ports.Repositories
+    branches: ports.Branches
     activity: ports.Activity
     boxes: ports.Boxes
     runs: ports.Runs
@@ -136,6 +138,7 @@ class SqliteStore:
         self.routes = routes = RouteStore(database, rows, self._facts, credentials)
         self.gateways = gateways = GatewayTable(database)
         self.repositories = repositories = RepositoryTable(database, rows, credentials)
+        self.branches = BranchTable(database)
         self.activity = activity = ActivityTable(database)
         self.boxes = boxes = BoxTable(database, clock)
         self.webhooks = webhooks = WebhookTable(database)

@@ -2,4 +2,4 @@
 `schema`, so that checking the state needs no import of sqlite-utils.
 """
 
-VERSION = 18
+VERSION = 19

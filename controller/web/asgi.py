@@ -256,7 +256,7 @@ class GatewayApp:
             self._pool, self.watch.resolve, self.watch.went_idle, self._activator, tracer
         )
         people = PeopleStore(settings.people)
-        self._callers = Callers(people, settings.web)
+        self._callers = Callers(people, settings.web, previews=store.branches.previews)
         self._passes = CallPasses(people, settings.web)
         self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
         self._live = LiveEndpoints(store, settings, self.watch, self._callers)

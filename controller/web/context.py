@@ -57,7 +57,7 @@ def bind(app: Flask, store: Store, settings: Settings, storage: StorageClient) -
     app.extensions[_KEY] = WebContext(store, settings)
     app.extensions[_STORAGE] = storage
     people = PeopleStore(settings.people)
-    callers = Callers(people, settings.web)
+    callers = Callers(people, settings.web, previews=store.branches.previews)
     app.extensions[_PASSES] = CallPasses(people, settings.web)
     allowed, slots = settings.sign_in, threading.BoundedSemaphore(ALL_SLOTS)
     issuers = {

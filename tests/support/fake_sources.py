@@ -24,7 +24,9 @@ class FakeSources:
         self.forgotten: list[str] = []
         self.drafts: list[CommitDraft] = []  # commits by prichal
         self.before_commit: Callable[[], object] = lambda: None
+        self.listed = 0  # how often the refs of a server were asked for
         self._heads: dict[str, str] = {}
+        self._refs: dict[str, dict[str, str]] = {}  # of branches beside the one that is followed
         self._commits: dict[tuple[str, str], Tree] = {}
         self._served: dict[tuple[str, str], Tree] = {}  # not in the clone, but on the server
         self._numbers = count(1)
@@ -38,6 +40,19 @@ class FakeSources:
         self._commits[repository, commit] = tree
         self._heads[repository] = commit
         return commit
+
+    def push_branch(self, repository: str, ref: str, files: Mapping[str, str]) -> str:
+        """A new commit on another branch, or of a pull request; its id."""
+        followed = self._heads.get(repository)
+        commit = self.push(repository, files)
+        self._heads.pop(repository)
+        if followed:
+            self._heads[repository] = followed
+        self._refs.setdefault(repository, {})[ref] = commit
+        return commit
+
+    def delete_branch(self, repository: str, ref: str) -> None:
+        del self._refs[repository][ref]
 
     def move(self, repository: str, commit: str) -> None:
         """The branch points to a commit that was there before: a force push."""
@@ -59,9 +74,34 @@ class FakeSources:
             if (repository.name, repository.ref.value) not in {**self._commits, **self._served}:
                 raise Stalled(Reason.REF_NOT_FOUND, f"no branch contains the commit {repository.ref.value}")
             return repository.ref.value
+        if repository.name.startswith("@"):
+            return self._head_of_preview(repository)
         if repository.name not in self._heads:
             raise Stalled(Reason.REF_NOT_FOUND, f"{repository.name} has no branch {repository.ref.value}")
         return self._heads[repository.name]
+
+    def _head_of_preview(self, repository: RepositorySpec) -> str:
+        """A clone of its own, of the same server."""
+        server = repository.url.removesuffix(".git").rpartition("/")[2]
+        ref = (
+            repository.ref.value
+            if repository.ref.kind is RefKind.PULL
+            else f"refs/heads/{repository.ref.value}"
+        )
+        commit = repository.head if (repository.name, repository.head) in self._commits else ""
+        commit = commit or self._refs.get(server, {}).get(ref, "")
+        if not commit:
+            raise Stalled(Reason.REF_NOT_FOUND, f"{server} has no {ref}")
+        self._commits.setdefault((repository.name, commit), self._commits[server, commit])
+        return commit
+
+    def refs(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Mapping[str, str]:
+        if self.fault:
+            raise self.fault
+        self.listed += 1
+        head = self._heads.get(repository.name)
+        followed = {f"refs/heads/{repository.ref.value}": head} if head else {}
+        return {**followed, **self._refs.get(repository.name, {})}
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None

@@ -92,7 +92,10 @@ spec: {{url: https://git.example.org/demo.git, ref: {{branch: main}}}}
 {VERSION}
 kind: PlatformApp
 metadata: {{name: demo}}
-spec: {{repository: demo, deploy: {{windows: [{{cron: "* * * * *", duration: 1d}}]}}}}
+spec:
+  repository: demo
+  deploy: {{windows: [{{cron: "* * * * *", duration: 1d}}]}}
+  previews: {{limits: {{cpus: 1, memory: 1Gi, storage: 1G, containers: 1, gpus: 0}}}}
 """
 
 

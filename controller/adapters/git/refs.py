@@ -10,10 +10,12 @@ from controller.adapters.git.text import listed
 from controller.domain.apps.spec import GitRef, RefKind
 from controller.domain.apps.versions import pick
 from controller.domain.errors import Stalled, Waiting
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 BRANCHES, TAGS = "refs/heads/", "refs/tags/"
+PULLS = ("refs/pull/", "refs/merge-requests/")  # where forges keep the heads of pull requests
 PEELED = "^{}"  # suffix under which servers advertise what an annotated tag points to
 EMPTY_RETRY = 60.0  # seconds between checks of a repository without a commit
 
@@ -50,6 +52,8 @@ def choose(ref: GitRef, advertised: Advertised) -> ResolvedRef:
         return _named(BRANCHES, ref.value, advertised)
     if ref.kind is RefKind.TAG:
         return _named(TAGS, ref.value, advertised)
+    if ref.kind is RefKind.PULL:
+        return _pull(ref.value, advertised)
     return _newest(ref.value, advertised)
 
 
@@ -58,6 +62,20 @@ def commit_id(text: str) -> str:
     if COMMIT_ID.fullmatch(text.lower()):
         return text.lower()
     raise Stalled(Reason.REF_INVALID, f"{text!r} is not a complete commit id (40 hexadecimal digits)")
+
+
+def full_name(ref: GitRef) -> str:
+    """Return the full name of a branch, or of a pull request."""
+    return ref.value if ref.kind is RefKind.PULL else f"{BRANCHES}{ref.value}"
+
+
+def _pull(name: str, advertised: Advertised) -> ResolvedRef:
+    if name not in advertised.refs:
+        raise Stalled(
+            Reason.REF_NOT_FOUND,
+            Localizable("the server has no {name!r}: the pull request is gone", name=name),
+        )
+    return ResolvedRef(name, advertised.refs[name])
 
 
 def _named(prefix: str, name: str, advertised: Advertised) -> ResolvedRef:

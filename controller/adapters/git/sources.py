@@ -9,7 +9,7 @@ cannot parse.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from controller.adapters.git.credentials import Access
 from controller.adapters.git.faults import CloneDamaged, damage
 from controller.adapters.git.local import LocalSession
 from controller.adapters.git.locations import UrlScheme, locate
-from controller.adapters.git.refs import BRANCHES, Advertised, ResolvedRef, choose, commit_id
+from controller.adapters.git.refs import (
+    BRANCHES,
+    PULLS,
+    Advertised,
+    ResolvedRef,
+    choose,
+    commit_id,
+    full_name,
+)
 from controller.adapters.git.remote import HostKeyTypes, RemoteSession, configure
 from controller.atomic import replace_file
 from controller.config import GitSettings
@@ -60,8 +68,17 @@ class GitSources:
     def head(self, repository: RepositorySpec, credentials: SecretSpec | None) -> str:
         if repository.ref.kind is RefKind.COMMIT:
             return commit_id(repository.ref.value)
+        if repository.head:
+            return repository.head
         with self._clones.blank() as blank:
             return choose(repository.ref, self._converse(blank, repository, credentials).advertised()).commit
+
+    def refs(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Mapping[str, str]:
+        with self._clones.blank() as blank:
+            advertised = self._converse(blank, repository, credentials).advertised()
+        return {
+            name: commit for name, commit in advertised.refs.items() if name.startswith((BRANCHES, *PULLS))
+        }
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None
@@ -139,6 +156,8 @@ class GitSources:
         fetched = _fetched(clone)
         if repository.ref.kind is RefKind.COMMIT and commit_id(repository.ref.value) == fetched:
             return ResolvedRef(fetched, fetched)
+        if repository.head and repository.head == fetched:
+            return ResolvedRef(full_name(repository.ref), fetched)
         conversation = self._converse(clone, repository, credentials)
         target = self._target(repository, conversation)
         if target.commit == fetched:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.apps.branch_previews import with_share_of_previews
 from controller.domain.apps.spec import Limits, PlatformSpec
 from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName, is_dns_label
@@ -123,4 +124,4 @@ def refusal(order: AppOrder, present: PresentApps) -> tuple[Reason, str] | None:
 
 def shares_of(spec: PlatformSpec) -> tuple[AppShare, ...]:
     """Return the apps that people have made, with what each may use."""
-    return tuple(AppShare(app.name, app.owner, app.limits) for app in spec.apps if app.owner)
+    return tuple(AppShare(app.name, app.owner, with_share_of_previews(app)) for app in spec.apps if app.owner)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -115,6 +115,16 @@ class OwnedSecrets:
     @property
     def values(self) -> tuple[Secret, ...]:
         return tuple(value for secret in self.readable for _, value in secret.values)
+
+    def only(self, wanted: Callable[[str], bool]) -> OwnedSecrets:
+        """Return those whose names are wanted."""
+        readable = tuple(secret for secret in self.readable if wanted(secret.name))
+        return OwnedSecrets(readable, {name: why for name, why in self.unreadable.items() if wanted(name)})
+
+    def over(self, others: OwnedSecrets) -> OwnedSecrets:
+        """Return these together with others, of which one of the same name does not count."""
+        more = others.only(lambda name: name not in self.names)
+        return OwnedSecrets((*self.readable, *more.readable), {**self.unreadable, **more.unreadable})
 
 
 @dataclass(frozen=True)

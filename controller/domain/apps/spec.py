@@ -412,6 +412,7 @@ class RefKind(StrEnum):
     TAG = "tag"
     COMMIT = "commit"
     SEMVER = "semver"
+    PULL = "pull"  # the full name of what a forge keeps for a pull request; no manifest says it
 
 
 @dataclass(frozen=True)
@@ -462,6 +463,7 @@ class RepositorySpec:
     hook_secret: str | None = None
     signers: str | None = None
     commit_status: CommitStatusSpec | None = None
+    head: str = ""  # of a preview: where its branch was seen; a clone that has it asks no server
 
 
 @dataclass(frozen=True)
@@ -483,6 +485,42 @@ class Registry:
 
 
 @dataclass(frozen=True)
+class GivenSecrets:
+    """Which Secrets of an app its previews get: `all` of them, or those called so."""
+
+    names: frozenset[str]
+    all: bool = False
+
+    def has(self, name: str) -> bool:
+        return self.all or name in self.names
+
+
+@dataclass(frozen=True)
+class PreviewRules:
+    """Which branches of an app's repository become apps of their own: those that match one of `branches`, with
+    `pull_requests` only while a request to merge them is open, with `forks` also requests from other repositories.
+    `limits` are those of each preview, `ttl` the seconds after its last commit."""
+
+    branches: tuple[str, ...]
+    ttl: float
+    most: int
+    limits: Limits
+    secrets: GivenSecrets
+    pull_requests: bool = False
+    forks: bool = False
+
+
+@dataclass(frozen=True)
+class PreviewOf:
+    """What makes an app a preview: the app that it belongs to, and the ref that it shows."""
+
+    app: AppName
+    repository: RepositoryName
+    ref: str
+    secrets: GivenSecrets
+
+
+@dataclass(frozen=True)
 class PlatformAppSpec:
     name: AppName
     repository: RepositoryName
@@ -496,6 +534,13 @@ class PlatformAppSpec:
     owner: str = ""  # the account of the person who has made it
     registries: tuple[Registry, ...] = ()
     package_registries: tuple[Registry, ...] = ()
+    previews: PreviewRules | None = None
+    preview: PreviewOf | None = None
+
+    @property
+    def pushed_to(self) -> RepositoryName:
+        """Return the Repository to which people push the commits of the app."""
+        return self.preview.repository if self.preview else self.repository
 
 
 def undeclared_app(name: AppName) -> PlatformAppSpec:

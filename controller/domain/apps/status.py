@@ -270,6 +270,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class PreviewWatch:
+    """An app that has previews of branches which match one of `branches`; `pulls`: only of those with a pull
+    request."""
+
+    app: AppName
+    branches: tuple[str, ...]
+    pulls: bool = False
+
+
+@dataclass(frozen=True)
 class RepositoryRecord:
     """The part of a repository that the web process may know: enough to check a webhook, but no credentials."""
 
@@ -280,6 +290,7 @@ class RepositoryRecord:
     hook_provider: str | None = None
     hook_secret: str = field(default="", repr=False)
     hosted: str = ""  # its name among those hosted here (`prichal repo create`)
+    previews: tuple[PreviewWatch, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ A caller who may not see an app gets the same answer as for an app that does not
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -150,6 +151,18 @@ def decide(principal: Principal, act: Act, app: str = ALL) -> Verdict:
     if _NEEDED[act] and not roles & _NEEDED[act]:
         return Verdict.FORBIDDEN
     return Verdict.ALLOWED if principal.scope.covers(act.scope) else Verdict.FORBIDDEN
+
+
+def with_previews(principal: Principal, previews: Iterable[tuple[str, str]]) -> Principal:
+    """Return the principal with the roles in previews that they have in the apps of these. `previews` are pairs of a
+    preview and its app."""
+    more = [
+        replace(grant, app=preview)
+        for preview, app in previews
+        for grant in principal.grants
+        if grant.app not in (ALL, preview) and grant.covers(app) and not grant.covers(preview)
+    ]
+    return replace(principal, grants=(*principal.grants, *more)) if more else principal
 
 
 def administrator(via: str) -> Principal:

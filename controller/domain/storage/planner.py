@@ -4,7 +4,7 @@
 Safety rules, each held by a test:
 - data is removed only if its manifest asked for it (`reclaimPolicy: Delete`) and was removed from Git, or if
   a person asked for it;
-- disconnecting an app never removes data;
+- disconnecting an app never removes data, unless it was a preview of a branch;
 - a capacity below what is stored is not put in force."""
 
 from __future__ import annotations
@@ -168,6 +168,8 @@ def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], 
     record = found.record
     if record.state is BoxState.DELETING:
         return (RemoveBucket(record, why=Localizable("its deletion was asked for")),), None
+    if desired.disconnected and desired.is_preview:
+        return (RemoveBucket(record, why=Localizable("the preview has ended")),), None
     if record.state is BoxState.KEPT:
         return (), None
     if desired.disconnected:

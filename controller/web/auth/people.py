@@ -14,11 +14,12 @@ from __future__ import annotations
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from controller.config import WebSettings
-from controller.domain.people.roles import Principal, administrator
+from controller.domain.apps.branch_previews import BranchPreview
+from controller.domain.people.roles import Principal, administrator, with_previews
 from controller.store.people import PeopleStore, SessionLimits
 from controller.web.auth import page_tokens
 from controller.web.auth.admin import (
@@ -43,17 +44,31 @@ class Callers:
     """Threads may share it."""
 
     def __init__(
-        self, people: PeopleStore, settings: WebSettings, clock: Callable[[], float] = time.time
+        self,
+        people: PeopleStore,
+        settings: WebSettings,
+        clock: Callable[[], float] = time.time,
+        previews: Callable[[], Iterable[BranchPreview]] = tuple,
     ) -> None:
         self._people = people
         self._settings = settings
         self._clock = clock
+        self._previews = previews
         self.limits = SessionLimits(settings.session_idle, settings.session_lifetime)
 
     def identify(self, visitor: ClientInfo) -> Principal | None:
         """Return the principal; None if the request has no credentials, or invalid ones."""
+        return self._whole(self._identify(visitor))
+
+    def _whole(self, found: Principal | None) -> Principal | None:
+        """Return who was found with the roles that they have in previews of their apps."""
+        if found is None or not found.grants or found.is_admin:
+            return found
+        return with_previews(found, ((each.app, each.of) for each in self._previews()))
+
+    def _identify(self, visitor: ClientInfo) -> Principal | None:
         if page_tokens.HEADER in visitor.headers:
-            return self.by_page(visitor)
+            return self._by_page(visitor)
         if has_token(visitor, self._settings):
             return administrator("admin token")
         scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
@@ -68,6 +83,9 @@ class Callers:
 
     def by_page(self, visitor: ClientInfo) -> Principal | None:
         """Return whom the page was shown to whose script makes this request."""
+        return self._whole(self._by_page(visitor))
+
+    def _by_page(self, visitor: ClientInfo) -> Principal | None:
         text = visitor.headers.get(page_tokens.HEADER, "")
         token, now = page_tokens.read_token(text), self._clock()
         if token is None or visitor.headers.get("origin") != page_tokens.ORIGIN:
@@ -91,6 +109,9 @@ class Callers:
 
     def by_form(self, visitor: ClientInfo, value: str) -> Principal | None:
         """Return who was shown the form with this value; a browser that sends a cookie, too, must send theirs."""
+        return self._whole(self._by_form(visitor, value))
+
+    def _by_form(self, visitor: ClientInfo, value: str) -> Principal | None:
         id, _, signature = value.partition(".")
         if not is_form_post(visitor) or not 0 < len(value) <= LONGEST:
             return None

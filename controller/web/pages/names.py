@@ -110,6 +110,9 @@ EVENT_WORDS: Final[Mapping[Reason, str]] = {
     Reason.APP_CREATED: N_("app made"),
     Reason.APP_DELETED: N_("app deleted"),
     Reason.DISCONNECTED: N_("app disconnected"),
+    Reason.PREVIEW_ADDED: N_("preview of a branch"),
+    Reason.PREVIEW_LEFT_OUT: N_("no preview of a branch"),
+    Reason.PREVIEW_REMOVED: N_("preview removed"),
 }
 #: What it means that a check has failed, by the check's name.
 PROBLEMS_FOUND: Final[Mapping[str, str]] = {

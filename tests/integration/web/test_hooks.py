@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from controller.domain.apps.requests import Outcome, RequestState
-from controller.domain.apps.status import Event, EventType, RepositoryRecord
-from controller.domain.names import AppName
+from controller.domain.apps.branch_previews import BranchPreview, BranchPreviews, OpenPull, preview_name
+from controller.domain.apps.requests import Outcome, RequestState, Trigger
+from controller.domain.apps.status import Event, EventType, PreviewWatch, RepositoryRecord
+from controller.domain.names import AppName, previews_key
 from controller.domain.reasons import Reason
 from controller.kept_logs import BUILDS
 from controller.web.api.platform.signatures import sign
@@ -265,3 +266,69 @@ def test_every_answer_has_a_request_id(web: Web) -> None:
 def test_the_page(web: Web) -> None:
     assert b"prichal</title>" in web.ask("GET", "/-/").body
     wait_for(lambda: web.ask("GET", "/").status == 307)
+
+
+# --- previews ---------------------------------------------------------------------------------------------------
+
+
+def _with_previews(web: Web, pulls: bool) -> None:
+    watch = PreviewWatch(AppName("app"), ("feature/*",), pulls)
+    record = RepositoryRecord(
+        "demo", (AppName("app"),), "branch:main", 60.0, "github", SECRET, previews=(watch,)
+    )
+    web.store.repositories.replace([record])
+
+
+def _github(web: Web, event: str, payload: object) -> Reply:
+    body = json.dumps(payload).encode()
+    signature = "sha256=" + hmac_hex(body)
+    named = {"content_type": "application/json", "x_hub_signature_256": signature, "x_github_event": event}
+    return web.ask("POST", "/-/hooks/demo", body, **named)
+
+
+def _pull(state: str, source: int = 7) -> dict[str, object]:
+    head = {"ref": "feature/x", "repo": {"id": source}}
+    return {"pull_request": {"number": 3, "state": state, "head": head, "base": {"repo": {"id": 7}}}}
+
+
+def test_a_pull_request_is_remembered_while_it_is_open(web: Web) -> None:
+    _with_previews(web, pulls=True)
+    reply = _github(web, "pull_request", _pull("open"))
+    assert (reply.status, reply.json["status"]) == (202, "accepted")
+    assert web.store.branches.pulls("demo") == (OpenPull(3, "feature/x"),)
+    assert web.store.requests.queued(previews_key(AppName("app"))) is not None
+    _github(web, "pull_request", _pull("open", source=8))
+    assert web.store.branches.pulls("demo") == (OpenPull(3, "feature/x", is_fork=True),)
+    _github(web, "pull_request", _pull("closed"))
+    assert web.store.branches.pulls("demo") == ()
+
+
+def test_without_previews_of_pull_requests_nothing_is_remembered(web: Web) -> None:
+    _with_previews(web, pulls=False)
+    reply = _github(web, "pull_request", _pull("open"))
+    assert (reply.status, reply.json["reason"]) == (202, "no app has previews of pull requests")
+    assert web.store.branches.pulls("demo") == ()
+
+
+def test_a_pusher_hears_of_the_preview_of_the_branch(web: Web) -> None:
+    _with_previews(web, pulls=False)
+    ref, key = "refs/heads/feature/x", previews_key(AppName("app"))
+    reply = _github(web, "push", {"ref": ref})
+    assert reply.status == 202
+    link, name = reply.json["links"]["self"], preview_name(AppName("app"), ref)
+
+    def ask() -> Reply:
+        path = f"{link}?after=0&wait=0&ref=refs%2Fheads%2Ffeature%2Fx"
+        return web.ask("GET", path, x_signature=sign(SECRET, path.encode()), **FAR)
+
+    assert ask().json["state"] == "queued"
+    request = web.store.requests.claim(time.time() + 1)
+    assert request is not None
+    assert request.app == key
+    preview = BranchPreview(name, AppName("app"), ref, "a" * 40, time.time(), time.time() + 60)
+    web.store.branches.record(BranchPreviews((preview,)), (), time.time())
+    web.store.requests.enqueue(name, Trigger.PLATFORM)
+    web.store.requests.finish(request.id, Outcome.READY, "1 preview", "")
+    assert ask().json["state"] != "done"  # the request of the preview is queued
+    finish(web, name, "Ready")
+    assert (ask().json["state"], ask().json["outcome"]) == ("done", "Ready")

@@ -95,7 +95,7 @@ class Platform:
 
 
 def announced(platform: Any, patience: float) -> list[str]:
-    return announce(platform, [CHANGE], patience, pause=0.0)
+    return [id for id, _ in announce(platform, [CHANGE], patience, pause=0.0)]
 
 
 @pytest.mark.parametrize("errors", [[DOWN], [BUSY] * RETRIES, [DOWN, BUSY, DOWN]])

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from controller.domain.apps.branch_previews import preview_name
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState
-from controller.domain.apps.status import Event, WebhookDelivery
+from controller.domain.apps.status import Event, RepositoryRecord, WebhookDelivery
 from controller.domain.names import AppName
+from controller.domain.routing.app_links import link_lines
 from controller.domain.units import rfc3339
 from controller.ports import Store
-from controller.web.api.platform.app_links import link_lines
 from controller.web.api.platform.build_news import BuildNews
+from controller.web.api.platform.signatures import concerned_previews, concerns
 
 #: Worst first: a repository with several apps answers with the worst.
 OUTCOMES = (
@@ -56,15 +58,30 @@ class DeliveryProgress:
         }
 
 
-def progress(store: Store, delivery: WebhookDelivery, after: int) -> DeliveryProgress:
+def progress(store: Store, delivery: WebhookDelivery, after: int, ref: str = "") -> DeliveryProgress:
     """Return the state of the delivery's requests, and the events of their apps with id > `after` since it came
-    in."""
+    in. `ref` is what was pushed, if that is known: its previews count, too."""
     record = store.repositories.get(delivery.repository)
+    previews = _previews(store, record, ref) if record and ref else ()
     apps = record.apps if record else ()
-    events = [e for app in apps for e in store.events.list(app, after, EVENTS) if e.at >= delivery.at]
+    heard = (*apps, *previews)
+    events = [e for app in heard for e in store.events.list(app, after, EVENTS) if e.at >= delivery.at]
     events.sort(key=lambda event: event.id)
     requests = [request for request in map(store.requests.get, delivery.requests) if request]
+    if all(
+        request.state is RequestState.DONE for request in requests
+    ):  # the look has made or found the previews
+        requests += [request for request in map(store.requests.latest, previews) if request]
+    if record and ref and not concerns(frozenset((ref,)), record.ref):
+        apps = previews
     return replace(_summary(requests, tuple(events)), apps=tuple(apps))
+
+
+def _previews(store: Store, record: RepositoryRecord, ref: str) -> tuple[AppName, ...]:
+    """Return the previews of a ref that there are."""
+    apps = concerned_previews(frozenset((ref,)), record.previews)
+    found = (store.branches.preview(preview_name(app, ref)) for app in apps)
+    return tuple(preview.app for preview in found if preview)
 
 
 def _summary(requests: list[ReconcileRequest], events: tuple[Event, ...]) -> DeliveryProgress:

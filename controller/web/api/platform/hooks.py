@@ -17,17 +17,21 @@ from flask.typing import ResponseReturnValue
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import RepositoryRecord, WebhookDelivery
+from controller.domain.names import AppName, previews_key
 from controller.ports import Store
 from controller.web import isolated_json
 from controller.web.api.platform import pushes
 from controller.web.api.platform.signatures import (
     bears_signature,
+    concerned_previews,
     concerns,
     delivery_id,
     is_genuine,
     is_ping,
+    is_pull,
     is_push,
     own_push,
+    pull_of,
     refs_of,
 )
 from controller.web.bodies import require_json
@@ -62,21 +66,48 @@ def receive(repository: str) -> ResponseReturnValue:
         )
     if is_ping(provider, headers):
         return {"status": "pong"}, 200
+    if is_pull(provider, headers):
+        return _pull(store, record, delivery_id(provider, headers), body)
     if not is_push(provider, headers):
-        return {"status": "skipped", "reason": "this event is not about a push"}, 202
+        return _skipped("this event is not about a push")
     own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
     if own:
         told = isolated_json.read_here(len(body), own_push, body)
         commit = told.after
         pushes.note(store, record, told)
     refs = isolated_json.read_here(len(body), refs_of, body)
-    if not concerns(refs, record.ref):
-        return {
-            "status": "skipped",
-            "reason": f"{', '.join(sorted(refs))} is not what is followed, {record.ref}",
-        }, 202
+    keys = concerned(record, refs)
+    if not keys:
+        return _skipped(f"{', '.join(sorted(refs))} is not what is followed, {record.ref}")
     identity = delivery_id(provider, headers) or secrets.token_hex(16)
-    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK, commit)
+    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK, keys, commit)
+
+
+def concerned(record: RepositoryRecord, refs: frozenset[str]) -> tuple[AppName, ...]:
+    """Return the keys of the requests that a push leads to: apps, and looks at branches for previews."""
+    apps = record.apps if concerns(refs, record.ref) else ()
+    return (*apps, *(previews_key(app) for app in concerned_previews(refs, record.previews)))
+
+
+def _skipped(why: str) -> ResponseReturnValue:
+    return {"status": "skipped", "reason": why}, 202
+
+
+def _pull(store: Store, record: RepositoryRecord, identity: str, body: bytes) -> ResponseReturnValue:
+    """Remember whether a pull request is open, and look at the branches."""
+    apps = [watch.app for watch in record.previews if watch.pulls]
+    if not apps:
+        return _skipped("no app has previews of pull requests")
+    event = isolated_json.read_here(len(body), pull_of, body)
+    if event is None:
+        return _skipped("this event names no pull request")
+    keys = tuple(previews_key(app) for app in apps)
+    with store.transaction():
+        if event.is_open:
+            store.branches.open_pull(record.name, event.pull, time.time())
+        else:
+            store.branches.close_pull(record.name, event.pull.number)
+        return _accept(store, record, identity or secrets.token_hex(16), Trigger.WEBHOOK, keys)
 
 
 def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvider]:
@@ -95,13 +126,18 @@ def _since(store: Store, record: RepositoryRecord, commit: str) -> float:
 
 
 def _accept(
-    store: Store, record: RepositoryRecord, identity: str, trigger: Trigger, commit: str = ""
+    store: Store,
+    record: RepositoryRecord,
+    identity: str,
+    trigger: Trigger,
+    keys: tuple[AppName, ...],
+    commit: str = "",
 ) -> ResponseReturnValue:
     requests: tuple[int, ...] = ()
     with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
         known = store.repositories.delivery(record.name, identity)
         if known is None:
-            requests = tuple(store.requests.enqueue(app, trigger) for app in record.apps)
+            requests = tuple(store.requests.enqueue(key, trigger) for key in keys)
             since = _since(store, record, commit)
             store.repositories.remember(WebhookDelivery(identity, record.name, requests, since))
     self_link = f"/-/hooks/{record.name}/{identity}"

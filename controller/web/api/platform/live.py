@@ -123,7 +123,7 @@ class LiveEndpoints:
         await self._admit_delivery(scope, repository)
         query = QueryParameters.of(scope["query_string"])
         after, wait = query.number("after", 0), query.number("wait", 0, most=int(MAX_WAIT))
-        place = query.text("build")
+        place, ref = query.text("build"), query.text("ref") or ""
         delivery = self._store.repositories.delivery(repository, identity)
         if delivery is None:
             raise RequestRefused(
@@ -131,7 +131,7 @@ class LiveEndpoints:
             )
         deadline = time.monotonic() + wait
         while True:
-            now = progress(self._store, delivery, after)
+            now = progress(self._store, delivery, after, ref)
             if place is not None:
                 kept = KeptLogs(self._settings.kept_logs)
                 build = await asyncio.to_thread(build_news, kept, now.apps, delivery.at, place)

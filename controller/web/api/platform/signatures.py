@@ -1,5 +1,6 @@
 """Webhooks of all forges: signature, delivery id and refs. Pure; used by `hooks`. The payload only triggers a
-fetch, so only the ref is read from it, to ignore pushes to other branches. Header names and formats are those
+fetch, so only the ref is read from it, to ignore pushes to other branches, and of pull requests which branch they are
+about and whether they are open. Header names and formats are those
 of each provider's documentation on webhooks."""
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from controller.domain.apps.branch_previews import BRANCHES, OpenPull, is_branch_name
 from controller.domain.apps.spec import HookProvider
+from controller.domain.apps.status import PreviewWatch
+from controller.domain.names import AppName
 from controller.web.bodies import read_json
 
 TOLERANCE = 300.0  # seconds that a signed timestamp may be off (Standard Webhooks)
@@ -31,15 +36,18 @@ class SignatureScheme:
     event: str = ""
     pushes: frozenset[str] = frozenset()
     pings: frozenset[str] = frozenset()
+    pulls: frozenset[str] = frozenset()
 
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_PUSHES = frozenset(("push", "create"))
+_PUSHES = frozenset(("push", "create", "delete"))
+_PULLS = frozenset(("pull_request", "pull_request_sync"))
 _GITEA = SignatureScheme(
     (("x-gitea-signature", ""), ("x-hub-signature-256", "sha256=")),
     ("x-gitea-delivery",),
     "x-gitea-event",
     _PUSHES,
+    pulls=_PULLS,
 )
 
 SCHEMES: Mapping[HookProvider, SignatureScheme] = {
@@ -49,12 +57,14 @@ SCHEMES: Mapping[HookProvider, SignatureScheme] = {
         "x-github-event",
         _PUSHES,
         frozenset(("ping",)),
+        _PULLS,
     ),
     HookProvider.GITLAB: SignatureScheme(
         (),
         ("webhook-id", "x-gitlab-event-uuid", "idempotency-key"),
         "x-gitlab-event",
         frozenset(("Push Hook", "Tag Push Hook", "System Hook")),
+        pulls=frozenset(("Merge Request Hook",)),
     ),
     HookProvider.GITEA: _GITEA,
     HookProvider.FORGEJO: SignatureScheme(
@@ -62,6 +72,7 @@ SCHEMES: Mapping[HookProvider, SignatureScheme] = {
         ("x-forgejo-delivery", "x-gitea-delivery"),
         "x-forgejo-event",
         _PUSHES,
+        pulls=_PULLS,
     ),
     HookProvider.GOGS: SignatureScheme(
         (("x-gogs-signature", ""),), ("x-gogs-delivery",), "x-gogs-event", _PUSHES
@@ -142,6 +153,61 @@ def is_push(provider: HookProvider, headers: Headers) -> bool:
     scheme = SCHEMES[provider]
     event = headers.get(scheme.event, "") if scheme.event else ""
     return not event or event in scheme.pushes
+
+
+def is_pull(provider: HookProvider, headers: Headers) -> bool:
+    """Return True for an event about a pull or merge request."""
+    scheme = SCHEMES[provider]
+    return bool(scheme.event) and headers.get(scheme.event, "") in scheme.pulls
+
+
+@dataclass(frozen=True)
+class PullEvent:
+    """What a forge says about a pull request: the request, and whether it is open."""
+
+    pull: OpenPull
+    is_open: bool
+
+
+def pull_of(body: bytes) -> PullEvent | None:
+    """Return the pull request that the body is about; None if it names none. Raises RequestRefused."""
+    return pull_event(read_json(body))
+
+
+def pull_event(payload: Any) -> PullEvent | None:
+    """GitHub, Gitea, Forgejo: `pull_request.{number,state,head.{ref,repo.id},base.repo.id}`; GitLab:
+    `object_attributes.{iid,state,source_branch,source_project_id,target_project_id}`. Where a request comes from is
+    compared by ids, which a fork cannot choose; one without them counts as a fork's."""
+    pull, merge = _at(payload, "pull_request"), _at(payload, "object_attributes")
+    if isinstance(pull, dict):
+        number, state, branch = _at(pull, "number"), _at(pull, "state"), _at(pull, "head", "ref")
+        source, target = _at(pull, "head", "repo", "id"), _at(pull, "base", "repo", "id")
+    else:
+        number, state, branch = (_at(merge, name) for name in ("iid", "state", "source_branch"))
+        source, target = _at(merge, "source_project_id"), _at(merge, "target_project_id")
+    if type(number) is not int or not 0 < number < 10**10 or not isinstance(branch, str):
+        return None
+    branch = branch.removeprefix(BRANCHES)
+    if not is_branch_name(branch):
+        return None
+    is_own = type(source) is int and source == target
+    return PullEvent(OpenPull(number, branch, is_fork=not is_own), state in ("open", "opened", "reopened"))
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def concerned_previews(refs: frozenset[str], watches: Iterable[PreviewWatch]) -> tuple[AppName, ...]:
+    """Return the apps of which one of `refs` may have a preview; all of them if no ref is known."""
+    branches = [ref.removeprefix(BRANCHES) for ref in refs if ref.startswith(BRANCHES)]
+    return tuple(
+        watch.app
+        for watch in watches
+        if not refs or any(fnmatchcase(name, each) for name in branches for each in watch.branches)
+    )
 
 
 def refs_of(body: bytes) -> frozenset[str]:

@@ -38,6 +38,7 @@ from controller.domain.names import PLATFORM, AppName
 from controller.domain.notifications.records import check_id
 from controller.domain.people.roles import Principal, administrator
 from controller.domain.reasons import Reason
+from controller.domain.routing.app_links import PublicAddress, link_documents
 from controller.domain.runs.run import RunFilter
 from controller.domain.secret import Secret
 from controller.domain.text import printable
@@ -45,7 +46,6 @@ from controller.kept_logs import BUILDS, KeptLogs, LogCursor
 from controller.ports import Store
 from controller.store.owners import as_owner_of
 from controller.store.people import PeopleStore
-from controller.web.api.platform.app_links import PublicAddress, link_documents
 from controller.web.api.platform.deliveries import event_document
 from controller.web.api.platform.documents import (
     app_document,

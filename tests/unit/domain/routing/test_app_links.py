@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from controller.domain.routing.app_links import PublicAddress, link_documents, link_lines
 from controller.domain.runs.run import RunState, new_run
-from controller.web.api.platform.app_links import PublicAddress, link_documents, link_lines
 from tests.support.gateway import make_api, make_route, make_service
 from tests.support.runs import all_pipelines, make_pipeline, one_pipeline
 from tests.support.wire_format import deviations

@@ -1,0 +1,563 @@
+"""Previews of branches: apps that come and go with branches, and the daemon that dies at any call in between."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.domain.apps.branch_previews import preview_name
+from controller.domain.apps.desired import Workload
+from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.requests import Trigger
+from controller.domain.apps.spec import (
+    GitRef,
+    GivenSecrets,
+    Limits,
+    PlatformAppSpec,
+    PlatformSpec,
+    PreviewRules,
+    RefKind,
+    RepositorySpec,
+    SecretSpec,
+)
+from controller.domain.apps.status import AppStatus
+from controller.domain.errors import Transient
+from controller.domain.names import PLATFORM, AppName, RepositoryName, app_of_previews, previews_key
+from controller.domain.reasons import Reason
+from controller.domain.secret import Secret
+from controller.domain.storage.box import BoxState
+from controller.encryption import SecretKeys
+from controller.reconcile.branch_previews import look_at_branches
+from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.platform import PlatformReconciler
+from controller.reconcile.reconciliation import reconcile
+from tests.support.specs import make
+from tests.unit.reconcile.crashing import Died, Mortal, MortalStore
+from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml, secret
+
+DAY = 86400.0
+RULES = PreviewRules(("feature/*",), ttl=3 * DAY, most=3, limits=Limits(), secrets=GivenSecrets(frozenset()))
+BOX = manifest("DataBox", "files", s3DefaultStorage={"capacity": "1M"})
+MOST_STEPS = 200
+
+
+def ref(branch: str) -> str:
+    return f"refs/heads/{branch}"
+
+
+def named(branch: str) -> AppName:
+    return preview_name(APP, ref(branch))
+
+
+class Platform:
+    """The daemon: the platform folder, and all requests that are due."""
+
+    def __init__(self, harness: Harness, rules: PreviewRules | None = RULES, **changes: Any) -> None:
+        self.harness = harness
+        self.apps: tuple[PlatformAppSpec, ...] = (app(previews=rules, **changes),)
+        self.secrets: tuple[SecretSpec, ...] = ()
+        self.started: dict[str, Workload] = {}  # by the name of the container
+        self.before_start: Callable[[], object] = lambda: None
+        start = harness.engine.start
+
+        def record(workload: Workload, name: str) -> None:
+            self.before_start()
+            self.started[name] = workload
+            start(workload, name)
+
+        harness.engine.start = record  # type: ignore[method-assign]
+        self.start()
+
+    def start(self, deps: ReconcilerDeps | None = None) -> None:
+        """A daemon that has just started."""
+        self.deps = deps or self.harness.deps
+        self.reconciler = PlatformReconciler(self.deps, self.read)
+        self.harness.store.requests.recover()
+        self.harness.store.requests.enqueue(PLATFORM, Trigger.START)
+
+    def read(self) -> tuple[PlatformSpec, str]:
+        url, main = "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
+        repository = make(RepositorySpec, RepositoryName("demo"), url, main)
+        return PlatformSpec((repository,), self.apps, self.secrets), ""
+
+    def tick(self) -> None:
+        """What the timer asks for every two seconds."""
+        if self.reconciler.is_due():
+            self.reconciler.refresh()
+
+    def work(self) -> dict[str, PassOutcome]:
+        """Handle requests until none is due; return how the last pass over each app ended."""
+        requests = self.harness.store.requests
+        outcomes: dict[str, PassOutcome] = {}
+        for _ in range(MOST_STEPS):
+            self.tick()
+            request = requests.claim(self.harness.clock.now())
+            if request is None:
+                self.harness.check()
+                return outcomes
+            outcome = self._handle(request)
+            requests.finish(request.id, outcome.name, outcome.message, outcome.revision)
+            outcomes[request.app] = outcome
+        pytest.fail("requests never end")
+
+    def _handle(self, request: Any) -> PassOutcome:
+        if request.app == PLATFORM:
+            return self.reconciler.reconcile(request)
+        if looked_at := app_of_previews(request.app):
+            return look_at_branches(self.deps, looked_at, self.reconciler.refresh)
+        return reconcile(self.deps, request)
+
+    def look(self) -> dict[str, PassOutcome]:
+        """What a webhook or a poll leads to."""
+        self.harness.store.requests.enqueue(previews_key(APP), Trigger.POLL)
+        return self.work()
+
+    def push(self, branch: str, *manifests: str) -> dict[str, PassOutcome]:
+        self.commit(branch, *manifests)
+        return self.look()
+
+    def commit(self, branch: str, *manifests: str) -> str:
+        tree = {f"m{number}.yaml": text for number, text in enumerate(manifests or (ml(), api()))}
+        return self.harness.sources.push_branch("demo", ref(branch), tree)
+
+    def drop(self, branch: str) -> dict[str, PassOutcome]:
+        self.harness.sources.delete_branch("demo", ref(branch))
+        return self.look()
+
+    def images(self, name: AppName = APP) -> list[str]:
+        return [self.started[each.name].image for each in self.harness.running(app=name)]
+
+    @property
+    def previews(self) -> list[str]:
+        return sorted(each.name for each in self.harness.catalog.spec.apps if each.preview)
+
+    def told(self) -> list[str]:
+        events = self.harness.store.events.list(APP, limit=1000)
+        return [f"{each.reason}: {each.message}" for each in events if each.reason.startswith("Preview")]
+
+
+@pytest.fixture
+def platform(harness: Harness) -> Platform:
+    harness.push(ml(), api(), BOX)
+    made = Platform(harness)
+    made.work()
+    return made
+
+
+def is_gone(harness: Harness, name: AppName) -> bool:
+    store = harness.store
+    return (
+        not harness.engine.observe(name).workloads
+        and not store.routes.of(name)
+        and not store.boxes.of(name)
+        and not store.apps.has(name)
+        and store.branches.preview(name) is None
+        and harness.catalog.spec.app(name) is None
+        and not any(bucket.startswith(f"prichal.{name}.") for bucket in harness.storage.objects().buckets())
+    )
+
+
+# --- coming and going -------------------------------------------------------------------------------------------
+
+
+def test_a_branch_gets_an_app_of_its_own_and_takes_it_along(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    assert platform.push("feature/x", ml(image="demo:2"), api(), BOX)[name].name == "Ready"
+    assert platform.images(name) == ["demo:2"]
+    assert [api.path for route in harness.store.routes.of(name) for api in route.apis] == ["image"]
+    assert [box.bucket for box in harness.store.boxes.of(name)] == [f"prichal.{name}.files"]
+    assert platform.images() == ["demo:1"]  # the app itself is as it was
+    assert harness.status(name).repository == "demo"
+
+    assert platform.drop("feature/x")[name].name == "Removed"
+    assert is_gone(harness, name)
+    assert harness.sources.forgotten.count(f"@{name}") >= 1
+    assert len(harness.running()) == 1
+    assert [box.state for box in harness.store.boxes.of(APP)] == [BoxState.BOUND]
+    assert platform.told() == [
+        f"PreviewAdded: {name} is the preview of feature/x",
+        "PreviewRemoved: no preview of feature/x: its branch is gone",
+    ]
+
+
+def test_a_push_a_force_push_and_a_branch_that_is_made_again(platform: Platform) -> None:
+    name = named("feature/x")
+    platform.push("feature/x", ml(image="demo:2"), api())
+    for image in ("demo:3", "demo:2"):  # the server says only where a branch is
+        commit = platform.commit("feature/x", ml(image=image), api())
+        assert platform.look()[name].revision == commit
+        assert platform.images(name) == [image]
+    platform.drop("feature/x")
+    assert platform.push("feature/x", ml(image="demo:3"), api())[name].name == "Ready"
+    assert platform.images(name) == ["demo:3"]
+
+
+def test_a_branch_that_comes_back_before_its_preview_was_removed(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x", ml(), BOX)
+    harness.sources.delete_branch("demo", ref("feature/x"))
+    look_at_branches(platform.deps, APP, platform.reconciler.refresh)
+    assert platform.previews == []
+    platform.commit("feature/x", ml(image="demo:2"), BOX)
+    assert platform.look()[name].name == "Ready"
+    assert platform.images(name) == ["demo:2"]
+    assert [box.state for box in harness.store.boxes.of(name)] == [BoxState.BOUND]
+
+
+def test_two_at_once_whose_names_are_made_of_the_same_letters(platform: Platform) -> None:
+    branches = ("feature/x-y", "feature/x_y", "feature/ветка")
+    for branch in branches:
+        platform.commit(branch)
+    outcomes = platform.look()
+    assert {outcomes[named(branch)].name for branch in branches} == {"Ready"}
+    assert platform.harness.sources.listed == 2  # at the start and now, however many there are
+
+
+def test_of_more_than_max_the_newest_stay(platform: Platform) -> None:
+    for number in range(5):
+        platform.harness.clock.advance(60.0)
+        platform.push(f"feature/{number}")
+    assert platform.previews == sorted(named(f"feature/{number}") for number in (2, 3, 4))
+    assert is_gone(platform.harness, named("feature/0"))
+    why = "there are 3 newer ones already, as many as spec.previews.max allows"
+    assert [each for each in platform.told() if each.startswith("PreviewRemoved")] == [
+        f"PreviewRemoved: no preview of feature/{number}: {why}" for number in (0, 1)
+    ]
+    platform.harness.clock.advance(60.0)
+    platform.push("feature/0")
+    assert platform.previews == sorted(named(f"feature/{number}") for number in (0, 3, 4))
+
+
+def test_what_is_not_made_is_told_once(platform: Platform) -> None:
+    for number in range(4):
+        platform.commit(f"feature/{number}")
+    platform.look()
+    platform.look()
+    assert [each for each in platform.told() if each.startswith("PreviewLeftOut")] == [
+        "PreviewLeftOut: no preview of feature/3: there are 3 newer ones already, as many as spec.previews.max allows"
+    ]
+
+
+# --- time and people --------------------------------------------------------------------------------------------
+
+
+def test_a_preview_ends_after_its_time_and_the_next_commit_brings_it_back(platform: Platform) -> None:
+    name = named("feature/x")
+    platform.push("feature/x")
+    platform.harness.clock.advance(RULES.ttl - 1)
+    platform.work()
+    assert platform.previews == [name]
+    platform.harness.clock.advance(1)
+    assert platform.work()[name].name == "Removed"
+    platform.look()  # it is still there, and no newer
+    assert platform.previews == []
+    platform.push("feature/x")
+    assert platform.previews == [name]
+
+
+def test_time_runs_out_while_a_rollout_waits(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x")
+
+    def time_runs_out() -> None:
+        harness.clock.advance(RULES.ttl)
+        platform.tick()
+
+    platform.before_start = time_runs_out
+    platform.push("feature/x", ml(image="demo:2"), api())
+    platform.before_start = lambda: None
+    assert platform.work().get(name, PassOutcome("")).name in ("Removed", "")  # type: ignore[arg-type]
+    assert is_gone(harness, name)
+
+
+def test_a_person_keeps_or_removes_one(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x")
+    harness.clock.advance(RULES.ttl - 1)
+    harness.store.branches.keep(name, harness.clock.now())
+    harness.clock.advance(RULES.ttl - 1)
+    platform.work()
+    assert platform.previews == [name]
+    preview = harness.store.branches.preview(name)
+    assert preview is not None
+    harness.store.branches.remove(name, preview.head)
+    assert platform.work()[name].name == "Removed"
+    platform.push("feature/x")
+    assert platform.previews == [name]
+
+
+@pytest.mark.parametrize(
+    "how", ["suspended by a person", "suspended in the folder", "removed", "rules removed"]
+)
+def test_previews_go_with_their_app(platform: Platform, how: str) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x", ml(), BOX)
+    if how == "suspended by a person":
+        harness.store.apps.set_suspended(APP, True)
+    elif how == "suspended in the folder":
+        platform.apps = (replace(platform.apps[0], suspend=True),)
+    else:
+        platform.apps = (
+            (replace(platform.apps[0], previews=None),) if how == "rules removed" else (app("other"),)
+        )
+    harness.store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
+    assert platform.work()[name].name == "Removed"
+    assert is_gone(harness, name)
+
+
+# --- what a branch may not --------------------------------------------------------------------------------------
+
+
+def test_a_branch_cannot_take_what_is_the_apps(platform: Platform) -> None:
+    """Its namespace, its paths, its boxes: all of them are its own, under its own name."""
+    harness, name = platform.harness, named("feature/x")
+    own = json.loads(ml(image="demo:2"))
+    own["metadata"]["namespace"] = APP  # as in the branch that the app follows
+    assert platform.push("feature/x", json.dumps(own), api(), BOX)[name].name == "Ready"
+    assert harness.route().upstreams != harness.store.routes.of(name)[0].upstreams
+    assert platform.images() == ["demo:1"]
+    buckets = {box.bucket for of in (APP, name) for box in harness.store.boxes.of(of)}
+    assert len(buckets) == 2
+
+
+@pytest.mark.parametrize(
+    "stolen",
+    [
+        manifest("PlatformApp", "demo", repository="demo", previews={"max": 50}),
+        manifest("Repository", "demo", url="https://evil.example/x.git", ref={"branch": "main"}),
+        json.dumps({**json.loads(ml()), "metadata": {"name": "classify", "namespace": "other"}}),
+    ],
+    ids=["rules of previews", "repository", "another app's namespace"],
+)
+def test_a_branch_that_wants_to_govern_is_refused(platform: Platform, stolen: str) -> None:
+    name = named("feature/x")
+    outcome = platform.push("feature/x", stolen)[name]
+    assert (outcome.name, outcome.message.partition(":")[0][:8]) == (
+        "Failed",
+        outcome.message.partition(":")[0][:8],
+    )
+    assert (
+        "belongs into the platform folder" in outcome.message or "must be the app's name" in outcome.message
+    )
+    assert platform.harness.catalog.spec.apps[0].previews == RULES
+    assert len(platform.harness.running()) == 1
+
+
+def test_a_branch_has_the_limits_of_previews(platform: Platform) -> None:
+    platform.apps = (app(previews=replace(RULES, limits=Limits(containers=1))),)
+    platform.start()
+    outcome = platform.push("feature/x", ml(replicas=2))[named("feature/x")]
+    assert "limits of the app" in outcome.message
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------
+
+WANTS = ml(envFrom=[{"secretRef": {"name": "keys"}}])
+
+
+@pytest.mark.parametrize(
+    ("given", "gets"),
+    [
+        (GivenSecrets(frozenset()), False),
+        (GivenSecrets(frozenset({"others"})), False),
+        (GivenSecrets(frozenset({"keys"})), True),
+        (GivenSecrets(frozenset(), all=True), True),
+    ],
+    ids=["none", "another", "named", "inherit"],
+)
+@pytest.mark.parametrize("where", ["the platform folder", "set by a person"])
+def test_secrets_of_the_app_are_given_only_if_its_rules_say_so(
+    harness: Harness, given: GivenSecrets, gets: bool, where: str
+) -> None:
+    harness.store.secrets.unlock(SecretKeys(b"k" * 32))
+    harness.secrets.append("s3cr3t-value")
+    harness.push(ml())
+    platform = Platform(harness, replace(RULES, secrets=given))
+    if where == "the platform folder":
+        platform.secrets = (secret("keys", "demo", TOKEN="s3cr3t-value"),)
+    else:
+        own_secret(harness, "keys", TOKEN="s3cr3t-value")
+    outcome = platform.push("feature/x", WANTS)[named("feature/x")]
+    assert (outcome.name == "Ready") is gets, outcome
+    started = [dict(each.env) for each in platform.started.values() if each.app == named("feature/x")]
+    assert [env["TOKEN"].reveal() for env in started if "TOKEN" in env] == (["s3cr3t-value"] if gets else [])
+
+
+def own_secret(harness: Harness, name: str, **values: str) -> None:
+    """As `prichal secret set` does it."""
+    harness.store.apps.save(AppStatus(APP))
+    found = tuple((key, Secret(value)) for key, value in values.items())
+    harness.store.secrets.ask(SecretChange(uuid.uuid4().hex, APP, name, found, "ann", harness.clock.now()))
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_does_not_answer_changes_nothing(platform: Platform) -> None:
+    platform.push("feature/x")
+    platform.harness.sources.fault = Transient(Reason.FETCH_FAILED, "no route to host")
+    outcome = platform.look()[previews_key(APP)]
+    assert (outcome.name, outcome.message) == ("Failed", "FetchFailed: no route to host")
+    assert outcome.retry_after
+    assert platform.previews == [named("feature/x")]
+
+
+def test_a_restart_knows_its_previews_without_a_server(platform: Platform) -> None:
+    platform.push("feature/x")
+    platform.harness.sources.fault = Transient(Reason.FETCH_FAILED, "no route to host")
+    platform.harness.catalog.replace(PlatformSpec())
+    platform.start()
+    platform.work()
+    assert platform.previews == [named("feature/x")]
+    assert len(platform.harness.running(app=named("feature/x"))) == 1
+
+
+def test_an_app_that_is_declared_under_the_name_of_a_preview_keeps_its_data(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x", ml(), BOX)
+    platform.apps = (*platform.apps, app(name))
+    harness.store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
+    platform.work()
+    assert platform.previews == []
+    assert harness.store.branches.preview(name) is None
+    platform.apps = platform.apps[:1]
+    platform.drop("feature/x")
+    harness.store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
+    platform.work()
+    assert [box.state for box in harness.store.boxes.of(name)] == [BoxState.KEPT]
+
+
+READS = frozenset(
+    [
+        "all",
+        "apps",
+        "account",
+        "accounts",
+        "boxes",
+        "decisions",
+        "get",
+        "has",
+        "held_gpus",
+        "image_sizes",
+        "images",
+        "inspect",
+        "left_out",
+        "list",
+        "listed",
+        "logs",
+        "names",
+        "observe",
+        "of",
+        "ping",
+        "pin",
+        "pipelines",
+        "preview",
+        "previews",
+        "pulls",
+        "pusher",
+        "queued",
+        "requests",
+        "seen",
+        "services",
+        "status",
+        "unfinished",
+        "use",
+        "unreadable",
+        "usage",
+        "values",
+        "version",
+    ]
+)
+
+
+class MortalWriter(Mortal):
+    """Only calls that change something count: between two of them nothing is different."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name) if name in READS else super().__getattr__(name)
+
+
+class MortalTables(MortalStore):
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return found if name in self.LASTING else MortalWriter(found, self._lives, self._after)
+
+
+def makes_one(platform: Platform) -> None:
+    platform.commit("feature/x", ml(image="demo:2"), api(), BOX)
+
+
+def replaces_one(platform: Platform) -> None:
+    """The fourth takes the place of the oldest of three."""
+    for number in range(3):
+        platform.harness.clock.advance(60.0)
+        platform.commit(f"feature/{number}", BOX)
+        platform.look()
+    platform.harness.clock.advance(60.0)
+    platform.commit("feature/x", ml(image="demo:2"), BOX)
+
+
+def removes_one(platform: Platform) -> None:
+    platform.push("feature/x", ml(image="demo:2"), api(), BOX)
+    platform.harness.sources.delete_branch("demo", ref("feature/x"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "step"), [(makes_one, 1), (removes_one, 1), (replaces_one, 4)])
+def test_the_daemon_dies_before_any_call(
+    tmp_path: Path, change: Callable[[Platform], None], step: int
+) -> None:
+    """Dying after a call is dying before the next one. `step`: so many calls lie between two deaths."""
+    expected: object = None
+    for number in (0, *range(1, 200, step)):
+        harness = Harness(tmp_path / str(number))
+        try:
+            harness.push(ml(), api(), BOX)
+            platform = Platform(harness)
+            platform.work()
+            change(platform)
+            died = _die_at(platform, number) if number else False
+            platform.start()
+            platform.look()
+            platform.work()
+            shape = _shape(platform)
+            expected = expected or shape
+            assert shape == expected, f"after death at call {number}"
+        finally:
+            harness.store.close()
+        if number and not died:
+            return
+    pytest.fail("it makes more calls than that")
+
+
+def _die_at(platform: Platform, number: int) -> bool:
+    harness, lives = platform.harness, [number]
+    whole = harness.deps
+    parts: dict[str, Any] = {
+        name: MortalWriter(getattr(harness, name), lives, False) for name in ("engine", "sources", "storage")
+    }
+    try:
+        platform.start(replace(whole, **parts, store=MortalTables(harness.store, lives, False)))
+        platform.look()
+    except Died:
+        return True
+    finally:
+        platform.start(whole)
+    return False
+
+
+def _shape(platform: Platform) -> object:
+    store, engine = platform.harness.store, platform.harness.engine
+    apps = sorted({status.app for status in store.apps.all()} - {PLATFORM})
+    there = {
+        name: sorted((w.name, w.state) for w in engine.observe(AppName(name)).workloads) for name in apps
+    }
+    boxes = {name: [(box.box, box.state) for box in store.boxes.of(AppName(name))] for name in apps}
+    rows = sorted(each.app for each in store.branches.previews())
+    return apps, there, boxes, rows, platform.previews, sorted(platform.harness.storage.objects().buckets())
