@@ -12,6 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.apps.branch_previews import (
+    BranchPreview,
+    BranchPreviews,
+    LeftOut,
+    OpenPull,
+    SeenBranch,
+)
 from controller.domain.apps.followed_images import FollowedImage
 from controller.domain.apps.orders import AppOrder, OrderKind
 from controller.domain.apps.owned_secrets import SecretChange
@@ -60,6 +67,7 @@ WHOSE = {
     "deliveries": "repository",
     "pushes": "repository",
     "pushes_under_way": "hosted",
+    "pull_requests": "repository",
     "pending": "bucket",
     "arriving": "bucket",
     "touched": "bucket",
@@ -146,6 +154,13 @@ def fill(store: SqliteStore, app: AppName) -> None:
         ImageFollow, semver="^1", order=TagOrder.NUMERICAL, digest=False, interval=300.0, write_back=False
     )
     store.images.declare(app, (FollowedImage(C, "demo:1", follow),))
+    branch = SeenBranch(app, "refs/heads/feature/x", "a" * 40, NOW)
+    preview = BranchPreview(AppName(f"{app}-x"), app, branch.ref, branch.head, NOW, NOW + 60)
+    store.branches.see(app, (branch, replace(branch, ref="refs/heads/feature/y")))
+    why = LeftOut(app, "refs/heads/feature/y", "there are newer ones")
+    store.branches.record(BranchPreviews((preview,), (why,)), (), NOW)
+    store.branches.keep(app, NOW)
+    store.branches.open_pull(app, OpenPull(3, "feature/x"), NOW)
     notice = Notice(app, AlertType.RUN_FAILED, "ExitCode", Severity.WARNING, "it ended with 1", NOW)
     NoticeTable(store._database).add((notice,))
     scheduled = next(item for item in store.schedules.all(app))
@@ -186,6 +201,11 @@ def of_good(store: SqliteStore) -> dict[str, object]:
         "age keys": (store.age_keys.listed(GOOD), store.age_keys.of(GOOD)),
         "notifications": store.notifications.all(GOOD),
         "followed": store.images.of(GOOD),
+        "branches": store.branches.seen(GOOD),
+        "previews": [each for each in store.branches.previews() if each.of == GOOD],
+        "left out": [each for each in store.branches.left_out() if each.of == GOOD],
+        "decided": store.branches.decisions().get(GOOD),
+        "pulls": store.branches.pulls(GOOD),
         "all followed": [record for record in store.images.all() if record.app == GOOD],
         "notices": [notice for notice in store.notifications.notices()[1] if notice.app == GOOD],
         "conditions": store.notifications.conditions().get(GOOD),
