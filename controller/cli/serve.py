@@ -72,20 +72,24 @@ def web(session: Session) -> int:
 
 
 @click.command("git-http")
+@click.option("--user", metavar="NAME", help="Become this user, once the socket is there; needs root.")
+@click.option("--socket-user", metavar="NAME", help="Make the socket for this user, with --user.")
 @config_option
 @with_session
-def git_http(session: Session) -> int:
+def git_http(session: Session, user: str | None, socket_user: str | None) -> int:
     """Run the Git service.
 
     It lets the web process serve the repositories hosted here over HTTPS, and has no access to the engine and
     to secrets.
     """
-    from controller.daemon.git_http import run
+    from controller.daemon.git_http import ServiceUsers, run
     from controller.logging_setup import configure
 
+    if (user is None) != (socket_user is None):
+        raise click.UsageError("--user and --socket-user go together")
     settings = session.settings()
     configure(settings.log_level, settings.log_format)
-    return run(settings)
+    return run(settings, ServiceUsers(user, socket_user) if user and socket_user else None)
 
 
 @click.command("serve-local", epilog="\b\nExamples:\n  prichal serve-local demo:1 manifests/ --files ./files")

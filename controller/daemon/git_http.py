@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import socket
 import threading
+from dataclasses import dataclass
 
 from controller.adapters.git_backend import GitBackend, bound_memory, refuse_busy
 from controller.config import Settings
@@ -30,13 +32,24 @@ DRAIN = 75.0  # seconds that exchanges under way get then, as calls get from the
 SHARED = 0o007  # umask: what is pushed belongs to the group of the repository, as over SSH
 
 
-def run(settings: Settings) -> int:
+@dataclass(frozen=True)
+class ServiceUsers:
+    """Where no systemd opens the socket: the process begins as root, makes the socket for the user `web`, and becomes
+    the user `service`."""
+
+    service: str
+    web: str
+
+
+def run(settings: Settings, users: ServiceUsers | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code."""
     stop = threading.Event()
     stop_on_signals(stop)
-    os.umask(SHARED)
-    bound_memory()
     with _socket(settings) as listener:
+        if users is not None:
+            _become(users, settings)
+        os.umask(SHARED)
+        bound_memory()
         server = GitServer(GitBackend(settings.repositories, settings.git.max_repository), listener)
         log.info("git service started", extra={"repositories": settings.repositories})
         notify("READY=1")
@@ -52,6 +65,19 @@ def _socket(settings: Settings) -> socket.socket:
         return inherited() or listening(settings.git_socket)
     except OSError as error:
         message = f"cannot listen on {settings.git_socket}: {error.strerror or error}"
+        raise Stalled(Reason.HOSTING_FAILED, message) from error
+
+
+def _become(users: ServiceUsers, settings: Settings) -> None:
+    """Give the socket to the web process, and all rights of root up."""
+    try:
+        web, own = pwd.getpwnam(users.web), pwd.getpwnam(users.service)
+        os.chown(settings.git_socket, web.pw_uid, web.pw_gid)
+        os.initgroups(own.pw_name, own.pw_gid)
+        os.setresgid(own.pw_gid, own.pw_gid, own.pw_gid)
+        os.setresuid(own.pw_uid, own.pw_uid, own.pw_uid)
+    except (KeyError, OSError) as error:
+        message = f"cannot become the user {users.service} for the user {users.web}: {error}"
         raise Stalled(Reason.HOSTING_FAILED, message) from error
 
 

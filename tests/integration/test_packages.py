@@ -131,6 +131,14 @@ class TestDebianPackage:
         wait_for(lambda: self.is_ready(host), limit=120.0)
         daemon, web = self.process(host, "prichal-daemon"), self.process(host, "prichal-web")
 
+        docker("exec", host, "prichal", "repo", "create", "demo")
+        script = (
+            'url="http://x:$(cat /var/lib/prichal/web/admin.token)@127.0.0.1:8000/-/git/demo.git" && cd "$(mktemp -d)"'
+            " && git init -q -b main && git -c user.name=t -c user.email=t@localhost commit -q --allow-empty -m First"
+            ' && git push -q "$url" main && git clone -q "$url" copy && git -C copy log --format=%s'
+        )
+        assert docker("exec", host, "sh", "-ec", script) == "First"
+
         docker("exec", host, "sh", "-c", "echo '# mine' >>/etc/prichal/config.yaml")
         docker("cp", self.newer(package, tmp_path), f"{host}:/root/second.deb")
         docker("exec", host, "dpkg", "--install", "/root/second.deb")
@@ -198,6 +206,9 @@ class TestImage:
                     "--wait",
                 )
                 assert b"red" in _post(f"{url}/{app}/colors/predict", _RED)
+                docker("exec", name, "prichal", "repo", "create", "demo")
+                token = docker("exec", name, "cat", state / "web" / "admin.token")
+                _push_and_clone(f"http://x:{token}@127.0.0.1:{port}/-/git/demo.git", tmp_path)
             finally:
                 docker("exec", name, "prichal", "disconnect", app, "--yes", "--wait")
 
@@ -206,7 +217,7 @@ class TestImage:
         etc, name = tmp_path / "etc", unique("packages")
         (etc / "platform").mkdir(parents=True)
         web = f"127.0.0.1:{free_port()}"
-        text = f"web: {{listen: '{web}'}}\nstorage: {{backend: none}}\ngit: {{http: false}}\n"
+        text = f"web: {{listen: '{web}'}}\nstorage: {{backend: none}}\n"
         (etc / "config.yaml").write_text(text)
         os.chown(etc / "platform", 970, 970)
         script = next(block.text for block in blocks(ROOT / "docs/install.md") if "docker run" in block.text)
@@ -215,6 +226,7 @@ class TestImage:
             ("-v /etc/prichal", f"-v {etc}"),
             ("prichal-daemon", f"{name}-daemon"),
             ("--name prichal-web", f"--name {name}-web"),
+            ("--name prichal-git", f"--name {name}-git"),
             ("prichal:0.1.0", image),
             ("$(getent group docker | cut -d: -f3)", str(Path("/var/run/docker.sock").stat().st_gid)),
             ("docker exec", f"until curl -fs http://{web}/-/readyz; do sleep 0.2; done; docker exec"),
@@ -223,10 +235,31 @@ class TestImage:
             script = script.replace(shown, ours)
         try:
             report = run("timeout", "120", "bash", "-euc", script)
+            docker("exec", f"{name}-daemon", "prichal", "repo", "create", "demo")
+            token = docker("exec", f"{name}-web", "cat", "/var/lib/prichal/web/admin.token")
+            _push_and_clone(f"http://x:{token}@{web}/-/git/demo.git", tmp_path)
+            rights = docker("exec", f"{name}-git", "grep", "-E", "^(Uid|CapEff|CapPrm)", "/proc/1/status")
+            assert rights.split() == ["Uid:", *["972"] * 4, "CapPrm:", "0" * 16, "CapEff:", "0" * 16]
+            docker("exec", f"{name}-git", "test", "!", "-e", "/var/lib/prichal/db/state.db")
+            assert docker("exec", f"{name}-web", "stat", "-c", "%U %a", "/var/lib/prichal/git-http.sock") == (
+                "prichal-web 600"
+            )
         finally:
-            docker("rm", "--force", f"{name}-daemon", f"{name}-web")
+            docker("rm", "--force", f"{name}-daemon", f"{name}-web", f"{name}-git")
         assert re.search(r"^web +ok +ready", report, re.MULTILINE), report
         assert re.search(r"^engine +ok", report, re.MULTILINE), report
+
+
+def _push_and_clone(url: str, folder: Path) -> None:
+    tree = folder / "tree"
+    tree.mkdir()
+    (tree / "a.txt").write_text("content")
+    who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+    for command in (("init", "-b", "main"), ("add", "-A"), ("commit", "-qm", "First")):
+        run("git", *who, *command, cwd=tree)
+    run("git", "push", url, "main", cwd=tree)
+    run("git", "clone", "-q", url, folder / "clone")
+    assert (folder / "clone" / "a.txt").read_text() == "content"
 
 
 _RED = b'{"inputs": [{"name": "rgb", "datatype": "INT32", "shape": [3], "data": [220, 20, 40]}]}'
