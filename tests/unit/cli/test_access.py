@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[Act, tuple[str, ...]]] = {
 }
 #: Commands that call APIs of modules, as the users of these: tests/integration/web tries them.
 OF_MODULES = (
-    *(f"file {verb}" for verb in ("cp", "get", "ls", "put", "rm")),
+    *(f"file {verb}" for verb in ("cp", "get", "ls", "mv", "put", "rm")),
     *(f"run {verb}" for verb in ("cancel", "logs", "ls", "retry", "start", "status")),
 )
 

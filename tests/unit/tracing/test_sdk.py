@@ -20,8 +20,20 @@ from controller.tracing import NO_SPAN, OFF, SpanKind, SpanStart, current, span
 from controller.tracing.sdk import SdkTracer
 from tests.support.git_servers import free_port
 from tests.support.otlp import OtlpReceiver, otlp_receiver
+from tests.support.waiting import wait_for
 
 CALLER = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "a=1")
+
+
+@pytest.fixture(autouse=True)
+def exporters_end() -> Iterator[None]:
+    """An exporter goes on for a while behind `close`, and what it does must not meet another test."""
+    yield
+    wait_for(
+        lambda: (
+            not [each for each in threading.enumerate() if each.name.startswith(("OtelBatch", "tracing-"))]
+        )
+    )
 
 
 @pytest.fixture
