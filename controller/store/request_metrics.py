@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ LARGEST = 64 * 2**20  # bytes of a file: some hundred for each API and status co
 FILES = 256  # that are read; one for each worker
 GREATEST = 2**53  # of a count
 RECEIVED, SENT = "received", "sent"  # directions of bytes, as the gateway sees callers
+
+
+class WaitReason(StrEnum):
+    """Why a call waits in the gateway."""
+
+    ASLEEP = "asleep"  # its component hibernates, and starts
+    HEALING = "healing"  # none of its containers takes calls
 
 
 @dataclass
@@ -41,6 +49,8 @@ class RequestMetrics:
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)  # sockets, by API and how
     open_seconds: Counter[str] = field(default_factory=Counter)  # of ended sockets, as microseconds
     bytes: Counter[tuple[str, str]] = field(default_factory=Counter)  # of sockets, by API and direction
+    waiting: Counter[tuple[str, str]] = field(default_factory=Counter)  # calls, by API and why
+    waits: Counter[tuple[str, str]] = field(default_factory=Counter)  # that have begun, the same
     _changes: int = 0
     _written: int = -1
 
@@ -60,6 +70,15 @@ class RequestMetrics:
             buckets = self.durations[api] = [0] * (len(BUCKETS) + 1)
         buckets[bisect_left(BUCKETS, duration)] += 1
         self.seconds[api] += int(duration * 1e6)
+        self._changes += 1
+
+    def wait_begins(self, api: str, why: WaitReason) -> None:
+        self.waiting[api, why] += 1
+        self.waits[api, why] += 1
+        self._changes += 1
+
+    def wait_ends(self, api: str, why: WaitReason) -> None:
+        self.waiting[api, why] -= 1
         self._changes += 1
 
     def socket_opened(self, api: str) -> None:
@@ -87,6 +106,8 @@ class RequestMetrics:
         self.ended.update(other.ended)
         self.open_seconds.update(other.open_seconds)
         self.bytes.update(other.bytes)
+        self.waiting.update(other.waiting)
+        self.waits.update(other.waits)
         for api, counts in other.durations.items():
             mine = self.durations.get(api, [0] * len(counts))
             self.durations[api] = [a + b for a, b in zip(mine, counts, strict=True)]
@@ -129,6 +150,7 @@ def retire(folder: Path, process: int, unexpected: bool = False) -> None:
     for meter in filter(None, (_read(folder / ENDED), _read(path))):
         meter.in_flight.clear()
         meter.sockets.clear()
+        meter.waiting.clear()
         total.add(meter)
     _write(folder / ENDED, total)
     path.unlink(missing_ok=True)
@@ -183,6 +205,8 @@ def _meter(document: dict[str, Any]) -> RequestMetrics:
         _pairs(document.get("socketsEnded", [])),
         Counter({_api(api): _count(count) for api, count in document.get("socketSeconds", {}).items()}),
         _pairs(document.get("socketBytes", [])),
+        _pairs(document.get("waiting", [])),
+        _pairs(document.get("waits", [])),
     )
 
 
@@ -212,6 +236,8 @@ def _write(path: Path, meter: RequestMetrics) -> None:
         "sockets": {api: count for api, count in meter.sockets.items() if count > 0},
         "socketsEnded": [(api, how, count) for (api, how), count in meter.ended.items()],
         "socketSeconds": meter.open_seconds,
+        "waiting": [(api, why, count) for (api, why), count in meter.waiting.items() if count > 0],
+        "waits": [(api, why, count) for (api, why), count in meter.waits.items()],
         "socketBytes": [(api, direction, count) for (api, direction), count in meter.bytes.items()],
     }
     replace_file(path, json.dumps(document))

@@ -251,7 +251,7 @@ class GatewayApp:
         )
         self._sockets = OpenSockets(self.watch.resolve, self._meter)
         self._auth = Authenticator(time.monotonic, owners=CallerNames(CallerNameTable(settings.names)))
-        self._activator = Activator(store, self.watch, self._pool)
+        self._activator = Activator(store, self.watch, self._pool, self._meter)
         self._forwarder = Forwarder(
             self._pool, self.watch.resolve, self.watch.went_idle, self._activator, tracer
         )

@@ -14,6 +14,7 @@ import uvloop
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
 from controller.store import SqliteStore
+from controller.store.request_metrics import RequestMetrics
 from controller.web.gateway.activator import Activator
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.router import UpstreamTarget
@@ -161,7 +162,8 @@ class GatewayWorker:
         self.store = store
         self.pool = ConnectionPool(1.0)
         self.watch = RouteWatch(store, self.pool)
-        self.activator = Activator(store, self.watch, self.pool)
+        self.meter = RequestMetrics()
+        self.activator = Activator(store, self.watch, self.pool, self.meter)
 
     @property
     def target(self) -> UpstreamTarget:

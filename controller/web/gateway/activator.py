@@ -22,6 +22,7 @@ from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Route
 from controller.ports import Store
+from controller.store.request_metrics import RequestMetrics, WaitReason
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.probe import takes_calls
 from controller.web.gateway.router import UpstreamTarget
@@ -47,10 +48,11 @@ class Healing:
 
 
 class Activator:
-    def __init__(self, store: Store, watch: RouteWatch, pool: ConnectionPool) -> None:
+    def __init__(self, store: Store, watch: RouteWatch, pool: ConnectionPool, meter: RequestMetrics) -> None:
         self._store = store
         self._watch = watch
         self._pool = pool
+        self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-activator")
         self._called: set[Key] = set()  # since the last report
@@ -83,7 +85,7 @@ class Activator:
         key = _key(target)
         if target.route.stalled:
             raise RequestRefused(_stalled(target))
-        with self._place(key):
+        with self._place(target, WaitReason.ASLEEP):
             asked, calls = self._asked.get(key) or (
                 self._loop.run_in_executor(self._thread, self._ask, key),
                 0,
@@ -123,7 +125,7 @@ class Activator:
         key, route = _key(target), target.route
         if route.stalled:
             raise RequestRefused(_stalled(target))
-        with self._place(key):
+        with self._place(target, WaitReason.HEALING):
             healing = self._healing.get(key)
             if healing is None or healing.done.done():
                 healing = self._healing[key] = Healing(self._loop.create_task(self._until_healed(target)))
@@ -172,8 +174,9 @@ class Activator:
     # --- places --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _place(self, key: Key) -> Iterator[None]:
+    def _place(self, target: UpstreamTarget, why: WaitReason) -> Iterator[None]:
         """Take the place of a waiting call until the end of the block. Raises RequestRefused if there is none."""
+        key = _key(target)
         of_app = sum(number for (app, _), number in self._waiting.items() if app == key[0])
         if self._waiting.total() >= WAITING or of_app >= WAITING_EACH:
             number, whose = (
@@ -188,9 +191,11 @@ class Activator:
             )
             raise RequestRefused(HttpProblem(ProblemKind.OVERLOADED, detail, retry_after=RETRY_AFTER))
         self._waiting[key] += 1
+        self._meter.wait_begins(target.label, why)
         try:
             yield
         finally:
+            self._meter.wait_ends(target.label, why)
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]

@@ -311,6 +311,8 @@ def test_calls_to_a_component_that_is_asleep_wait_until_it_is_awake(web: Web) ->
             assert "classify" in web.store.activity.of(AppName("demo"))
             assert not any(call.done() for call in calls)
             assert web.ask("GET", "/-/healthz").status == 200, "nobody else has to wait"
+            line = 'prichal_gateway_requests_waiting{api="demo/open",reason="asleep"} 16.0'
+            wait_for(lambda: line in web.ask("GET", "/-/metrics").body.decode())
             web.store.routes.switch(demo_route(web.component.endpoint, wake_within=30.0))
             assert [(call.result().status, call.result().json["size"]) for call in calls] == [
                 (200, len(body))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.samples import BUCKETS
 from controller.store import request_metrics
-from controller.store.request_metrics import RequestMetrics
+from controller.store.request_metrics import RequestMetrics, WaitReason
 
 
 def test_an_ended_worker_s_counts_stay(tmp_path: Path) -> None:
@@ -47,6 +47,24 @@ def test_sockets_of_ended_workers_are_not_open(tmp_path: Path) -> None:
     assert total.ended == {("demo/own", "closed"): 2}
     assert total.open_seconds == {"demo/own": 3_000_000}
     assert total.bytes == {("demo/own", "received"): 20, ("demo/own", "sent"): 40}
+
+
+def test_calls_of_ended_workers_do_not_wait(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    request_metrics.clear(folder)
+    for process in (1, 2):
+        counts = RequestMetrics()
+        for _ in range(3):
+            counts.wait_begins("demo/image", WaitReason.ASLEEP)
+        counts.wait_ends("demo/image", WaitReason.ASLEEP)
+        counts.wait_begins("demo/image", WaitReason.HEALING)
+        counts.wait_ends("demo/image", WaitReason.HEALING)
+        counts.flush(request_metrics.worker_file(folder, process))
+    assert request_metrics.read_all(folder).waiting == {("demo/image", "asleep"): 4}
+    request_metrics.retire(folder, 1)
+    total = request_metrics.read_all(folder)
+    assert total.waiting == {("demo/image", "asleep"): 2}
+    assert total.waits == {("demo/image", "asleep"): 6, ("demo/image", "healing"): 2}
 
 
 def test_nothing_new_is_not_written(tmp_path: Path) -> None:

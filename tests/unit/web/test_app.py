@@ -23,7 +23,7 @@ from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import RunState, new_run, new_run_id
 from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload
 from controller.store import SqliteStore, request_metrics
-from controller.store.request_metrics import RequestMetrics
+from controller.store.request_metrics import RequestMetrics, WaitReason
 from controller.web.api.platform.status import FRESH
 from controller.web.app import create_app
 from controller.web.context import people_context
@@ -537,6 +537,7 @@ def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) ->
     counts.observe("demo/image", 200, 0.004)
     counts.flush(request_metrics.worker_file(folder, 1))
     counts.observe("demo/image", 504, 70.0)
+    counts.wait_begins("demo/image", WaitReason.HEALING)
     counts.flush(request_metrics.worker_file(folder, 2))
     text = client.get("/-/metrics").text
     for line in (
@@ -548,6 +549,8 @@ def test_metrics(client: FlaskClient, store: SqliteStore, settings: Settings) ->
         'prichal_gateway_request_seconds_bucket{api="demo/image",le="0.0025"} 0.0',
         'prichal_gateway_request_seconds_bucket{api="demo/image",le="0.005"} 2.0',
         'prichal_gateway_request_seconds_count{api="demo/image"} 3.0',
+        'prichal_gateway_requests_waiting{api="demo/image",reason="healing"} 1.0',
+        'prichal_gateway_waits_total{api="demo/image",reason="healing"} 1.0',
         "prichal_daemon_heartbeat_age_seconds ",
     ):
         assert line in text

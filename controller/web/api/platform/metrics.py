@@ -231,7 +231,27 @@ def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
     for api, count in sorted(meter.in_flight.items()):
         in_flight.add_metric([api], count)
     yield in_flight
+    yield from _waits(meter)
     yield from _sockets(meter)
+
+
+def _waits(meter: RequestMetrics) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "prichal_gateway_requests_waiting",
+        "Calls that wait for a component, which is asleep or healing.",
+        labels=["api", "reason"],
+    )
+    for (api, why), count in sorted(meter.waiting.items()):
+        waiting.add_metric([api, why], count)
+    yield waiting
+    waits = CounterMetricFamily(
+        "prichal_gateway_waits",
+        "How often calls began to wait for a component, which was asleep or healing.",
+        labels=["api", "reason"],
+    )
+    for (api, why), count in sorted(meter.waits.items()):
+        waits.add_metric([api, why], count)
+    yield waits
 
 
 def _sockets(meter: RequestMetrics) -> Iterator[Metric]:

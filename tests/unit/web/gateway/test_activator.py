@@ -69,6 +69,24 @@ def test_all_who_call_wait_for_one_pass(store: SqliteStore) -> None:
     run(scenario, store, ASLEEP)
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_calls_that_wait_are_counted(store: SqliteStore, leaves: bool) -> None:
+    async def scenario(worker: Worker) -> None:
+        label = worker.target.label
+        waiting = await worker.calls(3)
+        assert worker.meter.waiting == {(label, "asleep"): 3}
+        if leaves:
+            for call in waiting:
+                call.cancel()
+        else:
+            await worker.switch(AWAKE)
+        await asyncio.wait(waiting)
+        assert not +worker.meter.waiting
+        assert worker.meter.waits == {(label, "asleep"): 3}
+
+    run(scenario, store, ASLEEP)
+
+
 def test_who_calls_later_asks_again(store: SqliteStore) -> None:
     async def scenario(worker: Worker) -> None:
         for _ in range(2):
@@ -162,7 +180,7 @@ class FullDisk:
 def test_all_who_wait_are_told_when_the_daemon_cannot_be_asked(store: SqliteStore) -> None:
     async def scenario(worker: Worker) -> None:
         full: Any = FullDisk()
-        unheard = Activator(full, worker.watch, worker.pool)
+        unheard = Activator(full, worker.watch, worker.pool, worker.meter)
         waiting = [asyncio.create_task(unheard.wake(worker.target)) for _ in range(2)]
         for refused in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(refused, RequestRefused)

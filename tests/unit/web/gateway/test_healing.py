@@ -325,10 +325,11 @@ def test_only_so_many_wait_and_who_leaves_gives_the_place_up(
         problem = await worker.refused()
         assert (problem.kind, problem.retry_after) == (ProblemKind.OVERLOADED, 5)
         assert "12 calls of app demo wait" in problem.detail
+        assert set(worker.meter.waiting.items()) == {(("demo/image", "healing"), 12)}
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
-        assert (worker.waiting, worker.activator._healing) == (0, {})
+        assert (worker.waiting, worker.activator._healing, +worker.meter.waiting) == (0, {}, {})
         calls = await worker.begin_waiting(12)
         async with component(library) as endpoint:
             await worker.switch(upstreams=(endpoint,))
