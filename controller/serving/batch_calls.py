@@ -54,15 +54,28 @@ class BatchedFunction:
         member = BatchMember(call, arguments, key)
         batch = self._limiter.join(member)
         if batch is not None:
-            for begun in batch.members:
-                begun.call.begins()
-            self._row.batching(1)
             try:
-                self._run(batch)
+                self._begin_and_run(batch)
+            except BaseException as error:  # noqa: BLE001 -- each call raises it on its own thread
+                for left in batch.members:
+                    if not left.done:
+                        self._limiter.deliver(left, None, error)
             finally:
-                self._row.batching(-1)
                 self._limiter.finish(batch)
         return member.outcome()
+
+    def _begin_and_run(self, batch: Batch) -> None:
+        """Raises only what is a fault of ours."""
+        for member in batch.members:
+            try:
+                member.call.begins()
+            except Exception as error:  # noqa: BLE001 -- it is that call's own
+                self._limiter.deliver(member, None, error)
+        self._row.batching(1)
+        try:
+            self._run(batch)
+        finally:
+            self._row.batching(-1)
 
     def _run(self, batch: Batch) -> None:
         """Give each call of the batch its outcome."""
@@ -121,7 +134,7 @@ class BatchedFunction:
 
 
 def _present(members: list[BatchMember]) -> list[BatchMember]:
-    return [member for member in members if not member.gone]
+    return [member for member in members if not (member.done or member.gone)]
 
 
 def stack_key(inputs: list[dict[str, Any]]) -> Hashable:

@@ -7,7 +7,8 @@ import threading
 import time
 from collections import UserList
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -330,6 +331,13 @@ def test_one_result_too_many_is_told_in_the_right_number() -> None:
         divided([1, 2], 1, by_name=False)
 
 
+def batched_function(function: Any, size: int) -> tuple[BatchLimiter, BatchedFunction, Any]:
+    inference = InferenceFunction("m:f", function, ("inputs",), Signature((), (), "", ""), None)
+    limiter = BatchLimiter(size, delay=FAR, queue=10, concurrency=1)
+    row: Any = SharedMetrics(1).rows[1]
+    return limiter, BatchedFunction(inference, limiter, row, lambda *_: Future()), row
+
+
 def test_an_error_that_is_returned_again_and_again_keeps_nothing() -> None:
     error = ValueError("too long")
 
@@ -344,6 +352,49 @@ def test_an_error_that_is_returned_again_and_again_keeps_nothing() -> None:
             batched.result({"inputs": []}, LimitedCall("id", FAR, lambda: None, lambda: False))
         assert caught.value.__cause__ is error
         assert error.__traceback__ is None
+
+
+def test_a_call_whose_beginning_cannot_be_told_fails_alone_and_the_next_batch_runs() -> None:
+    def function(inputs: list[Any]) -> list[Any]:
+        return inputs
+
+    def broken() -> None:
+        raise BrokenPipeError("told nobody")
+
+    limiter, batched, _ = batched_function(function, size=2)
+    with ThreadPoolExecutor(2) as threads:
+        for fails in (True, False):
+            calls = [LimitedCall(str(number), FAR, lambda: None, lambda: False) for number in range(2)]
+            calls[0].begins = broken if fails else calls[0].begins
+            first = threads.submit(batched.result, {"inputs": "a"}, calls[0])
+            wait_until(partial(getattr, calls[0], "queued"))
+            second = threads.submit(batched.result, {"inputs": "b"}, calls[1])
+            assert second.result(PATIENCE) == "b"
+            assert isinstance(first.exception(PATIENCE), BrokenPipeError if fails else type(None))
+            wait_until(lambda: not limiter._in_batches)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_fault_around_a_batch_fails_its_calls_and_keeps_no_slot(change: int) -> None:
+    limiter, batched, row = batched_function(lambda inputs: inputs, size=1)
+    count = row.batching
+
+    def broken(by: int) -> None:
+        count(by)
+        if by == change:
+            raise OSError("the counts are gone")
+
+    row.batching = broken
+    call = LimitedCall("id", FAR, lambda: None, lambda: False)
+    if change == 1:
+        with pytest.raises(OSError, match="the counts are gone"):
+            batched.result({"inputs": "a"}, call)
+    else:  # it has its result already
+        assert batched.result({"inputs": "a"}, call) == "a"
+    assert not limiter._in_batches
+    row.batching = count
+    call = LimitedCall("next", FAR, lambda: None, lambda: False)
+    assert batched.result({"inputs": "b"}, call) == "b"
 
 
 def test_inputs_are_stacked_whatever_their_order() -> None:
