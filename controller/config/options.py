@@ -386,6 +386,9 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "policies.images": _texts(
         r"[A-Za-z0-9._*?\[\]!:/-]{1,300}", "patterns for names of images, such as registry.example.org/*"
     ),
+    "policies.cacheImages": _texts(
+        r"[A-Za-z0-9._*?\[\]!:/-]{1,300}", "patterns for names of images, such as registry.example.org/ci/*"
+    ),
     "policies.requireResources": _flag,
     "policies.forbiddenBuildArgs": _texts(
         r"[A-Za-z0-9_*?\[\]!]{1,100}", "patterns for names, such as *_PROXY"

@@ -355,6 +355,7 @@ def _image(raw: Raw) -> ImageSource:
         target=build.get("target"),
         args=tuple(sorted(build.get("args", {}).items())),
         secrets=tuple(BuildSecret(one["id"], one["secret"], one["key"]) for one in build.get("secrets", [])),
+        cache_from=tuple(build.get("cacheFrom", ())),
     )
 
 

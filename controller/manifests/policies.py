@@ -47,7 +47,16 @@ def _image(
             sources=policies.sources,
         )
         yield document.problem((*path, "existingImageName"), message)
-    for name in (image.get("build") or {}).get("args", {}):
+    build = image.get("build") or {}
+    for i, cache in enumerate(build.get("cacheFrom", [])):
+        if not policies.allows_cache(cache):
+            message = Localizable(
+                "this platform takes no layers of {image!r} as cache: the operator has to name it in "
+                "policies.cacheImages of the configuration",
+                image=cache,
+            )
+            yield document.problem((*path, "build", "cacheFrom", i), message)
+    for name in build.get("args", {}):
         if not policies.allows_build_arg(name):
             message = Localizable("this platform allows no build argument {name!r}", name=name)
             yield document.problem((*path, "build", "args", name), message)

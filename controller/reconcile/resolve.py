@@ -66,7 +66,8 @@ from controller.reconcile.models import ModelPins, awaiting_model
 
 
 def build_content(sources: Sources, revision: Revision, source: BuildImage) -> str:
-    """Return a digest of all that a build sees: equal content gives an equal tag."""
+    """Return a digest of all that a build sees: equal content gives an equal tag. Images that serve as cache change
+    only how long it takes."""
     tree = sources.content_id(revision, source)
     secrets = [[one.id, one.secret, one.key] for one in source.secrets]
     # Without secrets, tags are those of earlier versions of prichal.
@@ -75,7 +76,11 @@ def build_content(sources: Sources, revision: Revision, source: BuildImage) -> s
 
 
 def build_input(
-    commit: str, source: BuildImage, app: AppName, secret: Callable[[str], SecretSpec | None]
+    commit: str,
+    source: BuildImage,
+    app: AppName,
+    secret: Callable[[str], SecretSpec | None],
+    registries: Credentials,
 ) -> BuildInput:
     """Return the input of a build that is about to begin. Raises Stalled `AwaitingSecret` if a secret is not set."""
     values: list[tuple[str, Secret]] = []
@@ -96,7 +101,7 @@ def build_input(
                 ),
             )
         values.append((one.id, value))
-    return BuildInput(commit, source, tuple(values))
+    return BuildInput(commit, source, tuple(values), registries if source.cache_from else ())
 
 
 def package_index(name: str | None, registries: Credentials) -> Mapping[str, Secret]:
@@ -310,7 +315,7 @@ class Resolver:
                 tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, stage.image))
             pin = self._stage_pin(stage.image, tag, found)
             if build and pin.to_build:
-                build = build_input(build.commit, build.source, spec.app, self.secret)
+                build = build_input(build.commit, build.source, spec.app, self.secret, self.registries)
             images.append(DesiredStage(name, pin, build))
             stages.append(runnable_stage(stage, pin.deploy))
         pipeline = runnable(declared, spec.app, revision.commit, tuple(stages))
@@ -334,7 +339,7 @@ class Resolver:
             tag = build_tag(self.instance, spec.app, build_content(self.sources, revision, component.image))
         pin = self._pin(component.image, tag, memory.image, found)
         if build and pin.to_build:
-            own = build_input(build.commit, build.source, spec.app, self.secret)
+            own = build_input(build.commit, build.source, spec.app, self.secret, self.registries)
             given = {**package_index(component.package_registry, self.packages), **dict(own.secrets)}
             build = replace(own, secrets=tuple(given.items()))
         model = self.models.pin(component, memory.model, found.model_pins)

@@ -32,7 +32,9 @@ def rebuilt(deps: ReconcilerDeps, pipeline: Pipeline, stage: str) -> str:
     if pin.to_build:
         secret = partial(_secret, deps, pipeline)
         with deps.builds.turn(pipeline.app):
-            build = build_input(pipeline.revision, source, pipeline.app, secret)
+            build = build_input(
+                pipeline.revision, source, pipeline.app, secret, deps.catalog.registries(declared)
+            )
             context = deps.sources.build_context(revision, source)
             with deps.build_log(pipeline.app, tag) as line:
                 deps.engine.build(tag, build, context, line)

@@ -92,6 +92,7 @@ class FakeEngine:
         self.pulls: list[str] = []
         self.builds: list[str] = []
         self.build_secrets: dict[str, dict[str, str]] = {}
+        self.build_registries: dict[str, list[str]] = {}  # those that builds were given, by tag
         self.starts: list[str] = []
         self.last_started: Workload | None = None
         self.removals: list[str] = []
@@ -286,6 +287,7 @@ class FakeEngine:
             pass
         self.builds.append(tag)
         self.build_secrets[tag] = {id: value.reveal() for id, value in build.secrets}
+        self.build_registries[tag] = [registry.url for registry, _ in build.registries]
         log(f"Step 1/1 : FROM {build.source.dockerfile}")
         if stop():
             raise Superseded(f"{tag}: the build was ended, because there is a newer commit")

@@ -383,7 +383,9 @@ class ImageStore:
         doing = f"cannot build image {tag}"
         needed = needs(context.dockerfile)
         if choose(self._settings.builder, self._settings.build_network, needed) is Builder.BUILDKIT:
-            self._build_by_buildkit(self._ordered(tag, build, context, doing), log, doing, stop)
+            order = self._ordered(tag, build, context, doing)
+            order = replace(order, cache=self._cache_of(order.app, build, log))
+            self._build_by_buildkit(order, log, doing, stop)
         else:
             self._build_classic(tag, build, context, log, doing, stop)
         with translated(doing):
@@ -461,6 +463,7 @@ class ImageStore:
     ) -> None:
         app, limit = self._app_of(tag), self._settings.build_timeout
         bases = self._check_bases(context.dockerfile, build, doing, app).ids
+        cache = self._with_own(self._cache_of(app, build, log), app)
         dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
 
         def as_written(text: str) -> str:
@@ -477,7 +480,7 @@ class ImageStore:
             spool(context, dockerfile.content, spooled)
             tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
-                messages, stream = self._start_build(client, tag, build, spooled, network)
+                messages, stream = self._start_build(client, tag, build, spooled, network, cache)
                 with self._ended_by(disk, stop, tag, doing), closing_on_stop(stream, _either(disk, stop)):
                     for message in _within(messages, limit):
                         disk.note(message.get("stream", ""))
@@ -587,6 +590,38 @@ class ImageStore:
                     self._named(other, doing)
         return BaseImages(frozenset(bases), tuple(triggers))
 
+    def _cache_of(self, app: AppName, build: BuildInput, log: Callable[[str], None]) -> tuple[str, ...]:
+        """Return the images whose layers this build may use as cache, by digest; they are on this host then. One that
+        cannot be had makes a build slower, not different, so the log has the error. Raises Stalled `ImageRefused` for
+        an id and for a build of an app.
+        """
+        found: list[str] = []
+        for reference in build.source.cache_from:
+            if not self._policies.allows_cache(reference):
+                log(
+                    f"{reference} is not used as cache: policies.cacheImages of the configuration does not name it"
+                )
+                continue
+            try:
+                pin = self._pin_existing(reference, build.registries)
+                if not pin.present:
+                    self.pull(pin.deploy, build.registries, app)
+            except (Stalled, Transient) as error:
+                if error.reason == BUILD_OF_AN_APP.reason:
+                    raise
+                log(f"{reference} is not used as cache: {error.message}")
+                continue
+            # BuildKit finds images by name alone.
+            found.append(reference if pin.origin is ImageOrigin.LOCAL else pin.deploy)
+            log(f"layers of {found[-1]} are used as cache")
+        return tuple(found)
+
+    def _with_own(self, cache: tuple[str, ...], app: AppName) -> list[str]:
+        """Return the images to which the classic builder is limited: one that is given some as cache looks at no steps
+        of other builds, so the app's own are added."""
+        own = [image for image, apps in self._built().items() if app in apps] if cache else []
+        return [*cache, *own]
+
     def _require_allowed(self, reference: str, doing: str) -> None:
         """Raise Stalled `BuildFailed` if the operator lets no build begin with this image."""
         if not self._policies.allows_image(reference):
@@ -595,7 +630,13 @@ class ImageStore:
             raise Stalled(Reason.BUILD_FAILED, told)
 
     def _start_build(
-        self, client: APIClient, tag: str, build: BuildInput, context: Any, network: str
+        self,
+        client: APIClient,
+        tag: str,
+        build: BuildInput,
+        context: Any,
+        network: str,
+        cache: list[str],
     ) -> tuple[Iterator[Json], CancellableStream[Json]]:
         """Classic builder: the SDK does not speak BuildKit's protocol, and Engine 20.10 has the classic one.
 
@@ -620,6 +661,7 @@ class ImageStore:
             decode=True,
             container_limits={"memory": settings.build_memory, "memswap": settings.build_memory},
             network_mode=network,
+            cache_from=cache or None,
         )
         return messages, CancellableStream(messages, answers[-1])
 

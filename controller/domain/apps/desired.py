@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 
 from controller.domain.apps.observed import ImagePin
 from controller.domain.apps.smoke import SmokeCase
-from controller.domain.apps.spec import BoxSpec, BuildImage, ComponentKind, MLComponentSpec
+from controller.domain.apps.spec import (
+    BoxSpec,
+    BuildImage,
+    ComponentKind,
+    MLComponentSpec,
+    Registry,
+    SecretSpec,
+)
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service
@@ -22,11 +29,12 @@ from controller.domain.volumes import Volume
 @dataclass(frozen=True)
 class BuildInput:
     """The input of a build; `commit` and the spec name the tree that becomes the build context. `secrets` has the
-    values of those that the spec declares, by id."""
+    values of those that the spec declares, by id; `registries` those of the app, for images that serve as cache."""
 
     commit: str
     source: BuildImage
     secrets: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+    registries: tuple[tuple[Registry, SecretSpec | None], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,27 @@ from controller.domain.image_names import split_name
 
 @dataclass(frozen=True)
 class Policies:
-    """`images` and `forbidden_build_args` are patterns as of file names, whose `*` stands for any characters; no
-    `images`: from everywhere. `names` is a regular expression for whole names, "": any."""
+    """`images`, `cache_images` and `forbidden_build_args` are patterns as of file names, whose `*` stands for any
+    characters; no `images`: from everywhere; no `cache_images`: builds have no images as cache. `names` is a regular
+    expression for whole names, "": any."""
 
     images: tuple[str, ...] = ()
     require_resources: bool = False
     forbidden_build_args: tuple[str, ...] = ()
     names: str = ""
+    cache_images: tuple[str, ...] = ()
 
     def allows_image(self, reference: str) -> bool:
         """Return True if an image may be used. A pattern is compared with the whole name, registry included, without
         tag and digest."""
         name = whole_name(reference)
         return not self.images or any(fnmatchcase(name, pattern) for pattern in self.images)
+
+    def allows_cache(self, reference: str) -> bool:
+        """Return True if builds may use layers of an image as cache. Builders trust what such an image says that a step
+        has made, and give it to builds of other apps later; so it takes more than to be allowed as an image."""
+        name = whole_name(reference)
+        return self.allows_image(reference) and any(fnmatchcase(name, one) for one in self.cache_images)
 
     def allows_build_arg(self, name: str) -> bool:
         return not any(fnmatchcase(name, pattern) for pattern in self.forbidden_build_args)

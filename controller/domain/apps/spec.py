@@ -74,6 +74,7 @@ class BuildImage:
     target: str | None = None
     args: tuple[tuple[str, str], ...] = ()
     secrets: tuple[BuildSecret, ...] = ()
+    cache_from: tuple[str, ...] = ()  # images whose layers may take the place of steps
 
 
 ImageSource = ExistingImage | BuildImage

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +42,21 @@ def tag(instance: str) -> str:
 def buildkit(instance: str, tmp_path: Path) -> Iterator[DockerEngine]:
     with closing(DockerEngine(ALWAYS, instance, tmp_path)) as engine:
         yield engine
+
+
+@contextmanager
+def cache_locked(operation: int) -> Iterator[None]:
+    """Hold a lock of all test processes: the engine has one cache, which one of the tests empties."""
+    path = Path(tempfile.gettempdir()) / f"prichal-tests-{os.getuid()}-buildkit-cache"
+    with path.open("a") as lock:
+        fcntl.flock(lock, operation)
+        yield
+
+
+@pytest.fixture
+def cache_stays() -> Iterator[None]:
+    with cache_locked(fcntl.LOCK_SH):
+        yield
 
 
 def build(
@@ -84,6 +103,7 @@ def test_what_only_buildkit_builds(engine: DockerEngine, tag: str, text: str, li
     assert line in lines, lines
 
 
+@pytest.mark.usefixtures("cache_stays")
 def test_caches_belong_to_one_app(buildkit: DockerEngine, instance: str) -> None:
     step = "RUN --mount=type=cache,target=/c,id=x echo {0} >> /c/log; echo $(cat /c/log)"
     tags = [f"{instance}.local/{app}/web:{number}" for app in ("a", "b") for number in (1, 2)]
@@ -91,6 +111,7 @@ def test_caches_belong_to_one_app(buildkit: DockerEngine, instance: str) -> None
     assert [lines.split() for lines in seen] == [["b:1"], ["b:1", "b:2"], ["b:1"], ["b:1", "b:2"]]
 
 
+@pytest.mark.usefixtures("cache_stays")
 def test_what_secrets_have_made_is_not_found_by_another_app(buildkit: DockerEngine, instance: str) -> None:
     """Although its Dockerfile is equal, and it has a secret with this id, too."""
     text = f"{FROM}RUN --mount=type=secret,id=pip sha256sum /run/secrets/pip > /x; date +%N >> /x\nRUN sha256sum /x"
@@ -344,6 +365,22 @@ def test_a_newer_commit_ends_a_build(
     assert not client.images(tag)
 
 
+def test_several_can_ask_at_a_time_what_is_in_the_cache() -> None:
+    """The engine answers one of them, and refuses the others meanwhile."""
+    with closing(EngineConnection(ALWAYS.host, 60.0)) as connection:
+        cache = BuildCache(connection, ALWAYS)
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(cache.size) for _ in range(4)]
+            assert all(one.result() >= 0 for one in asked)
+
+
+@pytest.fixture
+def cache_is_mine() -> Iterator[None]:
+    with cache_locked(fcntl.LOCK_EX):
+        yield
+
+
+@pytest.mark.usefixtures("cache_is_mine")
 def test_the_cache_is_kept_within_its_bound(instance: str, tag: str, tmp_path: Path) -> None:
     """What is removed is only what no build uses: the next one makes it again."""
     with closing(DockerEngine(ALWAYS, instance, tmp_path)) as engine:
@@ -356,9 +393,9 @@ def test_the_cache_is_kept_within_its_bound(instance: str, tag: str, tmp_path: P
         def still_there() -> bool:
             """Others build by this engine, too: what is looked for is the part that this test has made."""
             cache.collect(0.0)
-            parts = connection.client.df()["BuildCache"] or ()
             return any(
-                part["Type"] == "exec.cachemount" and instance in part["Description"] for part in parts
+                part["Type"] == "exec.cachemount" and instance in part["Description"]
+                for part in cache.parts()
             )
 
         with closing(connection):

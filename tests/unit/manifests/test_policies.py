@@ -78,3 +78,31 @@ def test_without_policies_all_is_right() -> None:
 )
 def test_what_keeps_to_a_policy_is_right(policies: Policies) -> None:
     assert problems(policies) == []
+
+
+CACHED = f"""{VERSION}
+kind: MLComponent
+metadata: {{name: scorer}}
+spec:
+  image:
+    build:
+      cacheFrom:
+        - python:3.12
+        - ci.example/team/x
+  mlService: {{inference: app:predict}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("policies", "lines"),
+    [
+        (Policies(), [8, 9]),
+        (Policies(cache_images=("ci.example/*",)), [8]),
+        (Policies(cache_images=("*",)), []),
+        (Policies(images=("ci.example/*",), cache_images=("*",)), [8]),
+    ],
+)
+def test_images_that_serve_as_cache_are_named_by_the_operator(policies: Policies, lines: list[int]) -> None:
+    found = problems(policies, CACHED)
+    assert [int(text.split(":")[1]) for text in found] == lines
+    assert all("the operator has to name it in policies.cacheImages" in text for text in found)

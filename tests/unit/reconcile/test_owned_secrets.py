@@ -8,12 +8,15 @@ import json
 import logging
 import tomllib
 import uuid
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from werkzeug.security import check_password_hash
 
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.policies import Policies
 from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
@@ -329,6 +332,20 @@ def test_builds_get_the_package_registry_of_their_component(harness: Harness, ac
     pip.read_string(files["pip.conf"])
     assert pip["global"]["index-url"] == url
     assert tomllib.loads(files["uv.toml"]) == {"index": [{"url": url, "default": True}]}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_builds_that_use_images_as_cache_get_the_registries_of_their_app(
+    harness: Harness, cache: bool
+) -> None:
+    """With their accounts; others need none."""
+    settings = replace(harness.settings, policies=Policies(cache_images=("*",)))
+    harness.deps = replace(harness.deps, settings=settings)
+    harness.connect(app(registries=(Registry("hub", "hub.example.org", None),)))
+    source: dict[str, Any] = {"cacheFrom": ["hub.example.org/team/x:1"]} if cache else {}
+    harness.push(built(**source), Dockerfile="FROM base")
+    harness.run()
+    assert list(harness.engine.build_registries.values()) == [["hub.example.org"] * cache]
 
 
 def test_a_package_registry_needs_the_whole_account(harness: Harness) -> None:

@@ -38,7 +38,7 @@ IMAGE_BUILT = "moby.image.id"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be built: `named` are the labels of the image."""
+    """What is to be built: `named` are the labels of the image, `cache` names images on this host."""
 
     app: AppName
     tag: str
@@ -46,6 +46,7 @@ class Order:
     context: BuildContext
     dockerfile: Prepared
     named: Mapping[str, str]
+    cache: tuple[str, ...] = ()
 
 
 class BuildKit:
@@ -125,6 +126,7 @@ class BuildKit:
             "buildargs": json.dumps(arguments),
             "labels": json.dumps(dict(order.named)),
             "networkmode": self.network,
+            **({"cachefrom": json.dumps(order.cache)} if order.cache else {}),
             **own,
         }
 

@@ -50,6 +50,25 @@ def test_where_images_come_from(patterns: tuple[str, ...], reference: str, allow
     assert Policies(images=patterns).allows_image(reference) is allowed
 
 
+@pytest.mark.parametrize(
+    ("images", "patterns", "reference", "allowed"),
+    [
+        ((), (), "team.example/ci/x:1", False),
+        ((), ("*",), "team.example/ci/x:1", True),
+        ((), ("team.example/ci/*",), "team.example/ci/x@sha256:" + "0" * 64, True),
+        ((), ("team.example/ci/*",), "team.example/x/ci/x", False),
+        ((), ("docker.io/library/*",), "python:3.12", True),
+        (("docker.io/*",), ("*",), "team.example/ci/x:1", False),
+        (("docker.io/*",), (), "python:3.12", False),
+    ],
+)
+def test_which_images_builds_may_have_as_cache(
+    images: tuple[str, ...], patterns: tuple[str, ...], reference: str, allowed: bool
+) -> None:
+    """None without a word of the operator, and none that is not allowed as an image."""
+    assert Policies(images=images, cache_images=patterns).allows_cache(reference) is allowed
+
+
 def test_build_arguments_and_names() -> None:
     policies = Policies(forbidden_build_args=("*_PROXY",), names="team-[a-z0-9-]+")
     assert [policies.allows_build_arg(name) for name in ("HTTP_PROXY", "PROXY", "PIP")] == [False, True, True]
