@@ -177,7 +177,7 @@ def serve_local(
     "secrets",
     multiple=True,
     metavar="NAME=FILE",
-    help="A Secret, from a file with lines KEY=value.",
+    help="A Secret, from a file with lines KEY=value; NAME/KEY=FILE for one key, whose value the file is.",
 )
 @click.option(
     "--root",
@@ -231,8 +231,11 @@ def _secrets(arguments: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
     pairs = []
     for argument in arguments:
         name, _, file = argument.partition("=")
-        if not name or not Path(file).is_file():
-            raise click.BadParameter(f"{argument!r} is not NAME=FILE", param_hint="--secret")
+        if not all(name.split("/", 1)) or not Path(file).is_file():
+            raise click.BadParameter(
+                f"{argument!r} is not NAME=FILE or NAME/KEY=FILE, of a file that exists",
+                param_hint="--secret",
+            )
         pairs.append((name, Path(file)))
     return tuple(pairs)
 

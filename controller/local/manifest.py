@@ -5,7 +5,7 @@ The manifests are read and validated by the same code as those of a commit. Call
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from controller.domain.apps.spec import (
 from controller.domain.errors import ManifestInvalid, Stalled
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
-from controller.domain.secret import Secret
+from controller.domain.secret import Secret, without_line_end
 from controller.local.selection import choose, namespace_of
 from controller.manifests import components
 from controller.manifests.build import examine
@@ -113,3 +113,22 @@ def secret_of(name: str, file: Path) -> SecretSpec:
             raise Stalled(Reason.SECRET_INVALID, f"{file}:{number}: the line is not KEY=value")
         values.append((key.strip(), Secret(value)))
     return SecretSpec(name, tuple(values))
+
+
+def given_secrets(given: Iterable[tuple[str, Path]]) -> dict[str, SecretSpec]:
+    """Return the Secrets that the options `NAME=FILE` and `NAME/KEY=FILE` give; those of one name are one Secret. The
+    file of a KEY is its value, as in a Secret of a platform folder. Raises Stalled `SecretInvalid`, OSError.
+    """
+    values: dict[str, dict[str, Secret]] = {}
+    for place, file in given:
+        name, slash, key = place.partition("/")
+        found = {key: _content(file)} if slash else dict(secret_of(name, file).values)
+        values.setdefault(name, {}).update(found)
+    return {name: SecretSpec(name, tuple(found.items())) for name, found in values.items()}
+
+
+def _content(file: Path) -> Secret:
+    try:
+        return Secret(without_line_end(file.read_text()))
+    except UnicodeDecodeError as error:
+        raise Stalled(Reason.SECRET_INVALID, f"{file}: the value is not text in UTF-8") from error

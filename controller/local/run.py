@@ -30,12 +30,12 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState, cancel, new_run, new_run_id
 from controller.local.console import Console, Say
 from controller.local.inputs import GivenInput, GivenInputs, bring, inputs_of
-from controller.local.manifest import DeclaredPipeline, declared, secret_of
+from controller.local.manifest import DeclaredPipeline, declared, given_secrets
 from controller.local.outputs import collect_outputs, refuse_taken
 from controller.local.signals import InterruptCounter, handled, ignore_signals, interruptible
 from controller.local.workspace import Workspace, keep, workspace
 from controller.ports import JobState, Store
-from controller.reconcile.resolve import runnable, runnable_stage
+from controller.reconcile.resolve import build_input, runnable, runnable_stage
 from controller.runner.deps import RunnerDeps
 from controller.runner.folders import RunFolders
 from controller.runner.runner import Runner
@@ -67,7 +67,7 @@ def run_local(settings: Settings, local: LocalRunOptions, out: Say, note: Say) -
     before anything starts. `out` takes what the stages write, `note` everything else.
     """
     found = declared(local.manifest, local.pipeline, settings.limits)
-    found = replace(found, secrets={**found.secrets, **{n: secret_of(n, file) for n, file in local.secrets}})
+    found = replace(found, secrets={**found.secrets, **given_secrets(local.secrets)})
     stages = found.pipeline.stages
     _require_secrets(found)
     draft = local_pipeline(found, tuple(runnable_stage(stage, "") for stage in stages))
@@ -102,6 +102,15 @@ def _require_secrets(found: DeclaredPipeline) -> None:
                     f"the stage {stage.name!r} takes variables from the Secret {name!r}: pass them with "
                     f"--secret {name}=FILE (lines KEY=value), or put the Secret's manifest beside the pipeline's",
                 )
+        for one in stage.image.secrets if isinstance(stage.image, BuildImage) else ():
+            known = found.secrets.get(one.secret)
+            if known is None or known.get(one.key) is None:
+                raise Stalled(
+                    Reason.SECRET_MISSING,
+                    f"the build of the stage {stage.name!r} mounts the key {one.key!r} of the Secret {one.secret!r}: "
+                    f"pass it with --secret {one.secret}/{one.key}=FILE, or put the Secret's manifest beside "
+                    "the pipeline's",
+                )
 
 
 def local_pipeline(found: DeclaredPipeline, stages: tuple[Stage, ...]) -> Pipeline:
@@ -129,7 +138,8 @@ def _image(engine: LocalEngine, found: DeclaredPipeline, stage: StageSpec, root:
         return engine.pull(reference)
     note(f"{stage.name} * building {root / stage.image.context}")
     tag = f"{BUILDER}.local/{found.app}/{found.pipeline.name}.{stage.name}:latest"
-    return engine.build(tag, stage.image, root, lambda line: note(f"{stage.name} * {line}"))
+    order = build_input("", stage.image, found.app, found.secrets.get, ())
+    return engine.build(tag, order, root, lambda line: note(f"{stage.name} * {line}"))
 
 
 def _root(local: LocalRunOptions) -> Path:

@@ -21,7 +21,6 @@ from controller.adapters.docker.images import ImageStore
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
-from controller.domain.apps.spec import BuildImage
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 
@@ -57,13 +56,13 @@ class LocalEngine:
         self._images.pull(reference, registries=None)
         return self._present(reference)
 
-    def build(self, tag: str, source: BuildImage, root: Path, log: Callable[[str], None]) -> str:
+    def build(self, tag: str, order: BuildInput, root: Path, log: Callable[[str], None]) -> str:
         """Build an image from the folder `root/context` as it is now, without what its `.dockerignore`
         excludes, and return its id. Raises Stalled `BuildFailed`, `BuildTimeout`; otherwise errors as
         `Engine.build`.
         """
-        context = of_folder(root / source.context, source.dockerfile)
-        self._images.build(tag, BuildInput("", source), context, log)
+        context = of_folder(root / order.source.context, order.source.dockerfile)
+        self._images.build(tag, order, context, log)
         return self._present(tag)
 
     def collect_builds(self) -> None:

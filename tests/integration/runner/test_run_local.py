@@ -40,15 +40,16 @@ spec:
 """
 TELL = """
     - name: tell
-      image: {build: {context: tell}}
+      image: {build: {context: tell, secrets: [{id: pip, secret: packages, key: token}]}}
       inputs: [{name: model}]
       outputs: [{name: report}]
       envFrom: [{secretRef: {name: keys}}]
 """
 DOCKERFILE = f"""
 FROM {BASE_IMAGE}
+RUN --mount=type=secret,id=pip wc -c < /run/secrets/pip > /size
 COPY . /here
-CMD ["sh", "-c", "ls -A /here; echo $KEY; cp $UNIP_PIPELINE_MODEL/* $UNIP_PIPELINE_REPORT/"]
+CMD ["sh", "-c", "ls -A /here; echo $KEY; cat /size; cp $UNIP_PIPELINE_MODEL/* $UNIP_PIPELINE_REPORT/"]
 """
 FIT = "echo attempt $UNIP_ATTEMPT; cat $UNIP_PIPELINE_DATA $UNIP_PIPELINE_RATE > $UNIP_PIPELINE_MODEL/m; "
 INPUTS = ("--input", "data=in.csv", "--input", "rate:=0.5")
@@ -148,7 +149,8 @@ def test_two_stages_one_of_them_built_here(place: Place, client: docker.APIClien
     for name, text in (("Dockerfile", DOCKERFILE), ("kept", ""), ("junk", ""), (".dockerignore", "junk\n")):
         (place.folder / "tell" / name).write_text(text)
     (place.folder / "keys.env").write_text("KEY=s3cret\n")
-    started = place.start("--secret", "keys=keys.env")
+    (place.folder / "token").write_text("t0ken\n")
+    started = place.start("--secret", "keys=keys.env", "--secret", "packages/token=token")
     try:
         assert started.end() == 0, started.said
     finally:
@@ -158,7 +160,7 @@ def test_two_stages_one_of_them_built_here(place: Place, client: docker.APIClien
     written = [line for line in started.lines if " | " in line]
     assert written == [
         *("fit  | attempt 1", "fit  | attempt 2"),
-        *("tell | .dockerignore", "tell | Dockerfile", "tell | kept", "tell | s3cret"),
+        *("tell | .dockerignore", "tell | Dockerfile", "tell | kept", "tell | s3cret", "tell | 5"),
     ]
     assert "fit  * QUEUED after" in started.said
     assert started.lines[-1] == "train SUCCEEDED"

@@ -19,7 +19,7 @@ from controller.domain.runs.run import Run, RunInput, RunState, StageRun, new_ru
 from controller.domain.secret import Secret
 from controller.local.console import Console
 from controller.local.inputs import GivenInput, GivenInputs, bring, inputs_of
-from controller.local.manifest import DeclaredPipeline, declared, secret_of
+from controller.local.manifest import DeclaredPipeline, declared, given_secrets, secret_of
 from controller.local.outputs import collect_outputs, refuse_taken
 from controller.local.run import local_pipeline
 from controller.reconcile.resolve import runnable_stage
@@ -378,6 +378,8 @@ def test_each_attempt_has_its_log_though_it_was_missed_while_it_ran(screen: Scre
         ([], Exit.USAGE, "error (InputMissing): inputs are missing:"),
         (["--input", "data"], Exit.USAGE, "'data' is neither NAME=PATH"),
         (["--secret", "keys=nowhere"], Exit.USAGE, "is not NAME=FILE"),
+        (["--secret", "keys/=manifests/train.yaml"], Exit.USAGE, "is not NAME=FILE or NAME/KEY=FILE"),
+        (["--secret", "/token=manifests/train.yaml"], Exit.USAGE, "is not NAME=FILE or NAME/KEY=FILE"),
         (["--pipeline", "other"], Exit.NOT_FOUND, "no pipeline 'other'"),
         ([f"--input={given}" for given in ALL], Exit.USAGE, "out/report exists already"),
     ],
@@ -394,6 +396,40 @@ def test_what_is_wrong_is_said_before_anything_is_begun(
     found = machine.run("run-local", "manifests/train.yaml", *arguments)
     assert (found.code, found.stdout) == (code, "")
     assert said in found.stderr
+
+
+def test_what_a_build_mounts_is_asked_for(machine: Machine, folder: Path) -> None:
+    """Before anything is pulled or built; the sentence can be followed as it is written, key by key."""
+    file, given = folder / "manifests" / "train.yaml", list[str]()
+    mounted = "{id: a, secret: packages, key: token}, {id: b, secret: packages, key: user}"
+    build = f"{{build: {{context: tell, secrets: [{mounted}]}}}}"
+    file.write_text(file.read_text().replace("{build: {context: tell}}", build))
+    (folder / "value").write_text("t0ken\n")
+    for key in ("token", "user"):
+        found = machine.run("run-local", "manifests/train.yaml", *given)
+        assert f"mounts the key '{key}' of the Secret 'packages'" in found.stderr
+        assert f"--secret packages/{key}=FILE" in found.stderr
+        assert found.code == Exit.FAILED
+        assert "t0ken" not in found.stderr
+        given += ["--secret", f"packages/{key}={folder / 'value'}"]
+
+
+def test_the_keys_of_a_secret_are_given_one_by_one_or_together(folder: Path) -> None:
+    (folder / "keys.env").write_text("KEY=x\nOTHER=y\n")
+    (folder / "token").write_text("line 1\nline=2\n")
+    given = given_secrets(
+        [("keys", folder / "keys.env"), ("keys/KEY", folder / "token"), ("b/k", folder / "token")]
+    )
+    assert {name: dict(spec.values) for name, spec in given.items()} == {
+        "keys": {"KEY": Secret("line 1\nline=2\n"), "OTHER": Secret("y")},
+        "b": {"k": Secret("line 1\nline=2\n")},
+    }
+    (folder / "token").write_text("one\n")
+    assert given_secrets([("b/k", folder / "token")])["b"].get("k") == Secret("one")
+    (folder / "token").write_bytes(b"\xff")
+    with pytest.raises(Stalled, match="is not text") as caught:
+        given_secrets([("b/k", folder / "token")])
+    assert caught.value.reason == "SecretInvalid"
 
 
 def test_a_secret_that_is_not_there_is_asked_for(machine: Machine, folder: Path) -> None:
