@@ -715,6 +715,9 @@ class Events(Protocol):
     def list(self, app: AppName | None, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """Return events with id > `after`, oldest first; after=0 returns the newest `limit`, oldest first."""
 
+    def forget(self, app: AppName) -> None:
+        """Delete all events of an app."""
+
 
 class Routes(Protocol):
     def all(self) -> tuple[Route, ...]: ...
@@ -829,6 +832,10 @@ class Branches(Protocol):
     def open_pull(self, repository: str, pull: OpenPull, at: float) -> None: ...
 
     def close_pull(self, repository: str, number: int) -> None: ...
+
+    def close_pulls(self, repository: str, numbers: Iterable[int], before: float) -> None:
+        """Delete requests of which nothing was heard since `before`, in Unix seconds."""
+        ...
 
 
 class Activity(Protocol):

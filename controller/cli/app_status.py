@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from controller.cli.completion import app_argument
 from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.live import redraw
-from controller.cli.output import Column, Table, View, print_message, show_view, table_of
+from controller.cli.output import Column, Table, View, print_message, show_view, since, table_of, until
 from controller.cli.remote import Remote, remote_options
 from controller.cli.session import config_option
 from controller.cli.waiting import looks
@@ -151,8 +150,24 @@ def _text(document: Document, name: str, default: str = "") -> str:
     return str(document.get(name) or default)
 
 
+#: Further columns where an app is a preview: each follows the app that it belongs to.
+BRANCH_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("PREVIEW OF", lambda app: _text(app.get("preview") or {}, "app") or "-"),
+    Column("BRANCH", lambda app: _text(app.get("preview") or {}, "branch") or "-"),
+    Column("ENDS", lambda app: _ends(app.get("preview"))),
+)
+
+
+def _ends(preview: Document | None) -> str:
+    if preview is None:
+        return "-"
+    return until(preview["ends"]) if preview.get("ends") else "never"
+
+
 def _list(apps: tuple[Document, ...], wide: bool) -> View:
-    return (table_of(COLUMNS, apps, wide),) if apps else ()
+    has_previews = any(app.get("preview") for app in apps)
+    columns = (*COLUMNS[:2], *BRANCH_COLUMNS, *COLUMNS[2:]) if has_previews else COLUMNS
+    return (table_of(columns, apps, wide),) if apps else ()
 
 
 def _ready(part: Document) -> tuple[str, str]:
@@ -169,20 +184,14 @@ def _condition(part: Document) -> Document | None:
 
 
 def _age(condition: Document) -> str:
-    return _since(parse_rfc3339(_text(condition, "since")))
-
-
-def _since(at: float) -> str:
-    seconds = max(0, int(time.time() - at))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+    return since(parse_rfc3339(_text(condition, "since")))
 
 
 def _detail_lines(app: Document, wide: bool) -> Iterator[str | Table]:
     yield f"{app['app']}: {_text(app, 'state', 'Unknown')}"
     yield f"  repository  {_text(app, 'repository') or '-'}"
+    if preview := app.get("preview"):
+        yield f"  preview of  {preview['app']}, branch {preview['branch']}, ends: {_ends(preview)}"
     if clone := _text(app, "cloneUrl"):
         yield f"  clone URL   {clone}"
     yield f"  applied     {_text(app, 'appliedRevision') or '-'}"
@@ -207,7 +216,16 @@ def _detail_lines(app: Document, wide: bool) -> Iterator[str | Table]:
         yield ""
         yield table_of(USAGE_COLUMNS, found, wide)
     yield from _gpus(app, wide)
+    yield from _previews(app, wide)
     yield from _links(app)
+
+
+def _previews(app: Document, wide: bool) -> Iterator[str | Table]:
+    if app.get("previews") or app.get("leftOut"):
+        from controller.cli.previews import preview_view
+
+        yield ""
+        yield from preview_view(app, wide)
 
 
 def _links(app: Document) -> Iterator[str]:
@@ -240,8 +258,8 @@ FOLLOWED_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column("RULE", lambda each: _text(each, "rule")),
     Column("NEWEST", lambda each: _tagged(_text(each, "image")) or "-"),
     Column("DIGEST", lambda each: _text(each, "image").partition("@")[2] or "-", is_wide=True),
-    Column("ASKED", lambda each: _since(parse_rfc3339(each["asked"])) if each["asked"] else "-"),
-    Column("NEXT", lambda each: _until(each["next"])),
+    Column("ASKED", lambda each: since(parse_rfc3339(each["asked"])) if each["asked"] else "-"),
+    Column("NEXT", lambda each: until(each["next"])),
     Column("WHY", lambda each: _text(each, "problem") or _rejected(each) or _text(each, "why")),
 )
 
@@ -250,11 +268,6 @@ def _tagged(image: str) -> str:
     """Return an image with its tag and the beginning of its digest."""
     name, _, digest = image.partition("@")
     return f"{name.rpartition('/')[2]} ({digest[7:19]})" if image else ""
-
-
-def _until(moment: str) -> str:
-    seconds = parse_rfc3339(moment) - time.time() if moment else 0.0
-    return f"in {_since(time.time() - seconds)}" if seconds > 0 else "now"
 
 
 def _rejected(each: dict[str, Any]) -> str:
@@ -317,4 +330,4 @@ def _last(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     reason = f" {run['reason']}" if run["reason"] else ""
-    return f"; last: {run['pipeline']} {run['state']}{reason} ({_since(parse_rfc3339(run['ended']))} ago)"
+    return f"; last: {run['pipeline']} {run['state']}{reason} ({since(parse_rfc3339(run['ended']))} ago)"

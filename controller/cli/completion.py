@@ -80,7 +80,12 @@ def component_argument(required: bool = True) -> Callable[[F], F]:
     return _argument("component", _components, required=required)
 
 
+def _previews(store: Store, context: click.Context) -> Iterator[str]:
+    return (preview.app for preview in store.branches.previews())
+
+
 bucket_argument = _argument("bucket", _kept_buckets)
+preview_argument = _argument("preview", _previews)
 box_argument = _argument("target", _boxes, metavar="APP/BOX")
 pipeline_argument = _argument("pipeline", _pipelines)
 run_argument = _argument("run", _pipelines)

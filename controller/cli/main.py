@@ -31,7 +31,7 @@ SECTIONS = {
     "Modules (short forms of `prichal repo …`)": ("connect", "disconnect"),
     "Servers": ("login", "logout"),
     "Nouns": (
-        *("app", "repo", "run", "file", "box", "image", "secret", "notify", "name", "key"),
+        *("app", "repo", "run", "file", "box", "image", "preview", "secret", "notify", "name", "key"),
         *("user", "role", "session", "token", "config", "password", "backup"),
     ),
     "Without the platform": ("new", "validate", "serve-local", "run-local"),
@@ -60,6 +60,7 @@ COMMAND_MODULES = {
     "boxes": ("box",),
     "images": ("image",),
     "backup": ("backup",),
+    "previews": ("preview",),
     "names": ("name",),
     "secrets": ("secret", "key"),
     "notify": ("notify",),

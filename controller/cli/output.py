@@ -203,3 +203,18 @@ def clock(at: float) -> str:
 def date(at: float | None) -> str:
     """Return the local date and time, `2026-01-31 14:02:11`."""
     return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def since(at: float) -> str:
+    """Return how long ago a moment was: `3d`."""
+    seconds = max(0, int(time.time() - at))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def until(moment: str) -> str:
+    """Return in what time a moment is: `in 3d`."""
+    seconds = parse_rfc3339(moment) - time.time() if moment else 0.0
+    return f"in {since(time.time() - seconds)}" if seconds > 0 else "now"

@@ -263,6 +263,8 @@ class Reason(OpenEnum):
     UNKNOWN_BUCKET = "UnknownBucket"
     UNKNOWN_NAME = "UnknownName"
     UNKNOWN_NOTIFICATION = "UnknownNotification"
+    UNKNOWN_PREVIEW = "UnknownPreview"
+    IS_PREVIEW = "IsPreview"
     PEOPLE_UNWRITABLE = "PeopleUnwritable"
     TOO_MANY_TICKETS = "TooManyTickets"
     TOO_MANY_TOKENS = "TooManyTokens"

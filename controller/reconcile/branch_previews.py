@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from controller.domain.apps.branch_previews import (
     BranchPreviews,
+    gone_pulls,
     listed_branches,
     preview_name,
     shown_ref,
@@ -104,11 +105,13 @@ def _list(deps: ReconcilerDeps, app: AppName) -> bool:
     if declared is None or repository is None or declared.previews is None:
         return branches.see(app, ())
     secret = deps.catalog.repository_secret(repository, repository.credentials)
+    # Before the branches are listed: a branch is there before a request to merge it.
+    began, pulls = deps.clock.now(), branches.pulls(repository.name)
     heads = deps.sources.refs(repository, secret)
-    pulls = branches.pulls(repository.name)
     before = branches.seen(app)
     seen = listed_branches(app, declared.previews, repository.ref, heads, pulls, before, deps.clock.now())
     with deps.store.transaction():
+        branches.close_pulls(repository.name, (each.number for each in gone_pulls(heads, pulls)), began)
         gone = {each.ref for each in before} - {each.ref for each in seen}
         for ref in sorted(gone):
             name = preview_name(app, ref)

@@ -24,6 +24,7 @@ from controller.domain.apps.followed_images import (
     wanted_images,
     warnings_of,
     with_images,
+    without_write_back,
 )
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
@@ -129,7 +130,8 @@ def _read_manifests(
     for commits that are not in force yet."""
     files = deps.sources.files(revision, declared.path, SUFFIXES)
     access = FileAccess(_age_keys(deps, declared), lambda path: deps.sources.read(revision, path, MAX_FILE))
-    return _manifests.load(files, declared, deps.settings.limits, access, revision, policies)
+    spec = _manifests.load(files, declared, deps.settings.limits, access, revision, policies)
+    return without_write_back(spec) if declared.preview else spec
 
 
 def _age_keys(deps: ReconcilerDeps, declared: PlatformAppSpec) -> FileKeys:

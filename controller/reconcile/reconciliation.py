@@ -133,6 +133,9 @@ def _reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
             deps.store.notifications.declare(request.app, ())
             deps.store.images.declare(request.app, ())
             if deps.catalog.spec.app(request.app) is None:  # it was not wanted again meanwhile
+                # Once nothing says whose preview it was, its name decides who may read what it has said.
+                if deps.store.branches.preview(request.app):
+                    deps.store.events.forget(request.app)
                 deps.store.branches.forget(request.app)
     else:
         status_writer.save()

@@ -5,6 +5,7 @@ requests; each of these rows is checked when it is read.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from controller.domain.apps.branch_previews import (
     is_branch_name,
     is_preview_ref,
 )
+from controller.domain.localizable import as_stored, from_document
 from controller.domain.names import AppName, is_dns_label
 from controller.store.sqlite import Database
 
@@ -35,7 +37,7 @@ ON CONFLICT (app) DO UPDATE SET of_app = excluded.of_app, ref = excluded.ref, he
 _KEEP: Final = """INSERT INTO preview_decisions (app, kept, removed) VALUES (?, ?, '')
 ON CONFLICT DO UPDATE SET kept = excluded.kept, removed = ''"""
 _REMOVE: Final = """INSERT INTO preview_decisions (app, kept, removed) VALUES (?, 0, ?)
-ON CONFLICT DO UPDATE SET removed = excluded.removed"""
+ON CONFLICT DO UPDATE SET kept = 0, removed = excluded.removed"""
 _PULL: Final = """INSERT INTO pull_requests (repository, number, branch, fork, at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET branch = excluded.branch, fork = excluded.fork, at = excluded.at"""
 _PRUNE_PULLS: Final = """DELETE FROM pull_requests WHERE repository = :repository AND number NOT IN (
@@ -89,7 +91,9 @@ class BranchTable:
         query = "SELECT * FROM branches WHERE why != '' ORDER BY app, since DESC, ref"
         with self._database.read() as db:
             rows = db.execute(query).fetchall()
-        return tuple(LeftOut(AppName(row["app"]), row["ref"], row["why"]) for row in rows if _is_sound(row))
+        return tuple(
+            LeftOut(AppName(row["app"]), row["ref"], _message(row["why"])) for row in rows if _is_sound(row)
+        )
 
     def record(self, found: BranchPreviews, declared: Iterable[AppName], now: float) -> None:
         """Store which previews are wanted, and why other branches have none. A preview that is not wanted any more
@@ -112,7 +116,7 @@ class BranchTable:
             db.execute("UPDATE branches SET why = '' WHERE why != ''")
             db.executemany(
                 "UPDATE branches SET why = ? WHERE app = ? AND ref = ?",
-                [(text, app, ref) for (app, ref), text in why.items()],
+                [(as_stored(text) or text, app, ref) for (app, ref), text in why.items()],
             )
 
     def forget(self, app: AppName) -> None:
@@ -168,9 +172,25 @@ class BranchTable:
         with self._database.write() as db:
             db.execute("DELETE FROM pull_requests WHERE repository = ? AND number = ?", (repository, number))
 
+    def close_pulls(self, repository: str, numbers: Iterable[int], before: float) -> None:
+        """Delete requests of which nothing was heard since `before`, in Unix seconds."""
+        closed = [(repository, number, before) for number in numbers]
+        if closed:
+            query = "DELETE FROM pull_requests WHERE repository = ? AND number = ? AND at < ?"
+            with self._database.write() as db:
+                db.executemany(query, closed)
+
 
 def _is_sound(row: sqlite3.Row) -> bool:
     return is_preview_ref(row["ref"]) and _HEAD.fullmatch(row["head"]) is not None
+
+
+def _message(stored: str) -> str:
+    """Return the message that a column has; the text of a release that stored no more."""
+    try:
+        return from_document(json.loads(stored))
+    except (ValueError, RecursionError):
+        return stored
 
 
 def _preview(row: sqlite3.Row) -> BranchPreview | None:

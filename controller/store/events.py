@@ -68,6 +68,10 @@ class EventLog:
             rows = db.execute(AFTER if after else NEWEST, asked).fetchall()
         return tuple(_event(row) for row in rows)
 
+    def forget(self, app: AppName) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM events WHERE app = ?", (app,))
+
     def prune(self, before: float) -> None:
         """Delete events older than `before` of unknown apps; known ones keep their newest events, however
         old.

@@ -582,7 +582,7 @@ CREATE TABLE followed_images (
     PRIMARY KEY (app, subject)
 ) STRICT, WITHOUT ROWID
 """
-# Those that were seen for previews; `why` says why one has none.
+# Those that were seen for previews; `why` says why one has none, as a message.
 BRANCHES = """
 CREATE TABLE branches (
     app TEXT NOT NULL,

@@ -110,6 +110,12 @@ def deletion(store: Store, settings: Settings, app: str, confirmed: str, id: str
     if confirmed != app:
         message = Localizable("to delete the app, its name must be repeated: {app}", app=app)
         raise Stalled(Reason.NOT_CONFIRMED, message)
+    if store.branches.preview(AppName(app)):
+        message = Localizable(
+            "{app} is a preview, which goes with its branch: remove it with `prichal preview rm {app}`",
+            app=app,
+        )
+        raise Stalled(Reason.IS_PREVIEW, message)
     return AppOrder(id, OrderKind.DELETE, AppName(app), by)
 
 

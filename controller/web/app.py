@@ -20,6 +20,7 @@ from controller.domain.errors import ControllerError
 from controller.ports import Store
 from controller.web.api.files.views import files
 from controller.web.api.platform.admission import admit_requests
+from controller.web.api.platform.branch_previews import branch_previews
 from controller.web.api.platform.components import components
 from controller.web.api.platform.files import app_files
 from controller.web.api.platform.hooks import hooks
@@ -96,6 +97,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.register_blueprint(me)
     app.register_blueprint(secrets)
     app.register_blueprint(notifications)
+    app.register_blueprint(branch_previews)
     app.register_blueprint(users)
     app.register_blueprint(new_apps)
     app.register_blueprint(new_app_pages)

@@ -24,6 +24,8 @@ ROUTES: Final = frozenset(
             ("POST", f"/-/apps/<name>/{act}")
             for act in ("reconcile", "retry", "suspend", "resume", "rollback", "approve", "age-keys")
         ),
+        ("POST", "/-/apps/<name>/previews/<preview>/keep"),
+        ("POST", "/-/apps/<name>/previews/<preview>/remove"),
         ("POST", "/-/apps"),
         ("DELETE", "/-/apps/<name>"),
         ("PUT", "/-/apps/<name>/secrets/<secret>"),

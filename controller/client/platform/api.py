@@ -100,6 +100,18 @@ class Platform(Protocol):
         `notifications`. Stalled `UnknownNotification`."""
         ...
 
+    def branch_previews(self, app: str | None) -> Document:
+        """Return the `previews` of an app, or of all, and in `leftOut` branches that have none, and why."""
+        ...
+
+    def keep_preview(self, app: str, preview: str, forever: bool = False) -> Document:
+        """Let the time of a preview of an app begin again, or with `forever` have no end. Stalled `UnknownPreview`."""
+        ...
+
+    def remove_preview(self, app: str, preview: str) -> Document:
+        """Remove a preview until its branch has another commit. Stalled `UnknownPreview`."""
+        ...
+
     def templates(self) -> Document:
         """Return `templates`, and in `you` what the caller may make of them."""
         ...

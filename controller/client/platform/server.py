@@ -143,6 +143,26 @@ class ServerPlatform:
         with self._server.meaning.understood(doing):
             return _object("message")(answer)
 
+    def branch_previews(self, app: str | None) -> Document:
+        told = _object("app", "previews", "leftOut")
+        if app is None:
+            return self.read("/-/previews", "cannot list previews", told)
+        return self._of_app(app, "/previews", f"cannot list the previews of {app}", told)
+
+    def keep_preview(self, app: str, preview: str, forever: bool = False) -> Document:
+        return self._decide(app, preview, "keep", {"forever": forever})
+
+    def remove_preview(self, app: str, preview: str) -> Document:
+        return self._decide(app, preview, "remove")
+
+    def _decide(self, app: str, preview: str, what: str, content: Any = None) -> Document:
+        doing = f"cannot {what} the preview {preview}"
+        path = f"/-/apps/{quote(app, safe='')}/previews/{quote(preview, safe='')}/{what}"
+        with self._knowing(app):
+            answer = self.change(path, doing, content)
+        with self._server.meaning.understood(doing):
+            return _object("name", "app", "branch")(answer)
+
     def set_secret(self, app: str, secret: str, values: Mapping[str, Secret]) -> Document:
         content = {"values": {key: value.reveal() for key, value in values.items()}}
         return self._change_secret("PUT", app, secret, "", content)

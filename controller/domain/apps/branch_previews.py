@@ -91,8 +91,8 @@ class OpenPull:
 
 @dataclass(frozen=True)
 class PreviewDecision:
-    """What people have decided about a preview: its time began again at `kept`, it is not wanted while its branch is at
-    `removed`."""
+    """What people have decided about a preview: its time began again at `kept`, or has no end if that is infinite; it
+    is not wanted while its branch is at `removed`."""
 
     kept: float = 0.0
     removed: str = ""
@@ -100,7 +100,7 @@ class PreviewDecision:
 
 @dataclass(frozen=True)
 class BranchPreview:
-    """A preview: the app `app` of the branch of `of`. It goes at `ends`, in Unix seconds."""
+    """A preview: the app `app` of the branch of `of`. It goes at `ends`, in Unix seconds; infinite: not by itself."""
 
     app: AppName
     of: AppName
@@ -118,6 +118,11 @@ class LeftOut:
     of: AppName
     ref: str
     why: str
+
+    @property
+    def app(self) -> AppName:
+        """Return what the preview would be called."""
+        return preview_name(self.of, self.ref)
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,12 @@ def matches(rules: PreviewRules, branch: str) -> bool:
     return any(fnmatchcase(branch, pattern) for pattern in rules.branches)
 
 
+def gone_pulls(heads: Mapping[str, str], pulls: Iterable[OpenPull]) -> tuple[OpenPull, ...]:
+    """Return the requests that must have been closed, whatever webhooks have said: their branches are gone. What a
+    forge keeps for a request of a fork stays when the request is closed, so it says nothing."""
+    return tuple(pull for pull in pulls if not pull.is_fork and f"{BRANCHES}{pull.branch}" not in heads)
+
+
 def wanted_previews(
     spec: PlatformSpec,
     seen: Iterable[SeenBranch],
@@ -211,7 +222,7 @@ def _of_app(
     for each in sorted(branches, key=lambda each: (-each.since, each.ref)):
         name = preview_name(app.name, each.ref)
         decision = decisions.get(name, PreviewDecision())
-        ends = max(each.since, min(decision.kept, now)) + rules.ttl
+        ends = _end(each.since, decision.kept, rules.ttl, now)
         preview = BranchPreview(name, app.name, each.ref, each.head, each.since, ends)
         why = _why_not(app, preview, decision, rules, suspended, now)
         why = why or _why_no_more(app.limits, rules, number)
@@ -220,6 +231,11 @@ def _of_app(
         else:
             number += 1
             yield preview
+
+
+def _end(since: float, kept: float, ttl: float, now: float) -> float:
+    # A clock that was set back must not keep a preview for longer than a person has asked for.
+    return math.inf if kept == math.inf else max(since, min(kept, now)) + ttl
 
 
 def _why_not(

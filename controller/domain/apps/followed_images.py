@@ -133,6 +133,11 @@ def with_images(spec: AppSpec, images: Images) -> AppSpec:
     def source(subject: str, declared: ImageSource) -> ImageSource:
         return ExistingImage(chosen[subject]) if subject in chosen else declared
 
+    return _with_sources(spec, source)
+
+
+def _with_sources(spec: AppSpec, source: Callable[[str, ImageSource], ImageSource]) -> AppSpec:
+    """Return the specification with what `source` makes of each image and what it is of."""
     return replace(
         spec,
         ml_components=tuple(replace(c, image=source(c.name, c.image)) for c in spec.ml_components),
@@ -144,6 +149,18 @@ def with_images(spec: AppSpec, images: Images) -> AppSpec:
             for p in spec.pipelines
         ),
     )
+
+
+def without_write_back(spec: AppSpec) -> AppSpec:
+    """Return the specification of a preview, which follows images beside Git alone: two of them would write to one
+    branch, and the person who pushes to it would be ahead of neither."""
+
+    def source(declared: ImageSource) -> ImageSource:
+        if isinstance(declared, ExistingImage) and declared.follow and declared.follow.write_back:
+            return replace(declared, follow=replace(declared.follow, write_back=False))
+        return declared
+
+    return _with_sources(spec, lambda _, declared: source(declared))
 
 
 def wanted_images(

@@ -6,8 +6,8 @@ A caller who may not see an app gets the same answer as for an app that does not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -50,6 +50,11 @@ def is_app_pattern(text: str) -> bool:
 def _matches(app: str, pattern: str) -> bool:
     """No pattern covers the platform folder, whose name begins with another character than those of apps."""
     return app != ALL and not app.startswith("@") and app.startswith(pattern[:-1])
+
+
+def is_in_sight(app: str, sight: frozenset[str]) -> bool:
+    """Return True if one of the names and patterns covers the app."""
+    return app in sight or any(is_app_pattern(each) and _matches(app, each) for each in sight)
 
 
 def grant_problem(role: Role, app: str) -> str:
@@ -116,13 +121,14 @@ class Verdict(Enum):
 class Principal:
     """The person or program that makes a request. `name` is empty for the holder of the admin token and for
     trusted callers of this host, which have no account. `via` says how they proved who they are; `session` is
-    the id of their session."""
+    the id of their session. `previews` has the app of each preview."""
 
     name: str
     grants: tuple[Grant, ...]
     scope: Scope
     via: str
     session: str = ""
+    previews: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_admin(self) -> bool:
@@ -134,11 +140,19 @@ class Principal:
         return self.sees(ALL)
 
     def roles(self, app: str) -> frozenset[Role]:
-        """The roles that hold for an app; for `ALL` those of the platform."""
-        return frozenset(grant.role for grant in self.grants if grant.covers(app))
+        """The roles that hold for an app; for `ALL` those of the platform. For a preview those in its app do, and no
+        others: its name begins like those of apps that may be somebody else's, and a pattern would cover it."""
+        whose = self.previews.get(app, app)
+        return frozenset(grant.role for grant in self.grants if grant.covers(whose))
 
     def sees(self, app: str) -> bool:
         return decide(self, Act.SEE, app) is Verdict.ALLOWED
+
+    @property
+    def sight(self) -> frozenset[str]:
+        """Return the names and patterns of the apps that the principal may see. It is equal for people who see the
+        same."""
+        return frozenset(grant.app for grant in self.grants if self.sees(grant.app))
 
 
 def decide(principal: Principal, act: Act, app: str = ALL) -> Verdict:
@@ -154,15 +168,8 @@ def decide(principal: Principal, act: Act, app: str = ALL) -> Verdict:
 
 
 def with_previews(principal: Principal, previews: Iterable[tuple[str, str]]) -> Principal:
-    """Return the principal with the roles in previews that they have in the apps of these. `previews` are pairs of a
-    preview and its app."""
-    more = [
-        replace(grant, app=preview)
-        for preview, app in previews
-        for grant in principal.grants
-        if grant.app not in (ALL, preview) and grant.covers(app) and not grant.covers(preview)
-    ]
-    return replace(principal, grants=(*principal.grants, *more)) if more else principal
+    """Return the principal who knows which apps are previews. `previews` are pairs of a preview and its app."""
+    return replace(principal, previews=dict(previews))
 
 
 def administrator(via: str) -> Principal:

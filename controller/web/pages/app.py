@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from flask import Response, current_app
 
+from controller.domain.apps.branch_previews import BranchPreview, LeftOut
 from controller.domain.apps.conditions import Condition, ConditionType, find, is_ready
 from controller.domain.apps.followed_images import FollowRecord, rule_of
 from controller.domain.apps.history import AppliedRevision
@@ -19,12 +20,20 @@ from controller.domain.apps.status import AppStatus, Event
 from controller.domain.apps.usage import Usage
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.people.roles import Principal
-from controller.domain.routing.routes import Route, Service, ServiceKind
 from controller.domain.runs.run import Run, RunCount
 from controller.ports import Store
 from controller.web.api.platform.refusals import unknown_app
 from controller.web.context import context, principal, query
 from controller.web.pages.app_history import ENTRIES, shown_history
+from controller.web.pages.branch_previews import (
+    OpenApi,
+    PreviewShown,
+    apis_of,
+    branch_of,
+    lasts,
+    left_out_of,
+    previews_of,
+)
 from controller.web.pages.flashes import Flash, redirect_saying
 from controller.web.pages.languages import Language
 from controller.web.pages.live import live_page
@@ -56,16 +65,6 @@ EVENTS: Final = 50  # newest ones on the page
 
 
 @dataclass(frozen=True)
-class OpenApi:
-    """What can be called: a published API of a component, or a service of the platform."""
-
-    path: str
-    owner: str  # a component, or the kind of the service
-    page: str  # what a person opens
-    published: bool
-
-
-@dataclass(frozen=True)
 class AppShown:
     """All that the page shows, as it is in the store."""
 
@@ -79,6 +78,9 @@ class AppShown:
     events: tuple[Event, ...]  # newest first
     history: tuple[AppliedRevision, ...]  # newest first
     followed: tuple[FollowRecord, ...]
+    preview: BranchPreview | None  # what it is, if it is one
+    previews: tuple[PreviewShown, ...]  # that it has
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ class AppLive:
             tuple(reversed(store.events.list(app, 0, EVENTS))),
             store.history.list(app, ENTRIES + 1),
             store.images.of(app),
+            store.branches.preview(app),
+            previews_of(store, app),
+            left_out_of(store, app),
         )
 
     def fragments(self, found: Any, language: Language) -> Mapping[str, str]:
@@ -132,8 +137,11 @@ class AppLive:
             "event_words": EVENT_WORDS,
             "is_ready": is_ready,
             "rule_of": rule_of,
+            "state_words": STATES,
+            "branch_of": branch_of,
+            "lasts": lasts,
         }
-        names = ("head", "conditions", "open", "parts", "plan", "history", "events")
+        names = ("head", "conditions", "open", "previews", "parts", "plan", "history", "events")
         return {name: render(f"app/{name}.html", language, values) for name in names}
 
 
@@ -171,17 +179,3 @@ def word_of(conditions: tuple[Condition, ...]) -> tuple[str, str]:
 
 def told_by(event: Event) -> Told:
     return Told.about(event.reason, event.message)
-
-
-def apis_of(routes: tuple[Route, ...], services: tuple[Service, ...]) -> list[OpenApi]:
-    found = []
-    for route in routes:
-        for api in route.apis:
-            path = f"/{route.app}/{api.path}"
-            page = f"{path}/" if route.any_path else f"{path}/docs"
-            found.append(OpenApi(path, route.component, page, api.published))
-    for service in services:
-        path = f"/{service.app}/{service.api.path}"
-        page = f"{path}/-/docs" if service.kind is ServiceKind.FILES else f"{path}/docs"
-        found.append(OpenApi(path, service.kind.value, page, service.api.published))
-    return sorted(found, key=lambda api: api.path)

@@ -14,13 +14,16 @@ from urllib.parse import urlencode
 from flask import Blueprint, current_app
 from flask.typing import ResponseReturnValue
 
+from controller.domain.apps.branch_previews import BranchPreview, shown_ref
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.status import AppStatus
 from controller.domain.localizable import first_line, shortened
 from controller.domain.names import AppName
-from controller.domain.people.roles import ALL, Principal
+from controller.domain.people.roles import ALL, Principal, is_in_sight
 from controller.ports import Store
+from controller.web.api.platform.branch_preview_documents import in_order
 from controller.web.context import context, principal, query
+from controller.web.pages.branch_previews import branch_of, lasts, opened_page
 from controller.web.pages.languages import Language
 from controller.web.pages.live import live_page
 from controller.web.pages.rendering import render
@@ -43,6 +46,8 @@ class AppLine:
     revision: str
     since: float
     text: str  # that is searched
+    preview: BranchPreview | None = None
+    opened: str = ""  # what can be opened of a preview
 
 
 @dataclass(frozen=True)
@@ -58,29 +63,35 @@ class AppList:
 
 @dataclass(frozen=True)
 class AppsLive:
-    """`seen`: the apps that the reader may see; None for all."""
+    """`sight`: the names and patterns of the apps that the reader may see; None for all."""
 
-    seen: frozenset[str] | None
+    sight: frozenset[str] | None
     search: str
     state: AppState | None
     number: int
 
     @classmethod
     def of(cls, store: Store, who: Principal, names: Mapping[str, str], asked: QueryParameters) -> AppsLive:
-        grants = frozenset(grant.app for grant in who.grants if who.sees(grant.app))
         state = asked.choice("state", {"": None, **{str(each): each for each in AppState}})
         search = (asked.text("q") or "").strip()[:LONGEST_SEARCH].lower()
-        return cls(None if who.sees(ALL) else grants, search, state, asked.number("page", 1, 1, 10**6))
+        return cls(None if who.sees(ALL) else who.sight, search, state, asked.number("page", 1, 1, 10**6))
 
     def read(self, store: Store) -> AppList:
-        seen = [line_of(app) for app in store.apps.all() if self.seen is None or app.app in self.seen]
+        previews = {each.app: each for each in store.branches.previews()}
+        apps = in_order((app for app in store.apps.all() if self._shows(app.app, previews)), previews)
+        seen = [_with_preview(line_of(app), previews.get(app.app)) for app in apps]
         found = [line for line in seen if self.search in line.text] if self.search else seen
         count = Counter(line.state for line in found)
         shown = found if self.state is None else [line for line in found if line.state is self.state]
         pages = max(1, -(-len(shown) // ROWS))
         number = min(self.number, pages)
-        lines = tuple(shown[(number - 1) * ROWS : number * ROWS])
+        lines = tuple(_opened(store, line) for line in shown[(number - 1) * ROWS : number * ROWS])
         return AppList(lines, tuple((each, count[each]) for each in AppState), number, pages, len(seen))
+
+    def _shows(self, app: AppName, previews: Mapping[AppName, BranchPreview]) -> bool:
+        """The roles in a preview are those in its app."""
+        whose = previews[app].of if app in previews else app
+        return self.sight is None or is_in_sight(whose, self.sight)
 
     def fragments(self, found: Any, language: Language) -> Mapping[str, str]:
         values = {
@@ -89,6 +100,8 @@ class AppsLive:
             "chosen": self.state,
             "search": self.search,
             "to": self.address,
+            "branch_of": branch_of,
+            "lasts": lasts,
         }
         return {
             "counts": render("apps/counts.html", language, values),
@@ -109,6 +122,18 @@ def apps_page() -> ResponseReturnValue:
     live = AppsLive.of(context(current_app).store, principal(), {}, asked)
     search = asked.text("q") or ""
     return live_page("apps/page.html", live, scope=PLACE, path=PLACE, search=search, state=live.state or "")
+
+
+def _with_preview(line: AppLine, preview: BranchPreview | None) -> AppLine:
+    if preview is None:
+        return line
+    text = f"{line.text} {preview.of} {shown_ref(preview.ref)}".lower()
+    return replace(line, preview=preview, text=text)
+
+
+def _opened(store: Store, line: AppLine) -> AppLine:
+    app = AppName(line.name)
+    return replace(line, opened=opened_page(store, app)) if line.preview else line
 
 
 #: The line of each status that was read last. The store gives the same object as long as its text is the same.

@@ -40,6 +40,8 @@ class Flash(StrEnum):
     FOLDER_MOVES = "folder-moves"
     FOLDER_PART = "folder-part"
     TEST_ASKED = "test-asked"
+    PREVIEW_KEPT = "preview-kept"
+    PREVIEW_REMOVED = "preview-removed"
 
 
 TEXTS: Final[Mapping[Flash, str]] = {
@@ -67,6 +69,8 @@ TEXTS: Final[Mapping[Flash, str]] = {
     Flash.FOLDER_PART: N_(
         "Some files stay in the old folder, because the new one has others of their names."
     ),
+    Flash.PREVIEW_KEPT: N_("The preview stays longer. This page shows its new end in a moment."),
+    Flash.PREVIEW_REMOVED: N_("The preview is removed. The next commit of its branch brings it back."),
     Flash.TEST_ASKED: N_(
         "A test message is sent in a moment. What becomes of it is below; this page follows it."
     ),

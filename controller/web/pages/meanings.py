@@ -177,6 +177,10 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.HOST_KEY_REVOKED: N_("The key of the Git server has been revoked."),
     Reason.NOTIFICATION_FAILED: N_("A message of a Notification did not arrive."),
     Reason.UNKNOWN_NOTIFICATION: N_("There is no Notification of this name."),
+    Reason.UNKNOWN_PREVIEW: N_("The app has no preview of this name, and none of this branch."),
+    Reason.IS_PREVIEW: N_(
+        "It is a preview, which goes with its branch. No document of the platform folder declares it."
+    ),
     Reason.COMMIT_STATUS_FAILED: N_("The forge could not be told what became of the commit."),
     Reason.CERTIFICATE_INVALID: N_("The certificate of the Git server is not valid."),
     Reason.REPOSITORY_NOT_FOUND: N_("There is no such repository."),

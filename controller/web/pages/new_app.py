@@ -26,7 +26,7 @@ from controller.web.api.platform.admission import note
 from controller.web.api.platform.app_orders import allowance_document, ask_creation, ask_deletion
 from controller.web.api.platform.refusals import unknown_app
 from controller.web.context import context, people_context, principal
-from controller.web.pages.app import OpenApi, apis_of
+from controller.web.pages.branch_previews import OpenApi, apis_of
 from controller.web.pages.languages import Language
 from controller.web.pages.live import live_page
 from controller.web.pages.problem_words import meaning_of

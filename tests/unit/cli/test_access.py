@@ -15,6 +15,7 @@ from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.people.accounts import Scope
 from controller.domain.people.roles import OF_APP, Act
+from tests.support.branch_previews import record_previews
 from tests.support.commands import every_command
 from tests.support.platform_server import PlatformServer, platform_server
 from tests.unit.cli.conftest import Outcome, run_here
@@ -37,6 +38,9 @@ COMMANDS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "app templates": (Act.LIST, ()),
     "app create": (Act.CREATE, ("pu-new-pa-app", "--template", "function")),
     "app delete": (Act.DELETE, ("APP", "--yes")),
+    "preview ls": (Act.SEE, ("APP",)),
+    "preview keep": (Act.STEER, ("APP/feature/x",)),
+    "preview rm": (Act.STEER, ("APP/feature/x",)),
     "notify ls": (Act.SEE, ("APP",)),
     "notify test": (Act.STEER, ("APP", "team", "--timeout", "0.1")),
     "secret ls": (Act.STEER, ("APP",)),
@@ -72,6 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformServer]
     with platform_server(tmp_path_factory.mktemp("platform")) as running:
         for name in (OWN, OTHER):
             running.store.apps.save(AppStatus(AppName(name)))
+            record_previews(running.store, AppName(name), "feature/x")
         for name, grants in PEOPLE.items():
             running.add(name, *grants)
         yield running
@@ -88,7 +93,7 @@ def words_of(command: str, app: str, file: Path) -> list[str]:
     _, arguments = COMMANDS[command]
     return [
         *command.split(),
-        *(app if word == "APP" else word.replace("FILE", str(file)) for word in arguments),
+        *(word.replace("APP", app).replace("FILE", str(file)) for word in arguments),
     ]
 
 

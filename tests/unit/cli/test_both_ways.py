@@ -34,6 +34,8 @@ COMMANDS = (
     ("diff", "demo", "1", "2"),
     ("secret", "ls", "demo"),
     ("notify", "ls", "demo"),
+    ("preview", "ls"),
+    ("preview", "ls", "demo"),
     ("app", "templates"),
 )
 FORMATS = ("table", "wide", "json", "yaml", "name", "jsonpath={.app}", "jsonpath=.apps[0].state")

@@ -26,6 +26,7 @@ from controller.encryption import SecretKeys
 from controller.store import SqliteStore
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore, SessionLimits
+from tests.support.branch_previews import record_previews
 from tests.support.commands import COMMANDS
 from tests.support.platform_server import PlatformServer, platform_server
 from tests.unit.cli.conftest import Machine, Outcome, run_here
@@ -51,6 +52,7 @@ READING = (
         "file ls",
         "box ls",
         "image ls",
+        "preview ls",
         "secret ls",
         "notify ls",
         "name ls",
@@ -96,6 +98,8 @@ TRIED = {
     "app resume": ("demo",),
     "app rollback": ("demo",),
     "app approve": ("demo",),
+    "preview keep": ("demo/feature/x",),
+    "preview rm": ("demo/feature/x",),
     "secret set": ("demo", "keys", "TOKEN"),
     "secret rm": ("demo", "keys"),
     "secret key": ("demo", "--rotate"),
@@ -116,7 +120,7 @@ TRIED = {
     "token revoke": ("TOKEN",),
 }
 #: Those that a server can be asked for.
-REMOTE = tuple(name for name in TRIED if name.split()[0] in ("app", "secret"))
+REMOTE = tuple(name for name in TRIED if name.split()[0] in ("app", "secret", "preview"))
 #: What ends a question with "yes"; a dry run asks nothing.
 YES = ("app delete", "repo disconnect", "box delete")
 
@@ -170,6 +174,7 @@ def fill(store: SqliteStore) -> None:
     entry = AppliedRevision(DEMO, first, "One", "Anna", ("push",), 1e9, 1e9 + 1, "Ready", "", "x")
     store.history.add(entry, [])
     store.history.add(replace(entry, revision=second, subject="Two"), [])
+    record_previews(store, DEMO, "feature/x")
 
 
 def contents(folder: Path) -> dict[str, str | bytes]:
@@ -219,6 +224,8 @@ def shape(outcome: Outcome) -> list[str]:
         ("connect", "https://git.example.org/team/old.git"),
         ("disconnect", "nobody", "--yes"),
         ("box", "adopt", "prichal.demo.old", "demo/nothing"),
+        ("preview", "keep", "demo/nothing"),
+        ("preview", "rm", "demo-nothing"),
         ("name", "release", "demo", "nobody"),
         ("user", "add", "ann"),
         ("user", "rm", "nobody"),

@@ -17,6 +17,7 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.cli.formats import FormatType, Kind
+from controller.domain.apps.branch_previews import preview_name
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.owned_secrets import SecretChange
@@ -36,6 +37,7 @@ from controller.store import SqliteStore
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore, SessionLimits
 from controller.yaml_documents import parse
+from tests.support.branch_previews import record_previews
 from tests.support.commands import COMMANDS
 from tests.support.files_server import FilesServer, files_server
 from tests.support.runs_server import RunsServer, runs_server
@@ -44,6 +46,7 @@ from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine, Outcome
 
 DEMO = AppName("demo")
+PREVIEW = preview_name(DEMO, "refs/heads/feature/x")
 MANIFEST = """
 apiVersion: unified-platform.cs.hse.ru/v1
 kind: MLComponent
@@ -96,6 +99,9 @@ class World:
         with self.store.transaction():  # before which the daemon takes in what others ask for
             pass
         return "keys"
+
+    def previewed(self) -> tuple[str, ...]:
+        return record_previews(self.store, DEMO, "feature/x")
 
     def declared(self) -> tuple[str, str]:
         spec = make(NotificationSpec, ComponentName("team"), Channel.EMAIL, to=("team@example.org",))
@@ -212,6 +218,9 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
     ("secret", "ls"): (lambda w: ("demo",) if w.secret() else (), ["keys"]),
     ("secret", "set"): (lambda w: ("demo", w.secret(), "TOKEN=local", "--timeout", "0"), ["keys"]),
     ("secret", "rm"): (lambda w: ("demo", w.secret(), "--timeout", "0"), ["keys"]),
+    ("preview", "ls"): (lambda w: ("demo",) if w.previewed() else (), [PREVIEW]),
+    ("preview", "keep"): (lambda w: w.previewed(), [PREVIEW]),
+    ("preview", "rm"): (lambda w: w.previewed() and ("demo/feature/x",), [PREVIEW]),
     ("notify", "ls"): (lambda w: w.declared()[:1], ["team"]),
     ("notify", "test"): (lambda w: w.tested(), ["team"]),
     ("name", "ls"): (lambda w: ("demo",) if w.claimed() else (), ["demo ann"]),
@@ -253,7 +262,20 @@ ELSEWHERE: dict[tuple[str, ...], str] = {
     ("new",): "tests/unit/cli/test_new.py",
 }
 #: Fields that differ between two calls.
-VOLATILE = {"created", "id", "links", "modified", "ended", "started", "at", "origin", "detail", "since"}
+VOLATILE = {
+    "begun",
+    "ends",
+    "created",
+    "id",
+    "links",
+    "modified",
+    "ended",
+    "started",
+    "at",
+    "origin",
+    "detail",
+    "since",
+}
 
 
 def has_format(command: click.Command) -> bool:
@@ -405,6 +427,9 @@ UNKNOWN: dict[tuple[str, ...], tuple[tuple[str, ...], Exit, str]] = {
     ("secret", "set"): (("dem", "keys", "A=local"), Exit.NOT_FOUND, "Did you mean demo?"),
     ("secret", "rm"): (("dem", "keys"), Exit.NOT_FOUND, "Did you mean demo?"),
     ("secret", "key"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("preview", "ls"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
+    ("preview", "keep"): (("demo/x",), Exit.NOT_FOUND, "prichal preview ls"),
+    ("preview", "rm"): (("demo-x",), Exit.NOT_FOUND, "prichal preview ls"),
     ("notify", "ls"): (("dem",), Exit.NOT_FOUND, "Did you mean demo?"),
     ("notify", "test"): (("demo", "nobody"), Exit.NOT_FOUND, "has no Notification 'nobody'"),
     ("name", "release"): (("demo", "bob"), Exit.NOT_FOUND, "prichal name ls demo"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from controller.domain.apps.branch_previews import preview_name
+from controller.domain.apps.branch_previews import OpenPull, preview_name
 from controller.domain.apps.desired import Workload
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import (
+    CommitStatusSpec,
     GitRef,
     GivenSecrets,
     Limits,
@@ -25,6 +27,7 @@ from controller.domain.apps.spec import (
     RefKind,
     RepositorySpec,
     SecretSpec,
+    StatusProvider,
 )
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Transient
@@ -33,12 +36,14 @@ from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxState
 from controller.encryption import SecretKeys
+from controller.ports import WebhookUnderWay
 from controller.reconcile.branch_previews import look_at_branches
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.platform import PlatformReconciler
 from controller.reconcile.reconciliation import reconcile
 from tests.support.specs import make
 from tests.unit.reconcile.crashing import Died, Mortal, MortalStore
+from tests.unit.reconcile.following import NAME, Following
 from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml, secret
 
 DAY = 86400.0
@@ -62,6 +67,7 @@ class Platform:
         self.harness = harness
         self.apps: tuple[PlatformAppSpec, ...] = (app(previews=rules, **changes),)
         self.secrets: tuple[SecretSpec, ...] = ()
+        self.commit_status: CommitStatusSpec | None = None
         self.started: dict[str, Workload] = {}  # by the name of the container
         self.before_start: Callable[[], object] = lambda: None
         start = harness.engine.start
@@ -82,8 +88,8 @@ class Platform:
         self.harness.store.requests.enqueue(PLATFORM, Trigger.START)
 
     def read(self) -> tuple[PlatformSpec, str]:
-        url, main = "https://git.example.org/demo.git", GitRef(RefKind.BRANCH, "main")
-        repository = make(RepositorySpec, RepositoryName("demo"), url, main)
+        url, main = "https://git.example.org/team/demo.git", GitRef(RefKind.BRANCH, "main")
+        repository = make(RepositorySpec, RepositoryName("demo"), url, main, commit_status=self.commit_status)
         return PlatformSpec((repository,), self.apps, self.secrets), ""
 
     def tick(self) -> None:
@@ -178,6 +184,7 @@ def test_a_branch_gets_an_app_of_its_own_and_takes_it_along(platform: Platform) 
     assert platform.drop("feature/x")[name].name == "Removed"
     assert is_gone(harness, name)
     assert harness.sources.forgotten.count(f"@{name}") >= 1
+    assert harness.store.events.list(name) == (), "a role for other apps may fit its name"
     assert len(harness.running()) == 1
     assert [box.state for box in harness.store.boxes.of(APP)] == [BoxState.BOUND]
     assert platform.told() == [
@@ -292,6 +299,34 @@ def test_a_person_keeps_or_removes_one(platform: Platform) -> None:
     assert platform.previews == [name]
 
 
+def test_one_is_kept_until_its_branch_is_gone(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x")
+    harness.store.branches.keep(name, math.inf)
+    platform.work()
+    harness.clock.advance(100 * RULES.ttl)
+    platform.work()
+    assert platform.previews == [name]
+    assert not platform.reconciler.is_due(), "it is not put in force again and again"
+    platform.drop("feature/x")
+    assert platform.previews == []
+    assert harness.store.branches.decisions() == {}
+
+
+def test_to_keep_one_whose_time_is_over_brings_it_back(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.push("feature/x")
+    harness.clock.advance(RULES.ttl)
+    platform.work()
+    assert [(each.app, str(each.why)) for each in harness.store.branches.left_out()] == [
+        (name, "its time is over; the next commit brings it back")
+    ]
+    harness.store.branches.keep(name, harness.clock.now())
+    platform.work()
+    assert platform.previews == [name]
+    assert harness.store.branches.left_out() == ()
+
+
 @pytest.mark.parametrize(
     "how", ["suspended by a person", "suspended in the folder", "removed", "rules removed"]
 )
@@ -309,6 +344,97 @@ def test_previews_go_with_their_app(platform: Platform, how: str) -> None:
     harness.store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
     assert platform.work()[name].name == "Removed"
     assert is_gone(harness, name)
+
+
+# --- pull requests ----------------------------------------------------------------------------------------------
+
+
+def opened(platform: Platform, number: int, branch: str, is_fork: bool = False) -> None:
+    """What a webhook has told."""
+    at = platform.harness.clock.now()
+    platform.harness.store.branches.open_pull("demo", OpenPull(number, branch, is_fork), at)
+
+
+def test_a_request_whose_closing_nobody_has_told_ends_with_its_branch(harness: Harness) -> None:
+    harness.push(ml(), api())
+    platform = Platform(harness, replace(RULES, pull_requests=True))
+    name, branches = named("feature/x"), harness.store.branches
+    platform.push("feature/x")
+    assert platform.previews == []
+    opened(platform, 3, "feature/x")
+    opened(platform, 4, "feature/y")
+    opened(platform, 5, "feature/of-a-fork", is_fork=True)
+    platform.commit("feature/y")
+    harness.clock.advance(1.0)
+    platform.look()
+    assert platform.previews == sorted((name, named("feature/y")))
+    platform.drop("feature/x")
+    assert platform.previews == [named("feature/y")]
+    assert [pull.number for pull in branches.pulls("demo")] == [4, 5]
+    harness.clock.advance(1.0)
+    platform.push("feature/x")  # a new branch of that name, which nobody wants to merge
+    assert platform.previews == [named("feature/y")]
+
+
+def test_a_request_that_is_opened_while_branches_are_listed_stays(harness: Harness) -> None:
+    harness.push(ml(), api())
+    platform = Platform(harness, replace(RULES, pull_requests=True))
+    platform.work()
+    refs = harness.sources.refs
+
+    def listed(*arguments: Any) -> Any:
+        found = refs(*arguments)
+        platform.commit("feature/x")
+        opened(platform, 3, "feature/x")
+        return found
+
+    harness.sources.refs = listed  # type: ignore[method-assign, assignment]
+    platform.look()
+    harness.sources.refs = refs  # type: ignore[method-assign]
+    platform.look()
+    assert platform.previews == [named("feature/x")]
+
+
+# --- what others are told, and Git is not -----------------------------------------------------------------------
+
+
+def test_the_forge_is_told_of_the_commits_of_a_preview(platform: Platform) -> None:
+    harness, name = platform.harness, named("feature/x")
+    platform.commit_status = CommitStatusSpec(StatusProvider.GITEA, "bot", "https://git.example.org/api/v1")
+    platform.secrets = (secret("bot", None, token="s3cret-of-a-bot"),)
+    harness.secrets.append("s3cret-of-a-bot")
+    platform.start()
+    platform.work()
+    commit = platform.commit("feature/x")
+    platform.look()
+    told: list[tuple[str, str]] = []
+    while messages := list(harness.store.webhooks.due(10.0**12, WebhookUnderWay())):
+        for message in messages:
+            told.append((message.run, json.loads(message.body)[0]))
+            harness.store.webhooks.delivered(message.id)
+    assert commit in {revision for _, revision in told}
+    forge = harness.deps.forge(name)
+    assert forge is not None
+    assert forge.context.endswith(f"/{name}"), "beside the status of the app, and not in its place"
+    assert forge.page.endswith(f"/{name}/image/docs")
+    main = harness.deps.forge(APP)
+    assert main is not None
+    assert (main.context == forge.context, main.page.endswith(f"/-/apps/{APP}")) == (False, True)
+
+
+def test_a_preview_commits_no_image_to_its_branch(harness: Harness) -> None:
+    harness.push(ml(), api())
+    following, name = Following(harness), named("feature/x")
+    harness.engine.registry[f"{NAME}:1.0.0"] = following.push("1.0.0").partition("@")[2]
+    newest = following.push("1.3.0")
+    platform = Platform(harness)
+    platform.push("feature/x", following.manifest(semver="^1", writeBack=True), api())
+    (record,) = harness.store.images.of(name)
+    assert not record.image.follow.write_back
+    following.ask()
+    platform.work()
+    assert harness.sources.drafts == []
+    assert platform.images(name) == [newest]
 
 
 # --- what a branch may not --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ _KINDS: Final = {
     Reason.UNKNOWN_REQUEST: ProblemKind.NOT_FOUND,
     Reason.UNKNOWN_NAME: ProblemKind.NOT_FOUND,
     Reason.UNKNOWN_NOTIFICATION: ProblemKind.NOT_FOUND,
+    Reason.UNKNOWN_PREVIEW: ProblemKind.NOT_FOUND,
     Reason.NO_CONTAINER: ProblemKind.NOT_FOUND,
     Reason.NO_BUILD: ProblemKind.NOT_FOUND,
     Reason.UNKNOWN_REVISION: ProblemKind.NOT_FOUND,

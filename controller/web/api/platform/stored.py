@@ -4,6 +4,7 @@ which answer with its documents. So a command shows the same on the host and els
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 import uuid
@@ -23,6 +24,7 @@ from controller.client.platform.api import (
 )
 from controller.config import Settings
 from controller.domain.apps.age_keys import KeyAction
+from controller.domain.apps.branch_previews import BranchPreview, LeftOut, shown_ref
 from controller.domain.apps.history import AppliedRevision, difference, find_revision
 from controller.domain.apps.orders import AppOrder
 from controller.domain.apps.owned_secrets import MAX_AUTHOR, ChangeRecord, ChangeState, SecretChange
@@ -46,6 +48,13 @@ from controller.kept_logs import BUILDS, KeptLogs, LogCursor
 from controller.ports import Store
 from controller.store.owners import as_owner_of
 from controller.store.people import PeopleStore
+from controller.web.api.platform.branch_preview_documents import (
+    entry_document,
+    in_order,
+    left_out_document,
+    opened_by,
+    preview_document,
+)
 from controller.web.api.platform.deliveries import event_document
 from controller.web.api.platform.documents import (
     app_document,
@@ -62,6 +71,7 @@ from controller.web.gpus import gpu_document, read_gpus
 
 HEARTBEAT_LIMIT: Final = 15.0  # seconds; the daemon beats every second
 MOST_EVENTS: Final = 1000
+MOST_LEFT_OUT: Final = 200  # branches without a preview, the newest
 #: Seconds between two looks at the database's change counter: while a request is awaited, and for people who watch.
 LOOK, PAUSE = 0.05, 0.2
 
@@ -89,9 +99,14 @@ class StoredPlatform:
     # --- apps ---------------------------------------------------------------------------------------------------
 
     def apps(self) -> Document:
-        seen = [status for status in self._store.apps.all() if self._who.sees(status.app)]
+        previews = self._previews()
+        seen = in_order((a for a in self._store.apps.all() if self._who.sees(a.app)), previews)
         platform = [summary_document(status) for status in seen if status.app == PLATFORM]
-        apps = [summary_document(status) for status in seen if status.app != PLATFORM]
+        apps = [
+            {**summary_document(status), "preview": _preview(previews.get(status.app))}
+            for status in seen
+            if status.app != PLATFORM
+        ]
         return {
             "daemon": self.is_running(),
             "platform": platform[0] if platform else None,
@@ -109,6 +124,9 @@ class StoredPlatform:
         more = {
             "cloneUrl": self._clone_url(found),
             "links": self.links(found.app),
+            "preview": _preview(store.branches.preview(found.app)),
+            "previews": self._preview_entries(found.app),
+            "leftOut": self._left_out(found.app),
             "daemon": self.is_running(),
             "gpus": [
                 gpu_document(gpu, self._who.sees)
@@ -128,6 +146,62 @@ class StoredPlatform:
         runs = {name: self._store.runs.list(app, RunFilter(name), limit=1) for name in names}
         last = {name: found[0] for name, found in runs.items() if found}
         return link_documents(self._address, routes, services, last)
+
+    # --- previews of branches -----------------------------------------------------------------------------------
+
+    def branch_previews(self, app: str | None) -> Document:
+        """Return the previews of an app, or of all that the caller sees, and the branches that have none."""
+        of = self.known(app).app if app is not None else None
+        return {"app": of, "previews": self._preview_entries(of), "leftOut": self._left_out(of)}
+
+    def keep_preview(self, app: str, preview: str, forever: bool = False) -> Document:
+        of, found = self._found_preview(app, preview)
+        self._store.branches.keep(found.app, math.inf if forever else time.time())
+        return {**_decided(of, found), "kept": True, "forever": forever}
+
+    def remove_preview(self, app: str, preview: str) -> Document:
+        of, found = self._found_preview(app, preview)
+        if isinstance(found, LeftOut):
+            told = Localizable(
+                "{app} has no preview of {branch}: {why}", app=of, branch=shown_ref(found.ref), why=found.why
+            )
+            raise Stalled(Reason.UNKNOWN_PREVIEW, told)
+        self._store.branches.remove(found.app, found.head)
+        return {**_decided(of, found), "kept": False, "forever": False}
+
+    def _found_preview(self, app: str, preview: str) -> tuple[AppName, BranchPreview | LeftOut]:
+        """Return a preview by its own name, or a branch that has none. Stalled `UnknownPreview`."""
+        of, branches = self.known(app).app, self._store.branches
+        candidates: list[BranchPreview | LeftOut] = [*branches.previews(), *branches.left_out()]
+        known = {each.app: each for each in candidates if each.of == of}
+        if preview not in known:
+            near = get_close_matches(preview, list(known), n=1)
+            hint = Localizable(" Did you mean {near}?", near=near[0]) if near else ""
+            message = Localizable(
+                "{app} has no preview {name!r}.{hint}", app=app, name=preview[:80], hint=hint
+            )
+            raise Stalled(Reason.UNKNOWN_PREVIEW, message)
+        return of, known[AppName(preview)]
+
+    def _previews(self) -> dict[AppName, BranchPreview]:
+        return {each.app: each for each in self._store.branches.previews()}
+
+    def _preview_entries(self, of: AppName | None) -> list[dict[str, object]]:
+        store, found = self._store, self._previews().values()
+        there = {status.app: status for status in store.apps.all()} if found else {}
+        return [
+            entry_document(each, there.get(each.app), opened_by(self.links(each.app)))
+            for each in found
+            if each.of == (of or each.of) and self._who.sees(each.of)
+        ]
+
+    def _left_out(self, of: AppName | None) -> list[dict[str, object]]:
+        found = self._store.branches.left_out()
+        return [
+            left_out_document(each)
+            for each in found
+            if each.of == (of or each.of) and self._who.sees(each.of)
+        ][:MOST_LEFT_OUT]
 
     def _clone_url(self, app: AppStatus) -> str | None:
         """Return where people clone and push, if the repository is hosted here."""
@@ -430,6 +504,14 @@ class StoredPlatform:
         if found is None:
             raise _no_request(request)
         return found
+
+
+def _preview(found: BranchPreview | None) -> dict[str, object] | None:
+    return preview_document(found) if found else None
+
+
+def _decided(of: AppName, found: BranchPreview | LeftOut) -> Document:
+    return {"name": found.app, "app": of, "branch": shown_ref(found.ref)}
 
 
 def _entry(app: str, entries: tuple[AppliedRevision, ...], wanted: str | None) -> AppliedRevision:

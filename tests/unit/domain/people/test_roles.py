@@ -15,6 +15,8 @@ from controller.domain.people.roles import (
     administrator,
     decide,
     grant_problem,
+    is_in_sight,
+    with_previews,
 )
 
 PEOPLE = {
@@ -53,6 +55,18 @@ def person(role: str, scope: Scope = Scope.ADMIN) -> Principal:
 @pytest.mark.parametrize(("act", "app"), TABLE, ids=lambda value: getattr(value, "word", value or "-"))
 def test_the_table(act: Act, app: str) -> None:
     assert tuple(decide(person(role), act, app) for role in PEOPLE) == TABLE[act, app]
+
+
+@pytest.mark.parametrize(
+    ("app", "sees"),
+    [("demo", True), ("dem*", True), ("*", True), (ALL, True), ("demo-*", False), ("demo-x-1234abcd", False)],
+)
+def test_only_roles_in_its_app_hold_for_a_preview(app: str, sees: bool) -> None:
+    """Somebody else may have all apps that begin with `demo-`."""
+    principal = Principal("ann", (Grant("ann", Role.VIEWER, app),), Scope.ADMIN, "session 1")
+    previews = (("demo-x-1234abcd", "demo"),)
+    assert with_previews(principal, previews).sees("demo-x-1234abcd") is sees
+    assert is_in_sight("demo", principal.sight) is (sees and app != ALL)
 
 
 def test_the_table_has_every_act() -> None:

@@ -189,7 +189,7 @@ def test_every_role_at_every_route(app: Flask, tokens: dict[str, str], method: s
                 assert reply.status_code == refused[name], (name, path)
             else:
                 assert reply.status_code not in (401, 403) or act.is_open, (name, path)
-                missing = re.search("<id>|<notification>", route) or route.endswith(
+                missing = re.search("<id>|<notification>|<preview>", route) or route.endswith(
                     ("<repository>", "<int:request>", "/diff", "/rollback")
                 )
                 assert reply.status_code != 404 or missing, (name, path)
