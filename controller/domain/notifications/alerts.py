@@ -64,6 +64,10 @@ SEVERITIES: Final[Mapping[AlertType, Severity]] = {
     AlertType.EVENT: Severity.INFO,
     AlertType.TEST: Severity.INFO,
 }
+#: Those of reasons that differ: an approval waits for a person, a window and the end of a freeze wait for none.
+REASON_SEVERITIES: Final[Mapping[tuple[AlertType, str], Severity]] = {
+    (AlertType.DEPLOY_PENDING, Reason.AWAITING_APPROVAL): Severity.WARNING,
+}
 #: Events that are told as notices; all others are in the history alone.
 EVENT_SEVERITIES: Final[Mapping[Reason, Severity]] = {
     Reason.APPLIED: Severity.INFO,
@@ -163,7 +167,8 @@ def _alert(
     app: AppName, type: AlertType, reason: str, message: str, subject: str = "", revision: str = ""
 ) -> Alert:
     text = excerpt(message, MAX_TEXT)
-    return Alert(app, type, str(reason), SEVERITIES[type], text, subject, revision[:_NEWEST])
+    severity = REASON_SEVERITIES.get((type, reason), SEVERITIES[type])
+    return Alert(app, type, str(reason), severity, text, subject, revision[:_NEWEST])
 
 
 def notice_of_event(event: Event, at: float) -> Notice | None:

@@ -9,7 +9,7 @@ import pytest
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import Event, EventType
 from controller.domain.apps.usage import Resource, Usage
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.notifications.alerts import (
     EVENT_SEVERITIES,
     SEVERITIES,
@@ -19,11 +19,13 @@ from controller.domain.notifications.alerts import (
     alerts_of_usage,
     notice_of_event,
     notice_of_run,
+    wants,
 )
-from controller.domain.notifications.spec import Severity
+from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.reasons import Reason
 from controller.domain.runs.run import Run, RunState, Transition
 from tests.support.runs import make_pipeline
+from tests.support.specs import make
 
 APP = AppName("demo")
 READY, UNREADY = (
@@ -70,6 +72,21 @@ def test_waiting_for_a_gpu_is_an_alert_with_its_reason() -> None:
     waits = replace(UNREADY, reason=Reason.WAITING_FOR_GPU)
     (found,) = alerts_of_app(APP, (waits,))
     assert (found.type, found.reason, found.severity) == ("NotReady", "WaitingForGpu", Severity.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("reason", "severity", "told"),
+    [
+        (Reason.AWAITING_APPROVAL, Severity.WARNING, True),
+        (Reason.OUTSIDE_WINDOW, Severity.INFO, False),
+        (Reason.FROZEN, Severity.INFO, False),
+    ],
+)
+def test_a_commit_that_waits_for_a_person_is_told(reason: Reason, severity: Severity, told: bool) -> None:
+    (found,) = alerts_of_app(APP, (READY, a(ConditionType.DEPLOY_PENDING, reason)))
+    assert (found.type, found.severity) == ("DeployPending", severity)
+    spec = make(NotificationSpec, ComponentName("team"), Channel.EMAIL, to=("team@example.org",))
+    assert wants(spec, found) is told, "by default"
 
 
 def test_a_box_that_is_nearly_full_is_an_alert_of_its_own() -> None:
