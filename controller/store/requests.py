@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
-from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
+from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger, due_after
 from controller.domain.names import AppName
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
@@ -44,6 +44,12 @@ PRUNE = """
 DELETE FROM requests WHERE state = 'done' AND app = :app AND id <=
 (SELECT id FROM requests WHERE state = 'done' AND app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)
 """
+# Each half has an index of its own.
+LAST_BEGUN = """
+SELECT * FROM requests WHERE app = :app AND state = 'running' UNION ALL
+SELECT * FROM (SELECT * FROM requests WHERE app = :app AND state = 'done' ORDER BY id DESC LIMIT 1)
+ORDER BY id DESC LIMIT 1
+"""
 NEXT_DUE = """
 SELECT min(not_before) AS due FROM requests AS mine WHERE state = 'queued'
 AND NOT EXISTS (SELECT 1 FROM requests WHERE app = mine.app AND state = 'running')
@@ -66,9 +72,11 @@ class RequestQueue:
         self.take_in: Callable[[], None] = lambda: None  # takes in requests of other processes
 
     def enqueue(self, app: AppName, trigger: Trigger, not_before: float = 0.0) -> int:
-        add_request = {"app": app, "reason": trigger, "now": self._clock(), "not_before": not_before}
         with self._database.write() as db:
-            return int(db.execute(ENQUEUE, add_request).fetchone()["id"])
+            row = db.execute(LAST_BEGUN, {"app": app}).fetchone() if trigger is Trigger.WEBHOOK else None
+            due = max(not_before, due_after(_request(row))) if row else not_before
+            new = {"app": app, "reason": trigger, "now": self._clock(), "not_before": due}
+            return int(db.execute(ENQUEUE, new).fetchone()["id"])
 
     def claim(self, now: float) -> ReconcileRequest | None:
         """Claim the request that has been due for longest. An idle worker takes no write lock."""

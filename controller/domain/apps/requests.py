@@ -28,6 +28,11 @@ class Trigger(OpenEnum):
     RETRY = "retry"  # an earlier pass
 
 
+#: Seconds from one pass that a webhook has asked for to the next one. Forges send several events for one push, and many
+#: at once when people push to many branches; a push to a repository of this host is not held back.
+WEBHOOK_INTERVAL = 5.0
+
+
 class Outcome(OpenEnum):
     """How a pass ended; docs/reference/status.md describes each."""
 
@@ -61,3 +66,9 @@ class ReconcileRequest:
     outcome: Outcome = Outcome.NONE
     message: str = ""
     revision: str = ""
+
+
+def due_after(last: ReconcileRequest) -> float:
+    """Return the time before which a webhook leads to no other pass. `last` is the app's newest request that has
+    begun."""
+    return max(last.created, last.not_before) + WEBHOOK_INTERVAL if Trigger.WEBHOOK in last.reasons else 0.0

@@ -25,6 +25,7 @@ from tests.support.webhooks import CAPTURED, SECRET, Captured, hmac_hex
 
 from .conftest import Reply, Web
 
+LATER = 1e6  # seconds: a webhook behind another one is due, too
 FAR = {"X_Forwarded_For": "192.0.2.1"}  # not from this host, as far as the admin rule knows
 
 
@@ -50,7 +51,7 @@ def generic(web: Web, body: bytes, **headers: str) -> Reply:
 
 def finish(web: Web, app: str, outcome: str) -> None:
     """What the daemon would do."""
-    while (request := web.store.requests.claim(time.time() + 1)) is not None:
+    while (request := web.store.requests.claim(time.time() + LATER)) is not None:
         web.store.requests.finish(
             request.id, Outcome(outcome if request.app == app else "Ready"), "because", "c0ffee"
         )
@@ -134,7 +135,7 @@ def test_the_pusher_sees_the_progress(web: Web) -> None:
 
         last = first["events"][-1]["id"]
         waiting = threads.submit(progress, web, link, last, 30)
-        request = web.store.requests.claim(time.time() + 1)
+        request = web.store.requests.claim(time.time() + LATER)
         assert request is not None
         web.store.requests.finish(request.id, Outcome.DEGRADED, "not ready in time", "c0ffee")
         done = waiting.result().json
@@ -322,7 +323,7 @@ def test_a_pusher_hears_of_the_preview_of_the_branch(web: Web) -> None:
         return web.ask("GET", path, x_signature=sign(SECRET, path.encode()), **FAR)
 
     assert ask().json["state"] == "queued"
-    request = web.store.requests.claim(time.time() + 1)
+    request = web.store.requests.claim(time.time() + LATER)
     assert request is not None
     assert request.app == key
     preview = BranchPreview(name, AppName("app"), ref, "a" * 40, time.time(), time.time() + 60)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.domain.apps.requests import Outcome, RequestState, Trigger
+from controller.domain.apps.requests import WEBHOOK_INTERVAL, Outcome, RequestState, Trigger
 from controller.domain.names import AppName
 from controller.store import SqliteStore
 from controller.store.requests import RequestQueue
@@ -42,6 +42,54 @@ def test_a_wish_for_a_running_app_waits_behind_it(store: SqliteStore, clock: Han
     claimed = store.requests.claim(clock.at)
     assert claimed is not None
     assert claimed.id == second
+
+
+def test_a_burst_of_webhooks_is_two_passes(store: SqliteStore, clock: HandClock) -> None:
+    """However short a pass is: what comes after it waits for the others of the burst."""
+    began, passes = clock.at, 0
+    for _ in range(1000):
+        store.requests.enqueue(A, Trigger.WEBHOOK)
+        if running := store.requests.claim(clock.at):
+            store.requests.finish(running.id, Outcome.READY, "", "abc")
+            passes += 1
+        clock.at += WEBHOOK_INTERVAL / 1001
+    assert passes == 1
+    assert store.requests.next_due() == began + WEBHOOK_INTERVAL
+    last = store.requests.claim(began + WEBHOOK_INTERVAL)
+    assert last
+    store.requests.finish(last.id, Outcome.READY, "", "abc")
+    assert store.requests.next_due() is None
+
+
+@pytest.mark.parametrize("state", [RequestState.RUNNING, RequestState.DONE])
+@pytest.mark.parametrize(
+    ("before", "trigger", "waits"),
+    [
+        (Trigger.WEBHOOK, Trigger.WEBHOOK, True),
+        (Trigger.POLL, Trigger.WEBHOOK, False),
+        (Trigger.WEBHOOK, Trigger.PUSH, False),
+        (Trigger.WEBHOOK, Trigger.MANUAL, False),
+    ],
+)
+def test_only_a_webhook_behind_a_webhook_waits(
+    store: SqliteStore, clock: HandClock, state: RequestState, before: Trigger, trigger: Trigger, waits: bool
+) -> None:
+    first = store.requests.enqueue(A, before)
+    assert store.requests.claim(clock.at)
+    if state is RequestState.DONE:
+        store.requests.finish(first, Outcome.READY, "", "abc")
+    store.requests.enqueue(B, Trigger.WEBHOOK)
+    store.requests.enqueue(A, trigger)
+    queued, other = store.requests.queued(A), store.requests.queued(B)
+    assert queued is not None
+    assert other is not None
+    assert queued.not_before == (clock.at + WEBHOOK_INTERVAL if waits else 0.0)
+    assert other.not_before == 0.0
+    if waits:  # a person does not wait for it
+        store.requests.enqueue(A, Trigger.MANUAL)
+        queued = store.requests.queued(A)
+        assert queued is not None
+        assert queued.not_before == 0.0
 
 
 def test_a_request_is_not_due_before_its_time(store: SqliteStore, clock: HandClock) -> None:
