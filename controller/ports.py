@@ -1293,8 +1293,14 @@ class Notifications(Protocol):
     def ask_test(self, app: AppName, name: ComponentName) -> str:
         """Ask the daemon for a test message, and return its id. Raises Transient if too many others wait."""
 
-    def take_tests(self) -> tuple[AskedTest, ...]:
-        """Return the tests that were asked for, and forget them."""
+    def tests(self) -> tuple[AskedTest, ...]:
+        """Return the tests that were asked for."""
+
+    def send_test(self, message: Message) -> None:
+        """Put the message of a test into the outbox, unless it is there."""
+
+    def end_test(self, id: str) -> None:
+        """Forget that a test was asked for."""
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,13 @@ class Notifier:
                 self.store.notifications.take(last)
 
     def test(self) -> None:
-        """Put the messages into the outbox that people have asked for, to see whether they arrive."""
-        for asked in self.store.notifications.take_tests():
+        """Put the messages into the outbox that people have asked for, to see whether they arrive. A test is forgotten
+        only after that: the database of requests and the state are not written at once, and its id is that of its
+        message, so doing it again after a crash sends nothing twice."""
+        for asked in self.store.notifications.tests():
             with _apart("is not tested", asked.app, asked.name):
                 self._test(asked)
+            self.store.notifications.end_test(asked.id)
 
     def _alerts(self) -> Iterator[Alert]:
         for app, conditions in self.store.notifications.conditions().items():
@@ -110,12 +113,11 @@ class Notifier:
 
     def _test(self, asked: AskedTest) -> None:
         stored = self.store.notifications.get(asked.app, asked.name)
-        if stored is None:
+        if stored is None or stored.record.of(check_id(asked.id)):  # the daemon died after it was sent
             return
         now = self.clock.now()
         body = self._body(stored, Digest(0, now, is_test=True))
-        message = outgoing(check_id(asked.id), asked.app, stored.spec, body, now)
-        self.store.notifications.advance(asked.app, asked.name, stored.state, message)
+        self.store.notifications.send_test(outgoing(check_id(asked.id), asked.app, stored.spec, body, now))
 
     def _body(self, stored: StoredNotification, digest: Digest) -> str:
         return json.dumps(document(digest, stored.spec.name, stored.app, self.url), ensure_ascii=False)

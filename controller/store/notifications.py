@@ -182,21 +182,33 @@ class NotificationTable:
             db.execute("INSERT INTO asked_tests VALUES (?, ?, ?)", (id, app, name))
         return id
 
-    def take_tests(self) -> tuple[AskedTest, ...]:
-        """Return what was asked for, and forget it. Others may have written anything there."""
+    def tests(self) -> tuple[AskedTest, ...]:
+        """Return what was asked for, and delete what nobody can have asked for: others may have written anything."""
         with self._database.read() as db:
-            if not db.execute("SELECT EXISTS (SELECT 1 FROM asked_tests)").fetchone()[0]:
-                return ()
-        with self._database.write() as db:
             rows = db.execute("SELECT * FROM asked_tests LIMIT ?", (MOST_TESTS,)).fetchall()
-            db.execute("DELETE FROM asked_tests")
+        bad = [(row["id"],) for row in rows if not _is_test(row)]
+        if bad:
+            with self._database.write() as db:
+                db.executemany("DELETE FROM asked_tests WHERE id = ?", bad)
         return tuple(
             AskedTest(row["id"], AppName(row["app"]), ComponentName(row["name"]))
             for row in rows
-            if _TEST.fullmatch(row["id"])
-            and (row["app"] == PLATFORM or is_dns_label(row["app"]))
-            and is_dns_label(row["name"])
+            if _is_test(row)
         )
+
+    def send_test(self, message: Message) -> None:
+        """Put the message of a test into the outbox, unless it is there."""
+        self._outbox.add_once(message)
+
+    def end_test(self, id: str) -> None:
+        """Forget that it was asked for."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM asked_tests WHERE id = ?", (id,))
+
+
+def _is_test(row: sqlite3.Row) -> bool:
+    is_app = row["app"] == PLATFORM or is_dns_label(row["app"])
+    return bool(_TEST.fullmatch(row["id"])) and is_app and is_dns_label(row["name"])
 
 
 def _reasons(body: str) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ class WebhookTable:
         with self._database.write() as db:
             db.executemany(INSERT, [_row(message) for message in messages])
 
+    def add_once(self, message: Message) -> None:
+        """Add a message; one with its id that is there already stays."""
+        with self._database.write() as db:
+            db.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), _row(message))
+
     def call_ended(self, ended: EndedCall) -> None:
         with self._database.write() as db:
             if db.execute("SELECT count(*) FROM call_ends").fetchone()[0] >= MOST_ENDS:

@@ -1,6 +1,6 @@
 """`python -m tests.support.serve_notifications STATE [CALL]`: notifications as the daemon tells them, over real HTTP
-and also to loopback, until SIGTERM. The process kills itself right before it makes CALL: `advance`, `take` or `record`
-of the notifications, or `delivered` of the outbox.
+and also to loopback, until SIGTERM. The process kills itself right before it makes CALL: `advance`, `take`, `record`,
+`send_test` or `end_test` of the notifications, or `delivered` of the outbox.
 """
 
 from __future__ import annotations

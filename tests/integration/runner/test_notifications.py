@@ -15,6 +15,8 @@ import pytest
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus, Event, EventType
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.delivery import Fate
+from controller.domain.notifications.records import check_id
 from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.reasons import Reason
 from controller.store import SqliteStore, open_store
@@ -76,3 +78,23 @@ def test_killed_at_each_step(call: str, tmp_path: Path, store: SqliteStore) -> N
     assert [sum(each) for each in zip(*told(there), strict=True)] == [1, 1, 2]
     assert all(one.genuine for one in there.received)
     assert len({one.body for one in there.received}) == len(set(there.ids))
+
+
+@pytest.mark.parametrize("call", ["send_test", "end_test", "record", "delivered"])
+def test_a_test_that_was_asked_for_outlives_the_daemon(call: str, tmp_path: Path, store: SqliteStore) -> None:
+    with receiver() as there:
+        spec = make(NotificationSpec, TEAM, Channel.WEBHOOK, secret="hook", url=there.url)
+        store.notifications.declare(APP, (spec,))
+        asked = store.notifications.ask_test(APP, TEAM)
+        with telling(tmp_path, call) as process:
+            assert process.wait(timeout=60) == -signal.SIGKILL
+
+        def delivered() -> bool:
+            found = store.notifications.get(APP, TEAM)
+            delivery = found.record.of(check_id(asked)) if found else None
+            return delivery is not None and delivery.fate is Fate.DELIVERED
+
+        with telling(tmp_path):
+            wait_for(lambda: delivered() and not store.notifications.tests())
+    assert set(there.ids) == {check_id(asked)}
+    assert all(one.json["data"]["test"] for one in there.received)

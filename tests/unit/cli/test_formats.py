@@ -113,7 +113,7 @@ class World:
 
         def deliver() -> None:
             spec = self.store.notifications.all(DEMO)[0].spec
-            for asked in wait_for(self.store.notifications.take_tests):
+            for asked in wait_for(self.store.notifications.tests):
                 message = outgoing(check_id(asked.id), DEMO, spec, "{}", 5.0)
                 self.store.notifications.record(message, 5.0, Fate.DELIVERED)
 

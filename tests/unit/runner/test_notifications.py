@@ -393,6 +393,30 @@ def test_a_test_arrives_at_once_and_its_outcome_is_known(world: World) -> None:
         guest.close()
 
 
+@pytest.mark.parametrize("is_sent", [False, True], ids=["in the outbox", "sent"])
+def test_a_test_that_was_not_forgotten_is_sent_once(
+    world: World, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon died after the message was in the outbox."""
+    table = world.store.notifications
+    with receiver() as there:
+        world.declare(hook(there))
+        asked = table.ask_test(APP, TEAM)
+        with monkeypatch.context() as dying:
+            dying.setattr(type(table), "end_test", lambda self, id: None)
+            world.notifier.test()
+        assert [test.id for test in table.tests()] == [asked]
+        if is_sent:
+            with world.sending():
+                wait_for(lambda: not world.left)
+        world.notifier.test()
+        assert table.tests() == ()
+        with world.sending():
+            wait_for(lambda: not world.left)
+        assert len(there.received) == 1
+        assert _fate(world.store, asked) is Fate.DELIVERED
+
+
 def _fate(store: Any, asked: str) -> Fate | None:
     found = store.notifications.get(APP, TEAM).record.of(check_id(asked))
     return found.fate if found else None
@@ -411,6 +435,11 @@ class Broken:
         if name == "broken":
             raise LookupError(name)
         self._table.advance(app, name, *rest)
+
+    def send_test(self, message: Message) -> None:
+        if message.pipeline == "broken":
+            raise LookupError(message.pipeline)
+        self._table.send_test(message)
 
 
 def test_a_bug_with_one_holds_up_no_other(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -431,6 +460,8 @@ def test_a_bug_with_one_holds_up_no_other(world: World, caplog: pytest.LogCaptur
     asked = [table.ask_test(APP, name) for name in (broken.name, TEAM)]
     notifier.test()
     assert check_id(asked[1]) in [message.id for message in world.left]
+    assert table.tests() == ()
+    assert "notification broken of demo is not tested: bug: LookupError" in caplog.text
     assert "notification broken of demo is not looked at: bug: LookupError" in caplog.text
 
 

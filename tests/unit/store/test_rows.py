@@ -241,7 +241,7 @@ def act(store: SqliteStore) -> None:
     store.repositories.replace([RepositoryRecord(GOOD, (GOOD,), "branch:main", 30.0)])
     store.templates.replace([TemplateRecord(GOOD, None, problem="it is gone")])
     store.orders.replace_shares([AppShare(GOOD, "bob", NO_LIMITS)])
-    assert (GOOD, TEAM) in {(test.app, test.name) for test in store.notifications.take_tests()}
+    assert (GOOD, TEAM) in {(test.app, test.name) for test in store.notifications.tests()}
     for notification in store.notifications.all():
         store.notifications.advance(notification.app, notification.spec.name, notification.state)
     store.notifications.take(store.notifications.notices()[0])

@@ -77,10 +77,10 @@ def test_a_test_is_asked_for_by_a_form_and_recorded(app: Flask, store: SqliteSto
     form = hidden(browser.open(PAGE))
     refused = browser.submit(f"{PAGE}/team/test", {"form": "another"})
     assert refused.status_code in (401, 403)
-    assert store.notifications.take_tests() == ()
+    assert store.notifications.tests() == ()
     reply = browser.submit(f"{PAGE}/team/test", form)
     assert (reply.status_code, reply.headers["Location"]) == (303, PAGE)
-    (asked,) = store.notifications.take_tests()
+    (asked,) = store.notifications.tests()
     assert (asked.app, asked.name) == ("demo-colors", "team")
     assert "prichal-said=test-asked" in reply.headers["Set-Cookie"], "the page says so"
     (act, *_) = people_context(app).store.acts(1, "bob")
@@ -95,7 +95,7 @@ def test_those_of_the_platform_are_for_administrators(app: Flask, store: SqliteS
     reply = boss.open(OF_PLATFORM)
     assert "chat, by Apprise" in reply.text
     boss.submit(f"{OF_PLATFORM}/chat/test", hidden(reply))
-    assert [asked.app for asked in store.notifications.take_tests()] == [PLATFORM]
+    assert [asked.app for asked in store.notifications.tests()] == [PLATFORM]
 
 
 def test_an_app_without_any_says_how_to_declare_one(app: Flask) -> None:
