@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from controller.domain.apps.followed_images import FollowedImage
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import Stalled
+from controller.domain.image_names import split_reference
 from controller.domain.reasons import Reason
 from controller.manifests.reader import API_VERSION, may_be_ours
 from controller.ports import SourceFile
@@ -27,16 +29,18 @@ class EditedFile:
     before: str
 
 
-def edit_image(files: Iterable[SourceFile], subject: str, image: str) -> EditedFile | None:
-    """Return the file with `image` as that of a component, or of `pipeline/stage`; None if it says so already. Raises
-    Stalled `ImageWriteFailed` if there is no such manifest, or if its text cannot be changed safely."""
+def edit_image(files: Iterable[SourceFile], followed: FollowedImage, image: str) -> EditedFile | None:
+    """Return the file with `image` in the place of what is followed; None if it says so already. Raises Stalled
+    `ImageWriteFailed` if there is no such manifest, if it follows something else by now, or if its text cannot be
+    changed safely."""
+    subject = followed.subject
     for file in files:
         if file.passed_over or not may_be_ours(file.content):
             continue
         documents = parse(file.path, file.content).documents
         for number, document in enumerate(documents):
             if path := _place(document, subject):
-                return _edited(file, documents, (number, *path), image)
+                return _edited(file, documents, (number, *path), followed, image)
     raise _refused(f"no manifest on the branch has an image for {subject}")
 
 
@@ -69,13 +73,20 @@ def _has(node: Node, path: Path) -> bool:
 
 
 def _edited(
-    file: SourceFile, documents: tuple[Node, ...], place: tuple[str | int, ...], image: str
+    file: SourceFile,
+    documents: tuple[Node, ...],
+    place: tuple[str | int, ...],
+    followed: FollowedImage,
+    image: str,
 ) -> EditedFile | None:
     number, *path = place
     node = documents[int(number)].at(path)
     before = str(node.value)
     if before == image:
         return None
+    where = f"{file.path}:{node.line}:{node.column}"
+    if not _is_followed(documents[int(number)].at(path[:-1]), followed):
+        raise _refused(f"{where}: the branch does not follow {followed.name} by this rule any more")
     if any(SOPS in document.children for document in documents):
         raise _refused(
             f"{file.path} is encrypted with sops, whose digest covers the image: change it by hand"
@@ -88,8 +99,19 @@ def _edited(
             changed = f"{text[:start]}{quote}{image}{quote}{text[end:]}".encode()
             if _differs_there_alone(file.path, documents, changed, place, image):
                 return EditedFile(file.path, changed, before)
-    where = f"{file.path}:{node.line}:{node.column}"
     raise _refused(f"{where}: the image is not written as plain text on one line: write it out there")
+
+
+def _is_followed(image: Node, followed: FollowedImage) -> bool:
+    """Return True if an `image` still says what was followed. A push may have changed it since the pass that declared
+    this, and the one who pushed another image or rule does not want the one that was found for the old."""
+    rule = image.children.get("follow", image).value
+    if not isinstance(rule, dict) or rule.get("writeBack") is not True:
+        return False
+    found = (rule.get("semver", ""), rule.get("pattern", ""), rule.get("digest", False))
+    follow = followed.follow
+    name = split_reference(str(image.children[_FIELD].value))[0]
+    return name == followed.name and found == (follow.semver, follow.pattern, follow.digest)
 
 
 def _offset(text: str, line: int, column: int) -> int:

@@ -45,7 +45,7 @@ class ImageWriter:
     ) -> tuple[str, bool]:
         sources, credentials = self.deps.sources, self._credentials(repository)
         head = sources.fetch(repository, credentials, None)
-        edited = edit_image(sources.files(head, declared.path, SUFFIXES), image.subject, state.image)
+        edited = edit_image(sources.files(head, declared.path, SUFFIXES), image, state.image)
         if edited is None:
             return head.commit, False
         draft = CommitDraft(

@@ -215,3 +215,15 @@ def test_a_death_after_the_push_makes_no_second_commit(following: Following) -> 
     assert len(harness.sources.drafts) == 1
     assert following.serving == newest
     assert following.record.state.written == newest
+
+
+@pytest.mark.parametrize("rule", [{"semver": "~1.0", "writeBack": True}, {"semver": "^1"}], ids=str)
+def test_a_push_that_follows_something_else_by_now_is_not_undone(
+    following: Following, rule: dict[str, Any]
+) -> None:
+    harness = following.harness
+    following.declare(**RULE)
+    following.push("1.3.0")
+    harness.push(following.manifest(**rule), api())  # no pass has seen it yet
+    following.ask()
+    assert not harness.sources.drafts
