@@ -39,6 +39,7 @@ MOST_TAGS: Final = 100_000
 MOST_PAGES: Final = 1000
 LARGEST: Final = 4 * 2**20  # bytes of an answer, as registries themselves bound manifests
 MOST_REDIRECTS: Final = 5
+MOST_FIELDS: Final = 20  # of the query in an address that a registry names
 _LONGEST_TOKEN: Final = 64 * 2**10
 _HUB_HOST: Final = "registry-1.docker.io"
 _INDEXES: Final = (
@@ -188,11 +189,12 @@ def _next_page(answer: _Answer) -> str | None:
         return None
     try:
         url = urlsplit(urljoin(answer.url.geturl(), link[1]))
+        query = parse_qsl(url.query, max_num_fields=MOST_FIELDS)
     except ValueError:
-        url = urlsplit("")
+        url, query = urlsplit(""), []
     if url.path != answer.url.path:
         raise _invalid("the next page of its list of tags would be elsewhere")
-    return urlencode(parse_qsl(url.query, max_num_fields=20))
+    return urlencode(query)
 
 
 def _image(session: _Session, tag: str, known: str) -> RemoteImage:
@@ -305,7 +307,12 @@ class _Session:
 
     def _token(self, challenge: Mapping[str, str]) -> str:
         """Return a token for reading this repository, from the service that the registry names."""
-        realm = urlsplit(challenge.get("realm", ""))
+        try:
+            realm = urlsplit(challenge.get("realm", ""))
+            query = parse_qsl(realm.query, max_num_fields=MOST_FIELDS)
+            origin_of(realm)
+        except ValueError:
+            realm, query = urlsplit(""), []
         if realm.scheme not in ("http", "https") or not realm.hostname or "@" in realm.netloc:
             raise _invalid("the address of its token service is not valid")
         if self.target.base.scheme == "https" and realm.scheme != "https":
@@ -313,12 +320,13 @@ class _Session:
         asked = {"scope": f"repository:{self.target.path}:pull"}
         if service := challenge.get("service"):
             asked["service"] = service
-        query = urlencode([*parse_qsl(realm.query, max_num_fields=20), *asked.items()])
         headers = {
             "Accept": "application/json",
             **({"Authorization": self._basic()} if self.target.login else {}),
         }
-        answer = self._request("GET", realm._replace(query=query, fragment=""), headers)
+        answer = self._request(
+            "GET", realm._replace(query=urlencode([*query, *asked.items()]), fragment=""), headers
+        )
         if answer.status != 200:
             raise _refusal(answer, self.target.login is not None, "its token service")
         content = _json(answer.body)

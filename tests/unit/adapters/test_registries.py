@@ -164,6 +164,7 @@ def test_a_link_behind_a_proxy_counts_by_its_query_alone(server: Server) -> None
     assert tags(server) == ("1.0", "2.0")
 
 
+MANY = "&".join(f"field{number}=1" for number in range(100))
 HOSTILE_LINKS = {
     "itself": f"/v2/{NAME}/tags/list?n=1000",
     "elsewhere": "http://169.254.169.254/latest/meta-data/",
@@ -171,6 +172,7 @@ HOSTILE_LINKS = {
     "another path": "/v2/../admin",
     "no address": "http://[::1",
     "a file": "file:///etc/passwd",
+    "many fields": f"/v2/{NAME}/tags/list?{MANY}",
 }
 
 
@@ -327,7 +329,17 @@ def test_a_token_comes_from_the_service_that_the_registry_names(
 
 @pytest.mark.parametrize(
     "realm",
-    ["file:///etc/passwd", "http://ivanov@example.org/", "", "http://", "gopher://example.org/"],
+    [
+        "file:///etc/passwd",
+        "http://ivanov@example.org/",
+        "",
+        "http://",
+        "gopher://example.org/",
+        "http://[::1",
+        "http://example.org:x/",
+        "http://example.org:99999/",
+        f"http://example.org/?{MANY}",
+    ],
 )
 def test_token_services_that_are_none(server: Server, realm: str) -> None:
     server.answer = lambda *asked: (401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, b"")
