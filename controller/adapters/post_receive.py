@@ -9,6 +9,8 @@ polling finds the commit later.
 Every push waits until this program has started and has told the platform. Python itself needs 10 ms for that, and
 json, re, socket and hmac would need 25 ms more: so what is built into the interpreter does their work here, and
 requests are HTTP/1.0, written by hand. The hook imports this file, because Python compiles one that it runs each time.
+What is built in differs between interpreters: where some of it is not there, or is used in another way, the modules
+do their work themselves.
 """
 
 from __future__ import annotations
@@ -17,13 +19,11 @@ import _socket
 import os
 import sys
 import time
-from _hashlib import hmac_digest
-from _json import encode_basestring_ascii, make_scanner
 
 TYPE_CHECKING = False  # what type checkers take for typing's own, whose import takes 5 ms
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     class Connection(Protocol):
@@ -93,7 +93,7 @@ class PlatformClient:
     def _ask(
         self, method: str, path: str, body: bytes, signed: bytes, headers: dict[str, str], timeout: float
     ) -> dict[str, Any]:
-        signature = hmac_digest(self._secret, signed, "sha256").hex()
+        signature = _signature(self._secret, signed)
         lines = [f"{method} {path} HTTP/1.0", f"Host: {self._authority}", f"X-Signature: sha256={signature}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}", "Accept: application/json", "Connection: close", "", ""]
@@ -154,19 +154,46 @@ class _Json:
     parse_float, parse_int, parse_constant = float, int, float
 
 
-_JSON: Any = _Json()
+def _json() -> tuple[Callable[[str], str], Callable[[str, int], tuple[Any, int]]]:
+    """Return what writes a text as JSON, and what reads JSON from a place on."""
+    like: Any = _Json()
+    try:
+        from _json import encode_basestring_ascii, make_scanner
+
+        scan: Any = make_scanner(like)
+        if encode_basestring_ascii("ä") == '"\\u00e4"' and scan('{"a": [1]}', 0) == ({"a": [1]}, 10):
+            return encode_basestring_ascii, scan
+    except (ImportError, AttributeError, TypeError, ValueError):
+        pass
+    import json
+
+    return json.dumps, json.JSONDecoder().raw_decode
+
+
+def _signature(secret: bytes, content: bytes) -> str:
+    try:
+        from _hashlib import hmac_digest
+
+        return hmac_digest(secret, content, "sha256").hex()
+    except (ImportError, AttributeError, TypeError, ValueError):
+        import hmac
+
+        return hmac.new(secret, content, "sha256").hexdigest()
+
+
+_text_as_json, _read_json = _json()
 
 
 def text_object(content: Mapping[str, str]) -> str:
     """Return a JSON object of texts."""
-    texts = (f"{encode_basestring_ascii(key)}:{encode_basestring_ascii(content[key])}" for key in content)
+    texts = (f"{_text_as_json(key)}:{_text_as_json(content[key])}" for key in content)
     return f"{{{','.join(texts)}}}"
 
 
 def read_object(text: str) -> dict[str, Any]:
     """Return a JSON object. Raises ValueError."""
     try:
-        content, end = make_scanner(_JSON)(text.strip(" \t\r\n"), 0)
+        content, end = _read_json(text.strip(" \t\r\n"), 0)
     except (StopIteration, ValueError, RecursionError, SystemError):
         # SystemError: where json is not imported, it does not find the class of the error that it wants to raise.
         raise ValueError("this is not JSON") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 import subprocess
@@ -228,3 +229,39 @@ def test_it_imports_little_before_the_platform_is_told(tmp_path: Path) -> None:
     run = [sys.executable, "-I", "-S", "-c", code, str(tmp_path), folder]
     done = subprocess.run(run, input=CHANGE, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"json", "re", "socket", "hmac", "hashlib", "ssl", "typing", "enum"}
+
+
+LACKING = {
+    "no JSON": "sys.modules['_json'] = None",
+    "another reader": "import _json; del _json.make_scanner",
+    "a reader that wants more": "import json, _json; _json.make_scanner = lambda like: like.array_hook",
+    "a reader that reads otherwise": "import json, _json; _json.make_scanner = lambda like: lambda text, at: None",
+    "no OpenSSL": "sys.modules['_hashlib'] = None",
+    "another OpenSSL": "import _hashlib; del _hashlib.hmac_digest",
+    "an OpenSSL that refuses": (
+        "import _hashlib\ndef refusing(*_): raise ValueError\n_hashlib.hmac_digest = refusing"
+    ),
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING.values(), ids=LACKING.keys())
+def test_it_works_where_the_interpreter_has_something_else_built_in(tmp_path: Path, lacking: str) -> None:
+    (tmp_path / CONFIG).write_text('{"name": "demo", "url": "http://127.0.0.1:1", "secret": "x"}')
+    code = (
+        f"import sys; {lacking}\n"
+        "sys.path.append(sys.argv.pop()); import post_receive\n"
+        "def told(_, request, timeout): print(request.decode()); sys.exit()\n"
+        "post_receive.PlatformClient._exchange = told\n"
+        "assert post_receive.read_object(' {\"a\": [1, \"\\u00e4\"]} ') == {'a': [1, '\u00e4']}\n"
+        "for text in ('', '{', '{} x', '[1]'):\n"
+        "    try: post_receive.read_object(text)\n"
+        "    except ValueError: continue\n"
+        "    raise AssertionError(text)\n"
+        "post_receive.run()"
+    )
+    run = [sys.executable, "-I", "-S", "-c", code, str(tmp_path), str(Path(post_receive.__file__).parent)]
+    done = subprocess.run(run, input=CHANGE, capture_output=True, text=True, check=True)
+    head, _, body = done.stdout.strip().partition("\n\n")
+    assert json.loads(body)["ref"] == "refs/heads/main"
+    signature = hmac.new(b"x", body.encode(), "sha256").hexdigest()
+    assert f"X-Signature: sha256={signature}" in head
