@@ -12,9 +12,10 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
+from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol
 
 LONGEST: Final = 8000  # bytes of a header, so that none of its lines exceeds a limit of gunicorn's
+DIGITS: Final = 1000  # of a length at most; Python reads some thousands of them
 
 #: Names have no underscore here, about which servers do not agree. The quantifiers are possessive: no part of a header
 #: is looked at twice.
@@ -71,6 +72,12 @@ class RequestParser(PythonProtocol):  # type: ignore[misc]
                 return
         if data:
             super().feed(data)
+
+    def _finalize_headers(self) -> None:
+        """Refuse a length that Python would not read as a number, which gunicorn does not expect of digits."""
+        if any(name == b"content-length" and len(value) > DIGITS for name, value in self._headers_list):
+            raise InvalidHeader("Invalid Content-Length value")
+        super()._finalize_headers()
 
     def _pass_on(self, data: bytes) -> None:
         """Pass on a piece of the body that is nothing else."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
+from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.web.ordinary_requests import LONGEST, RequestParser
+from controller.web.ordinary_requests import DIGITS, LONGEST, RequestParser
 
 HEAD = b"POST /demo/api/predict?x=%31 HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
 FIELDS = (
@@ -125,6 +125,13 @@ def test_ordinary_requests(data: bytes) -> None:
 )
 def test_others_are_left_to_the_parser_of_gunicorn(data: bytes) -> None:
     assert not compare([data])
+
+
+@pytest.mark.parametrize("digits", [DIGITS + 1, 4301, 8000])
+def test_a_length_that_python_does_not_read_is_refused(digits: int) -> None:
+    """gunicorn's own parser raises ValueError, which ends the connection without a response, and with a traceback."""
+    with pytest.raises(InvalidHeader):
+        RequestParser().feed(HEAD + b"Content-Length: " + b"9" * digits + b"\r\n\r\n")
 
 
 def test_a_request_in_pieces() -> None:
