@@ -3,17 +3,19 @@ The worker's loop of gunicorn makes one for each connection (`server` puts it in
 
 gunicorn serves each request in a task of its own, so that an application can go on behind its response, and sets a
 timer for each pause between two requests. The gateway needs neither: a request is served in the task of its connection,
-and a connection has one timer, which looks when it is due.
+and a connection has one timer, which looks when it is due. Callers who do not read are not waited for without an end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.asgi import protocol
-from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver
+from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver, FlowControl
 from gunicorn.workers import gasgi
 
 from controller.web.gateway.body import ARRIVED, CallerGone, Message
@@ -25,6 +27,7 @@ from controller.web.reply import Reply
 log = logging.getLogger(__name__)
 
 HEADER = 30.0  # seconds that the header of a connection's first request may take
+STALLED = 60.0  # seconds for which a caller may read nothing of a response that waits for them
 
 
 class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
@@ -75,6 +78,21 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
             self._wait_until(self._idle_until)
         else:
             self._keepalive_timeout()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _close_transport(self) -> None:
+        if not self._closed:
+            super()._close_transport()
+            self._see_off(sys.maxsize)
+
+    def _see_off(self, before: int) -> None:
+        """Abort a connection that is being closed if the caller reads nothing of what is left."""
+        left = 0 if self._conn_lost_handled else self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        elif left:
+            self.worker.loop.call_later(STALLED, self._see_off, left)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -199,8 +217,28 @@ class JoinedBodyReceiver(BodyReceiver):  # type: ignore[misc]
         return super()._pop_chunk()
 
 
+class CallerFlow(FlowControl):  # type: ignore[misc]
+    """gunicorn's own, which waits without an end for a caller who reads nothing: their request would hold a place in
+    the share of an app, or a thread, for as long as they like."""
+
+    __slots__ = ()
+
+    async def drain(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        while self.write_paused:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STALLED):
+                    await super().drain()
+                return
+            before, left = left, self._transport.get_write_buffer_size()
+            if left >= before:
+                self._transport.abort()
+                self.resume_writing()
+
+
 def install() -> None:
     """Let gunicorn make these connections, and their parsers and bodies."""
     gasgi.ASGIProtocol = ConnectionProtocol  # for each connection
     protocol.PythonProtocol = RequestParser
+    protocol.FlowControl = CallerFlow
     protocol.BodyReceiver = JoinedBodyReceiver  # for each request

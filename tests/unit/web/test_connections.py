@@ -17,7 +17,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 
 from controller.web import connections
-from controller.web.connections import ConnectionProtocol
+from controller.web.connections import CallerFlow, ConnectionProtocol
 from controller.web.gateway.body import ARRIVED, Message, Receive, Send
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -27,8 +27,9 @@ POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 3\r\n\r\n"
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((gasgi, "ASGIProtocol"), (protocol, "PythonProtocol"), (protocol, "BodyReceiver")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # undone behind the test
+    monkeypatch.setattr(gasgi, "ASGIProtocol", gasgi.ASGIProtocol)  # undone behind the test
+    for name in ("PythonProtocol", "BodyReceiver", "FlowControl"):
+        monkeypatch.setattr(protocol, name, getattr(protocol, name))
     connections.install()
 
 
@@ -236,3 +237,72 @@ def test_a_body_that_nobody_has_read_ends_the_connection() -> None:
             return await reader.read()
 
     assert asyncio.run(run()).endswith(b"no")
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"], ids=["ordinary", "read by gunicorn"])
+@pytest.mark.parametrize("is_last", [True, False], ids=["the last part", "a part"])
+def test_a_caller_who_reads_nothing_is_not_waited_for_without_an_end(
+    monkeypatch: pytest.MonkeyPatch, version: bytes, is_last: bool
+) -> None:
+    monkeypatch.setattr(connections, "STALLED", 0.05)
+
+    async def run() -> None:
+        ended = asyncio.Event()
+
+        async def large(_: Message, __: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = bytes(64 * 2**20)  # more than kernels take
+            await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+            ended.set()
+
+        async with connected(large) as (_, writer, worker):
+            writer.write(GET.replace(b"1.1", version))
+            await ended.wait()
+            while worker.nr_conns:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+def test_a_caller_who_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "STALLED", 0.01)
+
+    class Transport:
+        def __init__(self) -> None:
+            self.sizes = [900, 800, 799, 799]
+            self.is_aborted = False
+
+        def get_write_buffer_size(self) -> int:
+            return self.sizes.pop(0)
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    async def run() -> None:
+        flow = CallerFlow(transport := Transport())
+        flow.pause_writing()
+        await flow.drain()
+        assert transport.is_aborted
+        assert not transport.sizes
+
+    asyncio.run(run())
+
+
+def test_a_caller_who_does_not_read_the_end_does_not_keep_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "STALLED", 0.05)
+    monkeypatch.setattr(protocol, "HIGH_WATER_LIMIT", 2**30)  # nobody waits for what is left
+
+    async def large(_: Message, __: Receive, send: Send) -> None:
+        await reply(send, bytes(64 * 2**20))
+
+    async def run() -> None:
+        async with connected(large, keepalive=0.05) as (_, writer, worker):
+            writer.write(GET)
+            while not worker.nr:
+                await asyncio.sleep(0.01)
+            while worker.nr_conns:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
