@@ -62,6 +62,9 @@ async def respond(
     headers = headers_for(connection, call)
     answered.status = connection.status
     await send({"type": "http.response.start", "status": connection.status, "headers": headers})
+    if not (connection.buffered or connection.is_complete() or connection.field(b"content-length")):
+        # A stream, whose first part may take long: the server would keep the header until then.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
     data = await connection.read()
     if connection.is_complete():
         return data

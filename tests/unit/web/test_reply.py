@@ -57,6 +57,11 @@ def test_head_and_body_are_one_piece() -> None:
     assert reply.keeps_alive
 
 
+def test_an_empty_part_takes_the_head_along() -> None:
+    answer(line := Line(), 200, [TYPE], b"", end=False)
+    assert line.written.endswith(b"transfer-encoding: chunked\r\n\r\n")
+
+
 def test_a_large_body_is_not_copied() -> None:
     body = bytes(2**17)
     answer(line := Line(), 200, [(b"content-length", b"%d" % len(body))], body)

@@ -115,6 +115,26 @@ def test_request_and_response_pass() -> None:
     run(scenario())
 
 
+def test_the_header_of_a_stream_does_not_wait_for_its_first_part() -> None:
+    async def scenario() -> None:
+        caller = Caller(b"{}")
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            await caller.got_part.wait()  # a server passes the header on with the first part of the body
+            writer.write(b"7\r\ndata: 1\r\n0\r\n\r\n")
+
+        async with component(handler) as endpoint:
+            await Bench(target_of(endpoint)).call(caller)
+            assert caller.messages[1] == {"type": "http.response.body", "body": b"", "more_body": True}
+            assert caller.body == b"data: 1"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("status", "answered", "own_server", "passes"),
     [
