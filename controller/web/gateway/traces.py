@@ -64,6 +64,15 @@ def _known(path: bytes) -> str:
     return f"/{found[1].decode()}/models/{{model}}{version}{(found[3] or b'').decode()}"
 
 
+def _known_method(method: str) -> str:
+    """Return a method as OpenTelemetry wants it: callers make up any, and there are to be few."""
+    return method if method in _METHODS else "_OTHER"
+
+
+def _named(method: str, route: str) -> str:
+    return f"{'HTTP' if method == '_OTHER' else method} {route}".strip()
+
+
 class RequestTrace:
     """The span of a request, which begins as soon as it is known whether its caller is believed. `caller` is the
     context that they sent, `trust` whose it is continued: `authenticated`, `all` or `none`."""
@@ -78,8 +87,7 @@ class RequestTrace:
         self._caller = caller
         self._began = time.time()
         self._span: Span = NO_SPAN
-        known = method in _METHODS
-        self._attributes: dict[str, Value] = {"http.request.method": method if known else "_OTHER"}
+        self._attributes: dict[str, Value] = {"http.request.method": _known_method(method)}
         if route:
             self._attributes["http.route"] = route
 
@@ -90,7 +98,7 @@ class RequestTrace:
             return
         believed = self._trust == "all" or (self._trust == "authenticated" and is_known)
         method, route = self._attributes["http.request.method"], self._attributes.get("http.route", "")
-        name = f"{'HTTP' if method == '_OTHER' else method} {route}".strip()
+        name = _named(str(method), str(route))
         attributes = {**self._attributes, **{f"prichal.{key}": value for key, value in about.items()}}
         start = SpanStart(
             name,
@@ -131,13 +139,13 @@ def exchange_span(
         yield NO_SPAN
         return
     host, _, port = endpoint.rpartition(":")
-    about: dict[str, Value] = {"http.request.method": method, "server.address": host.strip("[]")}
+    known = _known_method(method)
+    about: dict[str, Value] = {"http.request.method": known, "server.address": host.strip("[]")}
     if port.isdigit():
         about["server.port"] = int(port)
     if template:
         about["url.template"] = template
-    name = f"{method} {template}".strip()
-    with span(tracer, name, {**about, **(attributes or {})}, SpanKind.CLIENT) as made:
+    with span(tracer, _named(known, template), {**about, **(attributes or {})}, SpanKind.CLIENT) as made:
         yield made
 
 

@@ -18,6 +18,7 @@ from controller.web.gateway.router import LOCAL, Router, find_route, not_found
 from controller.web.gateway.traces import (
     RequestTrace,
     context_of_lines,
+    exchange_span,
     route_of,
     storage_span,
     with_context,
@@ -139,6 +140,18 @@ def test_lines_get_another_context() -> None:
     assert context_of_lines(b"x-traceparent: 1\r\n") is None
     assert with_context(LINES, None) == LINES
     assert with_context(b"accept: */*\r\n", other) == b"accept: */*\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "known", "name"),
+    [("GET", "GET", "GET"), ("BREW", "_OTHER", "HTTP"), ("X" * 20, "_OTHER", "HTTP")],
+)
+def test_an_exchange_has_no_method_that_a_caller_made_up(method: str, known: str, name: str) -> None:
+    tracer = KeptSpans()
+    with exchange_span(tracer, method, "10.0.0.1:8000"):
+        pass
+    (span,) = tracer.spans
+    assert (span.name, span.attributes["http.request.method"]) == (name, known)
 
 
 def test_links_are_not_quoted() -> None:
