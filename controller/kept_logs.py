@@ -169,6 +169,10 @@ class KeptLogs:
         """Return the logs of an app's builds, oldest first."""
         return self.of(app, BUILDS)
 
+    def apps(self) -> tuple[str, ...]:
+        """Return the apps that have logs."""
+        return tuple(filter(is_dns_label, _names(self.folder)))
+
     def chosen(self, app: str, component: str | None, previous: bool) -> ContainerLog | None:
         """Return the log of the newest container, or with `previous` of the one before it."""
         found = self.of(app, component)

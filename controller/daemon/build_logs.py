@@ -68,10 +68,7 @@ class BuildLog:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        try:
-            (self._kept.folder / ENDED).touch(mode=0o640)
-        except OSError as error:
-            log.debug("the end of a log was not marked: %s", error)
+        _mark_ended(self._kept.folder)
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is None or self._size + len(line) > self._segment:
@@ -99,6 +96,13 @@ class BuildLog:
         return self._kept.folder / f"{self._start:016d}.log"
 
 
+def _mark_ended(folder: Path) -> None:
+    try:
+        (folder / ENDED).touch(mode=0o640)
+    except OSError as error:
+        log.debug("the end of a log was not marked: %s", error)
+
+
 def _write_new(path: Path, record: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
@@ -118,6 +122,13 @@ class BuildLogs:
         self._bound = bound
         self._secrets = secrets
         self._clock = clock
+
+    def end_abandoned(self) -> None:
+        """Mark the logs of builds that ended with an earlier daemon: who waits for a push reads one build after the
+        other. Called before any build begins."""
+        for app in self._kept.apps():
+            for found in self._kept.builds(app):
+                _mark_ended(found.folder)
 
     @contextmanager
     def of(self, app: AppName, tag: str) -> Iterator[Callable[[str], None]]:

@@ -242,7 +242,9 @@ def _component_logs(deps: ReconcilerDeps) -> ComponentLogs:
 
 def _build_logs(deps: ReconcilerDeps) -> BuildLogs:
     settings = deps.settings
-    return BuildLogs(settings.kept_logs, settings.docker.kept_logs // _BUILD_SHARE, deps.secrets.get)
+    logs = BuildLogs(settings.kept_logs, settings.docker.kept_logs // _BUILD_SHARE, deps.secrets.get)
+    logs.end_abandoned()
+    return logs
 
 
 def _control_loop(

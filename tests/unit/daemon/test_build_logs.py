@@ -15,6 +15,7 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.kept_logs import KeptLogs
+from controller.web.api.platform.build_news import build_news
 
 DEMO = AppName("demo")
 TAG = "prichal.local/demo/build:0123456789abcdef"
@@ -105,3 +106,20 @@ def test_no_build_ends_because_its_log_cannot_be_kept(
         shutil.rmtree(tmp_path / DEMO)  # the app is disconnected meanwhile
         for _ in range(SMALLEST // 50):
             line("x" * 100)
+
+
+def test_a_build_that_ended_with_its_daemon_holds_up_nobody(logs: BuildLogs, kept: KeptLogs) -> None:
+    building = logs.of(DEMO, TAG)
+    building.__enter__()("Step 1/9 : FROM base")  # and the daemon is killed
+    later = BuildLogs(kept.folder, 0, lambda _: (), lambda: NOON + 60)
+    later.end_abandoned()
+    with later.of(DEMO, TAG) as line:
+        line("Step 2/9 : RUN make")
+        told = build_news(kept, [DEMO], NOON, "").text
+        assert told == "Step 1/9 : FROM base\nStep 2/9 : RUN make\n"
+        assert [log.has_ended for log in kept.builds(DEMO)] == [True, False]
+
+
+def test_no_build_has_been_abandoned_where_there_are_no_logs(tmp_path: Path) -> None:
+    BuildLogs(tmp_path / "none", 0, lambda _: ()).end_abandoned()
+    assert not (tmp_path / "none").exists()
