@@ -102,9 +102,11 @@ def set_(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: floa
     KEY=FILE takes the content of a file, KEY=- that of standard input. KEY alone asks for the value, or takes standard
     input if that is not a terminal. All keys are one change, with one rollout.
     """
+    # A dry run on this host locks the state until it is rolled back, and nobody may wait for a person then.
+    values = _values(keys) if remote.session.dry_run else None
     with remote.platform() as platform:
         platform.app(app)  # so that nobody is asked for a value in vain
-        change = platform.set_secret(app, _name(name), _values(keys))
+        change = platform.set_secret(app, _name(name), _values(keys) if values is None else values)
         return _applied(remote, platform, app, change, timeout, output)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from controller.cli import secrets
 from controller.cli.main import SECTIONS
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.status import AppStatus
@@ -247,6 +248,20 @@ def test_a_dry_run_waits_for_nothing(machine: Machine, prepared: dict[str, str])
     tried = machine.run("reconcile", "demo", "--wait", "--dry-run")
     assert (tried.code, tried.stdout.startswith("demo: requested")) == (0, True)
     assert "back to 1111" in machine.run("rollback", "demo", "--dry-run").stdout
+
+
+def test_a_dry_run_that_waits_for_a_value_locks_nothing(
+    machine: Machine, prepared: dict[str, str], store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(key: str, file: str | None) -> str:
+        for path in machine.state.rglob("*.db"):
+            with closing(sqlite3.connect(path, timeout=0)) as db:
+                db.execute("BEGIN IMMEDIATE")  # as others write meanwhile
+        return "value"
+
+    monkeypatch.setattr(secrets, "_value", typed)
+    tried = machine.run("secret", "set", "demo", "keys", "TOKEN", "--dry-run")
+    assert tried.code == 0, tried.stderr
 
 
 # --- against a server -------------------------------------------------------------------------------------------
