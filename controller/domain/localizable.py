@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from controller.domain.text import excerpt, printable
 
@@ -25,6 +26,7 @@ Translate = Callable[[str], str]
 
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)(!r)?\}")
 _ENDS = (".", "!", "?", "…")
+_DEEPEST: Final = 16  # messages in messages that are stored: each of them has its text once more
 
 
 class Localizable(str):
@@ -175,27 +177,41 @@ def from_stored(text: str, stored: object) -> str:
 
 
 def restored(text: str, document: object) -> str:
-    """Return the message of a document if it says what the text says, else the text."""
+    """Return the message of a document if it says what the text says, else the text. Others may have written both: a
+    document costs no more than the two are long, however often its patterns repeat what is in it."""
     try:
-        found = from_document(document)
+        found = from_document(document, _DEEPEST * (len(text) + 1))
     except (ValueError, RecursionError):
         return text
     return found if found == text else text
 
 
-def from_document(document: object) -> Localizable:
-    """Raises ValueError for what `as_document` does not write."""
-    match document:
-        case {"pattern": str(pattern), "values": dict(values), "sentence": bool(is_sentence)}:
-            found = {str(name): _value_of(value) for name, value in values.items()}
-            return Localizable.made(pattern, found, is_sentence)
-    raise ValueError("it is not a message")
+def from_document(document: object, most: int = 2**20) -> Localizable:
+    """Raises ValueError for what `as_document` does not write, and for what puts more than so many characters into
+    places, all messages in it included."""
+    return _Reading(most).message(document)
 
 
-def _value_of(value: object) -> Value:
-    if isinstance(value, str | int | float):
-        return value
-    return from_document(value)
+@dataclass
+class _Reading:
+    left: int  # characters
+
+    def message(self, document: object) -> Localizable:
+        match document:
+            case {"pattern": str(pattern), "values": dict(values), "sentence": bool(is_sentence)}:
+                found = {str(name): self._value(value) for name, value in values.items()}
+                self._pay(pattern, found)
+                return Localizable.made(pattern, found, is_sentence)
+        raise ValueError("it is not a message")
+
+    def _value(self, value: object) -> Value:
+        return value if isinstance(value, str | int | float) else self.message(value)
+
+    def _pay(self, pattern: str, values: Mapping[str, Value]) -> None:
+        sizes = {name: len(str(value)) for name, value in values.items()}
+        self.left -= sum(sizes.get(place[1], 0) for place in _PLACE.finditer(pattern))
+        if self.left < 0:
+            raise ValueError("it is longer than what it says")
 
 
 def _clean(value: object) -> Value:

@@ -36,7 +36,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.apps.status import Event, EventType
 from controller.domain.errors import Stalled, Transient
-from controller.domain.localizable import Localizable, as_document, from_document, joined
+from controller.domain.localizable import Localizable, as_document, from_stored, joined
 from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -384,10 +384,7 @@ def _record(row: sqlite3.Row) -> ChangeRecord:
 
 def _message(row: sqlite3.Row) -> str:
     """Return the message as it was made. Rows of earlier versions have its text alone."""
-    try:
-        return from_document(json.loads(row["told"]))
-    except ValueError:
-        return str(row["message"])
+    return from_stored(str(row["message"]), row["told"])
 
 
 def _waiting(row: sqlite3.Row) -> ChangeRecord:

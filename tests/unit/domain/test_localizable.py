@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -124,6 +125,46 @@ def test_first_lines_and_excerpts() -> None:
 def test_what_is_stored_beside_a_text_counts_only_if_it_says_the_same(stored: object) -> None:
     assert from_stored(EMPTY, as_stored(EMPTY)).said(in_german) == "der Wert von a ist leer"  # type: ignore[attr-defined]
     assert type(from_stored("the value of a is empty", stored)) is str
+
+
+def repeated(times: int, depth: int, inner: Any) -> dict[str, Any]:
+    """Return a message of messages, each of which has the next one that many times: `times ** depth` of the last."""
+    for _ in range(depth):
+        inner = {"pattern": "{a}" * times, "values": {"a": inner}, "sentence": False}
+    return dict(inner)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        repeated(2, 30, "x" * 100),
+        repeated(1000, 4, "x"),
+        repeated(2000, 1, 10**4000),
+        repeated(1, 400, "x" * 10_000),
+        {
+            "pattern": "x",
+            "values": {f"a{n}": repeated(10, 3, "x" * 10) for n in range(1000)},
+            "sentence": False,
+        },
+    ],
+    ids=["doubled", "wide", "numbers", "deep", "beside"],
+)
+def test_a_document_costs_no_more_than_it_and_its_text_are_long(document: dict[str, Any]) -> None:
+    stored, text = json.dumps(document), "x" * 100
+    tracemalloc.start()
+    try:
+        assert type(from_stored(text, stored)) is str
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * len(stored) + 4 * 2**20  # and what other threads do meanwhile
+
+
+def test_messages_in_messages_come_back_with_each_pattern() -> None:
+    text: Any = EMPTY
+    for _ in range(12):
+        text = Localizable("{text}", text=text)
+    assert from_stored(text, as_stored(text)).said(in_german) == "der Wert von a ist leer"  # type: ignore[attr-defined]
 
 
 VALUES = st.recursive(
