@@ -18,6 +18,7 @@ from controller.domain.apps.spec import SecretSpec, Webhook
 from controller.domain.apps.status import (
     AppStatus,
     ComponentStatus,
+    PreviewWatch,
     ReplicaExit,
     ReplicaStatus,
     RepositoryRecord,
@@ -72,7 +73,12 @@ WHOLE = {
         webhook=st.none()
         | _whole(Webhook, secret=LABEL, url=st.sampled_from(["", "https://example.org/ends"])),
     ),
-    RepositoryRecord: _whole(RepositoryRecord, name=LABEL, apps=st.lists(LABEL, max_size=3).map(tuple)),
+    RepositoryRecord: _whole(
+        RepositoryRecord,
+        name=LABEL,
+        apps=st.lists(LABEL, max_size=3).map(tuple),
+        previews=st.lists(_whole(PreviewWatch, app=LABEL), max_size=3).map(tuple),
+    ),
     Api: API,
     Service: _whole(Service, app=LABEL, api=API, pipeline=st.none() | LABEL),
 }
