@@ -183,10 +183,9 @@ class BucketPlace:
     def draft(self, name: str) -> Iterator[BinaryIO]:
         key = self._prefix + name
         upload = self._objects.begin_upload(self._bucket, key)
-        replace_file(self._journal, f"{key}\n{upload}\n", durable=True)
-        parts = _PartsFile(self._objects, self._bucket, key, upload, self._pause)
         try:
-            with parts:
+            replace_file(self._journal, f"{key}\n{upload}\n", durable=True)
+            with _PartsFile(self._objects, self._bucket, key, upload, self._pause) as parts:
                 yield cast(BinaryIO, parts)
                 done = parts.finish()
             self._objects.complete_upload(self._bucket, key, upload, done)
@@ -212,7 +211,7 @@ class BucketPlace:
 
     def sweep(self) -> None:
         try:
-            key, upload = self._journal.read_text().split()
+            key, upload = self._journal.read_text("utf-8").splitlines()
         except (OSError, ValueError):
             return
         self._objects.abort_upload(self._bucket, key, upload)

@@ -99,6 +99,33 @@ def test_an_error_leaves_nothing(world: World) -> None:
     assert world.left() == []
 
 
+@pytest.mark.parametrize("prefix", ["", "host", "/a/b/", "of the host", "Sicherung für München/ü"])
+def test_a_bucket_whose_names_have_anything_in_them_is_swept_after_a_kill(
+    tmp_path: Path, prefix: str
+) -> None:
+    world = World("bucket", tmp_path)
+    objects = cast(S3Objects, FakeObjects(world.server))
+    place = BucketPlace(objects, "backups", prefix, "prichal", tmp_path / "upload")
+    with pytest.raises(ZeroDivisionError), place.draft(NAME):
+        remembered = (tmp_path / "upload").read_bytes()
+        raise ZeroDivisionError
+    key, ended = remembered.decode().splitlines()
+    upload = FakeObjects(world.server).begin_upload("backups", key)
+    (tmp_path / "upload").write_text(f"{key}\n{upload}\n")  # as if the attempt had been killed
+    place.sweep()
+    assert upload != ended
+    assert world.left() == []
+
+
+def test_an_upload_that_cannot_be_remembered_is_not_left(tmp_path: Path) -> None:
+    world = World("bucket", tmp_path)
+    objects = cast(S3Objects, FakeObjects(world.server))
+    place = BucketPlace(objects, "backups", "", "prichal", tmp_path / "missing" / "upload")
+    with pytest.raises(FileNotFoundError):
+        write(place, NAME, b"x")
+    assert world.left() == []
+
+
 def test_what_a_killed_one_has_left_is_swept(world: World) -> None:
     world.killed()
     place = world.place()
