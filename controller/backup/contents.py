@@ -310,7 +310,8 @@ def _content(path: Path, owner: Path) -> bytes | None:
     """Return the content of a file of a service, which root reads as its user; None if it is missing."""
     try:
         with as_owner_of(owner):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # A pipe that a service has put there must not be waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     with open(descriptor, "rb") as file:

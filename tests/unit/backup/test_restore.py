@@ -152,6 +152,15 @@ def test_boxes_can_be_left_out(old: Settings, storage: FakeStorage, new: Setting
     assert restored(other, opener(old, whole), boxes=False).server.buckets == {}
 
 
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(old: Settings, storage: FakeStorage) -> None:
+    """The web process owns the folder of the token."""
+    old.admin_token_file.unlink()
+    os.mkfifo(old.admin_token_file)
+    error = refusal(maker_of(old, storage).create)
+    assert (error.reason, str(old.admin_token_file) in error.message) == (Reason.BACKUP_FAILED, True)
+    assert load_record(old.backup_record).failure is not None
+
+
 def test_two_at_once(old: Settings, storage: FakeStorage) -> None:
     with only_backup(old):
         assert refusal(maker_of(old, storage).create).reason == Reason.BACKUP_RUNNING
