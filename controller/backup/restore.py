@@ -77,21 +77,22 @@ class Proof:
     members: int
     size: int  # bytes of all members
     objects: int  # of boxes
+    object_size: int = 0  # bytes of these
 
 
 def verify(open_archive: Open, identities: Collection[Secret]) -> Proof:
     """Read a backup as a whole, and restore nothing. Raises as `archive.reading`."""
     with open_archive() as source, reading(source, identities) as archive:
-        objects, names = 0, set()
+        objects, object_size, names = 0, 0, set()
         for member in archive.members():
             if member.name.startswith("boxes/"):
-                objects += 1
+                objects, object_size = objects + 1, object_size + member.size
             elif not member.name.startswith(("git/", "platform/", "config/")):
                 names.add(member.name)
         for needed in ("private/instance.key", "db/state.db"):
             if needed not in names:
                 raise damaged(f"it lacks {needed}")
-        return Proof(archive.head, archive.count, archive.size, objects)
+        return Proof(archive.head, archive.count, archive.size, objects, object_size)
 
 
 def restore(
@@ -111,6 +112,7 @@ def restore(
             _require_empty(settings)
         proof = verify(open_archive, identities)
         _require_fitting(settings, proof)
+        _require_room(settings, proof, boxes)
         work = _Restore(settings, proof.head, boxes, storage or (lambda key: build_storage(settings, key)))
         work.begin(again)
         try:
@@ -169,9 +171,15 @@ def _require_fitting(settings: Settings, proof: Proof) -> None:
         raise _refused(
             text, f"set it to {head.instance!r}: names of containers, networks and buckets have it"
         )
+
+
+def _require_room(settings: Settings, proof: Proof, boxes: bool) -> None:
+    """Files of boxes need room here if they come here: into the storage that the daemon runs."""
+    is_here = boxes and settings.storage.backend == "embedded"
+    size = proof.size if is_here else proof.size - proof.object_size
     free = shutil.disk_usage(settings.state).free
-    if proof.size + RESERVE > free:
-        text = f"the backup has {about_size(proof.size)}, and {settings.state} has {about_size(free)} free"
+    if size + RESERVE > free:
+        text = f"the backup has {about_size(size)} for {settings.state}, which has {about_size(free)} free"
         raise _refused(text, "free some space")
 
 

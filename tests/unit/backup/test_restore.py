@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -398,6 +399,29 @@ def test_one_that_needs_more_room_than_there_is(new: Settings, monkeypatch: pyte
     error = refusal(lambda: restored(new, archive_of(WHOLE)))
     assert error.reason == Reason.RESTORE_REFUSED
     assert "free" in error.message
+
+
+@pytest.mark.parametrize(
+    ("backend", "boxes", "is_enough"),
+    [("embedded", True, False), ("embedded", False, True), ("s3", True, True), ("none", False, True)],
+)
+def test_files_of_boxes_need_room_only_where_they_go(
+    new: Settings, monkeypatch: pytest.MonkeyPatch, backend: str, boxes: bool, is_enough: bool
+) -> None:
+    monkeypatch.setattr(restoring, "RESERVE", 0)
+    free = type("Usage", (), {"free": 2**20})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    new = replace(new, storage=replace(new.storage, backend=backend))
+    key, state = WHOLE.items()
+    members = dict((key, ("boxes/prichal.demo.files/large", b"x" * 2**21), state))
+    archive = archive_of(members, buckets=("prichal.demo.files",))
+    there = FakeStorage()
+    if is_enough:
+        restored(new, archive, boxes=boxes, storage=there)
+        assert len(there.server.buckets.get("prichal.demo.files", {})) == boxes
+    else:
+        assert "free" in refusal(lambda: restored(new, archive, boxes=boxes, storage=there)).message
+        assert not new.restore_marker.exists()
 
 
 @pytest.mark.parametrize("lacking", WHOLE)
