@@ -314,7 +314,10 @@ class _Restore:
         """Return the storage. The embedded one is started as the daemon's user, with the key that was restored."""
         if self._storage is None:
             with as_owner_of(self.settings.private):
-                key = (self.settings.private / "instance.key").read_bytes()
+                try:
+                    key = (self.settings.private / "instance.key").read_bytes()
+                except FileNotFoundError:
+                    raise damaged("it has files of boxes before the key of the instance") from None
                 self._storage = self.open_storage(key)
                 objects = cast(RestoredObjects, self._storage.objects())
                 for bucket in self._begun & objects.buckets():  # of the restore before this one
@@ -346,12 +349,15 @@ class _Restore:
     def _take_platform(self, member: ArchiveMember, rest: str) -> None:
         if self.settings.platform.url:
             return
+        place = tuple(rest.split("/"))
+        if any(part.startswith(".") for part in place):  # no backup has them: `.git` could have hooks
+            raise damaged(f"it has the member {member.name!r}, which is not a file of the platform folder")
         root = Path(self.settings.platform.path)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if member.size > MOST_FILE:
             raise damaged(f"{member.name} has {member.size} bytes")
         with as_owner_of(root):
-            place = tuple(rest.split("/"))
+            make_folder(root, place[:-1])  # which follows no link, so the next line does not, either
             (root / rest).unlink(missing_ok=True)  # of a restore that was cut
             self._write(root, place, member, 0o600)
 

@@ -424,6 +424,23 @@ def test_files_of_boxes_need_room_only_where_they_go(
         assert not new.restore_marker.exists()
 
 
+def test_files_of_boxes_before_the_key(new: Settings) -> None:
+    error = refusal(lambda: restored(new, archive_of({"boxes/prichal.demo.files/x": b"", **WHOLE})))
+    assert error.reason == Reason.BACKUP_DAMAGED
+
+
+def test_a_link_in_the_platform_folder_leads_nowhere(new: Settings, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "hosts").write_text("of the host")
+    platform = Path(new.platform.path)
+    platform.mkdir(parents=True)
+    (platform / "lab").symlink_to(outside)
+    with pytest.raises((ControllerError, OSError)):
+        restored(new, archive_of({**WHOLE, "platform/lab/hosts": b"x"}))
+    assert (outside / "hosts").read_text() == "of the host"
+
+
 @pytest.mark.parametrize("lacking", WHOLE)
 def test_one_that_lacks_what_is_needed(new: Settings, lacking: str) -> None:
     error = refusal(lambda: restored(new, archive_of({k: v for k, v in WHOLE.items() if k != lacking})))
@@ -442,6 +459,8 @@ def test_one_that_lacks_what_is_needed(new: Settings, lacking: str) -> None:
         "git/colors/hooks/post-receive",
         "git/colors/config",
         "git/colors/objects/info/alternates",
+        "platform/.git/config",
+        "platform/lab/.git/hooks/post-merge",
         "git/-x/refs.json",
         "git/a.b/refs.json",
         "boxes/other.bucket/key",
