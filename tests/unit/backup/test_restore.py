@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 
 import pygit2
 import pytest
+import sqlite_utils
 
 from controller.backup import restore as restoring
 from controller.backup.archive import ArchiveWriter, Head, reading, writing
@@ -33,6 +35,9 @@ from controller.domain.reasons import Reason
 from controller.domain.storage.box import StoredObject
 from controller.store import open_store
 from controller.store.backup_record import load_record
+from controller.store.codec import encode
+from controller.store.schema import migrations
+from controller.store.sqlite import shared_path
 from controller.store.version import VERSION
 from tests.support.backups import (
     BUCKET,
@@ -439,6 +444,33 @@ def test_a_link_in_the_platform_folder_leads_nowhere(new: Settings, tmp_path: Pa
     with pytest.raises((ControllerError, OSError)):
         restored(new, archive_of({**WHOLE, "platform/lab/hosts": b"x"}))
     assert (outside / "hosts").read_text() == "of the host"
+
+
+@pytest.mark.parametrize("version", range(9, VERSION))
+def test_one_of_an_older_release_is_migrated(new: Settings, tmp_path: Path, version: int) -> None:
+    """Its state has the schema of that release, which is not touched before the restore."""
+    path = tmp_path / "db" / "state.db"
+    open_store(path).close()  # makes the database of requests, which migrations fill
+    path.unlink()
+    following = migrations._migrations[version].name
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ATTACH ? AS asked", (str(shared_path(path)),))
+        migrations.apply(sqlite_utils.Database(db, execute_plugins=False), stop_before=following)
+        db.execute(f"PRAGMA user_version = {version}")
+        db.execute("INSERT INTO apps (app, status) VALUES (?, ?)", (DEMO, encode(AppStatus(DEMO, "abc"))))
+        db.execute(
+            "INSERT INTO events (app, type, reason, message, revision, at) VALUES (?, 'Normal', 'Ready', 'ok', '', 1)",
+            (DEMO,),
+        )
+    archive = archive_of({**WHOLE, "db/state.db": path.read_bytes()}, schema=version)
+    restored(new, archive)
+    with closing(sqlite3.connect(new.database)) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == VERSION
+    with closing(open_store(new.database)) as store:
+        assert store.apps.status(DEMO) == AppStatus(DEMO, "abc")
+        assert [event.message for event in store.events.list(DEMO)] == ["ok"]
+        assert store.branches.previews() == ()
+    assert not new.restore_marker.exists()
 
 
 @pytest.mark.parametrize("lacking", WHOLE)
