@@ -9,14 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.adapters.cron import CronTicks
 from controller.backup.create import maker
 from controller.config import Settings
 from controller.daemon.stop_signals import stop_on_signals
-from controller.domain.backups import next_attempt
+from controller.domain.backups import RETRY, next_attempt
 from controller.domain.errors import ControllerError
 from controller.domain.reasons import Reason
 from controller.guards import GuardedStep
@@ -35,6 +35,8 @@ class Schedule:
     settings: Settings
     create: Callable[[], object]
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _rests: float = field(default=float("-inf"), init=False)  # until then, by the monotonic clock
 
     def run(self, stop: threading.Event, pause: float = LOOK) -> None:
         step = GuardedStep("no backups are made", self.look)
@@ -49,13 +51,17 @@ class Schedule:
         ticks = CronTicks()
         record = load_record(self.settings.backup_record)
         due = next_attempt(record, lambda at: ticks.after(chosen.schedule, chosen.timezone, at), now)
-        if due > now or not self.settings.database.exists():
+        if due > now or self.monotonic() < self._rests or not self.settings.database.exists():
             return
         try:
             self.create()
         except ControllerError as error:
-            if error.reason != Reason.BACKUP_RUNNING:
-                log.error("no backup was made: %s", error.message, extra={"reason": error.reason})
+            if error.reason == Reason.BACKUP_RUNNING:
+                return
+            log.error("no backup was made: %s", error.message, extra={"reason": error.reason})
+        if load_record(self.settings.backup_record) == record:
+            # It cannot be written. Without a pause each look would make another backup, until the place is full.
+            self._rests = self.monotonic() + RETRY.cap
 
 
 def is_scheduled(settings: Settings) -> bool:

@@ -107,6 +107,15 @@ def test_a_damaged_record_leads_to_a_backup(host: Host) -> None:
     assert load_record(host.settings.backup_record) != BackupRecord()
 
 
+def test_a_record_that_cannot_be_written_leads_to_no_backup_with_each_look(host: Host) -> None:
+    def create() -> None:
+        host.made.append(host.now / DAY)
+
+    host.schedule = replace(host.schedule, create=create, monotonic=lambda: host.now)
+    hour = 1 / 24
+    assert [host.at(100 + hour * n / 4) for n in range(9)] == [[100], *[[]] * 7, [100 + 2 * hour]]
+
+
 @pytest.mark.parametrize("chosen", [{"schedule": ""}, {"to": ""}])
 def test_where_none_are_scheduled_it_ends(tmp_path: Path, chosen: dict[str, str]) -> None:
     settings = settings_of(tmp_path, schedule="0 0 * * *")
