@@ -57,6 +57,7 @@ def derive_previews(deps: ReconcilerDeps, declared: PlatformSpec) -> PlatformSpe
     now = {each.app: each for each in found.wanted}
     with deps.store.transaction():
         for app in {each.app for each in branches.seen()} - {a.name for a in declared.apps if a.previews}:
+            branches.drop_decisions(preview_name(app, each.ref) for each in branches.seen(app))
             branches.see(app, ())
         branches.record(found, (app.name for app in declared.apps), deps.clock.now())
         for new in (each for each in found.wanted if each.app not in before):

@@ -346,6 +346,29 @@ def test_previews_go_with_their_app(platform: Platform, how: str) -> None:
     assert is_gone(harness, name)
 
 
+@pytest.mark.parametrize("how", ["removed", "rules removed"])
+def test_what_was_decided_goes_with_the_rules(platform: Platform, how: str) -> None:
+    """Else an app of this name that comes later would have previews for ever, or not at all."""
+    harness, before = platform.harness, platform.apps
+    kept, removed = named("feature/x"), named("feature/y")
+    platform.push("feature/x")
+    platform.push("feature/y")
+    harness.store.branches.keep(kept, math.inf)
+    harness.store.branches.remove(removed, platform_head(platform, removed))
+    platform.work()
+    assert platform.previews == [kept]
+    platform.apps = (replace(before[0], previews=None),) if how == "rules removed" else (app("other"),)
+    harness.store.requests.enqueue(PLATFORM, Trigger.PLATFORM)
+    platform.work()
+    assert harness.store.branches.decisions() == {}
+
+
+def platform_head(platform: Platform, name: AppName) -> str:
+    found = platform.harness.store.branches.preview(name)
+    assert found is not None
+    return found.head
+
+
 # --- pull requests ----------------------------------------------------------------------------------------------
 
 
