@@ -86,8 +86,10 @@ def newest_first(backups: Iterable[Backup]) -> tuple[Backup, ...]:
 
 def outdated(backups: Iterable[Backup], count: int, age: float, now: float) -> tuple[Backup, ...]:
     """Return the backups that are to be removed: older than `age` seconds, and not among the `count` newest ones. So
-    the last ones are kept when no new ones are made."""
-    return tuple(backup for backup in newest_first(backups)[max(1, count) :] if backup.created < now - age)
+    the last ones are kept when no new ones are made. Those of the future were made by a clock that was wrong: they stay
+    until then, and take the place of none that is newer in truth."""
+    past = [backup for backup in newest_first(backups) if backup.created <= now]
+    return tuple(backup for backup in past[max(1, count) :] if backup.created < now - age)
 
 
 def next_attempt(record: BackupRecord, tick_after: Callable[[float], float], now: float) -> float:

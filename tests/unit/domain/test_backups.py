@@ -65,6 +65,16 @@ def test_what_is_removed_is_old_and_not_among_the_newest(days: list[int], count:
     assert all(now - backup.created <= age * DAY for backup in kept[count:])
 
 
+@pytest.mark.parametrize("age", [0.0, DAY])
+def test_what_a_wrong_clock_has_made_takes_no_place_of_what_is_newer(age: float) -> None:
+    now = 100 * DAY
+    wrong = [Backup(f"future {day}", day * DAY, 1) for day in (465, 466)]
+    right = [Backup(str(day), day * DAY, 1) for day in (95, 97, 99)]
+    assert [each.name for each in outdated([*wrong, *right], 2, age, now)] == ["95"]
+    later = 467 * DAY
+    assert {each.name for each in outdated([*wrong, *right], 2, age, later)} == {"95", "97", "99"}
+
+
 def test_the_first_one_is_made_at_once_and_the_next_at_its_time() -> None:
     assert next_attempt(BackupRecord(), daily, 5.0) == 5.0
     assert next_attempt(BackupRecord(GOOD), daily, 10.5 * DAY) == 11 * DAY
