@@ -179,7 +179,7 @@ def test_the_pusher_sees_the_progress_until_it_is_ready(
     ]
     assert lines[-1].startswith("ready after ")
     assert [path.partition("?")[2] for path in platform.asked] == [
-        f"after={n}&build=&wait=20" for n in (0, 4, 8)
+        f"after={n}&build=&wait=20&ref=refs%2Fheads%2Fmain" for n in (0, 4, 8)
     ]
 
 
