@@ -116,6 +116,7 @@ class World:
             for asked in wait_for(self.store.notifications.tests):
                 message = outgoing(check_id(asked.id), DEMO, spec, "{}", 5.0)
                 self.store.notifications.record(message, 5.0, Fate.DELIVERED)
+                self.store.notifications.end_test(asked.id)
 
         app, name = self.declared()
         threading.Thread(target=deliver).start()
