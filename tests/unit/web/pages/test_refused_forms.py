@@ -95,6 +95,8 @@ WRONG: dict[str, list[Fields]] = {
     f"{APP}/approve": [{}],
     f"{APP}/rollback": [{}, {"revision": "0" * 40}],
     f"{APP}/notifications/<notification>/test": [{}],
+    f"{APP}/previews/<preview>/keep": [{}],
+    f"{APP}/previews/<preview>/remove": [{}],
     f"{APP}/reconcile": [],
     f"{APP}/retry": [],
     f"{APP}/suspend": [],
