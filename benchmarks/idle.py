@@ -42,17 +42,17 @@ def _passes(
     section: Section, ground: Environment, platform: RunningPlatform, store: Store, app: AppName
 ) -> None:
     calls: dict[str, Callable[[], float]] = {
-        "pass": partial(_one_pass, store, app),
+        "pass": partial(one_pass, store, app),
         "list": partial(_one_list, ground, platform, app),
     }
-    _one_pass(store, app)  # the events of the deployment may still have a pass under way
+    one_pass(store, app)  # the events of the deployment may still have a pass under way
     seconds = in_turns(calls, ground.count(ROUNDS))
     section.add("a request that changes nothing, until it is done", "ms", [1e3 * s for s in seconds["pass"]])
     section.add("one list of the containers", "ms", [1e3 * s for s in seconds["list"]])
     section.compare("a request beside one list", seconds["pass"], seconds["list"])
 
 
-def _one_pass(store: Store, app: AppName) -> float:
+def one_pass(store: Store, app: AppName) -> float:
     """Seconds from the request to its outcome."""
     begun = time.perf_counter()
     request = store.requests.enqueue(app, Trigger.DRIFT)

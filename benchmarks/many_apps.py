@@ -12,12 +12,10 @@ from statistics import median, quantiles
 
 from ruamel.yaml import YAML
 
-from benchmarks.environment import Adder, Environment, RunningPlatform, adder, running_platform, wait_for
+from benchmarks.environment import Adder, Environment, RunningPlatform, adder, running_platform
 from benchmarks.figures import Section, in_turns
-from benchmarks.idle import memory_of
-from controller.domain.apps.requests import RequestState, Trigger
+from benchmarks.idle import memory_of, one_pass
 from controller.domain.names import AppName
-from controller.ports import Store
 from controller.store import open_store
 from controller.web.api.platform.signatures import sign
 from tests.support.platform import API_VERSION
@@ -93,22 +91,10 @@ def _real(section: Section, ground: Environment, platform: RunningPlatform, modu
     for name in names:
         platform.until_ready(name, revision)
     with closing(open_store(platform.database)) as store:
-        passes = [1e3 * _one_pass(store, name) for name in names for _ in range(ground.count(ROUNDS))]
+        passes = [1e3 * one_pass(store, name) for name in names for _ in range(ground.count(ROUNDS))]
     section.add(f"{count} apps on the engine: a pass, until it is done", "ms", passes, "30 ms")
     memory = memory_of(platform.processes["daemon"])
     section.add("  memory of the daemon", "MiB", [memory], "120 MiB")
-
-
-def _one_pass(store: Store, name: AppName) -> float:
-    begun = time.perf_counter()
-    request = store.requests.enqueue(name, Trigger.DRIFT)
-    wait_for("a pass", lambda: _is_done(store, request))
-    return time.perf_counter() - begun
-
-
-def _is_done(store: Store, request: int) -> bool:
-    found = store.requests.get(request)
-    return found is not None and found.state is RequestState.DONE
 
 
 # --- webhooks ---------------------------------------------------------------------------------------------------

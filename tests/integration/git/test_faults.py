@@ -144,6 +144,7 @@ def test_a_fetch_that_takes_too_long(make_sources: MakeSources, author: Author, 
     assert content(make_sources(), fetch(make_sources(), spec)) == b"1"
 
 
+@pytest.mark.parametrize("ask", [GitSources.head, GitSources.refs])
 @pytest.mark.parametrize(
     ("status", "kind", "reason"),
     [
@@ -155,10 +156,15 @@ def test_a_fetch_that_takes_too_long(make_sources: MakeSources, author: Author, 
     ],
 )
 def test_http_answers(
-    sources: GitSources, web: HttpServer, status: int, kind: type[Exception], reason: str
+    sources: GitSources,
+    web: HttpServer,
+    ask: Callable[[GitSources, RepositorySpec, None], object],
+    status: int,
+    kind: type[Exception],
+    reason: str,
 ) -> None:
     web.status = status
-    error = failure(lambda: sources.head(repository(f"{web.url}/demo.git"), None))
+    error = failure(lambda: ask(sources, repository(f"{web.url}/demo.git"), None))
     assert (type(error), error.reason) == (kind, reason)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from controller.adapters.git import GitSources
 from controller.domain.apps.spec import GitRef, RefKind
-from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.errors import ControllerError, Transient
 from tests.support.git_servers import Author, HttpServer, git, git_daemon
 from tests.support.git_specs import Access, repository
 
@@ -155,24 +155,6 @@ def test_a_server_that_says_something_else(
     with answering(said) as url:
         error = failure(lambda: make_sources(fetch_timeout=0.5).refs(repository(url), None))
     assert isinstance(error, kind)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "reason"),
-    [
-        (403, Stalled, "AuthenticationFailed"),
-        (404, Stalled, "RepositoryNotFound"),
-        (429, Transient, "FetchFailed"),
-        (503, Transient, "FetchFailed"),
-        (200, Stalled, "NotAGitServer"),
-    ],
-)
-def test_answers_of_http_servers(
-    sources: GitSources, web: HttpServer, status: int, kind: type[Exception], reason: str
-) -> None:
-    web.status = status
-    error = failure(lambda: sources.refs(repository(f"{web.url}/demo.git"), None))
-    assert (type(error), error.reason) == (kind, reason)
 
 
 def test_a_list_that_breaks_off_over_http(make_sources: MakeSources, author: Author, web: HttpServer) -> None:

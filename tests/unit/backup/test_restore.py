@@ -503,7 +503,7 @@ def test_one_that_lacks_what_is_needed(new: Settings, lacking: str) -> None:
 def test_members_that_belong_nowhere(new: Settings, name: str) -> None:
     error = refusal(lambda: restored(new, archive_of({**WHOLE, name: b"x"})))
     assert error.reason == Reason.BACKUP_DAMAGED
-    assert new.restore_marker.exists()  # the next one begins anew
+    assert new.restore_marker.exists()  # the next restore begins from the start
     assert not list(new.state.rglob("post-receive"))
 
 

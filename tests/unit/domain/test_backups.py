@@ -108,7 +108,7 @@ def test_what_is_wrong() -> None:
     assert problem_of(BackupRecord(GOOD), DAY, 10.5 * DAY) == ""
     assert problem_of(BackupRecord(GOOD), DAY, 12.5 * DAY) == "the last good backup is 2 d 12 h old"
     failed = BackupRecord(GOOD).failed(12 * DAY, "DiskFull", "the disk is full")
-    assert problem_of(failed, DAY, 10.5 * DAY) == ""  # it is told as a failure
+    assert problem_of(failed, DAY, 10.5 * DAY) == ""  # it is reported as a failure
     assert problem_of(failed, DAY, 11.1 * DAY).endswith(
         "1 d 2 h old; the last attempt failed: the disk is full"
     )
