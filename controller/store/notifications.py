@@ -186,15 +186,17 @@ class NotificationTable:
         """Return what was asked for, and delete what nobody can have asked for: others may have written anything."""
         with self._database.read() as db:
             rows = db.execute("SELECT * FROM asked_tests LIMIT ?", (MOST_TESTS,)).fetchall()
-        bad = [(row["id"],) for row in rows if not _is_test(row)]
+        tests: list[AskedTest] = []
+        bad: list[tuple[str]] = []
+        for row in rows:
+            if _is_test(row):
+                tests.append(AskedTest(row["id"], AppName(row["app"]), ComponentName(row["name"])))
+            else:
+                bad.append((row["id"],))
         if bad:
             with self._database.write() as db:
                 db.executemany("DELETE FROM asked_tests WHERE id = ?", bad)
-        return tuple(
-            AskedTest(row["id"], AppName(row["app"]), ComponentName(row["name"]))
-            for row in rows
-            if _is_test(row)
-        )
+        return tuple(tests)
 
     def send_test(self, message: Message) -> None:
         """Put the message of a test into the outbox, unless it is there."""

@@ -219,7 +219,7 @@ class Database:
             handle = None
         if handle is not None and handle.connection.in_transaction:
             return handle
-        place = self._place()
+        place = self._local.place = self._place()
         if handle is None or handle.place != place:
             handle = self._local.handle = _Handle(connect(self.path, self.guest, place.path), place)
             with self._lock:
@@ -351,7 +351,8 @@ class Database:
             raise error
         handle: _Handle | None = getattr(self._local, "handle", None)
         why = _HELD if _primary(error) == sqlite3.SQLITE_BUSY else str(error)
-        self.shared.set_aside(why, inspect_path(self.shared.path)[1], self._first_wish(handle))
+        # Not the file that is there now: another thread may have replaced the one that failed.
+        self.shared.set_aside(why, self._local.place.mark, self._first_wish(handle))
 
     def _first_wish(self, handle: _Handle | None) -> int:
         try:

@@ -19,10 +19,12 @@ from controller.ports import WebhookUnderWay
 from controller.store.codec import decode, encode
 from controller.store.sqlite import Database
 
-INSERT = """
-INSERT INTO webhooks (id, app, pipeline, revision, run, secret, url, lane, body, attempts, due)
+INTO = """
+INTO webhooks (id, app, pipeline, revision, run, secret, url, lane, body, attempts, due)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+INSERT = f"INSERT {INTO}"
+INSERT_ONCE = f"INSERT OR IGNORE {INTO}"
 # A few of each lane: otherwise messages to one failing receiver would block all others. If a
 # message is due later than the longest pause, the clock was set back, and it is due now.
 DUE = """
@@ -63,7 +65,7 @@ class WebhookTable:
     def add_once(self, message: Message) -> None:
         """Add a message; one with its id that is there already stays."""
         with self._database.write() as db:
-            db.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), _row(message))
+            db.execute(INSERT_ONCE, _row(message))
 
     def call_ended(self, ended: EndedCall) -> None:
         with self._database.write() as db:
@@ -80,7 +82,7 @@ class WebhookTable:
                 query = "SELECT count(*) FROM webhooks WHERE app = ? AND given_up IS NULL"
                 if db.execute(query, (message.app,)).fetchone()[0] >= MOST_OF_APP:
                     return False
-                db.execute(INSERT.replace("INSERT", "INSERT OR IGNORE", 1), _row(message))
+                db.execute(INSERT_ONCE, _row(message))
         return True
 
     def supersede(self, status: Message) -> None:

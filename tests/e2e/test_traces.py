@@ -93,7 +93,12 @@ def test_a_push_a_call_and_a_run_are_traced(
     stage = platform.get_file(app, "data/told/trace").body.decode()
 
     # A span is sent when it has ended, and each process sends its own, so that the outermost ones are the last to come.
-    outermost = ("run train", "GET /{bucket}/{key}", f"POST /{app}/api/predict", f"POST /{app}/train/{{path}}")
+    outermost = (
+        "run train",
+        "GET /{bucket}/{key}",
+        f"POST /{app}/api/predict",
+        f"POST /{app}/train/{{path}}",
+    )
     platform.until(lambda: all(receiver.named(name) for name in outermost))
     platform.until(lambda: any(s.attributes.get("prichal.outcome") == "Ready" for s in receiver.spans))
     assert_call(app, receiver, told)

@@ -121,11 +121,6 @@ class AsyncCalls:
         finally:
             self._held.release(pieces)
 
-    @property
-    def holds_nothing(self) -> bool:
-        """Return True while no body is in memory."""
-        return self._held.is_empty
-
     async def answer(self, caller: CallCaller, send: Send) -> None:
         """Answer a request for a call. Raises RequestRefused, ControllerError."""
         await self._api.answer(caller, send)

@@ -172,10 +172,6 @@ class HeldBodies:
         self._what = what
         self._held = 0
 
-    @property
-    def is_empty(self) -> bool:
-        return self._held == 0
-
     async def whole(self, body: RequestBody, pieces: list[bytes]) -> bytes:
         """Return a body that has begun to arrive. Raises RequestRefused, CallerGone."""
         self.hold(body.head, pieces)

@@ -19,13 +19,14 @@ import sqlite_utils
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.branch_previews import OpenPull
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.apps.spec import Webhook
 from controller.domain.apps.status import AppStatus, WebhookDelivery
 from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled, Transient
-from controller.domain.names import AppName, ComponentName
+from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunFilter, RunInput, RunOutput, RunState, new_run, new_run_id
@@ -460,6 +461,18 @@ def act(owner: SqliteStore) -> None:
         assert share == TakenShare(DEMO, Resource.CALLS, 3)
     owner.repositories.replace(())
     owner.repositories.delivery("demo", "1")
+    owner.repositories.pusher("demo", "c0ffee")
+    owner.repositories.push("d" * 64)
+    owner.branches.decisions()
+    owner.branches.pulls("demo")
+    for asked in owner.notifications.tests():
+        assert asked.app in (DEMO, OTHER, PLATFORM)
+    owner.boxes.arriving("prichal.demo.box", "", NOW)
+    owner.boxes.publishing("prichal.demo.box", NOW)
+    owner.boxes.unfinished("prichal.demo.box", "", NOW, 100)
+    owner.boxes.moves("prichal.demo.box", "")
+    while owner.previews.begin():
+        pass
     owner.prune()
     owner.set_aside()
     while owner.requests.claim(NOW * 2):
@@ -480,6 +493,11 @@ def ask_for_everything(guest: SqliteStore) -> None:
     guest.activity.touch([(DEMO, TRAIN)], NOW)
     guest.boxes.reserve(PendingUpload(0, "prichal.demo.box", "a", 1, NOW, NOW + 60), NOW)
     guest.repositories.remember(WebhookDelivery("1", "demo", (1,), NOW))
+    guest.repositories.remember_push("demo", "c0ffee", "ann", NOW)
+    guest.branches.keep(DEMO, NOW)
+    guest.branches.open_pull("demo", OpenPull(1, "feature", False), NOW)
+    guest.notifications.ask_test(DEMO, TRAIN)
+    guest.previews.ask(DEMO)
 
 
 @pytest.mark.parametrize(("table", "column"), list(columns()))

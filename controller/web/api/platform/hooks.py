@@ -72,10 +72,11 @@ def receive(repository: str) -> ResponseReturnValue:
         return _skipped("this event is not about a push")
     own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
     if own:
-        told = isolated_json.read_here(len(body), own_push, body)
+        told, refs = isolated_json.read_here(len(body), own_push, body)
         commit = told.after
         pushes.note(store, record, told)
-    refs = isolated_json.read_here(len(body), refs_of, body)
+    else:
+        refs = isolated_json.read_here(len(body), refs_of, body)
     keys = concerned(record, refs)
     if not keys:
         return _skipped(f"{', '.join(sorted(refs))} is not what is followed, {record.ref}")

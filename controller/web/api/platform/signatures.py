@@ -224,12 +224,12 @@ class OwnPush(NamedTuple):
     push: str
 
 
-def own_push(body: bytes) -> OwnPush:
-    """Raises RequestRefused."""
+def own_push(body: bytes) -> tuple[OwnPush, frozenset[str]]:
+    """Return what our own hook says, and the refs that the body names. Raises RequestRefused."""
     payload = read_json(body)
     found = [payload.get(key) if isinstance(payload, dict) else None for key in OwnPush._fields]
     told = OwnPush(*(value if isinstance(value, str) else "" for value in found))
-    return told if _COMMIT.fullmatch(told.after) else OwnPush("", "", "", "")
+    return told if _COMMIT.fullmatch(told.after) else OwnPush("", "", "", ""), pushed_refs(payload)
 
 
 def pushed_refs(payload: Any) -> frozenset[str]:
