@@ -194,7 +194,7 @@ class Forge:
 
     def message(self, status: CommitStatus, now: float) -> Message:
         """Return the status as a message for the outbox. It has no credential in it."""
-        body = json.dumps([status.revision, status.state, status.reason, status.description])
+        body = json.dumps([status.revision, status.state, status.reason, status.description, now])
         digest = hashlib.sha256(f"{now} {body}".encode()).hexdigest()[:16]
         return Message(
             id=f"{MessageKind.COMMIT_STATUS}_{status.revision[:12]}_{digest}",
@@ -211,7 +211,7 @@ class Forge:
     def request(self, message: Message) -> ForgeRequest:
         """Return the request that tells the forge of the status in a message. Raises KeyError if the credentials
         lack a key."""
-        revision, state, reason, description = json.loads(message.body)
+        revision, state, reason, description, *_ = json.loads(message.body)
         status = CommitStatus(revision, CommitState(state), Reason(reason), description)
         form, at = _FORMS[self.provider], self.address
         path = form.path.format(

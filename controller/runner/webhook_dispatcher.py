@@ -34,8 +34,7 @@ from controller.domain.runs.webhooks import (
     SigningKeyInvalid,
     headers,
     judge,
-    pause,
-    pauses_of,
+    next_attempt,
     signing_key,
 )
 from controller.guards import GuardedStep, report
@@ -273,13 +272,9 @@ class WebhookDispatcher:
                 self._record_fate(message, Fate.DELIVERED if is_there else Fate.GIVEN_UP, verdict.why)
             log.info("%s %s", message.title, verdict.outcome.value, extra=_fields(message))
             return
-        rest = (
-            pause(failed, self._dice(), verdict.wait, pauses_of(message.kind))
-            if verdict.outcome is DeliveryOutcome.FAILED
-            else None
-        )
+        rest, why = next_attempt(message, failed, self._dice(), verdict, now)
         if rest is None:
-            self._give_up(message, verdict.why, now)
+            self._give_up(message, why, now)
             return
         with self._deps.store.transaction():
             outbox.failed(message.id, verdict.why, now + rest)

@@ -11,8 +11,10 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -21,12 +23,13 @@ from urllib.parse import urlsplit
 
 from controller.domain.apps.spec import Webhook
 from controller.domain.backoff import jittered
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.async_calls import EndedCall, call_links, call_summary, is_call_id
 from controller.domain.runs.documents import Json, run_summary, stage_summary
 from controller.domain.runs.run import AreaKind, Run, RunOutput, RunState
 from controller.domain.secret import Secret
-from controller.domain.units import rfc3339
+from controller.domain.units import about_duration, parse_rfc3339, rfc3339
 
 MAX_URL: Final = 2000  # characters
 SECRET_KEY: Final = "secret"  # noqa: S105 - of the Secret that webhooks are signed with
@@ -36,6 +39,9 @@ PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0,
 #: The same for notifications, which are of use only while they are new: given up after four hours.
 NOTIFICATION_PAUSES: Final = (5.0, 15.0, 60.0, *(300.0,) * 47)
 LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for more
+#: Seconds after which a message is of no use. A receiver that asks for more patience is not waited for.
+LIFETIME: Final = 3 * 86400.0
+NOTIFICATION_LIFETIME: Final = 4 * 3600.0
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------
@@ -269,7 +275,9 @@ def retry_after(text: str, now: float) -> float:
     if text.isascii() and text.isdecimal():
         return min(float(text), LONGEST)
     try:
-        return min(max(0.0, parsedate_to_datetime(text).timestamp() - now), LONGEST)
+        at = parsedate_to_datetime(text)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)  # all such dates are of UTC, not of this host
+        return min(max(0.0, at.timestamp() - now), LONGEST)
     except (ValueError, OverflowError, OSError):
         return 0.0
 
@@ -279,6 +287,39 @@ def pause(failed: int, random: float, wait: float = 0.0, pauses: Sequence[float]
     if failed > len(pauses):
         return None
     return max(jittered(pauses[failed - 1], random), wait)
+
+
+def lasts_until(message: Message) -> float:
+    """Return until when a message is of use, in Unix seconds; infinity if its body does not say when it was made."""
+    try:
+        body = json.loads(message.body)
+        match message.kind:
+            case MessageKind.COMMIT_STATUS:
+                return float(body[4]) + LIFETIME
+            case MessageKind.RUN_ENDED:
+                return parse_rfc3339(body["timestamp"]) + LIFETIME
+            case MessageKind.NOTIFICATION | MessageKind.NOTIFICATION_TEST:
+                return parse_rfc3339(body["at"]) + NOTIFICATION_LIFETIME
+    except (ValueError, TypeError, KeyError, IndexError):
+        return math.inf
+
+
+def next_attempt(
+    message: Message, failed: int, random: float, decision: DeliveryDecision, now: float
+) -> tuple[float | None, str]:
+    """Return the seconds until the next attempt, after so many have failed, and why the last one did. None: there is
+    no next one. A receiver may ask for a longer pause than ours, but not for one beyond the life of the message."""
+    if decision.outcome is not DeliveryOutcome.FAILED:
+        return None, decision.why
+    rest = pause(failed, random, decision.wait, pauses_of(message.kind))
+    if rest is not None and rest == decision.wait and now + rest > lasts_until(message):
+        told = Localizable(
+            "{why}, and asks for a pause of {wait}, after which the message is too old",
+            why=decision.why,
+            wait=about_duration(rest),
+        )
+        return None, told
+    return rest, decision.why
 
 
 def pauses_of(kind: MessageKind) -> Sequence[float]:

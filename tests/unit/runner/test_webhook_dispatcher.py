@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from controller.domain.apps.spec import SecretSpec, Webhook
 from controller.domain.apps.status import Event
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.delivery import Fate
 from controller.domain.notifications.records import outgoing
 from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.reasons import Reason
@@ -28,8 +30,10 @@ from controller.domain.runs.webhooks import (
     Message,
     MessageKind,
     ReceiverResponse,
+    judge,
 )
 from controller.domain.secret import Secret
+from controller.domain.units import rfc3339
 from controller.ports import Webhooks
 from controller.runner.webhook_dispatcher import AT_ONCE, PER_APP, PER_LANE, WebhookDispatcher
 from tests.support.receivers import WHSEC, Received
@@ -289,6 +293,34 @@ def test_slow_receivers_of_notifications_hold_up_no_webhook(post: Post) -> None:
         assert sum(message.app == "one" for message in told) == PER_APP["notifications"]
         free.set()
         wait_for(lambda: len(told) == 108)
+
+
+@pytest.mark.parametrize(
+    ("status", "patience"),
+    [(429, "172800"), (503, "9" * 300), (503, "Fri, 31 Dec 9999 23:59:59 GMT")],
+    ids=["days", "huge", "a date"],
+)
+def test_a_receiver_that_asks_for_days_does_not_hold_a_notification(
+    post: Post, status: int, patience: str
+) -> None:
+    """There is one message of a Notification at a time: nothing else would be told meanwhile."""
+    outbox: Any = post.store.webhooks
+    notifications: Any = SimpleNamespace(
+        send=lambda message, timeout: judge(ReceiverResponse(status, patience), post.clock.now())
+    )
+    spec = make(NotificationSpec, ComponentName("team"), Channel.WEBHOOK)
+    post.store.notifications.declare(APP, (spec,))
+    outbox.add((outgoing("note_1_1", APP, spec, json.dumps({"at": rfc3339(post.clock.now())}), 0.0),))
+    dispatcher = WebhookDispatcher(
+        post.harness.deps, post.sender.every, dice=lambda: 0.0, notifications=notifications
+    )
+    with in_thread(dispatcher.run):
+        (event,) = wait_for(lambda: post.store.events.list(APP))
+    assert event.reason == Reason.NOTIFICATION_FAILED
+    assert f"at the first attempt: it answers {status}, and asks for a pause of " in event.message
+    stored = post.store.notifications.get(APP, ComponentName("team"))
+    assert stored is not None
+    assert [each.fate for each in stored.record.deliveries] == [Fate.GIVEN_UP]
 
 
 def test_the_daemon_ends_while_a_receiver_is_slow(post: Post) -> None:

@@ -14,13 +14,19 @@ from hypothesis import strategies as st
 from controller.domain.apps.spec import Webhook
 from controller.domain.backoff import JITTER
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.records import outgoing
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunOutput, RunState, cancel, new_run
 from controller.domain.runs.webhooks import (
+    LIFETIME,
     LONGEST,
+    NOTIFICATION_LIFETIME,
     PAUSES,
+    DeliveryDecision,
     DeliveryOutcome,
     Message,
+    MessageKind,
     ReceiverResponse,
     SigningKeyInvalid,
     headers,
@@ -28,11 +34,13 @@ from controller.domain.runs.webhooks import (
     is_url,
     judge,
     messages,
+    next_attempt,
     pause,
     payload,
     signing_key,
 )
 from controller.domain.secret import Secret
+from controller.domain.units import rfc3339
 from tests.support.pages import ROOT, blocks
 from tests.support.specs import make
 
@@ -180,6 +188,9 @@ def test_what_an_answer_means(status: int, outcome: DeliveryOutcome) -> None:
         (429, "120", 120.0),
         (503, "Sat, 31 Jan 2026 12:10:00 GMT", 600.0),
         (503, "Sat, 31 Jan 2026 11:00:00 GMT", 0.0),
+        (503, "Sat, 31 Jan 2026 12:10:00 -0000", 600.0),  # a date without a zone is of UTC
+        (503, "Fri, 31 Dec 9999 23:59:59 GMT", LONGEST),
+        (503, "Mon, 31 Feb 2026 12:10:00 GMT", 0.0),
         (503, "9" * 400, LONGEST),
         (503, "soon", 0.0),
         (503, "-5", 0.0),
@@ -201,6 +212,42 @@ def test_the_pauses_grow_and_come_to_an_end() -> None:
     assert pause(1, 1.0) == pytest.approx(5.0 * (1 + JITTER))
     assert pause(1, 1.0, wait=60.0) == 60.0
     assert pause(10, 0.0, wait=60.0) is None
+
+
+NOTE = outgoing(
+    "note_1_1", AppName("demo"), make(NotificationSpec, ComponentName("n"), Channel.WEBHOOK), "", 0.0
+)
+BODIES = {
+    MessageKind.NOTIFICATION: (json.dumps({"at": rfc3339(1000.0)}), NOTIFICATION_LIFETIME),
+    MessageKind.COMMIT_STATUS: (json.dumps(["1" * 40, "pending", "", "", 1000.0]), LIFETIME),
+    MessageKind.RUN_ENDED: (json.dumps({"timestamp": rfc3339(1000.0)}), LIFETIME),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_no_receiver_holds_a_message_for_longer_than_it_is_of_use(kind: MessageKind) -> None:
+    body, life = BODIES[kind]
+    message = replace(NOTE, id=f"{kind}_1", body=body)
+    end = 1000.0 + life
+    asked = DeliveryDecision(DeliveryOutcome.FAILED, "it answers 429", 3600.0)
+    assert next_attempt(message, 1, 0.0, asked, end - 3600.0) == (3600.0, "it answers 429")
+    rest, why = next_attempt(message, 1, 0.0, asked, end - 3599.0)
+    assert rest is None
+    assert why == "it answers 429, and asks for a pause of 1h 00m, after which the message is too old"
+    refused = DeliveryDecision(DeliveryOutcome.FAILED, "it answers 500")
+    assert next_attempt(message, 1, 0.0, refused, end + 1e6) == (5.0, "it answers 500"), (
+        "our own pauses end by themselves"
+    )
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", "{}", '["1", "pending", "", ""]', '{"at": 1}', '{"timestamp": "x"}']
+)
+@pytest.mark.parametrize("kind", BODIES)
+def test_messages_of_another_release_are_tried_as_before(kind: MessageKind, body: str) -> None:
+    asked = DeliveryDecision(DeliveryOutcome.FAILED, "it answers 503", LONGEST)
+    message = replace(NOTE, id=f"{kind}_1", body=body)
+    assert next_attempt(message, 1, 0.0, asked, 1e9) == (LONGEST, "it answers 503")
 
 
 # --- where to ---------------------------------------------------------------------------------------------------
