@@ -1193,6 +1193,9 @@ class AgeKeyStore(Protocol):
     def of(self, app: AppName) -> FileKeys:
         """Return the keys that decrypt the app's files, for the daemon alone."""
 
+    def retire_refusal(self, app: AppName) -> str:
+        """Return why the older keys may not be deleted: a commit in force needs one. "" if they may."""
+
     def ensure(self, app: AppName) -> None:
         """Make the first key of an app. Idempotent; does nothing before the daemon has its own keys."""
 

@@ -143,6 +143,7 @@ def remove(remote: Remote, app: str, name: str, keys: Sequence[str], timeout: fl
 )
 @click.option("--rotate", is_flag=True, help="Make another key. The older ones still decrypt.")
 @click.option("--retire", is_flag=True, help="Delete all keys but the newest.")
+@click.option("--force", is_flag=True, help="Delete keys that a commit in force needs, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before keys are deleted.")
 @timeout_option(10.0, "Longest time to wait for the daemon.")
 @output_option
@@ -155,6 +156,7 @@ def age_key(
     also: Sequence[str],
     rotate: bool,
     retire: bool,
+    force: bool,
     yes: bool,
     timeout: float,
     output: Format,
@@ -168,6 +170,8 @@ def age_key(
         raise click.UsageError(f"{wrong[:80]!r} is not the public key of age: it begins with age1")
     if rotate and retire:
         raise click.UsageError("first rotate, encrypt all files for the new key and push them, then retire")
+    if force and not retire:
+        raise click.UsageError("--force stands beside --retire")
     with remote.platform() as platform:
         if rotate:
             return _applied(
@@ -178,9 +182,8 @@ def age_key(
             if len(keys) > 1 and not yes and not remote.session.dry_run:
                 old = ", ".join(str(key["recipient"]) for key in keys[1:])
                 click.confirm(f"Delete {old}? Files for these alone can never be decrypted again", abort=True)
-            return _applied(
-                remote, platform, app, platform.change_age_key(app, KeyAction.RETIRE), timeout, output
-            )
+            change = platform.change_age_key(app, KeyAction.RETIRE, force)
+            return _applied(remote, platform, app, change, timeout, output)
         keys = platform.secrets(app).get("ageKeys", [])
     return _show_keys(app, keys, also, output)
 

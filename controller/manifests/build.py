@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controller.config import DefaultLimits
+from controller.domain.apps.age_keys import EncryptedFiles, encrypted_files
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import AppSpec, ComponentKind, PlatformAppSpec
 from controller.domain.errors import ManifestInvalid, ManifestProblem
@@ -41,12 +42,14 @@ from controller.yaml_documents import UNUSABLE
 
 @dataclass(frozen=True)
 class ExaminedApp:
-    """`notes` are problems only if the platform folder lacks what they name, which is not known here."""
+    """`notes` are problems only if the platform folder lacks what they name, which is not known here. `encrypted` are
+    the files that were decrypted, with the keys for which they are encrypted."""
 
     commit: CheckedCommit
     problems: tuple[ManifestProblem, ...]
     warnings: tuple[str, ...]
     notes: tuple[ManifestProblem, ...] = ()
+    encrypted: tuple[EncryptedFiles, ...] = ()
 
 
 def load_app(
@@ -78,6 +81,7 @@ def load_app(
         secrets=tuple(components.secret(d, app.name) for d in _named(commit, ComponentKind.SECRET)),
         notifications=tuple(components.notification(d) for d in _named(commit, ComponentKind.NOTIFICATION)),
         warnings=found.warnings,
+        encrypted=found.encrypted,
     )
 
 
@@ -119,6 +123,7 @@ def examine(
         problems=in_order(replace(each, message=scrub(each.message, hidden)) for each in problems),
         warnings=tuple(scrub(text, hidden) for text in (*reading.warnings, *warnings(commit))),
         notes=() if platform_known else notes,
+        encrypted=encrypted_files((*reading.encrypted, *(e for d in sound for e in d.encrypted_files))),
     )
 
 

@@ -81,6 +81,7 @@ def with_contents(
         return document
     contents: dict[str, str] = {}
     in_plain: list[str] = []
+    encrypted: list[tuple[str, tuple[str, ...]]] = []
     is_decrypted = document.is_decrypted
     for place, path in _named_files(document):
         try:
@@ -91,8 +92,15 @@ def with_contents(
             continue
         is_decrypted = is_decrypted and opened.is_decrypted
         in_plain += [] if opened.was_encrypted else [path]
+        encrypted += [(path, opened.recipients)] if opened.recipients else []
         contents.update(values)
-    return replace(document, contents=contents, in_plain=tuple(in_plain), is_decrypted=is_decrypted)
+    return replace(
+        document,
+        contents=contents,
+        in_plain=tuple(in_plain),
+        is_decrypted=is_decrypted,
+        encrypted_files=tuple(encrypted),
+    )
 
 
 def names_files(document: ManifestDocument) -> bool:

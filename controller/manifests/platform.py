@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from controller.config import DefaultLimits, Settings
+from controller.domain.apps.age_keys import encrypted_files
 from controller.domain.apps.branch_previews import part_of
 from controller.domain.apps.deploy_gate import DeployRules, DeployWindow
 from controller.domain.apps.spec import (
@@ -181,7 +182,8 @@ def examine_platform(
         problems += rule(platform)
     hidden = tuple({value for document in reading.documents for value in decrypted_values(document)})
     told = in_order(replace(each, message=scrub(each.message, hidden)) for each in problems)
-    return _build(platform, reading.warnings, settings), told
+    spec = _build(platform, reading.warnings, settings)
+    return replace(spec, encrypted=encrypted_files(reading.encrypted)), told
 
 
 def _scope(document: ManifestDocument) -> str | None:

@@ -59,7 +59,8 @@ _FIRST_LINE = re.compile(rb"^(?!---)( *)([^\s#])", re.MULTILINE)
 class ManifestDocument:
     """A document of ours. `name` is "" if the manifest has no valid one. `encrypted` are the paths of values that were
     encrypted; if not `is_decrypted`, placeholders stand for them. `contents` has what a Secret takes from files of the
-    repository, by key, and `in_plain` names those files that are not encrypted."""
+    repository, by key, `in_plain` names those files that are not encrypted, and `encrypted_files` has the others, with
+    the keys of ours for which they are."""
 
     file: str
     kind: ComponentKind
@@ -69,6 +70,7 @@ class ManifestDocument:
     is_decrypted: bool = True
     contents: Mapping[str, str] = field(default_factory=dict, repr=False)
     in_plain: tuple[str, ...] = ()
+    encrypted_files: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def problem(self, path: Path, message: str) -> ManifestProblem:
         line, column = self.node.place(path)
@@ -90,9 +92,12 @@ class ManifestDocument:
 
 @dataclass(frozen=True)
 class ReadDocuments:
+    """`encrypted` are the files that were decrypted, with the keys of ours for which they are encrypted."""
+
     documents: tuple[ManifestDocument, ...]
     problems: tuple[ManifestProblem, ...]
     warnings: tuple[str, ...]
+    encrypted: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def render_path(path: Path) -> str:
@@ -132,6 +137,7 @@ def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocum
     documents: list[ManifestDocument] = []
     problems: list[ManifestProblem] = []
     warnings: list[str] = []
+    decrypted: list[tuple[str, tuple[str, ...]]] = []
     total = values = foreign = 0
     for file in files:
         if file.passed_over:
@@ -174,12 +180,14 @@ def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocum
                 )
         problems.extend(parsed.problems)
         opened = _opened(file.path, parsed, is_whole, keys, problems, warnings)
+        if opened.recipients:
+            decrypted.append((file.path, opened.recipients))
         for node, encrypted in zip(opened.documents, opened.encrypted, strict=True):
             found = _sorted(file.path, node, problems, warnings)
             if found is not None:
                 is_decrypted = opened.is_decrypted or not encrypted
                 documents.append(replace(found, encrypted=encrypted, is_decrypted=is_decrypted))
-    return ReadDocuments(tuple(documents), tuple(problems), tuple(warnings))
+    return ReadDocuments(tuple(documents), tuple(problems), tuple(warnings), tuple(decrypted))
 
 
 def _opened(

@@ -428,6 +428,7 @@ class CommitLoader:
         spec = with_images(loaded.spec, images)
         self.secrets = SecretSources(deps, app, loaded.spec.secrets)
         status_writer.record_secrets(secret_uses(loaded.spec, self.secrets.declared))
+        status_writer.record_encrypted(loaded.spec.encrypted)
         resolved = self._resolver(revision, paused).resolve(
             spec, revision, status_writer.status, deps.store.routes.of(app), fresh
         )

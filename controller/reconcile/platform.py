@@ -84,6 +84,7 @@ class PlatformReconciler:
     def _run(self, status_writer: StatusWriter) -> PassOutcome:
         spec, revision = self.read()
         self._guard_empty(spec, status_writer)
+        status_writer.record_encrypted(spec.encrypted)
         before = self._put_in_force(spec)
         self.keep()
         self.deps.sources.forget(sorted(before - {r.name for r in spec.repositories}))

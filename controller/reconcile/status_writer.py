@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
+from controller.domain.apps.age_keys import EncryptedFiles
 from controller.domain.apps.commit_status import commit_status, untold
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType, find, is_ready, merge
 from controller.domain.apps.deploy_gate import HeldCommit
@@ -182,6 +183,16 @@ class StatusWriter:
     def record_secrets(self, secrets: tuple[SecretUse, ...]) -> None:
         """Record which Secrets the manifests name."""
         self._status = replace(self._status, secrets=secrets)
+
+    def record_encrypted(self, files: tuple[EncryptedFiles, ...]) -> None:
+        """Record which files were decrypted. Those of a new commit are stored beside the old ones at once: nobody may
+        delete a key that a pass in progress needs."""
+        self._status = replace(self._status, encrypted=files)
+        if self._silent or files in (self.before.encrypted, ()):
+            return
+        stored = self._store.apps.status(self._app)
+        both = tuple(dict.fromkeys((*(stored.encrypted or ()), *files)))
+        self._store.apps.save(replace(stored, encrypted=both))
 
     def drop_models(self, components: Collection[ComponentName]) -> None:
         """Forget the models of these components, so that they are resolved again."""

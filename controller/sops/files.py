@@ -47,13 +47,15 @@ def format_of(path: str) -> FileFormat:
 @dataclass(frozen=True)
 class OpenedFile:
     """The content of a file. `text` is the whole, `fields` its top-level fields if it has such. `was_encrypted`: no
-    value of it lies in plain. `is_decrypted`: values are placeholders otherwise."""
+    value of it lies in plain. `is_decrypted`: values are placeholders otherwise. `recipients` are those keys of ours,
+    public, for which it was encrypted."""
 
     format: FileFormat
     text: str
     fields: tuple[tuple[str, Node], ...]
     was_encrypted: bool
     is_decrypted: bool = True
+    recipients: tuple[str, ...] = ()
 
 
 def open_file(path: str, content: bytes, keys: FileKeys | None) -> OpenedFile:
@@ -77,9 +79,8 @@ def open_file(path: str, content: bytes, keys: FileKeys | None) -> OpenedFile:
     )
     is_all = hidden == sum(1 for _ in _leaves(opened.documents))
     whole = _written(format, opened.documents, fields)
-    return OpenedFile(
-        format, whole, fields if format is not FileFormat.BINARY else (), is_all, opened.is_decrypted
-    )
+    shown = fields if format is not FileFormat.BINARY else ()
+    return OpenedFile(format, whole, shown, is_all, opened.is_decrypted, opened.recipients)
 
 
 def _text(content: bytes) -> str:

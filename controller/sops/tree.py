@@ -40,11 +40,13 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class OpenedDocuments:
-    """The documents without their metadata, and for each the places of the values that were encrypted."""
+    """The documents without their metadata, and for each the places of the values that were encrypted. `recipients` are
+    those keys of ours, public, for which the file was encrypted."""
 
     documents: tuple[Node, ...]
     encrypted: tuple[frozenset[Place], ...]
     is_decrypted: bool
+    recipients: tuple[str, ...] = ()
 
 
 def is_encrypted(documents: Sequence[Node]) -> bool:
@@ -65,8 +67,12 @@ def open_documents(documents: Sequence[Node], keys: FileKeys | None) -> OpenedDo
             error.document = number
             raise
     opener.check_mac()
+    known = keys.recipients if keys else ()
     return OpenedDocuments(
-        tuple(node for node, _ in opened), tuple(frozenset(places) for _, places in opened), keys is not None
+        tuple(node for node, _ in opened),
+        tuple(frozenset(places) for _, places in opened),
+        keys is not None,
+        tuple(recipient for recipient, _ in metadata.recipients if recipient in known),
     )
 
 

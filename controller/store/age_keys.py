@@ -12,11 +12,19 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from controller.domain.apps.age_keys import MAX_AGE_KEYS, KeyAction, PublicAgeKey
+from controller.domain.apps.age_keys import (
+    MAX_AGE_KEYS,
+    EncryptedFiles,
+    KeyAction,
+    PublicAgeKey,
+    retire_refusal,
+)
 from controller.domain.apps.owned_secrets import CannotOpen
+from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.secret import Secret
 from controller.ports import SecretCipher
+from controller.store.apps import AppTable
 from controller.store.sqlite import Database
 
 if TYPE_CHECKING:
@@ -33,11 +41,12 @@ _NONE: Final = "it has no age key yet: wait for the daemon's next pass over the 
 
 
 class AgeKeyTable:
-    """Threads may share it."""
+    """Threads may share it. `apps` tells which files the commits in force have."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], apps: AppTable) -> None:
         self._database = database
         self._clock = clock
+        self._apps = apps
         self._cipher: SecretCipher | None = None
 
     def listed(self, app: AppName) -> tuple[PublicAgeKey, ...]:
@@ -70,11 +79,20 @@ class AgeKeyTable:
             if not db.execute(_LISTED, (app,)).fetchone():
                 self._add(db, app, "")
 
-    def change(self, db: sqlite3.Connection, app: AppName, action: KeyAction, by: str) -> tuple[str, str]:
+    def retire_refusal(self, app: AppName) -> str:
+        """Return why the older keys may not be deleted; "" if they may."""
+        in_force = ((each.app, _known_files(each)) for each in self._apps.all())
+        return retire_refusal(app, [key.recipient for key in self.listed(app)], in_force)
+
+    def change(
+        self, db: sqlite3.Connection, app: AppName, action: KeyAction, by: str, force: bool = False
+    ) -> tuple[str, str]:
         """Make another key, or delete all but the newest, in the caller's transaction. Return a refusal, and what was
-        done; both are empty if there is nothing to do."""
+        done; both are empty if there is nothing to do. `force` deletes keys that a commit in force needs."""
         rows = db.execute(_LISTED, (app,)).fetchall()
         if action is KeyAction.RETIRE:
+            if not force and (refusal := self.retire_refusal(app)):
+                return refusal, ""
             for row in rows[1:]:
                 db.execute("DELETE FROM age_keys WHERE app = ? AND number = ?", (app, row["number"]))
             old = ", ".join(row["recipient"] for row in rows[1:])
@@ -99,6 +117,12 @@ class AgeKeyTable:
         sealed = self._cipher.seal(key.identity.reveal().encode(), _place(app, key.recipient))
         db.execute(_STORE, (app, number, key.recipient, sealed, by, self._clock()))
         return key.recipient
+
+
+def _known_files(status: AppStatus) -> tuple[EncryptedFiles, ...] | None:
+    """Return None if a commit is in force whose files no pass has looked for yet."""
+    is_new = not status.desired_revision and not status.conditions
+    return () if status.encrypted is None and is_new else status.encrypted
 
 
 def reseal(db: sqlite3.Connection, old: SecretCipher, new: SecretCipher) -> None:

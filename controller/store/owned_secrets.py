@@ -43,6 +43,7 @@ from controller.domain.secret import Secret
 from controller.encryption import seal_for
 from controller.ports import SecretCipher
 from controller.store.age_keys import AgeKeyTable, reseal
+from controller.store.apps import AppTable
 from controller.store.events import EventLog
 from controller.store.requests import RequestQueue
 from controller.store.sqlite import Database
@@ -77,14 +78,19 @@ class OwnedSecretTable:
     """Threads may share it."""
 
     def __init__(
-        self, database: Database, clock: Callable[[], float], requests: RequestQueue, events: EventLog
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        requests: RequestQueue,
+        events: EventLog,
+        apps: AppTable,
     ) -> None:
         self._database = database
         self._clock = clock
         self._requests = requests
         self._events = events
         self._keys: SecretCipher | None = None
-        self.age_keys = AgeKeyTable(database, clock)
+        self.age_keys = AgeKeyTable(database, clock, apps)
 
     # --- for everybody ------------------------------------------------------------------------------------------
 
@@ -274,7 +280,7 @@ class OwnedSecretTable:
         if keys is None:
             raise AssertionError
         if change.action is not None:
-            refusal, done = self.age_keys.change(db, change.app, change.action, change.by)
+            refusal, done = self.age_keys.change(db, change.app, change.action, change.by, change.force)
             return Decision(refusal, done=done)
         given = {key: value for key, value in change.values if value is not None}
         sealed = {key: _sealed(keys, (change.app, change.secret, key), value) for key, value in given.items()}

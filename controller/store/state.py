@@ -143,7 +143,7 @@ class SqliteStore:
         self.boxes = boxes = BoxTable(database, clock)
         self.webhooks = webhooks = WebhookTable(database)
         self.runs = runs = (GuestRuns if guest else RunTable)(database, rows, webhooks)
-        self.secrets = secrets = OwnedSecretTable(database, clock, requests, events)
+        self.secrets = secrets = OwnedSecretTable(database, clock, requests, events, self.apps)
         self.age_keys = secrets.age_keys
         self.orders = orders = (GuestOrders if guest else OrderTable)(database, rows, clock)
         self.templates = TemplateTable(database, rows)

@@ -87,8 +87,9 @@ class Platform(Protocol):
         """Ask for these keys to be removed, or without any for the whole Secret. Else as `set_secret`."""
         ...
 
-    def change_age_key(self, app: str, action: KeyAction) -> Document:
-        """Ask for another age key of the app, or for the older ones to be deleted. Else as `set_secret`."""
+    def change_age_key(self, app: str, action: KeyAction, force: bool = False) -> Document:
+        """Ask for another age key of the app, or for the older ones to be deleted, with `force` also those that a
+        commit in force needs. Else as `set_secret`."""
         ...
 
     def notifications(self, app: str) -> Document:

@@ -176,9 +176,10 @@ class ServerPlatform:
         path = f"/-/apps/{quote(app, safe='')}/secrets/{quote(secret, safe='')}{query}"
         return self._ask_for_change(method, app, path, doing, content)
 
-    def change_age_key(self, app: str, action: KeyAction) -> Document:
+    def change_age_key(self, app: str, action: KeyAction, force: bool = False) -> Document:
         path, doing = f"/-/apps/{quote(app, safe='')}/age-keys", f"cannot change the age key of {app}"
-        return self._ask_for_change("POST", app, path, doing, {"action": action.value})
+        content = {"action": action.value, **({"force": True} if force else {})}
+        return self._ask_for_change("POST", app, path, doing, content)
 
     def _ask_for_change(self, method: str, app: str, path: str, doing: str, content: Any) -> Document:
         """Sent once, like what `change` sends."""

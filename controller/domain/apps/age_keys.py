@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.localizable import Localizable, joined
+from controller.domain.names import PLATFORM, AppName
+
 MAX_AGE_KEYS: Final = 5  # of an app
+NAMED_FILES: Final = 10  # of those that are encrypted for the same keys, as they are kept
+_TOLD: Final = 5  # apps in a refusal
 RECIPIENT: Final = re.compile(r"age1[a-z0-9]{10,4000}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]{10,2000}")
 
 
@@ -25,6 +31,70 @@ class PublicAgeKey:
     recipient: str
     by: str
     at: float
+
+
+@dataclass(frozen=True)
+class EncryptedFiles:
+    """Files of a commit in force that were encrypted for the same keys of the app, or of the app that a preview belongs
+    to. `files` names the first ones of `number`."""
+
+    recipients: tuple[str, ...]
+    files: tuple[str, ...]
+    number: int
+
+
+def encrypted_files(found: Iterable[tuple[str, Collection[str]]]) -> tuple[EncryptedFiles, ...]:
+    """Return files with their recipients as they are kept: few, however many files there are."""
+    groups: dict[tuple[str, ...], set[str]] = {}
+    for file, recipients in found:
+        groups.setdefault(tuple(sorted(recipients)), set()).add(file)
+    return tuple(
+        EncryptedFiles(recipients, tuple(sorted(files)[:NAMED_FILES]), len(files))
+        for recipients, files in sorted(groups.items())
+    )
+
+
+def retire_refusal(
+    owner: AppName,
+    keys: Sequence[str],
+    in_force: Iterable[tuple[AppName, tuple[EncryptedFiles, ...] | None]],
+) -> str:
+    """Return why all keys but the first may not be deleted: a commit in force, of the app or of one of its previews,
+    has files that no other key decrypts. "" if there is none. None stands for files that are not known."""
+    if len(keys) < 2:
+        return ""
+    told: list[str] = []
+    for app, groups in in_force:
+        if groups is None and app == owner:
+            return Localizable(
+                "which files of {app} need its older age keys is not known before the daemon's next pass over it: "
+                "wait for it, or delete them nevertheless with --force",
+                app=app,
+            )
+        for group in groups or ():
+            lost = [key for key in keys[1:] if key in group.recipients]
+            if lost and keys[0] not in group.recipients:
+                told.append(_needed(app, lost, group))
+    if not told:
+        return ""
+    more = [Localizable("and {count} more", count=len(told) - _TOLD)] if len(told) > _TOLD else []
+    return Localizable(
+        "{needed}. Run sops updatekeys on each file, push, and retire the keys then; or delete them nevertheless "
+        "with --force",
+        needed=joined([*told[:_TOLD], *more]),
+    )
+
+
+def _needed(app: AppName, lost: Sequence[str], group: EncryptedFiles) -> str:
+    files, rest = ", ".join(group.files), group.number - len(group.files)
+    return Localizable(
+        "{place} needs the age key {keys}, for which {files} is encrypted and not for the newest one",
+        place=Localizable("the platform folder")
+        if app == PLATFORM
+        else Localizable("the commit of {app} in force", app=app),
+        keys=" or ".join(lost),
+        files=Localizable("{files} and {rest} more", files=files, rest=rest) if rest else files,
+    )
 
 
 def sops_configuration(*recipients: str) -> str:

@@ -46,7 +46,8 @@ class CannotOpen(ValueError):
 @dataclass(frozen=True)
 class SecretChange:
     """`values` by key; None removes a key. Without any, the whole Secret is removed. `by` is who asked for it, as they
-    say, at this Unix time. With an `action` it is a change of the app's age keys, and of no Secret."""
+    say, at this Unix time. With an `action` it is a change of the app's age keys, and of no Secret; `force` deletes
+    keys that a commit in force needs."""
 
     id: str
     app: AppName
@@ -55,6 +56,7 @@ class SecretChange:
     by: str
     at: float
     action: KeyAction | None = None
+    force: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -258,7 +260,9 @@ def packed(change: SecretChange) -> bytes:
     """Return a change as bytes, to be sealed. App and id are bound to them by the seal."""
     values = {key: value.reveal() if value is not None else None for key, value in change.values}
     document = {"secret": change.secret, "values": values, "by": change.by, "at": change.at}
-    return padded(document if change.action is None else {**document, "action": change.action})
+    if change.action is None:
+        return padded(document)
+    return padded({**document, "action": change.action, "force": change.force})
 
 
 def unpacked(id: str, app: AppName, content: bytes) -> SecretChange:
@@ -268,9 +272,8 @@ def unpacked(id: str, app: AppName, content: bytes) -> SecretChange:
         found = json.loads(content)
         values = tuple((key, _secret_or_none(value)) for key, value in found["values"].items())
         action = KeyAction(found["action"]) if "action" in found else None
-        change = SecretChange(
-            id, app, _text(found["secret"]), values, _text(found["by"]), _number(found["at"]), action
-        )
+        by, at, force = _text(found["by"]), _number(found["at"]), found.get("force") is True
+        change = SecretChange(id, app, _text(found["secret"]), values, by, at, action, force)
     except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is not a change of a Secret: {type(error).__name__}") from None
     except ValueError:  # its message may quote a value

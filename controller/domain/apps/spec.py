@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
+from controller.domain.apps.age_keys import EncryptedFiles
 from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.names import AppName, ComponentName, RepositoryName
 from controller.domain.notifications.spec import NotificationSpec
@@ -406,6 +407,7 @@ class AppSpec:
     secrets: tuple[SecretSpec, ...] = ()  # plain Secrets found in the module's own repository
     notifications: tuple[NotificationSpec, ...] = ()
     warnings: tuple[str, ...] = ()
+    encrypted: tuple[EncryptedFiles, ...] = ()
 
 
 class RefKind(StrEnum):
@@ -559,6 +561,7 @@ class PlatformSpec:
     secrets: tuple[SecretSpec, ...] = field(default=(), repr=False)
     notifications: tuple[NotificationSpec, ...] = ()
     warnings: tuple[str, ...] = ()
+    encrypted: tuple[EncryptedFiles, ...] = ()
 
     def repository(self, name: RepositoryName) -> RepositorySpec | None:
         return self._repositories_by_name.get(name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from controller.domain.apps.age_keys import EncryptedFiles
 from controller.domain.apps.commit_status import CommitStatus
 from controller.domain.apps.conditions import Conditions, ConditionType, find, is_ready
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
@@ -136,6 +137,8 @@ class AppStatus:
     desired_images: Images = ()
     applied_images: Images = ()
     failed_rollout: FailedRollout | None = None  # why `rollback` was decided without a person
+    #: Files of the commit in force that were decrypted; None in statuses of earlier versions, which did not look.
+    encrypted: tuple[EncryptedFiles, ...] | None = None
 
     def bounded(self, most: int = MAX_TEXT) -> AppStatus:
         """Return the status with its texts cut, the longest ones most, if all together have more than `most`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from controller.cli.exits import Exit
 from controller.daemon.instance_key import instance_key
+from controller.domain.apps.age_keys import EncryptedFiles
 from controller.domain.apps.environment import MAX_VALUE
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import PLATFORM, AppName
@@ -21,7 +22,7 @@ from controller.encryption import SecretKeys
 from controller.store import SqliteStore
 from controller.yaml_documents import parse
 from tests.support.platform_server import platform_server
-from tests.unit.cli.conftest import Machine
+from tests.unit.cli.conftest import Machine, Outcome
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow
@@ -227,7 +228,33 @@ def test_the_age_key_is_replaced(machine: Machine, store: SqliteStore) -> None:
         assert machine.run("secret", "key", "demo", "--retire", "--yes").code == Exit.OK
     [second] = store.age_keys.listed(DEMO)
     assert second.recipient != first.recipient
+    assert "--force stands beside --retire" in machine.run("secret", "key", "demo", "--force").stderr
     assert second.by.startswith("host:")
+
+
+def needing(store: SqliteStore) -> None:
+    """A commit in force has a file for the older key alone."""
+    _, old = (key.recipient for key in store.age_keys.listed(DEMO))
+    store.apps.save(AppStatus(DEMO, encrypted=(EncryptedFiles((old,), ("secrets/a.env",), 1),)))
+
+
+def retired(store: SqliteStore, run: Callable[..., Outcome]) -> None:
+    with daemon(store):
+        assert run("--rotate").code == Exit.OK
+        needing(store)
+        for more in ((), ("--dry-run",)):
+            refused = run("--retire", "--yes", *more)
+            assert refused.code == Exit.FAILED
+            assert "the commit of demo in force needs the age key age1" in refused.stderr
+            assert "secrets/a.env" in refused.stderr
+        assert len(store.age_keys.listed(DEMO)) == 2
+        assert run("--retire", "--yes", "--force").code == Exit.OK
+    assert len(store.age_keys.listed(DEMO)) == 1
+
+
+def test_a_key_that_is_needed_is_deleted_by_force_alone(machine: Machine, store: SqliteStore) -> None:
+    store.age_keys.ensure(DEMO)
+    retired(store, lambda *words: machine.run("secret", "key", "demo", *words))
 
 
 @pytest.mark.parametrize(
@@ -273,3 +300,4 @@ def test_against_a_server_the_age_key_is_the_same(tmp_path: Path, machine: Machi
             assert shown == [key.recipient for key in server.store.age_keys.listed(DEMO)]
             assert machine.run("secret", "key", "demo", "--retire", "--yes", *there).code == Exit.OK
         assert len(server.store.age_keys.listed(DEMO)) == 1
+        retired(server.store, lambda *words: machine.run("secret", "key", "demo", *words, *there))

@@ -6,15 +6,16 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from controller.age import AgeKeys
-from controller.domain.apps.age_keys import KeyAction
+from controller.domain.apps.age_keys import EncryptedFiles, KeyAction
 from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.status import AppStatus
-from controller.domain.errors import Stalled
+from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.encryption import SecretKeys
@@ -55,10 +56,15 @@ def encrypted(harness: Harness, keys: AgeKeys | None = None, **values: str) -> s
     return encrypted_document({**head, "stringData": values}, keys or newest(harness))
 
 
-def change(harness: Harness, action: KeyAction) -> None:
-    harness.store.secrets.ask(SecretChange(uuid.uuid4().hex, APP, "", (), "ann", harness.clock.now(), action))
+def change(harness: Harness, action: KeyAction, force: bool = False) -> str:
+    """Return what became of it."""
+    asked = SecretChange(uuid.uuid4().hex, APP, "", (), "ann", harness.clock.now(), action, force)
+    harness.store.secrets.ask(asked)
     with harness.store.transaction():
         pass
+    found = harness.store.secrets.change(APP, asked.id)
+    assert found is not None
+    return f"{found.state}: {found.message}"
 
 
 def test_a_container_gets_the_values(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +154,7 @@ def test_a_key_that_is_retired_too_early_stops_nothing_that_runs(harness: Harnes
     harness.run()
     before = harness.running()
     change(harness, KeyAction.ROTATE)
-    change(harness, KeyAction.RETIRE)
+    assert change(harness, KeyAction.RETIRE, force=True).startswith("applied")
     outcome = harness.run_unchecked("secret")
     assert "prichal secret key demo" in outcome.message
     assert harness.running() == before
@@ -156,6 +162,55 @@ def test_a_key_that_is_retired_too_early_stops_nothing_that_runs(harness: Harnes
     harness.push(ml(**FROM_KEYS), encrypted(harness, TOKEN="hunter2-horse"))
     assert harness.run().name == "Ready"
     assert harness.running() == before
+
+
+def test_a_key_that_the_commit_in_force_needs_is_kept(harness: Harness) -> None:
+    """Whatever Git is like meanwhile: what each commit needs was remembered when it came into force."""
+    head = {"apiVersion": API_VERSION, "kind": "Secret", "metadata": {"name": "keys"}}
+    named = json.dumps({**head, "envs": ["secrets/a.json"]})
+    file = {
+        "secrets/a.json": encrypted_document(
+            {"TOKEN": "x-value"}, newest(harness), lambda name: True, rule={}
+        )
+    }
+    harness.secrets.append("x-value")
+    harness.push(ml(**FROM_KEYS), named, **file)
+    harness.run()
+    [old] = keys_of(harness).recipients
+    change(harness, KeyAction.ROTATE)
+    harness.run("secret")
+    harness.sources.fault = Transient(Reason.FETCH_FAILED, "the server does not answer")
+    told = change(harness, KeyAction.RETIRE)
+    assert told.startswith(
+        f"refused: the commit of demo in force needs the age key {old}, for which secrets/a.json is"
+    )
+    assert len(keys_of(harness).keys) == 2
+    harness.run_unchecked()
+    assert change(harness, KeyAction.RETIRE).startswith("refused"), (
+        "a pass that reads nothing forgets nothing"
+    )
+
+
+def test_a_key_that_a_preview_needs_is_kept(harness: Harness) -> None:
+    """It has a status of its own, and its app's keys if it has all Secrets."""
+    change(harness, KeyAction.ROTATE)
+    new, old = keys_of(harness).recipients
+    for files, verdict in (((old,), "refused"), ((old, new), "applied")):
+        shown = AppStatus(AppName("demo-x"), encrypted=(EncryptedFiles(files, ("keys.yaml",), 1),))
+        harness.store.apps.save(shown)
+        told = change(harness, KeyAction.RETIRE)
+        assert told.startswith(verdict)
+        assert ("the commit of demo-x in force" in told) is (verdict == "refused")
+
+
+def test_a_status_of_an_earlier_release_does_not_tell(harness: Harness) -> None:
+    harness.push(ml())
+    harness.run()
+    harness.store.apps.save(replace(harness.status(), encrypted=None))
+    change(harness, KeyAction.ROTATE)
+    assert "is not known before the daemon's next pass" in change(harness, KeyAction.RETIRE)
+    harness.run()
+    assert change(harness, KeyAction.RETIRE).startswith("applied")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
@@ -168,7 +223,7 @@ def test_the_daemon_dies_at_each_call_while_a_key_is_replaced(harness: Harness, 
         change(harness, KeyAction.ROTATE)
         harness.push(ml(**FROM_KEYS), encrypted(harness, TOKEN=f"value-{number}"))
         died = die_at(harness, number, after)
-        change(harness, KeyAction.RETIRE)
+        change(harness, KeyAction.RETIRE)  # may be refused: the commit before may still be in force
         while harness.run_unchecked().retry_after:
             harness.clock.advance(60.0)
         harness.check()
@@ -176,6 +231,7 @@ def test_the_daemon_dies_at_each_call_while_a_key_is_replaced(harness: Harness, 
         assert harness.route().in_service
         assert harness.route().fingerprint == running.fingerprint
         assert env[-1] == {"TOKEN": f"value-{number}"}
+        assert not change(harness, KeyAction.RETIRE).startswith("refused")
         if not died:
             return
     raise AssertionError("a pass makes more calls than are tried here")

@@ -80,13 +80,18 @@ def remove(name: str, secret: str) -> ResponseReturnValue:
 
 @secrets.post("/-/apps/<name>/age-keys")
 def change_age_key(name: str) -> ResponseReturnValue:
-    """Make another age key for the app, or delete the older ones."""
+    """Make another age key for the app, or delete the older ones; with `force` also those that are still needed."""
     require_json(request.mimetype, f"Send JSON such as {_ACTION}.")
     body = read_json(request.get_data(cache=False))
-    action = body.get("action") if isinstance(body, dict) and set(body) == {"action"} else None
-    if not isinstance(action, str) or action not in set(KeyAction):
-        raise _refused(f"The body must be {_ACTION}; the action is rotate or retire.")
-    return _asked(name, "", (action,), lambda: _platform().change_age_key(name, KeyAction(action)))
+    is_known = isinstance(body, dict) and {"action"} <= set(body) <= {"action", "force"}
+    action, force = (str(body["action"]), body.get("force", False)) if is_known else ("", False)
+    may_force = action == KeyAction.RETIRE
+    if action not in set(KeyAction) or not isinstance(force, bool) or (force and not may_force):
+        raise _refused(
+            f'The body must be {_ACTION}; the action is rotate or retire, and "force": true may stand beside retire.'
+        )
+    said = (action, "force") if force else (action,)
+    return _asked(name, "", said, lambda: _platform().change_age_key(name, KeyAction(action), force))
 
 
 def _values(body: Any) -> Mapping[str, Secret]:

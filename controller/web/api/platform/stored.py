@@ -434,8 +434,12 @@ class StoredPlatform:
     def remove_secret(self, app: str, secret: str, keys: Sequence[str]) -> Document:
         return self._change_secret(app, secret, tuple((key, None) for key in keys))
 
-    def change_age_key(self, app: str, action: KeyAction) -> Document:
-        return self._change_secret(app, "", (), action)
+    def change_age_key(self, app: str, action: KeyAction, force: bool = False) -> Document:
+        """The daemon decides again when it applies the change: another commit may be in force then."""
+        retires = action is KeyAction.RETIRE and not force
+        if retires and (refusal := self._store.age_keys.retire_refusal(self.known(app).app)):
+            raise Stalled(Reason.SECRET_REFUSED, refusal)
+        return self._change_secret(app, "", (), action, force)
 
     def _change_secret(
         self,
@@ -443,9 +447,10 @@ class StoredPlatform:
         secret: str,
         values: tuple[tuple[str, Secret | None], ...],
         action: KeyAction | None = None,
+        force: bool = False,
     ) -> Document:
         now, by = time.time(), printable(self._who.name or self._who.via)[:MAX_AUTHOR]
-        change = SecretChange(uuid.uuid4().hex, self.known(app).app, secret, values, by, now, action)
+        change = SecretChange(uuid.uuid4().hex, self.known(app).app, secret, values, by, now, action, force)
         self._store.secrets.ask(change)
         return change_document(ChangeRecord(change.id, change.app, ChangeState.WAITING, now, secret, by))
 

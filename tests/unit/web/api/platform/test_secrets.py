@@ -224,6 +224,8 @@ def test_the_age_key_is_listed_and_replaced(
         ({"action": "delete"}, 422),
         ({"action": ["rotate"]}, 422),
         ({"action": "rotate", "by": "ann"}, 422),
+        ({"action": "rotate", "force": True}, 422),
+        ({"action": "retire", "force": "yes"}, 422),
     ],
     ids=str,
 )
