@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult
 
+from controller.domain.localizable import Localizable
+
 _ASKED_EVERY = 0.2  # seconds
 
 
@@ -111,9 +113,9 @@ def network_words(error: Exception) -> str | None:
     """Describe an error of the network without text chosen by the server; None if there are no words for it."""
     match error:
         case socket.gaierror():
-            return "its name is unknown"
+            return Localizable("its name is unknown")
         case ssl.SSLError():
-            return f"TLS failed: {error.reason or type(error).__name__}"
+            return Localizable("TLS failed: {error}", error=error.reason or type(error).__name__)
         case OSError() if error.strerror:
             return error.strerror
         case _:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
+from controller.domain.localizable import Localizable
 from controller.fetch import seconds_left
 
 #: Returns the addresses of a name, the best one first. Raises OSError if it has none.
@@ -49,12 +50,12 @@ def resolved_in_time(look_up: Callable[[], Sequence[str]], deadline: float) -> S
 
 def connected(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
     """Connect to the first address that accepts."""
-    failure = OSError(errno.EHOSTUNREACH, "its name has no address")
+    failure = OSError(errno.EHOSTUNREACH, Localizable("its name has no address"))
     for address in addresses:
         try:
             return socket.create_connection((address, port), min(CONNECT_TIMEOUT, seconds_left(deadline)))
         except TimeoutError:
-            failure = OSError(errno.EHOSTUNREACH, "it does not accept connections")
+            failure = OSError(errno.EHOSTUNREACH, Localizable("it does not accept connections"))
         except OSError as error:
             failure = error
     seconds_left(deadline)

@@ -12,6 +12,7 @@ import threading
 from functools import cache
 from typing import Any, Final
 
+from controller.domain.localizable import Localizable
 from controller.domain.notifications.spec import Severity
 from controller.domain.runs.webhooks import DeliveryDecision, DeliveryOutcome
 from controller.domain.secret import Secret
@@ -44,7 +45,7 @@ class AppriseSender:
             "private": self._private,
         }
         if not self._places.acquire(timeout=timeout):
-            return _failed("too many messages are sent by Apprise at the moment")
+            return _failed(Localizable("too many messages are sent by Apprise at the moment"))
         try:
             return self._ask(json.dumps(asked).encode(), timeout)
         finally:
@@ -63,9 +64,9 @@ class AppriseSender:
                 preexec_fn=_bounded,  # it calls setrlimit alone
             )
         except subprocess.TimeoutExpired:
-            return _failed(f"no answer within {timeout:g} s")
+            return _failed(Localizable("no answer within {timeout} s", timeout=timeout))
         except OSError as error:
-            return _failed(f"Apprise cannot be started: {error.strerror}")
+            return _failed(Localizable("Apprise cannot be started: {strerror}", strerror=error.strerror))
         return _decision(done.stdout)
 
 
@@ -78,7 +79,7 @@ def _decision(output: bytes) -> DeliveryDecision:
         answer: dict[str, Any] = json.loads(output[:_MAX_OUTPUT])
         sent, why, refused = answer["sent"] is True, str(answer["why"]), answer["refused"] is True
     except (ValueError, KeyError, TypeError):
-        return _failed("the process of Apprise ended without an answer")
+        return _failed(Localizable("the process of Apprise ended without an answer"))
     if sent:
         return DeliveryDecision(DeliveryOutcome.DELIVERED)
     outcome = DeliveryOutcome.REFUSED if refused else DeliveryOutcome.FAILED

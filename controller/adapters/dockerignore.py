@@ -19,6 +19,7 @@ from typing import Any
 import re2
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 NAME = ".dockerignore"
@@ -96,7 +97,12 @@ class IgnoreRules:
         """Match a pattern. One that cannot be compiled causes an error only when it is used."""
         matcher = self._matchers[number]
         if matcher is None:
-            raise _invalid(self.source, f"the pattern `{self.patterns[number].text}` is invalid or too long")
+            raise _invalid(
+                self.source,
+                Localizable(
+                    "the pattern `{pattern}` is invalid or too long", pattern=self.patterns[number].text
+                ),
+            )
         return matcher.search(text) is not None
 
     def judge(self, path: str, above: Matched) -> tuple[bool, Matched]:
@@ -105,13 +111,17 @@ class IgnoreRules:
             return False, ()
         text = _matchable(path)
         if self._spent() > self._end:
-            raise _invalid(self.source, f"its patterns take longer than {MAX_SECONDS:.0f} s to match")
+            raise _invalid(
+                self.source,
+                Localizable("its patterns take longer than {most} s to match", most=round(MAX_SECONDS)),
+            )
         if self._any and not any(above) and not self._any.search(text):
             return False, above
         self._left -= len(self.patterns)
         if self._left < 0:
             raise _invalid(
-                self.source, "it has too many patterns for the number of files in the build context"
+                self.source,
+                Localizable("it has too many patterns for the number of files in the build context"),
             )
         ignored, matched = False, []
         for number, pattern in enumerate(self.patterns):
@@ -154,13 +164,16 @@ def rules_for(read: Callable[[str], bytes | None], dockerfile: str) -> IgnoreRul
         if content is not None:
             found = tuple(islice(_patterns(content, name), MAX_PATTERNS + 1))
             if len(found) > MAX_PATTERNS:
-                raise _invalid(name, f"it has more than {MAX_PATTERNS} patterns")
+                raise _invalid(name, Localizable("it has more than {most} patterns", most=MAX_PATTERNS))
             return IgnoreRules(found, name)
     return IgnoreRules()
 
 
 def _invalid(source: str, why: str) -> Stalled:
-    return Stalled(Reason.BUILD_FAILED, f"{source} in the build context cannot be applied: {why}")
+    return Stalled(
+        Reason.BUILD_FAILED,
+        Localizable("{source} in the build context cannot be applied: {why}", source=source, why=why),
+    )
 
 
 def _compiled(expression: str, among: int) -> Any:
@@ -189,7 +202,10 @@ def _patterns(content: bytes, source: str) -> Iterator[Pattern]:
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > MAX_LINE:
-            raise _invalid(source, f"line {number} is longer than {MAX_LINE} characters")
+            raise _invalid(
+                source,
+                Localizable("line {number} is longer than {most} characters", number=number, most=MAX_LINE),
+            )
         stripped = line.strip(_SPACE)
         if line.startswith("#") or not stripped:
             continue
@@ -202,9 +218,20 @@ def _patterns(content: bytes, source: str) -> Iterator[Pattern]:
         exception = cleaned.startswith("!")
         cleaned = cleaned.removeprefix("!")
         if not cleaned:
-            raise _invalid(source, f"line {number} is `{stripped}`, an exception without a pattern")
+            raise _invalid(
+                source,
+                Localizable(
+                    "line {number} is `{pattern}`, an exception without a pattern",
+                    number=number,
+                    pattern=stripped,
+                ),
+            )
         if not _is_accepted(cleaned):
-            why = f"line {number}: the pattern `{cleaned}` has an unclosed bracket or ends in a backslash"
+            why = Localizable(
+                "line {number}: the pattern `{pattern}` has an unclosed bracket or ends in a backslash",
+                number=number,
+                pattern=cleaned,
+            )
             raise _invalid(source, why)
         yield Pattern(cleaned, exception, _expression(cleaned))
 

@@ -8,11 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
+from controller.adapters.nvml import NO_LIBRARY
 from controller.adapters.nvml import NOT_INSTALLED as NOT_INSTALLED
 from controller.domain.gpu_devices import GpuReport, read_report
+from controller.domain.localizable import Localizable
 
+#: What the program says in words of ours, as messages.
+_WORDS: Final = {
+    NOT_INSTALLED: Localizable("nvidia-ml-py is not installed"),
+    NO_LIBRARY: Localizable("libnvidia-ml.so.1 of NVIDIA's driver is not installed"),
+}
 PATIENCE: Final = 10.0  # seconds for the answer
 MOST: Final = 2**20  # bytes of it
 #: `-P` keeps Python from importing modules of the current folder.
@@ -37,19 +45,23 @@ class GpuDriver:
     def read(self) -> GpuReport:
         """Return what the driver says now, or why it says nothing. Raises no error."""
         if self._hanging and self._hanging.poll() is None:
-            return self._silent("the driver has not answered for long")
+            return self._silent(Localizable("the driver has not answered for long"))
         self._hanging = None
         try:
             process = subprocess.Popen(self._program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError as error:
-            return self._silent(f"the driver cannot be asked: {error}")
+            return self._silent(Localizable("the driver cannot be asked: {error}", error=error))
         try:
             content, _ = process.communicate(timeout=self._patience)
         except subprocess.TimeoutExpired:
             self._give_up(process)
-            return self._silent(f"the driver has not answered within {self._patience:g} s")
+            return self._silent(
+                Localizable("the driver has not answered within {patience} s", patience=self._patience)
+            )
         if process.returncode:
-            return self._silent(f"asking the driver ended with {_told(process.returncode)}")
+            return self._silent(
+                Localizable("asking the driver ended with {how}", how=_told(process.returncode))
+            )
         return self._read(content)
 
     def _give_up(self, process: subprocess.Popen[bytes]) -> None:
@@ -64,13 +76,14 @@ class GpuDriver:
         try:
             if len(content) > MOST:
                 raise ValueError("too much")
-            return read_report(json.loads(content), self._clock())
+            report = read_report(json.loads(content), self._clock())
+            return replace(report, problem=_WORDS.get(report.problem, report.problem))
         except (ValueError, RecursionError):
-            return self._silent("the driver's answer cannot be read")
+            return self._silent(Localizable("the driver's answer cannot be read"))
 
     def _silent(self, problem: str) -> GpuReport:
         return GpuReport(self._clock(), problem=problem)
 
 
 def _told(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"code {code}"
+    return Localizable("signal {number}", number=-code) if code < 0 else Localizable("code {code}", code=code)

@@ -22,6 +22,7 @@ from pygit2.enums import FileMode, RepositoryInitFlag, RepositoryInitMode, Repos
 from controller.adapters import post_receive
 from controller.atomic import flush, replace_file
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
@@ -61,7 +62,10 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
     try:
         _furnish(path, name, hook_url, secret, group)
     except (OSError, LookupError, pygit2.GitError) as error:
-        raise Stalled(Reason.HOSTING_FAILED, f"cannot create the repository {path}: {error}") from error
+        raise Stalled(
+            Reason.HOSTING_FAILED,
+            Localizable("cannot create the repository {path}: {error}", path=path, error=error),
+        ) from error
     return path
 
 
@@ -69,7 +73,9 @@ def _require_label(name: str) -> None:
     if not is_dns_label(name):
         raise Stalled(
             Reason.NAME_INVALID,
-            f"{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens",
+            Localizable(
+                "{name!r} is not a valid repository name: use at most 63 of a-z, 0-9 and hyphens", name=name
+            ),
         )
 
 
@@ -102,7 +108,10 @@ def create_filled(
     if path.exists():
         if mark_of(path) == first.mark:
             return path
-        raise Stalled(Reason.ALREADY_CONNECTED, f"there is a repository {name} already: choose another name")
+        raise Stalled(
+            Reason.ALREADY_CONNECTED,
+            Localizable("there is a repository {name} already: choose another name", name=name),
+        )
     remove_tree(draft)
     _require_label(name)
     try:
@@ -114,7 +123,10 @@ def create_filled(
         flush(hosted)
     except (OSError, LookupError, ValueError, pygit2.GitError) as error:
         remove_tree(draft)
-        raise Stalled(Reason.HOSTING_FAILED, f"cannot create the repository {path}: {error}") from error
+        raise Stalled(
+            Reason.HOSTING_FAILED,
+            Localizable("cannot create the repository {path}: {error}", path=path, error=error),
+        ) from error
     return path
 
 
@@ -203,7 +215,10 @@ def read_refs(path: Path) -> bytes | None:
     except (pygit2.GitError, KeyError, ValueError, TypeError, OSError) as error:
         if not path.exists():
             return None
-        raise Stalled(Reason.HOSTING_FAILED, f"cannot read the repository {path}: {error}") from error
+        raise Stalled(
+            Reason.HOSTING_FAILED,
+            Localizable("cannot read the repository {path}: {error}", path=path, error=error),
+        ) from error
     head_name = head.decode(errors="replace") if isinstance(head, bytes) else str(head)
     return json.dumps({"head": head_name, "refs": refs, **hook}).encode()
 
@@ -225,7 +240,7 @@ def restore_refs(hosted: Path, name: str, hook_url: str, group: str | None, docu
         repository = pygit2.Repository(str(draft))
         for ref, target in content["refs"].items():
             if not ref.startswith("refs/"):
-                raise ValueError(f"{ref!r} is no branch and no tag")
+                raise ValueError(Localizable("{ref!r} is no branch and no tag", ref=ref))
             repository.references.create(ref, pygit2.Oid(hex=target))  # raises if there is no such object
         repository.set_head(content["head"])
         if group is not None:
@@ -233,5 +248,8 @@ def restore_refs(hosted: Path, name: str, hook_url: str, group: str | None, docu
         os.rename(draft, path)
         flush(hosted)
     except (OSError, LookupError, ValueError, TypeError, AttributeError, pygit2.GitError) as error:
-        raise Stalled(Reason.HOSTING_FAILED, f"cannot restore the repository {path}: {error}") from error
+        raise Stalled(
+            Reason.HOSTING_FAILED,
+            Localizable("cannot restore the repository {path}: {error}", path=path, error=error),
+        ) from error
     return path

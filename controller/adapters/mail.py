@@ -21,6 +21,7 @@ from typing import Final
 
 from controller.config import NotificationSettings
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.runs.webhooks import DeliveryDecision, DeliveryOutcome
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt, printable
@@ -51,15 +52,22 @@ class SmtpSender:
         self, id: str, to: Sequence[str], title: str, text: str, at: float, timeout: float
     ) -> DeliveryDecision:
         if not self._settings.smtp:
-            return _failed("there is no mail server: the operator names one under notifications.smtp")
+            return _failed(
+                Localizable("there is no mail server: the operator names one under notifications.smtp")
+            )
         try:
             refused = self._send(self._message(id, to, title, text, at), to, time.monotonic() + timeout)
         except ControllerError as error:
             return _failed(error.message)
         except smtplib.SMTPAuthenticationError as error:
-            return _failed(f"the mail server answers {error.smtp_code}: it does not accept the credentials")
+            return _failed(
+                Localizable(
+                    "the mail server answers {code}: it does not accept the credentials",
+                    code=error.smtp_code,
+                )
+            )
         except smtplib.SMTPNotSupportedError:
-            return _failed("the mail server offers no STARTTLS, or no login")
+            return _failed(Localizable("the mail server offers no STARTTLS, or no login"))
         except smtplib.SMTPRecipientsRefused as error:
             return _of_recipients(error.recipients)
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
@@ -67,12 +75,17 @@ class SmtpSender:
         except smtplib.SMTPResponseException as error:  # before it knew what the mail is
             return _failed(_of_reply(error.smtp_code, error.smtp_error).why)
         except ssl.SSLCertVerificationError as error:
-            return _failed(f"the certificate of the mail server is not valid: {error.verify_message}")
+            return _failed(
+                Localizable(
+                    "the certificate of the mail server is not valid: {error}",
+                    error=error.verify_message,
+                )
+            )
         except TimeoutError:
-            return _failed(f"the mail server did not answer within {timeout:g} s")
+            return _failed(Localizable("the mail server did not answer within {timeout} s", timeout=timeout))
         except (OSError, smtplib.SMTPException) as error:
-            return _failed(f"the mail server cannot be used: {_words(error)}")
-        why = f"refused for {', '.join(sorted(refused))}" if refused else ""
+            return _failed(Localizable("the mail server cannot be used: {error}", error=_words(error)))
+        why = Localizable("refused for {names}", names=", ".join(sorted(refused))) if refused else ""
         return DeliveryDecision(DeliveryOutcome.DELIVERED, why)
 
     def _message(self, id: str, to: Sequence[str], title: str, text: str, at: float) -> EmailMessage:
@@ -149,7 +162,11 @@ def _of_recipients(refused: dict[str, tuple[int, bytes]]) -> DeliveryDecision:
 
 def _of_reply(code: int, reply: bytes | str) -> DeliveryDecision:
     text = reply if isinstance(reply, str) else reply.decode("utf-8", "replace")
-    why = f"the mail server answers {code}: {excerpt(printable(' '.join(text.split())), _MAX_REPLY)}"
+    why = Localizable(
+        "the mail server answers {code}: {text}",
+        code=code,
+        text=excerpt(printable(" ".join(text.split())), _MAX_REPLY),
+    )
     outcome = DeliveryOutcome.REFUSED if 500 <= code < 600 else DeliveryOutcome.FAILED
     return DeliveryDecision(outcome, why)
 
@@ -159,4 +176,4 @@ def _failed(why: str) -> DeliveryDecision:
 
 
 def _words(error: Exception) -> str:
-    return network_words(error) or "it ended the connection"
+    return network_words(error) or Localizable("it ended the connection")

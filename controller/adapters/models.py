@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 from controller.adapters.sealing import seal
 from controller.atomic import flush
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.runs.file_index import FILE_INDEX, MARK, listed
 from controller.domain.storage.box import ModelPin, StoredObject
@@ -73,7 +74,10 @@ class ModelCache:
     def pin(self, bucket: str, path: str) -> ModelPin:
         key, objects = self._find(bucket, path)
         if not objects:
-            raise Stalled(Reason.MODEL_MISSING, f"bucket {bucket} has no file or group {key}")
+            raise Stalled(
+                Reason.MODEL_MISSING,
+                Localizable("bucket {bucket} has no file or group {key}", bucket=bucket, key=key),
+            )
         digest = _digest(_layout(key, objects))
         return ModelPin(bucket, key, digest, self.volume(digest), self.has(digest), objects)
 
@@ -194,7 +198,7 @@ def _whole(
 def _read(source: Objects, bucket: str, manifest: StoredObject) -> bytes:
     """Return the content of a manifest. Raises ValueError if it is too large."""
     if manifest.size > _MOST:
-        raise ValueError(f"{manifest.key} has {about_size(manifest.size)}")
+        raise ValueError(Localizable("{key} has {size}", key=manifest.key, size=about_size(manifest.size)))
     with source.open(bucket, manifest.key, manifest.etag) as pieces:
         return b"".join(pieces)
 
@@ -202,8 +206,13 @@ def _read(source: Objects, bucket: str, manifest: StoredObject) -> bytes:
 def _incomplete(folder: str) -> Transient:
     return Transient(
         Reason.MODEL_INCOMPLETE,
-        f"{folder} does not have the files that its {FILE_INDEX} lists: a run is publishing it, or failed and must be "
-        f"repeated; files added by hand count only after {FILE_INDEX} is removed",
+        Localizable(
+            "{folder} does not have the files that its {index} lists: a run is publishing it, "
+            "or failed and must be repeated; files added by hand count only after {index} is "
+            "removed",
+            folder=folder,
+            index=FILE_INDEX,
+        ),
     )
 
 
@@ -216,7 +225,12 @@ def _layout(key: str, objects: Iterable[StoredObject]) -> Mapping[str, StoredObj
     for name in layout:
         _require_sound(name)
         if above := next((parent for parent in ancestors(name) if parent in layout), None):
-            raise Stalled(Reason.MODEL_INVALID, f"model {key}: {above} is a file, but {name} is below it")
+            raise Stalled(
+                Reason.MODEL_INVALID,
+                Localizable(
+                    "model {key}: {above} is a file, but {name} is below it", key=key, above=above, name=name
+                ),
+            )
     return layout
 
 
@@ -225,7 +239,10 @@ def _require_sound(name: str) -> None:
         parse_path(name)
     except FileKeyInvalid as error:
         raise Stalled(
-            Reason.MODEL_INVALID, f"{name!r} is not a valid name for a file of a model: {error}"
+            Reason.MODEL_INVALID,
+            Localizable(
+                "{name!r} is not a valid name for a file of a model: {error}", name=name, error=error
+            ),
         ) from error
 
 
@@ -248,9 +265,19 @@ def _fetch(
     except Stalled as error:
         if error.reason not in (Reason.OBJECT_CHANGED, Reason.OBJECT_MISSING):
             raise
-        raise Transient(Reason.MODEL_CHANGED, f"{found.key} was replaced while it was downloaded") from error
+        raise Transient(
+            Reason.MODEL_CHANGED, Localizable("{key} was replaced while it was downloaded", key=found.key)
+        ) from error
     if (size := place.stat().st_size) != found.size:
-        raise Transient(Reason.MODEL_CHANGED, f"{found.key} has {size} bytes, but {found.size} were listed")
+        raise Transient(
+            Reason.MODEL_CHANGED,
+            Localizable(
+                "{key} has {size} bytes, but {listed} were listed",
+                key=found.key,
+                size=size,
+                listed=found.size,
+            ),
+        )
 
 
 @contextmanager
@@ -260,11 +287,23 @@ def _translated(folder: Path, pin: ModelPin | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in _FULL:
-            raise Transient(Reason.STATE_IO_ERROR, f"cannot keep models in {folder}: {error}") from error
+            raise Transient(
+                Reason.STATE_IO_ERROR,
+                Localizable("cannot keep models in {folder}: {error}", folder=folder, error=error),
+            ) from error
         free = about_size(shutil.disk_usage(folder).free)
-        need = f"model {pin.name} needs {about_size(pin.size)}" if pin else "space is needed"
+        need = (
+            Localizable("model {name} needs {size}", name=pin.name, size=about_size(pin.size))
+            if pin
+            else Localizable("space is needed")
+        )
         raise Transient(
             Reason.STATE_DISK_FULL,
-            f"{need}, but only {free} are free below {folder}: free some space, or set a smaller "
-            "storage.modelCache to remove old models",
+            Localizable(
+                "{need}, but only {free} are free below {folder}: free some space, or set a smaller "
+                "storage.modelCache to remove old models",
+                need=need,
+                free=free,
+                folder=folder,
+            ),
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.ports import StorageAdmin
 
@@ -15,7 +16,10 @@ class NoStorage:
     def objects(self) -> NoReturn:
         raise Stalled(
             Reason.STORAGE_DISABLED,
-            "boxes need a storage, but none is configured: set storage.backend to embedded or s3, then restart prichal",
+            Localizable(
+                "boxes need a storage, but none is configured: set storage.backend to embedded or s3, then "
+                "restart prichal"
+            ),
         )
 
     def admin(self) -> StorageAdmin | None:

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 MAX_DEVICES: Final = 128
 NOT_INSTALLED: Final = "nvidia-ml-py is not installed"
+NO_LIBRARY: Final = "libnvidia-ml.so.1 of NVIDIA's driver is not installed"
 #: What the binding raises beside its own errors, if a library is another one than it expects.
 _OTHER_ERRORS: Final = (OSError, ValueError, TypeError, AttributeError)
 #: Nothing can run on the GPU until a person does something.
@@ -98,7 +99,7 @@ class Driver:
     def _told(self, error: Exception) -> str:
         """Return the driver's words for an error. The binding finds some of them only in a library that works."""
         if self._is(error, ("LIBRARY_NOT_FOUND",)):
-            return "libnvidia-ml.so.1 of NVIDIA's driver is not installed"
+            return NO_LIBRARY
         return self._try(lambda: str(error)) or f"error {getattr(error, 'value', type(error).__name__)}"
 
     def _try(self, call: Callable[[], T]) -> T | None:

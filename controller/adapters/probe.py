@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from controller.domain.apps.smoke import FILES_FIELD, MAX_FILE, SmokeAnswer, SmokeCase
+from controller.domain.localizable import Localizable
 from controller.fetch import fetched
 from controller.ports import Readiness
 
@@ -27,11 +28,13 @@ class HttpProber:
         try:
             return _ask(endpoint, path, timeout)
         except ConnectionRefusedError:
-            return Readiness(False, "it is not listening yet")
+            return Readiness(False, Localizable("it is not listening yet"))
         except TimeoutError:
-            return Readiness(False, f"no answer within {timeout:g} s")
+            return Readiness(False, Localizable("no answer within {timeout} s", timeout=timeout))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Readiness(False, f"no HTTP answer: {str(error) or type(error).__name__}")
+            return Readiness(
+                False, Localizable("no HTTP answer: {error}", error=str(error) or type(error).__name__)
+            )
 
     def read(self, endpoint: str, path: str, timeout: float) -> str:
         try:
@@ -68,11 +71,15 @@ class HttpProber:
                     raise ConnectionError("in the middle of its answer")
                 return SmokeAnswer(answer.status, body)
         except TimeoutError:
-            return SmokeAnswer(failure=f"it took longer than {timeout:g} s")
+            return SmokeAnswer(failure=Localizable("it took longer than {timeout} s", timeout=timeout))
         except ConnectionRefusedError:
-            return SmokeAnswer(failure="it is not listening any more")
+            return SmokeAnswer(failure=Localizable("it is not listening any more"))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return SmokeAnswer(failure=f"the connection was cut ({str(error) or type(error).__name__})")
+            return SmokeAnswer(
+                failure=Localizable(
+                    "the connection was cut ({error})", error=str(error) or type(error).__name__
+                )
+            )
 
 
 def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
@@ -80,7 +87,9 @@ def _ask(endpoint: str, path: str, timeout: float) -> Readiness:
         if answer.status == http.client.OK:
             return Readiness(True)
         words = _words(answer.headers.get_content_type(), answer.read(BODY_LIMIT))
-        return Readiness(False, f"{path} answers {answer.status}{words}")
+        return Readiness(
+            False, Localizable("{path} answers {status}{words}", path=path, status=answer.status, words=words)
+        )
 
 
 def _words(kind: str, body: bytes) -> str:

@@ -27,6 +27,7 @@ from controller.adapters.addresses import Resolve, connected, resolve, resolved_
 from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.image_names import DIGEST, HUB, TAG, hub_or, split_name
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import is_public, retry_after
 from controller.domain.secret import Secret, scrub
@@ -109,7 +110,12 @@ class HttpRegistries:
         try:
             return ask(session)
         except ControllerError as error:
-            told = f"cannot ask {target.shown} about {target.path}: {scrub(error.message, secrets)}"
+            told = Localizable(
+                "cannot ask {shown} about {path}: {message}",
+                shown=target.shown,
+                path=target.path,
+                message=scrub(error.message, secrets),
+            )
             if isinstance(error, Transient):
                 raise Transient(error.reason, told, error.retry_after) from error
             raise Stalled(error.reason, told) from error
@@ -138,7 +144,11 @@ def _is_loopback(host: str) -> bool:
 def _login(registry: Registry, secret: SecretSpec) -> tuple[str, Secret]:
     user, password = secret.get("username"), secret.get("password")
     if not user or not password:
-        text = f"Secret {secret.name} of registry {registry.name} needs `username` and `password`"
+        text = Localizable(
+            "Secret {name} of registry {registry} needs `username` and `password`",
+            name=secret.name,
+            registry=registry.name,
+        )
         raise Stalled(Reason.REGISTRY_CREDENTIALS, text)
     return user.reveal(), password
 
@@ -158,12 +168,14 @@ def _tags(session: _Session) -> tuple[str, ...]:
     found: dict[str, None] = {}
     while True:
         if query in seen or len(seen) >= MOST_PAGES:
-            raise _invalid("its list of tags does not end")
+            raise _invalid(Localizable("its list of tags does not end"))
         seen.add(query)
         answer = session.ask("GET", f"{list_path}?{query}", "application/json")
         found.update(dict.fromkeys(_tags_of(answer.body)))
         if len(found) > MOST_TAGS:
-            raise _invalid(f"it has more than {MOST_TAGS} tags for this image: remove old ones")
+            raise _invalid(
+                Localizable("it has more than {most} tags for this image: remove old ones", most=MOST_TAGS)
+            )
         following = _next_page(answer)
         if following is None:
             return tuple(found)
@@ -177,7 +189,7 @@ def _tags_of(body: bytes) -> list[str]:
     if tags is None:  # of a repository without any
         return []
     if not isinstance(tags, list):
-        raise _invalid("its list of tags is none")
+        raise _invalid(Localizable("its list of tags is none"))
     return [tag for tag in tags if isinstance(tag, str) and TAG.fullmatch(tag)]
 
 
@@ -193,7 +205,7 @@ def _next_page(answer: _Answer) -> str | None:
     except ValueError:
         url, query = urlsplit(""), []
     if url.path != answer.url.path:
-        raise _invalid("the next page of its list of tags would be elsewhere")
+        raise _invalid(Localizable("the next page of its list of tags would be elsewhere"))
     return urlencode(query)
 
 
@@ -210,7 +222,7 @@ def _image(session: _Session, tag: str, known: str) -> RemoteImage:
     answer = session.ask("GET", f"{where}/{named}", accept)
     found = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
     if named != tag and found != named:
-        raise _invalid(f"what it sends for {tag} is not what its digest says")
+        raise _invalid(Localizable("what it sends for {tag} is not what its digest says", tag=tag))
     return RemoteImage(found, _platforms(answer))
 
 
@@ -234,9 +246,9 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise _invalid("its answer is not JSON") from None
+        raise _invalid(Localizable("its answer is not JSON")) from None
     if not isinstance(content, dict):
-        raise _invalid("its answer is not a JSON object")
+        raise _invalid(Localizable("its answer is not a JSON object"))
     return content
 
 
@@ -285,14 +297,14 @@ class _Session:
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             url = _redirected(url, answer.headers.get("Location", ""))
-        raise _invalid("it redirects again and again")
+        raise _invalid(Localizable("it redirects again and again"))
 
     # --- who asks ----------------------------------------------------------------------------------------------
 
     def _authorized(self, answer: _Answer) -> str:
         """Return the header by which the registry knows who asks."""
         if origin_of(answer.url) != self.target.origin:
-            raise _invalid("a host that it redirects to wants to know who asks")
+            raise _invalid(Localizable("a host that it redirects to wants to know who asks"))
         challenge = ", ".join(answer.headers.get_all("WWW-Authenticate") or ())[:8192]
         scheme = _SCHEME.match(challenge)
         if scheme and scheme[1].lower() == "bearer":
@@ -314,9 +326,9 @@ class _Session:
         except ValueError:
             realm, query = urlsplit(""), []
         if realm.scheme not in ("http", "https") or not realm.hostname or "@" in realm.netloc:
-            raise _invalid("the address of its token service is not valid")
+            raise _invalid(Localizable("the address of its token service is not valid"))
         if self.target.base.scheme == "https" and realm.scheme != "https":
-            raise _invalid("its token service has no TLS")
+            raise _invalid(Localizable("its token service has no TLS"))
         asked = {"scope": f"repository:{self.target.path}:pull"}
         if service := challenge.get("service"):
             asked["service"] = service
@@ -328,11 +340,11 @@ class _Session:
             "GET", realm._replace(query=urlencode([*query, *asked.items()]), fragment=""), headers
         )
         if answer.status != 200:
-            raise _refusal(answer, self.target.login is not None, "its token service")
+            raise _refusal(answer, self.target.login is not None, Localizable("its token service"))
         content = _json(answer.body)
         token = content.get("token") or content.get("access_token")
         if not isinstance(token, str) or len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
-            raise _invalid("its token service sends no token")
+            raise _invalid(Localizable("its token service sends no token"))
         return token
 
     # --- one request -------------------------------------------------------------------------------------------
@@ -341,15 +353,30 @@ class _Session:
         try:
             return self._requested(method, url, headers)
         except TimeoutError:
-            told = f"{url.hostname} did not answer within {self._timeout:g} s"
+            told = Localizable(
+                "{host} did not answer within {timeout} s",
+                host=url.hostname,
+                timeout=self._timeout,
+            )
             raise Transient(Reason.REGISTRY_UNREACHABLE, told) from None
         except ssl.SSLCertVerificationError as error:
-            told = f"the certificate of {url.hostname} is not valid: {error.verify_message}"
-            advice = f"put the authority into {self._certificates}/{url.netloc}/ca.crt"
-            raise Stalled(Reason.REGISTRY_UNTRUSTED, f"{told}; if it is your own, {advice}") from None
+            told = Localizable(
+                "the certificate of {host} is not valid: {error}",
+                host=url.hostname,
+                error=error.verify_message,
+            )
+            advice = Localizable(
+                "put the authority into {folder}/{host}/ca.crt",
+                folder=self._certificates,
+                host=url.netloc,
+            )
+            raise Stalled(
+                Reason.REGISTRY_UNTRUSTED,
+                Localizable("{told}; if it is your own, {advice}", told=told, advice=advice),
+            ) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
-            words = network_words(error) or "it did not answer with HTTP"
-            raise Transient(Reason.REGISTRY_UNREACHABLE, f"{url.hostname}: {words}") from None
+            words = network_words(error) or Localizable("it did not answer with HTTP")
+            raise Transient(Reason.REGISTRY_UNREACHABLE, joined((str(url.hostname), words), ": ")) from None
 
     def _requested(self, method: str, url: SplitResult, headers: Mapping[str, str]) -> _Answer:
         scheme, host, port = origin_of(url)
@@ -357,8 +384,11 @@ class _Session:
         if not self._private and not all(map(is_public, addresses)):
             raise Stalled(
                 Reason.REGISTRY_ADDRESS_REFUSED,
-                f"the address of {host} is not public: name the registry in `registries` of the PlatformApp, or set "
-                "images.privateRegistries",
+                Localizable(
+                    "the address of {host} is not public: name the registry in `registries` of the "
+                    "PlatformApp, or set images.privateRegistries",
+                    host=host,
+                ),
             )
         with closing(connected(addresses, port, self._deadline)) as plain:
             sock = plain
@@ -382,7 +412,7 @@ class _Session:
             with closing(connection.getresponse()) as response:
                 body = response.read(LARGEST + 1)
                 if len(body) > LARGEST:
-                    raise _invalid(f"its answer has more than {LARGEST // 2**20} MiB")
+                    raise _invalid(Localizable("its answer has more than {most} MiB", most=LARGEST // 2**20))
                 return _Answer(url, response.status, response.headers, body)
 
     def _context(self, netloc: str) -> ssl.SSLContext:
@@ -400,27 +430,42 @@ def _redirected(url: SplitResult, location: str) -> SplitResult:
     except ValueError:
         found = urlsplit("")
     if found.scheme not in ("http", "https") or not found.hostname or "@" in found.netloc or not location:
-        raise _invalid("it redirects to an address that is not valid")
+        raise _invalid(Localizable("it redirects to an address that is not valid"))
     if url.scheme == "https" and found.scheme != "https":
-        raise _invalid("it redirects to an address without TLS")
+        raise _invalid(Localizable("it redirects to an address without TLS"))
     return found._replace(fragment="")
 
 
-def _refusal(answer: _Answer, known: bool, who: str = "it") -> ControllerError:
+#: The registry, in messages that say its name before.
+_IT: Final = Localizable("it")
+
+
+def _refusal(answer: _Answer, known: bool, who: str = _IT) -> ControllerError:
     """Return the error for an answer that is not a success."""
     status = answer.status
     wait = retry_after(answer.headers.get("Retry-After", ""), time.time())
     match status:
         case 401 | 403:
-            credentials = "refuses the credentials" if known else "wants credentials"
-            how = "check `registries` of the PlatformApp and its Secret"
-            return Stalled(Reason.REGISTRY_DENIED, f"{who} {credentials} ({status}): {how}")
+            told = (
+                Localizable("{who} refuses the credentials ({status})", who=who, status=status)
+                if known
+                else Localizable("{who} wants credentials ({status})", who=who, status=status)
+            )
+            how = Localizable("check `registries` of the PlatformApp and its Secret")
+            return Stalled(Reason.REGISTRY_DENIED, joined((told, how), ": "))
         case 404:
-            return Stalled(Reason.IMAGE_NOT_FOUND, f"{who} does not have it ({status})")
+            return Stalled(
+                Reason.IMAGE_NOT_FOUND,
+                Localizable("{who} does not have it ({status})", who=who, status=status),
+            )
         case 429:
-            told = f"{who} allows no more requests for now ({status})"
+            told = Localizable("{who} allows no more requests for now ({status})", who=who, status=status)
             return Transient(Reason.REGISTRY_LIMITED, told, wait)
         case _ if status >= 500:
-            return Transient(Reason.REGISTRY_UNREACHABLE, f"{who} answers {status}", wait)
+            return Transient(
+                Reason.REGISTRY_UNREACHABLE,
+                Localizable("{who} answers {status}", who=who, status=status),
+                wait,
+            )
         case _:
-            return _invalid(f"{who} answers {status}")
+            return _invalid(Localizable("{who} answers {status}", who=who, status=status))

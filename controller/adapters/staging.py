@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controller.config import Settings
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.volumes import StagingArea, Volume
 from controller.safe_paths import part, require_below
@@ -30,10 +31,14 @@ class StagingFolders:
         """
         root = self.roots.get(volume.area)
         if root is None:
-            raise Stalled(Reason.PATH_REFUSED, f"this engine has no folder for {volume.area}")
+            raise Stalled(
+                Reason.PATH_REFUSED, Localizable("this engine has no folder for {area}", area=volume.area)
+            )
         try:
             return require_below(root, root.joinpath(*map(part, volume.path))).absolute()
         except Stalled as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise Transient(Reason.MOUNT_GONE, f"{volume} does not exist") from error
+                raise Transient(
+                    Reason.MOUNT_GONE, Localizable("{volume} does not exist", volume=volume)
+                ) from error
             raise

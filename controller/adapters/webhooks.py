@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from controller.adapters.addresses import Resolve, connected, resolve, resolved_in_time
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import ReceiverResponse, is_public
 from controller.fetch import ended_after, network_words, seconds_left
@@ -49,9 +50,13 @@ class HttpSender:
         try:
             return self._send(urlsplit(url), headers, body, time.monotonic() + timeout)
         except TimeoutError:
-            raise _unreachable(f"no answer within {timeout:g} s") from None
+            raise _unreachable(Localizable("no answer within {timeout} s", timeout=timeout)) from None
         except ssl.SSLCertVerificationError as error:
-            raise _unreachable(f"its certificate is not valid: {error.verify_message}") from None
+            raise _unreachable(
+                Localizable(
+                    "its certificate is not valid: {verify_message}", verify_message=error.verify_message
+                )
+            ) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _unreachable(_words(error)) from None
 
@@ -69,7 +74,9 @@ class HttpSender:
     def _vetted(self, host: str, deadline: float) -> Sequence[str]:
         addresses = resolved_in_time(lambda: self._resolve(host), deadline)
         if not self._private and not all(map(is_public, addresses)):
-            message = f"the address is not public; it may be used only if {self._option} is set"
+            message = Localizable(
+                "the address is not public; it may be used only if {option} is set", option=self._option
+            )
             raise Stalled(Reason.WEBHOOK_ADDRESS_REFUSED, message)
         return addresses
 
@@ -113,8 +120,8 @@ def _words(error: Exception) -> str:
         case OSError():
             return type(error).__name__
         case UnicodeEncodeError(encoding="latin-1"):  # of headers, of which only the credentials are not ours
-            return "the credentials hold a character that no HTTP header can carry"
+            return Localizable("the credentials hold a character that no HTTP header can carry")
         case ValueError():
-            return "its address is not valid"
+            return Localizable("its address is not valid")
         case _:
-            return "it did not answer with HTTP"
+            return Localizable("it did not answer with HTTP")

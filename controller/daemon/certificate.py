@@ -13,28 +13,41 @@ from urllib.parse import urlsplit
 
 from controller.config import Settings
 from controller.domain.findings import Finding
+from controller.domain.localizable import Localizable
 
 LEAST: Final = 14  # days
 ANSWER: Final = 5.0  # seconds
-_RENEW: Final = "renew it, and check that the proxy has loaded the new one"
+_RENEW: Final = Localizable("renew it, and check that the proxy has loaded the new one")
 
 
 def certificate(settings: Settings, context: ssl.SSLContext | None = None) -> str:
     """Return for how long the certificate is valid. Raises Finding."""
     url = urlsplit(settings.web.public_url)
     if url.scheme != "https":
-        return "web.publicUrl is not https: there is nothing to look at"
+        return Localizable("web.publicUrl is not https: there is nothing to look at")
     host, port = url.hostname or "", url.port or 443
     try:
         ends = _end_of(host, port, context or ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
-        raise Finding(f"the certificate of {host} is not valid: {error.verify_message}", _RENEW) from error
+        raise Finding(
+            Localizable(
+                "the certificate of {host} is not valid: {error}",
+                host=host,
+                error=error.verify_message,
+            ),
+            _RENEW,
+        ) from error
     except (OSError, ValueError) as error:  # a host need not reach itself by its public address
-        return f"{host}:{port} cannot be asked from this host ({error})"
+        return Localizable(
+            "{host}:{port} cannot be asked from this host ({error})", host=host, port=port, error=error
+        )
     days = (ends - time.time()) / 86400
     if days < LEAST:
-        raise Finding(f"the certificate of {host} ends in {max(0, int(days))} days", _RENEW)
-    return f"the certificate of {host} is valid for {int(days)} days"
+        raise Finding(
+            Localizable("the certificate of {host} ends in {days} days", host=host, days=max(0, int(days))),
+            _RENEW,
+        )
+    return Localizable("the certificate of {host} is valid for {days} days", host=host, days=int(days))
 
 
 def _end_of(host: str, port: int, context: ssl.SSLContext) -> float:

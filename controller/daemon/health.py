@@ -15,6 +15,7 @@ from typing import Final
 from controller.atomic import replace_file
 from controller.config import Settings
 from controller.daemon.doctor import CHECKS, Check, doctor
+from controller.domain.localizable import as_document
 from controller.domain.units import rfc3339
 
 EVERY: Final = 600.0  # seconds between two reports
@@ -29,6 +30,12 @@ def write_health(
 ) -> None:
     """Examine this machine, and replace the document."""
     checks = examine(settings, frozenset(CHECKS) - _PRIVATE)
-    told = [{"name": c.name, "ok": c.ok, "detail": c.detail, "advice": c.advice} for c in checks]
-    document = {"at": rfc3339(clock()), "checks": told}
+    document = {"at": rfc3339(clock()), "checks": [_told(check) for check in checks]}
     replace_file(settings.health, json.dumps(document, ensure_ascii=False) + "\n", MODE)
+
+
+def _told(check: Check) -> dict[str, object]:
+    """Return a check, and what its texts were made of, so that the page can say them in another language."""
+    told = {name: as_document(getattr(check, name)) for name in ("detail", "advice")}
+    found = {"name": check.name, "ok": check.ok, "detail": check.detail, "advice": check.advice}
+    return {**found, "told": {name: document for name, document in told.items() if document}}

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from controller.config import OpenIdIssuer, Settings
 from controller.domain.findings import Finding
+from controller.domain.localizable import Localizable, joined
 from controller.domain.people.openid import WELL_KNOWN, discovery_url
 from controller.domain.text import printable
 from controller.fetch import fetched_url
@@ -26,8 +27,12 @@ ANSWER: Final = 5.0  # seconds for one answer
 BYTES: Final = 256 * 1024  # of one answer
 CLOCKS: Final = 30.0  # seconds by which two clocks may differ: tokens are refused beyond that
 NEEDED: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-_REACH: Final = "check the address in people.oidc, and name servers, firewall and proxy of this host"
-_ADDRESS: Final = f"write issuer in people.oidc exactly as its {WELL_KNOWN} does, without that path"
+_REACH: Final = Localizable(
+    "check the address in people.oidc, and name servers, firewall and proxy of this host"
+)
+_ADDRESS: Final = Localizable(
+    "write issuer in people.oidc exactly as its {well_known} does, without that path", well_known=WELL_KNOWN
+)
 
 
 def issuers(settings: Settings, within: float = ANSWER) -> str:
@@ -35,13 +40,16 @@ def issuers(settings: Settings, within: float = ANSWER) -> str:
     about it."""
     allowed = settings.sign_in.oidc
     if not allowed:
-        return "none is configured: people sign in with passwords"
+        return Localizable("none is configured: people sign in with passwords")
     with ThreadPoolExecutor(len(allowed), thread_name_prefix="issuer") as threads:
         results = list(threads.map(lambda each: (each.name, _finding(each, within)), allowed))
     if wrong := [(name, found) for name, found in results if found]:
-        detail = "; ".join(f"{name}: {found.detail}" for name, found in wrong)
-        raise Finding(detail, "; ".join(dict.fromkeys(found.advice for _, found in wrong)))
-    return f"{', '.join(each.name for each in allowed)}: discovery and keys answer, the clocks agree"
+        detail = joined(joined((name, found.detail), ": ") for name, found in wrong)
+        raise Finding(detail, joined(dict.fromkeys(found.advice for _, found in wrong)))
+    return Localizable(
+        "{names}: discovery and keys answer, the clocks agree",
+        names=", ".join(each.name for each in allowed),
+    )
 
 
 def _finding(issuer: OpenIdIssuer, within: float) -> Finding | None:
@@ -57,18 +65,42 @@ def _examine(issuer: str, within: float) -> None:
     document, clock = _asked(place, within)
     named = document.get("issuer")
     if named != issuer:
-        raise Finding(f"{place} is that of {_shown(named)}", _ADDRESS)
+        raise Finding(Localizable("{place} is that of {named}", place=place, named=_shown(named)), _ADDRESS)
     schemes = ("https://", "http://") if issuer.startswith("http://") else ("https://",)
     if lacking := [name for name in NEEDED if not str(document.get(name)).startswith(schemes)]:
-        advice = "the issuer has to offer the code flow of OpenID Connect over https: ask those who run it"
-        raise Finding(f"{place} has no {lacking[0]} with such a URL as sign-in needs", advice)
+        advice = Localizable(
+            "the issuer has to offer the code flow of OpenID Connect over https: ask those who run it"
+        )
+        raise Finding(
+            Localizable(
+                "{place} has no {field} with such a URL as sign-in needs", place=place, field=lacking[0]
+            ),
+            advice,
+        )
     keys, _ = _asked(str(document["jwks_uri"]), within)
     if not isinstance(keys.get("keys"), list) or not keys["keys"]:
-        raise Finding(f"{_shown(document['jwks_uri'])} has no keys", "ask those who run the issuer")
+        raise Finding(
+            Localizable("{url} has no keys", url=_shown(document["jwks_uri"])),
+            Localizable("ask those who run the issuer"),
+        )
     if abs(clock) > CLOCKS:
-        which = "behind" if clock > 0 else "ahead of"
-        told = f"the clock of this host is {abs(clock):.0f} s {which} that of {issuer}, so tokens are refused"
-        raise Finding(told, "set the clock of this host, for example with: timedatectl set-ntp true")
+        seconds = round(abs(clock))
+        told = (
+            Localizable(
+                "the clock of this host is {seconds} s behind that of {issuer}, so tokens are refused",
+                seconds=seconds,
+                issuer=issuer,
+            )
+            if clock > 0
+            else Localizable(
+                "the clock of this host is {seconds} s ahead of that of {issuer}, so tokens are refused",
+                seconds=seconds,
+                issuer=issuer,
+            )
+        )
+        raise Finding(
+            told, Localizable("set the clock of this host, for example with: timedatectl set-ntp true")
+        )
 
 
 def _asked(url: str, within: float) -> tuple[dict[str, Any], float]:
@@ -77,20 +109,27 @@ def _asked(url: str, within: float) -> tuple[dict[str, Any], float]:
         with fetched_url(urlsplit(url), accept="application/json", within=within) as response:
             status, text, clock = response.status, response.read(BYTES + 1), _ahead(response)
     except ssl.SSLCertVerificationError as error:
-        advice = "renew its certificate, or add the authority to those of this host: update-ca-certificates"
+        advice = Localizable(
+            "renew its certificate, or add the authority to those of this host: update-ca-certificates"
+        )
         raise Finding(f"{_shown(url)}: {error.verify_message}", advice) from error
     except (OSError, HTTPException, ValueError) as error:
         raise Finding(
-            f"{_shown(url)} does not answer: {str(error) or type(error).__name__}", _REACH
+            Localizable(
+                "{url} does not answer: {error}", url=_shown(url), error=str(error) or type(error).__name__
+            ),
+            _REACH,
         ) from error
     if status != OK:
-        raise Finding(f"{_shown(url)} answers {status}", _ADDRESS)
+        raise Finding(Localizable("{url} answers {status}", url=_shown(url), status=status), _ADDRESS)
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if len(text) > BYTES or not isinstance(found, dict):
-        raise Finding(f"{_shown(url)} answers with something else than a JSON object", _ADDRESS)
+        raise Finding(
+            Localizable("{url} answers with something else than a JSON object", url=_shown(url)), _ADDRESS
+        )
     return found, clock
 
 

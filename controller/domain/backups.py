@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.domain.backoff import Backoff
+from controller.domain.localizable import Localizable, joined
 
 SUFFIX: Final = ".tar.gz.age"
 #: How long to wait after failures in a row before the next attempt.
@@ -104,12 +105,15 @@ def next_attempt(record: BackupRecord, tick_after: Callable[[float], float], now
 
 def problem_of(record: BackupRecord, alert_after: float, now: float) -> str:
     """Return what is wrong with the backups; "" if the last good one is not too old."""
-    failure = f"; the last attempt failed: {record.failure.message}" if record.failure else ""
     if record.good is None:
-        return f"no backup was made yet{failure}"
-    if now - record.good.ended > alert_after:
-        return f"the last good backup is {_about(now - record.good.ended)} old{failure}"
-    return ""
+        found = Localizable("no backup was made yet")
+    elif now - record.good.ended > alert_after:
+        found = Localizable("the last good backup is {age} old", age=_about(now - record.good.ended))
+    else:
+        return ""
+    if record.failure is None:
+        return found
+    return joined((found, Localizable("the last attempt failed: {why}", why=record.failure.message)))
 
 
 def _about(seconds: float) -> str:

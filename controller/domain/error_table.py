@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.localizable import joined
+from controller.domain.localizable import Localizable, joined, shortened, stripped
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import excerpt
@@ -34,8 +34,8 @@ class ErrorRule:
     ) -> ControllerError:
         """Return the error "`doing`: `text`. `advice`". `retry_after` is in seconds, 0 if the other side named none."""
         # Scrubbed as a whole: half a secret would not be found.
-        told = excerpt(scrub(text, secrets).strip(), MAX_TEXT)
-        sentence = joined((doing, told.rstrip(".")), ": ")
+        told = shortened(stripped(scrub(text, secrets)), MAX_TEXT)
+        sentence = joined((doing, told if isinstance(told, Localizable) else told.rstrip(".")), ": ")
         message = joined((sentence, self.advice), ". ") if self.advice else sentence
         if self.kind is Transient:
             return Transient(self.reason, message, retry_after)

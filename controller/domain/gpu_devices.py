@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from controller.domain.localizable import Localizable, as_document, restored
 from controller.domain.names import AppName
 from controller.domain.runs.gpus import Lease
 from controller.domain.runs.run import Run
@@ -102,13 +103,13 @@ def unusable(gpus: Iterable[str], report: GpuReport, now: float) -> Mapping[str,
     for id in gpus:
         device = find_device(id, report.devices)
         if device is None:
-            found[id] = "the driver does not know it"
+            found[id] = Localizable("the driver does not know it")
         elif device.lost:
             found[id] = device.problem
         elif device.partitioned:
-            found[id] = "it is in MIG mode: lend its instances"
+            found[id] = Localizable("it is in MIG mode: lend its instances")
         elif device.index in owners:
-            found[id] = f"it is the same as {owners[device.index]}"
+            found[id] = Localizable("it is the same as {gpu}", gpu=owners[device.index])
         else:
             owners[device.index] = id
     return found
@@ -187,7 +188,7 @@ def read_report(document: object, at: float = 0.0) -> GpuReport:
     try:
         return _report(document, at)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return GpuReport(at, problem="what was said of them cannot be read")
+        return GpuReport(at, problem=Localizable("what was said of them cannot be read"))
 
 
 def _report(raw: Any, at: float) -> GpuReport:
@@ -198,7 +199,7 @@ def _report(raw: Any, at: float) -> GpuReport:
         at=float(raw.get("at", at)),
         driver=_text(raw.get("driver", "")),
         devices=tuple(map(_read_device, devices)),
-        problem=_text(raw.get("problem", "")),
+        problem=restored(_text(raw.get("problem", "")), raw.get("told")),
     )
 
 
@@ -229,4 +230,8 @@ def _size(raw: object) -> int | None:
 
 def write_report(report: GpuReport) -> dict[str, object]:
     """Return the document that `read_report` reads."""
-    return {**asdict(report), "devices": [asdict(device) for device in report.devices]}
+    return {
+        **asdict(report),
+        "devices": [asdict(device) for device in report.devices],
+        "told": as_document(report.problem),
+    }

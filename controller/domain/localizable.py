@@ -136,6 +136,11 @@ def shortened(text: str, most: int) -> str:
     return short if len(short) <= most else excerpt(str.__str__(text), most)
 
 
+def stripped(text: str) -> str:
+    """Return a text without white space around it; a message has none."""
+    return text if isinstance(text, Localizable) else text.strip()
+
+
 def changed(text: str, change: Translate) -> str:
     """Return a text changed; of a message, its values."""
     return text.changed(change) if isinstance(text, Localizable) else change(text)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from controller.domain.apps.history import AppliedRevision, ManifestText
+from controller.domain.localizable import as_stored, from_stored, shortened
 from controller.domain.names import AppName, ComponentName
-from controller.domain.text import excerpt, storable
+from controller.domain.text import storable
 from controller.store.beside import DatabaseBeside
 
 KEEP: Final = 50  # of one app
 MOST_PLAN: Final = 16_384
+MOST_TOLD: Final = 8 * MOST_PLAN  # characters of what a message was made of
 MOST_MANIFESTS: Final = 2**18
 MOST_RESOLVED: Final = 2**16  # characters of what images and models were resolved to
 MOST_TEXT: Final = 4 * 2**20  # bytes of manifests that are read back
@@ -28,14 +30,17 @@ _CREATE: Final = """CREATE TABLE IF NOT EXISTS passes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, app TEXT NOT NULL, revision TEXT NOT NULL, subject TEXT NOT NULL,
     author TEXT NOT NULL, triggers TEXT NOT NULL, begun REAL NOT NULL, ended REAL NOT NULL, outcome TEXT NOT NULL,
     message TEXT NOT NULL, plan TEXT NOT NULL, manifests BLOB NOT NULL, person TEXT NOT NULL DEFAULT '',
-    resolved TEXT NOT NULL DEFAULT '', images TEXT NOT NULL DEFAULT ''
+    resolved TEXT NOT NULL DEFAULT '', images TEXT NOT NULL DEFAULT '',
+    message_told TEXT NOT NULL DEFAULT '', plan_told TEXT NOT NULL DEFAULT ''
 ) STRICT"""
 #: Columns that files of earlier releases do not have.
-_ADDED: Final = ("person", "resolved", "images")
+_ADDED: Final = ("person", "resolved", "images", "message_told", "plan_told")
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS passes_by_app ON passes (app, id)"
 _INSERT: Final = """INSERT INTO passes (app, revision, subject, author, triggers, begun, ended, outcome, message, plan,
-    manifests, person, resolved, images) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, message, plan, {}, {}, {}
+    manifests, person, resolved, images, message_told, plan_told)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, message, plan,
+    {}, {}, {}, {}, {}
     FROM passes WHERE app = ? ORDER BY id DESC LIMIT ?"""
 _PRUNE: Final = """DELETE FROM passes WHERE app = :app AND id <= (
     SELECT id FROM passes WHERE app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)"""
@@ -49,6 +54,7 @@ class HistoryTable:
     def add(self, applied: AppliedRevision, manifests: Iterable[ManifestText]) -> None:
         """Called by the daemon alone."""
         resolved = json.dumps([applied.pins, applied.models])
+        message, plan = (shortened(text, MOST_PLAN) for text in (applied.message, applied.plan))
         row = (
             applied.app,
             applied.revision,
@@ -58,12 +64,14 @@ class HistoryTable:
             applied.begun,
             applied.ended,
             applied.outcome,
-            storable(excerpt(applied.message, MOST_PLAN)),
-            storable(excerpt(applied.plan, MOST_PLAN)),
+            storable(message),
+            storable(plan),
             packed(manifests),
             storable(applied.by),
             resolved if len(resolved) <= MOST_RESOLVED else "",
             json.dumps(applied.images) if applied.images else "",
+            _told(message),
+            _told(plan),
         )
         with self._database.writing() as db:
             for name in set(_ADDED) - _columns(db):
@@ -87,6 +95,12 @@ class HistoryTable:
         if self._database.exists:
             with self._database.writing() as db:
                 db.execute("DELETE FROM passes WHERE app = ?", (app,))
+
+
+def _told(text: str) -> str:
+    """Return what a message was made of; "" for other texts, and where it would take too much space."""
+    told = as_stored(text) or ""
+    return storable(told) if len(told) <= MOST_TOLD else ""
 
 
 def packed(manifests: Iterable[ManifestText]) -> bytes:
@@ -115,7 +129,8 @@ def _added(db: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def _applied(app: AppName, row: tuple[object, ...]) -> AppliedRevision:
-    id, revision, subject, author, triggers, begun, ended, outcome, message, plan, by, resolved, images = row
+    id, revision, subject, author, triggers, begun, ended, outcome, message, plan, *added = row
+    by, resolved, images, message_told, plan_told = added
     pins, models = json.loads(str(resolved)) if resolved else ((), ())
     return AppliedRevision(
         app,
@@ -126,8 +141,8 @@ def _applied(app: AppName, row: tuple[object, ...]) -> AppliedRevision:
         float(str(begun)),
         float(str(ended)),
         str(outcome),
-        str(message),
-        str(plan),
+        from_stored(str(message), message_told),
+        from_stored(str(plan), plan_told),
         int(str(id)),
         str(by),
         tuple((str(reference), str(pin)) for reference, pin in pins),

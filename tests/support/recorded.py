@@ -29,7 +29,7 @@ from controller.domain.apps.status import (
 )
 from controller.domain.apps.usage import Usage
 from controller.domain.errors import ManifestInvalid, ManifestProblem
-from controller.domain.localizable import Localizable, joined
+from controller.domain.localizable import Localizable, as_document, joined
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.notifications.alerts import Alert, AlertType
 from controller.domain.notifications.content import document
@@ -56,12 +56,25 @@ REVISION = "7d1c60a0f2b4c5d6e7f8091a2b3c4d5e6f708192"
 #: A commit of `demo-colors` that was ready before.
 GOOD = "1f0c9a2e77aa4b5c6d7e8f90a1b2c3d4e5f60718"
 #: What the daemon writes when it has examined the machine.
+_NO_GIT_SERVICE = Localizable(
+    "the Git service does not listen at {path}, so pushes over HTTPS fail", path="/run/prichal/git.sock"
+)
+_START_GIT_SERVICE = Localizable(
+    "start it with: prichal git-http, or: systemctl enable --now prichal-git.socket"
+)
 EXAMINED = {
     "at": "2026-11-29T12:00:00.000Z",
     "checks": [
         {"name": "engine", "ok": True, "detail": "Docker 26.1.5", "advice": ""},
         {"name": "disk space", "ok": False, "detail": HOSTILE, "advice": "remove images: docker image prune"},
         {"name": "git program", "ok": True, "detail": "git version 2.47.3", "advice": ""},
+        {
+            "name": "git over https",
+            "ok": False,
+            "detail": _NO_GIT_SERVICE,
+            "advice": _START_GIT_SERVICE,
+            "told": {"detail": as_document(_NO_GIT_SERVICE), "advice": as_document(_START_GIT_SERVICE)},
+        },
     ],
 }
 MINUTE, HOUR = 60.0, 3600.0

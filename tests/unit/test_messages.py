@@ -13,7 +13,7 @@ import pytest
 import controller
 
 ROOT = Path(controller.__file__).parent
-PACKAGES = ("domain/apps", "domain/runs", "domain/storage", "manifests", "reconcile", "runner")
+PACKAGES = ("adapters", "domain/apps", "domain/runs", "domain/storage", "manifests", "reconcile", "runner")
 #: What takes a message for people, as an argument.
 TAKES = frozenset(
     (
@@ -26,6 +26,9 @@ TAKES = frozenset(
         "Event",
         "Hold",
         "ManifestProblem",
+        "Finding",
+        "ErrorRule",
+        "translated",
         "_event",
         "problem",
     )

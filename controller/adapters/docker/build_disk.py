@@ -20,6 +20,7 @@ from controller.adapters.docker.layers import LayerSizes
 from controller.adapters.docker.scratch import written
 from controller.domain import labels
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable, joined
 from controller.domain.pace import pause_after
 from controller.domain.reasons import Reason
 from controller.domain.units import about_size
@@ -66,7 +67,9 @@ class BuildDisk:
         if said is None:
             return
         if len(self._images) + len(self._steps) >= _MOST_NAMES:
-            self.excess = f"its output names more than {_MOST_NAMES} images and containers"
+            self.excess = Localizable(
+                "its output names more than {most} images and containers", most=_MOST_NAMES
+            )
             return
         (self._steps if said["step"] else self._images).add(said["id"])
 
@@ -86,7 +89,7 @@ class BuildDisk:
 
     def error(self, doing: str) -> ControllerError:
         """Return the error of a build that was ended. What failed builds have left is collected some time."""
-        text = f"{doing}: {self.excess}"
+        text = joined((doing, self.excess), ": ")
         if self._alone <= self._most and self._earlier:
             return Transient(Reason.BUILD_TOO_LARGE, text)
         return Stalled(Reason.BUILD_TOO_LARGE, text)
@@ -100,10 +103,15 @@ class BuildDisk:
             log.debug("could not measure what a build writes: %s", error)
             return
         if self.used > self._most:
-            left = f" together with {about_size(self.used - self._alone)} that failed builds of the app have left"
-            self.excess = (
-                f"it has written {about_size(self._alone)}{left if self.used > self._alone else ''}, "
-                f"and may write {about_size(self._most)} (docker.buildDisk)"
+            left = Localizable(
+                " together with {used} that failed builds of the app have left",
+                used=about_size(self.used - self._alone),
+            )
+            self.excess = Localizable(
+                "it has written {alone}{more}, and may write {most} (docker.buildDisk)",
+                alone=about_size(self._alone),
+                more=left if self.used > self._alone else "",
+                most=about_size(self._most),
             )
 
     def _of_steps(self) -> int:

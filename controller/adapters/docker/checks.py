@@ -24,6 +24,7 @@ from controller.config import Settings
 from controller.domain.apps.kept_images import ImageKind
 from controller.domain.errors import Transient
 from controller.domain.findings import Finding
+from controller.domain.localizable import Localizable
 from controller.domain.units import about_size
 
 OLDEST_DOCKER = (20, 10)
@@ -35,8 +36,11 @@ def _engine(settings: Settings) -> str:
         version = client.version()
     found = tuple(int(part) for part in version["Version"].split(".")[:2] if part.isdigit())
     if found < OLDEST_DOCKER:
-        raise Finding(f"Docker {version['Version']} is too old", "install Docker 20.10 or newer")
-    return f"Docker {version['Version']}, API {version['ApiVersion']}"
+        raise Finding(
+            Localizable("Docker {version} is too old", version=version["Version"]),
+            Localizable("install Docker 20.10 or newer"),
+        )
+    return Localizable("Docker {version}, API {api}", version=version["Version"], api=version["ApiVersion"])
 
 
 def _limits(settings: Settings) -> str:
@@ -45,36 +49,53 @@ def _limits(settings: Settings) -> str:
     wanted = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
     missing = [name for name, key in wanted.items() if not info.get(key)]
     if missing:
-        advice = "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
-        raise Finding(f"the kernel does not enforce limits for: {', '.join(missing)}", advice)
-    return f"memory, cpu and pids (cgroup v{info.get('CgroupVersion', '1')})"
+        advice = Localizable(
+            "enable these cgroup controllers (kernel option cgroup_enable=memory) and restart Docker"
+        )
+        raise Finding(
+            Localizable("the kernel does not enforce limits for: {missing}", missing=", ".join(missing)),
+            advice,
+        )
+    return Localizable("memory, cpu and pids (cgroup v{version})", version=info.get("CgroupVersion", "1"))
 
 
 def _init(settings: Settings) -> str:
     with _docker(settings) as client:
         version = client.version()
     if not has_init(version):
-        return "no docker-init: containers run without an init process (apt install tini gives them one)"
-    return "docker-init is installed"
+        return Localizable(
+            "no docker-init: containers run without an init process (apt install tini gives them one)"
+        )
+    return Localizable("docker-init is installed")
 
 
 def _build_cache(settings: Settings) -> str:
     most = settings.docker.build_cache
     if settings.docker.builder == "classic":
-        return "not looked at: BuildKit builds nothing (docker.builder)"
+        return Localizable("not looked at: BuildKit builds nothing (docker.builder)")
     _check_socket(settings.docker.host)
     with (
         closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection,
-        translated(f"the Docker engine at {settings.docker.host} does not answer"),
+        translated(Localizable("the Docker engine at {host} does not answer", host=settings.docker.host)),
     ):
         size = BuildCache(connection, settings.docker).size()
     if size > 2 * most:
         raise Finding(
-            f"the cache of BuildKit has {about_size(size)}, and may have {about_size(most)} (docker.buildCache)",
-            "the daemon removes the rest every ten minutes once it has built something by BuildKit: see its log; "
-            "docker builder prune",
+            Localizable(
+                "the cache of BuildKit has {size}, and may have {most} (docker.buildCache)",
+                size=about_size(size),
+                most=about_size(most),
+            ),
+            Localizable(
+                "the daemon removes the rest every ten minutes once it has built something by BuildKit: see "
+                "its log; docker builder prune"
+            ),
         )
-    return f"{about_size(size)} of {about_size(most)} (docker.buildCache), of all builds by the engine's BuildKit"
+    return Localizable(
+        "{size} of {most} (docker.buildCache), of all builds by the engine's BuildKit",
+        size=about_size(size),
+        most=about_size(most),
+    )
 
 
 def _images(settings: Settings) -> str:
@@ -85,41 +106,56 @@ def _images(settings: Settings) -> str:
     late = [each for each in found if each.due is not None and each.due < time.time() - _LATE]
     if late:
         raise Finding(
-            f"{len(late)} images that unfinished builds have left should have been removed before now",
-            "the daemon removes them while nothing is built: see its log; prichal image ls",
+            Localizable(
+                "{late} images that unfinished builds have left should have been removed before now",
+                late=len(late),
+            ),
+            Localizable("the daemon removes them while nothing is built: see its log; prichal image ls"),
         )
-    return f"{', '.join(told)}; see: prichal image ls"
+    return Localizable("{told}; see: prichal image ls", told=", ".join(told))
 
 
 def _egress(settings: Settings) -> str:
     policy = settings.docker.egress
     if policy == "open":
-        return "open: containers reach what this host reaches, and its own services (docker.egress)"
+        return Localizable(
+            "open: containers reach what this host reaches, and its own services (docker.egress)"
+        )
     _check_socket(settings.docker.host)
     with closing(EngineConnection(settings.docker.host, settings.docker.timeout)) as connection:
         egress = Egress(connection, settings.docker, settings.instance)
         networks = Networks(connection, settings.instance, egress)
         stale = networks.stale()
         if not networks.all():
-            return f"{policy}: rules are made with the first network of an app"
+            return Localizable("{policy}: rules are made with the first network of an app", policy=policy)
         try:
             egress.check()
         except Transient as error:
-            advice = (
+            advice = Localizable(
                 "the daemon brings rules in by a container with iptables of the host: see the daemon's log; "
                 "apt install iptables"
             )
-            raise Finding(f"containers reach services of this host: {error.message}", advice) from error
+            raise Finding(
+                Localizable("containers reach services of this host: {message}", message=error.message),
+                advice,
+            ) from error
     if stale:
-        advice = "their networks are made again once their containers are away: docs/reference/containers.md, Network"
-        raise Finding(f"{policy} does not hold yet for {', '.join(sorted(stale))}", advice)
-    return f"{policy}, without this host's own and link-local addresses"
+        advice = Localizable(
+            "their networks are made again once their containers are away: docs/reference/containers.md, Network"
+        )
+        raise Finding(
+            Localizable(
+                "{policy} does not hold yet for {stale}", policy=policy, stale=", ".join(sorted(stale))
+            ),
+            advice,
+        )
+    return Localizable("{policy}, without this host's own and link-local addresses", policy=policy)
 
 
 def _gpu_runtime(settings: Settings) -> str:
     """Check that the engine can give GPUs to containers, which it does by programs of NVIDIA."""
     if not settings.runs.gpus:
-        return "not needed: no GPUs are lent (runs.gpus)"
+        return Localizable("not needed: no GPUs are lent (runs.gpus)")
     with _docker(settings) as client:
         info = client.info()
     found = sorted(name for name in info.get("Runtimes") or {} if "nvidia" in name)
@@ -128,14 +164,15 @@ def _gpu_runtime(settings: Settings) -> str:
     if not found and settings.docker.is_here and shutil.which("nvidia-container-runtime-hook"):
         found = ["nvidia-container-runtime-hook"]
     if not found:
-        advice = (
+        advice = Localizable(
             "install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker; "
             "systemctl restart docker"
         )
         raise Finding(
-            "GPUs are lent (runs.gpus), and Docker has no runtime that gives them to containers", advice
+            Localizable("GPUs are lent (runs.gpus), and Docker has no runtime that gives them to containers"),
+            advice,
         )
-    return f"Docker gives GPUs to containers: {', '.join(found)}"
+    return Localizable("Docker gives GPUs to containers: {found}", found=", ".join(found))
 
 
 @contextmanager
@@ -144,7 +181,7 @@ def _docker(settings: Settings) -> Iterator[Any]:
     _check_socket(host)
     connection = EngineConnection(host, settings.docker.timeout)
     try:
-        with translated(f"the Docker engine at {host} does not answer"):
+        with translated(Localizable("the Docker engine at {host} does not answer", host=host)):
             yield connection.client
     finally:
         connection.close()
@@ -155,11 +192,12 @@ def _check_socket(host: str) -> None:
     if not host.startswith("unix://"):
         return
     if not path.exists():
-        advice = "install and start Docker: apt install docker.io; systemctl start docker"
-        raise Finding(f"there is no socket at {path}", advice)
+        advice = Localizable("install and start Docker: apt install docker.io; systemctl start docker")
+        raise Finding(Localizable("there is no socket at {path}", path=path), advice)
     if not os.access(path, os.R_OK | os.W_OK):
         raise Finding(
-            f"{_user()} may not use {path}", f"usermod -aG docker {_user()}, then restart the daemon"
+            Localizable("{user} may not use {path}", user=_user(), path=path),
+            Localizable("usermod -aG docker {user}, then restart the daemon", user=_user()),
         )
 
 
@@ -167,7 +205,7 @@ def _user() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        return f"user {os.geteuid()}"
+        return Localizable("user {uid}", uid=os.geteuid())
 
 
 DOCKER_CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {

@@ -24,6 +24,7 @@ from controller.adapters import dockerignore
 from controller.adapters.docker.dockerfile import instructions
 from controller.adapters.dockerignore import IgnoreRules, Matched
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.ports import BuildContext
 
@@ -96,7 +97,9 @@ def of_folder(folder: Path, dockerfile: str) -> BuildContext:
 
     content = read(dockerfile)
     if content is None:
-        raise Stalled(Reason.BUILD_FAILED, f"there is no Dockerfile {folder / dockerfile}")
+        raise Stalled(
+            Reason.BUILD_FAILED, Localizable("there is no Dockerfile {path}", path=folder / dockerfile)
+        )
     rules = dockerignore.rules_for(read, dockerfile)
     hidden = {dockerignore.NAME, *(name for name in (dockerfile,) if rules.leaves_out(name))}
     shown = None if rules.leaves_out(dockerignore.NAME) else read(dockerignore.NAME)

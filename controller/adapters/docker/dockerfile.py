@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 #: White space for Python alone, not for the builders.
@@ -124,7 +125,9 @@ def _refuse_separators(lines: list[str]) -> None:
     for number, line in enumerate(lines, start=1):
         if line.endswith("\r\r") or any(separator in line for separator in _SEPARATORS):
             place = Instruction(number, number, "control character", "")
-            raise refused(place, "remove it: builders and prichal may not agree where the line ends")
+            raise refused(
+                place, Localizable("remove it: builders and prichal may not agree where the line ends")
+            )
 
 
 def _escape(lines: list[str]) -> str:
@@ -140,7 +143,9 @@ def _escape(lines: list[str]) -> str:
             escape = match[1]
         elif _LIKE_ESCAPE.match(line.strip()):
             place = Instruction(number, number, "# escape", "")
-            raise refused(place, "write it in the first line or below `# syntax=`, with nothing after it")
+            raise refused(
+                place, Localizable("write it in the first line or below `# syntax=`, with nothing after it")
+            )
         is_clear = is_clear and bool(match or _SYNTAX.fullmatch(line))
     return escape
 
@@ -197,7 +202,7 @@ def _copied(instruction: Instruction, stages: set[str], escape: str) -> Iterator
         _refuse_remote(instruction, escape)
     for source in _sources(instruction):
         if "$" in source:
-            raise refused(instruction, "write the image of `--from` without variables")
+            raise refused(instruction, Localizable("write the image of `--from` without variables"))
         if source and source.lower() not in stages and not source.isdecimal():
             yield source
 
@@ -219,7 +224,10 @@ def mount_options(instruction: Instruction, text: str) -> Mapping[str, str]:
         name, _, value = part.partition("=")
         name = _SHORT_OPTIONS.get(name.lower(), name.lower())
         if '"' in part or name != name.strip() or name in found:
-            raise refused(instruction, f"write `{part[:200]}` of `--mount` once, without quotes and spaces")
+            raise refused(
+                instruction,
+                Localizable("write `{part}` of `--mount` once, without quotes and spaces", part=part[:200]),
+            )
         found[name] = value
     return found
 
@@ -239,12 +247,17 @@ def _refuse_remote(instruction: Instruction, escape: str) -> None:
     for word in words if words and words[0].startswith("[") else words[:-1]:
         plain = word.replace(escape, "").replace('"', "").replace("'", "")
         if "://" in plain or _SSH_PLACE.match(plain):
-            why = "ADD would fetch it with the rights of this host; fetch it in a RUN, or commit the file"
-            raise refused(instruction, f"{word[:200]} is remote: {why}")
+            why = Localizable(
+                "ADD would fetch it with the rights of this host; fetch it in a RUN, or commit the file"
+            )
+            raise refused(instruction, Localizable("{word} is remote: {why}", word=word[:200], why=why))
         if "$" in plain:
             raise refused(
                 instruction,
-                f"{word[:200]} may be a URL: use COPY, or write the source of ADD without variables",
+                Localizable(
+                    "{word} may be a URL: use COPY, or write the source of ADD without variables",
+                    word=word[:200],
+                ),
             )
 
 
@@ -254,7 +267,10 @@ def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction)
     def value(match: re.Match[str]) -> str:
         if _OF_PLATFORM.fullmatch(match[1] or match[2]):
             raise refused(
-                instruction, f"write the image of `{text[:200]}` without a variable of the platform"
+                instruction,
+                Localizable(
+                    "write the image of `{text}` without a variable of the platform", text=text[:200]
+                ),
             )
         found = variables.get(match[1] or match[2], "")
         if match[3] == "-":
@@ -264,12 +280,21 @@ def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction)
     expanded = _VARIABLE.sub(value, text)
     if "$" in expanded or "\\" in expanded or "`" in expanded:
         raise refused(
-            instruction, f"cannot determine the image of `{text[:200]}`: write it without such variables"
+            instruction,
+            Localizable(
+                "cannot determine the image of `{text}`: write it without such variables", text=text[:200]
+            ),
         )
     return expanded
 
 
 def refused(instruction: Instruction, why: str) -> Stalled:
     return Stalled(
-        Reason.BUILD_REFUSED, f"line {instruction.first} of the Dockerfile, {instruction.keyword}: {why}"
+        Reason.BUILD_REFUSED,
+        Localizable(
+            "line {first} of the Dockerfile, {keyword}: {why}",
+            first=instruction.first,
+            keyword=instruction.keyword,
+            why=why,
+        ),
     )

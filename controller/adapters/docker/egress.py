@@ -29,6 +29,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.egress import Allowed, read_allowed
 from controller.domain.errors import ControllerError
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Egress:
         removed either. `age` is in seconds."""
         client = self._connection.client
         ours = {"label": f"{labels.FIREWALL}={self._instance}", "status": ["created", "exited", "dead"]}
-        with translated("cannot remove containers that set the firewall"):
+        with translated(Localizable("cannot remove containers that set the firewall")):
             for entry in client.containers(all=True, filters=ours):
                 if entry["Created"] <= time.time() - age:
                     with suppress(docker.errors.NotFound):
@@ -111,7 +112,7 @@ class Egress:
 
     def _run(self, text: str) -> None:
         """Run a script. Raises Transient `EgressOpen` with its output if it fails."""
-        doing = "cannot set up the firewall of the engine's host"
+        doing = Localizable("cannot set up the firewall of the engine's host")
         with translated(doing), empty_image(self._connection.client, self._instance) as image:
             client = self._connection.client
             made = client.create_container_from_config(self._config(image, text))["Id"]  # type: ignore[no-untyped-call]
@@ -124,7 +125,13 @@ class Egress:
                     client.remove_container(made, v=True, force=True)
         if code != 0:
             raise EGRESS_OPEN.error(
-                doing, said or (f"code {code}" if code else f"it did not end within {_LIMIT} s")
+                doing,
+                said
+                or (
+                    Localizable("code {code}", code=code)
+                    if code
+                    else Localizable("it did not end within {limit} s", limit=_LIMIT)
+                ),
             )
 
     def _exit_code(self, id: str) -> int | None:

@@ -47,6 +47,7 @@ from controller.domain.apps.observed import (
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import ComponentKind, ImageSource, PlatformServer
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, network_name
 from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import Lease
@@ -104,9 +105,11 @@ class DockerEngine:
         self._writing: deque[Version] = deque(maxlen=WRITING_KEPT)
 
     def ping(self) -> str:
-        with translated(f"the Docker engine at {self._settings.host} does not answer"):
+        with translated(Localizable("the Docker engine at {host} does not answer", host=self._settings.host)):
             version = self._connection.client.version()
-        return f"Docker {version['Version']} (API {version['ApiVersion']})"
+        return Localizable(
+            "Docker {version} (API {api})", version=version["Version"], api=version["ApiVersion"]
+        )
 
     def close(self) -> None:
         """Close all connections. The engine can be used again: it reconnects."""
@@ -115,7 +118,7 @@ class DockerEngine:
     # --- observe -----------------------------------------------------------------------------------------------
 
     def observe(self, app: AppName) -> ObservedApp:
-        with translated(f"cannot list the containers of {app}"):
+        with translated(Localizable("cannot list the containers of {app}", app=app)):
             containers = self._connection.client.containers(all=True, filters=self._labelled(app))
             network = self._networks.find(app)
             ours = [entry for entry in containers if mapping.has_our_name(entry, self._instance, app)]
@@ -133,7 +136,7 @@ class DockerEngine:
 
     def apps(self) -> frozenset[AppName]:
         ours = [f"{labels.INSTANCE}={self._instance}", labels.APP]
-        with translated("cannot list containers and networks"):
+        with translated(Localizable("cannot list containers and networks")):
             owned = self._connection.client.containers(all=True, filters={"label": [*ours, WORKLOADS]})
             owned += self._connection.client.networks(filters={"label": ours})
         return frozenset(
@@ -177,7 +180,7 @@ class DockerEngine:
         return self._images.sizes()
 
     def scratch(self) -> tuple[ScratchUse, ...]:
-        with translated("cannot get the sizes of containers"):
+        with translated(Localizable("cannot get the sizes of containers")):
             found = written(self._connection.client, self._of_components)
         return tuple(
             mapping.scratch_use(entry, size)
@@ -186,7 +189,7 @@ class DockerEngine:
         )
 
     def use(self, ask_gpus: bool = True) -> tuple[WorkloadUse, ...]:
-        with translated("cannot measure what containers use"):
+        with translated(Localizable("cannot measure what containers use")):
             listed: list[Json] = self._connection.client.containers(filters=self._of_components)
             ours = [
                 entry
@@ -196,7 +199,7 @@ class DockerEngine:
             return self._use.measure(ours, ask_gpus)
 
     def held_gpus(self) -> tuple[Lease, ...]:
-        with translated("cannot list the GPUs of containers"):
+        with translated(Localizable("cannot list the GPUs of containers")):
             listed: list[Json] = self._connection.client.containers(all=True, filters=self._of_components)
         leases = (mapping.lease(entry) for entry in listed if self._has_gpus_of_ours(entry))
         return tuple(sorted(leases, key=lambda lease: lease.workload))
@@ -228,7 +231,7 @@ class DockerEngine:
     # --- workloads ---------------------------------------------------------------------------------------------
 
     def start(self, workload: Workload, name: str) -> None:
-        doing = f"cannot start {name}"
+        doing = Localizable("cannot start {name}", name=name)
         self._egress.hold()
         with translated(doing):
             image: Json = self._connection.client.inspect_image(workload.image)  # type: ignore[no-untyped-call]
@@ -257,7 +260,8 @@ class DockerEngine:
             if container:
                 return container
         raise Transient(
-            Reason.NAME_BUSY, f"cannot start {name}: a container of that name is still being removed"
+            Reason.NAME_BUSY,
+            Localizable("cannot start {name}: a container of that name is still being removed", name=name),
         )
 
     def _adopt(self, workload: Workload, name: str) -> str | None:
@@ -270,8 +274,8 @@ class DockerEngine:
         except docker.errors.NotFound:
             return None
         if not mapping.same_workload(self._instance, workload, found["Config"]["Labels"] or {}):
-            text = "another container has that name, but it is not of this version"
-            raise NAME_TAKEN.error(f"cannot start {name}", text)
+            text = Localizable("another container has that name, but it is not of this version")
+            raise NAME_TAKEN.error(Localizable("cannot start {name}", name=name), text)
         usable = _has_gpus(found, workload) and self._has_root(found, workload)
         if found["State"]["Status"] in ("created", "running") and usable:
             return str(found["Id"])
@@ -302,18 +306,23 @@ class DockerEngine:
         if not any(
             self._connection.has_file(container, f"{folder}/python3") for folder in path.split(":") if folder
         ):
-            raise NO_PYTHON.error(doing, f"the image {workload.image} has no python3 in its PATH")
+            raise NO_PYTHON.error(
+                doing, Localizable("the image {image} has no python3 in its PATH", image=workload.image)
+            )
         self._with_python.add(image["Id"])
 
     def let_write(self, workload: ObservedWorkload, app: AppName) -> None:
         self._writing.append(_version(workload, app))
 
     def remove(self, workload_id: str, grace: float, last: Callable[[], object] = lambda: None) -> None:
-        with translated(f"cannot remove container {workload_id[:12]}"):
+        with translated(Localizable("cannot remove container {id}", id=workload_id[:12])):
             try:
                 found = self._connection.client.inspect_container(workload_id)
                 if (found["Config"]["Labels"] or {}).get(labels.INSTANCE) != self._instance:
-                    raise NOT_OURS.error(f"cannot remove container {workload_id[:12]}", "it is not ours")
+                    raise NOT_OURS.error(
+                        Localizable("cannot remove container {id}", id=workload_id[:12]),
+                        Localizable("it is not ours"),
+                    )
                 self._note_removal(workload_id)
                 self._connection.client.stop(workload_id, timeout=math.ceil(grace))
             except docker.errors.NotFound:
@@ -344,12 +353,12 @@ class DockerEngine:
     # --- logs --------------------------------------------------------------------------------------------------
 
     def logs(self, workload_id: str, tail: int) -> str:
-        with translated(f"cannot read the logs of {workload_id[:12]}"):
+        with translated(Localizable("cannot read the logs of {id}", id=workload_id[:12])):
             content = self._connection.client.logs(workload_id, stdout=True, stderr=True, tail=tail)
         return content[-LOG_LIMIT:].decode("utf-8", "replace")
 
     def logged(self) -> tuple[LoggedContainer, ...]:
-        with translated("cannot list the containers of components"):
+        with translated(Localizable("cannot list the containers of components")):
             listed: list[Json] = self._connection.client.containers(all=True, filters=self._of_components)
         return tuple(
             mapping.logged_container(entry)

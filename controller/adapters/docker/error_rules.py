@@ -19,6 +19,7 @@ import urllib3.exceptions
 
 from controller.domain.error_table import MAX_TEXT, ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.text import excerpt
@@ -30,107 +31,137 @@ def _without_environment(text: str) -> str:
     """Remove the value that an engine quotes in errors about a variable, since it may be a secret."""
     named = _ENVIRONMENT.search(text)
     colon = text.find(":", named.end()) if named else -1
-    return text if colon < 0 else f"{text[: colon + 1]} (its value is not shown)"
+    return text if colon < 0 else Localizable("{text} (its value is not shown)", text=text[: colon + 1])
 
 
 BUILD_OF_AN_APP = ErrorRule(
-    Stalled, Reason.IMAGE_REFUSED, "Name an image of a registry, or let this app build its own (`build`)"
+    Stalled,
+    Reason.IMAGE_REFUSED,
+    Localizable("Name an image of a registry, or let this app build its own (`build`)"),
 )
 EGRESS_OPEN = ErrorRule(
     Transient,
     Reason.EGRESS_OPEN,
-    "The engine's host needs iptables, or `docker.egress` another value; see `prichal doctor`",
+    Localizable("The engine's host needs iptables, or `docker.egress` another value; see `prichal doctor`"),
 )
 IMAGE_ID = ErrorRule(
-    Stalled, Reason.IMAGE_REFUSED, "Name the image by its tag, or by its registry and digest"
+    Stalled, Reason.IMAGE_REFUSED, Localizable("Name the image by its tag, or by its registry and digest")
 )
 UNREACHABLE = ErrorRule(
-    Transient, Reason.ENGINE_UNREACHABLE, "Is Docker running? See `systemctl status docker`"
+    Transient, Reason.ENGINE_UNREACHABLE, Localizable("Is Docker running? See `systemctl status docker`")
 )
 FAILED = ErrorRule(Transient, Reason.ENGINE_FAILED)
 HOST_FAILED = ErrorRule(
     Transient,
     FAILED.reason,
-    "This has to be corrected on this host, not in the image: see `journalctl -u docker -u containerd`",
+    Localizable(
+        "This has to be corrected on this host, not in the image: see `journalctl -u docker -u containerd`"
+    ),
 )
 REFUSED = ErrorRule(Stalled, Reason.ENGINE_REFUSED)
-MISUSED = ErrorRule(Stalled, Reason.ENGINE_MISUSED, "This is an error in prichal; please report it")
+MISUSED = ErrorRule(
+    Stalled, Reason.ENGINE_MISUSED, Localizable("This is an error in prichal; please report it")
+)
 
 REGISTRY_DENIED = ErrorRule(
     Stalled,
     Reason.REGISTRY_DENIED,
-    "Check that the image exists, and the credentials under `registries` of the PlatformApp",
+    Localizable("Check that the image exists, and the credentials under `registries` of the PlatformApp"),
 )
-REGISTRY_UNREACHABLE = ErrorRule(Transient, Reason.REGISTRY_UNREACHABLE, "It is tried again automatically")
+REGISTRY_UNREACHABLE = ErrorRule(
+    Transient, Reason.REGISTRY_UNREACHABLE, Localizable("It is tried again automatically")
+)
 REGISTRY_LIMITED = ErrorRule(
     Transient,
     Reason.REGISTRY_LIMITED,
-    "It is tried again automatically. Credentials under `registries` of the PlatformApp often raise the limit",
+    Localizable(
+        "It is tried again automatically. Credentials under `registries` of the PlatformApp often raise the limit"
+    ),
 )
 REGISTRY_UNTRUSTED = ErrorRule(
     Transient,
     Reason.REGISTRY_UNTRUSTED,
-    "Put the certificate of its authority into /etc/docker/certs.d/HOST/ca.crt; a registry without TLS has to be "
-    "listed under `insecure-registries` in /etc/docker/daemon.json",
+    Localizable(
+        "Put the certificate of its authority into /etc/docker/certs.d/HOST/ca.crt; a registry without TLS "
+        "has to be listed under `insecure-registries` in /etc/docker/daemon.json"
+    ),
 )
 IMAGE_UNUSABLE = ErrorRule(
-    Stalled, Reason.IMAGE_UNUSABLE, "Build and push the image for this host's platform, in a current format"
+    Stalled,
+    Reason.IMAGE_UNUSABLE,
+    Localizable("Build and push the image for this host's platform, in a current format"),
 )
-IMAGE_NOT_FOUND = ErrorRule(Stalled, Reason.IMAGE_NOT_FOUND, "Push the image, or correct its name and tag")
+IMAGE_NOT_FOUND = ErrorRule(
+    Stalled, Reason.IMAGE_NOT_FOUND, Localizable("Push the image, or correct its name and tag")
+)
 MADE_HERE = ErrorRule(
     Stalled,
     IMAGE_NOT_FOUND.reason,
-    "An image from a commit is built again automatically: submit the run again once the app is Ready. An image that "
-    "was loaded by hand has to be loaded again",
+    Localizable(
+        "An image from a commit is built again automatically: submit the run again once the app is Ready. An "
+        "image that was loaded by hand has to be loaded again"
+    ),
 )
 NO_PYTHON = ErrorRule(
     Stalled,
     Reason.NO_PYTHON,
-    "The serving library needs Python 3.9 or newer in the image: install python3 there, or bring a server of your "
-    "own with `mlService: {server: own}`",
+    Localizable(
+        "The serving library needs Python 3.9 or newer in the image: install python3 there, or bring a "
+        "server of your own with `mlService: {server: own}`"
+    ),
 )
 COMMAND_NOT_FOUND = ErrorRule(
     Stalled,
     Reason.COMMAND_NOT_FOUND,
-    "Check `command`, CMD and ENTRYPOINT of the image, and its architecture",
+    Localizable("Check `command`, CMD and ENTRYPOINT of the image, and its architecture"),
 )
 COMMAND_DENIED = ErrorRule(
     Stalled,
     Reason.COMMAND_DENIED,
-    "Its user cannot execute the image's command: make it executable (`RUN chmod +x …`), and name a file",
+    Localizable(
+        "Its user cannot execute the image's command: make it executable (`RUN chmod +x …`), and name a file"
+    ),
 )
 USER_NOT_FOUND = ErrorRule(
     Stalled,
     Reason.USER_NOT_FOUND,
-    "The image's USER does not exist in it: create it in the Dockerfile (`RUN useradd …`), or give a number",
+    Localizable(
+        "The image's USER does not exist in it: create it in the Dockerfile (`RUN useradd …`), or give a number"
+    ),
 )
 WORKDIR_INVALID = ErrorRule(
     Stalled,
     Reason.WORKDIR_INVALID,
-    "The image's WORKDIR has to be an absolute path to a folder that its user may enter",
+    Localizable("The image's WORKDIR has to be an absolute path to a folder that its user may enter"),
 )
 ENVIRONMENT_INVALID = ErrorRule(
     Stalled,
     Reason.ENVIRONMENT_INVALID,
-    "Correct `env`, `envFrom` and the values of the Secrets; they may be too long",
+    Localizable("Correct `env`, `envFrom` and the values of the Secrets; they may be too long"),
 )
 MOUNT_INVALID = ErrorRule(
     Stalled,
     Reason.MOUNT_INVALID,
-    "A file cannot be mounted onto a folder of the image or the reverse, and nothing below /proc or /sys: "
-    "choose another path",
+    Localizable(
+        "A file cannot be mounted onto a folder of the image or the reverse, and nothing below /proc or "
+        "/sys: choose another path"
+    ),
 )
 MOUNT_GONE = ErrorRule(
-    Transient, Reason.MOUNT_GONE, "What was removed from the state folder is put there again"
+    Transient, Reason.MOUNT_GONE, Localizable("What was removed from the state folder is put there again")
 )
-LIMITS_INVALID = ErrorRule(Stalled, Reason.LIMITS_INVALID, "Change `resources` of the component")
+LIMITS_INVALID = ErrorRule(Stalled, Reason.LIMITS_INVALID, Localizable("Change `resources` of the component"))
 NO_GPU = ErrorRule(
     Stalled,
     Reason.NO_GPU,
-    "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one",
+    Localizable(
+        "This host has no such GPU, or no GPU runtime: set `resources.gpus: 0`, correct `runs.gpus` or install one"
+    ),
 )
-DISK_FULL = ErrorRule(Transient, Reason.ENGINE_DISK_FULL, "Free some space on the disk below /var/lib/docker")
-NAME_TAKEN = ErrorRule(Stalled, Reason.NAME_TAKEN, "Remove or rename it by hand")
+DISK_FULL = ErrorRule(
+    Transient, Reason.ENGINE_DISK_FULL, Localizable("Free some space on the disk below /var/lib/docker")
+)
+NAME_TAKEN = ErrorRule(Stalled, Reason.NAME_TAKEN, Localizable("Remove or rename it by hand"))
 NOT_OURS = ErrorRule(Stalled, Reason.NOT_OURS)
 
 #: The first match wins, without regard to case. What reports a failure is recognized before its words are
@@ -213,16 +244,18 @@ ANSWERS: Words = (
     ),
     (
         r"invalid reference format|invalid repository name|invalid tag format",
-        ErrorRule(Stalled, Reason.INVALID_REFERENCE, "An image is named as `docker pull` takes it"),
+        ErrorRule(
+            Stalled, Reason.INVALID_REFERENCE, Localizable("An image is named as `docker pull` takes it")
+        ),
     ),
-    (r"no such image", ErrorRule(Transient, Reason.IMAGE_GONE, "It is pulled or built again")),
+    (r"no such image", ErrorRule(Transient, Reason.IMAGE_GONE, Localizable("It is pulled or built again"))),
     (r"bind source path does not exist", MOUNT_GONE),
     (r"invalid mount config|duplicate mount point|invalid mount path", MOUNT_INVALID),
     (r"no such container", ErrorRule(Transient, Reason.WORKLOAD_GONE)),
     (r"container name .* is already in use", NAME_TAKEN),
     (
         r"network .* not found|no such network",
-        ErrorRule(Transient, Reason.NETWORK_GONE, "It is created again"),
+        ErrorRule(Transient, Reason.NETWORK_GONE, Localizable("It is created again")),
     ),
     (r"has active endpoints", ErrorRule(Transient, Reason.NETWORK_IN_USE)),
     (
@@ -230,7 +263,9 @@ ANSWERS: Words = (
         ErrorRule(
             Transient,
             Reason.ENGINE_CONFLICT,
-            "Docker still reserves the place of a removed container: `docker network disconnect -f NETWORK NAME`",
+            Localizable(
+                "Docker still reserves the place of a removed container: `docker network disconnect -f NETWORK NAME`"
+            ),
         ),
     ),
     (
@@ -238,9 +273,11 @@ ANSWERS: Words = (
         ErrorRule(
             Transient,
             Reason.ADDRESSES_EXHAUSTED,
-            "Docker has no subnet left for the network of another app: add `default-address-pools` to "
-            "/etc/docker/daemon.json and restart Docker, or remove unused networks (`docker network "
-            "prune`). It is tried again automatically",
+            Localizable(
+                "Docker has no subnet left for the network of another app: add `default-address-pools` to "
+                "/etc/docker/daemon.json and restart Docker, or remove unused networks (`docker network "
+                "prune`). It is tried again automatically"
+            ),
         ),
     ),
     (
@@ -248,7 +285,7 @@ ANSWERS: Words = (
         ErrorRule(
             Transient,
             Reason.PORT_TAKEN,
-            "Another program on this host has the port: stop it, or change the port",
+            Localizable("Another program on this host has the port: stop it, or change the port"),
         ),
     ),
     (
@@ -265,7 +302,10 @@ ANSWERS: Words = (
         ),
         LIMITS_INVALID,
     ),
-    (r"no command specified", ErrorRule(Stalled, Reason.NO_COMMAND, "Give the image a CMD or ENTRYPOINT")),
+    (
+        r"no command specified",
+        ErrorRule(Stalled, Reason.NO_COMMAND, Localizable("Give the image a CMD or ENTRYPOINT")),
+    ),
     (
         r"unable to find (user|group)|no matching entries in (passwd|group)|uids and gids must be in range",
         USER_NOT_FOUND,
@@ -305,16 +345,18 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     docker.errors.DockerException: FAILED,
     docker.errors.APIError: FAILED,
     docker.errors.NotFound: STATUS[404],
-    docker.errors.ImageNotFound: ErrorRule(Transient, Reason.IMAGE_GONE, "It is pulled or built again"),
+    docker.errors.ImageNotFound: ErrorRule(
+        Transient, Reason.IMAGE_GONE, Localizable("It is pulled or built again")
+    ),
     docker.errors.InvalidVersion: ErrorRule(
-        Stalled, Reason.ENGINE_TOO_OLD, "Docker Engine 20.10 or newer is needed"
+        Stalled, Reason.ENGINE_TOO_OLD, Localizable("Docker Engine 20.10 or newer is needed")
     ),
     docker.errors.InvalidRepository: ErrorRule(Stalled, Reason.INVALID_REFERENCE),
     docker.errors.InvalidConfigFile: ErrorRule(
         Stalled, Reason.ENGINE_CONFIG, "Correct ~/.docker/config.json"
     ),
     docker.errors.TLSParameterError: ErrorRule(
-        Stalled, Reason.ENGINE_CONFIG, "Correct `docker.host` of the config"
+        Stalled, Reason.ENGINE_CONFIG, Localizable("Correct `docker.host` of the config")
     ),
     docker.errors.InvalidArgument: MISUSED,
     docker.errors.DeprecatedMethod: MISUSED,
@@ -340,7 +382,7 @@ _TABLE = ErrorTable(FAILED, FAILED, words=ANSWERS, status=STATUS, classes=CLASSE
 _FORBIDDEN = ErrorRule(
     Transient,
     Reason.ENGINE_FORBIDDEN,
-    "The daemon's user may not use the Docker socket: add it to the group `docker`",
+    Localizable("The daemon's user may not use the Docker socket: add it to the group `docker`"),
 )
 
 
@@ -352,7 +394,7 @@ def translated(doing: str, secrets: tuple[Secret, ...] = ()) -> AbstractContextM
 def translate(error: BaseException, doing: str, secrets: tuple[Secret, ...] = ()) -> ControllerError:
     causes = list(_causes(error))
     if any(isinstance(cause, PermissionError) for cause in causes):
-        return _FORBIDDEN.error(doing, "permission denied", secrets)
+        return _FORBIDDEN.error(doing, Localizable("permission denied"), secrets)
     # Connecting raises a bare DockerException around the cause.
     known = next((cause for cause in causes if type(cause) is not docker.errors.DockerException), error)
     if isinstance(known, requests.exceptions.HTTPError) and known.response is not None:
@@ -367,7 +409,7 @@ def from_answer(
 ) -> ControllerError:
     """Return the error for the engine's own words, from an HTTP response or a line in a progress stream."""
     if STATUS.get(status or 500) is UNREACHABLE and _AWAY.fullmatch(excerpt(text, MAX_TEXT)):
-        return UNREACHABLE.error(doing, f"answer {status}", secrets)
+        return UNREACHABLE.error(doing, Localizable("answer {status}", status=status), secrets)
     return _rule(text, status or 500).error(doing, _without_environment(text), secrets)
 
 

@@ -60,6 +60,7 @@ from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Superseded, Transient
 from controller.domain.image_names import HUB, hub_or, split_name
+from controller.domain.localizable import Localizable, joined, shortened, stripped
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
@@ -146,8 +147,16 @@ def credentials(reference: Reference, registries: Registries) -> dict[str, Secre
         found = {key: secret.get(key) for key in ("username", "password")}
         missing = [key for key, value in found.items() if not value]
         if missing:
-            text = f"Secret {secret.name} of registry {registry.name} lacks {' and '.join(missing)}"
-            raise Stalled(Reason.REGISTRY_CREDENTIALS, f"{text}; a registry needs `username` and `password`")
+            text = Localizable(
+                "Secret {name} of registry {registry} lacks {missing}",
+                name=secret.name,
+                registry=registry.name,
+                missing=", ".join(missing),
+            )
+            raise Stalled(
+                Reason.REGISTRY_CREDENTIALS,
+                Localizable("{text}; a registry needs `username` and `password`", text=text),
+            )
         return {key: value for key, value in found.items() if value}
     return {}
 
@@ -221,7 +230,7 @@ class ImageStore:
 
     def _pin_existing(self, reference: str, registries: Registries) -> ImagePin:
         name = Reference.parse(reference)
-        doing = f"cannot use image {reference}"
+        doing = Localizable("cannot use image {reference}", reference=reference)
         if name.digest:
             pinned = name.at(name.digest)
             present = self._named(pinned, doing) is not None
@@ -232,7 +241,9 @@ class ImageStore:
         here = name.digests_of(local)
         if local and not here:
             return ImagePin(local["Id"], ImageOrigin.LOCAL, present=True)
-        self._require_registry(reference, f"cannot resolve image {reference}")
+        self._require_registry(
+            reference, Localizable("cannot resolve image {reference}", reference=reference)
+        )
         digest = self._resolve(name, registries, fallback=here[0] if here else None)
         pinned = name.at(digest)
         present = digest in here or self.inspect(pinned) is not None
@@ -245,18 +256,20 @@ class ImageStore:
         """
         name = Reference.parse(reference)
         if reference.startswith(f"{self._instance}.local/") or self._is_pushed(name):
-            raise BUILD_OF_AN_APP.error(doing, "images of builds cannot be named")
+            raise BUILD_OF_AN_APP.error(doing, Localizable("images of builds cannot be named"))
         found = self.inspect(reference)
         if found is None:
             return None
         by_label = ((found.get("Config") or {}).get("Labels") or {}).get(labels.BUILT_BY)
         if by_label and name.host.endswith(".local"):
-            raise BUILD_OF_AN_APP.error(doing, "it is a build of another controller on this host")
+            raise BUILD_OF_AN_APP.error(
+                doing, Localizable("it is a build of another controller on this host")
+            )
         tags = (Reference.parse(tag) for tag in found.get("RepoTags") or ())
         tagged = any((t.host, t.path, t.tag) == (name.host, name.path, name.tag) for t in tags)
         if name.digest in name.digests_of(found) if name.digest else tagged:
             return found
-        raise IMAGE_ID.error(doing, "it is a prefix of the id of an image on this host")
+        raise IMAGE_ID.error(doing, Localizable("it is a prefix of the id of an image on this host"))
 
     def _require_access(self, name: Reference, registries: Registries) -> None:
         """Check that this app may use an image on this host: its registry is asked, once with the same
@@ -275,7 +288,7 @@ class ImageStore:
 
     def inspect(self, reference: str) -> Json | None:
         """Return the image as described by the engine; None if it is not on this host."""
-        with translated(f"cannot look up image {reference}"):
+        with translated(Localizable("cannot look up image {reference}", reference=reference)):
             try:
                 image: Json = self._connection.client.inspect_image(reference)  # type: ignore[no-untyped-call]
                 return image
@@ -296,7 +309,7 @@ class ImageStore:
     def _ask_registry(self, name: Reference, registries: Registries | None) -> str:
         """Return a digest. `registries` None uses the `docker login` of the daemon's user."""
         auth = credentials(name, registries or ())
-        doing = f"cannot resolve image {name.tagged}"
+        doing = Localizable("cannot resolve image {tagged}", tagged=name.tagged)
         with translated(doing, tuple(auth.values())):
             try:
                 client = self._connection.client_with(self._resolve_timeout)
@@ -305,14 +318,20 @@ class ImageStore:
                     auth_config=None if registries is None else _revealed(auth),
                 )
             except _TIMEOUTS as error:
-                text = f"{name.host} did not answer within {self._resolve_timeout:.0f} s"
+                text = Localizable(
+                    "{host} did not answer within {limit} s",
+                    host=name.host,
+                    limit=round(self._resolve_timeout),
+                )
                 raise REGISTRY_UNREACHABLE.error(doing, text) from error
             except docker.errors.APIError as error:
                 # Docker Hub denies access to what it does not have; its official images (library/…) are all
                 # public.
                 official = name.host == HUB and name.path.startswith("library/")
                 if official and not auth and error.status_code in (401, 403):
-                    raise IMAGE_NOT_FOUND.error(doing, f"it is neither on this host nor on {HUB}") from error
+                    raise IMAGE_NOT_FOUND.error(
+                        doing, Localizable("it is neither on this host nor on {hub}", hub=HUB)
+                    ) from error
                 raise
         digest: str = answer["Descriptor"]["digest"]
         return digest
@@ -324,13 +343,13 @@ class ImageStore:
         here, and a registry would misunderstand `sha256`.
         """
         if reference.startswith(("sha256:", f"{self._instance}.local/")):
-            raise MADE_HERE.error(doing, "it was made on this host, but was removed")
+            raise MADE_HERE.error(doing, Localizable("it was made on this host, but was removed"))
 
     def pull(self, reference: str, registries: Registries | None, app: AppName | None = None) -> None:
         """Pull an image, for an app within its share. `registries` None uses the `docker login` of the person who runs
         this, as for builds that were pushed.
         """
-        doing = f"cannot pull image {reference}"
+        doing = Localizable("cannot pull image {reference}", reference=reference)
         self._require_registry(reference, doing)
         if self._is_pushed(Reference.parse(reference)):
             registries = None
@@ -367,7 +386,11 @@ class ImageStore:
                         raise from_answer(message["error"], doing, secrets=tuple(auth.values()))
                     follow(message)
             except _TIMEOUTS as error:
-                text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
+                text = Localizable(
+                    "{doing}: not done within {limit} s (`docker.pullTimeout`)",
+                    doing=doing,
+                    limit=round(limit),
+                )
                 raise Transient(Reason.PULL_TIMEOUT, text) from error
 
     # --- build -------------------------------------------------------------------------------------------------
@@ -380,7 +403,7 @@ class ImageStore:
         log: Callable[[str], None],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        doing = f"cannot build image {tag}"
+        doing = Localizable("cannot build image {tag}", tag=tag)
         needed = needs(context.dockerfile)
         if choose(self._settings.builder, self._settings.build_network, needed) is Builder.BUILDKIT:
             order = self._ordered(tag, build, context, doing)
@@ -398,7 +421,10 @@ class ImageStore:
         app, secrets = self._app_of(tag), [id for id, _ in build.secrets]
         if (name := refused_argument([name for name, _ in build.source.args])) is not None:
             raise Stalled(
-                Reason.BUILD_REFUSED, f"{doing}: the build argument {name} would change BuildKit itself"
+                Reason.BUILD_REFUSED,
+                Localizable(
+                    "{doing}: the build argument {name} would change BuildKit itself", doing=doing, name=name
+                ),
             )
         dockerfile = prepare(context.dockerfile, self._buildkit.major, secrets)
         bases = self._check_bases(dockerfile.judged, build, doing, app)
@@ -442,14 +468,17 @@ class ImageStore:
                 raise
         if not finished:
             raise Transient(
-                Reason.ENGINE_UNREACHABLE, f"{doing}: the engine ended the connection before its end"
+                Reason.ENGINE_UNREACHABLE,
+                Localizable("{doing}: the engine ended the connection before its end", doing=doing),
             )
 
     def _explained(self, text: str, order: Order) -> str:
         """Return an error of the builder, and what a step that failed may have missed."""
         if "exit code" in text and self._settings.build_network == "own":
-            how = "set docker.buildNetwork to bridge if they need one"
-            return f"{text}\n(steps that BuildKit builds have no network: {how})"
+            how = Localizable("set docker.buildNetwork to bridge if they need one")
+            return joined(
+                (text, Localizable("(steps that BuildKit builds have no network: {how})", how=how)), "\n"
+            )
         return text
 
     def _build_classic(
@@ -540,20 +569,25 @@ class ImageStore:
             if disk and disk.excess:
                 raise disk.error(doing) from error
             if stop():
-                raise Superseded(f"{tag}: the build was ended, because there is a newer commit") from error
+                raise Superseded(
+                    Localizable("{tag}: the build was ended, because there is a newer commit", tag=tag)
+                ) from error
             raise
         if disk and disk.excess:  # the last look was after the last message
             _remove(self._connection.client, tag)
             raise disk.error(doing)
         if stop() and self.inspect(tag) is None:  # a stream that is closed may end as if it were complete
-            raise Superseded(f"{tag}: the build was ended, because there is a newer commit")
+            raise Superseded(
+                Localizable("{tag}: the build was ended, because there is a newer commit", tag=tag)
+            )
 
     def _push(self, tag: str) -> None:
         """Push a build, with the `docker login` of the daemon's user. Raises Transient `PushFailed` whatever the
         cause: no commit can correct it, and the next attempt finds the image in the cache.
         """
         name = Reference.parse(self._pushed(tag))
-        doing, limit = f"cannot push image {name.tagged}", self._settings.pull_timeout
+        doing = Localizable("cannot push image {tagged}", tagged=name.tagged)
+        limit = self._settings.pull_timeout
         try:
             with translated(doing), self._connection.operation(limit) as client:
                 client.tag(tag, name.repository, name.tag)
@@ -562,7 +596,9 @@ class ImageStore:
                     if "error" in message:
                         raise from_answer(message["error"], doing)
         except _TIMEOUTS as error:
-            text = f"{doing}: not done within {limit:.0f} s (`docker.pullTimeout`)"
+            text = Localizable(
+                "{doing}: not done within {limit} s (`docker.pullTimeout`)", doing=doing, limit=round(limit)
+            )
             raise Transient(Reason.PUSH_FAILED, text) from error
         except (Transient, Stalled) as error:
             raise Transient(Reason.PUSH_FAILED, error.message) from error
@@ -580,7 +616,7 @@ class ImageStore:
                 try:
                     self.pull(reference, None, app)
                 except Stalled as error:
-                    raise Stalled(Reason.BUILD_FAILED, f"{doing}: {error.message}") from error
+                    raise Stalled(Reason.BUILD_FAILED, joined((doing, error.message), ": ")) from error
                 found = self.inspect(reference) or {}
             bases.add(str(found.get("Id", "")))
             for trigger in (found.get("Config") or {}).get("OnBuild") or ():
@@ -599,7 +635,11 @@ class ImageStore:
         for reference in build.source.cache_from:
             if not self._policies.allows_cache(reference):
                 log(
-                    f"{reference} is not used as cache: policies.cacheImages of the configuration does not name it"
+                    Localizable(
+                        "{reference} is not used as cache: policies.cacheImages of the configuration does not "
+                        "name it",
+                        reference=reference,
+                    )
                 )
                 continue
             try:
@@ -609,11 +649,17 @@ class ImageStore:
             except (Stalled, Transient) as error:
                 if error.reason == BUILD_OF_AN_APP.reason:
                     raise
-                log(f"{reference} is not used as cache: {error.message}")
+                log(
+                    Localizable(
+                        "{reference} is not used as cache: {message}",
+                        reference=reference,
+                        message=error.message,
+                    )
+                )
                 continue
             # BuildKit finds images by name alone.
             found.append(reference if pin.origin is ImageOrigin.LOCAL else pin.deploy)
-            log(f"layers of {found[-1]} are used as cache")
+            log(Localizable("layers of {image} are used as cache", image=found[-1]))
         return tuple(found)
 
     def _with_own(self, cache: tuple[str, ...], app: AppName) -> list[str]:
@@ -626,7 +672,12 @@ class ImageStore:
         """Raise Stalled `BuildFailed` if the operator lets no build begin with this image."""
         if not self._policies.allows_image(reference):
             sources = self._policies.sources
-            told = f"{doing}: this platform takes no image {reference!r}: it must come from {sources}"
+            told = Localizable(
+                "{doing}: this platform takes no image {reference!r}: it must come from {sources}",
+                doing=doing,
+                reference=reference,
+                sources=sources,
+            )
             raise Stalled(Reason.BUILD_FAILED, told)
 
     def _start_build(
@@ -760,7 +811,7 @@ class ImageStore:
         client = self._connection.client
         local = f"{self._instance}.local/{app}/"
         prefixes = (local, self._pushed(local)) if self._settings.registry else (local,)
-        with translated(f"cannot remove old images of {app}"):
+        with translated(Localizable("cannot remove old images of {app}", app=app)):
             built = client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
             # Those of the app only: an image that is used otherwise may have a tag of another app, which
             # keeps it.
@@ -793,7 +844,7 @@ class ImageStore:
 
     def sizes(self) -> Mapping[AppName, ImageUse]:
         """Return what the images of each app take. A layer that several images of an app share counts once."""
-        with translated("cannot list the images of apps"):
+        with translated(Localizable("cannot list the images of apps")):
             built, pulled = self._built(), self._pulled.sizes()
             by_app = defaultdict[AppName, set[str]](set)
             for image, apps in built.items():
@@ -837,8 +888,14 @@ class ImageStore:
             _remove(client, tag)
             raise Stalled(
                 Reason.IMAGE_TOO_LARGE,
-                f"{doing}: with those in use, the images of its app would take {about_size(size)}, and may take "
-                f"{about_size(most)} (docker.imagesPerApp); this one has {about_size(int(built['Size']))}",
+                Localizable(
+                    "{doing}: with those in use, the images of its app would take {size}, and may take "
+                    "{most} (docker.imagesPerApp); this one has {built}",
+                    doing=doing,
+                    size=about_size(size),
+                    most=about_size(most),
+                    built=about_size(int(built["Size"])),
+                ),
             )
 
     def _there(self, images: Collection[str]) -> frozenset[str]:
@@ -861,7 +918,7 @@ class ImageStore:
         continue from any of them.
         """
         ours = {"label": f"{labels.BUILT_BY}={self._instance}", "dangling": True}
-        with self._lock, translated("cannot remove leftovers of builds"):
+        with self._lock, translated(Localizable("cannot remove leftovers of builds")):
             if self._building or self._by_buildkit:
                 return
             client = self._connection.client
@@ -876,7 +933,7 @@ class ImageStore:
 
     def collect_cache(self, age: float) -> None:
         """Keep the cache of BuildKit within its bound. It may take the engine long, and builds may begin meanwhile."""
-        with translated("cannot remove what is too much in the cache of BuildKit"):
+        with translated(Localizable("cannot remove what is too much in the cache of BuildKit")):
             self._buildkit.cache.collect(age)
 
 
@@ -923,7 +980,9 @@ def _either(disk: BuildDisk | DiskWatch | None, stop: Callable[[], bool]) -> Cal
 
 
 def _too_long(doing: str, limit: float, tail: deque[str]) -> Stalled:
-    text = f"{doing}: not done within {limit:.0f} s (`docker.buildTimeout`)"
+    text = Localizable(
+        "{doing}: not done within {limit} s (`docker.buildTimeout`)", doing=doing, limit=round(limit)
+    )
     return Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail]))
 
 
@@ -932,14 +991,20 @@ def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     commit.
     """
     if _PARENT_GONE in text:
-        return Transient(Reason.ENGINE_CONFLICT, f"{doing}: its base image was removed meanwhile")
+        return Transient(
+            Reason.ENGINE_CONFLICT, Localizable("{doing}: its base image was removed meanwhile", doing=doing)
+        )
     if _SESSION_LOST in text and "exit code" not in text:  # else the words may be those of a step
-        return Transient(Reason.ENGINE_UNREACHABLE, f"{doing}: the engine has lost the session of the build")
+        return Transient(
+            Reason.ENGINE_UNREACHABLE,
+            Localizable("{doing}: the engine has lost the session of the build", doing=doing),
+        )
     verdict = from_answer(text, doing)
     if isinstance(verdict, Transient) and verdict.reason in _LATER:
         return verdict
     return Stalled(
-        Reason.BUILD_FAILED, "\n".join([f"{doing}: {excerpt(text.strip(), 8 * BUILD_LINE)}", *tail])
+        Reason.BUILD_FAILED,
+        joined([joined((doing, shortened(stripped(text), 8 * BUILD_LINE)), ": "), *tail], "\n"),
     )
 
 

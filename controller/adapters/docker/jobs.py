@@ -44,6 +44,7 @@ from controller.adapters.staging import StagingFolders
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.errors import MountMismatch, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.ports import Job, JobState, ObservedJob
@@ -90,7 +91,7 @@ class DockerJobs:
     # --- make and start ----------------------------------------------------------------------------------------
 
     def create(self, job: Job) -> ObservedJob:
-        doing = f"cannot create {job.name}"
+        doing = Localizable("cannot create {name}", name=job.name)
         sources = [self._staging.path(mount.volume) for mount in job.mounts]
         self._networks.ensure(job.app)
         with translated(doing, tuple(value for _, value in job.env)):
@@ -103,9 +104,12 @@ class DockerJobs:
                     time.sleep(pause)
                     continue
                 if not is_attempt(self._instance, job, found):
-                    raise NAME_TAKEN.error(doing, "another container has that name")
+                    raise NAME_TAKEN.error(doing, Localizable("another container has that name"))
                 return observed_job(found)
-        raise Transient(Reason.NAME_BUSY, f"{doing}: a container of that name is still being removed")
+        raise Transient(
+            Reason.NAME_BUSY,
+            Localizable("{doing}: a container of that name is still being removed", doing=doing),
+        )
 
     def _made(self, config: Json, job: Job) -> Json | None:
         """Create a container; return None if the name is taken."""
@@ -116,7 +120,7 @@ class DockerJobs:
         self._networks.ensure(app)
 
     def has_image(self, reference: str) -> bool:
-        with translated(f"cannot look up image {reference}"):
+        with translated(Localizable("cannot look up image {reference}", reference=reference)):
             try:
                 self._connection.client.inspect_image(reference)  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
@@ -124,7 +128,7 @@ class DockerJobs:
         return True
 
     def start(self, id: str) -> ObservedJob:
-        doing = f"cannot start container {id[:12]}"
+        doing = Localizable("cannot start container {id}", id=id[:12])
         with translated(doing):
             details = self._present(id)
             job = observed_job(details)
@@ -162,7 +166,14 @@ class DockerJobs:
             log.debug("the engine cannot inspect the files of %s: %s", details["Name"], error)
             return  # the start itself gives a better message
         if not found:
-            raise COMMAND_NOT_FOUND.error(doing, f"{details['Config']['Image']} has no {details['Path']}")
+            raise COMMAND_NOT_FOUND.error(
+                doing,
+                Localizable(
+                    "{image} has no {path}",
+                    image=details["Config"]["Image"],
+                    path=details["Path"],
+                ),
+            )
         self._found.add(known)
 
     def _blame_mounts(self, details: Json, error: docker.errors.APIError) -> None:
@@ -197,28 +208,34 @@ class DockerJobs:
         target = PurePosixPath(mount["Target"])
         for above in reversed(target.parents):
             if self._connection.kind_of(container, str(above)) is CachedClient.FILE:
-                return f"{above} is a file in the image, but {target} is below it"
+                return Localizable(
+                    "{above} is a file in the image, but {target} is below it", above=above, target=target
+                )
         found = self._connection.kind_of(container, str(target))
         wanted = CachedClient.FOLDER if Path(mount["Source"]).is_dir() else CachedClient.FILE
-        return "" if found in (wanted, CachedClient.NOTHING) else f"{target} is {found.value} in the image"
+        return (
+            ""
+            if found in (wanted, CachedClient.NOTHING)
+            else Localizable("{target} is {kind} in the image", target=target, kind=found.value)
+        )
 
     # --- look --------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> ObservedJob | None:
-        with translated(f"cannot look up container {name}"):
+        with translated(Localizable("cannot look up container {name}", name=name)):
             found = self._inspect(name)
         return self._observed(found)
 
     def all(self) -> tuple[ObservedJob, ...]:
         filters = {"label": [f"{labels.INSTANCE}={self._instance}", JOBS]}
-        with translated("cannot list the containers of runs"):
+        with translated(Localizable("cannot list the containers of runs")):
             listed = self._connection.client.containers(all=True, filters=filters)
             jobs = [job for entry in listed if (job := self._observed(self._inspect(entry["Id"])))]
         return tuple(sorted(jobs, key=lambda job: job.name))
 
     def written(self) -> Iterable[tuple[ObservedJob, int]]:
         filters = {"label": [f"{labels.INSTANCE}={self._instance}", JOBS]}
-        with translated("cannot get the sizes of containers of runs"):
+        with translated(Localizable("cannot get the sizes of containers of runs")):
             sizes = written(self._connection.client, filters)
             found = [(self._observed(self._inspect(entry["Id"])), size) for entry, size in sizes]
         return tuple((job, size) for job, size in found if job)
@@ -248,11 +265,11 @@ class DockerJobs:
         """Return a container that may be changed; None if it is gone."""
         found = self._inspect(id)
         if found is not None and not is_job(self._instance, found):
-            raise NOT_OURS.error(doing, "it is not ours")
+            raise NOT_OURS.error(doing, Localizable("it is not ours"))
         return found
 
     def _present(self, id: str) -> Json:
-        found = self._owned(id, f"cannot use container {id[:12]}")
+        found = self._owned(id, Localizable("cannot use container {id}", id=id[:12]))
         if found is None or is_going(found):
             raise ContainerLost(id)
         return found
@@ -260,7 +277,7 @@ class DockerJobs:
     # --- wait and read -----------------------------------------------------------------------------------------
 
     def wait(self, id: str, stop: Callable[[], bool]) -> ObservedJob | None:
-        doing = f"cannot wait for container {id[:12]}"
+        doing = Localizable("cannot wait for container {id}", id=id[:12])
         while not stop():
             with translated(doing):
                 job = observed_job(self._present(id))
@@ -294,7 +311,7 @@ class DockerJobs:
         unread = JobLog(asking(self._connection, id), after)
         ended = False
         while not ended and not stop():
-            with _ignoring_transient(f"cannot read the log of container {id[:12]}", stop):
+            with _ignoring_transient(Localizable("cannot read the log of container {id}", id=id[:12]), stop):
                 ended = yield from self._follow(id, unread, stop)
 
     def _follow(
@@ -326,7 +343,7 @@ class DockerJobs:
     # --- end ---------------------------------------------------------------------------------------------------
 
     def stop(self, id: str, grace: float) -> None:
-        doing = f"cannot stop container {id[:12]}"
+        doing = Localizable("cannot stop container {id}", id=id[:12])
         with translated(doing):
             if self._owned(id, doing) is None:
                 return
@@ -337,7 +354,7 @@ class DockerJobs:
                 return
 
     def remove(self, id: str) -> None:
-        doing = f"cannot remove container {id[:12]}"
+        doing = Localizable("cannot remove container {id}", id=id[:12])
         with translated(doing):
             if self._owned(id, doing) is None:
                 return

@@ -10,6 +10,7 @@ from controller.adapters.docker.error_rules import translated
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.kept_images import ImageKind, KeptImage, kept_images
+from controller.domain.localizable import Localizable
 
 
 def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, ...]:
@@ -17,7 +18,7 @@ def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, .
     Takes an engine with many images some seconds. Raises Transient, Stalled."""
     with (
         closing(EngineConnection(settings.host, settings.timeout)) as connection,
-        translated(f"the Docker engine at {settings.host} does not answer"),
+        translated(Localizable("the Docker engine at {host} does not answer", host=settings.host)),
     ):
         client = connection.client
         ours = {"label": f"{labels.BUILT_BY}={instance}"}

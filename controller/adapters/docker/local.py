@@ -22,6 +22,7 @@ from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 Json = dict[str, Any]
@@ -74,7 +75,10 @@ class LocalEngine:
         if found is None:
             raise Stalled(
                 Reason.IMAGE_NOT_FOUND,
-                f"image {reference} was removed right after it was pulled or built; try again",
+                Localizable(
+                    "image {reference} was removed right after it was pulled or built; try again",
+                    reference=reference,
+                ),
             )
         return found
 
@@ -82,14 +86,14 @@ class LocalEngine:
 
     def instances(self, prefix: str) -> frozenset[str]:
         """Return instances with this prefix that still own resources."""
-        with translated("cannot list containers and networks"):
+        with translated(Localizable("cannot list containers and networks")):
             names = {entry["Labels"][labels.INSTANCE] for entry in self._owned(labels.INSTANCE)}
         return frozenset(name for name in names if name.startswith(prefix))
 
     def remove_all(self, instance: str) -> None:
         """Remove the containers of an instance, running or not, and then its networks."""
         client = self._connection.client
-        with translated(f"cannot remove the leftovers of {instance}"):
+        with translated(Localizable("cannot remove the leftovers of {instance}", instance=instance)):
             for entry in self._owned(f"{labels.INSTANCE}={instance}"):
                 with suppress(docker.errors.NotFound):
                     if "Image" in entry:
@@ -111,7 +115,7 @@ class LocalEngine:
                 "NetworkMode": "none",
             },
         }
-        with translated(f"cannot make {folder} writable"):
+        with translated(Localizable("cannot make {folder} writable", folder=folder)):
             client = self._connection.client
             made = client.create_container_from_config(config)  # type: ignore[no-untyped-call]
             try:

@@ -26,6 +26,7 @@ from controller.adapters.docker.mapping import (
 from controller.config import DockerSettings
 from controller.domain.apps.desired import Workload
 from controller.domain.apps.spec import PlatformServer
+from controller.domain.localizable import Localizable
 
 Json = dict[str, Any]
 
@@ -84,17 +85,20 @@ class LocalServing:
         if self._images.find_image(workload.image) is None:
             say(f"pulling {workload.image}")
             self._images.pull(workload.image)
-        with translated(f"cannot create {name}"):
+        with translated(Localizable("cannot create {name}", name=name)):
             image: Json = self._connection.client.inspect_image(workload.image)  # type: ignore[no-untyped-call]
             files = FILES if place.files else None
             policy = policy_of(self._settings, "", self._connection.has_init, max_body, files)
             config = local_config(workload, policy, library, image_environment(image), place)
             if self._connection.create(config, name) is None:
-                raise NAME_TAKEN.error(f"cannot create {name}", "another container has that name")
+                raise NAME_TAKEN.error(
+                    Localizable("cannot create {name}", name=name),
+                    Localizable("another container has that name"),
+                )
 
     def remove(self, name: str) -> None:
         """Remove the container in any state; do nothing if it is gone."""
-        with translated(f"cannot remove {name}"), suppress(docker.errors.NotFound):
+        with translated(Localizable("cannot remove {name}", name=name)), suppress(docker.errors.NotFound):
             self._connection.client.remove_container(name, v=True, force=True)
 
 

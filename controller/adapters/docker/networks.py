@@ -12,6 +12,7 @@ from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.error_rules import NAME_TAKEN, translated
 from controller.domain import labels
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, network_name
 
 #: Engine 20.10 looks for duplicates before it makes a network, not while: two that ask at once get two of one name, and
@@ -40,7 +41,7 @@ class Networks:
         """A bridge: Docker's firewall rules keep bridges apart, the host reaches them all. One of another egress
         is made again as soon as no container is in it."""
         name = network_name(self._instance, app)
-        doing = f"cannot create network {name}"
+        doing = Localizable("cannot create network {name}", name=name)
         self._egress.hold()
         with _MAKING, translated(doing):
             found = self.find(app)
@@ -60,7 +61,7 @@ class Networks:
                 if error.status_code != 409:
                     raise
                 if not self.find(app):  # else another worker was first
-                    raise NAME_TAKEN.error(doing, "a foreign network has that name") from error
+                    raise NAME_TAKEN.error(doing, Localizable("a foreign network has that name")) from error
 
     def stale(self) -> frozenset[AppName]:
         """Return apps whose networks were created with another egress policy."""
@@ -69,7 +70,7 @@ class Networks:
         )
 
     def all(self) -> list[dict[str, Any]]:
-        with translated("cannot list networks"):
+        with translated(Localizable("cannot list networks")):
             ours = {"label": [f"{labels.INSTANCE}={self._instance}", labels.APP]}
             return list(self._connection.client.networks(filters=ours))
 
@@ -93,7 +94,7 @@ class Networks:
         return True
 
     def remove(self, app: AppName) -> None:
-        with translated(f"cannot remove network {network_name(self._instance, app)}"):
+        with translated(Localizable("cannot remove network {name}", name=network_name(self._instance, app))):
             network = self.find(app)
             if network:
                 with suppress(docker.errors.NotFound):

@@ -20,6 +20,7 @@ import docker.errors
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.layers import LayerSizes
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.units import about_size
@@ -95,8 +96,13 @@ class PulledImages:
         if incoming.free is not None and free is not None and incoming.free - free > self._most + _OTHERS:
             raise Transient(
                 Reason.IMAGE_TOO_LARGE,
-                f"{incoming.doing}: while it was pulled, the disk lost {about_size(incoming.free - free)}, and the "
-                f"images of its app may take {about_size(self._most)} (docker.pulledPerApp)",
+                Localizable(
+                    "{doing}: while it was pulled, the disk lost {free}, and the images of its app may take "
+                    "{most} (docker.pulledPerApp)",
+                    doing=incoming.doing,
+                    free=about_size(incoming.free - free),
+                    most=about_size(self._most),
+                ),
             )
 
     def end(self, incoming: Incoming) -> None:
@@ -132,14 +138,22 @@ class PulledImages:
     ) -> ControllerError:
         """Return the error. It is Transient if what is in the way can be removed in some minutes."""
         size = self._layers.together(kept) + coming
-        text = (
-            f"{incoming.doing}: with those in use, the images that were pulled for its app would take "
-            f"{about_size(size)} or more, and may take {about_size(self._most)} (docker.pulledPerApp)"
+        text = Localizable(
+            "{doing}: with those in use, the images that were pulled for its app would take {size} "
+            "or more, and may take {most} (docker.pulledPerApp)",
+            doing=incoming.doing,
+            size=about_size(size),
+            most=about_size(self._most),
         )
         if size > self._most:
             return Stalled(Reason.IMAGE_TOO_LARGE, text)
         recent = about_size(self._layers.together(unused))
-        return Transient(Reason.IMAGE_TOO_LARGE, f"{text}; others that were pulled just before take {recent}")
+        return Transient(
+            Reason.IMAGE_TOO_LARGE,
+            Localizable(
+                "{text}; others that were pulled just before take {recent}", text=text, recent=recent
+            ),
+        )
 
     def _announced(self, app: AppName) -> int:
         """Of all pulls of the app under way."""

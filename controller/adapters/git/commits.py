@@ -14,6 +14,7 @@ import pygit2
 from pygit2.enums import ObjectType
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.text import printable
 
@@ -48,7 +49,11 @@ def read(repo: pygit2.Repository, id: str) -> RawCommit:
     if repo.odb.read_header(oid)[1] > MAX_SIZE:
         raise Stalled(
             Reason.COMMIT_TOO_LARGE,
-            f"commit {id[:12]} itself, without its files, has more than {MAX_SIZE} bytes",
+            Localizable(
+                "commit {id} itself, without its files, has more than {most} bytes",
+                id=id[:12],
+                most=MAX_SIZE,
+            ),
         )
     kind, content = repo.odb.read(oid)
     found = _TREE.match(content)

@@ -18,6 +18,7 @@ from controller.adapters.git.known_hosts import HostKey, HostKeyCheck, KnownHost
 from controller.adapters.git.locations import Location, UrlScheme
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 #: Sent with a token if the Secret has no `username`. GitHub, GitLab and Gitea check only the token.
@@ -48,14 +49,20 @@ class Access:
         if not self._text("sshPrivateKey"):
             raise Stalled(
                 Reason.AUTHENTICATION_FAILED,
-                "an SSH server needs a Secret with sshPrivateKey and knownHosts under spec.credentials",
+                Localizable(
+                    "an SSH server needs a Secret with sshPrivateKey and knownHosts under spec.credentials"
+                ),
             )
         if not self.known_hosts:
             raise Stalled(
                 Reason.HOST_KEY_UNKNOWN,
-                f"the Secret has no usable knownHosts, so the server {self.location.host} cannot be verified. "
-                f"Get its keys with: ssh-keyscan {self._keyscan_arguments()} "
-                "and compare them with what its owner publishes",
+                Localizable(
+                    "the Secret has no usable knownHosts, so the server {host} cannot be verified. Get its "
+                    "keys with: ssh-keyscan {arguments} and compare them with what its owner "
+                    "publishes",
+                    host=self.location.host,
+                    arguments=self._keyscan_arguments(),
+                ),
             )
 
     def _keyscan_arguments(self) -> str:
@@ -76,7 +83,9 @@ class Access:
             return pygit2.UserPass(*pair)
         raise Stalled(
             Reason.AUTHENTICATION_FAILED,
-            "the server asks for credentials that the Repository (spec.credentials) does not give it",
+            Localizable(
+                "the server asks for credentials that the Repository (spec.credentials) does not give it"
+            ),
         )
 
     def _check_same_server(self, url: str) -> None:
@@ -85,7 +94,11 @@ class Access:
         if self.location.scheme in (UrlScheme.HTTP, UrlScheme.HTTPS) and asking != self.location.host:
             raise Stalled(
                 Reason.REPOSITORY_MOVED,
-                f"{self.location.host} redirects to {asking}, which gets no credentials",
+                Localizable(
+                    "{host} redirects to {asking}, which gets no credentials",
+                    host=self.location.host,
+                    asking=asking,
+                ),
             )
 
     def _user_and_password(self) -> tuple[str, str] | None:
@@ -106,27 +119,45 @@ class Access:
         """Raise Stalled unless `key` is one of the server's keys in the Secret."""
         name = self.host
         if key is None:
-            raise Stalled(Reason.HOST_KEY_UNKNOWN, f"{name} showed a host key of an unknown kind")
+            raise Stalled(
+                Reason.HOST_KEY_UNKNOWN, Localizable("{name} showed a host key of an unknown kind", name=name)
+            )
         match known_hosts.judge(self.known_hosts, name, key):
             case HostKeyCheck.KNOWN:
                 return
             case HostKeyCheck.REVOKED:
                 raise Stalled(
                     Reason.HOST_KEY_REVOKED,
-                    f"{name} shows the host key {key.fingerprint}, revoked by knownHosts",
+                    Localizable(
+                        "{name} shows the host key {fingerprint}, revoked by knownHosts",
+                        name=name,
+                        fingerprint=key.fingerprint,
+                    ),
                 )
             case HostKeyCheck.MISMATCH:
                 raise Stalled(
                     Reason.HOST_KEY_MISMATCH,
-                    f"{name} shows the {key.type} host key {key.fingerprint}, but knownHosts has another one for it. "
-                    "Either the server got new keys or someone is in between: ask its owner before changing knownHosts",
+                    Localizable(
+                        "{name} shows the {type} host key {fingerprint}, but knownHosts has another one for it. "
+                        "Either the server got new keys or someone is in between: ask its owner before changing "
+                        "knownHosts",
+                        name=name,
+                        type=key.type,
+                        fingerprint=key.fingerprint,
+                    ),
                 )
             case HostKeyCheck.UNKNOWN:
                 line = KnownHostsLine(name, key)
                 raise Stalled(
                     Reason.HOST_KEY_UNKNOWN,
-                    f"{name} shows the {key.type} host key {key.fingerprint}, which knownHosts does not have. "
-                    f"If its owner confirms that fingerprint, add the line: {line}",
+                    Localizable(
+                        "{name} shows the {type} host key {fingerprint}, which knownHosts does not have. If its "
+                        "owner confirms that fingerprint, add the line: {line}",
+                        name=name,
+                        type=key.type,
+                        fingerprint=key.fingerprint,
+                        line=line,
+                    ),
                 )
 
 

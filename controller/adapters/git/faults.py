@@ -14,6 +14,7 @@ import pygit2
 
 from controller.domain.error_table import ErrorRule, ErrorTable, Words, rule_by_words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
@@ -30,25 +31,31 @@ DAMAGED = ErrorRule(Transient, Reason.CLONE_DAMAGED)
 UNAUTHENTICATED = ErrorRule(
     Stalled,
     Reason.AUTHENTICATION_FAILED,
-    "Check the Secret that the Repository names under spec.credentials.",
+    Localizable("Check the Secret that the Repository names under spec.credentials."),
 )
 NOT_FOUND = ErrorRule(
     Stalled,
     Reason.REPOSITORY_NOT_FOUND,
-    "Check spec.url; without credentials a private repository may look like a missing one.",
+    Localizable("Check spec.url; without credentials a private repository may look like a missing one."),
 )
 UNTRUSTED = ErrorRule(
     Stalled,
     Reason.CERTIFICATE_INVALID,
-    "It must be valid for the server's name and issued by an authority that this host (or SSL_CERT_FILE) has.",
+    Localizable(
+        "It must be valid for the server's name and issued by an authority that this host (or SSL_CERT_FILE) has."
+    ),
 )
 NOT_GIT = ErrorRule(
-    Stalled, Reason.NOT_A_GIT_SERVER, "Something answers at spec.url, but it does not speak Git's protocol."
+    Stalled,
+    Reason.NOT_A_GIT_SERVER,
+    Localizable("Something answers at spec.url, but it does not speak Git's protocol."),
 )
 MOVED = ErrorRule(
-    Stalled, Reason.REPOSITORY_MOVED, "Redirects to another host are not followed; change spec.url."
+    Stalled,
+    Reason.REPOSITORY_MOVED,
+    Localizable("Redirects to another host are not followed; change spec.url."),
 )
-BAD_REF = ErrorRule(Stalled, Reason.REF_INVALID, "Check spec.ref.")
+BAD_REF = ErrorRule(Stalled, Reason.REF_INVALID, Localizable("Check spec.ref."))
 
 MESSAGES: Words = (
     (r"unexpected http status code: (404|410)", NOT_FOUND),
@@ -65,7 +72,7 @@ MESSAGES: Words = (
     (r"unsupported URL protocol|malformed URL", NOT_FOUND),
     (
         r"no space left|disk quota",
-        ErrorRule(Transient, Reason.DISK_FULL, "Free some space in the state folder."),
+        ErrorRule(Transient, Reason.DISK_FULL, Localizable("Free some space in the state folder.")),
     ),
     (
         r"failed to (connect|resolve)|timed? ?out|could not (read from|write to) socket|connection",
@@ -128,4 +135,8 @@ def damage(subject: str) -> AbstractContextManager[None]:
 
 
 def _damaged(error: BaseException, subject: str) -> ControllerError:
-    return CloneDamaged(f"{subject} is damaged and will be made again: {_text(error)}")
+    return CloneDamaged(
+        Localizable(
+            "{subject} is damaged and will be made again: {error}", subject=subject, error=_text(error)
+        )
+    )

@@ -20,6 +20,7 @@ from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
 from controller.adapters.git.remote import RemoteSession
 from controller.adapters.git.writing import written
 from controller.domain.errors import ControllerError, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.ports import CommitDraft
 
@@ -83,7 +84,12 @@ class _Readable:
 
     def _translated(self, error: BaseException) -> ControllerError:
         if rule_of(error) is DAMAGED:
-            return Transient(Reason.COMMIT_UNREADABLE, f"{self._subject}: the source cannot be read: {error}")
+            return Transient(
+                Reason.COMMIT_UNREADABLE,
+                Localizable(
+                    "{subject}: the source cannot be read: {error}", subject=self._subject, error=error
+                ),
+            )
         return translate(error, self._subject)
 
 

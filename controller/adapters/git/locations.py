@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
@@ -54,13 +55,20 @@ def locate(url: str, allowed: Iterable[Path]) -> Location:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Stalled(Reason.URL_INVALID, f"the repository's address is not a URL: {error}") from None
+        raise Stalled(
+            Reason.URL_INVALID, Localizable("the repository's address is not a URL: {error}", error=error)
+        ) from None
     if parts.scheme == UrlScheme.LOCAL:
         return _local(Path(unquote(parts.path)), allowed)
     if parts.scheme not in list(UrlScheme) or not parts.hostname:
-        known = "https, http, ssh, git, an absolute path or user@host:path"
+        known = Localizable("https, http, ssh, git, an absolute path or user@host:path")
         raise Stalled(
-            Reason.URL_INVALID, f"the repository's address must be one of {known}, not {_shown(parts)!r}"
+            Reason.URL_INVALID,
+            Localizable(
+                "the repository's address must be one of {known}, not {shown!r}",
+                known=known,
+                shown=_shown(parts),
+            ),
         )
     return Location(
         scheme=UrlScheme(parts.scheme),
@@ -88,9 +96,13 @@ def _local(path: Path, allowed: Iterable[Path]) -> Location:
     if not any(real.is_relative_to(folder.resolve()) for folder in allowed):
         raise Stalled(
             Reason.PATH_NOT_ALLOWED,
-            f"the local repository {path} is not in an allowed folder. Add its folder to git.allowedPaths in the "
-            "configuration, or create the repository with: prichal repo create",
+            Localizable(
+                "the local repository {path} is not in an allowed folder. Add its folder to "
+                "git.allowedPaths in the configuration, or create the repository with: prichal repo "
+                "create",
+                path=path,
+            ),
         )
     if not real.is_dir():
-        raise Stalled(Reason.REPOSITORY_NOT_FOUND, f"there is no repository at {path}")
+        raise Stalled(Reason.REPOSITORY_NOT_FOUND, Localizable("there is no repository at {path}", path=path))
     return Location(UrlScheme.LOCAL, str(real))

@@ -47,7 +47,9 @@ def choose(ref: GitRef, advertised: Advertised) -> ResolvedRef:
     if ref.kind is RefKind.COMMIT:
         return ResolvedRef(ref.value, commit_id(ref.value))
     if not advertised.refs:
-        raise Waiting(Reason.REPOSITORY_EMPTY, "the repository has no commit yet; push one", EMPTY_RETRY)
+        raise Waiting(
+            Reason.REPOSITORY_EMPTY, Localizable("the repository has no commit yet; push one"), EMPTY_RETRY
+        )
     if ref.kind is RefKind.BRANCH:
         return _named(BRANCHES, ref.value, advertised)
     if ref.kind is RefKind.TAG:
@@ -61,7 +63,10 @@ def commit_id(text: str) -> str:
     """Return a complete commit id. Short ones are refused: their meaning may change with the next push."""
     if COMMIT_ID.fullmatch(text.lower()):
         return text.lower()
-    raise Stalled(Reason.REF_INVALID, f"{text!r} is not a complete commit id (40 hexadecimal digits)")
+    raise Stalled(
+        Reason.REF_INVALID,
+        Localizable("{text!r} is not a complete commit id (40 hexadecimal digits)", text=text),
+    )
 
 
 def full_name(ref: GitRef) -> str:
@@ -82,9 +87,12 @@ def _named(prefix: str, name: str, advertised: Advertised) -> ResolvedRef:
     full = prefix + name
     if full in advertised.refs:
         return ResolvedRef(full, advertised.refs.get(full + PEELED, advertised.refs[full]))
-    what = "branch" if prefix == BRANCHES else "tag"
+    there = _there_is(prefix, advertised)
     raise Stalled(
-        Reason.REF_NOT_FOUND, f"the repository has no {what} {name!r}; {_there_is(what, prefix, advertised)}"
+        Reason.REF_NOT_FOUND,
+        Localizable("the repository has no branch {name!r}; {there}", name=name, there=there)
+        if prefix == BRANCHES
+        else Localizable("the repository has no tag {name!r}; {there}", name=name, there=there),
     )
 
 
@@ -94,16 +102,27 @@ def _newest(wanted: str, advertised: Advertised) -> ResolvedRef:
     except ValueError as error:
         raise Stalled(Reason.REF_INVALID, str(error)) from None
     if tag is None:
-        there = _there_is("tag", TAGS, advertised)
+        there = _there_is(TAGS, advertised)
         raise Stalled(
-            Reason.REF_NOT_FOUND, f"no tag of the repository is a version within {wanted!r}; {there}"
+            Reason.REF_NOT_FOUND,
+            Localizable(
+                "no tag of the repository is a version within {wanted!r}; {there}", wanted=wanted, there=there
+            ),
         )
     return _named(TAGS, tag, advertised)
 
 
-def _there_is(what: str, prefix: str, advertised: Advertised) -> str:
+def _there_is(prefix: str, advertised: Advertised) -> str:
     names = advertised.names(prefix)
     if not names:
-        return f"it has no {what} at all"
+        return (
+            Localizable("it has no branch at all")
+            if prefix == BRANCHES
+            else Localizable("it has no tag at all")
+        )
     default = advertised.default.removeprefix(BRANCHES) if advertised.default and prefix == BRANCHES else ""
-    return f"there is {listed(names)}" + (f" (the default branch is {default!r})" if default else "")
+    if default:
+        return Localizable(
+            "there is {names} (the default branch is {default!r})", names=listed(names), default=default
+        )
+    return Localizable("there is {names}", names=listed(names))

@@ -25,6 +25,7 @@ from controller.adapters.git.refs import Advertised
 from controller.adapters.git.writing import moved, written
 from controller.config import GitSettings
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import scrub
 from controller.domain.text import excerpt
@@ -129,7 +130,12 @@ class RemoteSession:
         if refused := self._callbacks.refused:
             if any(word in refused.lower() for word in _MOVED):
                 raise moved(branch)
-            told = f"{self._subject}: the server refuses the commit to {branch}: {refused}"
+            told = Localizable(
+                "{subject}: the server refuses the commit to {branch}: {refused}",
+                subject=self._subject,
+                branch=branch,
+                refused=refused,
+            )
             raise Stalled(Reason.IMAGE_WRITE_FAILED, scrub(excerpt(told, 500), self._access.secrets))
         return commit
 
@@ -149,7 +155,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
 
     def push_update_reference(self, refname: str, message: str | None) -> None:
         if message is not None:
-            self.refused = message or "it does not say why"
+            self.refused = message or Localizable("it does not say why")
 
     def begin(self, stored: int) -> None:
         """Begin a transfer into a clone of `stored` bytes; if it has to reconnect, credentials are requested
@@ -169,7 +175,11 @@ class _Callbacks(pygit2.RemoteCallbacks):
             if self._asked:
                 raise Stalled(
                     Reason.AUTHENTICATION_FAILED,
-                    f"{self._subject}: the server refuses the credentials. Check the Secret named by spec.credentials",
+                    Localizable(
+                        "{subject}: the server refuses the credentials. Check the Secret named by "
+                        "spec.credentials",
+                        subject=self._subject,
+                    ),
                 )
             self._asked = True
         return answer
@@ -187,11 +197,19 @@ class _Callbacks(pygit2.RemoteCallbacks):
         self._check_time()
         if self._stored + stats.received_bytes > self._settings.max_repository:
             if self._stored:
-                raise CloneDamaged(f"{self._subject}: the clone, with its old commits, exceeds its limit")
+                raise CloneDamaged(
+                    Localizable(
+                        "{subject}: the clone, with its old commits, exceeds its limit", subject=self._subject
+                    )
+                )
             raise Stalled(
                 Reason.REPOSITORY_TOO_LARGE,
-                f"{self._subject}: it is larger than git.maxRepository allows "
-                f"({self._settings.max_repository / 2**20:.0f} MiB). Raise that, or keep large files in a data box",
+                Localizable(
+                    "{subject}: it is larger than git.maxRepository allows ({most} MiB). Raise "
+                    "that, or keep large files in a data box",
+                    subject=self._subject,
+                    most=round(self._settings.max_repository / 2**20),
+                ),
             )
 
     def sideband_progress(self, string: str) -> None:
@@ -201,7 +219,12 @@ class _Callbacks(pygit2.RemoteCallbacks):
         if time.monotonic() > self._deadline:
             limit = self._settings.fetch_timeout
             raise Transient(
-                Reason.FETCH_TIMEOUT, f"{self._subject}: not done within git.fetchTimeout ({limit:g} s)"
+                Reason.FETCH_TIMEOUT,
+                Localizable(
+                    "{subject}: not done within git.fetchTimeout ({limit} s)",
+                    subject=self._subject,
+                    limit=limit,
+                ),
             )
 
 

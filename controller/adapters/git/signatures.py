@@ -15,6 +15,7 @@ from pathlib import Path
 
 from controller.domain.apps.spec import SecretSpec
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
@@ -27,7 +28,7 @@ def verify(commit: str, signature: bytes | None, payload: bytes | None, signers:
     installed.
     """
     if not signature or payload is None:
-        raise _invalid(commit, "it is not signed")
+        raise _invalid(commit, Localizable("it is not signed"))
     with tempfile.TemporaryDirectory(prefix="prichal-verify-") as place:
         folder = Path(place)
         (folder / "signature").write_bytes(signature)
@@ -39,8 +40,16 @@ def verify(commit: str, signature: bytes | None, payload: bytes | None, signers:
 def _text(signers: SecretSpec, key: str, commit: str) -> str:
     value = signers.get(key)
     if value is None:
-        kind = "an SSH" if key == "allowedSigners" else "an OpenPGP"
-        raise _invalid(commit, f"it has {kind} signature, but the Secret {signers.name!r} has no {key}")
+        kind = Localizable("an SSH") if key == "allowedSigners" else Localizable("an OpenPGP")
+        raise _invalid(
+            commit,
+            Localizable(
+                "it has {kind} signature, but the Secret {name!r} has no {key}",
+                kind=kind,
+                name=signers.name,
+                key=key,
+            ),
+        )
     return value.reveal()
 
 
@@ -52,7 +61,9 @@ def _verify_ssh(commit: str, folder: Path, payload: bytes, allowed: str) -> str:
         check = ["ssh-keygen", "-Y", "verify", *files, "-I", principal, "-n", NAMESPACE]
         if _run(check, payload).returncode == 0:
             return principal
-    raise _invalid(commit, "its SSH signature is not by an allowed signer, or does not match its content")
+    raise _invalid(
+        commit, Localizable("its SSH signature is not by an allowed signer, or does not match its content")
+    )
 
 
 def _verify_openpgp(commit: str, folder: Path, payload: bytes, keys: str) -> str:
@@ -66,7 +77,8 @@ def _verify_openpgp(commit: str, folder: Path, payload: bytes, keys: str) -> str
     good = [line for line in result.stdout.decode("utf-8", "replace").splitlines() if " GOODSIG " in line]
     if result.returncode != 0 or not good:
         raise _invalid(
-            commit, "its OpenPGP signature is not by an allowed key, or does not match its content"
+            commit,
+            Localizable("its OpenPGP signature is not by an allowed key, or does not match its content"),
         )
     return good[0].split(" GOODSIG ")[1].partition(" ")[2]
 
@@ -77,16 +89,27 @@ def _run(command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProc
     except FileNotFoundError:
         package = {"gpg": "gnupg", "gpgv": "gpgv"}.get(command[0], "openssh-client")
         raise Stalled(
-            Reason.VERIFIER_MISSING, f"{command[0]} is needed to check signatures; install {package}"
+            Reason.VERIFIER_MISSING,
+            Localizable(
+                "{command} is needed to check signatures; install {package}",
+                command=command[0],
+                package=package,
+            ),
         ) from None
     except subprocess.TimeoutExpired:
         raise Transient(
-            Reason.VERIFIER_TIMEOUT, f"{command[0]} did not answer within {TIMEOUT:g} s"
+            Reason.VERIFIER_TIMEOUT,
+            Localizable("{command} did not answer within {timeout} s", command=command[0], timeout=TIMEOUT),
         ) from None
 
 
 def _invalid(commit: str, why: str) -> Stalled:
     return Stalled(
         Reason.SIGNATURE_INVALID,
-        f"commit {commit[:12]} is not applied: {why}. Sign it with an allowed key (git commit -S), or add its signer",
+        Localizable(
+            "commit {commit} is not applied: {why}. Sign it with an allowed key (git commit -S), or "
+            "add its signer",
+            commit=commit[:12],
+            why=why,
+        ),
     )

@@ -35,6 +35,7 @@ from controller.atomic import replace_file
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind, RepositorySpec, SecretSpec
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.templates import TemplateFile
 from controller.domain.text import printable
@@ -107,7 +108,7 @@ class GitSources:
     ) -> RemoteSession:
         _require(repository.credentials, credentials)
         location = locate(repository.url, self._allowed)
-        subject = f"repository {repository.name} ({location.url})"
+        subject = Localizable("repository {name} ({url})", name=repository.name, url=location.url)
         access = Access(location, credentials)
         if location.scheme is UrlScheme.SSH:
             self._host_key_types.add(access)
@@ -121,7 +122,10 @@ class GitSources:
         if self._clones.identity(name) is None:
             return self._clone_anew(repository, credentials)
         try:
-            with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
+            with (
+                damage(Localizable("the clone of repository {name}", name=name)),
+                self._clones.open(name) as clone,
+            ):
                 target = self._bring(clone, repository, credentials)
                 self._clones.compact(clone)
                 return target
@@ -183,14 +187,19 @@ class GitSources:
             conversation.transfer([f"+{target.ref}:{INCOMING}"], self._clones.stored(clone))
         if by_id and not commits.is_here(clone, target.commit):
             conversation.transfer(EVERYTHING, self._clones.stored(clone))
-        with damage("what was fetched"):
+        with damage(Localizable("what was fetched")):
             if by_id and not commits.is_here(clone, target.commit):
                 raise Stalled(
                     Reason.REF_NOT_FOUND,
-                    f"no branch or tag of the repository contains the commit {target.commit}",
+                    Localizable(
+                        "no branch or tag of the repository contains the commit {commit}",
+                        commit=target.commit,
+                    ),
                 )
             if not commits.is_commit(clone, target.commit):
-                raise Stalled(Reason.REF_NOT_FOUND, f"{target.ref} does not point to a commit")
+                raise Stalled(
+                    Reason.REF_NOT_FOUND, Localizable("{ref} does not point to a commit", ref=target.ref)
+                )
             tree.check_complete(clone, target.commit)
             _note_fetched(clone, target.commit)
 
@@ -246,17 +255,30 @@ class GitSources:
         """
         identity = self._clones.identity(name)
         try:
-            with damage(f"the clone of repository {name}"), self._clones.open(name) as clone:
+            with (
+                damage(Localizable("the clone of repository {name}", name=name)),
+                self._clones.open(name) as clone,
+            ):
                 if not commits.is_here(clone, commit):
                     raise Transient(
-                        Reason.REVISION_GONE, f"commit {commit[:12]} of {name} is no longer in the clone"
+                        Reason.REVISION_GONE,
+                        Localizable(
+                            "commit {commit} of {name} is no longer in the clone",
+                            commit=commit[:12],
+                            name=name,
+                        ),
                     )
                 yield clone
         except CloneDamaged as error:
             if not self._is_damaged(name, commit):
                 raise Transient(
                     Reason.COMMIT_UNREADABLE,
-                    f"commit {commit[:12]} of {name} cannot be read: {error.__cause__!r}",
+                    Localizable(
+                        "commit {commit} of {name} cannot be read: {error}",
+                        commit=commit[:12],
+                        name=name,
+                        error=repr(error.__cause__),
+                    ),
                 ) from error
             self._clones.remove_damaged(name, identity)
             raise
@@ -273,7 +295,8 @@ def _require(name: str | None, secret: SecretSpec | None) -> None:
     """Raise if a named Secret is missing: it must not be treated as if none was named."""
     if name and secret is None:
         raise Stalled(
-            Reason.SECRET_MISSING, f"the Repository names the Secret {name!r}, which does not exist"
+            Reason.SECRET_MISSING,
+            Localizable("the Repository names the Secret {name!r}, which does not exist", name=name),
         )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from controller.domain.localizable import Localizable
+
 SHOWN = 12
 
 
 def listed(names: Sequence[str]) -> str:
     """Return the first names and the number of others."""
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(names[:SHOWN])
+    return Localizable("{shown} and {more} more", shown=shown, more=more) if more > 0 else shown

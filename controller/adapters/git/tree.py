@@ -21,6 +21,7 @@ from controller.adapters.dockerignore import IgnoreRules, Matched
 from controller.adapters.git import commits
 from controller.adapters.git.text import listed
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.templates import DESCRIPTION, FILES, MOST_BYTES, MOST_FILE, MOST_FILES, TemplateFile
 from controller.domain.text import printable
@@ -87,7 +88,12 @@ def content_of(repo: pygit2.Repository, id: pygit2.Oid, path: str, most: int) ->
     if size > most:
         raise Stalled(
             Reason.FILE_TOO_LARGE,
-            f"{path} has {about_size(size)}, but at most {about_size(most)} are allowed",
+            Localizable(
+                "{path} has {size}, but at most {most} are allowed",
+                path=path,
+                size=about_size(size),
+                most=about_size(most),
+            ),
         )
     data: bytes = repo[id].peel(pygit2.Blob).data
     return data
@@ -96,7 +102,9 @@ def content_of(repo: pygit2.Repository, id: pygit2.Oid, path: str, most: int) ->
 def subtree(repo: pygit2.Repository, id: pygit2.Oid, path: str) -> pygit2.Tree:
     """Return a folder, which is not read if it is too large. Raises Stalled `TreeTooLarge`."""
     if size_of(repo, id) > MAX_TREE:
-        raise Stalled(Reason.TREE_TOO_LARGE, f"the folder {path or '.'!r} has too many entries")
+        raise Stalled(
+            Reason.TREE_TOO_LARGE, Localizable("the folder {path!r} has too many entries", path=path or ".")
+        )
     return repo[id].peel(pygit2.Tree)
 
 
@@ -104,7 +112,9 @@ def normalised(path: str) -> str:
     """Return `path` within a repository, "" for its root. Raises Stalled `PathNotFound` if it leads out."""
     clean = posixpath.normpath(path.strip() or ".")
     if clean == ".." or clean.startswith(("/", "../")):
-        raise Stalled(Reason.PATH_NOT_FOUND, f"the path {path!r} leads out of the repository")
+        raise Stalled(
+            Reason.PATH_NOT_FOUND, Localizable("the path {path!r} leads out of the repository", path=path)
+        )
     return "" if clean == "." else clean
 
 
@@ -123,7 +133,10 @@ def lookup(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Object:
     except KeyError:
         # Also raised if an object is missing; the caller distinguishes that from a missing path.
         if not _is_entry(root, clean):
-            raise Stalled(Reason.PATH_NOT_FOUND, f"{path!r} is not in commit {commit[:12]}") from None
+            raise Stalled(
+                Reason.PATH_NOT_FOUND,
+                Localizable("{path!r} is not in commit {commit}", path=path, commit=commit[:12]),
+            ) from None
         raise
 
 
@@ -140,7 +153,10 @@ def folder(repo: pygit2.Repository, commit: str, path: str) -> pygit2.Tree:
     found = lookup(repo, commit, path)
     if not isinstance(found, pygit2.Tree):
         raise Stalled(
-            Reason.PATH_NOT_FOUND, f"{path!r} is a file in commit {commit[:12]}, but must be a folder"
+            Reason.PATH_NOT_FOUND,
+            Localizable(
+                "{path!r} is a file in commit {commit}, but must be a folder", path=path, commit=commit[:12]
+            ),
         )
     return found
 
@@ -172,17 +188,27 @@ def walk(repo: pygit2.Repository, tree: pygit2.Tree, rules: IgnoreRules | None =
 
 def _refuse_size(path: str, count: int, length: int) -> None:
     if count > MAX_ENTRIES:
-        raise Stalled(Reason.TREE_TOO_LARGE, f"there are more than {MAX_ENTRIES} files and folders in it")
+        raise Stalled(
+            Reason.TREE_TOO_LARGE,
+            Localizable("there are more than {most} files and folders in it", most=MAX_ENTRIES),
+        )
     if len(path) > MAX_PATH:
-        raise Stalled(Reason.TREE_TOO_LARGE, f"{path[:100]!r}… is a path of more than {MAX_PATH} characters")
+        raise Stalled(
+            Reason.TREE_TOO_LARGE,
+            Localizable("{path!r}… is a path of more than {most} characters", path=path[:100], most=MAX_PATH),
+        )
     if length > MAX_PATHS:
-        raise Stalled(Reason.TREE_TOO_LARGE, f"its paths have more than {about_size(MAX_PATHS)} together")
+        raise Stalled(
+            Reason.TREE_TOO_LARGE,
+            Localizable("its paths have more than {most} together", most=about_size(MAX_PATHS)),
+        )
 
 
 def _refuse_name(path: str, name: str) -> None:
     if name in ("", ".", "..", ".git") or "/" in name:
         raise Stalled(
-            Reason.TREE_INVALID, f"the commit has an entry {path!r}, which Git itself never creates"
+            Reason.TREE_INVALID,
+            Localizable("the commit has an entry {path!r}, which Git itself never creates", path=path),
         )
 
 
@@ -200,10 +226,11 @@ def check_complete(repo: pygit2.Repository, commit: str) -> None:
             seen.add(item.id)
             path = prefix + (item.raw_name or b"").decode("utf-8", "surrogateescape")
             if item.id not in repo.odb:
-                raise KeyError(f"object {item.id} ({path}) is missing")
+                raise KeyError(Localizable("object {id} ({path}) is missing", id=item.id, path=path))
             if len(seen) > MAX_OBJECTS:
                 raise Stalled(
-                    Reason.TREE_TOO_LARGE, f"the commit has more than {MAX_OBJECTS} files and folders"
+                    Reason.TREE_TOO_LARGE,
+                    Localizable("the commit has more than {most} files and folders", most=MAX_OBJECTS),
                 )
             if isinstance(item, pygit2.Tree):
                 waiting.append((f"{path[-MAX_PATH:]}/", item.id))
@@ -249,7 +276,10 @@ def read_file(repo: pygit2.Repository, commit: str, path: str, most: int) -> byt
     name = normalised(path)
     found = _follow(_Names(repo), root_of(repo, commit).id, name) if name else None
     if found is None:
-        raise Stalled(Reason.PATH_NOT_FOUND, f"there is no file {path} in commit {commit[:12]}")
+        raise Stalled(
+            Reason.PATH_NOT_FOUND,
+            Localizable("there is no file {path} in commit {commit}", path=path, commit=commit[:12]),
+        )
     content = content_of(repo, found, path, most)
     if is_lfs_pointer(content):
         raise _lfs_refusal([path])
@@ -259,13 +289,15 @@ def read_file(repo: pygit2.Repository, commit: str, path: str, most: int) -> byt
 def _passed_over(repo: pygit2.Repository, chosen: dict[str, pygit2.Oid | None]) -> dict[str, str]:
     """Files that are not read, and why: links to none, and those that are too large to be ours, as data of modules may
     be. Where all together are too much to be read, the largest of them go first. Stalled `FileTooLarge`."""
-    found = {name: _NO_FILE for name, id in chosen.items() if id is None}
+    found: dict[str, str] = {name: _NO_FILE for name, id in chosen.items() if id is None}
     sizes = {name: size_of(repo, id) for name, id in chosen.items() if id is not None}
     left = sum(sizes.values())
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         if sizes[name] <= (MAX_FILE if left <= MAX_FILES else MAX_MANIFEST):
             break
-        found[name] = f"has {about_size(sizes[name])}, which no manifest has: it is passed over"
+        found[name] = Localizable(
+            "has {size}, which no manifest has: it is passed over", size=about_size(sizes[name])
+        )
         left -= sizes[name]
     if left > MAX_FILES:
         raise Stalled(Reason.FILE_TOO_LARGE, _TOO_MUCH)
@@ -277,7 +309,10 @@ def _file(name: str, content: bytes) -> SourceFile:
     size = _LFS_SIZE.search(content) if is_lfs_pointer(content) else None
     if size is None or int(size[1]) <= MAX_MANIFEST:
         return SourceFile(name, content)
-    why = f"is a pointer of Git LFS to {about_size(int(size[1]))}, which no manifest has: it is passed over"
+    why = Localizable(
+        "is a pointer of Git LFS to {size}, which no manifest has: it is passed over",
+        size=about_size(int(size[1])),
+    )
     return SourceFile(name, b"", passed_over=why)
 
 
@@ -299,7 +334,8 @@ def _chosen(
         links += 1
         if links > MAX_LINKS:
             raise Stalled(
-                Reason.TREE_TOO_LARGE, f"more than {MAX_LINKS} of its YAML files are symbolic links"
+                Reason.TREE_TOO_LARGE,
+                Localizable("more than {most} of its YAML files are symbolic links", most=MAX_LINKS),
             )
         yield printable(full), _follow(names, root, full)
 
@@ -316,13 +352,25 @@ def template_files(repo: pygit2.Repository, commit: str) -> tuple[TemplateFile, 
             continue
         shown = printable(entry.path[:200])
         if entry.mode in (FileMode.LINK, FileMode.COMMIT):
-            what = "a symbolic link" if entry.mode is FileMode.LINK else "a submodule"
-            raise Stalled(Reason.TREE_INVALID, f"{shown} is {what}: templates have plain files alone")
+            what = (
+                Localizable("a symbolic link") if entry.mode is FileMode.LINK else Localizable("a submodule")
+            )
+            raise Stalled(
+                Reason.TREE_INVALID,
+                Localizable("{shown} is {what}: templates have plain files alone", shown=shown, what=what),
+            )
         content = content_of(repo, entry.id, shown, MOST_FILE)
         size += len(content)
         if len(found) > MOST_FILES or size > MOST_BYTES:
-            bound = f"{MOST_FILES} files and {about_size(MOST_BYTES)}"
-            raise Stalled(Reason.TREE_TOO_LARGE, f"with {shown}, the template has more than {bound}")
+            bound = Localizable(
+                "{files} files and {bytes}",
+                files=MOST_FILES,
+                bytes=about_size(MOST_BYTES),
+            )
+            raise Stalled(
+                Reason.TREE_TOO_LARGE,
+                Localizable("with {shown}, the template has more than {bound}", shown=shown, bound=bound),
+            )
         found.append(TemplateFile(entry.path, content, entry.mode is FileMode.BLOB_EXECUTABLE))
     return tuple(found)
 
@@ -341,10 +389,11 @@ class _Names:
         return self._known[folder].get(name.encode("utf-8", "surrogateescape"))
 
 
-_TOO_MUCH = (
-    f"its YAML files have more than {about_size(MAX_FILES)} together: point the PlatformApp's path to fewer"
+_TOO_MUCH = Localizable(
+    "its YAML files have more than {most} together: point the PlatformApp's path to fewer",
+    most=about_size(MAX_FILES),
 )
-_NO_FILE = "is a symbolic link that does not lead to a file of this commit: it is ignored"
+_NO_FILE = Localizable("is a symbolic link that does not lead to a file of this commit: it is ignored")
 
 
 def _follow(names: _Names, root: pygit2.Oid, path: str) -> pygit2.Oid | None:
@@ -382,7 +431,11 @@ def _refuse_escape(shown: str, link: str, target: str) -> None:
     if target.startswith("/") or reached == ".." or reached.startswith("../"):
         raise Stalled(
             Reason.SYMLINK_REFUSED,
-            f"{shown} is a symbolic link that leads outside, to {target}; commit the file itself instead",
+            Localizable(
+                "{shown} is a symbolic link that leads outside, to {target}; commit the file itself instead",
+                shown=shown,
+                target=target,
+            ),
         )
 
 
@@ -393,8 +446,11 @@ def is_lfs_pointer(content: bytes) -> bool:
 def _lfs_refusal(paths: list[str]) -> Stalled:
     return Stalled(
         Reason.LFS_POINTER,
-        f"Git LFS is not supported, and these files are only pointers to their content: {listed(paths)}. "
-        "Commit the files themselves, or keep large ones in a data box",
+        Localizable(
+            "Git LFS is not supported, and these files are only pointers to their content: {paths}. "
+            "Commit the files themselves, or keep large ones in a data box",
+            paths=listed(paths),
+        ),
     )
 
 
@@ -428,7 +484,10 @@ def build_context(repo: pygit2.Repository, root: pygit2.Tree, dockerfile: str) -
 
     found = _blob(repo, root, dockerfile)
     if found is None:
-        raise Stalled(Reason.BUILD_FAILED, f"there is no file {dockerfile} in the build context")
+        raise Stalled(
+            Reason.BUILD_FAILED,
+            Localizable("there is no file {dockerfile} in the build context", dockerfile=dockerfile),
+        )
     rules = dockerignore.rules_for(read, dockerfile)
     hidden = {dockerignore.NAME, *(name for name in (dockerfile,) if rules.leaves_out(name))}
     shown = None if rules.leaves_out(dockerignore.NAME) else _blob(repo, root, dockerignore.NAME)
@@ -457,7 +516,7 @@ def _blob(repo: pygit2.Repository, root: pygit2.Tree, path: str) -> pygit2.Oid |
         target = _link_target(repo, TreeEntry(current, FileMode.LINK, found.id))
         _refuse_escape(path, current, target)
         current = posixpath.normpath(posixpath.join(posixpath.dirname(current), target))
-    raise Stalled(Reason.SYMLINK_REFUSED, f"{path}: too many symbolic links in a row")
+    raise Stalled(Reason.SYMLINK_REFUSED, Localizable("{path}: too many symbolic links in a row", path=path))
 
 
 def check_sendable(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits) -> None:
@@ -481,16 +540,24 @@ def _check_sizes(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits
         size = size_of(repo, entry.id)
         left -= size
         if size > bounds.file:
-            limit = (
-                f"{entry.path} has {about_size(size)}, the limit for one file is {about_size(bounds.file)}"
+            limit = Localizable(
+                "{path} has {size}, the limit for one file is {most}",
+                path=entry.path,
+                size=about_size(size),
+                file=about_size(bounds.file),
             )
             raise Stalled(
-                Reason.CONTEXT_TOO_LARGE, f"{limit} (`git.maxFile`); put large files into a data box"
+                Reason.CONTEXT_TOO_LARGE,
+                Localizable("{limit} (`git.maxFile`); put large files into a data box", limit=limit),
             )
         if left < 0:
-            limit = f"the files of the build context have more than {about_size(bounds.context)} together"
+            limit = Localizable(
+                "the files of the build context have more than {most} together",
+                context=about_size(bounds.context),
+            )
             raise Stalled(
-                Reason.CONTEXT_TOO_LARGE, f"{limit} (`git.maxContext`); exclude some with a .dockerignore"
+                Reason.CONTEXT_TOO_LARGE,
+                Localizable("{limit} (`git.maxContext`); exclude some with a .dockerignore", limit=limit),
             )
 
 
@@ -505,7 +572,7 @@ def _is_pointer_blob(repo: pygit2.Repository, entry: TreeEntry) -> bool:
 
 
 def _link_target(repo: pygit2.Repository, entry: TreeEntry) -> str:
-    target = content_of(repo, entry.id, f"the symbolic link {entry.path}", MAX_LINK)
+    target = content_of(repo, entry.id, Localizable("the symbolic link {path}", path=entry.path), MAX_LINK)
     return target.decode("utf-8", "surrogateescape")
 
 

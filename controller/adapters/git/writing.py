@@ -12,6 +12,7 @@ import pygit2
 from pygit2.enums import FileMode
 
 from controller.domain.errors import Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.ports import CommitDraft
 
@@ -39,7 +40,7 @@ def written(repository: pygit2.Repository, parent: str, draft: CommitDraft, ref:
 
 
 def moved(ref: str) -> Transient:
-    return Transient(Reason.BRANCH_MOVED, f"{ref} has another commit meanwhile")
+    return Transient(Reason.BRANCH_MOVED, Localizable("{ref} has another commit meanwhile", ref=ref))
 
 
 def _with_file(
@@ -48,18 +49,21 @@ def _with_file(
     """Return a tree in which a file has another content."""
     name, *rest = path
     if name not in tree:
-        raise Stalled(Reason.IMAGE_WRITE_FAILED, f"there is no {name} in the commit any more")
+        raise Stalled(
+            Reason.IMAGE_WRITE_FAILED, Localizable("there is no {name} in the commit any more", name=name)
+        )
     entry, builder = tree[name], repository.TreeBuilder(tree)
     if not rest and entry.filemode not in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE):
         raise Stalled(
-            Reason.IMAGE_WRITE_FAILED, f"{name} is a link in the commit: write the manifest out there"
+            Reason.IMAGE_WRITE_FAILED,
+            Localizable("{name} is a link in the commit: write the manifest out there", name=name),
         )
     if not rest:
         builder.insert(name, blob, entry.filemode)
     elif isinstance(entry, pygit2.Tree):
         builder.insert(name, _with_file(repository, entry, rest, blob), FileMode.TREE)
     else:
-        raise Stalled(Reason.IMAGE_WRITE_FAILED, f"{name} is no folder of the commit")
+        raise Stalled(Reason.IMAGE_WRITE_FAILED, Localizable("{name} is no folder of the commit", name=name))
     return builder.write()
 
 

@@ -16,6 +16,7 @@ from minio.error import MinioAdminException
 
 from controller.adapters.objects.connection import Endpoint, pool
 from controller.adapters.objects.error_rules import admin_answer, translated
+from controller.domain.localizable import Localizable
 from controller.domain.secret import Secret
 from controller.domain.storage.box import AccountGrant, StorageAccount
 
@@ -49,25 +50,28 @@ class S3Admin:
         )
 
     def set_quota(self, bucket: str, capacity: int) -> None:
-        with translated(f"cannot set the quota of the bucket {bucket}"), _fine(_NO_QUOTAS):
+        with (
+            translated(Localizable("cannot set the quota of the bucket {bucket}", bucket=bucket)),
+            _fine(_NO_QUOTAS),
+        ):
             self._admin.bucket_quota_set(bucket, capacity)
 
     def ensure_account(self, account: StorageAccount) -> None:
-        with translated(f"cannot create the storage account {account.name}"):
+        with translated(Localizable("cannot create the storage account {name}", name=account.name)):
             # The policy first: the account must never have more rights than intended.
             self._admin.policy_add(account.name, policy=policy(account.grants))
             self._admin.user_add(account.name, account.secret.reveal())
             self._admin.policy_set(account.name, user=account.name)
 
     def remove_account(self, name: str) -> None:
-        with translated(f"cannot remove the storage account {name}"):
+        with translated(Localizable("cannot remove the storage account {name}", name=name)):
             with _fine(_GONE):
                 self._admin.user_remove(name)
             with _fine(_GONE):
                 self._admin.policy_remove(name)
 
     def accounts(self) -> frozenset[str]:
-        with translated("cannot list the accounts of the storage"):
+        with translated(Localizable("cannot list the accounts of the storage")):
             return frozenset(json.loads(self._admin.user_list()))
 
 

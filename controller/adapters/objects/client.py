@@ -43,6 +43,7 @@ from controller.adapters.objects.error_rules import (
 )
 from controller.adapters.objects.signed_requests import SignedRequests
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StoredObject
@@ -95,7 +96,7 @@ class S3Objects:
         return cls(access.internal_url, access.access_key, access.secret_key, access.region)
 
     def ping(self) -> str:
-        with translated(f"cannot reach the storage at {self._url}"):
+        with translated(Localizable("cannot reach the storage at {url}", url=self._url)):
             try:
                 answer = self._probe.send("GET")
                 unmarshal(ListAllMyBucketsResult, answer.data.decode())  # a web site answers, too
@@ -107,11 +108,11 @@ class S3Objects:
         return headers.get("Server", "")
 
     def buckets(self) -> frozenset[str]:
-        with translated("cannot list the buckets of the storage"):
+        with translated(Localizable("cannot list the buckets of the storage")):
             return frozenset(bucket.name for bucket in self._client.list_buckets())
 
     def create_bucket(self, bucket: str) -> None:
-        with translated(f"cannot create the bucket {bucket}"):
+        with translated(Localizable("cannot create the bucket {bucket}", bucket=bucket)):
             try:
                 self._client.make_bucket(bucket)
             except S3Error as error:
@@ -124,14 +125,14 @@ class S3Objects:
         try:
             while found := self._listing(bucket, "", "", 1000, folders=False).objects:
                 self.remove(bucket, (each.key for each in found))
-            with translated(f"cannot remove the bucket {bucket}"):
+            with translated(Localizable("cannot remove the bucket {bucket}", bucket=bucket)):
                 self._client.remove_bucket(bucket)
         except Stalled as error:
             if error.reason != Reason.BUCKET_MISSING:
                 raise
 
     def stat(self, bucket: str, key: str) -> StoredObject | None:
-        with translated(f"cannot find {bucket}/{key}"):
+        with translated(Localizable("cannot find {bucket}/{key}", bucket=bucket, key=key)):
             try:
                 return _stored(self._client.stat_object(bucket, key))
             except S3Error as error:
@@ -176,13 +177,13 @@ class S3Objects:
             "encoding-type": "url",  # keys may hold what XML cannot
             "start-after": after + _LAST if behind_folder else after,
         }
-        with translated(f"cannot list the bucket {bucket}"):
+        with translated(Localizable("cannot list the bucket {bucket}", bucket=bucket)):
             found, truncated, _, _ = parse_list_objects(self._requests.send("GET", bucket, query=query))
         return sorted(found, key=lambda each: each.object_name or ""), bool(truncated)
 
     @contextmanager
     def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
-        doing = f"cannot read {bucket}/{key}"
+        doing = Localizable("cannot read {bucket}/{key}", bucket=bucket, key=key)
         with translated(doing):
             response = self._client.get_object(
                 bucket, key, request_headers={"If-Match": f'"{etag}"'} if etag else None
@@ -197,7 +198,7 @@ class S3Objects:
         self, bucket: str, found: StoredObject
     ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
         """Yield the headers that an object was stored with, and its content. Raises as `open`."""
-        doing = f"cannot read {bucket}/{found.key}"
+        doing = Localizable("cannot read {bucket}/{key}", bucket=bucket, key=found.key)
         with translated(doing):
             response = self._client.get_object(
                 bucket, found.key, request_headers={"If-Match": f'"{found.etag}"'} if found.etag else None
@@ -249,7 +250,7 @@ class S3Objects:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> BaseHTTPResponse:
-        doing = f"cannot write {bucket}/{key}"
+        doing = Localizable("cannot write {bucket}/{key}", bucket=bucket, key=key)
         sent = {**headers, "content-type": headers.get("content-type") or content_type_of(key)}
         if query or not any(name.startswith("x-amz-meta-") for name in sent):
             url: str = self.sign("PUT", bucket, key, lifetime=_SEND_WITHIN, query=query)
@@ -272,14 +273,14 @@ class S3Objects:
 
     def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
         source = CopySource(bucket, found.key, match_etag=found.etag)
-        with translated(f"cannot copy {bucket}/{found.key}"):
+        with translated(Localizable("cannot copy {bucket}/{key}", bucket=bucket, key=found.key)):
             self._client.copy_object(bucket, key, source)
             return _stored(self._client.stat_object(bucket, key))
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         pending = iter(keys)
         while batch := tuple(islice(pending, _BATCH)):
-            with translated(f"cannot remove objects of {bucket}"):
+            with translated(Localizable("cannot remove objects of {bucket}", bucket=bucket)):
                 self._remove_batch(bucket, batch)
 
     def _remove_batch(self, bucket: str, keys: tuple[str, ...]) -> None:
@@ -294,7 +295,7 @@ class S3Objects:
             if fault.code != "NoSuchKey":
                 raise from_answer(
                     ErrorResponse(200, fault.code, fault.message or fault.code),
-                    f"cannot remove {bucket}/{fault.name}",
+                    Localizable("cannot remove {bucket}/{name}", bucket=bucket, name=fault.name),
                 )
         for folder in {key.rpartition("/")[0] for key in keys} - {""}:
             self._remove_empty(bucket, folder)
@@ -314,7 +315,7 @@ class S3Objects:
         lifetime: float,
         query: Mapping[str, str] | None = None,
     ) -> str:
-        with translated(f"cannot sign a link to {bucket}/{key}"):
+        with translated(Localizable("cannot sign a link to {bucket}/{key}", bucket=bucket, key=key)):
             return self._client.get_presigned_url(
                 method,
                 bucket,
@@ -327,7 +328,7 @@ class S3Objects:
         return from_body(status, body, doing)
 
     def begin_upload(self, bucket: str, key: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
-        with translated(f"cannot begin an upload of {bucket}/{key}"):
+        with translated(Localizable("cannot begin an upload of {bucket}/{key}", bucket=bucket, key=key)):
             kind = headers.get("content-type") or content_type_of(key)
             sent = {**headers, "content-type": kind}
             answer = self._requests.send("POST", bucket, key, {"uploads": ""}, sent)
@@ -339,7 +340,7 @@ class S3Objects:
     def _parts(self, bucket: str, key: str, upload: str) -> Iterator[Part]:
         query = {"uploadId": upload, "max-parts": str(_BATCH)}
         while True:
-            with translated(f"cannot list the parts of {bucket}/{key}"):
+            with translated(Localizable("cannot list the parts of {bucket}/{key}", bucket=bucket, key=key)):
                 result = ListPartsResult(self._requests.send("GET", bucket, key, query))
             yield from (Part(part.part_number, part.size or 0, part.etag) for part in result.parts)
             if not result.is_truncated:
@@ -347,7 +348,7 @@ class S3Objects:
             query["part-number-marker"] = result.next_part_number_marker or ""
 
     def complete_upload(self, bucket: str, key: str, upload: str, parts: tuple[Part, ...]) -> StoredObject:
-        doing = f"cannot complete the upload of {bucket}/{key}"
+        doing = Localizable("cannot complete the upload of {bucket}/{key}", bucket=bucket, key=key)
         try:
             with translated(doing):
                 result = CompleteMultipartUploadResult(
@@ -357,16 +358,19 @@ class S3Objects:
             # The JuiceFS gateway also says this of a missing part.
             if error.reason == Reason.UPLOAD_MISSING and self.parts(bucket, key, upload) != parts:
                 raise Stalled(
-                    Reason.UPLOAD_INCOMPLETE, f"{doing}: its parts differ from the given ones"
+                    Reason.UPLOAD_INCOMPLETE,
+                    Localizable("{doing}: its parts differ from the given ones", doing=doing),
                 ) from error
             raise
         if not result.etag:  # an error can come after the status of a success
-            raise from_answer(ErrorResponse(500, "", "the storage ended its response with an error"), doing)
+            raise from_answer(
+                ErrorResponse(500, "", Localizable("the storage ended its response with an error")), doing
+            )
         size = sum(part.size for part in parts)
         return _written(key, size, result.etag, result.http_headers)
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:
-        with translated(f"cannot abort the upload of {bucket}/{key}"):
+        with translated(Localizable("cannot abort the upload of {bucket}/{key}", bucket=bucket, key=key)):
             try:
                 self._requests.send("DELETE", bucket, key, {"uploadId": upload})
             except S3Error as error:
@@ -393,7 +397,10 @@ class _Exactly:
         self._left -= len(piece)
         if self._left and not piece:
             raise Stalled(
-                Reason.UPLOAD_INCOMPLETE, f"{self._doing}: {self._left} bytes are missing at its end"
+                Reason.UPLOAD_INCOMPLETE,
+                Localizable(
+                    "{doing}: {left} bytes are missing at its end", doing=self._doing, left=self._left
+                ),
             )
         return piece
 

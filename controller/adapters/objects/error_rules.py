@@ -22,6 +22,7 @@ from urllib3 import BaseHTTPResponse
 
 from controller.domain.error_table import ErrorRule, ErrorTable, Words
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 
@@ -36,17 +37,23 @@ class ErrorResponse:
 
 UNREACHABLE = ErrorRule(Transient, Reason.STORAGE_UNREACHABLE)
 FULL = ErrorRule(
-    Transient, Reason.STORAGE_FULL, "Free some space on the disk of the storage, or raise its quota"
+    Transient,
+    Reason.STORAGE_FULL,
+    Localizable("Free some space on the disk of the storage, or raise its quota"),
 )
-DENIED = ErrorRule(Stalled, Reason.STORAGE_DENIED, "Check the storage's credentials and their rights")
+DENIED = ErrorRule(
+    Stalled, Reason.STORAGE_DENIED, Localizable("Check the storage's credentials and their rights")
+)
 REFUSED = ErrorRule(Stalled, Reason.STORAGE_REFUSED)
 NOT_S3 = ErrorRule(
-    Stalled, Reason.STORAGE_REFUSED, "Is this the address of an S3 endpoint? See `storage.endpoint`"
+    Stalled,
+    Reason.STORAGE_REFUSED,
+    Localizable("Is this the address of an S3 endpoint? See `storage.endpoint`"),
 )
 BUCKET_MISSING = ErrorRule(Stalled, Reason.BUCKET_MISSING)
 OBJECT_MISSING = ErrorRule(Stalled, Reason.OBJECT_MISSING)
 OBJECT_CHANGED = ErrorRule(Stalled, Reason.OBJECT_CHANGED)
-UPLOAD_MISSING = ErrorRule(Stalled, Reason.UPLOAD_MISSING, "Start the upload again")
+UPLOAD_MISSING = ErrorRule(Stalled, Reason.UPLOAD_MISSING, Localizable("Start the upload again"))
 UPLOAD_INCOMPLETE = ErrorRule(Stalled, Reason.UPLOAD_INCOMPLETE)
 
 CODES: dict[str, ErrorRule] = {
@@ -61,7 +68,7 @@ CODES: dict[str, ErrorRule] = {
     "InvalidAccessKeyId": DENIED,
     "SignatureDoesNotMatch": DENIED,
     "RequestTimeTooSkewed": ErrorRule(
-        Stalled, Reason.STORAGE_DENIED, "Set the clocks of this host and of the storage"
+        Stalled, Reason.STORAGE_DENIED, Localizable("Set the clocks of this host and of the storage")
     ),
     "XMinioStorageFull": FULL,
     "XMinioAdminBucketQuotaExceeded": FULL,
@@ -79,13 +86,17 @@ WORDS: Words = (
     (
         r"input/output error",
         ErrorRule(
-            Transient, Reason.STORAGE_FULL, "The disk of the storage is full or broken: see the storage's log"
+            Transient,
+            Reason.STORAGE_FULL,
+            Localizable("The disk of the storage is full or broken: see the storage's log"),
         ),
     ),
     (
         r"is a directory|not a directory|file exists",
         ErrorRule(
-            Stalled, Reason.STORAGE_REFUSED, "This storage cannot have both a file `a` and a file `a/b`"
+            Stalled,
+            Reason.STORAGE_REFUSED,
+            Localizable("This storage cannot have both a file `a` and a file `a/b`"),
         ),
     ),
 )
@@ -108,7 +119,9 @@ CLASSES: dict[type[BaseException], ErrorRule] = {
     urllib3.exceptions.MaxRetryError: UNREACHABLE,
     urllib3.exceptions.HostChangedError: NOT_S3,
     urllib3.exceptions.SSLError: ErrorRule(
-        Transient, Reason.STORAGE_UNREACHABLE, "Its certificate must be one that this host trusts"
+        Transient,
+        Reason.STORAGE_UNREACHABLE,
+        Localizable("Its certificate must be one that this host trusts"),
     ),
     urllib3.exceptions.ProxyError: UNREACHABLE,
     urllib3.exceptions.ProxySchemeUnknown: NOT_S3,
@@ -162,7 +175,10 @@ def from_response(response: BaseHTTPResponse, doing: str) -> ControllerError:
     try:
         return translate(minio.error.S3Error.fromxml(response), doing)
     except (ParseError, ValueError):
-        return from_answer(ErrorResponse(response.status, "", f"HTTP status {response.status}"), doing)
+        return from_answer(
+            ErrorResponse(response.status, "", Localizable("HTTP status {status}", status=response.status)),
+            doing,
+        )
 
 
 def from_body(status: int, body: bytes, doing: str) -> ControllerError:
@@ -170,7 +186,9 @@ def from_body(status: int, body: bytes, doing: str) -> ControllerError:
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - from the storage; expat bounds what entities expand to
     except ParseError:
-        return from_answer(ErrorResponse(status, "", f"HTTP status {status}"), doing)
+        return from_answer(
+            ErrorResponse(status, "", Localizable("HTTP status {status}", status=status)), doing
+        )
     said = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
     return from_answer(ErrorResponse(status, said.get("Code", ""), said.get("Message", "no message")), doing)
 
@@ -178,11 +196,15 @@ def from_body(status: int, body: bytes, doing: str) -> ControllerError:
 def _answer(error: BaseException) -> ErrorResponse | None:
     match error:
         case minio.error.S3Error():
-            return ErrorResponse(error.response.status, error.code or "", error.message or "no message")
+            return ErrorResponse(
+                error.response.status, error.code or "", error.message or Localizable("no message")
+            )
         case minio.error.ServerError():
-            return ErrorResponse(error.status_code, "", f"HTTP status {error.status_code}")
+            return ErrorResponse(
+                error.status_code, "", Localizable("HTTP status {status}", status=error.status_code)
+            )
         case minio.error.InvalidResponseError() if (status := _fields(error)[0]) >= 500:
-            return ErrorResponse(status, "", f"HTTP status {status}")
+            return ErrorResponse(status, "", Localizable("HTTP status {status}", status=status))
         case minio.error.MinioAdminException():
             return admin_answer(error)
     return None
@@ -196,7 +218,7 @@ def admin_answer(error: minio.error.MinioAdminException) -> ErrorResponse:
         said = json.loads(body)
         return ErrorResponse(status, str(said["Code"]), str(said["Message"]))
     except (ValueError, KeyError, TypeError):
-        return ErrorResponse(status, "", f"HTTP status {status}")
+        return ErrorResponse(status, "", Localizable("HTTP status {status}", status=status))
 
 
 def _fields(error: minio.error.InvalidResponseError | minio.error.MinioAdminException) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from controller.adapters.objects.admin import S3Admin
 from controller.adapters.objects.client import S3Objects
 from controller.config.settings import StorageSettings
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
@@ -74,7 +75,7 @@ class S3Storage:
     @cached_property
     def _credentials(self) -> tuple[str, Secret]:
         if self._settings.credentials is None:
-            raise _unusable("`storage.credentials` is not set")
+            raise _unusable(Localizable("`storage.credentials` is not set"))
         return read_credentials(self._settings.credentials)
 
 
@@ -94,9 +95,16 @@ def read_credentials(path: Path, option: str = "storage.credentials") -> tuple[s
             access_key and secret_key and not rest
         ):
             return access_key, Secret(secret_key)
-    raise _unusable(f"{path} must have two texts, `accessKey` and `secretKey`, and nothing else", option)
+    raise _unusable(
+        Localizable("{path} must have two texts, `accessKey` and `secretKey`, and nothing else", path=path),
+        option,
+    )
 
 
 def _unusable(problem: str, option: str = "storage.credentials") -> Stalled:
-    whose = option.partition(".")[0]
-    return Stalled(Reason.STORAGE_CREDENTIALS, f"the {whose}'s credentials cannot be used: {problem}")
+    return Stalled(
+        Reason.STORAGE_CREDENTIALS,
+        Localizable("the storage's credentials cannot be used: {problem}", problem=problem)
+        if option.startswith("storage.")
+        else Localizable("the backup's credentials cannot be used: {problem}", problem=problem),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.adapters.objects.client import S3Objects
 from controller.domain.errors import Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.ports import Boxes
@@ -27,7 +28,7 @@ class ReadOnlyStorage:
     def access(self) -> StorageAccess:
         access = self._boxes.access()
         if access is None:
-            message = "there is no box yet: the daemon starts the storage with the first one"
+            message = Localizable("there is no box yet: the daemon starts the storage with the first one")
             raise Transient(Reason.STORAGE_UNREACHABLE, message)
         return access
 

@@ -225,13 +225,33 @@ def why_chosen(image: FollowedImage, tag: str, fitting: int, tags: int) -> str:
     """Say why a tag was chosen: of `tags` in the registry `fitting` fulfil the rule."""
     follow = image.follow
     if follow.digest:
-        return f"{tag} is the tag that is followed"
-    among = f"of {fitting} among {tags} tags"
+        return Localizable("{tag} is the tag that is followed", tag=tag)
+    among = Localizable("of {fitting} among {tags} tags", fitting=fitting, tags=tags)
+    if follow.semver and follow.pattern:
+        return Localizable(
+            "{tag} is the highest version within {range!r}, as {pattern!r} reads them, {among}",
+            tag=tag,
+            range=follow.semver,
+            pattern=follow.pattern,
+            among=among,
+        )
     if follow.semver:
-        where = f", as {follow.pattern!r} reads them" if follow.pattern else ""
-        return f"{tag} is the highest version within {follow.semver!r}{where}, {among}"
-    what = "number" if follow.order is TagOrder.NUMERICAL else "text"
-    return f"{tag} has the highest {what} for {follow.pattern!r}, {among}"
+        return Localizable(
+            "{tag} is the highest version within {range!r}, {among}",
+            tag=tag,
+            range=follow.semver,
+            among=among,
+        )
+    if follow.order is TagOrder.NUMERICAL:
+        return Localizable(
+            "{tag} has the highest number for {pattern!r}, {among}",
+            tag=tag,
+            pattern=follow.pattern,
+            among=among,
+        )
+    return Localizable(
+        "{tag} has the highest text for {pattern!r}, {among}", tag=tag, pattern=follow.pattern, among=among
+    )
 
 
 def rule_of(image: FollowedImage) -> str:

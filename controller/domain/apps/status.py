@@ -13,9 +13,10 @@ from controller.domain.apps.observed import ObservedWorkload, WorkloadState
 from controller.domain.apps.releases import Images, release
 from controller.domain.apps.rollout_watch import FailedRollout, RolloutWatch
 from controller.domain.apps.secret_uses import SecretUse
+from controller.domain.localizable import shortened
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
-from controller.domain.text import bounded, excerpt
+from controller.domain.text import bounded
 
 #: Characters of all texts of an app's status together. A message by itself has up to `text.MAX_MESSAGE`.
 MAX_TEXT = 131_072
@@ -153,10 +154,10 @@ class AppStatus:
         return replace(
             self,
             conditions=_cut(self.conditions, limit),
-            plan=excerpt(self.plan, limit),
-            setbacks=tuple(replace(each, message=excerpt(each.message, limit)) for each in self.setbacks),
+            plan=shortened(self.plan, limit),
+            setbacks=tuple(replace(each, message=shortened(each.message, limit)) for each in self.setbacks),
             components=tuple(
-                replace(each, conditions=_cut(each.conditions, limit), failure=excerpt(each.failure, limit))
+                replace(each, conditions=_cut(each.conditions, limit), failure=shortened(each.failure, limit))
                 for each in self.components
             ),
             boxes=tuple(replace(each, conditions=_cut(each.conditions, limit)) for each in self.boxes),
@@ -215,7 +216,7 @@ def _messages(conditions: Conditions) -> Iterator[str]:
 
 
 def _cut(conditions: Conditions, limit: int) -> Conditions:
-    return tuple(replace(each, message=excerpt(each.message, limit)) for each in conditions)
+    return tuple(replace(each, message=shortened(each.message, limit)) for each in conditions)
 
 
 _DETAIL = 500  # characters of what an engine says of a container
@@ -231,7 +232,7 @@ def replicas_of(workloads: Iterable[ObservedWorkload]) -> tuple[ReplicaStatus, .
             w.revision,
             w.state,
             w.created,
-            excerpt(w.detail, _DETAIL),
+            shortened(w.detail, _DETAIL),
             w.gpus,
         )
         for w in workloads

@@ -13,7 +13,8 @@ from flask import Blueprint, current_app
 from flask.typing import ResponseReturnValue
 
 from controller import __version__
-from controller.domain.text import excerpt, printable
+from controller.domain.localizable import restored, shortened
+from controller.domain.text import printable
 from controller.domain.units import rfc3339
 from controller.web.api.platform.status import checks_of
 from controller.web.context import context, principal
@@ -94,5 +95,9 @@ def examination(path: Path) -> Examination:
 
 
 def _check(told: Any) -> HealthCheck:
-    detail, advice = (excerpt(printable(str(told[name])), LONGEST) for name in ("detail", "advice"))
+    made_of = told.get("told") if isinstance(told.get("told"), dict) else {}
+    detail, advice = (
+        shortened(restored(printable(str(told[name])), made_of.get(name)), LONGEST)
+        for name in ("detail", "advice")
+    )
     return HealthCheck(str(told["name"]), told["ok"] is True, detail, advice)

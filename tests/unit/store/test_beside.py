@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName
 from controller.store.beside import DatabaseBeside
-from controller.store.history import HistoryTable
+from controller.store.history import MOST_PLAN, HistoryTable
 
 A = AppName("a")
 CREATE = ("CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT",)
@@ -80,3 +83,28 @@ def test_a_damaged_history_is_an_empty_one(tmp_path: Path) -> None:
     entry = AppliedRevision(A, "c0ffee", "", "", (), 1.0, 2.0, "Ready", "", "")
     history.add(entry, [ManifestText("app.yaml", "kind: X")])
     assert [found.revision for found in history.list(A)] == ["c0ffee"]
+
+
+def test_a_history_of_an_earlier_release_gets_messages_and_plans_that_can_be_translated(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.db"
+    plan = joined((Localizable("start {name}", name="namer"), Localizable("remove {name}", name="old")), "\n")
+    entry = AppliedRevision(A, "c0ffee", "", "", (), 1.0, 2.0, "Ready", Localizable("as declared"), plan)
+    HistoryTable(path).add(entry, ())
+    with closing(sqlite3.connect(path)) as db, db:
+        for column in ("message_told", "plan_told"):
+            db.execute(f"ALTER TABLE passes DROP COLUMN {column}")
+    history = HistoryTable(path)
+    (old,) = history.list(A)
+    assert (old.message, old.plan, type(old.plan)) == ("as declared", plan, str)
+    history.add(entry, ())
+    huge = Localizable("{text}", text="\n".join(f"start {number}" for number in range(5_000)))
+    history.add(replace(entry, plan=huge), ())
+    long, new, _ = history.list(A)
+    assert isinstance(new.message, Localizable)
+    assert isinstance(new.plan, Localizable)
+    assert (
+        new.plan.said(lambda pattern: pattern.replace("start", "запустить")) == "запустить namer\nremove old"
+    )
+    assert len(long.plan) <= MOST_PLAN

@@ -22,6 +22,7 @@ from controller.adapters.docker.dockerfile import (
     triggered,
 )
 from controller.domain.errors import Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 
 
@@ -71,7 +72,7 @@ def _needs(one: Instruction) -> Iterator[Need]:
         if name in _NEW_FLAGS.get(keyword, ()):
             yield Need(one.first, f"{keyword} --{name}")
     if keyword in _HEREDOC_IN[:3] and _MARKER.search(one.text):
-        yield Need(one.first, f"{keyword} with a heredoc (<<)")
+        yield Need(one.first, Localizable("{keyword} with a heredoc (<<)", keyword=keyword))
 
 
 def choose(wanted: str, network: str, needed: tuple[Need, ...]) -> Builder:
@@ -81,8 +82,13 @@ def choose(wanted: str, network: str, needed: tuple[Need, ...]) -> Builder:
         return Builder.BUILDKIT
     if wanted == Builder.CLASSIC:
         if needed:
-            first = f"line {needed[0].line} of the Dockerfile: {needed[0].what}"
-            raise Stalled(Reason.BUILD_REFUSED, f"{first} needs BuildKit, and docker.builder is classic")
+            first = Localizable(
+                "line {line} of the Dockerfile: {what}", line=needed[0].line, what=needed[0].what
+            )
+            raise Stalled(
+                Reason.BUILD_REFUSED,
+                Localizable("{first} needs BuildKit, and docker.builder is classic", first=first),
+            )
         return Builder.CLASSIC
     return Builder.BUILDKIT if needed or network != "own" else Builder.CLASSIC
 
@@ -121,13 +127,16 @@ def _judge(one: Instruction, secrets: Collection[str]) -> None:
         return
     for name, value in one.flags:
         if name == "security" and value != "sandbox":
-            raise refused(one, "`--security` would give the step the rights of the host")
+            raise refused(one, Localizable("`--security` would give the step the rights of the host"))
         if name == "network" and value not in ("none", "default"):
             raise refused(
-                one, "`--network` can be none or default: the step must not have the network of the host"
+                one,
+                Localizable(
+                    "`--network` can be none or default: the step must not have the network of the host"
+                ),
             )
         if name == "device":
-            raise refused(one, "`--device` would give the step a device of the host")
+            raise refused(one, Localizable("`--device` would give the step a device of the host"))
         if name == "mount":
             _judge_mount(one, value, secrets)
 
@@ -137,13 +146,19 @@ def _judge_mount(one: Instruction, value: str, secrets: Collection[str]) -> None
     kind = options.get("type", "bind").lower()
     if kind == "ssh" or "$" in kind:
         raise refused(
-            one, f"`--mount` of type {kind[:20]} is not supported; use bind, cache, tmpfs or secret"
+            one,
+            Localizable(
+                "`--mount` of type {kind} is not supported; use bind, cache, tmpfs or secret", kind=kind[:20]
+            ),
         )
     if kind == "secret":
         id = options.get("id") or options.get("source") or options.get("target", "").rpartition("/")[2]
         if id not in secrets:
             raise refused(
-                one, f"secret {id[:100]!r} is not declared: add it to `build.secrets` of the manifest"
+                one,
+                Localizable(
+                    "secret {id!r} is not declared: add it to `build.secrets` of the manifest", id=id[:100]
+                ),
             )
 
 
@@ -155,7 +170,7 @@ def _without_directives(content: bytes) -> bytes:
     lines = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n")
     if lines[0].lstrip().startswith(_OTHER_SYNTAX):
         first = Instruction(1, 1, lines[0].strip()[:20], "")
-        raise refused(first, "begin with an instruction, or with a comment")
+        raise refused(first, Localizable("begin with an instruction, or with a comment"))
     is_directive = True
     for number, line in enumerate(lines):
         if not is_no_instruction(line):
@@ -165,7 +180,11 @@ def _without_directives(content: bytes) -> bytes:
         if match and match[1].lower() == "syntax" and not _FRONTEND.fullmatch(match[2]):
             place = Instruction(number + 1, number + 1, "syntax", "")
             raise refused(
-                place, f"{match[2][:200]} would run on the engine; only docker/dockerfile can be named"
+                place,
+                Localizable(
+                    "{image} would run on the engine; only docker/dockerfile can be named",
+                    image=match[2][:200],
+                ),
             )
         lines[number] = "#"
     if escape != "\\":
@@ -194,18 +213,26 @@ def _without_heredocs(content: bytes, known: bool) -> bytes:
                 if (line.lstrip("\t") if dash else line) == name:
                     break
             else:
-                raise refused(one, f"the heredoc has no line {name}")
+                raise refused(one, Localizable("the heredoc has no line {name}", name=name))
     return b"\n".join(lines)
 
 
 def _markers(one: Instruction, known: bool) -> list[tuple[str, str]]:
     found = list(_MARKER.finditer(one.text))
     if found and not known:
-        raise refused(one, f"heredocs (<<) need Docker Engine {HEREDOCS_SINCE} or newer; write a RUN with &&")
+        raise refused(
+            one,
+            Localizable(
+                "heredocs (<<) need Docker Engine {version} or newer; write a RUN with &&",
+                version=HEREDOCS_SINCE,
+            ),
+        )
     if not known:
         return []
     rest = _NO_HEREDOC.sub("", _MARKER.sub("", one.text))
     before = _MARKER.sub("", one.text[: found[-1].end()] if found else "")
     if "<<" in rest or _UNCLEAR.search(before):
-        raise refused(one, "write heredocs as `<<NAME`, before quotes, variables and escapes in the line")
+        raise refused(
+            one, Localizable("write heredocs as `<<NAME`, before quotes, variables and escapes in the line")
+        )
     return [(match[1], match[3]) for match in found]

@@ -24,6 +24,7 @@ from controller.adapters.docker.host_programs import config, empty_image
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.errors import Transient
+from controller.domain.localizable import Localizable, joined
 from controller.domain.reasons import Reason
 from controller.domain.units import about_size
 
@@ -110,7 +111,7 @@ class StepLimits:
         """Remove those whose daemon was killed. None may be in use."""
         client = self._connection.client
         ours = {"label": f"{labels.BUILD_LIMITS}={self._instance}"}
-        with translated("cannot remove containers that limit builds"):
+        with translated(Localizable("cannot remove containers that limit builds")):
             for entry in client.containers(all=True, filters=ours):
                 _remove(client, entry["Id"])
 
@@ -139,7 +140,11 @@ class StepLimits:
         said = self._connection.client.logs(container)[-_WORDS:].decode(errors="replace").strip()
         raise Transient(
             Reason.BUILD_UNLIMITED,
-            f"{doing}: cannot limit its steps: {said or 'the container has not begun'}",
+            Localizable(
+                "{doing}: cannot limit its steps: {said}",
+                doing=doing,
+                said=said or Localizable("the container has not begun"),
+            ),
         )
 
     def _still_free(self, container: str) -> int | None:
@@ -150,7 +155,7 @@ class StepLimits:
                 return self._free(container)
         except docker.errors.NotFound:
             pass
-        raise Transient(Reason.BUILD_UNLIMITED, "the container that limits its steps has ended")
+        raise Transient(Reason.BUILD_UNLIMITED, Localizable("the container that limits its steps has ended"))
 
     def _free(self, container: str) -> int | None:
         """Return the free bytes of the engine's disk as the container said last."""
@@ -200,11 +205,13 @@ class DiskWatch:
                 return False
             self.used = max(0, self._free - free) if free is not None else self.used
             if self.used > self._most:
-                self.excess = (
-                    f"meanwhile {about_size(self.used)} were written to the disk of the engine, and a build may write "
-                    f"{about_size(self._most)} (docker.buildDisk)"
+                self.excess = Localizable(
+                    "meanwhile {used} were written to the disk of the engine, and a build may write {most} "
+                    "(docker.buildDisk)",
+                    used=about_size(self.used),
+                    most=about_size(self._most),
                 )
         return bool(self.excess)
 
     def error(self, doing: str) -> Transient:
-        return Transient(self._reason, f"{doing}: {self.excess}")
+        return Transient(self._reason, joined((doing, self.excess), ": "))

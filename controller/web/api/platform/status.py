@@ -16,6 +16,7 @@ from controller.config import Settings
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled
+from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.people.roles import Act, Verdict, decide
 from controller.domain.units import rfc3339
@@ -77,13 +78,15 @@ def readiness(store: Store, now: float) -> dict[str, str]:
         beat = store.last_heartbeat()
         store.routes.version()
     except ControllerError as error:
-        return {"database": error.message, "daemon": "not known without the database"}
+        return {"database": error.message, "daemon": Localizable("not known without the database")}
     if beat is None:
-        return {"database": "", "daemon": "it has never run"}
+        return {"database": "", "daemon": Localizable("it has never run")}
     age = now - beat
     return {
         "database": "",
-        "daemon": f"its control loop was last alive {age:.0f} s ago" if age > FRESH else "",
+        "daemon": Localizable("its control loop was last alive {age} s ago", age=round(age))
+        if age > FRESH
+        else "",
     }
 
 
@@ -91,7 +94,13 @@ def checks_of(store: Store, now: float) -> dict[str, str]:
     """Return further checks for operators. They do not affect readiness, since calls need no links."""
     settings, storage = context(current_app).settings.storage, storage_client(current_app)
     lacking = settings.backend != "none" and not storage.serves_links
-    links = f"not served: another program listens at storage.listen, {settings.listen}" if lacking else ""
+    links = (
+        Localizable(
+            "not served: another program listens at storage.listen, {address}", address=settings.listen
+        )
+        if lacking
+        else ""
+    )
     return {**readiness(store, now), "links": links}
 
 
