@@ -98,14 +98,6 @@ class AgeFailed(Exception):
         self.is_key = is_key
 
 
-def is_recipient(text: str) -> bool:
-    try:
-        _recipient(text)
-    except (pyrage.RecipientError, ValueError):
-        return False
-    return True
-
-
 def _recipient(text: str) -> object:
     return ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
 

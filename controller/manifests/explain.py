@@ -94,27 +94,8 @@ def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
                 names=", ".join(options),
                 nearest=nearest(str(value), options),
             )
-        case "minimum":
-            return Localizable(
-                "{value} is too small: must be {expected}; at least {bound}",
-                value=str(value),
-                expected=expected,
-                bound=str(bound),
-            )
-        case "maximum":
-            return Localizable(
-                "{value} is too large: must be {expected}; at most {bound}",
-                value=str(value),
-                expected=expected,
-                bound=str(bound),
-            )
-        case "exclusiveMaximum":
-            return Localizable(
-                "{value} is too large: must be {expected}; below {bound}",
-                value=str(value),
-                expected=expected,
-                bound=str(bound),
-            )
+        case "minimum" | "maximum" | "exclusiveMaximum":
+            return _out_of_range(keyword, str(value), str(bound), expected)
         case "maxLength":
             return Localizable(
                 "is too long: {expected}, at most {bound} characters", expected=expected, bound=bound
@@ -131,6 +112,15 @@ def _message(keyword: str, value: object, bound: Any, schema: Schema) -> str:
             return Localizable(
                 "{quoted} is not {expected}", quoted=_quoted(value, schema), expected=expected
             ).lstrip()
+
+
+def _out_of_range(keyword: str, value: str, bound: str, expected: str) -> str:
+    said = {"value": value, "expected": expected, "bound": bound}
+    if keyword == "minimum":
+        return Localizable("{value} is too small: must be {expected}; at least {bound}", **said)
+    if keyword == "maximum":
+        return Localizable("{value} is too large: must be {expected}; at most {bound}", **said)
+    return Localizable("{value} is too large: must be {expected}; below {bound}", **said)
 
 
 def _wrong_type(value: object, types: str | list[str], expected: str) -> str:

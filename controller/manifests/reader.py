@@ -134,60 +134,81 @@ def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]
 def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocuments:
     """Return the documents in the order of the files, and all problems that do not concern their content. `keys`
     decrypt files of sops; without them placeholders stand for encrypted values."""
-    documents: list[ManifestDocument] = []
-    problems: list[ManifestProblem] = []
-    warnings: list[str] = []
-    decrypted: list[tuple[str, tuple[str, ...]]] = []
-    total = values = foreign = 0
+    reading = _Reading(keys)
     for file in files:
         if file.passed_over:
-            warnings.append(f"{file.path}: {file.passed_over}")
+            reading.warnings.append(f"{file.path}: {file.passed_over}")
         if not file.path.endswith(SUFFIXES) or not may_be_ours(file.content):
             continue
-        ours = _GROUP_NAMED.search(file.content.replace(b"\0", b"")) is not None
-        if not ours and foreign > MAX_FOREIGN:
-            continue
-        total += len(file.content) if ours else 0
-        if total > MAX_TOTAL or len(documents) > MAX_DOCUMENTS or values > MAX_VALUES:
-            limit = Localizable(
-                "more than {max_total} MiB, {max_documents} documents or {max_values} values of manifests",
-                max_total=MAX_TOTAL // 2**20,
-                max_documents=MAX_DOCUMENTS,
-                max_values=MAX_VALUES,
-            )
-            problems.append(
-                ManifestProblem(
-                    file.path,
-                    0,
-                    0,
-                    "",
-                    Localizable("{limit}: point the PlatformApp's path to fewer", limit=limit),
-                )
-            )
+        if not reading.take(file):
             break
-        parsed, is_whole = _parse_ours(file, warnings)
+    return reading.result()
+
+
+@dataclass
+class _Reading:
+    """What was read so far, and how much of the bounds for all files it takes."""
+
+    keys: FileKeys | None
+    documents: list[ManifestDocument] = field(default_factory=list)
+    problems: list[ManifestProblem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    decrypted: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    total: int = 0  # bytes of files that name our API
+    values: int = 0  # in them
+    foreign: int = 0  # values in other files
+
+    def take(self, file: SourceFile) -> bool:
+        """Read one more file. Return False if that would exceed a bound."""
+        ours = _GROUP_NAMED.search(file.content.replace(b"\0", b"")) is not None
+        if not ours and self.foreign > MAX_FOREIGN:
+            return True
+        self.total += len(file.content) if ours else 0
+        if self.total > MAX_TOTAL or len(self.documents) > MAX_DOCUMENTS or self.values > MAX_VALUES:
+            self.problems.append(_too_much(file.path))
+            return False
+        parsed, is_whole = _parse_ours(file, self.warnings)
         if ours:
-            values += parsed.values
+            self.values += parsed.values
         else:
-            foreign += parsed.values
-            if foreign > MAX_FOREIGN:
-                warnings.append(
-                    Localizable(
-                        "{file_path}: files after it are passed over that do not name {api_version}",
-                        file_path=file.path,
-                        api_version=API_VERSION,
-                    )
-                )
-        problems.extend(parsed.problems)
-        opened = _opened(file.path, parsed, is_whole, keys, problems, warnings)
+            self._count_foreign(file.path, parsed.values)
+        self.problems.extend(parsed.problems)
+        opened = _opened(file.path, parsed, is_whole, self.keys, self.problems, self.warnings)
         if opened.recipients:
-            decrypted.append((file.path, opened.recipients))
+            self.decrypted.append((file.path, opened.recipients))
         for node, encrypted in zip(opened.documents, opened.encrypted, strict=True):
-            found = _sorted(file.path, node, problems, warnings)
+            found = _sorted(file.path, node, self.problems, self.warnings)
             if found is not None:
                 is_decrypted = opened.is_decrypted or not encrypted
-                documents.append(replace(found, encrypted=encrypted, is_decrypted=is_decrypted))
-    return ReadDocuments(tuple(documents), tuple(problems), tuple(warnings), tuple(decrypted))
+                self.documents.append(replace(found, encrypted=encrypted, is_decrypted=is_decrypted))
+        return True
+
+    def result(self) -> ReadDocuments:
+        return ReadDocuments(
+            tuple(self.documents), tuple(self.problems), tuple(self.warnings), tuple(self.decrypted)
+        )
+
+    def _count_foreign(self, path: str, values: int) -> None:
+        self.foreign += values
+        if self.foreign > MAX_FOREIGN:
+            self.warnings.append(
+                Localizable(
+                    "{file_path}: files after it are passed over that do not name {api_version}",
+                    file_path=path,
+                    api_version=API_VERSION,
+                )
+            )
+
+
+def _too_much(path: str) -> ManifestProblem:
+    limit = Localizable(
+        "more than {max_total} MiB, {max_documents} documents or {max_values} values of manifests",
+        max_total=MAX_TOTAL // 2**20,
+        max_documents=MAX_DOCUMENTS,
+        max_values=MAX_VALUES,
+    )
+    message = Localizable("{limit}: point the PlatformApp's path to fewer", limit=limit)
+    return ManifestProblem(path, 0, 0, "", message)
 
 
 def _opened(

@@ -258,7 +258,6 @@ class GatewayApp:
         people = PeopleStore(settings.people)
         self._callers = Callers(people, settings.web, previews=store.branches.previews)
         self._passes = CallPasses(people, settings.web)
-        self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
         self._live = LiveEndpoints(store, settings, self.watch, self._callers)
         self._live_pages = LivePages(store, self.watch, self._callers, LIVE)
         self._storage = StorageClient(store, connect, serves_links=door is not None)
@@ -285,12 +284,19 @@ class GatewayApp:
         self._meter_file = worker_file(settings.request_counts, os.getpid())
         self._beat: asyncio.TimerHandle | None = None
         self._async = self._async_calls()
+        self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
         self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
         self._open = WorkerShares("WebSockets", settings.web.sockets, settings.web.sockets_per_app)
         self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
         self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
         self._max_body = settings.web.max_body
-        self._steps = (
+        self._steps = self._guarded_steps()
+        self._shares = self._reported_shares()
+        self._next_period = 0.0
+
+    def _guarded_steps(self) -> tuple[GuardedStep, ...]:
+        """Return what is done once a second. The failure of one keeps no other from being done."""
+        return (
             GuardedStep(
                 "callers of WebSockets are not checked, and their bytes not counted", self._sockets.look
             ),
@@ -299,7 +305,10 @@ class GatewayApp:
             GuardedStep("what calls have left behind is not removed", self._staging.sweep),
             GuardedStep("connections to the storage are not closed", self._face.sweep),
         )
-        self._shares = (
+
+    def _reported_shares(self) -> tuple[tuple[Resource, WorkerShares], ...]:
+        """Return the limits of which the daemon is told how much of them apps take."""
+        return (
             (Resource.CALLS, self._calls),
             (Resource.SOCKETS, self._open),
             (Resource.PASSWORD_CHECKS, self._auth.checks),
@@ -307,7 +316,6 @@ class GatewayApp:
             (Resource.API_REQUESTS, self._flask.waiting),
             (Resource.TRANSFERS, self._face.transfers),
         )
-        self._next_period = 0.0
 
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
@@ -161,7 +160,3 @@ def faults(page: Page) -> list[str]:
         *told,
         *([f"the page is {widths[0]} wide in a window of {widths[1]}"] if widths[0] > widths[1] else []),
     ]
-
-
-def next_page(base: str, path: str) -> str:
-    return f"{base}/-/login?next={quote(path, safe='')}"

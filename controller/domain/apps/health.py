@@ -44,7 +44,7 @@ def judge_component(
     """`unready`: what the serving workload itself said when asked and it was not ready, else empty. `setback`: what
     the last attempt to bring the component to its state came to. `held`: why the plan does not start it now, although
     nothing is wrong with it."""
-    name, revision = component.spec.name, component.revision
+    revision = component.revision
     if component.failure:
         return _failed(component.failure_reason or Reason.NOT_READY, component.failure, route, revision)
     if memory.failed_fingerprint in component.fingerprints:
@@ -54,15 +54,8 @@ def judge_component(
             return _set_back(setback, route, revision)
         if held:
             return (_waits(held, route, revision),)
-        return (
-            Condition(
-                ConditionType.READY,
-                False,
-                Reason.NOT_SERVING,
-                Localizable("no version serves yet"),
-                revision=revision,
-            ),
-        )
+        message = Localizable("no version serves yet")
+        return (Condition(ConditionType.READY, False, Reason.NOT_SERVING, message, revision=revision),)
     if component.asleep and route.asleep:
         idle = render_duration(component.spec.idle_after or 0.0)
         message = Localizable(
@@ -71,9 +64,23 @@ def judge_component(
             fingerprint=short(route.fingerprint),
         )
         return (Condition(ConditionType.READY, True, Reason.HIBERNATING, message, revision=revision),)
+    return _of_running(component, observed, route, memory, unready, setback, held)
+
+
+def _of_running(
+    component: DesiredComponent,
+    observed: ObservedApp,
+    route: Route,
+    memory: ComponentStatus,
+    unready: str,
+    setback: Setback | None,
+    held: Hold | None,
+) -> tuple[Condition, ...]:
+    """Return the conditions of a component whose wanted version is in service."""
+    revision = component.revision
     alive = [
         w
-        for w in observed.of(name)
+        for w in observed.of(component.spec.name)
         if w.fingerprint == route.fingerprint
         and w.state is WorkloadState.RUNNING
         and w.endpoint in route.upstreams

@@ -81,11 +81,8 @@ class Callers:
                 return found
         return administrator("this host") if is_trusted(visitor, self._settings) else None
 
-    def by_page(self, visitor: ClientInfo) -> Principal | None:
-        """Return whom the page was shown to whose script makes this request."""
-        return self._whole(self._by_page(visitor))
-
     def _by_page(self, visitor: ClientInfo) -> Principal | None:
+        """Return whom the page was shown to whose script makes this request."""
         text = visitor.headers.get(page_tokens.HEADER, "")
         token, now = page_tokens.read_token(text), self._clock()
         if token is None or visitor.headers.get("origin") != page_tokens.ORIGIN:

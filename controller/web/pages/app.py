@@ -20,7 +20,7 @@ from controller.domain.apps.status import AppStatus, Event
 from controller.domain.apps.usage import Usage
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.people.roles import Principal
-from controller.domain.runs.run import Run, RunCount
+from controller.domain.runs.run import RunCount
 from controller.ports import Store
 from controller.web.api.platform.refusals import unknown_app
 from controller.web.context import context, principal, query
@@ -73,7 +73,6 @@ class AppShown:
     queued: ReconcileRequest | None
     pipelines: tuple[str, ...]  # that can be run, or have runs
     runs: tuple[RunCount, ...]
-    last_run: Run | None
     uses: tuple[Usage, ...]
     events: tuple[Event, ...]  # newest first
     history: tuple[AppliedRevision, ...]  # newest first
@@ -107,7 +106,6 @@ class AppLive:
             store.requests.queued(app),
             tuple(sorted(published | {count.pipeline for count in counts})),
             counts,
-            store.runs.last_ended(app),
             tuple(store.usage(app)),
             tuple(reversed(store.events.list(app, 0, EVENTS))),
             store.history.list(app, ENTRIES + 1),
