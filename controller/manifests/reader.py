@@ -134,7 +134,7 @@ def in_order(problems: Iterable[ManifestProblem]) -> tuple[ManifestProblem, ...]
 def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocuments:
     """Return the documents in the order of the files, and all problems that do not concern their content. `keys`
     decrypt files of sops; without them placeholders stand for encrypted values."""
-    reading = _Reading(keys)
+    reading = _DocumentReader(keys)
     for file in files:
         if file.passed_over:
             reading.warnings.append(f"{file.path}: {file.passed_over}")
@@ -146,7 +146,7 @@ def read(files: Iterable[SourceFile], keys: FileKeys | None = None) -> ReadDocum
 
 
 @dataclass
-class _Reading:
+class _DocumentReader:
     """What was read so far, and how much of the bounds for all files it takes."""
 
     keys: FileKeys | None

@@ -15,13 +15,13 @@ from controller.domain.apps.orders import AppOrder, OrderRecord
 from controller.templates.asking import NewApp, templates
 from controller.web.api.platform.admission import note
 from controller.web.api.platform.app_orders import allowance_document, ask_creation, ask_deletion, own_order
+from controller.web.api.platform.calling import invalid
 from controller.web.api.platform.order_documents import order_document, template_document
 from controller.web.bodies import read_json, require_json
 from controller.web.context import context, people_context, principal, query
 from controller.web.pages.new_app import order_page
 from controller.web.pages.rendering import wants_page
 from controller.web.pages.templates import templates_page
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 new_apps = Blueprint("new_apps", __name__)
 
@@ -85,21 +85,17 @@ def _wanted() -> NewApp:
         "values",
         "limits",
     }:
-        raise _invalid(f"The body must be a mapping such as {_BODY}.")
+        raise invalid(f"The body must be a mapping such as {_BODY}.")
     values, limits = asked.get("values", {}), asked.get("limits", {})
     texts = isinstance(asked["name"], str) and isinstance(asked["template"], str)
     if not texts or not isinstance(values, dict) or not isinstance(limits, dict):
-        raise _invalid(f"The body must be a mapping such as {_BODY}.")
+        raise invalid(f"The body must be a mapping such as {_BODY}.")
     for name, value in values.items():
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise _invalid(f"The value of {name[:40]} must be a text or a whole number.")
+            raise invalid(f"The value of {name[:40]} must be a text or a whole number.")
     for name, limit in limits.items():
         if not isinstance(limit, str | int | float) or isinstance(limit, bool):
-            raise _invalid(f"The limit {name[:40]} must be a number or a size.")
+            raise invalid(f"The limit {name[:40]} must be a number or a size.")
     return NewApp(
         asked["name"], asked["template"], {name: str(value) for name, value in values.items()}, limits
     )
-
-
-def _invalid(detail: str) -> RequestRefused:
-    return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))

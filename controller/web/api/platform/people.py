@@ -16,6 +16,7 @@ from controller.domain.people.accounts import LABEL, Scope, TokenRecord
 from controller.domain.people.documents import audit_document, session_document, token_document
 from controller.domain.people.tokens import LONGEST_DAYS, USUAL_DAYS, new_token
 from controller.web.api.platform.admission import FORM, note
+from controller.web.api.platform.calling import invalid
 from controller.web.bodies import read_json, require_json
 from controller.web.context import people_context, principal, query
 from controller.web.pages.flashes import Flash, redirect_saying
@@ -103,14 +104,14 @@ def _asked_token(user: str) -> tuple[str, TokenRecord]:
         require_json(request.mimetype, f"Send JSON such as {_BODY}.")
         asked = read_json(request.get_data(cache=False))
     if not isinstance(asked, dict) or not set(asked) <= {"label", "scope", "days"}:
-        raise _invalid(f"The body must be a mapping such as {_BODY}.")
+        raise invalid(f"The body must be a mapping such as {_BODY}.")
     label, scope, days = asked.get("label", ""), asked.get("scope", "read"), asked.get("days", USUAL_DAYS)
     if not isinstance(label, str) or len(label) > LABEL or not label.isprintable():
-        raise _invalid(Localizable("label must be a text of at most {most} characters.", most=LABEL))
+        raise invalid(Localizable("label must be a text of at most {most} characters.", most=LABEL))
     if scope not in list(Scope):
-        raise _invalid(Localizable("scope must be one of {names}.", names=", ".join(Scope)))
+        raise invalid(Localizable("scope must be one of {names}.", names=", ".join(Scope)))
     if type(days) is not int or not 1 <= days <= LONGEST_DAYS:
-        raise _invalid(Localizable("days must be a whole number from 1 to {most}.", most=LONGEST_DAYS))
+        raise invalid(Localizable("days must be a whole number from 1 to {most}.", most=LONGEST_DAYS))
     return new_token(user, label, Scope(scope), days, time.time(), secrets.token_urlsafe(32))
 
 
@@ -145,7 +146,3 @@ def _tokens_page(found: tuple[TokenRecord, ...], secret: str = "") -> Response:
 
 def _missing(detail: str) -> RequestRefused:
     return RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
-
-
-def _invalid(detail: str) -> RequestRefused:
-    return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))

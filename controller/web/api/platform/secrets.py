@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from controller.client.platform.api import Document
@@ -16,16 +16,15 @@ from controller.domain.localizable import Localizable, sentence
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, without_line_end
 from controller.web.api.platform.admission import note
-from controller.web.api.platform.refusals import refusal
-from controller.web.api.platform.stored import StoredPlatform
+from controller.web.api.platform.calling import answer_stalled, callers_platform, invalid
 from controller.web.bodies import read_json, require_json
-from controller.web.context import context, principal, query
+from controller.web.context import query
 from controller.web.pages.rendering import wants_page
 from controller.web.pages.secrets import after_change, secrets_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
-from controller.web.responses import problem_response, store_failed
 
 secrets = Blueprint("secrets", __name__)
+secrets.register_error_handler(Stalled, answer_stalled)
 
 MAX_DETAIL: Final = 200  # characters in the audit
 _ACTION: Final = '{"action": "rotate"}'
@@ -35,7 +34,7 @@ _BODY: Final = '{"values": {"TOKEN": "…"}}'
 @secrets.get("/-/apps/<name>/secrets")
 def listed(name: str) -> ResponseReturnValue:
     """A document for programs, a page for people."""
-    return secrets_page(name) if wants_page() else _platform().secrets(name)
+    return secrets_page(name) if wants_page() else callers_platform().secrets(name)
 
 
 @secrets.post("/-/apps/<name>/secrets")
@@ -44,7 +43,7 @@ def set_by_form(name: str) -> ResponseReturnValue:
     secret, key = (request.form.get(field, "").strip() for field in ("secret", "key"))
     try:
         values = {key: _given_value()}
-        _asked(name, secret, values, lambda: _platform().set_secret(name, secret, values))
+        _asked(name, secret, values, lambda: callers_platform().set_secret(name, secret, values))
     except Stalled as error:
         if error.reason != Reason.SECRET_REFUSED:
             raise
@@ -56,7 +55,7 @@ def set_by_form(name: str) -> ResponseReturnValue:
 def remove_by_form(name: str, secret: str) -> ResponseReturnValue:
     """Remove the key that the form names, or the whole Secret."""
     keys = request.form.getlist("key")
-    _asked(name, secret, keys, lambda: _platform().remove_secret(name, secret, keys))
+    _asked(name, secret, keys, lambda: callers_platform().remove_secret(name, secret, keys))
     return after_change(name)
 
 
@@ -65,7 +64,7 @@ def put(name: str, secret: str) -> ResponseReturnValue:
     """Set the keys that the body names, and leave others as they are."""
     require_json(request.mimetype, f"Send JSON such as {_BODY}.")
     values = _values(read_json(request.get_data(cache=False)))
-    return _asked(name, secret, values, lambda: _platform().set_secret(name, secret, values))
+    return _asked(name, secret, values, lambda: callers_platform().set_secret(name, secret, values))
 
 
 @secrets.delete("/-/apps/<name>/secrets/<secret>")
@@ -73,9 +72,9 @@ def remove(name: str, secret: str) -> ResponseReturnValue:
     """Remove the keys that the query names, or the whole Secret."""
     asked = query().values
     if unknown := sorted(set(asked) - {"key"}):  # a mistyped one would remove all keys
-        raise _refused(f"Only the parameter key is known here, not {unknown[0][:40]!r}.")
+        raise invalid(f"Only the parameter key is known here, not {unknown[0][:40]!r}.")
     keys = asked.get("key", ())
-    return _asked(name, secret, keys, lambda: _platform().remove_secret(name, secret, keys))
+    return _asked(name, secret, keys, lambda: callers_platform().remove_secret(name, secret, keys))
 
 
 @secrets.post("/-/apps/<name>/age-keys")
@@ -87,11 +86,11 @@ def change_age_key(name: str) -> ResponseReturnValue:
     action, force = (str(body["action"]), body.get("force", False)) if is_known else ("", False)
     may_force = action == KeyAction.RETIRE
     if action not in set(KeyAction) or not isinstance(force, bool) or (force and not may_force):
-        raise _refused(
+        raise invalid(
             f'The body must be {_ACTION}; the action is rotate or retire, and "force": true may stand beside retire.'
         )
     said = (action, "force") if force else (action,)
-    return _asked(name, "", said, lambda: _platform().change_age_key(name, KeyAction(action), force))
+    return _asked(name, "", said, lambda: callers_platform().change_age_key(name, KeyAction(action), force))
 
 
 def _values(body: Any) -> Mapping[str, Secret]:
@@ -101,7 +100,7 @@ def _values(body: Any) -> Mapping[str, Secret]:
         or not values
         or not all(isinstance(each, str) for each in values.values())
     ):
-        raise _refused(f"The body must be a mapping of keys to texts such as {_BODY}.")
+        raise invalid(f"The body must be a mapping of keys to texts such as {_BODY}.")
     return {key: Secret(value) for key, value in values.items()}
 
 
@@ -126,18 +125,3 @@ def _asked(app: str, secret: str, keys: Iterable[str], ask: Callable[[], Documen
         raise RequestRefused(HttpProblem(ProblemKind.QUEUE_FULL, error.message, retry_after=10)) from error
     note(f"{app}/{secret}" if secret else app, ", ".join(keys)[:MAX_DETAIL])
     return {"app": app, "change": change}, 202
-
-
-def _platform() -> StoredPlatform:
-    store, settings = context(current_app)
-    return StoredPlatform(store, settings, principal())
-
-
-@secrets.errorhandler(Stalled)
-def refused(error: Stalled) -> Response:
-    problem = refusal(error, (request.view_args or {}).get("name", ""))
-    return problem_response(problem) if problem else store_failed(error)
-
-
-def _refused(detail: str) -> RequestRefused:
-    return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))

@@ -24,18 +24,17 @@ from controller.ports import Store
 from controller.store.backup_record import load_record
 from controller.store.calls import CallTable
 from controller.web.api.platform.admission import FORM, note
+from controller.web.api.platform.calling import answer_stalled, callers_platform
 from controller.web.api.platform.documents import summary_document
 from controller.web.api.platform.metrics import CONTENT_TYPE, CallCounts, render
-from controller.web.api.platform.refusals import refusal, unknown_app
-from controller.web.api.platform.stored import StoredPlatform, approved_revision
+from controller.web.api.platform.refusals import unknown_app
+from controller.web.api.platform.stored import approved_revision
 from controller.web.bodies import read_json
 from controller.web.context import (
     context,
-    people_context,
     principal,
     query,
     storage_client,
-    visitor,
 )
 from controller.web.gpus import gpu_document, read_gpus
 from controller.web.pages.app import after, app_page
@@ -43,11 +42,11 @@ from controller.web.pages.app_history import difference_page
 from controller.web.pages.apps import apps_page
 from controller.web.pages.rendering import wants_page
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
-from controller.web.responses import problem_response, store_failed
 
 log = logging.getLogger(__name__)
 
 status = Blueprint("status", __name__)
+status.register_error_handler(Stalled, answer_stalled)
 
 FRESH = 15.0  # seconds since the daemon's control loop was last alive
 MAX_REVISION = 200  # characters
@@ -142,13 +141,13 @@ def overview() -> ResponseReturnValue:
 
 @status.get("/-/apps")
 def apps() -> ResponseReturnValue:
-    return apps_page() if wants_page() else _platform().apps()
+    return apps_page() if wants_page() else callers_platform().apps()
 
 
 @status.get("/-/apps/<name>")
 def app(name: str) -> ResponseReturnValue:
     known_app(context(current_app).store, name)
-    return app_page(name) if wants_page() else _platform().app(name)
+    return app_page(name) if wants_page() else callers_platform().app(name)
 
 
 @status.get("/-/apps/<name>/events")
@@ -158,12 +157,12 @@ def events(name: str) -> ResponseReturnValue:
 
 @status.get("/-/apps/<name>/history")
 def history(name: str) -> ResponseReturnValue:
-    return _platform().history(name, query().number("limit", 20))
+    return callers_platform().history(name, query().number("limit", 20))
 
 
 @status.get("/-/apps/<name>/diff")
 def diff(name: str) -> ResponseReturnValue:
-    found = _platform().diff(name, query().text("from"), query().text("to"))
+    found = callers_platform().diff(name, query().text("from"), query().text("to"))
     return (
         difference_page(name, found, context(current_app).store.history.list(AppName(name)))
         if wants_page()
@@ -178,7 +177,7 @@ def all_events() -> ResponseReturnValue:
 
 @status.get("/-/apps/<name>/requests/<int:request>")
 def progress(name: str, request: int) -> ResponseReturnValue:
-    return _platform().progress(name, request, query().number("after", 0), 0.0)
+    return callers_platform().progress(name, request, query().number("after", 0), 0.0)
 
 
 @status.post("/-/apps/<name>/reconcile")
@@ -188,7 +187,7 @@ def reconcile(name: str) -> ResponseReturnValue:
 
 @status.post("/-/apps/<name>/retry")
 def retry(name: str) -> ResponseReturnValue:
-    _platform().known(name)
+    callers_platform().known(name)
     return _ask(name, AppRequest.RETRY)
 
 
@@ -206,7 +205,7 @@ def resume(name: str) -> ResponseReturnValue:
 def rollback(name: str) -> ResponseReturnValue:
     """Go back to the revision that the JSON body or the form names, or to the newest good one."""
     revision = request.form.get("revision", "") if request.mimetype == FORM else _named_revision()
-    asked = _platform().roll_back(name, revision or None)
+    asked = callers_platform().roll_back(name, revision or None)
     note(name, f"to {asked['rollback']['revision'][:12]}")
     return _accepted(asked, "rollback")
 
@@ -214,9 +213,9 @@ def rollback(name: str) -> ResponseReturnValue:
 @status.post("/-/apps/<name>/approve")
 def approve(name: str) -> ResponseReturnValue:
     """Approve the revision that was attempted last, or the one that the JSON body names."""
-    revision = _named_revision() or approved_revision(_platform().known(name))
+    revision = _named_revision() or approved_revision(callers_platform().known(name))
     note(name, revision)
-    return _accepted(_platform().approve(name, revision), "approve")
+    return _accepted(callers_platform().approve(name, revision), "approve")
 
 
 def _seen(store: Store) -> list[AppStatus]:
@@ -244,18 +243,13 @@ def _named_revision() -> str:
     return named
 
 
-def _platform() -> StoredPlatform:
-    store, settings = context(current_app)
-    return StoredPlatform(store, settings, principal(), people_context(current_app).callers.url(visitor()))
-
-
 def _events(app: str | None) -> ResponseReturnValue:
     asked = query()
-    return {"events": _platform().events(app, asked.number("after", 0), asked.number("limit", 100))}
+    return {"events": callers_platform().events(app, asked.number("after", 0), asked.number("limit", 100))}
 
 
 def _ask(app: str, what: AppRequest) -> ResponseReturnValue:
-    return _accepted(_platform().request(app, what), what.value)
+    return _accepted(callers_platform().request(app, what), what.value)
 
 
 def _accepted(asked: Document, act: str) -> ResponseReturnValue:
@@ -263,12 +257,6 @@ def _accepted(asked: Document, act: str) -> ResponseReturnValue:
     if request.mimetype == FORM:
         return after(act, AppName(asked["app"]))
     return {**asked, "request": asked["id"]}, 202
-
-
-@status.errorhandler(Stalled)
-def refused(error: Stalled) -> Response:
-    problem = refusal(error, (request.view_args or {}).get("name", ""))
-    return problem_response(problem) if problem else store_failed(error)
 
 
 def known_app(store: Store, name: str) -> AppStatus:

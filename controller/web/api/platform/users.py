@@ -23,6 +23,7 @@ from controller.domain.reasons import Reason
 from controller.store.first_admin import login_url
 from controller.store.people import LINK, PeopleStore
 from controller.web.api.platform.admission import FORM, note
+from controller.web.api.platform.calling import invalid
 from controller.web.bodies import read_json, require_json
 from controller.web.context import context, people_context, principal
 from controller.web.pages.flashes import Flash, redirect_saying
@@ -66,7 +67,7 @@ def new_link(id: str) -> ResponseReturnValue:
 @users.post(f"{PLACE}/<id>/remove")
 def remove_user(id: str) -> ResponseReturnValue:
     if id == principal().name:
-        raise _invalid(Localizable("Nobody removes their own account: ask another administrator."))
+        raise invalid(Localizable("Nobody removes their own account: ask another administrator."))
     store = _store()
     _do(lambda: store.remove(id))
     note(id)
@@ -85,7 +86,7 @@ def give_role(id: str) -> ResponseReturnValue:
 def take_role(id: str) -> ResponseReturnValue:
     store, grant = _store(), _grant(id)
     if id == principal().name and grant.role is Role.ADMIN:
-        raise _invalid(Localizable("Nobody takes this role from themselves: ask another administrator."))
+        raise invalid(Localizable("Nobody takes this role from themselves: ask another administrator."))
     if not store.take_back(grant):
         raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, _not_given(store, grant)))
     note(id, _words(grant))
@@ -115,9 +116,9 @@ def _grant(id: str) -> Grant:
     asked = _asked("role", "app")
     word, app = _text(asked, "role"), str(asked.get("app") or ALL)
     if word not in list(Role):
-        raise _invalid(Localizable("role must be one of {names}.", names=", ".join(Role)))
+        raise invalid(Localizable("role must be one of {names}.", names=", ".join(Role)))
     if app != ALL and not is_dns_label(app) and not is_app_pattern(app):
-        raise _invalid(
+        raise invalid(
             Localizable(
                 "{app!r} cannot be the name of an app, or the beginning of names such as pu-lab-*.", app=app
             )
@@ -132,14 +133,14 @@ def _asked(*names: str) -> dict[str, Any]:
     require_json(request.mimetype, f"Send JSON with {' and '.join(names)}.")
     found = read_json(request.get_data(cache=False))
     if not isinstance(found, dict) or not set(found) <= set(names):
-        raise _invalid(f"The body must be a mapping with {' and '.join(names)}.")
+        raise invalid(f"The body must be a mapping with {' and '.join(names)}.")
     return found
 
 
 def _text(asked: dict[str, Any], name: str) -> str:
     found = asked.get(name, "")
     if not isinstance(found, str) or not 0 < len(found) <= 100:
-        raise _invalid(Localizable("{name} must be a text of 1 to 100 characters.", name=name))
+        raise invalid(Localizable("{name} must be a text of 1 to 100 characters.", name=name))
     return found
 
 
@@ -179,7 +180,3 @@ def _is_form() -> bool:
 
 def _store() -> PeopleStore:
     return people_context(current_app).store
-
-
-def _invalid(detail: str) -> RequestRefused:
-    return RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
