@@ -101,9 +101,9 @@ def host() -> Iterator[str]:
     with container(*options) as name:
         wait_for(lambda: _state(name), lambda state: state in ("running", "degraded"), limit=120.0)
         docker("exec", name, "groupadd", "--force", "docker")
-        limits = "/etc/systemd/system/prichal-web.service.d/limits.conf"
-        text = "[Service]\\nPrivateUsers=no\\n"
-        docker("exec", name, "sh", "-c", f"mkdir -p $(dirname {limits}) && printf '{text}' >{limits}")
+        for unit in ("prichal-web", "prichal-git"):
+            folder, text = f"/etc/systemd/system/{unit}.service.d", "[Service]\\nPrivateUsers=no\\n"
+            docker("exec", name, "sh", "-c", f"mkdir -p {folder} && printf '{text}' >{folder}/limits.conf")
         yield name
 
 

@@ -46,6 +46,8 @@ SILENT: Final = 720.0  # seconds without a byte from Git; the hook shows the pro
 UNREAD: Final = 120.0  # seconds for the caller to take a piece of the answer
 MOST, EACH_PERSON, EACH_REPOSITORY = 32, 12, 12  # exchanges in one worker
 RETRY: Final = 5  # seconds
+STARTING: Final = 10.0  # seconds that an exchange waits for a service that does not take connections yet
+LOOK: Final = 0.1  # seconds between two tries
 _ROUTES: Final = {"git-receive-pack": ROUTES[2], "git-upload-pack": ROUTES[1]}
 
 
@@ -93,7 +95,7 @@ class GitEndpoint:
         ):
             push = new_push() if target.service.writes and not target.advertises else ""
             exchange = _CarriedExchange(
-                target, self._connect(), limit, GunzippedBody(limit) if coded else None
+                target, await self._connect(), limit, GunzippedBody(limit) if coded else None
             )
             try:
                 await self._begin(push, who, target, visitor)
@@ -140,12 +142,17 @@ class GitEndpoint:
             )
         )
 
-    def _connect(self) -> socket.socket:
-        try:
-            return connected(self._settings.git_socket)
-        except OSError as error:
-            log.warning("the Git service cannot be reached at %s: %s", self._settings.git_socket, error)
-            raise _unavailable() from error
+    async def _connect(self) -> socket.socket:
+        """Return a connection to the service. One that is starting gets a moment. Raises RequestRefused."""
+        deadline = time.monotonic() + STARTING
+        while True:
+            try:
+                return connected(self._settings.git_socket)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    log.warning("the Git service cannot be reached at %s: %s", self._settings.git_socket, error)
+                    raise _unavailable() from error
+            await asyncio.sleep(LOOK)
 
     # --- pushes: who it is, this process knows; what Git accepts, its hook tells (api/platform/pushes) ---
 
