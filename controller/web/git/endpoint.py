@@ -43,6 +43,8 @@ SMALL: Final = 2**20  # bytes of a push whose objects become files of their own
 NEGOTIATION: Final = 32 * 2**20  # bytes of a fetch's request: its commits, not their content
 ABOVE: Final = 2**20  # bytes of a push beside its objects
 SILENT: Final = 720.0  # seconds without a byte from Git; the hook shows the progress for ten minutes
+# Git writes its header before it reads. systemd takes connections, too, while it cannot start the service.
+BEGINNING: Final = 60.0  # seconds for that header
 UNREAD: Final = 120.0  # seconds for the caller to take a piece of the answer
 MOST, EACH_PERSON, EACH_REPOSITORY = 32, 12, 12  # exchanges in one worker
 RETRY: Final = 5  # seconds
@@ -150,7 +152,9 @@ class GitEndpoint:
                 return connected(self._settings.git_socket)
             except OSError as error:
                 if time.monotonic() > deadline:
-                    log.warning("the Git service cannot be reached at %s: %s", self._settings.git_socket, error)
+                    log.warning(
+                        "the Git service cannot be reached at %s: %s", self._settings.git_socket, error
+                    )
                     raise _unavailable() from error
             await asyncio.sleep(LOOK)
 
@@ -258,10 +262,10 @@ class _CarriedExchange:
             except OSError:
                 self._is_read = False
 
-    async def _read(self) -> bytes:
+    async def _read(self, seconds: float = SILENT) -> bytes:
         """Return what comes next; empty at the end. Git that ended before it has read all resets the connection."""
         try:
-            async with asyncio.timeout(SILENT):
+            async with asyncio.timeout(seconds):
                 return await self._loop.sock_recv(self._connection, PIECE)
         except TimeoutError:
             raise _unavailable() from None
@@ -272,7 +276,7 @@ class _CarriedExchange:
         data = b""
         try:
             while (found := split_header(data)) is None:
-                piece = await self._read()
+                piece = await self._read(BEGINNING)
                 if not piece:
                     raise _unavailable()
                 data += piece
