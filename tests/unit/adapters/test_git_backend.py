@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from controller.adapters.git_backend import environment, size_of
 from controller.domain.git_http import GitExchange, GitService
@@ -24,7 +28,7 @@ def test_a_push() -> None:
     assert "CONTENT_LENGTH" not in found
     set_ = options(found)
     assert set_["receive.maxInputSize"] == "1000"
-    assert set_["safe.directory"] == "/srv/git/demo.git"
+    assert set_["safe.directory"] == "*"
     assert set_["http.getanyfile"] == "false"
 
 
@@ -61,3 +65,16 @@ def test_sizes(tmp_path: Path) -> None:
     (tmp_path / "d").symlink_to("/etc/passwd")
     assert size_of(tmp_path) == 6 + len("/etc/passwd")
     assert size_of(tmp_path / "missing") == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to other users")
+@pytest.mark.parametrize("service", GitService)
+def test_a_repository_of_another_user_is_served(tmp_path: Path, service: GitService) -> None:
+    """An administrator creates it as root, say, and the service runs as a user of its own."""
+    folder = tmp_path / "demo.git"
+    subprocess.run(("git", "init", "-q", "--bare", folder), check=True)
+    os.chown(folder, 65534, 65534)
+    found = environment(GitExchange("demo", service, True, "ivanov"), tmp_path, 1000)
+    answer = subprocess.run(("git", "http-backend"), env=found, capture_output=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert f"# service={service}\n".encode() in answer.stdout
