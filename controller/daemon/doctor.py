@@ -202,6 +202,8 @@ def _git_http(settings: Settings) -> str:
     except ConnectionRefusedError as error:
         advice = Localizable("start it with: prichal git-http, or: systemctl restart prichal-git.socket")
         raise Finding(Localizable("nothing listens at {path} any more", path=path), advice) from error
+    except (PermissionError, BlockingIOError):
+        pass  # it belongs to the web process, or more than it takes at once are waiting
     url = settings.clone_url("NAME")
     if not settings.web.public_url:
         return Localizable("hosted repositories are at {url}, for this host alone (web.publicUrl)", url=url)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.cli.exits import Exit
-from controller.config import Settings
+from controller.config import Settings, load
 from controller.daemon.lock import only_one
 from controller.domain.apps.status import AppStatus
 from controller.domain.apps.usage import Usage
@@ -32,6 +32,7 @@ from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store.first_admin import prepare_people
 from controller.store.people import PeopleStore
+from controller.unix_socket import connected, listening
 from tests.support.nvml import StandInDriver, StandInGpu, has_compiler
 from tests.support.specs import make
 from tests.unit.cli.conftest import Machine
@@ -319,6 +320,30 @@ def test_a_web_process_that_is_ready_and_one_that_is_not(
     assert examine(bare)["web"]["ok"]
     web.ready = False  # type: ignore[attr-defined]
     assert "it has never run" in str(examine(bare)["web"]["detail"])
+
+
+def test_git_over_https(bare: Machine) -> None:
+    def seen() -> tuple[object, str]:
+        check = examine(bare)["git over https"]
+        return check["ok"], str(check["detail"])
+
+    path, waiting = load(bare.config).git_socket, []
+    path.parent.mkdir(parents=True)
+    assert seen() == (False, f"the Git service does not listen at {path}, so pushes over HTTPS fail")
+    with listening(path):
+        assert seen()[0]
+        path.chmod(0o666)
+        assert seen() == (False, f"more users than the web process may open {path}")
+        path.chmod(0o600)
+        while True:  # it takes no more connections than wait already
+            try:
+                waiting.append(connected(path))
+            except BlockingIOError:
+                break
+        assert seen()[0]
+    for each in waiting:
+        each.close()
+    assert seen() == (False, f"nothing listens at {path} any more")
 
 
 def test_shares_that_are_nearly_used_up(machine: Machine, store: SqliteStore, tmp_path: Path) -> None:
