@@ -17,14 +17,9 @@ from controller.domain.errors import ManifestInvalid, ManifestProblem
 from controller.domain.localizable import Localizable
 from controller.domain.secret import scrub
 from controller.manifests import components
-from controller.manifests.checks import (
-    CHECKS,
-    CheckedCommit,
-    identity,
-    package_registries,
-    unset_secrets,
-    warnings,
-)
+from controller.manifests.check_warnings import warnings
+from controller.manifests.checks import CHECKS, identity, package_registries, unset_secrets
+from controller.manifests.commit import CheckedCommit
 from controller.manifests.encrypted import (
     NO_ACCESS,
     FileAccess,

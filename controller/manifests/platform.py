@@ -41,9 +41,10 @@ from controller.domain.notifications.spec import Channel
 from controller.domain.secret import Secret, scrub, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests import components
-from controller.manifests.checks import MOST_NOTIFICATIONS, cycles, duplicates
+from controller.manifests.checks import MOST_NOTIFICATIONS, duplicates
 from controller.manifests.components import spec_of
 from controller.manifests.encrypted import decrypted_values, misplaced, names_files
+from controller.manifests.pipeline_checks import cycles
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile

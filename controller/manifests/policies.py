@@ -9,7 +9,7 @@ from controller.domain.apps.policies import Policies
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.errors import ManifestProblem
 from controller.domain.localizable import Localizable
-from controller.manifests.checks import CheckedCommit, containers
+from controller.manifests.commit import CheckedCommit, containers
 from controller.manifests.reader import ManifestDocument
 
 #: Kinds whose names appear in addresses and in the names of containers.
