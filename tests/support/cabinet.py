@@ -69,6 +69,9 @@ class Look:
     phone: bool = False
 
 
+#: Tables of which a part is seen only by scrolling sideways.
+CUT_TABLES: Final = """[...document.querySelectorAll(".card:has(table)")]
+    .filter((card) => card.scrollWidth > card.clientWidth).map((card) => card.ariaLabel)"""
 #: Both languages, both schemes and both widths; each combination shows what is wrong with any of its parts.
 LOOKS: Final = (Look(), Look("ru", dark=True, phone=True))
 
@@ -159,4 +162,5 @@ def faults(page: Page) -> list[str]:
     return [
         *told,
         *([f"the page is {widths[0]} wide in a window of {widths[1]}"] if widths[0] > widths[1] else []),
+        *(f"{name}: the end of its lines is out of sight" for name in page.evaluate(CUT_TABLES)),
     ]
