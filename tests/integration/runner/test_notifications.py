@@ -4,10 +4,8 @@ and recognise what arrives twice."""
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,9 @@ from controller.domain.notifications.records import check_id
 from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.reasons import Reason
 from controller.store import SqliteStore, open_store
-from tests.support.pages import ROOT
 from tests.support.receivers import Receiver, receiver
 from tests.support.serve_runner import settings_of
+from tests.support.serving_processes import serving
 from tests.support.specs import make
 from tests.support.waiting import wait_for
 
@@ -35,17 +33,6 @@ BROKEN = Condition(ConditionType.DEGRADED, True, Reason.CRASH_LOOP, "it ends aga
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with closing(open_store(settings_of(tmp_path, "notifications").database)) as opened:
         yield opened
-
-
-@contextmanager
-def telling(state: Path, call: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.support.serve_notifications", str(state), call]
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def told(there: Receiver) -> list[tuple[int, int, int]]:
@@ -70,9 +57,9 @@ def test_killed_at_each_step(call: str, tmp_path: Path, store: SqliteStore) -> N
             before = len(told(there))
             store.apps.save(AppStatus(APP, conditions=conditions))
             store.events.add([Event(APP, EventType.NORMAL, Reason.APPLIED, "c0ffee: ready")])
-            with telling(tmp_path, call) as process:
+            with serving("notifications", tmp_path, call) as process:
                 assert process.wait(timeout=60) == -signal.SIGKILL
-            with telling(tmp_path):
+            with serving("notifications", tmp_path):
                 wait_for(lambda: len(told(there)), enough=before.__lt__)
                 wait_for(lambda: settled(store))
     assert [sum(each) for each in zip(*told(there), strict=True)] == [1, 1, 2]
@@ -86,7 +73,7 @@ def test_a_test_that_was_asked_for_outlives_the_daemon(call: str, tmp_path: Path
         spec = make(NotificationSpec, TEAM, Channel.WEBHOOK, secret="hook", url=there.url)
         store.notifications.declare(APP, (spec,))
         asked = store.notifications.ask_test(APP, TEAM)
-        with telling(tmp_path, call) as process:
+        with serving("notifications", tmp_path, call) as process:
             assert process.wait(timeout=60) == -signal.SIGKILL
 
         def delivered() -> bool:
@@ -94,7 +81,7 @@ def test_a_test_that_was_asked_for_outlives_the_daemon(call: str, tmp_path: Path
             delivery = found.record.of(check_id(asked)) if found else None
             return delivery is not None and delivery.fate is Fate.DELIVERED
 
-        with telling(tmp_path):
+        with serving("notifications", tmp_path):
             wait_for(lambda: delivered() and not store.notifications.tests())
     assert set(there.ids) == {check_id(asked)}
     assert all(one.json["data"]["test"] for one in there.received)

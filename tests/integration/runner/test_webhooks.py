@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,9 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import cancel, new_run
 from controller.store import SqliteStore, open_store
-from tests.support.pages import ROOT
 from tests.support.receivers import receiver
 from tests.support.serve_runner import settings_of
+from tests.support.serving_processes import serving
 from tests.support.specs import make
 from tests.support.waiting import wait_for
 
@@ -28,17 +26,6 @@ from tests.support.waiting import wait_for
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with closing(open_store(settings_of(tmp_path, "webhooks").database)) as opened:
         yield opened
-
-
-@contextmanager
-def sending(state: Path, call: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.support.serve_webhooks", str(state), call]
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def end_a_run(store: SqliteStore, url: str) -> None:
@@ -50,11 +37,11 @@ def end_a_run(store: SqliteStore, url: str) -> None:
 def test_killed_between_sending_and_writing_down(tmp_path: Path, store: SqliteStore) -> None:
     with receiver() as there:
         end_a_run(store, there.url)
-        with sending(tmp_path, "delivered") as process:
+        with serving("webhooks", tmp_path, "delivered") as process:
             assert process.wait(timeout=60) == -signal.SIGKILL
         assert len(there.received) == 1
         assert len(store.webhooks.of("a1")) == 1
-        with sending(tmp_path):
+        with serving("webhooks", tmp_path):
             wait_for(lambda: not store.webhooks.of("a1"))
     one, again = there.received
     assert (one.id, one.body) == (again.id, again.body)
@@ -66,9 +53,9 @@ def test_killed_before_a_failure_is_written_down(tmp_path: Path, store: SqliteSt
     with receiver() as there:
         there.answer = lambda _: (503, {}) if len(there.received) == 1 else (204, {})
         end_a_run(store, there.url)
-        with sending(tmp_path, "failed") as process:
+        with serving("webhooks", tmp_path, "failed") as process:
             assert process.wait(timeout=60) == -signal.SIGKILL
-        with sending(tmp_path):
+        with serving("webhooks", tmp_path):
             wait_for(lambda: not store.webhooks.of("a1"))
     assert len(set(there.ids)) == 1
 
@@ -78,7 +65,7 @@ def test_stopped_while_a_receiver_takes_its_time(tmp_path: Path, store: SqliteSt
     with receiver() as there:
         there.answer = lambda _: (free.wait(60), (204, {}))[1]
         end_a_run(store, there.url)
-        with sending(tmp_path) as process:
+        with serving("webhooks", tmp_path) as process:
             wait_for(lambda: there.received)
             process.terminate()
             assert process.wait(timeout=10) == 0

@@ -6,8 +6,6 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Coroutine
-from functools import wraps
 
 import pytest
 
@@ -18,19 +16,12 @@ from controller.web.api.platform.signatures import refs_of
 from controller.web.call_files import variables
 from controller.web.call_files.variables import FileInput, WantedOutputs
 from controller.web.problems import ProblemKind, RequestRefused
+from tests.support.loops import in_loop
 
 BOX = ComponentName("tables")
 WISH = {"name": "a", "datatype": "FILE", "data": "x/y.csv"}
 #: What the parser takes longest for: seconds for 15 MiB.
 LISTS = b"[" + b"[]," * (5 * 2**20) + b"[]]"
-
-
-def in_loop(test: Callable[..., Coroutine[object, object, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 async def ticks(until: asyncio.Future[WantedOutputs]) -> int:

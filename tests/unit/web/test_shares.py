@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,18 +32,11 @@ from controller.web.pages.files import PER_PAGE
 from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.fake_objects import FakeObjects
 from tests.support.gateway import Caller, make_api, make_route, make_service
+from tests.support.loops import in_loop
 from tests.support.waiting import wait_for
 
 DEMO, OTHER = AppName("demo"), AppName("other")
 SECRET = "a-secret-of-the-hook"
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 class Scene:

@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-import uvloop
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, BoxState, StorageAccess
@@ -43,21 +42,12 @@ from tests.support.gateway import (
     response,
 )
 from tests.support.git_servers import make_certificate
+from tests.support.loops import run
 from tests.support.publishing import publishing
 
 AREA = "users/ann/file_groups/"
 CAT = os.urandom(3_000_000)
 SILENCE = 0.3
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """On the loop that gunicorn's workers use; a scenario that hangs is a failure."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(bounded())
 
 
 class LinkedObjects(FakeObjects):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvloop
 
 from controller.web.gateway import upstream
 from controller.web.gateway.body import CallerGone, IncomingBody, RequestBody
@@ -19,16 +17,7 @@ from controller.web.gateway.router import Router, UpstreamTarget
 from controller.web.gateway.upstream import ConnectionDropped, UpstreamError, UpstreamTimeout
 from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.gateway import Caller, Handler, NobodyWaits, component, make_route, read_request, response
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """On the loop that gunicorn's workers use; a scenario that hangs is a failure."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(bounded())
+from tests.support.loops import run
 
 
 def target_of(*endpoints: str, timeout: float = 5.0, any_path: bool = True) -> UpstreamTarget:

@@ -14,7 +14,8 @@ from controller.web.gateway.upstream import UpstreamConnection, UpstreamSilent
 from controller.web.problems import ProblemKind, RequestRefused
 from tests.support.clock import FakeClock
 from tests.support.gateway import component, read_request, response
-from tests.unit.web.gateway.test_forward import Bench, answering, free_endpoint, run, target_of
+from tests.support.loops import run
+from tests.unit.web.gateway.test_forward import Bench, answering, free_endpoint, target_of
 
 BOTH = ("a", "b")
 

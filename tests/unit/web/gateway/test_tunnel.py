@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from controller.web.gateway import tunnel
 from controller.web.gateway.frames import close_frame
 from controller.web.gateway.tunnel import MANY, SocketEnd, Tunnel
 from tests.support.gateway import until
+from tests.support.loops import in_loop
 
 HELLO = b"\x81\x05hello"
 CLOSE = b"\x88\x02\x03\xe8"
@@ -85,14 +84,6 @@ class Scene:
     def is_read(self) -> bool:
         """Return True if somebody reads what the component sends."""
         return self.component.reads
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from controller.web.app import create_app
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.files import BUCKET, Files
+from tests.support.openapi import references
 
 DOCUMENT = document("/demo/files", ["data"])
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -61,15 +62,6 @@ def test_its_bounds_are_those_of_the_code() -> None:
     assert bounds(SCHEMAS["Begun"]) == [MAX_PARTS]
     assert f"{MAX_REMOVED:,} files" in group["delete"]["description"]
     assert file["parameters"][1]["schema"]["maxLength"] == MAX_KEY
-
-
-def references(node: Any) -> list[str]:
-    if isinstance(node, list):
-        return [found for item in node for found in references(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [node["$ref"]] if "$ref" in node else []
-    return own + [found for value in node.values() for found in references(value)]
 
 
 def test_what_is_referred_to_is_there() -> None:

@@ -19,6 +19,7 @@ from controller.web.api.runs.submission import RunInterface, SubmissionInvalid, 
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP
+from tests.support.openapi import references
 from tests.support.runs import (
     BOXES,
     INPUTS,
@@ -53,15 +54,6 @@ def check(description: dict[str, Any], path: str, method: str, response: Any) ->
     found = responses.get(str(response.status_code), description["components"]["responses"]["Problem"])
     [content] = found["content"].values()
     validator(description, content["schema"]).validate(response.get_json(force=True))
-
-
-def references(node: Any) -> list[str]:
-    if isinstance(node, list):
-        return [found for item in node for found in references(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [node["$ref"]] if "$ref" in node else []
-    return own + [found for value in node.values() for found in references(value)]
 
 
 def test_its_bounds_are_those_of_the_code() -> None:
