@@ -7,7 +7,7 @@ safe at any time, any number of times, and after a crash at any line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -587,34 +587,12 @@ class Reconciliation:
         deps, status_writer = self._deps, self._status_writer
         desired, observed, plan = end.desired, end.observed, end.plan
         routes = {route.component: route for route in deps.store.routes.of(self._app)}
-        judged = [
-            self._judged(c, observed, routes.get(c.spec.name), plan, loader.news.warnings.get(c.spec.name))
-            for c in desired.components
-        ]
-        judged += [
-            self._unresolved(missing, plan.revision)
-            for missing in desired.unresolved
-            if missing.kind is ComponentKind.ML_COMPONENT
-        ]
-        judged += self._unbuilt_stages(desired, plan.revision)
-        components = tuple(sorted(judged, key=lambda c: c.name))
+        components = self._components(end, routes, loader)
         status_writer.record_components(components, {*routes, *(w.component for w in observed.workloads)})
         status_writer.record_observed(observed)
         boxes = self._boxes(desired, plan)
         status_writer.record_boxes(boxes)
-        models = (
-            Localizable("MLComponent {name}: {found}", name=name, found=found.message)
-            for name, found in loader.news.warnings.items()
-        )
-        beside = beside_itself(desired, deps.gpu_leases.view(desired).pool)
-        warnings = (
-            *loaded.spec.warnings,
-            *models,
-            *loader.secrets.replaced(),
-            *beside,
-            *loader.image_warnings(),
-        )
-        conditions = judge_app(components, plan, warnings, boxes)
+        conditions = judge_app(components, plan, self._warnings(desired, loaded, loader), boxes)
         retries = self._retries(plan, components)
         retries += RolloutWatcher(deps, status_writer, held=loader.is_earlier).look(
             desired.components, routes
@@ -633,6 +611,39 @@ class Reconciliation:
         repairs = Trigger.CONTAINER in self._request.reasons and self._waited_for()
         # What is repaired does not wait for Git at the next attempt either.
         return replace(outcome, retry_as=Trigger.CONTAINER) if repairs else outcome
+
+    def _components(
+        self, end: _Converged, routes: Mapping[ComponentName, Route], loader: CommitLoader
+    ) -> tuple[ComponentStatus, ...]:
+        """Return the status of each component, by name."""
+        desired, plan = end.desired, end.plan
+        judged = [
+            self._judged(
+                c, end.observed, routes.get(c.spec.name), plan, loader.news.warnings.get(c.spec.name)
+            )
+            for c in desired.components
+        ]
+        judged += [
+            self._unresolved(missing, plan.revision)
+            for missing in desired.unresolved
+            if missing.kind is ComponentKind.ML_COMPONENT
+        ]
+        judged += self._unbuilt_stages(desired, plan.revision)
+        return tuple(sorted(judged, key=lambda c: c.name))
+
+    def _warnings(self, desired: DesiredApp, loaded: LoadedCommit, loader: CommitLoader) -> tuple[str, ...]:
+        models = (
+            Localizable("MLComponent {name}: {found}", name=name, found=found.message)
+            for name, found in loader.news.warnings.items()
+        )
+        beside = beside_itself(desired, self._deps.gpu_leases.view(desired).pool)
+        return (
+            *loaded.spec.warnings,
+            *models,
+            *loader.secrets.replaced(),
+            *beside,
+            *loader.image_warnings(),
+        )
 
     def _retries(self, plan: Plan, components: tuple[ComponentStatus, ...]) -> list[float]:
         """Return the seconds until each result may change by itself. What does not answer is checked less and
