@@ -15,6 +15,7 @@ from dataclasses import replace
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger, due_after
 from controller.domain.names import AppName
 from controller.store.codec import decode, encode
+from controller.store.inbox import LAST_WISH
 from controller.store.sqlite import Database
 
 # finished requests per app; about two hours of an app that polls and repairs every half minute
@@ -156,6 +157,8 @@ class RequestQueue:
         """Return a request, or the one that took over from it; None if it never existed or was deleted.
         Requests of other processes are found by their own ids.
         """
+        if request > LAST_WISH:  # the database may not even take the number
+            return None
         with self._database.read() as db:
             row = self._row(db, request)
             if row is None and (waiting := db.execute(WISH, (request,)).fetchone()):

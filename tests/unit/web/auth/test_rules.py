@@ -270,3 +270,53 @@ def test_tokens_that_are_no_longer_good(app: Flask) -> None:
     for token in (revoked, expired, "prichal_", "", "x" * 5000, "\xe9"):
         reply = app.test_client().get("/-/apps", headers={"Authorization": f"Bearer {token}"})
         assert reply.status_code == 401
+
+
+#: What may stand in place of a part of a path, percent-encoded.
+PARTS_OF_STRANGERS = ("%2e%2e", "%00", "%ff%1b%5b31m%0d%0a", "x" * 3000, "9" * 400)
+QUERIES_OF_STRANGERS = (
+    "limit=99999999999999999999&after=-1",
+    "after=9223372036854775808&from=%00&to=%ff&q=%00",
+    "next=//evil&state=%1b&since=9e999&until=nan&lang=%00&key=%00&who=%ff",
+)
+BODIES_OF_STRANGERS = (
+    ("application/json", b""),
+    ("application/json", b"null"),
+    ("application/json", b"[" * 100_000),
+    (
+        "application/json",
+        b'{"name": "\\ud800", "label": {}, "scope": [], "days": 1e400, "role": 1, "keep": "\\u0000"}',
+    ),
+    (
+        "application/json",
+        b'{"user": "\\ud800", "app": "\\ud800", "template": "\\u0000", "limits": {"cpus": NaN}}',
+    ),
+    ("application/json", b'{"values": {"\\ud800": "\\u0000"}, "revision": {}, "password": "\\ud800"}'),
+    (
+        "application/x-www-form-urlencoded",
+        b"form=%00&code=%ff&user=%ff&password=%00&key=%00&value=%ff&secret=%00",
+    ),
+    ("multipart/form-data", b"--"),
+    ("text/plain", b"\xff"),
+)
+
+
+@pytest.mark.parametrize(("method", "route"), FLASK_RULES, ids=" ".join)
+def test_nothing_that_strangers_send_is_a_fault_of_the_platform(
+    app: Flask, tokens: dict[str, str], method: str, route: str
+) -> None:
+    """Sent as an administrator, so that it is looked at."""
+    plain = re.sub("<[^>]*>", "demo", route)
+    asked: list[tuple[str, str, bytes]] = [(f"{plain}?{query}", "", b"") for query in QUERIES_OF_STRANGERS]
+    if method != "GET":
+        asked += [(plain, kind, body) for kind, body in BODIES_OF_STRANGERS]
+    for place in re.findall("<[^>]*>", route):
+        asked += [
+            (re.sub("<[^>]*>", "demo", route.replace(place, part, 1)), "", b"") for part in PARTS_OF_STRANGERS
+        ]
+    headers = {"Authorization": f"Bearer {tokens['boss']}", "X-Prichal": "1"}
+    for path, kind, body in asked:
+        reply = app.test_client().open(
+            path, method=method, headers=headers, data=body, content_type=kind or None
+        )
+        assert reply.status_code != 500, (path[:100], kind, body[:100])
