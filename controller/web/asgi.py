@@ -153,13 +153,15 @@ _lingering = WorkerShares("refused bodies", LINGERING, LINGERING)
 
 
 class Application:
-    """The ASGI callable for gunicorn. Opens the store when the worker starts. `door` receives requests for
+    """The ASGI callable for gunicorn. Opens the store when the worker starts. `object_socket` takes requests for
     files; None if links are not served."""
 
-    def __init__(self, settings: Settings, connect: Connect, door: socket.socket | None = None) -> None:
+    def __init__(
+        self, settings: Settings, connect: Connect, object_socket: socket.socket | None = None
+    ) -> None:
         self._settings = settings
         self._connect = connect
-        self._door = door
+        self._object_socket = object_socket
         self._gateway: GatewayApp | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -180,7 +182,7 @@ class Application:
         try:
             store = await _visited(self._settings.database)
             tracer = start_tracing(self._settings.tracing, "prichal-web")
-            gateway = GatewayApp(store, self._settings, self._connect, self._door, tracer)
+            gateway = GatewayApp(store, self._settings, self._connect, self._object_socket, tracer)
             await gateway.start()
         except (ControllerError, OSError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -235,14 +237,14 @@ class GatewayApp:
         store: Store,
         settings: Settings,
         connect: Connect,
-        door: socket.socket | None = None,
+        object_socket: socket.socket | None = None,
         tracer: Tracer = OFF,
     ) -> None:
         self._settings = settings
         self._store = store
         self._tracer = tracer
         self._access = _access_log(settings)
-        self._door = door
+        self._object_socket = object_socket
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool(settings.web.connect_timeout)
         self._meter = RequestMetrics()
@@ -260,17 +262,17 @@ class GatewayApp:
         self._passes = CallPasses(people, settings.web)
         self._live = LiveEndpoints(store, settings, self.watch, self._callers)
         self._live_pages = LivePages(store, self.watch, self._callers, LIVE)
-        self._storage = StorageClient(store, connect, serves_links=door is not None)
+        self._storage = StorageClient(store, connect, serves_links=object_socket is not None)
         places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
         links = PresignedClient(settings.web.connect_timeout)
         self._staging = CallFileStaging(places, links, self._forwarder, settings.web.max_body, tracer)
         counted = partial(self._count, "objects")
         abandon_after = settings.storage.abandon_after
         transfers = WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app)
-        self._face = ObjectProxy(
+        self._object_proxy = ObjectProxy(
             store, self._storage, settings.web.connect_timeout, abandon_after, counted, transfers
         )
-        self.objects = ObjectListener(self._face)
+        self.objects = ObjectListener(self._object_proxy)
         application = create_app(store, settings, self._storage)
         git_callers = GitCallers(people, self._callers, people_context(application).sign_in, settings)
         self._git = GitEndpoint(store, settings, git_callers, people)
@@ -303,7 +305,7 @@ class GatewayApp:
             GuardedStep(f"the gateway's counts cannot be written to {self._meter_file}", self._write_meter),
             GuardedStep("the daemon is not told which components are in use", self._activator.report),
             GuardedStep("what calls have left behind is not removed", self._staging.sweep),
-            GuardedStep("connections to the storage are not closed", self._face.sweep),
+            GuardedStep("connections to the storage are not closed", self._object_proxy.sweep),
         )
 
     def _reported_shares(self) -> tuple[tuple[Resource, WorkerShares], ...]:
@@ -314,14 +316,14 @@ class GatewayApp:
             (Resource.PASSWORD_CHECKS, self._auth.checks),
             (Resource.API_REQUESTS, self._files.waiting),
             (Resource.API_REQUESTS, self._flask.waiting),
-            (Resource.TRANSFERS, self._face.transfers),
+            (Resource.TRANSFERS, self._object_proxy.transfers),
         )
 
     async def start(self) -> None:
         self._meter_file.parent.mkdir(parents=True, exist_ok=True)
         await self.watch.start()
-        if self._door is not None:
-            await self.objects.start(self._door)
+        if self._object_socket is not None:
+            await self.objects.start(self._object_socket)
         await self._async.start()
         self._report_metrics()
 
@@ -329,7 +331,7 @@ class GatewayApp:
         if self._beat is not None:
             self._beat.cancel()
         await asyncio.gather(self._async.stop(TRANSFERS), self.objects.stop(TRANSFERS))
-        self._face.close()
+        self._object_proxy.close()
         self._sockets.stop()
         await self.watch.stop()
         await self._activator.stop()

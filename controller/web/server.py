@@ -92,16 +92,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._connect = connect
-        self._door = ListenSocket(settings.storage.listen if settings.storage.backend != "none" else "")
+        self._object_socket = ListenSocket(
+            settings.storage.listen if settings.storage.backend != "none" else ""
+        )
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in options(self._settings).items():
             self.cfg.set(name, value)
-        self.cfg.set("pre_fork", lambda _server, _worker: self._door.open())
+        self.cfg.set("pre_fork", lambda _server, _worker: self._object_socket.open())
 
     def load(self) -> Application:
-        return Application(self._settings, self._connect, self._door.socket)
+        return Application(self._settings, self._connect, self._object_socket.socket)
 
 
 def run(settings: Settings, connect: Connect) -> None:

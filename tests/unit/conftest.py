@@ -71,7 +71,7 @@ SLOW = {
     "web/api/runs/test_views.py",
     "web/call_files/test_calls.py",
     "web/gateway/test_watch.py",
-    "web/objects/test_face.py",
+    "web/objects/test_proxy.py",
     "web/test_app.py",
     "web/test_fuzz.py",
     "web/test_isolated_json.py",

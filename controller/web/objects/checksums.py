@@ -1,5 +1,5 @@
 """Checksums that callers give beside a body (`x-amz-checksum-…`), in its header or behind it, compared here: the
-embedded storage looks at none of them. Used by the face for links and for accounts.
+embedded storage looks at none of them. Used by the object proxy for links and for accounts.
 """
 
 from __future__ import annotations

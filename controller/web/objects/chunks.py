@@ -1,5 +1,5 @@
 """Bodies framed as `aws-chunked`, as Amazon's SDKs send them: taken apart, each chunk's signature and the trailing
-checksum checked. Used by the S3 face; nothing of a body is kept but one chunk."""
+checksum checked. Used by the object proxy; nothing of a body is kept but one chunk."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ def _listening(listen: str) -> socket.socket:
 class ObjectListener:
     """The listener of one worker."""
 
-    def __init__(self, face: ObjectProxy) -> None:
-        self._face = face
+    def __init__(self, proxy: ObjectProxy) -> None:
+        self._proxy = proxy
         self._connections: dict[CallerConnection, None] = {}  # oldest first
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
@@ -104,7 +104,7 @@ class ObjectListener:
                 connection.close()
 
     def _take(self) -> CallerConnection:
-        connection = CallerConnection(self._face.answer, self._left)
+        connection = CallerConnection(self._proxy.answer, self._left)
         self._connections[connection] = None
         self._empty.clear()
         if len(self._connections) > MAX_CONNECTIONS and not self._close_an_idle_one():

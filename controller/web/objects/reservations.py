@@ -1,9 +1,9 @@
 """Reserves space for uploads: nothing goes to the storage that does not fit into its box, whatever was announced, by
-any link or account, through any number of workers. Asks the database and the storage, so it blocks; the face calls it
-in threads.
+any link or account, through any number of workers. Asks the database and the storage, so it blocks; the object
+proxy calls it in threads.
 
 The database decides: each body is written down there before its first byte goes to the storage, and counts
-until it has arrived or failed. The face says now and then what still comes; what a worker that died has
+until it has arrived or failed. The object proxy says now and then what still comes; what a worker that died has
 written down expires."""
 
 from __future__ import annotations

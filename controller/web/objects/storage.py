@@ -1,4 +1,4 @@
-"""Requests to the storage from the event loop, signed with an account of its. Used by the face; knows HTTP and the
+"""Requests to the storage from the event loop, signed with its account. Used by the object proxy; knows HTTP and the
 signature, and neither links nor boxes.
 
 Promises: connections are kept; a request whose body has begun to flow is sent once; errors before an answer are

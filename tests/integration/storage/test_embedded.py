@@ -174,7 +174,7 @@ class TestLife:
         assert make(public_url="https://files.example.org").access().public_url == "https://files.example.org"
 
     def test_it_listens_on_loopback_alone_and_tells_where(self, folder: Path) -> None:
-        """Whatever address callers and containers reach: that is the face of the storage."""
+        """Whatever address callers and containers reach, it is the object proxy."""
         told: list[StorageAccess] = []
         settings = StorageSettings(memory=MEMORY, listen="0.0.0.0:9000")
         with closing(EmbeddedStorage(settings, folder, INSTANCE, KEY, QUICK, lend=told.append)) as storage:

@@ -1,4 +1,4 @@
-"""Clients of S3 with the account of a component, as the documentation shows them, through the face of the storage."""
+"""Clients of S3 with the account of a component, as the documentation shows them, through the object proxy."""
 
 from __future__ import annotations
 

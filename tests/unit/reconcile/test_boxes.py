@@ -206,7 +206,7 @@ def test_a_pipeline_gets_an_account_whose_keys_its_stages_find(tmp_path: Path) -
 
 
 def test_the_storage_itself_knows_no_account_of_a_component(tmp_path: Path) -> None:
-    """Keys that a container finds are good at the face of the storage alone. Accounts that releases of before made are
+    """Keys that a container finds are good at the object proxy alone. Accounts that releases of before made are
     removed."""
     harness = Harness(tmp_path, storage=StorageSettings(container_url="http://172.17.0.1:9000"))
     old = StorageAccount("prichal.demo.0123456789ab", Secret("a-secret-of-before"), (AccountGrant(BUCKET),))

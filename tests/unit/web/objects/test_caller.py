@@ -1,4 +1,4 @@
-"""A caller's connection to the face of the storage, over real sockets: what it lets through, and whom it lets go."""
+"""A caller's connection to the object proxy, over real sockets: what it lets through, and whom it lets go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the face of the storage listens."""
+"""Where the object proxy listens."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The face in front of a storage that looks at no checksum and believes every length, as the embedded one does: what is
-not what it says never becomes an object, by a link or by an account, and keeps no room."""
+"""The object proxy in front of a storage that looks at no checksum and believes every length, as the embedded one does:
+what is not what it says never becomes an object, by a link or by an account, and keeps no room."""
 
 from __future__ import annotations
 
@@ -109,18 +109,18 @@ async def a_scene(folder: Path) -> AsyncIterator[Scene]:
     store.boxes.grant(ACCOUNT, (BUCKET,))
     client = StorageClient(store, lambda _: FakeObjects())
     transfers = WorkerShares("transfers", 9, 1)
-    face = ObjectProxy(store, client, connect_timeout=5.0, transfers=transfers)
+    proxy = ObjectProxy(store, client, connect_timeout=5.0, transfers=transfers)
     harness = Scene(store, storage, access, transfers)
     loop = asyncio.get_running_loop()
     front = await loop.create_server(
-        lambda: CallerConnection(face.answer, harness.left.put_nowait), "127.0.0.1", 0
+        lambda: CallerConnection(proxy.answer, harness.left.put_nowait), "127.0.0.1", 0
     )
     harness.port = front.sockets[0].getsockname()[1]
     try:
         yield harness
     finally:
         front.close()
-        face.close()
+        proxy.close()
         behind.close()
         client.close()
         store.close()
